@@ -1,0 +1,158 @@
+//! What goes into a driver and what comes out.
+//!
+//! Ids are given by the driver, deterministically, and are unique within the run:
+//! `activity_id`, `timer_id` and `child_id` are decimal numbers counted from 1 in the
+//! order of their commands.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::activity::{ActivityTimeouts, RetryPolicy};
+use crate::definition::{PinnedActivity, WorkflowReference};
+use crate::failure::Failure;
+use crate::payload::Payload;
+
+/// What happened since the last activation, in the order in which it happened.
+#[derive(Debug, Clone)]
+pub struct Activation {
+    /// The time of this activation: the run's `now` until the next one. Recorded,
+    /// and the same on replay.
+    pub now: Timestamp,
+    /// What resolved. Empty only in the first activation, which starts the run.
+    pub resolutions: Vec<Resolution>,
+}
+
+/// Something that the driver waits for has happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolution {
+    /// An activity ended, its retries included.
+    Activity {
+        /// Its id.
+        activity_id: String,
+        /// How it ended; a cancelled one is a failure of kind `cancelled`.
+        outcome: Result<Payload, Failure>,
+    },
+    /// A timer fired. Not sent after its cancel.
+    Timer {
+        /// Its id.
+        timer_id: String,
+    },
+    /// A child workflow was started, or could not be.
+    ChildStarted {
+        /// Its id within the parent.
+        child_id: String,
+        /// The child's run id, or why there is none.
+        outcome: Result<uuid::Uuid, Failure>,
+    },
+    /// A child workflow ended. Only after a successful `ChildStarted`.
+    Child {
+        /// Its id within the parent.
+        child_id: String,
+        /// How it ended; a cancelled one is a failure of kind `cancelled`.
+        outcome: Result<Payload, Failure>,
+    },
+    /// Somebody asked the run to cancel. At most once per run.
+    CancelRequested {
+        /// Why, as they said.
+        reason: String,
+    },
+}
+
+/// What the driver wants to happen. Commands of one activation are recorded together.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Schedule an activity.
+    ScheduleActivity(Box<ScheduleActivity>),
+    /// Ask an activity to stop. It still resolves.
+    CancelActivity {
+        /// Its id.
+        activity_id: String,
+    },
+    /// Start a timer.
+    StartTimer {
+        /// Its id.
+        timer_id: String,
+        /// From the activation's `now`.
+        duration: Duration,
+        /// The task that waits, as JSON pointer; for display.
+        task: String,
+    },
+    /// Forget a timer. It does not resolve.
+    CancelTimer {
+        /// Its id.
+        timer_id: String,
+    },
+    /// Start a child workflow.
+    StartChild(Box<StartChild>),
+    /// Ask a child to cancel. It still resolves.
+    CancelChild {
+        /// Its id within the parent.
+        child_id: String,
+    },
+    /// The run is done. Nothing follows.
+    Complete {
+        /// Its result, inline.
+        result: Payload,
+    },
+    /// The run failed. Nothing follows.
+    Fail {
+        /// Why.
+        failure: Failure,
+    },
+    /// The run ends as cancelled. Nothing follows.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Command {
+    /// Whether the run ends with it.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        matches!(
+            self,
+            Self::Complete { .. } | Self::Fail { .. } | Self::Cancel { .. }
+        )
+    }
+}
+
+/// An activity to schedule, with everything decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleActivity {
+    /// Its id.
+    pub activity_id: String,
+    /// What to run.
+    pub activity: PinnedActivity,
+    /// The queue to run it on.
+    pub queue: String,
+    /// Its input.
+    pub input: Payload,
+    /// Its timeouts, `start_to_close` always given.
+    pub timeouts: ActivityTimeouts,
+    /// Its retry policy.
+    pub retry: RetryPolicy,
+    /// The task that calls it, as JSON pointer; for display.
+    pub task: String,
+}
+
+/// A child workflow to start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartChild {
+    /// Its id within the parent.
+    pub child_id: String,
+    /// Its workflow id, derived from the parent's run id and `child_id`.
+    pub workflow_id: String,
+    /// Which definition.
+    pub workflow: WorkflowReference,
+    /// Its input.
+    pub input: Payload,
+    /// Whether the parent waits for its end. One that nobody waits for is abandoned
+    /// when the parent ends; the others are asked to cancel.
+    pub detached: bool,
+    /// How deep it is nested; the first child of a run that has no parent has 1.
+    pub depth: u32,
+    /// The task that starts it, as JSON pointer; for display.
+    pub task: String,
+}

@@ -1,0 +1,380 @@
+//! What the host can ask of an engine: one contract for `embedded` and `temporal`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::definition::PinnedDefinition;
+use crate::failure::Failure;
+use crate::payload::{Digest, Payload};
+
+/// Names a run: a workflow id, and a run id or its latest run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRef {
+    /// The namespace.
+    pub namespace: String,
+    /// The caller's id.
+    pub workflow_id: String,
+    /// The execution; the latest where absent.
+    pub run_id: Option<Uuid>,
+}
+
+/// What to do when the workflow id was used before; Temporal's names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdReusePolicy {
+    /// Start, if no run of that id is open.
+    #[default]
+    AllowDuplicate,
+    /// Start, if the last run of that id did not complete.
+    AllowDuplicateFailedOnly,
+    /// Refuse.
+    RejectDuplicate,
+}
+
+/// What to do when a run of the workflow id is open; Temporal's names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdConflictPolicy {
+    /// Refuse.
+    #[default]
+    Fail,
+    /// Answer the open run.
+    UseExisting,
+    /// Terminate the open run and start.
+    TerminateExisting,
+}
+
+/// A start of a run.
+#[derive(Debug, Clone)]
+pub struct StartWorkflow {
+    /// The namespace.
+    pub namespace: String,
+    /// The caller's id: 1 to 1,000 bytes of UTF-8.
+    pub workflow_id: String,
+    /// What to execute.
+    pub definition: PinnedDefinition,
+    /// The input: `json/plain`, `binary/null` or a reference.
+    pub input: Payload,
+    /// As the caller said.
+    pub id_reuse_policy: IdReusePolicy,
+    /// As the caller said.
+    pub id_conflict_policy: IdConflictPolicy,
+    /// The same key again answers the same run for 24 hours, whatever else it says.
+    pub idempotency_key: Option<String>,
+    /// Values shown with the run, not searchable.
+    pub memo: BTreeMap<String, Payload>,
+    /// W3C trace context of the request.
+    pub traceparent: Option<String>,
+}
+
+/// What a start answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The run.
+    pub run_id: Uuid,
+    /// `false` where an earlier request with the same idempotency key, or an open
+    /// run under `UseExisting`, is answered.
+    pub created: bool,
+}
+
+/// Where a run stands; Temporal's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ExecutionStatus {
+    /// Open.
+    Running,
+    /// Ended with a result.
+    Completed,
+    /// Ended with a failure.
+    Failed,
+    /// Ended after a cancel.
+    Canceled,
+    /// Ended by force.
+    Terminated,
+    /// Ended by its own timeout.
+    TimedOut,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunResult {
+    /// The run that ended.
+    pub run_id: Uuid,
+    /// Never `Running`.
+    pub status: ExecutionStatus,
+    /// The result of a completed run; the failure of any other.
+    pub outcome: Result<Payload, Failure>,
+}
+
+/// A run, as lists show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunInfo {
+    /// The namespace.
+    pub namespace: String,
+    /// The caller's id.
+    pub workflow_id: String,
+    /// The execution.
+    pub run_id: Uuid,
+    /// The workflow type.
+    pub workflow_type: String,
+    /// The definition's version.
+    pub version: semver::Version,
+    /// The definition's digest.
+    pub digest: Digest,
+    /// Where it stands.
+    pub status: ExecutionStatus,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub closed_at: Option<Timestamp>,
+    /// Events in its history.
+    pub history_length: u64,
+    /// The parent's workflow id and run id.
+    pub parent: Option<(String, Uuid)>,
+    /// Why it is held, if replay found a difference: it goes on only with a fixed
+    /// host or is terminated.
+    pub held: Option<String>,
+}
+
+/// An activity that an open run waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PendingActivity {
+    /// Its id.
+    pub activity_id: String,
+    /// `<plugin>.<activity>`.
+    pub activity_type: String,
+    /// Its queue.
+    pub queue: String,
+    /// The task that called it, as JSON pointer.
+    pub task: String,
+    /// `Scheduled` (in the queue), `Started`, `BackingOff` or `CancelRequested`.
+    pub state: PendingState,
+    /// The attempt that runs or comes next.
+    pub attempt: u32,
+    /// When it was scheduled.
+    pub scheduled_at: Timestamp,
+    /// When the running attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When the next attempt comes, while backing off.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Why the last attempt failed.
+    pub last_failure: Option<Failure>,
+    /// How far the running attempt is.
+    pub progress: Option<crate::activity::Progress>,
+}
+
+/// Where a pending activity stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PendingState {
+    /// Waits for a slot of its queue.
+    Scheduled,
+    /// An attempt runs.
+    Started,
+    /// Waits for its next attempt.
+    BackingOff,
+    /// An attempt runs and was asked to stop.
+    CancelRequested,
+}
+
+/// A run in detail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunDescription {
+    /// As in lists.
+    pub info: RunInfo,
+    /// Values given at the start.
+    pub memo: BTreeMap<String, Payload>,
+    /// The plugin versions it is pinned to: name as called, and digest.
+    pub pinned: BTreeMap<String, Option<Digest>>,
+    /// What it waits for.
+    pub pending_activities: Vec<PendingActivity>,
+    /// Timers it waits for: id, task, and when each fires.
+    pub pending_timers: Vec<(String, String, Timestamp)>,
+    /// Children it waits for: workflow id and run id.
+    pub pending_children: Vec<(String, Uuid)>,
+}
+
+/// One history event, in the form that the API shows. Attribute names are Temporal's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HistoryEvent {
+    /// Counted from 1, without gaps.
+    pub event_id: u64,
+    /// When it was recorded.
+    pub event_time: Timestamp,
+    /// `WorkflowExecutionStarted`, `ActivityTaskScheduled`, ...
+    pub event_type: String,
+    /// Its attributes.
+    pub attributes: serde_json::Value,
+}
+
+/// A page of a history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryPage {
+    /// The run it belongs to.
+    pub run_id: Uuid,
+    /// The events, ascending.
+    pub events: Vec<HistoryEvent>,
+    /// Whether the run has ended and this page has its last event.
+    pub complete: bool,
+}
+
+/// What a list asks for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ListRuns {
+    /// The namespace.
+    pub namespace: String,
+    /// Temporal's list filter, `WorkflowType = 'x' AND ExecutionStatus = 'Running'`.
+    pub query: Option<String>,
+    /// At most so many runs (1 to 1,000).
+    pub page_size: usize,
+    /// From the last page.
+    pub page_token: Option<String>,
+}
+
+/// A page of runs, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunPage {
+    /// The runs.
+    pub runs: Vec<RunInfo>,
+    /// Give this to the next [`ListRuns`]; none at the end.
+    pub next_page_token: Option<String>,
+}
+
+/// What a queue is doing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueueStats {
+    /// Its name.
+    pub name: String,
+    /// How many activities it runs at once.
+    pub limit: usize,
+    /// Attempts that run.
+    pub in_flight: usize,
+    /// Attempts that wait for a slot.
+    pub backlog: usize,
+    /// How long the oldest of them has waited, in milliseconds.
+    pub backlog_age_ms: u64,
+}
+
+/// A live event of a run that is not part of its history.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LiveEvent {
+    /// How far an attempt is.
+    Progress {
+        /// The activity.
+        activity_id: String,
+        /// The attempt.
+        attempt: u32,
+        /// How far it is.
+        progress: crate::activity::Progress,
+    },
+}
+
+/// Why an engine refused or could not.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no such run.
+    #[error("no run {run_id:?} of workflow {workflow_id:?} exists in namespace {namespace:?}")]
+    NotFound {
+        /// The namespace.
+        namespace: String,
+        /// The workflow id.
+        workflow_id: String,
+        /// The run id, if one was named.
+        run_id: Option<Uuid>,
+    },
+    /// The workflow id is taken and the policies do not allow another run.
+    #[error("workflow {workflow_id:?} {reason} (run {run_id})")]
+    AlreadyExists {
+        /// The workflow id.
+        workflow_id: String,
+        /// The run that is in the way.
+        run_id: Uuid,
+        /// `is already running`, `has already completed`, ...
+        reason: &'static str,
+    },
+    /// The run has ended; nothing can be asked of it.
+    #[error("run {run_id} of workflow {workflow_id:?} has already ended")]
+    Closed {
+        /// The workflow id.
+        workflow_id: String,
+        /// The run.
+        run_id: Uuid,
+    },
+    /// The request is malformed: a filter, a page token, an id, a payload.
+    #[error("{0}")]
+    Invalid(String),
+    /// A payload is over the limit.
+    #[error("{what} has {size} bytes, more than the {limit} allowed; write it to a blob and pass its key")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The engine is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The storage is full or failed. Nothing was acknowledged; the same request may
+    /// be made again.
+    #[error("the history cannot be written: {message}")]
+    Unavailable {
+        /// What to do about it.
+        message: String,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A fault of the engine.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Makes runs durable.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Starts a run; when this answers, it survives any crash.
+    async fn start(&self, request: StartWorkflow) -> Result<Started, EngineError>;
+
+    /// Waits up to `wait` for a run's end; `None` while it is open.
+    async fn result(&self, run: &RunRef, wait: Duration) -> Result<Option<RunResult>, EngineError>;
+
+    /// A run in detail.
+    async fn describe(&self, run: &RunRef) -> Result<RunDescription, EngineError>;
+
+    /// Runs that match a filter, newest first.
+    async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError>;
+
+    /// Events after that id, at most `limit`; waits up to `wait` for the first one.
+    async fn history(
+        &self,
+        run: &RunRef,
+        after: u64,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<HistoryPage, EngineError>;
+
+    /// Asks a run to cancel; it may clean up first. Asking again changes nothing.
+    async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError>;
+
+    /// Ends a run at once; its activities are interrupted.
+    async fn terminate(&self, run: &RunRef, reason: &str) -> Result<(), EngineError>;
+
+    /// Live events of a run, while it is open. Slow receivers miss some.
+    fn live(&self, run_id: Uuid) -> tokio::sync::broadcast::Receiver<LiveEvent>;
+
+    /// How many open runs are pinned to this definition or plugin version.
+    async fn open_runs_using(&self, digest: &Digest) -> Result<u64, EngineError>;
+
+    /// What the queues are doing.
+    fn queues(&self) -> Vec<QueueStats>;
+
+    /// Takes no new work, waits up to `grace` for running attempts, asks the rest to
+    /// stop, and closes the storage.
+    async fn drain(&self, grace: Duration);
+}

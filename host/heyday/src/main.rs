@@ -1,0 +1,3 @@
+//! The `heyday` binary.
+
+fn main() {}

@@ -1,0 +1,29 @@
+//! Runs untrusted WebAssembly components under limits.
+//!
+//! The sandbox knows what a plugin exports (`heyday:plugin`) and no capability by
+//! name: capabilities hand it their imports through [`Capability`].
+//!
+//! The way of a call:
+//!
+//! 1. [`Sandbox::verify`] reads uploaded bytes without running them and names every
+//!    import it refuses.
+//! 2. [`Sandbox::prepare`] answers a compiled [`Plugin`](sandbox::Plugin): from memory,
+//!    from the cache on disk, or compiled by a child process at low priority.
+//! 3. [`Sandbox::call`] takes a slot of the pool, makes a fresh store, links the
+//!    call's state, runs the guest on the sandbox's own runtime until it ends or one of
+//!    its [`Limits`] is passed, and answers its outcome with what it used.
+//!
+//! Expressions run on a second engine with fuel: see [`expressions`].
+//!
+//! Start reading at [`call`] for what goes in and comes out, at [`capability`] for how
+//! a capability is linked.
+
+pub mod call;
+pub mod capability;
+pub mod limits;
+pub mod state;
+
+pub use call::{CallContext, CallError, CallOutcome, CallRequest, Usage};
+pub use capability::{Capability, Grant, Grants};
+pub use limits::Limits;
+pub use state::{CallState, HostCall, Stopped};

@@ -1,0 +1,44 @@
+//! What one call of a guest may use.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of one call. The defaults are safe for a plugin nobody has looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of all linear memories of the instance together.
+    pub memory_bytes: usize,
+    /// Elements of all tables of the instance together.
+    pub table_elements: usize,
+    /// Bytes of the answer (the JSON text, or the failure's texts together).
+    pub output_bytes: usize,
+    /// Bytes of log lines; further lines are dropped.
+    pub log_bytes: usize,
+    /// Calls of host functions.
+    pub host_calls: u64,
+    /// How long a guest may go on after it was asked to stop, in milliseconds.
+    pub cancel_grace_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            table_elements: 100_000,
+            output_bytes: 16 << 20,
+            log_bytes: 1 << 20,
+            host_calls: 1_000_000,
+            cancel_grace_ms: 5_000,
+        }
+    }
+}
+
+impl Limits {
+    /// [`cancel_grace_ms`](Self::cancel_grace_ms) as a duration.
+    #[must_use]
+    pub const fn cancel_grace(&self) -> Duration {
+        Duration::from_millis(self.cancel_grace_ms)
+    }
+}

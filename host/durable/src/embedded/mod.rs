@@ -1,0 +1,1 @@
+//! The embedded engine: history in SQLite, dispatch in memory.

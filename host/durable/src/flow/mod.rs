@@ -1,0 +1,7 @@
+//! Workflow definitions in the CNCF Serverless Workflow DSL.
+
+pub mod duration;
+
+/// A validated definition.
+#[derive(Debug)]
+pub struct Flow {}

@@ -1,7 +1,115 @@
-//! Workflow definitions in the CNCF Serverless Workflow DSL.
+//! Workflow definitions in the CNCF Serverless Workflow DSL 1.0.
+//!
+//! [`Flow::parse`] reads a document in three steps: YAML or JSON into a tree that
+//! knows its lines (`source`), the tree into the [`model`] with every name resolved
+//! and every schema compiled (`parse`), and all expressions into one list. A document
+//! that does not hold, or asks for something that Heyday does not have, is refused
+//! with all its errors at once, each with its line.
+//!
+//! The driver walks the [`model`], evaluates expressions by index ([`template`]),
+//! validates with [`schema`], and raises and catches [`error`]s.
 
 pub mod duration;
+pub mod error;
+pub mod model;
+pub mod schema;
+pub mod template;
 
-/// A validated definition.
+use serde_json::Value;
+
+use model::{CallActivity, Document, DurationValue, RunWorkflow, Task, Transform};
+use template::Expr;
+
+/// A validated definition, immutable.
 #[derive(Debug)]
-pub struct Flow {}
+pub struct Flow {
+    /// What it says of itself.
+    pub document: Document,
+    /// The workflow's input.
+    pub input: Transform,
+    /// The workflow's output.
+    pub output: Transform,
+    /// The whole run's timeout.
+    pub timeout: Option<DurationValue>,
+    /// The tasks of `do`.
+    pub tasks: Vec<Task>,
+    pub(crate) expressions: Vec<String>,
+    pub(crate) variables: Vec<String>,
+    pub(crate) activities: Vec<CallActivity>,
+    pub(crate) uses_http: bool,
+    pub(crate) children: Vec<RunWorkflow>,
+    pub(crate) definition: Value,
+}
+
+impl Flow {
+    /// `<document.namespace>.<document.name>`.
+    #[must_use]
+    pub fn workflow_type(&self) -> String {
+        format!("{}.{}", self.document.namespace, self.document.name)
+    }
+
+    /// All expressions, without `${` and `}`; an [`Expr`] is an index into them.
+    #[must_use]
+    pub fn expressions(&self) -> &[String] {
+        &self.expressions
+    }
+
+    /// The text of an expression.
+    #[must_use]
+    pub fn expression(&self, expression: Expr) -> &str {
+        &self.expressions[expression.index()]
+    }
+
+    /// The names of all variables that an expression of this flow may use, without
+    /// `$`: [`VARIABLES`], then those that its tasks declare, sorted. A variable that
+    /// has no value where an expression stands is null there.
+    #[must_use]
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// The activities that it calls, each name once; `call: http` is not among them.
+    #[must_use]
+    pub fn activities(&self) -> &[CallActivity] {
+        &self.activities
+    }
+
+    /// Whether it calls `http`.
+    #[must_use]
+    pub const fn uses_http(&self) -> bool {
+        self.uses_http
+    }
+
+    /// The workflows that it runs.
+    #[must_use]
+    pub fn children(&self) -> &[RunWorkflow] {
+        &self.children
+    }
+
+    /// The document as a value: `$workflow.definition`.
+    #[must_use]
+    pub const fn definition(&self) -> &Value {
+        &self.definition
+    }
+
+    /// A task's definition as a value: `$task.definition`.
+    #[must_use]
+    pub fn task_definition(&self, task: &Task) -> &Value {
+        self.definition
+            .pointer(&task.reference)
+            .unwrap_or(&Value::Null)
+    }
+}
+
+/// The variables that the DSL itself defines, in the order in which they begin
+/// [`Flow::variables`].
+pub const VARIABLES: [&str; 8] = [
+    "context",
+    "input",
+    "output",
+    "task",
+    "workflow",
+    "runtime",
+    "secrets",
+    "authorization",
+];

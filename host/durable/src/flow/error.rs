@@ -1,0 +1,263 @@
+//! Errors of the DSL, and how they relate to [`Failure`].
+//!
+//! A [`Fault`] is what a flow's `catch` sees: a problem document (`type`, `status`,
+//! `title`, `detail`, `instance`). The canonical types are those of the DSL's
+//! reference (`https://serverlessworkflow.io/spec/1.0.0/errors/...`); the
+//! specification's own conformance kit writes them
+//! `https://serverlessworkflow.io/dsl/errors/types/...`, so a filter may use either.
+//!
+//! From an activity or a child to a flow ([`Fault::from_failure`]):
+//!
+//! | failure's kind | type | status |
+//! |---|---|---|
+//! | a URI (a child's or `call: http`'s error) | the kind | `details.status`, else the type's |
+//! | `invalid-input`, `invalid-output` | validation | 400 |
+//! | `unknown-activity`, `unknown-workflow`, `unknown-queue` | configuration | 400 |
+//! | `capability-denied` | authorization | 403 |
+//! | `timeout` | timeout | 408 |
+//! | `cancelled` | `urn:heyday:errors:cancelled` | 499 |
+//! | `terminated`, `trap`, `limit-exceeded`, `worker-lost`, `internal` | runtime | 500 |
+//! | any other: the plugin's own | communication | 500 |
+//!
+//! The failure itself stays in the fault's member `failure` (`kind`, `message`,
+//! `retryable`, `details`), so that an expression can ask `$error.failure.kind`.
+//! From a flow to its caller ([`Fault::into_failure`]): the kind is the type, the
+//! details are the whole fault.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::failure::{Failure, kind};
+
+/// Invalid configuration; status 400.
+pub const CONFIGURATION: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/configuration";
+/// Data that does not fit its schema; status 400.
+pub const VALIDATION: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/validation";
+/// An expression that failed; status 400.
+pub const EXPRESSION: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/expression";
+/// Failed authentication; status 401.
+pub const AUTHENTICATION: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/authentication";
+/// Denied; status 403.
+pub const AUTHORIZATION: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/authorization";
+/// A timeout; status 408.
+pub const TIMEOUT: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/timeout";
+/// A call that failed; status 500 where nothing better is known.
+pub const COMMUNICATION: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/communication";
+/// Anything that went wrong while a flow ran; status 500.
+pub const RUNTIME: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/runtime";
+/// The run was asked to cancel; status 499. Not of the DSL.
+pub const CANCELLED: &str = "urn:heyday:errors:cancelled";
+
+/// The standard types with their default status.
+const STANDARD: [(&str, u16); 9] = [
+    (CONFIGURATION, 400),
+    (VALIDATION, 400),
+    (EXPRESSION, 400),
+    (AUTHENTICATION, 401),
+    (AUTHORIZATION, 403),
+    (TIMEOUT, 408),
+    (COMMUNICATION, 500),
+    (RUNTIME, 500),
+    (CANCELLED, 499),
+];
+
+const CANONICAL: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/";
+const ALIAS: &str = "https://serverlessworkflow.io/dsl/errors/types/";
+
+/// Whether two types are the same, either way of writing a standard one.
+#[must_use]
+pub fn same_type(a: &str, b: &str) -> bool {
+    a == b || canonical(a) == canonical(b)
+}
+
+/// The canonical form of a standard type's alias; any other as it is.
+fn canonical(error_type: &str) -> (&str, &str) {
+    for prefix in [CANONICAL, ALIAS] {
+        if let Some(name) = error_type.strip_prefix(prefix)
+            && STANDARD
+                .iter()
+                .any(|(standard, _)| standard.strip_prefix(CANONICAL) == Some(name))
+        {
+            return (CANONICAL, name);
+        }
+    }
+    ("", error_type)
+}
+
+/// The status of a type where none is given: the standard type's, else 500.
+#[must_use]
+pub fn default_status(error_type: &str) -> u16 {
+    STANDARD
+        .iter()
+        .find(|(standard, _)| same_type(standard, error_type))
+        .map_or(500, |(_, status)| *status)
+}
+
+/// An error as the DSL describes it (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// A URI that says which kind of error it is.
+    #[serde(rename = "type")]
+    pub error_type: String,
+    /// As an HTTP status.
+    pub status: u16,
+    /// What it is, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// What happened this time, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The task that it comes from, as JSON pointer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The failure that led to it, where it did not begin in a flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Box<Failure>>,
+}
+
+impl Fault {
+    /// A fault with its type's default status.
+    #[must_use]
+    pub fn new(error_type: &str, title: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            error_type: error_type.to_owned(),
+            status: default_status(error_type),
+            title: Some(title.into()),
+            detail: Some(detail.into()),
+            instance: None,
+            failure: None,
+        }
+    }
+
+    /// The run was asked to cancel.
+    #[must_use]
+    pub fn cancelled(reason: impl Into<String>) -> Self {
+        Self::new(CANCELLED, "Cancelled", reason)
+    }
+
+    /// The same fault, from that task.
+    #[must_use]
+    pub fn at(mut self, reference: &str) -> Self {
+        self.instance = Some(reference.to_owned());
+        self
+    }
+
+    /// Whether it is a cancel.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.error_type == CANCELLED
+    }
+
+    /// What an activity's or a child's failure is to the flow; `reference` is the task
+    /// that called it.
+    #[must_use]
+    pub fn from_failure(failure: &Failure, reference: &str) -> Self {
+        let (error_type, title) = match failure.kind.as_str() {
+            kind::INVALID_INPUT => (VALIDATION, "Invalid input"),
+            kind::INVALID_OUTPUT => (VALIDATION, "Invalid output"),
+            kind::UNKNOWN_ACTIVITY => (CONFIGURATION, "Unknown activity"),
+            kind::UNKNOWN_WORKFLOW => (CONFIGURATION, "Unknown workflow"),
+            kind::UNKNOWN_QUEUE => (CONFIGURATION, "Unknown queue"),
+            kind::CAPABILITY_DENIED => (AUTHORIZATION, "Capability denied"),
+            kind::TIMEOUT => (TIMEOUT, "Timeout"),
+            kind::CANCELLED => (CANCELLED, "Cancelled"),
+            kind::TERMINATED => (RUNTIME, "Terminated"),
+            kind::TRAP => (RUNTIME, "Trap"),
+            kind::LIMIT_EXCEEDED => (RUNTIME, "Limit exceeded"),
+            kind::WORKER_LOST => (RUNTIME, "Worker lost"),
+            kind::INTERNAL => (RUNTIME, "Internal error"),
+            own if is_uri(own) => return Self::from_uri_failure(failure, reference),
+            own => (COMMUNICATION, own),
+        };
+        Self {
+            failure: Some(Box::new(failure.clone())),
+            ..Self::new(error_type, title, failure.message.as_str()).at(reference)
+        }
+    }
+
+    fn from_uri_failure(failure: &Failure, reference: &str) -> Self {
+        let details = failure.details.as_ref();
+        let text = |name: &str| {
+            details
+                .and_then(|details| details.get(name)?.as_str())
+                .map(ToOwned::to_owned)
+        };
+        Self {
+            error_type: failure.kind.clone(),
+            status: details
+                .and_then(|details| u16::try_from(details.get("status")?.as_u64()?).ok())
+                .unwrap_or_else(|| default_status(&failure.kind)),
+            title: text("title"),
+            detail: text("detail").or_else(|| Some(failure.message.clone())),
+            instance: Some(reference.to_owned()),
+            // Only where it began: keeping each level's failure would grow with the
+            // depth of children.
+            failure: details.and_then(|details| origin(details.get("failure")?)),
+        }
+    }
+
+    /// What the fault is to whoever started the run.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        let details = self.to_value();
+        let message = match (&self.title, &self.detail) {
+            (Some(title), Some(detail)) => format!("{title}: {detail}"),
+            (Some(text), None) | (None, Some(text)) => text.clone(),
+            (None, None) => format!("error {}", self.status),
+        };
+        Failure {
+            cause: self.failure,
+            ..Failure::permanent(self.error_type, message).with_details(details)
+        }
+    }
+
+    /// As the value of a `catch`'s variable.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let mut value = json!({ "type": self.error_type, "status": self.status });
+        for (name, text) in [
+            ("title", &self.title),
+            ("detail", &self.detail),
+            ("instance", &self.instance),
+        ] {
+            if let Some(text) = text {
+                value[name] = text.as_str().into();
+            }
+        }
+        if let Some(failure) = &self.failure {
+            let mut origin = json!({
+                "kind": failure.kind,
+                "message": failure.message,
+                "retryable": failure.retryable,
+            });
+            if let Some(details) = &failure.details {
+                origin["details"] = details.clone();
+            }
+            value["failure"] = origin;
+        }
+        value
+    }
+}
+
+/// Reads what [`Fault::to_value`] writes as `failure`.
+fn origin(value: &Value) -> Option<Box<Failure>> {
+    Some(Box::new(Failure {
+        retryable: value.get("retryable")?.as_bool()?,
+        details: value.get("details").cloned(),
+        ..Failure::permanent(
+            value.get("kind")?.as_str()?,
+            value.get("message")?.as_str()?,
+        )
+    }))
+}
+
+/// Whether a kind is a URI, by its scheme's shape: a plugin's own kinds have no colon.
+fn is_uri(kind: &str) -> bool {
+    kind.split_once(':').is_some_and(|(scheme, rest)| {
+        !rest.is_empty()
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    })
+}

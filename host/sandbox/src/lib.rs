@@ -7,23 +7,40 @@
 //!
 //! 1. [`Sandbox::verify`] reads uploaded bytes without running them and names every
 //!    import it refuses.
-//! 2. [`Sandbox::prepare`] answers a compiled [`Plugin`](sandbox::Plugin): from memory,
-//!    from the cache on disk, or compiled by a child process at low priority.
+//! 2. [`Sandbox::prepare`] answers a compiled [`Plugin`]: from memory, from the cache
+//!    on disk, or compiled by a child process at low priority ([`compile`]).
 //! 3. [`Sandbox::call`] takes a slot of the pool, makes a fresh store, links the
 //!    call's state, runs the guest on the sandbox's own runtime until it ends or one of
 //!    its [`Limits`] is passed, and answers its outcome with what it used.
 //!
-//! Expressions run on a second engine with fuel: see [`expressions`].
-//!
 //! Start reading at [`call`] for what goes in and comes out, at [`capability`] for how
 //! a capability is linked.
 
+mod cache;
 pub mod call;
 pub mod capability;
+pub mod compile;
+mod control;
+mod engine;
+mod json;
 pub mod limits;
+mod plugin;
+mod run;
+mod sandbox;
 pub mod state;
+mod turns;
+mod verify;
+mod wasi;
 
 pub use call::{CallContext, CallError, CallOutcome, CallRequest, Usage};
 pub use capability::{Capability, Grant, Grants};
+pub use compile::{CompileError, CompileLimits, Compiler, CompilerCommand};
 pub use limits::Limits;
+pub use sandbox::{
+    Plugin, PrepareError, PrepareState, Sandbox, SandboxError, SandboxOptions,
+};
 pub use state::{CallState, HostCall, Stopped};
+pub use verify::{Verified, VerifyError};
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,27 @@
 //! The state of one call: what host functions see.
+//!
+//! A host function begins with [`CallState::host_call`], which counts it and answers a
+//! [`HostCall`]; whatever it waits for goes through [`HostCall::run`], so that a
+//! deadline, a cancel or a revoked grant ends the wait. Its own state of the call is
+//! what its capability prepared, [`CallState::capability`].
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use wasmtime::component::ResourceTable;
+use wasmtime::{ResourceLimiter, Store};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::call::{Attempt, Usage};
 use crate::capability::Grants;
+use crate::control::Control;
+use crate::limits::Limits;
+use crate::wasi;
+
+/// Resources that a guest may hold at once, of all kinds together.
+const RESOURCES: usize = 10_000;
 
 /// What a host function sees of the call that it belongs to.
 pub struct CallState {
@@ -15,8 +29,14 @@ pub struct CallState {
     pub(crate) plugin: String,
     pub(crate) attempt: Attempt,
     pub(crate) grants: Arc<Grants>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) usage: Usage,
-    pub(crate) capabilities: BTreeMap<&'static str, Box<dyn Any + Send>>,
+    pub(crate) capabilities: Vec<(&'static str, Box<dyn Any + Send>)>,
+    pub(crate) control: Arc<Control>,
+    /// Made when the guest first asks for anything of WASI: many never do.
+    wasi: Option<WasiCtx>,
+    deterministic: bool,
+    pub(crate) memory: Memory,
 }
 
 /// Why a host call ended before its future did.
@@ -33,19 +53,87 @@ pub enum Stopped {
 /// One host call under the call's deadline, cancellation and grants; owned, so that
 /// its future does not borrow the state.
 #[derive(Debug, Clone)]
-pub struct HostCall {}
+pub struct HostCall {
+    control: Arc<Control>,
+    /// Begun after the cancel, to clean up: it may take the guest's grace.
+    during_grace: bool,
+}
 
 impl HostCall {
-    /// Runs a future until it ends, or until the call must stop.
+    /// Runs a future until it ends, or until the call must stop. A host call that
+    /// begins after the cancel may go on until the end of the guest's grace.
     ///
     /// # Errors
     /// Why it was stopped; the future is dropped then.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
-        Ok(future.await)
+        let stopped = || self.control.stopped(self.during_grace);
+        if let Some(stopped) = stopped() {
+            return Err(stopped);
+        }
+        let mut future = pin!(future);
+        // Most host calls answer at once, and then nothing needs to be watched.
+        let first = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx)));
+        if let Poll::Ready(output) = first.await {
+            return Ok(output);
+        }
+        loop {
+            let mut changed = pin!(self.control.changed().notified());
+            changed.as_mut().enable();
+            if let Some(stopped) = stopped() {
+                return Err(stopped);
+            }
+            tokio::select! {
+                biased;
+                output = &mut future => return Ok(output),
+                () = changed => {}
+            }
+        }
     }
 }
 
+/// A limit that a host function found passed; ends the guest.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest passed its limit of {limit}: {message}")]
+pub(crate) struct LimitPassed {
+    pub(crate) limit: &'static str,
+    pub(crate) message: String,
+}
+
+/// A fault of the host found by a host function; ends the guest.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct HostFault(String);
+
+fn not_prepared(name: &str) -> wasmtime::Error {
+    HostFault(format!("capability {name} was not prepared for this call")).into()
+}
+
 impl CallState {
+    pub(crate) fn new(
+        plugin: String,
+        attempt: Attempt,
+        grants: Arc<Grants>,
+        limits: Arc<Limits>,
+        control: Arc<Control>,
+        deterministic: bool,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
+        Self {
+            table,
+            plugin,
+            attempt,
+            grants,
+            memory: Memory::new(&limits),
+            limits,
+            usage: Usage::default(),
+            capabilities: Vec::new(),
+            control,
+            wasi: None,
+            deterministic,
+        }
+    }
+
     /// The resources that the guest holds.
     pub fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
@@ -75,10 +163,7 @@ impl CallState {
     /// # Errors
     /// When there is none of that name and type: a fault of the host.
     pub fn capability<T: 'static>(&mut self, name: &'static str) -> wasmtime::Result<&mut T> {
-        self.capabilities
-            .get_mut(name)
-            .and_then(|state| state.downcast_mut())
-            .ok_or_else(|| wasmtime::format_err!("capability {name} was not prepared"))
+        Ok(self.table_and_capability(name)?.1)
     }
 
     /// The table and a capability's state, for functions that need both.
@@ -91,9 +176,10 @@ impl CallState {
     ) -> wasmtime::Result<(&mut ResourceTable, &mut T)> {
         let state = self
             .capabilities
-            .get_mut(name)
-            .and_then(|state| state.downcast_mut())
-            .ok_or_else(|| wasmtime::format_err!("capability {name} was not prepared"))?;
+            .iter_mut()
+            .find(|(of, _)| *of == name)
+            .and_then(|(_, state)| state.downcast_mut())
+            .ok_or_else(|| not_prepared(name))?;
         Ok((&mut self.table, state))
     }
 
@@ -103,11 +189,34 @@ impl CallState {
     /// A trap, when the call's limit on host calls is passed.
     pub fn host_call(
         &mut self,
-        _capability: &'static str,
-        _function: &'static str,
+        capability: &'static str,
+        function: &'static str,
     ) -> wasmtime::Result<HostCall> {
+        self.count_host_call(capability, function)?;
+        Ok(HostCall {
+            during_grace: self.control.cancelled(),
+            control: Arc::clone(&self.control),
+        })
+    }
+
+    /// As [`host_call`](Self::host_call), for functions that never wait.
+    pub(crate) fn count_host_call(
+        &mut self,
+        capability: &'static str,
+        function: &'static str,
+    ) -> wasmtime::Result<()> {
+        if self.usage.host_calls >= self.limits.host_calls {
+            return Err(LimitPassed {
+                limit: "host_calls",
+                message: format!(
+                    "more than {} calls of host functions, the last one {capability}.{function}",
+                    self.limits.host_calls
+                ),
+            }
+            .into());
+        }
         self.usage.host_calls += 1;
-        Ok(HostCall {})
+        Ok(())
     }
 
     /// Adds to one of the receipt's counters, `sql.rows`.
@@ -115,4 +224,133 @@ impl CallState {
         let value = self.usage.counters.entry(counter).or_default();
         *value = value.saturating_add(amount);
     }
+}
+
+impl WasiView for CallState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let ctx = self.wasi.get_or_insert_with(|| {
+            if self.deterministic {
+                wasi::deterministic()
+            } else {
+                wasi::context(&self.control)
+            }
+        });
+        WasiCtxView {
+            ctx,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// Memory and tables of a whole instance, however many there are.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    limit: usize,
+    used: usize,
+    last_growth: usize,
+    /// The most bytes that there were at once.
+    pub(crate) peak: usize,
+    /// The bytes that were asked for when the limit was passed.
+    pub(crate) refused: Option<usize>,
+    table_limit: usize,
+    table_used: usize,
+    last_table_growth: usize,
+    /// The elements that were asked for when the limit was passed.
+    pub(crate) table_refused: Option<usize>,
+    /// The system had no memory, which is not the guest's doing.
+    pub(crate) system_failed: bool,
+}
+
+impl Memory {
+    pub(crate) const fn new(limits: &Limits) -> Self {
+        Self::with(limits.memory_bytes, limits.table_elements)
+    }
+
+    pub(crate) const fn with(limit: usize, table_limit: usize) -> Self {
+        Self {
+            limit,
+            used: 0,
+            last_growth: 0,
+            peak: 0,
+            refused: None,
+            table_limit,
+            table_used: 0,
+            last_table_growth: 0,
+            table_refused: None,
+            system_failed: false,
+        }
+    }
+
+    /// Sets another limit; what is used already stays.
+    pub(crate) const fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.refused = None;
+        self.table_refused = None;
+    }
+
+    /// Bytes in use.
+    pub(crate) const fn used(&self) -> usize {
+        self.used
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        let total = self.used.saturating_add(growth);
+        if total > self.limit {
+            self.refused = Some(total);
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The guest's own limit: refused without being counted.
+            return Ok(false);
+        }
+        self.used = total;
+        self.last_growth = growth;
+        self.peak = self.peak.max(total);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.used = self.used.saturating_sub(std::mem::take(&mut self.last_growth));
+        self.system_failed |= error.is::<std::io::Error>();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        let total = self.table_used.saturating_add(growth);
+        if total > self.table_limit {
+            self.table_refused = Some(total);
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.table_used = total;
+        self.last_table_growth = growth;
+        Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        let growth = std::mem::take(&mut self.last_table_growth);
+        self.table_used = self.table_used.saturating_sub(growth);
+        Ok(())
+    }
+}
+
+/// Puts a store's memory and tables under its state's limits.
+pub(crate) fn limit(store: &mut Store<CallState>) {
+    store.limiter(|state| &mut state.memory);
 }

@@ -1,0 +1,655 @@
+//! The service: verify an upload, prepare its code, describe it, call it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::runtime::{Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::{Component, Linker};
+
+use crate::cache::{self, DiskCache};
+use crate::call::{
+    Attempt, CallContext, CallError, CallOutcome, CallRequest, CallSink, LogLevel,
+};
+use crate::capability::{Capability, Grants};
+use crate::compile::{self, CompileError, CompileLimits, Compiler};
+use crate::control::Clock;
+use crate::limits::Limits;
+use crate::plugin::{self, PluginPre};
+use crate::run::{Call, Function, Runner};
+use crate::state::CallState;
+use crate::turns::Turns;
+use crate::verify::{self, Verified, VerifyError};
+use crate::engine;
+
+/// How long `describe` may take.
+const DESCRIBE: Duration = Duration::from_secs(10);
+/// The longest answer of `describe`, in bytes.
+const DESCRIPTION: usize = 4 << 20;
+/// How often busy guest threads look at sockets and timers of host calls, in polls.
+const EVENT_INTERVAL: u32 = 4;
+
+/// How a sandbox is set up.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// Where compiled code is kept. Only the host may be able to write there: what is
+    /// in it is executed.
+    pub cache_dir: PathBuf,
+    /// Who compiles.
+    pub compiler: Compiler,
+    /// What one compilation may use.
+    pub compile_limits: CompileLimits,
+    /// Calls that may run at once, 1 to 5,000: the sum of the queues' limits, and a few
+    /// for uploads being described. Each takes 16 GiB of address space (not memory).
+    pub max_calls: usize,
+    /// Guests that compute at once, at least 1. The guest runtime has one thread more.
+    pub guest_threads: usize,
+    /// Bytes that an upload may have.
+    pub max_upload_bytes: usize,
+    /// Compiled plugins that are kept in memory, at least 1; beyond, the one that was
+    /// used longest ago is loaded from disk again when it is needed.
+    pub max_loaded: usize,
+}
+
+impl SandboxOptions {
+    /// The usual setup: 80 calls (the default queues' 75 and 5 more), as many guest
+    /// threads as the machine has cores, uploads of up to 64 MiB, 256 loaded plugins.
+    #[must_use]
+    pub fn new(cache_dir: impl Into<PathBuf>, compiler: Compiler) -> Self {
+        Self {
+            cache_dir: cache_dir.into(),
+            compiler,
+            compile_limits: CompileLimits::default(),
+            max_calls: 80,
+            guest_threads: std::thread::available_parallelism().map_or(2, usize::from),
+            max_upload_bytes: 64 << 20,
+            max_loaded: 256,
+        }
+    }
+}
+
+/// Why a sandbox cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The folder for compiled code cannot be used.
+    #[error("the folder for compiled code, {}, cannot be used: {source}", path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The engine does not start.
+    #[error("the WebAssembly engine does not start: {0}")]
+    Engine(String),
+    /// Threads cannot be started.
+    #[error("the sandbox's threads cannot be started: {0}")]
+    Threads(#[source] std::io::Error),
+}
+
+/// Why a plugin's code is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PrepareError {
+    /// The text is not 64 hexadecimal digits in lower case.
+    #[error("{0:?} is not a sha-256 digest of 64 hexadecimal digits")]
+    InvalidDigest(String),
+    /// The component's bytes cannot be had.
+    #[error("the component cannot be read: {0}")]
+    Fetch(String),
+    /// The bytes are others than the digest says.
+    #[error("the component's bytes have the digest {actual}, not {expected}")]
+    WrongDigest {
+        /// The digest that was asked for.
+        expected: String,
+        /// The digest of the bytes.
+        actual: String,
+    },
+    /// The bytes are no plugin.
+    #[error(transparent)]
+    Refused(#[from] VerifyError),
+    /// It was not compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// An interface that it imports or exports has other functions or types than this
+    /// host's.
+    #[error("the component does not fit this host: {0}")]
+    Incompatible(String),
+    /// Compiled code cannot be stored or loaded; not the component's fault.
+    #[error("compiled code cannot be stored: {0}")]
+    Storage(String),
+}
+
+impl PrepareError {
+    /// Whether the component is to blame, so that another try would end the same.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        !matches!(
+            self,
+            Self::Fetch(_) | Self::Storage(_) | Self::Compile(CompileError::Unavailable(_))
+        )
+    }
+}
+
+/// Where a preparation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrepareState {
+    /// The code is looked for in the cache, or the component fetched.
+    Loading,
+    /// Another component is being compiled.
+    WaitingForCompiler,
+    /// It is being compiled.
+    Compiling,
+}
+
+/// A plugin's compiled code, ready to be called.
+pub struct Plugin {
+    digest: String,
+    pub(crate) pre: PluginPre<CallState>,
+    pub(crate) capabilities: Vec<Arc<dyn Capability>>,
+}
+
+impl Plugin {
+    /// The component's sha-256 digest: 64 hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A preparation under way.
+#[derive(Default)]
+struct Flight {
+    state: AtomicU8,
+    one: tokio::sync::Mutex<()>,
+}
+
+impl Flight {
+    fn set(&self, state: PrepareState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct Plugins {
+    loaded: HashMap<String, (Arc<Plugin>, u64)>,
+    uses: u64,
+    flights: HashMap<String, Arc<Flight>>,
+}
+
+struct Inner {
+    runner: Runner,
+    linker: Linker<CallState>,
+    capabilities: Vec<Arc<dyn Capability>>,
+    interfaces: BTreeMap<&'static str, &'static str>,
+    options: SandboxOptions,
+    fingerprint: String,
+    disk: DiskCache,
+    compiling: tokio::sync::Mutex<()>,
+    plugins: Mutex<Plugins>,
+    guests: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // The last handle may go away inside a task, where blocking is forbidden.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Runs plugins. Clones are handles of the same sandbox.
+#[derive(Clone)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Sets up a sandbox whose plugins may import these capabilities.
+    ///
+    /// # Errors
+    /// When the folder, the engine or the threads cannot be had, or when two
+    /// capabilities provide the same interface.
+    pub fn new(
+        options: SandboxOptions,
+        capabilities: Vec<Arc<dyn Capability>>,
+    ) -> Result<Self, SandboxError> {
+        let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
+        let slots = options.max_calls.clamp(1, 5_000);
+        // Cannot fail: it was just cut to 5,000.
+        let engine = engine::plugin_engine(u32::try_from(slots).unwrap_or(5_000))
+            .map_err(engine_error)?;
+        let fingerprint = engine::fingerprint(&engine);
+        let disk =
+            DiskCache::open(&options.cache_dir, "plugins", &fingerprint).map_err(|source| {
+                SandboxError::Cache {
+                    path: options.cache_dir.clone(),
+                    source,
+                }
+            })?;
+
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine_error)?;
+        plugin::link(&mut linker).map_err(engine_error)?;
+        let mut interfaces = BTreeMap::new();
+        for capability in &capabilities {
+            capability.link(&mut linker).map_err(engine_error)?;
+            for interface in capability.interfaces() {
+                interfaces.insert(*interface, capability.name());
+            }
+        }
+
+        let threads = options.guest_threads.max(1);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads + 1)
+            .thread_name("heyday-guest")
+            .event_interval(EVENT_INTERVAL)
+            .enable_all()
+            .build()
+            .map_err(SandboxError::Threads)?;
+        let clock = Clock::start(engine.clone()).map_err(SandboxError::Threads)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                runner: Runner {
+                    engine,
+                    clock,
+                    slots: tokio::sync::Semaphore::new(slots),
+                    turns: Turns::new(threads),
+                },
+                linker,
+                capabilities,
+                interfaces,
+                fingerprint,
+                disk,
+                compiling: tokio::sync::Mutex::default(),
+                plugins: Mutex::default(),
+                guests: runtime.handle().clone(),
+                runtime: Some(runtime),
+                options,
+            }),
+        })
+    }
+
+    /// The sha-256 digest by which a component is known: 64 hexadecimal digits.
+    #[must_use]
+    pub fn digest(bytes: &[u8]) -> String {
+        cache::digest(bytes)
+    }
+
+    /// The runtime that guests run on. A call from one of its tasks stays on its
+    /// thread; from elsewhere it changes threads twice. Whoever runs many attempts
+    /// spawns them here, whole.
+    #[must_use]
+    pub fn guests(&self) -> &Handle {
+        &self.inner.guests
+    }
+
+    /// Reads an upload without running or compiling it.
+    ///
+    /// # Errors
+    /// When it is too large, no component, no plugin, or imports what plugins may not;
+    /// every refused import is named.
+    pub fn verify(&self, bytes: &[u8]) -> Result<Verified, VerifyError> {
+        verify::verify(
+            bytes,
+            self.inner.options.max_upload_bytes,
+            &self.inner.interfaces,
+        )
+    }
+
+    /// The plugin of that digest, if its code is in memory.
+    #[must_use]
+    pub fn loaded(&self, digest: &str) -> Option<Arc<Plugin>> {
+        self.inner.loaded(digest)
+    }
+
+    /// Where the preparation of a component stands; `None` when there is none.
+    #[must_use]
+    pub fn preparing(&self, digest: &str) -> Option<PrepareState> {
+        let plugins = self.inner.plugins();
+        let state = plugins.flights.get(digest)?.state.load(Ordering::Relaxed);
+        Some(match state {
+            0 => PrepareState::Loading,
+            1 => PrepareState::WaitingForCompiler,
+            _ => PrepareState::Compiling,
+        })
+    }
+
+    /// Makes a plugin's code ready: from memory, from disk, or compiled. `fetch` is
+    /// called only where the component must be compiled. Several callers at once wait
+    /// for one compilation; one that gives up ends it, and the next begins again.
+    ///
+    /// # Errors
+    /// As [`PrepareError`] says; see [`PrepareError::is_permanent`].
+    pub async fn prepare<F, E>(
+        &self,
+        digest: &str,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<Arc<Plugin>, PrepareError>
+    where
+        F: Future<Output = Result<Bytes, E>>,
+        E: fmt::Display,
+    {
+        if let Some(plugin) = self.loaded(digest) {
+            return Ok(plugin);
+        }
+        if !cache::is_digest(digest) {
+            return Err(PrepareError::InvalidDigest(digest.to_owned()));
+        }
+        let flight = Landing::join(&self.inner, digest);
+        let _one = flight.flight.one.lock().await;
+        if let Some(plugin) = self.loaded(digest) {
+            return Ok(plugin);
+        }
+        flight.flight.set(PrepareState::Loading);
+        let disk = self.inner.disk.clone();
+        let name = digest.to_owned();
+        let found = blocking(move || Ok(disk.find(&name))).await?;
+        if let Some(path) = found {
+            // Code of another build of the same configuration is refused by the
+            // engine, and compiled again.
+            match self.inner.load(digest, path).await {
+                Ok(plugin) => return Ok(plugin),
+                Err(error @ PrepareError::Incompatible(_)) => return Err(error),
+                Err(error) => tracing::warn!(%digest, %error, "compiling again"),
+            }
+        }
+        let component = fetch()
+            .await
+            .map_err(|error| PrepareError::Fetch(error.to_string()))?;
+        self.check(digest, &component)?;
+        let path = self.compile(digest, &component, &flight.flight).await?;
+        self.inner.load(digest, path).await
+    }
+
+    fn check(&self, digest: &str, component: &[u8]) -> Result<(), PrepareError> {
+        let verified = self.verify(component)?;
+        if verified.digest != digest {
+            return Err(PrepareError::WrongDigest {
+                expected: digest.to_owned(),
+                actual: verified.digest,
+            });
+        }
+        Ok(())
+    }
+
+    async fn compile(
+        &self,
+        digest: &str,
+        component: &[u8],
+        flight: &Flight,
+    ) -> Result<PathBuf, PrepareError> {
+        let inner = &self.inner;
+        flight.set(PrepareState::WaitingForCompiler);
+        let _one = inner.compiling.lock().await;
+        flight.set(PrepareState::Compiling);
+        let started = Instant::now();
+        let disk = inner.disk.clone();
+        let file = blocking(move || disk.temporary()).await?;
+        compile::compile(
+            &inner.options.compiler,
+            &inner.options.compile_limits,
+            &inner.runner.engine,
+            &inner.fingerprint,
+            component,
+            &file,
+        )
+        .await?;
+        let disk = inner.disk.clone();
+        let name = digest.to_owned();
+        let path = blocking(move || disk.keep(file, &name)).await?;
+        tracing::info!(%digest, seconds = started.elapsed().as_secs_f64(), "compiled a plugin");
+        Ok(path)
+    }
+
+    /// Forgets a plugin's code, in memory and on disk. Calls that run go on.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn forget(&self, digest: &str) -> std::io::Result<()> {
+        self.inner.plugins().loaded.remove(digest);
+        if cache::is_digest(digest) {
+            self.inner.disk.remove(digest)?;
+        }
+        Ok(())
+    }
+
+    /// What a plugin says it is: JSON text. It runs with no grant, a fixed clock and a
+    /// fixed seed, for at most 10 s.
+    ///
+    /// # Errors
+    /// When the guest traps, passes a limit or answers no JSON.
+    pub async fn describe(&self, plugin: &Arc<Plugin>) -> Result<String, CallError> {
+        struct Nowhere;
+        impl CallSink for Nowhere {
+            fn heartbeat(&self, _: Option<String>) {}
+            fn progress(&self, _: u64, _: u64, _: &str) {}
+            fn log(&self, _: LogLevel, _: &str, _: Option<&str>) {}
+        }
+        let call = Call {
+            function: Function::Describe,
+            plugin: String::new(),
+            attempt: Attempt::default(),
+            grants: Arc::new(Grants::default()),
+            limits: Arc::new(Limits {
+                output_bytes: DESCRIPTION,
+                ..Limits::default()
+            }),
+            context: CallContext {
+                cancellation: CancellationToken::new(),
+                interrupt: CancellationToken::new(),
+                deadline: Instant::now() + DESCRIBE,
+                sink: Arc::new(Nowhere),
+            },
+        };
+        self.run(plugin, call).await.result
+    }
+
+    /// Runs one activity to its end: the guest's answer, its failure, or why it was
+    /// stopped. Waits while every slot is taken. Dropping the future ends the guest.
+    pub async fn call(
+        &self,
+        plugin: &Arc<Plugin>,
+        request: CallRequest,
+        context: CallContext,
+    ) -> CallOutcome {
+        let call = Call {
+            function: Function::Run {
+                activity: request.activity,
+                input: request.input,
+            },
+            plugin: request.plugin,
+            attempt: request.attempt,
+            grants: request.grants,
+            limits: request.limits,
+            context,
+        };
+        self.run(plugin, call).await
+    }
+
+    async fn run(&self, plugin: &Arc<Plugin>, call: Call) -> CallOutcome {
+        let here = Handle::try_current().is_ok_and(|it| it.id() == self.inner.guests.id());
+        if here {
+            return self.inner.runner.run(plugin, call).await;
+        }
+        let inner = Arc::clone(&self.inner);
+        let plugin = Arc::clone(plugin);
+        let task = self
+            .inner
+            .guests
+            .spawn(async move { inner.runner.run(&plugin, call).await });
+        let guard = AbortOnDrop(task.abort_handle());
+        let outcome = task.await;
+        drop(guard);
+        outcome.unwrap_or_else(|error| CallOutcome {
+            result: Err(CallError::Internal(error.to_string())),
+            usage: crate::call::Usage::default(),
+        })
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Joins the preparation of a component and leaves it when dropped.
+struct Landing<'a> {
+    inner: &'a Inner,
+    digest: &'a str,
+    flight: Arc<Flight>,
+}
+
+impl<'a> Landing<'a> {
+    fn join(inner: &'a Inner, digest: &'a str) -> Self {
+        let flight = Arc::clone(
+            inner
+                .plugins()
+                .flights
+                .entry(digest.to_owned())
+                .or_default(),
+        );
+        Self {
+            inner,
+            digest,
+            flight,
+        }
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut plugins = self.inner.plugins();
+        // The map's and ours: nobody else is left.
+        if Arc::strong_count(&self.flight) == 2 {
+            plugins.flights.remove(self.digest);
+        }
+    }
+}
+
+impl Inner {
+    fn plugins(&self) -> MutexGuard<'_, Plugins> {
+        // A panic while it was held leaves nothing half-done.
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loaded(&self, digest: &str) -> Option<Arc<Plugin>> {
+        let mut plugins = self.plugins();
+        plugins.uses += 1;
+        let now = plugins.uses;
+        let (plugin, used) = plugins.loaded.get_mut(digest)?;
+        *used = now;
+        Some(Arc::clone(plugin))
+    }
+
+    async fn load(&self, digest: &str, path: PathBuf) -> Result<Arc<Plugin>, PrepareError> {
+        let engine = self.runner.engine.clone();
+        let component = tokio::task::spawn_blocking(move || {
+            // SAFETY: the file is in the folder that only the host writes, and its
+            // checksum says that it is what this host's compiler wrote there.
+            unsafe { Component::deserialize_file(&engine, &path) }
+        })
+        .await
+        .map_err(|error| PrepareError::Storage(error.to_string()))?
+        .map_err(|error| PrepareError::Storage(format!("{error:#}")))?;
+        let incompatible = |error: wasmtime::Error| PrepareError::Incompatible(format!("{error:#}"));
+        needs(&component)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .and_then(PluginPre::new)
+            .map_err(incompatible)?;
+        let imported: Vec<&str> = component
+            .component_type()
+            .imports(&self.runner.engine)
+            .filter_map(|(name, _)| name.split('@').next())
+            .filter_map(|name| self.interfaces.get(name).copied())
+            .collect();
+        let capabilities = self.capabilities.iter();
+        let plugin = Arc::new(Plugin {
+            digest: digest.to_owned(),
+            capabilities: capabilities
+                .filter(|capability| imported.contains(&capability.name()))
+                .cloned()
+                .collect(),
+            pre,
+        });
+        self.keep(&plugin);
+        Ok(plugin)
+    }
+
+    fn keep(&self, plugin: &Arc<Plugin>) {
+        let mut plugins = self.plugins();
+        plugins.uses += 1;
+        let entry = (Arc::clone(plugin), plugins.uses);
+        plugins.loaded.insert(plugin.digest.clone(), entry);
+        while plugins.loaded.len() > self.options.max_loaded.max(1) {
+            let oldest = plugins
+                .loaded
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(digest, _)| digest.clone());
+            let Some(oldest) = oldest else { break };
+            plugins.loaded.remove(&oldest);
+        }
+    }
+}
+
+/// Refuses a component that no slot of the pool fits.
+fn needs(component: &Component) -> Result<(), PrepareError> {
+    let refuse = |what: &str, has: u32, most: u32| {
+        Err(PrepareError::Incompatible(format!(
+            "it has {has} {what}, more than the {most} allowed"
+        )))
+    };
+    let Some(needed) = component.resources_required() else {
+        return Err(PrepareError::Incompatible(
+            "it instantiates a module that it imports".to_owned(),
+        ));
+    };
+    if needed.num_memories > engine::MEMORIES_PER_COMPONENT {
+        return refuse(
+            "linear memories",
+            needed.num_memories,
+            engine::MEMORIES_PER_COMPONENT,
+        );
+    }
+    if needed.num_tables > engine::TABLES_PER_COMPONENT {
+        return refuse("tables", needed.num_tables, engine::TABLES_PER_COMPONENT);
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, PrepareError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| PrepareError::Storage(error.to_string()))?
+        .map_err(|error| PrepareError::Storage(error.to_string()))
+}

@@ -1,0 +1,150 @@
+//! Guests written by hand, as text: each is a whole plugin whose `run` does one thing.
+
+/// A plugin. `run`: the body of its `run`, a core function that gets the activity's
+/// and the input's pointer and length and answers `(call $ok (ptr) (len))`,
+/// `(call $err (retryable))` or never. `extra`: further core definitions.
+pub(super) fn plugin(extra: &str, run: &str) -> Vec<u8> {
+    wat::parse_str(text(extra, "", "", run)).unwrap()
+}
+
+/// As [`plugin`], with `context` and `log` imported as the core functions
+/// `$is_cancelled`, `$log` (level, message, length, has fields, fields, length) and
+/// `$heartbeat` (has details, details, length, answer).
+pub(super) fn plugin_with_host(extra: &str, run: &str) -> Vec<u8> {
+    let imports = r#"
+    (import "heyday:plugin/context@0.1.0" (instance $context
+        (type $error' (record (field "code" string) (field "message" string)
+            (field "retryable" bool) (field "details" (option string))))
+        (export $error "error" (type (eq $error')))
+        (export "is-cancelled" (func (result bool)))
+        (export "heartbeat" (func (param "details" (option string))
+            (result (result (error $error)))))
+    ))
+    (import "heyday:plugin/log@0.1.0" (instance $log
+        (type $level' (enum "trace" "debug" "info" "warn" "error"))
+        (export $level "level" (type (eq $level')))
+        (export "write" (func (param "level" $level) (param "message" string)
+            (param "fields" (option string))))
+    ))
+    (core func $is_cancelled (canon lower (func $context "is-cancelled")))
+    (core func $heartbeat (canon lower (func $context "heartbeat")
+        (memory $libc "memory") (realloc (func $libc "realloc"))))
+    (core func $log (canon lower (func $log "write") (memory $libc "memory")))
+    (core instance $host
+        (export "is-cancelled" (func $is_cancelled))
+        (export "heartbeat" (func $heartbeat))
+        (export "log" (func $log)))
+"#;
+    let core = r#"
+        (import "host" "is-cancelled" (func $is_cancelled (result i32)))
+        (import "host" "heartbeat" (func $heartbeat (param i32 i32 i32 i32)))
+        (import "host" "log" (func $log (param i32 i32 i32 i32 i32 i32)))
+"#;
+    wat::parse_str(text(extra, imports, core, run)).unwrap()
+}
+
+/// A plugin that also imports an instance of this name.
+pub(super) fn plugin_importing(names: &[&str]) -> Vec<u8> {
+    let imports: String = names
+        .iter()
+        .map(|name| format!("(import \"{name}\" (instance))\n"))
+        .collect();
+    let ok = "(call $ok (i32.const 16) (i32.const 4))";
+    wat::parse_str(text("", &imports, "", ok)).unwrap()
+}
+
+fn text(extra: &str, imports: &str, core_imports: &str, run: &str) -> String {
+    let (imports_of_libc, with_host) = if core_imports.is_empty() {
+        (imports, "")
+    } else {
+        ("", "(with \"host\" (instance $host))")
+    };
+    let imports_after_libc = if core_imports.is_empty() { "" } else { imports };
+    format!(
+        r#"(component
+    {imports_of_libc}
+    (core module $libc
+        (memory (export "memory") 1)
+        (global $next (mut i32) (i32.const 16384))
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (i32.and
+                (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+            (global.set $next (i32.add (local.get $at) (local.get 3)))
+            (block $fits
+                (br_if $fits (i32.le_u (global.get $next)
+                    (i32.mul (memory.size) (i32.const 65536))))
+                (br_if $fits (i32.ne (i32.const -1) (memory.grow (i32.add (i32.const 1)
+                    (i32.div_u (local.get 3) (i32.const 65536))))))
+                unreachable)
+            (local.get $at))
+    )
+    (core instance $libc (instantiate $libc))
+    {imports_after_libc}
+    (core module $guest
+        (import "libc" "memory" (memory 1))
+        {core_imports}
+        ;; null at 16, a description at 64, words at 512, answers at 1024
+        (data (i32.const 16) "null")
+        (data (i32.const 64) "{{\"name\":\"guest\",\"version\":\"1.0.0\",\"activities\":[]}}")
+        (data (i32.const 512) "too-badit did not work{{\"a\":1}}")
+        (func $describe (export "describe") (result i32)
+            (i32.store (i32.const 1024) (i32.const 64))
+            (i32.store (i32.const 1028) (i32.const 51))
+            (i32.const 1024))
+        (func $ok (param i32 i32) (result i32)
+            (i32.store (i32.const 1024) (i32.const 0))
+            (i32.store (i32.const 1028) (local.get 0))
+            (i32.store (i32.const 1032) (local.get 1))
+            (i32.const 1024))
+        (func $err (param i32) (result i32)
+            (i32.store (i32.const 1024) (i32.const 1))
+            (i32.store (i32.const 1028) (i32.const 512))
+            (i32.store (i32.const 1032) (i32.const 7))
+            (i32.store (i32.const 1036) (i32.const 519))
+            (i32.store (i32.const 1040) (i32.const 15))
+            (i32.store (i32.const 1044) (local.get 0))
+            (i32.store (i32.const 1048) (i32.const 1))
+            (i32.store (i32.const 1052) (i32.const 534))
+            (i32.store (i32.const 1056) (i32.const 7))
+            (i32.const 1024))
+        {extra}
+        (func $run (export "run")
+            (param $activity i32) (param $activity_len i32)
+            (param $input i32) (param $input_len i32) (result i32)
+            {run})
+    )
+    (core instance $guest (instantiate $guest
+        (with "libc" (instance $libc)) {with_host}))
+    (type $failure (record (field "kind" string) (field "message" string)
+        (field "retryable" bool) (field "details" (option string))))
+    (func $describe (result string)
+        (canon lift (core func $guest "describe") (memory $libc "memory")))
+    (func $run (param "activity" string) (param "input" string)
+        (result (result string (error $failure)))
+        (canon lift (core func $guest "run") (memory $libc "memory")
+            (realloc (func $libc "realloc"))))
+    {SHIM}
+)"#
+    )
+}
+
+const SHIM: &str = r#"
+    (component $shim
+        (type $failure' (record (field "kind" string) (field "message" string)
+            (field "retryable" bool) (field "details" (option string))))
+        (import "type-failure" (type $failure (eq $failure')))
+        (import "func-describe" (func $describe (result string)))
+        (import "func-run" (func $run (param "activity" string) (param "input" string)
+            (result (result string (error $failure)))))
+        (export $exported "failure" (type $failure))
+        (export "describe" (func $describe) (func (result string)))
+        (export "run" (func $run) (func (param "activity" string) (param "input" string)
+            (result (result string (error $exported)))))
+    )
+    (instance $activities (instantiate $shim
+        (with "type-failure" (type $failure))
+        (with "func-describe" (func $describe))
+        (with "func-run" (func $run))))
+    (export "heyday:plugin/activities@0.1.0" (instance $activities))
+"#;

@@ -1,0 +1,5 @@
+//! The sandbox against guests that behave well and guests that do not.
+
+mod guests;
+mod run;
+mod support;

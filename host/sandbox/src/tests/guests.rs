@@ -28,8 +28,8 @@ pub(super) fn plugin_with_host(extra: &str, run: &str) -> Vec<u8> {
     ))
     (core func $is_cancelled (canon lower (func $context "is-cancelled")))
     (core func $heartbeat (canon lower (func $context "heartbeat")
-        (memory $libc "memory") (realloc (func $libc "realloc"))))
-    (core func $log (canon lower (func $log "write") (memory $libc "memory")))
+        (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+    (core func $log (canon lower (func $log "write") (memory (core memory $libc "memory"))))
     (core instance $host
         (export "is-cancelled" (func $is_cancelled))
         (export "heartbeat" (func $heartbeat))
@@ -119,11 +119,11 @@ fn text(extra: &str, imports: &str, core_imports: &str, run: &str) -> String {
     (type $failure (record (field "kind" string) (field "message" string)
         (field "retryable" bool) (field "details" (option string))))
     (func $describe (result string)
-        (canon lift (core func $guest "describe") (memory $libc "memory")))
+        (canon lift (core func $guest "describe") (memory (core memory $libc "memory"))))
     (func $run (param "activity" string) (param "input" string)
         (result (result string (error $failure)))
-        (canon lift (core func $guest "run") (memory $libc "memory")
-            (realloc (func $libc "realloc"))))
+        (canon lift (core func $guest "run") (memory (core memory $libc "memory"))
+            (realloc (core func $libc "realloc"))))
     {SHIM}
 )"#
     )

@@ -11,9 +11,16 @@
 
 pub mod duration;
 pub mod error;
+mod json;
 pub mod model;
+mod parse;
 pub mod schema;
+mod source;
 pub mod template;
+mod yaml;
+
+pub use parse::MAX_TASKS;
+pub use source::{FlowError, MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, Problem};
 
 use serde_json::Value;
 
@@ -33,15 +40,26 @@ pub struct Flow {
     pub timeout: Option<DurationValue>,
     /// The tasks of `do`.
     pub tasks: Vec<Task>,
-    pub(crate) expressions: Vec<String>,
-    pub(crate) variables: Vec<String>,
-    pub(crate) activities: Vec<CallActivity>,
-    pub(crate) uses_http: bool,
-    pub(crate) children: Vec<RunWorkflow>,
-    pub(crate) definition: Value,
+    expressions: Vec<String>,
+    expression_lines: Vec<u32>,
+    variables: Vec<String>,
+    activities: Vec<CallActivity>,
+    uses_http: bool,
+    children: Vec<RunWorkflow>,
+    definition: Value,
 }
 
 impl Flow {
+    /// Reads a YAML or JSON document.
+    ///
+    /// # Errors
+    /// When it is no flow that Heyday can run: all that is wrong with it, each with
+    /// its line. Expressions are not compiled here; the line of one that does not
+    /// compile is its [`expression_line`](Self::expression_line).
+    pub fn parse(bytes: &[u8]) -> Result<Self, FlowError> {
+        parse::flow(bytes)
+    }
+
     /// `<document.namespace>.<document.name>`.
     #[must_use]
     pub fn workflow_type(&self) -> String {
@@ -58,6 +76,16 @@ impl Flow {
     #[must_use]
     pub fn expression(&self, expression: Expr) -> &str {
         &self.expressions[expression.index()]
+    }
+
+    /// The line where an expression first stands, by its text.
+    #[must_use]
+    pub fn expression_line(&self, expression: &str) -> Option<u32> {
+        let index = self
+            .expressions
+            .iter()
+            .position(|text| text == expression)?;
+        self.expression_lines.get(index).copied()
     }
 
     /// The names of all variables that an expression of this flow may use, without

@@ -1,0 +1,635 @@
+//! Tasks and the lists of them.
+
+use super::{Fields, MAX_NAME, MAX_TASKS, Reader, Step};
+use crate::flow::VARIABLES;
+use crate::flow::model::{
+    Backoff, Case, Catch, DurationValue, ErrorFilter, ErrorTemplate, For, Fork, Retry, RunWorkflow,
+    Task, TaskKind, Then, Transform, Try,
+};
+use crate::flow::source::{Data, Member, Node, quote};
+use crate::flow::template::Template;
+
+/// The properties that every task may have.
+const COMMON: [&str; 7] = [
+    "if", "input", "output", "export", "timeout", "then", "metadata",
+];
+
+/// The words that name a kind of task, with the further properties of that kind.
+const KINDS: [(&str, &[&str]); 12] = [
+    ("call", &["call", "with"]),
+    ("for", &["for", "while", "do"]),
+    ("fork", &["fork"]),
+    ("try", &["try", "catch"]),
+    ("set", &["set"]),
+    ("switch", &["switch"]),
+    ("raise", &["raise"]),
+    ("wait", &["wait"]),
+    ("run", &["run"]),
+    ("emit", &["emit"]),
+    ("listen", &["listen", "foreach"]),
+    // Last, because `for` has a `do` too.
+    ("do", &["do"]),
+];
+
+/// Where a `then` may lead.
+#[derive(Clone, Copy)]
+enum Scope<'s, 'd> {
+    /// To the tasks of the list.
+    List(&'s [(usize, &'d Member)]),
+    /// A branch stands alone.
+    Branches,
+}
+
+impl<'d> Reader<'d> {
+    /// A list of tasks that run one after another.
+    pub(super) fn task_list(&mut self, node: &'d Node, what: &str) -> Vec<Task> {
+        let members = self.named(node, what, "a task");
+        self.tasks(node, &members, Scope::List(&members))
+    }
+
+    fn tasks(
+        &mut self,
+        node: &'d Node,
+        members: &[(usize, &'d Member)],
+        scope: Scope<'_, 'd>,
+    ) -> Vec<Task> {
+        self.tasks += members.len();
+        if self.tasks > MAX_TASKS {
+            if self.tasks - members.len() <= MAX_TASKS {
+                self.problem(
+                    node.line,
+                    format!("the flow has more than {MAX_TASKS} tasks; make it several flows"),
+                );
+            }
+            return Vec::new();
+        }
+        let mut tasks = Vec::with_capacity(members.len());
+        for &(index, member) in members {
+            let task = self.within(Step::Index(index), |reader| {
+                reader.within(Step::Key(&member.key), |reader| reader.task(member, scope))
+            });
+            tasks.extend(task);
+        }
+        tasks
+    }
+
+    fn task(&mut self, member: &'d Member, scope: Scope<'_, 'd>) -> Option<Task> {
+        let (name, node) = (&member.key, &member.value);
+        if name.is_empty() || name.len() > MAX_NAME {
+            self.problem(
+                member.line,
+                format!(
+                    "a task's name has 1 to {MAX_NAME} bytes; {} has {}",
+                    quote(name),
+                    name.len()
+                ),
+            );
+        }
+        if matches!(name.as_str(), "continue" | "exit" | "end") {
+            self.problem(
+                member.line,
+                format!("{name} is a flow directive and cannot be a task's name; choose another"),
+            );
+        }
+        let members = self.members(node, &format!("task {}", quote(name)))?;
+        let kind = self.kind(name, node, members)?;
+        let known: Vec<&str> = kind.1.iter().chain(&COMMON).copied().collect();
+        let fields = self.object(node, &format!("a {} task", kind.0), &known)?;
+
+        let condition = self.field(fields, "if", |reader, node| reader.expression(node, "if"));
+        let mut transform = |key: &'static str, property: &'static str| -> Transform {
+            self.field(fields, key, |reader, node| {
+                reader.transform(node, key, property)
+            })
+            .unwrap_or_default()
+        };
+        let input = transform("input", "from");
+        let output = transform("output", "as");
+        let export = transform("export", "as");
+        let timeout = self.field(fields, "timeout", Self::timeout);
+        let then = self.field(fields, "then", |reader, node| reader.then(node, scope));
+        let options = self.field(fields, "metadata", |reader, node| {
+            reader.task_metadata(node, kind.0 == "call")
+        });
+        let parsed = self.task_kind(kind.0, fields, scope);
+        Some(Task {
+            name: name.clone(),
+            reference: self.pointer(),
+            line: member.line,
+            condition,
+            input,
+            output,
+            export,
+            timeout,
+            then: then.unwrap_or(Then::Continue),
+            options: options.unwrap_or_default(),
+            kind: parsed?,
+        })
+    }
+
+    /// Which kind of task it is, by the one word of [`KINDS`] that it has.
+    fn kind(
+        &mut self,
+        name: &str,
+        node: &'d Node,
+        members: &'d [Member],
+    ) -> Option<(&'static str, &'static [&'static str])> {
+        let has = |key: &str| members.iter().any(|member| member.key == key);
+        let mut found = KINDS
+            .into_iter()
+            .filter(|(key, _)| has(key) && !(*key == "do" && has("for")));
+        let Some(kind) = found.next() else {
+            let words: Vec<&str> = KINDS.iter().map(|(key, _)| *key).collect();
+            self.problem(
+                node.line,
+                format!(
+                    "task {} does nothing; it needs one of {}",
+                    quote(name),
+                    words.join(", ")
+                ),
+            );
+            return None;
+        };
+        if let Some((other, _)) = found.next() {
+            self.problem(
+                node.line,
+                format!(
+                    "task {} has both {} and {other}; a task does one thing",
+                    quote(name),
+                    kind.0
+                ),
+            );
+            return None;
+        }
+        Some(kind)
+    }
+
+    fn task_kind(
+        &mut self,
+        kind: &'static str,
+        fields: Fields<'d>,
+        scope: Scope<'_, 'd>,
+    ) -> Option<TaskKind> {
+        match kind {
+            "call" => self.call(fields),
+            "do" => self.field(fields, "do", |reader, node| {
+                Some(TaskKind::Do(reader.task_list(node, "do")))
+            }),
+            "set" => self.field(fields, "set", |reader, node| {
+                if matches!(&node.data, Data::Object(members) if members.is_empty()) {
+                    reader.problem(node.line, "set needs at least one member");
+                    return None;
+                }
+                reader.object_template(node, "set").map(TaskKind::Set)
+            }),
+            "switch" => self.field(fields, "switch", |reader, node| reader.switch(node, scope)),
+            "for" => self.for_task(fields),
+            "fork" => self.field(fields, "fork", Self::fork),
+            "try" => self.try_task(fields),
+            "raise" => self.field(fields, "raise", Self::raise),
+            "wait" => self
+                .field(fields, "wait", Self::duration)
+                .map(TaskKind::Wait),
+            "run" => self.field(fields, "run", Self::run),
+            other => {
+                let line = fields.get(other).map_or(fields.line, |member| member.line);
+                self.problem(line, format!("{other} tasks are not supported yet"));
+                None
+            }
+        }
+    }
+
+    fn then(&mut self, node: &'d Node, scope: Scope<'_, 'd>) -> Option<Then> {
+        let name = self.string(node, "then")?;
+        match name {
+            "continue" => return Some(Then::Continue),
+            "exit" => return Some(Then::Exit),
+            "end" => return Some(Then::End),
+            _ => {}
+        }
+        match scope {
+            Scope::List(members) => {
+                if let Some(index) = members.iter().position(|(_, member)| member.key == name) {
+                    return Some(Then::Task(index));
+                }
+                self.problem(
+                    node.line,
+                    format!(
+                        "then names {}, but no task of the same list has that name; use one that has, or continue, exit or end",
+                        quote(name)
+                    ),
+                );
+            }
+            Scope::Branches => self.problem(
+                node.line,
+                format!(
+                    "then names {}, but a branch of a fork runs alone; put tasks that follow one another into a do",
+                    quote(name)
+                ),
+            ),
+        }
+        None
+    }
+
+    fn switch(&mut self, node: &'d Node, scope: Scope<'_, 'd>) -> Option<TaskKind> {
+        let members = self.named(node, "switch", "a case");
+        if matches!(&node.data, Data::Array(items) if items.is_empty()) {
+            self.problem(node.line, "switch needs at least one case");
+        }
+        let mut cases = Vec::with_capacity(members.len());
+        let mut default = None;
+        for (index, member) in members {
+            let case = self.within(Step::Index(index), |reader| {
+                reader.within(Step::Key(&member.key), |reader| {
+                    reader.case(member, scope, &mut default)
+                })
+            });
+            cases.extend(case);
+        }
+        Some(TaskKind::Switch(cases))
+    }
+
+    fn case(
+        &mut self,
+        member: &'d Member,
+        scope: Scope<'_, 'd>,
+        default: &mut Option<u32>,
+    ) -> Option<Case> {
+        let fields = self.object(&member.value, "a case", &["when", "then"])?;
+        let when = self.field(fields, "when", |reader, node| {
+            reader.expression(node, "when")
+        });
+        if fields.get("when").is_none()
+            && let Some(first) = default.replace(member.line)
+        {
+            self.problem(
+                member.line,
+                format!("a switch has one case without when, and line {first} has it already"),
+            );
+        }
+        let then = self.required(fields, "then", "a case", |reader, node| {
+            reader.then(node, scope)
+        });
+        Some(Case {
+            name: member.key.clone(),
+            when,
+            then: then?,
+        })
+    }
+
+    fn for_task(&mut self, fields: Fields<'d>) -> Option<TaskKind> {
+        let head = self.field(fields, "for", |reader, node| {
+            let fields = reader.object(node, "for", &["each", "in", "at"])?;
+            let each = reader.variable(fields, "each", "item");
+            let at = reader.variable(fields, "at", "index");
+            if each == at {
+                reader.problem(node.line, "each and at must name different variables");
+            }
+            let collection = reader.required(fields, "in", "for", |reader, node| {
+                reader.expression(node, "in")
+            });
+            Some((each?, collection?, at?))
+        });
+        let condition = self.field(fields, "while", |reader, node| {
+            reader.expression(node, "while")
+        });
+        let tasks = self.required(fields, "do", "a for task", |reader, node| {
+            Some(reader.task_list(node, "do"))
+        });
+        let (each, collection, at) = head?;
+        Some(TaskKind::For(Box::new(For {
+            each,
+            collection,
+            at,
+            condition,
+            tasks: tasks?,
+        })))
+    }
+
+    /// The name of a variable that a task declares.
+    fn variable(&mut self, fields: Fields<'d>, key: &'static str, default: &str) -> Option<String> {
+        if fields.get(key).is_none() {
+            self.variables.insert(default.to_owned());
+            return Some(default.to_owned());
+        }
+        self.field(fields, key, |reader, node| {
+            let name = reader.string(node, key)?;
+            let valid = name.len() <= MAX_NAME
+                && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            // jq gives `$ENV` and names that begin with two underscores a meaning.
+            if !valid || VARIABLES.contains(&name) || name == "ENV" || name.starts_with("__") {
+                reader.problem(
+                    node.line,
+                    format!(
+                        "{key} must name a variable: letters, digits and _, not beginning with a digit or __, and none of ENV, {}; {} does not",
+                        VARIABLES.join(", "),
+                        quote(name)
+                    ),
+                );
+                return None;
+            }
+            reader.variables.insert(name.to_owned());
+            Some(name.to_owned())
+        })
+    }
+
+    fn fork(&mut self, node: &'d Node) -> Option<TaskKind> {
+        let fields = self.object(node, "fork", &["branches", "compete"])?;
+        let compete = self.field(fields, "compete", |reader, node| {
+            reader.boolean(node, "compete")
+        });
+        let branches = self.required(fields, "branches", "fork", |reader, node| {
+            let members = reader.named(node, "branches", "a branch");
+            if matches!(&node.data, Data::Array(items) if items.is_empty()) {
+                reader.problem(node.line, "fork needs at least one branch");
+            }
+            Some(reader.tasks(node, &members, Scope::Branches))
+        });
+        Some(TaskKind::Fork(Fork {
+            branches: branches?,
+            compete: compete.unwrap_or(false),
+        }))
+    }
+
+    fn try_task(&mut self, fields: Fields<'d>) -> Option<TaskKind> {
+        let tasks = self.field(fields, "try", |reader, node| {
+            Some(reader.task_list(node, "try"))
+        });
+        let catch = self.required(fields, "catch", "a try task", Self::catch);
+        Some(TaskKind::Try(Box::new(Try {
+            tasks: tasks?,
+            catch: catch?,
+        })))
+    }
+
+    fn catch(&mut self, node: &'d Node) -> Option<Catch> {
+        let fields = self.object(
+            node,
+            "catch",
+            &["errors", "as", "when", "exceptWhen", "retry", "do"],
+        )?;
+        let filter = self.field(fields, "errors", |reader, node| {
+            let fields = reader.object(node, "errors", &["with"])?;
+            reader.field(fields, "with", Self::error_filter)
+        });
+        let variable = self.variable(fields, "as", "error");
+        let when = self.field(fields, "when", |reader, node| {
+            reader.expression(node, "when")
+        });
+        let except_when = self.field(fields, "exceptWhen", |reader, node| {
+            reader.expression(node, "exceptWhen")
+        });
+        let retry = self.field(fields, "retry", |reader, node| match node.as_str() {
+            None => reader.retry_policy(node),
+            Some(name) => {
+                let known = reader.reusable.retries.get(name).cloned();
+                if known.is_none() {
+                    reader.unknown(node, "use.retries", name);
+                }
+                known.flatten()
+            }
+        });
+        let tasks = self.field(fields, "do", |reader, node| {
+            Some(reader.task_list(node, "do"))
+        });
+        Some(Catch {
+            filter: filter.unwrap_or_default(),
+            variable: variable?,
+            when,
+            except_when,
+            retry,
+            tasks,
+        })
+    }
+
+    fn error_filter(&mut self, node: &'d Node) -> Option<ErrorFilter> {
+        let fields = self.object(
+            node,
+            "errors.with",
+            &["type", "status", "instance", "title", "details", "detail"],
+        )?;
+        if fields.members.is_empty() {
+            self.problem(
+                node.line,
+                "errors.with needs at least one of type, status, instance, title, details",
+            );
+        }
+        let status = self.field(fields, "status", |reader, node| {
+            reader.integer(node, "status", 100..=599)
+        });
+        let mut text = |key| {
+            self.field(fields, key, |reader, node| {
+                let text = reader.string(node, key)?;
+                if text.contains("${") {
+                    reader.problem(
+                        node.line,
+                        "errors.with takes fixed values; use when for an expression",
+                    );
+                }
+                Some(text.to_owned())
+            })
+        };
+        Some(ErrorFilter {
+            error_type: text("type"),
+            status: status.and_then(|status| u16::try_from(status).ok()),
+            instance: text("instance"),
+            title: text("title"),
+            // The schema says `details`, the errors themselves `detail`.
+            detail: text("details").or(text("detail")),
+        })
+    }
+
+    /// A retry policy.
+    pub(super) fn retry_policy(&mut self, node: &'d Node) -> Option<Retry> {
+        let fields = self.object(
+            node,
+            "a retry policy",
+            &["when", "exceptWhen", "delay", "backoff", "limit", "jitter"],
+        )?;
+        let when = self.field(fields, "when", |reader, node| {
+            reader.expression(node, "when")
+        });
+        let except_when = self.field(fields, "exceptWhen", |reader, node| {
+            reader.expression(node, "exceptWhen")
+        });
+        let delay = self.field(fields, "delay", Self::duration);
+        let backoff = self.field(fields, "backoff", Self::backoff);
+        let mut retry = Retry {
+            when,
+            except_when,
+            delay,
+            backoff: backoff.unwrap_or_default(),
+            ..Retry::default()
+        };
+        self.field(fields, "limit", |reader, node| {
+            let fields = reader.object(node, "limit", &["attempt", "duration"])?;
+            retry.duration = reader.field(fields, "duration", Self::duration);
+            reader.field(fields, "attempt", |reader, node| {
+                let fields = reader.object(node, "attempt", &["count", "duration"])?;
+                retry.attempt_duration = reader.field(fields, "duration", Self::duration);
+                retry.max_retries = reader.field(fields, "count", |reader, node| {
+                    reader.integer(node, "count", 0..=u32::MAX)
+                });
+                Some(())
+            })
+        });
+        retry.jitter = self.field(fields, "jitter", |reader, node| {
+            let fields = reader.object(node, "jitter", &["from", "to"])?;
+            let from = reader.required(fields, "from", "jitter", Self::duration);
+            let to = reader.required(fields, "to", "jitter", Self::duration);
+            if let (Some(DurationValue::Literal(from)), Some(DurationValue::Literal(to))) =
+                (from, to)
+                && from > to
+            {
+                reader.problem(node.line, "jitter.from must not be longer than jitter.to");
+            }
+            Some((from?, to?))
+        });
+        Some(retry)
+    }
+
+    fn backoff(&mut self, node: &'d Node) -> Option<Backoff> {
+        let fields = self.object(node, "backoff", &["constant", "linear", "exponential"])?;
+        let [member] = fields.members else {
+            self.problem(
+                node.line,
+                "backoff has exactly one of constant, linear, exponential",
+            );
+            return None;
+        };
+        let backoff = match member.key.as_str() {
+            "constant" => Backoff::Constant,
+            "linear" => Backoff::Linear,
+            "exponential" => Backoff::Exponential,
+            _ => return None,
+        };
+        self.within(Step::Key(&member.key), |reader| {
+            let members = reader.members(&member.value, &member.key)?;
+            if let Some(extra) = members.first() {
+                reader.problem(
+                    extra.line,
+                    format!(
+                        "{} takes no properties; write {}: {{}}",
+                        member.key, member.key
+                    ),
+                );
+            }
+            Some(())
+        });
+        Some(backoff)
+    }
+
+    fn raise(&mut self, node: &'d Node) -> Option<TaskKind> {
+        let fields = self.object(node, "raise", &["error"])?;
+        let error = self.required(fields, "error", "raise", |reader, node| {
+            match node.as_str() {
+                None => reader.error(node),
+                Some(name) => {
+                    let known = reader.reusable.errors.get(name).cloned();
+                    if known.is_none() {
+                        reader.unknown(node, "use.errors", name);
+                    }
+                    known.flatten()
+                }
+            }
+        });
+        Some(TaskKind::Raise(Box::new(error?)))
+    }
+
+    /// An error to raise.
+    pub(super) fn error(&mut self, node: &'d Node) -> Option<ErrorTemplate> {
+        let fields = self.object(
+            node,
+            "error",
+            &["type", "status", "title", "detail", "instance"],
+        )?;
+        let error_type = self.required(fields, "type", "error", |reader, node| {
+            reader.uri(node, "type")
+        });
+        let status = self.required(fields, "status", "error", |reader, node| {
+            if node.as_str().is_some() {
+                let template = reader.template(node)?;
+                if template.as_literal().is_none() {
+                    return Some(template);
+                }
+            }
+            let status = reader.integer(node, "status", 100..=599)?;
+            Some(Template::Literal(status.into()))
+        });
+        let mut text = |key| self.field(fields, key, |reader, node| reader.text(node, key));
+        let (title, detail, instance) = (text("title"), text("detail"), text("instance"));
+        Some(ErrorTemplate {
+            error_type: error_type?,
+            status: status?,
+            title,
+            detail,
+            instance,
+        })
+    }
+
+    fn run(&mut self, node: &'d Node) -> Option<TaskKind> {
+        const PROCESSES: [&str; 3] = ["container", "script", "shell"];
+        let fields = self.object(
+            node,
+            "run",
+            &[
+                "workflow",
+                "await",
+                "return",
+                "container",
+                "script",
+                "shell",
+            ],
+        )?;
+        let mut refused = false;
+        for key in PROCESSES {
+            if let Some(member) = fields.get(key) {
+                refused = true;
+                self.problem(
+                    member.line,
+                    format!(
+                        "run: {key} is not supported; make it an activity of a plugin and call it"
+                    ),
+                );
+            }
+        }
+        if refused {
+            return None;
+        }
+        if let Some(member) = fields.get("return") {
+            self.problem(
+                member.line,
+                "return is for containers, scripts and shells; the output of a workflow is its result",
+            );
+        }
+        let wait = self.field(fields, "await", |reader, node| {
+            reader.boolean(node, "await")
+        });
+        self.required(fields, "workflow", "run", |reader, node| {
+            let fields =
+                reader.object(node, "workflow", &["namespace", "name", "version", "input"])?;
+            let namespace = reader.required(fields, "namespace", "workflow", |reader, node| {
+                reader.flow_name(node, "namespace")
+            });
+            let name = reader.required(fields, "name", "workflow", |reader, node| {
+                reader.flow_name(node, "name")
+            });
+            let version = reader.field(fields, "version", |reader, node| {
+                if node.as_str() == Some("latest") {
+                    return Some(None);
+                }
+                reader.version(node, "version").map(Some)
+            });
+            let input = reader.field(fields, "input", Self::template);
+            let run = RunWorkflow {
+                workflow_type: format!("{}.{}", namespace?, name?),
+                version: version.flatten(),
+                input,
+                wait: wait.unwrap_or(true),
+            };
+            reader.children.push(run.clone());
+            Some(TaskKind::RunWorkflow(Box::new(run)))
+        })
+    }
+}

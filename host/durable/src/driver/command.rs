@@ -45,7 +45,8 @@ pub enum Resolution {
         /// The child's run id, or why there is none.
         outcome: Result<uuid::Uuid, Failure>,
     },
-    /// A child workflow ended. Only after a successful `ChildStarted`.
+    /// A child workflow ended. Only after a successful `ChildStarted`; for a detached
+    /// child it may be left out.
     Child {
         /// Its id within the parent.
         child_id: String,
@@ -64,7 +65,8 @@ pub enum Resolution {
 pub enum Command {
     /// Schedule an activity.
     ScheduleActivity(Box<ScheduleActivity>),
-    /// Ask an activity to stop. It still resolves.
+    /// Ask an activity to stop. It still resolves; until it does, the run does not end.
+    /// Never for one that has resolved, in this activation or before.
     CancelActivity {
         /// Its id.
         activity_id: String,
@@ -78,14 +80,16 @@ pub enum Command {
         /// The task that waits, as JSON pointer; for display.
         task: String,
     },
-    /// Forget a timer. It does not resolve.
+    /// Forget a timer. It does not resolve, and its resolution is accepted only later in
+    /// the activation that cancelled it (both had happened by then; the command is
+    /// dropped).
     CancelTimer {
         /// Its id.
         timer_id: String,
     },
     /// Start a child workflow.
     StartChild(Box<StartChild>),
-    /// Ask a child to cancel. It still resolves.
+    /// Ask a child to cancel; perhaps before its start is known. It still resolves.
     CancelChild {
         /// Its id within the parent.
         child_id: String,
@@ -142,7 +146,7 @@ pub struct ScheduleActivity {
 pub struct StartChild {
     /// Its id within the parent.
     pub child_id: String,
-    /// Its workflow id, derived from the parent's run id and `child_id`.
+    /// Its workflow id: the parent's run id, `_`, and `child_id`.
     pub workflow_id: String,
     /// Which definition.
     pub workflow: WorkflowReference,

@@ -1,8 +1,37 @@
 //! The workflow driver: sans-IO and deterministic.
+//!
+//! A [`Driver`] is one run's logic. It is fed by an engine: what resolved goes in by
+//! [`Driver::activate`], [`Command`]s come out, and it never looks at a clock, does
+//! I/O, or spawns. Inside, an async interpreter walks the flow; its futures are
+//! resolved by the port alone and polled by `activate` itself, with a waker that does
+//! nothing. The same [`RunStart`] and the same activations give the same commands,
+//! bit for bit; that is what replay rests on.
+//!
+//! The way of an activation:
+//!
+//! 1. `activate` sets the activation's time and hands one resolution after another to
+//!    the `port`, polling the interpreter after each, so that it does not matter
+//!    whether an engine feeds them together or one by one.
+//! 2. The `interpreter` goes on from where it waited, task by task; `tasks` and `calls`
+//!    are what the tasks do, `scene` what their expressions see, `data` counts what the
+//!    run holds, `stop` is why a task ends without an output.
+//! 3. Each wait pushes its command to the port, and `activate` answers them all. The
+//!    last one may be terminal: the run completes, fails, or ends as cancelled.
 
+mod calls;
 pub mod command;
+mod data;
+mod interpreter;
+mod port;
+mod random;
+mod scene;
+mod stop;
+mod tasks;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -11,7 +40,14 @@ pub use command::{Activation, Command, Resolution, ScheduleActivity, StartChild}
 
 use crate::definition::PinnedDefinition;
 use crate::expressions::{ExpressionError, Expressions};
-use crate::payload::Payload;
+use crate::failure::{Failure, kind};
+use crate::flow::error::{EXPRESSION, Fault};
+use crate::payload::{FOREIGN_LIMIT, Payload};
+use data::{Held, Meter};
+use interpreter::{Doing, Run, poll_once};
+use port::Port;
+use scene::Evaluator;
+use stop::{Stop, bounded, data_limit, limit};
 
 /// Raised by every change of which commands come in which order; recorded with each
 /// run. Old behaviour stays behind its number while histories may need it.
@@ -65,28 +101,218 @@ pub struct RunStart {
     pub answer_revision: u32,
 }
 
+/// The activity type of `call: http`, which the host itself executes.
+///
+/// Its input is one JSON object without expressions: `method` (in capitals),
+/// `endpoint` (the whole URI), `headers` (texts), `query` (any values; an array is one
+/// parameter per element), `body` (absent where there is none), `output` (`raw`,
+/// `content` or `response`), `redirect` (whether statuses 300 to 399 are no errors) and
+/// `authentication` (absent, `{"basic": {"username", "password"}}` or
+/// `{"bearer": {"token"}}`).
+///
+/// Its result is, by `output`: the content as base64 text; the content, read where its
+/// type is JSON; or `{"request": {"method", "uri", "headers"}, "statusCode", "headers",
+/// "content"}`. A status that is an error, and a request without a response, are
+/// failures whose kind is [`COMMUNICATION`](crate::flow::error::COMMUNICATION) and whose
+/// details have `status`, `title` and `detail`.
+pub const HTTP_ACTIVITY_TYPE: &str = "heyday.http";
+
+/// Why a driver cannot go on. None of these is the flow's fault: flows fail by
+/// [`Command::Fail`]. The driver must be dropped; nothing of the activation is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// The expression evaluator could not run. Rebuild the driver from the history and
+    /// repeat the activation later.
+    #[error("the expression evaluator is unavailable: {0}")]
+    Unavailable(String),
+    /// The driver panicked, which is a bug in it. Hold the run: a newer version may be
+    /// able to replay it.
+    #[error("the workflow driver panicked: {0}")]
+    Panicked(String),
+    /// History and driver disagree: something resolved for which nothing waits, or the
+    /// run was already over. Hold the run.
+    #[error("the history does not fit the workflow: {0}")]
+    Unexpected(String),
+    /// The run was started under a newer driver. Hold the run until this process is
+    /// updated.
+    #[error(
+        "the run was started under driver revision {recorded}, this one knows up to {REVISION}"
+    )]
+    UnknownRevision {
+        /// The run's revision.
+        recorded: u32,
+    },
+}
+
 /// One run's workflow logic.
-pub struct Driver {}
+pub struct Driver {
+    port: Arc<Port>,
+    /// What is left to do; `None` when the run is over.
+    doing: Option<Doing<'static, Held>>,
+    /// Whether the flow's beginning was reached by an activation.
+    started: bool,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("started", &self.started)
+            .field("over", &self.doing.is_none())
+            .finish_non_exhaustive()
+    }
+}
 
 impl Driver {
-    /// A driver for a run, at its beginning. Compiles the flow's expressions.
+    /// `$runtime.name`.
+    pub(crate) const RUNTIME_NAME: &str = "heyday";
+
+    /// A driver for a run, at its beginning. Compiles the flow's expressions; where one
+    /// is invalid, or the input is no JSON, the first activation fails the run. Blocking.
     ///
     /// # Errors
-    /// Only [`ExpressionError::Unavailable`], and only before anything happened.
-    pub fn new(
-        _start: RunStart,
-        _expressions: &Arc<dyn Expressions>,
-    ) -> Result<Self, ExpressionError> {
-        Ok(Self {})
+    /// [`DriverError::Unavailable`] and [`DriverError::UnknownRevision`], before
+    /// anything happened.
+    pub fn new(start: RunStart, expressions: &Arc<dyn Expressions>) -> Result<Self, DriverError> {
+        if start.revision > REVISION {
+            return Err(DriverError::UnknownRevision {
+                recorded: start.revision,
+            });
+        }
+        let port = Arc::new(Port::new(start.started_at, start.seed));
+        let prepared = catch_unwind(AssertUnwindSafe(|| prepare(start, expressions, &port)))
+            .map_err(|panic| DriverError::Panicked(message_of(&*panic)))?;
+        let doing: Doing<'static, Held> = match prepared {
+            Ok(doing) => doing,
+            Err(Stop::Unavailable(message)) => return Err(DriverError::Unavailable(message)),
+            Err(stop) => Box::pin(std::future::ready(Err(stop))),
+        };
+        Ok(Self {
+            port,
+            doing: Some(doing),
+            started: false,
+        })
     }
 
     /// Goes on with what resolved and answers what to do next. After a terminal
-    /// command it must not be called again. Blocking (it evaluates expressions).
+    /// command it must not be called again; resolutions that follow it in the same
+    /// activation are dropped. Blocking (it evaluates expressions).
     ///
     /// # Errors
-    /// Only [`ExpressionError::Unavailable`]; the driver must then be dropped and
-    /// rebuilt from the history.
-    pub fn activate(&mut self, _activation: Activation) -> Result<Vec<Command>, ExpressionError> {
-        Ok(Vec::new())
+    /// As [`DriverError`] says; the driver must then be dropped.
+    pub fn activate(&mut self, activation: Activation) -> Result<Vec<Command>, DriverError> {
+        if self.doing.is_none() {
+            return Err(DriverError::Unexpected("the run is over".to_owned()));
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| self.advance(activation)))
+            .unwrap_or_else(|panic| Err(DriverError::Panicked(message_of(&*panic))));
+        let commands = self.port.take_commands();
+        if let Err(error) = result {
+            self.doing = None;
+            return Err(error);
+        }
+        Ok(commands)
     }
+
+    fn advance(&mut self, activation: Activation) -> Result<(), DriverError> {
+        self.port.begin(activation.now);
+        if !self.started {
+            self.started = true;
+            self.poll()?;
+        }
+        for resolution in activation.resolutions {
+            if self.doing.is_none() {
+                break;
+            }
+            self.port
+                .resolve(resolution)
+                .map_err(DriverError::Unexpected)?;
+            self.poll()?;
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<(), DriverError> {
+        let Some(doing) = &mut self.doing else {
+            return Ok(());
+        };
+        let Poll::Ready(result) = poll_once(doing) else {
+            return Ok(());
+        };
+        self.doing = None;
+        let command = match result {
+            Ok(output) => completed(&output),
+            Err(Stop::Unavailable(message)) => return Err(DriverError::Unavailable(message)),
+            Err(Stop::Fatal(failure)) => Command::Fail {
+                failure: bounded(*failure),
+            },
+            Err(Stop::Fault(fault)) => match self.port.cancel_reason() {
+                Some(reason) if fault.is_cancelled() => Command::Cancel { reason },
+                _ => Command::Fail {
+                    failure: bounded(fault.into_failure()),
+                },
+            },
+        };
+        self.port.command(command);
+        Ok(())
+    }
+}
+
+/// The interpreter at the beginning of its flow.
+fn prepare(
+    start: RunStart,
+    expressions: &Arc<dyn Expressions>,
+    port: &Arc<Port>,
+) -> Result<Doing<'static, Held>, Stop> {
+    let flow = &start.definition.flow;
+    let program = if flow.expressions().is_empty() {
+        None
+    } else {
+        let compiled = expressions.compile(flow.expressions(), flow.variables());
+        Some(compiled.map_err(|error| {
+            match error {
+                ExpressionError::Unavailable(message) => Stop::Unavailable(message),
+                error => Fault::new(EXPRESSION, "Invalid expression", error.to_string())
+                    .at("/")
+                    .into(),
+            }
+        })?)
+    };
+    let input = start.input.to_json().map_err(|error| {
+        Stop::Fatal(Box::new(Failure::permanent(
+            kind::INVALID_INPUT,
+            format!("the workflow's input cannot be read: {error}"),
+        )))
+    })?;
+    let meter = Meter::new(start.limits.data_bytes);
+    let input = Held::new(input, &meter).map_err(|limit| data_limit(limit, "/input"))?;
+    let evaluator = Evaluator::new(&start, program, input.clone(), meter);
+    let run = Run::new(start, Arc::clone(port), evaluator);
+    Ok(Box::pin(async move { run.flow(input).await }))
+}
+
+/// The end of a run that went well. Its result must stay inline.
+fn completed(output: &Held) -> Command {
+    if output.size() <= FOREIGN_LIMIT as u64 {
+        return Command::Complete {
+            result: Payload::json(output),
+        };
+    }
+    let message = format!(
+        "the result has {} bytes, more than the {FOREIGN_LIMIT} allowed; write it to a blob and answer its key",
+        output.size()
+    );
+    match limit("result_bytes", "/output", message) {
+        Stop::Fatal(failure) => Command::Fail { failure: *failure },
+        // `limit` answers nothing else.
+        Stop::Fault(_) | Stop::Unavailable(_) => unreachable!("a limit is fatal"),
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+        .to_owned()
 }

@@ -1,0 +1,522 @@
+//! The interpreter: walks a flow's tasks.
+//!
+//! One future per run. [`Run::list`] goes through a list of tasks, [`Run::task`] takes
+//! one of them through the DSL's data flow (`if`, `input`, the task itself, `output`,
+//! `export`), and [`tasks`](super::tasks) and [`calls`](super::calls) are the tasks
+//! themselves. Where the specification leaves something open:
+//!
+//! - A condition holds unless it answers `false` or `null`.
+//! - `$context` begins as the transformed workflow input. All branches of a `fork`
+//!   share it.
+//! - A skipped task's `then` is skipped with it.
+//! - `set` replaces: its value is the task's output.
+//! - `exit` in the list of a `for` ends that iteration; in that of a `try`, the try.
+//! - `end` ends the flow with the output of the task that says it. The `output` and
+//!   `export` of the tasks around are not applied, the workflow's `output` is.
+//! - `wait` and `switch` pass their input on.
+//! - `for.in` must answer an array; without iterations, the output is the input.
+//!   Each iteration's input is the output of the one before.
+//! - A caught error without `catch.do` leaves the input of the `try` as output, unless
+//!   there is a `retry`: an error that remains after the last one goes on.
+//! - An error in a branch of a `fork` fails the fork, also of a competing one.
+//! - Whatever ends a scope early (a timeout, a won race, a failed branch, `end`) cancels
+//!   its other tasks as the run's cancel does: a `try` in them may catch the cancel and
+//!   clean up, shielded from every cancel, and the scope waits for it.
+//! - After a cancel the tasks that waited never go on, whatever their activities
+//!   answer. A clean-up that fails replaces the cancel by its error.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::RunStart;
+use super::data::Held;
+use super::port::{Port, Scope};
+use super::scene::{Evaluator, Running, Scene, Variables};
+use super::stop::{Stop, limit};
+use crate::failure::{Failure, kind};
+use crate::flow::Flow;
+use crate::flow::duration;
+use crate::flow::error::{EXPRESSION, Fault, TIMEOUT, VALIDATION};
+use crate::flow::model::{DurationValue, Task, TaskKind, Then, Transform};
+use crate::flow::schema::CompiledSchema;
+
+/// A boxed future of the interpreter; boxed because tasks nest.
+pub(super) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Stop>> + Send + 'a>>;
+
+/// How a list or a task ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) output: Held,
+    /// The whole flow is to end.
+    pub(super) end: bool,
+}
+
+/// What a task stands in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Surroundings {
+    pub(super) scope: Scope,
+    pub(super) variables: Variables,
+}
+
+/// One run.
+pub(super) struct Run {
+    pub(super) start: RunStart,
+    pub(super) flow: Arc<Flow>,
+    pub(super) port: Arc<Port>,
+    pub(super) evaluator: Evaluator,
+    context: Mutex<Option<Held>>,
+}
+
+impl Run {
+    pub(super) fn new(start: RunStart, port: Arc<Port>, evaluator: Evaluator) -> Self {
+        Self {
+            flow: Arc::clone(&start.definition.flow),
+            start,
+            port,
+            evaluator,
+            context: Mutex::new(None),
+        }
+    }
+
+    /// The whole flow, from the raw workflow input to the transformed output.
+    pub(super) async fn flow(&self, raw_input: Held) -> Result<Held, Stop> {
+        let around = Surroundings {
+            scope: Scope::of(self.port.run_flag()),
+            variables: Variables::default(),
+        };
+        let input = {
+            let scene = self.workflow_scene("/input", &around.variables, None);
+            if let Some(schema) = &self.flow.input.schema {
+                validate(schema, &raw_input, "input", scene.reference)?;
+            }
+            self.transformed(&self.flow.input, &raw_input, &scene)?
+        };
+        drop(raw_input);
+        self.set_context(input.clone());
+        let done = match self.flow.timeout {
+            None => self.list(&around, &self.flow.tasks, input).await?,
+            Some(after) => {
+                let after = {
+                    let scene = self.workflow_scene("/timeout", &around.variables, None);
+                    self.duration(after, &input, &scene)?
+                };
+                self.within(&around, after, "/do", |around| async move {
+                    self.list(&around, &self.flow.tasks, input).await
+                })
+                .await?
+            }
+        };
+        let context = self.context();
+        let scene = self.workflow_scene("/output", &around.variables, context.as_ref());
+        let output = self.transformed(&self.flow.output, &done.output, &scene)?;
+        if let Some(schema) = &self.flow.output.schema {
+            validate(schema, &output, "output", scene.reference)?;
+        }
+        Ok(output)
+    }
+
+    /// Tasks one after another.
+    pub(super) fn list<'a>(
+        &'a self,
+        around: &'a Surroundings,
+        tasks: &'a [Task],
+        input: Held,
+    ) -> Doing<'a, Done> {
+        Box::pin(async move {
+            let (mut at, mut data) = (0, input);
+            while let Some(task) = tasks.get(at) {
+                let (output, then) = self.task(around, task, data).await?;
+                data = output;
+                at = match then {
+                    Then::Continue => at + 1,
+                    Then::Task(index) => index,
+                    Then::Exit => break,
+                    Then::End => {
+                        return Ok(Done {
+                            output: data,
+                            end: true,
+                        });
+                    }
+                };
+            }
+            Ok(Done {
+                output: data,
+                end: false,
+            })
+        })
+    }
+
+    /// One task: its transformed output, and where to go on.
+    pub(super) fn task<'a>(
+        &'a self,
+        around: &'a Surroundings,
+        task: &'a Task,
+        raw_input: Held,
+    ) -> Doing<'a, (Held, Then)> {
+        Box::pin(async move {
+            self.step(&task.reference)?;
+            around
+                .scope
+                .check()
+                .map_err(|cancelled| cancelled.at(&task.reference))?;
+            let mut running = Running {
+                task,
+                started_at: self.port.now(),
+                raw_input,
+                input: None,
+                raw_output: None,
+                output: None,
+            };
+            if !self.enter(around, &mut running)? {
+                return Ok((running.raw_input, Then::Continue));
+            }
+            let (raw_output, then) = self.timed(around, &running).await?;
+            match then {
+                // Nothing of the tasks around one that says `end` is applied.
+                None => Ok((raw_output, Then::End)),
+                Some(then) => {
+                    let output = self.leave(around, running, raw_output)?;
+                    Ok((output, then))
+                }
+            }
+        })
+    }
+
+    /// `if` and `input`; answers whether the task runs.
+    fn enter(&self, around: &Surroundings, running: &mut Running<'_>) -> Result<bool, Stop> {
+        let task = running.task;
+        let context = self.context();
+        let input = {
+            let scene = task_scene(running, around, context.as_ref());
+            let raw_input = &running.raw_input;
+            if let Some(condition) = task.condition
+                && !self.evaluator.holds(condition, raw_input, &scene)?
+            {
+                return Ok(false);
+            }
+            if let Some(schema) = &task.input.schema {
+                validate(schema, raw_input, "input", &task.reference)?;
+            }
+            self.transformed(&task.input, raw_input, &scene)?
+        };
+        running.input = Some(input);
+        Ok(true)
+    }
+
+    /// `output` and `export`.
+    fn leave(
+        &self,
+        around: &Surroundings,
+        mut running: Running<'_>,
+        raw_output: Held,
+    ) -> Result<Held, Stop> {
+        let task = running.task;
+        let context = self.context();
+        running.raw_output = Some(raw_output.clone());
+        let output = {
+            let scene = task_scene(&running, around, context.as_ref());
+            self.transformed(&task.output, &raw_output, &scene)?
+        };
+        if let Some(schema) = &task.output.schema {
+            validate(schema, &output, "output", &task.reference)?;
+        }
+        running.output = Some(output.clone());
+        if let Some(template) = &task.export.template {
+            let scene = task_scene(&running, around, context.as_ref());
+            let exported = self.evaluator.render_held(template, &output, &scene)?;
+            self.set_context(exported);
+        }
+        if let (Some(schema), Some(context)) = (&task.export.schema, self.context()) {
+            validate(schema, &context, "context", &task.reference)?;
+        }
+        Ok(output)
+    }
+
+    /// The task itself, within its timeout: its raw output, and where to go on; `None`
+    /// where a task in it ended the flow.
+    fn timed<'a>(
+        &'a self,
+        around: &'a Surroundings,
+        running: &'a Running<'a>,
+    ) -> Doing<'a, (Held, Option<Then>)> {
+        let Some(after) = running.task.timeout else {
+            return self.execute(around, running);
+        };
+        Box::pin(async move {
+            let after = {
+                let context = self.context();
+                let scene = task_scene(running, around, context.as_ref());
+                self.duration(after, input_of(running), &scene)?
+            };
+            let reference = &running.task.reference;
+            self.within(around, after, reference, |around| async move {
+                self.execute(&around, running).await
+            })
+            .await
+        })
+    }
+
+    fn execute<'a>(
+        &'a self,
+        around: &'a Surroundings,
+        running: &'a Running<'a>,
+    ) -> Doing<'a, (Held, Option<Then>)> {
+        let task = running.task;
+        let then = Some(task.then);
+        let plain = move |done: Done| (done.output, if done.end { None } else { then });
+        match &task.kind {
+            TaskKind::Do(tasks) => Box::pin(async move {
+                let input = input_of(running).clone();
+                self.list(around, tasks, input).await.map(plain)
+            }),
+            TaskKind::For(repeat) => {
+                Box::pin(async move { self.repeat(around, running, repeat).await.map(plain) })
+            }
+            TaskKind::Fork(fork) => {
+                Box::pin(async move { self.fork(around, running, fork).await.map(plain) })
+            }
+            TaskKind::Try(attempt) => {
+                Box::pin(async move { self.attempt(around, running, attempt).await.map(plain) })
+            }
+            TaskKind::Switch(cases) => Box::pin(async move {
+                let then = self.switch(around, running, cases)?;
+                Ok((input_of(running).clone(), Some(then)))
+            }),
+            TaskKind::Set(template) => Box::pin(async move {
+                let context = self.context();
+                let scene = task_scene(running, around, context.as_ref());
+                let value = self
+                    .evaluator
+                    .render_held(template, input_of(running), &scene)?;
+                Ok((value, then))
+            }),
+            TaskKind::Raise(error) => {
+                Box::pin(async move { Err(self.raise(around, running, error)?.into()) })
+            }
+            TaskKind::Wait(duration) => Box::pin(async move {
+                let duration = {
+                    let context = self.context();
+                    let scene = task_scene(running, around, context.as_ref());
+                    self.duration(*duration, input_of(running), &scene)?
+                };
+                self.port
+                    .sleep(&around.scope, duration, &task.reference)
+                    .await
+                    .map_err(|cancelled| cancelled.at(&task.reference))?;
+                Ok((input_of(running).clone(), then))
+            }),
+            TaskKind::CallActivity(call) => Box::pin(async move {
+                self.call_activity(around, running, call)
+                    .await
+                    .map(|output| (output, then))
+            }),
+            TaskKind::CallHttp(call) => Box::pin(async move {
+                self.call_http(around, running, call)
+                    .await
+                    .map(|output| (output, then))
+            }),
+            TaskKind::RunWorkflow(child) => Box::pin(async move {
+                self.run_workflow(around, running, child)
+                    .await
+                    .map(|output| (output, then))
+            }),
+        }
+    }
+
+    /// Does something within a time; past it, it is cancelled, awaited, and a timeout
+    /// error takes the place of whatever it answers.
+    pub(super) async fn within<'a, T, F>(
+        &'a self,
+        around: &Surroundings,
+        after: Duration,
+        reference: &'a str,
+        act: impl FnOnce(Surroundings) -> F,
+    ) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T, Stop>> + Send + 'a,
+    {
+        let (scope, flag) = around.scope.child();
+        let timer = self.port.start_timer(after, reference);
+        let mut acting: Pin<Box<F>> = Box::pin(act(Surroundings {
+            scope,
+            variables: around.variables.clone(),
+        }));
+        let mut over = false;
+        let result = std::future::poll_fn(|context| {
+            loop {
+                if let Poll::Ready(result) = acting.as_mut().poll(context) {
+                    return Poll::Ready(result);
+                }
+                if over || !self.port.timer_fired(timer) {
+                    return Poll::Pending;
+                }
+                over = true;
+                flag.cancel(&format!("{reference} took longer than its timeout"));
+            }
+        })
+        .await;
+        match result {
+            Err(stop @ (Stop::Fatal(_) | Stop::Unavailable(_))) => Err(stop),
+            _ if over => Err(Fault::new(
+                TIMEOUT,
+                "Timeout",
+                format!("it took longer than {}", text_of(after)),
+            )
+            .at(reference)
+            .into()),
+            result => {
+                self.port.cancel_timer(timer);
+                result
+            }
+        }
+    }
+
+    /// A duration, given or computed.
+    pub(super) fn duration(
+        &self,
+        value: DurationValue,
+        dot: &Value,
+        scene: &Scene<'_>,
+    ) -> Result<Duration, Stop> {
+        match value {
+            DurationValue::Literal(duration) => Ok(duration),
+            DurationValue::Expression(expression) => {
+                let value = self.evaluator.evaluate(expression, dot, scene)?;
+                duration::from_value(&value).map_err(|message| {
+                    Fault::new(EXPRESSION, "Invalid duration", message)
+                        .at(scene.reference)
+                        .into()
+                })
+            }
+        }
+    }
+
+    /// Counts a step of this activation.
+    pub(super) fn step(&self, reference: &str) -> Result<(), Stop> {
+        let most = self.start.limits.tasks_per_activation;
+        if self.port.step() > most {
+            return Err(limit(
+                "tasks_per_activation",
+                reference,
+                format!(
+                    "at {reference}, the run executed more than {most} tasks without waiting for anything; does a \"then\" lead back for ever?"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn transformed(
+        &self,
+        transform: &Transform,
+        value: &Held,
+        scene: &Scene<'_>,
+    ) -> Result<Held, Stop> {
+        match &transform.template {
+            None => Ok(value.clone()),
+            Some(template) => self.evaluator.render_held(template, value, scene),
+        }
+    }
+
+    pub(super) fn context(&self) -> Option<Held> {
+        self.context
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_context(&self, context: Held) {
+        *self.context.lock().unwrap_or_else(PoisonError::into_inner) = Some(context);
+    }
+
+    fn workflow_scene<'a>(
+        &self,
+        reference: &'a str,
+        variables: &'a Variables,
+        context: Option<&'a Held>,
+    ) -> Scene<'a> {
+        Scene {
+            reference,
+            running: None,
+            variables,
+            context,
+        }
+    }
+}
+
+/// What the expressions of a task see.
+pub(super) fn task_scene<'a>(
+    running: &'a Running<'a>,
+    around: &'a Surroundings,
+    context: Option<&'a Held>,
+) -> Scene<'a> {
+    Scene {
+        reference: &running.task.reference,
+        running: Some(running),
+        variables: &around.variables,
+        context,
+    }
+}
+
+/// The transformed input of a task that runs.
+pub(super) fn input_of<'a>(running: &'a Running<'_>) -> &'a Held {
+    running.input.as_ref().unwrap_or(&running.raw_input)
+}
+
+/// A duration as ISO 8601.
+fn text_of(duration: Duration) -> String {
+    jiff::SignedDuration::try_from(duration)
+        .map_or_else(|_| format!("{duration:?}"), |signed| signed.to_string())
+}
+
+fn validate(
+    schema: &CompiledSchema,
+    value: &Value,
+    what: &str,
+    reference: &str,
+) -> Result<(), Stop> {
+    let Err(violations) = schema.validate(value) else {
+        return Ok(());
+    };
+    // A message may quote the value, which may be huge.
+    let cut = |text: &str| text.chars().take(300).collect::<String>();
+    let detail = violations.iter().take(3).fold(
+        format!("the {what} does not fit its schema"),
+        |detail, violation| {
+            format!(
+                "{detail}; at {:?}: {}",
+                cut(&violation.instance),
+                cut(&violation.message)
+            )
+        },
+    );
+    let violations: Vec<_> = violations
+        .iter()
+        .map(|violation| {
+            json!({
+                "instance": cut(&violation.instance),
+                "schema": cut(&violation.schema),
+                "message": cut(&violation.message),
+            })
+        })
+        .collect();
+    let kind = if what == "input" {
+        kind::INVALID_INPUT
+    } else {
+        kind::INVALID_OUTPUT
+    };
+    let failure =
+        Failure::permanent(kind, detail.clone()).with_details(json!({ "violations": violations }));
+    let mut fault = Fault::new(VALIDATION, format!("Invalid {what}"), detail).at(reference);
+    fault.failure = Some(Box::new(failure));
+    Err(fault.into())
+}
+
+/// Polls a future once.
+pub(super) fn poll_once<T>(doing: &mut Doing<'_, T>) -> Poll<Result<T, Stop>> {
+    doing.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}

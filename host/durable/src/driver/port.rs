@@ -1,0 +1,402 @@
+//! The port: the only way by which the interpreter reaches the world.
+//!
+//! Its futures push a command when they begin and are resolved by
+//! [`Port::resolve`]; nothing wakes them, the driver polls the whole tree after each
+//! resolution. Ids count from 1 in the order of their commands.
+//!
+//! Cancelling works by level: a [`Scope`] knows every [`Flag`] that counts for it, and
+//! each wait looks at them whenever it is polled. Activities and children that were
+//! asked to stop are awaited; timers are forgotten at once.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::command::{Command, Resolution, ScheduleActivity, StartChild};
+use super::random::Random;
+use crate::failure::Failure;
+use crate::payload::Payload;
+
+/// A scope was cancelled; the text says why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cancelled(pub(super) String);
+
+/// Something that can be cancelled once.
+#[derive(Debug, Default)]
+pub(super) struct Flag(OnceLock<String>);
+
+impl Flag {
+    /// Cancels; the first reason stays.
+    pub(super) fn cancel(&self, reason: &str) {
+        // A second cancel has nothing to add.
+        let _ = self.0.set(reason.to_owned());
+    }
+
+    fn reason(&self) -> Option<&String> {
+        self.0.get()
+    }
+}
+
+/// All flags that count for a task, the run's own first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scope(Arc<[Arc<Flag>]>);
+
+impl Scope {
+    /// A scope that ends with this flag alone.
+    pub(super) fn of(flag: Arc<Flag>) -> Self {
+        Self(Arc::new([flag]))
+    }
+
+    /// A scope within this one, with a flag of its own.
+    pub(super) fn child(&self) -> (Self, Arc<Flag>) {
+        let flag = Arc::new(Flag::default());
+        let flags = self.0.iter().cloned().chain([Arc::clone(&flag)]).collect();
+        (Self(flags), flag)
+    }
+
+    /// Whether it was cancelled.
+    pub(super) fn check(&self) -> Result<(), Cancelled> {
+        match self.0.iter().find_map(|flag| flag.reason()) {
+            None => Ok(()),
+            Some(reason) => Err(Cancelled(reason.clone())),
+        }
+    }
+}
+
+/// What was issued under one kind of id, and what still waits.
+#[derive(Debug)]
+struct Table<T> {
+    issued: u64,
+    waiting: BTreeMap<u64, Option<T>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self {
+            issued: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Table<T> {
+    fn issue(&mut self) -> u64 {
+        self.issued += 1;
+        self.waiting.insert(self.issued, None);
+        self.issued
+    }
+
+    fn take(&mut self, id: u64) -> Option<T> {
+        self.waiting.get(&id)?.as_ref()?;
+        self.waiting.remove(&id).flatten()
+    }
+
+    /// Resolves; answers whether anything waited for it.
+    fn resolve(&mut self, id: &str, value: T) -> bool {
+        match id.parse().ok().and_then(|id| self.waiting.get_mut(&id)) {
+            Some(slot @ None) => {
+                *slot = Some(value);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this id was ever given.
+    fn knows(&self, id: &str) -> bool {
+        id.parse()
+            .is_ok_and(|id: u64| (1..=self.issued).contains(&id))
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    now: Timestamp,
+    commands: Vec<Command>,
+    activities: Table<Result<Payload, Failure>>,
+    timers: Table<()>,
+    starts: Table<Result<Uuid, Failure>>,
+    children: Table<Result<Payload, Failure>>,
+    random: Random,
+    steps: u64,
+}
+
+/// Commands out, resolutions in.
+#[derive(Debug)]
+pub(super) struct Port {
+    inner: Mutex<Inner>,
+    cancel: Arc<Flag>,
+}
+
+impl Port {
+    pub(super) fn new(now: Timestamp, seed: u64) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                now,
+                commands: Vec::new(),
+                activities: Table::default(),
+                timers: Table::default(),
+                starts: Table::default(),
+                children: Table::default(),
+                random: Random::new(seed),
+                steps: 0,
+            }),
+            cancel: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No invariant spans two statements under the lock; after a panic the driver
+        // is not used again anyway.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an activation.
+    pub(super) fn begin(&self, now: Timestamp) {
+        let mut inner = self.lock();
+        inner.now = now;
+        inner.steps = 0;
+    }
+
+    /// Takes the commands of this activation.
+    pub(super) fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut self.lock().commands)
+    }
+
+    /// The flag of the run itself.
+    pub(super) fn run_flag(&self) -> Arc<Flag> {
+        Arc::clone(&self.cancel)
+    }
+
+    /// Why somebody asked the run to cancel, if anybody did.
+    pub(super) fn cancel_reason(&self) -> Option<String> {
+        self.cancel.reason().cloned()
+    }
+
+    /// Lets one thing resolve.
+    ///
+    /// # Errors
+    /// When nothing waits for it: history and driver disagree.
+    pub(super) fn resolve(&self, resolution: Resolution) -> Result<(), String> {
+        let mut inner = self.lock();
+        let (what, id, expected) = match resolution {
+            Resolution::CancelRequested { reason } => {
+                self.cancel.cancel(&reason);
+                return Ok(());
+            }
+            Resolution::Activity {
+                activity_id,
+                outcome,
+            } => {
+                let waited = inner.activities.resolve(&activity_id, outcome);
+                // It ended before its cancel could reach it.
+                inner.commands.retain(|command| {
+                    !matches!(command, Command::CancelActivity { activity_id: id } if *id == activity_id)
+                });
+                ("activity", activity_id, waited)
+            }
+            Resolution::Timer { timer_id } => {
+                // One that was cancelled after it fired, in this same activation.
+                let cancelled = |command: &Command| matches!(command, Command::CancelTimer { timer_id: id } if *id == timer_id);
+                let late = inner.commands.iter().any(cancelled);
+                inner.commands.retain(|command| !cancelled(command));
+                let waited = inner.timers.resolve(&timer_id, ());
+                ("timer", timer_id, waited || late)
+            }
+            Resolution::ChildStarted { child_id, outcome } => {
+                let waited = inner.starts.resolve(&child_id, outcome);
+                ("start of child", child_id, waited)
+            }
+            Resolution::Child { child_id, outcome } => {
+                let waited = inner.children.resolve(&child_id, outcome);
+                inner.commands.retain(|command| {
+                    !matches!(command, Command::CancelChild { child_id: id } if *id == child_id)
+                });
+                // Nobody waits for the end of a detached child.
+                let detached = inner.starts.knows(&child_id)
+                    && !child_id
+                        .parse()
+                        .is_ok_and(|id: u64| inner.children.issued >= id);
+                ("child", child_id, waited || detached)
+            }
+        };
+        if expected {
+            Ok(())
+        } else {
+            Err(format!("{what} {id:?} resolved, for which nothing waits"))
+        }
+    }
+
+    /// The time of this activation.
+    pub(super) fn now(&self) -> Timestamp {
+        self.lock().now
+    }
+
+    /// The run's next random number, in [0, 1).
+    pub(super) fn random(&self) -> f64 {
+        self.lock().random.fraction()
+    }
+
+    /// Counts one step of this activation; answers how many there were.
+    pub(super) fn step(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.steps += 1;
+        inner.steps
+    }
+
+    /// Issues a command that nothing waits for, the terminal ones above all.
+    pub(super) fn command(&self, command: Command) {
+        self.lock().commands.push(command);
+    }
+
+    /// Runs an activity to its end; the id in `schedule` is set here.
+    pub(super) async fn activity(
+        &self,
+        scope: &Scope,
+        mut schedule: ScheduleActivity,
+    ) -> Result<Result<Payload, Failure>, Cancelled> {
+        scope.check()?;
+        let id = {
+            let mut inner = self.lock();
+            let id = inner.activities.issue();
+            schedule.activity_id = id.to_string();
+            inner
+                .commands
+                .push(Command::ScheduleActivity(Box::new(schedule)));
+            id
+        };
+        let mut asked = None;
+        poll_fn(move |_| {
+            let mut inner = self.lock();
+            if let Some(outcome) = inner.activities.take(id) {
+                return Poll::Ready(asked.take().map_or(Ok(outcome), Err));
+            }
+            if asked.is_none()
+                && let Err(cancelled) = scope.check()
+            {
+                inner.commands.push(Command::CancelActivity {
+                    activity_id: id.to_string(),
+                });
+                asked = Some(cancelled);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits that long.
+    pub(super) async fn sleep(
+        &self,
+        scope: &Scope,
+        duration: Duration,
+        task: &str,
+    ) -> Result<(), Cancelled> {
+        scope.check()?;
+        let timer = self.start_timer(duration, task);
+        poll_fn(|_| {
+            if self.timer_fired(timer) {
+                return Poll::Ready(Ok(()));
+            }
+            match scope.check() {
+                Ok(()) => Poll::Pending,
+                Err(cancelled) => {
+                    self.cancel_timer(timer);
+                    Poll::Ready(Err(cancelled))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Starts a timer that somebody polls.
+    pub(super) fn start_timer(&self, duration: Duration, task: &str) -> u64 {
+        let mut inner = self.lock();
+        let id = inner.timers.issue();
+        inner.commands.push(Command::StartTimer {
+            timer_id: id.to_string(),
+            duration,
+            task: task.to_owned(),
+        });
+        id
+    }
+
+    /// Whether it fired; true once.
+    pub(super) fn timer_fired(&self, id: u64) -> bool {
+        self.lock().timers.take(id).is_some()
+    }
+
+    /// Forgets a timer that has not fired.
+    pub(super) fn cancel_timer(&self, id: u64) {
+        let mut inner = self.lock();
+        if inner.timers.waiting.remove(&id).is_some() {
+            inner.commands.push(Command::CancelTimer {
+                timer_id: id.to_string(),
+            });
+        }
+    }
+
+    /// Runs a child to its end, or only starts it where it is detached (`None` then).
+    /// Ids and workflow id in `start` are set here.
+    pub(super) async fn child(
+        &self,
+        scope: &Scope,
+        parent: Uuid,
+        mut start: StartChild,
+    ) -> Result<Result<Option<Payload>, Failure>, Cancelled> {
+        scope.check()?;
+        let detached = start.detached;
+        let id = {
+            let mut inner = self.lock();
+            let id = inner.starts.issue();
+            if !detached {
+                inner.children.issued = id;
+                inner.children.waiting.insert(id, None);
+            }
+            start.child_id = id.to_string();
+            start.workflow_id = format!("{parent}_{id}");
+            inner.commands.push(Command::StartChild(Box::new(start)));
+            id
+        };
+        let mut asked = None;
+        let mut started = false;
+        poll_fn(move |_| {
+            let mut inner = self.lock();
+            match inner.starts.take(id) {
+                Some(Ok(_)) if detached => {
+                    return Poll::Ready(asked.take().map_or(Ok(Ok(None)), Err));
+                }
+                Some(Ok(_)) => started = true,
+                Some(Err(failure)) => {
+                    inner.children.waiting.remove(&id);
+                    // There is nothing to cancel any more.
+                    let text = id.to_string();
+                    inner.commands.retain(|command| {
+                        !matches!(command, Command::CancelChild { child_id } if *child_id == text)
+                    });
+                    return Poll::Ready(asked.take().map_or(Ok(Err(failure)), Err));
+                }
+                None => {}
+            }
+            if started && let Some(outcome) = inner.children.take(id) {
+                return Poll::Ready(asked.take().map_or(Ok(outcome.map(Some)), Err));
+            }
+            if asked.is_none()
+                && let Err(cancelled) = scope.check()
+            {
+                if !detached {
+                    inner.commands.push(Command::CancelChild {
+                        child_id: id.to_string(),
+                    });
+                }
+                asked = Some(cancelled);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

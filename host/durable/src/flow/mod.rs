@@ -19,6 +19,9 @@ mod source;
 pub mod template;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 pub use parse::MAX_TASKS;
 pub use source::{FlowError, MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, Problem};
 

@@ -72,6 +72,10 @@ impl Problems {
         self.0.is_empty()
     }
 
+    pub(super) fn has(&self, pointer: &str) -> bool {
+        self.0.iter().any(|problem| problem.pointer == pointer)
+    }
+
     pub(super) fn into_error(mut self) -> FlowError {
         self.0.sort_by_key(|problem| problem.line);
         FlowError { errors: self.0 }

@@ -56,6 +56,9 @@ impl<'d> Reader<'d> {
             );
             return None;
         }
+        if self.reusable.functions.contains(name) {
+            return None;
+        }
         let (function, catalog) = name
             .split_once('@')
             .map_or((name, None), |(function, catalog)| {

@@ -221,6 +221,12 @@ impl<'d> Reader<'d> {
                 });
             }
         }
+        if let Some(Data::Object(members)) =
+            fields.get("functions").map(|member| &member.value.data)
+        {
+            let names = members.iter().map(|member| member.key.clone());
+            self.reusable.functions = names.collect();
+        }
         let authentications = self.definitions(fields.get("authentications"), |reader, node| {
             reader.authentication_policy(node)
         });

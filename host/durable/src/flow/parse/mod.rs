@@ -42,6 +42,8 @@ struct Reusable {
     retries: Definitions<Retry>,
     timeouts: Definitions<DurationValue>,
     authentications: Definitions<Authentication>,
+    /// Refused as a whole; kept so that each call of one is not told again.
+    functions: BTreeSet<String>,
 }
 
 /// An expression as it was first met.

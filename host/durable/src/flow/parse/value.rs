@@ -255,7 +255,10 @@ impl<'d> Reader<'d> {
                 Err(error) => {
                     let line = node.nearest(&error.pointer).line;
                     let pointer = format!("{}{}", reader.pointer(), error.pointer);
-                    reader.problems.add(line, pointer, error.message);
+                    // `references` has told of a reference that leaves the document.
+                    if !reader.problems.has(&pointer) {
+                        reader.problems.add(line, pointer, error.message);
+                    }
                     None
                 }
             }

@@ -1,3 +1,48 @@
-//! The project's own commands.
+//! The project's own commands: `cargo xtask up | test | build | lint`.
+//!
+//! Everything that a command needs it makes or fetches by itself, with progress shown:
+//! the wasm target, the evaluator component, the first-party plugins. Start reading at
+//! the module of the command.
 
-fn main() {}
+mod guests;
+mod lint;
+mod process;
+mod test;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything, start Heyday, process a folder of documents and search it.
+    Up(up::Options),
+    /// Build everything and run all tests.
+    Test(test::Options),
+    /// Build the guests and the `heyday` binary.
+    Build,
+    /// Check formatting, run clippy with warnings denied, and build the docs.
+    Lint,
+}
+
+fn main() -> anyhow::Result<()> {
+    let project = process::Project::locate()?;
+    match Arguments::parse().command {
+        Command::Up(options) => up::run(&project, &options),
+        Command::Test(options) => test::run(&project, &options),
+        Command::Build => {
+            guests::build(&project)?;
+            process::build_binary(&project)?;
+            println!("built {}", project.binary().display());
+            Ok(())
+        }
+        Command::Lint => lint::run(&project),
+    }
+}

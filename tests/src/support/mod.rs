@@ -1,0 +1,43 @@
+//! What the tests share: the real server in a process of its own, a client for it, the
+//! built components, and readers for the specification's kit.
+
+pub mod gherkin;
+pub mod http_server;
+pub mod server;
+
+use std::path::PathBuf;
+
+/// Where `cargo xtask` put the built components.
+pub fn component(name: &str) -> Vec<u8> {
+    let folder = std::env::var_os("HEYDAY_COMPONENTS")
+        .map(PathBuf::from)
+        .expect("HEYDAY_COMPONENTS is set by `cargo xtask test`; run the tests with it");
+    let path = folder.join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The built `heyday`.
+pub fn binary() -> PathBuf {
+    std::env::var_os("HEYDAY_BIN")
+        .map(PathBuf::from)
+        .expect("HEYDAY_BIN is set by `cargo xtask test`; run the tests with it")
+}
+
+/// The folder of the specification, its examples and its kit. Without one the caller
+/// lists its tests as not run, which fails where nothing may be missing.
+pub fn specification() -> Option<PathBuf> {
+    let folder = std::env::var_os("HEYDAY_SPEC_DIR").map_or_else(
+        || {
+            PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                .join("../../shared/serverless-workflow")
+        },
+        PathBuf::from,
+    );
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    assert!(!in_ci, "the specification is missing; set HEYDAY_SPEC_DIR");
+    eprintln!("not run: the specification is missing; set HEYDAY_SPEC_DIR");
+    None
+}

@@ -1,0 +1,316 @@
+//! The real `heyday up` in a process of its own, and a client for its API.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+/// Longer than anything takes on a loaded machine; only a failing test waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server. Killed when it is dropped.
+pub struct Server {
+    child: Child,
+    /// Its data folder; kept over restarts.
+    data: PathBuf,
+    /// Deletes the data folder, where the test owns it.
+    _folder: Option<tempfile::TempDir>,
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+    /// The client, with the token.
+    pub client: Client,
+}
+
+/// How to start a server.
+#[derive(Default)]
+pub struct Options {
+    /// Text of a configuration file.
+    pub config: Option<String>,
+    /// Further environment.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Server {
+    /// Starts a server on a data folder of its own.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::with(Options::default()).await
+    }
+
+    /// Starts a server on a data folder of its own.
+    pub async fn with(options: Options) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let data = folder.path().join("data");
+        let mut server = Self::on(&data, options).await?;
+        server._folder = Some(folder);
+        Ok(server)
+    }
+
+    /// Starts a server on that data folder.
+    pub async fn on(data: &Path, options: Options) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(data)?;
+        let port = free_port()?;
+        let mut command = Command::new(super::binary());
+        command
+            .arg("up")
+            .arg("--data")
+            .arg(data)
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{port}"))
+            .env("HEYDAY_CACHE", shared_cache())
+            .env_remove("HEYDAY_SERVER")
+            .env_remove("HEYDAY_TOKEN")
+            .stdin(Stdio::null());
+        if let Some(config) = options.config {
+            let path = data.join("test-config.toml");
+            std::fs::write(&path, config)?;
+            command.arg("--config").arg(path);
+        }
+        command.envs(options.environment);
+        let log = data.join("test.log");
+        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        command.stdout(output.try_clone()?).stderr(output);
+        end_with_parent(&mut command);
+        let child = command.spawn().context("cannot start heyday")?;
+        let url = format!("http://127.0.0.1:{port}");
+        let mut server = Self {
+            child,
+            data: data.to_path_buf(),
+            _folder: None,
+            client: Client::new(&url, ""),
+            url,
+        };
+        server.wait_until_ready().await?;
+        let token = std::fs::read_to_string(data.join("token"))?;
+        server.client = Client::new(&server.url, token.trim());
+        Ok(server)
+    }
+
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("heyday ended with {status}:\n{}", self.log());
+            }
+            let health = self.client.http.get(format!("{}/health", self.url)).send().await;
+            if health.is_ok_and(|response| response.status().is_success()) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("heyday is not ready after {PATIENCE:?}:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What it printed.
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = std::fs::File::open(self.data.join("test.log")) {
+            let _ = file.read_to_string(&mut text);
+        }
+        text
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Kills it (-9) and starts another one on the same data.
+    pub async fn kill_and_restart(mut self, options: Options) -> anyhow::Result<Self> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let folder = self._folder.take();
+        let data = self.data.clone();
+        drop(self);
+        let mut server = Self::on(&data, options).await?;
+        server._folder = folder;
+        Ok(server)
+    }
+
+    /// Waits for the end of the process, whatever ends it.
+    pub async fn wait_for_exit(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("heyday is still running:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- heyday printed:\n{}", self.log());
+        }
+    }
+}
+
+/// Compiled code, shared by all servers of a test run.
+fn shared_cache() -> PathBuf {
+    super::binary().with_file_name("test-compiled")
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The server must not outlive a test run that is killed.
+fn end_with_parent(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+}
+
+/// A client of the API.
+#[derive(Clone)]
+pub struct Client {
+    /// Without the token.
+    pub http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+/// A workflow's end.
+#[derive(Debug)]
+pub struct Outcome {
+    /// `Completed`, `Failed`, ...
+    pub status: String,
+    /// The whole answer.
+    pub body: Value,
+}
+
+impl Client {
+    /// A client of the server at that address.
+    pub fn new(url: &str, token: &str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            http: reqwest::Client::new(),
+            url: url.to_owned(),
+            token: token.to_owned(),
+        }
+    }
+
+    /// A request to `/api/v1` and this path.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, format!("{}/api/v1{path}", self.url))
+            .bearer_auth(&self.token)
+    }
+
+    /// The JSON of a successful answer.
+    pub async fn ok(response: Response) -> anyhow::Result<Value> {
+        let status = response.status();
+        let text = response.text().await?;
+        if !status.is_success() {
+            bail!("{status}: {text}");
+        }
+        Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Self::ok(self.request(Method::GET, path).send().await?).await
+    }
+
+    /// POST.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        Self::ok(self.request(Method::POST, path).json(body).send().await?).await
+    }
+
+    /// The problem document that a request is refused with.
+    pub async fn refused(response: Response, status: StatusCode) -> Value {
+        let actual = response.status();
+        let kind = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let text = response.text().await.expect("a body");
+        assert_eq!(actual, status, "{text}");
+        assert!(kind.starts_with("application/problem+json"), "{kind}: {text}");
+        let problem: Value = serde_json::from_str(&text).expect("JSON");
+        for member in ["type", "title", "status", "detail"] {
+            assert!(problem.get(member).is_some(), "no {member} in {problem}");
+        }
+        problem
+    }
+
+    /// Uploads a component and waits until it is ready.
+    pub async fn push(&self, bytes: Vec<u8>, query: &str) -> anyhow::Result<Value> {
+        let response = self
+            .request(Method::POST, &format!("/plugins?wait=60s{query}"))
+            .header("content-type", "application/wasm")
+            .body(bytes)
+            .send()
+            .await?;
+        Self::ok(response).await
+    }
+
+    /// Uploads a flow.
+    pub async fn push_flow(&self, text: &str) -> anyhow::Result<Response> {
+        Ok(self
+            .request(Method::POST, "/flows")
+            .header("content-type", "application/yaml")
+            .body(text.to_owned())
+            .send()
+            .await?)
+    }
+
+    /// Grants a binding.
+    pub async fn grant(&self, subject: &str, capability: &str, binding: &str, mode: Option<&str>) -> anyhow::Result<()> {
+        let body = json!({ "subject": subject, "capability": capability, "binding": binding, "mode": mode });
+        Self::ok(self.request(Method::PUT, "/grants").json(&body).send().await?).await?;
+        Ok(())
+    }
+
+    /// Starts a workflow and answers its id.
+    pub async fn start(&self, workflow_type: &str, input: &Value) -> anyhow::Result<String> {
+        let body = json!({ "workflow_type": workflow_type, "input": input });
+        let started = self.post("/workflows", &body).await?;
+        Ok(started["workflow_id"].as_str().context("no workflow_id")?.to_owned())
+    }
+
+    /// Waits for a workflow's end.
+    pub async fn result(&self, workflow_id: &str) -> anyhow::Result<Outcome> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let body = self.get(&format!("/workflows/{workflow_id}/result?wait=20s")).await?;
+            let status = body["status"].as_str().context("no status")?.to_owned();
+            if status != "Running" {
+                return Ok(Outcome { status, body });
+            }
+            if Instant::now() > deadline {
+                bail!("workflow {workflow_id} is still running");
+            }
+        }
+    }
+
+    /// Starts a workflow and waits for its end.
+    pub async fn run(&self, workflow_type: &str, input: &Value) -> anyhow::Result<Outcome> {
+        let id = self.start(workflow_type, input).await?;
+        self.result(&id).await
+    }
+}

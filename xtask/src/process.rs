@@ -1,0 +1,128 @@
+//! Where things are, and running other programs.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+/// The checkout and its build folder.
+pub struct Project {
+    /// The repository's root.
+    pub root: PathBuf,
+    /// Cargo's target folder.
+    pub target: PathBuf,
+}
+
+impl Project {
+    /// Finds them from where this program was built and from cargo's environment.
+    pub fn locate() -> anyhow::Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask lies in the repository's root")?
+            .to_path_buf();
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => std::path::absolute(folder)?,
+            None => root.join("target"),
+        };
+        Ok(Self { root, target })
+    }
+
+    /// The built `heyday`.
+    pub fn binary(&self) -> PathBuf {
+        self.target
+            .join("debug")
+            .join(format!("heyday{}", std::env::consts::EXE_SUFFIX))
+    }
+
+    /// Where built components are put, `NAME.wasm` each.
+    pub fn components(&self) -> PathBuf {
+        self.target.join("guests")
+    }
+
+    /// The evaluator component that the binary embeds.
+    pub fn expressions(&self) -> PathBuf {
+        self.components().join("expressions.wasm")
+    }
+
+    /// Cargo in this checkout, knowing the evaluator component.
+    pub fn cargo<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .current_dir(&self.root)
+            .args(arguments)
+            .env("HEYDAY_EXPRESSIONS_WASM", self.expressions())
+            .env("HEYDAY_COMPONENTS", self.components())
+            .env("HEYDAY_BIN", self.binary());
+        // Set by the outer `cargo run` for this program; they would make every crate
+        // look changed to the inner one.
+        for name in std::env::vars_os().map(|(name, _)| name) {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&name);
+            }
+        }
+        command
+    }
+}
+
+/// Whether a missing part is a failure.
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+/// Runs a command to its end and says what it was where it fails.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a command and answers what it wrote to standard output.
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", shown(command)))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", shown(command), output.status);
+    }
+    String::from_utf8(output.stdout).context("the output is not UTF-8")
+}
+
+fn shown(command: &Command) -> String {
+    let mut text = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        text.push(' ');
+        text.push_str(&argument.to_string_lossy());
+    }
+    text
+}
+
+/// Runs a part and prints how long it took.
+pub fn timed<T>(name: &str, part: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    println!("--- {name}");
+    let start = Instant::now();
+    let result = part();
+    let end = if result.is_ok() { "took" } else { "failed after" };
+    println!("--- {name} {end} {}", seconds(start.elapsed()));
+    result
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+/// Builds the `heyday` binary.
+pub fn build_binary(project: &Project) -> anyhow::Result<()> {
+    // The whole workspace, so that there is one set of features and one build of each
+    // dependency, whichever command comes first.
+    run(&mut project.cargo(["build", "--workspace", "--bins"]))
+}

@@ -1,1 +1,70 @@
-//! Placeholder.
+//! What plugins may reach outside themselves: databases, objects, HTTP.
+//!
+//! Each capability is a folder: its trait and error codes in `mod.rs`, one file per
+//! backend, and `host.rs`, which implements the interface of its WIT package.
+//!
+//! The way of a call: the guest calls an import; `host.rs` counts it, finds what the
+//! guest's handle stands for in the call's resource table (handles come from `open`,
+//! which is where grants are checked: none, no handle) and runs the backend's future
+//! under [`heyday_sandbox::HostCall`], which drops it at the deadline, at a cancel, or
+//! when the grants are taken back. Backends stop their work when they are dropped, and
+//! do what blocks on threads of the host's runtime, never on the guests'.
+//!
+//! [`Bindings`] says which database or folder stands behind a name, per namespace;
+//! [`capabilities`] makes of them what the sandbox links. [`http`] has no interface of
+//! its own yet: the host calls it for the `http` activity of flows.
+//!
+//! Start reading at [`sql`].
+
+use std::sync::Arc;
+
+use heyday_sandbox::{Capability, Grants};
+
+pub mod bindings;
+pub mod blob;
+pub mod error;
+pub mod http;
+pub mod sql;
+mod task;
+
+pub use bindings::{BindingError, Bindings, BindingsConfig, NamespaceBindings};
+pub use error::{CapabilityError, ErrorCode};
+
+/// All capabilities of this build, over these bindings.
+#[must_use]
+pub fn capabilities(bindings: &Arc<Bindings>) -> Vec<Arc<dyn Capability>> {
+    vec![
+        Arc::new(sql::SqlCapability::new(Arc::clone(bindings))),
+        Arc::new(blob::BlobCapability::new(Arc::clone(bindings))),
+    ]
+}
+
+/// What a grant's mode allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `ro`.
+    ReadOnly,
+    /// `rw`, or none said.
+    ReadWrite,
+}
+
+/// Reads the mode of a grant: `ro`, `rw`, or none (which is `rw`).
+///
+/// # Errors
+/// Any other text, with the two that there are; for use when a grant is made.
+pub fn parse_mode(mode: Option<&str>) -> Result<Mode, String> {
+    match mode {
+        None | Some("rw") => Ok(Mode::ReadWrite),
+        Some("ro") => Ok(Mode::ReadOnly),
+        Some(other) => Err(format!("the mode {other} is unknown: use `ro` or `rw`")),
+    }
+}
+
+/// The mode of the grant of a binding, or the words of a denial.
+fn grant_mode(grants: &Grants, capability: &str, binding: &str) -> Result<Mode, String> {
+    let grant = grants.find(capability, binding).ok_or_else(|| {
+        format!("this plugin has no grant of {capability}={binding}: ask the operator for one")
+    })?;
+    // An unknown mode allows nothing rather than everything.
+    parse_mode(grant.mode.as_deref())
+}

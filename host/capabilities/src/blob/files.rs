@@ -1,0 +1,553 @@
+//! Objects as files of one folder, through object_store's local file system: a write
+//! goes to a file beside its place, is synced, and takes its place by one rename.
+//!
+//! The key is the path below the folder, name by name, so the folder of an operator's
+//! documents is a container as it stands. object_store follows symbolic links and has
+//! no conditional overwrite; both are dealt with here: each part of a path is looked at
+//! before it is used, a symbolic link is no object and no way to one, and conditions
+//! are checked under a lock of the key. (Plugins cannot make links, and only this
+//! process writes to the folder; whoever else could is the operator.)
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
+use tokio::runtime::Handle;
+
+use super::listing::{self, Query, metadata};
+use super::{
+    BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
+    ObjectWriter, Page, READ_BYTES,
+};
+use crate::error::chain;
+use crate::task::run_on;
+
+/// Locks for conditions: two keys share one rarely.
+const LOCKS: usize = 64;
+/// Bytes of one write to the disk.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A folder of objects.
+#[derive(Clone)]
+pub struct FileContainer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    root: PathBuf,
+    store: LocalFileSystem,
+    read_only: bool,
+    limits: BlobLimits,
+    runtime: Handle,
+    locks: Vec<tokio::sync::Mutex<()>>,
+}
+
+/// Why a folder cannot be a binding.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It does not exist and cannot be made, or not be read.
+    #[error("the folder {} cannot be opened: {source}", .folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is something else.
+    #[error("{} is not a folder", .0.display())]
+    NotAFolder(PathBuf),
+    /// object_store refuses it.
+    #[error("the folder {} cannot be used: {source}", .folder.display())]
+    Store {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: object_store::Error,
+    },
+}
+
+impl FileContainer {
+    /// Opens a folder, and makes it unless it is to be read only. Its work is done on
+    /// `runtime`, never on the one that guests run on.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn new(
+        folder: &Path,
+        read_only: bool,
+        limits: BlobLimits,
+        runtime: Handle,
+    ) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Folder {
+            folder: folder.to_owned(),
+            source,
+        };
+        if folder.exists() && !folder.is_dir() {
+            return Err(OpenError::NotAFolder(folder.to_owned()));
+        }
+        if !read_only {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let root = folder.canonicalize().map_err(failed)?;
+        std::fs::read_dir(&root).map_err(failed)?;
+        let store = LocalFileSystem::new_with_prefix(&root)
+            .map_err(|source| OpenError::Store {
+                folder: folder.to_owned(),
+                source,
+            })?
+            // An emptied folder would stand in the way of an object of its name.
+            .with_automatic_cleanup(true)
+            .with_fsync(true);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                root,
+                store,
+                read_only,
+                limits,
+                runtime,
+                locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            }),
+        })
+    }
+
+    async fn run<F, T>(&self, future: F) -> Result<T, BlobError>
+    where
+        F: Future<Output = Result<T, BlobError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        run_on(&self.shared.runtime, future)
+            .await
+            .map_err(BlobError::internal)?
+    }
+}
+
+/// What lies at a key's place.
+enum Found {
+    Object(Metadata),
+    Nothing,
+    /// Something that is no object and cannot become one.
+    Other(&'static str),
+}
+
+impl Shared {
+    fn lock(&self, key: &str) -> &tokio::sync::Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        // In range, because of the remainder.
+        &self.locks[(hasher.finish() % LOCKS as u64) as usize]
+    }
+
+    fn find_blocking(&self, key: &str) -> std::io::Result<Found> {
+        let mut path = self.root.clone();
+        let mut segments = key.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            path.push(segment);
+            let found = match std::fs::symlink_metadata(&path) {
+                Ok(found) => found,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+                Err(error) => return Err(error),
+            };
+            let last = segments.peek().is_none();
+            if found.is_symlink() {
+                return Ok(Found::Other(
+                    "the key leads through a symbolic link, which is no object",
+                ));
+            }
+            if last && found.is_file() {
+                return Ok(Found::Object(metadata(key.to_owned(), &found)));
+            }
+            if last && found.is_dir() {
+                return Ok(Found::Other("other keys begin with this key and a `/`"));
+            }
+            if last || !found.is_dir() {
+                return Ok(Found::Other("a part of the key is the key of an object"));
+            }
+        }
+        Ok(Found::Nothing)
+    }
+
+    async fn find(self: &Arc<Self>, key: &str) -> Result<Found, BlobError> {
+        let shared = Arc::clone(self);
+        let key = key.to_owned();
+        tokio::task::spawn_blocking(move || shared.find_blocking(&key))
+            .await
+            .map_err(BlobError::internal)?
+            .map_err(|error| translate_io(&error))
+    }
+
+    async fn existing(self: &Arc<Self>, key: &str) -> Result<Metadata, BlobError> {
+        match self.find(key).await? {
+            Found::Object(metadata) => Ok(metadata),
+            Found::Nothing | Found::Other(_) => Err(not_found(key)),
+        }
+    }
+
+    /// Whether a write may happen; the caller holds the key's lock.
+    async fn check(self: &Arc<Self>, key: &str, condition: &Condition) -> Result<(), BlobError> {
+        let found = match self.find(key).await? {
+            Found::Object(metadata) => Some(metadata),
+            Found::Nothing => None,
+            Found::Other(why) => return Err(BlobError::new(BlobCode::InvalidKey, why)),
+        };
+        let failed = match (condition, found) {
+            (Condition::IfAbsent, Some(_)) => "the object exists",
+            (Condition::IfMatch(_), None) => "the object does not exist",
+            (Condition::IfMatch(etag), Some(found)) if *etag != found.etag => {
+                "the object has another etag"
+            }
+            _ => return Ok(()),
+        };
+        Err(BlobError::new(BlobCode::PreconditionFailed, failed))
+    }
+
+    fn check_writable(&self) -> Result<(), BlobError> {
+        if self.read_only {
+            return Err(BlobError::new(
+                BlobCode::CapabilityDenied,
+                "the container is read-only",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, bytes: u64) -> Result<(), BlobError> {
+        let limit = self.limits.object_bytes;
+        if bytes > limit {
+            return Err(BlobError::new(
+                BlobCode::LimitExceeded,
+                format!("an object has at most {limit} bytes in this container"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Container for FileContainer {
+    fn read_only(&self) -> bool {
+        self.shared.read_only
+    }
+
+    fn limits(&self) -> &BlobLimits {
+        &self.shared.limits
+    }
+
+    async fn head(&self, key: String) -> Result<Metadata, BlobError> {
+        let shared = Arc::clone(&self.shared);
+        self.run(async move { shared.existing(&key).await }).await
+    }
+
+    async fn get(&self, key: String, offset: u64, length: u64) -> Result<Bytes, BlobError> {
+        let shared = Arc::clone(&self.shared);
+        self.run(async move {
+            let found = shared.existing(&key).await?;
+            // All of an empty object is a fine thing to ask for.
+            if offset == 0 && length == u64::MAX && found.size == 0 {
+                return Ok(Bytes::new());
+            }
+            if offset >= found.size {
+                return Err(BlobError::new(
+                    BlobCode::InvalidRange,
+                    format!("the object has {} bytes", found.size),
+                ));
+            }
+            let end = offset.saturating_add(length).min(found.size);
+            if end - offset > GET_BYTES {
+                return Err(BlobError::new(
+                    BlobCode::LimitExceeded,
+                    format!(
+                        "one answer has at most {GET_BYTES} bytes, and these are {}: use \
+                         `read`",
+                        end - offset
+                    ),
+                ));
+            }
+            if end == offset {
+                return Ok(Bytes::new());
+            }
+            let path = object_path(&key)?;
+            shared
+                .store
+                .get_range(&path, offset..end)
+                .await
+                .map_err(|error| translate(&key, &error))
+        })
+        .await
+    }
+
+    async fn put(
+        &self,
+        key: String,
+        bytes: Bytes,
+        condition: Condition,
+    ) -> Result<Metadata, BlobError> {
+        self.shared.check_writable()?;
+        self.shared.check_size(bytes.len() as u64)?;
+        let shared = Arc::clone(&self.shared);
+        self.run(async move {
+            let path = object_path(&key)?;
+            let _held = shared.lock(&key).lock().await;
+            shared.check(&key, &condition).await?;
+            let mode = match condition {
+                Condition::IfAbsent => PutMode::Create,
+                Condition::Always | Condition::IfMatch(_) => PutMode::Overwrite,
+            };
+            let options = PutOptions::from(mode);
+            shared
+                .store
+                .put_opts(&path, PutPayload::from_bytes(bytes), options)
+                .await
+                .map_err(|error| translate(&key, &error))?;
+            shared.existing(&key).await
+        })
+        .await
+    }
+
+    async fn delete(&self, key: String) -> Result<(), BlobError> {
+        self.shared.check_writable()?;
+        let shared = Arc::clone(&self.shared);
+        self.run(async move {
+            let path = object_path(&key)?;
+            let _held = shared.lock(&key).lock().await;
+            shared.existing(&key).await?;
+            shared
+                .store
+                .delete(&path)
+                .await
+                .map_err(|error| translate(&key, &error))
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        prefix: String,
+        limit: u32,
+        after: Option<String>,
+    ) -> Result<Page, BlobError> {
+        let shared = Arc::clone(&self.shared);
+        let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
+        let seen = Arc::clone(&stop.0);
+        let page = self
+            .shared
+            .runtime
+            .spawn_blocking(move || {
+                let query = Query {
+                    prefix: &prefix,
+                    limit: usize::try_from(limit).unwrap_or(usize::MAX - 1),
+                    after: after.as_deref(),
+                    stop: &seen,
+                };
+                listing::list(&shared.root, &query)
+            })
+            .await
+            .map_err(BlobError::internal)?;
+        page.map_err(|error| translate_io(&error))
+    }
+
+    async fn read(&self, key: String) -> Result<Box<dyn ObjectReader>, BlobError> {
+        let shared = Arc::clone(&self.shared);
+        let (file, found) = self
+            .run(async move {
+                let found = shared.existing(&key).await?;
+                let path = shared.root.join(&found.key);
+                let file = tokio::task::spawn_blocking(move || File::open(path))
+                    .await
+                    .map_err(BlobError::internal)?
+                    .map_err(|error| match error.kind() {
+                        ErrorKind::NotFound => not_found(&found.key),
+                        _ => translate_io(&error),
+                    })?;
+                Ok((file, found))
+            })
+            .await?;
+        Ok(Box::new(FileReader {
+            file: Arc::new(Mutex::new(file)),
+            offset: 0,
+            metadata: found,
+            runtime: self.shared.runtime.clone(),
+        }))
+    }
+
+    async fn write(
+        &self,
+        key: String,
+        condition: Condition,
+    ) -> Result<Box<dyn ObjectWriter>, BlobError> {
+        self.shared.check_writable()?;
+        let shared = Arc::clone(&self.shared);
+        let opened = self
+            .run(async move {
+                let path = object_path(&key)?;
+                // Told at once rather than after all the bytes; checked again at the end.
+                shared.check(&key, &condition).await?;
+                let upload = shared
+                    .store
+                    .put_multipart(&path)
+                    .await
+                    .map_err(|error| translate(&key, &error))?;
+                Ok((key, condition, upload))
+            })
+            .await?;
+        let (key, condition, upload) = opened;
+        Ok(Box::new(FileWriter {
+            shared: Arc::clone(&self.shared),
+            upload: WriteMultipart::new_with_chunk_size(upload, CHUNK_BYTES),
+            written: 0,
+            key,
+            condition,
+        }))
+    }
+}
+
+/// Tells a blocking thread that nobody waits for it any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Reads an open file: what replaces it later takes its name, not its content.
+struct FileReader {
+    file: Arc<Mutex<File>>,
+    offset: u64,
+    metadata: Metadata,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl ObjectReader for FileReader {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    async fn read(&mut self, max: u32) -> Result<Bytes, BlobError> {
+        let file = Arc::clone(&self.file);
+        let offset = self.offset;
+        let max = u64::from(max.min(READ_BYTES));
+        let bytes = self
+            .runtime
+            .spawn_blocking(move || {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(offset))?;
+                let mut bytes = Vec::new();
+                (&mut *file).take(max).read_to_end(&mut bytes)?;
+                Ok(Bytes::from(bytes))
+            })
+            .await
+            .map_err(BlobError::internal)?
+            .map_err(|error: std::io::Error| translate_io(&error))?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes)
+    }
+}
+
+struct FileWriter {
+    shared: Arc<Shared>,
+    upload: WriteMultipart,
+    written: u64,
+    key: String,
+    condition: Condition,
+}
+
+#[async_trait]
+impl ObjectWriter for FileWriter {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        self.shared.check_size(self.written)?;
+        self.upload
+            .wait_for_capacity(2)
+            .await
+            .map_err(|error| translate(&self.key, &error))?;
+        // The parts are written by tasks, which belong on the host's runtime.
+        let _entered = self.shared.runtime.enter();
+        self.upload.put(bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Metadata, BlobError> {
+        let Self {
+            shared,
+            upload,
+            key,
+            condition,
+            ..
+        } = *self;
+        let runtime = shared.runtime.clone();
+        run_on(&runtime, async move {
+            let _held = shared.lock(&key).lock().await;
+            shared.check(&key, &condition).await?;
+            upload
+                .finish()
+                .await
+                .map_err(|error| translate(&key, &error))?;
+            shared.existing(&key).await
+        })
+        .await
+        .map_err(BlobError::internal)?
+    }
+}
+
+fn object_path(key: &str) -> Result<ObjectPath, BlobError> {
+    ObjectPath::parse(key).map_err(|error| BlobError::new(BlobCode::InvalidKey, error.to_string()))
+}
+
+fn not_found(key: &str) -> BlobError {
+    BlobError::new(
+        BlobCode::NotFound,
+        format!("there is no object under the key {key}"),
+    )
+}
+
+fn translate(key: &str, error: &object_store::Error) -> BlobError {
+    match error {
+        object_store::Error::NotFound { .. } => return not_found(key),
+        object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
+            return BlobError::new(BlobCode::PreconditionFailed, "the object exists");
+        }
+        object_store::Error::InvalidPath { .. } => {
+            return BlobError::new(BlobCode::InvalidKey, "the store takes no such key");
+        }
+        _ => {}
+    }
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return translate_io(io);
+        }
+        source = cause.source();
+    }
+    BlobError::internal(chain(error))
+}
+
+fn translate_io(error: &std::io::Error) -> BlobError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            BlobError::new(BlobCode::Unavailable, "the disk is full")
+                .with_details(serde_json::json!({ "kind": "disk-full" }))
+        }
+        ErrorKind::InvalidFilename => BlobError::new(
+            BlobCode::InvalidKey,
+            "a segment of the key is too long for this store (255 bytes, less a few for \
+             writes)",
+        ),
+        ErrorKind::NotADirectory | ErrorKind::IsADirectory => BlobError::new(
+            BlobCode::InvalidKey,
+            "the key of an object is not the begin of another's",
+        ),
+        _ => {
+            tracing::warn!(cause = %error, "a container cannot be read or written");
+            BlobError::new(BlobCode::Unavailable, "the store cannot be read or written")
+        }
+    }
+}

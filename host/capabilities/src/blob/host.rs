@@ -1,0 +1,424 @@
+//! The host functions of `heyday:blob`: from the guest's handles to [`Container`].
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use heyday_sandbox::{CallState, Capability, HostCall};
+use wasmtime::component::{HasSelf, Linker, Resource};
+
+use super::{
+    BlobCode, BlobError, Condition, Container, Metadata, ObjectReader, ObjectWriter, PAGE_OBJECTS,
+    Page, READ_BYTES, check_key,
+};
+use crate::bindings::Bindings;
+use crate::error::{ErrorCode, Fault};
+
+/// Generated from `wit/blob`.
+pub mod bindings {
+    #![allow(missing_docs, clippy::all)]
+
+    wasmtime::component::bindgen!({
+        path: "../../wit/blob",
+        world: "imports",
+        imports: { default: async | trappable },
+        trappable_error_type: { "heyday:blob/blob.error" => super::BlobFault },
+        with: {
+            "heyday:blob/blob.container": super::ContainerHandle,
+            "heyday:blob/blob.reader": super::ReaderHandle,
+            "heyday:blob/blob.writer": super::WriterHandle,
+        },
+        additional_derives: [PartialEq],
+    });
+}
+
+use bindings::heyday::blob::blob;
+
+type BlobFault = Fault<BlobCode>;
+
+const NAME: &str = "blob";
+
+/// The capability `blob`.
+pub struct BlobCapability {
+    bindings: Arc<Bindings>,
+}
+
+impl BlobCapability {
+    /// Serves these bindings.
+    #[must_use]
+    pub fn new(bindings: Arc<Bindings>) -> Self {
+        Self { bindings }
+    }
+}
+
+impl Capability for BlobCapability {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn interfaces(&self) -> &'static [&'static str] {
+        &["heyday:blob/blob"]
+    }
+
+    fn link(&self, linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+        blob::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
+    }
+
+    fn prepare(&self, _plugin: &str, namespace: &str) -> Box<dyn Any + Send> {
+        Box::new(BlobCall {
+            bindings: Arc::clone(&self.bindings),
+            namespace: namespace.to_owned(),
+            budget: Arc::new(Budget::default()),
+        })
+    }
+}
+
+/// The state of one call.
+struct BlobCall {
+    bindings: Arc<Bindings>,
+    namespace: String,
+    budget: Arc<Budget>,
+}
+
+/// What one attempt has in use.
+#[derive(Debug, Default)]
+struct Budget {
+    open: AtomicU32,
+    bytes: AtomicU64,
+}
+
+impl Budget {
+    /// Takes bytes from what the attempt may move.
+    fn take(&self, bytes: u64, limit: u64) -> Result<(), BlobError> {
+        let sum = self
+            .bytes
+            .fetch_add(bytes, Ordering::AcqRel)
+            .saturating_add(bytes);
+        if sum > limit {
+            return Err(BlobError::new(
+                BlobCode::LimitExceeded,
+                format!("the attempt moved more than the {limit} bytes that the binding allows"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A place among an attempt's open readers and writers; given back when dropped.
+struct Place(Arc<Budget>);
+
+impl Place {
+    fn take(budget: &Arc<Budget>, limit: u32) -> Result<Self, BlobError> {
+        let taken = budget.open.fetch_add(1, Ordering::AcqRel);
+        let place = Self(Arc::clone(budget));
+        if taken >= limit {
+            return Err(BlobError::new(
+                BlobCode::LimitExceeded,
+                format!(
+                    "an attempt holds at most {limit} readers and writers open: drop some first"
+                ),
+            ));
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What stands behind a guest's `container`.
+pub struct ContainerHandle {
+    container: Arc<dyn Container>,
+    read_only: bool,
+    budget: Arc<Budget>,
+}
+
+/// What stands behind a guest's `reader`.
+pub struct ReaderHandle {
+    /// None while a call has it, and after one that was stopped.
+    reader: Option<Box<dyn ObjectReader>>,
+    metadata: Metadata,
+    limit: u64,
+    budget: Arc<Budget>,
+    _place: Place,
+}
+
+/// What stands behind a guest's `writer`.
+pub struct WriterHandle {
+    /// None while a call has it, after its end, and after a call that failed.
+    writer: Option<Box<dyn ObjectWriter>>,
+    limit: u64,
+    budget: Arc<Budget>,
+    _place: Place,
+}
+
+fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, BlobFault> {
+    let call = state.host_call(NAME, function)?;
+    state.count("blob.calls", 1);
+    Ok(call)
+}
+
+/// The container of a call with a key, which is checked.
+fn container(
+    state: &mut CallState,
+    this: &Resource<ContainerHandle>,
+    key: &str,
+) -> Result<(Arc<dyn Container>, Arc<Budget>), BlobFault> {
+    let handle = state.table().get(this)?;
+    check_key(key)?;
+    Ok((Arc::clone(&handle.container), Arc::clone(&handle.budget)))
+}
+
+/// As [`container`], for a call that writes.
+fn writable(
+    state: &mut CallState,
+    this: &Resource<ContainerHandle>,
+    key: &str,
+) -> Result<(Arc<dyn Container>, Arc<Budget>), BlobFault> {
+    if state.table().get(this)?.read_only {
+        return Err(BlobError::new(
+            BlobCode::CapabilityDenied,
+            "writing through a read-only grant",
+        )
+        .into());
+    }
+    container(state, this, key)
+}
+
+fn closed() -> BlobError {
+    BlobError::new(
+        BlobCode::Closed,
+        "the reader or writer was already closed, or an earlier call of it was stopped",
+    )
+}
+
+impl blob::Host for CallState {
+    fn convert_error(&mut self, fault: BlobFault) -> wasmtime::Result<blob::Error> {
+        match fault {
+            Fault::Error(error) => Ok(blob::Error {
+                code: error.code.as_str().to_owned(),
+                retryable: error.code.retryable(),
+                message: error.message,
+                details: error.details.map(|details| details.to_string()),
+            }),
+            Fault::Trap(trap) => Err(trap),
+        }
+    }
+}
+
+impl blob::HostContainer for CallState {
+    async fn open(&mut self, binding: String) -> Result<Resource<ContainerHandle>, BlobFault> {
+        let _call = begin(self, "container.open")?;
+        let mode = crate::grant_mode(self.grants(), NAME, &binding)
+            .map_err(|message| BlobError::new(BlobCode::CapabilityDenied, message))?;
+        let state = self.capability::<BlobCall>(NAME)?;
+        let container = state
+            .bindings
+            .container(&state.namespace, &binding)
+            .ok_or_else(|| {
+                BlobError::new(
+                    BlobCode::UnknownBinding,
+                    format!("the container {binding} is granted but not configured here"),
+                )
+            })?;
+        let handle = ContainerHandle {
+            read_only: mode == crate::Mode::ReadOnly || container.read_only(),
+            container,
+            budget: Arc::clone(&state.budget),
+        };
+        Ok(self.table().push(handle)?)
+    }
+
+    async fn get(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+    ) -> Result<Vec<u8>, BlobFault> {
+        let call = begin(self, "container.get")?;
+        let (container, budget) = container(self, &this, &key)?;
+        let bytes = call.run(container.get(key, 0, u64::MAX)).await??;
+        self.count("blob.bytes_read", bytes.len() as u64);
+        budget.take(bytes.len() as u64, container.limits().attempt_bytes)?;
+        Ok(bytes.into())
+    }
+
+    async fn get_range(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+        offset: u64,
+        length: u64,
+    ) -> Result<Vec<u8>, BlobFault> {
+        let call = begin(self, "container.get-range")?;
+        let (container, budget) = container(self, &this, &key)?;
+        // `u64::MAX` means the whole object to the container, an empty one included.
+        let length = length.min(u64::MAX - 1);
+        let bytes = call.run(container.get(key, offset, length)).await??;
+        self.count("blob.bytes_read", bytes.len() as u64);
+        budget.take(bytes.len() as u64, container.limits().attempt_bytes)?;
+        Ok(bytes.into())
+    }
+
+    async fn head(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+    ) -> Result<Metadata, BlobFault> {
+        let call = begin(self, "container.head")?;
+        let (container, _) = container(self, &this, &key)?;
+        Ok(call.run(container.head(key)).await??)
+    }
+
+    async fn put(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+        bytes: Vec<u8>,
+        condition: Condition,
+    ) -> Result<Metadata, BlobFault> {
+        let call = begin(self, "container.put")?;
+        let (container, budget) = writable(self, &this, &key)?;
+        let size = bytes.len() as u64;
+        budget.take(size, container.limits().attempt_bytes)?;
+        let metadata = call
+            .run(container.put(key, bytes.into(), condition))
+            .await??;
+        self.count("blob.bytes_written", size);
+        Ok(metadata)
+    }
+
+    async fn delete(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+    ) -> Result<(), BlobFault> {
+        let call = begin(self, "container.delete")?;
+        let (container, _) = writable(self, &this, &key)?;
+        Ok(call.run(container.delete(key)).await??)
+    }
+
+    async fn list(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        prefix: String,
+        limit: u32,
+        after: Option<String>,
+    ) -> Result<Page, BlobFault> {
+        let call = begin(self, "container.list")?;
+        let container = Arc::clone(&self.table().get(&this)?.container);
+        let limit = limit.clamp(1, PAGE_OBJECTS);
+        let page = call.run(container.list(prefix, limit, after)).await??;
+        self.count("blob.objects_listed", page.objects.len() as u64);
+        Ok(page)
+    }
+
+    async fn read(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+    ) -> Result<Resource<ReaderHandle>, BlobFault> {
+        let call = begin(self, "container.read")?;
+        let (container, budget) = container(self, &this, &key)?;
+        let place = Place::take(&budget, container.limits().open_handles)?;
+        let reader = call.run(container.read(key)).await??;
+        let handle = ReaderHandle {
+            metadata: reader.metadata().clone(),
+            reader: Some(reader),
+            limit: container.limits().attempt_bytes,
+            budget,
+            _place: place,
+        };
+        Ok(self.table().push(handle)?)
+    }
+
+    async fn write(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+        condition: Condition,
+    ) -> Result<Resource<WriterHandle>, BlobFault> {
+        let call = begin(self, "container.write")?;
+        let (container, budget) = writable(self, &this, &key)?;
+        let place = Place::take(&budget, container.limits().open_handles)?;
+        let writer = call.run(container.write(key, condition)).await??;
+        let handle = WriterHandle {
+            writer: Some(writer),
+            limit: container.limits().attempt_bytes,
+            budget,
+            _place: place,
+        };
+        Ok(self.table().push(handle)?)
+    }
+
+    async fn drop(&mut self, this: Resource<ContainerHandle>) -> wasmtime::Result<()> {
+        self.table().delete(this)?;
+        Ok(())
+    }
+}
+
+impl blob::HostReader for CallState {
+    async fn metadata(&mut self, this: Resource<ReaderHandle>) -> wasmtime::Result<Metadata> {
+        self.host_call(NAME, "reader.metadata")?;
+        Ok(self.table().get(&this)?.metadata.clone())
+    }
+
+    async fn read(&mut self, this: Resource<ReaderHandle>, max: u32) -> Result<Vec<u8>, BlobFault> {
+        let call = begin(self, "reader.read")?;
+        let handle = self.table().get_mut(&this)?;
+        let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
+        let mut reader = handle.reader.take().ok_or_else(closed)?;
+        let outcome = call.run(reader.read(max.clamp(1, READ_BYTES))).await?;
+        self.table().get_mut(&this)?.reader = Some(reader);
+        let bytes = outcome?;
+        self.count("blob.bytes_read", bytes.len() as u64);
+        budget.take(bytes.len() as u64, limit)?;
+        Ok(bytes.into())
+    }
+
+    async fn drop(&mut self, this: Resource<ReaderHandle>) -> wasmtime::Result<()> {
+        self.table().delete(this)?;
+        Ok(())
+    }
+}
+
+impl blob::HostWriter for CallState {
+    async fn write(
+        &mut self,
+        this: Resource<WriterHandle>,
+        bytes: Vec<u8>,
+    ) -> Result<(), BlobFault> {
+        let call = begin(self, "writer.write")?;
+        let handle = self.table().get_mut(&this)?;
+        let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
+        let mut writer = handle.writer.take().ok_or_else(closed)?;
+        let size = bytes.len() as u64;
+        budget.take(size, limit)?;
+        // A writer that failed holds half an object: it is not put back.
+        call.run(writer.write(bytes.into())).await??;
+        self.table().get_mut(&this)?.writer = Some(writer);
+        self.count("blob.bytes_written", size);
+        Ok(())
+    }
+
+    async fn finish(&mut self, this: Resource<WriterHandle>) -> Result<Metadata, BlobFault> {
+        let call = begin(self, "writer.finish")?;
+        let handle = self.table().get_mut(&this)?;
+        let writer = handle.writer.take().ok_or_else(closed)?;
+        Ok(call.run(writer.finish()).await??)
+    }
+
+    async fn abort(&mut self, this: Resource<WriterHandle>) -> wasmtime::Result<()> {
+        self.host_call(NAME, "writer.abort")?;
+        // Dropping it removes what was written.
+        self.table().get_mut(&this)?.writer = None;
+        Ok(())
+    }
+
+    async fn drop(&mut self, this: Resource<WriterHandle>) -> wasmtime::Result<()> {
+        self.table().delete(this)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! What every capability's errors have in common.
+
+use std::fmt;
+
+use heyday_sandbox::Stopped;
+
+/// The documented codes of one capability.
+pub trait ErrorCode: fmt::Debug + Copy + Eq + Send + Sync + 'static {
+    /// As the WIT writes it, `capability-denied`.
+    fn as_str(self) -> &'static str;
+    /// Whether the same call may succeed later.
+    fn retryable(self) -> bool;
+    /// The code of a call that was stopped from outside.
+    fn stopped(stopped: Stopped) -> Self;
+    /// The code of a fault of the host.
+    fn internal() -> Self;
+}
+
+/// An error that a guest may see: its code, and words for a person. It never holds a
+/// path or an address of the host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", .code.as_str())]
+pub struct CapabilityError<C: ErrorCode> {
+    /// What happened.
+    pub code: C,
+    /// One or two sentences for a person.
+    pub message: String,
+    /// One JSON value for a program.
+    pub details: Option<serde_json::Value>,
+}
+
+impl<C: ErrorCode> CapabilityError<C> {
+    /// An error without details.
+    pub fn new(code: C, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    /// Adds details.
+    #[must_use]
+    pub fn with_details(mut self, details: serde_json::Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// A fault of the host: the cause goes to its log, the guest learns only that
+    /// there was one.
+    pub fn internal(cause: impl fmt::Display) -> Self {
+        tracing::error!(%cause, "a capability failed");
+        Self::new(
+            C::internal(),
+            "the host failed to do this; its log has the cause",
+        )
+    }
+
+    /// The error of a call that was stopped from outside.
+    #[must_use]
+    pub fn stopped(stopped: Stopped) -> Self {
+        let message = match stopped {
+            Stopped::TimedOut => "the attempt's deadline came before the call ended",
+            Stopped::Cancelled => "the attempt was asked to stop",
+            Stopped::Revoked => "the plugin's grants were taken back during the call",
+        };
+        Self::new(C::stopped(stopped), message)
+    }
+}
+
+/// How a host function fails: with an error that the guest sees, or by a trap.
+#[derive(Debug)]
+pub enum Fault<C: ErrorCode> {
+    /// Answered to the guest.
+    Error(CapabilityError<C>),
+    /// Ends the guest: a fault of its own (an unknown handle) or of the host.
+    Trap(wasmtime::Error),
+}
+
+impl<C: ErrorCode> From<CapabilityError<C>> for Fault<C> {
+    fn from(error: CapabilityError<C>) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl<C: ErrorCode> From<wasmtime::Error> for Fault<C> {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Trap(error)
+    }
+}
+
+impl<C: ErrorCode> From<wasmtime::component::ResourceTableError> for Fault<C> {
+    fn from(error: wasmtime::component::ResourceTableError) -> Self {
+        Self::Trap(error.into())
+    }
+}
+
+impl<C: ErrorCode> From<Stopped> for Fault<C> {
+    fn from(stopped: Stopped) -> Self {
+        Self::Error(CapabilityError::stopped(stopped))
+    }
+}
+
+/// The text of an error and of all its causes: for the host's log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,280 @@
+//! `heyday:sql`: databases. Statements pass through with bound parameters.
+//!
+//! The way of a call: [`host`] takes the guest's call, looks the connection up and
+//! runs the operation of [`Database`] under the attempt's deadline, cancellation and
+//! grants. A backend stops its work when the future of an operation is dropped, which
+//! is how deadline, cancel and revocation reach it. [`sqlite`] is the backend of one
+//! machine; what its connections may not do is decided in [`sqlite_guard`].
+//!
+//! A backend answers the same codes for the same faults: the contract is the doc
+//! comment of `error` in `wit/sql`.
+
+mod check;
+pub(crate) mod host;
+pub mod sqlite;
+mod sqlite_guard;
+mod sqlite_value;
+
+use async_trait::async_trait;
+use heyday_sandbox::Stopped;
+use serde::{Deserialize, Serialize};
+
+pub use check::check_parameters;
+pub use host::SqlCapability;
+pub use host::bindings::heyday::sql::sql::{Column, RowSet, Value};
+
+use crate::error::{CapabilityError, ErrorCode};
+
+/// The codes of `heyday:sql`; see `wit/sql`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SqlCode {
+    /// Not granted, or what no plugin may do.
+    CapabilityDenied,
+    /// Granted but not configured.
+    UnknownBinding,
+    /// Not parsed or not prepared.
+    InvalidStatement,
+    /// Parameters do not fit.
+    InvalidParameter,
+    /// A constraint was violated.
+    Constraint,
+    /// Lost against another transaction.
+    Conflict,
+    /// Past the statement's limit or the deadline.
+    Timeout,
+    /// The attempt was asked to stop.
+    Cancelled,
+    /// Over a limit of the binding.
+    LimitExceeded,
+    /// The database cannot be reached, or has no room.
+    Unavailable,
+    /// Committed or rolled back before.
+    TransactionClosed,
+    /// A fault of the host.
+    Internal,
+}
+
+impl ErrorCode for SqlCode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::CapabilityDenied => "capability-denied",
+            Self::UnknownBinding => "unknown-binding",
+            Self::InvalidStatement => "invalid-statement",
+            Self::InvalidParameter => "invalid-parameter",
+            Self::Constraint => "constraint",
+            Self::Conflict => "conflict",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::LimitExceeded => "limit-exceeded",
+            Self::Unavailable => "unavailable",
+            Self::TransactionClosed => "transaction-closed",
+            Self::Internal => "internal",
+        }
+    }
+
+    fn retryable(self) -> bool {
+        // A timeout is worth another attempt: its deadline is a new one.
+        matches!(self, Self::Conflict | Self::Unavailable | Self::Timeout)
+    }
+
+    fn stopped(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::TimedOut => Self::Timeout,
+            Stopped::Cancelled => Self::Cancelled,
+            Stopped::Revoked => Self::CapabilityDenied,
+        }
+    }
+
+    fn internal() -> Self {
+        Self::Internal
+    }
+}
+
+/// An error of `heyday:sql`.
+pub type SqlError = CapabilityError<SqlCode>;
+
+/// What a grant allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only: mode `ro`.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// Limits of a binding; each has a safe default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SqlLimits {
+    /// Rows of one `query`.
+    pub result_rows: u64,
+    /// Bytes of one `query`'s values; also the largest single value.
+    pub result_bytes: u64,
+    /// Bytes that one attempt may read in all, streams included.
+    pub attempt_bytes: u64,
+    /// Cursors and transactions that one attempt may hold open together.
+    pub open_handles: u32,
+    /// How long one statement (of a cursor: one batch) may run, in milliseconds.
+    pub statement_timeout_ms: u64,
+    /// How long a statement waits for another one's lock, in milliseconds.
+    pub busy_timeout_ms: u64,
+    /// Connections to the database for all plugins together.
+    pub connections: u32,
+    /// Bytes of working memory by which running statements may grow before they are
+    /// ended (sorting, grouping, temporary results).
+    pub memory_bytes: u64,
+    /// Bytes that the database file may have; none means as the disk allows.
+    pub database_bytes: Option<u64>,
+}
+
+impl Default for SqlLimits {
+    fn default() -> Self {
+        Self {
+            result_rows: 100_000,
+            result_bytes: 16 << 20,
+            attempt_bytes: 4 << 30,
+            open_handles: 8,
+            statement_timeout_ms: 60_000,
+            busy_timeout_ms: 5_000,
+            connections: 16,
+            memory_bytes: 256 << 20,
+            database_bytes: None,
+        }
+    }
+}
+
+/// Rows of a cursor, each one value per column.
+pub type Rows = Vec<Vec<Value>>;
+
+/// One database. Dropping the future of an operation ends the operation.
+#[async_trait]
+pub trait Database: Send + Sync + 'static {
+    /// `sqlite` or `postgresql`.
+    fn dialect(&self) -> &'static str;
+
+    /// Its limits.
+    fn limits(&self) -> &SqlLimits;
+
+    /// Runs one statement and answers all its rows.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn query(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Result<RowSet, SqlError>;
+
+    /// Runs one query and answers its rows in batches.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn stream(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Result<Box<dyn Cursor>, SqlError>;
+
+    /// Runs one statement and answers how many rows it changed.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn execute(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Result<u64, SqlError>;
+
+    /// Runs one statement once per list of parameters, all or nothing.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn execute_many(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Vec<Value>>,
+    ) -> Result<u64, SqlError>;
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn begin(&self, access: Access) -> Result<Box<dyn Transaction>, SqlError>;
+}
+
+/// A result that is read in batches; dropping it ends the statement.
+#[async_trait]
+pub trait Cursor: Send + 'static {
+    /// The columns, in order.
+    fn columns(&self) -> &[Column];
+
+    /// At most `max` further rows, under 1 MiB unless one row is larger; none at the
+    /// end.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn next(&mut self, max: u32) -> Result<Rows, SqlError>;
+}
+
+/// An open transaction; dropping it rolls it back.
+#[async_trait]
+pub trait Transaction: Send + 'static {
+    /// As [`Database::query`].
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn query(&mut self, statement: String, params: Vec<Value>) -> Result<RowSet, SqlError>;
+
+    /// As [`Database::execute`].
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn execute(&mut self, statement: String, params: Vec<Value>) -> Result<u64, SqlError>;
+
+    /// As [`Database::execute_many`].
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn execute_many(
+        &mut self,
+        statement: String,
+        params: Vec<Vec<Value>>,
+    ) -> Result<u64, SqlError>;
+
+    /// Makes its effects durable.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says; the transaction is rolled back then.
+    async fn commit(self: Box<Self>) -> Result<(), SqlError>;
+
+    /// Undoes its effects.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn rollback(self: Box<Self>) -> Result<(), SqlError>;
+}
+
+/// Bytes of a value, as limits and receipts count them: its payload, at least one.
+#[must_use]
+pub fn value_bytes(value: &Value) -> u64 {
+    let bytes = match value {
+        Value::Null | Value::Boolean(_) => 1,
+        Value::Integer(_) | Value::Real(_) => 8,
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Decimal(text)
+        | Value::Text(text)
+        | Value::Uuid(text)
+        | Value::Date(text)
+        | Value::Time(text)
+        | Value::Timestamp(text)
+        | Value::Datetime(text)
+        | Value::Json(text)
+        | Value::Array(text) => text.len(),
+        Value::Other((name, text)) => name.len() + text.len(),
+    };
+    (bytes as u64).max(1)
+}

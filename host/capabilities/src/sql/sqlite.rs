@@ -1,0 +1,793 @@
+//! SQLite: one database file per binding, in WAL mode, with a pool of connections for
+//! reading grants and one for writing ones.
+//!
+//! A statement is looked at first ([`sqlite_guard::inspect`](super::sqlite_guard), on a
+//! blocking thread) and then run by sqlx on the connection's own thread. The future of
+//! an operation owns a lease of its connection; dropping it stops the statement, and
+//! the pool rolls back whatever transaction was left open before anyone gets the
+//! connection again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{
+    LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Sqlite, SqlitePool};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::sqlite_guard::{self, Control, Ended, Inspection, RawError, Refusal, Watch};
+use super::sqlite_value::{self, Declared};
+use super::{
+    Access, Column, Cursor, Database, RowSet, Rows, SqlCode, SqlError, SqlLimits, Transaction,
+    Value, check_parameters, value_bytes,
+};
+use crate::error::chain;
+use crate::task::run_on;
+
+/// Rows that sqlx reads ahead of us.
+const ROW_BUFFER: usize = 16;
+/// Bytes and rows of one batch between a cursor's task and its reader.
+const BATCH_BYTES: u64 = 256 << 10;
+const BATCH_ROWS: usize = 256;
+/// The most bytes of one answer of a cursor, unless a single row has more.
+const ANSWER_BYTES: u64 = 1 << 20;
+/// How long a statement waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+const PAGE_BYTES: u64 = 4_096;
+
+/// A SQLite database file.
+#[derive(Debug, Clone)]
+pub struct SqliteDatabase {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    reading: SqlitePool,
+    writing: Option<SqlitePool>,
+    limits: SqlLimits,
+    runtime: Handle,
+}
+
+/// Why a database cannot be a binding.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its folder does not exist and cannot be made.
+    #[error("the folder {} of the database cannot be made: {source}", .folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is to be read only, and there is no file.
+    #[error("there is no database at {}, and the binding is read-only", .0.display())]
+    Missing(PathBuf),
+    /// There is something else.
+    #[error("{} is not a file", .0.display())]
+    NotAFile(PathBuf),
+}
+
+impl SqliteDatabase {
+    /// Names a database; it is opened, and made, at its first use. Its connections and
+    /// tasks run on `runtime`, never on the one that guests run on.
+    ///
+    /// # Errors
+    /// When the path cannot be one.
+    pub fn new(
+        path: &Path,
+        read_only: bool,
+        limits: SqlLimits,
+        runtime: Handle,
+    ) -> Result<Self, OpenError> {
+        if path.exists() && !path.is_file() {
+            return Err(OpenError::NotAFile(path.to_owned()));
+        }
+        if read_only && !path.exists() {
+            return Err(OpenError::Missing(path.to_owned()));
+        }
+        if let Some(folder) = path.parent()
+            && !folder.as_os_str().is_empty()
+        {
+            std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder {
+                folder: folder.to_owned(),
+                source,
+            })?;
+        }
+        let mut options = SqliteConnectOptions::new()
+            .filename(path)
+            .disable_statement_logging()
+            .row_buffer_size(ROW_BUFFER)
+            .pragma("temp_store", "memory")
+            .pragma("cell_size_check", "on");
+        if read_only {
+            options = options.read_only(true);
+        } else {
+            options = options
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full);
+        }
+        if let Some(bytes) = limits.database_bytes {
+            let pages = (bytes / PAGE_BYTES).max(1);
+            options = options.pragma("max_page_count", pages.to_string());
+        }
+        // A pool begins housekeeping when it is made.
+        let _entered = runtime.enter();
+        let writing = (!read_only).then(|| pool(options.clone(), Access::Write, &limits));
+        let reading = pool(options.pragma("query_only", "on"), Access::Read, &limits);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                reading,
+                writing,
+                limits,
+                runtime,
+            }),
+        })
+    }
+
+    /// Closes the database: waits for the statements that run.
+    pub async fn close(&self) {
+        if let Some(writing) = &self.shared.writing {
+            writing.close().await;
+        }
+        self.shared.reading.close().await;
+    }
+
+    async fn lease(&self, access: Access) -> Result<Lease, SqlError> {
+        let pool = match access {
+            Access::Read => &self.shared.reading,
+            Access::Write => self.shared.writing.as_ref().ok_or_else(|| {
+                SqlError::new(
+                    SqlCode::CapabilityDenied,
+                    "the binding is read-only: a grant of mode `ro` is needed",
+                )
+            })?,
+        };
+        let acquire = pool.clone();
+        // On the host's runtime: a connection's thread is made, and waited for, there.
+        let acquired = run_on(&self.shared.runtime, async move {
+            let mut connection = acquire.acquire().await?;
+            let watch = sqlite_guard::watch(&mut connection.lock_handle().await?);
+            Ok::<_, sqlx::Error>((connection, watch))
+        });
+        let (connection, watch) = match acquired.await {
+            Ok(Ok(pair)) => pair,
+            Ok(Err(error)) => return Err(translate(&error, None)),
+            Err(error) => return Err(SqlError::internal(error)),
+        };
+        let watch =
+            watch.ok_or_else(|| SqlError::internal("a connection of the pool has no guard"))?;
+        let lease = Lease {
+            connection: Some(Owned {
+                connection: Some(connection),
+                runtime: self.shared.runtime.clone(),
+            }),
+            watch,
+            shared: Arc::clone(&self.shared),
+        };
+        lease.begin();
+        Ok(lease)
+    }
+}
+
+fn pool(options: SqliteConnectOptions, access: Access, limits: &SqlLimits) -> SqlitePool {
+    let guarded = limits.clone();
+    SqlitePoolOptions::new()
+        .max_connections(limits.connections.max(1))
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // Taking the handle tests the connection already.
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            let limits = guarded.clone();
+            Box::pin(async move {
+                let mut locked = connection.lock_handle().await?;
+                sqlite_guard::install(&mut locked, access, &limits)
+                    .map_err(|error| sqlx::Error::Protocol(error.message))
+            })
+        })
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let mut locked = connection.lock_handle().await?;
+                let Some(watch) = sqlite_guard::watch(&mut locked) else {
+                    return Ok(false);
+                };
+                if !sqlite_guard::in_transaction(&mut locked) {
+                    return Ok(true);
+                }
+                Ok(sqlite_guard::control(&mut locked, &watch, Control::Rollback).is_ok())
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+/// A pooled connection that may be dropped anywhere: giving it back needs a runtime.
+struct Owned {
+    connection: Option<PoolConnection<Sqlite>>,
+    runtime: Handle,
+}
+
+impl Owned {
+    fn get(&mut self) -> &mut PoolConnection<Sqlite> {
+        // Only `drop` takes it.
+        self.connection.as_mut().expect("present until dropped")
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _entered = self.runtime.enter();
+        drop(self.connection.take());
+    }
+}
+
+/// A connection in use by one operation, cursor or transaction.
+struct Lease {
+    /// None while a blocking thread has it.
+    connection: Option<Owned>,
+    watch: Arc<Watch>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Ends what still runs, wherever the connection is.
+        self.watch.stop();
+    }
+}
+
+impl Lease {
+    fn begin(&self) {
+        self.watch.begin(Duration::from_millis(
+            self.shared.limits.statement_timeout_ms,
+        ));
+    }
+
+    fn connection(&mut self) -> Result<&mut PoolConnection<Sqlite>, SqlError> {
+        self.connection.as_mut().map(Owned::get).ok_or_else(closed)
+    }
+
+    /// Runs a closure on the raw handle, on a thread that may block.
+    async fn blocking<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut LockedSqliteHandle<'_>, &Watch) -> R + Send + 'static,
+    ) -> Result<R, SqlError> {
+        let mut owned = self.connection.take().ok_or_else(closed)?;
+        let watch = Arc::clone(&self.watch);
+        let runtime = self.shared.runtime.clone();
+        let task = self.shared.runtime.spawn_blocking(move || {
+            let outcome = runtime.block_on(async {
+                let mut locked = owned.get().lock_handle().await?;
+                Ok::<_, sqlx::Error>(work(&mut locked, &watch))
+            });
+            (owned, outcome)
+        });
+        let (owned, outcome) = task.await.map_err(SqlError::internal)?;
+        self.connection = Some(owned);
+        outcome.map_err(|error| translate(&error, Some(&self.watch)))
+    }
+
+    async fn inspect(&mut self, statement: &str, within: bool) -> Result<Inspection, SqlError> {
+        let sql = statement.to_owned();
+        let inspected = self
+            .blocking(move |locked, watch| {
+                // SQLite rolls back by itself on some faults; what follows must not run
+                // outside the transaction that its author believes in.
+                if within && !sqlite_guard::in_transaction(locked) {
+                    return None;
+                }
+                Some(sqlite_guard::inspect(locked, watch, &sql))
+            })
+            .await?;
+        match inspected {
+            None => Err(closed()),
+            Some(Ok(inspection)) => Ok(inspection),
+            Some(Err(Refusal::Statement(message))) => {
+                Err(SqlError::new(SqlCode::InvalidStatement, message))
+            }
+            Some(Err(Refusal::Sqlite(error))) => Err(translate_raw(&error, &self.watch)),
+        }
+    }
+
+    /// # Errors
+    /// `transaction-closed` where SQLite has none open.
+    async fn within(&mut self) -> Result<(), SqlError> {
+        let open = self
+            .blocking(|locked, _| sqlite_guard::in_transaction(locked))
+            .await?;
+        if open { Ok(()) } else { Err(closed()) }
+    }
+
+    async fn control(&mut self, control: Control) -> Result<(), SqlError> {
+        let outcome = self
+            .blocking(move |locked, watch| sqlite_guard::control(locked, watch, control))
+            .await?;
+        outcome.map_err(|error| translate_raw(&error, &self.watch))
+    }
+
+    async fn query(
+        &mut self,
+        statement: String,
+        params: Vec<Value>,
+        within: bool,
+    ) -> Result<RowSet, SqlError> {
+        check_parameters(&params)?;
+        let inspection = self.inspect(&statement, within).await?;
+        check_count(&inspection, params.len())?;
+        let declared = declared_types(&inspection.columns);
+        let arguments = sqlite_value::arguments(params)?;
+        let (max_rows, max_bytes) = {
+            let limits = &self.shared.limits;
+            (limits.result_rows, limits.result_bytes)
+        };
+        let watch = Arc::clone(&self.watch);
+        let connection = self.connection()?;
+        let mut rows = Vec::new();
+        let mut bytes = 0_u64;
+        {
+            let query = sqlx::query_with(AssertSqlSafe(statement), arguments);
+            let mut stream = connection.fetch(query);
+            while let Some(row) = stream
+                .try_next()
+                .await
+                .map_err(|error| translate(&error, Some(&watch)))?
+            {
+                let row = sqlite_value::row(&row, &declared)?;
+                bytes = bytes.saturating_add(row_bytes(&row));
+                if rows.len() as u64 >= max_rows {
+                    return Err(too_large(format!(
+                        "the result has more than {max_rows} rows: read it with `query-stream`"
+                    )));
+                }
+                if bytes > max_bytes {
+                    return Err(too_large(format!(
+                        "the result has more than {max_bytes} bytes: read it with \
+                         `query-stream`"
+                    )));
+                }
+                rows.push(row);
+            }
+        }
+        Ok(RowSet {
+            columns: inspection.columns,
+            rows,
+        })
+    }
+
+    async fn execute(
+        &mut self,
+        statement: String,
+        params: Vec<Value>,
+        within: bool,
+    ) -> Result<u64, SqlError> {
+        check_parameters(&params)?;
+        let inspection = self.inspect(&statement, within).await?;
+        check_count(&inspection, params.len())?;
+        self.step(Arc::from(statement), params, &inspection).await
+    }
+
+    /// Runs an inspected statement to its end and answers how many rows it changed.
+    async fn step(
+        &mut self,
+        statement: Arc<str>,
+        params: Vec<Value>,
+        inspection: &Inspection,
+    ) -> Result<u64, SqlError> {
+        let arguments = sqlite_value::arguments(params)?;
+        let watch = Arc::clone(&self.watch);
+        let connection = self.connection()?;
+        let query = sqlx::query_with(AssertSqlSafe(statement), arguments);
+        let done = connection
+            .execute(query)
+            .await
+            .map_err(|error| translate(&error, Some(&watch)))?;
+        // SQLite counts the rows of the last statement that changed any, which is an
+        // earlier one where this one changes none by its nature.
+        Ok(if inspection.schema_change || inspection.read_only {
+            0
+        } else {
+            done.rows_affected()
+        })
+    }
+
+    /// Runs one statement once per list; the caller holds a transaction around it.
+    async fn each(&mut self, statement: String, params: Vec<Vec<Value>>) -> Result<u64, SqlError> {
+        for params in &params {
+            check_parameters(params)?;
+        }
+        let inspection = self.inspect(&statement, true).await?;
+        for params in &params {
+            check_count(&inspection, params.len())?;
+        }
+        let statement: Arc<str> = Arc::from(statement);
+        let mut changed = 0_u64;
+        for params in params {
+            self.begin();
+            changed += self
+                .step(Arc::clone(&statement), params, &inspection)
+                .await?;
+        }
+        Ok(changed)
+    }
+}
+
+#[async_trait]
+impl Database for SqliteDatabase {
+    fn dialect(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn limits(&self) -> &SqlLimits {
+        &self.shared.limits
+    }
+
+    async fn query(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Result<RowSet, SqlError> {
+        self.lease(access)
+            .await?
+            .query(statement, params, false)
+            .await
+    }
+
+    async fn stream(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Result<Box<dyn Cursor>, SqlError> {
+        check_parameters(&params)?;
+        let mut lease = self.lease(access).await?;
+        let inspection = lease.inspect(&statement, false).await?;
+        check_count(&inspection, params.len())?;
+        let declared = declared_types(&inspection.columns);
+        let arguments = sqlite_value::arguments(params)?;
+        let (sender, batches) = mpsc::channel(1);
+        self.shared.runtime.spawn(async move {
+            let outcome = forward(&mut lease, statement, arguments, &declared, &sender).await;
+            if let Err(error) = outcome {
+                // The reader may be gone, which is an answer too.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        Ok(Box::new(SqliteCursor {
+            columns: inspection.columns,
+            batches,
+            rest: Vec::new().into_iter(),
+            failed: None,
+        }))
+    }
+
+    async fn execute(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Value>,
+    ) -> Result<u64, SqlError> {
+        self.lease(access)
+            .await?
+            .execute(statement, params, false)
+            .await
+    }
+
+    async fn execute_many(
+        &self,
+        access: Access,
+        statement: String,
+        params: Vec<Vec<Value>>,
+    ) -> Result<u64, SqlError> {
+        let mut transaction = self.begin(access).await?;
+        // Where it fails, dropping the transaction rolls it back.
+        let changed = transaction.execute_many(statement, params).await?;
+        transaction.commit().await?;
+        Ok(changed)
+    }
+
+    async fn begin(&self, access: Access) -> Result<Box<dyn Transaction>, SqlError> {
+        let mut lease = self.lease(access).await?;
+        let control = match access {
+            Access::Read => Control::BeginRead,
+            Access::Write => Control::BeginWrite,
+        };
+        lease.control(control).await?;
+        Ok(Box::new(SqliteTransaction { lease }))
+    }
+}
+
+struct SqliteTransaction {
+    lease: Lease,
+}
+
+#[async_trait]
+impl Transaction for SqliteTransaction {
+    async fn query(&mut self, statement: String, params: Vec<Value>) -> Result<RowSet, SqlError> {
+        self.lease.begin();
+        self.lease.query(statement, params, true).await
+    }
+
+    async fn execute(&mut self, statement: String, params: Vec<Value>) -> Result<u64, SqlError> {
+        self.lease.begin();
+        self.lease.execute(statement, params, true).await
+    }
+
+    async fn execute_many(
+        &mut self,
+        statement: String,
+        params: Vec<Vec<Value>>,
+    ) -> Result<u64, SqlError> {
+        self.lease.begin();
+        // All or nothing of this call alone: what the transaction did before stays.
+        self.lease.within().await?;
+        self.lease.control(Control::Savepoint).await?;
+        let outcome = self.lease.each(statement, params).await;
+        match outcome {
+            Ok(changed) => {
+                self.lease.control(Control::Release).await?;
+                Ok(changed)
+            }
+            Err(error) => {
+                self.lease.begin();
+                if self.lease.within().await.is_ok() {
+                    self.lease.control(Control::RollbackTo).await?;
+                    self.lease.control(Control::Release).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<(), SqlError> {
+        self.lease.begin();
+        self.lease.within().await?;
+        self.lease.control(Control::Commit).await
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {
+        self.lease.within().await?;
+        self.lease.control(Control::Rollback).await
+    }
+}
+
+type Batch = Result<Rows, SqlError>;
+
+/// Reads a result in the background, one batch ahead of its reader.
+async fn forward(
+    lease: &mut Lease,
+    statement: String,
+    arguments: sqlx::sqlite::SqliteArguments,
+    declared: &[Declared],
+    sender: &mpsc::Sender<Batch>,
+) -> Result<(), SqlError> {
+    let watch = Arc::clone(&lease.watch);
+    let limit = Duration::from_millis(lease.shared.limits.statement_timeout_ms);
+    let connection = lease.connection()?;
+    let query = sqlx::query_with(AssertSqlSafe(statement), arguments);
+    let mut stream = connection.fetch(query);
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let row = tokio::select! {
+            row = stream.next() => row,
+            () = sender.closed() => return Ok(()),
+        };
+        let Some(row) = row else { break };
+        let row = row.map_err(|error| translate(&error, Some(&watch)))?;
+        let row = sqlite_value::row(&row, declared)?;
+        bytes += row_bytes(&row);
+        batch.push(row);
+        if bytes >= BATCH_BYTES || batch.len() >= BATCH_ROWS {
+            bytes = 0;
+            if sender.send(Ok(std::mem::take(&mut batch))).await.is_err() {
+                return Ok(());
+            }
+            // The limit counts while the database works, not while the guest does.
+            watch.begin(limit);
+        }
+    }
+    if !batch.is_empty() {
+        let _ = sender.send(Ok(batch)).await;
+    }
+    Ok(())
+}
+
+/// Dropping it closes the channel, at which its task ends the statement.
+struct SqliteCursor {
+    columns: Vec<Column>,
+    batches: mpsc::Receiver<Batch>,
+    rest: std::vec::IntoIter<Vec<Value>>,
+    failed: Option<SqlError>,
+}
+
+#[async_trait]
+impl Cursor for SqliteCursor {
+    fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    async fn next(&mut self, max: u32) -> Result<Rows, SqlError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let max = usize::try_from(max.max(1)).unwrap_or(usize::MAX);
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        while rows.len() < max {
+            if let Some(row) = self.rest.next() {
+                bytes += row_bytes(&row);
+                rows.push(row);
+                let following = self.rest.as_slice().first().map_or(0, |row| row_bytes(row));
+                if bytes + following > ANSWER_BYTES {
+                    break;
+                }
+                continue;
+            }
+            // Rows at hand are answered rather than kept until more have come.
+            if !rows.is_empty() && self.batches.is_empty() {
+                break;
+            }
+            match self.batches.recv().await {
+                Some(Ok(batch)) => {
+                    let next = batch.first().map_or(0, |row| row_bytes(row));
+                    self.rest = batch.into_iter();
+                    if !rows.is_empty() && bytes + next > ANSWER_BYTES {
+                        break;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.failed = Some(error.clone());
+                    if rows.is_empty() {
+                        return Err(error);
+                    }
+                    break;
+                }
+                None => break,
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn declared_types(columns: &[Column]) -> Vec<Declared> {
+    columns.iter().map(sqlite_value::declared).collect()
+}
+
+fn row_bytes(row: &[Value]) -> u64 {
+    row.iter().map(value_bytes).sum()
+}
+
+fn check_count(inspection: &Inspection, given: usize) -> Result<(), SqlError> {
+    if inspection.parameters == given {
+        return Ok(());
+    }
+    Err(SqlError::new(
+        SqlCode::InvalidParameter,
+        format!(
+            "the statement takes {} parameters and was given {given}",
+            inspection.parameters
+        ),
+    ))
+}
+
+fn closed() -> SqlError {
+    SqlError::new(
+        SqlCode::TransactionClosed,
+        "the transaction was already committed or rolled back",
+    )
+}
+
+fn too_large(message: String) -> SqlError {
+    SqlError::new(SqlCode::LimitExceeded, message)
+}
+
+fn translate(error: &sqlx::Error, watch: Option<&Watch>) -> SqlError {
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = database
+                .code()
+                .and_then(|code| code.parse().ok())
+                .unwrap_or_default();
+            let raw = RawError {
+                code,
+                message: database.message().to_owned(),
+            };
+            translate_code(&raw, watch)
+        }
+        sqlx::Error::PoolTimedOut => SqlError::new(
+            SqlCode::Unavailable,
+            "no connection to the database became free in time",
+        ),
+        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
+            tracing::warn!(cause = %chain(error), "a database cannot be reached");
+            SqlError::new(SqlCode::Unavailable, "the database cannot be reached")
+        }
+        other => SqlError::internal(chain(other)),
+    }
+}
+
+fn translate_raw(error: &RawError, watch: &Watch) -> SqlError {
+    translate_code(error, Some(watch))
+}
+
+fn translate_code(error: &RawError, watch: Option<&Watch>) -> SqlError {
+    use libsqlite3_sys as ffi;
+    let message = error.message.as_str();
+    match error.code & 0xff {
+        ffi::SQLITE_AUTH | ffi::SQLITE_READONLY => {
+            let what = watch.and_then(Watch::take_denied);
+            let message = what.map_or_else(
+                || "the statement does what no plugin may".to_owned(),
+                |what| format!("not allowed for plugins: {what}"),
+            );
+            SqlError::new(SqlCode::CapabilityDenied, message)
+        }
+        ffi::SQLITE_CONSTRAINT => constraint(error),
+        ffi::SQLITE_INTERRUPT => match watch.and_then(Watch::ended) {
+            Some(Ended::Memory) => too_large(
+                "the statement took more working memory than the binding allows".to_owned(),
+            ),
+            Some(Ended::Stopped) => {
+                SqlError::new(SqlCode::Cancelled, "the attempt was asked to stop")
+            }
+            Some(Ended::TimedOut) | None => SqlError::new(
+                SqlCode::Timeout,
+                "the statement ran past the binding's limit on time",
+            ),
+        },
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_SCHEMA => SqlError::new(
+            SqlCode::Conflict,
+            "another transaction holds the database; try again",
+        ),
+        ffi::SQLITE_FULL => SqlError::new(
+            SqlCode::Unavailable,
+            "the disk is full, or the database has the size that its binding allows",
+        )
+        .with_details(serde_json::json!({ "kind": "disk-full" })),
+        ffi::SQLITE_TOOBIG | ffi::SQLITE_NOMEM => {
+            too_large(format!("a value or the statement is too large: {message}"))
+        }
+        ffi::SQLITE_MISMATCH | ffi::SQLITE_RANGE => {
+            SqlError::new(SqlCode::InvalidParameter, message)
+        }
+        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN | ffi::SQLITE_NOTADB => {
+            tracing::warn!(
+                code = error.code,
+                cause = message,
+                "a database cannot be reached"
+            );
+            SqlError::new(
+                SqlCode::Unavailable,
+                "the database cannot be read or written",
+            )
+        }
+        ffi::SQLITE_ERROR => SqlError::new(SqlCode::InvalidStatement, message),
+        _ => SqlError::internal(format!("SQLite {}: {message}", error.code)),
+    }
+}
+
+fn constraint(error: &RawError) -> SqlError {
+    use libsqlite3_sys as ffi;
+    let kind = match error.code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_ROWID => "unique",
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => "primary-key",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "foreign-key",
+        ffi::SQLITE_CONSTRAINT_NOTNULL => "not-null",
+        ffi::SQLITE_CONSTRAINT_CHECK => "check",
+        _ => "other",
+    };
+    let mut details = serde_json::json!({ "kind": kind });
+    // "UNIQUE constraint failed: users.email"
+    if let Some((_, name)) = error.message.split_once(": ") {
+        details["constraint"] = name.into();
+    }
+    SqlError::new(SqlCode::Constraint, error.message.clone()).with_details(details)
+}

@@ -207,3 +207,90 @@ pub mod optional {
             .transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn reads_iso_8601() {
+        for (text, millis) in [
+            ("PT30S", 30_000),
+            ("PT0S", 0),
+            ("PT1.5S", 1_500),
+            ("PT0.0015S", 1),
+            ("P1DT2H3M4S", 93_784_000),
+            ("P1W", 604_800_000),
+            ("P1W2D", 777_600_000),
+            ("P0.5D", 43_200_000),
+            ("PT36H", 129_600_000),
+        ] {
+            let duration = from_value(&json!(text)).unwrap();
+            assert_eq!(duration.as_millis(), millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_duration() {
+        for text in [
+            "",
+            "P",
+            "PT",
+            "P1",
+            "1S",
+            "PT1",
+            "PTS",
+            "P1S",
+            "PT1D",
+            "PT1S1M",
+            "PT1M1M",
+            "P1DT",
+            "PT1.5M1S",
+            "PT1.S",
+            "PT.5S",
+            "PT1.2.3S",
+            "-PT1S",
+            "PT-1S",
+            "pt1s",
+            "PT1S ",
+            "5s",
+            "PT1é",
+            "P1Y",
+            "P1M",
+            "P36501D",
+            "PT99999999999999999999S",
+            "P18446744073709551615W",
+        ] {
+            assert!(from_value(&json!(text)).is_err(), "{text}");
+        }
+        for value in [
+            json!(5),
+            json!(null),
+            json!([]),
+            json!({}),
+            json!({"seconds": 1.5}),
+            json!({"second": 1}),
+        ] {
+            assert!(from_value(&value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn adds_up_objects() {
+        let value = json!({"days": 1, "hours": 1, "minutes": 1, "seconds": 1, "milliseconds": 1});
+        assert_eq!(from_value(&value), Ok(Duration::from_millis(90_061_001)));
+        assert_eq!(from_value(&json!({"days": 36_500})), Ok(MAX));
+        assert!(from_value(&json!({"days": 36_500, "milliseconds": 1})).is_err());
+        assert!(from_value(&json!({"days": u64::MAX})).is_err());
+    }
+
+    #[test]
+    fn reads_friendly_text_for_configuration() {
+        assert_eq!(parse("1h30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(parse("PT5M"), Ok(Duration::from_secs(300)));
+        assert!(parse("-1s").is_err());
+        assert!(parse("soon").is_err());
+    }
+}

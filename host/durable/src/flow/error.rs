@@ -261,3 +261,159 @@ fn is_uri(kind: &str) -> bool {
                 .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::model::ErrorFilter;
+
+    #[test]
+    fn a_filter_matches_either_way_of_writing_a_standard_type() {
+        let fault = Fault::new(COMMUNICATION, "Not found", "nobody there").at("/do/0/x");
+        let filter = |error_type: &str| ErrorFilter {
+            error_type: Some(error_type.to_owned()),
+            ..ErrorFilter::default()
+        };
+        for error_type in [
+            COMMUNICATION,
+            "https://serverlessworkflow.io/dsl/errors/types/communication",
+        ] {
+            assert!(filter(error_type).matches(&fault), "{error_type}");
+        }
+        for error_type in [
+            TIMEOUT,
+            "https://serverlessworkflow.io/dsl/errors/types/timeout",
+            "https://serverlessworkflow.io/dsl/errors/types/",
+            "communication",
+        ] {
+            assert!(!filter(error_type).matches(&fault), "{error_type}");
+        }
+        // A raised error keeps the way in which it was written.
+        let raised = Fault::new(
+            "https://serverlessworkflow.io/dsl/errors/types/timeout",
+            "",
+            "",
+        );
+        assert!(filter(TIMEOUT).matches(&raised));
+        assert_eq!(raised.status, 408);
+        assert!(!same_type(
+            "https://serverlessworkflow.io/dsl/errors/types/own",
+            "https://serverlessworkflow.io/spec/1.0.0/errors/own"
+        ));
+    }
+
+    #[test]
+    fn a_filter_compares_every_member_it_has() {
+        let fault = Fault {
+            status: 404,
+            ..Fault::new(COMMUNICATION, "Gone", "for ever").at("/do/0/x")
+        };
+        assert!(ErrorFilter::default().matches(&fault));
+        let whole = ErrorFilter {
+            error_type: Some(COMMUNICATION.to_owned()),
+            status: Some(404),
+            instance: Some("/do/0/x".to_owned()),
+            title: Some("Gone".to_owned()),
+            detail: Some("for ever".to_owned()),
+        };
+        assert!(whole.matches(&fault));
+        for change in [
+            |filter: &mut ErrorFilter| filter.status = Some(503),
+            |filter: &mut ErrorFilter| filter.instance = Some("/do/1/x".to_owned()),
+            |filter: &mut ErrorFilter| filter.title = Some("gone".to_owned()),
+            |filter: &mut ErrorFilter| filter.detail = Some(String::new()),
+        ] {
+            let mut filter = whole.clone();
+            change(&mut filter);
+            assert!(!filter.matches(&fault), "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn a_cancel_is_caught_only_by_its_name() {
+        let cancel = Fault::cancelled("enough").at("/do/0/x");
+        assert_eq!(cancel.status, 499);
+        assert!(!ErrorFilter::default().matches(&cancel));
+        let by_status = ErrorFilter {
+            status: Some(499),
+            ..ErrorFilter::default()
+        };
+        assert!(!by_status.matches(&cancel));
+        let by_name = ErrorFilter {
+            error_type: Some(CANCELLED.to_owned()),
+            ..ErrorFilter::default()
+        };
+        assert!(by_name.matches(&cancel));
+    }
+
+    #[test]
+    fn failures_become_faults() {
+        for (kind, error_type, status) in [
+            (kind::INVALID_INPUT, VALIDATION, 400),
+            (kind::INVALID_OUTPUT, VALIDATION, 400),
+            (kind::UNKNOWN_ACTIVITY, CONFIGURATION, 400),
+            (kind::UNKNOWN_WORKFLOW, CONFIGURATION, 400),
+            (kind::UNKNOWN_QUEUE, CONFIGURATION, 400),
+            (kind::CAPABILITY_DENIED, AUTHORIZATION, 403),
+            (kind::TIMEOUT, TIMEOUT, 408),
+            (kind::CANCELLED, CANCELLED, 499),
+            (kind::TERMINATED, RUNTIME, 500),
+            (kind::TRAP, RUNTIME, 500),
+            (kind::LIMIT_EXCEEDED, RUNTIME, 500),
+            (kind::WORKER_LOST, RUNTIME, 500),
+            (kind::INTERNAL, RUNTIME, 500),
+            ("not-found", COMMUNICATION, 500),
+        ] {
+            let failure = Failure::permanent(kind, "why").with_details(json!({"a": 1}));
+            let fault = Fault::from_failure(&failure, "/do/0/x");
+            assert_eq!(
+                (fault.error_type.as_str(), fault.status),
+                (error_type, status),
+                "{kind}"
+            );
+            assert_eq!(fault.instance.as_deref(), Some("/do/0/x"));
+            let value = fault.to_value();
+            assert_eq!(value["detail"], "why");
+            assert_eq!(
+                value["failure"],
+                json!({"kind": kind, "message": "why", "retryable": false, "details": {"a": 1}})
+            );
+        }
+    }
+
+    #[test]
+    fn a_fault_goes_through_callers_without_growing() {
+        let failure =
+            Failure::permanent("not-found", "no such file").with_details(json!({"path": "a"}));
+        let mut fault = Fault::from_failure(&failure, "/do/0/read");
+        let first = fault.to_value().to_string().len();
+        for _ in 0..32 {
+            let failure = fault.into_failure();
+            assert_eq!(failure.kind, COMMUNICATION);
+            assert_eq!(failure.message, "not-found: no such file");
+            fault = Fault::from_failure(&failure, "/do/3/child");
+        }
+        assert_eq!(fault.to_value()["failure"]["kind"], "not-found");
+        assert_eq!(fault.to_value()["failure"]["details"], json!({"path": "a"}));
+        assert_eq!(fault.title.as_deref(), Some("not-found"));
+        assert!(fault.to_value().to_string().len() <= first + 1);
+    }
+
+    #[test]
+    fn a_failure_whose_kind_is_a_type_is_that_error() {
+        let failure = Failure::transient(COMMUNICATION, "HTTP 404")
+            .with_details(json!({"status": 404, "title": "Not Found"}));
+        let fault = Fault::from_failure(&failure, "/do/0/x");
+        assert_eq!(
+            (fault.error_type.as_str(), fault.status),
+            (COMMUNICATION, 404)
+        );
+        assert_eq!(fault.title.as_deref(), Some("Not Found"));
+        assert_eq!(fault.detail.as_deref(), Some("HTTP 404"));
+        // Details that are no error object do no harm.
+        let odd = Failure::permanent("urn:x:y", "m").with_details(json!([{"status": "x"}]));
+        assert_eq!(Fault::from_failure(&odd, "").status, 500);
+        let read: Fault = serde_json::from_value(json!({"type": "a:b", "status": 400})).unwrap();
+        assert_eq!(read.to_value(), json!({"type": "a:b", "status": 400}));
+    }
+}

@@ -9,6 +9,15 @@
 //! The driver walks the [`model`], evaluates expressions by index ([`template`]),
 //! validates with [`schema`], and raises and catches [`error`]s.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::print_stderr,
+        reason = "tests; the library is linted without `test`"
+    )
+)]
+
 pub mod duration;
 pub mod error;
 mod json;

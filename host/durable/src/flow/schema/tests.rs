@@ -152,7 +152,6 @@ fn refuses_patterns_that_cost_too_much() {
             let text = format!("{}!", "a".repeat(20_000));
             let _ = schema.validate(&json!(text));
             let _ = schema.validate(&json!({text: 1}));
-            println!("{pattern} {:?}", began.elapsed());
         }
     }
     assert!(

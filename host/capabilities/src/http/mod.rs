@@ -1,1 +1,72 @@
-//! Placeholder.
+//! HTTP on behalf of flows and, later, plugins: deny by default.
+//!
+//! The way of a call: [`HttpClient::call`] finds the rule of the [`HttpPolicy`] that
+//! allows the request, and sends it through one of two clients. The first connects to
+//! public addresses only: its resolver drops every other address *before* it connects,
+//! so the address that was checked is the one that is used, and a name that changes
+//! its answer in between gains nothing. The second is for rules that name an address
+//! (`127.0.0.1:8080`) or `localhost`: what was named may be reached. Redirects are
+//! followed here, each as a request of its own with the same checks.
+//!
+//! A status is an answer, not an error.
+
+mod address;
+mod client;
+mod policy;
+
+pub use address::is_public;
+pub use client::{HttpClient, HttpLimits, HttpRequest, HttpResponse, HttpUsage};
+pub use policy::{HttpPolicy, HttpRule, RuleError};
+
+/// Why a request has no response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpError {
+    /// No rule allows it, or the address is not a public one. Not retryable.
+    #[error("not allowed: {0}")]
+    Denied(String),
+    /// The name has no address.
+    #[error("the name {0} cannot be resolved")]
+    Dns(String),
+    /// No connection, or it was lost.
+    #[error("the connection to {0} failed")]
+    Connect(String),
+    /// The limit on time or the deadline came first.
+    #[error("no response in time")]
+    Timeout,
+    /// The response, or the request, has more bytes than allowed.
+    #[error("the body has more than {0} bytes")]
+    TooLarge(u64),
+    /// More redirects than allowed, or one to nowhere.
+    #[error("a redirect cannot be followed: {0}")]
+    Redirect(String),
+    /// It is no HTTP request.
+    #[error("invalid request: {0}")]
+    InvalidRequest(String),
+    /// The caller was asked to stop.
+    #[error("the call was cancelled")]
+    Cancelled,
+}
+
+impl HttpError {
+    /// A stable name: `denied`, `dns`, `connect`, `timeout`, `too-large`, `redirect`,
+    /// `invalid-request` or `cancelled`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Dns(_) => "dns",
+            Self::Connect(_) => "connect",
+            Self::Timeout => "timeout",
+            Self::TooLarge(_) => "too-large",
+            Self::Redirect(_) => "redirect",
+            Self::InvalidRequest(_) => "invalid-request",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        matches!(self, Self::Dns(_) | Self::Connect(_) | Self::Timeout)
+    }
+}

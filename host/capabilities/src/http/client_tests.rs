@@ -1,0 +1,284 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// Answers each connection's one request with what `answer` says of its head.
+async fn serve(
+    answer: impl Fn(&str) -> Vec<u8> + Send + 'static,
+) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (seen, requests) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut byte).await {
+                    Ok(1) => head.push(byte[0]),
+                    _ => break,
+                }
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let response = answer(&head);
+            let _ = seen.send(head);
+            let _ = stream.write_all(&response).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (address, requests)
+}
+
+fn ok(body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}").into_bytes()
+}
+
+fn moved(status: u16, location: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 {status} Moved\r\nlocation: {location}\r\ncontent-length: 0\r\n\
+         connection: close\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+fn get(url: String) -> HttpRequest {
+    HttpRequest {
+        method: "GET".into(),
+        url,
+        headers: vec![("authorization".into(), "Bearer secret".into())],
+        body: Bytes::new(),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+async fn call(request: HttpRequest, rules: &[&str]) -> Result<HttpResponse, HttpError> {
+    let policy = HttpPolicy::parse(rules.iter().copied()).expect("valid rules");
+    HttpClient::new()
+        .expect("a client")
+        .call(
+            request,
+            &policy,
+            &HttpLimits::default(),
+            soon(),
+            &CancellationToken::new(),
+        )
+        .await
+}
+
+#[tokio::test]
+async fn a_status_is_an_answer() {
+    let (address, _requests) = serve(|_| {
+        b"HTTP/1.1 503 Away\r\nx-a: b\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno".to_vec()
+    })
+    .await;
+    let rule = format!("GET:{address}");
+    let response = call(get(format!("http://{address}/x")), &[&rule])
+        .await
+        .expect("a response");
+    assert_eq!(response.status, 503);
+    assert_eq!(&response.body[..], b"no");
+    assert!(response.headers.contains(&("x-a".into(), "b".into())));
+    assert_eq!(response.usage.bytes_read, 2);
+    assert_eq!(response.usage.calls, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_without_a_rule() {
+    let (address, mut requests) = serve(|_| ok("")).await;
+    for rules in [&[][..], &["POST:127.0.0.1"], &["GET:*.example.com"]] {
+        let error = call(get(format!("http://{address}/")), rules)
+            .await
+            .expect_err("no rule");
+        assert_eq!(error.code(), "denied");
+        assert!(!error.retryable());
+    }
+    assert!(requests.try_recv().is_err(), "a request was sent");
+}
+
+#[tokio::test]
+async fn localhost_is_reached_only_when_it_is_named() {
+    let (address, mut requests) = serve(|_| ok("here")).await;
+    let port = address.port();
+    let rule = format!("GET:localhost:{port}");
+    let response = call(get(format!("http://localhost:{port}/")), &[&rule])
+        .await
+        .expect("named");
+    assert_eq!(&response.body[..], b"here");
+    requests.recv().await.expect("the request");
+    // A name below a granted suffix that resolves to this machine.
+    let rule = format!("GET:name.localhost:{port}");
+    let error = call(get(format!("http://name.localhost:{port}/")), &[&rule])
+        .await
+        .expect_err("not public, or not known");
+    assert!(matches!(error.code(), "denied" | "dns"), "{error}");
+    assert!(requests.try_recv().is_err(), "a request was sent");
+}
+
+#[test]
+fn only_the_addresses_that_may_be_used_leave_the_resolver() {
+    let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
+        texts
+            .iter()
+            .map(|text| SocketAddr::new(text.parse().expect("an address"), 0))
+            .collect()
+    };
+    let mixed = addresses(&["127.0.0.1", "1.1.1.1", "169.254.169.254"]);
+    let kept: Vec<_> = select(Reach::Public, mixed.clone().into_iter())
+        .expect("one is public")
+        .collect();
+    assert_eq!(kept, addresses(&["1.1.1.1"]));
+    let kept: Vec<_> = select(Reach::Named, mixed.into_iter())
+        .expect("one is this machine")
+        .collect();
+    assert_eq!(kept, addresses(&["127.0.0.1"]));
+    let private = addresses(&["10.0.0.1", "::1"]);
+    assert_eq!(
+        select(Reach::Public, private.into_iter()).err(),
+        Some(ResolveError::NotPublic)
+    );
+    assert_eq!(
+        select(Reach::Public, std::iter::empty()).err(),
+        Some(ResolveError::Unknown)
+    );
+}
+
+#[tokio::test]
+async fn a_redirect_is_checked_like_a_request() {
+    let (inner, mut inner_requests) = serve(|_| ok("secret")).await;
+    let target = format!("http://{inner}/");
+    let (outer, _requests) = serve(move |_| moved(302, &target)).await;
+    let rule = format!("GET:{outer}");
+    let error = call(get(format!("http://{outer}/")), &[&rule])
+        .await
+        .expect_err("the target is not granted");
+    assert_eq!(error.code(), "denied");
+    assert!(inner_requests.try_recv().is_err(), "a request was sent");
+}
+
+#[tokio::test]
+async fn a_redirect_takes_no_secrets_to_another_origin() {
+    let (inner, mut inner_requests) = serve(|_| ok("there")).await;
+    let target = format!("http://{inner}/");
+    let (outer, _requests) = serve(move |_| moved(303, &target)).await;
+    let rules = [format!("*:{outer}"), format!("GET:{inner}")];
+    let mut request = get(format!("http://{outer}/"));
+    request.method = "POST".into();
+    request.body = Bytes::from_static(b"form");
+    let response = call(request, &[&rules[0], &rules[1]])
+        .await
+        .expect("a response");
+    assert_eq!(&response.body[..], b"there");
+    assert_eq!(response.usage.calls, 2);
+    let head = inner_requests.recv().await.expect("the request");
+    assert!(head.starts_with("GET / "), "{head}");
+    assert!(!head.to_lowercase().contains("authorization"), "{head}");
+}
+
+#[tokio::test]
+async fn endless_redirects_end() {
+    let (address, _requests) = serve(|_| moved(307, "/again")).await;
+    let rule = format!("GET:{address}");
+    let error = call(get(format!("http://{address}/")), &[&rule])
+        .await
+        .expect_err("endless");
+    assert_eq!(error.code(), "redirect");
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_cut_off() {
+    // Without a length, so that only counting can find it.
+    let (address, _requests) = serve(|_| ok(&"x".repeat(100_000))).await;
+    let rule = format!("GET:{address}");
+    let policy = HttpPolicy::parse([rule.as_str()]).expect("a rule");
+    let limits = HttpLimits {
+        response_bytes: 10_000,
+        ..HttpLimits::default()
+    };
+    let error = HttpClient::new()
+        .expect("a client")
+        .call(
+            get(format!("http://{address}/")),
+            &policy,
+            &limits,
+            soon(),
+            &CancellationToken::new(),
+        )
+        .await
+        .expect_err("too large");
+    assert_eq!(error, HttpError::TooLarge(10_000));
+}
+
+#[tokio::test]
+async fn a_silent_server_is_left_at_the_deadline_and_at_a_cancel() {
+    // Accepts nothing: connections wait in the backlog.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let rule = format!("GET:{address}");
+    let policy = HttpPolicy::parse([rule.as_str()]).expect("a rule");
+    let client = HttpClient::new().expect("a client");
+    let limits = HttpLimits::default();
+    let request = get(format!("http://{address}/"));
+    let error = client
+        .call(
+            request.clone(),
+            &policy,
+            &limits,
+            Instant::now() + Duration::from_millis(50),
+            &CancellationToken::new(),
+        )
+        .await
+        .expect_err("silent");
+    assert_eq!(error, HttpError::Timeout);
+    let cancellation = CancellationToken::new();
+    cancellation.cancel();
+    let error = client
+        .call(request, &policy, &limits, soon(), &cancellation)
+        .await
+        .expect_err("cancelled");
+    assert_eq!(error, HttpError::Cancelled);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_a_connect_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let rule = format!("GET:{address}");
+    let error = call(get(format!("http://{address}/")), &[&rule])
+        .await
+        .expect_err("nobody");
+    assert_eq!(error.code(), "connect");
+    assert!(error.retryable());
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused() {
+    let rules = ["*:127.0.0.1"];
+    for url in [
+        "",
+        "/x",
+        "ftp://127.0.0.1/",
+        "file:///etc/passwd",
+        "http://a:b@127.0.0.1/",
+    ] {
+        let error = call(get(url.into()), &rules).await.expect_err(url);
+        assert_eq!(error.code(), "invalid-request", "{url}");
+    }
+    let mut request = get("http://127.0.0.1/".into());
+    request.headers = vec![("Host".into(), "elsewhere".into())];
+    let error = call(request, &rules).await.expect_err("the host's header");
+    assert_eq!(error.code(), "invalid-request");
+    let mut request = get("http://127.0.0.1/".into());
+    request.headers = vec![("a".into(), "b\r\nc: d".into())];
+    let error = call(request, &rules).await.expect_err("two headers in one");
+    assert_eq!(error.code(), "invalid-request");
+    let mut request = get("http://127.0.0.1/".into());
+    request.method = "GE T".into();
+    let error = call(request, &rules).await.expect_err("no method");
+    assert_eq!(error.code(), "invalid-request");
+}

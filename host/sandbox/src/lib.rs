@@ -13,6 +13,8 @@
 //!    call's state, runs the guest on the sandbox's own runtime until it ends or one of
 //!    its [`Limits`] is passed, and answers its outcome with what it used.
 //!
+//! Expressions run on a second engine, with fuel: see [`expressions`].
+//!
 //! Start reading at [`call`] for what goes in and comes out, at [`capability`] for how
 //! a capability is linked.
 
@@ -22,6 +24,7 @@ pub mod capability;
 pub mod compile;
 mod control;
 mod engine;
+pub mod expressions;
 mod json;
 pub mod limits;
 mod plugin;
@@ -35,6 +38,9 @@ mod wasi;
 pub use call::{CallContext, CallError, CallOutcome, CallRequest, Usage};
 pub use capability::{Capability, Grant, Grants};
 pub use compile::{CompileError, CompileLimits, Compiler, CompilerCommand};
+pub use expressions::{
+    EvaluationLimit, Evaluator, EvaluatorError, EvaluatorOptions, EvaluatorProgram,
+};
 pub use limits::Limits;
 pub use sandbox::{
     Plugin, PrepareError, PrepareState, Sandbox, SandboxError, SandboxOptions,

@@ -60,11 +60,14 @@ impl Runner {
         };
         let started = Instant::now();
         let (result, mut usage) = match slot {
-            Ok(_slot) => metered(self.in_store(code, call)).await,
+            Ok(_slot) => {
+                let (result, mut usage) = metered(self.in_store(code, call)).await;
+                usage.wall_us = micros(started.elapsed());
+                (result, usage)
+            }
             Err(error) => (Err(error), Usage::default()),
         };
         usage.queue_us = micros(started - queued);
-        usage.wall_us = micros(started.elapsed());
         CallOutcome { result, usage }
     }
 

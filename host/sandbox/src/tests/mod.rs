@@ -2,4 +2,5 @@
 
 mod guests;
 mod run;
+mod stop;
 mod support;

@@ -325,3 +325,88 @@ fn check_zero(binding: String, limits: &[(&'static str, u64)]) -> Result<(), Bin
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: serde_json::Value) -> Result<BindingsConfig, serde_json::Error> {
+        serde_json::from_value(json)
+    }
+
+    fn open(json: serde_json::Value) -> Result<Bindings, BindingError> {
+        let config = parse(json).expect("a configuration");
+        Bindings::open(&config, &Handle::current())
+    }
+
+    #[tokio::test]
+    async fn a_name_means_something_else_in_each_namespace() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let bindings = open(serde_json::json!({ "namespaces": {
+            "default": {
+                "sql": { "default": { "path": path("a.db") } },
+                "blob": { "default": { "path": path("a") } },
+            },
+            "other": { "sql": { "default": { "path": path("b.db") } } },
+        }}))
+        .expect("opened");
+        assert!(bindings.database("default", "default").is_some());
+        assert!(bindings.database("other", "default").is_some());
+        assert!(bindings.database("default", "b").is_none());
+        assert!(bindings.container("default", "default").is_some());
+        assert!(bindings.container("other", "default").is_none());
+        assert_eq!(
+            bindings.names("default"),
+            [
+                ("blob", "default".to_owned()),
+                ("sql", "default".to_owned())
+            ]
+        );
+        bindings.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let error = open(serde_json::json!({ "namespaces": { "default": {
+            "sql": { "Upper": { "path": path("a.db") } } } }}))
+        .expect_err("a bad name");
+        assert!(error.to_string().contains("`Upper`"), "{error}");
+        let error = open(serde_json::json!({ "namespaces": {
+            "a": { "sql": { "x": { "path": path("f/x.db") } } },
+            "b": { "blob": { "y": { "path": path("f") } } } }}))
+        .expect_err("one within the other");
+        assert!(
+            error.to_string().contains("a/sql/x and b/blob/y"),
+            "{error}"
+        );
+        let error = open(
+            serde_json::json!({ "namespaces": { "default": { "sql": { "x": {
+            "path": path("z.db"), "limits": { "result_rows": 0 } } } } }}),
+        )
+        .expect_err("a useless limit");
+        assert!(error.to_string().contains("result_rows"), "{error}");
+        let error = open(
+            serde_json::json!({ "namespaces": { "default": { "blob": { "x": {
+            "path": path("missing"), "read_only": true } } } }}),
+        )
+        .expect_err("nothing there");
+        assert!(error.to_string().contains("default/blob/x"), "{error}");
+        parse(
+            serde_json::json!({ "namespaces": { "default": { "sql": { "x": {
+            "path": "a", "readonly": true } } } }}),
+        )
+        .expect_err("an unknown field");
+    }
+
+    #[tokio::test]
+    async fn readers_may_share_a_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        open(serde_json::json!({ "namespaces": {
+            "a": { "blob": { "x": { "path": folder.path(), "read_only": true } } },
+            "b": { "blob": { "y": { "path": folder.path(), "read_only": true } } } }}))
+        .expect("opened");
+    }
+}

@@ -551,3 +551,7 @@ fn translate_io(error: &std::io::Error) -> BlobError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

@@ -721,15 +721,22 @@ fn translate_raw(error: &RawError, watch: &Watch) -> SqlError {
 fn translate_code(error: &RawError, watch: Option<&Watch>) -> SqlError {
     use libsqlite3_sys as ffi;
     let message = error.message.as_str();
-    match error.code & 0xff {
-        ffi::SQLITE_AUTH | ffi::SQLITE_READONLY => {
-            let what = watch.and_then(Watch::take_denied);
-            let message = what.map_or_else(
-                || "the statement does what no plugin may".to_owned(),
-                |what| format!("not allowed for plugins: {what}"),
+    let class = error.code & 0xff;
+    // A refused function is reported as an error of the statement.
+    if matches!(
+        class,
+        ffi::SQLITE_AUTH | ffi::SQLITE_READONLY | ffi::SQLITE_ERROR
+    ) {
+        let what = watch.and_then(Watch::take_denied);
+        if class != ffi::SQLITE_ERROR || what.is_some() {
+            let what = what.unwrap_or_else(|| "what this statement does".into());
+            return SqlError::new(
+                SqlCode::CapabilityDenied,
+                format!("not allowed for plugins: {what}"),
             );
-            SqlError::new(SqlCode::CapabilityDenied, message)
         }
+    }
+    match class {
         ffi::SQLITE_CONSTRAINT => constraint(error),
         ffi::SQLITE_INTERRUPT => match watch.and_then(Watch::ended) {
             Some(Ended::Memory) => too_large(
@@ -791,3 +798,7 @@ fn constraint(error: &RawError) -> SqlError {
     }
     SqlError::new(SqlCode::Constraint, error.message.clone()).with_details(details)
 }
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

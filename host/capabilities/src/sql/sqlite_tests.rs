@@ -1,0 +1,657 @@
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Fixture {
+    _folder: TempDir,
+    path: PathBuf,
+    database: SqliteDatabase,
+}
+
+fn fixture_with(limits: SqlLimits) -> Fixture {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("data").join("test.db");
+    let database =
+        SqliteDatabase::new(&path, false, limits, Handle::current()).expect("a database");
+    Fixture {
+        _folder: folder,
+        path,
+        database,
+    }
+}
+
+fn fixture() -> Fixture {
+    fixture_with(SqlLimits::default())
+}
+
+impl Fixture {
+    async fn run(&self, statement: &str) -> u64 {
+        self.database
+            .execute(Access::Write, statement.into(), vec![])
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    async fn fails(&self, access: Access, statement: &str) -> SqlError {
+        match self
+            .database
+            .execute(access, statement.into(), vec![])
+            .await
+        {
+            Ok(_) => panic!("{statement} was allowed"),
+            Err(error) => error,
+        }
+    }
+
+    async fn rows(&self, statement: &str) -> Rows {
+        self.database
+            .query(Access::Read, statement.into(), vec![])
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"))
+            .rows
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        match self.rows(&format!("SELECT count(*) FROM {table}")).await[0][0] {
+            Value::Integer(count) => count,
+            ref other => panic!("a count is {other:?}"),
+        }
+    }
+}
+
+const SPIN: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                    SELECT count(*) FROM n";
+
+#[tokio::test]
+async fn sqlite_is_new_enough_and_has_full_text_search() {
+    let version = libsqlite3_sys::SQLITE_VERSION_NUMBER;
+    assert!(version >= 3_051_003, "{version}");
+    let it = fixture();
+    let running = &it.rows("SELECT sqlite_version()").await[0][0];
+    assert_eq!(
+        *running,
+        Value::Text("3.51.3".into()),
+        "not the bundled one"
+    );
+    it.run("CREATE VIRTUAL TABLE passages USING fts5(body, source UNINDEXED)")
+        .await;
+    it.run("INSERT INTO passages VALUES ('durable tasks in wasm', 'a.md')")
+        .await;
+    let found = it
+        .rows(
+            "SELECT source, snippet(passages, 0, '[', ']', '...', 8), bm25(passages) \
+               FROM passages WHERE passages MATCH 'durable' ORDER BY rank",
+        )
+        .await;
+    assert_eq!(found[0][0], Value::Text("a.md".into()));
+    assert_eq!(found[0][1], Value::Text("[durable] tasks in wasm".into()));
+    assert_eq!(
+        it.run("DELETE FROM passages WHERE source = 'a.md'").await,
+        1
+    );
+    it.run("INSERT INTO passages(passages) VALUES ('optimize')")
+        .await;
+    it.run("ALTER TABLE passages RENAME TO pages").await;
+    it.run("DROP TABLE pages").await;
+}
+
+#[tokio::test]
+async fn each_type_reads_back_as_it_was_written() {
+    let it = fixture();
+    it.run(
+        "CREATE TABLE v (a BOOLEAN, b INTEGER, c REAL, d DECIMAL TEXT, e TEXT, f BLOB, \
+         g UUID, h DATE, i TIME, j TIMESTAMP, k DATETIME, l JSON TEXT, m ARRAY TEXT, n ANY, \
+         o INET TEXT)",
+    )
+    .await;
+    let row = vec![
+        Value::Boolean(true),
+        Value::Integer(i64::MIN),
+        Value::Real(-0.1),
+        Value::Decimal("-12.50".into()),
+        Value::Text("ä\0b".into()),
+        Value::Bytes(vec![0, 255]),
+        Value::Uuid("0189a2c4-0000-7000-8000-00000000abcd".into()),
+        Value::Date("2026-11-24".into()),
+        Value::Time("13:37:00.5".into()),
+        Value::Timestamp("2026-11-24T13:37:00+01:00".into()),
+        Value::Datetime("2026-11-24T13:37:00".into()),
+        Value::Json("{\"a\": 1.0}".into()),
+        Value::Array("[1, 2]".into()),
+        Value::Null,
+        Value::Other(("inet".into(), "10.0.0.1".into())),
+    ];
+    let statement = "INSERT INTO v VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)";
+    let changed = it
+        .database
+        .execute(Access::Write, statement.into(), row.clone())
+        .await
+        .expect("stored");
+    assert_eq!(changed, 1);
+    let set = it
+        .database
+        .query(Access::Read, "SELECT * FROM v".into(), vec![])
+        .await
+        .expect("read");
+    let mut expected = row;
+    // Its type is not one that SQLite's declared types name.
+    expected[14] = Value::Text("10.0.0.1".into());
+    assert_eq!(set.rows, vec![expected]);
+    assert_eq!(set.columns[3].declared_type, "decimal text");
+    assert_eq!(set.columns[0].name, "a");
+    let set = it.rows("SELECT 1 + 1, CAST(x'ff' AS TEXT)").await;
+    assert_eq!(set[0], vec![Value::Integer(2), Value::Bytes(vec![255])]);
+}
+
+#[tokio::test]
+async fn what_no_plugin_may_is_denied() {
+    let it = fixture();
+    it.run("CREATE TABLE t (a)").await;
+    let target = it.path.with_file_name("stolen.db");
+    let target = target.display();
+    for statement in [
+        format!("ATTACH '{target}' AS other"),
+        "ATTACH ':memory:' AS other".into(),
+        "DETACH main".into(),
+        "SELECT load_extension('x')".into(),
+        format!("VACUUM INTO '{target}'"),
+        "VACUUM".into(),
+        "BEGIN".into(),
+        "COMMIT".into(),
+        "SAVEPOINT a".into(),
+        "CREATE TEMP TABLE x (a)".into(),
+        "CREATE VIRTUAL TABLE x USING dbstat".into(),
+        "CREATE VIRTUAL TABLE x USING fts3(a)".into(),
+    ] {
+        let error = it.fails(Access::Write, &statement).await;
+        assert_eq!(
+            error.code,
+            SqlCode::CapabilityDenied,
+            "{statement}: {error}"
+        );
+    }
+    assert!(!it.path.with_file_name("stolen.db").exists());
+    for pragma in [
+        "journal_mode = DELETE",
+        "synchronous = OFF",
+        "temp_store_directory = '/tmp'",
+        "temp_store = 1",
+        "writable_schema = ON",
+        "query_only = OFF",
+        "foreign_keys = OFF",
+        "trusted_schema = ON",
+        "max_page_count = 9",
+        "hard_heap_limit = 1",
+        "soft_heap_limit = 1",
+        "mmap_size = 1",
+        "busy_timeout = 1",
+        "wal_checkpoint(TRUNCATE)",
+        "locking_mode = EXCLUSIVE",
+        "database_list",
+        "module_list",
+        "unheard_of",
+    ] {
+        let error = it.fails(Access::Write, &format!("PRAGMA {pragma}")).await;
+        assert_eq!(error.code, SqlCode::CapabilityDenied, "{pragma}: {error}");
+    }
+    for pragma in [
+        "table_info(t)",
+        "user_version",
+        "user_version = 7",
+        "foreign_keys",
+    ] {
+        it.run(&format!("PRAGMA {pragma}")).await;
+    }
+    let rows = it.rows("SELECT name FROM pragma_table_info('t')").await;
+    assert_eq!(rows, vec![vec![Value::Text("a".into())]]);
+    it.run("CREATE TABLE u (a)").await;
+    let error = it.fails(Access::Write, "DELETE FROM sqlite_master").await;
+    assert_eq!(error.code, SqlCode::InvalidStatement, "{error}");
+}
+
+#[tokio::test]
+async fn a_reading_grant_does_not_write() {
+    let it = fixture();
+    it.run("CREATE TABLE t (a UNIQUE)").await;
+    for statement in [
+        "INSERT INTO t VALUES (1)",
+        "UPDATE t SET a = 1",
+        "DELETE FROM t",
+        "CREATE TABLE u (a)",
+        "DROP TABLE t",
+        "CREATE INDEX i ON t (a)",
+        "ALTER TABLE t ADD b",
+        "REINDEX",
+        "ANALYZE",
+        "PRAGMA user_version = 3",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+    ] {
+        let error = it.fails(Access::Read, statement).await;
+        assert_eq!(
+            error.code,
+            SqlCode::CapabilityDenied,
+            "{statement}: {error}"
+        );
+    }
+    assert_eq!(it.count("t").await, 0);
+    let mut transaction = it.database.begin(Access::Read).await.expect("reading");
+    let error = transaction
+        .execute("INSERT INTO t VALUES (1)".into(), vec![])
+        .await
+        .expect_err("read-only");
+    assert_eq!(error.code, SqlCode::CapabilityDenied);
+    transaction.rollback().await.expect("rolled back");
+}
+
+#[tokio::test]
+async fn a_read_only_binding_leaves_the_file_alone() {
+    let it = fixture();
+    it.run("CREATE TABLE t (a)").await;
+    it.run("INSERT INTO t VALUES (1)").await;
+    it.database.close().await;
+    let open =
+        |path: &Path| SqliteDatabase::new(path, true, SqlLimits::default(), Handle::current());
+    let reading = open(&it.path).expect("the file is there");
+    let set = reading
+        .query(Access::Read, "SELECT a FROM t".into(), vec![])
+        .await
+        .expect("read");
+    assert_eq!(set.rows.len(), 1);
+    let error = reading
+        .execute(Access::Write, "DELETE FROM t".into(), vec![])
+        .await
+        .expect_err("read-only");
+    assert_eq!(error.code, SqlCode::CapabilityDenied);
+    let missing = open(&it.path.with_file_name("none.db"));
+    assert!(matches!(missing, Err(OpenError::Missing(_))));
+}
+
+#[tokio::test]
+async fn bad_statements_and_parameters_are_told_apart() {
+    let it = fixture();
+    it.run("CREATE TABLE t (a INTEGER PRIMARY KEY)").await;
+    for statement in [
+        "",
+        "-- nothing",
+        ";",
+        "SELEC 1",
+        "SELECT * FROM nothing",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; garbage",
+        "SELECT 1 /* open */ ; DROP TABLE t",
+        "SELECT :name",
+        "SELECT $1",
+        "SELECT ?1, ?3",
+        "SELECT ?1, ?",
+        "SELECT 'a\0b'",
+    ] {
+        let error = it.fails(Access::Write, statement).await;
+        assert_eq!(
+            error.code,
+            SqlCode::InvalidStatement,
+            "{statement:?}: {error}"
+        );
+    }
+    it.run("SELECT 1; -- and nothing else").await;
+    let given = |params: Vec<Value>| {
+        it.database
+            .execute(Access::Write, "INSERT INTO t VALUES (?1)".into(), params)
+    };
+    for params in [
+        vec![],
+        vec![Value::Integer(1), Value::Integer(2)],
+        vec![Value::Json("{".into())],
+        vec![Value::Text("no integer".into())],
+    ] {
+        let error = given(params).await.expect_err("does not fit");
+        assert_eq!(error.code, SqlCode::InvalidParameter, "{error}");
+    }
+    assert_eq!(it.count("t").await, 0);
+    let long = format!("SELECT '{}'", "x".repeat(2 << 20));
+    let error = it.fails(Access::Write, &long).await;
+    assert_eq!(error.code, SqlCode::LimitExceeded, "{error}");
+}
+
+#[tokio::test]
+async fn constraints_are_named() {
+    let it = fixture();
+    it.run(
+        "CREATE TABLE p (id INTEGER PRIMARY KEY, mail TEXT UNIQUE NOT NULL, age INT \
+            CONSTRAINT grown CHECK (age > 17))",
+    )
+    .await;
+    it.run("CREATE TABLE c (p INTEGER REFERENCES p (id))").await;
+    it.run("INSERT INTO p VALUES (1, 'a', 18)").await;
+    for (statement, kind, constraint) in [
+        (
+            "INSERT INTO p VALUES (1, 'b', 18)",
+            "primary-key",
+            Some("p.id"),
+        ),
+        (
+            "INSERT INTO p VALUES (2, 'a', 18)",
+            "unique",
+            Some("p.mail"),
+        ),
+        (
+            "INSERT INTO p VALUES (2, NULL, 18)",
+            "not-null",
+            Some("p.mail"),
+        ),
+        ("INSERT INTO p VALUES (2, 'b', 1)", "check", Some("grown")),
+        ("INSERT INTO c VALUES (9)", "foreign-key", None),
+    ] {
+        let error = it.fails(Access::Write, statement).await;
+        assert_eq!(error.code, SqlCode::Constraint, "{statement}: {error}");
+        let details = error.details.expect("details");
+        assert_eq!(details["kind"], kind, "{statement}");
+        assert_eq!(details["constraint"].as_str(), constraint, "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn only_changes_of_rows_are_counted() {
+    let it = fixture();
+    assert_eq!(it.run("CREATE TABLE t (a)").await, 0);
+    assert_eq!(it.run("INSERT INTO t VALUES (1), (2), (3)").await, 3);
+    assert_eq!(it.run("CREATE TABLE u (a)").await, 0);
+    assert_eq!(it.run("SELECT * FROM t").await, 0);
+    assert_eq!(it.run("UPDATE t SET a = 0 WHERE a > 1").await, 2);
+    let returned = it
+        .database
+        .query(
+            Access::Write,
+            "INSERT INTO t VALUES (?1) RETURNING a".into(),
+            vec![Value::Integer(9)],
+        )
+        .await
+        .expect("inserted");
+    assert_eq!(returned.rows, vec![vec![Value::Integer(9)]]);
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_leaves_nothing() {
+    let it = fixture();
+    it.run("CREATE TABLE t (a)").await;
+    let mut transaction = it.database.begin(Access::Write).await.expect("begun");
+    transaction
+        .execute("INSERT INTO t VALUES (1)".into(), vec![])
+        .await
+        .expect("inserted");
+    drop(transaction);
+    // Waits for the lock that the dropped one had.
+    let mut transaction = it.database.begin(Access::Write).await.expect("begun");
+    let set = transaction
+        .query("SELECT count(*) FROM t".into(), vec![])
+        .await
+        .expect("read");
+    assert_eq!(set.rows, vec![vec![Value::Integer(0)]]);
+    transaction
+        .execute("INSERT INTO t VALUES (2)".into(), vec![])
+        .await
+        .expect("inserted");
+    transaction.commit().await.expect("committed");
+    assert_eq!(it.count("t").await, 1);
+    let transaction = it.database.begin(Access::Write).await.expect("begun");
+    transaction.rollback().await.expect("rolled back");
+    assert_eq!(it.count("t").await, 1);
+}
+
+#[tokio::test]
+async fn many_executions_are_all_or_nothing() {
+    let it = fixture();
+    it.run("CREATE TABLE t (a UNIQUE)").await;
+    let many = |numbers: &[i64]| -> Vec<Vec<Value>> {
+        numbers.iter().map(|n| vec![Value::Integer(*n)]).collect()
+    };
+    let insert = || "INSERT INTO t VALUES (?1)".to_owned();
+    let error = it
+        .database
+        .execute_many(Access::Write, insert(), many(&[1, 2, 1]))
+        .await
+        .expect_err("twice the same");
+    assert_eq!(error.code, SqlCode::Constraint);
+    assert_eq!(it.count("t").await, 0);
+    let changed = it
+        .database
+        .execute_many(Access::Write, insert(), many(&[1, 2, 3]))
+        .await
+        .expect("inserted");
+    assert_eq!(changed, 3);
+    // Within a transaction, what came before stays.
+    let mut transaction = it.database.begin(Access::Write).await.expect("begun");
+    transaction
+        .execute("INSERT INTO t VALUES (10)".into(), vec![])
+        .await
+        .expect("inserted");
+    transaction
+        .execute_many(insert(), many(&[11, 3]))
+        .await
+        .expect_err("twice the same");
+    transaction.commit().await.expect("committed");
+    assert_eq!(it.count("t").await, 4);
+}
+
+#[tokio::test]
+async fn a_hostile_statement_ends_when_its_caller_does() {
+    let it = fixture_with(SqlLimits {
+        connections: 1,
+        ..SqlLimits::default()
+    });
+    let begun = Instant::now();
+    let spinning = it.database.query(Access::Read, SPIN.into(), vec![]);
+    tokio::time::timeout(Duration::from_millis(200), spinning)
+        .await
+        .expect_err("it never ends");
+    // The only connection is free again: so the statement has ended.
+    it.rows("SELECT 1").await;
+    assert!(begun.elapsed() < ACQUIRE_TIMEOUT, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_statement_ends_at_the_bindings_limit() {
+    let it = fixture_with(SqlLimits {
+        statement_timeout_ms: 100,
+        ..SqlLimits::default()
+    });
+    let error = it.fails(Access::Read, SPIN).await;
+    assert_eq!(error.code, SqlCode::Timeout, "{error}");
+    let mut cursor = it
+        .database
+        .stream(Access::Read, SPIN.into(), vec![])
+        .await
+        .expect("begun");
+    let error = cursor.next(1).await.expect_err("it never ends");
+    assert_eq!(error.code, SqlCode::Timeout, "{error}");
+    it.rows("SELECT 1").await;
+}
+
+#[tokio::test]
+async fn a_statement_that_eats_memory_ends() {
+    let it = fixture_with(SqlLimits {
+        memory_bytes: 32 << 20,
+        ..SqlLimits::default()
+    });
+    let error = it
+        .fails(
+            Access::Read,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+             SELECT hex(randomblob(500)) AS x FROM n ORDER BY x",
+        )
+        .await;
+    assert_eq!(error.code, SqlCode::LimitExceeded, "{error}");
+    let error = it.fails(Access::Read, "SELECT zeroblob(100000000)").await;
+    assert_eq!(error.code, SqlCode::LimitExceeded, "{error}");
+}
+
+#[tokio::test]
+async fn large_results_are_refused_or_streamed() {
+    let it = fixture_with(SqlLimits {
+        result_rows: 1_000,
+        result_bytes: 1 << 20,
+        ..SqlLimits::default()
+    });
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
+                SELECT i, 'some text of a row' FROM n";
+    let refused = |statement: &str| {
+        it.database
+            .query(Access::Read, statement.to_owned(), vec![])
+    };
+    let error = refused(rows).await.expect_err("too many rows");
+    assert_eq!(error.code, SqlCode::LimitExceeded);
+    let error = refused("SELECT zeroblob(700000), zeroblob(700000)")
+        .await
+        .expect_err("too many bytes");
+    assert_eq!(error.code, SqlCode::LimitExceeded);
+
+    let mut cursor = it
+        .database
+        .stream(Access::Read, rows.into(), vec![])
+        .await
+        .expect("begun");
+    assert_eq!(cursor.columns()[0].name, "i");
+    let mut expected = 1;
+    loop {
+        let batch = cursor.next(5_000).await.expect("a batch");
+        if batch.is_empty() {
+            break;
+        }
+        assert!(batch.len() <= 5_000);
+        for row in batch {
+            assert_eq!(row[0], Value::Integer(expected));
+            expected += 1;
+        }
+    }
+    assert_eq!(expected, 100_001);
+    assert!(cursor.next(1).await.expect("still the end").is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_is_read_only_as_fast_as_it_is_asked_for() {
+    let it = fixture_with(SqlLimits {
+        connections: 1,
+        ..SqlLimits::default()
+    });
+    it.run("CREATE TABLE t (a)").await;
+    // Endless, so it would fill the memory if it were read ahead without bound.
+    let mut cursor = it
+        .database
+        .stream(
+            Access::Read,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+             SELECT i, zeroblob(100000) FROM n"
+                .into(),
+            vec![],
+        )
+        .await
+        .expect("begun");
+    let first = cursor.next(1_000_000).await.expect("rows");
+    let bytes: u64 = first.iter().flatten().map(value_bytes).sum();
+    assert!(!first.is_empty() && bytes <= ANSWER_BYTES, "{bytes}");
+    drop(cursor);
+    // The one connection comes back, so dropping ended the statement.
+    it.rows("SELECT 1").await;
+}
+
+#[tokio::test]
+async fn a_lock_that_stays_held_is_a_conflict() {
+    let it = fixture_with(SqlLimits {
+        busy_timeout_ms: 30,
+        ..SqlLimits::default()
+    });
+    it.run("CREATE TABLE t (a)").await;
+    let holder = it.database.begin(Access::Write).await.expect("begun");
+    let error = it.fails(Access::Write, "INSERT INTO t VALUES (1)").await;
+    assert_eq!(error.code, SqlCode::Conflict, "{error}");
+    assert!(crate::ErrorCode::retryable(error.code));
+    let begun = it.database.begin(Access::Write).await;
+    assert_eq!(begun.err().map(|error| error.code), Some(SqlCode::Conflict));
+    // Readers are not held up.
+    assert_eq!(it.count("t").await, 0);
+    holder.rollback().await.expect("rolled back");
+    it.run("INSERT INTO t VALUES (1)").await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_closes_the_transaction() {
+    let it = fixture_with(SqlLimits {
+        database_bytes: Some(128 << 10),
+        ..SqlLimits::default()
+    });
+    it.run("CREATE TABLE t (a)").await;
+    let fill = "INSERT INTO t VALUES (zeroblob(1000000))";
+    let error = it.fails(Access::Write, fill).await;
+    assert_eq!(error.code, SqlCode::Unavailable, "{error}");
+    assert_eq!(
+        error.details,
+        Some(serde_json::json!({ "kind": "disk-full" }))
+    );
+    it.run("INSERT INTO t VALUES (1)").await;
+    let mut transaction = it.database.begin(Access::Write).await.expect("begun");
+    transaction
+        .execute("INSERT INTO t VALUES (2)".into(), vec![])
+        .await
+        .expect("there is room");
+    let error = transaction
+        .execute(fill.into(), vec![])
+        .await
+        .expect_err("no room");
+    assert_eq!(error.code, SqlCode::Unavailable, "{error}");
+    drop(transaction);
+    assert_eq!(it.count("t").await, 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_unavailable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("text.db");
+    std::fs::write(
+        &path,
+        "not a database at all, but long enough to be looked at. ".repeat(40),
+    )
+    .expect("written");
+    let database =
+        SqliteDatabase::new(&path, false, SqlLimits::default(), Handle::current()).expect("lazy");
+    let error = database
+        .query(Access::Read, "SELECT 1 FROM sqlite_master".into(), vec![])
+        .await
+        .expect_err("no database");
+    assert_eq!(error.code, SqlCode::Unavailable, "{error}");
+    assert!(
+        !error
+            .message
+            .contains(folder.path().to_str().expect("UTF-8"))
+    );
+    let error = SqliteDatabase::new(
+        folder.path(),
+        false,
+        SqlLimits::default(),
+        Handle::current(),
+    )
+    .expect_err("a folder");
+    assert!(matches!(error, OpenError::NotAFile(_)));
+}
+
+#[tokio::test]
+async fn connections_outlive_nothing_of_their_last_user() {
+    let it = fixture_with(SqlLimits {
+        connections: 1,
+        ..SqlLimits::default()
+    });
+    it.run("CREATE TABLE t (a)").await;
+    // Stopped within a transaction: the next user finds none open.
+    let mut transaction = it.database.begin(Access::Write).await.expect("begun");
+    transaction
+        .execute("INSERT INTO t VALUES (1)".into(), vec![])
+        .await
+        .expect("inserted");
+    let spinning = transaction.query(SPIN.into(), vec![]);
+    tokio::time::timeout(Duration::from_millis(100), spinning)
+        .await
+        .expect_err("it never ends");
+    drop(transaction);
+    it.run("INSERT INTO t VALUES (2)").await;
+    assert_eq!(it.count("t").await, 1);
+}

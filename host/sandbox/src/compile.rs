@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -210,7 +210,11 @@ fn interpret(
         return Err(CompileError::TimedOut(limits.cpu));
     }
     // Rust aborts with the first text; the others are the system's and the compiler's.
-    let out_of_memory = ["memory allocation of", "Cannot allocate memory", "out of memory"];
+    let out_of_memory = [
+        "memory allocation of",
+        "Cannot allocate memory",
+        "out of memory",
+    ];
     if out_of_memory.iter().any(|text| message.contains(text)) {
         return Err(CompileError::OutOfMemory(limits.memory_bytes));
     }
@@ -222,14 +226,14 @@ fn interpret(
 }
 
 /// The compiling child process. What calls it must not have written to standard output
-/// or read from standard input, and must exit with its answer.
+/// or read from standard input, and must exit with the status that it answers.
 #[must_use]
-pub fn child_main() -> ExitCode {
+pub fn child_main() -> u8 {
     match child() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((code, message)) => {
+        Ok(()) => 0,
+        Err((status, message)) => {
             let _ = writeln!(std::io::stderr(), "{message}");
-            ExitCode::from(code)
+            status
         }
     }
 }
@@ -240,7 +244,9 @@ fn child() -> Result<(), (u8, String)> {
         .ok_or_else(|| unusable(&"this command is started by the server itself"))?;
     let mut input = std::io::stdin().lock();
     let mut header = String::new();
-    input.read_line(&mut header).map_err(|error| unusable(&error))?;
+    input
+        .read_line(&mut header)
+        .map_err(|error| unusable(&error))?;
     let order: Order = serde_json::from_str(&header).map_err(|error| unusable(&error))?;
     restrain(&order).map_err(|error| unusable(&error))?;
     let mut component = Vec::new();
@@ -248,8 +254,8 @@ fn child() -> Result<(), (u8, String)> {
         .read_to_end(&mut component)
         .map_err(|error| unusable(&error))?;
 
-    let engine = Engine::new(&engine::plugin_config())
-        .map_err(|error| unusable(&format!("{error:#}")))?;
+    let engine =
+        Engine::new(&engine::plugin_config()).map_err(|error| unusable(&format!("{error:#}")))?;
     if engine::fingerprint(&engine) != order.fingerprint {
         return Err(unusable(&"the child was started from another version"));
     }

@@ -81,7 +81,9 @@ pub(crate) fn fingerprint(engine: &Engine) -> String {
         }
         fn finish(&self) -> u64 {
             let digest = self.0.clone().finalize();
-            digest[..8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte))
+            digest[..8]
+                .iter()
+                .fold(0, |n, byte| n << 8 | u64::from(*byte))
         }
     }
     let mut hasher = Sha(Sha256::new());

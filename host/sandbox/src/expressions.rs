@@ -309,7 +309,10 @@ impl Inner {
         let entry = (Arc::clone(program), programs.uses);
         dropped.extend(programs.by_content.insert(key, entry));
         while programs.by_content.len() > self.options.programs.max(1) {
-            let oldest = programs.by_content.iter().min_by_key(|(_, (_, used))| *used);
+            let oldest = programs
+                .by_content
+                .iter()
+                .min_by_key(|(_, (_, used))| *used);
             let Some(oldest) = oldest.map(|(key, _)| *key) else {
                 break;
             };

@@ -36,7 +36,12 @@ mod tests {
 
     #[test]
     fn one_json_value_of_readable_depth_passes() {
-        for good in ["null", " 1 ", r#"{"a":["\\\"[",2]}"#, &"[".repeat(120).add("]")] {
+        for good in [
+            "null",
+            " 1 ",
+            r#"{"a":["\\\"[",2]}"#,
+            &"[".repeat(120).add("]"),
+        ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for bad in ["", "nul", "1 2", "{", r#"{"a"}"#, "NaN"] {

@@ -42,9 +42,7 @@ pub use expressions::{
     EvaluationLimit, Evaluator, EvaluatorError, EvaluatorOptions, EvaluatorProgram,
 };
 pub use limits::Limits;
-pub use sandbox::{
-    Plugin, PrepareError, PrepareState, Sandbox, SandboxError, SandboxOptions,
-};
+pub use sandbox::{Plugin, PrepareError, PrepareState, Sandbox, SandboxError, SandboxOptions};
 pub use state::{CallState, HostCall, Stopped};
 pub use verify::{Verified, VerifyError};
 

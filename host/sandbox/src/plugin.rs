@@ -17,8 +17,8 @@ mod bindings {
     });
 }
 
-pub(crate) use bindings::exports::heyday::plugin::activities::Failure;
 pub(crate) use bindings::PluginPre;
+pub(crate) use bindings::exports::heyday::plugin::activities::Failure;
 
 use bindings::heyday::plugin::{context, log};
 

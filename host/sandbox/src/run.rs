@@ -290,11 +290,10 @@ fn backtrace(trace: &WasmBacktrace) -> String {
     // Its text is the only way to the demangled names: a heading, then lines like
     // `   0:   0x1f - module!function`.
     let text = trace.to_string();
-    let names = text.lines().skip(1).map(|line| {
-        line.split_once('!')
-            .map_or(line, |(_, name)| name)
-            .trim()
-    });
+    let names = text
+        .lines()
+        .skip(1)
+        .map(|line| line.split_once('!').map_or(line, |(_, name)| name).trim());
     names.collect::<Vec<_>>().join("\n")
 }
 

@@ -13,19 +13,17 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::component::{Component, Linker};
 
 use crate::cache::{self, DiskCache};
-use crate::call::{
-    Attempt, CallContext, CallError, CallOutcome, CallRequest, CallSink, LogLevel,
-};
+use crate::call::{Attempt, CallContext, CallError, CallOutcome, CallRequest, CallSink, LogLevel};
 use crate::capability::{Capability, Grants};
 use crate::compile::{self, CompileError, CompileLimits, Compiler};
 use crate::control::Clock;
+use crate::engine;
 use crate::limits::Limits;
 use crate::plugin::{self, PluginPre};
 use crate::run::{Call, Function, Runner};
 use crate::state::CallState;
 use crate::turns::Turns;
 use crate::verify::{self, Verified, VerifyError};
-use crate::engine;
 
 /// How long `describe` may take.
 const DESCRIBE: Duration = Duration::from_secs(10);
@@ -239,8 +237,8 @@ impl Sandbox {
         let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
         let slots = options.max_calls.clamp(1, 5_000);
         // Cannot fail: it was just cut to 5,000.
-        let engine = engine::plugin_engine(u32::try_from(slots).unwrap_or(5_000))
-            .map_err(engine_error)?;
+        let engine =
+            engine::plugin_engine(u32::try_from(slots).unwrap_or(5_000)).map_err(engine_error)?;
         let fingerprint = engine::fingerprint(&engine);
         let disk =
             DiskCache::open(&options.cache_dir, "plugins", &fingerprint).map_err(|source| {
@@ -577,7 +575,8 @@ impl Inner {
         .await
         .map_err(|error| PrepareError::Storage(error.to_string()))?
         .map_err(|error| PrepareError::Storage(format!("{error:#}")))?;
-        let incompatible = |error: wasmtime::Error| PrepareError::Incompatible(format!("{error:#}"));
+        let incompatible =
+            |error: wasmtime::Error| PrepareError::Incompatible(format!("{error:#}"));
         needs(&component)?;
         let pre = self
             .linker

@@ -318,7 +318,9 @@ impl ResourceLimiter for Memory {
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.used = self.used.saturating_sub(std::mem::take(&mut self.last_growth));
+        self.used = self
+            .used
+            .saturating_sub(std::mem::take(&mut self.last_growth));
         self.system_failed |= error.is::<std::io::Error>();
         Ok(())
     }

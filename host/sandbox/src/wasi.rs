@@ -99,7 +99,10 @@ struct Lines {
 
 impl Lines {
     const fn new(to: Stdio) -> Self {
-        Self { to, line: Vec::new() }
+        Self {
+            to,
+            line: Vec::new(),
+        }
     }
 
     fn print(&mut self, bytes: &[u8]) {

@@ -7,6 +7,11 @@ pub(super) fn plugin(extra: &str, run: &str) -> Vec<u8> {
     wat::parse_str(text(extra, "", "", run)).unwrap()
 }
 
+/// The text of a plugin.
+pub(super) fn plugin_text(run: &str) -> String {
+    text("", "", "", run)
+}
+
 /// As [`plugin`], with `context` and `log` imported as the core functions
 /// `$is_cancelled`, `$log` (level, message, length, has fields, fields, length) and
 /// `$heartbeat` (has details, details, length, answer).

@@ -1,6 +1,7 @@
 //! The sandbox against guests that behave well and guests that do not.
 
 mod guests;
+mod prepare;
 mod run;
 mod stop;
 mod support;

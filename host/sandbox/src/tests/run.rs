@@ -18,7 +18,11 @@ async fn a_guest_answers_and_leaves_a_receipt() {
     assert_eq!(outcome.usage.output_bytes, 4);
     assert_eq!(outcome.usage.peak_memory_bytes, 65_536);
     assert!(outcome.usage.cpu_us > 0, "{:?}", outcome.usage);
-    assert!(outcome.usage.wall_us >= outcome.usage.cpu_us / 2, "{:?}", outcome.usage);
+    assert!(
+        outcome.usage.wall_us >= outcome.usage.cpu_us / 2,
+        "{:?}",
+        outcome.usage
+    );
 }
 
 #[tokio::test]
@@ -37,7 +41,10 @@ async fn the_input_arrives() {
 async fn a_failure_is_passed_on_whole() {
     let fixture = Fixture::new();
     for retryable in [false, true] {
-        let fails = plugin("", &format!("(call $err (i32.const {}))", u8::from(retryable)));
+        let fails = plugin(
+            "",
+            &format!("(call $err (i32.const {}))", u8::from(retryable)),
+        );
         let outcome = fixture.call(&fails, Limits::default()).await;
         assert_eq!(
             outcome.result,
@@ -111,7 +118,10 @@ async fn an_instance_that_begins_over_the_limit_does_not_begin() {
     assert!(
         matches!(
             outcome.result,
-            Err(CallError::LimitExceeded { limit: "memory_bytes", .. })
+            Err(CallError::LimitExceeded {
+                limit: "memory_bytes",
+                ..
+            })
         ),
         "{:?}",
         outcome.result
@@ -199,7 +209,10 @@ async fn an_answer_of_many_megabytes_is_refused_without_being_copied() {
     assert!(
         matches!(
             outcome.result,
-            Err(CallError::LimitExceeded { limit: "output_bytes", .. })
+            Err(CallError::LimitExceeded {
+                limit: "output_bytes",
+                ..
+            })
         ),
         "{:?}",
         outcome.result
@@ -223,7 +236,10 @@ async fn an_answer_that_is_no_text_is_a_trap() {
 #[tokio::test]
 async fn calls_of_host_functions_are_limited() {
     let fixture = Fixture::new();
-    let flood = plugin_with_host("", "(loop $more (drop (call $is_cancelled)) (br $more)) unreachable");
+    let flood = plugin_with_host(
+        "",
+        "(loop $more (drop (call $is_cancelled)) (br $more)) unreachable",
+    );
     let limits = Limits {
         host_calls: 1_000,
         ..Limits::default()

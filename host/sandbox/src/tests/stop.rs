@@ -70,7 +70,10 @@ async fn a_cancelled_guest_sees_it_and_may_still_answer() {
     match outcome.result {
         Ok(answer) => assert_eq!(answer, "null"),
         Err(CallError::LimitExceeded { limit, .. }) => {
-            assert_eq!((limit, outcome.usage.host_calls), ("host_calls", limits_host_calls));
+            assert_eq!(
+                (limit, outcome.usage.host_calls),
+                ("host_calls", limits_host_calls)
+            );
         }
         other => panic!("{other:?}"),
     }

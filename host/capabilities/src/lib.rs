@@ -68,3 +68,49 @@ fn grant_mode(grants: &Grants, capability: &str, binding: &str) -> Result<Mode, 
     // An unknown mode allows nothing rather than everything.
     parse_mode(grant.mode.as_deref())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_capabilities_link_into_one_linker() {
+        let engine = wasmtime::Engine::default();
+        let mut linker = wasmtime::component::Linker::new(&engine);
+        let all = capabilities(&Arc::new(Bindings::default()));
+        for capability in &all {
+            capability.link(&mut linker).expect("links");
+            assert!(!capability.interfaces().is_empty());
+        }
+        let names: Vec<_> = all.iter().map(|capability| capability.name()).collect();
+        assert_eq!(names, ["sql", "blob"]);
+        // The same functions twice are a fault of the host that linking tells.
+        all[0].link(&mut linker).expect_err("linked twice");
+    }
+
+    #[test]
+    fn an_unknown_mode_allows_nothing() {
+        let grant = |mode: Option<&str>| heyday_sandbox::Grant {
+            binding: "default".into(),
+            mode: mode.map(str::to_owned),
+        };
+        let grants = |mode| Grants {
+            by_capability: [("sql".to_owned(), vec![grant(mode)])].into(),
+            ..Grants::default()
+        };
+        assert_eq!(
+            grant_mode(&grants(None), "sql", "default"),
+            Ok(Mode::ReadWrite)
+        );
+        assert_eq!(
+            grant_mode(&grants(Some("ro")), "sql", "default"),
+            Ok(Mode::ReadOnly)
+        );
+        assert!(grant_mode(&grants(Some("all")), "sql", "default").is_err());
+        assert!(grant_mode(&grants(None), "sql", "other").is_err());
+        assert!(grant_mode(&grants(None), "blob", "default").is_err());
+        let revoked = grants(None);
+        revoked.revoked.cancel();
+        assert!(grant_mode(&revoked, "sql", "default").is_err());
+    }
+}

@@ -1,6 +1,6 @@
 //! `heyday:blob`: objects in a container.
 //!
-//! The way of a call: [`host`] takes the guest's call, looks the container up and runs
+//! The way of a call: `host.rs` takes the guest's call, looks the container up and runs
 //! the operation of [`Container`] under the attempt's deadline, cancellation and
 //! grants. [`files`] keeps objects as files of one folder. Keys are checked here, once
 //! for all backends ([`check_key`]), so that the same keys are valid on each.

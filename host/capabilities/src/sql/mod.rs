@@ -1,10 +1,10 @@
 //! `heyday:sql`: databases. Statements pass through with bound parameters.
 //!
-//! The way of a call: [`host`] takes the guest's call, looks the connection up and
+//! The way of a call: `host.rs` takes the guest's call, looks the connection up and
 //! runs the operation of [`Database`] under the attempt's deadline, cancellation and
 //! grants. A backend stops its work when the future of an operation is dropped, which
 //! is how deadline, cancel and revocation reach it. [`sqlite`] is the backend of one
-//! machine; what its connections may not do is decided in [`sqlite_guard`].
+//! machine; what its connections may not do is decided in `sqlite_guard.rs`.
 //!
 //! A backend answers the same codes for the same faults: the contract is the doc
 //! comment of `error` in `wit/sql`.
@@ -12,6 +12,8 @@
 mod check;
 pub(crate) mod host;
 pub mod sqlite;
+mod sqlite_cursor;
+mod sqlite_error;
 mod sqlite_guard;
 mod sqlite_value;
 

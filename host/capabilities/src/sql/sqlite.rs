@@ -1,7 +1,7 @@
 //! SQLite: one database file per binding, in WAL mode, with a pool of connections for
 //! reading grants and one for writing ones.
 //!
-//! A statement is looked at first ([`sqlite_guard::inspect`](super::sqlite_guard), on a
+//! A statement is looked at first (`sqlite_guard::inspect`, on a
 //! blocking thread) and then run by sqlx on the connection's own thread. The future of
 //! an operation owns a lease of its connection; dropping it stops the statement, and
 //! the pool rolls back whatever transaction was left open before anyone gets the
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
@@ -22,22 +22,19 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Sqlite, SqlitePool};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::sqlite_guard::{self, Control, Ended, Inspection, RawError, Refusal, Watch};
+use super::sqlite_cursor::{SqliteCursor, forward};
+use super::sqlite_error::{closed, too_large, translate, translate_raw};
+use super::sqlite_guard::{self, Control, Inspection, Refusal, Watch};
 use super::sqlite_value::{self, Declared};
 use super::{
-    Access, Column, Cursor, Database, RowSet, Rows, SqlCode, SqlError, SqlLimits, Transaction,
-    Value, check_parameters, value_bytes,
+    Access, Column, Cursor, Database, RowSet, SqlCode, SqlError, SqlLimits, Transaction, Value,
+    check_parameters, value_bytes,
 };
-use crate::error::chain;
+
 use crate::task::run_on;
 
 /// Rows that sqlx reads ahead of us.
 const ROW_BUFFER: usize = 16;
-/// Bytes and rows of one batch between a cursor's task and its reader.
-const BATCH_BYTES: u64 = 256 << 10;
-const BATCH_ROWS: usize = 256;
-/// The most bytes of one answer of a cursor, unless a single row has more.
-const ANSWER_BYTES: u64 = 1 << 20;
 /// How long a statement waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE_BYTES: u64 = 4_096;
@@ -229,10 +226,10 @@ impl Drop for Owned {
 }
 
 /// A connection in use by one operation, cursor or transaction.
-struct Lease {
+pub(super) struct Lease {
     /// None while a blocking thread has it.
     connection: Option<Owned>,
-    watch: Arc<Watch>,
+    pub(super) watch: Arc<Watch>,
     shared: Arc<Shared>,
 }
 
@@ -250,7 +247,12 @@ impl Lease {
         ));
     }
 
-    fn connection(&mut self) -> Result<&mut PoolConnection<Sqlite>, SqlError> {
+    /// How long one statement may run.
+    pub(super) fn limit(&self) -> Duration {
+        Duration::from_millis(self.shared.limits.statement_timeout_ms)
+    }
+
+    pub(super) fn connection(&mut self) -> Result<&mut PoolConnection<Sqlite>, SqlError> {
         self.connection.as_mut().map(Owned::get).ok_or_else(closed)
     }
 
@@ -460,12 +462,7 @@ impl Database for SqliteDatabase {
                 let _ = sender.send(Err(error)).await;
             }
         });
-        Ok(Box::new(SqliteCursor {
-            columns: inspection.columns,
-            batches,
-            rest: Vec::new().into_iter(),
-            failed: None,
-        }))
+        Ok(Box::new(SqliteCursor::new(inspection.columns, batches)))
     }
 
     async fn execute(
@@ -558,110 +555,11 @@ impl Transaction for SqliteTransaction {
     }
 }
 
-type Batch = Result<Rows, SqlError>;
-
-/// Reads a result in the background, one batch ahead of its reader.
-async fn forward(
-    lease: &mut Lease,
-    statement: String,
-    arguments: sqlx::sqlite::SqliteArguments,
-    declared: &[Declared],
-    sender: &mpsc::Sender<Batch>,
-) -> Result<(), SqlError> {
-    let watch = Arc::clone(&lease.watch);
-    let limit = Duration::from_millis(lease.shared.limits.statement_timeout_ms);
-    let connection = lease.connection()?;
-    let query = sqlx::query_with(AssertSqlSafe(statement), arguments);
-    let mut stream = connection.fetch(query);
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let row = tokio::select! {
-            row = stream.next() => row,
-            () = sender.closed() => return Ok(()),
-        };
-        let Some(row) = row else { break };
-        let row = row.map_err(|error| translate(&error, Some(&watch)))?;
-        let row = sqlite_value::row(&row, declared)?;
-        bytes += row_bytes(&row);
-        batch.push(row);
-        if bytes >= BATCH_BYTES || batch.len() >= BATCH_ROWS {
-            bytes = 0;
-            if sender.send(Ok(std::mem::take(&mut batch))).await.is_err() {
-                return Ok(());
-            }
-            // The limit counts while the database works, not while the guest does.
-            watch.begin(limit);
-        }
-    }
-    if !batch.is_empty() {
-        let _ = sender.send(Ok(batch)).await;
-    }
-    Ok(())
-}
-
-/// Dropping it closes the channel, at which its task ends the statement.
-struct SqliteCursor {
-    columns: Vec<Column>,
-    batches: mpsc::Receiver<Batch>,
-    rest: std::vec::IntoIter<Vec<Value>>,
-    failed: Option<SqlError>,
-}
-
-#[async_trait]
-impl Cursor for SqliteCursor {
-    fn columns(&self) -> &[Column] {
-        &self.columns
-    }
-
-    async fn next(&mut self, max: u32) -> Result<Rows, SqlError> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        let max = usize::try_from(max.max(1)).unwrap_or(usize::MAX);
-        let mut rows = Vec::new();
-        let mut bytes = 0;
-        while rows.len() < max {
-            if let Some(row) = self.rest.next() {
-                bytes += row_bytes(&row);
-                rows.push(row);
-                let following = self.rest.as_slice().first().map_or(0, |row| row_bytes(row));
-                if bytes + following > ANSWER_BYTES {
-                    break;
-                }
-                continue;
-            }
-            // Rows at hand are answered rather than kept until more have come.
-            if !rows.is_empty() && self.batches.is_empty() {
-                break;
-            }
-            match self.batches.recv().await {
-                Some(Ok(batch)) => {
-                    let next = batch.first().map_or(0, |row| row_bytes(row));
-                    self.rest = batch.into_iter();
-                    if !rows.is_empty() && bytes + next > ANSWER_BYTES {
-                        break;
-                    }
-                }
-                Some(Err(error)) => {
-                    self.failed = Some(error.clone());
-                    if rows.is_empty() {
-                        return Err(error);
-                    }
-                    break;
-                }
-                None => break,
-            }
-        }
-        Ok(rows)
-    }
-}
-
 fn declared_types(columns: &[Column]) -> Vec<Declared> {
     columns.iter().map(sqlite_value::declared).collect()
 }
 
-fn row_bytes(row: &[Value]) -> u64 {
+pub(super) fn row_bytes(row: &[Value]) -> u64 {
     row.iter().map(value_bytes).sum()
 }
 
@@ -676,127 +574,6 @@ fn check_count(inspection: &Inspection, given: usize) -> Result<(), SqlError> {
             inspection.parameters
         ),
     ))
-}
-
-fn closed() -> SqlError {
-    SqlError::new(
-        SqlCode::TransactionClosed,
-        "the transaction was already committed or rolled back",
-    )
-}
-
-fn too_large(message: String) -> SqlError {
-    SqlError::new(SqlCode::LimitExceeded, message)
-}
-
-fn translate(error: &sqlx::Error, watch: Option<&Watch>) -> SqlError {
-    match error {
-        sqlx::Error::Database(database) => {
-            let code = database
-                .code()
-                .and_then(|code| code.parse().ok())
-                .unwrap_or_default();
-            let raw = RawError {
-                code,
-                message: database.message().to_owned(),
-            };
-            translate_code(&raw, watch)
-        }
-        sqlx::Error::PoolTimedOut => SqlError::new(
-            SqlCode::Unavailable,
-            "no connection to the database became free in time",
-        ),
-        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
-            tracing::warn!(cause = %chain(error), "a database cannot be reached");
-            SqlError::new(SqlCode::Unavailable, "the database cannot be reached")
-        }
-        other => SqlError::internal(chain(other)),
-    }
-}
-
-fn translate_raw(error: &RawError, watch: &Watch) -> SqlError {
-    translate_code(error, Some(watch))
-}
-
-fn translate_code(error: &RawError, watch: Option<&Watch>) -> SqlError {
-    use libsqlite3_sys as ffi;
-    let message = error.message.as_str();
-    let class = error.code & 0xff;
-    // A refused function is reported as an error of the statement.
-    if matches!(
-        class,
-        ffi::SQLITE_AUTH | ffi::SQLITE_READONLY | ffi::SQLITE_ERROR
-    ) {
-        let what = watch.and_then(Watch::take_denied);
-        if class != ffi::SQLITE_ERROR || what.is_some() {
-            let what = what.unwrap_or_else(|| "what this statement does".into());
-            return SqlError::new(
-                SqlCode::CapabilityDenied,
-                format!("not allowed for plugins: {what}"),
-            );
-        }
-    }
-    match class {
-        ffi::SQLITE_CONSTRAINT => constraint(error),
-        ffi::SQLITE_INTERRUPT => match watch.and_then(Watch::ended) {
-            Some(Ended::Memory) => too_large(
-                "the statement took more working memory than the binding allows".to_owned(),
-            ),
-            Some(Ended::Stopped) => {
-                SqlError::new(SqlCode::Cancelled, "the attempt was asked to stop")
-            }
-            Some(Ended::TimedOut) | None => SqlError::new(
-                SqlCode::Timeout,
-                "the statement ran past the binding's limit on time",
-            ),
-        },
-        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_SCHEMA => SqlError::new(
-            SqlCode::Conflict,
-            "another transaction holds the database; try again",
-        ),
-        ffi::SQLITE_FULL => SqlError::new(
-            SqlCode::Unavailable,
-            "the disk is full, or the database has the size that its binding allows",
-        )
-        .with_details(serde_json::json!({ "kind": "disk-full" })),
-        ffi::SQLITE_TOOBIG | ffi::SQLITE_NOMEM => {
-            too_large(format!("a value or the statement is too large: {message}"))
-        }
-        ffi::SQLITE_MISMATCH | ffi::SQLITE_RANGE => {
-            SqlError::new(SqlCode::InvalidParameter, message)
-        }
-        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN | ffi::SQLITE_NOTADB => {
-            tracing::warn!(
-                code = error.code,
-                cause = message,
-                "a database cannot be reached"
-            );
-            SqlError::new(
-                SqlCode::Unavailable,
-                "the database cannot be read or written",
-            )
-        }
-        ffi::SQLITE_ERROR => SqlError::new(SqlCode::InvalidStatement, message),
-        _ => SqlError::internal(format!("SQLite {}: {message}", error.code)),
-    }
-}
-
-fn constraint(error: &RawError) -> SqlError {
-    use libsqlite3_sys as ffi;
-    let kind = match error.code {
-        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_ROWID => "unique",
-        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => "primary-key",
-        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "foreign-key",
-        ffi::SQLITE_CONSTRAINT_NOTNULL => "not-null",
-        ffi::SQLITE_CONSTRAINT_CHECK => "check",
-        _ => "other",
-    };
-    let mut details = serde_json::json!({ "kind": kind });
-    // "UNIQUE constraint failed: users.email"
-    if let Some((_, name)) = error.message.split_once(": ") {
-        details["constraint"] = name.into();
-    }
-    SqlError::new(SqlCode::Constraint, error.message.clone()).with_details(details)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::*;
+use crate::sql::Rows;
+use crate::sql::sqlite_cursor::ANSWER_BYTES;
 
 struct Fixture {
     _folder: TempDir,

@@ -1,36 +1,8 @@
 //! The tasks that reach out: activities, HTTP and child workflows.
 //!
-//! # `call: http`
-//!
-//! It is an activity like any other, pinned under the name `http` to the built-in type
-//! [`HTTP_ACTIVITY_TYPE`](super::HTTP_ACTIVITY_TYPE), which the host executes. Its
-//! input is one JSON object, in which no expression is left:
-//!
-//! ```json
-//! {
-//!   "method": "GET",
-//!   "endpoint": "https://example.com/pets/1",
-//!   "headers": { "Accept": "application/json" },
-//!   "query": { "status": "available" },
-//!   "body": { "any": "value" },
-//!   "output": "content",
-//!   "redirect": false,
-//!   "authentication": { "basic": { "username": "u", "password": "p" } }
-//! }
-//! ```
-//!
-//! `method` is in capitals. `headers` has texts, `query` any values (an array is one
-//! parameter per element); both are `{}` where the task has none. `body` is absent
-//! where the task has none. `output` is `raw`, `content` or `response`.
-//! `authentication` is absent, or has one of `basic` and
-//! `bearer` (`{"token": "..."}`).
-//!
-//! The result is, by `output`: the content as base64 text (`raw`); the content, read
-//! where its type is JSON (`content`); or
-//! `{"request": {"method", "uri", "headers"}, "statusCode", "headers", "content"}`
-//! (`response`). A status outside of 200 to 299 (with `redirect`, 399) and a request
-//! that got no response are failures whose kind is the URI of the DSL's communication
-//! error and whose details have `status`, `title` and `detail`.
+//! `call: http` is an activity like any other, pinned under the name `http` to the
+//! built-in type [`HTTP_ACTIVITY_TYPE`](super::HTTP_ACTIVITY_TYPE), which the host
+//! executes; its input and result are described there.
 
 use serde_json::{Map, Value, json};
 

@@ -18,6 +18,11 @@
 //! 3. Each wait pushes its command to the port, and `activate` answers them all. The
 //!    last one may be terminal: the run completes, fails, or ends as cancelled.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that fails should panic")
+)]
+
 mod calls;
 pub mod command;
 mod data;
@@ -27,6 +32,8 @@ mod random;
 mod scene;
 mod stop;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,7 +54,7 @@ use data::{Held, Meter};
 use interpreter::{Doing, Run, poll_once};
 use port::Port;
 use scene::Evaluator;
-use stop::{Stop, bounded, data_limit, limit};
+use stop::{Stop, bounded, data_limit, limit_failure};
 
 /// Raised by every change of which commands come in which order; recorded with each
 /// run. Old behaviour stays behind its number while histories may need it.
@@ -301,10 +308,8 @@ fn completed(output: &Held) -> Command {
         "the result has {} bytes, more than the {FOREIGN_LIMIT} allowed; write it to a blob and answer its key",
         output.size()
     );
-    match limit("result_bytes", "/output", message) {
-        Stop::Fatal(failure) => Command::Fail { failure: *failure },
-        // `limit` answers nothing else.
-        Stop::Fault(_) | Stop::Unavailable(_) => unreachable!("a limit is fatal"),
+    Command::Fail {
+        failure: limit_failure("result_bytes", "/output", message),
     }
 }
 

@@ -34,10 +34,13 @@ impl Cancelled {
 
 /// A limit of the run that was passed.
 pub(super) fn limit(name: &str, reference: &str, message: String) -> Stop {
-    Stop::Fatal(Box::new(
-        Failure::permanent(kind::LIMIT_EXCEEDED, message)
-            .with_details(json!({ "limit": name, "task": reference })),
-    ))
+    Stop::Fatal(Box::new(limit_failure(name, reference, message)))
+}
+
+/// How a run fails that passed a limit.
+pub(super) fn limit_failure(name: &str, reference: &str, message: String) -> Failure {
+    Failure::permanent(kind::LIMIT_EXCEEDED, message)
+        .with_details(json!({ "limit": name, "task": reference }))
 }
 
 /// The limit on data, or on how deep it nests.

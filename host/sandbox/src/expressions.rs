@@ -464,6 +464,13 @@ impl EvaluatorProgram {
         Some(instance)
     }
 
+    /// How many instances wait to be used again.
+    #[cfg(test)]
+    pub(crate) fn idle_instances(&self) -> usize {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.len()
+    }
+
     fn put_back(&self, instance: Instance) {
         let options = &self.inner.options;
         let (of_program, of_all) = options.idle_instances;

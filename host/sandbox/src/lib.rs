@@ -18,6 +18,11 @@
 //! Start reading at [`call`] for what goes in and comes out, at [`capability`] for how
 //! a capability is linked.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that fails should panic")
+)]
+
 mod cache;
 pub mod call;
 pub mod capability;
@@ -27,6 +32,7 @@ mod engine;
 pub mod expressions;
 mod json;
 pub mod limits;
+mod options;
 mod plugin;
 mod run;
 mod sandbox;
@@ -42,7 +48,8 @@ pub use expressions::{
     EvaluationLimit, Evaluator, EvaluatorError, EvaluatorOptions, EvaluatorProgram,
 };
 pub use limits::Limits;
-pub use sandbox::{Plugin, PrepareError, PrepareState, Sandbox, SandboxError, SandboxOptions};
+pub use options::{PrepareError, PrepareState, SandboxError, SandboxOptions};
+pub use sandbox::{Plugin, Sandbox};
 pub use state::{CallState, HostCall, Stopped};
 pub use verify::{Verified, VerifyError};
 

@@ -15,10 +15,11 @@ use wasmtime::component::{Component, Linker};
 use crate::cache::{self, DiskCache};
 use crate::call::{Attempt, CallContext, CallError, CallOutcome, CallRequest, CallSink, LogLevel};
 use crate::capability::{Capability, Grants};
-use crate::compile::{self, CompileError, CompileLimits, Compiler};
+use crate::compile;
 use crate::control::Clock;
 use crate::engine;
 use crate::limits::Limits;
+use crate::options::{PrepareError, PrepareState, SandboxError, SandboxOptions};
 use crate::plugin::{self, PluginPre};
 use crate::run::{Call, Function, Runner};
 use crate::state::CallState;
@@ -31,118 +32,6 @@ const DESCRIBE: Duration = Duration::from_secs(10);
 const DESCRIPTION: usize = 4 << 20;
 /// How often busy guest threads look at sockets and timers of host calls, in polls.
 const EVENT_INTERVAL: u32 = 4;
-
-/// How a sandbox is set up.
-#[derive(Debug, Clone)]
-pub struct SandboxOptions {
-    /// Where compiled code is kept. Only the host may be able to write there: what is
-    /// in it is executed.
-    pub cache_dir: PathBuf,
-    /// Who compiles.
-    pub compiler: Compiler,
-    /// What one compilation may use.
-    pub compile_limits: CompileLimits,
-    /// Calls that may run at once, 1 to 5,000: the sum of the queues' limits, and a few
-    /// for uploads being described. Each takes 16 GiB of address space (not memory).
-    pub max_calls: usize,
-    /// Guests that compute at once, at least 1. The guest runtime has one thread more.
-    pub guest_threads: usize,
-    /// Bytes that an upload may have.
-    pub max_upload_bytes: usize,
-    /// Compiled plugins that are kept in memory, at least 1; beyond, the one that was
-    /// used longest ago is loaded from disk again when it is needed.
-    pub max_loaded: usize,
-}
-
-impl SandboxOptions {
-    /// The usual setup: 80 calls (the default queues' 75 and 5 more), as many guest
-    /// threads as the machine has cores, uploads of up to 64 MiB, 256 loaded plugins.
-    #[must_use]
-    pub fn new(cache_dir: impl Into<PathBuf>, compiler: Compiler) -> Self {
-        Self {
-            cache_dir: cache_dir.into(),
-            compiler,
-            compile_limits: CompileLimits::default(),
-            max_calls: 80,
-            guest_threads: std::thread::available_parallelism().map_or(2, usize::from),
-            max_upload_bytes: 64 << 20,
-            max_loaded: 256,
-        }
-    }
-}
-
-/// Why a sandbox cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// The folder for compiled code cannot be used.
-    #[error("the folder for compiled code, {}, cannot be used: {source}", path.display())]
-    Cache {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The engine does not start.
-    #[error("the WebAssembly engine does not start: {0}")]
-    Engine(String),
-    /// Threads cannot be started.
-    #[error("the sandbox's threads cannot be started: {0}")]
-    Threads(#[source] std::io::Error),
-}
-
-/// Why a plugin's code is not ready.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PrepareError {
-    /// The text is not 64 hexadecimal digits in lower case.
-    #[error("{0:?} is not a sha-256 digest of 64 hexadecimal digits")]
-    InvalidDigest(String),
-    /// The component's bytes cannot be had.
-    #[error("the component cannot be read: {0}")]
-    Fetch(String),
-    /// The bytes are others than the digest says.
-    #[error("the component's bytes have the digest {actual}, not {expected}")]
-    WrongDigest {
-        /// The digest that was asked for.
-        expected: String,
-        /// The digest of the bytes.
-        actual: String,
-    },
-    /// The bytes are no plugin.
-    #[error(transparent)]
-    Refused(#[from] VerifyError),
-    /// It was not compiled.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// An interface that it imports or exports has other functions or types than this
-    /// host's.
-    #[error("the component does not fit this host: {0}")]
-    Incompatible(String),
-    /// Compiled code cannot be stored or loaded; not the component's fault.
-    #[error("compiled code cannot be stored: {0}")]
-    Storage(String),
-}
-
-impl PrepareError {
-    /// Whether the component is to blame, so that another try would end the same.
-    #[must_use]
-    pub const fn is_permanent(&self) -> bool {
-        !matches!(
-            self,
-            Self::Fetch(_) | Self::Storage(_) | Self::Compile(CompileError::Unavailable(_))
-        )
-    }
-}
-
-/// Where a preparation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrepareState {
-    /// The code is looked for in the cache, or the component fetched.
-    Loading,
-    /// Another component is being compiled.
-    WaitingForCompiler,
-    /// It is being compiled.
-    Compiling,
-}
 
 /// A plugin's compiled code, ready to be called.
 pub struct Plugin {

@@ -1,5 +1,6 @@
 //! The sandbox against guests that behave well and guests that do not.
 
+mod evaluator;
 mod guests;
 mod prepare;
 mod run;

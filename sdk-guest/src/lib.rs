@@ -1,1 +1,132 @@
-//! Placeholder.
+//! Write Heyday plugins: typed Rust functions that become durable activities.
+//!
+//! An activity is a function with a doc comment and one attribute. Its input and output are
+//! types that derive serde's and schemars' traits; `?` makes a failure of any error; a
+//! `plugin!()` at the end of the crate exports every activity in it.
+//!
+//! ```
+//! use heyday_sdk::prelude::*;
+//!
+//! #[derive(Deserialize, JsonSchema)]
+//! struct Greet {
+//!     name: String,
+//! }
+//!
+//! #[derive(Serialize, JsonSchema)]
+//! struct Greeting {
+//!     text: String,
+//! }
+//!
+//! /// Greets a person.
+//! #[activity(queue = "general-queue", start_to_close = "30s", retry(maximum_attempts = 3))]
+//! fn greet(input: Greet) -> Result<Greeting> {
+//!     Ok(Greeting { text: format!("Hello {}", input.name) })
+//! }
+//!
+//! heyday_sdk::plugin!();
+//!
+//! # fn main() {
+//! // The function stays what it was, so that a unit test calls it.
+//! assert_eq!(greet(Greet { name: "Ada".into() }).unwrap().text, "Hello Ada");
+//! # }
+//! ```
+//!
+//! The plugin's name, version and documentation are `name`, `version` and `description` of
+//! its Cargo.toml, which also needs `crate-type = ["cdylib"]` and the crates `serde` and
+//! `schemars`, whose derives name them. `heyday plugin new` writes all of it.
+//!
+//! | what | where |
+//! |---|---|
+//! | the attribute and its arguments | [`activity`] |
+//! | failing with a kind that a workflow can catch | [`Error`] |
+//! | attempt, deadline, cancellation, heartbeat, progress | [`context`] |
+//! | log lines | [`log`] |
+//! | files and objects | [`blob`] |
+//! | databases | [`sql`] |
+//! | unit tests with plain `cargo test` | [`test`] |
+//!
+//! *How a call flows:* the host calls the exported `run` with an activity's name and JSON;
+//! `activity::call` finds the function, reads its input, calls it and writes what it
+//! answers; a capability's handle calls the host through `host`. The generated bindings are
+//! hidden in `bindings`.
+
+// What the macros write names this crate, also inside it.
+#[allow(unused_extern_crates)]
+extern crate self as heyday_sdk;
+
+mod activity;
+#[cfg(target_arch = "wasm32")]
+mod bindings;
+pub mod blob;
+pub mod context;
+mod error;
+mod host;
+pub mod log;
+pub mod sql;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod test;
+
+pub use activity::{Outcome, Plugin};
+pub use error::{CapabilityError, Error, Result};
+pub use heyday_sdk_macros::activity;
+
+/// What most plugins use.
+pub mod prelude {
+    pub use crate::{Error, Result, activity, blob, context, log, params, sql};
+    pub use schemars::JsonSchema;
+    pub use serde::{Deserialize, Serialize};
+}
+
+/// Exports every [`activity`] of the crate. Stands once, in `lib.rs`, and makes a type
+/// `HeydayPlugin` there that implements [`Plugin`].
+#[macro_export]
+macro_rules! plugin {
+    () => {
+        /// What this crate exports to Heyday.
+        pub struct HeydayPlugin;
+
+        const _: () = ::core::assert!(
+            $crate::__private::is_plugin_name(::core::env!("CARGO_PKG_NAME")),
+            "the package's name in Cargo.toml is the plugin's: it begins with a-z and has at \
+             most 63 characters of a-z, 0-9 and -"
+        );
+
+        impl $crate::Plugin for HeydayPlugin {
+            fn describe() -> ::std::string::String {
+                $crate::__private::describe(
+                    ::core::env!("CARGO_PKG_NAME"),
+                    ::core::env!("CARGO_PKG_VERSION"),
+                    ::core::env!("CARGO_PKG_DESCRIPTION"),
+                )
+            }
+
+            fn run(
+                activity: &str,
+                input: &str,
+            ) -> ::core::result::Result<::std::string::String, $crate::Error> {
+                $crate::__private::call(activity, input)
+            }
+        }
+
+        #[cfg(target_arch = "wasm32")]
+        $crate::__private::export!(HeydayPlugin);
+    };
+}
+
+/// For what the macros expand to; not part of the API.
+#[doc(hidden)]
+pub mod __private {
+    pub use inventory;
+    pub use schemars::Schema;
+    pub use serde_json::{Map, to_value};
+
+    pub use crate::activity::{
+        Registered, call, describe, input_schema, is_plugin_name, no_input_schema, output_schema,
+        run, run_without_input,
+    };
+
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::bindings::{self, plugin::export};
+    #[cfg(target_arch = "wasm32")]
+    pub use wit_bindgen;
+}

@@ -1,0 +1,108 @@
+//! The attempt that is running: who it is, how long it has, and what it tells the host.
+//!
+//! Every plugin may use this without a grant. Natively, in `cargo test`, the answers are
+//! those of the [`test::Context`](crate::test::Context) that the test entered.
+//!
+//! ```
+//! use heyday_sdk::prelude::*;
+//!
+//! fn copy(pages: u64) -> Result<u64> {
+//!     // Go on where the last attempt stopped.
+//!     let start = context::last_heartbeat::<u64>().unwrap_or(0);
+//!     for page in start..pages {
+//!         if context::is_cancelled() {
+//!             return Err(Error::permanent("cancelled", format!("stopped at page {page}")));
+//!         }
+//!         context::heartbeat(&page)?;
+//!         context::progress(page, pages, "copying");
+//!     }
+//!     Ok(pages - start)
+//! }
+//!
+//! let test = heyday_sdk::test::Context::new().last_heartbeat(&7).enter();
+//! assert_eq!(copy(10).unwrap(), 3);
+//! assert_eq!(test.heartbeats(), [7, 8, 9]);
+//! ```
+
+use std::time::Duration;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::{CapabilityError, Result};
+use crate::host;
+
+/// Which attempt of which activity of which run this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The Heyday namespace of the run.
+    pub namespace: String,
+    /// The caller's id of the workflow.
+    pub workflow_id: String,
+    /// The id of this execution of the workflow.
+    pub run_id: String,
+    /// The id of the activity within the run, the same on every attempt.
+    pub activity_id: String,
+    /// The activity type, `<plugin>.<activity>`.
+    pub activity_type: String,
+    /// The queue it was taken from.
+    pub queue: String,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+}
+
+/// Which attempt this is.
+#[must_use]
+pub fn current() -> Attempt {
+    host::current()
+}
+
+/// The number of this attempt; 1 for the first.
+#[must_use]
+pub fn attempt() -> u32 {
+    current().attempt
+}
+
+/// A key that is the same on every attempt of this activity and on no other activity: give
+/// it to whatever must happen at most once.
+#[must_use]
+pub fn idempotency_key() -> String {
+    host::idempotency_key()
+}
+
+/// How long until the attempt is interrupted.
+#[must_use]
+pub fn remaining() -> Duration {
+    Duration::from_millis(host::remaining_ms())
+}
+
+/// Whether the activity was asked to stop. After the first `true` there is a grace (5 s
+/// unless the operator set another) to clean up; then the attempt is interrupted.
+#[must_use]
+pub fn is_cancelled() -> bool {
+    host::is_cancelled()
+}
+
+/// Tells that the attempt is alive, with details that the next attempt can read. May be
+/// called as often as you like; the host keeps the last.
+///
+/// # Errors
+/// `invalid-json` where the details cannot be written as JSON, `too-large` where they are
+/// over 64 KiB; the last ones stay in place.
+pub fn heartbeat(details: impl Serialize) -> Result<(), CapabilityError> {
+    let details = serde_json::to_string(&details)
+        .map_err(|error| CapabilityError::new("invalid-json", error.to_string()))?;
+    host::heartbeat(Some(&details))
+}
+
+/// The details of the previous attempt's last heartbeat; `None` where there is none, or
+/// where they are not a `T`.
+#[must_use]
+pub fn last_heartbeat<T: DeserializeOwned>() -> Option<T> {
+    serde_json::from_str(&host::last_heartbeat()?).ok()
+}
+
+/// How far the attempt is: `completed` of `total` (0: not known) and a short message,
+/// shown to whoever watches the run.
+pub fn progress(completed: u64, total: u64, message: impl AsRef<str>) {
+    host::progress(completed, total, message.as_ref());
+}

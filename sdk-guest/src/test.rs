@@ -1,0 +1,369 @@
+//! Native unit tests of activities, without a host.
+//!
+//! A test enters a [`Context`]; until the guard that [`Context::enter`] answers is dropped,
+//! the calling thread's `context`, `log`, `blob` and `sql` are answered from it, and the
+//! guard tells what the activity did.
+//!
+//! ```
+//! use heyday_sdk::prelude::*;
+//!
+//! fn shout() -> Result<()> {
+//!     let container = blob::Container::open("texts")?;
+//!     let text = String::from_utf8(container.get("in")?)?;
+//!     container.put("out", text.to_uppercase())?;
+//!     Ok(())
+//! }
+//!
+//! let test = heyday_sdk::test::Context::new().blob("texts", [("in", "hi")]).enter();
+//! shout().unwrap();
+//! assert_eq!(test.object("texts", "out").unwrap(), b"HI");
+//! ```
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::error::CapabilityError;
+use crate::log::Level;
+use crate::sql::Rows;
+
+/// A line that was logged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogLine {
+    /// Its level.
+    pub level: Level,
+    /// Its text.
+    pub message: String,
+    /// Its further values.
+    pub fields: Map<String, Value>,
+}
+
+/// What a stand-in for a database answers a statement.
+#[derive(Debug, Clone)]
+pub struct SqlAnswer {
+    pub(crate) rows: Rows,
+    pub(crate) changed: u64,
+}
+
+impl SqlAnswer {
+    /// No rows; that many were changed.
+    #[must_use]
+    pub fn changed(changed: u64) -> Self {
+        Self {
+            rows: Rows::from_parts(Vec::new(), Vec::new()),
+            changed,
+        }
+    }
+}
+
+impl From<Rows> for SqlAnswer {
+    fn from(rows: Rows) -> Self {
+        Self { rows, changed: 0 }
+    }
+}
+
+/// What an activity meets when a test calls it. Unless set: the first attempt, 5 minutes
+/// left, not cancelled, nothing granted.
+#[must_use = "a context answers nothing before it is entered"]
+pub struct Context {
+    state: state::State,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Context {
+    /// A context with the defaults.
+    pub fn new() -> Self {
+        Self {
+            state: state::State::new(),
+        }
+    }
+
+    /// The number of the attempt, from 1.
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.state.attempt.attempt = attempt;
+        self
+    }
+
+    /// Details of the previous attempt's last heartbeat.
+    ///
+    /// # Panics
+    /// Where they cannot be written as JSON.
+    pub fn last_heartbeat(mut self, details: &impl Serialize) -> Self {
+        let details = serde_json::to_value(details).expect("details are JSON");
+        self.state.last_heartbeat = Some(details);
+        self
+    }
+
+    /// How long the attempt has left.
+    pub fn remaining(mut self, remaining: Duration) -> Self {
+        self.state.remaining = remaining;
+        self
+    }
+
+    /// The activity was asked to stop.
+    pub fn cancelled(mut self) -> Self {
+        self.state.cancelled = true;
+        self
+    }
+
+    /// Grants a container of that name, in memory, with these objects (key, content).
+    pub fn blob<K: Into<String>, B: AsRef<[u8]>>(
+        mut self,
+        binding: &str,
+        objects: impl IntoIterator<Item = (K, B)>,
+    ) -> Self {
+        let container = self.state.blobs.entry(binding.to_owned()).or_default();
+        for (key, bytes) in objects {
+            let object = state::Object::new(bytes.as_ref().to_vec());
+            container.insert(key.into(), object);
+        }
+        self
+    }
+
+    /// Grants a database of that name. The closure stands in for it: it is given each
+    /// statement with its parameters and answers rows or a number of changed rows. It is
+    /// no database: what a statement means is tested on a running Heyday.
+    pub fn sql(
+        mut self,
+        binding: &str,
+        answer: impl FnMut(&str, &[crate::sql::Value]) -> Result<SqlAnswer, CapabilityError> + 'static,
+    ) -> Self {
+        self.state
+            .sql
+            .insert(binding.to_owned(), Rc::new(RefCell::new(answer)));
+        self
+    }
+
+    /// Makes this what the calling thread's SDK answers, until the guard is dropped.
+    #[must_use = "dropping the guard ends the context"]
+    pub fn enter(self) -> Entered {
+        state::push(self.state);
+        Entered {
+            _of_this_thread: PhantomData,
+        }
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").finish_non_exhaustive()
+    }
+}
+
+/// The guard of an entered [`Context`]; it tells what the activity did.
+#[derive(Debug)]
+pub struct Entered {
+    _of_this_thread: PhantomData<*const ()>,
+}
+
+impl Entered {
+    /// From now on the activity is asked to stop.
+    pub fn cancel(&self) {
+        state::with(|state| state.cancelled = true);
+    }
+
+    /// The details of all heartbeats, in order.
+    #[must_use]
+    pub fn heartbeats(&self) -> Vec<Value> {
+        state::with(|state| state.heartbeats.clone())
+    }
+
+    /// What was told of the progress: completed, total, message.
+    #[must_use]
+    pub fn progress(&self) -> Vec<(u64, u64, String)> {
+        state::with(|state| state.progress.clone())
+    }
+
+    /// The lines that were logged.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogLine> {
+        state::with(|state| state.logs.clone())
+    }
+
+    /// The content of an object.
+    #[must_use]
+    pub fn object(&self, binding: &str, key: &str) -> Option<Vec<u8>> {
+        state::with(|state| {
+            let object = state.blobs.get(binding)?.get(key)?;
+            Some(object.bytes.clone())
+        })
+    }
+
+    /// The statements that reached the stand-in of a database, in order, with `BEGIN`,
+    /// `COMMIT` and `ROLLBACK` of transactions.
+    #[must_use]
+    pub fn statements(&self, binding: &str) -> Vec<String> {
+        state::with(|state| state.statements.get(binding).cloned().unwrap_or_default())
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        state::pop();
+    }
+}
+
+/// The state behind it, one stack per thread.
+pub(crate) mod state {
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::{LogLine, SqlAnswer};
+    use crate::context::Attempt;
+    use crate::error::CapabilityError;
+
+    pub(crate) type Objects = BTreeMap<String, Object>;
+    pub(crate) type Handler =
+        dyn FnMut(&str, &[crate::sql::Value]) -> Result<SqlAnswer, CapabilityError>;
+
+    pub(crate) struct Object {
+        pub(crate) bytes: Vec<u8>,
+        /// Rises with every write, in place of a clock.
+        pub(crate) revision: u64,
+    }
+
+    impl Object {
+        pub(crate) fn new(bytes: Vec<u8>) -> Self {
+            thread_local!(static WRITES: Cell<u64> = const { Cell::new(0) });
+            let revision = WRITES.get() + 1;
+            WRITES.set(revision);
+            Self { bytes, revision }
+        }
+
+        pub(crate) fn etag(&self) -> String {
+            format!("write-{}", self.revision)
+        }
+    }
+
+    pub(crate) struct State {
+        pub(crate) attempt: Attempt,
+        pub(crate) remaining: Duration,
+        pub(crate) cancelled: bool,
+        pub(crate) last_heartbeat: Option<Value>,
+        pub(crate) heartbeats: Vec<Value>,
+        pub(crate) progress: Vec<(u64, u64, String)>,
+        pub(crate) logs: Vec<LogLine>,
+        pub(crate) blobs: BTreeMap<String, Objects>,
+        pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
+        pub(crate) statements: BTreeMap<String, Vec<String>>,
+    }
+
+    impl State {
+        pub(crate) fn new() -> Self {
+            Self {
+                attempt: Attempt {
+                    namespace: "default".into(),
+                    workflow_id: "test".into(),
+                    run_id: "00000000-0000-0000-0000-000000000000".into(),
+                    activity_id: "1".into(),
+                    activity_type: "test.test".into(),
+                    queue: "general-queue".into(),
+                    attempt: 1,
+                },
+                remaining: Duration::from_secs(300),
+                cancelled: false,
+                last_heartbeat: None,
+                heartbeats: Vec::new(),
+                progress: Vec::new(),
+                logs: Vec::new(),
+                blobs: BTreeMap::new(),
+                sql: BTreeMap::new(),
+                statements: BTreeMap::new(),
+            }
+        }
+    }
+
+    thread_local!(static ENTERED: RefCell<Vec<State>> = const { RefCell::new(Vec::new()) });
+
+    pub(crate) fn push(state: State) {
+        ENTERED.with_borrow_mut(|stack| stack.push(state));
+    }
+
+    pub(crate) fn pop() {
+        // Dropped after the borrow: a stand-in may hold what uses the SDK.
+        let state = ENTERED.with_borrow_mut(Vec::pop);
+        drop(state);
+    }
+
+    /// The innermost state; the defaults where the test entered none.
+    pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
+        ENTERED.with_borrow_mut(|stack| match stack.last_mut() {
+            Some(state) => f(state),
+            None => f(&mut State::new()),
+        })
+    }
+
+    pub(crate) fn sql(binding: &str) -> Option<Rc<RefCell<Handler>>> {
+        with(|state| state.sql.get(binding).cloned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context;
+
+    #[test]
+    fn without_a_context_there_are_defaults_and_nothing_is_granted() {
+        assert_eq!(context::attempt(), 1);
+        assert_eq!(context::last_heartbeat::<u64>(), None);
+        assert!(!context::is_cancelled());
+        assert!(crate::blob::Container::open("default").is_err());
+    }
+
+    #[test]
+    fn a_context_answers_and_remembers() {
+        let test = Context::new()
+            .attempt(3)
+            .last_heartbeat(&"page 7")
+            .remaining(Duration::from_secs(9))
+            .enter();
+        assert_eq!(context::attempt(), 3);
+        assert_eq!(
+            context::last_heartbeat::<String>().as_deref(),
+            Some("page 7")
+        );
+        assert_eq!(context::last_heartbeat::<u64>(), None);
+        assert_eq!(context::remaining(), Duration::from_secs(9));
+        assert_eq!(
+            context::idempotency_key(),
+            "default/00000000-0000-0000-0000-000000000000/1"
+        );
+        context::heartbeat(8).unwrap();
+        assert!(
+            context::heartbeat("x".repeat(65 * 1024))
+                .unwrap_err()
+                .is("too-large")
+        );
+        context::progress(1, 2, "half");
+        crate::log::warn!("careful");
+        test.cancel();
+        assert!(context::is_cancelled());
+        assert_eq!(test.heartbeats(), [Value::from(8)]);
+        assert_eq!(test.progress(), [(1, 2, "half".to_owned())]);
+        assert_eq!(test.logs()[0].level, Level::Warn);
+    }
+
+    #[test]
+    fn the_inner_context_hides_the_outer_one_and_gives_it_back() {
+        let _outer = Context::new().attempt(2).enter();
+        {
+            let _inner = Context::new().attempt(5).enter();
+            assert_eq!(context::attempt(), 5);
+        }
+        assert_eq!(context::attempt(), 2);
+    }
+}

@@ -48,6 +48,27 @@ pub(super) fn plugin_with_host(extra: &str, run: &str) -> Vec<u8> {
     wat::parse_str(text(extra, imports, core, run)).unwrap()
 }
 
+/// A plugin that imports `heyday:probe/probe` as the core functions `$wait` and
+/// `$short`, which answer why they ended.
+pub(super) fn plugin_with_probe(run: &str) -> Vec<u8> {
+    let imports = r#"
+    (import "heyday:probe/probe@0.1.0" (instance $probe
+        (export "wait" (func (result u32)))
+        (export "short" (func (result u32)))
+    ))
+    (core func $wait (canon lower (func $probe "wait")))
+    (core func $short (canon lower (func $probe "short")))
+    (core instance $host
+        (export "wait" (func $wait))
+        (export "short" (func $short)))
+"#;
+    let core = r#"
+        (import "host" "wait" (func $wait (result i32)))
+        (import "host" "short" (func $short (result i32)))
+"#;
+    wat::parse_str(text("", imports, core, run)).unwrap()
+}
+
 /// A plugin that also imports an instance of this name.
 pub(super) fn plugin_importing(names: &[&str]) -> Vec<u8> {
     let imports: String = names

@@ -1,7 +1,10 @@
 //! The sandbox against guests that behave well and guests that do not.
 
+mod bare;
+mod capability;
 mod evaluator;
 mod guests;
+mod measure;
 mod prepare;
 mod run;
 mod stop;

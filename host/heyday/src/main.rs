@@ -1,3 +1,50 @@
-//! The `heyday` binary.
+//! The `heyday` binary: parses the command line, runs one command, and ends with its
+//! exit code. Everything else is in [`cli`] and in the library.
 
-fn main() {}
+mod cli;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use self::cli::Cli;
+use self::cli::error::CliError;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli::client::install_tls_provider();
+    let output = cli.global.output();
+    log_to_stderr(cli.global.verbose);
+    let ended = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Err(error) => Err(CliError::Other(
+            anyhow::Error::new(error).context("no runtime can be made"),
+        )),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// What a client command does, on stderr, where `-v` asks for it.
+fn log_to_stderr(verbose: u8) {
+    let filter = match verbose {
+        0 => "off",
+        1 => "heyday=debug",
+        _ => "debug",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,191 @@
+//! `heyday flow`: workflow definitions in the CNCF Serverless Workflow DSL.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+
+use super::client::Request;
+use super::error::CliError;
+use super::versions::{self, Kind, NameAndVersion};
+use super::{Context, input, view};
+
+/// Commands on flows.
+#[derive(Debug, Subcommand)]
+pub enum FlowCommand {
+    /// Upload a flow (YAML or JSON); it is checked first, and active at once
+    #[command(
+        after_help = "Examples:\n  heyday flow push process.yaml\n  heyday flow push process.yaml --no-activate\n  \
+        generate-flow | heyday flow push -"
+    )]
+    Push(PushArgs),
+    /// Check a flow without storing it
+    #[command(
+        after_help = "Examples:\n  heyday flow validate process.yaml\n  heyday flow validate process.yaml -o json"
+    )]
+    Validate(ValidateArgs),
+    /// List the flows
+    #[command(after_help = "Examples:\n  heyday flow list\n  heyday flow list -o json")]
+    List,
+    /// Show a flow and its versions, or one version
+    #[command(
+        after_help = "Examples:\n  heyday flow show docs.process\n  heyday flow show docs.process 1.2.0"
+    )]
+    Show(ShowArgs),
+    /// Make a version the active one: new runs use it
+    #[command(after_help = "Example:\n  heyday flow activate docs.process 1.2.0")]
+    Activate(NameAndVersion),
+    /// Make the version before the active one active again
+    #[command(after_help = "Example:\n  heyday flow rollback docs.process")]
+    Rollback(NameArgs),
+    /// Remove a version that no open run needs
+    #[command(after_help = "Example:\n  heyday flow remove docs.process 1.1.0")]
+    Remove(NameAndVersion),
+}
+
+/// Arguments of `flow push`.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// The flow's file; - is stdin
+    pub file: PathBuf,
+    /// Store it without making it the active version
+    #[arg(long)]
+    pub no_activate: bool,
+}
+
+/// Arguments of `flow validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// The flow's file; - is stdin
+    pub file: PathBuf,
+}
+
+/// Arguments of `flow show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The flow's name, `<document.namespace>.<document.name>`
+    pub name: String,
+    /// A version; without one, the flow with all its versions
+    pub version: Option<String>,
+}
+
+/// A flow's name.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// The flow's name, `<document.namespace>.<document.name>`
+    pub name: String,
+}
+
+/// Runs a command on flows.
+pub async fn run(command: FlowCommand, context: &Context) -> Result<(), CliError> {
+    match command {
+        FlowCommand::Push(args) => push(args, context).await,
+        FlowCommand::Validate(args) => validate(args, context).await,
+        FlowCommand::List => versions::list(context, Kind::Flow).await,
+        FlowCommand::Show(args) => {
+            versions::show(context, Kind::Flow, &args.name, args.version.as_deref()).await
+        }
+        FlowCommand::Activate(of) => {
+            versions::activate(context, Kind::Flow, &of.name, &of.version, false).await
+        }
+        FlowCommand::Rollback(of) => versions::rollback(context, Kind::Flow, &of.name).await,
+        FlowCommand::Remove(of) => {
+            versions::remove(context, Kind::Flow, &of.name, &of.version).await
+        }
+    }
+}
+
+/// The media type of a flow's text. YAML contains JSON, but a server that knows says
+/// better what is wrong.
+fn content_type(text: &[u8]) -> &'static str {
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'{') {
+        "application/json"
+    } else {
+        "application/yaml"
+    }
+}
+
+async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
+    let text = input::bytes(&args.file)?;
+    let request = Request::post(&["flows"])
+        .query("activate", (!args.no_activate).to_string())
+        .bytes(content_type(&text), Bytes::from(text), None)
+        .idempotent(None);
+    let answer = context.client.send(&request).await?;
+    let output = &context.output;
+    if output.is_json() {
+        return output.raw_json(&answer.body);
+    }
+    let flow = answer.json()?;
+    let name = view::text(&flow, "name");
+    let version = view::text(&flow, "version");
+    let active = flow
+        .get("active")
+        .and_then(serde_json::Value::as_bool)
+        .unwrap_or(!args.no_activate);
+    let state = if active {
+        "is active"
+    } else {
+        "is stored, not active"
+    };
+    output.line(&format!(
+        "{} flow {name} {version} {state}",
+        output.style.good("✓")
+    ))?;
+    for warning in view::rows_of(&flow, "warnings") {
+        output.warn(&view::pretty(warning));
+    }
+    if active {
+        output.hint(&format!(
+            "heyday workflow start {} --input '{{}}' --wait",
+            view::shell_word(&name)
+        ));
+    } else {
+        output.hint(&format!(
+            "heyday flow activate {} {version}",
+            view::shell_word(&name)
+        ));
+    }
+    Ok(())
+}
+
+async fn validate(args: ValidateArgs, context: &Context) -> Result<(), CliError> {
+    let text = input::bytes(&args.file)?;
+    let request = Request::post(&["flows"])
+        .query("dry_run", "true")
+        .bytes(content_type(&text), Bytes::from(text), None)
+        .idempotent(None);
+    let answer = context.client.send(&request).await?;
+    let output = &context.output;
+    if output.is_json() {
+        return output.raw_json(&answer.body);
+    }
+    let flow = answer.json()?;
+    output.line(&format!(
+        "{} {} is a valid flow: {} {}",
+        output.style.good("✓"),
+        args.file.display(),
+        view::text(&flow, "name"),
+        view::text(&flow, "version")
+    ))?;
+    for warning in view::rows_of(&flow, "warnings") {
+        output.warn(&view::pretty(warning));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_and_yaml_are_told_apart() {
+        assert_eq!(content_type(b"\n  {\"document\": {}}"), "application/json");
+        assert_eq!(
+            content_type(b"document:\n  dsl: '1.0.0'"),
+            "application/yaml"
+        );
+        assert_eq!(content_type(b""), "application/yaml");
+    }
+}

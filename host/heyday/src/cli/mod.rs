@@ -1,0 +1,228 @@
+//! The `heyday` command line: a client of the REST API, and of nothing else.
+//!
+//! [`Cli`] is what was typed. [`run`] makes a [`Context`] of the global options (where
+//! the server is, whose token, which form of output) and hands it to the command's own
+//! module; that module sends its requests through [`client::Client`] and shows the
+//! answers through [`output::Output`]. Only `up` is different: it runs the server
+//! library in this process; and `plugin new`, `plugin upgrade` and `plugin build`, which
+//! need no server.
+//!
+//! Start reading at [`plugin`] for a typical group of commands, at [`runs`] for how a
+//! run is waited for.
+
+pub mod activity;
+pub mod client;
+pub mod error;
+pub mod flow;
+pub mod follow;
+pub mod grant;
+pub mod input;
+pub mod options;
+pub mod output;
+pub mod plugin;
+pub mod progress;
+pub mod runs;
+pub mod sse;
+pub mod status;
+pub mod table;
+pub mod versions;
+pub mod view;
+pub mod workflow;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use self::client::Client;
+use self::error::CliError;
+use self::options::GlobalOptions;
+use self::output::Output;
+
+/// What a command works with.
+#[derive(Debug)]
+pub struct Context {
+    /// The server.
+    pub client: Client,
+    /// Where answers go.
+    pub output: Output,
+}
+
+/// Durable tasks as WebAssembly plugins
+#[derive(Debug, Parser)]
+#[command(
+    name = "heyday",
+    version,
+    about,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = error::EXIT_CODES_HELP
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, build, upload and manage plugins
+    #[command(subcommand, visible_alias = "plugins")]
+    Plugin(plugin::PluginCommand),
+    /// Upload and manage flows (workflow definitions)
+    #[command(subcommand, visible_alias = "flows")]
+    Flow(flow::FlowCommand),
+    /// Start, watch and end runs of workflows
+    #[command(subcommand, visible_alias = "workflows")]
+    Workflow(workflow::WorkflowCommand),
+    /// Run one activity durably, without a flow
+    #[command(subcommand)]
+    Activity(activity::ActivityCommand),
+    /// Grant a plugin or a flow what it may reach
+    Grant(grant::GrantArgs),
+    /// What the queues are doing
+    #[command(subcommand, visible_alias = "queues")]
+    Queue(status::QueueCommand),
+    /// What can be granted
+    #[command(subcommand, visible_alias = "bindings")]
+    Binding(status::BindingCommand),
+    /// Whether the server is up and well
+    #[command(
+        after_help = "Examples:\n  heyday health\n  heyday health --server http://127.0.0.1:9000 -o json"
+    )]
+    Health,
+    /// Write a completion script for a shell to stdout
+    #[command(after_help = "Examples:\n  \
+        heyday completions bash > ~/.local/share/bash-completion/completions/heyday\n  \
+        heyday completions zsh > ~/.zfunc/_heyday\n  \
+        heyday completions fish > ~/.config/fish/completions/heyday.fish")]
+    Completions(CompletionsArgs),
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Runs a command that is not `up`.
+///
+/// # Errors
+/// Whatever the command could not do; see [`CliError`] for the exit code.
+pub async fn run(cli: Cli) -> Result<(), CliError> {
+    let global = cli.global;
+    match cli.command {
+        Command::Plugin(command) => plugin::run(command, &global).await,
+        Command::Flow(command) => flow::run(command, &global.context()?).await,
+        Command::Workflow(command) => workflow::run(command, &global.context()?).await,
+        Command::Activity(command) => activity::run(command, &global.context()?).await,
+        Command::Grant(args) => grant::run(args, &global.context()?).await,
+        Command::Queue(command) => status::queues(command, &global.context()?).await,
+        Command::Binding(command) => status::bindings(command, &global.context()?).await,
+        Command::Health => status::health(&global.context()?).await,
+        Command::Completions(args) => completions(args.shell, &global.output()),
+    }
+}
+
+fn completions(shell: Shell, output: &Output) -> Result<(), CliError> {
+    // Into memory first: clap_complete panics when stdout is closed on it.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "heyday", &mut script);
+    output.line(String::from_utf8_lossy(&script).trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("heyday").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        fn visit(command: &clap::Command, path: &str) {
+            for sub in command
+                .get_subcommands()
+                .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+            {
+                let path = format!("{path} {}", sub.get_name());
+                assert!(sub.get_about().is_some(), "`{path}` has no description");
+                if sub.has_subcommands() {
+                    visit(sub, &path);
+                } else {
+                    let help = sub
+                        .get_after_help()
+                        .map(ToString::to_string)
+                        .unwrap_or_default();
+                    assert!(help.contains("Example"), "`{path}` has no example");
+                    assert!(
+                        help.contains(&path),
+                        "the examples of `{path}` are of another command: {help}"
+                    );
+                }
+                for argument in sub.get_arguments() {
+                    assert!(
+                        argument.get_help().is_some(),
+                        "`{path}` {} has no help",
+                        argument.get_id()
+                    );
+                }
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        visit(&command, "heyday");
+    }
+
+    #[test]
+    fn global_options_may_come_last() {
+        let cli = parse("plugin list --server localhost:9 -o json --namespace team-a -vv")
+            .expect("parsed");
+        assert_eq!(cli.global.server.as_str(), "http://localhost:9/");
+        assert!(cli.global.output().is_json());
+        assert_eq!(cli.global.namespace.as_deref(), Some("team-a"));
+        assert_eq!(cli.global.verbose, 2);
+    }
+
+    #[test]
+    fn wrong_global_options_are_refused() {
+        for line in [
+            "plugin list --namespace Team",
+            "plugin list --output yaml",
+            "plugin list --server ftp://x",
+            "plugin list --token a --token-file b",
+            "plugin",
+            "sing",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn completions_are_written_for_each_shell() {
+        for shell in [
+            Shell::Bash,
+            Shell::Zsh,
+            Shell::Fish,
+            Shell::Elvish,
+            Shell::PowerShell,
+        ] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "heyday", &mut script);
+            assert!(
+                String::from_utf8_lossy(&script).contains("workflow"),
+                "{shell}"
+            );
+        }
+    }
+}

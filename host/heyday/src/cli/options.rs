@@ -1,0 +1,234 @@
+//! Options that every command takes: where the server is, whose token, how to show.
+
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args};
+use url::Url;
+
+use super::client::{self, Client};
+use super::error::CliError;
+use super::output::{Format, Output};
+use super::{Context, view};
+
+/// The file in the data folder that holds the token of `heyday up`.
+pub const TOKEN_FILE: &str = "token";
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalOptions {
+    /// Where the server is
+    #[arg(
+        long,
+        global = true,
+        env = "HEYDAY_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000",
+        value_parser = client::server_url,
+        hide_env_values = true
+    )]
+    pub server: Url,
+
+    /// The API token [default: the token file of the data folder, for a server on this machine]
+    #[arg(
+        long,
+        global = true,
+        env = "HEYDAY_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+
+    /// A file that holds the API token
+    #[arg(
+        long,
+        global = true,
+        env = "HEYDAY_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "token"
+    )]
+    pub token_file: Option<PathBuf>,
+
+    /// The data folder of `heyday up` [default: $XDG_DATA_HOME/heyday or ~/.local/share/heyday]
+    #[arg(long, global = true, env = "HEYDAY_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Whom things belong to [default: default]
+    #[arg(long, global = true, env = "HEYDAY_NAMESPACE", value_name = "NAME", value_parser = namespace)]
+    pub namespace: Option<String>,
+
+    /// How to show answers
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t
+    )]
+    pub output: Format,
+
+    /// Show no colours (as NO_COLOR does)
+    #[arg(long, global = true)]
+    pub no_color: bool,
+
+    /// Say more of what is done, on stderr; twice for everything
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    if view::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a namespace has 1 to 63 lower-case letters, digits and hyphens, and begins with a letter".to_owned())
+    }
+}
+
+/// The user's data folder for Heyday.
+pub fn default_data() -> Result<PathBuf, CliError> {
+    data_below(
+        std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
+        std::env::home_dir(),
+    )
+    .ok_or_else(|| {
+        CliError::usage_help(
+            "there is no folder to keep data in: neither XDG_DATA_HOME nor HOME is set",
+            "name one with --data DIR",
+        )
+    })
+}
+
+fn data_below(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    // The XDG specification: a relative path is to be ignored.
+    xdg.filter(|path| path.is_absolute())
+        .or_else(|| {
+            home.filter(|path| path.is_absolute())
+                .map(|home| home.join(".local/share"))
+        })
+        .map(|folder| folder.join("heyday"))
+}
+
+impl GlobalOptions {
+    /// The data folder: `--data`, or the user's.
+    pub fn data_folder(&self) -> Result<PathBuf, CliError> {
+        match &self.data {
+            Some(folder) => Ok(folder.clone()),
+            None => default_data(),
+        }
+    }
+
+    /// How answers are shown.
+    pub fn output(&self) -> Output {
+        Output::new(self.output, self.no_color)
+    }
+
+    /// Everything that a client command needs.
+    pub fn context(&self) -> Result<Context, CliError> {
+        let token = self.find_token()?;
+        Ok(Context {
+            client: Client::new(
+                self.server.clone(),
+                token.as_deref(),
+                self.namespace.as_deref(),
+            )?,
+            output: self.output(),
+        })
+    }
+
+    fn find_token(&self) -> Result<Option<String>, CliError> {
+        if let Some(token) = &self.token {
+            return Ok(Some(token.trim().to_owned()));
+        }
+        if let Some(path) = &self.token_file {
+            return read(path).map(Some);
+        }
+        if !client::is_loopback(&self.server) {
+            // The token of this machine's server is nobody else's business.
+            return Ok(None);
+        }
+        let path = self.data_folder()?.join(TOKEN_FILE);
+        match client::read_token(&path) {
+            Ok(token) => Ok(Some(token)),
+            // Not there: the server's answer says that a token is wanted. With `--data`
+            // the folder was named, and a wrong one is better said at once.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.data.is_none() => {
+                Ok(None)
+            }
+            Err(error) => Err(CliError::usage_help(
+                format!("the token file {} cannot be read: {error}", path.display()),
+                "`heyday up` makes it in its data folder; name another with --token-file FILE",
+            )),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    client::read_token(path).map_err(|error| {
+        CliError::usage(format!(
+            "the token file {} cannot be read: {error}",
+            path.display()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_lives_where_xdg_says() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(data_below(path("/x"), path("/home/a")), path("/x/heyday"));
+        assert_eq!(
+            data_below(path("relative"), path("/home/a")),
+            path("/home/a/.local/share/heyday")
+        );
+        assert_eq!(
+            data_below(None, path("/home/a")),
+            path("/home/a/.local/share/heyday")
+        );
+        assert_eq!(data_below(None, None), None);
+    }
+
+    fn options(server: &str, data: &Path) -> GlobalOptions {
+        GlobalOptions {
+            server: client::server_url(server).expect("a URL"),
+            token: None,
+            token_file: None,
+            data: Some(data.to_owned()),
+            namespace: None,
+            output: Format::Text,
+            no_color: true,
+            verbose: 0,
+        }
+    }
+
+    #[test]
+    fn the_token_of_this_machine_stays_on_it() {
+        let data = tempfile::tempdir().expect("a folder");
+        std::fs::write(data.path().join(TOKEN_FILE), "secret\n").expect("written");
+        let local = options("http://127.0.0.1:1", data.path());
+        assert_eq!(
+            local.find_token().expect("a token").as_deref(),
+            Some("secret")
+        );
+        let away = options("https://heyday.example", data.path());
+        assert_eq!(away.find_token().expect("none"), None);
+        let given = GlobalOptions {
+            token: Some(" own ".to_owned()),
+            ..away
+        };
+        assert_eq!(given.find_token().expect("a token").as_deref(), Some("own"));
+    }
+
+    #[test]
+    fn a_named_folder_without_token_is_an_error() {
+        let data = tempfile::tempdir().expect("a folder");
+        let error = options("http://127.0.0.1:1", data.path())
+            .find_token()
+            .expect_err("no token");
+        assert_eq!(error.code(), 2);
+        assert!(error.to_string().contains("token"));
+    }
+}

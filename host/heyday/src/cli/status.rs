@@ -1,0 +1,104 @@
+//! `queue`, `binding` and `health`: what the server has and how it is.
+
+use clap::Subcommand;
+use std::time::Duration;
+
+use super::Context;
+use super::client::Request;
+use super::error::CliError;
+use super::table::{Table, fields};
+use super::view;
+
+/// Commands on queues.
+#[derive(Debug, Subcommand)]
+pub enum QueueCommand {
+    /// List the queues: how much each runs at once, and what waits
+    #[command(after_help = "Example:\n  heyday queue list")]
+    List,
+}
+
+/// Commands on bindings.
+#[derive(Debug, Subcommand)]
+pub enum BindingCommand {
+    /// List the bindings that can be granted
+    #[command(after_help = "Example:\n  heyday binding list")]
+    List,
+}
+
+/// Runs a command on queues.
+pub async fn queues(command: QueueCommand, context: &Context) -> Result<(), CliError> {
+    let QueueCommand::List = command;
+    let answer = context.client.send(&Request::get(&["queues"])).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    let value = answer.json()?;
+    let mut table = Table::new(&["NAME", ">LIMIT", ">RUNNING", ">WAITING", ">OLDEST"]);
+    for queue in view::rows(&value, "queues") {
+        let oldest = match view::number(queue, "backlog") {
+            None | Some(0) => String::new(),
+            Some(_) => view::number(queue, "backlog_age_ms")
+                .map(|age| view::duration(Duration::from_millis(age)))
+                .unwrap_or_default(),
+        };
+        table.row([
+            view::text(queue, "name"),
+            view::text(queue, "limit"),
+            view::text(queue, "in_flight"),
+            view::text(queue, "backlog"),
+            oldest,
+        ]);
+    }
+    context.output.line(&table.render(context.output.style))
+}
+
+/// Runs a command on bindings.
+pub async fn bindings(command: BindingCommand, context: &Context) -> Result<(), CliError> {
+    let BindingCommand::List = command;
+    let answer = context.client.send(&Request::get(&["bindings"])).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    let value = answer.json()?;
+    let mut table = Table::new(&["CAPABILITY", "NAME", "BACKEND", "MODES"]);
+    for binding in view::rows(&value, "bindings") {
+        table.row([
+            view::text(binding, "capability"),
+            view::first_text(binding, &["name", "binding"]),
+            view::text(binding, "backend"),
+            view::list(binding, "modes"),
+        ]);
+    }
+    if table.is_empty() {
+        context.output.note("There are no bindings.");
+        return Ok(());
+    }
+    context.output.line(&table.render(context.output.style))
+}
+
+/// Asks how the server is.
+pub async fn health(context: &Context) -> Result<(), CliError> {
+    let answer = context.client.send(&Request::get(&["health"])).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    let style = context.output.style;
+    let value = answer.json()?;
+    let mut pairs = vec![("server", context.client.server().to_owned())];
+    let members = value.as_object();
+    for (name, member) in members.into_iter().flatten() {
+        let text = member
+            .as_str()
+            .map_or_else(|| member.to_string(), str::to_owned);
+        let text = super::output::one_line(&text);
+        pairs.push((
+            name,
+            if name == "status" {
+                style.status(&text)
+            } else {
+                text
+            },
+        ));
+    }
+    context.output.line(&fields(style, &pairs))
+}

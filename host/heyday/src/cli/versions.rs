@@ -1,0 +1,341 @@
+//! What plugins and flows have in common: immutable versions, one of them active.
+//!
+//! Both are resources of the same shape (`/plugins/{name}/versions/{version}`,
+//! `.../activate`, `.../rollback`), so both groups of commands end here.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::client::Request;
+use super::error::CliError;
+use super::output::{one_line, printable};
+use super::table::{Table, fields};
+use super::view;
+
+/// Plugins or flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Plugins.
+    Plugin,
+    /// Flows.
+    Flow,
+}
+
+impl Kind {
+    /// The resource's path segment.
+    pub const fn segment(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugins",
+            Self::Flow => "flows",
+        }
+    }
+
+    /// What one is called.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Flow => "flow",
+        }
+    }
+}
+
+/// A name, and which of its versions.
+#[derive(Debug, Clone, Args)]
+pub struct NameAndVersion {
+    /// The name
+    pub name: String,
+    /// The version, as `list` and `show` show it
+    pub version: String,
+}
+
+/// Lists what there is, each with its active version.
+pub async fn list(context: &Context, kind: Kind) -> Result<(), CliError> {
+    let output = &context.output;
+    let mut table = Table::new(&["NAME", "ACTIVE", ">VERSIONS", "UPLOADED", "ABOUT"]);
+    let now = Timestamp::now();
+    let mut token = None;
+    loop {
+        let request = Request::get(&[kind.segment()]).query_if("page_token", token.take());
+        let answer = context.client.send(&request).await?;
+        let value = answer.json()?;
+        if output.is_json() {
+            output.raw_json(&answer.body)?;
+        }
+        for row in view::rows(&value, kind.segment()) {
+            let versions = row
+                .get("versions")
+                .and_then(Value::as_array)
+                .map(|versions| versions.len().to_string());
+            table.row([
+                view::text(row, "name"),
+                view::first_text(row, &["active", "active_version", "version"]),
+                versions.unwrap_or_else(|| view::text(row, "version_count")),
+                view::ago(row, uploaded(row), now),
+                view::first_text(row, &["documentation", "title", "summary"]),
+            ]);
+        }
+        token = view::next_page(&value);
+        if token.is_none() {
+            break;
+        }
+    }
+    if output.is_json() {
+        return Ok(());
+    }
+    if table.is_empty() {
+        output.note(&format!("There are no {} yet.", kind.segment()));
+        output.hint(match kind {
+            Kind::Plugin => {
+                "make one with `heyday plugin new NAME`, then `heyday plugin push NAME`"
+            }
+            Kind::Flow => "upload one with `heyday flow push FILE`",
+        });
+        return Ok(());
+    }
+    output.line(&table.render(output.style))
+}
+
+fn uploaded(row: &Value) -> &'static str {
+    ["uploaded_at", "updated_at", "created_at"]
+        .into_iter()
+        .find(|member| row.get(*member).is_some())
+        .unwrap_or("uploaded_at")
+}
+
+/// Shows one, or one version of it.
+pub async fn show(
+    context: &Context,
+    kind: Kind,
+    name: &str,
+    version: Option<&str>,
+) -> Result<(), CliError> {
+    let mut segments = vec![kind.segment(), name];
+    if let Some(version) = version {
+        segments.extend(["versions", version]);
+    }
+    let answer = context.client.send(&Request::get(&segments)).await?;
+    let output = &context.output;
+    if output.is_json() {
+        return output.raw_json(&answer.body);
+    }
+    let value = answer.json()?;
+    output.line(&describe(context, &value))?;
+    let versions = view::rows_of(&value, "versions");
+    if !versions.is_empty() {
+        let active = view::first_text(&value, &["active", "active_version"]);
+        output.line(&format!("\n{}", version_table(context, versions, &active)))?;
+    }
+    Ok(())
+}
+
+fn version_table(context: &Context, versions: &[Value], active: &str) -> String {
+    let now = Timestamp::now();
+    let mut table = Table::new(&["VERSION", "STATE", "", ">SIZE", "UPLOADED", "DIGEST"]);
+    for version in versions {
+        // A list of plain version numbers is a list too.
+        let number = version
+            .as_str()
+            .map_or_else(|| view::text(version, "version"), str::to_owned);
+        table.row([
+            number.as_str(),
+            &view::text(version, "state"),
+            if number == active { "active" } else { "" },
+            &view::number(version, "size")
+                .map(view::bytes)
+                .unwrap_or_default(),
+            &view::ago(version, uploaded(version), now),
+            &short_digest(&view::text(version, "digest")),
+        ]);
+    }
+    table.render(context.output.style)
+}
+
+/// `sha256:0123456789ab`, as much of a digest as a person compares.
+pub fn short_digest(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
+}
+
+/// A version for a person: what it is, what it offers, what it lacks.
+pub fn describe(context: &Context, value: &Value) -> String {
+    let style = context.output.style;
+    let clean = |text: String| printable(&text).into_owned();
+    let size = ["size", "size_bytes"]
+        .iter()
+        .find_map(|member| view::number(value, member));
+    let imports = view::list(value, "imports");
+    let mut text = fields(
+        style,
+        &[
+            ("name", clean(view::text(value, "name"))),
+            ("version", view::text(value, "version")),
+            (
+                "active",
+                view::first_text(value, &["active", "active_version"]),
+            ),
+            ("state", style.status(&view::text(value, "state"))),
+            ("reason", clean(reason(value))),
+            ("digest", view::text(value, "digest")),
+            ("size", size.map(view::bytes).unwrap_or_default()),
+            ("uploaded", view::text(value, uploaded(value))),
+            ("imports", clean(imports)),
+            ("lacks", clean(missing_grants(value).join(", "))),
+            (
+                "about",
+                clean(view::first_text(
+                    value,
+                    &["documentation", "title", "summary"],
+                )),
+            ),
+        ],
+    );
+    let activities = view::rows_of(value, "activities");
+    if !activities.is_empty() {
+        let mut table = Table::new(&["ACTIVITY", "QUEUE", "ABOUT"]);
+        for activity in activities {
+            table.row([
+                view::text(activity, "name"),
+                view::text(activity, "queue"),
+                one_line(
+                    view::text(activity, "documentation")
+                        .lines()
+                        .next()
+                        .unwrap_or_default(),
+                ),
+            ]);
+        }
+        text.push_str(&format!("\n\n{}", table.render(style)));
+    }
+    text
+}
+
+/// Why a version is not ready, where the server says so.
+pub fn reason(value: &Value) -> String {
+    for member in ["failure", "error"] {
+        match value.get(member) {
+            Some(Value::String(text)) => return text.clone(),
+            Some(failure @ Value::Object(_)) => return view::failure(failure),
+            _ => {}
+        }
+    }
+    view::first_text(value, &["reason", "message"])
+}
+
+/// Grants that the upload found missing, as `capability` or `capability=binding`.
+pub fn missing_grants(value: &Value) -> Vec<String> {
+    view::rows_of(value, "missing_grants")
+        .iter()
+        .map(|grant| match grant {
+            Value::String(text) => text.clone(),
+            other => {
+                let binding = view::text(other, "binding");
+                let capability = view::text(other, "capability");
+                if binding.is_empty() {
+                    capability
+                } else {
+                    format!("{capability}={binding}")
+                }
+            }
+        })
+        .collect()
+}
+
+/// Makes a version the active one.
+pub async fn activate(
+    context: &Context,
+    kind: Kind,
+    name: &str,
+    version: &str,
+    allow_missing: bool,
+) -> Result<(), CliError> {
+    let mut body = json!({ "version": version });
+    if kind == Kind::Plugin {
+        body["allow_missing"] = json!(allow_missing);
+    }
+    let request = Request::post(&[kind.segment(), name, "activate"])
+        .json(body)
+        .idempotent(None);
+    let answer = context.client.send(&request).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    context.output.line(&format!(
+        "{} {name} {version} is active. Open runs keep the version they started with.",
+        context.output.style.good("✓")
+    ))
+}
+
+/// Makes the version before the active one active again.
+pub async fn rollback(context: &Context, kind: Kind, name: &str) -> Result<(), CliError> {
+    let request = Request::post(&[kind.segment(), name, "rollback"]).idempotent(None);
+    let answer = context.client.send(&request).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    let version = view::first_text(&answer.json()?, &["active", "active_version", "version"]);
+    context.output.line(&format!(
+        "{} {name} is back at {version}. Open runs keep the version they started with.",
+        context.output.style.good("✓")
+    ))
+}
+
+/// Removes a version.
+pub async fn remove(
+    context: &Context,
+    kind: Kind,
+    name: &str,
+    version: &str,
+) -> Result<(), CliError> {
+    let answer = context
+        .client
+        .send(&Request::delete(&[
+            kind.segment(),
+            name,
+            "versions",
+            version,
+        ]))
+        .await?;
+    if context.output.is_json() {
+        return if answer.body.is_empty() {
+            Ok(())
+        } else {
+            context.output.raw_json(&answer.body)
+        };
+    }
+    context.output.line(&format!(
+        "{} {} {name} {version} is removed.",
+        context.output.style.good("✓"),
+        kind.word()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_grants_are_read_in_either_form() {
+        let value = json!({ "missing_grants": ["blob", { "capability": "sql", "binding": "main" }, { "capability": "http" }] });
+        assert_eq!(missing_grants(&value), ["blob", "sql=main", "http"]);
+        assert!(missing_grants(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn the_reason_of_a_failed_version_is_found() {
+        assert_eq!(
+            reason(&json!({ "failure": { "kind": "limit-exceeded", "message": "120 s" } })),
+            "limit-exceeded: 120 s"
+        );
+        assert_eq!(reason(&json!({ "reason": "too large" })), "too large");
+        assert_eq!(reason(&json!({ "state": "ready" })), "");
+    }
+
+    #[test]
+    fn digests_are_shortened() {
+        assert_eq!(
+            short_digest(&format!("sha256:{}", "0".repeat(64))),
+            "sha256:000000000000"
+        );
+    }
+}

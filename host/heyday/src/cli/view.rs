@@ -1,0 +1,276 @@
+//! Members of the API's JSON as text for a person.
+//!
+//! Rendering reads members by name and shows an absent one as nothing: a client must
+//! go on working with a server that says more, or less, than it knows.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::output::printable;
+
+/// A member as text: strings as they are, null and absent as nothing, others as JSON.
+pub fn text(value: &Value, member: &str) -> String {
+    match value.get(member) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// The first of these members that says something.
+pub fn first_text(value: &Value, members: &[&str]) -> String {
+    members
+        .iter()
+        .map(|member| text(value, member))
+        .find(|text| !text.is_empty())
+        .unwrap_or_default()
+}
+
+/// A member that is a number.
+pub fn number(value: &Value, member: &str) -> Option<u64> {
+    value.get(member)?.as_u64()
+}
+
+/// The rows of a list: the array itself, or the member that holds it.
+pub fn rows<'a>(value: &'a Value, member: &str) -> &'a [Value] {
+    value
+        .as_array()
+        .or_else(|| value.get(member)?.as_array())
+        .map_or(&[], Vec::as_slice)
+}
+
+/// A member that is a list; empty where it is absent.
+pub fn rows_of<'a>(value: &'a Value, member: &str) -> &'a [Value] {
+    value
+        .get(member)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+/// The rows of a list whose member has one of these names.
+pub fn rows_any<'a>(value: &'a Value, members: &[&str]) -> &'a [Value] {
+    members
+        .iter()
+        .map(|member| rows(value, member))
+        .find(|rows| !rows.is_empty())
+        .unwrap_or_default()
+}
+
+/// A page's token for the next one; none at the end.
+pub fn next_page(value: &Value) -> Option<String> {
+    Some(text(value, "next_page_token")).filter(|token| !token.is_empty())
+}
+
+/// A list of strings, separated by commas.
+pub fn list(value: &Value, member: &str) -> String {
+    value
+        .get(member)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|item| {
+            item.as_str()
+                .map_or_else(|| item.to_string(), str::to_owned)
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// JSON for a person: a string as it is, anything else indented.
+pub fn pretty(value: &Value) -> String {
+    match value {
+        Value::String(text) => printable(text).into_owned(),
+        other => {
+            printable(&serde_json::to_string_pretty(other).unwrap_or_else(|_| other.to_string()))
+                .into_owned()
+        }
+    }
+}
+
+/// A number of bytes: `812 B`, `1.4 MB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    #[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut amount = count as f64 / 1000.0;
+    let mut unit = 0;
+    while amount >= 999.95 && unit + 1 < UNITS.len() {
+        amount /= 1000.0;
+        unit += 1;
+    }
+    format!("{amount:.1} {}", UNITS[unit])
+}
+
+/// A duration: `350 us`, `12 ms`, `3.4 s`, `2 m 5 s`, `3 h 20 m`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 if duration.as_millis() == 0 => format!("{} us", duration.as_micros()),
+        0 => format!("{} ms", duration.as_millis()),
+        1..60 => format!("{:.1} s", duration.as_secs_f64()),
+        60..3600 => format!("{} m {} s", seconds / 60, seconds % 60),
+        3600..172_800 => format!("{} h {} m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// How long ago a member's time was: `12 s ago`; the text itself where it is no time.
+pub fn ago(value: &Value, member: &str, now: Timestamp) -> String {
+    let text = text(value, member);
+    let Ok(then) = text.parse::<Timestamp>() else {
+        return text;
+    };
+    match Duration::try_from(now.duration_since(then)) {
+        Ok(passed) if passed.as_secs() == 0 => "just now".to_owned(),
+        Ok(passed) if passed.as_secs() < 60 => format!("{} s ago", passed.as_secs()),
+        Ok(passed) => format!("{} ago", duration(passed)),
+        // A clock that differs, or a time to come.
+        Err(_) => format!("in {}", duration(now.duration_since(then).unsigned_abs())),
+    }
+}
+
+/// The time from one member to the other, or to now.
+pub fn lasted(value: &Value, from: &str, to: &str, now: Timestamp) -> String {
+    let time = |member: &str| text(value, member).parse::<Timestamp>().ok();
+    let Some(begun) = time(from) else {
+        return String::new();
+    };
+    let ended = time(to).unwrap_or(now);
+    Duration::try_from(ended.duration_since(begun))
+        .map(duration)
+        .unwrap_or_default()
+}
+
+/// A failure with its causes, as a person reads it.
+pub fn failure(value: &Value) -> String {
+    let mut lines = Vec::new();
+    let mut next = Some(value);
+    let mut first = true;
+    while let Some(failure) = next.filter(|failure| failure.is_object()) {
+        let kind = text(failure, "kind");
+        let message = text(failure, "message");
+        let both = match (kind.is_empty(), message.is_empty()) {
+            (false, false) => format!("{kind}: {message}"),
+            _ => format!("{kind}{message}"),
+        };
+        lines.push(if first {
+            both
+        } else {
+            format!("caused by {both}")
+        });
+        if let Some(details) = failure.get("details").filter(|details| !details.is_null()) {
+            lines.push(format!("details {details}"));
+        }
+        let stack = text(failure, "stack");
+        if !stack.is_empty() {
+            lines.push(stack.trim_end().to_owned());
+        }
+        first = false;
+        next = failure.get("cause");
+    }
+    printable(&lines.join("\n")).into_owned()
+}
+
+/// A name of a plugin, namespace, queue or binding: `[a-z][a-z0-9-]{0,62}`.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+/// Quotes a word for a POSIX shell where that is needed, so that commands we print
+/// can be pasted.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn absent_members_show_as_nothing() {
+        let value = json!({ "a": "x", "b": null, "c": 7, "d": ["p", "q"] });
+        assert_eq!(text(&value, "a"), "x");
+        assert_eq!(text(&value, "b"), "");
+        assert_eq!(text(&value, "c"), "7");
+        assert_eq!(text(&value, "nothing"), "");
+        assert_eq!(first_text(&value, &["b", "c"]), "7");
+        assert_eq!(list(&value, "d"), "p, q");
+        assert!(rows(&value, "a").is_empty());
+    }
+
+    #[test]
+    fn amounts_read_well() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(117_000), "117.0 kB");
+        assert_eq!(bytes(999_999), "1.0 MB");
+        assert_eq!(bytes(64 << 20), "67.1 MB");
+        assert_eq!(duration(Duration::from_micros(350)), "350 us");
+        assert_eq!(duration(Duration::from_millis(3400)), "3.4 s");
+        assert_eq!(duration(Duration::from_secs(125)), "2 m 5 s");
+        assert_eq!(duration(Duration::from_secs(12_000)), "3 h 20 m");
+    }
+
+    #[test]
+    fn times_are_relative() {
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().expect("a time");
+        let value =
+            json!({ "at": "2026-01-01T00:00:48Z", "end": "2026-01-01T00:00:58Z", "odd": "then" });
+        assert_eq!(ago(&value, "at", now), "12 s ago");
+        assert_eq!(ago(&value, "odd", now), "then");
+        assert_eq!(lasted(&value, "at", "end", now), "10.0 s");
+        assert_eq!(lasted(&value, "at", "nothing", now), "12.0 s");
+    }
+
+    #[test]
+    fn failures_show_their_causes() {
+        let value = json!({
+            "kind": "timeout", "message": "too slow", "retryable": false,
+            "cause": { "kind": "trap", "message": "unreachable\u{1b}[2J", "stack": "0: f\n1: g\n" },
+        });
+        assert_eq!(
+            failure(&value),
+            "timeout: too slow\ncaused by trap: unreachable\\u{1b}[2J\n0: f\n1: g"
+        );
+    }
+
+    #[test]
+    fn names_follow_the_rule() {
+        for good in ["a", "my-plugin", "x1", &format!("a{}", "b".repeat(62))] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            "1a",
+            "-a",
+            "A",
+            "a_b",
+            "a b",
+            "ä",
+            &format!("a{}", "b".repeat(63)),
+        ] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn printed_commands_can_be_pasted() {
+        assert_eq!(shell_word("doc-1"), "doc-1");
+        assert_eq!(shell_word("a b"), "'a b'");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
+}

@@ -1,0 +1,267 @@
+//! The writer's statements, on SQLite's own handle: the one unsafe module of the engine.
+//!
+//! sqlx runs each statement by a message to the connection's thread and back. For one
+//! row that is several times the statement itself, and the writer's whole work is such
+//! statements. sqlx therefore opens the connection (path, pragmas, VFS), and lends its
+//! handle, which this module borrows for as long as the writer lives.
+
+use std::ffi::{CStr, CString, c_int};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+use libsqlite3_sys as ffi;
+use sqlx::sqlite::LockedSqliteHandle;
+
+/// What SQLite answered instead of success.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message} (code {code})")]
+pub struct SqlError {
+    /// SQLite's extended result code.
+    pub code: c_int,
+    /// Its message.
+    pub message: String,
+}
+
+impl SqlError {
+    /// Whether the storage is at fault (full, failing, locked), so that the same
+    /// statements may succeed later. Otherwise it is the statement or its data.
+    pub fn is_storage(&self) -> bool {
+        matches!(
+            self.code & 0xff,
+            ffi::SQLITE_FULL
+                | ffi::SQLITE_IOERR
+                | ffi::SQLITE_NOMEM
+                | ffi::SQLITE_BUSY
+                | ffi::SQLITE_LOCKED
+                | ffi::SQLITE_CANTOPEN
+                | ffi::SQLITE_READONLY
+                | ffi::SQLITE_PROTOCOL
+                | ffi::SQLITE_CORRUPT
+                | ffi::SQLITE_NOTADB
+                | ffi::SQLITE_INTERRUPT
+                | ffi::SQLITE_ABORT
+        )
+    }
+
+    /// What to tell a person to do about it.
+    pub fn advice(&self) -> &'static str {
+        match self.code & 0xff {
+            ffi::SQLITE_FULL => "the disk is full; free some space and try again",
+            ffi::SQLITE_READONLY => "the database is read-only; check its permissions",
+            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
+                "the database is damaged; restore it from a backup"
+            }
+            _ => "the storage failed; check the disk and try again",
+        }
+    }
+}
+
+/// A value of a parameter.
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'a> {
+    /// NULL.
+    Null,
+    /// An integer.
+    Integer(i64),
+    /// A text.
+    Text(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl<'a> From<Option<&'a str>> for Value<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Null, Self::Text)
+    }
+}
+
+/// A connection whose handle is borrowed from sqlx.
+pub struct Connection<'h> {
+    handle: NonNull<ffi::sqlite3>,
+    lock: PhantomData<&'h mut ()>,
+}
+
+impl<'h> Connection<'h> {
+    /// Borrows the handle; sqlx does not touch it while the lock lives.
+    pub fn new(lock: &'h mut LockedSqliteHandle<'_>) -> Self {
+        Self {
+            handle: lock.as_raw_handle(),
+            lock: PhantomData,
+        }
+    }
+
+    fn error(&self, code: c_int) -> SqlError {
+        // SAFETY: the handle is open while the lock lives; `errmsg` answers a
+        // NUL-terminated text that is valid until the next call on the handle, and is
+        // copied before one.
+        let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.handle.as_ptr())) };
+        SqlError {
+            code,
+            message: message.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Runs one statement without parameters; its rows are ignored.
+    pub fn execute(&self, sql: &CStr) -> Result<(), SqlError> {
+        // SAFETY: the handle is open; `sql` is NUL-terminated; no callback is given.
+        let code = unsafe {
+            ffi::sqlite3_exec(
+                self.handle.as_ptr(),
+                sql.as_ptr(),
+                None,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+        if code == ffi::SQLITE_OK {
+            Ok(())
+        } else {
+            Err(self.error(code))
+        }
+    }
+
+    /// Whether a transaction is open.
+    pub fn in_transaction(&self) -> bool {
+        // SAFETY: the handle is open.
+        unsafe { ffi::sqlite3_get_autocommit(self.handle.as_ptr()) == 0 }
+    }
+
+    /// Prepares a statement that is kept.
+    pub fn prepare(&self, sql: &str) -> Result<Statement<'_>, SqlError> {
+        let text = CString::new(sql).map_err(|_| SqlError {
+            code: ffi::SQLITE_MISUSE,
+            message: "a statement with a NUL".to_owned(),
+        })?;
+        let mut statement = ptr::null_mut();
+        // SAFETY: the handle is open; `text` is NUL-terminated and outlives the call;
+        // `statement` is written before it is read.
+        let code = unsafe {
+            ffi::sqlite3_prepare_v3(
+                self.handle.as_ptr(),
+                text.as_ptr(),
+                -1,
+                ffi::SQLITE_PREPARE_PERSISTENT as _,
+                &raw mut statement,
+                ptr::null_mut(),
+            )
+        };
+        match NonNull::new(statement) {
+            Some(statement) if code == ffi::SQLITE_OK => Ok(Statement {
+                statement,
+                connection: self,
+            }),
+            _ => Err(self.error(code)),
+        }
+    }
+}
+
+/// A prepared statement.
+pub struct Statement<'c> {
+    statement: NonNull<ffi::sqlite3_stmt>,
+    connection: &'c Connection<'c>,
+}
+
+impl Statement<'_> {
+    /// Runs it to its end.
+    pub fn run(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
+        self.query(values, |_| ()).map(|_| ())
+    }
+
+    /// Runs it and reads its first row, if there is one.
+    pub fn query<T>(
+        &mut self,
+        values: &[Value<'_>],
+        read: impl FnOnce(&Row<'_>) -> T,
+    ) -> Result<Option<T>, SqlError> {
+        let result = self.bind(values).and_then(|()| {
+            // SAFETY: the statement is prepared and its parameters are bound to memory
+            // that `values` keeps alive until the reset below.
+            match unsafe { ffi::sqlite3_step(self.statement.as_ptr()) } {
+                ffi::SQLITE_ROW => Ok(Some(read(&Row { statement: self }))),
+                ffi::SQLITE_DONE => Ok(None),
+                code => Err(self.connection.error(code)),
+            }
+        });
+        // SAFETY: the statement is prepared. After these nothing points to `values`.
+        unsafe {
+            ffi::sqlite3_reset(self.statement.as_ptr());
+            ffi::sqlite3_clear_bindings(self.statement.as_ptr());
+        }
+        result
+    }
+
+    fn bind(&self, values: &[Value<'_>]) -> Result<(), SqlError> {
+        let statement = self.statement.as_ptr();
+        for (index, value) in (1..).zip(values) {
+            // SAFETY: the statement is prepared and not running; pointers and lengths
+            // are those of living slices, which SQLite does not copy (no destructor)
+            // and which outlive the step, after which the bindings are cleared.
+            let code = unsafe {
+                match value {
+                    Value::Null => ffi::sqlite3_bind_null(statement, index),
+                    Value::Integer(integer) => {
+                        ffi::sqlite3_bind_int64(statement, index, *integer)
+                    }
+                    Value::Text(text) => ffi::sqlite3_bind_text64(
+                        statement,
+                        index,
+                        text.as_ptr().cast(),
+                        text.len() as u64,
+                        ffi::SQLITE_STATIC(),
+                        ffi::SQLITE_UTF8 as _,
+                    ),
+                    Value::Blob(bytes) => ffi::sqlite3_bind_blob64(
+                        statement,
+                        index,
+                        bytes.as_ptr().cast(),
+                        bytes.len() as u64,
+                        ffi::SQLITE_STATIC(),
+                    ),
+                }
+            };
+            if code != ffi::SQLITE_OK {
+                return Err(self.connection.error(code));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Statement<'_> {
+    fn drop(&mut self) {
+        // SAFETY: prepared once, finalized once, before its connection is given back.
+        unsafe {
+            ffi::sqlite3_finalize(self.statement.as_ptr());
+        }
+    }
+}
+
+/// The row a statement stands on.
+pub struct Row<'s> {
+    statement: &'s Statement<'s>,
+}
+
+impl Row<'_> {
+    /// An integer column; 0 where it is NULL.
+    pub fn integer(&self, column: c_int) -> i64 {
+        // SAFETY: the statement stands on a row; a column that does not exist reads as 0.
+        unsafe { ffi::sqlite3_column_int64(self.statement.statement.as_ptr(), column) }
+    }
+
+    /// A column's bytes; empty where it is NULL.
+    pub fn blob(&self, column: c_int) -> Vec<u8> {
+        let statement = self.statement.statement.as_ptr();
+        // SAFETY: the statement stands on a row; the pointer is valid for that many
+        // bytes until the next call on the statement, and copied before one.
+        unsafe {
+            let data = ffi::sqlite3_column_blob(statement, column).cast::<u8>();
+            let length = ffi::sqlite3_column_bytes(statement, column);
+            match (NonNull::new(data.cast_mut()), usize::try_from(length)) {
+                (Some(data), Ok(length)) => {
+                    std::slice::from_raw_parts(data.as_ptr(), length).to_vec()
+                }
+                _ => Vec::new(),
+            }
+        }
+    }
+}

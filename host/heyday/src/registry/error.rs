@@ -1,0 +1,83 @@
+//! Why the registry refuses; every message says what to do.
+
+use super::types::RequestProblem;
+
+/// Why the registry refused or could not.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// There is no such plugin, flow, version, upload or grant (404).
+    #[error("no {what} {name:?} exists in namespace {namespace:?}")]
+    NotFound {
+        /// `plugin`, `flow`, `plugin version`, ...
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Where it was looked for.
+        namespace: String,
+    },
+    /// The request is malformed: a name, a version, a mode, a page (400).
+    #[error("{0}")]
+    Invalid(String),
+    /// What was uploaded cannot be used (422).
+    #[error("{message}")]
+    Unusable {
+        /// What is wrong, in one or a few sentences.
+        message: String,
+        /// Each thing that is wrong, where there is a place to name.
+        problems: Vec<RequestProblem>,
+    },
+    /// An upload has more bytes than allowed (413).
+    #[error("the upload has {size} bytes, more than the {limit} allowed")]
+    TooLarge {
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// What is stored stands in the way: other bytes of the same version, an active
+    /// version, a version that open runs use, no version to go back to (409).
+    #[error("{0}")]
+    Conflict(String),
+    /// Grants are missing (409).
+    #[error(
+        "plugin {name} {version} was not granted {}: grant it (`heyday grant {name} \
+         CAPABILITY=BINDING`) or activate with allow_missing",
+        .missing.join(", ")
+    )]
+    MissingGrants {
+        /// The plugin.
+        name: String,
+        /// The version.
+        version: String,
+        /// The capabilities.
+        missing: Vec<String>,
+    },
+    /// The disk is full, or another process holds the database; the same request may
+    /// be made again (503).
+    #[error("the server cannot store this now: {0}")]
+    Unavailable(String),
+    /// A fault of the host (500); the text is for the log.
+    #[error("the registry failed: {0}")]
+    Internal(String),
+}
+
+impl RegistryError {
+    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
+        Self::Internal(error.to_string())
+    }
+
+    pub(crate) fn not_found(what: &'static str, name: impl Into<String>, namespace: &str) -> Self {
+        Self::NotFound {
+            what,
+            name: name.into(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    pub(crate) fn unusable(message: impl Into<String>) -> Self {
+        Self::Unusable {
+            message: message.into(),
+            problems: Vec::new(),
+        }
+    }
+}

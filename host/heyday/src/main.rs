@@ -13,6 +13,14 @@ use self::cli::Cli;
 use self::cli::error::CliError;
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == cli::COMPILE_COMMAND)
+    {
+        // Before anything writes to stdout, reads stdin or starts a thread: the child
+        // limits its own memory and must have it all.
+        return ExitCode::from(heyday_sandbox::compile::child_main());
+    }
     let cli = Cli::parse();
     cli::client::install_tls_provider();
     let output = cli.global.output();

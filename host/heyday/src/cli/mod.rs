@@ -102,6 +102,11 @@ pub enum Command {
     Completions(CompletionsArgs),
 }
 
+/// The hidden command of the compiling child process: what the server gives the sandbox
+/// as the arguments of `heyday_sandbox::CompilerCommand`. `main` looks for it before
+/// clap does: no option and no variable of the environment may disturb it.
+pub const COMPILE_COMMAND: &str = "compile-component";
+
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {

@@ -56,7 +56,8 @@ extern crate self as heyday_sdk;
 
 mod activity;
 #[cfg(target_arch = "wasm32")]
-mod bindings;
+#[doc(hidden)]
+pub mod bindings;
 pub mod blob;
 pub mod context;
 mod error;

@@ -1,7 +1,7 @@
 //! The passages, in SQLite's FTS5, ranked by BM25.
 
 use heyday_sdk::prelude::*;
-use heyday_sdk::sql::{Connection, Transaction};
+use heyday_sdk::sql::{Connection, Transaction, Value};
 
 use crate::{Hit, Passage};
 

@@ -1,12 +1,16 @@
 //! `heyday flow`: workflow definitions in the CNCF Serverless Workflow DSL.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use heyday_durable::flow::{Flow, FlowError};
+use serde_json::{Value, json};
 
 use super::client::Request;
-use super::error::CliError;
+use super::error::{CliError, Problem};
+use super::options::GlobalOptions;
+use super::output::Output;
 use super::versions::{self, Kind, NameAndVersion};
 use super::{Context, input, view};
 
@@ -19,7 +23,7 @@ pub enum FlowCommand {
         generate-flow | heyday flow push -"
     )]
     Push(PushArgs),
-    /// Check a flow without storing it
+    /// Check a flow here, without a server
     #[command(
         after_help = "Examples:\n  heyday flow validate process.yaml\n  heyday flow validate process.yaml -o json"
     )]
@@ -77,10 +81,16 @@ pub struct NameArgs {
 }
 
 /// Runs a command on flows.
-pub async fn run(command: FlowCommand, context: &Context) -> Result<(), CliError> {
+pub async fn run(command: FlowCommand, global: &GlobalOptions) -> Result<(), CliError> {
+    let command = match command {
+        FlowCommand::Validate(args) => return validate(&args, &global.output()),
+        command => command,
+    };
+    let context = &global.context()?;
     match command {
         FlowCommand::Push(args) => push(args, context).await,
-        FlowCommand::Validate(args) => validate(args, context).await,
+        // Done above, without a server.
+        FlowCommand::Validate(_) => Ok(()),
         FlowCommand::List => versions::list(context, Kind::Flow).await,
         FlowCommand::Show(args) => {
             versions::show(context, Kind::Flow, &args.name, args.version.as_deref()).await
@@ -122,7 +132,7 @@ async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
     let version = view::text(&flow, "version");
     let active = flow
         .get("active")
-        .and_then(serde_json::Value::as_bool)
+        .and_then(Value::as_bool)
         .unwrap_or(!args.no_activate);
     let state = if active {
         "is active"
@@ -150,29 +160,52 @@ async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn validate(args: ValidateArgs, context: &Context) -> Result<(), CliError> {
+/// Reads a flow as the server would. What only the server knows (whether its activities
+/// are there, whether its expressions compile) is found when it is pushed.
+fn validate(args: &ValidateArgs, output: &Output) -> Result<(), CliError> {
     let text = input::bytes(&args.file)?;
-    let request = Request::post(&["flows"])
-        .query("dry_run", "true")
-        .bytes(content_type(&text), Bytes::from(text), None)
-        .idempotent(None);
-    let answer = context.client.send(&request).await?;
-    let output = &context.output;
+    let flow = Flow::parse(&text).map_err(|error| invalid(&args.file, &error))?;
+    let name = flow.workflow_type();
+    let calls: Vec<&str> = flow
+        .activities()
+        .iter()
+        .map(|call| call.name.as_str())
+        .collect();
     if output.is_json() {
-        return output.raw_json(&answer.body);
+        return output.line(
+            &json!({ "name": name, "version": flow.document.version, "calls": calls }).to_string(),
+        );
     }
-    let flow = answer.json()?;
     output.line(&format!(
-        "{} {} is a valid flow: {} {}",
+        "{} {} is a flow that can run: {name} {}",
         output.style.good("✓"),
         args.file.display(),
-        view::text(&flow, "name"),
-        view::text(&flow, "version")
+        flow.document.version
     ))?;
-    for warning in view::rows_of(&flow, "warnings") {
-        output.warn(&view::pretty(warning));
-    }
+    output.hint(&format!(
+        "heyday flow push {}",
+        view::shell_word(&args.file.display().to_string())
+    ));
     Ok(())
+}
+
+/// The problem document that the server would answer.
+fn invalid(file: &Path, error: &FlowError) -> CliError {
+    let errors: Vec<Value> = error
+        .errors
+        .iter()
+        .map(|problem| json!({ "line": problem.line, "pointer": problem.pointer, "message": problem.message }))
+        .collect();
+    CliError::Problem(Box::new(Problem {
+        status: 422,
+        document: json!({
+            "type": "urn:heyday:problems:invalid-flow",
+            "title": "The flow cannot run",
+            "status": 422,
+            "detail": file.display().to_string(),
+            "errors": errors,
+        }),
+    }))
 }
 
 #[cfg(test)]
@@ -187,5 +220,27 @@ mod tests {
             "application/yaml"
         );
         assert_eq!(content_type(b""), "application/yaml");
+    }
+
+    #[test]
+    fn a_flow_is_checked_without_a_server() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("flow.yaml");
+        let output = Output::new(crate::cli::output::Format::Json, true);
+        std::fs::write(
+            &file,
+            "document:\n  dsl: '1.0.0'\ndo:\n  - a:\n      sing: true\n",
+        )
+        .expect("written");
+        let error = validate(&ValidateArgs { file: file.clone() }, &output).expect_err("no flow");
+        assert_eq!(error.code(), 2);
+        let text = error.render(crate::cli::output::Style::plain());
+        assert!(text.contains("line "), "{text}");
+        std::fs::write(
+            &file,
+            "document: {dsl: '1.0.0', namespace: a, name: b, version: '1.0.0'}\ndo:\n  - s: {set: {x: 1}}\n",
+        )
+        .expect("written");
+        validate(&ValidateArgs { file }, &output).expect("a flow");
     }
 }

@@ -16,7 +16,7 @@ use super::view;
     subcommand_negates_reqs = true,
     override_usage = "heyday grant <SUBJECT> <CAPABILITY=BINDING[:MODE]>...\n       \
                       heyday grant list [SUBJECT]\n       \
-                      heyday grant revoke <SUBJECT> <CAPABILITY[=BINDING]>...",
+                      heyday grant revoke <SUBJECT> <CAPABILITY=BINDING>...",
     after_help = "Examples:\n  \
         heyday grant index sql=main                    the plugin `index` may use the database `main`\n  \
         heyday grant report sql=main:ro                read only\n  \

@@ -11,6 +11,7 @@
 //! run is waited for.
 
 pub mod activity;
+pub mod build;
 pub mod client;
 pub mod error;
 pub mod flow;
@@ -122,7 +123,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     let global = cli.global;
     match cli.command {
         Command::Plugin(command) => plugin::run(command, &global).await,
-        Command::Flow(command) => flow::run(command, &global.context()?).await,
+        Command::Flow(command) => flow::run(command, &global).await,
         Command::Workflow(command) => workflow::run(command, &global.context()?).await,
         Command::Activity(command) => activity::run(command, &global.context()?).await,
         Command::Grant(args) => grant::run(args, &global.context()?).await,

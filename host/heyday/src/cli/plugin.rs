@@ -1,4 +1,4 @@
-//! `heyday plugin`: upload components and manage their versions.
+//! `heyday plugin`: build and upload components, and manage their versions.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use super::build::{self, BuildArgs, BuildOptions};
 use super::client::Request;
 use super::error::CliError;
 use super::options::GlobalOptions;
@@ -20,10 +21,19 @@ const SLICE: Duration = Duration::from_secs(20);
 /// Commands on plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
-    /// Upload a component; active at once, if no grant is missing
-    #[command(after_help = "Examples:\n  heyday plugin push greet.wasm\n  \
+    /// Build a plugin for the sandbox: a WebAssembly component
+    #[command(
+        after_help = "Examples:\n  heyday plugin build\n  heyday plugin build greet --locked\n\n\
+        A Rust toolchain for wasm32-wasip2 is found or made: rustup's, else Debian's packages.\n\
+        HEYDAY_WASM_TOOLCHAIN=rustup or =debian takes the one or the other."
+    )]
+    Build(BuildArgs),
+    /// Upload a plugin; active at once, if no grant is missing
+    #[command(
+        after_help = "Examples:\n  heyday plugin push greet            build the folder, then upload\n  heyday plugin push greet.wasm\n  \
         heyday plugin push greet.wasm --dev          edit and push again without a new version number\n  \
-        heyday plugin push greet.wasm --no-activate  store it, activate it later")]
+        heyday plugin push greet.wasm --no-activate  store it, activate it later"
+    )]
     Push(PushArgs),
     /// List the plugins
     #[command(after_help = "Examples:\n  heyday plugin list\n  heyday plugin list -o json")]
@@ -48,8 +58,8 @@ pub enum PluginCommand {
 /// Arguments of `plugin push`.
 #[derive(Debug, Args)]
 pub struct PushArgs {
-    /// The component's file; - is stdin
-    #[arg(value_name = "FILE")]
+    /// The plugin's folder, which is built first; or a component's file; - is stdin
+    #[arg(value_name = "FOLDER|FILE", default_value = ".")]
     pub path: PathBuf,
     /// Store it as VERSION-dev.DIGEST, so that the same version number may be pushed again
     #[arg(long)]
@@ -60,6 +70,9 @@ pub struct PushArgs {
     /// Make it active even where a grant is missing; what lacks one is denied when called
     #[arg(long, conflicts_with = "no_activate")]
     pub allow_missing: bool,
+    /// How a folder is built.
+    #[command(flatten, next_help_heading = "Building a folder")]
+    pub build: BuildOptions,
 }
 
 /// Arguments of `plugin show`.
@@ -91,8 +104,14 @@ pub struct NameArgs {
 
 /// Runs a command on plugins.
 pub async fn run(command: PluginCommand, global: &GlobalOptions) -> Result<(), CliError> {
+    let command = match command {
+        PluginCommand::Build(args) => return build::run(args, &global.output()).await,
+        command => command,
+    };
     let context = &global.context()?;
     match command {
+        // Done above, without a server.
+        PluginCommand::Build(_) => Ok(()),
         PluginCommand::Push(args) => push(args, context).await,
         PluginCommand::List => versions::list(context, Kind::Plugin).await,
         PluginCommand::Show(args) => {
@@ -136,52 +155,62 @@ fn component(path: &Path) -> Result<Bytes, CliError> {
 }
 
 async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
+    if !args.path.is_dir() {
+        return upload(&args, &args.path, context).await;
+    }
+    for artifact in build::build(&args.path, &args.build, &context.output).await? {
+        upload(&args, &artifact.path, context).await?;
+    }
+    Ok(())
+}
+
+async fn upload(args: &PushArgs, path: &Path, context: &Context) -> Result<(), CliError> {
     let output = &context.output;
-    let bytes = component(&args.path)?;
+    let bytes = component(path)?;
     let size = bytes.len() as u64;
-    let step = Step::bytes(output, &format!("Uploading {}", args.path.display()), size);
-    let request = Request::post(&["plugins"])
-        .query("activate", (!args.no_activate).to_string())
-        .query("dev", args.dev.to_string())
-        .query("allow_missing", args.allow_missing.to_string())
-        .bytes("application/wasm", bytes, Some(step.bar()))
-        // The same bytes again answer the same version.
-        .idempotent(None);
-    let mut answer = interruptible(context.client.send(&request), "the upload").await?;
-    step.done(&format!("Uploaded {}", view::bytes(size)));
-    let uploaded = answer.json()?;
-    let name = view::text(&uploaded, "name");
-    let version = view::text(&uploaded, "version");
-    let mut plugin = uploaded.clone();
-    if is_pending(&plugin) {
-        let step = Step::spinner(output, &format!("Compiling {name} {version}"));
-        while is_pending(&plugin) {
-            step.message(&format!(
-                "{name} {version}: {}",
-                view::text(&plugin, "state")
-            ));
-            let request = Request::get(&["plugins", &name, "versions", &version]).wait(SLICE);
-            answer = interruptible(context.client.send(&request), "the compilation").await?;
-            plugin = answer.json()?;
+    let file = path
+        .file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned();
+    let step = Step::bytes(output, &format!("Uploading {file}"), size);
+    // The same bytes again answer the same version: so an upload may be repeated after a
+    // lost connection, and to wait on for its compilation.
+    let request = |wait: Duration, progress| {
+        Request::post(&["plugins"])
+            .query("activate", (!args.no_activate).to_string())
+            .query("dev", args.dev.to_string())
+            .query("allow_missing", args.allow_missing.to_string())
+            .wait(wait)
+            .bytes("application/wasm", bytes.clone(), progress)
+            .idempotent(None)
+    };
+    let first = request(Duration::ZERO, Some(step.bar()));
+    let mut answer = interruptible(context.client.send(&first), "the upload").await?;
+    step.done(&format!("Uploaded {file} ({})", view::bytes(size)));
+    let mut version = answer.json()?;
+    if is_pending(&version) {
+        let step = Step::spinner(output, &format!("Compiling {file} on the server"));
+        while is_pending(&version) {
+            let again = request(SLICE, None);
+            answer = interruptible(context.client.send(&again), "the compilation").await?;
+            version = answer.json()?;
         }
-        if view::text(&plugin, "state") != "failed" {
-            step.done(&format!("Compiled {name} {version}"));
+        if view::text(&version, "state") != "failed" {
+            step.done(&format!("Compiled {file}"));
         }
     }
     if output.is_json() {
         output.raw_json(&answer.body)?;
     }
-    if view::text(&plugin, "state") == "failed" {
+    if view::text(&version, "state") == "failed" {
         return Err(CliError::Refused {
-            message: format!(
-                "{name} {version} cannot be compiled: {}",
-                versions::reason(&plugin)
-            ),
+            message: format!("{file} cannot be used: {}", versions::reason(&version)),
             help: None,
         });
     }
     if !output.is_json() {
-        tell(context, &uploaded, &plugin, args.no_activate)?;
+        tell(context, &version, args.no_activate)?;
     }
     Ok(())
 }
@@ -189,28 +218,18 @@ async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
 fn is_pending(plugin: &Value) -> bool {
     matches!(
         view::text(plugin, "state").as_str(),
-        "uploaded" | "queued" | "verifying" | "compiling"
+        "verifying" | "compiling"
     )
 }
 
 /// Says what an upload led to, and what to do next.
-fn tell(context: &Context, uploaded: &Value, plugin: &Value, staged: bool) -> Result<(), CliError> {
+fn tell(context: &Context, plugin: &Value, staged: bool) -> Result<(), CliError> {
     let output = &context.output;
     let style = output.style;
     let name = view::text(plugin, "name");
     let version = view::text(plugin, "version");
-    let active = [plugin, uploaded]
-        .iter()
-        .find_map(|value| value.get("active"))
-        .is_some_and(|active| match active {
-            Value::Bool(active) => *active,
-            Value::String(active) => *active == version,
-            _ => false,
-        });
-    let missing = match versions::missing_grants(plugin) {
-        missing if missing.is_empty() => versions::missing_grants(uploaded),
-        missing => missing,
-    };
+    let active = plugin.get("active") == Some(&Value::Bool(true));
+    let missing = versions::missing_grants(plugin);
     let state = if active {
         "is active"
     } else {
@@ -231,6 +250,9 @@ fn tell(context: &Context, uploaded: &Value, plugin: &Value, staged: bool) -> Re
             )
             .trim_end(),
         )?;
+    }
+    for warning in view::rows_of(plugin, "warnings") {
+        output.warn(&view::pretty(warning));
     }
     if !missing.is_empty() {
         output.warn(&format!("{name} lacks grants: {}", missing.join(", ")));

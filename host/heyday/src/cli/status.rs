@@ -60,13 +60,11 @@ pub async fn bindings(command: BindingCommand, context: &Context) -> Result<(), 
         return context.output.raw_json(&answer.body);
     }
     let value = answer.json()?;
-    let mut table = Table::new(&["CAPABILITY", "NAME", "BACKEND", "MODES"]);
+    let mut table = Table::new(&["CAPABILITY", "NAME"]);
     for binding in view::rows(&value, "bindings") {
         table.row([
             view::text(binding, "capability"),
-            view::first_text(binding, &["name", "binding"]),
-            view::text(binding, "backend"),
-            view::list(binding, "modes"),
+            view::text(binding, "name"),
         ]);
     }
     if table.is_empty() {

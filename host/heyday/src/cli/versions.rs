@@ -179,6 +179,8 @@ pub fn describe(context: &Context, value: &Value) -> String {
             ("digest", view::text(value, "digest")),
             ("size", size.map(view::bytes).unwrap_or_default()),
             ("uploaded", view::text(value, uploaded(value))),
+            ("needs", clean(view::list(value, "capabilities"))),
+            ("calls", clean(view::list(value, "calls"))),
             ("imports", clean(imports)),
             ("lacks", clean(missing_grants(value).join(", "))),
             (

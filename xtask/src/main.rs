@@ -4,6 +4,8 @@
 //! the wasm target, the evaluator component, the first-party plugins. Start reading at
 //! the module of the command.
 
+#![allow(clippy::print_stdout, reason = "a command line")]
+
 mod guests;
 mod lint;
 mod process;

@@ -146,8 +146,11 @@ mod tests {
 
     #[test]
     fn markdown_passages_know_their_heading() {
-        let text = "# One\n\nfirst part\n\n```\n# not a heading\n```\n\n## Two\n\nsecond part\n";
-        let found = passages(text, true, 100);
+        let filling = "Words that make this section longer than one passage may be. ".repeat(2);
+        let text = format!(
+            "# One\n\nfirst part {filling}\n\n```\n# not a heading\n```\n\n## Two\n\nsecond part {filling}\n"
+        );
+        let found = passages(&text, true, 150);
         let heading = |needle: &str| {
             let passage = found.iter().find(|p| p.text.contains(needle)).unwrap();
             passage.heading.clone()

@@ -1,0 +1,364 @@
+//! How the API shows a stored event.
+//!
+//! Names of types and attributes are Temporal's, attributes in `snake_case`. Where
+//! Temporal points at another event by its number, `activity_id`, `timer_id` and
+//! `child_id` say which activity, timer or child is meant: each event reads by itself.
+//! An attribute that an event does not have is left out. A value stands there as JSON;
+//! one that is large, not JSON, or stored apart is shown as its encoding, size in bytes
+//! and digest.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::events::{Event, EventType, StoredFailure, StoredPin, StoredStart, digest, timestamp};
+use crate::activity::{ActivityTimeouts, RetryPolicy};
+use crate::engine::HistoryEvent;
+use crate::failure::Failure;
+use crate::payload::{BINARY_NULL, Digest, JSON_PLAIN, Payload};
+
+/// A value of at most so many bytes is shown whole.
+const SHOWN: usize = 64 * 1024;
+
+/// The event with that number, as the API shows it.
+pub fn history_event(event_id: u64, event: &Event) -> HistoryEvent {
+    HistoryEvent {
+        event_id,
+        event_time: event.time(),
+        event_type: type_name(event.event_type()).to_owned(),
+        attributes: Value::Object(attributes(event)),
+    }
+}
+
+/// The name of a type, as the API shows it.
+pub const fn type_name(kind: EventType) -> &'static str {
+    match kind {
+        EventType::Unspecified => "Unspecified",
+        EventType::WorkflowExecutionStarted => "WorkflowExecutionStarted",
+        EventType::WorkflowExecutionCompleted => "WorkflowExecutionCompleted",
+        EventType::WorkflowExecutionFailed => "WorkflowExecutionFailed",
+        EventType::WorkflowExecutionCanceled => "WorkflowExecutionCanceled",
+        EventType::WorkflowExecutionTerminated => "WorkflowExecutionTerminated",
+        EventType::WorkflowExecutionCancelRequested => "WorkflowExecutionCancelRequested",
+        EventType::ActivityTaskScheduled => "ActivityTaskScheduled",
+        EventType::ActivityTaskStarted => "ActivityTaskStarted",
+        EventType::ActivityTaskCompleted => "ActivityTaskCompleted",
+        EventType::ActivityTaskFailed | EventType::ActivityTaskAttemptFailed => {
+            "ActivityTaskFailed"
+        }
+        EventType::ActivityTaskTimedOut | EventType::ActivityTaskAttemptTimedOut => {
+            "ActivityTaskTimedOut"
+        }
+        EventType::ActivityTaskCancelRequested => "ActivityTaskCancelRequested",
+        EventType::ActivityTaskCanceled => "ActivityTaskCanceled",
+        EventType::TimerStarted => "TimerStarted",
+        EventType::TimerFired => "TimerFired",
+        EventType::TimerCanceled => "TimerCanceled",
+        EventType::StartChildWorkflowExecutionInitiated => "StartChildWorkflowExecutionInitiated",
+        EventType::StartChildWorkflowExecutionFailed => "StartChildWorkflowExecutionFailed",
+        EventType::ChildWorkflowExecutionStarted => "ChildWorkflowExecutionStarted",
+        EventType::ChildWorkflowExecutionCompleted => "ChildWorkflowExecutionCompleted",
+        EventType::ChildWorkflowExecutionFailed => "ChildWorkflowExecutionFailed",
+        EventType::ChildWorkflowExecutionCanceled => "ChildWorkflowExecutionCanceled",
+        EventType::RequestCancelExternalWorkflowExecutionInitiated => {
+            "RequestCancelExternalWorkflowExecutionInitiated"
+        }
+    }
+}
+
+fn attributes(event: &Event) -> Map<String, Value> {
+    let mut shown = Attributes::default();
+    match event.event_type() {
+        // A newer release wrote it; its number is all that is known.
+        EventType::Unspecified => shown.put("type_number", event.kind),
+        EventType::WorkflowExecutionStarted => started(event, &mut shown),
+        EventType::WorkflowExecutionCompleted => shown.result(event),
+        EventType::WorkflowExecutionFailed => shown.failure(event),
+        EventType::WorkflowExecutionCanceled | EventType::WorkflowExecutionTerminated => {
+            shown.failure(event);
+            shown.text("reason", &event.reason);
+        }
+        EventType::WorkflowExecutionCancelRequested => shown.text("cause", &event.reason),
+        EventType::ActivityTaskScheduled => {
+            shown.text("activity_id", &event.id);
+            shown.definition("activity_type", event);
+            shown.text("task_queue", &event.queue);
+            shown.payload("input", event.payload.as_ref());
+            shown.timeouts(event.timeouts.unwrap_or_default().into());
+            shown.retry(event.retry.clone().map(RetryPolicy::from));
+            shown.text("task", &event.task);
+        }
+        EventType::ActivityTaskStarted
+        | EventType::ActivityTaskCompleted
+        | EventType::ActivityTaskFailed
+        | EventType::ActivityTaskTimedOut
+        | EventType::ActivityTaskCancelRequested
+        | EventType::ActivityTaskCanceled
+        | EventType::ActivityTaskAttemptFailed
+        | EventType::ActivityTaskAttemptTimedOut => activity(event, &mut shown),
+        EventType::TimerStarted => {
+            shown.text("timer_id", &event.id);
+            shown.duration(
+                "start_to_fire_timeout",
+                Duration::from_micros(event.duration_us),
+            );
+            shown.time("fire_time", event.due_us);
+            shown.text("task", &event.task);
+        }
+        EventType::TimerFired | EventType::TimerCanceled => shown.text("timer_id", &event.id),
+        EventType::StartChildWorkflowExecutionInitiated => {
+            shown.text("child_id", &event.id);
+            shown.text("workflow_id", &event.workflow_id);
+            shown.definition("workflow_type", event);
+            shown.payload("input", event.payload.as_ref());
+            let policy = if event.detached {
+                "Abandon"
+            } else {
+                "RequestCancel"
+            };
+            shown.put("parent_close_policy", policy);
+            shown.put("depth", event.depth);
+            shown.text("task", &event.task);
+        }
+        EventType::StartChildWorkflowExecutionFailed
+        | EventType::ChildWorkflowExecutionStarted
+        | EventType::ChildWorkflowExecutionCompleted
+        | EventType::ChildWorkflowExecutionFailed
+        | EventType::ChildWorkflowExecutionCanceled
+        | EventType::RequestCancelExternalWorkflowExecutionInitiated => child(event, &mut shown),
+    }
+    shown.0
+}
+
+fn started(event: &Event, shown: &mut Attributes) {
+    shown.definition("workflow_type", event);
+    shown.text("workflow_id", &event.workflow_id);
+    shown.run_id("run_id", &event.run_id);
+    shown.payload("input", event.payload.as_ref());
+    let Some(StoredStart {
+        pinned,
+        depth,
+        revision,
+        answer_revision,
+        evaluator,
+        memo,
+        traceparent,
+        parent_run_id,
+        parent_workflow_id,
+        child_id,
+        detached,
+        tasks_per_activation,
+        data_bytes,
+        depth_limit,
+        // It would tell what a flow's random numbers will be.
+        seed: _,
+    }) = &event.start
+    else {
+        return;
+    };
+    if let Ok(run_id) = uuid::Uuid::from_slice(parent_run_id) {
+        shown.put(
+            "parent_workflow_execution",
+            json!({ "workflow_id": parent_workflow_id, "run_id": run_id }),
+        );
+        shown.text("child_id", child_id);
+        shown.put("detached", *detached);
+    }
+    shown.put("depth", *depth);
+    if !memo.is_empty() {
+        let fields: Map<String, Value> = memo
+            .iter()
+            .map(|(name, value)| (name.clone(), payload_view(value)))
+            .collect();
+        shown.put("memo", fields);
+    }
+    let pinned: Map<String, Value> = pinned
+        .iter()
+        .map(|(name, pin)| (name.clone(), pin_view(pin)))
+        .collect();
+    shown.put("pinned", pinned);
+    shown.put(
+        "limits",
+        json!({
+            "tasks_per_activation": tasks_per_activation,
+            "data_bytes": data_bytes,
+            "depth": depth_limit,
+        }),
+    );
+    shown.put("revision", *revision);
+    shown.put("answer_revision", *answer_revision);
+    shown.digest("evaluator", evaluator);
+    shown.text("traceparent", traceparent.as_deref().unwrap_or_default());
+}
+
+fn pin_view(pin: &StoredPin) -> Value {
+    let mut shown = Attributes::default();
+    shown.text("activity_type", &pin.activity_type);
+    shown.text("version", &pin.version);
+    shown.digest("digest", &pin.digest);
+    shown.text("task_queue", &pin.queue);
+    Value::Object(shown.0)
+}
+
+/// What happens to an activity after it was scheduled.
+fn activity(event: &Event, shown: &mut Attributes) {
+    let kind = event.event_type();
+    shown.text("activity_id", &event.id);
+    // What concerns no attempt in particular has none.
+    if event.attempt > 0 {
+        shown.put("attempt", event.attempt);
+    }
+    if kind == EventType::ActivityTaskCompleted {
+        shown.result(event);
+    }
+    shown.failure(event);
+    shown.text("reason", &event.reason);
+    if matches!(
+        kind,
+        EventType::ActivityTaskAttemptFailed | EventType::ActivityTaskAttemptTimedOut
+    ) {
+        shown.put("retry_state", "InProgress");
+        shown.time("next_attempt_schedule_time", event.due_us);
+    } else if kind == EventType::ActivityTaskFailed
+        && event
+            .failure
+            .as_ref()
+            .is_some_and(|failure| !failure.retryable)
+    {
+        shown.put("retry_state", "NonRetryableFailure");
+    }
+    shown.payload("last_heartbeat_details", event.heartbeat.as_ref());
+    if !event.receipt.is_empty() {
+        shown.put("receipt", json!(event.receipt));
+    }
+}
+
+/// What happens to a child after it was initiated.
+fn child(event: &Event, shown: &mut Attributes) {
+    let kind = event.event_type();
+    shown.text("child_id", &event.id);
+    if event.run_uuid().is_some() {
+        let mut execution = Attributes::default();
+        execution.text("workflow_id", &event.workflow_id);
+        execution.run_id("run_id", &event.run_id);
+        shown.put("workflow_execution", execution.0);
+    } else {
+        shown.text("workflow_id", &event.workflow_id);
+    }
+    shown.definition("workflow_type", event);
+    if kind == EventType::ChildWorkflowExecutionCompleted {
+        shown.result(event);
+    }
+    shown.failure(event);
+    shown.text("reason", &event.reason);
+}
+
+/// Attributes by name; whatever is empty is left out.
+#[derive(Default)]
+struct Attributes(Map<String, Value>);
+
+impl Attributes {
+    fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            self.put(name, text);
+        }
+    }
+
+    /// Something of a name, a version and a digest.
+    fn definition(&mut self, name: &str, event: &Event) {
+        self.text(name, &event.name);
+        self.text("version", &event.version);
+        self.digest("digest", &event.digest);
+    }
+
+    fn digest(&mut self, name: &str, bytes: &[u8]) {
+        if let Some(digest) = digest(bytes) {
+            self.put(name, digest.to_string());
+        }
+    }
+
+    fn run_id(&mut self, name: &str, bytes: &[u8]) {
+        if let Ok(id) = uuid::Uuid::from_slice(bytes) {
+            self.put(name, id.to_string());
+        }
+    }
+
+    fn time(&mut self, name: &str, microseconds: i64) {
+        if microseconds != 0 {
+            self.put(name, timestamp(microseconds).to_string());
+        }
+    }
+
+    /// As the API writes durations everywhere: `1m30s`.
+    fn duration(&mut self, name: &str, duration: Duration) {
+        let text =
+            crate::flow::duration::required::serialize(&duration, serde_json::value::Serializer);
+        self.put(name, text.unwrap_or(Value::Null));
+    }
+
+    fn timeouts(&mut self, timeouts: ActivityTimeouts) {
+        for (name, timeout) in [
+            ("schedule_to_close_timeout", timeouts.schedule_to_close),
+            ("schedule_to_start_timeout", timeouts.schedule_to_start),
+            ("start_to_close_timeout", timeouts.start_to_close),
+            ("heartbeat_timeout", timeouts.heartbeat),
+        ] {
+            if let Some(timeout) = timeout {
+                self.duration(name, timeout);
+            }
+        }
+    }
+
+    fn retry(&mut self, retry: Option<RetryPolicy>) {
+        if let Some(retry) = retry {
+            self.put("retry_policy", json!(retry));
+        }
+    }
+
+    fn payload(&mut self, name: &str, payload: Option<&Payload>) {
+        if let Some(payload) = payload {
+            self.put(name, payload_view(payload));
+        }
+    }
+
+    /// A result that is absent is null: nothing else would tell it from a failure.
+    fn result(&mut self, event: &Event) {
+        self.put(
+            "result",
+            event.payload.as_ref().map_or(Value::Null, payload_view),
+        );
+    }
+
+    fn failure(&mut self, event: &Event) {
+        if let Some(failure) = &event.failure {
+            self.put("failure", failure_view(failure));
+        }
+    }
+}
+
+/// A failure, with those that led to it; its members are [`Failure`]'s.
+fn failure_view(failure: &StoredFailure) -> Value {
+    serde_json::to_value(Failure::from(failure.clone())).unwrap_or(Value::Null)
+}
+
+/// A value as JSON, or what is known of it.
+fn payload_view(payload: &Payload) -> Value {
+    match payload.encoding() {
+        BINARY_NULL => return Value::Null,
+        JSON_PLAIN if payload.data.len() <= SHOWN => {
+            if let Ok(value) = payload.to_json() {
+                return value;
+            }
+        }
+        _ => {}
+    }
+    let (size, digest) = match payload.as_blob_ref() {
+        Ok(Some(reference)) => (reference.size, reference.digest),
+        _ => (payload.data.len() as u64, Digest::of(&payload.data)),
+    };
+    json!({ "encoding": payload.encoding(), "size": size, "digest": digest })
+}

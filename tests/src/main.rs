@@ -4,4 +4,5 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
 
 mod kit;
+mod power_loss;
 mod support;

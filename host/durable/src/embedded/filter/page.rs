@@ -4,12 +4,15 @@
 //! and the request it belongs to, so that runs that start meanwhile shift nothing. Run
 //! ids grow, so the order of starts is theirs, and a page ends its search early.
 
+#[cfg(test)]
+mod tests;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-use super::super::store::{RUN_COLUMNS, Store, info_of, unreadable};
 use super::{Filter, Param};
+use crate::embedded::store::{RUN_COLUMNS, Store, info_of, unreadable};
 use crate::engine::{EngineError, ListRuns, RunInfo, RunPage};
 use crate::payload::Digest;
 
@@ -90,7 +93,7 @@ pub async fn list(store: &Store, request: &ListRuns) -> Result<RunPage, EngineEr
 
 /// The statement for a page. Its parameters: the namespace, those of the filter, the last
 /// run of the page before where there is one, and how many runs.
-pub(super) fn select(filter: Option<&Filter>, after: bool) -> String {
+fn select(filter: Option<&Filter>, after: bool) -> String {
     // The plus keeps SQLite from taking an index on the namespace and then sorting all of
     // its runs: the table is in the order of the pages.
     let plus = if filter.is_some_and(|filter| filter.selective) {

@@ -1,6 +1,7 @@
 //! Why the registry refuses; every message says what to do.
 
 use super::types::RequestProblem;
+use crate::state::StateError;
 
 /// Why the registry refused or could not.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +62,45 @@ pub enum RegistryError {
     Internal(String),
 }
 
-impl RegistryError {
-    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
-        Self::Internal(error.to_string())
+impl From<StateError> for RegistryError {
+    fn from(error: StateError) -> Self {
+        // Primary result codes that pass: SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL,
+        // CANTOPEN.
+        const PASSING: [i64; 6] = [5, 6, 8, 10, 13, 14];
+        let passes = match &error {
+            StateError::Database(sqlx::Error::Database(error)) => error
+                .code()
+                .and_then(|code| code.parse::<i64>().ok())
+                .is_some_and(|code| PASSING.contains(&(code & 0xff))),
+            StateError::Database(
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed,
+            ) => true,
+            _ => false,
+        };
+        if passes {
+            tracing::error!(error = %error.chain(), "host.db cannot be used now");
+            Self::Unavailable(
+                "its database is busy or the disk is full; the same request may be made again"
+                    .to_owned(),
+            )
+        } else {
+            Self::Internal(error.chain())
+        }
     }
+}
 
+impl From<std::io::Error> for RegistryError {
+    fn from(error: std::io::Error) -> Self {
+        tracing::error!(%error, "a file of the server cannot be read or written");
+        Self::Unavailable(
+            "a file cannot be read or written, the disk may be full; the same request may be \
+             made again"
+                .to_owned(),
+        )
+    }
+}
+
+impl RegistryError {
     pub(crate) fn not_found(what: &'static str, name: impl Into<String>, namespace: &str) -> Self {
         Self::NotFound {
             what,

@@ -1,54 +1,518 @@
 //! Plugins, flows and grants: immutable versions, one of each active.
 //!
-//! What is registered lives in `host.db` and, as it is, in memory: reads (every pin of
-//! a run, every call) take an `Arc` of the current [`snapshot`] and never touch the
-//! database; a change is one transaction under one lock, and the next snapshot.
+//! [`Registry`] is what the API and the executor ask; behind it, `core` keeps
+//! everything in memory and in `host.db`, `plugins` takes uploads of components,
+//! `flows` of flows, `grants` what they may reach, and `definitions` resolves names for
+//! runs.
 //!
-//! The way of a plugin's upload ([`upload`]): the bytes are verified, stored by digest,
-//! compiled in the child process, described, and the description checked
-//! ([`description`]); only then is there a name and a version, and the version is
-//! stored and made active in one transaction. An upload under way has the digest as its
-//! name; it survives a restart.
+//! The way of a plugin's upload: the bytes are verified, stored by digest, compiled in
+//! the child process, described, and the description checked; only then is there a name
+//! and a version, and the version is stored and made active in one transaction. An
+//! upload under way has the digest as its name; it survives a restart.
 
-// PUBLIC METHODS of Registry (all on &self; Registry is Clone, a handle):
-//
-// async fn upload_plugin(&self, actor: Actor<'_>, bytes: Bytes, options: UploadOptions, wait: Duration) -> Result<Upload, RegistryError>
-// fn upload_status(&self, namespace: &str, digest: &Digest) -> Result<UploadStatus, RegistryError>      // also of ready ones
-// fn plugins(&self, namespace: &str, after: Option<&str>, limit: usize) -> VersionsPage
-// fn plugin(&self, namespace: &str, name: &str) -> Result<Versions, RegistryError>
-// fn plugin_version(&self, namespace: &str, name: &str, version: &str) -> Result<PluginVersion, RegistryError>
-// fn plugin_by_digest(&self, namespace: &str, digest: &Digest) -> Result<PluginVersion, RegistryError>
-// async fn component(&self, namespace: &str, name: &str, version: &str) -> Result<Bytes, RegistryError>
-// async fn activate_plugin(&self, actor: Actor<'_>, name: &str, version: &str, allow_missing: bool) -> Result<PluginVersion, RegistryError>
-// async fn rollback_plugin(&self, actor: Actor<'_>, name: &str) -> Result<PluginVersion, RegistryError>
-// async fn remove_plugin_version(&self, actor: Actor<'_>, name: &str, version: &str, engine: &dyn Engine) -> Result<(), RegistryError>
-//
-// async fn upload_flow(&self, actor: Actor<'_>, bytes: Bytes, activate: bool, dry_run: bool) -> Result<FlowUpload, RegistryError>
-// fn flows(&self, namespace: &str, after: Option<&str>, limit: usize) -> VersionsPage
-// fn flow(&self, namespace: &str, name: &str) -> Result<Versions, RegistryError>
-// fn flow_version(&self, namespace: &str, name: &str, version: &str) -> Result<FlowVersion, RegistryError>
-// async fn flow_document(&self, namespace: &str, name: &str, version: &str) -> Result<Bytes, RegistryError>
-// async fn activate_flow(&self, actor: Actor<'_>, name: &str, version: &str) -> Result<FlowVersion, RegistryError>
-// async fn rollback_flow(&self, actor: Actor<'_>, name: &str) -> Result<FlowVersion, RegistryError>
-// async fn remove_flow_version(&self, actor: Actor<'_>, name: &str, version: &str, engine: &dyn Engine) -> Result<(), RegistryError>
-//
-// fn grants(&self, namespace: &str, subject: Option<&str>) -> Vec<GrantInfo>
-// async fn put_grant(&self, actor: Actor<'_>, grant: GrantRequest) -> Result<GrantInfo, RegistryError>
-// async fn delete_grant(&self, actor: Actor<'_>, subject: &str, capability: &str, binding: Option<&str>) -> Result<(), RegistryError>   // None: all bindings of it
-// fn bindings(&self, namespace: &str) -> Vec<BindingInfo>
-// async fn audit(&self, namespace: &str, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, RegistryError>   // newest first
-//
-// Pinning is in crate::definitions::HostDefinitions (implements durable Definitions):
-// async fn pin(namespace, &WorkflowReference) -> Result<PinnedDefinition, Failure>         // for POST /workflows
-// async fn pin_activity(&self, namespace: &str, activity: &str) -> Result<PinnedDefinition, Failure>  // for POST /activities/{plugin.activity[:version]}
-//
-// Logs and receipts are in crate::recorder::Recorder (Clone):
-// async fn logs(&self, namespace: &str, run_id: Uuid, after: u64, limit: usize) -> Result<Vec<LogRecord>, RegistryError>
-// async fn receipts(&self, namespace: &str, run_id: Uuid) -> Result<Vec<ReceiptRecord>, RegistryError>
-// fn written(&self) -> tokio::sync::watch::Receiver<u64>     // changes when a batch was written (for --follow)
-// async fn flush(&self)
-//
-// Idempotency of POSTs other than starts is in crate::state::HostDb (Clone):
-// async fn recall(&self, namespace: &str, key: &str) -> Result<Option<RememberedAnswer>, RegistryError>
-// async fn remember(&self, namespace: &str, key: &str, answer: &RememberedAnswer) -> Result<(), RegistryError>
-//   struct RememberedAnswer { request: Digest, status: u16, body: Bytes }
+mod core;
+mod definitions;
+pub mod error;
+mod flows;
+mod grants;
+pub mod names;
+mod plugins;
+pub mod types;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use heyday_durable::definition::{PinnedDefinition, WorkflowReference};
+use heyday_durable::engine::Engine;
+use heyday_durable::flow::Flow;
+use heyday_durable::payload::Digest;
+use heyday_sandbox::Grants;
+use serde_json::json;
+
+use self::core::Core;
+pub use self::core::{RegistryOptions, Stored};
+pub use self::error::RegistryError;
+pub use self::flows::ActivityOptions;
+use self::plugins::Progress;
+use self::types::{
+    Actor, AuditEntry, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest,
+    PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions, VersionsPage,
+};
+use crate::state::versions::{GrantRow, Kind};
+
+/// Plugins, flows and grants. Clones are handles of the same registry.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    core: Arc<Core>,
+}
+
+impl Registry {
+    /// Reads everything that is stored, and goes on with uploads that a stop
+    /// interrupted.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn open(options: RegistryOptions) -> Result<Self, RegistryError> {
+        Core::open(options).await.map(|core| Self { core })
+    }
+
+    /// Takes a component and waits up to `wait` until it is a version.
+    ///
+    /// # Errors
+    /// When it is no plugin, cannot become a version, or cannot be stored.
+    pub async fn upload_plugin(
+        &self,
+        actor: Actor<'_>,
+        bytes: Bytes,
+        options: UploadOptions,
+        wait: Duration,
+    ) -> Result<Upload, RegistryError> {
+        let progress = self.core.upload_plugin(actor, bytes, options, wait).await?;
+        Ok(self.upload(progress))
+    }
+
+    fn upload(&self, progress: Progress) -> Upload {
+        match progress {
+            Progress::UnderWay(row) => Upload::Pending(UploadStatus {
+                digest: row.digest,
+                state: row.state,
+                reason: row.reason,
+                uploaded_at: row.created_at,
+            }),
+            Progress::Done(done) => {
+                let version = view::plugin_version(&self.core, &done.stored);
+                if done.created {
+                    Upload::Created(version)
+                } else {
+                    Upload::Existing(version)
+                }
+            }
+        }
+    }
+
+    /// Where an upload stands; `ready` for one that became a version.
+    ///
+    /// # Errors
+    /// When no such upload is known.
+    pub fn upload_status(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+    ) -> Result<UploadStatus, RegistryError> {
+        Ok(match self.core.progress(namespace, digest)? {
+            Progress::UnderWay(row) => UploadStatus {
+                digest: row.digest,
+                state: row.state,
+                reason: row.reason,
+                uploaded_at: row.created_at,
+            },
+            Progress::Done(done) => UploadStatus {
+                digest: *digest,
+                state: VersionState::Ready,
+                reason: None,
+                uploaded_at: done.stored.row.created_at,
+            },
+        })
+    }
+
+    /// Waits up to `wait` for an upload that was sent before.
+    ///
+    /// # Errors
+    /// As [`upload_plugin`](Self::upload_plugin), or when no such upload is known.
+    pub async fn await_upload(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+        wait: Duration,
+    ) -> Result<Upload, RegistryError> {
+        let progress = self.core.await_upload(namespace, digest, wait).await?;
+        Ok(self.upload(progress))
+    }
+
+    /// Plugins by name, after that name, at most so many.
+    #[must_use]
+    pub fn plugins(&self, namespace: &str, after: Option<&str>, limit: usize) -> VersionsPage {
+        view::page(&self.core, Kind::Plugin, namespace, after, limit)
+    }
+
+    /// A plugin with its versions.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn plugin(&self, namespace: &str, name: &str) -> Result<Versions, RegistryError> {
+        let entry = self.core.entry(Kind::Plugin, namespace, name)?;
+        Ok(view::versions(name, &entry))
+    }
+
+    /// One version of a plugin.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn plugin_version(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<PluginVersion, RegistryError> {
+        let stored = self.core.version(Kind::Plugin, namespace, name, version)?;
+        Ok(view::plugin_version(&self.core, &stored))
+    }
+
+    /// The plugin version of that digest, also one that was just removed.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn plugin_by_digest(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+    ) -> Result<PluginVersion, RegistryError> {
+        let stored = self.core.by_digest(namespace, digest);
+        let stored = stored.filter(|stored| stored.row.kind == Kind::Plugin);
+        stored
+            .map(|stored| view::plugin_version(&self.core, &stored))
+            .ok_or_else(|| {
+                RegistryError::not_found("plugin version", digest.to_string(), namespace)
+            })
+    }
+
+    /// The bytes of a plugin version.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot be read.
+    pub async fn component(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<Bytes, RegistryError> {
+        let stored = self.core.version(Kind::Plugin, namespace, name, version)?;
+        self.core.bytes(&stored.row.digest).await
+    }
+
+    /// The bytes of a component by its digest, for the sandbox.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub async fn component_by_digest(&self, digest: &Digest) -> Result<Bytes, RegistryError> {
+        self.core.bytes(digest).await
+    }
+
+    /// Makes a version the active one: new runs use it.
+    ///
+    /// # Errors
+    /// When there is none, or grants are missing and that was not allowed.
+    pub async fn activate_plugin(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+        version: &str,
+        allow_missing: bool,
+    ) -> Result<PluginVersion, RegistryError> {
+        let stored = self
+            .core
+            .activate(Kind::Plugin, actor.namespace, name, version, allow_missing)
+            .await?;
+        self.note(actor, "plugin.activate", &format!("{name} {version}"), json!({})).await;
+        Ok(view::plugin_version(&self.core, &stored))
+    }
+
+    /// Makes the version before the active one active again.
+    ///
+    /// # Errors
+    /// When there is no such plugin, or no version was active before.
+    pub async fn rollback_plugin(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+    ) -> Result<PluginVersion, RegistryError> {
+        let stored = self.core.rollback(Kind::Plugin, actor.namespace, name).await?;
+        let resource = format!("{name} {}", stored.row.version);
+        self.note(actor, "plugin.rollback", &resource, json!({})).await;
+        Ok(view::plugin_version(&self.core, &stored))
+    }
+
+    /// Removes a version that is not active and that no open run needs.
+    ///
+    /// # Errors
+    /// When there is none, or one of the two holds.
+    pub async fn remove_plugin_version(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+        version: &str,
+        engine: &dyn Engine,
+    ) -> Result<(), RegistryError> {
+        self.core
+            .remove(engine, Kind::Plugin, actor.namespace, name, version)
+            .await?;
+        self.note(actor, "plugin.remove", &format!("{name} {version}"), json!({})).await;
+        Ok(())
+    }
+
+    /// Takes a flow, YAML or JSON; only checks it where `dry_run`.
+    ///
+    /// # Errors
+    /// When it is no flow that can run, with every line that is wrong.
+    pub async fn upload_flow(
+        &self,
+        actor: Actor<'_>,
+        bytes: Bytes,
+        activate: bool,
+        dry_run: bool,
+    ) -> Result<FlowUpload, RegistryError> {
+        let namespace = actor.namespace;
+        let (stored, flow) = self.core.read_flow(namespace, &bytes).await?;
+        if dry_run {
+            self.core.check_new(&stored)?;
+            let version = view::flow_version(&self.core, &stored, &flow);
+            return Ok(FlowUpload::Existing(version));
+        }
+        let done = self.core.store_flow(bytes, stored, &flow, activate).await?;
+        let version = view::flow_version(&self.core, &done.stored, &flow);
+        if !done.created {
+            return Ok(FlowUpload::Existing(version));
+        }
+        let resource = format!("{} {}", version.name, version.version);
+        let details = json!({ "digest": version.digest, "active": version.active });
+        self.note(actor, "flow.upload", &resource, details).await;
+        Ok(FlowUpload::Created(version))
+    }
+
+    /// Flows by name, after that name, at most so many.
+    #[must_use]
+    pub fn flows(&self, namespace: &str, after: Option<&str>, limit: usize) -> VersionsPage {
+        view::page(&self.core, Kind::Flow, namespace, after, limit)
+    }
+
+    /// A flow with its versions.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn flow(&self, namespace: &str, name: &str) -> Result<Versions, RegistryError> {
+        let entry = self.core.entry(Kind::Flow, namespace, name)?;
+        Ok(view::versions(name, &entry))
+    }
+
+    /// One version of a flow.
+    ///
+    /// # Errors
+    /// When there is none, or its document cannot be read.
+    pub async fn flow_version(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<FlowVersion, RegistryError> {
+        let stored = self.core.version(Kind::Flow, namespace, name, version)?;
+        let flow = self.core.flow(&stored.row.digest).await?;
+        Ok(view::flow_version(&self.core, &stored, &flow))
+    }
+
+    /// The document of a flow version, as it was uploaded.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub async fn flow_document(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<Bytes, RegistryError> {
+        let stored = self.core.version(Kind::Flow, namespace, name, version)?;
+        self.core.bytes(&stored.row.digest).await
+    }
+
+    /// Makes a version the active one: new runs use it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn activate_flow(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+        version: &str,
+    ) -> Result<FlowVersion, RegistryError> {
+        let stored = self
+            .core
+            .activate(Kind::Flow, actor.namespace, name, version, true)
+            .await?;
+        self.note(actor, "flow.activate", &format!("{name} {version}"), json!({})).await;
+        let flow = self.core.flow(&stored.row.digest).await?;
+        Ok(view::flow_version(&self.core, &stored, &flow))
+    }
+
+    /// Makes the version before the active one active again.
+    ///
+    /// # Errors
+    /// When there is no such flow, or no version was active before.
+    pub async fn rollback_flow(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+    ) -> Result<FlowVersion, RegistryError> {
+        let stored = self.core.rollback(Kind::Flow, actor.namespace, name).await?;
+        let resource = format!("{name} {}", stored.row.version);
+        self.note(actor, "flow.rollback", &resource, json!({})).await;
+        let flow = self.core.flow(&stored.row.digest).await?;
+        Ok(view::flow_version(&self.core, &stored, &flow))
+    }
+
+    /// Removes a version that is not active and that no open run needs.
+    ///
+    /// # Errors
+    /// When there is none, or one of the two holds.
+    pub async fn remove_flow_version(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+        version: &str,
+        engine: &dyn Engine,
+    ) -> Result<(), RegistryError> {
+        self.core
+            .remove(engine, Kind::Flow, actor.namespace, name, version)
+            .await?;
+        self.note(actor, "flow.remove", &format!("{name} {version}"), json!({})).await;
+        Ok(())
+    }
+
+    /// Grants of a namespace, or of one subject, in order.
+    #[must_use]
+    pub fn grants(&self, namespace: &str, subject: Option<&str>) -> Vec<GrantInfo> {
+        let rows = self.core.list_grants(namespace, subject);
+        rows.into_iter().map(view::grant).collect()
+    }
+
+    /// What a plugin or flow may use now.
+    #[must_use]
+    pub fn grants_of(&self, namespace: &str, subject: &str) -> Arc<Grants> {
+        self.core.grants_of(namespace, subject)
+    }
+
+    /// Grants a binding, or gives the grant another mode.
+    ///
+    /// # Errors
+    /// When there is no such binding, or the grant makes no sense.
+    pub async fn put_grant(
+        &self,
+        actor: Actor<'_>,
+        grant: GrantRequest,
+    ) -> Result<GrantInfo, RegistryError> {
+        let row = GrantRow {
+            namespace: actor.namespace.to_owned(),
+            subject: grant.subject,
+            capability: grant.capability,
+            binding: grant.binding,
+            mode: grant.mode,
+            granted_at: jiff::Timestamp::now(),
+        };
+        let row = self.core.grant(row).await?;
+        let details = json!({
+            "capability": row.capability, "binding": row.binding, "mode": row.mode,
+        });
+        self.note(actor, "grant.put", &row.subject, details).await;
+        Ok(view::grant(row))
+    }
+
+    /// Takes a grant back, or all of a capability where no binding is named. Host calls
+    /// in flight end as denied.
+    ///
+    /// # Errors
+    /// When there is no such grant.
+    pub async fn delete_grant(
+        &self,
+        actor: Actor<'_>,
+        subject: &str,
+        capability: &str,
+        binding: Option<&str>,
+    ) -> Result<(), RegistryError> {
+        let rows = self
+            .core
+            .revoke(actor.namespace, subject, capability, binding)
+            .await?;
+        let bindings: Vec<&str> = rows.iter().map(|row| row.binding.as_str()).collect();
+        let details = json!({ "capability": capability, "bindings": bindings });
+        self.note(actor, "grant.delete", subject, details).await;
+        Ok(())
+    }
+
+    /// Bindings that can be granted in a namespace.
+    #[must_use]
+    pub fn bindings(&self, namespace: &str) -> Vec<BindingInfo> {
+        let bindings = self.core.bindings(namespace);
+        bindings.into_iter().map(|(capability, name)| view::binding(capability, name)).collect()
+    }
+
+    /// What operators did, newest first, before that id.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn audit(
+        &self,
+        namespace: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, RegistryError> {
+        let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
+        Ok(self.core.database().audit_page(namespace, before, limit).await?)
+    }
+
+    /// Removes files of removed versions that no open run needs. Call it once, when the
+    /// engine has recovered.
+    pub async fn sweep(&self, engine: &dyn Engine) {
+        self.core.sweep(engine).await;
+    }
+
+    /// A stored plugin version with its compiled schemas, by digest.
+    #[must_use]
+    pub fn stored(&self, namespace: &str, digest: &Digest) -> Option<Arc<Stored>> {
+        self.core.by_digest(namespace, digest)
+    }
+
+    /// The active version of the plugin that has this activity.
+    #[must_use]
+    pub fn resolve(&self, namespace: &str, activity_type: &str) -> Option<Arc<Stored>> {
+        self.core.resolve(namespace, activity_type, None)
+    }
+
+    pub(crate) async fn pin_flow(
+        &self,
+        namespace: &str,
+        reference: &WorkflowReference,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        self.core.pin_flow(namespace, reference).await
+    }
+
+    pub(crate) async fn pin_activity(
+        &self,
+        namespace: &str,
+        activity: &str,
+        options: &ActivityOptions,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        self.core.pin_activity(namespace, activity, options).await
+    }
+
+    pub(crate) async fn parsed(&self, digest: &Digest) -> Result<Arc<Flow>, RegistryError> {
+        self.core.flow(digest).await
+    }
+
+    /// Writes to the audit. The change itself is durable already: a fault here is
+    /// logged and not answered.
+    async fn note(&self, actor: Actor<'_>, action: &str, resource: &str, details: serde_json::Value) {
+        let database = self.core.database();
+        let noted = database
+            .audit(actor.namespace, actor.principal, action, resource, &details)
+            .await;
+        if let Err(error) = noted {
+            tracing::error!(
+                error = %error.chain(), principal = actor.principal, action, resource, %details,
+                "an entry of the audit cannot be written"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

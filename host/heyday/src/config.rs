@@ -1,0 +1,328 @@
+//! The server's configuration: a TOML file, over it what the command line says.
+//!
+//! Unknown members are refused, so that a typing error is not a silent default. Every
+//! member has a default; [`Config::check`] says what cannot work before anything is
+//! opened.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use heyday_capabilities::bindings::{BlobBinding, SqlBinding};
+use heyday_capabilities::{BindingsConfig, NamespaceBindings};
+use heyday_durable::definition::GENERAL_QUEUE;
+use heyday_sandbox::Limits;
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+
+/// The namespace where none is said.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The sandbox has at most so many slots.
+const MAX_CALLS: usize = 5_000;
+
+/// How `heyday up` is set up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept. The user's data folder where absent.
+    pub data_dir: PathBuf,
+    /// The address of the API; a loopback address.
+    pub listen: SocketAddr,
+    /// Where compiled code is kept; `cache` in the data folder where absent. Whoever
+    /// can write there can run code as the server.
+    pub cache_dir: Option<PathBuf>,
+    /// How many activities each queue runs at once, 1 to 1,000. Over the defaults:
+    /// `ai-processing-queue` 5, `storage-queue` 20, `general-queue` 50.
+    pub queues: BTreeMap<String, usize>,
+    /// Databases and folders that can be granted. In the namespace `default` there are
+    /// always `sql` and `blob` bindings named `default`, in the data folder unless they
+    /// are said here.
+    pub bindings: BindingsConfig,
+    /// What calls may use.
+    pub limits: LimitsConfig,
+    /// Where traces are sent by OTLP over HTTP, such as `http://localhost:4318`;
+    /// nowhere where absent.
+    pub otlp_endpoint: Option<String>,
+    /// How long running attempts may go on after the server was asked to stop.
+    #[serde(with = "heyday_durable::flow::duration::required")]
+    pub drain_grace: Duration,
+}
+
+/// Limits on what plugins and requests may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Of one call of any plugin.
+    pub call: Limits,
+    /// Of one call of that plugin, in its place; whole, in every namespace.
+    pub plugins: BTreeMap<String, Limits>,
+    /// Bytes of an uploaded component, at most 1 GiB.
+    pub upload_bytes: usize,
+    /// CPU time that compiling one component may take.
+    #[serde(with = "heyday_durable::flow::duration::required")]
+    pub compile_cpu: Duration,
+    /// Memory that compiling one component may take, in bytes.
+    pub compile_memory_bytes: u64,
+    /// Guests that compute at once; as many as the machine has cores where absent.
+    pub guest_threads: Option<usize>,
+    /// How many days receipts and log lines are kept.
+    pub record_days: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            call: Limits::default(),
+            plugins: BTreeMap::new(),
+            upload_bytes: 64 << 20,
+            compile_cpu: Duration::from_secs(120),
+            compile_memory_bytes: 2 << 30,
+            guest_threads: None,
+            record_days: 30,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: default_data_dir().unwrap_or_else(|| PathBuf::from(".heyday")),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            cache_dir: None,
+            queues: BTreeMap::new(),
+            bindings: BindingsConfig::default(),
+            limits: LimitsConfig::default(),
+            otlp_endpoint: None,
+            drain_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a configuration.
+    #[error("the configuration {path} is not valid: {message}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Where and what.
+        message: String,
+    },
+    /// A value that cannot work.
+    #[error("the setting {setting}: {message}")]
+    Value {
+        /// Its name, as in the file.
+        setting: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
+/// The user's folder for programs' data, with `heyday` below: `XDG_DATA_HOME`, or
+/// `.local/share` in the home folder; none where neither is known.
+#[must_use]
+pub fn default_data_dir() -> Option<PathBuf> {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    data.and_then(absolute)
+        .or_else(|| std::env::home_dir().and_then(absolute).map(|home| home.join(".local/share")))
+        .map(|data| data.join("heyday"))
+}
+
+impl Config {
+    /// Reads a file. Relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// When it cannot be read or is no configuration.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.display().to_string(),
+            message: error.to_string(),
+        })?;
+        if let Some(folder) = path.parent() {
+            let resolve = |path: &mut PathBuf| *path = folder.join(path.as_path());
+            resolve(&mut config.data_dir);
+            config.cache_dir.as_mut().map(resolve);
+            for bindings in config.bindings.namespaces.values_mut() {
+                bindings.sql.values_mut().for_each(|it| resolve(&mut it.path));
+                bindings.blob.values_mut().for_each(|it| resolve(&mut it.path));
+            }
+        }
+        Ok(config)
+    }
+
+    /// Finds what cannot work.
+    ///
+    /// # Errors
+    /// The first value that cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |setting: &str, message: &str| {
+            Err(ConfigError::Value {
+                setting: setting.to_owned(),
+                message: message.to_owned(),
+            })
+        };
+        if !self.listen.ip().is_loopback() {
+            return wrong(
+                "listen",
+                "there is no sign-in yet, so the API listens on loopback only; use 127.0.0.1",
+            );
+        }
+        for (name, limit) in &self.queues {
+            if !names::is_name(name) {
+                return wrong(&format!("queues.{name}"), names::NAME_RULE);
+            }
+            if !(1..=1_000).contains(limit) {
+                return wrong(&format!("queues.{name}"), "a queue runs 1 to 1,000 activities at once");
+            }
+        }
+        if self.max_calls() > MAX_CALLS {
+            return wrong("queues", "all queues together run at most 4,995 activities at once");
+        }
+        for name in self.limits.plugins.keys() {
+            if !names::is_name(name) {
+                return wrong(&format!("limits.plugins.{name}"), names::NAME_RULE);
+            }
+        }
+        if !(1..=1 << 30).contains(&self.limits.upload_bytes) {
+            return wrong("limits.upload_bytes", "an upload has 1 byte to 1 GiB");
+        }
+        if self.limits.compile_cpu.is_zero() {
+            return wrong("limits.compile_cpu", "nothing compiles in no time; use 120s");
+        }
+        if self.limits.guest_threads == Some(0) {
+            return wrong("limits.guest_threads", "at least one guest must be able to compute");
+        }
+        if let Some(endpoint) = &self.otlp_endpoint {
+            let http = url::Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            if !http {
+                return wrong("otlp_endpoint", "it is an address such as http://localhost:4318");
+            }
+        }
+        Ok(())
+    }
+
+    /// Every queue with its limit.
+    #[must_use]
+    pub fn queues(&self) -> BTreeMap<String, usize> {
+        let mut queues = BTreeMap::from([
+            ("ai-processing-queue".to_owned(), 5),
+            ("storage-queue".to_owned(), 20),
+            (GENERAL_QUEUE.to_owned(), 50),
+        ]);
+        queues.extend(self.queues.clone());
+        queues
+    }
+
+    /// Slots of the sandbox: all queues together, and 5 for uploads being described.
+    #[must_use]
+    pub fn max_calls(&self) -> usize {
+        let sum = self.queues().values().fold(0_usize, |sum, limit| sum.saturating_add(*limit));
+        sum.saturating_add(5)
+    }
+
+    /// Where compiled code is kept.
+    #[must_use]
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache_dir.clone().unwrap_or_else(|| self.data_dir.join("cache"))
+    }
+
+    /// All bindings, with those that there always are.
+    #[must_use]
+    pub fn bindings(&self) -> BindingsConfig {
+        let mut config = self.bindings.clone();
+        let folder = self.data_dir.join("bindings");
+        let default: &mut NamespaceBindings =
+            config.namespaces.entry(DEFAULT_NAMESPACE.to_owned()).or_default();
+        default.sql.entry("default".to_owned()).or_insert_with(|| SqlBinding {
+            path: folder.join("sql").join("default.db"),
+            read_only: false,
+            limits: Default::default(),
+        });
+        default.blob.entry("default".to_owned()).or_insert_with(|| BlobBinding {
+            path: folder.join("blob").join("default"),
+            read_only: false,
+            limits: Default::default(),
+        });
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let config = parse("").expect("nothing is a configuration");
+        assert_eq!(config, Config::default());
+        config.check().expect("the defaults work");
+        let queues = config.queues();
+        assert_eq!(queues["ai-processing-queue"], 5);
+        assert_eq!(queues["storage-queue"], 20);
+        assert_eq!(queues["general-queue"], 50);
+        assert_eq!(config.max_calls(), 80);
+        let bindings = config.bindings();
+        assert!(bindings.namespaces["default"].sql.contains_key("default"));
+        assert!(bindings.namespaces["default"].blob.contains_key("default"));
+    }
+
+    #[test]
+    fn unknown_members_are_refused() {
+        for text in ["lisen = '127.0.0.1:1'", "[limits]\nupload = 1", "[limits.call]\nmemory = 1"] {
+            parse(text).expect_err(text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        for (text, setting) in [
+            ("listen = '0.0.0.0:8000'", "listen"),
+            ("queues = { Fast = 1 }", "queues.Fast"),
+            ("queues = { fast = 0 }", "queues.fast"),
+            ("[queues]\na = 1000\nb = 1000\nc = 1000\nd = 1000\ne = 1000", "queues"),
+            ("limits.upload_bytes = 0", "limits.upload_bytes"),
+            ("limits.guest_threads = 0", "limits.guest_threads"),
+            ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
+            ("otlp_endpoint = 'localhost:4318'", "otlp_endpoint"),
+        ] {
+            let config = parse(text).expect(text);
+            let error = config.check().expect_err(text).to_string();
+            assert!(error.starts_with(&format!("the setting {setting}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn paths_in_a_file_are_relative_to_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("heyday.toml");
+        let text = "data_dir = 'data'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n";
+        std::fs::write(&path, text).expect("written");
+        let config = Config::load(&path).expect("loads");
+        assert_eq!(config.data_dir, folder.path().join("data"));
+        let main = &config.bindings.namespaces["team-a"].sql["main"];
+        assert_eq!(main.path, folder.path().join("main.db"));
+        let missing = Config::load(&folder.path().join("nothing.toml"));
+        assert!(matches!(missing, Err(ConfigError::Read { .. })));
+    }
+}

@@ -1,0 +1,335 @@
+//! The built-in activity `heyday.http`: what a flow's `call: http` does.
+//!
+//! It reaches what the flow was granted, and nothing else. Its input is made by the
+//! driver; its output is what the DSL says of `output` and `redirect`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use heyday_capabilities::http::{HttpError, HttpLimits, HttpPolicy, HttpRequest, HttpResponse};
+use heyday_durable::activity::{ActivityTask, AttemptContext, CancelReason, Receipt};
+use heyday_durable::failure::{Failure, kind};
+use heyday_durable::flow::error::COMMUNICATION;
+use heyday_durable::payload::Payload;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::Executor;
+use super::plugin::instant;
+
+#[derive(Deserialize)]
+struct Input {
+    method: String,
+    endpoint: String,
+    #[serde(default)]
+    headers: Map<String, Value>,
+    #[serde(default)]
+    query: Map<String, Value>,
+    #[serde(default)]
+    body: Option<Value>,
+    #[serde(default)]
+    output: String,
+    #[serde(default)]
+    redirect: bool,
+    #[serde(default)]
+    authentication: Option<Authentication>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Authentication {
+    Basic { username: String, password: String },
+    Bearer { token: String },
+}
+
+impl Executor {
+    pub(super) async fn run_http(
+        &self,
+        task: &ActivityTask,
+        input: &Bytes,
+        context: &AttemptContext,
+        receipt: &mut Receipt,
+    ) -> Result<Payload, Failure> {
+        let client = self.http.as_ref().ok_or_else(|| {
+            Failure::permanent(kind::INTERNAL, "this server cannot make HTTP requests")
+        })?;
+        let input: Input = serde_json::from_slice(input)
+            .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error.to_string()))?;
+        let request = request(&input)?;
+        let grants = self.registry.grants_of(&task.namespace, &task.workflow_type);
+        let rules = grants.by_capability.get("http").map_or(&[][..], Vec::as_slice);
+        let policy = HttpPolicy::parse(rules.iter().map(|grant| grant.binding.as_str()))
+            .map_err(|error| Failure::permanent(kind::CAPABILITY_DENIED, error.to_string()))?;
+        let denied = || {
+            Failure::permanent(
+                kind::CAPABILITY_DENIED,
+                format!(
+                    "{} has no grant for {} {}; the operator gives one with `heyday grant {} \
+                     http={}:HOST/PATH`",
+                    task.workflow_type,
+                    request.method,
+                    without_query(&request.url),
+                    task.workflow_type,
+                    request.method,
+                ),
+            )
+        };
+        let begun = std::time::Instant::now();
+        let call = client.call(
+            request.clone(),
+            &policy,
+            &HttpLimits::default(),
+            instant(context.deadline),
+            &context.cancellation,
+        );
+        let answer = tokio::select! {
+            answer = call => answer,
+            () = grants.revoked.cancelled() => return Err(denied()),
+        };
+        receipt.add("wall_us", u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let response = answer.map_err(|error| match error {
+            HttpError::Denied(reason) if rules.is_empty() => {
+                denied().with_details(json!({ "reason": reason }))
+            }
+            error => failure(&error, context.reason.get().copied()),
+        })?;
+        for (name, amount) in response.usage.counters() {
+            receipt.add(name, amount);
+        }
+        answer_of(&input, &request, &response)
+    }
+}
+
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn request(input: &Input) -> Result<HttpRequest, Failure> {
+    let invalid = |message: String| Failure::permanent(kind::INVALID_INPUT, message);
+    let mut url = Url::parse(&input.endpoint)
+        .map_err(|error| invalid(format!("{:?} is no URL: {error}", input.endpoint)))?;
+    if !input.query.is_empty() {
+        let mut pairs = url.query_pairs_mut();
+        for (name, value) in &input.query {
+            match value {
+                Value::Null => {}
+                Value::Array(values) => {
+                    for value in values {
+                        pairs.append_pair(name, &text(value));
+                    }
+                }
+                value => {
+                    pairs.append_pair(name, &text(value));
+                }
+            }
+        }
+    }
+    let mut headers: Vec<(String, String)> = input
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), text(value)))
+        .collect();
+    let has = |headers: &[(String, String)], name: &str| headers.iter().any(|(other, _)| other == name);
+    let body = match &input.body {
+        None | Some(Value::Null) => Bytes::new(),
+        Some(Value::String(text)) => {
+            if !has(&headers, "content-type") {
+                headers.push(("content-type".to_owned(), "text/plain; charset=utf-8".to_owned()));
+            }
+            Bytes::from(text.clone())
+        }
+        Some(value) => {
+            if !has(&headers, "content-type") {
+                headers.push(("content-type".to_owned(), "application/json".to_owned()));
+            }
+            Bytes::from(value.to_string())
+        }
+    };
+    if let Some(authentication) = &input.authentication {
+        headers.retain(|(name, _)| name != "authorization");
+        let value = match authentication {
+            Authentication::Basic { username, password } => {
+                format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+            }
+            Authentication::Bearer { token } => format!("Bearer {token}"),
+        };
+        headers.push(("authorization".to_owned(), value));
+    }
+    Ok(HttpRequest {
+        method: input.method.clone(),
+        url: url.into(),
+        headers,
+        body,
+    })
+}
+
+fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
+    let message = error.to_string();
+    let details = json!({ "code": error.code() });
+    let failure = match error {
+        HttpError::Denied(_) => Failure::permanent(kind::CAPABILITY_DENIED, message),
+        HttpError::InvalidRequest(_) => Failure::permanent(kind::INVALID_INPUT, message),
+        HttpError::TooLarge(_) => Failure::permanent(kind::LIMIT_EXCEEDED, message),
+        HttpError::Cancelled => match reason {
+            Some(CancelReason::Shutdown) => Failure::transient(kind::WORKER_LOST, message),
+            Some(CancelReason::TimedOut) => Failure::transient(kind::TIMEOUT, message),
+            _ => Failure::permanent(kind::CANCELLED, message),
+        },
+        HttpError::Timeout => Failure::transient(kind::TIMEOUT, message),
+        HttpError::Redirect(_) => Failure::permanent(COMMUNICATION, message),
+        HttpError::Dns(_) | HttpError::Connect(_) => Failure::transient(COMMUNICATION, message),
+    };
+    failure.with_details(details)
+}
+
+fn answer_of(
+    input: &Input,
+    request: &HttpRequest,
+    response: &HttpResponse,
+) -> Result<Payload, Failure> {
+    let fine = match response.status {
+        200..=299 => true,
+        300..=399 => input.redirect,
+        _ => false,
+    };
+    if !fine {
+        let mut failure = Failure::permanent(
+            COMMUNICATION,
+            format!(
+                "{} {} answered with status {}",
+                request.method,
+                without_query(&request.url),
+                response.status
+            ),
+        );
+        // What passes by itself, and only where a second request does nothing twice.
+        failure.retryable = matches!(response.status, 408 | 425 | 429 | 502 | 503 | 504)
+            && matches!(request.method.as_str(), "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS");
+        return Err(failure.with_details(json!({
+            "type": COMMUNICATION,
+            "status": response.status,
+            "title": "Communication Error",
+            "detail": format!("the status is {}", response.status),
+        })));
+    }
+    let content_type = response
+        .headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        .map_or("", |(_, value)| value.as_str());
+    let output = match input.output.as_str() {
+        "raw" => Value::String(STANDARD.encode(&response.body)),
+        "response" => {
+            // A header that comes several times is one text, as RFC 9110 combines them.
+            let mut headers = Map::new();
+            for (name, value) in &response.headers {
+                match headers.get_mut(name) {
+                    Some(Value::String(all)) => {
+                        all.push_str(", ");
+                        all.push_str(value);
+                    }
+                    _ => {
+                        headers.insert(name.clone(), Value::String(value.clone()));
+                    }
+                }
+            }
+            let sent: Map<String, Value> = input.headers.clone();
+            json!({
+                "request": { "method": request.method, "uri": response.url, "headers": sent },
+                "statusCode": response.status,
+                "headers": headers,
+                "content": content(&response.body, content_type)?,
+            })
+        }
+        _ => content(&response.body, content_type)?,
+    };
+    Ok(Payload::json(&output))
+}
+
+/// JSON where the type says so, text where it is UTF-8, base64 otherwise.
+fn content(body: &Bytes, content_type: &str) -> Result<Value, Failure> {
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media == "application/json" || media == "text/json" || media.ends_with("+json") {
+        return serde_json::from_slice(body).map_err(|error| {
+            Failure::permanent(
+                kind::INVALID_OUTPUT,
+                format!("the response says that it is JSON and is not: {error}"),
+            )
+        });
+    }
+    Ok(Value::String(match std::str::from_utf8(body) {
+        Ok(text) => text.to_owned(),
+        Err(_) => STANDARD.encode(body),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heyday_capabilities::http::HttpUsage;
+
+    fn input(value: Value) -> Input {
+        serde_json::from_value(value).expect("an input")
+    }
+
+    fn response(status: u16, content_type: &str, body: &'static str) -> HttpResponse {
+        HttpResponse {
+            status,
+            url: "https://example.com/".to_owned(),
+            headers: vec![("content-type".to_owned(), content_type.to_owned())],
+            body: Bytes::from_static(body.as_bytes()),
+            usage: HttpUsage::default(),
+        }
+    }
+
+    #[test]
+    fn requests_are_made_of_the_task() {
+        let made = request(&input(json!({
+            "method": "POST", "endpoint": "https://example.com/a?x=1",
+            "query": { "q": "a b", "many": [1, 2] }, "headers": { "X-A": "1" },
+            "body": { "k": 1 }, "authentication": { "basic": { "username": "u", "password": "p" } },
+        })))
+        .expect("a request");
+        assert_eq!(made.url, "https://example.com/a?x=1&many=1&many=2&q=a+b");
+        assert!(made.headers.contains(&("content-type".to_owned(), "application/json".to_owned())));
+        assert!(made.headers.contains(&("authorization".to_owned(), "Basic dTpw".to_owned())));
+        let wrong = request(&input(json!({ "method": "GET", "endpoint": "nowhere" })));
+        assert_eq!(wrong.expect_err("refused").kind, kind::INVALID_INPUT);
+    }
+
+    #[test]
+    fn answers_follow_output_and_status() {
+        let task = input(json!({ "method": "GET", "endpoint": "https://example.com/", "output": "content" }));
+        let sent = request(&task).expect("a request");
+        let read = |task: &Input, answer: &HttpResponse| {
+            answer_of(task, &sent, answer).map(|payload| payload.to_json().expect("JSON"))
+        };
+        assert_eq!(
+            read(&task, &response(200, "application/json; charset=utf-8", "{\"a\":1}")),
+            Ok(json!({ "a": 1 }))
+        );
+        assert_eq!(read(&task, &response(200, "text/html", "<p>")), Ok(json!("<p>")));
+        assert_eq!(
+            read(&task, &response(200, "application/json", "{")).expect_err("no JSON").kind,
+            kind::INVALID_OUTPUT
+        );
+        let missing = read(&task, &response(404, "text/plain", "no")).expect_err("an error");
+        assert_eq!((missing.kind.as_str(), missing.retryable), (COMMUNICATION, false));
+        assert_eq!(missing.details.expect("details")["status"], 404);
+        assert!(read(&task, &response(503, "", "")).expect_err("an error").retryable);
+        assert!(read(&task, &response(302, "", "")).is_err());
+        let raw = input(json!({ "method": "GET", "endpoint": "https://e.com/", "output": "raw", "redirect": true }));
+        assert_eq!(read(&raw, &response(302, "", "abc")), Ok(json!("YWJj")));
+    }
+}

@@ -1,0 +1,175 @@
+//! Runs attempts: of plugins in the sandbox, of built-in activities in the host.
+//!
+//! The way of an attempt: its input is checked against the activity's schema before
+//! anything runs; the guest gets what its plugin was granted at this moment; what it
+//! answers is checked again; its receipt and log lines are handed to
+//! [`Records`](crate::state::records::Records), which never waits.
+
+mod http;
+mod plugin;
+mod sink;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use heyday_capabilities::http::HttpClient;
+use heyday_durable::activity::{
+    ActivityExecutor, ActivityTask, AttemptContext, AttemptOutcome, Receipt,
+};
+use heyday_durable::driver::HTTP_ACTIVITY_TYPE;
+use heyday_durable::failure::{Failure, kind};
+use heyday_durable::payload::Payload;
+use heyday_sandbox::{Limits, Sandbox};
+use jiff::Timestamp;
+use tracing::Instrument as _;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::state::records::{AttemptName, ReceiptRow, Records};
+use crate::telemetry;
+
+/// What the executor is made of.
+pub struct ExecutorOptions {
+    /// Where plugins and grants are.
+    pub registry: Arc<Registry>,
+    /// Where guests run.
+    pub sandbox: Sandbox,
+    /// Where receipts and log lines go.
+    pub records: Records,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Limits of calls.
+    pub config: Arc<Config>,
+}
+
+/// Runs attempts.
+pub struct Executor {
+    registry: Arc<Registry>,
+    sandbox: Sandbox,
+    records: Records,
+    metrics: Arc<Metrics>,
+    config: Arc<Config>,
+    limits: Mutex<HashMap<String, Arc<Limits>>>,
+    http: Option<HttpClient>,
+}
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor").finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    /// Makes an executor.
+    #[must_use]
+    pub fn new(options: ExecutorOptions) -> Self {
+        let http = HttpClient::new()
+            .inspect_err(|error| tracing::warn!(%error, "flows cannot call http"))
+            .ok();
+        Self {
+            registry: options.registry,
+            sandbox: options.sandbox,
+            records: options.records,
+            metrics: options.metrics,
+            config: options.config,
+            limits: Mutex::default(),
+            http,
+        }
+    }
+
+    fn limits(&self, plugin: &str) -> Arc<Limits> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limits) = limits.get(plugin) {
+            return Arc::clone(limits);
+        }
+        let of_plugin = Arc::new(self.config.plugin_limits(plugin).clone());
+        limits.insert(plugin.to_owned(), Arc::clone(&of_plugin));
+        of_plugin
+    }
+
+    async fn run(
+        &self,
+        task: &ActivityTask,
+        name: &Arc<AttemptName>,
+        context: AttemptContext,
+        receipt: &mut Receipt,
+    ) -> Result<Payload, Failure> {
+        let input = task
+            .input
+            .json_text()
+            .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error.to_string()))?;
+        if task.activity_type == HTTP_ACTIVITY_TYPE {
+            self.run_http(task, &input, &context, receipt).await
+        } else {
+            self.run_plugin(task, name, input, context, receipt).await
+        }
+    }
+}
+
+#[async_trait]
+impl ActivityExecutor for Executor {
+    async fn execute(&self, task: ActivityTask, context: AttemptContext) -> AttemptOutcome {
+        let span = tracing::info_span!(
+            "activity.attempt",
+            otel.name = %format_args!("attempt {}", task.activity_type),
+            heyday.namespace = %task.namespace,
+            heyday.workflow_id = %task.workflow_id,
+            heyday.run_id = %task.run_id,
+            heyday.activity_id = %task.activity_id,
+            heyday.activity_type = %task.activity_type,
+            heyday.queue = %task.queue,
+            heyday.attempt = task.attempt,
+        );
+        telemetry::set_parent(&span, task.traceparent.as_deref());
+        let name = Arc::new(AttemptName {
+            namespace: task.namespace.clone(),
+            run_id: task.run_id,
+            activity_id: task.activity_id.clone(),
+            activity_type: task.activity_type.clone(),
+            queue: task.queue.clone(),
+            attempt: task.attempt,
+        });
+        let mut receipt = Receipt::default();
+        let queued = task.started_at.as_microsecond() - task.scheduled_at.as_microsecond();
+        receipt.add("queue_us", u64::try_from(queued).unwrap_or_default());
+        let running = self.metrics.attempt_started(&task.queue, queued);
+        let begun = std::time::Instant::now();
+        let result = self
+            .run(&task, &name, context, &mut receipt)
+            .instrument(span)
+            .await;
+        let outcome = match &result {
+            Ok(_) => "completed",
+            Err(failure) => failure.kind.as_str(),
+        };
+        running.ended(&task.activity_type, outcome_label(&result), begun.elapsed());
+        self.records.receipt(ReceiptRow {
+            attempt: name,
+            started_at: task.started_at,
+            ended_at: Timestamp::now(),
+            outcome: outcome.to_owned(),
+            receipt: receipt.clone(),
+        });
+        AttemptOutcome { result, receipt }
+    }
+}
+
+/// A metric's label: plugins choose their kinds freely, and must not make series.
+fn outcome_label(result: &Result<Payload, Failure>) -> &'static str {
+    let Err(failure) = result else {
+        return "completed";
+    };
+    match failure.kind.as_str() {
+        kind::CANCELLED => "cancelled",
+        kind::TIMEOUT => "timeout",
+        kind::TRAP => "trap",
+        kind::LIMIT_EXCEEDED => "limit-exceeded",
+        kind::INVALID_INPUT => "invalid-input",
+        kind::INVALID_OUTPUT => "invalid-output",
+        kind::CAPABILITY_DENIED => "capability-denied",
+        kind::INTERNAL => "internal",
+        _ => "failed",
+    }
+}

@@ -1,0 +1,418 @@
+//! Receipts and log lines, written behind.
+//!
+//! [`Recorder`] takes them without waiting and one task writes what has gathered, in
+//! one transaction. Readers wait for the next batch with [`Recorder::written`]. While the
+//! database cannot be written, so many lines and receipts are kept in memory; further
+//! ones are dropped and counted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use heyday_durable::activity::{LogLine, Receipt};
+use jiff::Timestamp;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use crate::registry::RegistryError;
+use crate::registry::types::{LogRecord, ReceiptRecord};
+use crate::state::{HostDb, StateError, json, micros, timestamp};
+
+/// Lines that wait to be written, at most; further ones are dropped and counted.
+const MAX_LINES: usize = 50_000;
+/// Receipts that wait to be written, at most.
+const MAX_RECEIPTS: usize = 100_000;
+/// Rows of one transaction.
+const BATCH: usize = 2_000;
+/// How long a failed write waits for the next try.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Whose attempt a record belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptName {
+    /// The namespace.
+    pub namespace: String,
+    /// The run.
+    pub run_id: Uuid,
+    /// The activity within it.
+    pub activity_id: String,
+    /// `<plugin>.<activity>`.
+    pub activity_type: String,
+    /// The queue.
+    pub queue: String,
+    /// The attempt.
+    pub attempt: u32,
+}
+
+/// A receipt to be written.
+#[derive(Debug, Clone)]
+pub struct ReceiptRow {
+    /// Whose.
+    pub attempt: Arc<AttemptName>,
+    /// When the attempt started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// `completed`, or the kind of its failure.
+    pub outcome: String,
+    /// What it used.
+    pub receipt: Receipt,
+}
+
+#[derive(Default)]
+struct Pending {
+    lines: Vec<(Arc<AttemptName>, LogLine)>,
+    receipts: Vec<ReceiptRow>,
+    dropped: u64,
+}
+
+struct Inner {
+    database: HostDb,
+    pending: Mutex<Pending>,
+    wake: Notify,
+    written: watch::Sender<u64>,
+    /// Held while a batch is written, so that who waits for a flush sees all of it.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// Takes records, and reads them.
+#[derive(Clone)]
+pub struct Recorder {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    /// Takes records for this database; [`run`](Self::run) writes them.
+    #[must_use]
+    pub fn new(database: HostDb) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                database,
+                pending: Mutex::default(),
+                wake: Notify::new(),
+                written: watch::channel(0).0,
+                writing: tokio::sync::Mutex::new(()),
+            }),
+        }
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        // A panic while it was held leaves nothing half-done.
+        self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a log line. Never waits.
+    pub fn log(&self, attempt: &Arc<AttemptName>, line: LogLine) {
+        {
+            let mut pending = self.pending();
+            if pending.lines.len() >= MAX_LINES {
+                pending.dropped += 1;
+                return;
+            }
+            pending.lines.push((Arc::clone(attempt), line));
+        }
+        self.inner.wake.notify_one();
+    }
+
+    /// Takes a receipt. Never waits.
+    pub fn receipt(&self, row: ReceiptRow) {
+        {
+            let mut pending = self.pending();
+            if pending.receipts.len() >= MAX_RECEIPTS {
+                pending.dropped += 1;
+                return;
+            }
+            pending.receipts.push(row);
+        }
+        self.inner.wake.notify_one();
+    }
+
+    /// Counts batches: changes when new records can be read.
+    #[must_use]
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.inner.written.subscribe()
+    }
+
+    /// Writes records until `stop` is cancelled, and then what is left.
+    pub async fn run(self, stop: tokio_util::sync::CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.inner.wake.notified() => {}
+                () = stop.cancelled() => {
+                    if let Err(error) = self.write_all().await {
+                        tracing::error!(%error, "receipts and log lines were lost");
+                    }
+                    return;
+                }
+            }
+            if let Err(error) = self.write_all().await {
+                tracing::error!(%error, "receipts and log lines cannot be written; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => self.inner.wake.notify_one(),
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Writes all that was taken so far; what cannot be written is kept for later.
+    pub async fn flush(&self) {
+        if let Err(error) = self.write_all().await {
+            tracing::error!(%error, "receipts and log lines cannot be written now");
+        }
+    }
+
+    async fn write_all(&self) -> Result<(), StateError> {
+        let _one = self.inner.writing.lock().await;
+        loop {
+            let (lines, receipts, dropped) = {
+                let mut pending = self.pending();
+                let lines = pending.lines.len().min(BATCH);
+                let receipts = pending.receipts.len().min(BATCH);
+                (
+                    pending.lines.drain(..lines).collect::<Vec<_>>(),
+                    pending.receipts.drain(..receipts).collect::<Vec<_>>(),
+                    std::mem::take(&mut pending.dropped),
+                )
+            };
+            if dropped > 0 {
+                tracing::warn!(dropped, "log lines or receipts were dropped: too many at once");
+            }
+            if lines.is_empty() && receipts.is_empty() {
+                return Ok(());
+            }
+            if let Err(error) = self.write(&lines, &receipts).await {
+                let mut pending = self.pending();
+                pending.lines.splice(0..0, lines);
+                pending.receipts.splice(0..0, receipts);
+                return Err(error);
+            }
+            self.inner.written.send_modify(|count| *count += 1);
+        }
+    }
+
+    async fn write(
+        &self,
+        lines: &[(Arc<AttemptName>, LogLine)],
+        receipts: &[ReceiptRow],
+    ) -> Result<(), StateError> {
+        let mut transaction = self.inner.database.behind().begin().await?;
+        for (attempt, line) in lines {
+            sqlx::query(
+                "INSERT INTO log_lines (run_id, activity_id, activity_type, attempt, at_us, level, \
+                 message, fields, namespace) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)",
+            )
+            .bind(&attempt.run_id.as_bytes()[..])
+            .bind(&attempt.activity_id)
+            .bind(&attempt.activity_type)
+            .bind(attempt.attempt)
+            .bind(micros(line.at))
+            .bind(level(line.level))
+            .bind(&line.message)
+            .bind(serde_json::Value::Object(line.fields.clone()).to_string())
+            .bind(&attempt.namespace)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        for row in receipts {
+            let counters = serde_json::to_string(&row.receipt)
+                .map_err(|error| StateError::Damaged(error.to_string()))?;
+            sqlx::query(
+                "INSERT OR REPLACE INTO receipts (run_id, activity_id, attempt, namespace, \
+                 activity_type, queue, started_us, ended_us, outcome, counters) \
+                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
+            )
+            .bind(&row.attempt.run_id.as_bytes()[..])
+            .bind(&row.attempt.activity_id)
+            .bind(row.attempt.attempt)
+            .bind(&row.attempt.namespace)
+            .bind(&row.attempt.activity_type)
+            .bind(&row.attempt.queue)
+            .bind(micros(row.started_at))
+            .bind(micros(row.ended_at))
+            .bind(&row.outcome)
+            .bind(counters)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Log lines of a run after that id, ascending.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn logs(
+        &self,
+        namespace: &str,
+        run_id: Uuid,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogRecord>, RegistryError> {
+        let rows = sqlx::query(
+            "SELECT id, activity_id, activity_type, attempt, at_us, level, message, fields \
+             FROM log_lines WHERE run_id = ?1 AND id > ?2 AND namespace = ?3 ORDER BY id LIMIT ?4",
+        )
+        .bind(&run_id.as_bytes()[..])
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(namespace)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(self.inner.database.pool())
+        .await
+        .map_err(StateError::from)?;
+        Ok(rows.iter().map(log_record).collect::<Result<_, _>>()?)
+    }
+
+    /// The receipts of a run, by start.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn receipts(
+        &self,
+        namespace: &str,
+        run_id: Uuid,
+    ) -> Result<Vec<ReceiptRecord>, RegistryError> {
+        let rows = sqlx::query(
+            "SELECT * FROM receipts WHERE run_id = ?1 AND namespace = ?2 \
+             ORDER BY started_us, attempt",
+        )
+        .bind(&run_id.as_bytes()[..])
+        .bind(namespace)
+        .fetch_all(self.inner.database.pool())
+        .await
+        .map_err(StateError::from)?;
+        Ok(rows.iter().map(receipt_record).collect::<Result<_, _>>()?)
+    }
+
+    /// Removes records that are older; a few at a time, so that nothing waits long.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn prune(&self, before: Timestamp) -> Result<(), RegistryError> {
+        for statement in [
+            "DELETE FROM log_lines WHERE id IN \
+             (SELECT id FROM log_lines WHERE at_us < ?1 LIMIT 5000)",
+            "DELETE FROM receipts WHERE (run_id, activity_id, attempt) IN \
+             (SELECT run_id, activity_id, attempt FROM receipts WHERE ended_us < ?1 LIMIT 5000)",
+        ] {
+            loop {
+                let done = sqlx::query(statement)
+                    .bind(micros(before))
+                    .execute(self.inner.database.behind())
+                    .await
+                    .map_err(StateError::from)?;
+                if done.rows_affected() == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn log_record(row: &SqliteRow) -> Result<LogRecord, StateError> {
+    Ok(LogRecord {
+        id: u64::try_from(row.try_get::<i64, _>("id")?).unwrap_or_default(),
+        at: timestamp(row.try_get("at_us")?)?,
+        level: row.try_get("level")?,
+        message: row.try_get("message")?,
+        fields: json(row.try_get("fields")?)?,
+        activity_id: row.try_get("activity_id")?,
+        activity_type: row.try_get("activity_type")?,
+        attempt: row.try_get("attempt")?,
+    })
+}
+
+fn receipt_record(row: &SqliteRow) -> Result<ReceiptRecord, StateError> {
+    Ok(ReceiptRecord {
+        activity_id: row.try_get("activity_id")?,
+        activity_type: row.try_get("activity_type")?,
+        queue: row.try_get("queue")?,
+        attempt: row.try_get("attempt")?,
+        started_at: timestamp(row.try_get("started_us")?)?,
+        ended_at: timestamp(row.try_get("ended_us")?)?,
+        outcome: row.try_get("outcome")?,
+        counters: json(row.try_get("counters")?)?,
+    })
+}
+
+const fn level(level: heyday_durable::activity::LogLevel) -> &'static str {
+    use heyday_durable::activity::LogLevel;
+    match level {
+        LogLevel::Trace => "trace",
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heyday_durable::activity::LogLevel;
+
+    #[tokio::test]
+    async fn records_are_read_back_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = HostDb::open(&folder.path().join("host.db")).await.expect("opened");
+        let records = Recorder::new(database);
+        let attempt = Arc::new(AttemptName {
+            namespace: "default".to_owned(),
+            run_id: Uuid::now_v7(),
+            activity_id: "1".to_owned(),
+            activity_type: "greet.hello".to_owned(),
+            queue: "general-queue".to_owned(),
+            attempt: 1,
+        });
+        for number in 0..3 {
+            records.log(
+                &attempt,
+                LogLine {
+                    at: Timestamp::now(),
+                    level: LogLevel::Info,
+                    message: format!("line {number}"),
+                    fields: serde_json::Map::new(),
+                },
+            );
+        }
+        let mut receipt = Receipt::default();
+        receipt.add("cpu_us", 7);
+        records.receipt(ReceiptRow {
+            attempt: Arc::clone(&attempt),
+            started_at: Timestamp::now(),
+            ended_at: Timestamp::now(),
+            outcome: "completed".to_owned(),
+            receipt,
+        });
+        let mut written = records.written();
+        written.mark_unchanged();
+        records.flush().await;
+        assert!(written.has_changed().expect("open"), "readers are told");
+        let run = attempt.run_id;
+        let first = records.logs("default", run, 0, 2).await.expect("read");
+        assert_eq!(first[1].message, "line 1");
+        let rest = records.logs("default", run, first[1].id, 10).await.expect("read");
+        assert_eq!(rest.len(), 1);
+        let receipts = records.receipts("default", run).await.expect("read");
+        assert_eq!(receipts[0].counters["cpu_us"], 7);
+        let none = records.logs("default", Uuid::now_v7(), 0, 9).await;
+        assert!(none.expect("read").is_empty());
+        let none = records.logs("other", run, 0, 9).await;
+        assert!(none.expect("read").is_empty(), "of another namespace");
+        let second = std::time::Duration::from_secs(1);
+        records.prune(Timestamp::now() - second).await.expect("pruned");
+        assert_eq!(records.receipts("default", run).await.expect("read").len(), 1);
+        records.prune(Timestamp::now() + second).await.expect("pruned");
+        assert!(records.receipts("default", run).await.expect("read").is_empty());
+        assert!(records.logs("default", run, 0, 9).await.expect("read").is_empty());
+    }
+}

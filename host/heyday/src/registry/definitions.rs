@@ -1,0 +1,172 @@
+//! Answers to the engine: which definition a name means, and what it is pinned to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use heyday_durable::activity::{ActivityTimeouts, RetryPolicy};
+use heyday_durable::definition::{
+    GENERAL_QUEUE, PinnedActivity, PinnedDefinition, WorkflowReference,
+};
+use heyday_durable::driver::HTTP_ACTIVITY_TYPE;
+use heyday_durable::flow::Flow;
+use heyday_durable::flow::model::HTTP_ACTIVITY;
+use heyday_durable::payload::Digest;
+
+use super::core::{Core, MAX_PARSED, Stored};
+use super::RegistryError;
+use crate::state::versions::Kind;
+
+type Activities = Arc<BTreeMap<String, PinnedActivity>>;
+
+/// What flows were pinned to, and at which generation of the registry.
+#[derive(Default)]
+pub(super) struct Pins {
+    generation: u64,
+    by_flow: HashMap<(String, Digest), Activities>,
+}
+
+impl Core {
+    /// The plugin version that an activity type means, if it has the activity.
+    #[must_use]
+    pub fn resolve(
+        &self,
+        namespace: &str,
+        activity_type: &str,
+        version: Option<&semver::Version>,
+    ) -> Option<Arc<Stored>> {
+        let (plugin, activity) = activity_type.split_once('.')?;
+        let memory = self.memory();
+        let entry = memory.plugins.get(&(namespace.to_owned(), plugin.to_owned()))?;
+        let stored = match version {
+            Some(version) => entry.versions.get(version)?,
+            None => entry.active()?,
+        };
+        stored.description.as_ref()?.activities.get(activity)?;
+        Some(Arc::clone(stored))
+    }
+
+    /// Why an activity type means nothing, for a person.
+    #[must_use]
+    pub fn unresolved(
+        &self,
+        namespace: &str,
+        activity_type: &str,
+        version: Option<&semver::Version>,
+    ) -> String {
+        let Some((plugin, activity)) = activity_type.split_once('.') else {
+            return format!("{activity_type:?} is no activity: write PLUGIN.ACTIVITY");
+        };
+        let Ok(entry) = self.entry(Kind::Plugin, namespace, plugin) else {
+            return format!("there is no plugin {plugin:?}: upload it first");
+        };
+        let stored = match version {
+            Some(version) => entry.versions.get(version),
+            None => entry.active(),
+        };
+        let Some(stored) = stored else {
+            return match version {
+                Some(version) => format!("plugin {plugin} has no version {version}"),
+                None => format!("no version of plugin {plugin} is active: activate one"),
+            };
+        };
+        let names: Vec<&str> = stored
+            .description
+            .iter()
+            .flat_map(|description| description.activities.keys())
+            .map(String::as_str)
+            .collect();
+        format!(
+            "plugin {plugin} {} has no activity {activity:?}; it has {}",
+            stored.row.version,
+            names.join(", ")
+        )
+    }
+
+    /// Pins what a flow calls to the versions that are active now.
+    #[must_use]
+    pub fn pin_activities(&self, namespace: &str, digest: &Digest, flow: &Flow) -> Activities {
+        let generation = self.memory().generation;
+        let key = (namespace.to_owned(), *digest);
+        {
+            let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+            if pins.generation != generation || pins.by_flow.len() >= MAX_PARSED {
+                pins.by_flow.clear();
+                pins.generation = generation;
+            }
+            if let Some(activities) = pins.by_flow.get(&key) {
+                return Arc::clone(activities);
+            }
+        }
+        let mut activities = BTreeMap::new();
+        for call in flow.activities() {
+            let found = self.resolve(namespace, &call.activity_type, call.version.as_ref());
+            let pinned = found.and_then(|stored| pinned(&stored, &call.activity_type));
+            if let Some(pinned) = pinned {
+                activities.insert(call.name.clone(), pinned);
+            }
+        }
+        if flow.uses_http() {
+            activities.insert(
+                HTTP_ACTIVITY.to_owned(),
+                PinnedActivity {
+                    activity_type: HTTP_ACTIVITY_TYPE.to_owned(),
+                    version: None,
+                    digest: None,
+                    queue: GENERAL_QUEUE.to_owned(),
+                    timeouts: ActivityTimeouts::default(),
+                    retry: RetryPolicy::default(),
+                },
+            );
+        }
+        let activities = Arc::new(activities);
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        if pins.generation == generation {
+            pins.by_flow.insert(key, Arc::clone(&activities));
+        }
+        activities
+    }
+
+    /// Finds and pins a definition.
+    ///
+    /// # Errors
+    /// When there is no such flow or version, or none is active.
+    pub async fn pin_flow(
+        &self,
+        namespace: &str,
+        reference: &WorkflowReference,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        let name = &reference.workflow_type;
+        let entry = self.entry(Kind::Flow, namespace, name)?;
+        let stored = match &reference.version {
+            Some(version) => entry.versions.get(version),
+            None => entry.active(),
+        };
+        let stored = stored.ok_or_else(|| {
+            let version = reference.version.as_ref();
+            let version = version.map_or_else(|| "(none is active)".to_owned(), ToString::to_string);
+            RegistryError::not_found("flow version", format!("{name} {version}"), namespace)
+        })?;
+        let digest = stored.row.digest;
+        let flow = self.flow(&digest).await?;
+        Ok(PinnedDefinition {
+            workflow_type: name.clone(),
+            version: stored.row.version.clone(),
+            digest,
+            activities: self.pin_activities(namespace, &digest, &flow),
+            flow,
+        })
+    }
+}
+
+fn pinned(stored: &Stored, activity_type: &str) -> Option<PinnedActivity> {
+    let (_, name) = activity_type.split_once('.')?;
+    let spec = stored.description.as_ref()?.activities.get(name)?;
+    Some(PinnedActivity {
+        activity_type: activity_type.to_owned(),
+        version: Some(stored.row.version.clone()),
+        digest: Some(stored.row.digest),
+        queue: spec.queue.clone(),
+        timeouts: spec.timeouts,
+        retry: spec.retry.clone(),
+    })
+}

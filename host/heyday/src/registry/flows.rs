@@ -1,0 +1,334 @@
+//! Uploads of flows, and the flows that the host makes itself.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use heyday_durable::expressions::ExpressionError;
+use heyday_durable::flow::{Flow, Problem};
+use heyday_durable::payload::Digest;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::plugins::Uploaded;
+use super::core::{Core, MAX_PARSED, Stored, dev_version};
+use super::types::{RequestProblem, UploadOptions};
+use super::RegistryError;
+use crate::names::{self, RESERVED};
+use crate::state::versions::{Kind, VersionRow};
+
+/// The workflow type of runs of one activity.
+pub const ACTIVITY_WORKFLOW: &str = "heyday.activity";
+
+/// How one activity is run by [`Registry::activity_flow`]; absent members leave the
+/// activity's own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ActivityOptions {
+    /// The plugin's version.
+    pub version: Option<semver::Version>,
+    /// The queue.
+    pub queue: Option<String>,
+    /// How long one attempt may take, as text.
+    pub start_to_close: Option<String>,
+    /// How long all may take, as text.
+    pub schedule_to_close: Option<String>,
+    /// How many attempts there are.
+    pub maximum_attempts: Option<u32>,
+}
+
+impl Core {
+    /// Takes a flow, YAML or JSON.
+    ///
+    /// # Errors
+    /// When it is no flow that can run, with every line that is wrong.
+    pub async fn upload_flow(
+        &self,
+        namespace: &str,
+        bytes: Bytes,
+        options: UploadOptions,
+    ) -> Result<Uploaded, RegistryError> {
+        let digest = Digest::of(&bytes);
+        let text = bytes.clone();
+        let expressions = Arc::clone(&self.expressions);
+        let queues = self.queues.clone();
+        let flow = tokio::task::spawn_blocking(move || {
+            let flow = Flow::parse(&text).map_err(|error| wrong(error.errors))?;
+            compile(&flow, expressions.as_ref())?;
+            check_queues(&flow, &queues)?;
+            Ok::<_, RegistryError>(flow)
+        })
+        .await
+        .map_err(|error| RegistryError::Internal(error.to_string()))??;
+        let name = flow.workflow_type();
+        names::check_flow(&name).map_err(|error| RegistryError::unusable(error.to_string()))?;
+        if flow.document.namespace == RESERVED {
+            return Err(RegistryError::unusable(format!(
+                "`{RESERVED}` is kept for the host's own flows; use another `document.namespace`"
+            )));
+        }
+        let version = if options.dev {
+            dev_version(&flow.document.version, &digest)
+        } else {
+            flow.document.version.clone()
+        };
+        self.files.put_bytes(bytes.clone()).await?;
+        let about = flow.document.title.as_ref().or(flow.document.summary.as_ref());
+        let calls: Vec<&String> = flow.activities().iter().map(|call| &call.name).collect();
+        let row = VersionRow {
+            kind: Kind::Flow,
+            namespace: namespace.to_owned(),
+            name,
+            version,
+            digest,
+            size: bytes.len() as u64,
+            description: json!({ "documentation": about, "calls": calls }),
+            capabilities: flow.uses_http().then(|| "http".to_owned()).into_iter().collect(),
+            imports: Default::default(),
+            created_at: Timestamp::now(),
+        };
+        self.keep_parsed(digest, Arc::new(flow));
+        self.insert(
+            Arc::new(Stored {
+                row,
+                description: None,
+            }),
+            options,
+        )
+        .await
+    }
+
+    /// What a flow lacks to run now: activities and workflows that are not there.
+    #[must_use]
+    pub fn flow_warnings(&self, namespace: &str, flow: &Flow) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for call in flow.activities() {
+            if self.resolve(namespace, &call.activity_type, call.version.as_ref()).is_none() {
+                warnings.push(format!("there is no activity {} yet: upload its plugin", call.name));
+            }
+        }
+        for child in flow.children() {
+            if self.entry(Kind::Flow, namespace, &child.workflow_type).is_err() {
+                warnings.push(format!("there is no flow {} yet: upload it", child.workflow_type));
+            }
+        }
+        warnings
+    }
+
+    /// The parsed flow of that digest.
+    ///
+    /// # Errors
+    /// When its bytes cannot be read.
+    pub async fn flow(&self, digest: &Digest) -> Result<Arc<Flow>, RegistryError> {
+        let kept = {
+            let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+            parsed.get(digest).cloned()
+        };
+        if let Some(flow) = kept {
+            return Ok(flow);
+        }
+        let bytes = self.files.read(digest).await?;
+        let flow = tokio::task::spawn_blocking(move || Flow::parse(&bytes))
+            .await
+            .map_err(|error| RegistryError::Internal(error.to_string()))?
+            .map_err(|error| wrong(error.errors))?;
+        let flow = Arc::new(flow);
+        self.keep_parsed(*digest, Arc::clone(&flow));
+        Ok(flow)
+    }
+
+    fn keep_parsed(&self, digest: Digest, flow: Arc<Flow>) {
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if parsed.len() >= MAX_PARSED {
+            parsed.clear();
+        }
+        parsed.insert(digest, flow);
+    }
+
+    /// The flow of one step that runs one activity, stored so that its runs survive a
+    /// restart.
+    ///
+    /// # Errors
+    /// When the options make no flow, or it cannot be stored.
+    pub async fn activity_flow(
+        &self,
+        activity_type: &str,
+        options: &ActivityOptions,
+    ) -> Result<(Digest, Arc<Flow>), RegistryError> {
+        let bytes = Bytes::from(activity_document(activity_type, options).to_string());
+        let digest = Digest::of(&bytes);
+        let kept = {
+            let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+            parsed.get(&digest).cloned()
+        };
+        if let Some(flow) = kept {
+            return Ok((digest, flow));
+        }
+        let flow = Flow::parse(&bytes).map_err(|error| wrong(error.errors))?;
+        check_queues(&flow, &self.queues)?;
+        // Stored before anything names it.
+        self.files.put_bytes(bytes).await?;
+        let flow = Arc::new(flow);
+        self.keep_parsed(digest, Arc::clone(&flow));
+        Ok((digest, flow))
+    }
+}
+
+/// All that is wrong with a flow.
+fn wrong(problems: Vec<Problem>) -> RegistryError {
+    RegistryError::Unusable {
+        message: format!(
+            "the flow is wrong in {} ways, first: {}",
+            problems.len(),
+            problems.first().map(ToString::to_string).unwrap_or_default()
+        ),
+        problems: problems.into_iter().map(RequestProblem::from).collect(),
+    }
+}
+
+fn activity_document(activity_type: &str, options: &ActivityOptions) -> Value {
+    let call = match &options.version {
+        Some(version) => format!("{activity_type}:{version}@default"),
+        None => activity_type.to_owned(),
+    };
+    let mut heyday = Map::new();
+    if let Some(queue) = &options.queue {
+        heyday.insert("queue".to_owned(), json!(queue));
+    }
+    let mut timeouts = Map::new();
+    for (name, value) in [
+        ("start_to_close", &options.start_to_close),
+        ("schedule_to_close", &options.schedule_to_close),
+    ] {
+        if let Some(value) = value {
+            timeouts.insert(name.to_owned(), json!(value));
+        }
+    }
+    if !timeouts.is_empty() {
+        heyday.insert("timeouts".to_owned(), Value::Object(timeouts));
+    }
+    if let Some(attempts) = options.maximum_attempts {
+        heyday.insert("retry".to_owned(), json!({ "maximum_attempts": attempts }));
+    }
+    let mut task = json!({ "call": call });
+    if !heyday.is_empty() {
+        task["metadata"] = json!({ "heyday": heyday });
+    }
+    json!({
+        "document": {
+            "dsl": "1.0.0", "namespace": RESERVED, "name": "activity", "version": "1.0.0",
+        },
+        "do": [{ "run": task }],
+    })
+}
+
+/// Refuses expressions that do not compile, with their line.
+fn compile(
+    flow: &Flow,
+    expressions: &dyn heyday_durable::expressions::Expressions,
+) -> Result<(), RegistryError> {
+    if flow.expressions().is_empty() {
+        return Ok(());
+    }
+    let problem = |expression: &str, message: String| {
+        wrong(vec![Problem {
+            line: flow.expression_line(expression).unwrap_or(1),
+            pointer: String::new(),
+            message,
+        }])
+    };
+    match expressions.compile(flow.expressions(), flow.variables()) {
+        Ok(_) => Ok(()),
+        Err(ExpressionError::Unavailable(message)) => Err(RegistryError::Unavailable(message)),
+        Err(error) => {
+            let expression = match &error {
+                ExpressionError::Invalid { expression, .. }
+                | ExpressionError::Failed { expression, .. }
+                | ExpressionError::LimitExceeded { expression, .. } => expression.clone(),
+                ExpressionError::Unavailable(_) => String::new(),
+            };
+            Err(problem(&expression, error.to_string()))
+        }
+    }
+}
+
+/// Refuses queues that there are not. They stand only in `metadata.heyday` of tasks.
+fn check_queues(
+    flow: &Flow,
+    queues: &std::collections::BTreeSet<String>,
+) -> Result<(), RegistryError> {
+    fn walk(value: &Value, pointer: &mut String, found: &mut Vec<(String, String)>) {
+        let queue = value.pointer("/metadata/heyday/queue").and_then(Value::as_str);
+        if let (Some(queue), true) = (queue, value.get("call").is_some()) {
+            found.push((format!("{pointer}/metadata/heyday/queue"), queue.to_owned()));
+        }
+        let length = pointer.len();
+        match value {
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    pointer.push_str(&format!("/{index}"));
+                    walk(item, pointer, found);
+                    pointer.truncate(length);
+                }
+            }
+            Value::Object(members) => {
+                for (name, member) in members {
+                    // Data, not tasks.
+                    if matches!(name.as_str(), "with" | "set" | "metadata") {
+                        continue;
+                    }
+                    pointer.push('/');
+                    pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                    walk(member, pointer, found);
+                    pointer.truncate(length);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Some(tasks) = flow.definition().get("do") {
+        walk(tasks, &mut "/do".to_owned(), &mut found);
+    }
+    let known: Vec<&str> = queues.iter().map(String::as_str).collect();
+    let problems: Vec<Problem> = found
+        .into_iter()
+        .filter(|(_, queue)| !queues.contains(queue))
+        .map(|(pointer, queue)| Problem {
+            line: 1,
+            pointer,
+            message: format!("there is no queue {queue:?}; there are {}", known.join(", ")),
+        })
+        .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong(problems))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_activity_is_a_flow() {
+        let options = ActivityOptions {
+            version: Some(semver::Version::new(1, 2, 0)),
+            queue: Some("storage-queue".to_owned()),
+            start_to_close: Some("30s".to_owned()),
+            schedule_to_close: None,
+            maximum_attempts: Some(1),
+        };
+        let text = activity_document("greet.hello", &options).to_string();
+        let flow = Flow::parse(text.as_bytes()).expect("a flow");
+        assert_eq!(flow.workflow_type(), ACTIVITY_WORKFLOW);
+        assert_eq!(flow.activities()[0].name, "greet.hello:1.2.0@default");
+        let known = std::collections::BTreeSet::from(["general-queue".to_owned()]);
+        let Err(RegistryError::Unusable { problems, .. }) = check_queues(&flow, &known) else {
+            panic!("an unknown queue was accepted");
+        };
+        assert_eq!(problems[0].pointer, "/do/0/run/metadata/heyday/queue");
+        let plain = activity_document("greet.hello", &ActivityOptions::default()).to_string();
+        let flow = Flow::parse(plain.as_bytes()).expect("a flow");
+        check_queues(&flow, &known).expect("no queue is named");
+    }
+}

@@ -1,0 +1,3 @@
+//! Names; see [`crate::names`].
+
+pub use crate::names::*;

@@ -1,0 +1,434 @@
+//! Uploads of components.
+//!
+//! An upload is verified at once, stored by its digest, and then compiled and described
+//! by a task of its own, which goes on when nobody waits for it, and begins again after
+//! a restart. Who uploads the same bytes meanwhile waits for the same task. Only the
+//! description tells name and version: until then an upload is known by its digest.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use heyday_durable::payload::Digest;
+use heyday_sandbox::{CallError, VerifyError};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::core::{Core, Stored, dev_version, is_dev};
+use super::types::{Actor, RequestProblem, UploadOptions, VersionState};
+use super::RegistryError;
+use crate::description::{Description, DescriptionProblem};
+use crate::state::versions::{Kind, UploadRow, VersionRow};
+
+type Answer = Result<Uploaded, Arc<RegistryError>>;
+type Flight = (String, Digest, bool);
+/// Uploads under way, and where their answers come.
+pub(super) type Flights = HashMap<Flight, watch::Receiver<Option<Answer>>>;
+
+/// A finished upload.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// The version that it became, or was before.
+    pub stored: Arc<Stored>,
+    /// Whether it is new.
+    pub created: bool,
+}
+
+/// Where an upload stands when the wait for it is over.
+#[derive(Debug)]
+pub enum UploadStatus {
+    /// It is a version.
+    Done(Uploaded),
+    /// It is not described yet.
+    UnderWay(UploadRow),
+}
+
+/// The queues that a stored description names.
+pub(super) fn named_queues(description: &Value) -> Vec<String> {
+    let activities = description.get("activities").and_then(Value::as_array);
+    activities
+        .into_iter()
+        .flatten()
+        .filter_map(|activity| Some(activity.get("queue")?.as_str()?.to_owned()))
+        .collect()
+}
+
+impl Core {
+    /// Takes a component and waits up to `wait` until it is a version.
+    ///
+    /// # Errors
+    /// When it is no plugin, or cannot become a version.
+    pub async fn upload_plugin(
+        self: &Arc<Self>,
+        actor: Actor<'_>,
+        bytes: Bytes,
+        options: UploadOptions,
+        wait: Duration,
+    ) -> Result<UploadStatus, RegistryError> {
+        let namespace = actor.namespace;
+        let verifier = self.sandbox.clone();
+        let component = bytes.clone();
+        let verified = tokio::task::spawn_blocking(move || verifier.verify(&component))
+            .await
+            .map_err(|error| RegistryError::Internal(error.to_string()))?
+            .map_err(refused)?;
+        let digest = Digest::of(&bytes);
+        if let Some(stored) = self.same_bytes(namespace, &digest, options.dev) {
+            return Ok(UploadStatus::Done(Uploaded {
+                stored: self.activate_uploaded(stored, options).await?,
+                created: false,
+            }));
+        }
+        self.files.put_bytes(bytes.clone()).await?;
+        let row = UploadRow {
+            namespace: namespace.to_owned(),
+            digest,
+            size: bytes.len() as u64,
+            state: VersionState::Compiling,
+            reason: None,
+            capabilities: verified.capabilities,
+            imports: verified.imports,
+            options,
+            principal: actor.principal.to_owned(),
+            created_at: Timestamp::now(),
+        };
+        self.put_upload(&row).await?;
+        let answer = self.fly(row.clone());
+        self.wait_for(row, answer, wait).await
+    }
+
+    /// Where an upload stands that has no version yet, or the version that it became;
+    /// waits for it up to `wait`.
+    ///
+    /// # Errors
+    /// When no such upload is known, or it failed while this waited.
+    pub async fn upload_status(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+        wait: Duration,
+    ) -> Result<UploadStatus, RegistryError> {
+        let row = self.memory().uploads.get(&(namespace.to_owned(), *digest)).cloned();
+        match row {
+            Some(row) => {
+                let key = (namespace.to_owned(), *digest, row.options.dev);
+                let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+                let answer = flights.get(&key).cloned();
+                drop(flights);
+                match answer {
+                    Some(answer) => self.wait_for(row, answer, wait).await,
+                    None => Ok(UploadStatus::UnderWay(row)),
+                }
+            }
+            None => {
+                let stored = self
+                    .same_bytes(namespace, digest, false)
+                    .or_else(|| self.same_bytes(namespace, digest, true));
+                stored
+                    .map(|stored| UploadStatus::Done(Uploaded { stored, created: false }))
+                    .ok_or_else(|| {
+                        RegistryError::not_found("upload", digest.to_string(), namespace)
+                    })
+            }
+        }
+    }
+
+    /// Uploads of a namespace that have no version, newest first.
+    #[must_use]
+    pub fn uploads(&self, namespace: &str) -> Vec<UploadRow> {
+        let memory = self.memory();
+        let mut rows: Vec<_> = memory
+            .uploads
+            .values()
+            .filter(|row| row.namespace == namespace)
+            .cloned()
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.created_at));
+        rows
+    }
+
+    async fn wait_for(
+        &self,
+        row: UploadRow,
+        mut answer: watch::Receiver<Option<Answer>>,
+        wait: Duration,
+    ) -> Result<UploadStatus, RegistryError> {
+        let answered = tokio::time::timeout(wait, answer.wait_for(Option::is_some)).await;
+        match answered {
+            Err(_) => Ok(UploadStatus::UnderWay(row)),
+            Ok(Err(_)) => Err(RegistryError::Unavailable(
+                "the upload was interrupted; send it again".to_owned(),
+            )),
+            Ok(Ok(answer)) => match answer.clone() {
+                Some(Ok(uploaded)) => Ok(UploadStatus::Done(uploaded)),
+                Some(Err(error)) => Err(again(&error)),
+                None => Ok(UploadStatus::UnderWay(row)),
+            },
+        }
+    }
+
+    fn same_bytes(&self, namespace: &str, digest: &Digest, dev: bool) -> Option<Arc<Stored>> {
+        let memory = self.memory();
+        memory
+            .plugins
+            .iter()
+            .filter(|((owner, _), _)| owner == namespace)
+            .flat_map(|(_, entry)| entry.versions.values())
+            .find(|stored| stored.row.digest == *digest && is_dev(&stored.row.version) == dev)
+            .cloned()
+    }
+
+    async fn activate_uploaded(
+        &self,
+        stored: Arc<Stored>,
+        options: UploadOptions,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        let _one = self.changing.lock().await;
+        if self.becomes_active(&stored.row, options) {
+            self.activate_stored(&stored).await?;
+        }
+        Ok(stored)
+    }
+
+    fn becomes_active(&self, row: &VersionRow, options: UploadOptions) -> bool {
+        options.activate && (options.allow_missing || self.missing_grants(row).is_empty())
+    }
+
+    async fn put_upload(&self, row: &UploadRow) -> Result<(), RegistryError> {
+        self.database.put_upload(row).await?;
+        self.memory_mut()
+            .uploads
+            .insert((row.namespace.clone(), row.digest), row.clone());
+        Ok(())
+    }
+
+    /// Begins again with uploads that were under way when the last process ended.
+    pub(super) fn resume_uploads(self: &Arc<Self>) {
+        let rows: Vec<_> = self.memory().uploads.values().cloned().collect();
+        for row in rows {
+            if row.state == VersionState::Compiling {
+                self.fly(row);
+            }
+        }
+    }
+
+    /// Starts the task of an upload, or joins it.
+    fn fly(self: &Arc<Self>, row: UploadRow) -> watch::Receiver<Option<Answer>> {
+        let key = (row.namespace.clone(), row.digest, row.options.dev);
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = flights.get(&key) {
+            return answer.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        flights.insert(key.clone(), receiver.clone());
+        drop(flights);
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            let answer = registry.process(&row).await;
+            if let Err(error) = &answer {
+                registry.failed(row, error).await;
+            }
+            let mut flights = registry.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.remove(&key);
+            drop(flights);
+            // Nobody may be waiting any more.
+            let _ = sender.send(Some(answer.map_err(Arc::new)));
+        });
+        receiver
+    }
+
+    async fn failed(&self, mut row: UploadRow, error: &RegistryError) {
+        let passing = matches!(
+            error,
+            RegistryError::Internal(_) | RegistryError::Unavailable(_)
+        );
+        tracing::warn!(digest = %row.digest, error = %reason(error), "an upload failed");
+        row.state = VersionState::Failed;
+        row.reason = Some(if passing {
+            format!("{}; send it again", reason(error))
+        } else {
+            reason(error)
+        });
+        if let Err(error) = self.put_upload(&row).await {
+            tracing::error!(%error, "the reason of a failed upload cannot be kept");
+        }
+    }
+
+    async fn process(&self, upload: &UploadRow) -> Result<Uploaded, RegistryError> {
+        let plugin = self
+            .sandbox
+            .prepare(&upload.digest.hex(), || self.files.read(&upload.digest))
+            .await
+            .map_err(|error| match error {
+                heyday_sandbox::PrepareError::Refused(error) => refused(error),
+                error if error.is_permanent() => RegistryError::unusable(error.to_string()),
+                error => RegistryError::Unavailable(error.to_string()),
+            })?;
+        let text = self
+            .sandbox
+            .describe(&plugin)
+            .await
+            .map_err(|error| match error {
+                CallError::Internal(message) => RegistryError::Internal(message),
+                error => RegistryError::unusable(format!("`describe` did not answer: {error}")),
+            })?;
+        let description =
+            Description::parse(&text, &self.queues).map_err(description)?;
+        let version = if upload.options.dev {
+            dev_version(&description.version, &upload.digest)
+        } else {
+            description.version.clone()
+        };
+        let row = VersionRow {
+            kind: Kind::Plugin,
+            namespace: upload.namespace.clone(),
+            name: description.name.clone(),
+            version,
+            digest: upload.digest,
+            size: upload.size,
+            description: crate::state::json(&text)?,
+            capabilities: upload.capabilities.clone(),
+            imports: upload.imports.clone(),
+            created_at: Timestamp::now(),
+        };
+        let stored = Arc::new(Stored {
+            row,
+            description: Some(description),
+        });
+        self.insert(stored, upload.options).await
+    }
+
+    /// Adds a version, or answers the same one where it is there.
+    pub(super) async fn insert(
+        &self,
+        stored: Arc<Stored>,
+        options: UploadOptions,
+    ) -> Result<Uploaded, RegistryError> {
+        let _one = self.changing.lock().await;
+        let row = &stored.row;
+        let key = (row.namespace.clone(), row.name.clone());
+        let existing = {
+            let memory = self.memory();
+            let entry = memory.of(row.kind).get(&key);
+            entry.and_then(|entry| entry.versions.get(&row.version)).cloned()
+        };
+        let activate = match row.kind {
+            Kind::Plugin => self.becomes_active(row, options),
+            // Without its grants a flow's requests are denied, each by name.
+            Kind::Flow => options.activate,
+        };
+        if let Some(existing) = existing {
+            if existing.row.digest != row.digest {
+                return Err(RegistryError::Conflict(format!(
+                    "{} {} {} exists with other bytes ({}); versions never change: raise the \
+                     version{}",
+                    row.kind.word(),
+                    row.name,
+                    row.version,
+                    existing.row.digest,
+                    match row.kind {
+                        Kind::Plugin => ", or upload a development version (`push --dev`)",
+                        Kind::Flow => "",
+                    }
+                )));
+            }
+            if activate {
+                self.activate_stored(&existing).await?;
+            }
+            return Ok(Uploaded {
+                stored: existing,
+                created: false,
+            });
+        }
+        let active = self.memory().of(row.kind).get(&key).and_then(|entry| entry.activations.last().cloned());
+        let activate = activate && active.as_ref() != Some(&row.version);
+        self.database.insert_version(row, activate).await?;
+        let mut memory = self.memory_mut();
+        memory.by_digest.insert(row.digest, Arc::clone(&stored));
+        memory.uploads.remove(&(row.namespace.clone(), row.digest));
+        let entry = memory.of_mut(row.kind).entry(key).or_default();
+        entry.versions.insert(row.version.clone(), Arc::clone(&stored));
+        if activate {
+            entry.activations.push(row.version.clone());
+        }
+        drop(memory);
+        Ok(Uploaded {
+            stored,
+            created: true,
+        })
+    }
+
+    /// Capabilities that a version needs and has no grant of, in order.
+    #[must_use]
+    pub fn missing_grants(&self, row: &VersionRow) -> Vec<String> {
+        let grants = self.grants_of(&row.namespace, &row.name);
+        let granted: BTreeSet<&String> = grants.by_capability.keys().collect();
+        row.capabilities
+            .iter()
+            .filter(|capability| !granted.contains(capability))
+            .cloned()
+            .collect()
+    }
+}
+
+fn refused(error: VerifyError) -> RegistryError {
+    match error {
+        VerifyError::TooLarge { size, limit } => RegistryError::TooLarge {
+            size: size as u64,
+            limit: limit as u64,
+        },
+        error => RegistryError::unusable(error.to_string()),
+    }
+}
+
+fn description(problems: Vec<DescriptionProblem>) -> RegistryError {
+    RegistryError::Unusable {
+        message: format!(
+            "the plugin's description is wrong in {} ways, first: {}",
+            problems.len(),
+            problems.first().map(ToString::to_string).unwrap_or_default()
+        ),
+        problems: problems
+            .into_iter()
+            .map(|problem| RequestProblem {
+                line: None,
+                pointer: problem.pointer,
+                message: problem.message,
+            })
+            .collect(),
+    }
+}
+
+/// An error's words, with those of a list.
+fn reason(error: &RegistryError) -> String {
+    match error {
+        RegistryError::Unusable { problems, .. } if problems.len() > 1 => {
+            let words: Vec<_> = problems
+                .iter()
+                .map(|problem| format!("{}: {}", problem.pointer, problem.message))
+                .collect();
+            format!("the plugin's description is wrong: {}", words.join("; "))
+        }
+        error => error.to_string(),
+    }
+}
+
+/// The same error for everybody who waited.
+fn again(error: &RegistryError) -> RegistryError {
+    match error {
+        RegistryError::Unusable { message, problems } => RegistryError::Unusable {
+            message: message.clone(),
+            problems: problems.clone(),
+        },
+        RegistryError::TooLarge { size, limit } => RegistryError::TooLarge {
+            size: *size,
+            limit: *limit,
+        },
+        RegistryError::Conflict(message) => RegistryError::Conflict(message.clone()),
+        RegistryError::Internal(message) => RegistryError::Internal(message.clone()),
+        // No other comes out of an upload but this.
+        error => RegistryError::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,149 @@
+//! What is stored, as the API shows it.
+
+use heyday_durable::flow::Flow;
+
+use super::core::{Core, Entry, Stored};
+use super::types::{
+    ActivityDescription, BindingInfo, FlowVersion, GrantInfo, PluginVersion, VersionState,
+    VersionSummary, Versions, VersionsPage,
+};
+use crate::state::versions::{GrantRow, Kind};
+
+fn documentation(stored: &Stored) -> String {
+    match &stored.description {
+        Some(description) => description.documentation.clone(),
+        None => {
+            let text = stored.row.description.get("documentation");
+            text.and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// One version of a plugin.
+pub(super) fn plugin_version(core: &Core, stored: &Stored) -> PluginVersion {
+    let row = &stored.row;
+    let activities = stored.description.iter().flat_map(|it| &it.activities);
+    PluginVersion {
+        name: row.name.clone(),
+        version: row.version.clone(),
+        digest: row.digest,
+        size: row.size,
+        state: VersionState::Ready,
+        reason: None,
+        active: core.is_active(stored),
+        documentation: documentation(stored),
+        activities: activities
+            .map(|(name, spec)| ActivityDescription {
+                name: name.clone(),
+                documentation: spec.documentation.clone(),
+                input: spec.input.as_ref().map(|(schema, _)| schema.clone()),
+                output: spec.output.as_ref().map(|(schema, _)| schema.clone()),
+                queue: spec.queue.clone(),
+                timeouts: spec.timeouts,
+                retry: spec.retry.clone(),
+            })
+            .collect(),
+        imports: row.imports.iter().cloned().collect(),
+        capabilities: row.capabilities.iter().cloned().collect(),
+        missing_grants: core.missing_grants(row),
+        uploaded_at: row.created_at,
+    }
+}
+
+/// One version of a flow.
+pub(super) fn flow_version(core: &Core, stored: &Stored, flow: &Flow) -> FlowVersion {
+    let row = &stored.row;
+    let mut warnings = core.flow_warnings(&row.namespace, flow);
+    for capability in core.missing_grants(row) {
+        warnings.push(format!(
+            "it calls {capability} and was not granted any: `heyday grant {} \
+             {capability}=METHOD:HOST`",
+            row.name
+        ));
+    }
+    let document = &flow.document;
+    let about = [&document.title, &document.summary];
+    let about: Vec<&str> = about.into_iter().flatten().map(String::as_str).collect();
+    FlowVersion {
+        name: row.name.clone(),
+        version: row.version.clone(),
+        digest: row.digest,
+        size: row.size,
+        state: VersionState::Ready,
+        active: core.is_active(stored),
+        documentation: about.join("\n\n"),
+        activities: flow.activities().iter().map(|call| call.name.clone()).collect(),
+        children: flow.children().iter().map(|child| child.workflow_type.clone()).collect(),
+        warnings,
+        uploaded_at: row.created_at,
+    }
+}
+
+/// A name with its versions.
+pub(super) fn versions(name: &str, entry: &Entry) -> Versions {
+    let active = entry.active().map(|stored| stored.row.version.clone());
+    let mut rows: Vec<_> = entry.versions.values().collect();
+    rows.sort_by_key(|stored| std::cmp::Reverse(stored.row.created_at));
+    Versions {
+        name: name.to_owned(),
+        documentation: entry.shown().map(|stored| documentation(stored)).unwrap_or_default(),
+        // An entry without versions is not kept.
+        uploaded_at: rows.first().map(|stored| stored.row.created_at).unwrap_or_default(),
+        versions: rows
+            .into_iter()
+            .map(|stored| VersionSummary {
+                version: stored.row.version.clone(),
+                digest: stored.row.digest,
+                size: stored.row.size,
+                state: VersionState::Ready,
+                active: active.as_ref() == Some(&stored.row.version),
+                uploaded_at: stored.row.created_at,
+            })
+            .collect(),
+        active,
+    }
+}
+
+/// A page of names.
+pub(super) fn page(
+    core: &Core,
+    kind: Kind,
+    namespace: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> VersionsPage {
+    let limit = limit.max(1);
+    let mut entries = core.list(kind, namespace, after.unwrap_or_default(), limit + 1);
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    VersionsPage {
+        next: entries.last().filter(|_| more).map(|(name, _)| name.clone()),
+        rows: entries.iter().map(|(name, entry)| versions(name, entry)).collect(),
+    }
+}
+
+/// A grant.
+pub(super) fn grant(row: GrantRow) -> GrantInfo {
+    GrantInfo {
+        subject: row.subject,
+        capability: row.capability,
+        binding: row.binding,
+        mode: row.mode,
+        granted_at: row.granted_at,
+    }
+}
+
+/// A binding.
+pub(super) fn binding(capability: &str, name: String) -> BindingInfo {
+    let backend = match capability {
+        "sql" => "sqlite",
+        "blob" => "files",
+        other => other,
+    };
+    BindingInfo {
+        capability: capability.to_owned(),
+        name,
+        backend: backend.to_owned(),
+        modes: vec!["ro".to_owned(), "rw".to_owned()],
+    }
+}

@@ -115,7 +115,6 @@ struct State {
     /// So many more bytes fit; any number where `None`.
     room: Option<usize>,
     syncs: Syncs,
-    changes: u64,
 }
 
 /// The disk; clones are the same one.
@@ -191,11 +190,6 @@ impl Disk {
         self.lock().syncs
     }
 
-    /// How many writes, truncations, deletions and syncs there were.
-    pub fn changes(&self) -> u64 {
-        self.lock().changes
-    }
-
     fn lose(&self, state: &mut State, seed: u64) {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut old = std::mem::take(&mut state.files);
@@ -237,7 +231,6 @@ impl Disk {
         act: impl FnOnce(&mut State) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
         let mut state = self.lock_while(power)?;
-        state.changes += 1;
         match &mut state.armed {
             Some((1, seed)) => {
                 let seed = *seed;

@@ -11,8 +11,7 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
-use super::disk::Disk;
-use super::mount;
+use super::{Disk, mount};
 
 const CONNECTIONS: usize = 3;
 

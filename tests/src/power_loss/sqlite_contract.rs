@@ -6,8 +6,8 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::disk::{Disk, Syncs};
-use super::mount;
+use super::disk::Syncs;
+use super::{Disk, mount};
 
 async fn open(vfs: &str) -> SqliteConnection {
     let options = SqliteConnectOptions::new()

@@ -1,0 +1,148 @@
+//! `/grants`, `/bindings` and `/audit`: what plugins and flows may reach, and who said so.
+
+use axum::Json as JsonAnswer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::App;
+use super::extract::{Caller, Json, Query};
+use super::plugins::PageQuery;
+use super::problem::Problem;
+use super::workflows::page_size;
+use crate::registry::types::{AuditEntry, BindingInfo, GrantInfo, GrantRequest};
+
+/// Whose grants.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GrantsQuery {
+    /// Only of this plugin or flow.
+    subject: Option<String>,
+}
+
+/// Grants.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GrantsBody {
+    /// By subject, capability and binding.
+    pub grants: Vec<GrantInfo>,
+}
+
+/// List grants
+#[utoipa::path(get, path = "/grants", tag = "grants", params(GrantsQuery),
+    responses((status = 200, body = GrantsBody)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<GrantsQuery>,
+) -> Result<JsonAnswer<GrantsBody>, Problem> {
+    let grants = app
+        .registry
+        .grants(&caller.namespace, query.subject.as_deref());
+    Ok(JsonAnswer(GrantsBody { grants }))
+}
+
+/// Grant a binding
+///
+/// The same grant again changes its mode.
+#[utoipa::path(put, path = "/grants", tag = "grants", request_body = GrantRequest,
+    responses((status = 200, body = GrantInfo),
+        (status = 400, description = "No such capability, binding or mode", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn put(
+    State(app): State<App>,
+    caller: Caller,
+    Json(body): Json<GrantRequest>,
+) -> Result<JsonAnswer<GrantInfo>, Problem> {
+    Ok(JsonAnswer(
+        app.registry.put_grant(caller.actor(), body).await?,
+    ))
+}
+
+/// Which grant.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RevokeQuery {
+    /// The plugin or flow.
+    subject: String,
+    /// The capability.
+    capability: String,
+    /// The binding; all of the capability where absent.
+    binding: Option<String>,
+}
+
+/// Take a grant back
+///
+/// Host calls that are using it end as denied.
+#[utoipa::path(delete, path = "/grants", tag = "grants", params(RevokeQuery),
+    responses((status = 204, description = "Taken back"),
+        (status = 404, description = "No such grant", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<RevokeQuery>,
+) -> Result<StatusCode, Problem> {
+    app.registry
+        .delete_grant(
+            caller.actor(),
+            &query.subject,
+            &query.capability,
+            query.binding.as_deref(),
+        )
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Bindings.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BindingsBody {
+    /// By capability and name.
+    pub bindings: Vec<BindingInfo>,
+}
+
+/// List what can be granted
+#[utoipa::path(get, path = "/bindings", tag = "grants",
+    responses((status = 200, body = BindingsBody)))]
+pub(super) async fn bindings(
+    State(app): State<App>,
+    caller: Caller,
+) -> Result<JsonAnswer<BindingsBody>, Problem> {
+    Ok(JsonAnswer(BindingsBody {
+        bindings: app.registry.bindings(&caller.namespace),
+    }))
+}
+
+/// A page of the audit, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditBody {
+    /// What was done.
+    pub audit: Vec<AuditEntry>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// List what operators did
+#[utoipa::path(get, path = "/audit", tag = "grants", params(PageQuery),
+    responses((status = 200, body = AuditBody)))]
+pub(super) async fn audit(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<JsonAnswer<AuditBody>, Problem> {
+    let limit = page_size(query.page_size)?;
+    let before = query
+        .page_token
+        .map(|token| token.parse())
+        .transpose()
+        .map_err(|_| Problem::invalid("the page_token is none that a page answered"))?;
+    let audit = app.registry.audit(&caller.namespace, before, limit).await?;
+    let next_page_token = (audit.len() == limit)
+        .then(|| audit.last().map(|entry| entry.id.to_string()))
+        .flatten();
+    Ok(JsonAnswer(AuditBody {
+        audit,
+        next_page_token,
+    }))
+}

@@ -1,0 +1,175 @@
+//! `Idempotency-Key` on POSTs that are not starts of runs (the engine keeps those keys
+//! in its own transaction).
+//!
+//! The first answer to a key is kept for 24 hours and given again to the same request;
+//! another request under the same key is refused, and so is the same one while the
+//! first is still being answered. Answers that say "not yet" or "not now" are not kept.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use sha2::{Digest as _, Sha256};
+
+use super::App;
+use super::extract::{Body, Caller, IdempotencyKey};
+use super::problem::{self, Problem};
+use crate::state::replies::Reply;
+
+/// Answers over this many bytes are not kept; none of ours is.
+const LARGEST_ANSWER: usize = 1 << 20;
+
+/// Namespaces, routes and keys of the requests that are being answered.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<Mutex<HashSet<[u8; 32]>>>);
+
+/// Takes its key out again, however the request ends.
+struct Held {
+    keys: InFlight,
+    key: [u8; 32],
+}
+
+impl InFlight {
+    fn hold(&self, key: [u8; 32]) -> Option<Held> {
+        // A panic elsewhere leaves a set, which is never half changed.
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key).then(|| Held {
+            keys: self.clone(),
+            key,
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut keys = self.keys.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.remove(&self.key);
+    }
+}
+
+/// The key was used for something else.
+#[must_use]
+pub(super) fn reused() -> Problem {
+    Problem::unprocessable(
+        "idempotency-key-reused",
+        "The Idempotency-Key was used before",
+        "another request was made under this Idempotency-Key within 24 hours; use a new key",
+    )
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// The layer.
+pub(super) async fn keep_answers(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if request.method() != axum::http::Method::POST {
+        return Ok(next.run(request).await);
+    }
+    let (mut parts, body) = request.into_parts();
+    let IdempotencyKey(key) = IdempotencyKey::from_request_parts(&mut parts, &app).await?;
+    let Some(key) = key else {
+        return Ok(next.run(Request::from_parts(parts, body)).await);
+    };
+    let caller = Caller::from_request_parts(&mut parts, &app).await?;
+    let route = parts.uri.path().to_owned();
+    let whole = Request::from_parts(parts, body);
+    let (parts, body) = whole.into_parts();
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    // The limit on the body's size is in the extensions, which the copy needs too.
+    let mut for_body = Request::new(body);
+    *for_body.extensions_mut() = parts.extensions.clone();
+    *for_body.headers_mut() = parts.headers.clone();
+    let Body(bytes) = Body::from_request(for_body, &app).await?;
+    let request_digest = digest(&[query.as_bytes(), &bytes]);
+    let namespace = caller.namespace;
+    let holder = digest(&[namespace.as_bytes(), route.as_bytes(), key.as_bytes()]);
+    let Some(_held) = app.in_flight.hold(holder) else {
+        return Err(Problem::conflict(
+            "request-in-progress",
+            "The same request is being answered",
+            "a request under this Idempotency-Key is still being answered; ask again soon",
+        ));
+    };
+    if let Some(reply) = app.state.reply(&namespace, &route, &key).await? {
+        return if reply.request == request_digest {
+            Ok(again(reply))
+        } else {
+            Err(reused())
+        };
+    }
+    let answer = next
+        .run(Request::from_parts(parts, HttpBody::from(bytes)))
+        .await;
+    let status = answer.status();
+    let worth_keeping = status != StatusCode::ACCEPTED && !status.is_server_error();
+    if !worth_keeping {
+        return Ok(answer);
+    }
+    let (parts, body) = answer.into_parts();
+    let body = axum::body::to_bytes(body, LARGEST_ANSWER)
+        .await
+        .map_err(|error| Problem::internal(&error))?;
+    let reply = Reply {
+        request: request_digest.to_vec(),
+        status: status.as_u16(),
+        body: body.to_vec(),
+    };
+    if let Err(error) = app.state.keep_reply(&namespace, &route, &key, &reply).await {
+        // The work is done: the answer counts more than its copy.
+        tracing::warn!(%error, "the answer to an Idempotency-Key is not kept");
+    }
+    Ok(Response::from_parts(parts, HttpBody::from(body)))
+}
+
+fn again(reply: Reply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
+    let kind = if status.is_client_error() {
+        problem::MEDIA_TYPE
+    } else {
+        "application/json"
+    };
+    let empty = reply.body.is_empty();
+    let mut response = (status, Bytes::from(reply.body)).into_response();
+    let headers = response.headers_mut();
+    if empty {
+        headers.remove(header::CONTENT_TYPE);
+    } else {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_held_until_its_request_ends() {
+        let keys = InFlight::default();
+        let first = keys.hold([1; 32]).expect("free");
+        assert!(keys.hold([1; 32]).is_none());
+        assert!(keys.hold([2; 32]).is_some());
+        drop(first);
+        assert!(keys.hold([1; 32]).is_some());
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+}

@@ -1,0 +1,163 @@
+//! What every request passes on its way in and out.
+//!
+//! From the outside in: [`describe`] gives it an id and a span, counts it and writes
+//! problem documents with that id; [`guard`] checks `Host`, `Origin` and, where the
+//! route needs one, the token.
+
+use std::any::Any;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::App;
+use super::problem::Problem;
+use crate::auth::AuthError;
+use crate::telemetry;
+
+/// The header with the request's id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives the request an id and a span, and its problem the id.
+pub(super) async fn describe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = Uuid::now_v7().to_string();
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    // The template, not the path: ids in it would make a name of each request.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unknown", |matched| matched.as_str())
+        .to_owned();
+    let span = tracing::info_span!(
+        "request",
+        otel.name = %format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = %route,
+        url.path = %path,
+        heyday.request.id = %id,
+        http.response.status_code = tracing::field::Empty,
+    );
+    telemetry::set_parent(&span, text(request.headers(), "traceparent"));
+    let response = next.run(request).instrument(span.clone()).await;
+    let mut response = with_id(response, &id, &path);
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    span.in_scope(|| tracing::debug!(%status, elapsed = ?begun.elapsed(), "answered"));
+    app.metrics
+        .request(method.as_str(), &route, status.as_u16(), begun.elapsed());
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// Makes every error a problem document with the request's id.
+fn with_id(mut response: Response, id: &str, path: &str) -> Response {
+    let status = response.status();
+    let problem = response.extensions_mut().remove::<Problem>();
+    let problem = match problem {
+        Some(problem) => problem,
+        None if !status.is_client_error() && !status.is_server_error() => return response,
+        // A kept answer of an Idempotency-Key, which has the id of its own request.
+        None if is_problem(response.headers()) => return response,
+        // What a library answered on its own.
+        None => Problem::new(
+            status,
+            "refused",
+            "The request was refused",
+            status.canonical_reason().unwrap_or("refused"),
+        ),
+    };
+    let problem = Problem {
+        request_id: Some(id.to_owned()),
+        instance: Some(path.to_owned()),
+        ..problem
+    };
+    let mut rendered = problem.render();
+    for (name, value) in response.headers() {
+        if name == header::ALLOW {
+            rendered.headers_mut().insert(name, value.clone());
+        }
+    }
+    rendered
+}
+
+fn is_problem(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value
+            .as_bytes()
+            .starts_with(super::problem::MEDIA_TYPE.as_bytes())
+    })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Lets in only who may: every route.
+pub(super) async fn guard_host(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
+    app.auth
+        .check_host(request.headers(), authority)
+        .map_err(refusal)?;
+    Ok(next.run(request).await)
+}
+
+/// Lets in only who has the token: all routes but `/health` and the documentation.
+pub(super) async fn guard_token(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let principal = app.auth.check_token(request.headers()).map_err(refusal)?;
+    request.extensions_mut().insert(principal);
+    Ok(next.run(request).await)
+}
+
+fn refusal(error: AuthError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        AuthError::NoToken | AuthError::WrongToken => Problem::unauthorized(detail),
+        AuthError::Host(_) => Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "unknown-host",
+            "The request is meant for another server",
+            detail,
+        ),
+        AuthError::Origin(_) => Problem::new(
+            StatusCode::FORBIDDEN,
+            "foreign-origin",
+            "Pages of other origins are refused",
+            detail,
+        ),
+    }
+}
+
+/// A handler's panic: the request fails, the server lives.
+pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Problem::internal(&format!("a handler panicked: {message}")).into_response()
+}

@@ -1,0 +1,105 @@
+//! The REST API: `/api/v1`, `/health`, `/metrics`, `/openapi.json`, `/docs`.
+//!
+//! The way of a request: [`layers`] give it an id, a span and a limit on its body, check
+//! `Host`, `Origin` and the token; the handler takes a [`extract::Caller`] (who, and in
+//! which namespace) and what else it needs from [`extract`], asks the engine or the
+//! registry, and answers JSON or a [`problem::Problem`]. Handlers hold no state of their
+//! own: everything is in [`App`].
+//!
+//! The OpenAPI document is made from the handlers' own annotations, so that it cannot
+//! say what they do not do.
+//!
+//! Start reading at [`workflows`].
+
+pub mod activities;
+pub mod extract;
+pub mod flows;
+pub mod follow;
+pub mod grants;
+pub mod idempotency;
+pub mod layers;
+pub mod plugins;
+pub mod problem;
+mod refusals;
+pub mod routes;
+pub mod runs;
+pub mod system;
+pub mod workflows;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heyday_durable::engine::Engine;
+use heyday_durable::payload::PayloadStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Auth;
+use crate::definitions::HostDefinitions;
+use crate::metrics::Metrics;
+use crate::recorder::Recorder;
+use crate::registry::Registry;
+use crate::state::HostDb;
+
+pub use routes::router;
+
+/// Everything that handlers use; a handle, cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// Makes runs durable.
+    pub engine: Arc<dyn Engine>,
+    /// Plugins, flows, grants.
+    pub registry: Registry,
+    /// Finds and pins what a run executes.
+    pub definitions: Arc<HostDefinitions>,
+    /// Receipts and log lines.
+    pub recorder: Recorder,
+    /// Answers by idempotency key.
+    pub state: HostDb,
+    /// Values that go by reference.
+    pub payloads: Arc<dyn PayloadStore>,
+    /// Who may ask.
+    pub auth: Auth,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Bytes of an uploaded component.
+    pub upload_bytes: usize,
+    /// Cancelled when the server begins to stop: waits and streams end then.
+    pub stopping: CancellationToken,
+    /// Keys of the POSTs that are being answered.
+    pub in_flight: idempotency::InFlight,
+}
+
+impl App {
+    /// Of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// How long a request may wait now: as it asked, but not while the server stops.
+    pub(crate) fn wait(&self, asked: Option<Duration>) -> Duration {
+        if self.stopping.is_cancelled() {
+            Duration::ZERO
+        } else {
+            asked.unwrap_or_default()
+        }
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,303 @@
+//! `/plugins`: upload components, look at their versions, make one active.
+
+use std::time::Duration;
+
+use axum::Json as JsonAnswer;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use heyday_durable::payload::Digest;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+use utoipa::{IntoParams, ToSchema};
+
+use super::App;
+use super::extract::{self, Body, Caller, Json, Path, Query};
+use super::problem::Problem;
+use super::workflows::{WaitQuery, page_size};
+use crate::registry::types::{
+    PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions,
+};
+
+/// How long an upload waits to be compiled, where the request says nothing.
+const UPLOAD_WAIT: Duration = Duration::from_secs(20);
+/// How often the state of an upload is looked at while a request waits for it.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// How to take an upload.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UploadQuery {
+    /// Make it the active version, if no grant is missing; `true` where absent.
+    #[serde(default = "yes")]
+    activate: bool,
+    /// Store it as `VERSION-dev.DIGEST8`, so that a number may be pushed again.
+    #[serde(default)]
+    dev: bool,
+    /// Make it active although grants are missing; what lacks one is denied when called.
+    #[serde(default)]
+    allow_missing: bool,
+    /// Wait so long until it is compiled: `30s`; 20 s where absent.
+    wait: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Upload a plugin
+///
+/// The body is the component. The same bytes again answer the same version.
+#[utoipa::path(post, path = "/plugins", tag = "plugins", params(UploadQuery),
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses((status = 201, description = "It is a version now", body = PluginVersion),
+        (status = 200, description = "The same bytes were a version before", body = PluginVersion),
+        (status = 202, description = "It is not compiled yet; `Location` says where to ask", body = UploadStatus),
+        (status = 409, description = "The version has other bytes", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "No component, or one that cannot be used", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn upload(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<UploadQuery>,
+    Body(bytes): Body,
+) -> Result<Response, Problem> {
+    let options = UploadOptions {
+        activate: query.activate,
+        dev: query.dev,
+        allow_missing: query.allow_missing,
+    };
+    let wait = extract::wait(query.wait.as_deref())?.unwrap_or(UPLOAD_WAIT);
+    let upload = app
+        .registry
+        .upload_plugin(caller.actor(), bytes, options, app.wait(Some(wait)))
+        .await?;
+    Ok(match upload {
+        Upload::Created(version) => {
+            let location = format!(
+                "/api/v1/plugins/{}/versions/{}",
+                version.name, version.version
+            );
+            (
+                StatusCode::CREATED,
+                [(header::LOCATION, location)],
+                JsonAnswer(version),
+            )
+                .into_response()
+        }
+        Upload::Existing(version) => JsonAnswer(version).into_response(),
+        Upload::Pending(status) => pending(status),
+    })
+}
+
+fn pending(status: UploadStatus) -> Response {
+    let location = format!("/api/v1/uploads/{}", status.digest);
+    (
+        StatusCode::ACCEPTED,
+        [(header::LOCATION, location)],
+        JsonAnswer(status),
+    )
+        .into_response()
+}
+
+/// What an upload has become.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum UploadBody {
+    /// A version.
+    Version(Box<PluginVersion>),
+    /// None, or none yet.
+    Status(UploadStatus),
+}
+
+/// Where an upload stands
+///
+/// By its digest, `sha256:` and 64 hexadecimal digits. With `wait`, answers when its state is final.
+#[utoipa::path(get, path = "/uploads/{digest}", tag = "plugins",
+    params(("digest" = String, Path, description = "The digest that the upload answered"), WaitQuery),
+    responses((status = 200, description = "The version, or why there is none", body = UploadBody),
+        (status = 202, description = "Not yet", body = UploadStatus),
+        (status = 404, description = "No such upload", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn upload_status(
+    State(app): State<App>,
+    caller: Caller,
+    Path(digest): Path<String>,
+    Query(query): Query<WaitQuery>,
+) -> Result<Response, Problem> {
+    let digest: Digest =
+        digest
+            .parse()
+            .map_err(|error: heyday_durable::payload::ParseDigestError| {
+                Problem::invalid(error.to_string())
+            })?;
+    let until = Instant::now() + app.wait(extract::wait(query.wait.as_deref())?);
+    loop {
+        let status = app.registry.upload_status(&caller.namespace, &digest)?;
+        match status.state {
+            VersionState::Ready => {
+                let version = app.registry.plugin_by_digest(&caller.namespace, &digest)?;
+                return Ok(JsonAnswer(UploadBody::Version(Box::new(version))).into_response());
+            }
+            VersionState::Failed => {
+                return Ok(JsonAnswer(UploadBody::Status(status)).into_response());
+            }
+            VersionState::Verifying | VersionState::Compiling => {}
+        }
+        if Instant::now() >= until || app.stopping.is_cancelled() {
+            return Ok(pending(status));
+        }
+        sleep(GLANCE).await;
+    }
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// Rows, 1 to 1,000; 50 where absent.
+    pub(super) page_size: Option<usize>,
+    /// `next_page_token` of the page before.
+    pub(super) page_token: Option<String>,
+}
+
+/// A page of plugins, by name.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PluginsBody {
+    /// The plugins.
+    pub plugins: Vec<Versions>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// List plugins
+#[utoipa::path(get, path = "/plugins", tag = "plugins", params(PageQuery),
+    responses((status = 200, body = PluginsBody)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<JsonAnswer<PluginsBody>, Problem> {
+    let limit = page_size(query.page_size)?;
+    let page = app
+        .registry
+        .plugins(&caller.namespace, query.page_token.as_deref(), limit);
+    Ok(JsonAnswer(PluginsBody {
+        plugins: page.rows,
+        next_page_token: page.next,
+    }))
+}
+
+/// Show a plugin with its versions
+#[utoipa::path(get, path = "/plugins/{name}", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin")),
+    responses((status = 200, body = Versions),
+        (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<JsonAnswer<Versions>, Problem> {
+    Ok(JsonAnswer(app.registry.plugin(&caller.namespace, &name)?))
+}
+
+/// Show a version of a plugin
+#[utoipa::path(get, path = "/plugins/{name}/versions/{version}", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin"), ("version" = String, Path, description = "The version")),
+    responses((status = 200, body = PluginVersion),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn version(
+    State(app): State<App>,
+    caller: Caller,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<JsonAnswer<PluginVersion>, Problem> {
+    Ok(JsonAnswer(app.registry.plugin_version(
+        &caller.namespace,
+        &name,
+        &version,
+    )?))
+}
+
+/// A version's component
+#[utoipa::path(get, path = "/plugins/{name}/versions/{version}/component", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin"), ("version" = String, Path, description = "The version")),
+    responses((status = 200, description = "The bytes as uploaded", content_type = "application/wasm", body = Vec<u8>),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn component(
+    State(app): State<App>,
+    caller: Caller,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let bytes = app
+        .registry
+        .component(&caller.namespace, &name, &version)
+        .await?;
+    Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes).into_response())
+}
+
+/// Remove a version
+///
+/// Refused while it is active or an open run needs it.
+#[utoipa::path(delete, path = "/plugins/{name}/versions/{version}", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin"), ("version" = String, Path, description = "The version")),
+    responses((status = 204, description = "Removed"),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is needed", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    app.registry
+        .remove_plugin_version(caller.actor(), &name, &version, app.engine.as_ref())
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which version new runs should use.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActivateBody {
+    /// The version.
+    pub version: String,
+    /// Although grants are missing; what lacks one is denied when called.
+    #[serde(default)]
+    pub allow_missing: bool,
+}
+
+/// Make a version the active one
+#[utoipa::path(post, path = "/plugins/{name}/activate", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin")), request_body = ActivateBody,
+    responses((status = 200, body = PluginVersion),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Grants are missing", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn activate(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(body): Json<ActivateBody>,
+) -> Result<JsonAnswer<PluginVersion>, Problem> {
+    let version = app
+        .registry
+        .activate_plugin(caller.actor(), &name, &body.version, body.allow_missing)
+        .await?;
+    Ok(JsonAnswer(version))
+}
+
+/// Make the version before the active one active again
+#[utoipa::path(post, path = "/plugins/{name}/rollback", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin")),
+    responses((status = 200, body = PluginVersion),
+        (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is none before", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn rollback(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<JsonAnswer<PluginVersion>, Problem> {
+    Ok(JsonAnswer(
+        app.registry.rollback_plugin(caller.actor(), &name).await?,
+    ))
+}

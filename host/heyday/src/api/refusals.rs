@@ -1,0 +1,204 @@
+//! What the engine, the registry and the definitions refuse, as problem documents.
+//!
+//! Domain errors know nothing of HTTP; this is the one place that gives them a status.
+
+use axum::http::StatusCode;
+use heyday_durable::engine::EngineError;
+use heyday_durable::failure::{Failure, kind};
+use heyday_durable::payload::{PayloadError, PayloadStoreError};
+
+use super::problem::{Problem, ProblemError};
+use crate::registry::{RegistryError, types::RequestProblem};
+use crate::state::StateError;
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        let detail = error.to_string();
+        match error {
+            EngineError::NotFound { .. } => Self::not_found(detail),
+            EngineError::AlreadyExists { run_id, .. } => Self::conflict(
+                "workflow-exists",
+                "The workflow id is taken",
+                format!("{detail}; use another workflow_id, or other policies"),
+            )
+            .with("run_id", run_id.to_string()),
+            EngineError::Closed { run_id, .. } => {
+                Self::conflict("workflow-closed", "The run has ended", detail)
+                    .with("run_id", run_id.to_string())
+            }
+            EngineError::Invalid(_) => Self::invalid(detail),
+            EngineError::TooLarge { .. } => Self::too_large(detail),
+            EngineError::ShuttingDown => Self::unavailable("shutting-down", detail),
+            EngineError::Unavailable { message, source } => {
+                tracing::error!(error = %message, source, "the history cannot be written");
+                Self::unavailable(
+                    "storage-unavailable",
+                    format!("{detail}; nothing was changed, the same request may be made again"),
+                )
+            }
+            EngineError::Internal(cause) => Self::internal(&cause),
+        }
+    }
+}
+
+impl From<RequestProblem> for ProblemError {
+    fn from(problem: RequestProblem) -> Self {
+        Self {
+            message: problem.message,
+            pointer: Some(problem.pointer),
+            line: problem.line.map(u64::from),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RegistryError::NotFound { .. } => Self::not_found(detail),
+            RegistryError::Invalid(_) => Self::invalid(detail),
+            RegistryError::Unusable { problems, .. } => {
+                Self::unprocessable("unusable", "What was uploaded cannot be used", detail)
+                    .with_errors(problems.into_iter().map(Into::into).collect())
+            }
+            RegistryError::TooLarge { .. } => Self::too_large(detail),
+            RegistryError::Conflict(_) => {
+                Self::conflict("conflict", "What is stored stands in the way", detail)
+            }
+            RegistryError::MissingGrants { missing, .. } => {
+                Self::conflict("missing-grants", "Grants are missing", detail)
+                    .with("missing_grants", missing)
+            }
+            RegistryError::Unavailable(_) => Self::unavailable("storage-unavailable", detail),
+            RegistryError::Internal(cause) => Self::internal(&cause),
+        }
+    }
+}
+
+impl From<PayloadStoreError> for Problem {
+    fn from(error: PayloadStoreError) -> Self {
+        match error {
+            PayloadStoreError::NotFound(_) => Self::internal(&error),
+            PayloadStoreError::Unavailable(ref cause) => {
+                tracing::error!(error = %cause, "the payload store failed");
+                Self::unavailable(
+                    "storage-unavailable",
+                    "the payload store cannot answer now; the same request may be made again",
+                )
+            }
+        }
+    }
+}
+
+impl From<StateError> for Problem {
+    fn from(error: StateError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "host.db failed");
+        match error {
+            StateError::Database(_) => Self::unavailable(
+                "storage-unavailable",
+                "the server's state cannot be read or written now; the same request may be made again",
+            ),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PayloadError> for Problem {
+    fn from(error: PayloadError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+/// Why a definition could not be found and pinned.
+pub(super) fn unpinnable(failure: Failure) -> Problem {
+    match failure.kind.as_str() {
+        kind::UNKNOWN_WORKFLOW | kind::UNKNOWN_ACTIVITY => Problem::not_found(failure.message),
+        _ if failure.retryable => Problem::unavailable("definition-unavailable", failure.message),
+        kind::INTERNAL => Problem::internal(&failure),
+        _ => Problem::unprocessable("unusable", "What was named cannot be used", failure.message)
+            .with("kind", failure.kind),
+    }
+}
+
+/// What no route stands for.
+pub(super) async fn no_route(uri: axum::http::Uri) -> Problem {
+    Problem::not_found(format!(
+        "nothing is at {}; /docs lists what there is",
+        uri.path()
+    ))
+}
+
+/// A route that exists, with another method.
+pub(super) async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "The method is not allowed here",
+        format!("{} has no {method}; /docs lists what there is", uri.path()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engine_errors_have_stable_types() {
+        let run_id = uuid::Uuid::now_v7();
+        let not_found = EngineError::NotFound {
+            namespace: "default".into(),
+            workflow_id: "a".into(),
+            run_id: None,
+        };
+        let exists = EngineError::AlreadyExists {
+            workflow_id: "a".into(),
+            run_id,
+            reason: "is already running",
+        };
+        let closed = EngineError::Closed {
+            workflow_id: "a".into(),
+            run_id,
+        };
+        let large = EngineError::TooLarge {
+            what: "the input",
+            size: 3,
+            limit: 2,
+        };
+        let full = EngineError::Unavailable {
+            message: "the disk is full".into(),
+            source: None,
+        };
+        for (error, status, name) in [
+            (not_found, 404, "not-found"),
+            (exists, 409, "workflow-exists"),
+            (closed, 409, "workflow-closed"),
+            (EngineError::Invalid("no".into()), 400, "invalid-request"),
+            (large, 413, "too-large"),
+            (full, 503, "storage-unavailable"),
+            (EngineError::ShuttingDown, 503, "shutting-down"),
+            (EngineError::Internal("secret".into()), 500, "internal"),
+        ] {
+            let problem = Problem::from(error);
+            assert_eq!(problem.status.as_u16(), status, "{problem:?}");
+            assert_eq!(problem.kind, format!("urn:heyday:problems:{name}"));
+            assert!(!problem.detail.contains("secret"));
+        }
+    }
+
+    #[test]
+    fn uploads_that_cannot_be_used_name_the_line() {
+        let problem = Problem::from(RegistryError::Unusable {
+            message: "the flow has 1 error".into(),
+            problems: vec![RequestProblem {
+                line: Some(7),
+                pointer: "/do/0".into(),
+                message: "no such task".into(),
+            }],
+        });
+        let document = serde_json::to_value(&problem).expect("JSON");
+        assert_eq!(document["status"], 422);
+        assert_eq!(document["errors"][0]["line"], 7);
+        assert_eq!(document["errors"][0]["pointer"], "/do/0");
+    }
+}

@@ -1,0 +1,219 @@
+//! The routes, and the OpenAPI document that is made from them.
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ObjectBuilder, OpenApi, Required, Type};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::refusals::{no_method, no_route};
+use super::{
+    App, activities, flows, follow, grants, idempotency, layers, plugins, system, workflows,
+};
+
+/// Where the versioned API is.
+const BASE: &str = "/api/v1";
+/// A path of a latest run.
+const LATEST: &str = "/api/v1/workflows/{workflow_id}";
+/// The same of one execution.
+const ONE_RUN: &str = "/api/v1/workflows/{workflow_id}/runs/{run_id}";
+/// Bytes of a body that holds an input: what a run may hold, and what is around it.
+const INPUT_BODY: usize = 17 << 20;
+/// Bytes of a flow, over the parser's own limit so that its message is the answer.
+const FLOW_BODY: usize = 2 << 20;
+/// Bytes of any other body.
+const SMALL_BODY: usize = 256 << 10;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "Heyday", description = "Durable tasks as WebAssembly plugins"),
+    security(("token" = [])),
+    tags(
+        (name = "plugins", description = "Components, their versions, the active one"),
+        (name = "flows", description = "Workflow definitions, their versions, the active one"),
+        (name = "workflows", description = "Runs: start, look, wait, end"),
+        (name = "grants", description = "What plugins and flows may reach"),
+        (name = "system", description = "The server itself"),
+    )
+)]
+struct Document;
+
+/// The whole API.
+pub fn router(app: App) -> Router {
+    let (router, api) = documented(&app);
+    let api = Arc::new(api);
+    let page = system::docs(&api);
+    router
+        .route(
+            "/openapi.json",
+            get(move || {
+                let api = Arc::clone(&api);
+                async move { Json((*api).clone()) }
+            }),
+        )
+        .route("/docs", get(move || std::future::ready(page.clone())))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(from_fn_with_state(app.clone(), layers::guard_host))
+        .layer(from_fn_with_state(app.clone(), layers::describe))
+        .with_state(app)
+}
+
+fn documented(app: &App) -> (Router<App>, OpenApi) {
+    let starts = OpenApiRouter::new()
+        .routes(routes!(workflows::start, workflows::list))
+        .routes(routes!(activities::run))
+        .layer(DefaultBodyLimit::max(INPUT_BODY));
+    let runs = OpenApiRouter::new()
+        .routes(routes!(workflows::show))
+        .routes(routes!(workflows::result))
+        .routes(routes!(workflows::history))
+        .routes(routes!(follow::events))
+        .routes(routes!(follow::logs))
+        .routes(routes!(follow::receipts))
+        .routes(routes!(workflows::cancel))
+        .routes(routes!(workflows::terminate));
+    let small = OpenApiRouter::new()
+        .routes(routes!(plugins::upload_status))
+        .routes(routes!(plugins::show))
+        .routes(routes!(plugins::version, plugins::remove))
+        .routes(routes!(plugins::component))
+        .routes(routes!(plugins::activate))
+        .routes(routes!(plugins::rollback))
+        .routes(routes!(flows::show))
+        .routes(routes!(flows::version, flows::remove))
+        .routes(routes!(flows::document))
+        .routes(routes!(flows::activate))
+        .routes(routes!(flows::rollback))
+        .routes(routes!(grants::list, grants::put, grants::delete))
+        .routes(routes!(grants::bindings))
+        .routes(routes!(grants::audit))
+        .routes(routes!(system::queues))
+        .merge(runs)
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}",
+            get(workflows::show),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/result",
+            get(workflows::result),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/history",
+            get(workflows::history),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/events",
+            get(follow::events),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/logs",
+            get(follow::logs),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/receipts",
+            get(follow::receipts),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/cancel",
+            post(workflows::cancel),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/terminate",
+            post(workflows::terminate),
+        );
+    let components = OpenApiRouter::new().routes(routes!(plugins::upload, plugins::list));
+    let documents = OpenApiRouter::new().routes(routes!(flows::upload, flows::list));
+    let changes = keyed(app, small, SMALL_BODY)
+        .merge(keyed(app, components, app.upload_bytes))
+        .merge(keyed(app, documents, FLOW_BODY));
+    let with_token = OpenApiRouter::new()
+        .nest(BASE, starts.merge(changes))
+        .routes(routes!(system::metrics))
+        .route_layer(from_fn_with_state(app.clone(), layers::guard_token));
+    let (router, mut api) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(system::health))
+        .merge(with_token)
+        .split_for_parts();
+    complete(&mut api);
+    (router, api)
+}
+
+/// Keeps answers by Idempotency-Key, over bodies of at most so many bytes.
+fn keyed(app: &App, routes: OpenApiRouter<App>, body: usize) -> OpenApiRouter<App> {
+    routes
+        .layer(from_fn_with_state(app.clone(), idempotency::keep_answers))
+        .layer(DefaultBodyLimit::max(body))
+}
+
+/// What the annotations cannot say once for all: the token, the namespace's header, and
+/// the paths of one execution, which are those of the latest run again.
+fn complete(api: &mut OpenApi) {
+    let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    api.components
+        .get_or_insert_default()
+        .add_security_scheme("token", token);
+    let one_run: Vec<_> = api
+        .paths
+        .paths
+        .iter()
+        .filter(|(path, _)| path.starts_with(LATEST))
+        .map(|(path, item)| (path.replacen(LATEST, ONE_RUN, 1), item.clone()))
+        .collect();
+    for (path, mut item) in one_run {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            let parameters = operation.parameters.get_or_insert_default();
+            parameters.push(parameter("run_id", ParameterIn::Path, "The execution"));
+            operation.operation_id = operation
+                .operation_id
+                .take()
+                .map(|id| format!("{id}_of_run"));
+        }
+        api.paths.paths.insert(path, item);
+    }
+    for (path, item) in &mut api.paths.paths {
+        if !path.starts_with(BASE) {
+            continue;
+        }
+        for operation in [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let namespace = parameter(
+                "Heyday-Namespace",
+                ParameterIn::Header,
+                "Whose things; `default` where absent",
+            );
+            operation.parameters.get_or_insert_default().push(namespace);
+        }
+    }
+}
+
+fn parameter(name: &str, place: ParameterIn, description: &str) -> Parameter {
+    let required = if place == ParameterIn::Path {
+        Required::True
+    } else {
+        Required::False
+    };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(required)
+        .description(Some(description))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build()
+}

@@ -1,0 +1,339 @@
+//! Who may ask: one token, and protection against pages in the user's browser.
+//!
+//! `heyday up` makes a token at its first start, in a file that only its owner reads. A
+//! request passes [`Auth::check`]: its `Host` must be one that the server listens as
+//! (else a name that an attacker points at 127.0.0.1 would reach it), its `Origin`, if
+//! it has one, must be the server's own, and its bearer token must be right. The answer
+//! is a [`Principal`], which every handler takes: today there is one, the operator.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::TryRngCore as _;
+use sha2::{Digest as _, Sha256};
+
+/// The token's file in the data folder.
+pub const TOKEN_FILE: &str = "token";
+/// Bytes of randomness in a token.
+const TOKEN_BYTES: usize = 32;
+/// No token is longer; a longer file is none of ours.
+const LONGEST_TOKEN: usize = 1024;
+
+/// Who makes a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// A name for the audit and the log.
+    pub name: String,
+}
+
+/// Why a request may not be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// The `Host` header names somebody else.
+    #[error(
+        "this server does not answer as {0:?}; use its own address, or start it with that \
+         address as `--listen`"
+    )]
+    Host(String),
+    /// The request comes from a page of another origin.
+    #[error("pages of {0:?} may not use this server")]
+    Origin(String),
+    /// There is no bearer token.
+    #[error("the request has no token; send `Authorization: Bearer TOKEN`")]
+    NoToken,
+    /// The bearer token is wrong.
+    #[error("the token is not this server's")]
+    WrongToken,
+}
+
+/// Checks requests.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Digests of fixed length are compared, so that the time says nothing of the token.
+    token: [u8; 32],
+    hosts: Vec<String>,
+}
+
+impl Auth {
+    /// Requests need this token and come to this address.
+    #[must_use]
+    pub fn new(token: &str, listen: SocketAddr) -> Self {
+        let port = listen.port();
+        let mut hosts = vec![listen.to_string()];
+        if listen.ip().is_loopback() || listen.ip().is_unspecified() {
+            hosts.extend(["127.0.0.1", "[::1]", "localhost"].map(|host| format!("{host}:{port}")));
+        }
+        if port == 80 {
+            // The default port is left out by clients.
+            let bare: Vec<String> = hosts
+                .iter()
+                .filter_map(|host| host.strip_suffix(":80").map(str::to_owned))
+                .collect();
+            hosts.extend(bare);
+        }
+        Self {
+            token: Sha256::digest(token.as_bytes()).into(),
+            hosts,
+        }
+    }
+
+    /// Whether the request is meant for this server and not sent by a foreign page.
+    ///
+    /// # Errors
+    /// [`AuthError::Host`] or [`AuthError::Origin`].
+    pub fn check_host(
+        &self,
+        headers: &HeaderMap,
+        authority: Option<&str>,
+    ) -> Result<(), AuthError> {
+        let text = |name| {
+            headers
+                .get(name)
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase())
+        };
+        // HTTP/2 and absolute requests name the host in the target instead.
+        let host = text(header::HOST)
+            .or_else(|| authority.map(str::to_lowercase))
+            .unwrap_or_default();
+        if !self.hosts.contains(&host) {
+            return Err(AuthError::Host(host.chars().take(200).collect()));
+        }
+        let Some(origin) = text(header::ORIGIN) else {
+            return Ok(());
+        };
+        let own = origin
+            .strip_prefix("http://")
+            .is_some_and(|host| self.hosts.iter().any(|own| own == host));
+        if own {
+            Ok(())
+        } else {
+            Err(AuthError::Origin(origin.chars().take(200).collect()))
+        }
+    }
+
+    /// Whose token the request has.
+    ///
+    /// # Errors
+    /// [`AuthError::NoToken`] or [`AuthError::WrongToken`].
+    pub fn check_token(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .ok_or(AuthError::NoToken)?;
+        let digest: [u8; 32] = Sha256::digest(given.as_bytes()).into();
+        let different = digest
+            .iter()
+            .zip(&self.token)
+            .fold(0_u8, |different, (a, b)| different | (a ^ b));
+        if different == 0 {
+            Ok(Principal {
+                name: "operator".to_owned(),
+            })
+        } else {
+            Err(AuthError::WrongToken)
+        }
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be read or written.
+    #[error("the token file cannot be used: {0}")]
+    Io(#[from] io::Error),
+    /// The file holds no token.
+    #[error("the token file has no usable token: delete it, and the next start makes one")]
+    Malformed,
+    /// Others may read the file.
+    #[error("the token file may be read by others (mode {0:o}): `chmod 600` it, or delete it")]
+    Exposed(u32),
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    NoRandomness(String),
+}
+
+/// The token of a data folder; made where there is none.
+///
+/// # Errors
+/// When the file cannot be used or made.
+pub fn load_or_create_token(data: &Path) -> Result<String, TokenError> {
+    let path = data.join(TOKEN_FILE);
+    match fs::File::open(&path) {
+        Ok(file) => read(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read(file: fs::File) -> Result<String, TokenError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(TokenError::Exposed(mode));
+        }
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST_TOKEN as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    let token = std::str::from_utf8(&bytes)
+        .map_err(|_| TokenError::Malformed)?
+        .trim();
+    let usable = (16..=LONGEST_TOKEN).contains(&token.len())
+        && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if usable {
+        Ok(token.to_owned())
+    } else {
+        Err(TokenError::Malformed)
+    }
+}
+
+fn create(path: &Path) -> Result<String, TokenError> {
+    let mut bytes = [0_u8; TOKEN_BYTES];
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|error| TokenError::NoRandomness(error.to_string()))?;
+    let token = URL_SAFE_NO_PAD.encode(bytes);
+    // Under another name first: a crash must not leave half a token behind.
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".token")
+        .tempfile_in(folder)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    writeln!(file, "{token}")?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), value.parse().expect("a value")))
+            .collect()
+    }
+
+    fn auth() -> Auth {
+        Auth::new(
+            "secret-secret-secret",
+            "127.0.0.1:8000".parse().expect("an address"),
+        )
+    }
+
+    #[test]
+    fn only_the_token_lets_in() {
+        let check = |value: &str| auth().check_token(&headers(&[(header::AUTHORIZATION, value)]));
+        assert!(check("Bearer secret-secret-secret").is_ok());
+        assert!(check("bearer  secret-secret-secret ").is_ok());
+        assert_eq!(
+            check("Bearer secret-secret-secre"),
+            Err(AuthError::WrongToken)
+        );
+        assert_eq!(check("Bearer "), Err(AuthError::WrongToken));
+        assert_eq!(check("Basic secret-secret-secret"), Err(AuthError::NoToken));
+        assert_eq!(
+            auth().check_token(&HeaderMap::new()),
+            Err(AuthError::NoToken)
+        );
+    }
+
+    #[test]
+    fn foreign_hosts_and_origins_are_refused() {
+        let check = |host: &str, origin: Option<&str>| {
+            let mut pairs = vec![(header::HOST, host)];
+            pairs.extend(origin.map(|origin| (header::ORIGIN, origin)));
+            auth().check_host(&headers(&pairs), None)
+        };
+        for host in [
+            "127.0.0.1:8000",
+            "localhost:8000",
+            "LOCALHOST:8000",
+            "[::1]:8000",
+        ] {
+            assert_eq!(check(host, None), Ok(()), "{host}");
+        }
+        for host in ["evil.example:8000", "127.0.0.1", "127.0.0.1:8001", ""] {
+            assert!(
+                matches!(check(host, None), Err(AuthError::Host(_))),
+                "{host}"
+            );
+        }
+        assert_eq!(
+            check("localhost:8000", Some("http://localhost:8000")),
+            Ok(())
+        );
+        for origin in [
+            "http://evil.example",
+            "null",
+            "https://localhost:8000",
+            "http://localhost",
+        ] {
+            assert!(
+                matches!(
+                    check("localhost:8000", Some(origin)),
+                    Err(AuthError::Origin(_))
+                ),
+                "{origin}"
+            );
+        }
+        assert_eq!(
+            auth().check_host(&HeaderMap::new(), Some("localhost:8000")),
+            Ok(())
+        );
+        assert!(auth().check_host(&HeaderMap::new(), None).is_err());
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_only_its_owner_reads_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let token = load_or_create_token(folder.path()).expect("made");
+        assert!(token.len() >= 43);
+        assert_eq!(load_or_create_token(folder.path()).expect("read"), token);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = folder.path().join(TOKEN_FILE);
+            let mode = fs::metadata(&path).expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+            assert!(matches!(
+                load_or_create_token(folder.path()),
+                Err(TokenError::Exposed(0o644))
+            ));
+        }
+    }
+
+    #[test]
+    fn a_broken_token_file_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        load_or_create_token(folder.path()).expect("made");
+        for text in ["", "short\n", "with spaces in it, many\n"] {
+            fs::write(folder.path().join(TOKEN_FILE), text).expect("written");
+            assert!(
+                matches!(
+                    load_or_create_token(folder.path()),
+                    Err(TokenError::Malformed)
+                ),
+                "{text:?}"
+            );
+        }
+    }
+}

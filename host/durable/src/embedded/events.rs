@@ -32,6 +32,8 @@ pub enum EventType {
     WorkflowExecutionTerminated = 5,
     /// Somebody asked for a cancel.
     WorkflowExecutionCancelRequested = 6,
+    /// The driver was given what resolved earlier, and commanded nothing.
+    WorkflowTaskCompleted = 7,
     /// An activity waits for a slot of its queue.
     ActivityTaskScheduled = 10,
     /// An attempt starts.
@@ -295,7 +297,12 @@ pub struct Transition {
 impl Event {
     /// An event of that type and time about that activity, timer or child.
     pub fn new(kind: EventType, at: Timestamp, id: impl Into<String>) -> Self {
-        Self { time_us: at.as_microsecond(), kind: kind as i32, id: id.into(), ..Self::default() }
+        Self {
+            time_us: at.as_microsecond(),
+            kind: kind as i32,
+            id: id.into(),
+            ..Self::default()
+        }
     }
 
     /// Its type; `Unspecified` where this release does not know it.
@@ -362,7 +369,9 @@ impl From<StoredFailure> for Failure {
             kind: stored.kind,
             message: stored.message,
             retryable: stored.retryable,
-            details: stored.details.and_then(|text| serde_json::from_str(&text).ok()),
+            details: stored
+                .details
+                .and_then(|text| serde_json::from_str(&text).ok()),
             stack: stored.stack,
             cause: stored.cause.map(|cause| Box::new(Self::from(*cause))),
         }
@@ -409,8 +418,14 @@ impl From<PinnedActivity> for StoredPin {
     fn from(pin: PinnedActivity) -> Self {
         Self {
             activity_type: pin.activity_type,
-            version: pin.version.map(|version| version.to_string()).unwrap_or_default(),
-            digest: pin.digest.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
+            version: pin
+                .version
+                .map(|version| version.to_string())
+                .unwrap_or_default(),
+            digest: pin
+                .digest
+                .map(|digest| digest.as_bytes().to_vec())
+                .unwrap_or_default(),
             queue: pin.queue,
             timeouts: Some(pin.timeouts.into()),
             retry: Some(pin.retry.into()),

@@ -1,1 +1,490 @@
-//! The embedded engine: history in SQLite, dispatch in memory.
+//! The embedded engine: event histories in SQLite, in this process.
+//!
+//! The way of a run:
+//!
+//! 1. [`start`](start::request) makes its first event, activates its driver, and hands
+//!    both with the attempts that found a slot to the [`writer`] as one transition.
+//! 2. The writer commits whatever is queued together, syncs once, and lets each
+//!    transition's [`effects`] follow: the caller is answered, attempts are launched.
+//! 3. An attempt ([`attempt`]) ends, a timer ([`timers`]) fires, a child ([`children`])
+//!    ends, somebody asks for a cancel: a [`Message`](run::Message) in the run's inbox.
+//! 4. A [`step`] takes the inbox, makes events of it, lets the driver answer
+//!    ([`activation`]), and is the next transition.
+//!
+//! So a run with one activity takes two commits. What is in memory is a fold over the
+//! events ([`state`]), made by the same function when they are recorded and when they
+//! are read again ([`recovery`]). A run that only waits may leave memory; its driver is
+//! then rebuilt by replay, which compares each command with the recorded one.
+//!
+//! Threads: one writes, one checkpoints, a bounded few run activations; attempts run on
+//! the tokio runtime on which the engine was opened (which must be multi-threaded).
+
+mod activation;
+mod api;
+mod attempt;
+mod cache;
+mod checkpoint;
+mod children;
+mod convert;
+mod core;
+mod dispatch;
+mod effects;
+mod events;
+mod failpoint;
+mod housekeeping;
+mod ids;
+mod options;
+mod pool;
+mod raw;
+mod read;
+mod recovery;
+mod retry;
+mod run;
+mod schema;
+mod start;
+mod state;
+mod step;
+mod store;
+mod timers;
+mod visibility;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use options::{Durability, EmbeddedOptions, OpenError};
+pub use read::AttemptReceipt;
+
+use self::core::Core;
+use crate::activity::{ActivityExecutor, CancelReason};
+use crate::clock::Clock;
+use crate::definition::Definitions;
+use crate::engine::{
+    Engine, EngineError, HistoryPage, ListRuns, LiveEvent, QueueStats, RunDescription, RunPage,
+    RunRef, RunResult, StartWorkflow, Started,
+};
+use crate::expressions::Expressions;
+use crate::payload::{Digest, PayloadStore};
+use run::{Answer, Message};
+use store::unreadable;
+
+/// What the host provides to an engine.
+#[derive(Clone)]
+pub struct Host {
+    /// Runs attempts.
+    pub executor: Arc<dyn ActivityExecutor>,
+    /// Knows definitions.
+    pub definitions: Arc<dyn Definitions>,
+    /// Evaluates expressions.
+    pub expressions: Arc<dyn Expressions>,
+    /// Keeps large values.
+    pub payloads: Arc<dyn PayloadStore>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").finish_non_exhaustive()
+    }
+}
+
+/// An engine whose histories are in a SQLite file. Dropping it stops it as a crash
+/// would, which loses nothing; [`drain`](Engine::drain) stops it gently.
+pub struct EmbeddedEngine {
+    core: Arc<Core>,
+    checkpoints: Arc<checkpoint::Pages>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for EmbeddedEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedEngine")
+            .field("database", &self.core.options.database)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedEngine {
+    /// Opens the database, makes it where it does not exist, and lets every open run go
+    /// on. Must be called on a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// As [`OpenError`] says.
+    pub async fn open(options: EmbeddedOptions, host: Host) -> Result<Self, OpenError> {
+        if let Some((name, _)) = options.queues.iter().find(|(_, limit)| **limit == 0) {
+            return Err(OpenError::Invalid(format!(
+                "queue {name:?} has the limit 0; it must run at least 1 activity at once"
+            )));
+        }
+        if options.activation_threads == 0 {
+            return Err(OpenError::Invalid(
+                "there must be at least 1 activation thread".to_owned(),
+            ));
+        }
+        let store = store::Store::open(&options).await?;
+        let last = store.last_run().await?;
+        let checkpoints = Arc::new(checkpoint::Pages::default());
+        let writer = Arc::new(writer::Writer::new(Arc::clone(&checkpoints)));
+        let threads = vec![
+            write_thread(&store, &writer).await?,
+            checkpoint_thread(&store, &checkpoints).await?,
+        ];
+        let queues = dispatch::Queues::new(&options.queues);
+        let core = Arc::new(Core {
+            executor: host.executor,
+            definitions: host.definitions,
+            expressions: host.expressions,
+            payloads: host.payloads,
+            clock: host.clock,
+            runtime: tokio::runtime::Handle::current(),
+            store,
+            writer,
+            pool: pool::Pool::start(options.activation_threads)?,
+            queues,
+            timers: timers::Timers::default(),
+            ids: ids::RunIds::after(last),
+            cache: cache::DriverCache::new(options.cached_drivers),
+            runs: Mutex::default(),
+            loading: tokio::sync::Mutex::default(),
+            pins: Mutex::default(),
+            watchers: Mutex::new(HashMap::new()),
+            live: Mutex::default(),
+            heartbeats: Mutex::default(),
+            draining: AtomicBool::new(false),
+            dead: CancellationToken::new(),
+            options,
+        });
+        let engine = Self {
+            core,
+            checkpoints,
+            threads: Mutex::new(threads),
+        };
+        let core = &engine.core;
+        let granting = Arc::downgrade(core);
+        core.queues.on_grant(move |waiting, slot| {
+            if let Some(core) = granting.upgrade() {
+                let granted = Message::Granted {
+                    activity_id: waiting.activity_id,
+                    attempt: waiting.attempt,
+                    slot,
+                };
+                // A run that waits is in memory; one that has ended needs no slot, and
+                // dropping it gives it to the next.
+                drop(core.deliver(waiting.run_id, granted));
+            }
+        });
+        recovery::recover(core).await?;
+        tokio::spawn(housekeeping::keep_time(Arc::clone(core)));
+        tokio::spawn(housekeeping::keep_heartbeats(Arc::clone(core)));
+        Ok(engine)
+    }
+
+    /// What each ended attempt of a run used. The host rebuilds with it the receipts
+    /// that it had not yet written when it stopped.
+    ///
+    /// # Errors
+    /// When there is no such run, or the history cannot be read.
+    pub async fn receipts(&self, run: &RunRef) -> Result<Vec<AttemptReceipt>, EngineError> {
+        let run_id = read::run_id(&self.core, run).await?;
+        Ok(read::receipts(&self.core, run_id).await?)
+    }
+
+    /// Runs that are open or ended at or after that time, ascending, after that one: those
+    /// whose receipts may be missing from what a host has written behind.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub async fn runs_since(
+        &self,
+        since: jiff::Timestamp,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<RunRef>, EngineError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<(Vec<u8>, String, String)> = sqlx::query_as(
+            "SELECT run_id, namespace, workflow_id FROM runs
+             WHERE run_id > ? AND (status = 1 OR closed_us >= ?) ORDER BY run_id LIMIT ?",
+        )
+        .bind(after.map_or_else(Vec::new, |after| after.as_bytes().to_vec()))
+        .bind(since.as_microsecond())
+        .bind(limit)
+        .fetch_all(self.core.store.readers())
+        .await
+        .map_err(unreadable)?;
+        let runs = rows.into_iter().map(|(id, namespace, workflow_id)| RunRef {
+            namespace,
+            workflow_id,
+            run_id: Uuid::from_slice(&id).ok(),
+        });
+        Ok(runs.collect())
+    }
+
+    /// Removes from the payload store what no history names and is older than `grace`,
+    /// which must be longer than an activity may take (its result is stored before the
+    /// history names it). Answers how many values it removed.
+    ///
+    /// # Errors
+    /// When the history or the payload store cannot be read.
+    pub async fn sweep_payloads(&self, grace: Duration) -> Result<u64, EngineError> {
+        let live = self
+            .core
+            .store
+            .payload_references()
+            .await
+            .map_err(unreadable)?;
+        self.core
+            .payloads
+            .sweep(&live, grace)
+            .await
+            .map_err(|error| EngineError::Unavailable {
+                message: "the payload store cannot be swept".to_owned(),
+                source: Some(Box::new(error)),
+            })
+    }
+
+    /// Stops at once, as a crash would: nothing more is written or answered. For tests
+    /// of recovery. Returns when no thread of the engine touches the file any more.
+    pub async fn abort(&self) {
+        self.core.dead.cancel();
+        self.core.draining.store(true, Ordering::Release);
+        self.core.queues.close();
+        self.core.pool.stop();
+        self.core.writer.abandon();
+        self.checkpoints.stop();
+        self.join().await;
+        self.core.store.close().await;
+    }
+
+    async fn join(&self) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A thread that panicked has said so.
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+    }
+
+    async fn ask(
+        &self,
+        run: &RunRef,
+        message: impl FnOnce(Option<Answer>) -> Message,
+    ) -> Result<(), EngineError> {
+        if self.core.is_draining() {
+            return Err(EngineError::ShuttingDown);
+        }
+        if self.core.writer.is_failing() {
+            return Err(EngineError::Unavailable {
+                message: "the last write failed; check the disk (is it full?) and try again"
+                    .to_owned(),
+                source: None,
+            });
+        }
+        let run_id = read::run_id(&self.core, run).await?;
+        let (answer, mut answered) = oneshot::channel();
+        let closed = || EngineError::Closed {
+            workflow_id: run.workflow_id.clone(),
+            run_id,
+        };
+        if self
+            .core
+            .send(run_id, message(Some(answer)))
+            .await?
+            .is_err()
+        {
+            return Err(closed());
+        }
+        let mut looks = tokio::time::interval(Duration::from_millis(250));
+        loop {
+            tokio::select! {
+                biased;
+                answered = &mut answered => {
+                    return match answered {
+                        Ok(result) => result,
+                        Err(_) if self.core.is_draining() => Err(EngineError::ShuttingDown),
+                        Err(_) => Err(closed()),
+                    };
+                }
+                _ = looks.tick() => {
+                    if self.core.writer.is_failing() {
+                        return Err(EngineError::Unavailable {
+                            message: "the history cannot be written; check the disk (is it full?) and try again".to_owned(),
+                            source: None,
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for EmbeddedEngine {
+    fn drop(&mut self) {
+        self.core.dead.cancel();
+        self.core.draining.store(true, Ordering::Release);
+        self.core.queues.close();
+        self.core.pool.stop();
+        self.core.writer.abandon();
+        self.checkpoints.stop();
+    }
+}
+
+async fn write_thread(
+    store: &store::Store,
+    writer: &Arc<writer::Writer>,
+) -> Result<std::thread::JoinHandle<()>, OpenError> {
+    let connection = store.connect().await?;
+    let writer = Arc::clone(writer);
+    let thread = std::thread::Builder::new()
+        .name("history-writer".to_owned())
+        .spawn(move || {
+            if let Err(error) = writer.run(connection) {
+                tracing::error!(%error, "the history's writer cannot work");
+                writer.abandon();
+            }
+        })?;
+    Ok(thread)
+}
+
+async fn checkpoint_thread(
+    store: &store::Store,
+    pages: &Arc<checkpoint::Pages>,
+) -> Result<std::thread::JoinHandle<()>, OpenError> {
+    let connection = store.connect().await?;
+    let pages = Arc::clone(pages);
+    let thread = std::thread::Builder::new()
+        .name("history-checkpoint".to_owned())
+        .spawn(move || pages.run(connection))?;
+    Ok(thread)
+}
+
+#[async_trait]
+impl Engine for EmbeddedEngine {
+    async fn start(&self, request: StartWorkflow) -> Result<Started, EngineError> {
+        start::request(&self.core, request).await
+    }
+
+    async fn result(&self, run: &RunRef, wait: Duration) -> Result<Option<RunResult>, EngineError> {
+        read::wait_for_result(&self.core, run, wait).await
+    }
+
+    async fn describe(&self, run: &RunRef) -> Result<RunDescription, EngineError> {
+        read::describe(&self.core, run).await
+    }
+
+    async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError> {
+        visibility::list(&self.core, request).await
+    }
+
+    async fn history(
+        &self,
+        run: &RunRef,
+        after: u64,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<HistoryPage, EngineError> {
+        read::history(&self.core, run, after, limit, wait).await
+    }
+
+    async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError> {
+        let reason = reason.to_owned();
+        self.ask(run, |answer| Message::Cancel { reason, answer })
+            .await
+    }
+
+    async fn terminate(&self, run: &RunRef, reason: &str) -> Result<(), EngineError> {
+        let reason = reason.to_owned();
+        self.ask(run, |answer| Message::Terminate { reason, answer })
+            .await
+    }
+
+    fn live(&self, run_id: Uuid) -> broadcast::Receiver<LiveEvent> {
+        let mut live = lock(&self.core.live);
+        live.retain(|_, sender| sender.receiver_count() > 0);
+        live.entry(run_id)
+            .or_insert_with(|| broadcast::channel(64).0)
+            .subscribe()
+    }
+
+    async fn open_runs_using(&self, digest: &Digest) -> Result<u64, EngineError> {
+        Ok(lock(&self.core.pins).get(digest).copied().unwrap_or(0))
+    }
+
+    fn queues(&self) -> Vec<QueueStats> {
+        self.core.queues.stats(self.core.clock.now())
+    }
+
+    async fn drain(&self, grace: Duration) {
+        let core = &self.core;
+        if core.draining.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        core.queues.close();
+        let idle = || core.queues.in_flight() == 0;
+        wait_until(grace, idle).await;
+        let running: Vec<_> = lock(&core.runs).values().map(Arc::clone).collect();
+        for cell in &running {
+            for attempt in lock(&cell.running).values() {
+                attempt.stop(CancelReason::Shutdown);
+            }
+        }
+        // The executor's own grace for a guest, and a little.
+        wait_until(Duration::from_secs(10), idle).await;
+        // Outcomes that have just come in become transitions.
+        let settled = || {
+            lock(&core.runs)
+                .values()
+                .all(|cell| !lock(&cell.inbox).busy)
+        };
+        wait_until(Duration::from_secs(5), settled).await;
+        housekeeping::write_heartbeats(core);
+        core.writer.stop();
+        core.pool.stop();
+        core.dead.cancel();
+        self.checkpoints.stop();
+        self.join().await;
+        core.store.close().await;
+    }
+}
+
+/// Looks until it is so, or the time is over.
+async fn wait_until(limit: Duration, done: impl Fn() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    let look = async {
+        while !done() {
+            looks.tick().await;
+        }
+    };
+    // Over or not is what the caller looks at next.
+    let _ = tokio::time::timeout(limit, look).await;
+}
+
+/// Locks. A panic elsewhere leaves nothing half done that matters more than going on:
+/// the history is the truth.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait_timeout<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    limit: Duration,
+) -> MutexGuard<'a, T> {
+    match condvar.wait_timeout(guard, limit) {
+        Ok((guard, _)) => guard,
+        Err(poisoned) => poisoned.into_inner().0,
+    }
+}

@@ -199,9 +199,7 @@ impl Statement<'_> {
             let code = unsafe {
                 match value {
                     Value::Null => ffi::sqlite3_bind_null(statement, index),
-                    Value::Integer(integer) => {
-                        ffi::sqlite3_bind_int64(statement, index, *integer)
-                    }
+                    Value::Integer(integer) => ffi::sqlite3_bind_int64(statement, index, *integer),
                     Value::Text(text) => ffi::sqlite3_bind_text64(
                         statement,
                         index,

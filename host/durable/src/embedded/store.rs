@@ -1,144 +1,272 @@
-//! `history.db`: its schema, how it is opened, and what is read from it.
+//! The database file: opening it, and reading it.
 //!
-//! Only the [`writer`](super::writer) writes; everything here reads, over a small pool.
+//! Three kinds of connection: the writer's (see [`writer`](super::writer)), the
+//! checkpointer's, and a small pool of readers, whose functions are here. Each reader
+//! sees what was committed when its statement began.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use prost::Message as _;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::{Connection as _, Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::events::{Transition, timestamp};
+use super::events::{self, Transition};
+use super::options::{Durability, EmbeddedOptions, OpenError};
+use super::schema;
 use crate::engine::{EngineError, ExecutionStatus, RunInfo};
-use crate::payload::Digest;
 
-/// Steps of the schema, in order; the database's `user_version` counts those it has.
-const MIGRATIONS: &[&str] = &["
-    CREATE TABLE runs (
-        run_id BLOB PRIMARY KEY, namespace TEXT NOT NULL, workflow_id TEXT NOT NULL,
-        workflow_type TEXT NOT NULL, version TEXT NOT NULL, digest BLOB NOT NULL,
-        status INTEGER NOT NULL, started_us INTEGER NOT NULL, closed_us INTEGER,
-        history_length INTEGER NOT NULL, parent_workflow_id TEXT, parent_run_id BLOB, held TEXT
-    ) WITHOUT ROWID;
-    CREATE UNIQUE INDEX runs_open ON runs (namespace, workflow_id) WHERE status = 1;
-    CREATE INDEX runs_by_workflow ON runs (namespace, workflow_id, started_us);
-    CREATE INDEX runs_by_start ON runs (namespace, started_us, run_id);
-    CREATE TABLE transitions (
-        run_id BLOB NOT NULL, first_event INTEGER NOT NULL, data BLOB NOT NULL,
-        PRIMARY KEY (run_id, first_event)
-    ) WITHOUT ROWID;
-    CREATE TABLE idempotency (
-        namespace TEXT NOT NULL, key TEXT NOT NULL, run_id BLOB NOT NULL, at_us INTEGER NOT NULL,
-        PRIMARY KEY (namespace, key)
-    ) WITHOUT ROWID;
-    CREATE INDEX idempotency_by_time ON idempotency (at_us);
-    CREATE TABLE heartbeats (
-        run_id BLOB NOT NULL, activity_id TEXT NOT NULL, details BLOB NOT NULL,
-        PRIMARY KEY (run_id, activity_id)
-    ) WITHOUT ROWID;
-"];
+/// A row of `runs`.
+pub type RunRow = RunInfo;
 
-/// How hard a commit is made durable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Synchronous {
-    /// Every commit is synced.
-    #[default]
-    Full,
-    /// Nothing is: a test shows what is lost then.
-    Off,
+/// The columns that [`info_of`] reads, in its order.
+pub const RUN_COLUMNS: &str = "run_id, namespace, workflow_id, workflow_type, version, digest, \
+     status, started_us, closed_us, parent_workflow_id, parent_run_id, held, \
+     coalesce((SELECT max(last_event) FROM transitions t WHERE t.run_id = runs.run_id), 0)";
+
+/// The file and its readers.
+#[derive(Debug)]
+pub struct Store {
+    readers: SqlitePool,
+    options: SqliteConnectOptions,
+    /// Held as long as the engine lives; another process cannot have it meanwhile.
+    _lock: std::fs::File,
 }
 
-/// Opens connections to one database.
-#[derive(Debug, Clone)]
-pub struct Database {
-    path: PathBuf,
-    vfs: Option<String>,
-    synchronous: Synchronous,
-}
-
-impl Database {
-    /// The database at that path, opened through that SQLite VFS.
-    pub fn new(path: &Path, vfs: Option<String>, synchronous: Synchronous) -> Self {
-        Self { path: path.to_path_buf(), vfs, synchronous }
-    }
-
-    fn options(&self) -> SqliteConnectOptions {
-        let options = SqliteConnectOptions::new()
-            .filename(&self.path)
+impl Store {
+    /// Opens the file and brings it to this release's tables.
+    pub async fn open(options: &EmbeddedOptions) -> Result<Self, OpenError> {
+        if let Some(folder) = options.database.parent() {
+            if !folder.as_os_str().is_empty() {
+                std::fs::create_dir_all(folder)?;
+            }
+        }
+        let lock = lock_file(&options.database)?;
+        let mut connect = SqliteConnectOptions::new()
+            .filename(&options.database)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(match self.synchronous {
-                Synchronous::Full => SqliteSynchronous::Full,
-                Synchronous::Off => SqliteSynchronous::Off,
+            .synchronous(match options.durability {
+                Durability::Full => SqliteSynchronous::Full,
+                Durability::Off => SqliteSynchronous::Off,
             })
-            .busy_timeout(Duration::from_secs(10))
-            // A connection of its own checkpoints, so that no commit waits for one.
+            .foreign_keys(false)
             .pragma("wal_autocheckpoint", "0")
-            .disable_statement_logging();
-        match &self.vfs {
-            Some(vfs) => options.vfs(vfs.clone()),
-            None => options,
+            .busy_timeout(Duration::from_secs(30));
+        if let Some(vfs) = &options.vfs {
+            connect = connect.vfs(vfs.clone());
         }
-    }
-
-    /// One connection.
-    pub async fn connect(&self) -> Result<SqliteConnection, sqlx::Error> {
-        self.options().connect().await
-    }
-
-    /// A pool for readers.
-    pub async fn readers(&self) -> Result<SqlitePool, sqlx::Error> {
-        SqlitePoolOptions::new()
+        let mut connection = SqliteConnection::connect_with(&connect).await?;
+        schema::migrate(&mut connection).await?;
+        connection.close().await?;
+        let readers = SqlitePoolOptions::new()
             .max_connections(4)
-            .connect_with(self.options())
-            .await
+            .connect_with(connect.clone().pragma("query_only", "ON"))
+            .await?;
+        Ok(Self {
+            readers,
+            options: connect,
+            _lock: lock,
+        })
     }
 
-    /// Brings the schema up to date; refuses one that is newer than this release.
-    pub async fn migrate(&self) -> Result<(), EngineError> {
-        let mut connection = self.connect().await.map_err(unavailable)?;
-        let version: i64 = sqlx::query_scalar("PRAGMA user_version")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(unavailable)?;
-        let version = usize::try_from(version).unwrap_or(usize::MAX);
-        if version > MIGRATIONS.len() {
-            return Err(EngineError::Invalid(format!(
-                "{} was written by a newer Heyday (schema {version}, this one knows {}); update this binary",
-                self.path.display(),
-                MIGRATIONS.len()
-            )));
-        }
-        for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
-            let script = format!("BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {}; COMMIT;", index + 1);
-            sqlx::raw_sql(sqlx::AssertSqlSafe(script))
-                .execute(&mut connection)
-                .await
-                .map_err(unavailable)?;
-        }
-        Ok(())
+    /// A connection of its own, that may write.
+    pub async fn connect(&self) -> Result<SqliteConnection, sqlx::Error> {
+        SqliteConnection::connect_with(&self.options).await
+    }
+
+    /// The readers.
+    pub fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    /// Closes the readers.
+    pub async fn close(&self) {
+        self.readers.close().await;
+    }
+
+    /// The largest run id.
+    pub async fn last_run(&self) -> Result<Option<Uuid>, sqlx::Error> {
+        let last: Option<Vec<u8>> = sqlx::query_scalar("SELECT max(run_id) FROM runs")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(last.and_then(|id| Uuid::from_slice(&id).ok()))
+    }
+
+    /// The last run of a workflow id.
+    pub async fn latest(
+        &self,
+        namespace: &str,
+        workflow_id: &str,
+    ) -> Result<Option<Uuid>, sqlx::Error> {
+        let latest: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT max(run_id) FROM runs WHERE namespace = ? AND workflow_id = ?",
+        )
+        .bind(namespace)
+        .bind(workflow_id)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(latest.and_then(|id| Uuid::from_slice(&id).ok()))
+    }
+
+    /// A run's row.
+    pub async fn run(&self, run_id: Uuid) -> Result<Option<RunRow>, sqlx::Error> {
+        let mut query = sqlx::QueryBuilder::new("SELECT ");
+        query.push(RUN_COLUMNS).push(" FROM runs WHERE run_id = ");
+        query.push_bind(run_id.as_bytes().to_vec());
+        let row = query.build().fetch_optional(&self.readers).await?;
+        row.as_ref().map(info_of).transpose()
+    }
+
+    /// Open runs after that one, ascending, and why each is held.
+    pub async fn open_runs(
+        &self,
+        after: Uuid,
+        limit: i64,
+    ) -> Result<Vec<(Uuid, Option<String>)>, sqlx::Error> {
+        let rows = sqlx::query(
+            "SELECT run_id, held FROM runs WHERE status = 1 AND run_id > ? ORDER BY run_id LIMIT ?",
+        )
+        .bind(after.as_bytes().as_slice())
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((uuid(row, 0)?, row.try_get(1)?)))
+            .collect()
+    }
+
+    /// A run's transitions that have events after that one, ascending: each with the id
+    /// of its last event.
+    pub async fn transitions(
+        &self,
+        run_id: Uuid,
+        after: u64,
+        limit: i64,
+    ) -> Result<Vec<(u64, Transition)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT last_event, body FROM transitions WHERE run_id = ? AND last_event > ?
+             ORDER BY last_event LIMIT ?",
+        )
+        .bind(run_id.as_bytes().as_slice())
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(transition).collect()
+    }
+
+    /// A run's last transition.
+    pub async fn last_transition(&self, run_id: Uuid) -> Result<Option<Transition>, StoreError> {
+        let row = sqlx::query(
+            "SELECT last_event, body FROM transitions WHERE run_id = ?
+             ORDER BY last_event DESC LIMIT 1",
+        )
+        .bind(run_id.as_bytes().as_slice())
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(row
+            .as_ref()
+            .map(transition)
+            .transpose()?
+            .map(|(_, transition)| transition))
+    }
+
+    /// Details of the last heartbeat that was written of an attempt.
+    pub async fn heartbeat(
+        &self,
+        run_id: Uuid,
+        activity_id: &str,
+        attempt: u32,
+    ) -> Result<Option<crate::payload::Payload>, sqlx::Error> {
+        let details: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT details FROM heartbeats WHERE run_id = ? AND activity_id = ? AND attempt = ?",
+        )
+        .bind(run_id.as_bytes().as_slice())
+        .bind(activity_id)
+        .bind(i64::from(attempt))
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(details.and_then(|bytes| crate::payload::Payload::decode(&*bytes).ok()))
+    }
+
+    /// Digests of all payloads that a history names.
+    pub async fn payload_references(
+        &self,
+    ) -> Result<std::collections::HashSet<crate::payload::Digest>, sqlx::Error> {
+        let digests: Vec<Vec<u8>> = sqlx::query_scalar("SELECT DISTINCT digest FROM payload_refs")
+            .fetch_all(&self.readers)
+            .await?;
+        Ok(digests
+            .iter()
+            .filter_map(|digest| events::digest(digest))
+            .collect())
     }
 }
 
-/// The database cannot be used now.
-pub fn unavailable(error: sqlx::Error) -> EngineError {
-    let text = error.to_string();
-    let full = text.contains("database or disk is full");
-    let message = if full {
-        "the disk is full; make room and repeat the request".to_owned()
-    } else {
-        "the database cannot be read or written; the log has the cause".to_owned()
-    };
-    EngineError::Unavailable { message, source: Some(Box::new(error)) }
+/// A history that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite's answer.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A row that is no transition.
+    #[error("a transition of the history is damaged: {0}")]
+    Damaged(#[from] prost::DecodeError),
 }
 
-/// Temporal's number of a status.
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        unreadable(error)
+    }
+}
+
+/// What the API answers when the history cannot be read.
+pub fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EngineError {
+    EngineError::Unavailable {
+        message: "the history cannot be read; check the disk and try again".to_owned(),
+        source: Some(error.into()),
+    }
+}
+
+fn transition(row: &sqlx::sqlite::SqliteRow) -> Result<(u64, Transition), StoreError> {
+    let last: i64 = row.try_get(0)?;
+    let body: &[u8] = row.try_get(1)?;
+    Ok((last.unsigned_abs(), Transition::decode(body)?))
+}
+
+fn uuid(row: &sqlx::sqlite::SqliteRow, column: usize) -> Result<Uuid, sqlx::Error> {
+    let bytes: &[u8] = row.try_get(column)?;
+    Uuid::from_slice(bytes).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// Reads [`RUN_COLUMNS`].
+pub fn info_of(row: &sqlx::sqlite::SqliteRow) -> Result<RunInfo, sqlx::Error> {
+    let damaged = |what: &str| sqlx::Error::Decode(format!("a run's {what} is damaged").into());
+    let version: &str = row.try_get(4)?;
+    let closed: Option<i64> = row.try_get(8)?;
+    let parent_workflow: Option<String> = row.try_get(9)?;
+    let parent_run: Option<Vec<u8>> = row.try_get(10)?;
+    Ok(RunInfo {
+        run_id: uuid(row, 0)?,
+        namespace: row.try_get(1)?,
+        workflow_id: row.try_get(2)?,
+        workflow_type: row.try_get(3)?,
+        version: semver::Version::parse(version).map_err(|_| damaged("version"))?,
+        digest: events::digest(row.try_get(5)?).ok_or_else(|| damaged("digest"))?,
+        status: status_of(row.try_get(6)?).ok_or_else(|| damaged("status"))?,
+        started_at: events::timestamp(row.try_get(7)?),
+        closed_at: closed.map(events::timestamp),
+        parent: parent_workflow.zip(parent_run.and_then(|id| Uuid::from_slice(&id).ok())),
+        held: row.try_get(11)?,
+        history_length: row.try_get::<i64, _>(12)?.unsigned_abs(),
+    })
+}
+
+/// The stored number of a status; Temporal's.
 pub const fn status_number(status: ExecutionStatus) -> i64 {
     match status {
         ExecutionStatus::Running => 1,
@@ -150,153 +278,32 @@ pub const fn status_number(status: ExecutionStatus) -> i64 {
     }
 }
 
-/// The status of that number; `Failed` for one that this release does not know.
-pub const fn status_of(number: i64) -> ExecutionStatus {
-    match number {
+/// The status of a stored number.
+pub const fn status_of(number: i64) -> Option<ExecutionStatus> {
+    Some(match number {
         1 => ExecutionStatus::Running,
         2 => ExecutionStatus::Completed,
+        3 => ExecutionStatus::Failed,
         4 => ExecutionStatus::Canceled,
         5 => ExecutionStatus::Terminated,
         7 => ExecutionStatus::TimedOut,
-        _ => ExecutionStatus::Failed,
-    }
-}
-
-/// The columns of [`run_info`], in order.
-pub const RUN_COLUMNS: &str = "run_id, namespace, workflow_id, workflow_type, version, digest, status, \
-     started_us, closed_us, history_length, parent_workflow_id, parent_run_id, held";
-
-/// A run from a row of [`RUN_COLUMNS`].
-pub fn run_info(row: &SqliteRow) -> Result<RunInfo, EngineError> {
-    let parent_run: Option<Vec<u8>> = row.get(11);
-    let parent_workflow: Option<String> = row.get(10);
-    let parent = parent_workflow.zip(parent_run.and_then(|id| Uuid::from_slice(&id).ok()));
-    let digest: Vec<u8> = row.get(5);
-    let version: String = row.get(4);
-    let corrupt = |what: &str| EngineError::Internal(format!("the stored {what} of a run is malformed"));
-    Ok(RunInfo {
-        run_id: Uuid::from_slice(row.get(0)).map_err(|_| corrupt("run id"))?,
-        namespace: row.get(1),
-        workflow_id: row.get(2),
-        workflow_type: row.get(3),
-        version: version.parse().map_err(|_| corrupt("version"))?,
-        digest: Digest::from_bytes(digest.try_into().map_err(|_| corrupt("digest"))?),
-        status: status_of(row.get(6)),
-        started_at: timestamp(row.get(7)),
-        closed_at: row.get::<Option<i64>, _>(8).map(timestamp),
-        history_length: u64::try_from(row.get::<i64, _>(9)).unwrap_or_default(),
-        parent,
-        held: row.get(12),
+        _ => return None,
     })
 }
 
-/// What is read of runs.
-#[derive(Debug, Clone)]
-pub struct Reader {
-    pool: SqlitePool,
-}
-
-impl Reader {
-    /// Reads over that pool.
-    pub const fn new(pool: SqlitePool) -> Self {
-        Self { pool }
-    }
-
-    /// The pool, for lists.
-    pub const fn pool(&self) -> &SqlitePool {
-        &self.pool
-    }
-
-    /// Closes all connections.
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    /// A run by its id, or the latest one of a workflow id.
-    pub async fn run(
-        &self,
-        namespace: &str,
-        workflow_id: &str,
-        run_id: Option<Uuid>,
-    ) -> Result<Option<RunInfo>, EngineError> {
-        let sql = format!(
-            "SELECT {RUN_COLUMNS} FROM runs WHERE namespace = ?1 AND workflow_id = ?2 AND (?3 IS NULL OR run_id = ?3)
-             ORDER BY started_us DESC, run_id DESC LIMIT 1"
-        );
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(namespace)
-            .bind(workflow_id)
-            .bind(run_id.map(|id| id.as_bytes().to_vec()))
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(unavailable)?;
-        row.as_ref().map(run_info).transpose()
-    }
-
-    /// A run by its run id alone.
-    pub async fn run_by_id(&self, run_id: Uuid) -> Result<Option<RunInfo>, EngineError> {
-        let sql = format!("SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?1");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(run_id.as_bytes().to_vec())
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(unavailable)?;
-        row.as_ref().map(run_info).transpose()
-    }
-
-    /// All open runs, oldest first.
-    pub async fn open_runs(&self) -> Result<Vec<RunInfo>, EngineError> {
-        let sql = format!("SELECT {RUN_COLUMNS} FROM runs WHERE status = 1 ORDER BY started_us, run_id");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(unavailable)?;
-        rows.iter().map(run_info).collect()
-    }
-
-    /// The run that an earlier request with this key started.
-    pub async fn idempotent(&self, namespace: &str, key: &str, after: Timestamp) -> Result<Option<Uuid>, EngineError> {
-        let run_id: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT run_id FROM idempotency WHERE namespace = ?1 AND key = ?2 AND at_us >= ?3")
-                .bind(namespace)
-                .bind(key)
-                .bind(after.as_microsecond())
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(unavailable)?;
-        Ok(run_id.and_then(|id| Uuid::from_slice(&id).ok()))
-    }
-
-    /// A run's transitions with the id of the first event of each, from the one that
-    /// holds the event after `after`.
-    pub async fn transitions(&self, run_id: Uuid, after: u64) -> Result<Vec<(u64, Transition)>, EngineError> {
-        let rows = sqlx::query(
-            "SELECT first_event, data FROM transitions WHERE run_id = ?1 AND first_event >= coalesce(
-                 (SELECT max(first_event) FROM transitions WHERE run_id = ?1 AND first_event <= ?2), 0)
-             ORDER BY first_event",
-        )
-        .bind(run_id.as_bytes().to_vec())
-        .bind(i64::try_from(after.saturating_add(1)).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
-        rows.iter()
-            .map(|row| {
-                let first = u64::try_from(row.get::<i64, _>(0)).unwrap_or_default();
-                let transition = Transition::decode(row.get::<&[u8], _>(1))
-                    .map_err(|error| EngineError::Internal(format!("run {run_id}: a stored transition is malformed: {error}")))?;
-                Ok((first, transition))
-            })
-            .collect()
-    }
-
-    /// Details of the last heartbeats of a run's activities.
-    pub async fn heartbeats(&self, run_id: Uuid) -> Result<Vec<(String, Vec<u8>)>, EngineError> {
-        let rows = sqlx::query("SELECT activity_id, details FROM heartbeats WHERE run_id = ?1")
-            .bind(run_id.as_bytes().to_vec())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(unavailable)?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+/// The lock that keeps a second process out. SQLite's own locks would let it in, and
+/// both would execute every open run.
+fn lock_file(database: &Path) -> Result<std::fs::File, OpenError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(database.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(OpenError::Io(error)),
     }
 }

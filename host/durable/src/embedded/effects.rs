@@ -1,0 +1,247 @@
+//! What a transition leads to outside the history. It happens after the commit, on the
+//! writer's thread, so everything here is short and never blocks.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::convert::Beginning;
+use super::core::{Core, Seen};
+use super::dispatch::{Slot, Waiting};
+use super::events::Event;
+use super::lock;
+use super::run::{Answer, Message, RunCell};
+use super::state::{Activity, RunState, Stage};
+use super::timers::Target;
+use super::writer::{Write, WriteError, WriteKind};
+use crate::activity::CancelReason;
+use crate::engine::{EngineError, ExecutionStatus, RunResult};
+
+/// An attempt whose start is recorded.
+pub struct Launch {
+    /// The activity.
+    pub activity: Activity,
+    /// Its id.
+    pub activity_id: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// Its slot.
+    pub slot: Slot,
+    /// When it was started.
+    pub started_at: Timestamp,
+}
+
+/// What a transition leads to.
+#[derive(Default)]
+pub struct Effects {
+    /// Whom to answer.
+    pub answers: Vec<Answer>,
+    /// Attempts to run.
+    pub launches: Vec<Launch>,
+    /// Attempts that wait for a slot: queue, activity, attempt, since.
+    pub queued: Vec<(String, String, u32, Timestamp)>,
+    /// Attempts that wait no more.
+    pub withdrawn: Vec<(String, String, u32)>,
+    /// Slots that nobody needed.
+    pub slots: Vec<Slot>,
+    /// Times to set.
+    pub times: Vec<(Target, Timestamp)>,
+    /// Times to forget.
+    pub cancelled: Vec<Target>,
+    /// Running attempts to stop.
+    pub cancel_attempts: Vec<String>,
+    /// Children to start.
+    pub start_children: Vec<Event>,
+    /// Runs to ask to cancel.
+    pub cancel_runs: Vec<Uuid>,
+    /// Children whose result could not be taken over yet.
+    pub children_again: Vec<String>,
+    /// What this run is to be told next.
+    pub follow: Vec<Message>,
+    /// Why the run is held from now on.
+    pub hold: Option<String>,
+    /// How the run ended.
+    pub closed: Option<Arc<RunResult>>,
+    /// Events of the run so far.
+    pub length: u64,
+    /// Whether the run may be removed from memory.
+    pub evictable: bool,
+}
+
+impl Effects {
+    /// Sets a time.
+    pub fn set(&mut self, target: Target, at: Timestamp) {
+        self.times.push((target, at));
+    }
+
+    /// What the end of a run leads to.
+    pub fn close(&mut self, cell: &RunCell, state: &RunState, status: ExecutionStatus) {
+        let run_id = cell.run_id;
+        for (id, activity) in &state.activities {
+            if !matches!(activity.stage, Stage::Started(_)) {
+                self.withdrawn.push((
+                    activity.scheduled.queue.clone(),
+                    id.clone(),
+                    activity.attempt,
+                ));
+            }
+            self.cancelled.extend([
+                Target::Backoff(run_id, id.clone()),
+                Target::ScheduleToStart(run_id, id.clone()),
+                Target::ScheduleToClose(run_id, id.clone()),
+            ]);
+        }
+        for id in state.timers.keys() {
+            self.cancelled.push(Target::Timer(run_id, id.clone()));
+        }
+        self.cancelled.push(Target::Retry(run_id));
+        for (id, child) in &state.children {
+            self.cancelled.push(Target::StartChild(run_id, id.clone()));
+            self.cancel_runs
+                .extend(child.run_id.filter(|_| !child.initiated.detached));
+        }
+        tracing::debug!(%run_id, ?status, "the run has ended");
+        // What was to follow concerns a run that is over.
+        self.times.clear();
+        self.queued.clear();
+        self.follow.clear();
+        self.start_children.clear();
+        self.children_again.clear();
+        self.slots
+            .extend(self.launches.drain(..).map(|launch| launch.slot));
+    }
+
+    /// Nothing was committed: those who wait are told why.
+    pub fn refuse(self, error: WriteError) {
+        let message = match error.into_engine() {
+            EngineError::ShuttingDown => None,
+            error => Some(error.to_string()),
+        };
+        for answer in self.answers {
+            let _ = answer.send(Err(match &message {
+                None => EngineError::ShuttingDown,
+                Some(message) => EngineError::Internal(message.clone()),
+            }));
+        }
+    }
+
+    /// A message for a run that has ended.
+    pub fn refuse_closed(cell: &RunCell, message: Message) {
+        let (Message::Cancel { answer, .. } | Message::Terminate { answer, .. }) = message else {
+            return;
+        };
+        if let Some(answer) = answer {
+            let _ = answer.send(Err(closed(&cell.beginning)));
+        }
+    }
+
+    /// Lets all of it happen.
+    pub fn happen(self, core: &Arc<Core>, cell: &Arc<RunCell>) {
+        let run_id = cell.run_id;
+        if core.dead.is_cancelled() {
+            return;
+        }
+        for answer in self.answers {
+            // Somebody who no longer waits needs no answer.
+            let _ = answer.send(Ok(()));
+        }
+        if self.closed.is_some() {
+            self::end(core, cell);
+        } else if let Some(reason) = self.hold {
+            core.writer.submit(Write {
+                kind: WriteKind::Hold {
+                    run_id,
+                    reason: Some(reason),
+                },
+                done: Box::new(|_| ()),
+            });
+        }
+        core.publish(
+            run_id,
+            Seen {
+                length: self.length,
+                result: self.closed.clone(),
+            },
+        );
+        for target in &self.cancelled {
+            core.timers.cancel(target);
+        }
+        for (target, at) in self.times {
+            core.timers.set(target, at);
+        }
+        for (queue, activity_id, attempt) in self.withdrawn {
+            let waiting = Waiting {
+                run_id,
+                activity_id,
+                attempt,
+            };
+            core.queues.withdraw(&queue, &waiting);
+        }
+        for launch in self.launches {
+            super::attempt::launch(core, cell, launch);
+        }
+        for activity_id in self.cancel_attempts {
+            if let Some(running) = lock(&cell.running).get(&activity_id) {
+                running.stop(CancelReason::Requested);
+            }
+        }
+        for initiated in self.start_children {
+            super::children::start(core, cell, initiated);
+        }
+        for child in self.cancel_runs {
+            core.post(
+                child,
+                Message::Cancel {
+                    reason: "the parent asked for it".to_owned(),
+                    answer: None,
+                },
+            );
+        }
+        for child_id in self.children_again {
+            super::children::ask_again(core, cell, child_id);
+        }
+        for message in self.follow {
+            // The run is in memory: it has an activity that waits.
+            core.post(run_id, message);
+        }
+        for (queue, activity_id, attempt, since) in self.queued {
+            let waiting = Waiting {
+                run_id,
+                activity_id,
+                attempt,
+            };
+            core.queues.enqueue(&queue, waiting, since);
+        }
+        if let Some(result) = self.closed {
+            super::children::tell_parent(core, &cell.beginning, &result);
+        }
+        drop(self.slots);
+    }
+}
+
+/// A run that has ended leaves memory.
+fn end(core: &Arc<Core>, cell: &Arc<RunCell>) {
+    let left = {
+        let mut inbox = lock(&cell.inbox);
+        inbox.gone = true;
+        std::mem::take(&mut inbox.messages)
+    };
+    core.remove(cell);
+    core.unpin(&cell.beginning.pins());
+    lock(&core.live).remove(&cell.run_id);
+    for message in left {
+        Effects::refuse_closed(cell, message);
+    }
+    for running in lock(&cell.running).values() {
+        running.stop(CancelReason::RunClosed);
+    }
+}
+
+/// The error for what is asked of a run that has ended.
+pub fn closed(beginning: &Beginning) -> EngineError {
+    EngineError::Closed {
+        workflow_id: beginning.event.workflow_id.clone(),
+        run_id: beginning.run_id(),
+    }
+}

@@ -1,0 +1,306 @@
+//! What is read of runs: results, descriptions, histories and receipts. All of it is
+//! what was committed, except progress, which is nowhere else than in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::api;
+use super::convert::Beginning;
+use super::core::Core;
+use super::events::{Event, EventType, Transition, digest};
+use super::lock;
+use super::state::Stage;
+use super::store::{StoreError, unreadable};
+use crate::activity::Receipt;
+use crate::engine::{
+    EngineError, ExecutionStatus, HistoryPage, PendingActivity, PendingState, RunDescription,
+    RunInfo, RunRef, RunResult,
+};
+use crate::failure::{Failure, kind};
+
+/// How a run ended, by its last event.
+pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResult {
+    let said = |default: &str| {
+        if last.reason.is_empty() {
+            default.to_owned()
+        } else {
+            last.reason.clone()
+        }
+    };
+    let outcome = match status {
+        ExecutionStatus::Completed => Ok(last.payload()),
+        ExecutionStatus::Canceled => Err(Failure::permanent(
+            kind::CANCELLED,
+            said("the run was cancelled"),
+        )),
+        ExecutionStatus::Terminated => Err(Failure::permanent(
+            kind::TERMINATED,
+            said("the run was terminated"),
+        )),
+        ExecutionStatus::Failed | ExecutionStatus::TimedOut | ExecutionStatus::Running => {
+            Err(last.failure())
+        }
+    };
+    RunResult {
+        run_id,
+        status,
+        outcome,
+    }
+}
+
+/// How a run ended; `None` while it is open, or where there is none.
+pub async fn result(core: &Core, run_id: Uuid) -> Result<Option<RunResult>, StoreError> {
+    let Some(last) = core.store.last_transition(run_id).await? else {
+        return Ok(None);
+    };
+    Ok(last.events.last().and_then(|event| {
+        let status = match event.event_type() {
+            EventType::WorkflowExecutionCompleted => ExecutionStatus::Completed,
+            EventType::WorkflowExecutionFailed => ExecutionStatus::Failed,
+            EventType::WorkflowExecutionCanceled => ExecutionStatus::Canceled,
+            EventType::WorkflowExecutionTerminated => ExecutionStatus::Terminated,
+            _ => return None,
+        };
+        Some(result_of(run_id, status, event))
+    }))
+}
+
+/// The run that a reference names.
+pub async fn find(core: &Core, run: &RunRef) -> Result<RunInfo, EngineError> {
+    let not_found = || EngineError::NotFound {
+        namespace: run.namespace.clone(),
+        workflow_id: run.workflow_id.clone(),
+        run_id: run.run_id,
+    };
+    let run_id = match run.run_id {
+        Some(run_id) => run_id,
+        None => core
+            .store
+            .latest(&run.namespace, &run.workflow_id)
+            .await
+            .map_err(unreadable)?
+            .ok_or_else(not_found)?,
+    };
+    let info = core.store.run(run_id).await.map_err(unreadable)?;
+    info.filter(|info| info.namespace == run.namespace && info.workflow_id == run.workflow_id)
+        .ok_or_else(not_found)
+}
+
+/// The id of the run that a reference names; without reading, where it is in memory.
+pub async fn run_id(core: &Core, run: &RunRef) -> Result<Uuid, EngineError> {
+    if let Some(run_id) = run.run_id {
+        if let Some(cell) = lock(&core.runs).get(&run_id) {
+            let beginning = &cell.beginning;
+            if beginning.namespace == run.namespace
+                && beginning.event.workflow_id == run.workflow_id
+            {
+                return Ok(run_id);
+            }
+        }
+    }
+    Ok(find(core, run).await?.run_id)
+}
+
+/// Waits for a run's end.
+pub async fn wait_for_result(
+    core: &Core,
+    run: &RunRef,
+    wait: Duration,
+) -> Result<Option<RunResult>, EngineError> {
+    let run_id = run_id(core, run).await?;
+    // Before the look: an end between the two is not missed.
+    let mut seen = core.watch(run_id);
+    if let Some(result) = result(core, run_id).await? {
+        return Ok(Some(result));
+    }
+    if !seen.until(wait, |seen| seen.result.is_some()).await {
+        return Ok(None);
+    }
+    match seen.result() {
+        Some(result) => Ok(Some(result)),
+        None => Ok(result(core, run_id).await?),
+    }
+}
+
+/// A page of a history.
+pub async fn history(
+    core: &Core,
+    run: &RunRef,
+    after: u64,
+    limit: usize,
+    wait: Duration,
+) -> Result<HistoryPage, EngineError> {
+    let run_id = run_id(core, run).await?;
+    let mut seen = core.watch(run_id);
+    let mut page = read_page(core, run_id, after, limit).await?;
+    if page.events.is_empty() && !page.complete && !wait.is_zero() {
+        seen.until(wait, |seen| seen.length > after || seen.result.is_some())
+            .await;
+        page = read_page(core, run_id, after, limit).await?;
+    }
+    Ok(page)
+}
+
+async fn read_page(
+    core: &Core,
+    run_id: Uuid,
+    after: u64,
+    limit: usize,
+) -> Result<HistoryPage, EngineError> {
+    let limit = limit.clamp(1, 10_000);
+    let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+    let transitions = core.store.transitions(run_id, after, rows).await?;
+    let mut events: Vec<_> = transitions.iter().flat_map(numbered).collect();
+    events.retain(|(id, _)| *id > after);
+    let more = events.len() > limit;
+    events.truncate(limit);
+    let ended = match events.last() {
+        Some((_, event)) => !more && api::is_last(event.event_type()),
+        None => result(core, run_id).await?.is_some(),
+    };
+    Ok(HistoryPage {
+        run_id,
+        events: events
+            .into_iter()
+            .map(|(id, event)| api::event(id, event))
+            .collect(),
+        complete: ended,
+    })
+}
+
+fn numbered((last, transition): &(u64, Transition)) -> impl Iterator<Item = (u64, &Event)> {
+    let first = (last + 1).saturating_sub(transition.events.len() as u64);
+    (first..).zip(&transition.events)
+}
+
+/// A run in detail.
+pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, EngineError> {
+    let info = find(core, run).await?;
+    let Some((beginning, state)) = core.fold(info.run_id).await? else {
+        return Err(EngineError::Internal(format!(
+            "run {} has no first event",
+            info.run_id
+        )));
+    };
+    let cell = lock(&core.runs).get(&info.run_id).map(Arc::clone);
+    let now = core.clock.now();
+    let open = state.is_open();
+    let pending = state.activities.iter().filter(|_| open);
+    let pending_activities = pending.map(|(id, activity)| {
+        let (stage, started_at, next_attempt_at) = match activity.stage {
+            Stage::Started(at) if activity.cancel_requested => {
+                (PendingState::CancelRequested, Some(at), None)
+            }
+            Stage::Started(at) => (PendingState::Started, Some(at), None),
+            Stage::BackingOff(due) if due > now => (PendingState::BackingOff, None, Some(due)),
+            Stage::BackingOff(_) | Stage::Queued(_) => (PendingState::Scheduled, None, None),
+        };
+        let progress = cell.as_ref().and_then(|cell| {
+            let running = lock(&cell.running);
+            let said = running
+                .get(id)
+                .filter(|one| one.attempt == activity.attempt)?;
+            lock(&said.said.progress).clone()
+        });
+        PendingActivity {
+            activity_id: id.clone(),
+            activity_type: activity.scheduled.name.clone(),
+            queue: activity.scheduled.queue.clone(),
+            task: activity.scheduled.task.clone(),
+            state: stage,
+            attempt: activity.attempt,
+            scheduled_at: activity.scheduled.time(),
+            started_at,
+            next_attempt_at,
+            last_failure: activity.last_failure.clone(),
+            progress,
+        }
+    });
+    let pending_activities = pending_activities.collect();
+    let timers = state.timers.iter().filter(|_| open).map(|(id, timer)| {
+        let due = super::events::timestamp(timer.due_us);
+        (id.clone(), timer.task.clone(), due)
+    });
+    let children = state.children.values().filter(|_| open);
+    Ok(RunDescription {
+        memo: beginning.stored().memo.clone(),
+        pinned: pinned(&beginning),
+        pending_activities,
+        pending_timers: timers.collect(),
+        pending_children: children
+            .filter_map(|child| Some((child.initiated.workflow_id.clone(), child.run_id?)))
+            .collect(),
+        info,
+    })
+}
+
+fn pinned(
+    beginning: &Beginning,
+) -> std::collections::BTreeMap<String, Option<crate::payload::Digest>> {
+    let pins = beginning.stored().pinned.iter();
+    pins.map(|(name, pin)| (name.clone(), digest(&pin.digest)))
+        .collect()
+}
+
+/// What one attempt used, as the history has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReceipt {
+    /// The namespace.
+    pub namespace: String,
+    /// The workflow's id.
+    pub workflow_id: String,
+    /// The run.
+    pub run_id: Uuid,
+    /// The activity.
+    pub activity_id: String,
+    /// `<plugin>.<activity>`.
+    pub activity_type: String,
+    /// The plugin version's digest; `None` for a built-in.
+    pub plugin_digest: Option<crate::payload::Digest>,
+    /// The attempt.
+    pub attempt: u32,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What it used.
+    pub receipt: Receipt,
+}
+
+/// Receipts of all attempts of a run that have ended.
+pub async fn receipts(core: &Core, run_id: Uuid) -> Result<Vec<AttemptReceipt>, StoreError> {
+    let transitions = core.store.transitions(run_id, 0, i64::MAX).await?;
+    let mut beginning = None;
+    let mut scheduled = std::collections::HashMap::new();
+    let mut receipts = Vec::new();
+    for event in transitions.into_iter().flat_map(|(_, one)| one.events) {
+        match event.event_type() {
+            EventType::WorkflowExecutionStarted => beginning = Beginning::read(event),
+            EventType::ActivityTaskScheduled => {
+                scheduled.insert(event.id.clone(), event);
+            }
+            kind if api::ends_attempt(kind) && event.attempt > 0 && !event.receipt.is_empty() => {
+                let (Some(beginning), Some(scheduled)) = (&beginning, scheduled.get(&event.id))
+                else {
+                    continue;
+                };
+                receipts.push(AttemptReceipt {
+                    namespace: beginning.namespace.clone(),
+                    workflow_id: beginning.event.workflow_id.clone(),
+                    run_id,
+                    activity_id: event.id.clone(),
+                    activity_type: scheduled.name.clone(),
+                    plugin_digest: digest(&scheduled.digest),
+                    attempt: event.attempt,
+                    ended_at: event.time(),
+                    receipt: Receipt {
+                        counters: event.receipt,
+                    },
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(receipts)
+}

@@ -1,0 +1,329 @@
+//! Starting a run: its first event, its first activation, and one commit for both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::convert::{Beginning, started};
+use super::core::Core;
+use super::effects::Effects;
+use super::events::{StoredStart, later};
+use super::lock;
+use super::run::{Message, RunCell};
+use super::state::RunState;
+use super::step::{Step, refused};
+use super::writer::{StartRow, Write, WriteKind, Written};
+use crate::definition::PinnedDefinition;
+use crate::driver::{REVISION, RunStart};
+use crate::engine::{EngineError, IdConflictPolicy, IdReusePolicy, StartWorkflow, Started};
+use crate::expressions::ANSWER_REVISION;
+use crate::payload::{
+    BINARY_NULL, BLOB_REF, BlobRef, FOREIGN_LIMIT, INLINE_LIMIT, JSON_PLAIN, Payload,
+};
+
+/// How long an idempotency key answers.
+const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Bytes of a workflow id or an idempotency key.
+const ID_LIMIT: usize = 1_000;
+
+/// A run to start, by a client or by a parent.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// The namespace.
+    pub namespace: String,
+    /// The workflow id.
+    pub workflow_id: String,
+    /// What to execute.
+    pub definition: PinnedDefinition,
+    /// The input, by reference where it is large.
+    pub input: Payload,
+    /// As the caller said.
+    pub reuse: IdReusePolicy,
+    /// As the caller said.
+    pub conflict: IdConflictPolicy,
+    /// The caller's key.
+    pub idempotency_key: Option<String>,
+    /// Values shown with the run.
+    pub memo: BTreeMap<String, Payload>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// Workflow id, run id, child id, and whether it is detached.
+    pub parent: Option<(String, Uuid, String, bool)>,
+    /// How deep it is nested.
+    pub depth: u32,
+}
+
+/// A client's start: checked, and its large input stored.
+pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started, EngineError> {
+    if core.is_draining() {
+        return Err(EngineError::ShuttingDown);
+    }
+    let length = request.workflow_id.len();
+    if length == 0 || length > ID_LIMIT {
+        return Err(EngineError::Invalid(format!(
+            "a workflow id has 1 to {ID_LIMIT} bytes, this one has {length}"
+        )));
+    }
+    if let Some(key) = &request.idempotency_key {
+        if key.is_empty() || key.len() > ID_LIMIT {
+            return Err(EngineError::Invalid(format!(
+                "an idempotency key has 1 to {ID_LIMIT} bytes, this one has {}",
+                key.len()
+            )));
+        }
+    }
+    let memo: usize = request
+        .memo
+        .iter()
+        .map(|(name, value)| name.len() + value.data.len())
+        .sum();
+    if memo > FOREIGN_LIMIT {
+        return Err(EngineError::TooLarge {
+            what: "the memo",
+            size: memo as u64,
+            limit: FOREIGN_LIMIT as u64,
+        });
+    }
+    if core.writer.is_failing() {
+        return Err(EngineError::Unavailable {
+            message: "the last write failed; check the disk (is it full?) and try again".to_owned(),
+            source: None,
+        });
+    }
+    let input = input(core, request.input).await?;
+    let new = NewRun {
+        namespace: request.namespace,
+        workflow_id: request.workflow_id,
+        definition: request.definition,
+        input,
+        reuse: request.id_reuse_policy,
+        conflict: request.id_conflict_policy,
+        idempotency_key: request.idempotency_key,
+        memo: request.memo,
+        traceparent: request.traceparent,
+        parent: None,
+        depth: 0,
+    };
+    start(core, new).await
+}
+
+/// An input as it is recorded.
+async fn input(core: &Arc<Core>, input: Payload) -> Result<Payload, EngineError> {
+    match input.encoding() {
+        BINARY_NULL => return Ok(input),
+        BLOB_REF => {
+            // It must be readable before anything depends on it.
+            return match core.resolve(input.clone()).await {
+                Ok(_) => Ok(input),
+                Err(super::core::ResolveError::Gone(message)) => Err(EngineError::Invalid(message)),
+                Err(super::core::ResolveError::Unavailable(message)) => {
+                    Err(EngineError::Unavailable {
+                        message,
+                        source: None,
+                    })
+                }
+            };
+        }
+        JSON_PLAIN => {}
+        other => {
+            return Err(EngineError::Invalid(format!(
+                "the input's encoding {other:?} is not supported; use {JSON_PLAIN:?}"
+            )));
+        }
+    }
+    let limit = core.options.limits.data_bytes;
+    if input.data.len() as u64 > limit {
+        return Err(EngineError::TooLarge {
+            what: "the input",
+            size: input.data.len() as u64,
+            limit,
+        });
+    }
+    if input.data.len() <= INLINE_LIMIT {
+        return Ok(input);
+    }
+    let size = input.data.len() as u64;
+    match core.payloads.put(input.data).await {
+        Ok(digest) => Ok(Payload::blob_ref(&BlobRef { digest, size })),
+        Err(error) => Err(EngineError::Unavailable {
+            message: "the input cannot be stored".to_owned(),
+            source: Some(Box::new(error)),
+        }),
+    }
+}
+
+/// Starts a run, terminating an open one where the start says so.
+pub async fn start(core: &Arc<Core>, new: NewRun) -> Result<Started, EngineError> {
+    // Somebody else may start the same id each time; then they win.
+    for _ in 0..5 {
+        let (answer, answered) = oneshot::channel();
+        let job_core = Arc::clone(core);
+        let job_new = new.clone();
+        core.pool
+            .push(Box::new(move || begin(&job_core, job_new, answer)));
+        let written = answered.await.map_err(|_| EngineError::ShuttingDown)??;
+        match written {
+            Outcome::Created(run_id) => {
+                return Ok(Started {
+                    run_id,
+                    created: true,
+                });
+            }
+            Outcome::Existing(run_id) => {
+                return Ok(Started {
+                    run_id,
+                    created: false,
+                });
+            }
+            Outcome::TerminateFirst(run_id) => {
+                let (answer, answered) = oneshot::channel();
+                let message = Message::Terminate {
+                    reason: "a new run of the same workflow id was started".to_owned(),
+                    answer: Some(answer),
+                };
+                if core.send(run_id, message).await?.is_ok() {
+                    match answered.await {
+                        Ok(Ok(()) | Err(EngineError::Closed { .. })) => {}
+                        Ok(Err(error)) => return Err(error),
+                        Err(_) => return Err(EngineError::ShuttingDown),
+                    }
+                }
+            }
+        }
+    }
+    Err(EngineError::Internal(format!(
+        "other starts of workflow {:?} came first, five times",
+        new.workflow_id
+    )))
+}
+
+enum Outcome {
+    Created(Uuid),
+    Existing(Uuid),
+    TerminateFirst(Uuid),
+}
+
+/// Makes a run's first transition. On an activation thread.
+fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, EngineError>>) {
+    let now = core.clock.now();
+    let now = super::events::timestamp(now.as_microsecond());
+    let run_id = core.ids.next(now);
+    let parent = new.parent.clone();
+    let stored = StoredStart {
+        evaluator: core.expressions.digest().as_bytes().to_vec(),
+        memo: new.memo,
+        traceparent: new.traceparent,
+        parent_run_id: parent
+            .as_ref()
+            .map(|parent| parent.1.as_bytes().to_vec())
+            .unwrap_or_default(),
+        parent_workflow_id: parent
+            .as_ref()
+            .map(|parent| parent.0.clone())
+            .unwrap_or_default(),
+        child_id: parent
+            .as_ref()
+            .map(|parent| parent.2.clone())
+            .unwrap_or_default(),
+        detached: parent.as_ref().is_some_and(|parent| parent.3),
+        ..StoredStart::default()
+    };
+    let start = RunStart {
+        namespace: new.namespace.clone(),
+        workflow_id: new.workflow_id.clone(),
+        run_id,
+        started_at: now,
+        definition: new.definition.clone(),
+        input: new.input,
+        depth: new.depth,
+        seed: rand::rng().random(),
+        limits: core.options.limits,
+        revision: REVISION,
+        answer_revision: ANSWER_REVISION,
+    };
+    let first = started(&start, stored);
+    let Some(beginning) = Beginning::read(first.clone()) else {
+        let _ = answer.send(Err(EngineError::Internal(
+            "the first event cannot be read back".to_owned(),
+        )));
+        return;
+    };
+    let cell = Arc::new(RunCell::new(beginning, RunState::default(), None, true));
+    let (append, effects) = {
+        let mut guard = lock(&cell.working);
+        let mut step = Step::new(core, &cell, &mut guard);
+        step.now = now;
+        step.record(first);
+        super::activation::first(&mut step, start);
+        step.finish()
+    };
+    // Whoever learns the id from the database must find the run here.
+    lock(&core.runs).insert(run_id, Arc::clone(&cell));
+    core.pin(&cell.beginning.pins());
+    let row = StartRow {
+        run_id,
+        namespace: new.namespace,
+        workflow_id: new.workflow_id,
+        workflow_type: new.definition.workflow_type,
+        version: new.definition.version.to_string(),
+        digest: new.definition.digest,
+        started_us: now.as_microsecond(),
+        parent: parent.map(|parent| (parent.0, parent.1)),
+        idempotency: new
+            .idempotency_key
+            .map(|key| (key, later(now, KEY_KEPT).as_microsecond())),
+        reuse: new.reuse,
+        conflict: new.conflict,
+        append,
+    };
+    submit(core, cell, row, effects, answer);
+}
+
+fn submit(
+    core: &Arc<Core>,
+    cell: Arc<RunCell>,
+    row: StartRow,
+    effects: Effects,
+    answer: oneshot::Sender<Result<Outcome, EngineError>>,
+) {
+    let then = Arc::clone(core);
+    core.writer.submit(Write {
+        kind: WriteKind::Start(Box::new(row)),
+        done: Box::new(move |result| {
+            let core = then;
+            let outcome = refused(result).map(|written| match written {
+                Written::Done => Outcome::Created(cell.run_id),
+                Written::Existing(run_id) => Outcome::Existing(run_id),
+                Written::TerminateFirst(run_id) => Outcome::TerminateFirst(run_id),
+            });
+            let created = matches!(outcome, Ok(Outcome::Created(_)));
+            // Somebody who no longer waits needs no answer.
+            let _ = answer.send(outcome);
+            if created {
+                let closed = effects.closed.is_some();
+                let evictable = effects.evictable;
+                effects.happen(&core, &cell);
+                if !closed {
+                    core.release(&cell, evictable);
+                }
+            } else {
+                forget(&core, &cell, effects);
+            }
+        }),
+    });
+}
+
+/// A run that was not started leaves no trace.
+fn forget(core: &Arc<Core>, cell: &Arc<RunCell>, effects: Effects) {
+    lock(&cell.inbox).gone = true;
+    core.remove(cell);
+    core.unpin(&cell.beginning.pins());
+    core.cache.forget(cell);
+    // Its slots go to others.
+    drop(effects);
+}

@@ -1,0 +1,599 @@
+//! One transition of a run: what is in its inbox becomes events, the driver answers
+//! them with commands, those become events too, and all go to the writer together.
+//!
+//! What the events lead to outside (attempts, timers, children, answers) is gathered in
+//! [`Effects`] and happens after the commit, see [`effects`](super::effects). Each event
+//! is applied to the run's state as it is made.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use prost::Message as _;
+
+use super::activation;
+use super::convert::{is_command, references};
+use super::core::Core;
+use super::effects::{Effects, Launch};
+use super::events::{Event, EventType, Transition, later};
+use super::failpoint;
+use super::lock;
+use super::retry::{Verdict, after_failure};
+use super::run::{Answer, Ended, Message, RunCell, Working};
+use super::state::Stage;
+use super::timers::Target;
+use super::writer::{Append, Write, WriteError, WriteKind, Written};
+use crate::engine::{EngineError, ExecutionStatus};
+use crate::failure::{Failure, kind};
+
+/// A transition in the making.
+pub struct Step<'a> {
+    /// The engine.
+    pub core: &'a Arc<Core>,
+    /// The run.
+    pub cell: &'a Arc<RunCell>,
+    /// Its state.
+    pub working: &'a mut Working,
+    /// The time of all its events.
+    pub now: Timestamp,
+    /// What is recorded.
+    pub transition: Transition,
+    /// What follows its commit.
+    pub effects: Effects,
+}
+
+/// Takes a run's inbox and makes a transition of it. Blocking: on an activation thread,
+/// which has the run (it is busy).
+pub fn advance(core: &Arc<Core>, cell: &Arc<RunCell>) {
+    let messages = std::mem::take(&mut lock(&cell.inbox).messages);
+    let mut guard = lock(&cell.working);
+    let mut step = Step::new(core, cell, &mut guard);
+    for message in messages {
+        step.receive(message);
+    }
+    step.activate();
+    if step.transition.events.is_empty() {
+        let Step { effects, .. } = step;
+        let evictable = guard.state.is_evictable() && guard.held.is_none();
+        drop(guard);
+        effects.happen(core, cell);
+        core.release(cell, evictable);
+        return;
+    }
+    let (append, effects) = step.finish();
+    drop(guard);
+    commit(core, cell, append, effects);
+}
+
+/// Hands a transition to the writer and lets its effects follow.
+fn commit(core: &Arc<Core>, cell: &Arc<RunCell>, append: Append, effects: Effects) {
+    // Somebody who waits for an answer is not left waiting for a disk that is full: the
+    // transition stays queued, and asking again changes nothing.
+    let core_then = Arc::clone(core);
+    let cell_then = Arc::clone(cell);
+    core.writer.submit(Write {
+        kind: WriteKind::Append(append),
+        done: Box::new(move |result| match result {
+            Ok(_) => {
+                let closed = effects.closed.is_some();
+                let evictable = effects.evictable;
+                effects.happen(&core_then, &cell_then);
+                if !closed {
+                    core_then.release(&cell_then, evictable);
+                }
+            }
+            Err(error) => abandoned(&core_then, &cell_then, effects, error),
+        }),
+    });
+}
+
+/// The writer gave the transition up: the process ends, or SQLite refuses the row
+/// itself. What is in memory is ahead of the disk, so the run stays as it is (busy)
+/// until the next start reads it from there.
+fn abandoned(core: &Arc<Core>, cell: &Arc<RunCell>, effects: Effects, error: WriteError) {
+    let stopped = matches!(error, WriteError::Stopped);
+    let message = error.to_string();
+    effects.refuse(error);
+    if !stopped {
+        tracing::error!(run_id = %cell.run_id, message, "a transition was refused; the run is held until the next start");
+        core.writer.submit(Write {
+            kind: WriteKind::Hold {
+                run_id: cell.run_id,
+                reason: Some(format!("its history cannot be written: {message}")),
+            },
+            done: Box::new(|_| ()),
+        });
+    }
+}
+
+impl<'a> Step<'a> {
+    /// An empty transition of a run that this thread has.
+    pub fn new(core: &'a Arc<Core>, cell: &'a Arc<RunCell>, working: &'a mut Working) -> Self {
+        Self {
+            core,
+            cell,
+            working,
+            now: core.clock.now(),
+            transition: Transition::default(),
+            effects: Effects::default(),
+        }
+    }
+
+    /// Records an event.
+    pub fn record(&mut self, event: Event) {
+        self.working.state.apply(&event);
+        self.transition.events.push(event);
+    }
+
+    fn event(&self, kind: EventType, id: &str) -> Event {
+        Event::new(kind, self.now, id)
+    }
+
+    /// What happened becomes events.
+    fn receive(&mut self, message: Message) {
+        if !self.working.state.is_open() {
+            Effects::refuse_closed(self.cell, message);
+            return;
+        }
+        match message {
+            // `activate` sees by itself whether one is due.
+            Message::Activate => {}
+            Message::Granted {
+                activity_id,
+                attempt,
+                slot,
+            } => {
+                let wanted = self.working.state.activities.get(&activity_id);
+                if wanted.is_some_and(|activity| {
+                    activity.attempt == attempt
+                        && !matches!(activity.stage, Stage::Started(_))
+                        && !activity.cancel_requested
+                }) {
+                    self.start_attempt(activity_id, attempt, slot);
+                } else {
+                    // Given to the next one after this step, when no lock is held.
+                    self.effects.slots.push(slot);
+                }
+            }
+            Message::Ended(ended) => self.ended(*ended),
+            Message::BackoffOver { activity_id } => self.backoff_over(&activity_id),
+            Message::QueueTimeout {
+                activity_id,
+                timeout,
+            } => self.queue_timeout(&activity_id, timeout),
+            Message::GiveUp {
+                activity_id,
+                failure,
+            } => self.give_up(&activity_id, failure),
+            Message::TimerFired { timer_id } => {
+                if self.working.state.timers.contains_key(&timer_id) {
+                    failpoint::reached("in-timer");
+                    let event = self.event(EventType::TimerFired, &timer_id);
+                    self.record(event);
+                }
+            }
+            Message::ChildStarted { child_id, outcome } => self.child_started(&child_id, outcome),
+            Message::ChildEnded {
+                child_id,
+                status,
+                outcome,
+            } => self.child_ended(&child_id, status, outcome),
+            Message::Cancel { reason, answer } => self.cancel_requested(reason, answer),
+            Message::Terminate { reason, answer } => {
+                let event = Event {
+                    reason,
+                    ..self.event(EventType::WorkflowExecutionTerminated, "")
+                };
+                self.record(event);
+                self.effects.answers.extend(answer);
+            }
+        }
+    }
+
+    fn cancel_requested(&mut self, reason: String, answer: Option<Answer>) {
+        self.effects.answers.extend(answer);
+        if !self.working.state.cancel_requested {
+            let event = Event {
+                reason,
+                ..self.event(EventType::WorkflowExecutionCancelRequested, "")
+            };
+            self.record(event);
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Ended {
+            activity_id,
+            attempt,
+            outcome,
+            heartbeat,
+            timed_out,
+        } = ended;
+        let Some(activity) = self.working.state.activities.get(&activity_id) else {
+            return;
+        };
+        if activity.attempt != attempt || !matches!(activity.stage, Stage::Started(_)) {
+            return;
+        }
+        let verdict = match &outcome.result {
+            Ok(_) => Verdict::Over,
+            Err(failure) => after_failure(activity, failure, self.now),
+        };
+        let mut event = Event {
+            attempt,
+            heartbeat,
+            receipt: outcome.receipt.counters,
+            ..self.event(EventType::ActivityTaskCompleted, &activity_id)
+        };
+        let type_of = |kind: EventType| kind as i32;
+        match outcome.result {
+            Ok(result) => event.payload = Some(result),
+            Err(failure) => {
+                let failure = super::retry::bounded(failure);
+                event.kind = type_of(match (&verdict, timed_out) {
+                    (Verdict::Canceled, _) => EventType::ActivityTaskCanceled,
+                    (Verdict::Over, true) => EventType::ActivityTaskTimedOut,
+                    (Verdict::Over, false) => EventType::ActivityTaskFailed,
+                    (Verdict::Again(_), true) => EventType::ActivityTaskAttemptTimedOut,
+                    (Verdict::Again(_), false) => EventType::ActivityTaskAttemptFailed,
+                });
+                event.failure = Some(
+                    match verdict {
+                        Verdict::Canceled => cancelled(Some(failure)),
+                        _ => failure,
+                    }
+                    .into(),
+                );
+            }
+        }
+        if let Verdict::Again(due) = verdict {
+            event.due_us = due.as_microsecond();
+            self.effects.set(
+                Target::Backoff(self.cell.run_id, activity_id.clone()),
+                super::events::timestamp(event.due_us),
+            );
+        } else {
+            self.forget_waits(&activity_id);
+        }
+        self.record(event);
+    }
+
+    /// An activity that has ended waits for nothing any more.
+    fn forget_waits(&mut self, activity_id: &str) {
+        let run_id = self.cell.run_id;
+        let Some(activity) = self.working.state.activities.get(activity_id) else {
+            return;
+        };
+        let timeouts = activity.timeouts();
+        if matches!(activity.stage, Stage::BackingOff(_)) {
+            self.effects
+                .cancelled
+                .push(Target::Backoff(run_id, activity_id.to_owned()));
+        }
+        if timeouts.schedule_to_start.is_some() {
+            self.effects
+                .cancelled
+                .push(Target::ScheduleToStart(run_id, activity_id.to_owned()));
+        }
+        if timeouts.schedule_to_close.is_some() {
+            self.effects
+                .cancelled
+                .push(Target::ScheduleToClose(run_id, activity_id.to_owned()));
+        }
+        if !matches!(activity.stage, Stage::Started(_)) {
+            self.effects.withdrawn.push((
+                activity.scheduled.queue.clone(),
+                activity_id.to_owned(),
+                activity.attempt,
+            ));
+        }
+    }
+
+    fn backoff_over(&mut self, activity_id: &str) {
+        let Some(activity) = self.working.state.activities.get_mut(activity_id) else {
+            return;
+        };
+        let Stage::BackingOff(due) = activity.stage else {
+            return;
+        };
+        activity.stage = Stage::Queued(due);
+        self.queue_attempt(activity_id);
+    }
+
+    /// Gives an attempt its slot now, or lets it wait for one.
+    pub fn queue_attempt(&mut self, activity_id: &str) {
+        let Some(activity) = self.working.state.activities.get(activity_id) else {
+            return;
+        };
+        let attempt = activity.attempt;
+        let queue = activity.scheduled.queue.clone();
+        let timeouts = activity.timeouts();
+        let run_id = self.cell.run_id;
+        if activity.cancel_requested {
+            self.effects.follow.push(Message::GiveUp {
+                activity_id: activity_id.to_owned(),
+                failure: None,
+            });
+            return;
+        }
+        if !self.core.queues.has(&queue) {
+            let failure = Failure::permanent(
+                kind::UNKNOWN_QUEUE,
+                format!(
+                    "there is no queue {queue:?}; there are {}",
+                    self.core.queues.names()
+                ),
+            );
+            self.effects.follow.push(Message::GiveUp {
+                activity_id: activity_id.to_owned(),
+                failure: Some(failure),
+            });
+            return;
+        }
+        let since = activity.attempt_scheduled;
+        let scheduled = activity.scheduled.time();
+        if let Some(timeout) = timeouts.schedule_to_close {
+            self.effects.set(
+                Target::ScheduleToClose(run_id, activity_id.to_owned()),
+                later(scheduled, timeout),
+            );
+        }
+        if let Some(slot) = self.core.queues.try_acquire(&queue) {
+            self.start_attempt(activity_id.to_owned(), attempt, slot);
+            return;
+        }
+        if let Some(timeout) = timeouts.schedule_to_start {
+            self.effects.set(
+                Target::ScheduleToStart(run_id, activity_id.to_owned()),
+                later(since, timeout),
+            );
+        }
+        self.effects
+            .queued
+            .push((queue, activity_id.to_owned(), attempt, since));
+    }
+
+    fn start_attempt(&mut self, activity_id: String, attempt: u32, slot: super::dispatch::Slot) {
+        let event = Event {
+            attempt,
+            ..self.event(EventType::ActivityTaskStarted, &activity_id)
+        };
+        self.record(event);
+        let Some(activity) = self.working.state.activities.get(&activity_id) else {
+            self.effects.slots.push(slot);
+            return;
+        };
+        if activity.timeouts().schedule_to_start.is_some() {
+            self.effects.cancelled.push(Target::ScheduleToStart(
+                self.cell.run_id,
+                activity_id.clone(),
+            ));
+        }
+        self.effects.launches.push(Launch {
+            activity: activity.clone(),
+            activity_id,
+            attempt,
+            slot,
+            started_at: self.now,
+        });
+    }
+
+    fn queue_timeout(&mut self, activity_id: &str, timeout: &'static str) {
+        let Some(activity) = self.working.state.activities.get(activity_id) else {
+            return;
+        };
+        let waiting = match activity.stage {
+            // A running attempt sees its deadline by itself.
+            Stage::Started(_) => false,
+            Stage::Queued(_) => true,
+            Stage::BackingOff(_) => timeout == "schedule_to_close",
+        };
+        if !waiting {
+            return;
+        }
+        let message = format!("the activity's {timeout} timeout is over");
+        let mut failure = Failure::permanent(kind::TIMEOUT, message)
+            .with_details(serde_json::json!({ "timeout": timeout }));
+        if let Some(last) = activity.last_failure.clone() {
+            failure = failure.with_cause(last);
+        }
+        let event = Event {
+            attempt: activity.attempt,
+            failure: Some(failure.into()),
+            ..self.event(EventType::ActivityTaskTimedOut, activity_id)
+        };
+        self.forget_waits(activity_id);
+        self.record(event);
+    }
+
+    fn give_up(&mut self, activity_id: &str, failure: Option<Failure>) {
+        let Some(activity) = self.working.state.activities.get(activity_id) else {
+            return;
+        };
+        if matches!(activity.stage, Stage::Started(_)) {
+            return;
+        }
+        let kind = match failure {
+            Some(_) => EventType::ActivityTaskFailed,
+            None => EventType::ActivityTaskCanceled,
+        };
+        let failure = failure.unwrap_or_else(|| cancelled(None));
+        let event = Event {
+            attempt: activity.attempt,
+            failure: Some(failure.into()),
+            ..self.event(kind, activity_id)
+        };
+        self.forget_waits(activity_id);
+        self.record(event);
+    }
+
+    fn child_started(&mut self, child_id: &str, outcome: Result<uuid::Uuid, Failure>) {
+        let Some(child) = self.working.state.children.get(child_id) else {
+            return;
+        };
+        if child.run_id.is_some() {
+            return;
+        }
+        let event = match outcome {
+            Ok(run_id) => {
+                if child.cancel_requested {
+                    self.effects.cancel_runs.push(run_id);
+                }
+                Event {
+                    workflow_id: child.initiated.workflow_id.clone(),
+                    run_id: run_id.as_bytes().to_vec(),
+                    ..self.event(EventType::ChildWorkflowExecutionStarted, child_id)
+                }
+            }
+            Err(failure) => Event {
+                failure: Some(failure.into()),
+                ..self.event(EventType::StartChildWorkflowExecutionFailed, child_id)
+            },
+        };
+        self.record(event);
+    }
+
+    fn child_ended(
+        &mut self,
+        child_id: &str,
+        status: ExecutionStatus,
+        outcome: Result<crate::payload::Payload, Failure>,
+    ) {
+        let Some(child) = self.working.state.children.get(child_id) else {
+            return;
+        };
+        let workflow_id = child.initiated.workflow_id.clone();
+        let Some(run_id) = child.run_id.map(|id| id.as_bytes().to_vec()) else {
+            // It ended before its start was told; that tells its end again.
+            return;
+        };
+        let mut event = Event {
+            workflow_id,
+            run_id,
+            ..self.event(EventType::ChildWorkflowExecutionCompleted, child_id)
+        };
+        match outcome {
+            Ok(result) => {
+                let mut stored = Vec::new();
+                event.payload = Some(super::convert::referred(result, &mut stored));
+                if !activation::store(self.core, stored) {
+                    // Told again later; the child's own history has the result.
+                    self.effects.children_again.push(child_id.to_owned());
+                    return;
+                }
+            }
+            Err(failure) => {
+                event.kind = match status {
+                    ExecutionStatus::Canceled => EventType::ChildWorkflowExecutionCanceled,
+                    _ => EventType::ChildWorkflowExecutionFailed,
+                } as i32;
+                event.failure = Some(failure.into());
+            }
+        }
+        self.record(event);
+    }
+
+    /// What commanded events lead to.
+    pub fn follow_commands(&mut self, from: usize) {
+        let events: Vec<Event> = self.transition.events[from..]
+            .iter()
+            .filter(|event| is_command(event.event_type()))
+            .cloned()
+            .collect();
+        let run_id = self.cell.run_id;
+        for event in events {
+            match event.event_type() {
+                EventType::ActivityTaskScheduled => self.queue_attempt(&event.id),
+                EventType::ActivityTaskCancelRequested => {
+                    let stage = self.working.state.activities.get(&event.id);
+                    match stage.map(|activity| activity.stage) {
+                        Some(Stage::Started(_)) => self.effects.cancel_attempts.push(event.id),
+                        Some(_) => self.effects.follow.push(Message::GiveUp {
+                            activity_id: event.id,
+                            failure: None,
+                        }),
+                        None => {}
+                    }
+                }
+                EventType::TimerStarted => self.effects.set(
+                    Target::Timer(run_id, event.id),
+                    super::events::timestamp(event.due_us),
+                ),
+                EventType::TimerCanceled => {
+                    self.effects.cancelled.push(Target::Timer(run_id, event.id));
+                }
+                EventType::StartChildWorkflowExecutionInitiated => {
+                    self.effects.start_children.push(event);
+                }
+                EventType::RequestCancelExternalWorkflowExecutionInitiated => {
+                    let child = self.working.state.children.get(&event.id);
+                    self.effects
+                        .cancel_runs
+                        .extend(child.and_then(|child| child.run_id));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets the driver answer what resolved.
+    pub fn activate(&mut self) {
+        if self.working.held.is_some() || !self.working.state.wants_activation() {
+            return;
+        }
+        activation::run(self);
+    }
+
+    /// The transition, encoded, and what follows it.
+    pub fn finish(mut self) -> (Append, Effects) {
+        let mut named = Vec::new();
+        for event in &self.transition.events {
+            references(event, &mut named);
+        }
+        let state = &self.working.state;
+        let closed = (!state.is_open()).then_some(state.status);
+        if let Some(status) = closed {
+            self.effects.close(self.cell, state, status);
+            if let Some(last) = self.transition.events.last() {
+                self.effects.closed = Some(Arc::new(super::read::result_of(
+                    self.cell.run_id,
+                    status,
+                    last,
+                )));
+            }
+            self.working.driver = None;
+            self.core.cache.forget(self.cell);
+        }
+        self.effects.length = state.length;
+        self.effects.evictable = state.is_evictable() && self.working.held.is_none();
+        let append = Append {
+            run_id: self.cell.run_id,
+            last_event: state.length,
+            body: self.transition.encode_to_vec(),
+            closed: closed.map(|status| (status, self.now.as_microsecond())),
+            references: named,
+        };
+        (append, self.effects)
+    }
+}
+
+/// The failure of an activity that stopped because it was asked to.
+fn cancelled(cause: Option<Failure>) -> Failure {
+    match cause {
+        Some(failure) if failure.kind == kind::CANCELLED => Failure {
+            retryable: false,
+            ..failure
+        },
+        Some(failure) => {
+            Failure::permanent(kind::CANCELLED, "the activity was cancelled").with_cause(failure)
+        }
+        None => Failure::permanent(
+            kind::CANCELLED,
+            "the activity was cancelled before it started",
+        ),
+    }
+}
+
+/// What a start needs of its write.
+pub fn refused(result: Result<Written, WriteError>) -> Result<Written, EngineError> {
+    result.map_err(WriteError::into_engine)
+}

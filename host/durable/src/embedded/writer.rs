@@ -1,0 +1,606 @@
+//! The one writer: a thread that commits many transitions together.
+//!
+//! It takes whatever is queued, writes it in one transaction, syncs once, and then
+//! calls what each write left to be done after its commit (answers, launches). It never
+//! waits for a batch to fill: while one commit is synced, the next one gathers.
+//!
+//! When the storage fails, nothing is acknowledged: writes that somebody waits for and
+//! can repeat (starts) are refused at once, until a commit succeeds again; what must be
+//! written (outcomes, and all that follows from them) is kept in its order and tried
+//! again. A single write that SQLite refuses for itself is isolated, so that it cannot
+//! hold up the others.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::checkpoint::Pages;
+use super::failpoint;
+use super::raw::{Connection, SqlError, Statement, Value};
+use super::store::status_number;
+use super::{lock, wait, wait_timeout};
+use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy};
+use crate::payload::Digest;
+
+/// Between two tries while the storage fails.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How often a writer that is to stop still tries. What is lost then are outcomes of
+/// attempts, which the next start finds as `worker-lost`.
+const TRIES_AT_END: usize = 10;
+
+/// At most so many writes in one transaction, so that an answer never waits for an
+/// unbounded one.
+const BATCH: usize = 1_000;
+
+/// A write, and what follows its commit.
+pub struct Write {
+    /// What to write.
+    pub kind: WriteKind,
+    /// Called on the writer's thread after the commit, or with why there is none.
+    pub done: Box<dyn FnOnce(Result<Written, WriteError>) + Send>,
+}
+
+/// What to write.
+pub enum WriteKind {
+    /// A run's row and its first transition.
+    Start(Box<StartRow>),
+    /// A transition of a run.
+    Append(Append),
+    /// A run is held, or goes on.
+    Hold {
+        /// The run.
+        run_id: Uuid,
+        /// Why; `None` when it goes on.
+        reason: Option<String>,
+    },
+    /// Details of heartbeats, written behind.
+    Heartbeats(Vec<HeartbeatRow>),
+    /// Removes idempotency keys that expired by `now_us`, and some of the runs that
+    /// closed before `closed_before_us`.
+    Purge {
+        /// Microseconds since the epoch.
+        now_us: i64,
+        /// Microseconds since the epoch.
+        closed_before_us: Option<i64>,
+    },
+}
+
+/// A new run.
+pub struct StartRow {
+    /// The run.
+    pub run_id: Uuid,
+    /// Its namespace.
+    pub namespace: String,
+    /// The caller's id.
+    pub workflow_id: String,
+    /// Its type.
+    pub workflow_type: String,
+    /// The definition's version.
+    pub version: String,
+    /// The definition's digest.
+    pub digest: Digest,
+    /// When it was started.
+    pub started_us: i64,
+    /// Its parent's workflow id and run id.
+    pub parent: Option<(String, Uuid)>,
+    /// The caller's key, and when it expires.
+    pub idempotency: Option<(String, i64)>,
+    /// As the caller said.
+    pub reuse: IdReusePolicy,
+    /// As the caller said.
+    pub conflict: IdConflictPolicy,
+    /// Its first transition.
+    pub append: Append,
+}
+
+/// A transition to append.
+pub struct Append {
+    /// The run.
+    pub run_id: Uuid,
+    /// Id of the transition's last event.
+    pub last_event: u64,
+    /// The encoded transition.
+    pub body: Vec<u8>,
+    /// How and when the run ended with it.
+    pub closed: Option<(ExecutionStatus, i64)>,
+    /// Payloads that it names.
+    pub references: Vec<Digest>,
+}
+
+/// Details of one attempt's last heartbeat.
+pub struct HeartbeatRow {
+    /// The run.
+    pub run_id: Uuid,
+    /// The activity.
+    pub activity_id: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// The encoded payload.
+    pub details: Vec<u8>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// All of it.
+    Done,
+    /// Nothing, because this run answers the start.
+    Existing(Uuid),
+    /// Nothing, because this run is open and the start wants it terminated.
+    TerminateFirst(Uuid),
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The start is refused.
+    #[error("{0}")]
+    Refused(EngineError),
+    /// SQLite's answer.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// The writer has stopped.
+    #[error("the writer has stopped")]
+    Stopped,
+}
+
+impl WriteError {
+    /// What the API answers.
+    pub fn into_engine(self) -> EngineError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Sql(error) if error.is_storage() => EngineError::Unavailable {
+                message: error.advice().to_owned(),
+                source: Some(Box::new(error)),
+            },
+            Self::Sql(error) => EngineError::Internal(error.to_string()),
+            Self::Stopped => EngineError::ShuttingDown,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    writes: VecDeque<Write>,
+    stop: bool,
+}
+
+/// The writer's queue.
+pub struct Writer {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    failing: AtomicBool,
+    dead: AtomicBool,
+    pages: Arc<Pages>,
+}
+
+impl Writer {
+    /// A queue for a writer that reports to the checkpointer.
+    pub fn new(pages: Arc<Pages>) -> Self {
+        Self {
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            failing: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            pages,
+        }
+    }
+
+    /// Queues a write.
+    pub fn submit(&self, write: Write) {
+        {
+            let mut queue = lock(&self.queue);
+            if !queue.stop {
+                queue.writes.push_back(write);
+                drop(queue);
+                self.arrived.notify_one();
+                return;
+            }
+        }
+        (write.done)(Err(WriteError::Stopped));
+    }
+
+    /// Whether the last commit failed, so that what can be refused should be.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
+    /// Writes what is queued and stops.
+    pub fn stop(&self) {
+        lock(&self.queue).stop = true;
+        self.arrived.notify_one();
+    }
+
+    /// Stops without writing anything more, as a crash would.
+    pub fn abandon(&self) {
+        self.dead.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// Runs the writer until it is stopped. Blocking: on a thread of its own.
+    pub fn run(&self, mut connection: SqliteConnection) -> Result<(), WriteError> {
+        let locked = futures::executor::block_on(connection.lock_handle());
+        let mut locked = locked.map_err(|error| SqlError {
+            code: libsqlite3_sys::SQLITE_CANTOPEN,
+            message: error.to_string(),
+        })?;
+        let raw = Connection::new(&mut locked);
+        let mut statements = Statements::prepare(&raw)?;
+        loop {
+            let Some(batch) = self.take() else {
+                return Ok(());
+            };
+            self.commit(&raw, &mut statements, batch);
+        }
+    }
+
+    fn take(&self) -> Option<Vec<Write>> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if self.dead.load(Ordering::Acquire) {
+                let left: Vec<Write> = queue.writes.drain(..).collect();
+                drop(queue);
+                for write in left {
+                    (write.done)(Err(WriteError::Stopped));
+                }
+                return None;
+            }
+            if !queue.writes.is_empty() {
+                let count = queue.writes.len().min(BATCH);
+                return Some(queue.writes.drain(..count).collect());
+            }
+            if queue.stop {
+                return None;
+            }
+            queue = wait(&self.arrived, queue);
+        }
+    }
+
+    /// Commits a batch, however long the storage makes it wait.
+    fn commit(&self, raw: &Connection<'_>, statements: &mut Statements<'_>, batch: Vec<Write>) {
+        let mut batch = batch;
+        let mut tries_at_end = 0;
+        while !batch.is_empty() {
+            if self.dead.load(Ordering::Acquire) {
+                for write in batch {
+                    (write.done)(Err(WriteError::Stopped));
+                }
+                return;
+            }
+            match self.attempt(raw, statements, &batch) {
+                Ok(results) => {
+                    self.failing.store(false, Ordering::Release);
+                    failpoint::reached("before-answer");
+                    for (write, result) in batch.into_iter().zip(results) {
+                        (write.done)(result);
+                    }
+                    return;
+                }
+                Err(error) if error.is_storage() => {
+                    if !self.failing.swap(true, Ordering::AcqRel) {
+                        tracing::error!(%error, "the history cannot be written; starts are refused until it can");
+                    }
+                    batch = refuse_starts(batch, &error);
+                    // Starts that came meanwhile must not wait for the disk either.
+                    let queued = std::mem::take(&mut lock(&self.queue).writes);
+                    let kept = refuse_starts(queued.into(), &error);
+                    let mut queue = lock(&self.queue);
+                    for write in kept.into_iter().rev() {
+                        queue.writes.push_front(write);
+                    }
+                    if batch.is_empty() {
+                        // Nothing is left to try, so the next write tries anew.
+                        self.failing.store(false, Ordering::Release);
+                    } else if queue.stop && tries_at_end >= TRIES_AT_END {
+                        drop(queue);
+                        for write in batch {
+                            (write.done)(Err(WriteError::Sql(error.clone())));
+                        }
+                        return;
+                    } else {
+                        tries_at_end += usize::from(queue.stop);
+                        drop(wait_timeout(&self.arrived, queue, RETRY));
+                    }
+                }
+                Err(error) if batch.len() == 1 => {
+                    tracing::error!(%error, "a write was refused by SQLite");
+                    for write in batch {
+                        (write.done)(Err(WriteError::Sql(error.clone())));
+                    }
+                    return;
+                }
+                Err(_) => {
+                    for write in batch {
+                        self.commit(raw, statements, vec![write]);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One transaction.
+    fn attempt(
+        &self,
+        raw: &Connection<'_>,
+        statements: &mut Statements<'_>,
+        batch: &[Write],
+    ) -> Result<Vec<Result<Written, WriteError>>, SqlError> {
+        failpoint::reached("before-append");
+        raw.execute(c"BEGIN IMMEDIATE")?;
+        let mut bytes = 0;
+        let result: Result<Vec<_>, SqlError> = batch
+            .iter()
+            .map(|write| match statements.write(&write.kind, &mut bytes) {
+                Ok(written) => Ok(Ok(written)),
+                Err(WriteError::Sql(error)) => Err(error),
+                Err(error) => Ok(Err(error)),
+            })
+            .collect();
+        let result = result.and_then(|results| {
+            failpoint::reached("before-sync");
+            raw.execute(c"COMMIT").map(|()| results)
+        });
+        if result.is_err() && raw.in_transaction() {
+            // It fails only where SQLite has rolled back by itself.
+            let _ = raw.execute(c"ROLLBACK");
+        }
+        if result.is_ok() {
+            self.pages.wrote(bytes, batch.len());
+        }
+        result
+    }
+}
+
+/// Answers the starts of a batch and keeps the others.
+fn refuse_starts(batch: Vec<Write>, error: &SqlError) -> Vec<Write> {
+    let (starts, kept): (Vec<_>, Vec<_>) = batch.into_iter().partition(
+        |write| matches!(&write.kind, WriteKind::Start(start) if start.parent.is_none()),
+    );
+    for write in starts {
+        (write.done)(Err(WriteError::Sql(error.clone())));
+    }
+    kept
+}
+
+struct Statements<'c> {
+    idempotency: Statement<'c>,
+    add_idempotency: Statement<'c>,
+    latest: Statement<'c>,
+    add_run: Statement<'c>,
+    close_run: Statement<'c>,
+    append: Statement<'c>,
+    add_reference: Statement<'c>,
+    hold: Statement<'c>,
+    heartbeat: Statement<'c>,
+    drop_heartbeats: Statement<'c>,
+    purge_keys: Statement<'c>,
+    purge_run: Statement<'c>,
+    purge_transitions: Statement<'c>,
+    purge_references: Statement<'c>,
+    oldest_closed: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(raw: &'c Connection<'c>) -> Result<Self, SqlError> {
+        Ok(Self {
+            idempotency: raw.prepare(
+                "SELECT run_id FROM idempotency WHERE namespace = ? AND key = ? AND expires_us > ?",
+            )?,
+            add_idempotency: raw
+                .prepare("INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?)")?,
+            latest: raw.prepare(
+                "SELECT run_id, status, parent_run_id FROM runs INDEXED BY runs_by_workflow
+                 WHERE namespace = ? AND workflow_id = ? ORDER BY run_id DESC LIMIT 1",
+            )?,
+            add_run: raw
+                .prepare("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)")?,
+            close_run: raw.prepare(
+                "UPDATE runs SET status = ?, closed_us = ?, held = NULL WHERE run_id = ?",
+            )?,
+            append: raw.prepare("INSERT INTO transitions VALUES (?, ?, ?)")?,
+            add_reference: raw.prepare("INSERT OR IGNORE INTO payload_refs VALUES (?, ?)")?,
+            hold: raw.prepare("UPDATE runs SET held = ? WHERE run_id = ? AND status = 1")?,
+            heartbeat: raw.prepare("INSERT OR REPLACE INTO heartbeats VALUES (?, ?, ?, ?)")?,
+            drop_heartbeats: raw.prepare("DELETE FROM heartbeats WHERE run_id = ?")?,
+            purge_keys: raw.prepare("DELETE FROM idempotency WHERE expires_us <= ?")?,
+            purge_run: raw.prepare("DELETE FROM runs WHERE run_id = ?")?,
+            purge_transitions: raw.prepare("DELETE FROM transitions WHERE run_id = ?")?,
+            purge_references: raw.prepare("DELETE FROM payload_refs WHERE run_id = ?")?,
+            oldest_closed: raw.prepare(
+                "SELECT run_id FROM runs WHERE status <> 1 AND closed_us < ?
+                 ORDER BY run_id LIMIT 1",
+            )?,
+        })
+    }
+
+    fn write(&mut self, kind: &WriteKind, bytes: &mut usize) -> Result<Written, WriteError> {
+        match kind {
+            WriteKind::Start(start) => return self.start(start, bytes),
+            WriteKind::Append(append) => self.append(append, bytes)?,
+            WriteKind::Hold { run_id, reason } => self.hold.run(&[
+                Value::from(reason.as_deref()),
+                Value::Blob(run_id.as_bytes()),
+            ])?,
+            WriteKind::Heartbeats(rows) => {
+                for row in rows {
+                    *bytes += row.details.len();
+                    self.heartbeat.run(&[
+                        Value::Blob(row.run_id.as_bytes()),
+                        Value::Text(&row.activity_id),
+                        Value::Integer(i64::from(row.attempt)),
+                        Value::Blob(&row.details),
+                    ])?;
+                }
+            }
+            WriteKind::Purge {
+                now_us,
+                closed_before_us,
+            } => self.purge(*now_us, *closed_before_us)?,
+        }
+        Ok(Written::Done)
+    }
+
+    fn start(&mut self, start: &StartRow, bytes: &mut usize) -> Result<Written, WriteError> {
+        if let Some((key, _)) = &start.idempotency {
+            let earlier = self.idempotency.query(
+                &[
+                    Value::Text(&start.namespace),
+                    Value::Text(key),
+                    Value::Integer(start.started_us),
+                ],
+                |row| Uuid::from_slice(&row.blob(0)).ok(),
+            )?;
+            if let Some(run_id) = earlier.flatten() {
+                return Ok(Written::Existing(run_id));
+            }
+        }
+        let latest = self.latest.query(
+            &[
+                Value::Text(&start.namespace),
+                Value::Text(&start.workflow_id),
+            ],
+            |row| {
+                Some((
+                    Uuid::from_slice(&row.blob(0)).ok()?,
+                    super::store::status_of(row.integer(1))?,
+                    Uuid::from_slice(&row.blob(2)).ok(),
+                ))
+            },
+        )?;
+        if let Some((run_id, status, parent)) = latest.flatten() {
+            if parent.is_some() && parent == start.parent.as_ref().map(|parent| parent.1) {
+                // The same child, whose start the parent had not yet recorded when the
+                // process died.
+                return Ok(Written::Existing(run_id));
+            }
+            if let Some(written) = decide(start, run_id, status)? {
+                if written == Written::Existing(run_id) {
+                    self.remember(start, run_id)?;
+                }
+                return Ok(written);
+            }
+        }
+        self.remember(start, start.run_id)?;
+        let parent = start.parent.as_ref();
+        self.add_run.run(&[
+            Value::Blob(start.run_id.as_bytes()),
+            Value::Text(&start.namespace),
+            Value::Text(&start.workflow_id),
+            Value::Text(&start.workflow_type),
+            Value::Text(&start.version),
+            Value::Blob(start.digest.as_bytes()),
+            Value::Integer(status_number(
+                start
+                    .append
+                    .closed
+                    .map_or(ExecutionStatus::Running, |(status, _)| status),
+            )),
+            Value::Integer(start.started_us),
+            start
+                .append
+                .closed
+                .map_or(Value::Null, |(_, at)| Value::Integer(at)),
+            parent.map_or(Value::Null, |(id, _)| Value::Text(id)),
+            parent.map_or(Value::Null, |(_, run)| Value::Blob(run.as_bytes())),
+        ])?;
+        *bytes += 400;
+        self.transition(&start.append, bytes)?;
+        Ok(Written::Done)
+    }
+
+    fn remember(&mut self, start: &StartRow, run_id: Uuid) -> Result<(), SqlError> {
+        let Some((key, expires)) = &start.idempotency else {
+            return Ok(());
+        };
+        self.add_idempotency.run(&[
+            Value::Text(&start.namespace),
+            Value::Text(key),
+            Value::Blob(run_id.as_bytes()),
+            Value::Integer(*expires),
+        ])
+    }
+
+    fn append(&mut self, append: &Append, bytes: &mut usize) -> Result<(), SqlError> {
+        self.transition(append, bytes)?;
+        if let Some((status, at)) = append.closed {
+            self.close_run.run(&[
+                Value::Integer(status_number(status)),
+                Value::Integer(at),
+                Value::Blob(append.run_id.as_bytes()),
+            ])?;
+            self.drop_heartbeats
+                .run(&[Value::Blob(append.run_id.as_bytes())])?;
+        }
+        Ok(())
+    }
+
+    fn transition(&mut self, append: &Append, bytes: &mut usize) -> Result<(), SqlError> {
+        *bytes += append.body.len();
+        self.append.run(&[
+            Value::Blob(append.run_id.as_bytes()),
+            Value::Integer(i64::try_from(append.last_event).unwrap_or(i64::MAX)),
+            Value::Blob(&append.body),
+        ])?;
+        for digest in &append.references {
+            self.add_reference.run(&[
+                Value::Blob(digest.as_bytes()),
+                Value::Blob(append.run_id.as_bytes()),
+            ])?;
+        }
+        Ok(())
+    }
+
+    fn purge(&mut self, now_us: i64, closed_before_us: Option<i64>) -> Result<(), SqlError> {
+        self.purge_keys.run(&[Value::Integer(now_us)])?;
+        let Some(before) = closed_before_us else {
+            return Ok(());
+        };
+        // A few at a time: others wait for the writer.
+        for _ in 0..200 {
+            let found = self
+                .oldest_closed
+                .query(&[Value::Integer(before)], |row| row.blob(0))?;
+            let Some(run_id) = found else { break };
+            let run = [Value::Blob(&run_id)];
+            self.purge_transitions.run(&run)?;
+            self.purge_references.run(&run)?;
+            self.purge_run.run(&run)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the policies say of a start whose workflow id has this last run; `None` where
+/// it may go on.
+fn decide(
+    start: &StartRow,
+    run_id: Uuid,
+    status: ExecutionStatus,
+) -> Result<Option<Written>, WriteError> {
+    let refuse = |reason| {
+        Err(WriteError::Refused(EngineError::AlreadyExists {
+            workflow_id: start.workflow_id.clone(),
+            run_id,
+            reason,
+        }))
+    };
+    if status == ExecutionStatus::Running {
+        return match start.conflict {
+            IdConflictPolicy::UseExisting => Ok(Some(Written::Existing(run_id))),
+            IdConflictPolicy::TerminateExisting => Ok(Some(Written::TerminateFirst(run_id))),
+            IdConflictPolicy::Fail => refuse("is already running"),
+        };
+    }
+    match start.reuse {
+        IdReusePolicy::AllowDuplicate => Ok(None),
+        IdReusePolicy::AllowDuplicateFailedOnly if status != ExecutionStatus::Completed => Ok(None),
+        IdReusePolicy::AllowDuplicateFailedOnly => refuse("has already completed"),
+        IdReusePolicy::RejectDuplicate => refuse("was already used"),
+    }
+}

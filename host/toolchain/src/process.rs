@@ -46,6 +46,9 @@ pub(crate) fn is_left_over(name: &OsStr) -> bool {
         || name.starts_with("CLIPPY_")
         || name == "MAKEFLAGS"
         || name == "MFLAGS"
+        // The outer toolchain's libraries: another compiler would load them in place of
+        // its own LLVM, and hang.
+        || name == "LD_LIBRARY_PATH"
 }
 
 /// A command in the cleaned environment, with nothing on its standard input.
@@ -190,6 +193,7 @@ mod tests {
             "CARGO_PKG_NAME",
             "CARGO_MANIFEST_DIR",
             "CARGO_MAKEFLAGS",
+            "LD_LIBRARY_PATH",
             "RUSTC",
             "RUSTFLAGS",
             "RUSTC_WRAPPER",

@@ -52,7 +52,9 @@ fn write_value(out: &mut String, value: &Val) -> Result<(), String> {
                 match key {
                     Val::TStr(key) => write_text(out, &String::from_utf8_lossy(key)),
                     key => {
-                        return Err(format!("the result has the object key {key}, which is no text"));
+                        return Err(format!(
+                            "the result has the object key {key}, which is no text"
+                        ));
                     }
                 }
                 out.push(':');

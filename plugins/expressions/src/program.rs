@@ -102,7 +102,10 @@ impl Program {
             // What begins so belongs to this module. Texts may not say it either: simple,
             // and no flow needs to.
             if expression.contains(PREFIX) {
-                return Err(invalid(index, format!("names beginning with {PREFIX} are reserved")));
+                return Err(invalid(
+                    index,
+                    format!("names beginning with {PREFIX} are reserved"),
+                ));
             }
         }
 
@@ -212,12 +215,13 @@ fn pick(code: &mut String, from: usize, to: usize) {
 
 /// Whether the text is one jq term.
 fn check(expression: &str) -> Result<(), String> {
-    let tokens = Lexer::new(expression)
-        .lex()
-        .map_err(|errors| match errors.into_iter().next() {
-            Some((expected, found)) => describe_expected(expected.as_str(), found, expression),
-            None => "it is no jq expression".to_owned(),
-        })?;
+    let tokens =
+        Lexer::new(expression)
+            .lex()
+            .map_err(|errors| match errors.into_iter().next() {
+                Some((expected, found)) => describe_expected(expected.as_str(), found, expression),
+                None => "it is no jq expression".to_owned(),
+            })?;
     Parser::new(&tokens)
         .parse(|parser| parser.term())
         .map(|_| ())
@@ -262,5 +266,7 @@ fn describe_undefined(name: &str, what: &compile::Undefined) -> String {
 /// Which expression a part of the code belongs to.
 fn locate(code: &str, starts: &[usize], part: &str) -> usize {
     let at = (part.as_ptr() as usize).wrapping_sub(code.as_ptr() as usize);
-    starts.partition_point(|start| *start <= at).saturating_sub(1)
+    starts
+        .partition_point(|start| *start <= at)
+        .saturating_sub(1)
 }

@@ -4,7 +4,12 @@
 use expressions::{Code, Error, Program};
 
 fn compile(expressions: &[&str], names: &[&str]) -> Result<Program, Error> {
-    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let owned = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| (*text).to_owned())
+            .collect::<Vec<_>>()
+    };
     Program::compile(&owned(expressions), &owned(names))
 }
 
@@ -15,17 +20,29 @@ fn evaluate(expression: &str, input: &str) -> Result<String, Error> {
 #[test]
 fn expressions_answer_their_first_result() {
     for (expression, input, answer) in [
-        (".", r#"{"b":1,"a":[true,null]}"#, r#"{"b":1,"a":[true,null]}"#),
+        (
+            ".",
+            r#"{"b":1,"a":[true,null]}"#,
+            r#"{"b":1,"a":[true,null]}"#,
+        ),
         (".a.b // 7", "{}", "7"),
         ("1, error(\"never computed\")", "null", "1"),
         ("range(1e12)", "null", "0"),
         ("[.[] | select(. > 1)] | add", "[1,2,3]", "5"),
-        ("to_entries", r#"{"z":1,"a":2}"#, r#"[{"key":"z","value":1},{"key":"a","value":2}]"#),
+        (
+            "to_entries",
+            r#"{"z":1,"a":2}"#,
+            r#"[{"key":"z","value":1},{"key":"a","value":2}]"#,
+        ),
         ("keys", r#"{"z":1,"a":2}"#, r#"["a","z"]"#),
         ("\"\\(.n) apples\"", r#"{"n":3}"#, "\"3 apples\""),
         ("@base64", "\"hey\"", "\"aGV5\""),
         ("test(\"^h\")", "\"hey\"", "true"),
-        ("def f: if . < 100000 then . + 1 | f else . end; f", "0", "100000"),
+        (
+            "def f: if . < 100000 then . + 1 | f else . end; f",
+            "0",
+            "100000",
+        ),
         ("todate", "0", "\"1970-01-01T00:00:00Z\""),
         ("fromdate", "\"2040-01-01T00:00:00Z\"", "2208988800"),
         (". # a comment", "1", "1"),
@@ -33,7 +50,11 @@ fn expressions_answer_their_first_result() {
         ("try error(\"x\") catch .", "null", "\"x\""),
         ("limit(2; repeat(1))", "null", "1"),
     ] {
-        assert_eq!(evaluate(expression, input).as_deref(), Ok(answer), "{expression}");
+        assert_eq!(
+            evaluate(expression, input).as_deref(),
+            Ok(answer),
+            "{expression}"
+        );
     }
 }
 
@@ -50,18 +71,28 @@ fn numbers_have_one_form() {
         ("-infinite", "-1.7976931348623157e308"),
         ("1e1000", "1.7976931348623157e308"),
         ("9007199254740993", "9007199254740993"),
-        ("123456789012345678901234567890", "123456789012345678901234567890"),
+        (
+            "123456789012345678901234567890",
+            "123456789012345678901234567890",
+        ),
         ("1e300", "1e300"),
         ("1e-7", "1e-7"),
         ("3000000000 + 1", "3000000001"),
     ] {
-        assert_eq!(evaluate(expression, "null").as_deref(), Ok(answer), "{expression}");
+        assert_eq!(
+            evaluate(expression, "null").as_deref(),
+            Ok(answer),
+            "{expression}"
+        );
     }
 }
 
 #[test]
 fn text_is_written_as_json() {
-    assert_eq!(evaluate(".", r#""\u0000\"\\\n\u007fé""#).as_deref(), Ok("\"\\u0000\\\"\\\\\\n\u{7f}é\""));
+    assert_eq!(
+        evaluate(".", r#""\u0000\"\\\n\u007fé""#).as_deref(),
+        Ok("\"\\u0000\\\"\\\\\\n\u{7f}é\"")
+    );
 }
 
 #[test]
@@ -88,17 +119,38 @@ fn each_of_many_expressions_is_found() {
 #[test]
 fn what_would_reach_outside_does_not_exist() {
     for expression in [
-        "halt", "halt(1)", "halt_error", "halt_error(2)", "env", "env.HOME", "$ENV", "now",
-        "input", "[inputs]", "debug", "debug(\"x\")", "stderr", "localtime",
-        "strflocaltime(\"%H\")", "input_filename", "input_line_number", "$__loc__",
-        "stderr_empty", "debug_empty", "get_search_list",
+        "halt",
+        "halt(1)",
+        "halt_error",
+        "halt_error(2)",
+        "env",
+        "env.HOME",
+        "$ENV",
+        "now",
+        "input",
+        "[inputs]",
+        "debug",
+        "debug(\"x\")",
+        "stderr",
+        "localtime",
+        "strflocaltime(\"%H\")",
+        "input_filename",
+        "input_line_number",
+        "$__loc__",
+        "stderr_empty",
+        "debug_empty",
+        "get_search_list",
     ] {
         let error = evaluate(expression, "null").expect_err(expression);
         assert_eq!(error.code, Code::InvalidExpression, "{expression}");
         assert!(error.message.starts_with("0: "), "{}", error.message);
     }
     let error = evaluate("1 | env", "null").unwrap_err();
-    assert!(error.message.contains("there is no filter env/0 (left out"), "{}", error.message);
+    assert!(
+        error.message.contains("there is no filter env/0 (left out"),
+        "{}",
+        error.message
+    );
 }
 
 #[test]
@@ -114,11 +166,18 @@ fn the_message_names_the_expression_and_the_place() {
         ("1) ; def __x: (2", "1: expected"),
         ("import \"a\" as a; .", "1: expected"),
         ("include \"a\"; .", "1: expected"),
-        ("__heyday_0", "1: names beginning with __heyday_ are reserved"),
+        (
+            "__heyday_0",
+            "1: names beginning with __heyday_ are reserved",
+        ),
     ] {
         let error = compile(&[".", expression, "."], &[]).expect_err(expression);
         assert_eq!(error.code, Code::InvalidExpression);
-        assert!(error.message.starts_with(message), "{expression}: {}", error.message);
+        assert!(
+            error.message.starts_with(message),
+            "{expression}: {}",
+            error.message
+        );
     }
 }
 
@@ -136,7 +195,11 @@ fn failures_are_typed() {
         (".a", "[]", Code::EvaluationFailed),
         ("1 + {}", "null", Code::EvaluationFailed),
         ("tobytes", "\"a\"", Code::EvaluationFailed),
-        ("{(1|tostring): 1} | {([1]): 2}", "null", Code::EvaluationFailed),
+        (
+            "{(1|tostring): 1} | {([1]): 2}",
+            "null",
+            Code::EvaluationFailed,
+        ),
         (".", "{", Code::InvalidJson),
         (".", "1 2", Code::InvalidJson),
         (".", "", Code::InvalidJson),
@@ -149,7 +212,11 @@ fn failures_are_typed() {
 #[test]
 fn messages_are_bounded() {
     let error = evaluate("error(\"x\" * 100000)", "null").unwrap_err();
-    assert!(error.message.chars().count() <= 1_001, "{}", error.message.len());
+    assert!(
+        error.message.chars().count() <= 1_001,
+        "{}",
+        error.message.len()
+    );
 }
 
 #[test]

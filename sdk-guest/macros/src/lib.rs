@@ -58,7 +58,10 @@ fn expand(arguments: Tokens, item: Tokens) -> syn::Result<Tokens> {
         }
     };
     if !options::is_activity_name(&name) {
-        let span = options.name.as_ref().map_or(ident.span(), syn::LitStr::span);
+        let span = options
+            .name
+            .as_ref()
+            .map_or(ident.span(), syn::LitStr::span);
         return Err(syn::Error::new(
             span,
             format!(

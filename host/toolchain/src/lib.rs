@@ -1,8 +1,8 @@
 //! Builds guests: finds or makes a Rust toolchain for `wasm32-wasip2` and runs cargo with it.
 //!
 //! [`Toolchain::locate`] answers a toolchain that can build components. It takes the cargo
-//! in PATH where its sysroot has the target or rustup can add it ([`rustup`]), and otherwise
-//! Debian's packages, for which the target's standard library is built once ([`debian`]).
+//! in PATH where its sysroot has the target or rustup can add it (`rustup`), and otherwise
+//! Debian's packages, for which the target's standard library is built once (`debian`).
 //! [`Toolchain::build`] then runs cargo in a guest's folder and reads from its messages
 //! where the components are ([`build`]). Every process is started by `process`, which takes
 //! away what an outer cargo left in the environment.

@@ -43,7 +43,7 @@
 //! | log lines | [`log`] |
 //! | files and objects | [`blob`] |
 //! | databases | [`sql`] |
-//! | unit tests with plain `cargo test` | [`test`] |
+//! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
 //! *How a call flows:* the host calls the exported `run` with an activity's name and JSON;
 //! `activity::call` finds the function, reads its input, calls it and writes what it

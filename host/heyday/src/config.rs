@@ -237,6 +237,12 @@ impl Config {
         sum.saturating_add(5)
     }
 
+    /// Limits of one call of that plugin.
+    #[must_use]
+    pub fn plugin_limits(&self, plugin: &str) -> &Limits {
+        self.limits.plugins.get(plugin).unwrap_or(&self.limits.call)
+    }
+
     /// Where compiled code is kept.
     #[must_use]
     pub fn cache_dir(&self) -> PathBuf {

@@ -11,10 +11,8 @@ use heyday_durable::payload::Digest;
 use heyday_sandbox::{Evaluator, EvaluatorError, EvaluatorOptions, EvaluatorProgram};
 use serde_json::Value;
 
-#[cfg(heyday_expressions)]
-static COMPONENT: Option<&[u8]> = Some(include_bytes!(env!("HEYDAY_EXPRESSIONS_FILE")));
-#[cfg(not(heyday_expressions))]
-static COMPONENT: Option<&[u8]> = None;
+/// The component; empty where this binary was built without it.
+static COMPONENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/expressions.wasm"));
 
 /// Why there is no evaluator.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +30,8 @@ pub enum ExpressionsError {
 
 /// Whether this binary has an evaluator.
 #[must_use]
-pub fn is_embedded() -> bool {
-    COMPONENT.is_some()
+pub const fn is_embedded() -> bool {
+    !COMPONENT.is_empty()
 }
 
 /// The embedded evaluator.
@@ -56,7 +54,10 @@ impl JqExpressions {
     /// # Errors
     /// When there is none, or it cannot be loaded.
     pub fn embedded(cache_dir: &Path) -> Result<Self, ExpressionsError> {
-        Self::load(COMPONENT.ok_or(ExpressionsError::NotEmbedded)?, cache_dir)
+        if COMPONENT.is_empty() {
+            return Err(ExpressionsError::NotEmbedded);
+        }
+        Self::load(COMPONENT, cache_dir)
     }
 
     /// Loads an evaluator.

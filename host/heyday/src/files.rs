@@ -123,7 +123,7 @@ impl ContentFiles {
                 if folder.file_type()?.is_dir() {
                     for entry in std::fs::read_dir(folder.path())? {
                         let name = entry?.file_name();
-                        digests.extend(format!("sha256:{}", name.to_string_lossy()).parse());
+                        digests.extend(format!("sha256:{}", name.to_string_lossy()).parse::<Digest>());
                     }
                 }
             }

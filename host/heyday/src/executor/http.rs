@@ -3,6 +3,8 @@
 //! It reaches what the flow was granted, and nothing else. Its input is made by the
 //! driver; its output is what the DSL says of `output` and `redirect`.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -58,8 +60,9 @@ impl Executor {
             .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error.to_string()))?;
         let request = request(&input)?;
         let grants = self.registry.grants_of(&task.namespace, &task.workflow_type);
-        let rules = grants.by_capability.get("http").map_or(&[][..], Vec::as_slice);
-        let policy = HttpPolicy::parse(rules.iter().map(|grant| grant.binding.as_str()))
+        let rules = grants.by_capability.get("http").cloned().unwrap_or_default();
+        let bindings: Vec<&str> = rules.iter().map(|grant| grant.binding.as_str()).collect();
+        let policy = HttpPolicy::parse(bindings)
             .map_err(|error| Failure::permanent(kind::CAPABILITY_DENIED, error.to_string()))?;
         let denied = || {
             Failure::permanent(
@@ -76,10 +79,15 @@ impl Executor {
             )
         };
         let begun = std::time::Instant::now();
+        // The activity's own timeouts say how long it may take.
+        let limits = HttpLimits {
+            timeout: Duration::from_secs(24 * 60 * 60),
+            ..HttpLimits::default()
+        };
         let call = client.call(
             request.clone(),
             &policy,
-            &HttpLimits::default(),
+            &limits,
             instant(context.deadline),
             &context.cancellation,
         );
@@ -173,7 +181,14 @@ fn request(input: &Input) -> Result<HttpRequest, Failure> {
 
 fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
     let message = error.to_string();
-    let details = json!({ "code": error.code() });
+    let mut details = json!({ "code": error.code() });
+    if matches!(error, HttpError::Redirect(_) | HttpError::Dns(_) | HttpError::Connect(_)) {
+        // The error object of the DSL: no status came, so it is the type's own.
+        details["type"] = json!(COMMUNICATION);
+        details["status"] = json!(500);
+        details["title"] = json!("Communication Error");
+        details["detail"] = json!(message);
+    }
     let failure = match error {
         HttpError::Denied(_) => Failure::permanent(kind::CAPABILITY_DENIED, message),
         HttpError::InvalidRequest(_) => Failure::permanent(kind::INVALID_INPUT, message),
@@ -183,7 +198,10 @@ fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
             Some(CancelReason::TimedOut) => Failure::transient(kind::TIMEOUT, message),
             _ => Failure::permanent(kind::CANCELLED, message),
         },
-        HttpError::Timeout => Failure::transient(kind::TIMEOUT, message),
+        HttpError::Timeout => {
+            details["timeout"] = json!("start_to_close");
+            Failure::transient(kind::TIMEOUT, message)
+        }
         HttpError::Redirect(_) => Failure::permanent(COMMUNICATION, message),
         HttpError::Dns(_) | HttpError::Connect(_) => Failure::transient(COMMUNICATION, message),
     };
@@ -306,6 +324,19 @@ mod tests {
         assert!(made.headers.contains(&("authorization".to_owned(), "Basic dTpw".to_owned())));
         let wrong = request(&input(json!({ "method": "GET", "endpoint": "nowhere" })));
         assert_eq!(wrong.expect_err("refused").kind, kind::INVALID_INPUT);
+    }
+
+    #[test]
+    fn a_request_without_a_response_is_an_error_of_the_dsl() {
+        let failed = failure(&HttpError::Connect("example.com".to_owned()), None);
+        assert_eq!((failed.kind.as_str(), failed.retryable), (COMMUNICATION, true));
+        let details = failed.details.expect("details");
+        assert_eq!(details["status"], 500);
+        assert_eq!(details["title"], "Communication Error");
+        let denied = failure(&HttpError::Denied("10.0.0.1 is private".to_owned()), None);
+        assert_eq!((denied.kind.as_str(), denied.retryable), (kind::CAPABILITY_DENIED, false));
+        let stopped = failure(&HttpError::Cancelled, Some(CancelReason::Shutdown));
+        assert_eq!((stopped.kind.as_str(), stopped.retryable), (kind::WORKER_LOST, true));
     }
 
     #[test]

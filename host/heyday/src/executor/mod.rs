@@ -3,7 +3,7 @@
 //! The way of an attempt: its input is checked against the activity's schema before
 //! anything runs; the guest gets what its plugin was granted at this moment; what it
 //! answers is checked again; its receipt and log lines are handed to
-//! [`Records`](crate::state::records::Records), which never waits.
+//! [`Recorder`], which never waits.
 
 mod http;
 mod plugin;
@@ -27,17 +27,17 @@ use tracing::Instrument as _;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::state::records::{AttemptName, ReceiptRow, Records};
+use crate::recorder::{AttemptName, ReceiptRow, Recorder};
 use crate::telemetry;
 
 /// What the executor is made of.
 pub struct ExecutorOptions {
     /// Where plugins and grants are.
-    pub registry: Arc<Registry>,
+    pub registry: Registry,
     /// Where guests run.
     pub sandbox: Sandbox,
     /// Where receipts and log lines go.
-    pub records: Records,
+    pub recorder: Recorder,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits of calls.
@@ -46,9 +46,9 @@ pub struct ExecutorOptions {
 
 /// Runs attempts.
 pub struct Executor {
-    registry: Arc<Registry>,
+    registry: Registry,
     sandbox: Sandbox,
-    records: Records,
+    recorder: Recorder,
     metrics: Arc<Metrics>,
     config: Arc<Config>,
     limits: Mutex<HashMap<String, Arc<Limits>>>,
@@ -71,7 +71,7 @@ impl Executor {
         Self {
             registry: options.registry,
             sandbox: options.sandbox,
-            records: options.records,
+            recorder: options.recorder,
             metrics: options.metrics,
             config: options.config,
             limits: Mutex::default(),
@@ -145,7 +145,7 @@ impl ActivityExecutor for Executor {
             Err(failure) => failure.kind.as_str(),
         };
         running.ended(&task.activity_type, outcome_label(&result), begun.elapsed());
-        self.records.receipt(ReceiptRow {
+        self.recorder.receipt(ReceiptRow {
             attempt: name,
             started_at: task.started_at,
             ended_at: Timestamp::now(),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::Executor;
 use super::sink::Sink;
 use crate::registry::Stored;
-use crate::state::records::AttemptName;
+use crate::recorder::AttemptName;
 
 impl Executor {
     pub(super) async fn run_plugin(
@@ -43,14 +43,25 @@ impl Executor {
                     ),
                 )
             })?;
-        let text = check_input(&input, spec.input.as_ref().map(|(_, schema)| schema))?;
+        let schema = spec.input.as_ref().map(|(_, schema)| schema);
+        let text = off_thread(input.len(), schema, move |schema| check_input(&input, schema)).await?;
 
         let digest = stored.row.digest;
-        let plugin = self
-            .sandbox
-            .prepare(&digest.hex(), || self.registry.bytes(&digest))
-            .await
-            .map_err(|error| {
+        let hex = digest.hex();
+        let prepared = self.sandbox.prepare(&hex, || self.registry.component_by_digest(&digest));
+        // Almost always there; after its cache was lost it is compiled, which takes time.
+        let deadline = instant(context.deadline).into();
+        let plugin = tokio::select! {
+            biased;
+            prepared = prepared => prepared,
+            () = context.cancellation.cancelled() => {
+                return Err(failure(CallError::Cancelled, context.reason.get().copied()));
+            }
+            () = tokio::time::sleep_until(deadline) => {
+                return Err(failure(CallError::TimedOut, None));
+            }
+        };
+        let plugin = plugin.map_err(|error| {
                 if error.is_permanent() {
                     Failure::permanent(kind::INTERNAL, error.to_string())
                 } else {
@@ -75,7 +86,7 @@ impl Executor {
             deadline: instant(context.deadline),
             sink: Arc::new(Sink {
                 engine: Arc::clone(&context.sink),
-                records: self.records.clone(),
+                recorder: self.recorder.clone(),
                 attempt: Arc::clone(name),
             }),
         };
@@ -96,14 +107,18 @@ impl Executor {
         let text = outcome
             .result
             .map_err(|error| failure(error, context.reason.get().copied()))?;
-        check_output(&text, spec.output.as_ref().map(|(_, schema)| schema))?;
-        Ok(Payload::json_bytes(Bytes::from(text)))
+        let output_bytes = text.len();
+        let schema = spec.output.as_ref().map(|(_, schema)| schema);
+        let check = move |schema: Option<&CompiledSchema>| {
+            check_output(&text, schema).map(|()| Payload::json_bytes(Bytes::from(text)))
+        };
+        off_thread(output_bytes, schema, check).await
     }
 
     fn find(&self, task: &ActivityTask) -> Result<Arc<Stored>, Failure> {
         let found = match &task.plugin_digest {
-            Some(digest) => self.registry.by_digest(digest),
-            None => self.registry.resolve(&task.namespace, &task.activity_type, None),
+            Some(digest) => self.registry.stored(digest),
+            None => self.registry.resolve(&task.namespace, &task.activity_type),
         };
         found.ok_or_else(|| {
             let message = match &task.plugin_digest {
@@ -111,7 +126,7 @@ impl Executor {
                     "the plugin version {digest} of {} is not here any more",
                     task.activity_type
                 ),
-                None => self.registry.unresolved(&task.namespace, &task.activity_type, None),
+                None => self.registry.unresolved(&task.namespace, &task.activity_type),
             };
             Failure::permanent(kind::UNKNOWN_ACTIVITY, message)
         })
@@ -159,6 +174,26 @@ fn count(receipt: &mut Receipt, usage: &Usage) {
     for (name, amount) in &usage.counters {
         receipt.add(name, *amount);
     }
+}
+
+/// Values of more bytes are checked on a thread of their own.
+const LARGE: usize = 64 << 10;
+
+/// Checks a value, and keeps the time that a large one takes from the workers' runtime.
+async fn off_thread<T: Send + 'static>(
+    bytes: usize,
+    schema: Option<&CompiledSchema>,
+    check: impl FnOnce(Option<&CompiledSchema>) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    if bytes <= LARGE {
+        return check(schema);
+    }
+    let schema = schema.cloned();
+    let checked = tokio::task::spawn_blocking(move || check(schema.as_ref())).await;
+    checked.unwrap_or_else(|error| {
+        tracing::error!(%error, "a value cannot be checked");
+        Err(Failure::transient(kind::INTERNAL, "the value cannot be checked; the server's log has the cause"))
+    })
 }
 
 fn violations(violations: &[Violation]) -> (String, Value) {

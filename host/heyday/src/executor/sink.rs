@@ -9,11 +9,11 @@ use heyday_durable::payload::Payload;
 use heyday_sandbox::call::{CallSink, LogLevel as GuestLevel};
 use jiff::Timestamp;
 
-use crate::state::records::{AttemptName, Records};
+use crate::recorder::{AttemptName, Recorder};
 
 pub(super) struct Sink {
     pub(super) engine: Arc<dyn AttemptSink>,
-    pub(super) records: Records,
+    pub(super) recorder: Recorder,
     pub(super) attempt: Arc<AttemptName>,
 }
 
@@ -47,7 +47,7 @@ impl CallSink for Sink {
             message: message.to_owned(),
             fields,
         };
-        self.records.log(&self.attempt, line.clone());
+        self.recorder.log(&self.attempt, line.clone());
         self.engine.log(line);
     }
 }

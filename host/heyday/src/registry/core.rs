@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use heyday_capabilities::Bindings;
-use heyday_durable::engine::Engine;
+use heyday_durable::engine::{Engine, EngineError};
 use heyday_durable::expressions::Expressions;
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::Digest;
@@ -23,7 +23,7 @@ use crate::state::HostDb;
 use crate::state::versions::{GrantRow, Kind, UploadRow, VersionRow};
 
 /// Parsed flows that are kept.
-const MAX_PARSED: usize = 4_096;
+pub(super) const MAX_PARSED: usize = 4_096;
 
 /// A version, and what was made of it.
 #[derive(Debug)]
@@ -64,34 +64,34 @@ impl Entry {
 
 /// What one subject was granted.
 #[derive(Debug, Clone, Default)]
-struct Granted {
-    rows: Vec<GrantRow>,
-    grants: Arc<Grants>,
+pub(super) struct Granted {
+    pub(super) rows: Vec<GrantRow>,
+    pub(super) grants: Arc<Grants>,
 }
 
 type Name = (String, String);
 
 #[derive(Default)]
-struct Memory {
-    plugins: BTreeMap<Name, Entry>,
-    flows: BTreeMap<Name, Entry>,
-    uploads: HashMap<(String, Digest), UploadRow>,
+pub(super) struct Memory {
+    pub(super) plugins: BTreeMap<Name, Entry>,
+    pub(super) flows: BTreeMap<Name, Entry>,
+    pub(super) uploads: HashMap<(String, Digest), UploadRow>,
     /// Also versions that were removed since the start: an attempt may just begin.
-    by_digest: HashMap<Digest, Arc<Stored>>,
-    grants: HashMap<Name, Granted>,
+    pub(super) by_digest: HashMap<Digest, Arc<Stored>>,
+    pub(super) grants: HashMap<Name, Granted>,
     /// Raised by every change of plugins: what was pinned before may be old.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl Memory {
-    fn of(&self, kind: Kind) -> &BTreeMap<Name, Entry> {
+    pub(super) fn of(&self, kind: Kind) -> &BTreeMap<Name, Entry> {
         match kind {
             Kind::Plugin => &self.plugins,
             Kind::Flow => &self.flows,
         }
     }
 
-    fn of_mut(&mut self, kind: Kind) -> &mut BTreeMap<Name, Entry> {
+    pub(super) fn of_mut(&mut self, kind: Kind) -> &mut BTreeMap<Name, Entry> {
         self.generation += 1;
         match kind {
             Kind::Plugin => &mut self.plugins,
@@ -118,18 +118,18 @@ pub struct RegistryOptions {
 
 /// Plugins, flows and grants.
 pub struct Core {
-    database: HostDb,
-    files: ContentFiles,
-    sandbox: Sandbox,
-    expressions: Arc<dyn Expressions>,
-    bindings: Arc<Bindings>,
-    queues: BTreeSet<String>,
-    memory: RwLock<Memory>,
+    pub(super) database: HostDb,
+    pub(super) files: ContentFiles,
+    pub(super) sandbox: Sandbox,
+    pub(super) expressions: Arc<dyn Expressions>,
+    pub(super) bindings: Arc<Bindings>,
+    pub(super) queues: BTreeSet<String>,
+    pub(super) memory: RwLock<Memory>,
     /// Held while something changes.
-    changing: tokio::sync::Mutex<()>,
-    flights: Mutex<plugins::Flights>,
-    parsed: Mutex<HashMap<Digest, Arc<Flow>>>,
-    pins: Mutex<definitions::Pins>,
+    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) flights: Mutex<plugins::Flights>,
+    pub(super) parsed: Mutex<HashMap<Digest, Arc<Flow>>>,
+    pub(super) pins: Mutex<definitions::Pins>,
 }
 
 impl std::fmt::Debug for Core {
@@ -201,12 +201,12 @@ impl Core {
         Ok(registry)
     }
 
-    fn memory(&self) -> RwLockReadGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> RwLockReadGuard<'_, Memory> {
         // Changes in memory do not panic half-way.
         self.memory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
+    pub(super) fn memory_mut(&self) -> RwLockWriteGuard<'_, Memory> {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -279,6 +279,11 @@ impl Core {
         self.memory().by_digest.get(digest).cloned()
     }
 
+    /// The database.
+    pub(super) const fn database(&self) -> &HostDb {
+        &self.database
+    }
+
     /// The bytes of a version.
     ///
     /// # Errors
@@ -316,7 +321,7 @@ impl Core {
     }
 
     /// Call it with `changing` held.
-    async fn activate_stored(&self, stored: &Arc<Stored>) -> Result<(), RegistryError> {
+    pub(super) async fn activate_stored(&self, stored: &Arc<Stored>) -> Result<(), RegistryError> {
         if self.is_active(stored) {
             return Ok(());
         }
@@ -418,7 +423,10 @@ impl Core {
         if others {
             return Ok(0);
         }
-        Ok(engine.open_runs_using(&row.digest).await?)
+        engine.open_runs_using(&row.digest).await.map_err(|error| match error {
+            EngineError::Internal(cause) => RegistryError::Internal(cause),
+            error => RegistryError::Unavailable(error.to_string()),
+        })
     }
 
     /// Removes files that no version names and no open run needs. Called once at the

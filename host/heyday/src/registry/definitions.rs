@@ -12,7 +12,8 @@ use heyday_durable::flow::Flow;
 use heyday_durable::flow::model::HTTP_ACTIVITY;
 use heyday_durable::payload::Digest;
 
-use super::core::{Core, MAX_PARSED, Stored};
+use super::core::{Core, MAX_PARSED, Stored, parse_version};
+use super::flows::ActivityOptions;
 use super::RegistryError;
 use crate::state::versions::Kind;
 
@@ -151,6 +152,46 @@ impl Core {
         Ok(PinnedDefinition {
             workflow_type: name.clone(),
             version: stored.row.version.clone(),
+            digest,
+            activities: self.pin_activities(namespace, &digest, &flow),
+            flow,
+        })
+    }
+
+    /// Pins the one-step workflow of an activity, `plugin.activity` or
+    /// `plugin.activity:VERSION`.
+    ///
+    /// # Errors
+    /// When there is no such activity, or the options cannot be used.
+    pub async fn pin_activity(
+        &self,
+        namespace: &str,
+        activity: &str,
+        options: &ActivityOptions,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        let mut options = options.clone();
+        let activity_type = match activity.split_once(':') {
+            None => activity,
+            Some((name, version)) => {
+                let version = version.strip_suffix("@default").unwrap_or(version);
+                options.version = Some(parse_version(version)?);
+                name
+            }
+        };
+        if self.resolve(namespace, activity_type, options.version.as_ref()).is_none() {
+            return Err(RegistryError::NotFound {
+                what: "activity",
+                name: format!(
+                    "{activity} ({})",
+                    self.unresolved(namespace, activity_type, options.version.as_ref())
+                ),
+                namespace: namespace.to_owned(),
+            });
+        }
+        let (digest, flow) = self.activity_flow(activity_type, &options).await?;
+        Ok(PinnedDefinition {
+            workflow_type: flow.workflow_type(),
+            version: flow.document.version.clone(),
             digest,
             activities: self.pin_activities(namespace, &digest, &flow),
             flow,

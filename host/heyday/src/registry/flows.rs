@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::plugins::Uploaded;
-use super::core::{Core, MAX_PARSED, Stored, dev_version};
+use super::core::{Core, MAX_PARSED, Stored};
 use super::types::{RequestProblem, UploadOptions};
 use super::RegistryError;
-use crate::names::{self, RESERVED};
+use crate::names::RESERVED;
 use crate::state::versions::{Kind, VersionRow};
 
 /// The workflow type of runs of one activity.
@@ -36,17 +36,16 @@ pub struct ActivityOptions {
 }
 
 impl Core {
-    /// Takes a flow, YAML or JSON.
+    /// Reads a flow, YAML or JSON, and checks all of it. Stores nothing.
     ///
     /// # Errors
     /// When it is no flow that can run, with every line that is wrong.
-    pub async fn upload_flow(
+    pub(super) async fn read_flow(
         &self,
         namespace: &str,
-        bytes: Bytes,
-        options: UploadOptions,
-    ) -> Result<Uploaded, RegistryError> {
-        let digest = Digest::of(&bytes);
+        bytes: &Bytes,
+    ) -> Result<(Stored, Arc<Flow>), RegistryError> {
+        let digest = Digest::of(bytes);
         let text = bytes.clone();
         let expressions = Arc::clone(&self.expressions);
         let queues = self.queues.clone();
@@ -58,42 +57,49 @@ impl Core {
         })
         .await
         .map_err(|error| RegistryError::Internal(error.to_string()))??;
-        let name = flow.workflow_type();
-        names::check_flow(&name).map_err(|error| RegistryError::unusable(error.to_string()))?;
         if flow.document.namespace == RESERVED {
             return Err(RegistryError::unusable(format!(
                 "`{RESERVED}` is kept for the host's own flows; use another `document.namespace`"
             )));
         }
-        let version = if options.dev {
-            dev_version(&flow.document.version, &digest)
-        } else {
-            flow.document.version.clone()
-        };
-        self.files.put_bytes(bytes.clone()).await?;
         let about = flow.document.title.as_ref().or(flow.document.summary.as_ref());
-        let calls: Vec<&String> = flow.activities().iter().map(|call| &call.name).collect();
         let row = VersionRow {
             kind: Kind::Flow,
             namespace: namespace.to_owned(),
-            name,
-            version,
+            name: flow.workflow_type(),
+            version: flow.document.version.clone(),
             digest,
             size: bytes.len() as u64,
-            description: json!({ "documentation": about, "calls": calls }),
+            description: json!({ "documentation": about }),
             capabilities: flow.uses_http().then(|| "http".to_owned()).into_iter().collect(),
             imports: Default::default(),
             created_at: Timestamp::now(),
         };
-        self.keep_parsed(digest, Arc::new(flow));
-        self.insert(
-            Arc::new(Stored {
-                row,
-                description: None,
-            }),
-            options,
-        )
-        .await
+        let stored = Stored {
+            row,
+            description: None,
+        };
+        Ok((stored, Arc::new(flow)))
+    }
+
+    /// Stores a flow that was read.
+    ///
+    /// # Errors
+    /// When its version exists with other bytes, or it cannot be stored.
+    pub(super) async fn store_flow(
+        &self,
+        bytes: Bytes,
+        stored: Stored,
+        flow: &Arc<Flow>,
+        activate: bool,
+    ) -> Result<Uploaded, RegistryError> {
+        self.files.put_bytes(bytes).await?;
+        self.keep_parsed(stored.row.digest, Arc::clone(flow));
+        let options = UploadOptions {
+            activate,
+            ..UploadOptions::default()
+        };
+        self.insert(Arc::new(stored), options).await
     }
 
     /// What a flow lacks to run now: activities and workflows that are not there.

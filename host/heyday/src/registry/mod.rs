@@ -160,7 +160,7 @@ impl Registry {
         Ok(view::plugin_version(&self.core, &stored))
     }
 
-    /// The plugin version of that digest, also one that was just removed.
+    /// The plugin version of that digest.
     ///
     /// # Errors
     /// When there is none.
@@ -169,9 +169,8 @@ impl Registry {
         namespace: &str,
         digest: &Digest,
     ) -> Result<PluginVersion, RegistryError> {
-        let stored = self.core.by_digest(namespace, digest);
-        let stored = stored.filter(|stored| stored.row.kind == Kind::Plugin);
-        stored
+        self.core
+            .any_of(namespace, digest)
             .map(|stored| view::plugin_version(&self.core, &stored))
             .ok_or_else(|| {
                 RegistryError::not_found("plugin version", digest.to_string(), namespace)
@@ -465,16 +464,23 @@ impl Registry {
         self.core.sweep(engine).await;
     }
 
-    /// A stored plugin version with its compiled schemas, by digest.
+    /// A plugin version with its compiled schemas, by digest; also one that was removed
+    /// since the start, for attempts that were about to begin.
     #[must_use]
-    pub fn stored(&self, namespace: &str, digest: &Digest) -> Option<Arc<Stored>> {
-        self.core.by_digest(namespace, digest)
+    pub fn stored(&self, digest: &Digest) -> Option<Arc<Stored>> {
+        self.core.by_digest(digest)
     }
 
     /// The active version of the plugin that has this activity.
     #[must_use]
     pub fn resolve(&self, namespace: &str, activity_type: &str) -> Option<Arc<Stored>> {
         self.core.resolve(namespace, activity_type, None)
+    }
+
+    /// Why an activity type means nothing, for a person.
+    #[must_use]
+    pub fn unresolved(&self, namespace: &str, activity_type: &str) -> String {
+        self.core.unresolved(namespace, activity_type, None)
     }
 
     pub(crate) async fn pin_flow(

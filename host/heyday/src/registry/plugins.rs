@@ -29,7 +29,7 @@ pub(super) type Flights = HashMap<Flight, watch::Receiver<Option<Answer>>>;
 
 /// A finished upload.
 #[derive(Debug, Clone)]
-pub struct Uploaded {
+pub(super) struct Uploaded {
     /// The version that it became, or was before.
     pub stored: Arc<Stored>,
     /// Whether it is new.
@@ -38,7 +38,7 @@ pub struct Uploaded {
 
 /// Where an upload stands when the wait for it is over.
 #[derive(Debug)]
-pub enum UploadStatus {
+pub(super) enum Progress {
     /// It is a version.
     Done(Uploaded),
     /// It is not described yet.
@@ -60,13 +60,13 @@ impl Core {
     ///
     /// # Errors
     /// When it is no plugin, or cannot become a version.
-    pub async fn upload_plugin(
+    pub(super) async fn upload_plugin(
         self: &Arc<Self>,
         actor: Actor<'_>,
         bytes: Bytes,
         options: UploadOptions,
         wait: Duration,
-    ) -> Result<UploadStatus, RegistryError> {
+    ) -> Result<Progress, RegistryError> {
         let namespace = actor.namespace;
         let verifier = self.sandbox.clone();
         let component = bytes.clone();
@@ -76,7 +76,7 @@ impl Core {
             .map_err(refused)?;
         let digest = Digest::of(&bytes);
         if let Some(stored) = self.same_bytes(namespace, &digest, options.dev) {
-            return Ok(UploadStatus::Done(Uploaded {
+            return Ok(Progress::Done(Uploaded {
                 stored: self.activate_uploaded(stored, options).await?,
                 created: false,
             }));
@@ -104,12 +104,12 @@ impl Core {
     ///
     /// # Errors
     /// When no such upload is known, or it failed while this waited.
-    pub async fn upload_status(
+    pub(super) async fn await_upload(
         &self,
         namespace: &str,
         digest: &Digest,
         wait: Duration,
-    ) -> Result<UploadStatus, RegistryError> {
+    ) -> Result<Progress, RegistryError> {
         let row = self.memory().uploads.get(&(namespace.to_owned(), *digest)).cloned();
         match row {
             Some(row) => {
@@ -119,34 +119,35 @@ impl Core {
                 drop(flights);
                 match answer {
                     Some(answer) => self.wait_for(row, answer, wait).await,
-                    None => Ok(UploadStatus::UnderWay(row)),
+                    None => Ok(Progress::UnderWay(row)),
                 }
             }
-            None => {
-                let stored = self
-                    .same_bytes(namespace, digest, false)
-                    .or_else(|| self.same_bytes(namespace, digest, true));
-                stored
-                    .map(|stored| UploadStatus::Done(Uploaded { stored, created: false }))
-                    .ok_or_else(|| {
-                        RegistryError::not_found("upload", digest.to_string(), namespace)
-                    })
-            }
+            None => self.progress(namespace, digest),
         }
     }
 
-    /// Uploads of a namespace that have no version, newest first.
-    #[must_use]
-    pub fn uploads(&self, namespace: &str) -> Vec<UploadRow> {
-        let memory = self.memory();
-        let mut rows: Vec<_> = memory
-            .uploads
-            .values()
-            .filter(|row| row.namespace == namespace)
-            .cloned()
-            .collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.created_at));
-        rows
+    /// Where an upload stands now.
+    ///
+    /// # Errors
+    /// When no such upload is known.
+    pub(super) fn progress(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+    ) -> Result<Progress, RegistryError> {
+        let row = self.memory().uploads.get(&(namespace.to_owned(), *digest)).cloned();
+        if let Some(row) = row {
+            return Ok(Progress::UnderWay(row));
+        }
+        self.any_of(namespace, digest)
+            .map(|stored| Progress::Done(Uploaded { stored, created: false }))
+            .ok_or_else(|| RegistryError::not_found("upload", digest.to_string(), namespace))
+    }
+
+    /// A version of these bytes, a released one before a development version.
+    pub(super) fn any_of(&self, namespace: &str, digest: &Digest) -> Option<Arc<Stored>> {
+        self.same_bytes(namespace, digest, false)
+            .or_else(|| self.same_bytes(namespace, digest, true))
     }
 
     async fn wait_for(
@@ -154,17 +155,17 @@ impl Core {
         row: UploadRow,
         mut answer: watch::Receiver<Option<Answer>>,
         wait: Duration,
-    ) -> Result<UploadStatus, RegistryError> {
+    ) -> Result<Progress, RegistryError> {
         let answered = tokio::time::timeout(wait, answer.wait_for(Option::is_some)).await;
         match answered {
-            Err(_) => Ok(UploadStatus::UnderWay(row)),
+            Err(_) => Ok(Progress::UnderWay(row)),
             Ok(Err(_)) => Err(RegistryError::Unavailable(
                 "the upload was interrupted; send it again".to_owned(),
             )),
             Ok(Ok(answer)) => match answer.clone() {
-                Some(Ok(uploaded)) => Ok(UploadStatus::Done(uploaded)),
+                Some(Ok(uploaded)) => Ok(Progress::Done(uploaded)),
                 Some(Err(error)) => Err(again(&error)),
-                None => Ok(UploadStatus::UnderWay(row)),
+                None => Ok(Progress::UnderWay(row)),
             },
         }
     }
@@ -300,13 +301,11 @@ impl Core {
         self.insert(stored, upload.options).await
     }
 
-    /// Adds a version, or answers the same one where it is there.
-    pub(super) async fn insert(
-        &self,
-        stored: Arc<Stored>,
-        options: UploadOptions,
-    ) -> Result<Uploaded, RegistryError> {
-        let _one = self.changing.lock().await;
+    /// The version of that name and number, if it is there with the same bytes.
+    ///
+    /// # Errors
+    /// When it is there with other bytes.
+    pub(super) fn check_new(&self, stored: &Stored) -> Result<Option<Arc<Stored>>, RegistryError> {
         let row = &stored.row;
         let key = (row.namespace.clone(), row.name.clone());
         let existing = {
@@ -314,12 +313,7 @@ impl Core {
             let entry = memory.of(row.kind).get(&key);
             entry.and_then(|entry| entry.versions.get(&row.version)).cloned()
         };
-        let activate = match row.kind {
-            Kind::Plugin => self.becomes_active(row, options),
-            // Without its grants a flow's requests are denied, each by name.
-            Kind::Flow => options.activate,
-        };
-        if let Some(existing) = existing {
+        if let Some(existing) = &existing {
             if existing.row.digest != row.digest {
                 return Err(RegistryError::Conflict(format!(
                     "{} {} {} exists with other bytes ({}); versions never change: raise the \
@@ -334,6 +328,26 @@ impl Core {
                     }
                 )));
             }
+        }
+        Ok(existing)
+    }
+
+    /// Adds a version, or answers the same one where it is there.
+    pub(super) async fn insert(
+        &self,
+        stored: Arc<Stored>,
+        options: UploadOptions,
+    ) -> Result<Uploaded, RegistryError> {
+        let _one = self.changing.lock().await;
+        let row = &stored.row;
+        let key = (row.namespace.clone(), row.name.clone());
+        let existing = self.check_new(&stored)?;
+        let activate = match row.kind {
+            Kind::Plugin => self.becomes_active(row, options),
+            // Without its grants a flow's requests are denied, each by name.
+            Kind::Flow => options.activate,
+        };
+        if let Some(existing) = existing {
             if activate {
                 self.activate_stored(&existing).await?;
             }

@@ -6,12 +6,13 @@
 //! file afterwards, [`locks`] what connections share, and [`vfs`] makes a VFS of it that
 //! SQLite opens by name. [`sqlite`] tests the disk with SQLite alone (and [`sqlite_contract`] what else SQLite needs): with
 //! `synchronous=FULL` nothing acknowledged is lost, with `OFF` it is, so a test that
-//! passes on this disk has shown something. `engine` tests the embedded engine on it.
+//! passes on this disk has shown something. [`engine`] tests the embedded engine on it.
 //!
 //! A test takes a [`Disk`], gives [`mount`]'s name to whoever opens a database, lets the
 //! power fail (at once, or at the n-th change from now), mounts the disk again and looks.
 
 mod disk;
+mod engine;
 mod locks;
 mod settle;
 mod sqlite;

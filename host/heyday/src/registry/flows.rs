@@ -7,6 +7,7 @@ use heyday_durable::expressions::ExpressionError;
 use heyday_durable::flow::{Flow, Problem};
 use heyday_durable::payload::Digest;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::plugins::Uploaded;
@@ -33,6 +34,56 @@ pub struct ActivityOptions {
     pub schedule_to_close: Option<String>,
     /// How many attempts there are.
     pub maximum_attempts: Option<u32>,
+}
+
+/// What is stored of a flow beside its document, so that lists need not parse it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct FlowDescription {
+    /// `document.title` and `document.summary`.
+    pub documentation: String,
+    /// The activities that it calls.
+    pub activities: Vec<CalledActivity>,
+    /// The workflows that it runs.
+    pub children: Vec<String>,
+}
+
+/// An activity, as a flow calls it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct CalledActivity {
+    /// As written.
+    pub name: String,
+    /// `<plugin>.<activity>`.
+    pub activity_type: String,
+    /// The version, where one is named.
+    pub version: Option<semver::Version>,
+}
+
+impl FlowDescription {
+    fn of(flow: &Flow) -> Self {
+        let about = [&flow.document.title, &flow.document.summary];
+        let about: Vec<&str> = about.into_iter().flatten().map(String::as_str).collect();
+        let calls = flow.activities().iter().map(|call| CalledActivity {
+            name: call.name.clone(),
+            activity_type: call.activity_type.clone(),
+            version: call.version.clone(),
+        });
+        let mut children: Vec<String> = Vec::new();
+        for child in flow.children() {
+            if !children.contains(&child.workflow_type) {
+                children.push(child.workflow_type.clone());
+            }
+        }
+        Self {
+            documentation: about.join("\n\n"),
+            activities: calls.collect(),
+            children,
+        }
+    }
+
+    /// Of a stored version; empty where it cannot be read.
+    pub(super) fn stored(row: &VersionRow) -> Self {
+        Self::deserialize(&row.description).unwrap_or_default()
+    }
 }
 
 impl Core {
@@ -62,7 +113,6 @@ impl Core {
                 "`{RESERVED}` is kept for the host's own flows; use another `document.namespace`"
             )));
         }
-        let about = flow.document.title.as_ref().or(flow.document.summary.as_ref());
         let row = VersionRow {
             kind: Kind::Flow,
             namespace: namespace.to_owned(),
@@ -70,7 +120,7 @@ impl Core {
             version: flow.document.version.clone(),
             digest,
             size: bytes.len() as u64,
-            description: json!({ "documentation": about }),
+            description: json!(FlowDescription::of(&flow)),
             capabilities: flow.uses_http().then(|| "http".to_owned()).into_iter().collect(),
             imports: Default::default(),
             created_at: Timestamp::now(),
@@ -103,17 +153,16 @@ impl Core {
     }
 
     /// What a flow lacks to run now: activities and workflows that are not there.
-    #[must_use]
-    pub fn flow_warnings(&self, namespace: &str, flow: &Flow) -> Vec<String> {
+    pub(super) fn flow_warnings(&self, namespace: &str, flow: &FlowDescription) -> Vec<String> {
         let mut warnings = Vec::new();
-        for call in flow.activities() {
+        for call in &flow.activities {
             if self.resolve(namespace, &call.activity_type, call.version.as_ref()).is_none() {
                 warnings.push(format!("there is no activity {} yet: upload its plugin", call.name));
             }
         }
-        for child in flow.children() {
-            if self.entry(Kind::Flow, namespace, &child.workflow_type).is_err() {
-                warnings.push(format!("there is no flow {} yet: upload it", child.workflow_type));
+        for child in &flow.children {
+            if self.entry(Kind::Flow, namespace, child).is_err() {
+                warnings.push(format!("there is no flow {child} yet: upload it"));
             }
         }
         warnings

@@ -266,11 +266,11 @@ impl Registry {
         let (stored, flow) = self.core.read_flow(namespace, &bytes).await?;
         if dry_run {
             self.core.check_new(&stored)?;
-            let version = view::flow_version(&self.core, &stored, &flow);
+            let version = view::flow_version(&self.core, &stored);
             return Ok(FlowUpload::Existing(version));
         }
         let done = self.core.store_flow(bytes, stored, &flow, activate).await?;
-        let version = view::flow_version(&self.core, &done.stored, &flow);
+        let version = view::flow_version(&self.core, &done.stored);
         if !done.created {
             return Ok(FlowUpload::Existing(version));
         }
@@ -298,16 +298,15 @@ impl Registry {
     /// One version of a flow.
     ///
     /// # Errors
-    /// When there is none, or its document cannot be read.
-    pub async fn flow_version(
+    /// When there is none.
+    pub fn flow_version(
         &self,
         namespace: &str,
         name: &str,
         version: &str,
     ) -> Result<FlowVersion, RegistryError> {
         let stored = self.core.version(Kind::Flow, namespace, name, version)?;
-        let flow = self.core.flow(&stored.row.digest).await?;
-        Ok(view::flow_version(&self.core, &stored, &flow))
+        Ok(view::flow_version(&self.core, &stored))
     }
 
     /// The document of a flow version, as it was uploaded.
@@ -339,8 +338,7 @@ impl Registry {
             .activate(Kind::Flow, actor.namespace, name, version, true)
             .await?;
         self.note(actor, "flow.activate", &format!("{name} {version}"), json!({})).await;
-        let flow = self.core.flow(&stored.row.digest).await?;
-        Ok(view::flow_version(&self.core, &stored, &flow))
+        Ok(view::flow_version(&self.core, &stored))
     }
 
     /// Makes the version before the active one active again.
@@ -355,8 +353,7 @@ impl Registry {
         let stored = self.core.rollback(Kind::Flow, actor.namespace, name).await?;
         let resource = format!("{name} {}", stored.row.version);
         self.note(actor, "flow.rollback", &resource, json!({})).await;
-        let flow = self.core.flow(&stored.row.digest).await?;
-        Ok(view::flow_version(&self.core, &stored, &flow))
+        Ok(view::flow_version(&self.core, &stored))
     }
 
     /// Removes a version that is not active and that no open run needs.

@@ -1,8 +1,7 @@
 //! What is stored, as the API shows it.
 
-use heyday_durable::flow::Flow;
-
 use super::core::{Core, Entry, Stored};
+use super::flows::FlowDescription;
 use super::types::{
     ActivityDescription, BindingInfo, FlowVersion, GrantInfo, PluginVersion, VersionState,
     VersionSummary, Versions, VersionsPage,
@@ -51,9 +50,10 @@ pub(super) fn plugin_version(core: &Core, stored: &Stored) -> PluginVersion {
 }
 
 /// One version of a flow.
-pub(super) fn flow_version(core: &Core, stored: &Stored, flow: &Flow) -> FlowVersion {
+pub(super) fn flow_version(core: &Core, stored: &Stored) -> FlowVersion {
     let row = &stored.row;
-    let mut warnings = core.flow_warnings(&row.namespace, flow);
+    let flow = FlowDescription::stored(row);
+    let mut warnings = core.flow_warnings(&row.namespace, &flow);
     for capability in core.missing_grants(row) {
         warnings.push(format!(
             "it calls {capability} and was not granted any: `heyday grant {} \
@@ -61,9 +61,6 @@ pub(super) fn flow_version(core: &Core, stored: &Stored, flow: &Flow) -> FlowVer
             row.name
         ));
     }
-    let document = &flow.document;
-    let about = [&document.title, &document.summary];
-    let about: Vec<&str> = about.into_iter().flatten().map(String::as_str).collect();
     FlowVersion {
         name: row.name.clone(),
         version: row.version.clone(),
@@ -71,9 +68,9 @@ pub(super) fn flow_version(core: &Core, stored: &Stored, flow: &Flow) -> FlowVer
         size: row.size,
         state: VersionState::Ready,
         active: core.is_active(stored),
-        documentation: about.join("\n\n"),
-        activities: flow.activities().iter().map(|call| call.name.clone()).collect(),
-        children: flow.children().iter().map(|child| child.workflow_type.clone()).collect(),
+        documentation: flow.documentation,
+        activities: flow.activities.into_iter().map(|call| call.name).collect(),
+        children: flow.children,
         warnings,
         uploaded_at: row.created_at,
     }

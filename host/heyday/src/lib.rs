@@ -1,1 +1,30 @@
-//! Placeholder.
+//! Heyday's server: the plugin registry, the REST API and the workers of one process.
+//!
+//! The way of a request:
+//!
+//! 1. `api` checks who asks and from where, reads the request, and calls one function
+//!    below.
+//! 2. [`registry`] keeps plugins and flows: immutable versions by digest, which one is
+//!    active, and what each was granted. [`definitions`] answers the engine's questions
+//!    over it.
+//! 3. The engine (`heyday-durable`) makes runs durable and hands attempts to the
+//!    [`executor`], which checks their input, calls the guest in its sandbox and writes
+//!    down what it used ([`recorder`]).
+//!
+//! Start reading at [`server`], where all of it is put together.
+
+pub mod api;
+pub mod auth;
+pub mod config;
+pub mod definitions;
+pub mod description;
+pub mod executor;
+pub mod expressions;
+pub mod files;
+pub mod metrics;
+pub mod names;
+pub mod recorder;
+pub mod registry;
+pub mod server;
+pub mod state;
+pub mod telemetry;

@@ -119,11 +119,10 @@ pub(super) async fn version(
     caller: Caller,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<JsonAnswer<FlowVersion>, Problem> {
-    Ok(JsonAnswer(app.registry.flow_version(
-        &caller.namespace,
-        &name,
-        &version,
-    )?))
+    let version = app
+        .registry
+        .flow_version(&caller.namespace, &name, &version)?;
+    Ok(JsonAnswer(version))
 }
 
 /// A version's document

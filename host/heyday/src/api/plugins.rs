@@ -8,7 +8,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use heyday_durable::payload::Digest;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
@@ -21,8 +20,6 @@ use crate::registry::types::{
 
 /// How long an upload waits to be compiled, where the request says nothing.
 const UPLOAD_WAIT: Duration = Duration::from_secs(20);
-/// How often the state of an upload is looked at while a request waits for it.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// How to take an upload.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -131,24 +128,19 @@ pub(super) async fn upload_status(
             .map_err(|error: heyday_durable::payload::ParseDigestError| {
                 Problem::invalid(error.to_string())
             })?;
-    let until = Instant::now() + app.wait(extract::wait(query.wait.as_deref())?);
-    loop {
-        let status = app.registry.upload_status(&caller.namespace, &digest)?;
-        match status.state {
-            VersionState::Ready => {
-                let version = app.registry.plugin_by_digest(&caller.namespace, &digest)?;
-                return Ok(JsonAnswer(UploadBody::Version(Box::new(version))).into_response());
-            }
-            VersionState::Failed => {
-                return Ok(JsonAnswer(UploadBody::Status(status)).into_response());
-            }
-            VersionState::Verifying | VersionState::Compiling => {}
-        }
-        if Instant::now() >= until || app.stopping.is_cancelled() {
-            return Ok(pending(status));
-        }
-        sleep(GLANCE).await;
+    let wait = app.wait(extract::wait(query.wait.as_deref())?);
+    let answered = tokio::select! {
+        answered = app.registry.await_upload(&caller.namespace, &digest, wait) => Some(answered?),
+        () = app.stopping.cancelled(), if !wait.is_zero() => None,
+    };
+    if let Some(Upload::Created(version) | Upload::Existing(version)) = answered {
+        return Ok(JsonAnswer(UploadBody::Version(Box::new(version))).into_response());
     }
+    let status = app.registry.upload_status(&caller.namespace, &digest)?;
+    Ok(match status.state {
+        VersionState::Failed => JsonAnswer(UploadBody::Status(status)).into_response(),
+        _ => pending(status),
+    })
 }
 
 /// Which page.

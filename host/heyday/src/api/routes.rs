@@ -10,7 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{ObjectBuilder, OpenApi, Required, Type};
+use utoipa::openapi::{ObjectBuilder, OpenApi, RefOr, Required, Type};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -203,17 +203,18 @@ fn complete(api: &mut OpenApi) {
     }
 }
 
-fn parameter(name: &str, place: ParameterIn, description: &str) -> Parameter {
+fn parameter(name: &str, place: ParameterIn, description: &str) -> RefOr<Parameter> {
     let required = if place == ParameterIn::Path {
         Required::True
     } else {
         Required::False
     };
-    ParameterBuilder::new()
+    let parameter = ParameterBuilder::new()
         .name(name)
         .parameter_in(place)
         .required(required)
         .description(Some(description))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-        .build()
+        .build();
+    RefOr::T(parameter)
 }

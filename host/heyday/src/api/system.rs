@@ -7,7 +7,7 @@ use axum::response::{Html, IntoResponse as _, Response};
 use heyday_durable::engine::QueueStats;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{OpenApi, RefOr};
 
 use super::App;
 use super::extract::Caller;
@@ -96,7 +96,10 @@ pub(super) fn docs(api: &OpenApi) -> Html<String> {
             .parameters
             .iter()
             .flatten()
-            .map(|parameter| escape(&parameter.name))
+            .filter_map(|parameter| match parameter {
+                RefOr::T(parameter) => Some(escape(&parameter.name)),
+                RefOr::Ref(_) => None,
+            })
             .collect::<Vec<_>>()
             .join(", ");
         rows.push_str(&format!(

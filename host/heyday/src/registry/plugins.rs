@@ -114,9 +114,10 @@ impl Core {
         match row {
             Some(row) => {
                 let key = (namespace.to_owned(), *digest, row.options.dev);
-                let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-                let answer = flights.get(&key).cloned();
-                drop(flights);
+                let answer = {
+                    let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+                    flights.get(&key).cloned()
+                };
                 match answer {
                     Some(answer) => self.wait_for(row, answer, wait).await,
                     None => Ok(Progress::UnderWay(row)),

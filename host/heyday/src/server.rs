@@ -1,0 +1,444 @@
+//! The whole server in one process: everything is opened, wired and closed here.
+//!
+//! [`Server::start`] opens from the bottom up: the data folder and its lock, the
+//! listening socket, `host.db`, bindings and capabilities, the sandbox, the registry, the
+//! executor, the engine (which lets open runs go on), and last the API. [`Server::drain`]
+//! closes in the other direction: no new requests, waits and streams end, attempts get
+//! their grace, what was to be written behind is written, databases close. A process
+//! that dies without it loses nothing that was acknowledged.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use heyday_capabilities::{BindingError, Bindings};
+use heyday_durable::clock::SystemClock;
+use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
+use heyday_durable::engine::Engine;
+use heyday_durable::expressions::Expressions;
+use heyday_sandbox::{
+    CompileLimits, Compiler, CompilerCommand, Sandbox, SandboxError, SandboxOptions,
+};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, App, Parts};
+use crate::auth::{self, Auth, TokenError};
+use crate::config::{Config, ConfigError};
+use crate::definitions::HostDefinitions;
+use crate::executor::{Executor, ExecutorOptions};
+use crate::expressions::{ExpressionsError, JqExpressions};
+use crate::files::ContentFiles;
+use crate::metrics::Metrics;
+use crate::recorder::Recorder;
+use crate::registry::{Registry, RegistryError, RegistryOptions};
+use crate::state::{HostDb, StateError};
+
+/// The subcommand of the running binary that compiles one component.
+pub const COMPILE_COMMAND: &str = "compile-component";
+/// The file whose lock says that a process has the data folder.
+const LOCK_FILE: &str = "lock";
+/// How often what is too old is removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Values that no history names are kept so long: an activity's result is stored before
+/// the history names it.
+const PAYLOAD_GRACE: Duration = Duration::from_secs(48 * 60 * 60);
+/// How long open connections may take to end, beyond the grace of attempts.
+const CONNECTION_GRACE: Duration = Duration::from_secs(5);
+/// Seconds of a day.
+const DAY: i64 = 24 * 60 * 60;
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A setting cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder cannot be used.
+    #[error("the data folder {} cannot be used: {source}; name another with --data", path.display())]
+    DataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has the data folder.
+    #[error(
+        "another Heyday uses the data folder {}; stop it, or name another folder with --data",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The address is taken.
+    #[error("the address {0} is taken; give another one with --listen, such as 127.0.0.1:8001")]
+    AddressTaken(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("nothing can listen on {address}: {source}; give another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// `host.db` cannot be opened.
+    #[error("the server's own database cannot be opened: {}", chain(.0))]
+    State(#[from] StateError),
+    /// A binding cannot be opened.
+    #[error("{}", chain(.0))]
+    Binding(#[from] BindingError),
+    /// The sandbox does not start.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// There is no expression evaluator.
+    #[error("{}", chain(.0))]
+    Expressions(#[from] ExpressionsError),
+    /// The registry cannot be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The history cannot be opened.
+    #[error(transparent)]
+    Engine(#[from] OpenError),
+}
+
+/// An error with what its `Display` leaves to its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    token_file: PathBuf,
+    data: PathBuf,
+    grace: Duration,
+    stopping: CancellationToken,
+    serving: JoinHandle<io::Result<()>>,
+    engine: Arc<EmbeddedEngine>,
+    behind: CancellationToken,
+    recording: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+    bindings: Arc<Bindings>,
+    state: HostDb,
+    /// Given back when the server is dropped.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Starts everything; when this answers, requests are answered. Must be called on a
+    /// multi-threaded tokio runtime. Components are compiled by the running binary's own
+    /// hidden subcommand [`COMPILE_COMMAND`].
+    ///
+    /// # Errors
+    /// The first thing that does not start, with what to do about it.
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let program = std::env::current_exe().map_err(SandboxError::Threads)?;
+        let compiler = Compiler::Child(CompilerCommand {
+            program,
+            args: vec![COMPILE_COMMAND.into()],
+        });
+        Self::start_with(config, compiler).await
+    }
+
+    /// Starts everything, with another compiler.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(config: Config, compiler: Compiler) -> Result<Self, ServerError> {
+        config.check()?;
+        // Before anything is opened: without it no flow can run.
+        if !crate::expressions::is_embedded() {
+            return Err(ExpressionsError::NotEmbedded.into());
+        }
+        let data = config.data_dir.clone();
+        let lock = open_data(&data)?;
+        let listener = listen(config.listen).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| ServerError::Listen {
+                address: config.listen,
+                source,
+            })?;
+        let token = auth::load_or_create_token(&data)?;
+        let state = HostDb::open(&data.join("host.db")).await?;
+        let bindings = Arc::new(Bindings::open(&config.bindings(), &Handle::current())?);
+        let capabilities = heyday_capabilities::capabilities(&bindings);
+        let sandbox = Sandbox::new(sandbox_options(&config, compiler), capabilities)?;
+        let cache = config.cache_dir();
+        let expressions: Arc<dyn Expressions> =
+            Arc::new(blocking(move || JqExpressions::embedded(&cache)).await?);
+        let folder = |name: &str| {
+            ContentFiles::open(data.join(name)).map_err(|source| ServerError::DataFolder {
+                path: data.join(name),
+                source,
+            })
+        };
+        let payloads = Arc::new(folder("payloads")?);
+        let registry = Registry::open(RegistryOptions {
+            database: state.clone(),
+            files: folder("components")?,
+            sandbox: sandbox.clone(),
+            expressions: Arc::clone(&expressions),
+            bindings: Arc::clone(&bindings),
+            queues: config.queues().into_keys().collect(),
+        })
+        .await?;
+        let recorder = Recorder::new(state.clone());
+        let metrics = Arc::new(Metrics::default());
+        let definitions = Arc::new(HostDefinitions::new(registry.clone()));
+        let shared = Arc::new(config);
+        let executor = Executor::new(ExecutorOptions {
+            registry: registry.clone(),
+            sandbox,
+            recorder: recorder.clone(),
+            metrics: Arc::clone(&metrics),
+            config: Arc::clone(&shared),
+        });
+        let behind = CancellationToken::new();
+        let recording = tokio::spawn(recorder.clone().run(behind.clone()));
+        let options = EmbeddedOptions::new(data.join("history.db"), shared.queues());
+        let host = Host {
+            executor: Arc::new(executor),
+            definitions: Arc::clone(&definitions) as _,
+            expressions,
+            payloads: Arc::clone(&payloads) as _,
+            clock: Arc::new(SystemClock),
+        };
+        let engine = Arc::new(EmbeddedEngine::open(options, host).await?);
+        let stopping = CancellationToken::new();
+        let sweeping = tokio::spawn(sweep(
+            Arc::clone(&engine),
+            registry.clone(),
+            recorder.clone(),
+            shared.limits.record_days,
+            stopping.clone(),
+        ));
+        let app = App::new(Parts {
+            engine: Arc::clone(&engine) as _,
+            registry,
+            definitions,
+            recorder,
+            state: state.clone(),
+            payloads,
+            auth: Auth::new(&token, address),
+            metrics,
+            upload_bytes: shared.limits.upload_bytes,
+            stopping: stopping.clone(),
+            in_flight: Default::default(),
+        });
+        // Answers are small and awaited: they must not wait to be joined with others.
+        let listener = listener.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
+        let stop = stopping.clone().cancelled_owned();
+        let serving = tokio::spawn(async move {
+            axum::serve(listener, api::router(app))
+                .with_graceful_shutdown(stop)
+                .await
+        });
+        tracing::info!(%address, data = %data.display(), "listening");
+        Ok(Self {
+            address,
+            token_file: data.join(auth::TOKEN_FILE),
+            data,
+            grace: shared.drain_grace,
+            stopping,
+            serving,
+            engine,
+            behind,
+            recording,
+            sweeping,
+            bindings,
+            state,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The file that holds the token.
+    #[must_use]
+    pub fn token_file(&self) -> &Path {
+        &self.token_file
+    }
+
+    /// Where everything is kept.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Stops gently: running attempts get the configured grace. What is cut off goes on
+    /// at the next start.
+    pub async fn drain(self) {
+        tracing::info!("stopping");
+        self.stopping.cancel();
+        self.engine.drain(self.grace).await;
+        let abort = self.serving.abort_handle();
+        match tokio::time::timeout(CONNECTION_GRACE, self.serving).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the listener failed"),
+            Ok(Err(error)) => tracing::error!(%error, "the API ended by itself"),
+            Err(_) => {
+                tracing::warn!("connections that did not end are closed");
+                abort.abort();
+            }
+        }
+        self.sweeping.abort();
+        self.behind.cancel();
+        if let Err(error) = self.recording.await {
+            tracing::error!(%error, "receipts and log lines were lost");
+        }
+        self.bindings.close().await;
+        self.state.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Makes the data folder, for its owner alone, and takes its lock.
+fn open_data(data: &Path) -> Result<File, ServerError> {
+    let failed = |source| ServerError::DataFolder {
+        path: data.to_owned(),
+        source,
+    };
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        builder.mode(0o700);
+    }
+    builder.create(data).map_err(failed)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data.join(LOCK_FILE))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(ServerError::InUse(data.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ServerError::AddressTaken(address),
+            _ => ServerError::Listen { address, source },
+        })
+}
+
+fn sandbox_options(config: &Config, compiler: Compiler) -> SandboxOptions {
+    let limits = &config.limits;
+    let mut options = SandboxOptions::new(config.cache_dir(), compiler);
+    options.compile_limits = CompileLimits {
+        cpu: limits.compile_cpu,
+        memory_bytes: limits.compile_memory_bytes,
+        ..CompileLimits::default()
+    };
+    options.max_calls = config.max_calls();
+    options.max_upload_bytes = limits.upload_bytes;
+    if let Some(threads) = limits.guest_threads {
+        options.guest_threads = threads;
+    }
+    options
+}
+
+/// Runs what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // The work panicked; so does who needs it. It is never cancelled.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Removes what is too old or named by nothing, now and then.
+async fn sweep(
+    engine: Arc<EmbeddedEngine>,
+    registry: Registry,
+    recorder: Recorder,
+    record_days: u32,
+    stopping: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stopping.cancelled() => return,
+        }
+        registry.sweep(engine.as_ref()).await;
+        match engine.sweep_payloads(PAYLOAD_GRACE).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed values that no history names"),
+            Err(error) => tracing::warn!(%error, "values are not swept now"),
+        }
+        let kept = jiff::SignedDuration::from_secs(i64::from(record_days) * DAY);
+        if let Ok(before) = Timestamp::now().checked_sub(kept)
+            && let Err(error) = recorder.prune(before).await
+        {
+            tracing::warn!(%error, "old receipts and log lines are not removed now");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_belongs_to_one_process() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data");
+        let lock = open_data(&data).expect("free");
+        let error = open_data(&data).expect_err("taken");
+        assert!(matches!(error, ServerError::InUse(_)));
+        assert!(error.to_string().contains("--data"), "{error}");
+        drop(lock);
+        open_data(&data).expect("free again");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let error = open_data(&file.join("data")).expect_err("below a file");
+        assert!(matches!(error, ServerError::DataFolder { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_names_the_flag() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let first = listen(address).await.expect("free");
+        let taken = first.local_addr().expect("an address");
+        let error = listen(taken).await.expect_err("taken");
+        assert!(matches!(error, ServerError::AddressTaken(_)));
+        assert!(error.to_string().contains("--listen"), "{error}");
+    }
+}

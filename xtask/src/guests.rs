@@ -25,6 +25,10 @@ pub fn build(project: &Project) -> anyhow::Result<()> {
         request.target_dir = Some(project.target.join("guests-build"));
         request.locked = true;
         for artifact in toolchain.build(&request, &mut show)? {
+            // A dependency may be a cdylib of its own.
+            if !folder.join(&artifact.package).is_dir() {
+                continue;
+            }
             let target = components.join(format!("{}.wasm", artifact.package));
             install(&artifact.path, &target)?;
         }

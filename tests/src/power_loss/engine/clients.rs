@@ -120,6 +120,8 @@ pub struct Clients {
     pub progress: Arc<Progress>,
     /// The power that is on.
     pub power: Power,
+    /// Bytes of input of the runs that they start.
+    pub input: usize,
 }
 
 impl Clients {
@@ -205,7 +207,7 @@ impl Clients {
             namespace: "default".to_owned(),
             workflow_id: workflow_id.to_owned(),
             definition: self.world.pinned(if patient { PATIENT } else { STEPS }),
-            input: Payload::null(),
+            input: Payload::json(&"x".repeat(self.input).into()),
             id_reuse_policy: IdReusePolicy::RejectDuplicate,
             id_conflict_policy: IdConflictPolicy::Fail,
             idempotency_key: Some(format!("key of {workflow_id}")),

@@ -14,12 +14,13 @@ use super::{LIMIT, open};
 async fn a_full_disk_is_reported_and_the_engine_recovers_when_there_is_room() {
     let world = World::new();
     let power = world.disk.power();
-    let (engine, _folder) = open(&world, power, Durability::Full).await.unwrap();
+    let engine = open(&world, power, Durability::Full).await.unwrap();
     let clients = Clients {
         engine: Arc::new(engine),
         world: Arc::clone(&world),
         progress: Arc::new(Progress::default()),
         power,
+        input: 0,
     };
     let engine = &clients.engine;
     world.disk.full(200_000);

@@ -4,6 +4,8 @@
 //! and lets some clients start, cancel, terminate and wait at once, until the power
 //! fails at some write or sync ([`clients`]). The last round lets every run end. What
 //! really ran is counted by a fake executor outside the disk ([`world`]).
+//!
+//! `HEYDAY_POWER_LOSS_DISKS=N` lets the test go through N disks instead of 3.
 
 mod clients;
 mod full;
@@ -33,10 +35,10 @@ async fn open(
     world: &Arc<World>,
     power: Power,
     durability: Durability,
-) -> Result<(EmbeddedEngine, tempfile::TempDir), String> {
-    let folder = tempfile::tempdir().unwrap();
+) -> Result<EmbeddedEngine, String> {
+    let folder = world.folder(power);
     let queues = BTreeMap::from([("general-queue".to_owned(), 4)]);
-    let mut options = EmbeddedOptions::new(folder.path().join("history.db"), queues);
+    let mut options = EmbeddedOptions::new(folder.join("history.db"), queues);
     options.vfs = Some(mount(&world.disk));
     options.durability = durability;
     options.cached_drivers = 4;
@@ -51,51 +53,98 @@ async fn open(
         payloads: Arc::clone(world) as _,
         clock: Arc::new(SystemClock),
     };
-    let engine = EmbeddedEngine::open(options, host)
+    EmbeddedEngine::open(options, host)
         .await
-        .map_err(|error| format!("the engine does not open: {error}"))?;
-    Ok((engine, folder))
+        .map_err(|error| format!("the engine does not open: {error}"))
 }
 
-/// Rounds on one disk, until something acknowledged is lost; answers how many runs
-/// were put to the test.
-async fn rounds(durability: Durability, seed: u64, count: u32) -> Result<usize, String> {
+/// What was put to the test.
+#[derive(Debug, Default)]
+struct Tally {
+    losses_at_work: usize,
+    losses_in_recovery: usize,
+    attempts: u64,
+    starts: usize,
+    cancels: usize,
+    terminations: usize,
+    timers: usize,
+    results: usize,
+}
+
+impl Tally {
+    fn count(&mut self, world: &World, progress: &Progress) {
+        let known = progress.known();
+        let count = |of: fn(&Known) -> bool| known.values().filter(|known| of(known)).count();
+        self.attempts += world.attempts();
+        self.starts += known.len();
+        self.cancels += count(|known| known.cancelled);
+        self.terminations += count(|known| known.terminated);
+        self.results += count(|known| known.result.is_some());
+        self.timers += count(|known| {
+            let mut types = known.events.iter().map(|event| &event.event_type);
+            types.any(|name| name == "TimerFired")
+        });
+    }
+}
+
+/// Rounds on one disk, until something acknowledged is lost.
+async fn rounds(
+    durability: Durability,
+    seed: u64,
+    count: u32,
+    tally: &mut Tally,
+) -> Result<(), String> {
     let world = World::new();
     let mut random = SmallRng::seed_from_u64(seed);
     let progress = Arc::new(Progress::default());
-    for _ in 0..count {
+    for round in 0..count {
         let power = world.disk.power();
-        // Sometimes the power fails while the engine recovers.
-        world
-            .disk
-            .fail_after(random.random_range(1..400), random.random());
-        let (engine, folder) = match open(&world, power, durability).await {
-            Ok(opened) => opened,
-            Err(_) if world.disk.power() != power => continue,
-            Err(error) => return Err(error),
+        // Some rounds write so much that the engine checkpoints.
+        let (input, changes) = if round % 4 == 2 {
+            (150_000, 1_000..5_000)
+        } else {
+            (10, 1..500)
         };
-        let engine = Arc::new(engine);
-        match check(&engine, &world, &progress).await {
-            Err(_) if world.disk.power() != power => continue,
-            checked => checked?,
-        }
+        // Sometimes the power fails while the engine recovers.
+        let changes = random.random_range(changes);
+        world.disk.fail_after(changes, random.random());
+        let engine = match recovered(&world, power, durability, &progress).await {
+            Ok(engine) => engine,
+            Err(_) if world.disk.power() != power => {
+                tally.losses_in_recovery += 1;
+                continue;
+            }
+            Err(what) => return Err(what),
+        };
         let clients = Clients {
-            engine: Arc::clone(&engine),
+            engine: Arc::new(engine),
             world: Arc::clone(&world),
             progress: Arc::clone(&progress),
             power,
+            input,
         };
         clients.until_loss(&mut random).await?;
-        drop((clients, engine, folder));
+        tally.losses_at_work += 1;
     }
-    let power = world.disk.power();
-    let (engine, _folder) = open(&world, power, durability).await?;
-    check(&engine, &world, &progress).await?;
+    let engine = recovered(&world, world.disk.power(), durability, &progress).await?;
+    tally.count(&world, &progress);
     all_end(&engine, &progress).await?;
     match world.wrong().first() {
         Some(wrong) => Err(wrong.clone()),
-        None => Ok(progress.known().len()),
+        None => Ok(()),
     }
+}
+
+/// The engine on what the disk has, with all that it ever acknowledged.
+async fn recovered(
+    world: &Arc<World>,
+    power: Power,
+    durability: Durability,
+    progress: &Progress,
+) -> Result<EmbeddedEngine, String> {
+    let engine = open(world, power, durability).await?;
+    check(&engine, world, progress).await?;
+    Ok(engine)
 }
 
 /// All that was acknowledged is there.
@@ -203,18 +252,43 @@ fn twice(events: &[HistoryEvent]) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_with_full_syncs() {
-    for seed in 0..3 {
-        let runs = rounds(Durability::Full, seed, 8)
-            .await
-            .unwrap_or_else(|what| panic!("{seed}: {what}"));
-        assert!(runs > 10, "only {runs} runs were put to the test");
+    let disks = std::env::var("HEYDAY_POWER_LOSS_DISKS");
+    let disks = disks.map_or(3, |disks| disks.parse().expect("a number"));
+    let mut tally = Tally::default();
+    for seed in 0..disks {
+        if let Err(what) = rounds(Durability::Full, seed, 8, &mut tally).await {
+            panic!("disk {seed}: {what}");
+        }
+    }
+    eprintln!("{tally:?}");
+    let Tally {
+        losses_at_work,
+        losses_in_recovery: _,
+        attempts,
+        starts,
+        cancels,
+        terminations,
+        timers,
+        results,
+    } = tally;
+    assert!(losses_at_work >= 10, "the power failed too early");
+    assert!(attempts as usize >= starts);
+    for (what, count) in [
+        ("starts", starts),
+        ("cancels", cancels),
+        ("terminations", terminations),
+        ("timers", timers),
+        ("results", results),
+    ] {
+        assert!(count > 0, "no {what} were acknowledged before a loss");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn something_acknowledged_is_lost_without_syncs() {
     for seed in 0..40 {
-        if rounds(Durability::Off, seed, 3).await.is_err() {
+        if let Err(what) = rounds(Durability::Off, seed, 3, &mut Tally::default()).await {
+            eprintln!("disk {seed}: {what}");
             return;
         }
     }

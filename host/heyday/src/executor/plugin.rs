@@ -28,7 +28,7 @@ impl Executor {
         context: AttemptContext,
         receipt: &mut Receipt,
     ) -> Result<Payload, Failure> {
-        let stored = self.find(task)?;
+        let stored = self.find(task).await?;
         let activity = task.activity_type.split_once('.').map_or("", |(_, name)| name);
         let spec = stored
             .description
@@ -115,20 +115,24 @@ impl Executor {
         off_thread(output_bytes, schema, check).await
     }
 
-    fn find(&self, task: &ActivityTask) -> Result<Arc<Stored>, Failure> {
-        let found = match &task.plugin_digest {
-            Some(digest) => self.registry.stored(digest),
-            None => self.registry.resolve(&task.namespace, &task.activity_type),
+    async fn find(&self, task: &ActivityTask) -> Result<Arc<Stored>, Failure> {
+        let Some(digest) = &task.plugin_digest else {
+            let found = self.registry.resolve(&task.namespace, &task.activity_type);
+            return found.ok_or_else(|| {
+                let message = self.registry.unresolved(&task.namespace, &task.activity_type);
+                Failure::permanent(kind::UNKNOWN_ACTIVITY, message)
+            });
         };
-        found.ok_or_else(|| {
-            let message = match &task.plugin_digest {
-                Some(digest) => format!(
-                    "the plugin version {digest} of {} is not here any more",
-                    task.activity_type
-                ),
-                None => self.registry.unresolved(&task.namespace, &task.activity_type),
-            };
-            Failure::permanent(kind::UNKNOWN_ACTIVITY, message)
+        if let Some(stored) = self.registry.stored(digest) {
+            return Ok(stored);
+        }
+        let revived = self.registry.stored_or_revived(&task.namespace, digest).await;
+        revived.map_err(|error| {
+            tracing::error!(%error, %digest, "a removed plugin version cannot be read");
+            Failure::permanent(
+                kind::UNKNOWN_ACTIVITY,
+                format!("the plugin version {digest} of {} was removed", task.activity_type),
+            )
         })
     }
 }

@@ -17,6 +17,7 @@ use super::RegistryError;
 use super::definitions;
 use super::grants;
 use super::plugins;
+use super::types::{UploadOptions, VersionState};
 use crate::description::Description;
 use crate::files::ContentFiles;
 use crate::state::HostDb;
@@ -279,6 +280,51 @@ impl Core {
         self.memory().by_digest.get(digest).cloned()
     }
 
+    /// Writes to the audit. The change itself is durable already: a fault here is
+    /// logged and not answered.
+    pub async fn note(
+        &self,
+        namespace: &str,
+        principal: &str,
+        action: &str,
+        resource: &str,
+        details: &serde_json::Value,
+    ) {
+        let database = &self.database;
+        let noted = database.audit(namespace, principal, action, resource, details).await;
+        if let Err(error) = noted {
+            tracing::error!(
+                error = %error.chain(), principal, action, resource, %details,
+                "an entry of the audit cannot be written"
+            );
+        }
+    }
+
+    /// A plugin version that is no longer registered and that an open run still needs:
+    /// its start and the removal crossed. Made again of its bytes, which are kept as
+    /// long as such a run is open.
+    pub async fn revive(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        let upload = UploadRow {
+            namespace: namespace.to_owned(),
+            digest: *digest,
+            size: 0,
+            state: VersionState::Compiling,
+            reason: None,
+            capabilities: BTreeSet::new(),
+            imports: BTreeSet::new(),
+            options: UploadOptions::default(),
+            principal: String::new(),
+            created_at: jiff::Timestamp::now(),
+        };
+        let stored = Arc::new(self.describe(&upload).await?);
+        self.memory_mut().by_digest.insert(*digest, Arc::clone(&stored));
+        Ok(stored)
+    }
+
     /// The database.
     pub(super) const fn database(&self) -> &HostDb {
         &self.database
@@ -429,8 +475,8 @@ impl Core {
         })
     }
 
-    /// Removes files that no version names and no open run needs. Called once at the
-    /// start: removed versions keep their bytes until then.
+    /// Removes files that no version names and no open run needs. What was removed or
+    /// parsed since the start stays until the next one: a run may be about to need it.
     pub async fn sweep(&self, engine: &dyn Engine) {
         use heyday_durable::payload::PayloadStore as _;
         let mut live: std::collections::HashSet<Digest> = {
@@ -438,6 +484,8 @@ impl Core {
             let uploads = memory.uploads.keys().map(|(_, digest)| *digest);
             memory.by_digest.keys().copied().chain(uploads).collect()
         };
+        // A run may be about to start with what is parsed.
+        live.extend(self.parsed.lock().unwrap_or_else(PoisonError::into_inner).keys());
         let files = match self.files.list().await {
             Ok(files) => files,
             Err(error) => {
@@ -446,8 +494,13 @@ impl Core {
             }
         };
         for digest in files {
-            if !live.contains(&digest) && !matches!(engine.open_runs_using(&digest).await, Ok(0)) {
+            if live.contains(&digest) {
+                continue;
+            }
+            if !matches!(engine.open_runs_using(&digest).await, Ok(0)) {
                 live.insert(digest);
+            } else if let Err(error) = self.sandbox.forget(&digest.hex()) {
+                tracing::warn!(%error, %digest, "compiled code cannot be removed");
             }
         }
         match self.files.sweep(&live, std::time::Duration::from_secs(3_600)).await {

@@ -1,9 +1,11 @@
 //! Uploads of flows, and the flows that the host makes itself.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use heyday_durable::expressions::ExpressionError;
+use heyday_durable::flow::model::{Task, TaskKind};
 use heyday_durable::flow::{Flow, Problem};
 use heyday_durable::payload::Digest;
 use jiff::Timestamp;
@@ -16,9 +18,6 @@ use super::types::{RequestProblem, UploadOptions};
 use super::RegistryError;
 use crate::names::RESERVED;
 use crate::state::versions::{Kind, VersionRow};
-
-/// The workflow type of runs of one activity.
-pub const ACTIVITY_WORKFLOW: &str = "heyday.activity";
 
 /// How one activity is run by [`Registry::activity_flow`]; absent members leave the
 /// activity's own.
@@ -305,54 +304,38 @@ fn compile(
     }
 }
 
-/// Refuses queues that there are not. They stand only in `metadata.heyday` of tasks.
-fn check_queues(
-    flow: &Flow,
-    queues: &std::collections::BTreeSet<String>,
-) -> Result<(), RegistryError> {
-    fn walk(value: &Value, pointer: &mut String, found: &mut Vec<(String, String)>) {
-        let queue = value.pointer("/metadata/heyday/queue").and_then(Value::as_str);
-        if let (Some(queue), true) = (queue, value.get("call").is_some()) {
-            found.push((format!("{pointer}/metadata/heyday/queue"), queue.to_owned()));
-        }
-        let length = pointer.len();
-        match value {
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    pointer.push_str(&format!("/{index}"));
-                    walk(item, pointer, found);
-                    pointer.truncate(length);
-                }
-            }
-            Value::Object(members) => {
-                for (name, member) in members {
-                    // Data, not tasks.
-                    if matches!(name.as_str(), "with" | "set" | "metadata") {
-                        continue;
-                    }
-                    pointer.push('/');
-                    pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
-                    walk(member, pointer, found);
-                    pointer.truncate(length);
-                }
-            }
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    if let Some(tasks) = flow.definition().get("do") {
-        walk(tasks, &mut "/do".to_owned(), &mut found);
-    }
+/// Refuses queues that there are not, with their line.
+fn check_queues(flow: &Flow, queues: &BTreeSet<String>) -> Result<(), RegistryError> {
     let known: Vec<&str> = queues.iter().map(String::as_str).collect();
-    let problems: Vec<Problem> = found
-        .into_iter()
-        .filter(|(_, queue)| !queues.contains(queue))
-        .map(|(pointer, queue)| Problem {
-            line: 1,
-            pointer,
-            message: format!("there is no queue {queue:?}; there are {}", known.join(", ")),
-        })
-        .collect();
+    let mut problems = Vec::new();
+    // A stack of its own: a document may nest deeply.
+    let mut open: Vec<&Task> = flow.tasks.iter().rev().collect();
+    while let Some(task) = open.pop() {
+        let unknown = task.options.queue.as_ref().filter(|queue| !queues.contains(*queue));
+        if let Some(queue) = unknown {
+            problems.push(Problem {
+                line: task.line,
+                pointer: format!("{}/metadata/heyday/queue", task.reference),
+                message: format!("there is no queue {queue:?}; there are {}", known.join(", ")),
+            });
+        }
+        match &task.kind {
+            TaskKind::Do(tasks) => open.extend(tasks.iter().rev()),
+            TaskKind::For(each) => open.extend(each.tasks.iter().rev()),
+            TaskKind::Fork(fork) => open.extend(fork.branches.iter().rev()),
+            TaskKind::Try(tried) => {
+                open.extend(tried.catch.tasks.iter().flatten().rev());
+                open.extend(tried.tasks.iter().rev());
+            }
+            TaskKind::CallActivity(_)
+            | TaskKind::CallHttp(_)
+            | TaskKind::Set(_)
+            | TaskKind::Switch(_)
+            | TaskKind::Raise(_)
+            | TaskKind::Wait(_)
+            | TaskKind::RunWorkflow(_) => {}
+        }
+    }
     if problems.is_empty() {
         Ok(())
     } else {
@@ -375,9 +358,9 @@ mod tests {
         };
         let text = activity_document("greet.hello", &options).to_string();
         let flow = Flow::parse(text.as_bytes()).expect("a flow");
-        assert_eq!(flow.workflow_type(), ACTIVITY_WORKFLOW);
+        assert_eq!(flow.workflow_type(), "heyday.activity");
         assert_eq!(flow.activities()[0].name, "greet.hello:1.2.0@default");
-        let known = std::collections::BTreeSet::from(["general-queue".to_owned()]);
+        let known = BTreeSet::from(["general-queue".to_owned()]);
         let Err(RegistryError::Unusable { problems, .. }) = check_queues(&flow, &known) else {
             panic!("an unknown queue was accepted");
         };

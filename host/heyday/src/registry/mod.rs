@@ -29,7 +29,7 @@ use heyday_durable::engine::Engine;
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::Grants;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::core::Core;
 pub use self::core::{RegistryOptions, Stored};
@@ -468,6 +468,22 @@ impl Registry {
         self.core.by_digest(digest)
     }
 
+    /// As [`stored`](Self::stored), made again of its bytes where it was removed while a
+    /// run of it was about to start.
+    ///
+    /// # Errors
+    /// When its bytes are gone too.
+    pub async fn stored_or_revived(
+        &self,
+        namespace: &str,
+        digest: &Digest,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        match self.core.by_digest(digest) {
+            Some(stored) => Ok(stored),
+            None => self.core.revive(namespace, digest).await,
+        }
+    }
+
     /// The active version of the plugin that has this activity.
     #[must_use]
     pub fn resolve(&self, namespace: &str, activity_type: &str) -> Option<Arc<Stored>> {
@@ -501,19 +517,9 @@ impl Registry {
         self.core.flow(digest).await
     }
 
-    /// Writes to the audit. The change itself is durable already: a fault here is
-    /// logged and not answered.
-    async fn note(&self, actor: Actor<'_>, action: &str, resource: &str, details: serde_json::Value) {
-        let database = self.core.database();
-        let noted = database
-            .audit(actor.namespace, actor.principal, action, resource, &details)
-            .await;
-        if let Err(error) = noted {
-            tracing::error!(
-                error = %error.chain(), principal = actor.principal, action, resource, %details,
-                "an entry of the audit cannot be written"
-            );
-        }
+    async fn note(&self, actor: Actor<'_>, action: &str, resource: &str, details: Value) {
+        let (namespace, principal) = (actor.namespace, actor.principal);
+        self.core.note(namespace, principal, action, resource, &details).await;
     }
 }
 

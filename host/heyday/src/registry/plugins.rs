@@ -13,7 +13,7 @@ use bytes::Bytes;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::{CallError, VerifyError};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::core::{Core, Stored, dev_version, is_dev};
@@ -258,7 +258,8 @@ impl Core {
         }
     }
 
-    async fn process(&self, upload: &UploadRow) -> Result<Uploaded, RegistryError> {
+    /// Compiles and describes an upload.
+    pub(super) async fn describe(&self, upload: &UploadRow) -> Result<Stored, RegistryError> {
         let plugin = self
             .sandbox
             .prepare(&upload.digest.hex(), || self.files.read(&upload.digest))
@@ -295,11 +296,25 @@ impl Core {
             imports: upload.imports.clone(),
             created_at: Timestamp::now(),
         };
-        let stored = Arc::new(Stored {
+        Ok(Stored {
             row,
             description: Some(description),
-        });
-        self.insert(stored, upload.options).await
+        })
+    }
+
+    async fn process(&self, upload: &UploadRow) -> Result<Uploaded, RegistryError> {
+        let stored = self.describe(upload).await?;
+        let uploaded = self.insert(Arc::new(stored), upload.options).await?;
+        if uploaded.created {
+            let row = &uploaded.stored.row;
+            let details = json!({
+                "digest": row.digest, "active": self.is_active(&uploaded.stored),
+            });
+            let resource = format!("{} {}", row.name, row.version);
+            self.note(&row.namespace, &upload.principal, "plugin.upload", &resource, &details)
+                .await;
+        }
+        Ok(uploaded)
     }
 
     /// The version of that name and number, if it is there with the same bytes.

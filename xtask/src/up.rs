@@ -142,9 +142,9 @@ fn serve(project: &Project, options: &Options, documents: &Path, data: &Path) ->
 fn configuration(documents: &Path, data: &Path) -> String {
     let text = |path: &Path| json!(path.to_string_lossy()).to_string();
     format!(
-        "[bindings.default.blob.documents]\npath = {}\nread_only = true\n\n\
-         [bindings.default.blob.work]\npath = {}\n\n\
-         [bindings.default.sql.knowledge]\npath = {}\n",
+        "[bindings.namespaces.default.blob.documents]\npath = {}\nread_only = true\n\n\
+         [bindings.namespaces.default.blob.work]\npath = {}\n\n\
+         [bindings.namespaces.default.sql.knowledge]\npath = {}\n",
         text(documents),
         text(&data.join("work")),
         text(&data.join("knowledge.db")),

@@ -137,7 +137,11 @@ pub fn default_data_dir() -> Option<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
     data.and_then(absolute)
-        .or_else(|| std::env::home_dir().and_then(absolute).map(|home| home.join(".local/share")))
+        .or_else(|| {
+            std::env::home_dir()
+                .and_then(absolute)
+                .map(|home| home.join(".local/share"))
+        })
         .map(|data| data.join("heyday"))
 }
 
@@ -160,8 +164,14 @@ impl Config {
             resolve(&mut config.data_dir);
             config.cache_dir.as_mut().map(resolve);
             for bindings in config.bindings.namespaces.values_mut() {
-                bindings.sql.values_mut().for_each(|it| resolve(&mut it.path));
-                bindings.blob.values_mut().for_each(|it| resolve(&mut it.path));
+                bindings
+                    .sql
+                    .values_mut()
+                    .for_each(|it| resolve(&mut it.path));
+                bindings
+                    .blob
+                    .values_mut()
+                    .for_each(|it| resolve(&mut it.path));
             }
         }
         Ok(config)
@@ -189,11 +199,17 @@ impl Config {
                 return wrong(&format!("queues.{name}"), names::NAME_RULE);
             }
             if !(1..=1_000).contains(limit) {
-                return wrong(&format!("queues.{name}"), "a queue runs 1 to 1,000 activities at once");
+                return wrong(
+                    &format!("queues.{name}"),
+                    "a queue runs 1 to 1,000 activities at once",
+                );
             }
         }
         if self.max_calls() > MAX_CALLS {
-            return wrong("queues", "all queues together run at most 4,995 activities at once");
+            return wrong(
+                "queues",
+                "all queues together run at most 4,995 activities at once",
+            );
         }
         for name in self.limits.plugins.keys() {
             if !names::is_name(name) {
@@ -204,15 +220,25 @@ impl Config {
             return wrong("limits.upload_bytes", "an upload has 1 byte to 1 GiB");
         }
         if self.limits.compile_cpu.is_zero() {
-            return wrong("limits.compile_cpu", "nothing compiles in no time; use 120s");
+            return wrong(
+                "limits.compile_cpu",
+                "nothing compiles in no time; use 120s",
+            );
         }
         if self.limits.guest_threads == Some(0) {
-            return wrong("limits.guest_threads", "at least one guest must be able to compute");
+            return wrong(
+                "limits.guest_threads",
+                "at least one guest must be able to compute",
+            );
         }
         if let Some(endpoint) = &self.otlp_endpoint {
-            let http = url::Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            let http =
+                url::Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
             if !http {
-                return wrong("otlp_endpoint", "it is an address such as http://localhost:4318");
+                return wrong(
+                    "otlp_endpoint",
+                    "it is an address such as http://localhost:4318",
+                );
             }
         }
         Ok(())
@@ -233,7 +259,10 @@ impl Config {
     /// Slots of the sandbox: all queues together, and 5 for uploads being described.
     #[must_use]
     pub fn max_calls(&self) -> usize {
-        let sum = self.queues().values().fold(0_usize, |sum, limit| sum.saturating_add(*limit));
+        let sum = self
+            .queues()
+            .values()
+            .fold(0_usize, |sum, limit| sum.saturating_add(*limit));
         sum.saturating_add(5)
     }
 
@@ -246,7 +275,9 @@ impl Config {
     /// Where compiled code is kept.
     #[must_use]
     pub fn cache_dir(&self) -> PathBuf {
-        self.cache_dir.clone().unwrap_or_else(|| self.data_dir.join("cache"))
+        self.cache_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("cache"))
     }
 
     /// All bindings, with those that there always are.
@@ -254,18 +285,26 @@ impl Config {
     pub fn bindings(&self) -> BindingsConfig {
         let mut config = self.bindings.clone();
         let folder = self.data_dir.join("bindings");
-        let default: &mut NamespaceBindings =
-            config.namespaces.entry(DEFAULT_NAMESPACE.to_owned()).or_default();
-        default.sql.entry("default".to_owned()).or_insert_with(|| SqlBinding {
-            path: folder.join("sql").join("default.db"),
-            read_only: false,
-            limits: Default::default(),
-        });
-        default.blob.entry("default".to_owned()).or_insert_with(|| BlobBinding {
-            path: folder.join("blob").join("default"),
-            read_only: false,
-            limits: Default::default(),
-        });
+        let default: &mut NamespaceBindings = config
+            .namespaces
+            .entry(DEFAULT_NAMESPACE.to_owned())
+            .or_default();
+        default
+            .sql
+            .entry("default".to_owned())
+            .or_insert_with(|| SqlBinding {
+                path: folder.join("sql").join("default.db"),
+                read_only: false,
+                limits: Default::default(),
+            });
+        default
+            .blob
+            .entry("default".to_owned())
+            .or_insert_with(|| BlobBinding {
+                path: folder.join("blob").join("default"),
+                read_only: false,
+                limits: Default::default(),
+            });
         config
     }
 }
@@ -295,7 +334,11 @@ mod tests {
 
     #[test]
     fn unknown_members_are_refused() {
-        for text in ["lisen = '127.0.0.1:1'", "[limits]\nupload = 1", "[limits.call]\nmemory = 1"] {
+        for text in [
+            "lisen = '127.0.0.1:1'",
+            "[limits]\nupload = 1",
+            "[limits.call]\nmemory = 1",
+        ] {
             parse(text).expect_err(text);
         }
     }
@@ -306,7 +349,10 @@ mod tests {
             ("listen = '0.0.0.0:8000'", "listen"),
             ("queues = { Fast = 1 }", "queues.Fast"),
             ("queues = { fast = 0 }", "queues.fast"),
-            ("[queues]\na = 1000\nb = 1000\nc = 1000\nd = 1000\ne = 1000", "queues"),
+            (
+                "[queues]\na = 1000\nb = 1000\nc = 1000\nd = 1000\ne = 1000",
+                "queues",
+            ),
             ("limits.upload_bytes = 0", "limits.upload_bytes"),
             ("limits.guest_threads = 0", "limits.guest_threads"),
             ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
@@ -314,7 +360,10 @@ mod tests {
         ] {
             let config = parse(text).expect(text);
             let error = config.check().expect_err(text).to_string();
-            assert!(error.starts_with(&format!("the setting {setting}: ")), "{error}");
+            assert!(
+                error.starts_with(&format!("the setting {setting}: ")),
+                "{error}"
+            );
         }
     }
 

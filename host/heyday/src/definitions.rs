@@ -34,7 +34,8 @@ impl HostDefinitions {
         namespace: &str,
         activity: &str,
     ) -> Result<PinnedDefinition, Failure> {
-        self.pin_activity_with(namespace, activity, &ActivityOptions::default()).await
+        self.pin_activity_with(namespace, activity, &ActivityOptions::default())
+            .await
     }
 
     /// As [`pin_activity`](Self::pin_activity), with options of the call.
@@ -48,7 +49,10 @@ impl HostDefinitions {
         activity: &str,
         options: &ActivityOptions,
     ) -> Result<PinnedDefinition, Failure> {
-        let pinned = self.registry.pin_activity(namespace, activity, options).await;
+        let pinned = self
+            .registry
+            .pin_activity(namespace, activity, options)
+            .await;
         pinned.map_err(|error| failure(&error, kind::UNKNOWN_ACTIVITY))
     }
 }

@@ -144,13 +144,21 @@ impl Reader<'_> {
             let known: Vec<&str> = self.queues.iter().map(String::as_str).collect();
             self.add(
                 format!("{at}/queue"),
-                format!("there is no queue {queue:?}; there are {}", known.join(", ")),
+                format!(
+                    "there is no queue {queue:?}; there are {}",
+                    known.join(", ")
+                ),
             );
         }
         let timeouts: ActivityTimeouts = self.known(
             &format!("{at}/timeouts"),
             raw.timeouts,
-            &["schedule_to_close", "schedule_to_start", "start_to_close", "heartbeat"],
+            &[
+                "schedule_to_close",
+                "schedule_to_start",
+                "start_to_close",
+                "heartbeat",
+            ],
         );
         let zero = [
             timeouts.schedule_to_close,
@@ -162,7 +170,10 @@ impl Reader<'_> {
         .flatten()
         .any(|timeout| timeout.is_zero());
         if zero {
-            self.add(format!("{at}/timeouts"), "a timeout of zero lets nothing run");
+            self.add(
+                format!("{at}/timeouts"),
+                "a timeout of zero lets nothing run",
+            );
         }
         let retry: RetryPolicy = self.known(
             &format!("{at}/retry"),
@@ -215,12 +226,18 @@ impl Description {
             reader.add("/name", error.to_string());
         }
         if raw.name == names::RESERVED {
-            reader.add("/name", "`heyday` is kept for built-in activities; use another name");
+            reader.add(
+                "/name",
+                "`heyday` is kept for built-in activities; use another name",
+            );
         }
         let version = semver::Version::parse(&raw.version).unwrap_or_else(|error| {
             reader.add(
                 "/version",
-                format!("{:?} is no semantic version such as 1.2.0: {error}", raw.version),
+                format!(
+                    "{:?} is no semantic version such as 1.2.0: {error}",
+                    raw.version
+                ),
             );
             semver::Version::new(0, 0, 0)
         });
@@ -231,7 +248,10 @@ impl Description {
             reader.add("/activities", "the plugin has no activity");
         }
         if raw.activities.len() > MAX_ACTIVITIES {
-            reader.add("/activities", format!("there are more than {MAX_ACTIVITIES} activities"));
+            reader.add(
+                "/activities",
+                format!("there are more than {MAX_ACTIVITIES} activities"),
+            );
         }
         let mut activities = BTreeMap::new();
         for (index, activity) in raw.activities.into_iter().take(MAX_ACTIVITIES).enumerate() {
@@ -239,7 +259,10 @@ impl Description {
             let name = activity.name.clone();
             let spec = reader.activity(&at, activity);
             if activities.insert(name.clone(), spec).is_some() {
-                reader.add(format!("{at}/name"), format!("there are two activities {name:?}"));
+                reader.add(
+                    format!("{at}/name"),
+                    format!("there are two activities {name:?}"),
+                );
             }
         }
         if !reader.problems.is_empty() {
@@ -287,9 +310,20 @@ mod tests {
         let read = Description::parse(&text.to_string(), &queues()).expect("read");
         let hello = &read.activities["say_hello"];
         assert_eq!(hello.queue, "storage-queue");
-        assert_eq!(hello.timeouts.start_to_close, Some(std::time::Duration::from_secs(30)));
+        assert_eq!(
+            hello.timeouts.start_to_close,
+            Some(std::time::Duration::from_secs(30))
+        );
         assert_eq!(hello.retry.maximum_attempts, 2);
-        assert!(hello.input.as_ref().expect("a schema").1.validate(&json!({})).is_err());
+        assert!(
+            hello
+                .input
+                .as_ref()
+                .expect("a schema")
+                .1
+                .validate(&json!({}))
+                .is_err()
+        );
         assert_eq!(read.activities["plain"].queue, GENERAL_QUEUE);
     }
 
@@ -313,7 +347,10 @@ mod tests {
             "/activities/2/name: there are two",
             "/activities/2/retry/backoff_coefficient",
         ] {
-            assert!(found.iter().any(|problem| problem.starts_with(words)), "{words}: {found:?}");
+            assert!(
+                found.iter().any(|problem| problem.starts_with(words)),
+                "{words}: {found:?}"
+            );
         }
     }
 

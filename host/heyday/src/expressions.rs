@@ -43,7 +43,9 @@ pub struct JqExpressions {
 
 impl std::fmt::Debug for JqExpressions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JqExpressions").field("digest", &self.digest).finish()
+        f.debug_struct("JqExpressions")
+            .field("digest", &self.digest)
+            .finish()
     }
 }
 
@@ -77,8 +79,14 @@ impl JqExpressions {
 fn translate(error: EvaluatorError, expression: &str) -> ExpressionError {
     let expression = expression.to_owned();
     match error {
-        EvaluatorError::Invalid { message, .. } => ExpressionError::Invalid { expression, message },
-        EvaluatorError::Failed(message) => ExpressionError::Failed { expression, message },
+        EvaluatorError::Invalid { message, .. } => ExpressionError::Invalid {
+            expression,
+            message,
+        },
+        EvaluatorError::Failed(message) => ExpressionError::Failed {
+            expression,
+            message,
+        },
         EvaluatorError::LimitExceeded(limit) => ExpressionError::LimitExceeded {
             expression,
             message: limit.to_string(),
@@ -132,7 +140,10 @@ impl Program for JqProgram {
             .program
             .evaluate(index, &input.to_string(), &texts)
             .map_err(|error| {
-                translate(error, self.expressions.get(index).map_or("", String::as_str))
+                translate(
+                    error,
+                    self.expressions.get(index).map_or("", String::as_str),
+                )
             })?;
         serde_json::from_str(&answer).map_err(|error| {
             ExpressionError::Unavailable(format!("the evaluator's answer is no JSON: {error}"))

@@ -123,7 +123,8 @@ impl ContentFiles {
                 if folder.file_type()?.is_dir() {
                     for entry in std::fs::read_dir(folder.path())? {
                         let name = entry?.file_name();
-                        digests.extend(format!("sha256:{}", name.to_string_lossy()).parse::<Digest>());
+                        digests
+                            .extend(format!("sha256:{}", name.to_string_lossy()).parse::<Digest>());
                     }
                 }
             }
@@ -208,8 +209,14 @@ mod tests {
         let files = ContentFiles::open(folder.path()).expect("opened");
         let digest = files.put(Bytes::from_static(b"abc")).await.expect("put");
         assert_eq!(digest, Digest::of(b"abc"));
-        assert_eq!(files.put(Bytes::from_static(b"abc")).await.expect("again"), digest);
-        assert_eq!(files.get(&digest).await.expect("got"), Bytes::from_static(b"abc"));
+        assert_eq!(
+            files.put(Bytes::from_static(b"abc")).await.expect("again"),
+            digest
+        );
+        assert_eq!(
+            files.get(&digest).await.expect("got"),
+            Bytes::from_static(b"abc")
+        );
         let missing = files.get(&Digest::of(b"x")).await;
         assert!(matches!(missing, Err(PayloadStoreError::NotFound(_))));
     }
@@ -241,7 +248,8 @@ mod tests {
         assert_eq!(files.sweep(&named, hour).await.expect("swept"), 0);
         for digest in [live, dead] {
             let file = std::fs::File::open(files.path(&digest)).expect("a file");
-            file.set_modified(SystemTime::now() - 2 * hour).expect("aged");
+            file.set_modified(SystemTime::now() - 2 * hour)
+                .expect("aged");
         }
         assert_eq!(files.sweep(&named, hour).await.expect("swept"), 1);
         assert!(files.get(&live).await.is_ok());

@@ -105,7 +105,10 @@ impl Recorder {
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
         // A panic while it was held leaves nothing half-done.
-        self.inner.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a log line. Never waits.
@@ -183,7 +186,10 @@ impl Recorder {
                 )
             };
             if dropped > 0 {
-                tracing::warn!(dropped, "log lines or receipts were dropped: too many at once");
+                tracing::warn!(
+                    dropped,
+                    "log lines or receipts were dropped: too many at once"
+                );
             }
             if lines.is_empty() && receipts.is_empty() {
                 return Ok(());
@@ -363,7 +369,9 @@ mod tests {
     #[tokio::test]
     async fn records_are_read_back_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
-        let database = HostDb::open(&folder.path().join("host.db")).await.expect("opened");
+        let database = HostDb::open(&folder.path().join("host.db"))
+            .await
+            .expect("opened");
         let records = Recorder::new(database);
         let attempt = Arc::new(AttemptName {
             namespace: "default".to_owned(),
@@ -400,7 +408,10 @@ mod tests {
         let run = attempt.run_id;
         let first = records.logs("default", run, 0, 2).await.expect("read");
         assert_eq!(first[1].message, "line 1");
-        let rest = records.logs("default", run, first[1].id, 10).await.expect("read");
+        let rest = records
+            .logs("default", run, first[1].id, 10)
+            .await
+            .expect("read");
         assert_eq!(rest.len(), 1);
         let receipts = records.receipts("default", run).await.expect("read");
         assert_eq!(receipts[0].counters["cpu_us"], 7);
@@ -409,10 +420,31 @@ mod tests {
         let none = records.logs("other", run, 0, 9).await;
         assert!(none.expect("read").is_empty(), "of another namespace");
         let second = std::time::Duration::from_secs(1);
-        records.prune(Timestamp::now() - second).await.expect("pruned");
-        assert_eq!(records.receipts("default", run).await.expect("read").len(), 1);
-        records.prune(Timestamp::now() + second).await.expect("pruned");
-        assert!(records.receipts("default", run).await.expect("read").is_empty());
-        assert!(records.logs("default", run, 0, 9).await.expect("read").is_empty());
+        records
+            .prune(Timestamp::now() - second)
+            .await
+            .expect("pruned");
+        assert_eq!(
+            records.receipts("default", run).await.expect("read").len(),
+            1
+        );
+        records
+            .prune(Timestamp::now() + second)
+            .await
+            .expect("pruned");
+        assert!(
+            records
+                .receipts("default", run)
+                .await
+                .expect("read")
+                .is_empty()
+        );
+        assert!(
+            records
+                .logs("default", run, 0, 9)
+                .await
+                .expect("read")
+                .is_empty()
+        );
     }
 }

@@ -59,8 +59,14 @@ impl Executor {
         let input: Input = serde_json::from_slice(input)
             .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error.to_string()))?;
         let request = request(&input)?;
-        let grants = self.registry.grants_of(&task.namespace, &task.workflow_type);
-        let rules = grants.by_capability.get("http").cloned().unwrap_or_default();
+        let grants = self
+            .registry
+            .grants_of(&task.namespace, &task.workflow_type);
+        let rules = grants
+            .by_capability
+            .get("http")
+            .cloned()
+            .unwrap_or_default();
         let bindings: Vec<&str> = rules.iter().map(|grant| grant.binding.as_str()).collect();
         let policy = HttpPolicy::parse(bindings)
             .map_err(|error| Failure::permanent(kind::CAPABILITY_DENIED, error.to_string()))?;
@@ -95,7 +101,10 @@ impl Executor {
             answer = call => answer,
             () = grants.revoked.cancelled() => return Err(denied()),
         };
-        receipt.add("wall_us", u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        receipt.add(
+            "wall_us",
+            u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+        );
         let response = answer.map_err(|error| match error {
             HttpError::Denied(reason) if rules.is_empty() => {
                 denied().with_details(json!({ "reason": reason }))
@@ -145,12 +154,16 @@ fn request(input: &Input) -> Result<HttpRequest, Failure> {
         .iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), text(value)))
         .collect();
-    let has = |headers: &[(String, String)], name: &str| headers.iter().any(|(other, _)| other == name);
+    let has =
+        |headers: &[(String, String)], name: &str| headers.iter().any(|(other, _)| other == name);
     let body = match &input.body {
         None | Some(Value::Null) => Bytes::new(),
         Some(Value::String(text)) => {
             if !has(&headers, "content-type") {
-                headers.push(("content-type".to_owned(), "text/plain; charset=utf-8".to_owned()));
+                headers.push((
+                    "content-type".to_owned(),
+                    "text/plain; charset=utf-8".to_owned(),
+                ));
             }
             Bytes::from(text.clone())
         }
@@ -165,7 +178,10 @@ fn request(input: &Input) -> Result<HttpRequest, Failure> {
         headers.retain(|(name, _)| name != "authorization");
         let value = match authentication {
             Authentication::Basic { username, password } => {
-                format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+                format!(
+                    "Basic {}",
+                    STANDARD.encode(format!("{username}:{password}"))
+                )
             }
             Authentication::Bearer { token } => format!("Bearer {token}"),
         };
@@ -182,7 +198,10 @@ fn request(input: &Input) -> Result<HttpRequest, Failure> {
 fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
     let message = error.to_string();
     let mut details = json!({ "code": error.code() });
-    if matches!(error, HttpError::Redirect(_) | HttpError::Dns(_) | HttpError::Connect(_)) {
+    if matches!(
+        error,
+        HttpError::Redirect(_) | HttpError::Dns(_) | HttpError::Connect(_)
+    ) {
         // The error object of the DSL: no status came, so it is the type's own.
         details["type"] = json!(COMMUNICATION);
         details["status"] = json!(500);
@@ -230,7 +249,10 @@ fn answer_of(
         );
         // What passes by itself, and only where a second request does nothing twice.
         failure.retryable = matches!(response.status, 408 | 425 | 429 | 502 | 503 | 504)
-            && matches!(request.method.as_str(), "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS");
+            && matches!(
+                request.method.as_str(),
+                "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS"
+            );
         return Err(failure.with_details(json!({
             "type": COMMUNICATION,
             "status": response.status,
@@ -277,7 +299,12 @@ fn content(body: &Bytes, content_type: &str) -> Result<Value, Failure> {
     if body.is_empty() {
         return Ok(Value::Null);
     }
-    let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let media = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     if media == "application/json" || media == "text/json" || media.ends_with("+json") {
         return serde_json::from_slice(body).map_err(|error| {
             Failure::permanent(
@@ -320,8 +347,14 @@ mod tests {
         })))
         .expect("a request");
         assert_eq!(made.url, "https://example.com/a?x=1&many=1&many=2&q=a+b");
-        assert!(made.headers.contains(&("content-type".to_owned(), "application/json".to_owned())));
-        assert!(made.headers.contains(&("authorization".to_owned(), "Basic dTpw".to_owned())));
+        assert!(
+            made.headers
+                .contains(&("content-type".to_owned(), "application/json".to_owned()))
+        );
+        assert!(
+            made.headers
+                .contains(&("authorization".to_owned(), "Basic dTpw".to_owned()))
+        );
         let wrong = request(&input(json!({ "method": "GET", "endpoint": "nowhere" })));
         assert_eq!(wrong.expect_err("refused").kind, kind::INVALID_INPUT);
     }
@@ -329,38 +362,66 @@ mod tests {
     #[test]
     fn a_request_without_a_response_is_an_error_of_the_dsl() {
         let failed = failure(&HttpError::Connect("example.com".to_owned()), None);
-        assert_eq!((failed.kind.as_str(), failed.retryable), (COMMUNICATION, true));
+        assert_eq!(
+            (failed.kind.as_str(), failed.retryable),
+            (COMMUNICATION, true)
+        );
         let details = failed.details.expect("details");
         assert_eq!(details["status"], 500);
         assert_eq!(details["title"], "Communication Error");
         let denied = failure(&HttpError::Denied("10.0.0.1 is private".to_owned()), None);
-        assert_eq!((denied.kind.as_str(), denied.retryable), (kind::CAPABILITY_DENIED, false));
+        assert_eq!(
+            (denied.kind.as_str(), denied.retryable),
+            (kind::CAPABILITY_DENIED, false)
+        );
         let stopped = failure(&HttpError::Cancelled, Some(CancelReason::Shutdown));
-        assert_eq!((stopped.kind.as_str(), stopped.retryable), (kind::WORKER_LOST, true));
+        assert_eq!(
+            (stopped.kind.as_str(), stopped.retryable),
+            (kind::WORKER_LOST, true)
+        );
     }
 
     #[test]
     fn answers_follow_output_and_status() {
-        let task = input(json!({ "method": "GET", "endpoint": "https://example.com/", "output": "content" }));
+        let task = input(
+            json!({ "method": "GET", "endpoint": "https://example.com/", "output": "content" }),
+        );
         let sent = request(&task).expect("a request");
         let read = |task: &Input, answer: &HttpResponse| {
             answer_of(task, &sent, answer).map(|payload| payload.to_json().expect("JSON"))
         };
         assert_eq!(
-            read(&task, &response(200, "application/json; charset=utf-8", "{\"a\":1}")),
+            read(
+                &task,
+                &response(200, "application/json; charset=utf-8", "{\"a\":1}")
+            ),
             Ok(json!({ "a": 1 }))
         );
-        assert_eq!(read(&task, &response(200, "text/html", "<p>")), Ok(json!("<p>")));
         assert_eq!(
-            read(&task, &response(200, "application/json", "{")).expect_err("no JSON").kind,
+            read(&task, &response(200, "text/html", "<p>")),
+            Ok(json!("<p>"))
+        );
+        assert_eq!(
+            read(&task, &response(200, "application/json", "{"))
+                .expect_err("no JSON")
+                .kind,
             kind::INVALID_OUTPUT
         );
         let missing = read(&task, &response(404, "text/plain", "no")).expect_err("an error");
-        assert_eq!((missing.kind.as_str(), missing.retryable), (COMMUNICATION, false));
+        assert_eq!(
+            (missing.kind.as_str(), missing.retryable),
+            (COMMUNICATION, false)
+        );
         assert_eq!(missing.details.expect("details")["status"], 404);
-        assert!(read(&task, &response(503, "", "")).expect_err("an error").retryable);
+        assert!(
+            read(&task, &response(503, "", ""))
+                .expect_err("an error")
+                .retryable
+        );
         assert!(read(&task, &response(302, "", "")).is_err());
-        let raw = input(json!({ "method": "GET", "endpoint": "https://e.com/", "output": "raw", "redirect": true }));
+        let raw = input(
+            json!({ "method": "GET", "endpoint": "https://e.com/", "output": "raw", "redirect": true }),
+        );
         assert_eq!(read(&raw, &response(302, "", "abc")), Ok(json!("YWJj")));
     }
 }

@@ -26,8 +26,8 @@ use tracing::Instrument as _;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
 use crate::recorder::{AttemptName, ReceiptRow, Recorder};
+use crate::registry::Registry;
 use crate::telemetry;
 
 /// What the executor is made of.

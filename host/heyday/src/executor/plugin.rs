@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Executor;
 use super::sink::Sink;
-use crate::registry::Stored;
 use crate::recorder::AttemptName;
+use crate::registry::Stored;
 
 impl Executor {
     pub(super) async fn run_plugin(
@@ -29,7 +29,10 @@ impl Executor {
         receipt: &mut Receipt,
     ) -> Result<Payload, Failure> {
         let stored = self.find(task).await?;
-        let activity = task.activity_type.split_once('.').map_or("", |(_, name)| name);
+        let activity = task
+            .activity_type
+            .split_once('.')
+            .map_or("", |(_, name)| name);
         let spec = stored
             .description
             .as_ref()
@@ -44,11 +47,16 @@ impl Executor {
                 )
             })?;
         let schema = spec.input.as_ref().map(|(_, schema)| schema);
-        let text = off_thread(input.len(), schema, move |schema| check_input(&input, schema)).await?;
+        let text = off_thread(input.len(), schema, move |schema| {
+            check_input(&input, schema)
+        })
+        .await?;
 
         let digest = stored.row.digest;
         let hex = digest.hex();
-        let prepared = self.sandbox.prepare(&hex, || self.registry.component_by_digest(&digest));
+        let prepared = self
+            .sandbox
+            .prepare(&hex, || self.registry.component_by_digest(&digest));
         // Almost always there; after its cache was lost it is compiled, which takes time.
         let deadline = instant(context.deadline).into();
         let plugin = tokio::select! {
@@ -62,13 +70,13 @@ impl Executor {
             }
         };
         let plugin = plugin.map_err(|error| {
-                if error.is_permanent() {
-                    Failure::permanent(kind::INTERNAL, error.to_string())
-                } else {
-                    tracing::error!(%error, "a plugin cannot be prepared");
-                    Failure::transient(kind::INTERNAL, "the plugin cannot be prepared")
-                }
-            })?;
+            if error.is_permanent() {
+                Failure::permanent(kind::INTERNAL, error.to_string())
+            } else {
+                tracing::error!(%error, "a plugin cannot be prepared");
+                Failure::transient(kind::INTERNAL, "the plugin cannot be prepared")
+            }
+        })?;
 
         let cancellation = CancellationToken::new();
         let interrupt = CancellationToken::new();
@@ -119,19 +127,27 @@ impl Executor {
         let Some(digest) = &task.plugin_digest else {
             let found = self.registry.resolve(&task.namespace, &task.activity_type);
             return found.ok_or_else(|| {
-                let message = self.registry.unresolved(&task.namespace, &task.activity_type);
+                let message = self
+                    .registry
+                    .unresolved(&task.namespace, &task.activity_type);
                 Failure::permanent(kind::UNKNOWN_ACTIVITY, message)
             });
         };
         if let Some(stored) = self.registry.stored(digest) {
             return Ok(stored);
         }
-        let revived = self.registry.stored_or_revived(&task.namespace, digest).await;
+        let revived = self
+            .registry
+            .stored_or_revived(&task.namespace, digest)
+            .await;
         revived.map_err(|error| {
             tracing::error!(%error, %digest, "a removed plugin version cannot be read");
             Failure::permanent(
                 kind::UNKNOWN_ACTIVITY,
-                format!("the plugin version {digest} of {} was removed", task.activity_type),
+                format!(
+                    "the plugin version {digest} of {} was removed",
+                    task.activity_type
+                ),
             )
         })
     }
@@ -160,7 +176,9 @@ pub(super) fn instant(deadline: Timestamp) -> Instant {
     let left = deadline.duration_since(Timestamp::now());
     let left = Duration::try_from(left).unwrap_or_default();
     // Far-off deadlines overflow on no platform that there is.
-    Instant::now().checked_add(left).unwrap_or_else(Instant::now)
+    Instant::now()
+        .checked_add(left)
+        .unwrap_or_else(Instant::now)
 }
 
 fn count(receipt: &mut Receipt, usage: &Usage) {
@@ -196,7 +214,10 @@ async fn off_thread<T: Send + 'static>(
     let checked = tokio::task::spawn_blocking(move || check(schema.as_ref())).await;
     checked.unwrap_or_else(|error| {
         tracing::error!(%error, "a value cannot be checked");
-        Err(Failure::transient(kind::INTERNAL, "the value cannot be checked; the server's log has the cause"))
+        Err(Failure::transient(
+            kind::INTERNAL,
+            "the value cannot be checked; the server's log has the cause",
+        ))
     })
 }
 
@@ -211,13 +232,12 @@ fn check_input(input: &Bytes, schema: Option<&CompiledSchema>) -> Result<String,
         .map_err(|error| invalid(format!("the input is not JSON: {error}")))?;
     if let Some(Err(found)) = schema.map(|schema| schema.validate(&value)) {
         let (words, details) = violations(&found);
-        return Err(
-            invalid(format!("the input does not fit the activity's schema: {words}"))
-                .with_details(details),
-        );
+        return Err(invalid(format!(
+            "the input does not fit the activity's schema: {words}"
+        ))
+        .with_details(details));
     }
-    String::from_utf8(input.to_vec())
-        .map_err(|_| invalid("the input is not UTF-8".to_owned()))
+    String::from_utf8(input.to_vec()).map_err(|_| invalid("the input is not UTF-8".to_owned()))
 }
 
 fn check_output(text: &str, schema: Option<&CompiledSchema>) -> Result<(), Failure> {
@@ -229,8 +249,10 @@ fn check_output(text: &str, schema: Option<&CompiledSchema>) -> Result<(), Failu
         .map_err(|error| invalid(format!("the guest's answer is not JSON: {error}")))?;
     schema.validate(&value).map_err(|found| {
         let (words, details) = violations(&found);
-        invalid(format!("the output does not fit the activity's schema: {words}"))
-            .with_details(details)
+        invalid(format!(
+            "the output does not fit the activity's schema: {words}"
+        ))
+        .with_details(details)
     })
 }
 
@@ -251,9 +273,8 @@ fn failure(error: CallError, reason: Option<CancelReason>) -> Failure {
             stack: Some(backtrace).filter(|text| !text.is_empty()),
             ..Failure::permanent(kind::TRAP, message)
         },
-        CallError::LimitExceeded { limit, .. } => {
-            Failure::permanent(kind::LIMIT_EXCEEDED, message).with_details(json!({ "limit": limit }))
-        }
+        CallError::LimitExceeded { limit, .. } => Failure::permanent(kind::LIMIT_EXCEEDED, message)
+            .with_details(json!({ "limit": limit })),
         CallError::InvalidOutput(_) => Failure::permanent(kind::INVALID_OUTPUT, message),
         CallError::TimedOut => Failure::transient(kind::TIMEOUT, message)
             .with_details(json!({ "timeout": "start_to_close" })),
@@ -268,7 +289,10 @@ fn failure(error: CallError, reason: Option<CancelReason>) -> Failure {
         },
         CallError::Internal(cause) => {
             tracing::error!(cause, "the sandbox failed");
-            Failure::transient(kind::INTERNAL, "the sandbox failed; the server's log has the cause")
+            Failure::transient(
+                kind::INTERNAL,
+                "the sandbox failed; the server's log has the cause",
+            )
         }
     }
 }
@@ -285,8 +309,8 @@ mod tests {
         }))
         .expect("a schema");
         assert!(check_input(&Bytes::from_static(b"{\"name\":\"a\"}"), Some(&schema)).is_ok());
-        let wrong = check_input(&Bytes::from_static(b"{\"name\":1}"), Some(&schema))
-            .expect_err("refused");
+        let wrong =
+            check_input(&Bytes::from_static(b"{\"name\":1}"), Some(&schema)).expect_err("refused");
         assert_eq!(wrong.kind, kind::INVALID_INPUT);
         assert!(!wrong.retryable);
         let details = wrong.details.expect("details");
@@ -318,7 +342,10 @@ mod tests {
         let stopped = |reason| failure(CallError::Cancelled, reason);
         assert_eq!(stopped(Some(CancelReason::Requested)).kind, kind::CANCELLED);
         let shutdown = stopped(Some(CancelReason::Shutdown));
-        assert_eq!((shutdown.kind.as_str(), shutdown.retryable), (kind::WORKER_LOST, true));
+        assert_eq!(
+            (shutdown.kind.as_str(), shutdown.retryable),
+            (kind::WORKER_LOST, true)
+        );
         assert!(failure(CallError::TimedOut, None).retryable);
         let own = failure(
             CallError::Failed {

@@ -156,7 +156,9 @@ impl Core {
                     let mut queues = options.queues.clone();
                     queues.extend(plugins::named_queues(&row.description));
                     Some(Description::parse(&text, &queues).map_err(|problems| {
-                        RegistryError::Internal(format!("a stored description is wrong: {problems:?}"))
+                        RegistryError::Internal(format!(
+                            "a stored description is wrong: {problems:?}"
+                        ))
                     })?)
                 }
             };
@@ -176,7 +178,9 @@ impl Core {
             }
         }
         for row in options.database.uploads().await? {
-            memory.uploads.insert((row.namespace.clone(), row.digest), row);
+            memory
+                .uploads
+                .insert((row.namespace.clone(), row.digest), row);
         }
         for row in options.database.grants().await? {
             let key = (row.namespace.clone(), row.subject.clone());
@@ -256,11 +260,9 @@ impl Core {
     ) -> Result<Arc<Stored>, RegistryError> {
         let entry = self.entry(kind, namespace, name)?;
         let number = parse_version(version)?;
-        entry
-            .versions
-            .get(&number)
-            .cloned()
-            .ok_or_else(|| RegistryError::not_found(kind.version(), format!("{name} {version}"), namespace))
+        entry.versions.get(&number).cloned().ok_or_else(|| {
+            RegistryError::not_found(kind.version(), format!("{name} {version}"), namespace)
+        })
     }
 
     /// Whether a version is the active one.
@@ -291,7 +293,9 @@ impl Core {
         details: &serde_json::Value,
     ) {
         let database = &self.database;
-        let noted = database.audit(namespace, principal, action, resource, details).await;
+        let noted = database
+            .audit(namespace, principal, action, resource, details)
+            .await;
         if let Err(error) = noted {
             tracing::error!(
                 error = %error.chain(), principal, action, resource, %details,
@@ -321,7 +325,9 @@ impl Core {
             created_at: jiff::Timestamp::now(),
         };
         let stored = Arc::new(self.describe(&upload).await?);
-        self.memory_mut().by_digest.insert(*digest, Arc::clone(&stored));
+        self.memory_mut()
+            .by_digest
+            .insert(*digest, Arc::clone(&stored));
         Ok(stored)
     }
 
@@ -392,13 +398,19 @@ impl Core {
     ) -> Result<Arc<Stored>, RegistryError> {
         let _one = self.changing.lock().await;
         let entry = self.entry(kind, namespace, name)?;
-        let before = entry.activations.len().checked_sub(2).map(|at| &entry.activations[at]);
+        let before = entry
+            .activations
+            .len()
+            .checked_sub(2)
+            .map(|at| &entry.activations[at]);
         let stored = before
             .and_then(|version| entry.versions.get(version))
-            .ok_or_else(|| RegistryError::Conflict(format!(
+            .ok_or_else(|| {
+                RegistryError::Conflict(format!(
                     "{} {name} had no other version active before; activate one by name",
                     kind.word()
-                )))?;
+                ))
+            })?;
         self.database.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(entry) = self.memory_mut().of_mut(kind).get_mut(&key) {
@@ -437,7 +449,12 @@ impl Core {
             .entry(key.clone())
             .and_modify(|entry| entry.forget(&row.version));
         let runs = match self.still_used(engine, row).await {
-            Ok(0) => self.database.remove_version(row).await.map(|()| 0).map_err(Into::into),
+            Ok(0) => self
+                .database
+                .remove_version(row)
+                .await
+                .map(|()| 0)
+                .map_err(Into::into),
             other => other,
         };
         let mut memory = self.memory_mut();
@@ -453,26 +470,40 @@ impl Core {
                 )),
             });
         }
-        if memory.of(kind).get(&key).is_some_and(|entry| entry.versions.is_empty()) {
+        if memory
+            .of(kind)
+            .get(&key)
+            .is_some_and(|entry| entry.versions.is_empty())
+        {
             memory.of_mut(kind).remove(&key);
         }
         Ok(())
     }
 
-    async fn still_used(&self, engine: &dyn Engine, row: &VersionRow) -> Result<u64, RegistryError> {
+    async fn still_used(
+        &self,
+        engine: &dyn Engine,
+        row: &VersionRow,
+    ) -> Result<u64, RegistryError> {
         let others = {
             let memory = self.memory();
-            let mut of_kind = memory.of(row.kind).values().flat_map(|entry| entry.versions.values());
+            let mut of_kind = memory
+                .of(row.kind)
+                .values()
+                .flat_map(|entry| entry.versions.values());
             of_kind.any(|other| other.row.digest == row.digest)
         };
         // Another version has the same bytes: runs that name the digest keep those.
         if others {
             return Ok(0);
         }
-        engine.open_runs_using(&row.digest).await.map_err(|error| match error {
-            EngineError::Internal(cause) => RegistryError::Internal(cause),
-            error => RegistryError::Unavailable(error.to_string()),
-        })
+        engine
+            .open_runs_using(&row.digest)
+            .await
+            .map_err(|error| match error {
+                EngineError::Internal(cause) => RegistryError::Internal(cause),
+                error => RegistryError::Unavailable(error.to_string()),
+            })
     }
 
     /// Removes files that no version names and no open run needs. What was removed or
@@ -485,7 +516,12 @@ impl Core {
             memory.by_digest.keys().copied().chain(uploads).collect()
         };
         // A run may be about to start with what is parsed.
-        live.extend(self.parsed.lock().unwrap_or_else(PoisonError::into_inner).keys());
+        live.extend(
+            self.parsed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .keys(),
+        );
         let files = match self.files.list().await {
             Ok(files) => files,
             Err(error) => {
@@ -503,7 +539,11 @@ impl Core {
                 tracing::warn!(%error, %digest, "compiled code cannot be removed");
             }
         }
-        match self.files.sweep(&live, std::time::Duration::from_secs(3_600)).await {
+        match self
+            .files
+            .sweep(&live, std::time::Duration::from_secs(3_600))
+            .await
+        {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed files of removed versions"),
             Err(error) => tracing::warn!(%error, "files of removed versions cannot be removed"),
@@ -516,10 +556,12 @@ impl Core {
 /// # Errors
 /// When the text is none.
 pub fn parse_version(text: &str) -> Result<semver::Version, RegistryError> {
-    semver::Version::parse(text).map_err(|error| RegistryError::Invalid(format!(
+    semver::Version::parse(text).map_err(|error| {
+        RegistryError::Invalid(format!(
             "{:?} is no semantic version such as 1.2.0: {error}",
             text.chars().take(100).collect::<String>()
-        )))
+        ))
+    })
 }
 
 /// `VERSION-dev.DIGEST8`: the version under which a development upload is kept.

@@ -12,9 +12,9 @@ use heyday_durable::flow::Flow;
 use heyday_durable::flow::model::HTTP_ACTIVITY;
 use heyday_durable::payload::Digest;
 
+use super::RegistryError;
 use super::core::{Core, MAX_PARSED, Stored, parse_version};
 use super::flows::ActivityOptions;
-use super::RegistryError;
 use crate::state::versions::Kind;
 
 type Activities = Arc<BTreeMap<String, PinnedActivity>>;
@@ -37,7 +37,9 @@ impl Core {
     ) -> Option<Arc<Stored>> {
         let (plugin, activity) = activity_type.split_once('.')?;
         let memory = self.memory();
-        let entry = memory.plugins.get(&(namespace.to_owned(), plugin.to_owned()))?;
+        let entry = memory
+            .plugins
+            .get(&(namespace.to_owned(), plugin.to_owned()))?;
         let stored = match version {
             Some(version) => entry.versions.get(version)?,
             None => entry.active()?,
@@ -144,7 +146,8 @@ impl Core {
         };
         let stored = stored.ok_or_else(|| {
             let version = reference.version.as_ref();
-            let version = version.map_or_else(|| "(none is active)".to_owned(), ToString::to_string);
+            let version =
+                version.map_or_else(|| "(none is active)".to_owned(), ToString::to_string);
             RegistryError::not_found("flow version", format!("{name} {version}"), namespace)
         })?;
         let digest = stored.row.digest;
@@ -178,7 +181,10 @@ impl Core {
                 name
             }
         };
-        if self.resolve(namespace, activity_type, options.version.as_ref()).is_none() {
+        if self
+            .resolve(namespace, activity_type, options.version.as_ref())
+            .is_none()
+        {
             return Err(RegistryError::NotFound {
                 what: "activity",
                 name: format!(

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::plugins::Uploaded;
-use super::core::{Core, MAX_PARSED, Stored};
-use super::types::{RequestProblem, UploadOptions};
 use super::RegistryError;
+use super::core::{Core, MAX_PARSED, Stored};
+use super::plugins::Uploaded;
+use super::types::{RequestProblem, UploadOptions};
 use crate::names::RESERVED;
 use crate::state::versions::{Kind, VersionRow};
 
@@ -120,7 +120,11 @@ impl Core {
             digest,
             size: bytes.len() as u64,
             description: json!(FlowDescription::of(&flow)),
-            capabilities: flow.uses_http().then(|| "http".to_owned()).into_iter().collect(),
+            capabilities: flow
+                .uses_http()
+                .then(|| "http".to_owned())
+                .into_iter()
+                .collect(),
             imports: Default::default(),
             created_at: Timestamp::now(),
         };
@@ -155,8 +159,14 @@ impl Core {
     pub(super) fn flow_warnings(&self, namespace: &str, flow: &FlowDescription) -> Vec<String> {
         let mut warnings = Vec::new();
         for call in &flow.activities {
-            if self.resolve(namespace, &call.activity_type, call.version.as_ref()).is_none() {
-                warnings.push(format!("there is no activity {} yet: upload its plugin", call.name));
+            if self
+                .resolve(namespace, &call.activity_type, call.version.as_ref())
+                .is_none()
+            {
+                warnings.push(format!(
+                    "there is no activity {} yet: upload its plugin",
+                    call.name
+                ));
             }
         }
         for child in &flow.children {
@@ -232,7 +242,10 @@ fn wrong(problems: Vec<Problem>) -> RegistryError {
         message: format!(
             "the flow is wrong in {} ways, first: {}",
             problems.len(),
-            problems.first().map(ToString::to_string).unwrap_or_default()
+            problems
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default()
         ),
         problems: problems.into_iter().map(RequestProblem::from).collect(),
     }
@@ -311,12 +324,19 @@ fn check_queues(flow: &Flow, queues: &BTreeSet<String>) -> Result<(), RegistryEr
     // A stack of its own: a document may nest deeply.
     let mut open: Vec<&Task> = flow.tasks.iter().rev().collect();
     while let Some(task) = open.pop() {
-        let unknown = task.options.queue.as_ref().filter(|queue| !queues.contains(*queue));
+        let unknown = task
+            .options
+            .queue
+            .as_ref()
+            .filter(|queue| !queues.contains(*queue));
         if let Some(queue) = unknown {
             problems.push(Problem {
                 line: task.line,
                 pointer: format!("{}/metadata/heyday/queue", task.reference),
-                message: format!("there is no queue {queue:?}; there are {}", known.join(", ")),
+                message: format!(
+                    "there is no queue {queue:?}; there are {}",
+                    known.join(", ")
+                ),
             });
         }
         match &task.kind {

@@ -19,10 +19,13 @@ use crate::state::versions::GrantRow;
 pub(super) fn snapshot(rows: &[GrantRow]) -> Arc<Grants> {
     let mut by_capability: BTreeMap<String, Vec<Grant>> = BTreeMap::new();
     for row in rows {
-        by_capability.entry(row.capability.clone()).or_default().push(Grant {
-            binding: row.binding.clone(),
-            mode: row.mode.clone(),
-        });
+        by_capability
+            .entry(row.capability.clone())
+            .or_default()
+            .push(Grant {
+                binding: row.binding.clone(),
+                mode: row.mode.clone(),
+            });
     }
     Arc::new(Grants {
         by_capability,
@@ -112,7 +115,11 @@ impl Core {
                 "the namespace {} has no binding of {}; it has some of {}",
                 row.namespace,
                 row.capability,
-                if known.is_empty() { "nothing".to_owned() } else { known.join(", ") }
+                if known.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    known.join(", ")
+                }
             )
         } else {
             format!(
@@ -179,7 +186,10 @@ impl Core {
         }
         self.database.remove_grants(&rows).await?;
         let mut memory = self.memory_mut();
-        if let Some(granted) = memory.grants.get_mut(&(namespace.to_owned(), subject.to_owned())) {
+        if let Some(granted) = memory
+            .grants
+            .get_mut(&(namespace.to_owned(), subject.to_owned()))
+        {
             granted.rows.retain(|row| !rows.contains(row));
             let old = std::mem::replace(&mut granted.grants, snapshot(&granted.rows));
             old.revoked.cancel();

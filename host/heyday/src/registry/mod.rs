@@ -214,7 +214,13 @@ impl Registry {
             .core
             .activate(Kind::Plugin, actor.namespace, name, version, allow_missing)
             .await?;
-        self.note(actor, "plugin.activate", &format!("{name} {version}"), json!({})).await;
+        self.note(
+            actor,
+            "plugin.activate",
+            &format!("{name} {version}"),
+            json!({}),
+        )
+        .await;
         Ok(view::plugin_version(&self.core, &stored))
     }
 
@@ -227,9 +233,13 @@ impl Registry {
         actor: Actor<'_>,
         name: &str,
     ) -> Result<PluginVersion, RegistryError> {
-        let stored = self.core.rollback(Kind::Plugin, actor.namespace, name).await?;
+        let stored = self
+            .core
+            .rollback(Kind::Plugin, actor.namespace, name)
+            .await?;
         let resource = format!("{name} {}", stored.row.version);
-        self.note(actor, "plugin.rollback", &resource, json!({})).await;
+        self.note(actor, "plugin.rollback", &resource, json!({}))
+            .await;
         Ok(view::plugin_version(&self.core, &stored))
     }
 
@@ -247,7 +257,13 @@ impl Registry {
         self.core
             .remove(engine, Kind::Plugin, actor.namespace, name, version)
             .await?;
-        self.note(actor, "plugin.remove", &format!("{name} {version}"), json!({})).await;
+        self.note(
+            actor,
+            "plugin.remove",
+            &format!("{name} {version}"),
+            json!({}),
+        )
+        .await;
         Ok(())
     }
 
@@ -337,7 +353,13 @@ impl Registry {
             .core
             .activate(Kind::Flow, actor.namespace, name, version, true)
             .await?;
-        self.note(actor, "flow.activate", &format!("{name} {version}"), json!({})).await;
+        self.note(
+            actor,
+            "flow.activate",
+            &format!("{name} {version}"),
+            json!({}),
+        )
+        .await;
         Ok(view::flow_version(&self.core, &stored))
     }
 
@@ -350,9 +372,13 @@ impl Registry {
         actor: Actor<'_>,
         name: &str,
     ) -> Result<FlowVersion, RegistryError> {
-        let stored = self.core.rollback(Kind::Flow, actor.namespace, name).await?;
+        let stored = self
+            .core
+            .rollback(Kind::Flow, actor.namespace, name)
+            .await?;
         let resource = format!("{name} {}", stored.row.version);
-        self.note(actor, "flow.rollback", &resource, json!({})).await;
+        self.note(actor, "flow.rollback", &resource, json!({}))
+            .await;
         Ok(view::flow_version(&self.core, &stored))
     }
 
@@ -370,7 +396,13 @@ impl Registry {
         self.core
             .remove(engine, Kind::Flow, actor.namespace, name, version)
             .await?;
-        self.note(actor, "flow.remove", &format!("{name} {version}"), json!({})).await;
+        self.note(
+            actor,
+            "flow.remove",
+            &format!("{name} {version}"),
+            json!({}),
+        )
+        .await;
         Ok(())
     }
 
@@ -438,7 +470,10 @@ impl Registry {
     #[must_use]
     pub fn bindings(&self, namespace: &str) -> Vec<BindingInfo> {
         let bindings = self.core.bindings(namespace);
-        bindings.into_iter().map(|(capability, name)| view::binding(capability, name)).collect()
+        bindings
+            .into_iter()
+            .map(|(capability, name)| view::binding(capability, name))
+            .collect()
     }
 
     /// What operators did, newest first, before that id.
@@ -451,8 +486,14 @@ impl Registry {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<AuditEntry>, RegistryError> {
-        let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
-        Ok(self.core.database().audit_page(namespace, before, limit).await?)
+        let before = before
+            .and_then(|before| i64::try_from(before).ok())
+            .unwrap_or(i64::MAX);
+        Ok(self
+            .core
+            .database()
+            .audit_page(namespace, before, limit)
+            .await?)
     }
 
     /// Removes files of removed versions that no open run needs. Call it once, when the
@@ -519,7 +560,9 @@ impl Registry {
 
     async fn note(&self, actor: Actor<'_>, action: &str, resource: &str, details: Value) {
         let (namespace, principal) = (actor.namespace, actor.principal);
-        self.core.note(namespace, principal, action, resource, &details).await;
+        self.core
+            .note(namespace, principal, action, resource, &details)
+            .await;
     }
 }
 

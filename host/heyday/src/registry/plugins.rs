@@ -16,9 +16,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::RegistryError;
 use super::core::{Core, Stored, dev_version, is_dev};
 use super::types::{Actor, RequestProblem, UploadOptions, VersionState};
-use super::RegistryError;
 use crate::description::{Description, DescriptionProblem};
 use crate::state::versions::{Kind, UploadRow, VersionRow};
 
@@ -110,7 +110,11 @@ impl Core {
         digest: &Digest,
         wait: Duration,
     ) -> Result<Progress, RegistryError> {
-        let row = self.memory().uploads.get(&(namespace.to_owned(), *digest)).cloned();
+        let row = self
+            .memory()
+            .uploads
+            .get(&(namespace.to_owned(), *digest))
+            .cloned();
         match row {
             Some(row) => {
                 let key = (namespace.to_owned(), *digest, row.options.dev);
@@ -136,12 +140,21 @@ impl Core {
         namespace: &str,
         digest: &Digest,
     ) -> Result<Progress, RegistryError> {
-        let row = self.memory().uploads.get(&(namespace.to_owned(), *digest)).cloned();
+        let row = self
+            .memory()
+            .uploads
+            .get(&(namespace.to_owned(), *digest))
+            .cloned();
         if let Some(row) = row {
             return Ok(Progress::UnderWay(row));
         }
         self.any_of(namespace, digest)
-            .map(|stored| Progress::Done(Uploaded { stored, created: false }))
+            .map(|stored| {
+                Progress::Done(Uploaded {
+                    stored,
+                    created: false,
+                })
+            })
             .ok_or_else(|| RegistryError::not_found("upload", digest.to_string(), namespace))
     }
 
@@ -232,7 +245,10 @@ impl Core {
             if let Err(error) = &answer {
                 registry.failed(row, error).await;
             }
-            let mut flights = registry.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut flights = registry
+                .flights
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             flights.remove(&key);
             drop(flights);
             // Nobody may be waiting any more.
@@ -277,8 +293,7 @@ impl Core {
                 CallError::Internal(message) => RegistryError::Internal(message),
                 error => RegistryError::unusable(format!("`describe` did not answer: {error}")),
             })?;
-        let description =
-            Description::parse(&text, &self.queues).map_err(description)?;
+        let description = Description::parse(&text, &self.queues).map_err(description)?;
         let version = if upload.options.dev {
             dev_version(&description.version, &upload.digest)
         } else {
@@ -311,8 +326,14 @@ impl Core {
                 "digest": row.digest, "active": self.is_active(&uploaded.stored),
             });
             let resource = format!("{} {}", row.name, row.version);
-            self.note(&row.namespace, &upload.principal, "plugin.upload", &resource, &details)
-                .await;
+            self.note(
+                &row.namespace,
+                &upload.principal,
+                "plugin.upload",
+                &resource,
+                &details,
+            )
+            .await;
         }
         Ok(uploaded)
     }
@@ -327,7 +348,9 @@ impl Core {
         let existing = {
             let memory = self.memory();
             let entry = memory.of(row.kind).get(&key);
-            entry.and_then(|entry| entry.versions.get(&row.version)).cloned()
+            entry
+                .and_then(|entry| entry.versions.get(&row.version))
+                .cloned()
         };
         if let Some(existing) = &existing {
             if existing.row.digest != row.digest {
@@ -372,14 +395,20 @@ impl Core {
                 created: false,
             });
         }
-        let active = self.memory().of(row.kind).get(&key).and_then(|entry| entry.activations.last().cloned());
+        let active = self
+            .memory()
+            .of(row.kind)
+            .get(&key)
+            .and_then(|entry| entry.activations.last().cloned());
         let activate = activate && active.as_ref() != Some(&row.version);
         self.database.insert_version(row, activate).await?;
         let mut memory = self.memory_mut();
         memory.by_digest.insert(row.digest, Arc::clone(&stored));
         memory.uploads.remove(&(row.namespace.clone(), row.digest));
         let entry = memory.of_mut(row.kind).entry(key).or_default();
-        entry.versions.insert(row.version.clone(), Arc::clone(&stored));
+        entry
+            .versions
+            .insert(row.version.clone(), Arc::clone(&stored));
         if activate {
             entry.activations.push(row.version.clone());
         }
@@ -418,7 +447,10 @@ fn description(problems: Vec<DescriptionProblem>) -> RegistryError {
         message: format!(
             "the plugin's description is wrong in {} ways, first: {}",
             problems.len(),
-            problems.first().map(ToString::to_string).unwrap_or_default()
+            problems
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default()
         ),
         problems: problems
             .into_iter()

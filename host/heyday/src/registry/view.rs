@@ -13,7 +13,9 @@ fn documentation(stored: &Stored) -> String {
         Some(description) => description.documentation.clone(),
         None => {
             let text = stored.row.description.get("documentation");
-            text.and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+            text.and_then(|text| text.as_str())
+                .unwrap_or_default()
+                .to_owned()
         }
     }
 }
@@ -83,9 +85,15 @@ pub(super) fn versions(name: &str, entry: &Entry) -> Versions {
     rows.sort_by_key(|stored| std::cmp::Reverse(stored.row.created_at));
     Versions {
         name: name.to_owned(),
-        documentation: entry.shown().map(|stored| documentation(stored)).unwrap_or_default(),
+        documentation: entry
+            .shown()
+            .map(|stored| documentation(stored))
+            .unwrap_or_default(),
         // An entry without versions is not kept.
-        uploaded_at: rows.first().map(|stored| stored.row.created_at).unwrap_or_default(),
+        uploaded_at: rows
+            .first()
+            .map(|stored| stored.row.created_at)
+            .unwrap_or_default(),
         versions: rows
             .into_iter()
             .map(|stored| VersionSummary {
@@ -114,8 +122,14 @@ pub(super) fn page(
     let more = entries.len() > limit;
     entries.truncate(limit);
     VersionsPage {
-        next: entries.last().filter(|_| more).map(|(name, _)| name.clone()),
-        rows: entries.iter().map(|(name, entry)| versions(name, entry)).collect(),
+        next: entries
+            .last()
+            .filter(|_| more)
+            .map(|(name, _)| name.clone()),
+        rows: entries
+            .iter()
+            .map(|(name, entry)| versions(name, entry))
+            .collect(),
     }
 }
 

@@ -178,7 +178,10 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StateError> {
     }
     for (number, step) in MIGRATIONS.iter().enumerate().skip(done) {
         // Both are texts of this file.
-        let text = format!("BEGIN IMMEDIATE; {step}; PRAGMA user_version = {}; COMMIT;", number + 1);
+        let text = format!(
+            "BEGIN IMMEDIATE; {step}; PRAGMA user_version = {}; COMMIT;",
+            number + 1
+        );
         sqlx::raw_sql(sqlx::AssertSqlSafe(text))
             .execute(&mut *connection)
             .await?;

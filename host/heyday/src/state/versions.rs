@@ -177,7 +177,9 @@ impl HostDb {
     /// # Errors
     /// As [`StateError`] says; so for all functions here.
     pub async fn versions(&self) -> Result<Vec<VersionRow>, StateError> {
-        let rows = sqlx::query("SELECT * FROM versions").fetch_all(self.pool()).await?;
+        let rows = sqlx::query("SELECT * FROM versions")
+            .fetch_all(self.pool())
+            .await?;
         rows.iter().map(version_row).collect()
     }
 
@@ -186,9 +188,10 @@ impl HostDb {
     /// # Errors
     /// As [`versions`](Self::versions).
     pub async fn activations(&self) -> Result<Vec<ActivationRow>, StateError> {
-        let rows = sqlx::query("SELECT kind, namespace, name, version FROM activations ORDER BY id")
-            .fetch_all(self.pool())
-            .await?;
+        let rows =
+            sqlx::query("SELECT kind, namespace, name, version FROM activations ORDER BY id")
+                .fetch_all(self.pool())
+                .await?;
         rows.iter()
             .map(|row| {
                 Ok((
@@ -206,7 +209,9 @@ impl HostDb {
     /// # Errors
     /// As [`versions`](Self::versions).
     pub async fn uploads(&self) -> Result<Vec<UploadRow>, StateError> {
-        let rows = sqlx::query("SELECT * FROM uploads").fetch_all(self.pool()).await?;
+        let rows = sqlx::query("SELECT * FROM uploads")
+            .fetch_all(self.pool())
+            .await?;
         rows.iter().map(upload_row).collect()
     }
 
@@ -215,7 +220,9 @@ impl HostDb {
     /// # Errors
     /// As [`versions`](Self::versions).
     pub async fn grants(&self) -> Result<Vec<GrantRow>, StateError> {
-        let rows = sqlx::query("SELECT * FROM grants").fetch_all(self.pool()).await?;
+        let rows = sqlx::query("SELECT * FROM grants")
+            .fetch_all(self.pool())
+            .await?;
         rows.iter()
             .map(|row| {
                 Ok(GrantRow {
@@ -282,7 +289,12 @@ impl HostDb {
     ///
     /// # Errors
     /// As [`versions`](Self::versions).
-    pub async fn rollback(&self, kind: Kind, namespace: &str, name: &str) -> Result<(), StateError> {
+    pub async fn rollback(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), StateError> {
         sqlx::query(
             "DELETE FROM activations WHERE id = (SELECT max(id) FROM activations \
              WHERE kind = ?1 AND namespace = ?2 AND name = ?3)",

@@ -7,28 +7,35 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use heyday::server::COMPILE_COMMAND;
+use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
-use self::cli::Cli;
 use self::cli::error::CliError;
+use self::cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    // The server starts this program once more to compile a component. Before clap, so
+    // that no option and no variable of the environment disturbs it; before anything
+    // writes to stdout, reads stdin or starts a thread: the child limits its own memory
+    // and must have it all.
     if std::env::args_os()
         .nth(1)
-        .is_some_and(|word| word == cli::COMPILE_COMMAND)
+        .is_some_and(|word| word == COMPILE_COMMAND)
     {
-        // Before anything writes to stdout, reads stdin or starts a thread: the child
-        // limits its own memory and must have it all.
         return ExitCode::from(heyday_sandbox::compile::child_main());
     }
     let cli = Cli::parse();
     cli::client::install_tls_provider();
     let output = cli.global.output();
-    log_to_stderr(cli.global.verbose);
-    let ended = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let mut builder = if matches!(cli.command, Command::Up(_)) {
+        // The server sets its own log.
+        Builder::new_multi_thread()
+    } else {
+        log_to_stderr(cli.global.verbose);
+        Builder::new_current_thread()
+    };
+    let ended = match builder.enable_all().build() {
         Ok(runtime) => runtime.block_on(cli::run(cli)),
         Err(error) => Err(CliError::Other(
             anyhow::Error::new(error).context("no runtime can be made"),

@@ -72,7 +72,7 @@ pub async fn run(command: ActivityCommand, context: &Context) -> Result<(), CliE
     let begun = std::time::Instant::now();
     // Nothing else is sent: the body is the activity's input.
     let request = Request::post(&["activities", &args.activity])
-        .json(input.unwrap_or(serde_json::Value::Null))
+        .json(&input)
         .wait(wait)
         .idempotent(args.idempotency_key.as_deref());
     let step = Step::spinner(&context.output, &format!("Running {}", args.activity));

@@ -23,9 +23,9 @@ pub enum FlowCommand {
         generate-flow | heyday flow push -"
     )]
     Push(PushArgs),
-    /// Check a flow here, without a server
+    /// Check a flow without storing it
     #[command(
-        after_help = "Examples:\n  heyday flow validate process.yaml\n  heyday flow validate process.yaml -o json"
+        after_help = "Examples:\n  heyday flow validate process.yaml\n  heyday flow validate process.yaml --offline"
     )]
     Validate(ValidateArgs),
     /// List the flows
@@ -62,6 +62,9 @@ pub struct PushArgs {
 pub struct ValidateArgs {
     /// The flow's file; - is stdin
     pub file: PathBuf,
+    /// Without a server: neither its expressions nor what it calls are checked then
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// Arguments of `flow show`.
@@ -83,14 +86,15 @@ pub struct NameArgs {
 /// Runs a command on flows.
 pub async fn run(command: FlowCommand, global: &GlobalOptions) -> Result<(), CliError> {
     let command = match command {
-        FlowCommand::Validate(args) => return validate(&args, &global.output()),
+        FlowCommand::Validate(args) if args.offline => {
+            return validate_here(&args.file, &global.output());
+        }
         command => command,
     };
     let context = &global.context()?;
     match command {
         FlowCommand::Push(args) => push(args, context).await,
-        // Done above, without a server.
-        FlowCommand::Validate(_) => Ok(()),
+        FlowCommand::Validate(args) => validate(&args.file, context).await,
         FlowCommand::List => versions::list(context, Kind::Flow).await,
         FlowCommand::Show(args) => {
             versions::show(context, Kind::Flow, &args.name, args.version.as_deref()).await
@@ -160,31 +164,56 @@ async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Reads a flow as the server would. What only the server knows (whether its activities
-/// are there, whether its expressions compile) is found when it is pushed.
-fn validate(args: &ValidateArgs, output: &Output) -> Result<(), CliError> {
-    let text = input::bytes(&args.file)?;
-    let flow = Flow::parse(&text).map_err(|error| invalid(&args.file, &error))?;
+async fn validate(file: &Path, context: &Context) -> Result<(), CliError> {
+    let text = input::bytes(file)?;
+    let request = Request::post(&["flows"])
+        .query("dry_run", "true")
+        .bytes(content_type(&text), Bytes::from(text), None)
+        .idempotent(None);
+    let answer = context.client.send(&request).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    let flow = answer.json()?;
+    for warning in view::rows_of(&flow, "warnings") {
+        context.output.warn(&view::pretty(warning));
+    }
+    valid(
+        file,
+        &view::text(&flow, "name"),
+        &view::text(&flow, "version"),
+        &context.output,
+    )
+}
+
+/// Reads a flow as the server would.
+fn validate_here(file: &Path, output: &Output) -> Result<(), CliError> {
+    let text = input::bytes(file)?;
+    let flow = Flow::parse(&text).map_err(|error| invalid(file, &error))?;
     let name = flow.workflow_type();
-    let calls: Vec<&str> = flow
-        .activities()
-        .iter()
-        .map(|call| call.name.as_str())
-        .collect();
+    let version = flow.document.version.to_string();
     if output.is_json() {
+        let activities: Vec<&str> = flow
+            .activities()
+            .iter()
+            .map(|call| call.name.as_str())
+            .collect();
         return output.line(
-            &json!({ "name": name, "version": flow.document.version, "calls": calls }).to_string(),
+            &json!({ "name": name, "version": version, "activities": activities }).to_string(),
         );
     }
+    valid(file, &name, &version, output)
+}
+
+fn valid(file: &Path, name: &str, version: &str, output: &Output) -> Result<(), CliError> {
     output.line(&format!(
-        "{} {} is a flow that can run: {name} {}",
+        "{} {} is a valid flow: {name} {version}",
         output.style.good("✓"),
-        args.file.display(),
-        flow.document.version
+        file.display()
     ))?;
     output.hint(&format!(
         "heyday flow push {}",
-        view::shell_word(&args.file.display().to_string())
+        view::shell_word(&file.display().to_string())
     ));
     Ok(())
 }
@@ -232,7 +261,7 @@ mod tests {
             "document:\n  dsl: '1.0.0'\ndo:\n  - a:\n      sing: true\n",
         )
         .expect("written");
-        let error = validate(&ValidateArgs { file: file.clone() }, &output).expect_err("no flow");
+        let error = validate_here(&file, &output).expect_err("no flow");
         assert_eq!(error.code(), 2);
         let text = error.render(crate::cli::output::Style::plain());
         assert!(text.contains("line "), "{text}");
@@ -241,6 +270,6 @@ mod tests {
             "document: {dsl: '1.0.0', namespace: a, name: b, version: '1.0.0'}\ndo:\n  - s: {set: {x: 1}}\n",
         )
         .expect("written");
-        validate(&ValidateArgs { file }, &output).expect("a flow");
+        validate_here(&file, &output).expect("a flow");
     }
 }

@@ -2,20 +2,23 @@
 //!
 //! The stream is server-sent events. When the connection is lost it is opened again
 //! with the last event's id, so that nothing is shown twice and nothing is missed; it
-//! is over when the server closes it and the run has ended.
+//! is over at the event `end`, or when the server answers that all was said (204).
 
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::client::Request;
 use super::error::CliError;
-use super::runs::{self, Run};
+use super::runs::Run;
 use super::sse::{Event, Parser};
 use super::{Context, view};
 
 /// How long a lost stream is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A stream that is silent for so long is lost: the server sends comments more often.
+const SILENCE: Duration = Duration::from_secs(60);
 /// The pause before it is.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -65,6 +68,17 @@ async fn stream(
     what: What,
     show: impl Fn(&Event) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
+    // The latest run may be another one by the time the stream is opened again.
+    let run = match run.run_id {
+        Some(_) => run.clone(),
+        None => {
+            let answer = context
+                .client
+                .send(&Request::get(&run.segments(&[])))
+                .await?;
+            Run::of(&answer.json()?).unwrap_or_else(|| run.clone())
+        }
+    };
     let mut request = Request::get(&run.segments(&[what.segment()]));
     if what == What::Logs {
         request = request.query("follow", "true");
@@ -76,67 +90,83 @@ async fn stream(
             .client
             .stream(&request, last_event_id.as_deref())
             .await;
-        let mut response = match opened {
-            Ok(response) => response,
-            Err(error) if may_come_back(&error, &mut lost_since) => {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let mut parser = Parser::default();
-        let mut shown = 0_u64;
-        let closed = loop {
-            match response.chunk().await {
-                Ok(Some(bytes)) => {
-                    let events = parser.feed(&bytes).map_err(|error| CliError::BadAnswer {
-                        server: context.client.server().to_owned(),
-                        cause: error.to_string(),
-                    })?;
-                    for event in events {
-                        show(&event)?;
-                        shown += 1;
+        let lost = match opened {
+            // All was said before.
+            Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(()),
+            Ok(mut response) => {
+                let read = read(context, &mut response, &mut last_event_id, &show).await?;
+                match read {
+                    Read::End => return Ok(()),
+                    // The server has said all, or is going away: asking again tells.
+                    Read::Some => {
+                        lost_since = None;
+                        None
                     }
-                    if let Some(id) = parser.last_event_id() {
-                        last_event_id = Some(id.to_owned());
-                    }
-                    lost_since = None;
-                }
-                Ok(None) => break true,
-                Err(error) => {
-                    tracing::debug!(%error, "the stream was lost");
-                    break false;
+                    Read::Nothing => None,
                 }
             }
+            Err(error) => Some(error),
         };
-        // A server that ends a stream has either said all or is going away; only an
-        // ended run that had nothing more to say is over for certain.
-        if closed && shown > 0 {
-            continue;
+        let since = *lost_since.get_or_insert_with(Instant::now);
+        if let Some(error) = lost
+            && !(is_away(&error) && last_event_id.is_some() && since.elapsed() < PATIENCE)
+        {
+            return Err(error);
         }
-        if closed && has_ended(context, run).await? {
-            return Ok(());
-        }
-        lost_since.get_or_insert_with(Instant::now);
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-fn may_come_back(error: &CliError, lost_since: &mut Option<Instant>) -> bool {
-    let away = matches!(
-        error,
-        CliError::Unreachable { .. } | CliError::ConnectionLost { .. }
-    ) || matches!(error, CliError::Problem(problem) if problem.status == 503);
-    // A server that was never reached is not waited for.
-    away && lost_since.is_some_and(|since| since.elapsed() < PATIENCE)
+/// What one connection brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// The event `end`: the run has ended.
+    End,
+    /// Events, and then the connection ended.
+    Some,
+    /// Nothing, and then the connection ended.
+    Nothing,
 }
 
-async fn has_ended(context: &Context, run: &Run) -> Result<bool, CliError> {
-    let answer = context
-        .client
-        .send(&Request::get(&run.segments(&["result"])).wait(Duration::ZERO))
-        .await?;
-    runs::has_ended(&answer)
+async fn read(
+    context: &Context,
+    response: &mut reqwest::Response,
+    last_event_id: &mut Option<String>,
+    show: &impl Fn(&Event) -> Result<(), CliError>,
+) -> Result<Read, CliError> {
+    let mut parser = Parser::default();
+    let mut read = Read::Nothing;
+    loop {
+        let bytes = match tokio::time::timeout(SILENCE, response.chunk()).await {
+            Ok(Ok(Some(bytes))) => bytes,
+            ended => {
+                tracing::debug!(?ended, "the stream ended");
+                return Ok(read);
+            }
+        };
+        let events = parser.feed(&bytes).map_err(|error| CliError::BadAnswer {
+            server: context.client.server().to_owned(),
+            cause: error.to_string(),
+        })?;
+        for event in events {
+            read = Read::Some;
+            show(&event)?;
+            if event.event == "end" {
+                return Ok(Read::End);
+            }
+        }
+        if let Some(id) = parser.last_event_id() {
+            *last_event_id = Some(id.to_owned());
+        }
+    }
+}
+
+/// Whether the server may be back soon. One that was never heard is not waited for.
+fn is_away(error: &CliError) -> bool {
+    matches!(
+        error,
+        CliError::Unreachable { .. } | CliError::ConnectionLost { .. }
+    ) || matches!(error, CliError::Problem(problem) if problem.status == 503)
 }
 
 /// A history event, or live progress, on one line.
@@ -159,6 +189,13 @@ pub fn event_line(context: &Context, event: &Value) -> String {
             view::text(event, "activity_id"),
             view::text(progress, "message")
         ));
+    }
+    if kind == "end" {
+        return format!(
+            "      {} {}",
+            clock(""),
+            style.status(&view::text(event, "status"))
+        );
     }
     let attributes = event.get("attributes").unwrap_or(&Value::Null);
     let line = format!(
@@ -309,12 +346,15 @@ mod tests {
     #[tokio::test]
     async fn a_lost_stream_goes_on_after_the_last_event() {
         let (address, served) = scripted(vec![
+            "HTTP/1.1 200 OK\r\ncontent-length: 38\r\nconnection: close\r\n\r\n\
+             {\"workflow_id\":\"w\",\"run_id\":\"r\",\"x\":1}",
             // Cut in the middle of the second event: fewer bytes than announced.
             "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\nconnection: close\r\n\r\nid: 1\ndata: a\n\nid: 2\ndata: b",
+            // The server restarts.
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 16\r\nconnection: close\r\n\r\n{\"title\":\"away\"}",
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
              id: 2\ndata: b\n\nid: 3\ndata: c\n\n",
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: 22\r\nconnection: close\r\n\r\n{\"status\":\"Completed\"}",
+            "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n",
         ])
         .await;
         let run = Run {
@@ -330,8 +370,39 @@ mod tests {
         .expect("followed to the end");
         assert_eq!(*seen.borrow(), ["a", "b", "c"]);
         let heads = served.await.expect("served");
-        assert!(!heads[0].contains("last-event-id"), "{}", heads[0]);
-        assert!(heads[1].contains("last-event-id: 1"), "{}", heads[1]);
-        assert!(heads[2].contains("last-event-id: 3"), "{}", heads[2]);
+        assert!(
+            heads[1].starts_with("get /api/v1/workflows/w/runs/r/events"),
+            "{}",
+            heads[1]
+        );
+        assert!(!heads[1].contains("last-event-id"), "{}", heads[1]);
+        assert!(heads[2].contains("last-event-id: 1"), "{}", heads[2]);
+        assert!(heads[3].contains("last-event-id: 1"), "{}", heads[3]);
+        assert!(heads[4].contains("last-event-id: 3"), "{}", heads[4]);
+    }
+
+    #[tokio::test]
+    async fn the_event_end_is_the_end() {
+        let (address, served) = scripted(vec![
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+             id: 1\ndata: a\n\nid: 1\nevent: end\ndata: {\"type\":\"end\",\"status\":\"Failed\"}\n\n",
+        ])
+        .await;
+        let run = Run {
+            workflow_id: "w".to_owned(),
+            run_id: Some("r".to_owned()),
+        };
+        let seen = RefCell::new(Vec::new());
+        let context = context(&address);
+        follow(&context, &run, What::Events, |event| {
+            seen.borrow_mut().push(event.event.clone());
+            Ok(())
+        })
+        .await
+        .expect("followed to the end");
+        assert_eq!(*seen.borrow(), ["message", "end"]);
+        assert_eq!(served.await.expect("served").len(), 1);
+        let end = serde_json::json!({ "type": "end", "status": "Failed" });
+        assert!(event_line(&context, &end).ends_with("Failed"));
     }
 }

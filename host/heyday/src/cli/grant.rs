@@ -140,7 +140,7 @@ pub async fn run(args: GrantArgs, context: &Context) -> Result<(), CliError> {
             // clap has seen to it that both are there.
             let subject = args.subject.unwrap_or_default();
             for grant in &args.grants {
-                let request = Request::put(&["grants"]).json(json!({
+                let request = Request::put(&["grants"]).json(&json!({
                     "subject": subject,
                     "capability": grant.capability,
                     "binding": grant.binding,

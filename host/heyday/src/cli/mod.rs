@@ -26,6 +26,8 @@ pub mod runs;
 pub mod sse;
 pub mod status;
 pub mod table;
+pub mod template;
+pub mod up;
 pub mod versions;
 pub mod view;
 pub mod workflow;
@@ -70,6 +72,13 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run everything in one process, on this machine
+    #[command(
+        after_help = "Examples:\n  heyday up\n  heyday up --data ./data --port 8001\n  \
+        heyday up --config heyday.toml\n\n\
+        Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."
+    )]
+    Up(up::UpArgs),
     /// Make, build, upload and manage plugins
     #[command(subcommand, visible_alias = "plugins")]
     Plugin(plugin::PluginCommand),
@@ -103,11 +112,6 @@ pub enum Command {
     Completions(CompletionsArgs),
 }
 
-/// The hidden command of the compiling child process: what the server gives the sandbox
-/// as the arguments of `heyday_sandbox::CompilerCommand`. `main` looks for it before
-/// clap does: no option and no variable of the environment may disturb it.
-pub const COMPILE_COMMAND: &str = "compile-component";
-
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -115,13 +119,14 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Runs a command that is not `up`.
+/// Runs a command; `up` wants a multi-threaded runtime.
 ///
 /// # Errors
 /// Whatever the command could not do; see [`CliError`] for the exit code.
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     let global = cli.global;
     match cli.command {
+        Command::Up(args) => up::run(args, &global).await,
         Command::Plugin(command) => plugin::run(command, &global).await,
         Command::Flow(command) => flow::run(command, &global).await,
         Command::Workflow(command) => workflow::run(command, &global.context()?).await,

@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
+use heyday::auth::TOKEN_FILE;
 use url::Url;
 
 use super::client::{self, Client};
 use super::error::CliError;
 use super::output::{Format, Output};
 use super::{Context, view};
-
-/// The file in the data folder that holds the token of `heyday up`.
-pub const TOKEN_FILE: &str = "token";
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
@@ -86,27 +84,13 @@ fn namespace(text: &str) -> Result<String, String> {
 }
 
 /// The user's data folder for Heyday.
-pub fn default_data() -> Result<PathBuf, CliError> {
-    data_below(
-        std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
-        std::env::home_dir(),
-    )
-    .ok_or_else(|| {
+fn default_data() -> Result<PathBuf, CliError> {
+    heyday::config::default_data_dir().ok_or_else(|| {
         CliError::usage_help(
             "there is no folder to keep data in: neither XDG_DATA_HOME nor HOME is set",
             "name one with --data DIR",
         )
     })
-}
-
-fn data_below(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
-    // The XDG specification: a relative path is to be ignored.
-    xdg.filter(|path| path.is_absolute())
-        .or_else(|| {
-            home.filter(|path| path.is_absolute())
-                .map(|home| home.join(".local/share"))
-        })
-        .map(|folder| folder.join("heyday"))
 }
 
 impl GlobalOptions {
@@ -175,21 +159,6 @@ fn read(path: &Path) -> Result<String, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn data_lives_where_xdg_says() {
-        let path = |text: &str| Some(PathBuf::from(text));
-        assert_eq!(data_below(path("/x"), path("/home/a")), path("/x/heyday"));
-        assert_eq!(
-            data_below(path("relative"), path("/home/a")),
-            path("/home/a/.local/share/heyday")
-        );
-        assert_eq!(
-            data_below(None, path("/home/a")),
-            path("/home/a/.local/share/heyday")
-        );
-        assert_eq!(data_below(None, None), None);
-    }
 
     fn options(server: &str, data: &Path) -> GlobalOptions {
         GlobalOptions {

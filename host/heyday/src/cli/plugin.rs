@@ -1,26 +1,38 @@
-//! `heyday plugin`: build and upload components, and manage their versions.
+//! `heyday plugin`: make, build and upload plugins, and manage their versions.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
 
 use super::build::{self, BuildArgs, BuildOptions};
 use super::client::Request;
 use super::error::CliError;
 use super::options::GlobalOptions;
+use super::output::Output;
 use super::progress::Step;
 use super::versions::{self, Kind, NameAndVersion};
-use super::{Context, input, view};
+use super::{Context, input, template, view};
 
-/// One long-poll on an upload's state waits so long.
+/// One wait for an upload to be compiled.
 const SLICE: Duration = Duration::from_secs(20);
+
+/// How often an upload is looked at.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// Commands on plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Make a new plugin: a folder that builds anywhere
+    #[command(
+        after_help = "Examples:\n  heyday plugin new greet\n  heyday plugin new greet --path plugins/greet\n\n\
+        The folder holds the SDK of this version and a lock file: a clone of it builds without anything else."
+    )]
+    New(NewArgs),
     /// Build a plugin for the sandbox: a WebAssembly component
     #[command(
         after_help = "Examples:\n  heyday plugin build\n  heyday plugin build greet --locked\n\n\
@@ -28,6 +40,9 @@ pub enum PluginCommand {
         HEYDAY_WASM_TOOLCHAIN=rustup or =debian takes the one or the other."
     )]
     Build(BuildArgs),
+    /// Replace a plugin's SDK by the one of this version
+    #[command(after_help = "Examples:\n  heyday plugin upgrade\n  heyday plugin upgrade greet")]
+    Upgrade(UpgradeArgs),
     /// Upload a plugin; active at once, if no grant is missing
     #[command(
         after_help = "Examples:\n  heyday plugin push greet            build the folder, then upload\n  heyday plugin push greet.wasm\n  \
@@ -53,6 +68,24 @@ pub enum PluginCommand {
     /// Remove a version that no open run needs
     #[command(after_help = "Example:\n  heyday plugin remove greet 0.1.0")]
     Remove(NameAndVersion),
+}
+
+/// Arguments of `plugin new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// The plugin's name
+    pub name: String,
+    /// The folder to make [default: NAME]
+    #[arg(long, value_name = "DIR")]
+    pub path: Option<PathBuf>,
+}
+
+/// Arguments of `plugin upgrade`.
+#[derive(Debug, Args)]
+pub struct UpgradeArgs {
+    /// The plugin's folder
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
 }
 
 /// Arguments of `plugin push`.
@@ -105,13 +138,15 @@ pub struct NameArgs {
 /// Runs a command on plugins.
 pub async fn run(command: PluginCommand, global: &GlobalOptions) -> Result<(), CliError> {
     let command = match command {
+        PluginCommand::New(args) => return new(args, &global.output()),
+        PluginCommand::Upgrade(args) => return upgrade(&args, &global.output()),
         PluginCommand::Build(args) => return build::run(args, &global.output()).await,
         command => command,
     };
     let context = &global.context()?;
     match command {
         // Done above, without a server.
-        PluginCommand::Build(_) => Ok(()),
+        PluginCommand::New(_) | PluginCommand::Upgrade(_) | PluginCommand::Build(_) => Ok(()),
         PluginCommand::Push(args) => push(args, context).await,
         PluginCommand::List => versions::list(context, Kind::Plugin).await,
         PluginCommand::Show(args) => {
@@ -132,6 +167,45 @@ pub async fn run(command: PluginCommand, global: &GlobalOptions) -> Result<(), C
             versions::remove(context, Kind::Plugin, &of.name, &of.version).await
         }
     }
+}
+
+fn new(args: NewArgs, output: &Output) -> Result<(), CliError> {
+    let folder = args.path.unwrap_or_else(|| PathBuf::from(&args.name));
+    template::create(&args.name, &folder)?;
+    if output.is_json() {
+        return output.line(&json!({ "name": args.name, "path": folder }).to_string());
+    }
+    output.line(&format!(
+        "{} plugin {} is in {}",
+        output.style.good("✓"),
+        args.name,
+        folder.display()
+    ))?;
+    let word = view::shell_word(&folder.display().to_string());
+    output.note(&format!(
+        "  {word}/src/lib.rs has a first activity; `cargo test` in the folder runs its tests"
+    ));
+    output.hint(&format!("heyday plugin push {word}"));
+    Ok(())
+}
+
+fn upgrade(args: &UpgradeArgs, output: &Output) -> Result<(), CliError> {
+    let lock = template::upgrade(&args.path)?;
+    let version = env!("CARGO_PKG_VERSION");
+    if output.is_json() {
+        return output.line(
+            &json!({ "path": args.path, "sdk": version, "lock_replaced": lock == template::Lock::Replaced }).to_string(),
+        );
+    }
+    output.line(&format!(
+        "{} {} has the SDK of Heyday {version}",
+        output.style.good("✓"),
+        args.path.display()
+    ))?;
+    if lock == template::Lock::Kept {
+        output.note("  Cargo.lock is kept: it pins crates of your own. cargo adds to it what the SDK needs.");
+    }
+    Ok(())
 }
 
 /// Reads a component and sees at once what cannot be one; the server verifies it.
@@ -174,31 +248,36 @@ async fn upload(args: &PushArgs, path: &Path, context: &Context) -> Result<(), C
         .to_string_lossy()
         .into_owned();
     let step = Step::bytes(output, &format!("Uploading {file}"), size);
-    // The same bytes again answer the same version: so an upload may be repeated after a
-    // lost connection, and to wait on for its compilation.
-    let request = |wait: Duration, progress| {
-        Request::post(&["plugins"])
-            .query("activate", (!args.no_activate).to_string())
-            .query("dev", args.dev.to_string())
-            .query("allow_missing", args.allow_missing.to_string())
-            .wait(wait)
-            .bytes("application/wasm", bytes.clone(), progress)
-            .idempotent(None)
+    let bar = step.bar();
+    let request = Request::post(&["plugins"])
+        .query("activate", (!args.no_activate).to_string())
+        .query("dev", args.dev.to_string())
+        .query("allow_missing", args.allow_missing.to_string())
+        .wait(SLICE)
+        .bytes("application/wasm", bytes, Some(bar.clone()))
+        // The same bytes again answer the same version, so it may be repeated.
+        .idempotent(None);
+    let sent = async {
+        while bar.position() < size {
+            tokio::time::sleep(GLANCE).await;
+        }
+        step.message(&format!("Verifying and compiling {file}"));
+        std::future::pending::<Infallible>().await
     };
-    let first = request(Duration::ZERO, Some(step.bar()));
-    let mut answer = interruptible(context.client.send(&first), "the upload").await?;
-    step.done(&format!("Uploaded {file} ({})", view::bytes(size)));
+    let mut answer = tokio::select! {
+        answer = interruptible(context.client.send(&request), "the upload") => answer?,
+        never = sent => match never {},
+    };
     let mut version = answer.json()?;
-    if is_pending(&version) {
-        let step = Step::spinner(output, &format!("Compiling {file} on the server"));
-        while is_pending(&version) {
-            let again = request(SLICE, None);
-            answer = interruptible(context.client.send(&again), "the compilation").await?;
-            version = answer.json()?;
-        }
-        if view::text(&version, "state") != "failed" {
-            step.done(&format!("Compiled {file}"));
-        }
+    while answer.status == StatusCode::ACCEPTED {
+        let digest = view::text(&version, "digest");
+        step.message(&format!("{file} is {}", view::text(&version, "state")));
+        let request = Request::get(&["uploads", &digest]).wait(SLICE);
+        answer = interruptible(context.client.send(&request), "the compilation").await?;
+        version = answer.json()?;
+    }
+    if view::text(&version, "state") != "failed" {
+        step.done(&format!("Uploaded {file} ({})", view::bytes(size)));
     }
     if output.is_json() {
         output.raw_json(&answer.body)?;
@@ -213,13 +292,6 @@ async fn upload(args: &PushArgs, path: &Path, context: &Context) -> Result<(), C
         tell(context, &version, args.no_activate)?;
     }
     Ok(())
-}
-
-fn is_pending(plugin: &Value) -> bool {
-    matches!(
-        view::text(plugin, "state").as_str(),
-        "verifying" | "compiling"
-    )
 }
 
 /// Says what an upload led to, and what to do next.
@@ -298,7 +370,6 @@ async fn interruptible<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn what_is_no_component_is_not_uploaded() {
@@ -319,13 +390,5 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
         }
         assert_eq!(component(folder.path()).expect_err("a folder").code(), 2);
-    }
-
-    #[test]
-    fn only_unfinished_states_are_waited_for() {
-        assert!(is_pending(&json!({ "state": "compiling" })));
-        for state in ["ready", "failed", "", "something-new"] {
-            assert!(!is_pending(&json!({ "state": state })), "{state}");
-        }
     }
 }

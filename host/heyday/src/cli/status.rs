@@ -60,11 +60,13 @@ pub async fn bindings(command: BindingCommand, context: &Context) -> Result<(), 
         return context.output.raw_json(&answer.body);
     }
     let value = answer.json()?;
-    let mut table = Table::new(&["CAPABILITY", "NAME"]);
+    let mut table = Table::new(&["CAPABILITY", "NAME", "BACKEND", "MODES"]);
     for binding in view::rows(&value, "bindings") {
         table.row([
             view::text(binding, "capability"),
             view::text(binding, "name"),
+            view::text(binding, "backend"),
+            view::list(binding, "modes"),
         ]);
     }
     if table.is_empty() {

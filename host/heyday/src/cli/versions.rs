@@ -165,6 +165,14 @@ pub fn describe(context: &Context, value: &Value) -> String {
         .iter()
         .find_map(|member| view::number(value, member));
     let imports = view::list(value, "imports");
+    // A plugin's activities are described; those that a flow calls are only named.
+    let activities = view::rows_of(value, "activities");
+    let named = activities.iter().all(Value::is_string);
+    let calls = if named {
+        view::list(value, "activities")
+    } else {
+        String::new()
+    };
     let mut text = fields(
         style,
         &[
@@ -180,7 +188,9 @@ pub fn describe(context: &Context, value: &Value) -> String {
             ("size", size.map(view::bytes).unwrap_or_default()),
             ("uploaded", view::text(value, uploaded(value))),
             ("needs", clean(view::list(value, "capabilities"))),
-            ("calls", clean(view::list(value, "calls"))),
+            ("calls", clean(calls)),
+            ("runs", clean(view::list(value, "children"))),
+            ("warnings", clean(view::list(value, "warnings"))),
             ("imports", clean(imports)),
             ("lacks", clean(missing_grants(value).join(", "))),
             (
@@ -192,8 +202,7 @@ pub fn describe(context: &Context, value: &Value) -> String {
             ),
         ],
     );
-    let activities = view::rows_of(value, "activities");
-    if !activities.is_empty() {
+    if !named {
         let mut table = Table::new(&["ACTIVITY", "QUEUE", "ABOUT"]);
         for activity in activities {
             table.row([
@@ -256,7 +265,7 @@ pub async fn activate(
         body["allow_missing"] = json!(allow_missing);
     }
     let request = Request::post(&[kind.segment(), name, "activate"])
-        .json(body)
+        .json(&body)
         .idempotent(None);
     let answer = context.client.send(&request).await?;
     if context.output.is_json() {
@@ -275,7 +284,7 @@ pub async fn rollback(context: &Context, kind: Kind, name: &str) -> Result<(), C
     if context.output.is_json() {
         return context.output.raw_json(&answer.body);
     }
-    let version = view::first_text(&answer.json()?, &["active", "active_version", "version"]);
+    let version = view::text(&answer.json()?, "version");
     context.output.line(&format!(
         "{} {name} is back at {version}. Open runs keep the version they started with.",
         context.output.style.good("✓")

@@ -1,11 +1,20 @@
 //! `heyday workflow`: start runs, watch them, end them.
 
+mod args;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Subcommand;
 use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+pub use self::args::{
+    EndArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy, ListArgs, ResultArgs,
+    RunArgs, StartArgs,
+};
 use super::client::Request;
 use super::error::CliError;
 use super::follow::{self, What};
@@ -67,190 +76,6 @@ pub enum WorkflowCommand {
     Terminate(EndArgs),
 }
 
-/// Arguments of `workflow start`.
-#[derive(Debug, Args)]
-pub struct StartArgs {
-    /// The flow's name, `<document.namespace>.<document.name>`
-    #[arg(value_name = "FLOW")]
-    pub workflow_type: String,
-    /// The input: JSON, @FILE, or - for stdin
-    #[arg(long, short, value_name = "JSON|@FILE|-")]
-    pub input: Option<String>,
-    /// The workflow id [default: a new one]
-    #[arg(long, value_name = "ID", value_parser = workflow_id)]
-    pub id: Option<String>,
-    /// The flow's version [default: the active one]
-    #[arg(long, value_name = "VERSION")]
-    pub version: Option<String>,
-    /// Wait for the result, at most so long (30s, 5m); without a time, to the end
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = input::duration)]
-    pub wait: Option<Option<Duration>>,
-    /// The same key again starts nothing twice, for 24 hours [default: a new one]
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
-    /// When the id was used before
-    #[arg(long, value_enum, value_name = "POLICY")]
-    pub id_reuse_policy: Option<IdReusePolicy>,
-    /// When a run of that id is open
-    #[arg(long, value_enum, value_name = "POLICY")]
-    pub id_conflict_policy: Option<IdConflictPolicy>,
-    /// A value shown with the run; may be given more than once
-    #[arg(long, value_name = "NAME=JSON", value_parser = memo)]
-    pub memo: Vec<(String, Value)>,
-}
-
-/// What to do when a workflow id was used before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum IdReusePolicy {
-    /// Start, if no run of that id is open
-    AllowDuplicate,
-    /// Start, if the last run of that id did not complete
-    AllowDuplicateFailedOnly,
-    /// Refuse
-    RejectDuplicate,
-}
-
-/// What to do when a run of a workflow id is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum IdConflictPolicy {
-    /// Refuse
-    Fail,
-    /// Answer the open run
-    UseExisting,
-    /// Terminate the open run and start
-    TerminateExisting,
-}
-
-impl IdReusePolicy {
-    /// As the API writes it.
-    const fn api(self) -> &'static str {
-        match self {
-            Self::AllowDuplicate => "allow_duplicate",
-            Self::AllowDuplicateFailedOnly => "allow_duplicate_failed_only",
-            Self::RejectDuplicate => "reject_duplicate",
-        }
-    }
-}
-
-impl IdConflictPolicy {
-    /// As the API writes it.
-    const fn api(self) -> &'static str {
-        match self {
-            Self::Fail => "fail",
-            Self::UseExisting => "use_existing",
-            Self::TerminateExisting => "terminate_existing",
-        }
-    }
-}
-
-fn workflow_id(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("an id has at least one character".to_owned()),
-        "." | ".." => Err("an id that is `.` or `..` has no address".to_owned()),
-        _ if text.len() > 1000 => Err(format!(
-            "an id has at most 1,000 bytes, this one {}",
-            text.len()
-        )),
-        _ => Ok(text.to_owned()),
-    }
-}
-
-fn memo(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} is not NAME=JSON"))?;
-    if name.is_empty() {
-        return Err(format!("{text:?} has no name"));
-    }
-    // A word that is no JSON is meant as text.
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-    Ok((name.to_owned(), value))
-}
-
-/// Names a run.
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    /// The workflow id
-    #[arg(value_name = "ID", value_parser = workflow_id)]
-    pub id: String,
-    /// One run of that id [default: its latest]
-    #[arg(long, value_name = "RUN-ID")]
-    pub run_id: Option<uuid::Uuid>,
-}
-
-impl RunArgs {
-    fn run(&self) -> Run {
-        Run {
-            workflow_id: self.id.clone(),
-            run_id: self.run_id.map(|id| id.to_string()),
-        }
-    }
-}
-
-/// Arguments of `workflow list`.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// A filter, as Temporal's: WorkflowType = 'x' AND ExecutionStatus = 'Running'
-    #[arg(long, short, value_name = "FILTER")]
-    pub query: Option<String>,
-    /// So many at once
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub limit: u16,
-    /// Go on where a list ended
-    #[arg(long, value_name = "TOKEN")]
-    pub page_token: Option<String>,
-    /// All of them; as JSON, one page a line
-    #[arg(long, conflicts_with = "page_token")]
-    pub all: bool,
-}
-
-/// Arguments of `workflow result`.
-#[derive(Debug, Args)]
-pub struct ResultArgs {
-    /// The run.
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// Wait for the end, at most so long (30s, 5m); without a time, to the end
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = input::duration)]
-    pub wait: Option<Option<Duration>>,
-}
-
-/// Arguments of `workflow history`.
-#[derive(Debug, Args)]
-pub struct HistoryArgs {
-    /// The run.
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// Only events after this one
-    #[arg(long, value_name = "EVENT-ID", default_value_t = 0)]
-    pub after: u64,
-    /// At most so many [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-}
-
-/// Arguments of `workflow events` and `workflow logs`.
-#[derive(Debug, Args)]
-pub struct FollowArgs {
-    /// The run.
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// Go on until the run ends
-    #[arg(long, short)]
-    pub follow: bool,
-}
-
-/// Arguments of `workflow cancel` and `workflow terminate`.
-#[derive(Debug, Args)]
-pub struct EndArgs {
-    /// The run.
-    #[command(flatten)]
-    pub run: RunArgs,
-    /// Why, for its history
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub reason: String,
-}
-
 /// Runs a command on runs.
 pub async fn run(command: WorkflowCommand, context: &Context) -> Result<(), CliError> {
     match command {
@@ -276,37 +101,37 @@ pub async fn run(command: WorkflowCommand, context: &Context) -> Result<(), CliE
     }
 }
 
+/// The body of a start.
+#[derive(Serialize)]
+struct StartBody<'a> {
+    workflow_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workflow_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_reuse_policy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_conflict_policy: Option<&'static str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    memo: BTreeMap<String, Value>,
+}
+
 async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
     let input = args.input.as_deref().map(input::json).transpose()?;
-    let mut body = json!({ "workflow_type": args.workflow_type });
-    for (member, value) in [
-        ("version", args.version.map(Value::String)),
-        ("workflow_id", args.id.map(Value::String)),
-        ("input", input),
-        (
-            "id_reuse_policy",
-            args.id_reuse_policy.map(|policy| policy.api().into()),
-        ),
-        (
-            "id_conflict_policy",
-            args.id_conflict_policy.map(|policy| policy.api().into()),
-        ),
-        (
-            "memo",
-            Some(
-                args.memo
-                    .into_iter()
-                    .collect::<serde_json::Map<_, _>>()
-                    .into(),
-            ),
-        ),
-    ] {
-        if let Some(value) = value {
-            body[member] = value;
-        }
-    }
+    let body = StartBody {
+        workflow_type: &args.workflow_type,
+        version: args.version,
+        workflow_id: args.id,
+        input,
+        id_reuse_policy: args.id_reuse_policy.map(IdReusePolicy::api),
+        id_conflict_policy: args.id_conflict_policy.map(IdConflictPolicy::api),
+        memo: args.memo.into_iter().collect(),
+    };
     let request = Request::post(&["workflows"])
-        .json(body)
+        .json(&body)
         .idempotent(args.idempotency_key.as_deref());
     let answer = context.client.send(&request).await?;
     let started = answer.json()?;
@@ -611,7 +436,7 @@ async fn receipts(run: &Run, context: &Context) -> Result<(), CliError> {
 async fn end(args: &EndArgs, how: &'static str, context: &Context) -> Result<(), CliError> {
     let run = args.run.run();
     let request = Request::post(&run.segments(&[how]))
-        .json(json!({ "reason": args.reason }))
+        .json(&json!({ "reason": args.reason }))
         .idempotent(None);
     let answer = context.client.send(&request).await?;
     let output = &context.output;
@@ -638,92 +463,4 @@ async fn end(args: &EndArgs, how: &'static str, context: &Context) -> Result<(),
         output.hint(&run.result_command());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser as _;
-
-    fn parse(words: &[&str]) -> Result<WorkflowCommand, clap::Error> {
-        let words = ["heyday", "workflow"]
-            .into_iter()
-            .chain(words.iter().copied());
-        Cli::try_parse_from(words).map(|cli| match cli.command {
-            Command::Workflow(command) => command,
-            other => panic!("{other:?}"),
-        })
-    }
-
-    fn start_args(words: &[&str]) -> StartArgs {
-        match parse(words).expect("parsed") {
-            WorkflowCommand::Start(args) => args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn waits_may_have_a_limit() {
-        assert_eq!(start_args(&["start", "a.b"]).wait, None);
-        assert_eq!(start_args(&["start", "--wait", "a.b"]).wait, Some(None));
-        assert_eq!(
-            start_args(&["start", "a.b", "--wait=90s"]).wait,
-            Some(Some(Duration::from_secs(90)))
-        );
-        assert!(parse(&["start", "a.b", "--wait=soon"]).is_err());
-    }
-
-    #[test]
-    fn starts_carry_what_was_said() {
-        let args = start_args(&[
-            "start",
-            "a.b",
-            "--id-reuse-policy",
-            "reject-duplicate",
-            "--id-conflict-policy",
-            "use-existing",
-            "--memo",
-            "n=7",
-            "--memo",
-            "who=Ada",
-        ]);
-        assert_eq!(
-            args.id_reuse_policy.map(IdReusePolicy::api),
-            Some("reject_duplicate")
-        );
-        assert_eq!(
-            args.id_conflict_policy.map(IdConflictPolicy::api),
-            Some("use_existing")
-        );
-        assert_eq!(
-            args.memo,
-            [("n".to_owned(), json!(7)), ("who".to_owned(), json!("Ada"))]
-        );
-    }
-
-    #[test]
-    fn policies_are_named_as_the_engine_names_them() {
-        use heyday_durable::engine;
-        for policy in IdReusePolicy::value_variants() {
-            serde_json::from_value::<engine::IdReusePolicy>(policy.api().into())
-                .expect("known to the engine");
-        }
-        for policy in IdConflictPolicy::value_variants() {
-            serde_json::from_value::<engine::IdConflictPolicy>(policy.api().into())
-                .expect("known to the engine");
-        }
-    }
-
-    #[test]
-    fn ids_that_cannot_be_are_refused() {
-        let long = "x".repeat(1001);
-        for id in ["", ".", "..", &long] {
-            assert!(parse(&["show", id]).is_err(), "{id:?}");
-        }
-        assert!(parse(&["show", "größe/7 %"]).is_ok());
-        assert!(parse(&["show", "a", "--run-id", "7"]).is_err());
-        assert!(parse(&["list", "--limit", "0"]).is_err());
-        assert!(parse(&["list", "--limit", "1001"]).is_err());
-    }
 }

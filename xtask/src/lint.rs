@@ -8,10 +8,21 @@ pub fn run(project: &Project) -> anyhow::Result<()> {
     let plugins_target = project.target.join("plugins-native");
     timed("formatting", || {
         process::run(&mut project.cargo(["fmt", "--all", "--check"]))?;
-        process::run(project.cargo(["fmt", "--all", "--check"]).current_dir(&plugins))
+        process::run(
+            project
+                .cargo(["fmt", "--all", "--check"])
+                .current_dir(&plugins),
+        )
     })?;
     timed("clippy", || {
-        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        let arguments = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ];
         process::run(&mut project.cargo(arguments))?;
         process::run(
             project

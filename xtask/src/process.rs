@@ -111,7 +111,11 @@ pub fn timed<T>(name: &str, part: impl FnOnce() -> anyhow::Result<T>) -> anyhow:
     println!("--- {name}");
     let start = Instant::now();
     let result = part();
-    let end = if result.is_ok() { "took" } else { "failed after" };
+    let end = if result.is_ok() {
+        "took"
+    } else {
+        "failed after"
+    };
     println!("--- {name} {end} {}", seconds(start.elapsed()));
     result
 }

@@ -44,9 +44,13 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
             process::run(&mut project.cargo(["test", "--workspace", "--no-run"]))?;
             process::build_binary(project)
         });
-        let guests = guests.join().map_err(|_| anyhow::anyhow!("building the guests panicked"))?;
+        let guests = guests
+            .join()
+            .map_err(|_| anyhow::anyhow!("building the guests panicked"))?;
         host.and(guests)
     })?;
-    timed("building the host with its evaluator", || process::build_binary(project))?;
+    timed("building the host with its evaluator", || {
+        process::build_binary(project)
+    })?;
     run_all(project, options.filter.as_deref())
 }

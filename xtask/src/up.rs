@@ -17,8 +17,14 @@ use crate::process::{self, Project, in_ci, timed};
 const PLUGINS: &[(&str, &[&str])] = &[
     ("extract", &["blob=documents:ro", "blob=work"]),
     ("split", &["blob=work"]),
-    ("index", &["blob=documents:ro", "blob=work", "sql=knowledge"]),
+    (
+        "index",
+        &["blob=documents:ro", "blob=work", "sql=knowledge"],
+    ),
 ];
+
+/// Failed documents that are named one by one.
+const SHOWN: usize = 20;
 
 /// What to process and where to keep it.
 #[derive(Args)]
@@ -101,13 +107,20 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     result
 }
 
-fn serve(project: &Project, options: &Options, documents: &Path, data: &Path) -> anyhow::Result<()> {
+fn serve(
+    project: &Project,
+    options: &Options,
+    documents: &Path,
+    data: &Path,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(data)?;
     let config = data.join("up.toml");
     std::fs::write(&config, configuration(documents, data))?;
     let port = match options.port {
         Some(port) => port,
-        None if in_ci() => std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
+        None if in_ci() => std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port(),
         None => 8000,
     };
     let binary = project.binary();
@@ -134,9 +147,16 @@ fn serve(project: &Project, options: &Options, documents: &Path, data: &Path) ->
     if in_ci() {
         return Ok(());
     }
-    println!("Heyday stays up; Ctrl-C ends it and keeps everything under {}.", data.display());
+    println!(
+        "Heyday stays up; Ctrl-C ends it and keeps everything under {}.",
+        data.display()
+    );
     let status = server.0.wait()?;
-    if status.success() { Ok(()) } else { bail!("heyday ended with {status}") }
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("heyday ended with {status}")
+    }
 }
 
 fn configuration(documents: &Path, data: &Path) -> String {
@@ -157,7 +177,11 @@ fn wait_until_ready(server: &mut Server, cli: &Cli<'_>) -> anyhow::Result<()> {
         if let Some(status) = server.0.try_wait()? {
             bail!("heyday ended with {status}");
         }
-        let health = cli.command(&["health"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        let health = cli
+            .command(&["health"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
         if health.success() {
             return Ok(());
         }
@@ -199,11 +223,13 @@ fn synchronize(cli: &Cli<'_>, documents: &Path) -> anyhow::Result<()> {
         summary["seen"].as_u64().unwrap_or_default()
     );
     let filter = |status: &str| {
-        format!("WorkflowType = 'knowledge.document-processing' AND ExecutionStatus = '{status}' AND StartTime >= '{since}'")
+        format!(
+            "WorkflowType = 'knowledge.document-processing' AND ExecutionStatus = '{status}' AND StartTime >= '{since}'"
+        )
     };
     let mut last = u64::MAX;
     loop {
-        let open = count(cli, &filter("Running"))?;
+        let open = list(cli, &filter("Running"))?.len() as u64;
         if open == 0 {
             break;
         }
@@ -213,12 +239,21 @@ fn synchronize(cli: &Cli<'_>, documents: &Path) -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-    println!("{} processed", count(cli, &filter("Completed"))?);
-    let failed = cli.json(&["workflow", "list", "--query", &filter("Failed")])?;
-    for run in failed["runs"].as_array().into_iter().flatten() {
+    println!("{} processed", list(cli, &filter("Completed"))?.len());
+    let failed = list(cli, &filter("Failed"))?;
+    for run in failed.iter().take(SHOWN) {
         let id = run["workflow_id"].as_str().unwrap_or_default();
-        let run = cli.json_of_failed(id)?;
-        println!("failed: {}", run["failure"]["message"].as_str().unwrap_or(id));
+        let outcome = cli.json_of_failed(id)?;
+        println!(
+            "failed: {}",
+            outcome["failure"]["message"].as_str().unwrap_or(id)
+        );
+    }
+    if failed.len() > SHOWN {
+        println!(
+            "failed: {} more; `heyday workflow list` has them all",
+            failed.len() - SHOWN
+        );
     }
     Ok(())
 }
@@ -235,21 +270,39 @@ impl Cli<'_> {
     }
 }
 
-fn count(cli: &Cli<'_>, query: &str) -> anyhow::Result<u64> {
-    let page = cli.json(&["workflow", "list", "--query", query])?;
-    Ok(page["runs"].as_array().map_or(0, Vec::len) as u64)
+/// All runs that fit a filter; the command prints one page a line.
+fn list(cli: &Cli<'_>, query: &str) -> anyhow::Result<Vec<Value>> {
+    let arguments = [
+        "--output", "json", "workflow", "list", "--all", "--limit", "1000", "--query", query,
+    ];
+    let text = process::output(&mut cli.command(&arguments))?;
+    let mut runs = Vec::new();
+    for line in text.lines() {
+        let page: Value =
+            serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+        runs.extend(page["workflows"].as_array().cloned().unwrap_or_default());
+    }
+    Ok(runs)
 }
 
 fn search(cli: &Cli<'_>, text: &str) -> anyhow::Result<()> {
     let input = json!({ "text": text, "limit": 3 }).to_string();
     let outcome = cli.json(&["activity", "run", "index.search", "--input", &input])?;
     println!("\nsearch for {text:?}:");
-    let passages = outcome["result"]["passages"].as_array().cloned().unwrap_or_default();
+    let passages = outcome["result"]["passages"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     if passages.is_empty() {
         bail!("the search found nothing: {outcome}");
     }
     for passage in passages {
-        let line: String = passage["text"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        let line: String = passage["text"]
+            .as_str()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
         let line: String = line.chars().take(160).collect();
         println!(
             "  {} ({}), passage {}: {line}",

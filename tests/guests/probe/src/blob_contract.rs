@@ -1,0 +1,187 @@
+//! What `wit/blob` promises.
+
+use std::io::{Read as _, Write as _};
+
+use heyday_sdk::prelude::*;
+
+use crate::{ensure, ensure_code};
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Binding {
+    binding: String,
+}
+
+/// Opens a binding and writes an object.
+#[activity(retry(maximum_attempts = 1))]
+pub fn blob_put(input: Binding) -> Result<()> {
+    blob::Container::open(&input.binding)?.put("probe/written", b"x")?;
+    Ok(())
+}
+
+/// Opens a binding and reads an object; answers its bytes' number.
+#[activity(retry(maximum_attempts = 1))]
+pub fn blob_get(input: Binding) -> Result<u64> {
+    Ok(blob::Container::open(&input.binding)?
+        .get("probe/written")?
+        .len() as u64)
+}
+
+/// Asserts what the interface promises, on the binding `default`.
+#[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
+pub fn blob_contract() -> Result<u32> {
+    let files = blob::Container::open("default")?;
+    objects(&files)?;
+    conditions(&files)?;
+    listing(&files)?;
+    streaming(&files)?;
+    keys(&files)?;
+    Ok(5)
+}
+
+fn objects(files: &blob::Container) -> Result<()> {
+    let written = files.put("contract/a", b"0123456789")?;
+    ensure(written.size == 10, "put answers the size")?;
+    ensure(
+        files.get("contract/a")? == b"0123456789",
+        "get answers what was put",
+    )?;
+    ensure(
+        files.head("contract/a")? == written,
+        "head answers what put did",
+    )?;
+    ensure(
+        files.get_range("contract/a", 3, 4)? == b"3456",
+        "a range in the middle",
+    )?;
+    ensure(
+        files.get_range("contract/a", 8, 100)? == b"89",
+        "a range over the end is cut",
+    )?;
+    ensure_code(
+        files.get_range("contract/a", 10, 1),
+        "invalid-range",
+        "a range at the end",
+    )?;
+    let again = files.put("contract/a", b"other")?;
+    ensure(
+        again.etag != written.etag,
+        "the etag changes with the content",
+    )?;
+    files.delete("contract/a")?;
+    ensure(!files.exists("contract/a")?, "a deleted object is gone")?;
+    ensure_code(files.get("contract/a"), "not-found", "a deleted object")?;
+    files.put("contract/empty", b"")?;
+    ensure(
+        files.get("contract/empty")?.is_empty(),
+        "an object may be empty",
+    )
+}
+
+fn conditions(files: &blob::Container) -> Result<()> {
+    use blob::Condition::{IfAbsent, IfMatch};
+    let first = files.put_if("contract/once", b"1", IfAbsent)?;
+    ensure_code(
+        files.put_if("contract/once", b"2", IfAbsent),
+        "precondition-failed",
+        "a second one",
+    )?;
+    let second = files.put_if("contract/once", b"22", IfMatch(first.etag.clone()))?;
+    let stale = files.put_if("contract/once", b"3", IfMatch(first.etag));
+    ensure_code(stale, "precondition-failed", "an old etag")?;
+    ensure(
+        files.get("contract/once")? == b"22",
+        "a refused write leaves the object",
+    )?;
+    files.put_if("contract/once", b"333", IfMatch(second.etag))?;
+    Ok(())
+}
+
+fn listing(files: &blob::Container) -> Result<()> {
+    for n in 0..25 {
+        files.put(&format!("contract/list/{n:02}"), b"x")?;
+    }
+    let page = files.list("contract/list/", 10, None)?;
+    ensure(page.objects.len() == 10, "a page has what was asked for")?;
+    ensure(page.next.is_some(), "and there is a next one")?;
+    let keys = files
+        .objects("contract/list/")
+        .map(|object| object.map(|object| object.key))
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let expected: Vec<_> = (0..25).map(|n| format!("contract/list/{n:02}")).collect();
+    ensure(
+        keys == expected,
+        format!("all pages in order, not {keys:?}"),
+    )?;
+    let tens = files.list("contract/list/1", 1_000, None)?;
+    ensure(
+        tens.objects.len() == 10,
+        "a prefix need not end at a segment",
+    )?;
+    ensure(tens.next.is_none(), "the last page has no next one")
+}
+
+fn streaming(files: &blob::Container) -> Result<()> {
+    let mut writer = files.write("contract/stream")?;
+    let block: Vec<u8> = (0..=255_u8).cycle().take(100_000).collect();
+    for _ in 0..50 {
+        writer.write_all(&block)?;
+    }
+    ensure(
+        !files.exists("contract/stream")?,
+        "nobody sees it before it is finished",
+    )?;
+    ensure(writer.finish()?.size == 5_000_000, "all blocks are there")?;
+    let mut reader = files.read("contract/stream")?;
+    ensure(
+        reader.metadata().size == 5_000_000,
+        "a reader knows the size",
+    )?;
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes)?;
+    let same = bytes.len() == 5_000_000 && bytes.chunks(100_000).all(|chunk| chunk == block);
+    ensure(same, "what is read is what was written")?;
+
+    let mut given_up = files.write("contract/given-up")?;
+    given_up.write_all(&block)?;
+    given_up.abort();
+    let mut dropped = files.write("contract/dropped")?;
+    dropped.write_all(&block)?;
+    drop(dropped);
+    ensure(
+        !files.exists("contract/given-up")?,
+        "an aborted object leaves nothing",
+    )?;
+    ensure(
+        !files.exists("contract/dropped")?,
+        "a dropped object leaves nothing",
+    )
+}
+
+fn keys(files: &blob::Container) -> Result<()> {
+    for key in [
+        "", "/a", "a/", "a//b", "../a", "a/../b", "./a", "a\\b", "a\nb", "a#1",
+    ] {
+        ensure_code(
+            files.put(key, b"x"),
+            "invalid-key",
+            &format!("the key {key:?}"),
+        )?;
+    }
+    let long = "k".repeat(1_025);
+    ensure_code(
+        files.put(&long, b"x"),
+        "invalid-key",
+        "a key of 1,025 bytes",
+    )?;
+    files.put("contract/Grüße/日本", b"x")?;
+    ensure(
+        files.get("contract/Grüße/日本")? == b"x",
+        "keys are any UTF-8",
+    )?;
+    ensure_code(
+        files.put("contract/Grüße", b"x"),
+        "invalid-key",
+        "the begin of another's segments",
+    )?;
+    Ok(())
+}

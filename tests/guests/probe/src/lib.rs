@@ -1,0 +1,38 @@
+//! What the integration tests do to the host from inside: well-behaved activities, hostile
+//! ones, and contracts of the capabilities, which assert here and answer or fail.
+
+mod blob_contract;
+mod hostile;
+mod ordinary;
+mod sql_contract;
+
+use heyday_sdk::prelude::*;
+
+/// Fails with the kind `contract` where the host did otherwise than its WIT says.
+fn ensure(holds: bool, what: impl std::fmt::Display) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::permanent("contract", what.to_string()))
+}
+
+/// Fails unless the call failed with that code.
+fn ensure_code<T>(
+    answer: std::result::Result<T, heyday_sdk::CapabilityError>,
+    code: &str,
+    what: &str,
+) -> Result<heyday_sdk::CapabilityError> {
+    match answer {
+        Ok(_) => Err(Error::permanent(
+            "contract",
+            format!("{what} was answered; expected {code}"),
+        )),
+        Err(error) if error.is(code) => Ok(error),
+        Err(error) => Err(Error::permanent(
+            "contract",
+            format!("{what}: expected {code}, not {error}"),
+        )),
+    }
+}
+
+heyday_sdk::plugin!();

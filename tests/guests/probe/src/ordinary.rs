@@ -1,0 +1,148 @@
+//! Activities that behave.
+
+use std::time::Duration;
+
+use heyday_sdk::prelude::*;
+use serde_json::Value;
+
+/// Answers its input.
+#[activity(retry(maximum_attempts = 1))]
+pub fn echo(input: Value) -> Result<Value> {
+    Ok(input)
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Summands {
+    a: i64,
+    b: i64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Sum {
+    sum: i64,
+}
+
+/// Adds two numbers.
+#[activity(queue = "general-queue", start_to_close = "30s")]
+pub fn add(input: Summands) -> Result<Sum> {
+    let sum = input
+        .a
+        .checked_add(input.b)
+        .ok_or_else(|| Error::permanent("overflow", "too large"))?;
+    Ok(Sum { sum })
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Failing {
+    kind: String,
+    retryable: bool,
+    #[serde(default)]
+    details: Option<Value>,
+}
+
+/// Fails as it is told.
+#[activity(retry(initial_interval = "10ms", maximum_attempts = 3))]
+pub fn fail(input: Failing) -> Result<()> {
+    let attempt = context::attempt();
+    let error = Error::permanent(input.kind, format!("failed on attempt {attempt}"))
+        .with_retryable(input.retryable);
+    Err(match input.details {
+        Some(details) => error.with_details(details),
+        None => error,
+    })
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Attempt {
+    namespace: String,
+    workflow_id: String,
+    run_id: String,
+    activity_id: String,
+    activity_type: String,
+    queue: String,
+    attempt: u32,
+    idempotency_key: String,
+    remaining_ms: u64,
+}
+
+/// Says which attempt it is.
+#[activity(queue = "storage-queue", start_to_close = "30s")]
+pub fn whoami() -> Result<Attempt> {
+    let it = context::current();
+    Ok(Attempt {
+        namespace: it.namespace,
+        workflow_id: it.workflow_id,
+        run_id: it.run_id,
+        activity_id: it.activity_id,
+        activity_type: it.activity_type,
+        queue: it.queue,
+        attempt: it.attempt,
+        idempotency_key: context::idempotency_key(),
+        remaining_ms: context::remaining().as_millis() as u64,
+    })
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct Resumed {
+    /// What the attempt before told last.
+    from: u64,
+    attempt: u32,
+    /// The same on every attempt.
+    key: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Position {
+    page: u64,
+    key: String,
+}
+
+/// Tells where it is and fails; its second attempt goes on from there.
+#[activity(retry(initial_interval = "10ms", maximum_attempts = 3))]
+pub fn heartbeat_resume() -> Result<Resumed> {
+    let key = context::idempotency_key();
+    match context::last_heartbeat::<Position>() {
+        Some(position) if position.key == key => Ok(Resumed {
+            from: position.page,
+            attempt: context::attempt(),
+            key,
+        }),
+        Some(_) => Err(Error::permanent(
+            "contract",
+            "the idempotency key has changed",
+        )),
+        None => {
+            context::heartbeat(Position {
+                page: 6,
+                key: key.clone(),
+            })?;
+            context::heartbeat(Position { page: 7, key })?;
+            // Refused, and leaves the last one in place.
+            crate::ensure_code(context::heartbeat("x".repeat(70_000)), "too-large", "70 kB")?;
+            Err(Error::retryable("interrupted", "stopped at page 7"))
+        }
+    }
+}
+
+/// Waits until it is asked to stop, cleans up and says so.
+#[activity(start_to_close = "5m", retry(maximum_attempts = 1))]
+pub fn wait_for_cancel() -> Result<()> {
+    log::info!("waiting");
+    while !context::is_cancelled() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    log::info!("cleaned up");
+    Err(Error::permanent("cancelled", "stopped as asked"))
+}
+
+/// Tells how far it is, and logs a line of each level.
+#[activity(retry(maximum_attempts = 1))]
+pub fn talk() -> Result<()> {
+    context::progress(3, 10, "reading");
+    log::trace!("finest");
+    log::debug!("finer");
+    log::info!("read {} pages", 3; pages = 3, name = "book");
+    log::warn!("odd");
+    log::error!("bad");
+    Ok(())
+}

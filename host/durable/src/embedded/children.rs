@@ -63,10 +63,10 @@ pub fn start(core: &Arc<Core>, parent: &Arc<RunCell>, initiated: Event) {
 
 /// A child that ended before its parent knew its run is told now.
 async fn told_already(core: &Arc<Core>, run_id: uuid::Uuid) {
-    if let Ok(Some(result)) = super::read::result(core, run_id).await {
-        if let Ok(Some((beginning, _))) = core.fold(run_id).await {
-            tell_parent(core, &beginning, &result);
-        }
+    if let Ok(Some(result)) = super::read::result(core, run_id).await
+        && let Ok(Some((beginning, _))) = core.fold(run_id).await
+    {
+        tell_parent(core, &beginning, &result);
     }
 }
 

@@ -89,6 +89,7 @@ pub struct Core {
 
 impl Core {
     /// Hands a message to a run that is in memory. `Err` gives it back.
+    #[expect(clippy::result_large_err, reason = "the message itself comes back")]
     pub fn deliver(self: &Arc<Self>, run_id: Uuid, message: Message) -> Result<(), Message> {
         let Some(cell) = lock(&self.runs).get(&run_id).map(Arc::clone) else {
             return Err(message);
@@ -220,10 +221,10 @@ impl Core {
     /// Reads an open run into memory; `None` where there is no such open run.
     pub async fn load(self: &Arc<Self>, run_id: Uuid) -> Result<Option<Arc<RunCell>>, StoreError> {
         let _one = self.loading.lock().await;
-        if let Some(cell) = lock(&self.runs).get(&run_id) {
-            if !lock(&cell.inbox).gone {
-                return Ok(Some(Arc::clone(cell)));
-            }
+        if let Some(cell) = lock(&self.runs).get(&run_id)
+            && !lock(&cell.inbox).gone
+        {
+            return Ok(Some(Arc::clone(cell)));
         }
         let Some((beginning, state)) = self.fold(run_id).await? else {
             return Ok(None);

@@ -142,10 +142,6 @@ impl Effects {
         if core.dead.is_cancelled() {
             return;
         }
-        for answer in self.answers {
-            // Somebody who no longer waits needs no answer.
-            let _ = answer.send(Ok(()));
-        }
         if self.closed.is_some() {
             self::end(core, cell);
         } else if let Some(reason) = self.hold {
@@ -217,6 +213,11 @@ impl Effects {
             super::children::tell_parent(core, &cell.beginning, &result);
         }
         drop(self.slots);
+        // Last, so that whoever is answered finds all of it done.
+        for answer in self.answers {
+            // Somebody who no longer waits needs no answer.
+            let _ = answer.send(Ok(()));
+        }
     }
 }
 

@@ -10,10 +10,13 @@ use super::core::Core;
 use super::lock;
 use super::run::Message;
 use super::timers::Target;
-use super::writer::{HeartbeatRow, Write, WriteKind};
+use super::writer::{HeartbeatRow, Write, WriteKind, Written};
 
 /// Between two removals of old rows.
 const HOURLY: Duration = Duration::from_secs(60 * 60);
+
+/// Until more old rows are removed, where there are more.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Between two writes of heartbeats.
 const HEARTBEATS: Duration = Duration::from_secs(1);
@@ -68,14 +71,20 @@ fn happen(core: &Arc<Core>, target: Target) {
                 let kept = jiff::SignedDuration::try_from(kept).ok()?;
                 core.clock.now().checked_sub(kept).ok()
             });
+            core.timers.set(Target::Housekeeping, core.after(HOURLY));
+            let then = Arc::downgrade(core);
             core.writer.submit(Write {
                 kind: WriteKind::Purge {
                     now_us: core.clock.now().as_microsecond(),
                     closed_before_us: before.map(|before| before.as_microsecond()),
                 },
-                done: Box::new(|_| ()),
+                done: Box::new(move |written| {
+                    if let (Some(core), Ok(Written::More)) = (then.upgrade(), written) {
+                        // Others come between.
+                        core.timers.set(Target::Housekeeping, core.after(SOON));
+                    }
+                }),
             });
-            core.timers.set(Target::Housekeeping, core.after(HOURLY));
         }
     }
 }

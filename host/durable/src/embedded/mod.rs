@@ -49,6 +49,9 @@ mod timers;
 mod visibility;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -344,6 +347,7 @@ async fn write_thread(
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
     let connection = store.connect().await?;
     let writer = Arc::clone(writer);
+    let held = store.hold();
     let thread = std::thread::Builder::new()
         .name("history-writer".to_owned())
         .spawn(move || {
@@ -351,6 +355,7 @@ async fn write_thread(
                 tracing::error!(%error, "the history's writer cannot work");
                 writer.abandon();
             }
+            drop(held);
         })?;
     Ok(thread)
 }

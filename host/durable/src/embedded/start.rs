@@ -69,13 +69,13 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
             "a workflow id has 1 to {ID_LIMIT} bytes, this one has {length}"
         )));
     }
-    if let Some(key) = &request.idempotency_key {
-        if key.is_empty() || key.len() > ID_LIMIT {
-            return Err(EngineError::Invalid(format!(
-                "an idempotency key has 1 to {ID_LIMIT} bytes, this one has {}",
-                key.len()
-            )));
-        }
+    if let Some(key) = &request.idempotency_key
+        && (key.is_empty() || key.len() > ID_LIMIT)
+    {
+        return Err(EngineError::Invalid(format!(
+            "an idempotency key has 1 to {ID_LIMIT} bytes, this one has {}",
+            key.len()
+        )));
     }
     let memo: usize = request
         .memo
@@ -297,14 +297,11 @@ fn submit(
         done: Box::new(move |result| {
             let core = then;
             let outcome = refused(result).map(|written| match written {
-                Written::Done => Outcome::Created(cell.run_id),
+                Written::Done | Written::More => Outcome::Created(cell.run_id),
                 Written::Existing(run_id) => Outcome::Existing(run_id),
                 Written::TerminateFirst(run_id) => Outcome::TerminateFirst(run_id),
             });
-            let created = matches!(outcome, Ok(Outcome::Created(_)));
-            // Somebody who no longer waits needs no answer.
-            let _ = answer.send(outcome);
-            if created {
+            if matches!(outcome, Ok(Outcome::Created(_))) {
                 let closed = effects.closed.is_some();
                 let evictable = effects.evictable;
                 effects.happen(&core, &cell);
@@ -314,6 +311,8 @@ fn submit(
             } else {
                 forget(&core, &cell, effects);
             }
+            // Somebody who no longer waits needs no answer.
+            let _ = answer.send(outcome);
         }),
     });
 }

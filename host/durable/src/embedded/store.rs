@@ -5,7 +5,7 @@
 //! sees what was committed when its statement began.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
 use prost::Message as _;
 use sqlx::sqlite::{
@@ -33,16 +33,16 @@ pub struct Store {
     readers: SqlitePool,
     options: SqliteConnectOptions,
     /// Held as long as the engine lives; another process cannot have it meanwhile.
-    _lock: std::fs::File,
+    lock: std::sync::Mutex<Option<Arc<std::fs::File>>>,
 }
 
 impl Store {
     /// Opens the file and brings it to this release's tables.
     pub async fn open(options: &EmbeddedOptions) -> Result<Self, OpenError> {
-        if let Some(folder) = options.database.parent() {
-            if !folder.as_os_str().is_empty() {
-                std::fs::create_dir_all(folder)?;
-            }
+        if let Some(folder) = options.database.parent()
+            && !folder.as_os_str().is_empty()
+        {
+            std::fs::create_dir_all(folder)?;
         }
         let lock = lock_file(&options.database)?;
         let mut connect = SqliteConnectOptions::new()
@@ -55,7 +55,10 @@ impl Store {
             })
             .foreign_keys(false)
             .pragma("wal_autocheckpoint", "0")
-            .busy_timeout(Duration::from_secs(30));
+            .busy_timeout(options.busy_timeout);
+        if let Some(pages) = options.max_pages {
+            connect = connect.pragma("max_page_count", pages.to_string());
+        }
         if let Some(vfs) = &options.vfs {
             connect = connect.vfs(vfs.clone());
         }
@@ -69,7 +72,7 @@ impl Store {
         Ok(Self {
             readers,
             options: connect,
-            _lock: lock,
+            lock: std::sync::Mutex::new(Some(Arc::new(lock))),
         })
     }
 
@@ -78,14 +81,21 @@ impl Store {
         SqliteConnection::connect_with(&self.options).await
     }
 
+    /// The lock, for a thread that writes: while it has it, nobody else gets the file.
+    pub fn hold(&self) -> Option<Arc<std::fs::File>> {
+        super::lock(&self.lock).clone()
+    }
+
     /// The readers.
     pub fn readers(&self) -> &SqlitePool {
         &self.readers
     }
 
-    /// Closes the readers.
+    /// Closes the readers and lets others have the file. Nobody else of this engine may
+    /// use it any more.
     pub async fn close(&self) {
         self.readers.close().await;
+        super::lock(&self.lock).take();
     }
 
     /// The largest run id.

@@ -68,6 +68,13 @@ impl Timers {
         }
     }
 
+    /// When the next target's time comes.
+    #[cfg(test)]
+    pub fn next_at(&self) -> Option<Timestamp> {
+        let state = lock(&self.state);
+        state.by_time.first_key_value().map(|((at, _), ())| *at)
+    }
+
     fn due(&self, now: Timestamp) -> Result<Target, Option<Timestamp>> {
         let mut state = lock(&self.state);
         match state.by_time.first_key_value() {

@@ -129,6 +129,8 @@ pub struct HeartbeatRow {
 pub enum Written {
     /// All of it.
     Done,
+    /// Some of the old runs were removed, and there may be more.
+    More,
     /// Nothing, because this run answers the start.
     Existing(Uuid),
     /// Nothing, because this run is open and the start wants it terminated.
@@ -441,7 +443,7 @@ impl<'c> Statements<'c> {
             WriteKind::Purge {
                 now_us,
                 closed_before_us,
-            } => self.purge(*now_us, *closed_before_us)?,
+            } => return Ok(self.purge(*now_us, *closed_before_us)?),
         }
         Ok(Written::Done)
     }
@@ -556,23 +558,25 @@ impl<'c> Statements<'c> {
         Ok(())
     }
 
-    fn purge(&mut self, now_us: i64, closed_before_us: Option<i64>) -> Result<(), SqlError> {
+    fn purge(&mut self, now_us: i64, closed_before_us: Option<i64>) -> Result<Written, SqlError> {
         self.purge_keys.run(&[Value::Integer(now_us)])?;
         let Some(before) = closed_before_us else {
-            return Ok(());
+            return Ok(Written::Done);
         };
         // A few at a time: others wait for the writer.
         for _ in 0..200 {
             let found = self
                 .oldest_closed
                 .query(&[Value::Integer(before)], |row| row.blob(0))?;
-            let Some(run_id) = found else { break };
+            let Some(run_id) = found else {
+                return Ok(Written::Done);
+            };
             let run = [Value::Blob(&run_id)];
             self.purge_transitions.run(&run)?;
             self.purge_references.run(&run)?;
             self.purge_run.run(&run)?;
         }
-        Ok(())
+        Ok(Written::More)
     }
 }
 

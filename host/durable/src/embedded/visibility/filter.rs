@@ -99,7 +99,7 @@ pub enum Filter {
 
 impl Filter {
     /// Adds it to a statement.
-    pub fn push<'a>(&'a self, sql: &mut QueryBuilder<Sqlite>) {
+    pub fn push(&self, sql: &mut QueryBuilder<Sqlite>) {
         match self {
             Self::And(all) => push_all(sql, all, " AND "),
             Self::Or(any) => push_all(sql, any, " OR "),

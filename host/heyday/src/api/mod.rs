@@ -24,6 +24,8 @@ mod refusals;
 pub mod routes;
 pub mod runs;
 pub mod system;
+#[cfg(test)]
+mod tests;
 pub mod workflows;
 
 use std::ops::Deref;

@@ -15,7 +15,16 @@ impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         let detail = error.to_string();
         match error {
-            EngineError::NotFound { .. } => Self::not_found(detail),
+            EngineError::NotFound {
+                namespace,
+                workflow_id,
+                run_id,
+            } => Self::not_found(match run_id {
+                Some(run_id) => format!(
+                    "no run {run_id} of workflow {workflow_id:?} exists in namespace {namespace:?}"
+                ),
+                None => format!("no workflow {workflow_id:?} exists in namespace {namespace:?}"),
+            }),
             EngineError::AlreadyExists { run_id, .. } => Self::conflict(
                 "workflow-exists",
                 "The workflow id is taken",

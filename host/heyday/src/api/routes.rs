@@ -173,34 +173,38 @@ fn complete(api: &mut OpenApi) {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
             let parameters = operation.parameters.get_or_insert_default();
             parameters.push(parameter("run_id", ParameterIn::Path, "The execution"));
-            operation.operation_id = operation
-                .operation_id
-                .take()
-                .map(|id| format!("{id}_of_run"));
         }
         api.paths.paths.insert(path, item);
     }
     for (path, item) in &mut api.paths.paths {
-        if !path.starts_with(BASE) {
-            continue;
-        }
-        for operation in [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.delete,
-        ]
-        .into_iter()
-        .flatten()
-        {
-            let namespace = parameter(
-                "Heyday-Namespace",
-                ParameterIn::Header,
-                "Whose things; `default` where absent",
-            );
-            operation.parameters.get_or_insert_default().push(namespace);
+        for (method, operation) in [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("delete", &mut item.delete),
+        ] {
+            let Some(operation) = operation else { continue };
+            // The handlers' names are unique within their module only.
+            operation.operation_id = Some(operation_id(method, path));
+            if path.starts_with(BASE) {
+                let namespace = parameter(
+                    "Heyday-Namespace",
+                    ParameterIn::Header,
+                    "Whose things; `default` where absent",
+                );
+                operation.parameters.get_or_insert_default().push(namespace);
+            }
         }
     }
+}
+
+/// `get_workflows_workflow_id_result`, of a method and a path.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.strip_prefix(BASE).unwrap_or(path);
+    words
+        .split(['/', '{', '}'])
+        .filter(|word| !word.is_empty())
+        .fold(method.to_owned(), |id, word| format!("{id}_{word}"))
 }
 
 fn parameter(name: &str, place: ParameterIn, description: &str) -> RefOr<Parameter> {

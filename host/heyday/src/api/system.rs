@@ -2,7 +2,7 @@
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{Html, IntoResponse as _, Response};
 use heyday_durable::engine::QueueStats;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::problem::Problem;
 /// How the server is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HealthBody {
-    /// `ok`, or `stopping`.
+    /// `ok`.
     pub status: &'static str,
     /// The version of Heyday.
     pub version: &'static str,
@@ -28,20 +28,17 @@ pub struct HealthBody {
 ///
 /// Needs no token. 503 while it stops.
 #[utoipa::path(get, path = "/health", tag = "system", security(()),
-    responses((status = 200, body = HealthBody), (status = 503, body = HealthBody, description = "It is stopping")))]
-pub(super) async fn health(State(app): State<App>) -> Response {
-    let stopping = app.stopping.is_cancelled();
-    let body = HealthBody {
-        status: if stopping { "stopping" } else { "ok" },
+    responses((status = 200, body = HealthBody),
+        (status = 503, body = Problem, description = "It is stopping", content_type = "application/problem+json")))]
+pub(super) async fn health(State(app): State<App>) -> Result<JsonAnswer<HealthBody>, Problem> {
+    if app.stopping.is_cancelled() {
+        return Err(heyday_durable::engine::EngineError::ShuttingDown.into());
+    }
+    Ok(JsonAnswer(HealthBody {
+        status: "ok",
         version: env!("CARGO_PKG_VERSION"),
         engine: "embedded",
-    };
-    let status = if stopping {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::OK
-    };
-    (status, JsonAnswer(body)).into_response()
+    }))
 }
 
 /// Metrics for Prometheus

@@ -173,3 +173,6 @@ fn outcome_label(result: &Result<Payload, Failure>) -> &'static str {
         _ => "failed",
     }
 }
+
+#[cfg(test)]
+mod tests;

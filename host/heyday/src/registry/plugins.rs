@@ -352,21 +352,20 @@ impl Core {
                 .and_then(|entry| entry.versions.get(&row.version))
                 .cloned()
         };
-        if let Some(existing) = &existing {
-            if existing.row.digest != row.digest {
-                return Err(RegistryError::Conflict(format!(
-                    "{} {} {} exists with other bytes ({}); versions never change: raise the \
-                     version{}",
-                    row.kind.word(),
-                    row.name,
-                    row.version,
-                    existing.row.digest,
-                    match row.kind {
-                        Kind::Plugin => ", or upload a development version (`push --dev`)",
-                        Kind::Flow => "",
-                    }
-                )));
-            }
+        if let Some(existing) = &existing
+            && existing.row.digest != row.digest
+        {
+            return Err(RegistryError::Conflict(format!(
+                "{} {} {} exists with other bytes ({}); versions never change: raise the version{}",
+                row.kind.word(),
+                row.name,
+                row.version,
+                existing.row.digest,
+                match row.kind {
+                    Kind::Plugin => ", or upload a development version (`push --dev`)",
+                    Kind::Flow => "",
+                }
+            )));
         }
         Ok(existing)
     }

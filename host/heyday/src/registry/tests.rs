@@ -106,12 +106,17 @@ impl Engine for MockEngine {
     async fn drain(&self, _: Duration) {}
 }
 
-struct World {
-    folder: tempfile::TempDir,
-    registry: Registry,
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) registry: Registry,
+    pub(crate) sandbox: Sandbox,
 }
 
 async fn open(folder: &std::path::Path) -> Registry {
+    open_with_sandbox(folder).await.0
+}
+
+async fn open_with_sandbox(folder: &std::path::Path) -> (Registry, Sandbox) {
     let config: BindingsConfig = serde_json::from_value(serde_json::json!({
         "namespaces": { "default": { "sql": { "default": { "path": folder.join("b/s.db") } } } }
     }))
@@ -121,43 +126,60 @@ async fn open(folder: &std::path::Path) -> Registry {
     let mut options = SandboxOptions::new(folder.join("cache"), Compiler::InProcessForTests);
     options.max_calls = 2;
     let capabilities = heyday_capabilities::capabilities(&bindings);
-    Registry::open(RegistryOptions {
+    let sandbox = Sandbox::new(options, capabilities).expect("a sandbox");
+    let registry = Registry::open(RegistryOptions {
         database: HostDb::open(&folder.join("host.db"))
             .await
             .expect("a database"),
         files: ContentFiles::open(folder.join("components")).expect("files"),
-        sandbox: Sandbox::new(options, capabilities).expect("a sandbox"),
+        sandbox: sandbox.clone(),
         expressions: Arc::new(MockExpressions),
         bindings,
         queues: BTreeSet::from(["general-queue".to_owned(), "storage-queue".to_owned()]),
     })
     .await
-    .expect("a registry")
+    .expect("a registry");
+    (registry, sandbox)
 }
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let folder = tempfile::tempdir().expect("a folder");
-    let registry = open(folder.path()).await;
-    World { folder, registry }
+    let (registry, sandbox) = open_with_sandbox(folder.path()).await;
+    World {
+        folder,
+        registry,
+        sandbox,
+    }
 }
 
 /// A plugin that describes itself so, and never runs. `salt` makes other bytes of the
 /// same description.
 fn plugin(description: &str, import: &str, salt: &str) -> Bytes {
+    plugin_running(description, import, salt, "unreachable")
+}
+
+/// As [`plugin`], with this body of `run`, which gets the activity's and the input's
+/// pointer and length; 2048 is room for its answer.
+pub(crate) fn plugin_running(description: &str, import: &str, salt: &str, run: &str) -> Bytes {
     let quoted = description.replace('\\', "\\\\").replace('"', "\\\"");
     let text = format!(
         r#"(component
     {import}
     (core module $guest
-        (memory (export "memory") 2)
+        (memory (export "memory") 8)
         (data (i32.const 4096) "{quoted}")
         (data (i32.const 512) "{salt}")
-        (func (export "realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+        (global $next (mut i32) (i32.const 65536))
+        (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (global.get $next))
+            (global.set $next (i32.add (local.get $at) (local.get 3)))
+            (local.get $at))
         (func (export "describe") (result i32)
             (i32.store (i32.const 1024) (i32.const 4096))
             (i32.store (i32.const 1028) (i32.const {length}))
             (i32.const 1024))
-        (func (export "run") (param i32 i32 i32 i32) (result i32) unreachable))
+        (func (export "run") (param i32 i32 i32 i32) (result i32) {run}))
     (core instance $guest (instantiate $guest))
     (type $failure (record (field "kind" string) (field "message" string)
         (field "retryable" bool) (field "details" (option string))))
@@ -204,7 +226,7 @@ fn indexer() -> Bytes {
     plugin(&description.to_string(), import, "")
 }
 
-async fn push(registry: &Registry, bytes: Bytes) -> Result<Upload, RegistryError> {
+pub(crate) async fn push(registry: &Registry, bytes: Bytes) -> Result<Upload, RegistryError> {
     registry
         .upload_plugin(ACTOR, bytes, UploadOptions::default(), MINUTE)
         .await
@@ -370,7 +392,9 @@ async fn activation_needs_grants_and_can_be_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_goes_one_version_back_and_survives_a_restart() {
-    let World { registry, folder } = &world().await;
+    let World {
+        registry, folder, ..
+    } = &world().await;
     push(registry, greet("1.0.0", "")).await.expect("uploaded");
     let nothing = registry.rollback_plugin(ACTOR, "greet").await;
     assert!(matches!(nothing, Err(RegistryError::Conflict(_))));
@@ -437,7 +461,9 @@ async fn a_version_is_removed_only_when_nothing_needs_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_that_crossed_a_start_is_revived_from_its_bytes() {
-    let World { registry, folder } = &world().await;
+    let World {
+        registry, folder, ..
+    } = &world().await;
     let old = created(push(registry, greet("1.0.0", "")).await.expect("uploaded"));
     push(registry, greet("1.1.0", "")).await.expect("uploaded");
     let removed = registry
@@ -516,7 +542,9 @@ async fn an_upload_that_nobody_waits_for_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_are_checked_stored_and_pinned() {
-    let World { registry, folder } = &world().await;
+    let World {
+        registry, folder, ..
+    } = &world().await;
     let body = "  - greet:\n      call: greet.hello\n";
     let dry = registry
         .upload_flow(ACTOR, flow("1.0.0", body), true, true)

@@ -80,11 +80,7 @@ fn with_id(mut response: Response, id: &str, path: &str) -> Response {
             status.canonical_reason().unwrap_or("refused"),
         ),
     };
-    let problem = Problem {
-        request_id: Some(id.to_owned()),
-        instance: Some(path.to_owned()),
-        ..problem
-    };
+    let problem = problem.with("request_id", id).with("instance", path);
     let mut rendered = problem.render();
     for (name, value) in response.headers() {
         if name == header::ALLOW {

@@ -36,13 +36,14 @@ pub struct ProblemError {
     pub name: Option<String>,
 }
 
-/// A problem document (RFC 9457).
+/// A problem document (RFC 9457). Further members: `request_id` (the server's log has it
+/// too), `instance` (the path that was asked for), and some by type, such as `run_id`.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// What kind of problem it is: `urn:heyday:problems:` and a stable name.
-    #[serde(rename = "type")]
-    #[schema(example = "urn:heyday:problems:not-found")]
-    pub kind: String,
+    #[serde(rename = "type", serialize_with = "type_uri")]
+    #[schema(value_type = String, example = "urn:heyday:problems:not-found")]
+    pub name: &'static str,
     /// The same for every problem of this type.
     pub title: &'static str,
     /// The HTTP status.
@@ -51,20 +52,11 @@ pub struct Problem {
     pub status: StatusCode,
     /// What is wrong with this request, and what to do.
     pub detail: String,
-    /// The request's id; the server's log has it too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// The path that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
-    /// What to do about it, where the detail does not say it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
     /// Each error, where there may be several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<ProblemError>,
-    /// Further members, by type: `run_id` of a workflow that already runs, ...
+    /// Further members.
     #[serde(flatten)]
     #[schema(additional_properties, value_type = Object)]
     pub further: Map<String, Value>,
@@ -81,23 +73,28 @@ fn status_code<S: serde::Serializer>(
     serializer.serialize_u16(status.as_u16())
 }
 
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde asks for"
+)]
+fn type_uri<S: serde::Serializer>(name: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{TYPE_PREFIX}{name}"))
+}
+
 impl Problem {
     /// A problem of the stable type `name`.
     #[must_use]
     pub fn new(
         status: StatusCode,
-        name: &str,
+        name: &'static str,
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
         Self {
-            kind: format!("{TYPE_PREFIX}{name}"),
+            name,
             title,
             status,
             detail: detail.into(),
-            request_id: None,
-            instance: None,
-            help: None,
             errors: Vec::new(),
             further: Map::new(),
         }
@@ -138,7 +135,7 @@ impl Problem {
 
     /// 409: it cannot be done in the state that things are in.
     #[must_use]
-    pub fn conflict(name: &str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub fn conflict(name: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, name, title, detail)
     }
 
@@ -155,13 +152,17 @@ impl Problem {
 
     /// 422: understood, and refused for what it says.
     #[must_use]
-    pub fn unprocessable(name: &str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub fn unprocessable(
+        name: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, name, title, detail)
     }
 
     /// 503: the same request may succeed later.
     #[must_use]
-    pub fn unavailable(name: &str, detail: impl Into<String>) -> Self {
+    pub fn unavailable(name: &'static str, detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             name,
@@ -186,13 +187,6 @@ impl Problem {
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<ProblemError>) -> Self {
         self.errors = errors;
-        self
-    }
-
-    /// The same with what to do about it.
-    #[must_use]
-    pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
         self
     }
 

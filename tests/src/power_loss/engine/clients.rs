@@ -219,16 +219,20 @@ impl Clients {
     /// Repeats a start that was acknowledged, perhaps long ago: its key answers the
     /// same run.
     async fn repeat(&self, random: &mut SmallRng) -> Result<(), Stop> {
-        let known = self.progress.known();
-        let chosen = random.random_range(0..known.len());
-        let Some((workflow_id, known)) = known.into_iter().nth(chosen) else {
+        let chosen = {
+            let noted = self.progress.noted();
+            let chosen = random.random_range(0..noted.known.len());
+            let chosen = noted.known.iter().nth(chosen);
+            chosen.map(|(id, known)| (id.clone(), known.run_id, known.patient))
+        };
+        let Some((workflow_id, run_id, patient)) = chosen else {
             return Ok(());
         };
         let again = self
             .engine
-            .start(self.request(&workflow_id, known.patient))
+            .start(self.request(&workflow_id, patient))
             .await?;
-        if again.created || again.run_id != known.run_id {
+        if again.created || again.run_id != run_id {
             return Err(Stop::Wrong(format!("{workflow_id} was started twice")));
         }
         Ok(())

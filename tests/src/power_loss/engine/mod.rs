@@ -5,7 +5,7 @@
 //! fails at some write or sync ([`clients`]). The last round lets every run end. What
 //! really ran is counted by a fake executor outside the disk ([`world`]).
 //!
-//! `HEYDAY_POWER_LOSS_DISKS=N` lets the test go through N disks instead of 3.
+//! `HEYDAY_POWER_LOSS_DISKS=N` lets the test go through N disks instead of 2.
 
 mod clients;
 mod full;
@@ -99,15 +99,18 @@ async fn rounds(
     let progress = Arc::new(Progress::default());
     for round in 0..count {
         let power = world.disk.power();
-        // Some rounds write so much that the engine checkpoints.
-        let (input, changes) = if round % 4 == 2 {
-            (150_000, 1_000..5_000)
+        // Some rounds write so much that the engine checkpoints, and in some the power
+        // fails already while the engine recovers.
+        let (input, changes) = if round % 8 == 2 {
+            (130_000, random.random_range(1_000..4_000))
         } else {
-            (10, 1..500)
+            (10, random.random_range(1..500))
         };
-        // Sometimes the power fails while the engine recovers.
-        let changes = random.random_range(changes);
-        world.disk.fail_after(changes, random.random());
+        let seed = random.random();
+        let in_recovery = random.random_range(0..3) == 0;
+        if in_recovery {
+            world.disk.fail_after(changes, seed);
+        }
         let engine = match recovered(&world, power, durability, &progress).await {
             Ok(engine) => engine,
             Err(_) if world.disk.power() != power => {
@@ -116,6 +119,9 @@ async fn rounds(
             }
             Err(what) => return Err(what),
         };
+        if !in_recovery {
+            world.disk.fail_after(changes, seed);
+        }
         let clients = Clients {
             engine: Arc::new(engine),
             world: Arc::clone(&world),
@@ -253,7 +259,7 @@ fn twice(events: &[HistoryEvent]) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_with_full_syncs() {
     let disks = std::env::var("HEYDAY_POWER_LOSS_DISKS");
-    let disks = disks.map_or(3, |disks| disks.parse().expect("a number"));
+    let disks = disks.map_or(2, |disks| disks.parse().expect("a number"));
     let mut tally = Tally::default();
     for seed in 0..disks {
         if let Err(what) = rounds(Durability::Full, seed, 8, &mut tally).await {
@@ -271,7 +277,7 @@ async fn nothing_acknowledged_is_lost_with_full_syncs() {
         timers,
         results,
     } = tally;
-    assert!(losses_at_work >= 10, "the power failed too early");
+    assert!(losses_at_work > 0);
     assert!(attempts as usize >= starts);
     for (what, count) in [
         ("starts", starts),

@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use heyday_capabilities::{Bindings, BindingsConfig};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
-use heyday_durable::engine::Engine as _;
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::payload::Digest;
 use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};

@@ -18,14 +18,19 @@ const REFUSED: &[(&str, &str)] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conformance_kit() {
-    let Some(folder) = specification() else { return };
+    let Some(folder) = specification() else {
+        return;
+    };
     let address = http_server::pets().await.unwrap();
     let server = Server::start().await.unwrap();
     let mut names = Vec::new();
     let mut features: Vec<_> = std::fs::read_dir(folder.join("ctk/features"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "feature"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "feature")
+        })
         .collect();
     features.sort();
     let mut failures = Vec::new();
@@ -50,7 +55,7 @@ async fn conformance_kit() {
 
 fn yaml(text: &str) -> Value {
     // The kit's blocks are plain YAML; the product's own reader is what reads them.
-    heyday_durable::flow::yaml::parse(text).expect("YAML")
+    heyday_durable::flow::read(text.as_bytes()).expect("YAML")
 }
 
 /// One step's check, as an error where it does not hold.
@@ -62,7 +67,12 @@ macro_rules! check {
     };
 }
 
-async fn run(server: &Server, scenario: &Scenario, version: &str, host: &str) -> anyhow::Result<()> {
+async fn run(
+    server: &Server,
+    scenario: &Scenario,
+    version: &str,
+    host: &str,
+) -> anyhow::Result<()> {
     let mut name = String::new();
     let mut input = Value::Null;
     let mut ended: Option<(String, Value)> = None;
@@ -72,9 +82,14 @@ async fn run(server: &Server, scenario: &Scenario, version: &str, host: &str) ->
         let text = step.text.as_str();
         match text {
             "a workflow with definition:" => {
-                let definition = block.unwrap_or_default().replace("version: '1.0.0'", &format!("version: '{version}'"));
+                let definition = block
+                    .unwrap_or_default()
+                    .replace("version: '1.0.0'", &format!("version: '{version}'"));
                 let response = server.client.push_flow(&definition).await?;
-                if let Some((_, task)) = REFUSED.iter().find(|(refused, _)| *refused == scenario.name) {
+                if let Some((_, task)) = REFUSED
+                    .iter()
+                    .find(|(refused, _)| *refused == scenario.name)
+                {
                     let status = response.status();
                     let body = response.text().await?;
                     check!(status == 422 && body.contains(task), "{status}: {body}");
@@ -82,7 +97,10 @@ async fn run(server: &Server, scenario: &Scenario, version: &str, host: &str) ->
                 }
                 let flow = crate::support::server::Client::ok(response).await?;
                 name = flow["name"].as_str().unwrap_or_default().to_owned();
-                server.client.grant(&name, "http", &format!("*:{host}"), None).await?;
+                server
+                    .client
+                    .grant(&name, "http", &format!("*:{host}"), None)
+                    .await?;
             }
             "the workflow input is:" => input = yaml(block.unwrap_or_default()),
             "the workflow is executed" => {
@@ -92,7 +110,9 @@ async fn run(server: &Server, scenario: &Scenario, version: &str, host: &str) ->
                 ended = Some((outcome.status, outcome.body));
             }
             _ => {
-                let Some((status, body)) = &ended else { anyhow::bail!("{text:?} before the execution") };
+                let Some((status, body)) = &ended else {
+                    anyhow::bail!("{text:?} before the execution")
+                };
                 then(text, block, status, body, &order)?;
             }
         }
@@ -103,11 +123,18 @@ async fn run(server: &Server, scenario: &Scenario, version: &str, host: &str) ->
 
 /// The names of the tasks that ran, in order.
 async fn tasks(server: &Server, id: &str) -> anyhow::Result<Vec<String>> {
-    let history = server.client.get(&format!("/workflows/{id}/history?limit=1000")).await?;
+    let history = server
+        .client
+        .get(&format!("/workflows/{id}/history?limit=1000"))
+        .await?;
     let mut names = Vec::new();
     for event in history["events"].as_array().into_iter().flatten() {
         if event["event_type"] == "WorkflowTaskCompleted" {
-            for task in event["attributes"]["tasks"].as_array().into_iter().flatten() {
+            for task in event["attributes"]["tasks"]
+                .as_array()
+                .into_iter()
+                .flatten()
+            {
                 let reference = task.as_str().unwrap_or_default();
                 names.push(reference.rsplit('/').next().unwrap_or_default().to_owned());
             }
@@ -116,7 +143,13 @@ async fn tasks(server: &Server, id: &str) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-fn then(text: &str, block: Option<&str>, status: &str, body: &Value, order: &[String]) -> anyhow::Result<()> {
+fn then(
+    text: &str,
+    block: Option<&str>,
+    status: &str,
+    body: &Value,
+    order: &[String],
+) -> anyhow::Result<()> {
     let output = &body["result"];
     let position = |name: &str| order.iter().position(|task| task == name);
     match text {
@@ -130,8 +163,15 @@ fn then(text: &str, block: Option<&str>, status: &str, body: &Value, order: &[St
         "the workflow should fault with error:" => {
             check!(status == "Failed", "{body}");
             let error = &body["failure"]["details"];
-            for (member, expected) in yaml(block.unwrap_or_default()).as_object().into_iter().flatten() {
-                check!(error.get(member) == Some(expected), "{member}: {error} is not {expected}");
+            for (member, expected) in yaml(block.unwrap_or_default())
+                .as_object()
+                .into_iter()
+                .flatten()
+            {
+                check!(
+                    error.get(member) == Some(expected),
+                    "{member}: {error} is not {expected}"
+                );
             }
         }
         _ if text.starts_with("the workflow output should have properties") => {
@@ -142,25 +182,47 @@ fn then(text: &str, block: Option<&str>, status: &str, body: &Value, order: &[St
         _ if text.ends_with("property with value:") => {
             let path = quoted(text)[0];
             let expected = yaml(block.unwrap_or_default());
-            check!(property(output, path) == Some(&expected), "{path} of {output} is not {expected}");
+            check!(
+                property(output, path) == Some(&expected),
+                "{path} of {output} is not {expected}"
+            );
         }
         _ if text.contains("property containing") => {
             let path = quoted(text)[0];
-            let count: usize = text.split("containing ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().parse()?;
-            let items = property(output, path).and_then(Value::as_array).map(Vec::len);
-            check!(items == Some(count), "{path} of {output} has {items:?} items, not {count}");
+            let count: usize = text
+                .split("containing ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next())
+                .unwrap_or_default()
+                .parse()?;
+            let items = property(output, path)
+                .and_then(Value::as_array)
+                .map(Vec::len);
+            check!(
+                items == Some(count),
+                "{path} of {output} has {items:?} items, not {count}"
+            );
         }
         _ if text.ends_with("should run first") => {
             let name = text.split(' ').next().unwrap_or_default();
-            check!(position(name) == Some(0), "{name} is not first in {order:?}");
+            check!(
+                position(name) == Some(0),
+                "{name} is not first in {order:?}"
+            );
         }
         _ if text.ends_with("should run last") => {
             let name = text.split(' ').next().unwrap_or_default();
-            check!(order.last().map(String::as_str) == Some(name), "{name} is not last in {order:?}");
+            check!(
+                order.last().map(String::as_str) == Some(name),
+                "{name} is not last in {order:?}"
+            );
         }
         _ if text.contains(" should run after ") => {
             let (name, other) = text.split_once(" should run after ").unwrap_or_default();
-            check!(position(name) > position(other) && position(other).is_some(), "{name} not after {other} in {order:?}");
+            check!(
+                position(name) > position(other) && position(other).is_some(),
+                "{name} not after {other} in {order:?}"
+            );
         }
         _ => anyhow::bail!("the step {text:?} is not known"),
     }
@@ -168,5 +230,6 @@ fn then(text: &str, block: Option<&str>, status: &str, body: &Value, order: &[St
 }
 
 fn property<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(value, |value, name| value.get(name))
+    path.split('.')
+        .try_fold(value, |value, name| value.get(name))
 }

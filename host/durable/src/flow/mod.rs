@@ -61,6 +61,14 @@ pub struct Flow {
     definition: Value,
 }
 
+/// Reads a YAML or JSON text as a value, under the limits of a document.
+///
+/// # Errors
+/// When it is neither, or past a limit.
+pub fn read(bytes: &[u8]) -> Result<serde_json::Value, FlowError> {
+    source::read(bytes).map(|node| node.to_value())
+}
+
 impl Flow {
     /// Reads a YAML or JSON document.
     ///

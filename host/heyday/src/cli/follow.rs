@@ -218,22 +218,23 @@ fn clock(timestamp: &str) -> String {
 /// What of an event's attributes tells one event from another.
 fn summary(attributes: &Value) -> String {
     let mut parts = Vec::new();
-    for member in [
-        "activity_type",
-        "workflow_type",
-        "task",
-        "activity_id",
-        "timer_id",
-        "scheduled_event_id",
-        "queue",
-        "attempt",
-        "reason",
+    for (member, label) in [
+        ("activity_type", ""),
+        ("workflow_type", ""),
+        ("activity_id", "#"),
+        ("timer_id", "#"),
+        ("task", ""),
+        ("task_queue", "on "),
+        ("start_to_fire_timeout", "in "),
+        ("reason", ""),
     ] {
         let value = view::text(attributes, member);
-        let first_attempt = member == "attempt" && value == "1";
-        if !value.is_empty() && !first_attempt {
-            parts.push(format!("{member}={value}"));
+        if !value.is_empty() {
+            parts.push(format!("{label}{value}"));
         }
+    }
+    if let Some(attempt) = view::number(attributes, "attempt").filter(|attempt| *attempt > 1) {
+        parts.push(format!("attempt {attempt}"));
     }
     if let Some(failure) = attributes
         .get("failure")
@@ -296,11 +297,11 @@ mod tests {
         let context = context("http://h");
         let event = json!({
             "event_id": 5, "event_time": "2026-01-01T10:20:30.123456Z", "event_type": "ActivityTaskFailed",
-            "attributes": { "activity_type": "a.b", "attempt": 2, "failure": { "kind": "trap", "message": "x\ny" } },
+            "attributes": { "activity_type": "a.b", "activity_id": "3", "attempt": 2, "failure": { "kind": "trap", "message": "x\ny" } },
         });
         assert_eq!(
             event_line(&context, &event),
-            "    5 10:20:30.123 ActivityTaskFailed  activity_type=a.b attempt=2 trap: x y"
+            "    5 10:20:30.123 ActivityTaskFailed  a.b #3 attempt 2 trap: x y"
         );
         let progress = json!({ "type": "progress", "activity_id": "1", "progress": { "completed": 2, "total": 4, "message": "m" } });
         assert!(event_line(&context, &progress).ends_with("activity 1 2/4 m"));

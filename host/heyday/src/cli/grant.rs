@@ -186,15 +186,10 @@ async fn list(context: &Context, subject: Option<&str>) -> Result<(), CliError> 
             binding: view::text(row, "binding"),
             mode: row.get("mode").and_then(Value::as_str).map(str::to_owned),
         };
-        let since = ["granted_at", "created_at"]
-            .into_iter()
-            .find(|member| row.get(*member).is_some());
         table.row([
-            view::first_text(row, &["subject", "plugin"]),
+            view::text(row, "subject"),
             grant.to_string(),
-            since
-                .map(|member| view::ago(row, member, now))
-                .unwrap_or_default(),
+            view::ago(row, "granted_at", now),
         ]);
     }
     if table.is_empty() {

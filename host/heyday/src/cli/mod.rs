@@ -23,6 +23,7 @@ pub mod output;
 pub mod plugin;
 pub mod progress;
 pub mod runs;
+pub mod sample;
 pub mod sse;
 pub mod status;
 pub mod table;

@@ -16,7 +16,7 @@ use super::options::GlobalOptions;
 use super::output::Output;
 use super::progress::Step;
 use super::versions::{self, Kind, NameAndVersion};
-use super::{Context, input, template, view};
+use super::{Context, input, sample, template, view};
 
 /// One wait for an upload to be compiled.
 const SLICE: Duration = Duration::from_secs(20);
@@ -342,9 +342,11 @@ fn tell(context: &Context, plugin: &Value, staged: bool) -> Result<(), CliError>
             output.hint(&format!("heyday plugin activate {name} {version}"));
         }
     } else if let Some(first) = view::rows_of(plugin, "activities").first() {
+        let input = sample::of_schema(first.get("input").unwrap_or(&Value::Null)).to_string();
+        let activity = view::text(first, "name");
         output.hint(&format!(
-            "heyday activity run {name}.{} --input '{{}}'",
-            view::text(first, "name")
+            "heyday activity run {name}.{activity} --input {}",
+            view::shell_word(&input)
         ));
     }
     Ok(())

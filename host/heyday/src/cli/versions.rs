@@ -70,9 +70,9 @@ pub async fn list(context: &Context, kind: Kind) -> Result<(), CliError> {
                 .map(|versions| versions.len().to_string());
             table.row([
                 view::text(row, "name"),
-                view::first_text(row, &["active", "active_version", "version"]),
+                view::text(row, "active"),
                 versions.unwrap_or_else(|| view::text(row, "version_count")),
-                view::ago(row, uploaded(row), now),
+                view::ago(row, "uploaded_at", now),
                 view::first_text(row, &["documentation", "title", "summary"]),
             ]);
         }
@@ -97,13 +97,6 @@ pub async fn list(context: &Context, kind: Kind) -> Result<(), CliError> {
     output.line(&table.render(output.style))
 }
 
-fn uploaded(row: &Value) -> &'static str {
-    ["uploaded_at", "updated_at", "created_at"]
-        .into_iter()
-        .find(|member| row.get(*member).is_some())
-        .unwrap_or("uploaded_at")
-}
-
 /// Shows one, or one version of it.
 pub async fn show(
     context: &Context,
@@ -121,13 +114,24 @@ pub async fn show(
         return output.raw_json(&answer.body);
     }
     let value = answer.json()?;
-    output.line(&describe(context, &value))?;
     let versions = view::rows_of(&value, "versions");
-    if !versions.is_empty() {
-        let active = view::first_text(&value, &["active", "active_version"]);
-        output.line(&format!("\n{}", version_table(context, versions, &active)))?;
+    if versions.is_empty() {
+        return output.line(&describe(context, &value));
     }
-    Ok(())
+    // Of the whole, the active version says what it is and offers.
+    let active = view::text(&value, "active");
+    let newest = versions
+        .first()
+        .map(|version| view::text(version, "version"));
+    let shown = Some(&active)
+        .filter(|active| !active.is_empty())
+        .or(newest.as_ref());
+    if let Some(version) = shown {
+        let request = Request::get(&[kind.segment(), name, "versions", version]);
+        let answer = context.client.send(&request).await?;
+        output.line(&format!("{}\n", describe(context, &answer.json()?)))?;
+    }
+    output.line(&version_table(context, versions, &active))
 }
 
 fn version_table(context: &Context, versions: &[Value], active: &str) -> String {
@@ -145,7 +149,7 @@ fn version_table(context: &Context, versions: &[Value], active: &str) -> String 
             &view::number(version, "size")
                 .map(view::bytes)
                 .unwrap_or_default(),
-            &view::ago(version, uploaded(version), now),
+            &view::ago(version, "uploaded_at", now),
             &short_digest(&view::text(version, "digest")),
         ]);
     }
@@ -165,6 +169,11 @@ pub fn describe(context: &Context, value: &Value) -> String {
         .iter()
         .find_map(|member| view::number(value, member));
     let imports = view::list(value, "imports");
+    let active = match value.get("active") {
+        Some(Value::Bool(true)) => "yes",
+        Some(Value::Bool(false)) => "no",
+        _ => "",
+    };
     // A plugin's activities are described; those that a flow calls are only named.
     let activities = view::rows_of(value, "activities");
     let named = activities.iter().all(Value::is_string);
@@ -178,15 +187,12 @@ pub fn describe(context: &Context, value: &Value) -> String {
         &[
             ("name", clean(view::text(value, "name"))),
             ("version", view::text(value, "version")),
-            (
-                "active",
-                view::first_text(value, &["active", "active_version"]),
-            ),
+            ("active", active.to_owned()),
             ("state", style.status(&view::text(value, "state"))),
             ("reason", clean(reason(value))),
             ("digest", view::text(value, "digest")),
             ("size", size.map(view::bytes).unwrap_or_default()),
-            ("uploaded", view::text(value, uploaded(value))),
+            ("uploaded", view::text(value, "uploaded_at")),
             ("needs", clean(view::list(value, "capabilities"))),
             ("calls", clean(calls)),
             ("runs", clean(view::list(value, "children"))),

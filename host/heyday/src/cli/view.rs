@@ -162,15 +162,17 @@ pub fn failure(value: &Value) -> String {
         } else {
             format!("caused by {both}")
         });
-        if let Some(details) = failure.get("details").filter(|details| !details.is_null()) {
-            lines.push(format!("details {details}"));
+        next = failure.get("cause").filter(|cause| cause.is_object());
+        // A flow's error repeats its cause in its details; the cause says it better.
+        let details = failure.get("details").filter(|details| !details.is_null());
+        if let Some(details) = details.filter(|_| next.is_none()) {
+            lines.push(format!("details: {details}"));
         }
         let stack = text(failure, "stack");
         if !stack.is_empty() {
             lines.push(stack.trim_end().to_owned());
         }
         first = false;
-        next = failure.get("cause");
     }
     printable(&lines.join("\n")).into_owned()
 }

@@ -19,7 +19,7 @@ use super::client::Request;
 use super::error::CliError;
 use super::follow::{self, What};
 use super::runs::{self, Run};
-use super::table::{Table, fields};
+use super::table::Table;
 use super::{Context, input, view};
 
 /// Commands on runs.
@@ -452,13 +452,8 @@ async fn end(args: &EndArgs, how: &'static str, context: &Context) -> Result<(),
     } else {
         "is terminated"
     };
-    output.line(&fields(
-        output.style,
-        &[(
-            "run",
-            format!("{} {done}", super::output::one_line(&run.workflow_id)),
-        )],
-    ))?;
+    let id = super::output::one_line(&run.workflow_id);
+    output.line(&format!("{} the run {id} {done}", output.style.good("✓")))?;
     if how == "cancel" {
         output.hint(&run.result_command());
     }

@@ -75,6 +75,32 @@ pub enum EventType {
     RequestCancelExternalWorkflowExecutionInitiated = 36,
 }
 
+impl EventType {
+    /// Whether nothing follows an event of this type.
+    pub const fn ends_run(self) -> bool {
+        matches!(
+            self,
+            Self::WorkflowExecutionCompleted
+                | Self::WorkflowExecutionFailed
+                | Self::WorkflowExecutionCanceled
+                | Self::WorkflowExecutionTerminated
+        )
+    }
+
+    /// Whether an attempt ends with an event of this type.
+    pub const fn ends_attempt(self) -> bool {
+        matches!(
+            self,
+            Self::ActivityTaskCompleted
+                | Self::ActivityTaskFailed
+                | Self::ActivityTaskTimedOut
+                | Self::ActivityTaskCanceled
+                | Self::ActivityTaskAttemptFailed
+                | Self::ActivityTaskAttemptTimedOut
+        )
+    }
+}
+
 /// A failure, in stored form.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StoredFailure {

@@ -20,7 +20,6 @@
 //! the tokio runtime on which the engine was opened (which must be multi-threaded).
 
 mod activation;
-mod api;
 mod attempt;
 mod cache;
 mod checkpoint;
@@ -31,6 +30,7 @@ mod dispatch;
 mod effects;
 mod events;
 mod failpoint;
+mod filter;
 mod housekeeping;
 mod ids;
 mod options;
@@ -43,10 +43,11 @@ mod run;
 mod schema;
 mod start;
 mod state;
+mod statements;
 mod step;
 mod store;
 mod timers;
-mod visibility;
+mod view;
 mod writer;
 
 #[cfg(test)]
@@ -256,14 +257,19 @@ impl EmbeddedEngine {
     /// Stops at once, as a crash would: nothing more is written or answered. For tests
     /// of recovery. Returns when no thread of the engine touches the file any more.
     pub async fn abort(&self) {
-        self.core.dead.cancel();
-        self.core.draining.store(true, Ordering::Release);
-        self.core.queues.close();
-        self.core.pool.stop();
-        self.core.writer.abandon();
-        self.checkpoints.stop();
+        self.stop_at_once();
         self.join().await;
         self.core.store.close().await;
+    }
+
+    fn stop_at_once(&self) {
+        // The writer first: nothing that follows from stopping is to be written.
+        self.core.writer.abandon();
+        self.core.draining.store(true, Ordering::Release);
+        self.core.queues.close();
+        self.core.dead.cancel();
+        self.core.pool.stop();
+        self.checkpoints.stop();
     }
 
     async fn join(&self) {
@@ -332,12 +338,7 @@ impl EmbeddedEngine {
 
 impl Drop for EmbeddedEngine {
     fn drop(&mut self) {
-        self.core.dead.cancel();
-        self.core.draining.store(true, Ordering::Release);
-        self.core.queues.close();
-        self.core.pool.stop();
-        self.core.writer.abandon();
-        self.checkpoints.stop();
+        self.stop_at_once();
     }
 }
 
@@ -387,7 +388,7 @@ impl Engine for EmbeddedEngine {
     }
 
     async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError> {
-        visibility::list(&self.core, request).await
+        filter::list(&self.core.store, request).await
     }
 
     async fn history(

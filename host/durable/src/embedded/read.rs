@@ -7,13 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::api;
 use super::convert::Beginning;
 use super::core::Core;
 use super::events::{Event, EventType, Transition, digest};
 use super::lock;
 use super::state::Stage;
 use super::store::{StoreError, unreadable};
+use super::view;
 use crate::activity::Receipt;
 use crate::engine::{
     EngineError, ExecutionStatus, HistoryPage, PendingActivity, PendingState, RunDescription,
@@ -53,7 +53,7 @@ pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResu
 
 /// How a run ended; `None` while it is open, or where there is none.
 pub async fn result(core: &Core, run_id: Uuid) -> Result<Option<RunResult>, StoreError> {
-    let Some(last) = core.store.last_transition(run_id).await? else {
+    let Some((_, last)) = core.store.last_transition(run_id).await? else {
         return Ok(None);
     };
     Ok(last.events.last().and_then(|event| {
@@ -155,17 +155,28 @@ async fn read_page(
     let more = events.len() > limit;
     events.truncate(limit);
     let ended = match events.last() {
-        Some((_, event)) => !more && api::is_last(event.event_type()),
-        None => result(core, run_id).await?.is_some(),
+        Some((_, event)) => !more && event.event_type().ends_run(),
+        // Of one row, so that an end that comes just now is not taken for one that was
+        // already shown.
+        None => core
+            .store
+            .last_transition(run_id)
+            .await?
+            .is_some_and(|(id, last)| id <= after && ends_run(&last)),
     };
     Ok(HistoryPage {
         run_id,
         events: events
             .into_iter()
-            .map(|(id, event)| api::event(id, event))
+            .map(|(id, event)| view::history_event(id, event))
             .collect(),
         complete: ended,
     })
+}
+
+fn ends_run(transition: &Transition) -> bool {
+    let last = transition.events.last();
+    last.is_some_and(|event| event.event_type().ends_run())
 }
 
 fn numbered((last, transition): &(u64, Transition)) -> impl Iterator<Item = (u64, &Event)> {
@@ -277,7 +288,7 @@ pub async fn receipts(core: &Core, run_id: Uuid) -> Result<Vec<AttemptReceipt>, 
             EventType::ActivityTaskScheduled => {
                 scheduled.insert(event.id.clone(), event);
             }
-            kind if api::ends_attempt(kind) && event.attempt > 0 && !event.receipt.is_empty() => {
+            kind if kind.ends_attempt() && event.attempt > 0 && !event.receipt.is_empty() => {
                 let (Some(beginning), Some(scheduled)) = (&beginning, scheduled.get(&event.id))
                 else {
                     continue;

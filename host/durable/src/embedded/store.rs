@@ -169,8 +169,11 @@ impl Store {
         rows.iter().map(transition).collect()
     }
 
-    /// A run's last transition.
-    pub async fn last_transition(&self, run_id: Uuid) -> Result<Option<Transition>, StoreError> {
+    /// A run's last transition, and the id of its last event.
+    pub async fn last_transition(
+        &self,
+        run_id: Uuid,
+    ) -> Result<Option<(u64, Transition)>, StoreError> {
         let row = sqlx::query(
             "SELECT last_event, body FROM transitions WHERE run_id = ?
              ORDER BY last_event DESC LIMIT 1",
@@ -178,11 +181,7 @@ impl Store {
         .bind(run_id.as_bytes().as_slice())
         .fetch_optional(&self.readers)
         .await?;
-        Ok(row
-            .as_ref()
-            .map(transition)
-            .transpose()?
-            .map(|(_, transition)| transition))
+        row.as_ref().map(transition).transpose()
     }
 
     /// Details of the last heartbeat that was written of an attempt.

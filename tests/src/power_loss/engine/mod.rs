@@ -23,7 +23,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::disk::Power;
 use super::mount;
-use clients::{Clients, Known, Progress, reference};
+use clients::{Clients, Known, Progress, Stop, reference};
 use world::{FakeExecutor, NoExpressions, World};
 
 /// What must not last longer than this has gone wrong; it takes milliseconds.
@@ -113,11 +113,11 @@ async fn rounds(
         }
         let engine = match recovered(&world, power, durability, &progress).await {
             Ok(engine) => engine,
-            Err(_) if world.disk.power() != power => {
+            Err(stop) => {
+                stop.judge(world.disk.power() != power)?;
                 tally.losses_in_recovery += 1;
                 continue;
             }
-            Err(what) => return Err(what),
         };
         if !in_recovery {
             world.disk.fail_after(changes, seed);
@@ -132,7 +132,10 @@ async fn rounds(
         clients.until_loss(&mut random).await?;
         tally.losses_at_work += 1;
     }
-    let engine = recovered(&world, world.disk.power(), durability, &progress).await?;
+    let engine = match recovered(&world, world.disk.power(), durability, &progress).await {
+        Ok(engine) => engine,
+        Err(stop) => return stop.judge(false),
+    };
     tally.count(&world, &progress);
     all_end(&engine, &progress).await?;
     match world.wrong().first() {
@@ -147,25 +150,24 @@ async fn recovered(
     power: Power,
     durability: Durability,
     progress: &Progress,
-) -> Result<EmbeddedEngine, String> {
-    let engine = open(world, power, durability).await?;
+) -> Result<EmbeddedEngine, Stop> {
+    let engine = open(world, power, durability)
+        .await
+        .map_err(Stop::Refused)?;
     check(&engine, world, progress).await?;
     Ok(engine)
 }
 
 /// All that was acknowledged is there.
-async fn check(engine: &EmbeddedEngine, world: &World, progress: &Progress) -> Result<(), String> {
+async fn check(engine: &EmbeddedEngine, world: &World, progress: &Progress) -> Result<(), Stop> {
     for (workflow_id, known) in progress.known() {
         let run = reference(&workflow_id, Some(known.run_id));
-        let history = engine
-            .history(&run, 0, 1_000, Duration::ZERO)
-            .await
-            .map_err(|error| format!("{workflow_id} was started: {error}"))?;
+        let history = engine.history(&run, 0, 1_000, Duration::ZERO).await?;
         if !history.events.starts_with(&known.events) {
-            return Err(format!(
+            return Err(Stop::Wrong(format!(
                 "{workflow_id} has forgotten events: {:#?} was told, {:#?} is there",
                 known.events, history.events
-            ));
+            )));
         }
         if known.cancelled {
             let asked = history
@@ -173,21 +175,22 @@ async fn check(engine: &EmbeddedEngine, world: &World, progress: &Progress) -> R
                 .iter()
                 .any(|event| event.event_type == "WorkflowExecutionCancelRequested");
             if !asked {
-                return Err(format!("{workflow_id} has forgotten its cancel"));
+                return Err(Stop::Wrong(format!(
+                    "{workflow_id} has forgotten its cancel"
+                )));
             }
         }
         if let Some(told) = &known.result {
-            let result = engine
-                .result(&run, Duration::ZERO)
-                .await
-                .map_err(|error| format!("{workflow_id} had ended: {error}"))?;
+            let result = engine.result(&run, Duration::ZERO).await?;
             if result.as_ref() != Some(told) {
-                return Err(format!("{workflow_id} had ended {told:?}, now {result:?}"));
+                return Err(Stop::Wrong(format!(
+                    "{workflow_id} had ended {told:?}, now {result:?}"
+                )));
             }
         }
     }
     match world.wrong().first() {
-        Some(wrong) => Err(wrong.clone()),
+        Some(wrong) => Err(Stop::Wrong(wrong.clone())),
         None => Ok(()),
     }
 }
@@ -247,8 +250,8 @@ fn twice(events: &[HistoryEvent]) -> Option<String> {
     let mut seen = BTreeSet::new();
     let mut ends = events.iter().filter_map(|event| {
         let id = match event.event_type.as_str() {
-            "ActivityTaskCompleted" => &event.attributes["activityId"],
-            "TimerFired" => &event.attributes["timerId"],
+            "ActivityTaskCompleted" => &event.attributes["activity_id"],
+            "TimerFired" => &event.attributes["timer_id"],
             _ => return None,
         };
         Some(format!("{} {id}", event.event_type))

@@ -20,8 +20,17 @@ async fn child_of(bench: &Bench, parent: &RunRef) -> RunRef {
         .await;
     RunRef {
         namespace: "default".to_owned(),
-        workflow_id: event.attributes["workflowId"].as_str().unwrap().to_owned(),
-        run_id: Some(event.attributes["runId"].as_str().unwrap().parse().unwrap()),
+        workflow_id: event.attributes["workflow_execution"]["workflow_id"]
+            .as_str()
+            .unwrap()
+            .to_owned(),
+        run_id: Some(
+            event.attributes["workflow_execution"]["run_id"]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap(),
+        ),
     }
 }
 

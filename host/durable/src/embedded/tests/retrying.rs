@@ -49,7 +49,7 @@ async fn a_failed_attempt_is_repeated_after_its_backoff() {
     let failure = bench.failure(&run).await;
     assert!(format!("{failure:?}").contains("for the last time"));
     let failed = bench.until_event(&run, "ActivityTaskFailed").await;
-    assert_eq!(failed.attributes["retryState"], "InProgress");
+    assert_eq!(failed.attributes["retry_state"], "InProgress");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,9 @@ impl Clock for SystemClock {
     async fn sleep_until(&self, deadline: Timestamp) {
         loop {
             let left = deadline.duration_since(Timestamp::now());
-            let Ok(left) = Duration::try_from(left) else { return };
+            let Ok(left) = Duration::try_from(left) else {
+                return;
+            };
             if left.is_zero() {
                 return;
             }

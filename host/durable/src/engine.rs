@@ -308,7 +308,9 @@ pub enum EngineError {
     #[error("{0}")]
     Invalid(String),
     /// A payload is over the limit.
-    #[error("{what} has {size} bytes, more than the {limit} allowed; write it to a blob and pass its key")]
+    #[error(
+        "{what} has {size} bytes, more than the {limit} allowed; write it to a blob and pass its key"
+    )]
     TooLarge {
         /// What is too large.
         what: &'static str,

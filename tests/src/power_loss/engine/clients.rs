@@ -96,16 +96,32 @@ pub fn reference(workflow_id: &str, run_id: Option<Uuid>) -> RunRef {
 }
 
 /// Why a client stopped.
-enum Stop {
-    /// The engine refused; fine where the power has failed.
+pub enum Stop {
+    /// The engine could not answer; fine where the power has failed.
     Refused(String),
-    /// It answered what it must not.
+    /// It answered what it must not, power or not.
     Wrong(String),
+}
+
+impl Stop {
+    /// What is wrong, given whether the power has failed.
+    pub fn judge(self, power_failed: bool) -> Result<(), String> {
+        match self {
+            Self::Refused(_) if power_failed => Ok(()),
+            Self::Refused(what) | Self::Wrong(what) => Err(what),
+        }
+    }
 }
 
 impl From<EngineError> for Stop {
     fn from(error: EngineError) -> Self {
-        Self::Refused(format!("{error} ({error:?})"))
+        let what = format!("{error} ({error:?})");
+        match error {
+            EngineError::Unavailable { .. }
+            | EngineError::ShuttingDown
+            | EngineError::Internal(_) => Self::Refused(what),
+            _ => Self::Wrong(what),
+        }
     }
 }
 
@@ -151,8 +167,7 @@ impl Clients {
             match ended {
                 None => self.world.disk.power_loss(random.random()),
                 Some(Ok(Ok(()))) => {}
-                Some(Ok(Err(Stop::Refused(_)))) if self.world.disk.power() != self.power => {}
-                Some(Ok(Err(Stop::Refused(what) | Stop::Wrong(what)))) => return Err(what),
+                Some(Ok(Err(stop))) => stop.judge(self.world.disk.power() != self.power)?,
                 Some(Err(error)) => return Err(format!("a client panicked: {error}")),
             }
         }

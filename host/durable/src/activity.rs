@@ -23,16 +23,28 @@ use crate::payload::{Digest, Payload};
 #[serde(default, deny_unknown_fields)]
 pub struct ActivityTimeouts {
     /// From scheduling to the last attempt's end, retries included.
-    #[serde(with = "crate::flow::duration::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::flow::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub schedule_to_close: Option<Duration>,
     /// From scheduling an attempt to its start: time in the queue. Not retried.
-    #[serde(with = "crate::flow::duration::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::flow::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub schedule_to_start: Option<Duration>,
     /// One attempt.
-    #[serde(with = "crate::flow::duration::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::flow::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub start_to_close: Option<Duration>,
     /// Between two heartbeats of the guest.
-    #[serde(with = "crate::flow::duration::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::flow::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub heartbeat: Option<Duration>,
 }
 

@@ -59,11 +59,13 @@ impl Digest {
     #[must_use]
     pub fn hex(&self) -> String {
         use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        self.0
+            .iter()
+            .fold(String::with_capacity(64), |mut text, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
     }
 }
 
@@ -158,10 +160,7 @@ pub struct BlobRef {
 impl Payload {
     fn with_encoding(encoding: &'static str, data: Bytes) -> Self {
         let mut metadata = BTreeMap::new();
-        metadata.insert(
-            ENCODING.to_owned(),
-            Bytes::from_static(encoding.as_bytes()),
-        );
+        metadata.insert(ENCODING.to_owned(), Bytes::from_static(encoding.as_bytes()));
         Self { metadata, data }
     }
 

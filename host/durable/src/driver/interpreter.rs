@@ -174,6 +174,7 @@ impl Run {
             if !self.enter(around, &mut running)? {
                 return Ok((running.raw_input, Then::Continue));
             }
+            self.port.entered(&task.reference);
             let (raw_output, then) = self.timed(around, &running).await?;
             match then {
                 // Nothing of the tasks around one that says `end` is applied.

@@ -220,6 +220,12 @@ impl Driver {
         Ok(commands)
     }
 
+    /// The tasks that began since the last call, in order, as JSON pointers; the first
+    /// 256 of them. For display.
+    pub fn take_entered(&mut self) -> Vec<String> {
+        self.port.take_entered()
+    }
+
     fn advance(&mut self, activation: Activation) -> Result<(), DriverError> {
         self.port.begin(activation.now);
         if !self.started {

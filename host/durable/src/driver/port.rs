@@ -124,7 +124,11 @@ struct Inner {
     children: Table<Result<Payload, Failure>>,
     random: Random,
     steps: u64,
+    entered: Vec<String>,
 }
+
+/// Tasks of one activation that are named; a loop may run thousands.
+const NAMED_TASKS: usize = 256;
 
 /// Commands out, resolutions in.
 #[derive(Debug)]
@@ -145,6 +149,7 @@ impl Port {
                 children: Table::default(),
                 random: Random::new(seed),
                 steps: 0,
+                entered: Vec::new(),
             }),
             cancel: Arc::default(),
         }
@@ -247,6 +252,19 @@ impl Port {
         let mut inner = self.lock();
         inner.steps += 1;
         inner.steps
+    }
+
+    /// Notes that a task begins.
+    pub(super) fn entered(&self, reference: &str) {
+        let mut inner = self.lock();
+        if inner.entered.len() < NAMED_TASKS {
+            inner.entered.push(reference.to_owned());
+        }
+    }
+
+    /// Takes the tasks that began.
+    pub(super) fn take_entered(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().entered)
     }
 
     /// Issues a command that nothing waits for, the terminal ones above all.

@@ -105,6 +105,7 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
         now: super::events::timestamp(step.now.as_microsecond()),
         resolutions,
     })?;
+    let tasks = driver.take_entered();
     let mut stored = Vec::new();
     let events: Vec<Event> = commands
         .into_iter()
@@ -118,12 +119,15 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     step.transition.activation_us = step.now.as_microsecond();
     step.working.state.consumed();
     let from = step.transition.events.len();
-    for event in events {
+    if !tasks.is_empty() || (events.is_empty() && step.transition.events.is_empty()) {
+        // Shows which tasks ran; and where nothing was commanded and what resolved was
+        // recorded before, replay must see this activation too.
+        let mut event = Event::new(EventType::WorkflowTaskCompleted, step.now, "");
+        event.tasks = tasks;
         step.record(event);
     }
-    if step.transition.events.is_empty() {
-        // What resolved was recorded before, and replay must see this activation too.
-        step.record(Event::new(EventType::WorkflowTaskCompleted, step.now, ""));
+    for event in events {
+        step.record(event);
     }
     if step.working.state.is_open() {
         step.follow_commands(from);

@@ -306,6 +306,9 @@ pub struct Event {
     /// Details of the attempt's last heartbeat.
     #[prost(message, optional, tag = "23")]
     pub heartbeat: Option<Payload>,
+    /// The tasks that began, as JSON pointers.
+    #[prost(string, repeated, tag = "24")]
+    pub tasks: Vec<String>,
 }
 
 /// What is committed together: what resolved, and all that it led to.

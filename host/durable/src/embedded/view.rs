@@ -83,8 +83,11 @@ fn attributes(event: &Event) -> Map<String, Value> {
             shown.text("reason", &event.reason);
         }
         EventType::WorkflowExecutionCancelRequested => shown.text("cause", &event.reason),
-        // That the driver had nothing to command is all there is to say.
-        EventType::WorkflowTaskCompleted => {}
+        EventType::WorkflowTaskCompleted => {
+            if !event.tasks.is_empty() {
+                shown.put("tasks", &event.tasks[..]);
+            }
+        }
         EventType::ActivityTaskScheduled => {
             shown.text("activity_id", &event.id);
             shown.definition("activity_type", event);

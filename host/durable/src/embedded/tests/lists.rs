@@ -107,7 +107,7 @@ async fn pages_follow_each_other_and_miss_nothing() {
     request.page_token = first.next_page_token.clone();
     let second = bench.engine().list(&request).await.unwrap();
     assert_eq!(second.runs[0].workflow_id, "a-1");
-    assert_eq!(second.runs[0].history_length, 2);
+    assert_eq!(second.runs[0].history_length, 3);
     assert_eq!(second.next_page_token, None);
 
     request.query = Some("WorkflowId = 'a-1'".to_owned());

@@ -13,6 +13,7 @@ async fn one_activity_takes_two_commits_and_three_take_four() {
         bench.kinds(&run).await,
         [
             "WorkflowExecutionStarted",
+            "WorkflowTaskCompleted",
             "ActivityTaskScheduled",
             "ActivityTaskStarted",
             "ActivityTaskCompleted",
@@ -194,10 +195,11 @@ async fn a_history_is_paged_and_waited_for() {
         .history(&run, 2, 10, Duration::ZERO)
         .await
         .unwrap();
+    assert_eq!(page.events[1].attributes["tasks"], json!(["/do/0/a"]));
     assert_eq!(rest.events[0].event_id, 3);
-    assert_eq!(rest.events.len(), 1);
+    assert_eq!(rest.events.len(), 2);
     let attempt = bench.attempt().await;
-    let waiting = bench.engine().history(&run, 3, 10, PATIENCE);
+    let waiting = bench.engine().history(&run, 4, 10, PATIENCE);
     let ending = async {
         tokio::task::yield_now().await;
         attempt.end(Ok(json!(1)));

@@ -1,8 +1,16 @@
 //! Integration tests: the real binary, real sockets, guests as tests. Run by
 //! `cargo xtask test`, which builds what they need.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests"
+)]
 
+mod bad_input;
+mod capabilities;
 mod kit;
+mod plugins;
 mod power_loss;
 mod support;

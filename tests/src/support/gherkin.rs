@@ -30,10 +30,15 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Scenario>> {
             continue;
         }
         if let Some(name) = trimmed.strip_prefix("Scenario:") {
-            scenarios.push(Scenario { name: name.trim().to_owned(), steps: Vec::new() });
+            scenarios.push(Scenario {
+                name: name.trim().to_owned(),
+                steps: Vec::new(),
+            });
             continue;
         }
-        let Some(scenario) = scenarios.last_mut() else { continue };
+        let Some(scenario) = scenarios.last_mut() else {
+            continue;
+        };
         if trimmed.starts_with("\"\"\"") {
             let indent = line.len() - line.trim_start().len();
             let block = lines
@@ -42,7 +47,10 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Scenario>> {
                 .map(|line| line.get(indent..).unwrap_or_else(|| line.trim_start()))
                 .collect::<Vec<_>>()
                 .join("\n");
-            let step = scenario.steps.last_mut().context("a block without a step")?;
+            let step = scenario
+                .steps
+                .last_mut()
+                .context("a block without a step")?;
             step.block = Some(block);
             continue;
         }
@@ -50,11 +58,18 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Scenario>> {
             .iter()
             .find_map(|keyword| {
                 let head = trimmed.get(..keyword.len())?;
-                head.eq_ignore_ascii_case(keyword).then(|| &trimmed[keyword.len()..])
+                head.eq_ignore_ascii_case(keyword)
+                    .then(|| &trimmed[keyword.len()..])
             });
-        let Some(step) = step else { bail!("cannot read the step {trimmed:?}") };
+        let Some(step) = step else {
+            bail!("cannot read the step {trimmed:?}")
+        };
         // "And given" is tried after "Given"; both leave the same text.
-        let text = step.strip_prefix("given ").unwrap_or(step).trim().to_owned();
+        let text = step
+            .strip_prefix("given ")
+            .unwrap_or(step)
+            .trim()
+            .to_owned();
         scenario.steps.push(Step { text, block: None });
     }
     Ok(scenarios)

@@ -28,12 +28,21 @@ fn pet(id: u64) -> Value {
 }
 
 fn not_found() -> (StatusCode, Json<Value>) {
-    (StatusCode::NOT_FOUND, Json(json!({ "message": "Pet not found" })))
+    (
+        StatusCode::NOT_FOUND,
+        Json(json!({ "message": "Pet not found" })),
+    )
 }
 
 async fn find_by_status(Query(query): Query<Vec<(String, String)>>) -> impl IntoResponse {
-    let available = query.iter().any(|(name, value)| name == "status" && value == "available");
-    Json(if available { json!([pet(1), pet(2)]) } else { json!([]) })
+    let available = query
+        .iter()
+        .any(|(name, value)| name == "status" && value == "available");
+    Json(if available {
+        json!([pet(1), pet(2)])
+    } else {
+        json!([])
+    })
 }
 
 async fn pet_by_id(Path(id): Path<String>) -> impl IntoResponse {
@@ -43,10 +52,15 @@ async fn pet_by_id(Path(id): Path<String>) -> impl IntoResponse {
     }
 }
 
-async fn basic_auth(Path((username, password)): Path<(String, String)>, headers: HeaderMap) -> impl IntoResponse {
+async fn basic_auth(
+    Path((username, password)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     use axum::http::header::AUTHORIZATION;
     let expected = format!("Basic {}", base64(&format!("{username}:{password}")));
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     if given == Some(&expected) {
         Json(json!({ "authenticated": true, "user": username })).into_response()
     } else {
@@ -60,7 +74,10 @@ fn base64(text: &str) -> String {
     text.as_bytes()
         .chunks(3)
         .flat_map(|chunk| {
-            let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+            let bits = chunk
+                .iter()
+                .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+                << (8 * (3 - chunk.len()));
             (0..4).map(move |index| {
                 if index > chunk.len() {
                     '='

@@ -2,7 +2,9 @@
 //! built components, and readers for the specification's kit.
 
 pub mod gherkin;
+pub mod handmade;
 pub mod http_server;
+pub mod probe;
 pub mod server;
 
 use std::path::PathBuf;
@@ -27,10 +29,7 @@ pub fn binary() -> PathBuf {
 /// lists its tests as not run, which fails where nothing may be missing.
 pub fn specification() -> Option<PathBuf> {
     let folder = std::env::var_os("HEYDAY_SPEC_DIR").map_or_else(
-        || {
-            PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-                .join("../../shared/serverless-workflow")
-        },
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/serverless-workflow"),
         PathBuf::from,
     );
     if folder.is_dir() {

@@ -60,7 +60,6 @@ impl Server {
             .arg(data)
             .arg("--listen")
             .arg(format!("127.0.0.1:{port}"))
-            .env("HEYDAY_CACHE", shared_cache())
             .env_remove("HEYDAY_SERVER")
             .env_remove("HEYDAY_TOKEN")
             .stdin(Stdio::null());
@@ -71,7 +70,10 @@ impl Server {
         }
         command.envs(options.environment);
         let log = data.join("test.log");
-        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let output = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)?;
         command.stdout(output.try_clone()?).stderr(output);
         end_with_parent(&mut command);
         let child = command.spawn().context("cannot start heyday")?;
@@ -95,7 +97,12 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 bail!("heyday ended with {status}:\n{}", self.log());
             }
-            let health = self.client.http.get(format!("{}/health", self.url)).send().await;
+            let health = self
+                .client
+                .http
+                .get(format!("{}/health", self.url))
+                .send()
+                .await;
             if health.is_ok_and(|response| response.status().is_success()) {
                 return Ok(());
             }
@@ -162,13 +169,10 @@ impl Drop for Server {
     }
 }
 
-/// Compiled code, shared by all servers of a test run.
-fn shared_cache() -> PathBuf {
-    super::binary().with_file_name("test-compiled")
-}
-
 fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
 }
 
 /// The server must not outlive a test run that is killed.
@@ -226,7 +230,11 @@ impl Client {
         if !status.is_success() {
             bail!("{status}: {text}");
         }
-        Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
+        Ok(if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text)?
+        })
     }
 
     /// GET.
@@ -250,7 +258,10 @@ impl Client {
             .to_owned();
         let text = response.text().await.expect("a body");
         assert_eq!(actual, status, "{text}");
-        assert!(kind.starts_with("application/problem+json"), "{kind}: {text}");
+        assert!(
+            kind.starts_with("application/problem+json"),
+            "{kind}: {text}"
+        );
         let problem: Value = serde_json::from_str(&text).expect("JSON");
         for member in ["type", "title", "status", "detail"] {
             assert!(problem.get(member).is_some(), "no {member} in {problem}");
@@ -280,9 +291,21 @@ impl Client {
     }
 
     /// Grants a binding.
-    pub async fn grant(&self, subject: &str, capability: &str, binding: &str, mode: Option<&str>) -> anyhow::Result<()> {
+    pub async fn grant(
+        &self,
+        subject: &str,
+        capability: &str,
+        binding: &str,
+        mode: Option<&str>,
+    ) -> anyhow::Result<()> {
         let body = json!({ "subject": subject, "capability": capability, "binding": binding, "mode": mode });
-        Self::ok(self.request(Method::PUT, "/grants").json(&body).send().await?).await?;
+        Self::ok(
+            self.request(Method::PUT, "/grants")
+                .json(&body)
+                .send()
+                .await?,
+        )
+        .await?;
         Ok(())
     }
 
@@ -290,14 +313,19 @@ impl Client {
     pub async fn start(&self, workflow_type: &str, input: &Value) -> anyhow::Result<String> {
         let body = json!({ "workflow_type": workflow_type, "input": input });
         let started = self.post("/workflows", &body).await?;
-        Ok(started["workflow_id"].as_str().context("no workflow_id")?.to_owned())
+        Ok(started["workflow_id"]
+            .as_str()
+            .context("no workflow_id")?
+            .to_owned())
     }
 
     /// Waits for a workflow's end.
     pub async fn result(&self, workflow_id: &str) -> anyhow::Result<Outcome> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let body = self.get(&format!("/workflows/{workflow_id}/result?wait=20s")).await?;
+            let body = self
+                .get(&format!("/workflows/{workflow_id}/result?wait=20s"))
+                .await?;
             let status = body["status"].as_str().context("no status")?.to_owned();
             if status != "Running" {
                 return Ok(Outcome { status, body });

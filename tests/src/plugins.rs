@@ -1,0 +1,332 @@
+//! Plugins over the real server: uploads, versions, and what their activities answer.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::component;
+use crate::support::handmade::Handmade;
+use crate::support::probe;
+use crate::support::server::{Client, Options, Server};
+
+async fn upload(client: &Client, bytes: Vec<u8>, query: &str) -> reqwest::Response {
+    client
+        .request(Method::POST, &format!("/plugins?wait=60s{query}"))
+        .header("content-type", "application/wasm")
+        .body(bytes)
+        .send()
+        .await
+        .unwrap()
+}
+
+async fn active(client: &Client) -> Value {
+    client.get("/plugins/probe").await.unwrap()["active"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_without_missing_grants_is_active_at_once() {
+    let server = Server::start().await.unwrap();
+    let response = upload(&server.client, Handmade::default().build(), "").await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    assert_eq!(location, "/api/v1/plugins/handmade/versions/1.0.0");
+    let version: Value = response.json().await.unwrap();
+    assert_eq!(version["state"], "ready");
+    assert_eq!(version["active"], true);
+    assert_eq!(version["missing_grants"], json!([]));
+    let answer = server.client.succeed("handmade.answer", &Value::Null).await;
+    assert_eq!(answer.unwrap(), 42);
+
+    let description = crate::support::handmade::DESCRIPTION.replace("1.0.0", "2.0.0");
+    let staged = Handmade {
+        description: &description,
+        ..Handmade::default()
+    };
+    let version: Value = upload(&server.client, staged.build(), "&activate=false")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        (&version["version"], &version["active"]),
+        (&json!("2.0.0"), &json!(false))
+    );
+    let plugin = server.client.get("/plugins/handmade").await.unwrap();
+    assert_eq!(plugin["active"], "1.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_immutable_and_one_is_active() {
+    let server = Server::start().await.unwrap();
+    let client = &server.client;
+    let bytes = component("probe");
+
+    // Grants are missing: listed, and staged.
+    let response = upload(client, bytes.clone(), "").await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let first: Value = response.json().await.unwrap();
+    assert_eq!(first["missing_grants"], json!(["blob", "sql"]));
+    assert_eq!(first["active"], false);
+    assert_eq!(active(client).await, Value::Null);
+    let version = json!({ "version": probe::VERSION });
+    let activate = |body: Value| {
+        client
+            .request(Method::POST, "/plugins/probe/activate")
+            .json(&body)
+            .send()
+    };
+    let refused = activate(version.clone()).await.unwrap();
+    let problem = Client::refused(refused, StatusCode::CONFLICT).await;
+    assert_eq!(problem["type"], "urn:heyday:problems:missing-grants");
+    assert_eq!(problem["missing_grants"], json!(["blob", "sql"]));
+    for capability in ["sql", "blob"] {
+        client
+            .grant("probe", capability, "default", None)
+            .await
+            .unwrap();
+    }
+    Client::ok(activate(version).await.unwrap()).await.unwrap();
+    assert_eq!(active(client).await, probe::VERSION);
+
+    // The same bytes are the same version; others are none of it.
+    let again = upload(client, bytes, "").await;
+    assert_eq!(again.status(), StatusCode::OK);
+    let again: Value = again.json().await.unwrap();
+    assert_eq!(again["digest"], first["digest"]);
+    assert_eq!(again["uploaded_at"], first["uploaded_at"]);
+    let other = upload(client, probe::other_bytes(), "").await;
+    let problem = Client::refused(other, StatusCode::CONFLICT).await;
+    assert!(
+        problem["detail"].as_str().unwrap().contains("--dev"),
+        "{problem}"
+    );
+    let dev: Value = upload(client, probe::other_bytes(), "&dev=true")
+        .await
+        .json()
+        .await
+        .unwrap();
+    let digest = dev["digest"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("sha256:")
+        .unwrap();
+    let name = format!("{}-dev.{}", probe::VERSION, &digest[..8]);
+    assert_eq!(
+        (&dev["version"], &dev["active"]),
+        (&json!(name), &json!(true))
+    );
+
+    // Each new version is active at once; a rollback goes back one by one.
+    let second: Value = upload(client, probe::version("7.1.2"), "")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        (&second["version"], &second["active"]),
+        (&json!("7.1.2"), &json!(true))
+    );
+    for expected in [name.as_str(), probe::VERSION] {
+        let back = client
+            .post("/plugins/probe/rollback", &Value::Null)
+            .await
+            .unwrap();
+        assert_eq!(back["version"], expected);
+        assert_eq!(active(client).await, expected);
+    }
+    let none = client
+        .request(Method::POST, "/plugins/probe/rollback")
+        .send()
+        .await
+        .unwrap();
+    Client::refused(none, StatusCode::CONFLICT).await;
+
+    // The active version stays; another one goes, and is gone.
+    let remove = |version: &str| {
+        client
+            .request(
+                Method::DELETE,
+                &format!("/plugins/probe/versions/{version}"),
+            )
+            .send()
+    };
+    let problem =
+        Client::refused(remove(probe::VERSION).await.unwrap(), StatusCode::CONFLICT).await;
+    assert!(
+        problem["detail"].as_str().unwrap().contains("is active"),
+        "{problem}"
+    );
+    assert_eq!(
+        remove("7.1.2").await.unwrap().status(),
+        StatusCode::NO_CONTENT
+    );
+    Client::refused(remove("7.1.2").await.unwrap(), StatusCode::NOT_FOUND).await;
+    Client::refused(remove("9.9.9").await.unwrap(), StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_an_open_run_needs_stays() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let id = client
+        .start_activity("probe.wait_for_cancel", &Value::Null)
+        .await
+        .unwrap();
+    client.wait_for_line(&id, "waiting").await.unwrap();
+    client.push(probe::version("7.1.2"), "").await.unwrap();
+    assert_eq!(active(client).await, "7.1.2");
+    let path = format!("/plugins/probe/versions/{}", probe::VERSION);
+    let refused = client.request(Method::DELETE, &path).send().await.unwrap();
+    Client::refused(refused, StatusCode::CONFLICT).await;
+    client.cancel(&id).await.unwrap();
+    assert_eq!(client.result(&id).await.unwrap().status, "Canceled");
+    let removed = client.request(Method::DELETE, &path).send().await.unwrap();
+    assert_eq!(removed.status(), StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_uploads_at_once_are_one_version() {
+    let server = Server::start().await.unwrap();
+    let client = &server.client;
+    let bytes = Handmade::default().build();
+    let (one, two) = tokio::join!(upload(client, bytes.clone(), ""), upload(client, bytes, ""));
+    assert!(one.status().is_success() && two.status().is_success());
+    let (one, two): (Value, Value) = (one.json().await.unwrap(), two.json().await.unwrap());
+    assert_eq!(one["digest"], two["digest"]);
+    assert_eq!(one["uploaded_at"], two["uploaded_at"]);
+
+    // Other bytes of one new version: one wins, the other is told.
+    let description = crate::support::handmade::DESCRIPTION.replace("1.0.0", "1.0.1");
+    let build = |output| {
+        let description = description.as_str();
+        Handmade {
+            description,
+            output,
+            ..Handmade::default()
+        }
+        .build()
+    };
+    let (one, two) = tokio::join!(
+        upload(client, build("1"), ""),
+        upload(client, build("2"), "")
+    );
+    let mut statuses = [one.status().as_u16(), two.status().as_u16()];
+    let winner = if statuses[0] == 201 { 1 } else { 2 };
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409]);
+    let answer = client
+        .succeed("handmade.answer", &Value::Null)
+        .await
+        .unwrap();
+    assert_eq!(answer, winner);
+    let plugin = client.get("/plugins/handmade").await.unwrap();
+    assert_eq!(plugin["versions"].as_array().unwrap().len(), 2, "{plugin}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_and_failures_are_typed() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let value = json!({ "text": "Grüße\u{0}", "numbers": [1, -2.5, 9_007_199_254_740_993_i64], "none": null });
+    assert_eq!(client.succeed("probe.echo", &value).await.unwrap(), value);
+    let sum = client
+        .succeed("probe.add", &json!({ "a": 20, "b": 22 }))
+        .await
+        .unwrap();
+    assert_eq!(sum, json!({ "sum": 42 }));
+
+    let failing = json!({ "kind": "file-encrypted", "retryable": false, "details": { "page": 3 } });
+    let failure = client.fail("probe.fail", &failing).await.unwrap();
+    assert_eq!(failure["kind"], "file-encrypted");
+    assert_eq!(failure["message"], "failed on attempt 1");
+    assert_eq!(failure["retryable"], false);
+    assert_eq!(failure["details"], json!({ "page": 3 }));
+    let failing = json!({ "kind": "busy", "retryable": true });
+    let failure = client.fail("probe.fail", &failing).await.unwrap();
+    assert_eq!(failure["kind"], "busy");
+    assert_eq!(failure["message"], "failed on attempt 3");
+
+    let id = client
+        .start_activity("probe.whoami", &Value::Null)
+        .await
+        .unwrap();
+    let body = client.result(&id).await.unwrap().body;
+    let it = &body["result"];
+    assert_eq!(it["namespace"], "default");
+    assert_eq!(it["workflow_id"], id.as_str());
+    assert_eq!(it["run_id"], body["run_id"]);
+    assert_eq!(it["activity_type"], "probe.whoami");
+    assert_eq!(it["queue"], "storage-queue");
+    assert_eq!(it["attempt"], 1);
+    let key = format!(
+        "default/{}/{}",
+        body["run_id"].as_str().unwrap(),
+        it["activity_id"].as_str().unwrap()
+    );
+    assert_eq!(it["idempotency_key"], key.as_str());
+    let remaining = it["remaining_ms"].as_u64().unwrap();
+    assert!((1..=30_000).contains(&remaining), "{remaining}");
+
+    // The guest compares the idempotency keys of both attempts.
+    let resumed = client
+        .succeed("probe.heartbeat_resume", &Value::Null)
+        .await
+        .unwrap();
+    assert_eq!(
+        (&resumed["from"], &resumed["attempt"]),
+        (&json!(7), &json!(2))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_attempt_leaves_a_receipt_and_its_lines() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let id = client
+        .start_activity("probe.talk", &Value::Null)
+        .await
+        .unwrap();
+    client.result(&id).await.unwrap();
+    let lines = client.logs(&id).await.unwrap();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line["level"].as_str().unwrap(),
+                line["message"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("trace", "finest"),
+            ("debug", "finer"),
+            ("info", "read 3 pages"),
+            ("warn", "odd"),
+            ("error", "bad"),
+        ]
+    );
+    assert_eq!(lines[2]["fields"], json!({ "pages": 3, "name": "book" }));
+    assert_eq!(lines[2]["activity_type"], "probe.talk");
+    let receipts = client.receipts(&id).await.unwrap();
+    assert_eq!(receipts.len(), 1);
+    assert_eq!(receipts[0]["outcome"], "completed");
+    let counters = &receipts[0]["counters"];
+    assert_eq!(counters["host_calls"], 6);
+    assert_eq!(counters["output_bytes"], 4);
+    for name in ["cpu_us", "wall_us", "peak_memory_bytes", "log_bytes"] {
+        assert!(counters[name].as_u64().unwrap() > 0, "{name} in {counters}");
+    }
+    assert!(counters.get("queue_us").is_some(), "{counters}");
+
+    // Each attempt has its own.
+    let failing = json!({ "kind": "busy", "retryable": true });
+    let id = client.start_activity("probe.fail", &failing).await.unwrap();
+    client.result(&id).await.unwrap();
+    let receipts = client.receipts(&id).await.unwrap();
+    let attempts: Vec<_> = receipts
+        .iter()
+        .map(|receipt| receipt["attempt"].as_u64().unwrap())
+        .collect();
+    assert_eq!(attempts, [1, 2, 3]);
+}

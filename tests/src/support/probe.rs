@@ -1,0 +1,117 @@
+//! The guest `probe` on a server, and what its runs leave behind.
+
+use anyhow::Context as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::server::{Client, Options, Outcome, PATIENCE, Server};
+
+/// The version that the component says it is.
+pub const VERSION: &str = "7.1.1";
+
+/// The component, with another version in it.
+pub fn version(version: &str) -> Vec<u8> {
+    assert_eq!(version.len(), VERSION.len(), "lengths stand in the binary");
+    let mut bytes = super::component("probe");
+    let places: Vec<usize> = bytes
+        .windows(VERSION.len())
+        .enumerate()
+        .filter(|(_, window)| *window == VERSION.as_bytes())
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(places.len(), 1, "the version stands once in the component");
+    bytes[places[0]..places[0] + VERSION.len()].copy_from_slice(version.as_bytes());
+    bytes
+}
+
+/// The component with a custom section more: other bytes, nothing else.
+pub fn other_bytes() -> Vec<u8> {
+    let mut bytes = super::component("probe");
+    bytes.extend(b"\x00\x05\x04note");
+    bytes
+}
+
+/// A server with the probe, active, with all that it asks for.
+pub async fn server(options: Options) -> anyhow::Result<Server> {
+    let server = Server::with(options).await?;
+    server.client.grant("probe", "sql", "default", None).await?;
+    server
+        .client
+        .grant("probe", "blob", "default", None)
+        .await?;
+    let version = server.client.push(super::component("probe"), "").await?;
+    anyhow::ensure!(version["active"] == true, "{version}");
+    Ok(server)
+}
+
+impl Client {
+    /// Starts one activity and answers its workflow's id.
+    pub async fn start_activity(&self, activity: &str, input: &Value) -> anyhow::Result<String> {
+        let started = self.post(&format!("/activities/{activity}"), input).await?;
+        Ok(started["workflow_id"]
+            .as_str()
+            .context("no workflow_id")?
+            .to_owned())
+    }
+
+    /// Runs one activity to its end.
+    pub async fn activity(&self, activity: &str, input: &Value) -> anyhow::Result<Outcome> {
+        let id = self.start_activity(activity, input).await?;
+        self.result(&id).await
+    }
+
+    /// Runs one activity that must succeed; answers its output.
+    pub async fn succeed(&self, activity: &str, input: &Value) -> anyhow::Result<Value> {
+        let outcome = self.activity(activity, input).await?;
+        anyhow::ensure!(outcome.status == "Completed", "{}", outcome.body);
+        Ok(outcome.body["result"].clone())
+    }
+
+    /// Runs one activity that must fail; answers the attempt's failure.
+    pub async fn fail(&self, activity: &str, input: &Value) -> anyhow::Result<Value> {
+        let outcome = self.activity(activity, input).await?;
+        anyhow::ensure!(outcome.status == "Failed", "{}", outcome.body);
+        Ok(outcome.body["failure"]["cause"].clone())
+    }
+
+    /// The run's receipts.
+    pub async fn receipts(&self, id: &str) -> anyhow::Result<Vec<Value>> {
+        let body = self.get(&format!("/workflows/{id}/receipts")).await?;
+        Ok(body["receipts"].as_array().context("no receipts")?.clone())
+    }
+
+    /// The run's log lines.
+    pub async fn logs(&self, id: &str) -> anyhow::Result<Vec<Value>> {
+        let body = self
+            .get(&format!("/workflows/{id}/logs?page_size=1000"))
+            .await?;
+        Ok(body["logs"].as_array().context("no logs")?.clone())
+    }
+
+    /// Waits until the guest says that line.
+    pub async fn wait_for_line(&self, id: &str, line: &str) -> anyhow::Result<()> {
+        let response = self
+            .request(Method::GET, &format!("/workflows/{id}/logs?follow=true"))
+            .send()
+            .await?;
+        let mut response = response.error_for_status()?;
+        let wait = async {
+            let mut seen = String::new();
+            while let Some(chunk) = response.chunk().await? {
+                seen.push_str(&String::from_utf8_lossy(&chunk));
+                if seen.contains(line) {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("the run ended without the line {line:?}: {seen}")
+        };
+        tokio::time::timeout(PATIENCE, wait).await?
+    }
+
+    /// Asks the run to stop.
+    pub async fn cancel(&self, id: &str) -> anyhow::Result<()> {
+        self.post(&format!("/workflows/{id}/cancel"), &json!({}))
+            .await?;
+        Ok(())
+    }
+}

@@ -49,16 +49,26 @@ pub fn format(name: &str, bytes: &[u8]) -> Result<Format, Unreadable> {
         return if crate::docx::is_docx(bytes) {
             Ok(Format::Docx)
         } else {
-            Err(Unreadable::Unsupported("a ZIP archive or another Office format".to_owned()))
+            Err(Unreadable::Unsupported(
+                "a ZIP archive or another Office format".to_owned(),
+            ))
         };
     }
     if bytes.starts_with(&[0xd0, 0xcf, 0x11, 0xe0]) {
         // The container of old Office files, and of encrypted new ones.
-        let encrypted: Vec<u8> = "EncryptedPackage".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        return if bytes.windows(encrypted.len()).any(|window| window == encrypted) {
+        let encrypted: Vec<u8> = "EncryptedPackage"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        return if bytes
+            .windows(encrypted.len())
+            .any(|window| window == encrypted)
+        {
             Err(Unreadable::Encrypted)
         } else {
-            Err(Unreadable::Unsupported("an Office document of before 2007".to_owned()))
+            Err(Unreadable::Unsupported(
+                "an Office document of before 2007".to_owned(),
+            ))
         };
     }
     if let Some(kind) = infer::get(bytes) {
@@ -69,14 +79,21 @@ pub fn format(name: &str, bytes: &[u8]) -> Result<Format, Unreadable> {
         }
     }
     if looks_binary(bytes) {
-        return Err(Unreadable::Unsupported("binary content of an unknown kind".to_owned()));
+        return Err(Unreadable::Unsupported(
+            "binary content of an unknown kind".to_owned(),
+        ));
     }
     let lower = String::from_utf8_lossy(head).to_ascii_lowercase();
     let start = lower.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-    if start.starts_with("<!doctype html") || start.starts_with("<html") || lower.contains("<html") {
+    if start.starts_with("<!doctype html") || start.starts_with("<html") || lower.contains("<html")
+    {
         return Ok(Format::Html);
     }
-    let extension = name.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, e)| e.to_ascii_lowercase());
+    let extension = name
+        .rsplit('/')
+        .next()
+        .and_then(|name| name.rsplit_once('.'))
+        .map(|(_, e)| e.to_ascii_lowercase());
     Ok(match extension.as_deref() {
         Some("md" | "markdown" | "mkd") => Format::Markdown,
         Some("html" | "htm" | "xhtml") => Format::Html,
@@ -108,15 +125,26 @@ mod tests {
     fn content_goes_over_the_name() {
         assert_eq!(format("a.txt", b"%PDF-1.4 ...").unwrap(), Format::Pdf);
         assert_eq!(format("a.pdf", b"just text").unwrap(), Format::Text);
-        assert_eq!(format("a.txt", b"\n <!DOCTYPE HTML><p>x").unwrap(), Format::Html);
+        assert_eq!(
+            format("a.txt", b"\n <!DOCTYPE HTML><p>x").unwrap(),
+            Format::Html
+        );
         assert_eq!(format("notes.MD", b"# x").unwrap(), Format::Markdown);
         assert_eq!(format("x/y.d/name", b"plain").unwrap(), Format::Text);
     }
 
     #[test]
     fn what_is_not_read_says_so() {
-        for bytes in [&b"\x89PNG\r\n\x1a\n0000"[..], b"\x7fELF\x02\x01\x01", b"PK\x03\x04junk", b"\x00\x01\x02\x03\x04binary"] {
-            assert!(matches!(format("a.txt", bytes), Err(Unreadable::Unsupported(_))), "{bytes:?}");
+        for bytes in [
+            &b"\x89PNG\r\n\x1a\n0000"[..],
+            b"\x7fELF\x02\x01\x01",
+            b"PK\x03\x04junk",
+            b"\x00\x01\x02\x03\x04binary",
+        ] {
+            assert!(
+                matches!(format("a.txt", bytes), Err(Unreadable::Unsupported(_))),
+                "{bytes:?}"
+            );
         }
         assert_eq!(format("a.txt", b""), Err(Unreadable::NoText));
     }

@@ -22,8 +22,8 @@ pub fn is_docx(bytes: &[u8]) -> bool {
 
 /// Reads the body, then footnotes, endnotes, headers, footers and comments.
 pub fn read(bytes: &[u8]) -> Result<Content, Unreadable> {
-    let mut archive =
-        ZipArchive::new(Cursor::new(bytes)).map_err(|error| Unreadable::Damaged(error.to_string()))?;
+    let mut archive = ZipArchive::new(Cursor::new(bytes))
+        .map_err(|error| Unreadable::Damaged(error.to_string()))?;
     let mut parts: Vec<String> = archive
         .file_names()
         .filter_map(Result::ok)
@@ -42,11 +42,16 @@ pub fn read(bytes: &[u8]) -> Result<Content, Unreadable> {
         Err(Unreadable::Damaged(_)) => None,
         Err(other) => return Err(other),
     };
-    Ok(Content { text: text::clean(&text), title })
+    Ok(Content {
+        text: text::clean(&text),
+        title,
+    })
 }
 
 fn is_text_part(name: &str) -> bool {
-    let Some(file) = name.strip_prefix("word/") else { return false };
+    let Some(file) = name.strip_prefix("word/") else {
+        return false;
+    };
     file == "document.xml"
         || (!file.contains('/')
             && file.ends_with(".xml")
@@ -68,7 +73,9 @@ fn part(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str) -> Result<String, U
         .read_to_end(&mut bytes)
         .map_err(|error| damaged(&error))?;
     if bytes.len() as u64 > MAX_PART_BYTES {
-        return Err(Unreadable::TooLarge(format!("{name} unpacks to more than {MAX_PART_BYTES} bytes")));
+        return Err(Unreadable::TooLarge(format!(
+            "{name} unpacks to more than {MAX_PART_BYTES} bytes"
+        )));
     }
     // Parts may be UTF-16.
     Ok(text::decode(&bytes))
@@ -119,7 +126,10 @@ fn append_text(xml: &str, text: &mut String) -> Result<(), Unreadable> {
 }
 
 fn is_skipped(name: &str) -> bool {
-    matches!(name, "del" | "moveFrom" | "Fallback" | "delText" | "instrText")
+    matches!(
+        name,
+        "del" | "moveFrom" | "Fallback" | "delText" | "instrText"
+    )
 }
 
 fn start(element: &BytesStart<'_>, state: &mut State) {
@@ -160,7 +170,13 @@ fn core_title(xml: &str) -> Option<String> {
     let start = xml.find("<dc:title>")? + "<dc:title>".len();
     let end = start + xml[start..].find("</dc:title>")?;
     let mut title = xml[start..end].to_owned();
-    for (from, to) in [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")] {
+    for (from, to) in [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&amp;", "&"),
+    ] {
         title = title.replace(from, to);
     }
     Some(title)
@@ -178,14 +194,18 @@ mod tests {
     fn archive(parts: &[(&str, &[u8])]) -> Vec<u8> {
         let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, bytes) in parts {
-            writer.start_file(*name, SimpleFileOptions::default()).unwrap();
+            writer
+                .start_file(*name, SimpleFileOptions::default())
+                .unwrap();
             writer.write_all(bytes).unwrap();
         }
         writer.finish().unwrap().into_inner()
     }
 
     fn body(inner: &str) -> String {
-        format!("<?xml version=\"1.0\"?><w:document xmlns:w=\"w\" xmlns:mc=\"mc\"><w:body>{inner}</w:body></w:document>")
+        format!(
+            "<?xml version=\"1.0\"?><w:document xmlns:w=\"w\" xmlns:mc=\"mc\"><w:body>{inner}</w:body></w:document>"
+        )
     }
 
     #[test]
@@ -220,8 +240,14 @@ mod tests {
     fn damaged_archives_fail() {
         let bytes = archive(&[("word/document.xml", b"<w:p><w:t>never closed")]);
         // A part that ends early keeps what it had.
-        assert!(read(&bytes).is_ok_and(|content| content.text.contains("never closed")) || read(&bytes).is_err());
-        assert!(matches!(read(b"PK\x03\x04nothing"), Err(Unreadable::Damaged(_))));
+        assert!(
+            read(&bytes).is_ok_and(|content| content.text.contains("never closed"))
+                || read(&bytes).is_err()
+        );
+        assert!(matches!(
+            read(b"PK\x03\x04nothing"),
+            Err(Unreadable::Damaged(_))
+        ));
         assert!(!is_docx(b"PK\x03\x04nothing"));
     }
 }

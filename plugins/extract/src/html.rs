@@ -25,7 +25,10 @@ pub fn read(bytes: &[u8]) -> Result<Content, Unreadable> {
         // Wide enough that no sentence is broken in its middle.
         .string_from_read(html.as_bytes(), 100_000)
         .map_err(|error| Unreadable::Damaged(error.to_string()))?;
-    Ok(Content { text: text::clean(&rendered), title })
+    Ok(Content {
+        text: text::clean(&rendered),
+        title,
+    })
 }
 
 /// A page may name its own encoding; otherwise as any text.
@@ -105,7 +108,11 @@ mod tests {
         let content = read(page.as_bytes()).unwrap();
         assert_eq!(content.title.as_deref().map(str::trim), Some("A & B"));
         for expected in ["Head", "One bold word.", "first", "second"] {
-            assert!(content.text.contains(expected), "{expected} in {:?}", content.text);
+            assert!(
+                content.text.contains(expected),
+                "{expected} in {:?}",
+                content.text
+            );
         }
         assert!(!content.text.contains("hidden"));
     }
@@ -120,7 +127,10 @@ mod tests {
     #[test]
     fn endless_nesting_is_refused() {
         let page = "<div>".repeat(100_000);
-        assert!(matches!(read(page.as_bytes()), Err(Unreadable::TooLarge(_))));
+        assert!(matches!(
+            read(page.as_bytes()),
+            Err(Unreadable::TooLarge(_))
+        ));
         let paragraphs = format!("<html>{}", "<p>text".repeat(5_000));
         assert!(read(paragraphs.as_bytes()).is_ok());
     }

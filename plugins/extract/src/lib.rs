@@ -83,16 +83,22 @@ impl From<Unreadable> for Error {
                 "file-encrypted",
                 "the document is encrypted; store a copy without a password".to_owned(),
             ),
-            Unreadable::Damaged(detail) => ("file-damaged", format!("the document is damaged: {detail}")),
+            Unreadable::Damaged(detail) => {
+                ("file-damaged", format!("the document is damaged: {detail}"))
+            }
             Unreadable::NoText => (
                 "no-text",
                 "the document has no text; if it was scanned, run it through OCR first".to_owned(),
             ),
             Unreadable::Unsupported(what) => (
                 "unsupported-format",
-                format!("{what} is not supported; supported are text, Markdown, HTML, PDF and DOCX"),
+                format!(
+                    "{what} is not supported; supported are text, Markdown, HTML, PDF and DOCX"
+                ),
             ),
-            Unreadable::TooLarge(detail) => ("too-large", format!("the document is too large: {detail}")),
+            Unreadable::TooLarge(detail) => {
+                ("too-large", format!("the document is too large: {detail}"))
+            }
         };
         Error::new(kind, message)
     }
@@ -147,7 +153,10 @@ pub fn content(format: Format, bytes: &[u8]) -> std::result::Result<Content, Unr
         Format::Docx => docx::read(bytes)?,
     };
     if content.text.len() > MAX_TEXT_BYTES {
-        let detail = format!("{} bytes of text, more than {MAX_TEXT_BYTES}", content.text.len());
+        let detail = format!(
+            "{} bytes of text, more than {MAX_TEXT_BYTES}",
+            content.text.len()
+        );
         return Err(Unreadable::TooLarge(detail));
     }
     if !content.text.chars().any(char::is_alphanumeric) {

@@ -13,13 +13,18 @@ pub fn read(bytes: &[u8]) -> Result<Content, Unreadable> {
         .parse_bytes(bytes)
         .map_err(unreadable)?;
     let title = result.document().metadata.title.clone();
-    Ok(Content { text: text::clean(&result.plain_text()), title })
+    Ok(Content {
+        text: text::clean(&result.plain_text()),
+        title,
+    })
 }
 
 fn unreadable(error: Error) -> Unreadable {
     match error {
         Error::Encrypted | Error::InvalidPassword => Unreadable::Encrypted,
-        Error::UnsupportedVersion(version) => Unreadable::Unsupported(format!("PDF version {version}")),
+        Error::UnsupportedVersion(version) => {
+            Unreadable::Unsupported(format!("PDF version {version}"))
+        }
         other => Unreadable::Damaged(other.to_string()),
     }
 }
@@ -37,7 +42,10 @@ mod tests {
             "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R \
              /Resources << /Font << /F1 5 0 R >> >> >>"
                 .to_owned(),
-            format!("<< /Length {} >>\nstream\n{stream}\nendstream", stream.len()),
+            format!(
+                "<< /Length {} >>\nstream\n{stream}\nendstream",
+                stream.len()
+            ),
             "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>".to_owned(),
         ];
         let mut bytes = b"%PDF-1.4\n".to_vec();
@@ -52,7 +60,11 @@ mod tests {
             bytes.extend(format!("{offset:010} 00000 n \n").bytes());
         }
         bytes.extend(
-            format!("trailer\n<< /Size {} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n", objects.len() + 1).bytes(),
+            format!(
+                "trailer\n<< /Size {} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n",
+                objects.len() + 1
+            )
+            .bytes(),
         );
         bytes
     }
@@ -60,12 +72,19 @@ mod tests {
     #[test]
     fn text_of_a_page() {
         let content = read(&one_line("Hello from a page")).unwrap();
-        assert!(content.text.contains("Hello from a page"), "{:?}", content.text);
+        assert!(
+            content.text.contains("Hello from a page"),
+            "{:?}",
+            content.text
+        );
     }
 
     #[test]
     fn damaged_files_fail() {
-        assert!(matches!(read(b"%PDF-1.4\nnothing else"), Err(Unreadable::Damaged(_))));
+        assert!(matches!(
+            read(b"%PDF-1.4\nnothing else"),
+            Err(Unreadable::Damaged(_))
+        ));
         let whole = one_line("Hello");
         // Cut anywhere, it may still have text but must never panic.
         for length in (0..whole.len()).step_by(7) {

@@ -30,7 +30,14 @@ pub fn utf16_without_mark(bytes: &[u8]) -> Option<&'static Encoding> {
     if sample.len() < 4 {
         return None;
     }
-    let zeros = |offset: usize| sample.iter().skip(offset).step_by(2).filter(|byte| **byte == 0).count();
+    let zeros = |offset: usize| {
+        sample
+            .iter()
+            .skip(offset)
+            .step_by(2)
+            .filter(|byte| **byte == 0)
+            .count()
+    };
     let (even, odd, half) = (zeros(0), zeros(1), sample.len() / 2);
     if odd * 10 > half * 4 && even * 50 < half {
         Some(UTF_16LE)
@@ -43,7 +50,10 @@ pub fn utf16_without_mark(bytes: &[u8]) -> Option<&'static Encoding> {
 
 /// Plain text.
 pub fn plain(bytes: &[u8]) -> Result<Content, Unreadable> {
-    Ok(Content { text: clean(&decode(bytes)), title: None })
+    Ok(Content {
+        text: clean(&decode(bytes)),
+        title: None,
+    })
 }
 
 /// Markdown, kept as it is; its title is its front matter's or its first heading.
@@ -112,16 +122,29 @@ mod tests {
         let mut marked = vec![0xfe, 0xff];
         marked.extend(text.encode_utf16().flat_map(u16::to_be_bytes));
         assert_eq!(decode(&marked), text);
-        let (japanese, _, _) = encoding_rs::SHIFT_JIS.encode("これは日本語の文章です。文字コードを判定します。");
-        assert_eq!(decode(&japanese), "これは日本語の文章です。文字コードを判定します。");
+        let (japanese, _, _) =
+            encoding_rs::SHIFT_JIS.encode("これは日本語の文章です。文字コードを判定します。");
+        assert_eq!(
+            decode(&japanese),
+            "これは日本語の文章です。文字コードを判定します。"
+        );
     }
 
     #[test]
     fn titles_of_markdown() {
         let title = |text: &str| markdown(text.as_bytes()).unwrap().title;
-        assert_eq!(title("intro\n\n# The title #\n"), Some("The title".to_owned()));
-        assert_eq!(title("Old style\n=========\n"), Some("Old style".to_owned()));
-        assert_eq!(title("---\ntitle: \"From front matter\"\n---\n# x"), Some("From front matter".to_owned()));
+        assert_eq!(
+            title("intro\n\n# The title #\n"),
+            Some("The title".to_owned())
+        );
+        assert_eq!(
+            title("Old style\n=========\n"),
+            Some("Old style".to_owned())
+        );
+        assert_eq!(
+            title("---\ntitle: \"From front matter\"\n---\n# x"),
+            Some("From front matter".to_owned())
+        );
         assert_eq!(title("no heading"), None);
     }
 

@@ -36,7 +36,9 @@ pub fn remove(transaction: &Transaction, key: &str) -> Result<()> {
 
 /// Adds passages of a document.
 pub fn add(transaction: &Transaction, key: &str, passages: &[Passage]) -> Result<()> {
-    let Some(first) = passages.first() else { return Ok(()) };
+    let Some(first) = passages.first() else {
+        return Ok(());
+    };
     let rows: Vec<Vec<Value>> = passages
         .iter()
         .map(|p| params![key, p.position, &p.heading, &p.text].to_vec())
@@ -108,8 +110,14 @@ mod tests {
 
     #[test]
     fn words_and_phrases_are_never_operators() {
-        assert_eq!(match_expression("durable \"worker lost\" NEAR(x)"), "\"durable\" OR \"worker lost\" OR \"NEAR(x)\"");
+        assert_eq!(
+            match_expression("durable \"worker lost\" NEAR(x)"),
+            "\"durable\" OR \"worker lost\" OR \"NEAR(x)\""
+        );
         assert_eq!(match_expression(" * - \"\" "), "");
-        assert_eq!(match_expression("unclosed \"quote here"), "\"unclosed\" OR \"quote here\"");
+        assert_eq!(
+            match_expression("unclosed \"quote here"),
+            "\"unclosed\" OR \"quote here\""
+        );
     }
 }

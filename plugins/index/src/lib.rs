@@ -151,10 +151,18 @@ pub fn changed(input: Page) -> Result<Changes> {
     let seen = page.objects.len() as u64;
     for object in page.objects {
         if catalogue::etag(&connection, &object.key)?.as_deref() != Some(&object.etag) {
-            documents.push(Candidate { key: object.key, etag: object.etag, size: object.size });
+            documents.push(Candidate {
+                key: object.key,
+                etag: object.etag,
+                size: object.size,
+            });
         }
     }
-    Ok(Changes { documents, seen, next: page.next })
+    Ok(Changes {
+        documents,
+        seen,
+        next: page.next,
+    })
 }
 
 /// Makes a document's passages searchable, in place of those it had.
@@ -179,7 +187,12 @@ pub fn index(input: Document) -> Result<Indexed> {
     fulltext::add(&transaction, &input.key, &batch)?;
     catalogue::record(&transaction, &input, passages)?;
     transaction.commit()?;
-    Ok(Indexed { key: input.key, title: input.title, format: input.format, passages })
+    Ok(Indexed {
+        key: input.key,
+        title: input.title,
+        format: input.format,
+        passages,
+    })
 }
 
 /// Records that a document cannot be read, so that it is not tried again unchanged.
@@ -198,7 +211,9 @@ pub fn reject(input: Rejected) -> Result<()> {
 pub fn search(input: Query) -> Result<Results> {
     let limit = range("limit", input.limit, 10, 100)?;
     let connection = catalogue::open()?;
-    Ok(Results { passages: fulltext::search(&connection, &input.text, limit)? })
+    Ok(Results {
+        passages: fulltext::search(&connection, &input.text, limit)?,
+    })
 }
 
 fn range(name: &str, value: Option<u32>, default: u32, most: u32) -> Result<u32> {
@@ -206,7 +221,10 @@ fn range(name: &str, value: Option<u32>, default: u32, most: u32) -> Result<u32>
     if (1..=most).contains(&value) {
         Ok(value)
     } else {
-        Err(Error::new("invalid-input", format!("{name} is 1 to {most}, not {value}")))
+        Err(Error::new(
+            "invalid-input",
+            format!("{name} is 1 to {most}, not {value}"),
+        ))
     }
 }
 

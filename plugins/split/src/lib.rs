@@ -75,16 +75,25 @@ pub fn split(input: Text) -> Result<Split> {
         }
     }
     writer.finish()?;
-    Ok(Split { passages_key, passages: count })
+    Ok(Split {
+        passages_key,
+        passages: count,
+    })
 }
 
 /// The passages of a text of at most so many characters each.
 pub fn passages(text: &str, markdown: bool, characters: usize) -> Vec<Passage> {
     let config = ChunkConfig::new(characters).with_trim(true);
     let pieces: Vec<(usize, &str)> = if markdown {
-        MarkdownSplitter::new(config).chunk_indices(text).map(|c| (c.0, c.1)).collect()
+        MarkdownSplitter::new(config)
+            .chunk_indices(text)
+            .map(|c| (c.0, c.1))
+            .collect()
     } else {
-        TextSplitter::new(config).chunk_indices(text).map(|c| (c.0, c.1)).collect()
+        TextSplitter::new(config)
+            .chunk_indices(text)
+            .map(|c| (c.0, c.1))
+            .collect()
     };
     let headings = if markdown { headings(text) } else { Vec::new() };
     pieces
@@ -140,7 +149,10 @@ mod tests {
             let at = passage.offset as usize;
             assert_eq!(&text[at..at + passage.text.len()], passage.text);
         }
-        let words: usize = found.iter().map(|p| p.text.split_whitespace().count()).sum();
+        let words: usize = found
+            .iter()
+            .map(|p| p.text.split_whitespace().count())
+            .sum();
         assert_eq!(words, text.split_whitespace().count());
     }
 

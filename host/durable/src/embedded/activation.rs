@@ -221,6 +221,8 @@ fn replay(
         now,
         resolutions: given,
     })?;
+    // They were recorded the first time.
+    driver.take_entered();
     let first = last + 1 - transition.events.len() as u64;
     let mut recorded = (first..)
         .zip(&transition.events)

@@ -171,6 +171,14 @@ async fn without_a_cache_every_step_is_replayed_and_agrees() {
     }
     bench.result(&run).await;
     assert_eq!(bench.engine().describe(&run).await.unwrap().info.held, None);
+    // Replay shows no task a second time.
+    let events = bench.events(&run).await;
+    let tasks = events
+        .iter()
+        .flat_map(|event| event.attributes["tasks"].as_array())
+        .flatten();
+    let loops = tasks.filter(|task| *task == "/do/0/l");
+    assert_eq!(loops.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | the attribute and its arguments | [`activity`] |
+//! | the attribute and its arguments | [`macro@activity`] |
 //! | failing with a kind that a workflow can catch | [`Error`] |
 //! | attempt, deadline, cancellation, heartbeat, progress | [`context`] |
 //! | log lines | [`log`] |
@@ -78,7 +78,7 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 }
 
-/// Exports every [`activity`] of the crate. Stands once, in `lib.rs`, and makes a type
+/// Exports every [`macro@activity`] of the crate. Stands once, in `lib.rs`, and makes a type
 /// `HeydayPlugin` there that implements [`Plugin`].
 #[macro_export]
 macro_rules! plugin {

@@ -13,4 +13,6 @@ mod capabilities;
 mod kit;
 mod plugins;
 mod power_loss;
+mod process_death;
+mod restart;
 mod support;

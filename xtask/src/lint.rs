@@ -34,8 +34,17 @@ pub fn run(project: &Project) -> anyhow::Result<()> {
     timed("docs", || {
         process::run(
             project
-                .cargo(["doc", "--workspace", "--no-deps"])
-                .env("RUSTDOCFLAGS", "-D warnings"),
+                // Private items too: the module docs that lead a reader link to them.
+                .cargo([
+                    "doc",
+                    "--workspace",
+                    "--no-deps",
+                    "--document-private-items",
+                ])
+                .env(
+                    "RUSTDOCFLAGS",
+                    "-D warnings -A rustdoc::private_intra_doc_links",
+                ),
         )
     })
 }

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask up | test | build | lint`.
+//! The project's own commands: `cargo xtask up | test | chaos | build | lint`.
 //!
 //! Everything that a command needs it makes or fetches by itself, with progress shown:
 //! the wasm target, the evaluator component, the first-party plugins. Start reading at
@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command line")]
 
+mod chaos;
 mod guests;
 mod lint;
 mod process;
@@ -28,6 +29,8 @@ enum Command {
     Up(up::Options),
     /// Build everything and run all tests.
     Test(test::Options),
+    /// Build everything and kill the real server again and again under load.
+    Chaos(chaos::Options),
     /// Build the guests and the `heyday` binary.
     Build,
     /// Check formatting, run clippy with warnings denied, and build the docs.
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Up(options) => up::run(&project, &options),
         Command::Test(options) => test::run(&project, &options),
+        Command::Chaos(options) => chaos::run(&project, &options),
         Command::Build => {
             guests::build(&project)?;
             process::build_binary(&project)?;

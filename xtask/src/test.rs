@@ -38,6 +38,12 @@ fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
 
 /// Builds everything and runs all tests.
 pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
+    build(project)?;
+    run_all(project, options.filter.as_deref())
+}
+
+/// Builds the guests, the tests and the binary that they start.
+pub fn build(project: &Project) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
         let guests = scope.spawn(|| timed("building the guests", || guests::build(project)));
         let host = timed("building the host", || {
@@ -51,6 +57,5 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     })?;
     timed("building the host with its evaluator", || {
         process::build_binary(project)
-    })?;
-    run_all(project, options.filter.as_deref())
+    })
 }

@@ -1,7 +1,7 @@
 //! Who may ask: one token, and protection against pages in the user's browser.
 //!
 //! `heyday up` makes a token at its first start, in a file that only its owner reads. A
-//! request passes [`Auth::check`]: its `Host` must be one that the server listens as
+//! request passes `Auth`: its `Host` must be one that the server listens as
 //! (else a name that an attacker points at 127.0.0.1 would reach it), its `Origin`, if
 //! it has one, must be the server's own, and its bearer token must be right. The answer
 //! is a [`Principal`], which every handler takes: today there is one, the operator.

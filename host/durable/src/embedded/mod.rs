@@ -7,7 +7,7 @@
 //! 2. The writer commits whatever is queued together, syncs once, and lets each
 //!    transition's [`effects`] follow: the caller is answered, attempts are launched.
 //! 3. An attempt ([`attempt`]) ends, a timer ([`timers`]) fires, a child ([`children`])
-//!    ends, somebody asks for a cancel: a [`Message`](run::Message) in the run's inbox.
+//!    ends, somebody asks for a cancel: a [`run::Message`] in the run's inbox.
 //! 4. A [`step`] takes the inbox, makes events of it, lets the driver answer
 //!    ([`activation`]), and is the next transition.
 //!

@@ -1,7 +1,7 @@
 //! What every request passes on its way in and out.
 //!
 //! From the outside in: [`describe`] gives it an id and a span, counts it and writes
-//! problem documents with that id; [`guard`] checks `Host`, `Origin` and, where the
+//! problem documents with that id; `guard` checks `Host`, `Origin` and, where the
 //! route needs one, the token.
 
 use std::any::Any;

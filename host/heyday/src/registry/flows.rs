@@ -19,7 +19,7 @@ use super::types::{RequestProblem, UploadOptions};
 use crate::names::RESERVED;
 use crate::state::versions::{Kind, VersionRow};
 
-/// How one activity is run by [`Registry::activity_flow`]; absent members leave the
+/// How one activity is run by `activity_flow`; absent members leave the
 /// activity's own.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ActivityOptions {

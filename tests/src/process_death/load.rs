@@ -1,0 +1,236 @@
+//! The clients: each starts a run, waits for its end, checks it, and starts the next,
+//! until the server dies. What was open then is asked for again in the next life.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+
+use anyhow::{Context, bail, ensure};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{FLOW, STEPS, history};
+use crate::support::server::Client;
+
+/// A run, as far as the clients know it.
+#[derive(Debug, Clone, Default)]
+pub struct Run {
+    name: String,
+    /// Bytes of its input.
+    padding: usize,
+    /// Starts were sent for it before.
+    asked: bool,
+    /// Its run id, once a start was acknowledged.
+    pub run_id: Option<String>,
+    /// The numbers of the effects that its steps answered, once it completed.
+    pub numbers: Vec<u64>,
+    /// The attempts of its steps.
+    pub attempts: [u32; STEPS.len()],
+}
+
+/// All runs.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    open: VecDeque<Run>,
+    /// Runs that completed, by name.
+    pub done: BTreeMap<String, Run>,
+    created: usize,
+    /// Starts sent whose answer was lost.
+    pub unanswered: usize,
+    /// Those of them that were found when they were sent again.
+    pub found: usize,
+    /// Answers of `201` whose run was still open at a kill.
+    pub carried: usize,
+}
+
+/// What a client does.
+#[derive(Debug, Clone, Copy)]
+pub enum Work {
+    /// Runs with inputs of that size, for ever.
+    Load(usize),
+    /// Only what is open.
+    Finish,
+}
+
+enum End {
+    /// The server died.
+    Died,
+    /// Something does not hold.
+    Wrong(anyhow::Error),
+}
+
+impl From<anyhow::Error> for End {
+    fn from(error: anyhow::Error) -> Self {
+        // Whatever breaks off comes from the HTTP client; what we found wrong does not.
+        if error.downcast_ref::<reqwest::Error>().is_some() {
+            Self::Died
+        } else {
+            Self::Wrong(error)
+        }
+    }
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap()
+}
+
+/// One client, until the server dies or, with [`Work::Finish`], nothing is open.
+pub async fn client(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyhow::Result<()> {
+    // Results of ended runs survive too.
+    let sample: Option<Run> = {
+        let ledger = lock(ledger);
+        let index = rand::random_range(0..ledger.done.len().max(1));
+        ledger.done.values().nth(index).cloned()
+    };
+    if let Some(run) = sample {
+        match finished(client, &run).await {
+            Ok(()) => {}
+            Err(End::Died) => return Ok(()),
+            Err(End::Wrong(error)) => return Err(error),
+        }
+    }
+    loop {
+        let run = {
+            let mut ledger = lock(ledger);
+            let open = ledger.open.pop_front();
+            match (open, work) {
+                (Some(run), _) => run,
+                (None, Work::Finish) => return Ok(()),
+                (None, Work::Load(padding)) => {
+                    ledger.created += 1;
+                    Run {
+                        name: format!("run-{}", ledger.created),
+                        padding,
+                        ..Run::default()
+                    }
+                }
+            }
+        };
+        let mut run = run;
+        let before = run.run_id.is_some();
+        match drive(client, ledger, &mut run).await {
+            Ok(()) => {
+                lock(ledger).done.insert(run.name.clone(), run);
+            }
+            Err(End::Died) => {
+                let mut ledger = lock(ledger);
+                ledger.unanswered += usize::from(run.asked && run.run_id.is_none());
+                ledger.carried += usize::from(!before && run.run_id.is_some());
+                ledger.open.push_back(run);
+                return Ok(());
+            }
+            Err(End::Wrong(error)) => return Err(error.context(format!("{run:?}"))),
+        }
+    }
+}
+
+/// Starts a run, or finds it again, and waits for its end.
+async fn drive(client: &Client, ledger: &Mutex<Ledger>, run: &mut Run) -> Result<(), End> {
+    let path = format!("/workflows/{}", run.name);
+    if let Some(run_id) = &run.run_id {
+        let found = json_of(get(client, &path).await?).await?;
+        wrong_unless(found["run_id"] == **run_id, || format!("{found}"))?;
+    }
+    let again = run.asked;
+    run.asked = true;
+    let response = start(client, run).await?;
+    let status = response.status();
+    let started = json_of(response).await?;
+    let run_id = started["run_id"].as_str().context("no run_id")?.to_owned();
+    match &run.run_id {
+        Some(known) => wrong_unless(status == StatusCode::OK && run_id == *known, || {
+            format!("an acknowledged start was made again: {status} {started}")
+        })?,
+        None if again => lock(ledger).found += usize::from(status == StatusCode::OK),
+        None => wrong_unless(status == StatusCode::CREATED, || {
+            format!("a new run: {status} {started}")
+        })?,
+    }
+    run.run_id = Some(run_id);
+    loop {
+        let ended = json_of(get(client, &format!("{path}/result?wait=20s")).await?).await?;
+        match ended["status"].as_str() {
+            Some("Running") => {}
+            Some("Completed") => {
+                run.numbers = numbers(&ended)?;
+                break;
+            }
+            _ => return Err(End::Wrong(anyhow::anyhow!("it ended as {ended}"))),
+        }
+    }
+    let events = json_of(get(client, &format!("{path}/history?limit=1000")).await?).await?;
+    run.attempts = history::attempts(&events)?;
+    Ok(())
+}
+
+/// A run that completed before is still there, with the same result, and its start is
+/// still known.
+async fn finished(client: &Client, run: &Run) -> Result<(), End> {
+    let path = format!("/workflows/{}/result", run.name);
+    let ended = json_of(get(client, &path).await?).await?;
+    wrong_unless(
+        ended["status"] == "Completed" && numbers(&ended)? == run.numbers,
+        || format!("{run:?} ended as {ended}"),
+    )?;
+    let response = start(client, run).await?;
+    let status = response.status();
+    let started = json_of(response).await?;
+    wrong_unless(
+        status == StatusCode::OK && started["run_id"].as_str() == run.run_id.as_deref(),
+        || format!("{run:?} started again: {status} {started}"),
+    )
+}
+
+/// Checks all completed runs on a server that lives.
+pub async fn all_finished(client: &Client, ledger: &Ledger) -> anyhow::Result<()> {
+    for run in ledger.done.values() {
+        match finished(client, run).await {
+            Ok(()) => {}
+            Err(End::Died) => bail!("the server died although nobody killed it"),
+            Err(End::Wrong(error)) => return Err(error),
+        }
+    }
+    ensure!(ledger.open.is_empty(), "runs are open: {:?}", ledger.open);
+    ensure!(
+        ledger.done.len() == ledger.created,
+        "runs have gone: {} of {} are left",
+        ledger.done.len(),
+        ledger.created
+    );
+    Ok(())
+}
+
+async fn start(client: &Client, run: &Run) -> anyhow::Result<Response> {
+    let input = json!({ "numbers": [], "padding": "x".repeat(run.padding) });
+    let body = json!({ "workflow_type": FLOW, "workflow_id": run.name, "input": input });
+    let request = client
+        .request(Method::POST, "/workflows")
+        .header("idempotency-key", format!("key of {}", run.name))
+        .json(&body);
+    Ok(request.send().await?)
+}
+
+async fn get(client: &Client, path: &str) -> anyhow::Result<Response> {
+    Ok(client.request(Method::GET, path).send().await?)
+}
+
+async fn json_of(response: Response) -> anyhow::Result<Value> {
+    let (status, url) = (response.status(), response.url().clone());
+    let text = response.text().await?;
+    ensure!(status.is_success(), "{url}: {status}: {text}");
+    Ok(serde_json::from_str(&text)?)
+}
+
+fn numbers(ended: &Value) -> anyhow::Result<Vec<u64>> {
+    let numbers: Vec<u64> = serde_json::from_value(ended["result"]["numbers"].clone())
+        .with_context(|| format!("no numbers in {ended}"))?;
+    ensure!(numbers.len() == STEPS.len(), "the result of {ended}");
+    Ok(numbers)
+}
+
+fn wrong_unless(holds: bool, what: impl FnOnce() -> String) -> Result<(), End> {
+    if holds {
+        Ok(())
+    } else {
+        Err(End::Wrong(anyhow::anyhow!(what())))
+    }
+}

@@ -101,7 +101,7 @@ impl DiskCache {
             .into_temp_path())
     }
 
-    /// Gives a file that [`write`] finished its name; answers where it is.
+    /// Gives a file that [`write()`] finished its name; answers where it is.
     pub(crate) fn keep(&self, file: tempfile::TempPath, digest: &str) -> io::Result<PathBuf> {
         let path = self.path(digest);
         file.persist(&path).map_err(|error| error.error)?;
@@ -129,7 +129,7 @@ pub(crate) fn write(path: &Path, code: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Whether a file is what [`write`] wrote.
+/// Whether a file is what [`write()`] wrote.
 fn check(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();

@@ -11,26 +11,6 @@ use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::probe;
 use crate::support::server::{Client, Options, PATIENCE, Server};
 
-/// The problem that an upload is refused with.
-async fn refused_upload(client: &Client, bytes: Vec<u8>, status: StatusCode) -> Value {
-    let response = client
-        .request(Method::POST, "/plugins?wait=60s")
-        .header("content-type", "application/wasm")
-        .body(bytes)
-        .send()
-        .await
-        .unwrap();
-    Client::refused(response, status).await
-}
-
-async fn works(client: &Client) {
-    let sum = client
-        .succeed("probe.add", &json!({ "a": 1, "b": 2 }))
-        .await
-        .unwrap();
-    assert_eq!(sum["sum"], 3);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_that_are_no_plugin_are_refused() {
     let server = Server::start().await.unwrap();
@@ -50,7 +30,10 @@ async fn uploads_that_are_no_plugin_are_refused() {
             "does not export heyday:plugin/activities@0.1; it exports heyday:expressions/evaluator@0.1.0",
         ),
     ] {
-        let problem = refused_upload(&server.client, bytes, StatusCode::UNPROCESSABLE_ENTITY).await;
+        let problem = server
+            .client
+            .refused_upload(bytes, StatusCode::UNPROCESSABLE_ENTITY)
+            .await;
         assert_eq!(problem["type"], "urn:heyday:problems:unusable");
         assert!(
             problem["detail"].as_str().unwrap().contains(told),
@@ -71,12 +54,10 @@ async fn forbidden_imports_are_named() {
         imports,
         ..Handmade::default()
     };
-    let problem = refused_upload(
-        &server.client,
-        handmade.build(),
-        StatusCode::UNPROCESSABLE_ENTITY,
-    )
-    .await;
+    let problem = server
+        .client
+        .refused_upload(handmade.build(), StatusCode::UNPROCESSABLE_ENTITY)
+        .await;
     let text = problem.to_string();
     for name in [
         "acme:secrets/store@1.0.0",
@@ -129,12 +110,10 @@ async fn descriptions_that_cannot_be_used_are_refused() {
             "describe",
         ),
     ] {
-        let problem = refused_upload(
-            &server.client,
-            handmade.build(),
-            StatusCode::UNPROCESSABLE_ENTITY,
-        )
-        .await;
+        let problem = server
+            .client
+            .refused_upload(handmade.build(), StatusCode::UNPROCESSABLE_ENTITY)
+            .await;
         assert!(
             problem["detail"].as_str().unwrap().contains(told),
             "{told} in {problem}"
@@ -151,12 +130,10 @@ async fn uploads_over_the_limit_are_refused() {
     })
     .await
     .unwrap();
-    let problem = refused_upload(
-        &server.client,
-        component("probe"),
-        StatusCode::PAYLOAD_TOO_LARGE,
-    )
-    .await;
+    let problem = server
+        .client
+        .refused_upload(component("probe"), StatusCode::PAYLOAD_TOO_LARGE)
+        .await;
     assert_eq!(problem["type"], "urn:heyday:problems:too-large");
     server
         .client
@@ -203,7 +180,7 @@ async fn guests_that_pass_a_limit_are_stopped() {
         assert_eq!(failure["kind"], "limit-exceeded", "{activity}: {failure}");
         assert_eq!(failure["details"]["limit"], limit, "{activity}");
         assert_eq!(failure["retryable"], false, "{activity}");
-        works(client).await;
+        client.works().await;
     }
 }
 
@@ -240,7 +217,7 @@ async fn a_trap_shows_the_functions_it_came_through() {
             .contains("probe::hostile::deeper"),
         "{failure}"
     );
-    works(client).await;
+    client.works().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,7 +269,7 @@ async fn spinning_guests_starve_nobody() {
         assert_eq!(health.status(), StatusCode::OK);
         // Far over what it takes; a starved API takes as long as the guests spin.
         assert!(begun.elapsed() < Duration::from_secs(10));
-        works(client).await;
+        client.works().await;
     }
     // Its start_to_close of one second ends it, with all the others still spinning.
     let body = client.result(&first).await.unwrap().body;

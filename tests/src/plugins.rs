@@ -8,16 +8,6 @@ use crate::support::handmade::Handmade;
 use crate::support::probe;
 use crate::support::server::{Client, Options, Server};
 
-async fn upload(client: &Client, bytes: Vec<u8>, query: &str) -> reqwest::Response {
-    client
-        .request(Method::POST, &format!("/plugins?wait=60s{query}"))
-        .header("content-type", "application/wasm")
-        .body(bytes)
-        .send()
-        .await
-        .unwrap()
-}
-
 async fn active(client: &Client) -> Value {
     client.get("/plugins/probe").await.unwrap()["active"].clone()
 }
@@ -25,7 +15,11 @@ async fn active(client: &Client) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_without_missing_grants_is_active_at_once() {
     let server = Server::start().await.unwrap();
-    let response = upload(&server.client, Handmade::default().build(), "").await;
+    let response = server
+        .client
+        .upload(Handmade::default().build(), "")
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::CREATED);
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     assert_eq!(location, "/api/v1/plugins/handmade/versions/1.0.0");
@@ -41,9 +35,9 @@ async fn an_upload_without_missing_grants_is_active_at_once() {
         description: &description,
         ..Handmade::default()
     };
-    let version: Value = upload(&server.client, staged.build(), "&activate=false")
-        .await
-        .json()
+    let version = server
+        .client
+        .push(staged.build(), "&activate=false")
         .await
         .unwrap();
     assert_eq!(
@@ -61,7 +55,7 @@ async fn versions_are_immutable_and_one_is_active() {
     let bytes = component("probe");
 
     // Grants are missing: listed, and staged.
-    let response = upload(client, bytes.clone(), "").await;
+    let response = client.upload(bytes.clone(), "").await.unwrap();
     assert_eq!(response.status(), StatusCode::CREATED);
     let first: Value = response.json().await.unwrap();
     assert_eq!(first["missing_grants"], json!(["blob", "sql"]));
@@ -88,20 +82,19 @@ async fn versions_are_immutable_and_one_is_active() {
     assert_eq!(active(client).await, probe::VERSION);
 
     // The same bytes are the same version; others are none of it.
-    let again = upload(client, bytes, "").await;
+    let again = client.upload(bytes, "").await.unwrap();
     assert_eq!(again.status(), StatusCode::OK);
     let again: Value = again.json().await.unwrap();
     assert_eq!(again["digest"], first["digest"]);
     assert_eq!(again["uploaded_at"], first["uploaded_at"]);
-    let other = upload(client, probe::other_bytes(), "").await;
+    let other = client.upload(probe::other_bytes(), "").await.unwrap();
     let problem = Client::refused(other, StatusCode::CONFLICT).await;
     assert!(
         problem["detail"].as_str().unwrap().contains("--dev"),
         "{problem}"
     );
-    let dev: Value = upload(client, probe::other_bytes(), "&dev=true")
-        .await
-        .json()
+    let dev = client
+        .push(probe::other_bytes(), "&dev=true")
         .await
         .unwrap();
     let digest = dev["digest"]
@@ -116,11 +109,7 @@ async fn versions_are_immutable_and_one_is_active() {
     );
 
     // Each new version is active at once; a rollback goes back one by one.
-    let second: Value = upload(client, probe::version("7.1.2"), "")
-        .await
-        .json()
-        .await
-        .unwrap();
+    let second = client.push(probe::version("7.1.2"), "").await.unwrap();
     assert_eq!(
         (&second["version"], &second["active"]),
         (&json!("7.1.2"), &json!(true))
@@ -188,7 +177,8 @@ async fn two_uploads_at_once_are_one_version() {
     let server = Server::start().await.unwrap();
     let client = &server.client;
     let bytes = Handmade::default().build();
-    let (one, two) = tokio::join!(upload(client, bytes.clone(), ""), upload(client, bytes, ""));
+    let (one, two) =
+        tokio::try_join!(client.upload(bytes.clone(), ""), client.upload(bytes, "")).unwrap();
     assert!(one.status().is_success() && two.status().is_success());
     let (one, two): (Value, Value) = (one.json().await.unwrap(), two.json().await.unwrap());
     assert_eq!(one["digest"], two["digest"]);
@@ -205,10 +195,8 @@ async fn two_uploads_at_once_are_one_version() {
         }
         .build()
     };
-    let (one, two) = tokio::join!(
-        upload(client, build("1"), ""),
-        upload(client, build("2"), "")
-    );
+    let (one, two) =
+        tokio::try_join!(client.upload(build("1"), ""), client.upload(build("2"), "")).unwrap();
     let mut statuses = [one.status().as_u16(), two.status().as_u16()];
     let winner = if statuses[0] == 201 { 1 } else { 2 };
     statuses.sort_unstable();

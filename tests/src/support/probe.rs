@@ -74,6 +74,12 @@ impl Client {
         Ok(outcome.body["failure"]["cause"].clone())
     }
 
+    /// Panics unless the server still runs the probe's activities.
+    pub async fn works(&self) {
+        let sum = self.succeed("probe.add", &json!({ "a": 1, "b": 2 })).await;
+        assert_eq!(sum.expect("a sum")["sum"], 3);
+    }
+
     /// The run's receipts.
     pub async fn receipts(&self, id: &str) -> anyhow::Result<Vec<Value>> {
         let body = self.get(&format!("/workflows/{id}/receipts")).await?;

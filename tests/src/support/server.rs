@@ -269,15 +269,25 @@ impl Client {
         problem
     }
 
-    /// Uploads a component and waits until it is ready.
-    pub async fn push(&self, bytes: Vec<u8>, query: &str) -> anyhow::Result<Value> {
-        let response = self
+    /// Uploads a component and waits until it is compiled; whatever comes of it.
+    pub async fn upload(&self, bytes: Vec<u8>, query: &str) -> anyhow::Result<Response> {
+        Ok(self
             .request(Method::POST, &format!("/plugins?wait=60s{query}"))
             .header("content-type", "application/wasm")
             .body(bytes)
             .send()
-            .await?;
-        Self::ok(response).await
+            .await?)
+    }
+
+    /// The problem document that an upload is refused with.
+    pub async fn refused_upload(&self, bytes: Vec<u8>, status: StatusCode) -> Value {
+        let response = self.upload(bytes, "").await.expect("an answer");
+        Self::refused(response, status).await
+    }
+
+    /// Uploads a component that must be taken, and waits until it is ready.
+    pub async fn push(&self, bytes: Vec<u8>, query: &str) -> anyhow::Result<Value> {
+        Self::ok(self.upload(bytes, query).await?).await
     }
 
     /// Uploads a flow.

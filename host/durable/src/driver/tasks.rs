@@ -11,7 +11,7 @@ use super::port::Scope;
 use super::scene::{Running, Scene};
 use super::stop::Stop;
 use crate::flow::duration;
-use crate::flow::error::{CONFIGURATION, EXPRESSION, Fault};
+use crate::flow::error::{EXPRESSION, Fault};
 use crate::flow::model::{
     Case, Catch, DurationValue, ErrorTemplate, For, Fork, Retry, Task, Then, Try,
 };
@@ -232,7 +232,7 @@ impl Run {
     pub(super) fn uri(&self, uri: &Uri, input: &Value, scene: &Scene<'_>) -> Result<String, Stop> {
         match uri {
             Uri::Template(template) => template.expand(input).map_err(|error| {
-                Fault::new(CONFIGURATION, "Invalid URI", error.to_string())
+                Fault::new(EXPRESSION, "Invalid URI", error.to_string())
                     .at(scene.reference)
                     .into()
             }),

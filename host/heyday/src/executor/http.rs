@@ -86,9 +86,16 @@ impl Executor {
         };
         let begun = std::time::Instant::now();
         // The activity's own timeouts say how long it may take.
+        let defaults = HttpLimits::default();
         let limits = HttpLimits {
             timeout: Duration::from_secs(24 * 60 * 60),
-            ..HttpLimits::default()
+            // Not asked for, a redirect is an answer, and one that is an error.
+            redirects: if input.redirect {
+                defaults.redirects
+            } else {
+                0
+            },
+            ..defaults
         };
         let call = client.call(
             request.clone(),

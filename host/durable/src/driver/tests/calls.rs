@@ -164,12 +164,6 @@ fn a_request_of_wrong_types_is_an_error() {
         let fed = Fed::new(&tasks, json!({"n": 1}));
         assert_eq!(fed.fault()["type"], EXPRESSION, "{with}");
     }
-    let tasks =
-        "\n  - get: {call: http, with: {method: get, endpoint: 'https://example.com/{n}'}}\n";
-    assert_eq!(
-        Fed::new(tasks, json!({"n": []})).fault()["type"],
-        CONFIGURATION
-    );
 }
 
 const CHILD: &str = r#"

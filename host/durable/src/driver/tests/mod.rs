@@ -6,6 +6,7 @@ mod data_flow;
 mod determinism;
 mod errors;
 mod limits;
+mod reference;
 mod tasks;
 mod tiny_jq;
 

@@ -10,6 +10,62 @@ use crate::flow::source::{Data, Node, quote};
 use crate::flow::template::{Expr, Template, Uri, UriTemplate};
 use crate::flow::{duration, schema};
 
+/// The DSL's variables that Heyday does not have: null in their place would hide that.
+const UNSUPPORTED: [(&str, &str); 2] = [
+    ("secrets", "give a plugin its secrets by a binding"),
+    ("authorization", "call a plugin that has the credentials"),
+];
+
+/// Whether a jq expression uses a variable. Text in quotes is skipped, but for what is
+/// evaluated in it, and so are comments.
+fn names_variable(expression: &str, name: &str) -> bool {
+    // How many parentheses are open, per level of code; odd levels are text between them.
+    let mut open = vec![0_u32];
+    let mut in_text = false;
+    let mut rest = expression;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '\\' if in_text => {
+                let escaped = rest.chars().next();
+                rest = &rest[escaped.map_or(0, char::len_utf8)..];
+                if escaped == Some('(') {
+                    open.push(0);
+                    in_text = false;
+                }
+            }
+            '"' => in_text = !in_text,
+            _ if in_text => {}
+            '#' => rest = rest.split_once('\n').map_or("", |(_, rest)| rest),
+            '(' => {
+                if let Some(open) = open.last_mut() {
+                    *open += 1;
+                }
+            }
+            ')' if open.len() > 1 && open.last() == Some(&0) => {
+                open.pop();
+                in_text = true;
+            }
+            ')' => {
+                if let Some(open) = open.last_mut() {
+                    *open = open.saturating_sub(1);
+                }
+            }
+            '$' => {
+                let end = rest
+                    .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                    .unwrap_or(rest.len());
+                if &rest[..end] == name {
+                    return true;
+                }
+                rest = &rest[end..];
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 /// What stands between `${` and `}`, where that is the whole text.
 fn inside(text: &str) -> Option<&str> {
     text.trim()
@@ -35,6 +91,15 @@ impl<'d> Reader<'d> {
         }
         if let Some(index) = self.by_text.get(text) {
             return Some(Expr(*index));
+        }
+        for (name, instead) in UNSUPPORTED {
+            if names_variable(text, name) {
+                self.problem(
+                    node.line,
+                    format!("the variable ${name} is not supported yet; {instead}"),
+                );
+                return None;
+            }
         }
         let index = self.expressions.len();
         self.by_text.insert(text.to_owned(), index);
@@ -294,6 +359,31 @@ impl<'d> Reader<'d> {
                     });
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_variable;
+
+    #[test]
+    fn variables_are_found_where_they_are_used() {
+        for (expression, found) in [
+            ("$x", true),
+            (".a + ($x.b | length)", true),
+            (r#""text \($x) more""#, true),
+            (r#""text \(.a | f("in \($x)"))""#, true),
+            (r#""(" + $x"#, true),
+            (r#""a" as $y | "b\"" | $x"#, true),
+            ("# \"\n$x", true),
+            ("$xy + .x + $y", false),
+            (r#""it costs $x""#, false),
+            (r#""a \(.b) $x" + "\\" + "$x""#, false),
+            (". # $x", false),
+            ("", false),
+        ] {
+            assert_eq!(names_variable(expression, "x"), found, "{expression}");
         }
     }
 }

@@ -220,6 +220,20 @@ fn refuses_unsupported_tasks_by_name_and_line() {
 }
 
 #[test]
+fn refuses_variables_that_there_are_not() {
+    task_refused(
+        "- x:\n    set:\n      a: 1\n      b: ${ $secrets.key }\n",
+        4,
+        "$secrets is not supported yet",
+    );
+    task_refused(
+        "- x:\n    set: {a: 1}\n    output:\n      as: $authorization.scheme\n",
+        4,
+        "$authorization is not supported yet",
+    );
+}
+
+#[test]
 fn refuses_malformed_lists_of_tasks() {
     task_refused("- x: {set: {a: 1}}\n- x: {set: {a: 2}}\n", 2, "on line 7");
     task_refused("- name: x\n  set: {a: 1}\n", 1, "one key");

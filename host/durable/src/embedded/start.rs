@@ -16,6 +16,7 @@ use super::lock;
 use super::run::{Message, RunCell};
 use super::state::RunState;
 use super::step::{Step, refused};
+use super::store::unreadable;
 use super::writer::{StartRow, Write, WriteKind, Written};
 use crate::definition::PinnedDefinition;
 use crate::driver::{REVISION, RunStart};
@@ -76,6 +77,18 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
             "an idempotency key has 1 to {ID_LIMIT} bytes, this one has {}",
             key.len()
         )));
+    }
+    if let Some(key) = &request.idempotency_key {
+        // A request that is made again costs neither an activation nor a slot; the writer
+        // looks once more, for one that is made twice at the same time.
+        let now = core.clock.now().as_microsecond();
+        let earlier = core.store.keyed_run(&request.namespace, key, now).await;
+        if let Some(run_id) = earlier.map_err(unreadable)? {
+            return Ok(Started {
+                run_id,
+                created: false,
+            });
+        }
     }
     let memo: usize = request
         .memo

@@ -122,6 +122,24 @@ impl Store {
         Ok(latest.and_then(|id| Uuid::from_slice(&id).ok()))
     }
 
+    /// The run that an idempotency key answers, if it has not expired.
+    pub async fn keyed_run(
+        &self,
+        namespace: &str,
+        key: &str,
+        now_us: i64,
+    ) -> Result<Option<Uuid>, sqlx::Error> {
+        let run: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT run_id FROM idempotency WHERE namespace = ? AND key = ? AND expires_us > ?",
+        )
+        .bind(namespace)
+        .bind(key)
+        .bind(now_us)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(run.and_then(|id| Uuid::from_slice(&id).ok()))
+    }
+
     /// A run's row.
     pub async fn run(&self, run_id: Uuid) -> Result<Option<RunRow>, sqlx::Error> {
         let mut query = sqlx::QueryBuilder::new("SELECT ");

@@ -105,7 +105,6 @@ struct Tally {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "unfinished: the last phase hangs; run by `cargo xtask chaos`"]
 async fn process_death() {
     let kills = std::env::var("HEYDAY_CHAOS_KILLS").map_or(KILLS, |text| {
         text.parse().expect("HEYDAY_CHAOS_KILLS is a number")

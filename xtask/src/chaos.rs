@@ -36,12 +36,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     timed(&format!("{} kills", options.kills), || {
         let mut command = project.cargo(["test", "--workspace", "--test", "integration", "--"]);
         command
-            .args([
-                "--exact",
-                "process_death::process_death",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["--exact", "process_death::process_death", "--nocapture"])
             .env("HEYDAY_CHAOS_KILLS", options.kills.to_string());
         process::run(&mut command)
     })

@@ -210,7 +210,12 @@ impl Client {
     pub fn new(url: &str, token: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
-            http: reqwest::Client::new(),
+            // Longer than any wait that a test asks for: a server that never answers is
+            // a failure, not a test without an end.
+            http: reqwest::Client::builder()
+                .read_timeout(PATIENCE * 2)
+                .build()
+                .expect("the same as the default, but for a time"),
             url: url.to_owned(),
             token: token.to_owned(),
         }

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::definition::PinnedDefinition;
+use crate::driver::Listening;
 use crate::failure::Failure;
 use crate::payload::{Digest, Payload};
+use crate::signal::{Signal, SignalError};
 
 /// Names a run: a workflow id, and a run id or its latest run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +72,10 @@ pub struct StartWorkflow {
     pub memo: BTreeMap<String, Payload>,
     /// W3C trace context of the request.
     pub traceparent: Option<String>,
+    /// A signal for the run, in one step with its start: nothing of the flow happens
+    /// before it is there. Where an open run is answered ([`IdConflictPolicy::UseExisting`]),
+    /// that one gets the signal.
+    pub signal: Option<Signal>,
 }
 
 /// What a start answered.
@@ -195,6 +201,21 @@ pub struct RunDescription {
     pub pending_timers: Vec<(String, String, Timestamp)>,
     /// Children it waits for: workflow id and run id.
     pub pending_children: Vec<(String, Uuid)>,
+    /// Tasks that listen for signals.
+    pub pending_listens: Vec<Listening>,
+    /// Signals that no task has taken yet, the oldest first.
+    pub pending_signals: Vec<PendingSignal>,
+}
+
+/// A signal that no task of an open run has taken yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingSignal {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// When it came.
+    pub received_at: Timestamp,
 }
 
 /// One history event, in the form that the API shows. Attribute names are Temporal's.
@@ -319,6 +340,9 @@ pub enum EngineError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The run has had as much of something as it may have.
+    #[error("{0}")]
+    LimitReached(String),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -335,6 +359,19 @@ pub enum EngineError {
     /// A fault of the engine.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl From<SignalError> for EngineError {
+    fn from(error: SignalError) -> Self {
+        match error {
+            SignalError::Invalid(message) => Self::Invalid(message),
+            SignalError::TooLarge { size, limit } => Self::TooLarge {
+                what: "the signal",
+                size,
+                limit,
+            },
+        }
+    }
 }
 
 /// Makes runs durable.
@@ -360,6 +397,10 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
         wait: Duration,
     ) -> Result<HistoryPage, EngineError>;
+
+    /// Sends a signal to an open run; when this answers, it survives any crash, and the
+    /// run has it until a task listens for it. The same id again changes nothing.
+    async fn signal(&self, run: &RunRef, signal: Signal) -> Result<(), EngineError>;
 
     /// Asks a run to cancel; it may clean up first. Asking again changes nothing.
     async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError>;

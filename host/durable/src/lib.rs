@@ -28,5 +28,6 @@ pub mod expressions;
 pub mod failure;
 pub mod flow;
 pub mod payload;
+pub mod signal;
 
 pub mod embedded;

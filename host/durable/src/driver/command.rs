@@ -12,6 +12,7 @@ use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::{PinnedActivity, WorkflowReference};
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::signal::Signal;
 
 /// What happened since the last activation, in the order in which it happened.
 #[derive(Debug, Clone)]
@@ -58,6 +59,9 @@ pub enum Resolution {
         /// Why, as they said.
         reason: String,
     },
+    /// Somebody sent a signal. It waits until a task listens for it; one whose data is no
+    /// JSON is read by nobody.
+    Signal(Box<Signal>),
 }
 
 /// What the driver wants to happen. Commands of one activation are recorded together.
@@ -120,6 +124,16 @@ impl Command {
             Self::Complete { .. } | Self::Fail { .. } | Self::Cancel { .. }
         )
     }
+}
+
+/// A task that listens for signals; for display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// The task, as JSON pointer.
+    pub task: String,
+    /// The names of the signals that it takes, sorted; `*` stands for any, where a filter
+    /// names none.
+    pub signals: Vec<String>,
 }
 
 /// An activity to schedule, with everything decided.

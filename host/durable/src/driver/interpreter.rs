@@ -2,8 +2,8 @@
 //!
 //! One future per run. [`Run::list`] goes through a list of tasks, [`Run::task`] takes
 //! one of them through the DSL's data flow (`if`, `input`, the task itself, `output`,
-//! `export`), and [`tasks`](super::tasks) and [`calls`](super::calls) are the tasks
-//! themselves. Where the specification leaves something open:
+//! `export`), and [`tasks`](super::tasks), [`calls`](super::calls) and
+//! [`listen`](super::listen) are the tasks themselves. Where the specification leaves something open:
 //!
 //! - A condition holds unless it answers `false` or `null`.
 //! - `$context` begins as the transformed workflow input. All branches of a `fork`
@@ -19,6 +19,9 @@
 //! - A caught error without `catch.do` leaves the input of the `try` as output, unless
 //!   there is a `retry`: an error that remains after the last one goes on.
 //! - An error in a branch of a `fork` fails the fork, also of a competing one.
+//! - A `listen` looks at each signal once, the oldest first: at those that wait when it
+//!   begins, then at each that comes. What it does not take waits for others; what it took
+//!   is gone, also where the task is cancelled then.
 //! - Whatever ends a scope early (a timeout, a won race, a failed branch, `end`) cancels
 //!   its other tasks as the run's cancel does: a `try` in them may catch the cancel and
 //!   clean up, shielded from every cancel, and the scope waits for it.
@@ -320,6 +323,9 @@ impl Run {
                     .await
                     .map(|output| (output, then))
             }),
+            TaskKind::Listen(listen) => {
+                Box::pin(async move { self.listen(around, running, listen).await.map(plain) })
+            }
             TaskKind::RunWorkflow(child) => Box::pin(async move {
                 self.run_workflow(around, running, child)
                     .await
@@ -411,7 +417,7 @@ impl Run {
         Ok(())
     }
 
-    fn transformed(
+    pub(super) fn transformed(
         &self,
         transform: &Transform,
         value: &Held,
@@ -430,7 +436,7 @@ impl Run {
             .clone()
     }
 
-    fn set_context(&self, context: Held) {
+    pub(super) fn set_context(&self, context: Held) {
         *self.context.lock().unwrap_or_else(PoisonError::into_inner) = Some(context);
     }
 
@@ -474,7 +480,7 @@ fn text_of(duration: Duration) -> String {
         .map_or_else(|_| format!("{duration:?}"), |signed| signed.to_string())
 }
 
-fn validate(
+pub(super) fn validate(
     schema: &CompiledSchema,
     value: &Value,
     what: &str,

@@ -27,6 +27,7 @@ mod calls;
 pub mod command;
 mod data;
 mod interpreter;
+mod listen;
 mod port;
 mod random;
 mod scene;
@@ -43,7 +44,7 @@ use std::task::Poll;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use command::{Activation, Command, Resolution, ScheduleActivity, StartChild};
+pub use command::{Activation, Command, Listening, Resolution, ScheduleActivity, StartChild};
 
 use crate::definition::PinnedDefinition;
 use crate::expressions::{ExpressionError, Expressions};
@@ -52,7 +53,7 @@ use crate::flow::error::{EXPRESSION, Fault};
 use crate::payload::{FOREIGN_LIMIT, Payload};
 use data::{Held, Meter};
 use interpreter::{Doing, Run, poll_once};
-use port::Port;
+use port::{Port, Refused};
 use scene::Evaluator;
 use stop::{Stop, bounded, data_limit, limit_failure};
 
@@ -185,9 +186,12 @@ impl Driver {
                 recorded: start.revision,
             });
         }
-        let port = Arc::new(Port::new(start.started_at, start.seed));
-        let prepared = catch_unwind(AssertUnwindSafe(|| prepare(start, expressions, &port)))
-            .map_err(|panic| DriverError::Panicked(message_of(&*panic)))?;
+        let meter = Meter::new(start.limits.data_bytes);
+        let port = Arc::new(Port::new(start.started_at, start.seed, Arc::clone(&meter)));
+        let prepared = catch_unwind(AssertUnwindSafe(|| {
+            prepare(start, expressions, &port, meter)
+        }))
+        .map_err(|panic| DriverError::Panicked(message_of(&*panic)))?;
         let doing: Doing<'static, Held> = match prepared {
             Ok(doing) => doing,
             Err(Stop::Unavailable(message)) => return Err(DriverError::Unavailable(message)),
@@ -226,6 +230,19 @@ impl Driver {
         self.port.take_entered()
     }
 
+    /// The ids of the signals that tasks took since the last call, in their order. For
+    /// display, and for an engine that limits how many wait.
+    pub fn take_consumed(&mut self) -> Vec<String> {
+        self.port.take_consumed()
+    }
+
+    /// The tasks that listen for signals now, in the order in which they began. For
+    /// display.
+    #[must_use]
+    pub fn listening(&self) -> Vec<Listening> {
+        self.port.listening()
+    }
+
     fn advance(&mut self, activation: Activation) -> Result<(), DriverError> {
         self.port.begin(activation.now);
         if !self.started {
@@ -236,10 +253,11 @@ impl Driver {
             if self.doing.is_none() {
                 break;
             }
-            self.port
-                .resolve(resolution)
-                .map_err(DriverError::Unexpected)?;
-            self.poll()?;
+            match self.port.resolve(resolution) {
+                Ok(()) => self.poll()?,
+                Err(Refused::Unexpected(message)) => return Err(DriverError::Unexpected(message)),
+                Err(Refused::Full(limit)) => self.end(Err(data_limit(limit, "/signals")))?,
+            }
         }
         Ok(())
     }
@@ -248,9 +266,14 @@ impl Driver {
         let Some(doing) = &mut self.doing else {
             return Ok(());
         };
-        let Poll::Ready(result) = poll_once(doing) else {
-            return Ok(());
-        };
+        match poll_once(doing) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(result) => self.end(result),
+        }
+    }
+
+    /// The run is over.
+    fn end(&mut self, result: Result<Held, Stop>) -> Result<(), DriverError> {
         self.doing = None;
         let command = match result {
             Ok(output) => completed(&output),
@@ -275,6 +298,7 @@ fn prepare(
     start: RunStart,
     expressions: &Arc<dyn Expressions>,
     port: &Arc<Port>,
+    meter: Arc<Meter>,
 ) -> Result<Doing<'static, Held>, Stop> {
     let flow = &start.definition.flow;
     let program = if flow.expressions().is_empty() {
@@ -296,7 +320,6 @@ fn prepare(
             format!("the workflow's input cannot be read: {error}"),
         )))
     })?;
-    let meter = Meter::new(start.limits.data_bytes);
     let input = Held::new(input, &meter).map_err(|limit| data_limit(limit, "/input"))?;
     let evaluator = Evaluator::new(&start, program, input.clone(), meter);
     let run = Run::new(start, Arc::clone(port), evaluator);

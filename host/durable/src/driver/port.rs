@@ -8,7 +8,7 @@
 //! each wait looks at them whenever it is polled. Activities and children that were
 //! asked to stop are awaited; timers are forgotten at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
@@ -17,7 +17,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::command::{Command, Resolution, ScheduleActivity, StartChild};
+use super::command::{Command, Listening, Resolution, ScheduleActivity, StartChild};
+use super::data::{DataLimit, Held, Meter};
 use super::random::Random;
 use crate::failure::Failure;
 use crate::payload::Payload;
@@ -114,6 +115,26 @@ impl<T> Table<T> {
     }
 }
 
+/// A signal that nobody has taken yet.
+#[derive(Debug, Clone)]
+pub(super) struct Arrived {
+    /// Counted from 1.
+    pub(super) number: u64,
+    /// The signal's id.
+    id: String,
+    /// The whole event.
+    pub(super) event: Held,
+}
+
+/// Why something that resolved could not be taken.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Nothing waits for it: history and driver disagree.
+    Unexpected(String),
+    /// The run would hold too much.
+    Full(DataLimit),
+}
+
 #[derive(Debug)]
 struct Inner {
     now: Timestamp,
@@ -122,6 +143,14 @@ struct Inner {
     timers: Table<()>,
     starts: Table<Result<Uuid, Failure>>,
     children: Table<Result<Payload, Failure>>,
+    /// In the order in which they came.
+    signals: VecDeque<Arrived>,
+    arrived: u64,
+    /// Ids of signals that were taken since somebody asked.
+    consumed: Vec<String>,
+    /// Tasks that listen, in the order in which they began.
+    listening: BTreeMap<u64, Listening>,
+    listens: u64,
     random: Random,
     steps: u64,
     entered: Vec<String>,
@@ -135,10 +164,24 @@ const NAMED_TASKS: usize = 256;
 pub(super) struct Port {
     inner: Mutex<Inner>,
     cancel: Arc<Flag>,
+    meter: Arc<Meter>,
+}
+
+/// Shows a task among those that listen, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Shown<'p> {
+    port: &'p Port,
+    listen: u64,
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.port.lock().listening.remove(&self.listen);
+    }
 }
 
 impl Port {
-    pub(super) fn new(now: Timestamp, seed: u64) -> Self {
+    pub(super) fn new(now: Timestamp, seed: u64, meter: Arc<Meter>) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 now,
@@ -147,11 +190,17 @@ impl Port {
                 timers: Table::default(),
                 starts: Table::default(),
                 children: Table::default(),
+                signals: VecDeque::new(),
+                arrived: 0,
+                consumed: Vec::new(),
+                listening: BTreeMap::new(),
+                listens: 0,
                 random: Random::new(seed),
                 steps: 0,
                 entered: Vec::new(),
             }),
             cancel: Arc::default(),
+            meter,
         }
     }
 
@@ -186,12 +235,26 @@ impl Port {
     /// Lets one thing resolve.
     ///
     /// # Errors
-    /// When nothing waits for it: history and driver disagree.
-    pub(super) fn resolve(&self, resolution: Resolution) -> Result<(), String> {
+    /// As [`Refused`] says.
+    pub(super) fn resolve(&self, resolution: Resolution) -> Result<(), Refused> {
         let mut inner = self.lock();
         let (what, id, expected) = match resolution {
             Resolution::CancelRequested { reason } => {
                 self.cancel.cancel(&reason);
+                return Ok(());
+            }
+            Resolution::Signal(signal) => {
+                match signal.event(inner.now) {
+                    Ok(event) => {
+                        let event = Held::new(event, &self.meter).map_err(Refused::Full)?;
+                        inner.arrived += 1;
+                        let number = inner.arrived;
+                        let id = signal.id;
+                        inner.signals.push_back(Arrived { number, id, event });
+                    }
+                    // It can be no event of a flow.
+                    Err(_) => inner.consumed.push(signal.id),
+                }
                 return Ok(());
             }
             Resolution::Activity {
@@ -233,7 +296,9 @@ impl Port {
         if expected {
             Ok(())
         } else {
-            Err(format!("{what} {id:?} resolved, for which nothing waits"))
+            Err(Refused::Unexpected(format!(
+                "{what} {id:?} resolved, for which nothing waits"
+            )))
         }
     }
 
@@ -265,6 +330,51 @@ impl Port {
     /// Takes the tasks that began.
     pub(super) fn take_entered(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().entered)
+    }
+
+    /// Shows a task that listens for these signals.
+    pub(super) fn listens(&self, listening: Listening) -> Shown<'_> {
+        let mut inner = self.lock();
+        inner.listens += 1;
+        let listen = inner.listens;
+        inner.listening.insert(listen, listening);
+        drop(inner);
+        Shown { port: self, listen }
+    }
+
+    /// The tasks that listen.
+    pub(super) fn listening(&self) -> Vec<Listening> {
+        self.lock().listening.values().cloned().collect()
+    }
+
+    /// The oldest signal after that number that nobody has taken.
+    pub(super) fn signal_after(&self, number: u64) -> Option<Arrived> {
+        let inner = self.lock();
+        let at = inner
+            .signals
+            .partition_point(|arrived| arrived.number <= number);
+        inner.signals.get(at).cloned()
+    }
+
+    /// Takes a signal, so that nobody else does.
+    pub(super) fn take_signal(&self, number: u64) {
+        let mut inner = self.lock();
+        let at = inner
+            .signals
+            .partition_point(|arrived| arrived.number < number);
+        if inner
+            .signals
+            .get(at)
+            .is_some_and(|arrived| arrived.number == number)
+            && let Some(arrived) = inner.signals.remove(at)
+        {
+            inner.consumed.push(arrived.id);
+        }
+    }
+
+    /// The ids of the signals that were taken since the last call.
+    pub(super) fn take_consumed(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().consumed)
     }
 
     /// Issues a command that nothing waits for, the terminal ones above all.

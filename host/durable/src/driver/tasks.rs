@@ -141,26 +141,28 @@ impl Run {
         if let Some(decision) = decision {
             return decision;
         }
-        let outputs = branches
-            .iter()
-            .filter_map(|branch| match branch {
-                Branch::Done(Some(output)) => Some(output),
-                _ => None,
-            })
-            .collect::<Vec<_>>();
-        // The array is a copy; it is measured before it is made.
-        let size = outputs.iter().map(|output| output.size()).sum();
-        let reference = &running.task.reference;
+        let outputs = branches.iter().filter_map(|branch| match branch {
+            Branch::Done(Some(output)) => Some(output),
+            _ => None,
+        });
+        let output = self.array(outputs, &running.task.reference)?;
+        Ok(Done { output, end: false })
+    }
+
+    /// An array of copies; measured before it is made.
+    pub(super) fn array<'h>(
+        &self,
+        items: impl IntoIterator<Item = &'h Held, IntoIter: Clone>,
+        reference: &str,
+    ) -> Result<Held, Stop> {
+        let items = items.into_iter();
+        let size = items.clone().map(Held::size).sum();
         self.evaluator
             .meter
             .fits(size)
             .map_err(|limit| super::stop::data_limit(limit, reference))?;
-        let array = outputs
-            .into_iter()
-            .map(|output| Value::clone(output))
-            .collect();
-        let output = self.evaluator.hold(Value::Array(array), reference)?;
-        Ok(Done { output, end: false })
+        let array = items.map(|item| Value::clone(item)).collect();
+        self.evaluator.hold(Value::Array(array), reference)
     }
 
     /// `switch`: where to go on.

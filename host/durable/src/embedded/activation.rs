@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::convert::{Referred, event_of, is_command, payload_of, resolution_of};
 use super::core::{Core, ResolveError};
-use super::events::{Event, EventType, Transition, later};
+use super::events::{Event, EventType, StoredListening, Transition, later};
 use super::step::Step;
 use super::timers::Target;
 use crate::driver::{Activation, Driver, DriverError, Resolution, RunStart};
@@ -106,6 +106,8 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
         resolutions,
     })?;
     let tasks = driver.take_entered();
+    let consumed = driver.take_consumed();
+    let listening: Vec<StoredListening> = driver.listening().into_iter().map(Into::into).collect();
     let mut stored = Vec::new();
     let events: Vec<Event> = commands
         .into_iter()
@@ -119,12 +121,18 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     step.transition.activation_us = step.now.as_microsecond();
     step.working.state.consumed();
     let from = step.transition.events.len();
-    if !tasks.is_empty() || (events.is_empty() && step.transition.events.is_empty()) {
-        // Shows which tasks ran; and where nothing was commanded and what resolved was
-        // recorded before, replay must see this activation too.
-        let mut event = Event::new(EventType::WorkflowTaskCompleted, step.now, "");
-        event.tasks = tasks;
-        step.record(event);
+    let shows =
+        !tasks.is_empty() || !consumed.is_empty() || listening != step.working.state.listening;
+    if shows || (events.is_empty() && step.transition.events.is_empty()) {
+        // Shows which tasks ran, what they took and what listens; and where nothing was
+        // commanded and what resolved was recorded before, replay must see this
+        // activation too.
+        step.record(Event {
+            tasks,
+            consumed,
+            listening,
+            ..Event::new(EventType::WorkflowTaskCompleted, step.now, "")
+        });
     }
     for event in events {
         step.record(event);
@@ -223,6 +231,7 @@ fn replay(
     })?;
     // They were recorded the first time.
     driver.take_entered();
+    driver.take_consumed();
     let first = last + 1 - transition.events.len() as u64;
     let mut recorded = (first..)
         .zip(&transition.events)

@@ -131,6 +131,7 @@ async fn try_start(
             initiated.detached,
         )),
         depth: initiated.depth,
+        signal: None,
     };
     match super::start::start(core, new).await {
         Ok(started) => Ok(Ok(started.run_id)),

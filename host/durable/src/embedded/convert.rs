@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::events::{Event, EventType, StoredPin, StoredStart, digest, later, microseconds};
 use crate::definition::{PinnedDefinition, WorkflowReference};
@@ -15,6 +16,7 @@ use crate::driver::{Command, Resolution, RunLimits, RunStart, ScheduleActivity, 
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::{BlobRef, Digest, FOREIGN_LIMIT, INLINE_LIMIT, Payload};
+use crate::signal::Signal;
 
 /// A value that goes by reference: its digest, and its bytes to be stored.
 pub type Referred = (Digest, bytes::Bytes);
@@ -183,8 +185,35 @@ pub fn resolution_of(event: &Event) -> Option<Resolution> {
         EventType::WorkflowExecutionCancelRequested => Resolution::CancelRequested {
             reason: event.reason.clone(),
         },
+        EventType::WorkflowExecutionSignaled => Resolution::Signal(Box::new(signal_of(event))),
         _ => return None,
     })
+}
+
+/// The event that records a signal.
+pub fn signaled(signal: Signal, now: Timestamp) -> Event {
+    let attributes = if signal.attributes.is_empty() {
+        String::new()
+    } else {
+        Value::Object(signal.attributes).to_string()
+    };
+    Event {
+        name: signal.name,
+        attributes,
+        payload: Some(signal.data),
+        ..Event::new(EventType::WorkflowExecutionSignaled, now, signal.id)
+    }
+}
+
+/// The signal that an event records.
+pub fn signal_of(event: &Event) -> Signal {
+    Signal {
+        name: event.name.clone(),
+        id: event.id.clone(),
+        // What was written is an object.
+        attributes: serde_json::from_str(&event.attributes).unwrap_or_default(),
+        data: event.payload(),
+    }
 }
 
 /// The payload of a resolution, which may be a reference.

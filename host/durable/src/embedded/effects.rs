@@ -128,7 +128,10 @@ impl Effects {
 
     /// A message for a run that has ended.
     pub fn refuse_closed(cell: &RunCell, message: Message) {
-        let (Message::Cancel { answer, .. } | Message::Terminate { answer, .. }) = message else {
+        let (Message::Cancel { answer, .. }
+        | Message::Terminate { answer, .. }
+        | Message::Signal { answer, .. }) = message
+        else {
             return;
         };
         if let Some(answer) = answer {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::PinnedActivity;
+use crate::driver::Listening;
 use crate::failure::Failure;
 use crate::payload::{Digest, Payload};
 
@@ -73,6 +74,8 @@ pub enum EventType {
     ChildWorkflowExecutionCanceled = 35,
     /// A child is to be asked to cancel.
     RequestCancelExternalWorkflowExecutionInitiated = 36,
+    /// Somebody sent a signal.
+    WorkflowExecutionSignaled = 40,
 }
 
 impl EventType {
@@ -309,6 +312,26 @@ pub struct Event {
     /// The tasks that began, as JSON pointers.
     #[prost(string, repeated, tag = "24")]
     pub tasks: Vec<String>,
+    /// Attributes of a signal's event, as a JSON object; empty where there are none.
+    #[prost(string, tag = "25")]
+    pub attributes: String,
+    /// Ids of the signals that tasks took.
+    #[prost(string, repeated, tag = "26")]
+    pub consumed: Vec<String>,
+    /// All tasks that listen after this activation.
+    #[prost(message, repeated, tag = "27")]
+    pub listening: Vec<StoredListening>,
+}
+
+/// A task that listens for signals.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct StoredListening {
+    /// The task, as JSON pointer.
+    #[prost(string, tag = "1")]
+    pub task: String,
+    /// The names of the signals.
+    #[prost(string, repeated, tag = "2")]
+    pub signals: Vec<String>,
 }
 
 /// What is committed together: what resolved, and all that it led to.
@@ -439,6 +462,24 @@ impl From<RetryPolicy> for StoredRetry {
             maximum_interval: microseconds(retry.maximum_interval),
             maximum_attempts: retry.maximum_attempts,
             non_retryable_kinds: retry.non_retryable_kinds,
+        }
+    }
+}
+
+impl From<Listening> for StoredListening {
+    fn from(listening: Listening) -> Self {
+        Self {
+            task: listening.task,
+            signals: listening.signals,
+        }
+    }
+}
+
+impl From<StoredListening> for Listening {
+    fn from(stored: StoredListening) -> Self {
+        Self {
+            task: stored.task,
+            signals: stored.signals,
         }
     }
 }

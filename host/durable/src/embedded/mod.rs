@@ -41,6 +41,7 @@ mod recovery;
 mod retry;
 mod run;
 mod schema;
+mod signals;
 mod start;
 mod state;
 mod statements;
@@ -76,6 +77,7 @@ use crate::engine::{
 };
 use crate::expressions::Expressions;
 use crate::payload::{Digest, PayloadStore};
+use crate::signal::Signal;
 use run::{Answer, Message};
 use store::unreadable;
 
@@ -399,6 +401,13 @@ impl Engine for EmbeddedEngine {
         wait: Duration,
     ) -> Result<HistoryPage, EngineError> {
         read::history(&self.core, run, after, limit, wait).await
+    }
+
+    async fn signal(&self, run: &RunRef, signal: Signal) -> Result<(), EngineError> {
+        signal.check()?;
+        let signal = Box::new(signal);
+        self.ask(run, |answer| Message::Signal { signal, answer })
+            .await
     }
 
     async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError> {

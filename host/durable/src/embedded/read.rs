@@ -16,8 +16,8 @@ use super::store::{StoreError, unreadable};
 use super::view;
 use crate::activity::Receipt;
 use crate::engine::{
-    EngineError, ExecutionStatus, HistoryPage, PendingActivity, PendingState, RunDescription,
-    RunInfo, RunRef, RunResult,
+    EngineError, ExecutionStatus, HistoryPage, PendingActivity, PendingSignal, PendingState,
+    RunDescription, RunInfo, RunRef, RunResult,
 };
 use crate::failure::{Failure, kind};
 
@@ -240,6 +240,22 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         pending_timers: timers.collect(),
         pending_children: children
             .filter_map(|child| Some((child.initiated.workflow_id.clone(), child.run_id?)))
+            .collect(),
+        pending_listens: state
+            .listening
+            .iter()
+            .filter(|_| open)
+            .map(|listening| listening.clone().into())
+            .collect(),
+        pending_signals: state
+            .waiting_signals
+            .iter()
+            .filter(|_| open)
+            .map(|signal| PendingSignal {
+                name: signal.name.clone(),
+                id: signal.id.clone(),
+                received_at: signal.at,
+            })
             .collect(),
         info,
     })

@@ -23,6 +23,7 @@ use crate::driver::Driver;
 use crate::engine::{EngineError, ExecutionStatus};
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::signal::Signal;
 
 /// Whom to answer after the commit.
 pub type Answer = oneshot::Sender<Result<(), EngineError>>;
@@ -81,6 +82,13 @@ pub enum Message {
         status: ExecutionStatus,
         /// Its result.
         outcome: Result<Payload, Failure>,
+    },
+    /// Somebody sends a signal.
+    Signal {
+        /// The signal, which was checked.
+        signal: Box<Signal>,
+        /// Who.
+        answer: Option<Answer>,
     },
     /// Somebody asks for a cancel.
     Cancel {

@@ -25,6 +25,7 @@ use crate::expressions::ANSWER_REVISION;
 use crate::payload::{
     BINARY_NULL, BLOB_REF, BlobRef, FOREIGN_LIMIT, INLINE_LIMIT, JSON_PLAIN, Payload,
 };
+use crate::signal::Signal;
 
 /// How long an idempotency key answers.
 const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -57,6 +58,8 @@ pub struct NewRun {
     pub parent: Option<(String, Uuid, String, bool)>,
     /// How deep it is nested.
     pub depth: u32,
+    /// A signal for it.
+    pub signal: Option<Signal>,
 }
 
 /// A client's start: checked, and its large input stored.
@@ -102,6 +105,9 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
             limit: FOREIGN_LIMIT as u64,
         });
     }
+    if let Some(signal) = &request.signal {
+        signal.check()?;
+    }
     if core.writer.is_failing() {
         return Err(EngineError::Unavailable {
             message: "the last write failed; check the disk (is it full?) and try again".to_owned(),
@@ -121,6 +127,7 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
         traceparent: request.traceparent,
         parent: None,
         depth: 0,
+        signal: request.signal,
     };
     start(core, new).await
 }
@@ -188,6 +195,12 @@ pub async fn start(core: &Arc<Core>, new: NewRun) -> Result<Started, EngineError
                 });
             }
             Outcome::Existing(run_id) => {
+                if let Some(signal) = &new.signal
+                    && !super::signals::deliver(core, run_id, signal).await?
+                {
+                    // It ended meanwhile.
+                    continue;
+                }
                 return Ok(Started {
                     run_id,
                     created: false,
@@ -272,6 +285,9 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
         let mut step = Step::new(core, &cell, &mut guard);
         step.now = now;
         step.record(first);
+        if let Some(signal) = new.signal {
+            step.signaled(signal, None);
+        }
         super::activation::first(&mut step, start);
         step.finish()
     };

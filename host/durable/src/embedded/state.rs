@@ -3,13 +3,13 @@
 //! The same [`apply`](RunState::apply) makes the state as events are recorded, at
 //! recovery and for a description, so that there is one meaning of each event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::convert::resolution_of;
-use super::events::{Event, EventType, Transition};
+use super::convert::{resolution_of, signal_of};
+use super::events::{Event, EventType, StoredListening, Transition};
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::driver::Resolution;
 use crate::engine::ExecutionStatus;
@@ -73,6 +73,19 @@ pub struct Child {
     pub cancel_requested: bool,
 }
 
+/// A signal that no task has taken yet.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// When it came.
+    pub at: Timestamp,
+    /// Its bytes.
+    pub size: u64,
+}
+
 /// Where a run stands.
 #[derive(Debug, Clone)]
 pub struct RunState {
@@ -88,6 +101,12 @@ pub struct RunState {
     pub children: BTreeMap<String, Child>,
     /// Whether it was asked to cancel.
     pub cancel_requested: bool,
+    /// Ids of all signals that ever came.
+    pub signals: BTreeSet<String>,
+    /// Signals that no task has taken yet, the oldest first.
+    pub waiting_signals: Vec<Waiting>,
+    /// Tasks that listened after the last activation.
+    pub listening: Vec<StoredListening>,
     /// What resolved since the last activation.
     pub unconsumed: Vec<Resolution>,
     /// Whether its driver was ever activated.
@@ -103,6 +122,9 @@ impl Default for RunState {
             timers: BTreeMap::new(),
             children: BTreeMap::new(),
             cancel_requested: false,
+            signals: BTreeSet::new(),
+            waiting_signals: Vec::new(),
+            listening: Vec::new(),
             unconsumed: Vec::new(),
             activated: false,
         }
@@ -235,9 +257,21 @@ impl RunState {
             EventType::WorkflowExecutionFailed => self.status = ExecutionStatus::Failed,
             EventType::WorkflowExecutionCanceled => self.status = ExecutionStatus::Canceled,
             EventType::WorkflowExecutionTerminated => self.status = ExecutionStatus::Terminated,
-            EventType::WorkflowExecutionStarted
-            | EventType::WorkflowTaskCompleted
-            | EventType::Unspecified => {}
+            EventType::WorkflowExecutionSignaled => {
+                self.signals.insert(event.id.clone());
+                self.waiting_signals.push(Waiting {
+                    id: event.id.clone(),
+                    name: event.name.clone(),
+                    at: event.time(),
+                    size: signal_of(event).size(),
+                });
+            }
+            EventType::WorkflowTaskCompleted => {
+                self.waiting_signals
+                    .retain(|signal| !event.consumed.contains(&signal.id));
+                self.listening.clone_from(&event.listening);
+            }
+            EventType::WorkflowExecutionStarted | EventType::Unspecified => {}
         }
     }
 }

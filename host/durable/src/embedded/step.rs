@@ -177,6 +177,7 @@ impl<'a> Step<'a> {
                 status,
                 outcome,
             } => self.child_ended(&child_id, status, outcome),
+            Message::Signal { signal, answer } => self.signaled(*signal, answer),
             Message::Cancel { reason, answer } => self.cancel_requested(reason, answer),
             Message::Terminate { reason, answer } => {
                 let event = Event {

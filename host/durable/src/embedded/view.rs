@@ -67,6 +67,7 @@ pub const fn type_name(kind: EventType) -> &'static str {
         EventType::RequestCancelExternalWorkflowExecutionInitiated => {
             "RequestCancelExternalWorkflowExecutionInitiated"
         }
+        EventType::WorkflowExecutionSignaled => "WorkflowExecutionSignaled",
     }
 }
 
@@ -83,9 +84,22 @@ fn attributes(event: &Event) -> Map<String, Value> {
             shown.text("reason", &event.reason);
         }
         EventType::WorkflowExecutionCancelRequested => shown.text("cause", &event.reason),
+        EventType::WorkflowExecutionSignaled => {
+            shown.text("signal_name", &event.name);
+            shown.text("signal_id", &event.id);
+            if let Ok(attributes) = serde_json::from_str::<Value>(&event.attributes) {
+                shown.put("attributes", attributes);
+            }
+            shown.payload("input", event.payload.as_ref());
+        }
         EventType::WorkflowTaskCompleted => {
-            if !event.tasks.is_empty() {
-                shown.put("tasks", &event.tasks[..]);
+            shown.texts("tasks", &event.tasks);
+            shown.texts("consumed_signals", &event.consumed);
+            if !event.listening.is_empty() {
+                let listening = event.listening.iter().map(
+                    |listening| json!({ "task": listening.task, "signals": listening.signals }),
+                );
+                shown.put("listening", listening.collect::<Vec<_>>());
             }
         }
         EventType::ActivityTaskScheduled => {
@@ -274,6 +288,12 @@ impl Attributes {
     fn text(&mut self, name: &str, text: &str) {
         if !text.is_empty() {
             self.put(name, text);
+        }
+    }
+
+    fn texts(&mut self, name: &str, texts: &[String]) {
+        if !texts.is_empty() {
+            self.put(name, texts);
         }
     }
 

@@ -5,9 +5,15 @@
 //! are immutable and cheap to walk; expressions are indexes
 //! ([`Expr`]) into [`Flow::expressions`](super::Flow::expressions).
 
+mod events;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use events::{
+    AttributeFilter, Consumption, Correlation, EachEvent, EventFilter, EventRead, Listen, Strategy,
+    Until,
+};
 use serde_json::{Map, Value};
 
 use super::error::Fault;
@@ -127,6 +133,8 @@ pub enum TaskKind {
     Wait(DurationValue),
     /// `run: workflow`.
     RunWorkflow(Box<RunWorkflow>),
+    /// `listen`.
+    Listen(Box<Listen>),
 }
 
 impl TaskKind {
@@ -144,6 +152,7 @@ impl TaskKind {
             Self::Raise(_) => "raise",
             Self::Wait(_) => "wait",
             Self::RunWorkflow(_) => "run",
+            Self::Listen(_) => "listen",
         }
     }
 }

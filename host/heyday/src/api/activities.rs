@@ -50,6 +50,7 @@ pub(super) async fn run(
         memo: Default::default(),
         key,
         traceparent,
+        signal: None,
     };
     let started = app.start(&caller, start).await?;
     let run = RunRef {

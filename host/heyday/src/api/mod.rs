@@ -23,6 +23,7 @@ pub mod problem;
 mod refusals;
 pub mod routes;
 pub mod runs;
+pub mod signals;
 pub mod system;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,9 @@ impl From<EngineError> for Problem {
             }
             EngineError::Invalid(_) => Self::invalid(detail),
             EngineError::TooLarge { .. } => Self::too_large(detail),
+            EngineError::LimitReached(_) => {
+                Self::conflict("limit-reached", "A limit is reached", detail)
+            }
             EngineError::ShuttingDown => Self::unavailable("shutting-down", detail),
             EngineError::Unavailable { message, source } => {
                 tracing::error!(error = %message, source, "the history cannot be written");
@@ -184,6 +187,7 @@ mod tests {
             (closed, 409, "workflow-closed"),
             (EngineError::Invalid("no".into()), 400, "invalid-request"),
             (large, 413, "too-large"),
+            (EngineError::LimitReached("no".into()), 409, "limit-reached"),
             (full, 503, "storage-unavailable"),
             (EngineError::ShuttingDown, 503, "shutting-down"),
             (EngineError::Internal("secret".into()), 500, "internal"),

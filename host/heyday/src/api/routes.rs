@@ -16,7 +16,8 @@ use utoipa_axum::routes;
 
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, plugins, system, workflows,
+    App, activities, flows, follow, grants, idempotency, layers, plugins, signals, system,
+    workflows,
 };
 
 /// Where the versioned API is.
@@ -72,6 +73,11 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
     let starts = OpenApiRouter::new()
         .routes(routes!(workflows::start, workflows::list))
         .routes(routes!(activities::run))
+        .routes(routes!(signals::send))
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/signals",
+            post(signals::send),
+        )
         .layer(DefaultBodyLimit::max(INPUT_BODY));
     let runs = OpenApiRouter::new()
         .routes(routes!(workflows::show))

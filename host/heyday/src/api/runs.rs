@@ -194,6 +194,27 @@ pub struct PendingTimer {
     pub fires_at: String,
 }
 
+/// A task that listens for signals.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PendingListen {
+    /// The task, as JSON pointer.
+    pub task: String,
+    /// The names of the signals that it takes; `*` is any.
+    pub signals: Vec<String>,
+}
+
+/// A signal that no task has taken yet.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PendingSignalBody {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// When it came.
+    #[schema(format = DateTime)]
+    pub received_at: String,
+}
+
 /// A run in detail.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RunBody {
@@ -211,6 +232,10 @@ pub struct RunBody {
     pub pending_timers: Vec<PendingTimer>,
     /// Children that it waits for.
     pub pending_children: Vec<RunName>,
+    /// Tasks that listen for signals.
+    pub pending_listens: Vec<PendingListen>,
+    /// Signals that no task has taken yet, the oldest first.
+    pub pending_signals: Vec<PendingSignalBody>,
     /// Why it did not complete, where it ended so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureBody>,
@@ -259,6 +284,23 @@ impl From<RunDescription> for RunBody {
                 .map(|(workflow_id, run_id)| RunName {
                     workflow_id,
                     run_id,
+                })
+                .collect(),
+            pending_listens: run
+                .pending_listens
+                .into_iter()
+                .map(|listening| PendingListen {
+                    task: listening.task,
+                    signals: listening.signals,
+                })
+                .collect(),
+            pending_signals: run
+                .pending_signals
+                .into_iter()
+                .map(|signal| PendingSignalBody {
+                    name: signal.name,
+                    id: signal.id,
+                    received_at: signal.received_at.to_string(),
                 })
                 .collect(),
             failure: None,

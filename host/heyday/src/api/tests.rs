@@ -1,5 +1,7 @@
 //! The API over the real engine, registry and sandbox, without a socket.
 
+mod signals;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,6 +13,7 @@ use heyday_durable::engine::{
     Started,
 };
 use heyday_durable::payload::{Digest, Payload};
+use heyday_durable::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -24,6 +25,7 @@ use super::extract::{self, Caller, IdempotencyKey, Json, Query, TraceParent};
 use super::problem::Problem;
 use super::refusals::unpinnable;
 use super::runs::{ResultBody, RunBody, RunPath, RunRow};
+use super::signals::SignalBody;
 
 /// Rows of a page, where the request says nothing.
 const PAGE: usize = 50;
@@ -56,15 +58,19 @@ pub struct StartBody {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub id_reuse_policy: IdReusePolicy,
-    /// When an open run of the id exists: `fail` (the default), `use_existing` or
-    /// `terminate_existing`.
+    /// When an open run of the id exists: `fail` (the default without a signal),
+    /// `use_existing` (the default with one) or `terminate_existing`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    pub id_conflict_policy: IdConflictPolicy,
+    pub id_conflict_policy: Option<IdConflictPolicy>,
     /// Values shown with the run.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub memo: BTreeMap<String, Value>,
+    /// A signal that the run has from its first moment on. With `use_existing` it goes to
+    /// the open run, where there is one.
+    #[serde(default)]
+    pub signal: Option<SignalBody>,
 }
 
 /// A run that was started, or found.
@@ -115,6 +121,20 @@ pub(super) async fn start(
         version,
     };
     let memo = memo(body.memo)?;
+    let signal = body
+        .signal
+        .map(|signal| signal.signal(key.as_deref()))
+        .transpose()?;
+    let id_conflict_policy = match (body.id_conflict_policy, &signal) {
+        (Some(IdConflictPolicy::Fail), Some(_)) => {
+            return Err(Problem::invalid(
+                "a start with a signal signals the open run, where there is one: id_conflict_policy is use_existing or terminate_existing",
+            ));
+        }
+        (Some(policy), _) => policy,
+        (None, Some(_)) => IdConflictPolicy::UseExisting,
+        (None, None) => IdConflictPolicy::default(),
+    };
     let definition = {
         use heyday_durable::definition::Definitions as _;
         app.definitions
@@ -130,10 +150,11 @@ pub(super) async fn start(
         definition,
         input: app.payload(input).await?,
         id_reuse_policy: body.id_reuse_policy,
-        id_conflict_policy: body.id_conflict_policy,
+        id_conflict_policy,
         memo,
         key,
         traceparent,
+        signal,
     };
     let started = app.start(&caller, request).await?;
     let status = if started.created {
@@ -159,6 +180,7 @@ pub(super) struct Start {
     pub(super) memo: BTreeMap<String, Payload>,
     pub(super) key: Option<String>,
     pub(super) traceparent: Option<String>,
+    pub(super) signal: Option<Signal>,
 }
 
 impl App {
@@ -190,6 +212,7 @@ impl App {
                 idempotency_key: start.key,
                 memo: start.memo,
                 traceparent: start.traceparent,
+                signal: start.signal,
             })
             .await?;
         let mut body = StartedBody {

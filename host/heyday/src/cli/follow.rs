@@ -221,6 +221,7 @@ fn summary(attributes: &Value) -> String {
     for (member, label) in [
         ("activity_type", ""),
         ("workflow_type", ""),
+        ("signal_name", ""),
         ("activity_id", "#"),
         ("timer_id", "#"),
         ("task", ""),

@@ -20,11 +20,11 @@ pub fn json(argument: &str) -> Result<Box<RawValue>, CliError> {
         _ => match argument.strip_prefix('@') {
             Some("-") => (read_stdin()?, "stdin".to_owned()),
             Some(path) => (read_file(Path::new(path))?, path.to_owned()),
-            None => (argument.as_bytes().to_vec(), "--input".to_owned()),
+            None => (argument.as_bytes().to_vec(), "the argument".to_owned()),
         },
     };
     serde_json::from_slice(&text).map_err(|error| {
-        let help = if origin == "--input" {
+        let help = if origin == "the argument" {
             "give one JSON value ('{\"name\":\"Ada\"}', '\"text\"', '7'), @FILE to read it from a file, \
              or - to read it from stdin"
         } else {

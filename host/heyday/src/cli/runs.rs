@@ -168,6 +168,9 @@ pub fn doing(description: &Value) -> String {
     if pending.len() > 3 {
         parts.push(format!("and {} more", pending.len() - 3));
     }
+    for listen in view::rows_of(description, "pending_listens").iter().take(3) {
+        parts.push(format!("a signal ({})", signals(listen)));
+    }
     for (member, what) in [("pending_children", "child"), ("pending_timers", "timer")] {
         match view::rows_of(description, member).len() {
             0 => {}
@@ -185,6 +188,13 @@ pub fn doing(description: &Value) -> String {
         };
     }
     parts.join(", ")
+}
+
+/// The names of the signals that a task listens for.
+fn signals(listen: &Value) -> String {
+    let names = view::rows_of(listen, "signals").iter();
+    let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+    names.join(" or ")
 }
 
 fn activity(pending: &Value) -> String {
@@ -298,6 +308,22 @@ pub fn describe(context: &Context, description: &Value) -> String {
         })
         .collect::<Vec<_>>()
         .join("\n");
+    let listens = view::rows_of(description, "pending_listens")
+        .iter()
+        .map(|listen| format!("{} at {}", signals(listen), view::text(listen, "task")))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let unread = view::rows_of(description, "pending_signals")
+        .iter()
+        .map(|signal| {
+            format!(
+                "{} {}",
+                view::text(signal, "name"),
+                view::text(signal, "id")
+            )
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
     let clean = |text: String| super::output::printable(&text).into_owned();
     super::table::fields(
         style,
@@ -321,6 +347,8 @@ pub fn describe(context: &Context, description: &Value) -> String {
                 "timers",
                 count(view::rows_of(description, "pending_timers").len()),
             ),
+            ("listens for", clean(listens)),
+            ("unread signals", clean(unread)),
             (
                 "children",
                 count(view::rows_of(description, "pending_children").len()),
@@ -390,5 +418,9 @@ mod tests {
             "extract.extract (attempt 2) 3/9 pages, index.add queued, 1 timer"
         );
         assert_eq!(doing(&json!({ "held": "differs" })), "held: differs");
+        let listens = json!({
+            "pending_listens": [{ "task": "/do/0/review", "signals": ["approve", "reject"] }],
+        });
+        assert_eq!(doing(&listens), "a signal (approve or reject)");
     }
 }

@@ -1,6 +1,7 @@
 //! `heyday workflow`: start runs, watch them, end them.
 
 mod args;
+mod send;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 pub use self::args::{
     EndArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy, ListArgs, ResultArgs,
-    RunArgs, StartArgs,
+    RunArgs, SignalArgs, StartArgs,
 };
 use super::client::Request;
 use super::error::CliError;
@@ -68,6 +69,12 @@ pub enum WorkflowCommand {
         after_help = "Examples:\n  heyday workflow receipts doc-7\n  heyday workflow receipts doc-7 -o json"
     )]
     Receipts(RunArgs),
+    /// Send a signal to a run; a task that listens for it takes it
+    #[command(
+        after_help = "Examples:\n  heyday workflow signal doc-7 approve --data '{\"by\":\"Ada\"}'\n  \
+        heyday workflow signal doc-7 reading --data @reading.json --attribute source=urn:sensor:4 --id r-81"
+    )]
+    Signal(SignalArgs),
     /// Ask a run to cancel; it may clean up first
     #[command(after_help = "Example:\n  heyday workflow cancel doc-7 --reason 'wrong file'")]
     Cancel(EndArgs),
@@ -96,6 +103,7 @@ pub async fn run(command: WorkflowCommand, context: &Context) -> Result<(), CliE
         WorkflowCommand::Events(args) => events(args, context).await,
         WorkflowCommand::Logs(args) => logs(args, context).await,
         WorkflowCommand::Receipts(args) => receipts(&args.run(), context).await,
+        WorkflowCommand::Signal(args) => send::signal(args, context).await,
         WorkflowCommand::Cancel(args) => end(&args, "cancel", context).await,
         WorkflowCommand::Terminate(args) => end(&args, "terminate", context).await,
     }
@@ -117,10 +125,24 @@ struct StartBody<'a> {
     id_conflict_policy: Option<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     memo: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<send::SignalBody>,
 }
 
 async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
     let input = args.input.as_deref().map(input::json).transpose()?;
+    let signal = args
+        .signal
+        .map(|name| {
+            let data = args.signal_data.as_deref().map(input::json).transpose()?;
+            Ok::<_, CliError>(send::SignalBody {
+                name,
+                id: None,
+                data,
+                attributes: BTreeMap::new(),
+            })
+        })
+        .transpose()?;
     let body = StartBody {
         workflow_type: &args.workflow_type,
         version: args.version,
@@ -129,6 +151,7 @@ async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
         id_reuse_policy: args.id_reuse_policy.map(IdReusePolicy::api),
         id_conflict_policy: args.id_conflict_policy.map(IdConflictPolicy::api),
         memo: args.memo.into_iter().collect(),
+        signal,
     };
     let request = Request::post(&["workflows"])
         .json(&body)

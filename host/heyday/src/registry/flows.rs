@@ -347,6 +347,14 @@ fn check_queues(flow: &Flow, queues: &BTreeSet<String>) -> Result<(), RegistryEr
                 open.extend(tried.catch.tasks.iter().flatten().rev());
                 open.extend(tried.tasks.iter().rev());
             }
+            TaskKind::Listen(listen) => {
+                open.extend(
+                    listen
+                        .foreach
+                        .iter()
+                        .flat_map(|each| each.tasks.iter().rev()),
+                );
+            }
             TaskKind::CallActivity(_)
             | TaskKind::CallHttp(_)
             | TaskKind::Set(_)

@@ -14,6 +14,7 @@ use heyday_durable::engine::{
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::failure::kind;
 use heyday_durable::payload::Digest;
+use heyday_durable::signal::Signal;
 use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
 
 use super::types::{Actor, GrantRequest, Upload, UploadOptions, VersionState};
@@ -86,6 +87,9 @@ impl Engine for MockEngine {
         _: usize,
         _: Duration,
     ) -> Result<HistoryPage, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn signal(&self, _: &RunRef, _: Signal) -> Result<(), EngineError> {
         Err(EngineError::ShuttingDown)
     }
     async fn cancel(&self, _: &RunRef, _: &str) -> Result<(), EngineError> {

@@ -228,6 +228,7 @@ impl Clients {
             idempotency_key: Some(format!("key of {workflow_id}")),
             memo: BTreeMap::new(),
             traceparent: None,
+            signal: None,
         }
     }
 

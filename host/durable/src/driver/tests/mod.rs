@@ -6,6 +6,7 @@ mod data_flow;
 mod determinism;
 mod errors;
 mod limits;
+mod listen;
 mod reference;
 mod tasks;
 mod tiny_jq;
@@ -20,6 +21,7 @@ use super::*;
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::PinnedActivity;
 use crate::flow::Flow;
+use crate::signal::Signal;
 use tiny_jq::TinyJqForTests;
 
 /// A document that consists of these tasks.
@@ -255,6 +257,11 @@ fn child_done(child_id: u32, outcome: Result<Value, Failure>) -> Resolution {
         child_id: child_id.to_string(),
         outcome: outcome.map(|value| Payload::json(&value)),
     }
+}
+
+/// A signal of that name and data; its id is its name.
+fn signal(name: &str, data: Value) -> Resolution {
+    Resolution::Signal(Box::new(Signal::new(name, name, Payload::json(&data))))
 }
 
 fn cancel() -> Resolution {

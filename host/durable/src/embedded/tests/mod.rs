@@ -12,6 +12,7 @@ mod payloads;
 mod recovering;
 mod retrying;
 mod running;
+mod signals;
 mod starting;
 mod storage;
 
@@ -368,6 +369,7 @@ impl Bench {
             idempotency_key: None,
             memo: BTreeMap::new(),
             traceparent: None,
+            signal: None,
         }
     }
 

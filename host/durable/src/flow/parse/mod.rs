@@ -7,6 +7,7 @@
 
 mod call;
 mod document;
+mod event;
 mod fault;
 mod task;
 mod value;

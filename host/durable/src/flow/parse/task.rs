@@ -187,6 +187,7 @@ impl<'d> Reader<'d> {
                 .field(fields, "wait", Self::duration)
                 .map(TaskKind::Wait),
             "run" => self.field(fields, "run", Self::run),
+            "listen" => self.listen_task(fields),
             other => {
                 let line = fields.get(other).map_or(fields.line, |member| member.line);
                 self.problem(line, format!("{other} tasks are not supported yet"));

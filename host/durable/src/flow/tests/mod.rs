@@ -1,6 +1,7 @@
 //! Tests of whole documents.
 
 mod documents;
+mod events;
 mod refusals;
 mod specification;
 mod tasks;

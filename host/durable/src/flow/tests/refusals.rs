@@ -194,11 +194,6 @@ fn refuses_unsupported_tasks_by_name_and_line() {
         3,
         "emit tasks are not supported yet",
     );
-    task_refused(
-        "- x:\n    listen: {to: {one: {}}}\n    foreach: {do: []}\n",
-        2,
-        "listen tasks are not supported yet",
-    );
     for process in ["container", "script", "shell"] {
         task_refused(
             &format!("- x:\n    run:\n      {process}: {{image: a}}\n      return: all\n"),

@@ -38,6 +38,12 @@ pub struct StartArgs {
     /// A value shown with the run; may be given more than once
     #[arg(long, value_name = "NAME=JSON", value_parser = memo)]
     pub memo: Vec<(String, Value)>,
+    /// A signal that the run has from its first moment on; an open run of the id gets it
+    #[arg(long, value_name = "NAME")]
+    pub signal: Option<String>,
+    /// The signal's data: JSON, @FILE, or - for stdin
+    #[arg(long, value_name = "JSON|@FILE|-", requires = "signal")]
+    pub signal_data: Option<String>,
 }
 
 /// What to do when a workflow id was used before.
@@ -96,6 +102,7 @@ fn workflow_id(text: &str) -> Result<String, String> {
     }
 }
 
+/// `NAME=JSON`, or `NAME=TEXT`.
 fn memo(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text
         .split_once('=')
@@ -182,6 +189,26 @@ pub struct FollowArgs {
     pub follow: bool,
 }
 
+/// Arguments of `workflow signal`.
+#[derive(Debug, Args)]
+pub struct SignalArgs {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The signal's name: the event's type
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Its data: JSON, @FILE, or - for stdin
+    #[arg(long, short, value_name = "JSON|@FILE|-")]
+    pub data: Option<String>,
+    /// Its id: a run takes the same one once [default: a new one]
+    #[arg(long = "id", value_name = "SIGNAL-ID")]
+    pub signal_id: Option<String>,
+    /// An attribute of the event (source, subject, time, ...); may be given more than once
+    #[arg(long, value_name = "NAME=VALUE", value_parser = memo)]
+    pub attribute: Vec<(String, Value)>,
+}
+
 /// Arguments of `workflow cancel` and `workflow terminate`.
 #[derive(Debug, Args)]
 pub struct EndArgs {
@@ -255,6 +282,42 @@ mod tests {
             args.memo,
             [("n".to_owned(), json!(7)), ("who".to_owned(), json!("Ada"))]
         );
+    }
+
+    #[test]
+    fn signals_are_named_and_carry_attributes() {
+        let words = [
+            "signal",
+            "doc-7",
+            "approve",
+            "--data",
+            "{}",
+            "--id",
+            "s-1",
+            "--attribute",
+            "source=urn:x",
+            "--attribute",
+            "room=7",
+        ];
+        let WorkflowCommand::Signal(args) = parse(&words).expect("parsed") else {
+            panic!("another command");
+        };
+        assert_eq!(
+            (args.run.id.as_str(), args.name.as_str()),
+            ("doc-7", "approve")
+        );
+        assert_eq!(args.signal_id.as_deref(), Some("s-1"));
+        assert_eq!(
+            args.attribute,
+            [
+                ("source".to_owned(), json!("urn:x")),
+                ("room".to_owned(), json!(7))
+            ]
+        );
+        assert!(parse(&["signal", "doc-7"]).is_err());
+        assert!(parse(&["start", "a.b", "--signal-data", "{}"]).is_err());
+        let args = start_args(&["start", "a.b", "--signal", "go", "--signal-data", "7"]);
+        assert_eq!(args.signal.as_deref(), Some("go"));
     }
 
     #[test]

@@ -1,0 +1,149 @@
+//! Tasks that deal with events, as the model has them, and what is refused of them.
+
+use super::{flow, task_refused};
+use crate::flow::model::*;
+
+#[test]
+fn listens() {
+    let flow = flow(
+        "- x:
+    listen:
+      read: envelope
+      to:
+        any:
+          - with: {type: order.placed, room: 5, source: 'https://x/.*', subject: '${ .a }'}
+          - with: {data: {a: '${ $context.b }'}}
+            correlate:
+              order: {from: .data.id, expect: '${ .id }'}
+              room: {from: '${ .room }'}
+        until: {all: [{with: {type: closed}}]}
+    foreach: {item: event, do: [{y: {set: {a: 1}}}], output: {as: .a}, export: {as: .b}}
+- y:
+    listen: {to: {any: [], until: '(. | length) > 3'}}
+",
+    );
+    let TaskKind::Listen(listen) = &flow.tasks[0].kind else {
+        panic!()
+    };
+    assert_eq!(
+        (listen.to.strategy, listen.read),
+        (Strategy::Any, EventRead::Envelope)
+    );
+    let types: Vec<_> = listen.filters().map(EventFilter::event_type).collect();
+    assert_eq!(types, [Some("order.placed"), None, Some("closed")]);
+    let [(_, of_type), (_, room), (_, source), (_, subject)] = &listen.to.filters[0].attributes[..]
+    else {
+        panic!()
+    };
+    assert!(matches!(of_type, AttributeFilter::Equals(value) if value == "order.placed"));
+    assert!(matches!(room, AttributeFilter::Equals(value) if value == 5));
+    assert!(
+        matches!(source, AttributeFilter::Matches { pattern, .. } if pattern.is_match("https://x/1")
+        && !pattern.is_match("http://https://x/1"))
+    );
+    assert!(matches!(subject, AttributeFilter::Expression(_)));
+    let [order, room] = &listen.to.filters[1].correlate[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (flow.expression(order.from), order.expect.is_some()),
+        (".data.id", true)
+    );
+    assert_eq!(
+        (flow.expression(room.from), room.expect.is_some()),
+        (".room", false)
+    );
+    let each = listen.foreach.as_ref().unwrap();
+    assert_eq!(
+        (each.item.as_str(), each.at.as_str(), each.tasks.len()),
+        ("event", "index", 1)
+    );
+    assert!(flow.variables().contains(&"event".to_owned()));
+    let TaskKind::Listen(listen) = &flow.tasks[1].kind else {
+        panic!()
+    };
+    assert!(matches!(listen.until, Some(Until::Condition(_))));
+}
+
+#[test]
+fn refuses_listens() {
+    let filter = |with: &str| {
+        format!("- x:\n    listen:\n      to:\n        one:\n          with: {with}\n")
+    };
+    let to = |to: &str| format!("- x:\n    listen:\n      to: {to}\n");
+    for (text, line, says) in [
+        ("- x:\n    listen: {}\n".to_owned(), 2, "needs \"to\""),
+        ("- x:\n    listen: 5\n".to_owned(), 2, "must be an object"),
+        (to("{}"), 3, "exactly one of one, any, all"),
+        (to("{one: {with: {type: a}}, any: []}"), 3, "exactly one of"),
+        (to("{all: []}"), 3, "all needs at least one event"),
+        (to("{any: {type: a}}"), 3, "any must be a list"),
+        (to("{any: [], some: []}"), 3, "no property \"some\""),
+        (to("{one: {}}"), 3, "needs \"with\""),
+        (
+            to("{one: {with: {type: a}}, until: .x}"),
+            3,
+            "until belongs to any",
+        ),
+        (
+            to("{all: [{with: {type: a}}], until: .x}"),
+            3,
+            "until belongs to any",
+        ),
+        (
+            to("{any: [], until: {any: [], until: .x}}"),
+            3,
+            "no property \"until\"",
+        ),
+        (to("{any: [], until: {}}"), 3, "until has exactly one of"),
+        (to("{any: [], until: ''}"), 3, "expression is empty"),
+        (
+            to(&format!("{{any: [{}]}}", "{with: {type: a}}, ".repeat(101))),
+            3,
+            "at most 100 events",
+        ),
+        (filter("{}"), 5, "at least one property"),
+        (filter("{Type: a}"), 5, "lower-case letters and digits"),
+        (filter("{type: [a]}"), 5, "a text, a number or a boolean"),
+        (filter("{type: null}"), 5, "a text, a number or a boolean"),
+        (filter("{type: 'a(b'}"), 5, "no regular expression"),
+        (
+            filter("{type: '(a{1000}){1000}'}"),
+            5,
+            "too large a pattern",
+        ),
+        (filter("{type: 'a ${ .b }'}"), 5, "must be the whole value"),
+        (
+            filter("{type: a}\n          correlate: {room: {}}"),
+            6,
+            "needs \"from\"",
+        ),
+        (
+            filter("{type: a}\n          correlate: {room: {from: .x, expect: 5}}"),
+            6,
+            "must be a string",
+        ),
+        (
+            filter("{type: a}\n      read: all"),
+            6,
+            "data, envelope or raw",
+        ),
+        (
+            filter("{type: a}\n    foreach: {item: a, at: a}"),
+            6,
+            "different variables",
+        ),
+        (
+            filter("{type: a}\n    foreach: {each: a}"),
+            6,
+            "no property \"each\"",
+        ),
+        (
+            filter("{type: a}\n    foreach: {do: [{y: {set: {}}}]}"),
+            6,
+            "at least one member",
+        ),
+    ] {
+        task_refused(&text, line, says);
+    }
+}

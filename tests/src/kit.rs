@@ -13,7 +13,6 @@ use crate::support::{http_server, specification};
 const REFUSED: &[(&str, &str)] = &[
     ("Call OpenAPI With Content Output", "openapi"),
     ("Call OpenAPI With Response Output", "openapi"),
-    ("Emit Task", "emit"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ pub struct Signal {
     /// Its name: the event's `type`; 1 to 1,000 bytes, not beginning with `__`.
     pub name: String,
     /// The event's `id`: 1 to 1,000 bytes, the sender's request id. A run takes the same
-    /// id once.
+    /// id of the same source once.
     pub id: String,
     /// Further context attributes: `source`, `subject`, `time`, extensions. Names are
     /// lower-case letters and digits, values texts, booleans and integers.
@@ -162,25 +162,34 @@ impl Signal {
         Ok(())
     }
 
-    /// The signal that delivers an event, as a flow's `emit` makes it; `None` where the
-    /// event has no `type` and `id`.
+    /// What tells it from others: a run takes each key once. Its id, after the source
+    /// where it names one.
     #[must_use]
-    pub fn of_event(event: &Value, id: impl Into<String>) -> Option<Self> {
+    pub fn key(&self) -> String {
+        match self.attributes.get("source").and_then(Value::as_str) {
+            None => self.id.clone(),
+            Some(source) => format!("{source} {}", self.id),
+        }
+    }
+
+    /// The signal that delivers an event, as a flow's `emit` makes it; `None` where the
+    /// event has no `type` and `id` that are texts.
+    #[must_use]
+    pub fn of_event(event: &Value) -> Option<Self> {
         let mut members = event.as_object()?.clone();
         let name = members.remove("type")?.as_str()?.to_owned();
+        let id = members.remove("id")?.as_str()?.to_owned();
         members.remove("specversion");
         let data = members.remove("data").unwrap_or_default();
         Some(Self {
             name,
-            id: id.into(),
+            id,
             attributes: members,
             data: Payload::json(&data),
         })
     }
 
     /// The event as a flow sees it. `received` is its `time` where the sender gave none.
-    /// An `id` among the attributes (of an event that a flow emitted) goes over the
-    /// request's.
     ///
     /// # Errors
     /// When the data is no JSON.
@@ -227,10 +236,14 @@ mod tests {
             (&json!("urn:x"), &json!(3))
         );
         assert_eq!(event["time"], "2026-01-01T00:00:00Z");
-        let again = Signal::of_event(&event, "other").expect("an event");
+        let again = Signal::of_event(&event).expect("an event");
         assert_eq!(again.event(at).expect("JSON"), event);
-        assert_eq!(again.id, "other");
-        assert_eq!(Signal::of_event(&json!({"data": 1}), "1"), None);
+        assert_eq!(
+            (again.key(), signal(json!({})).key()),
+            ("urn:x 7".to_owned(), "7".to_owned())
+        );
+        assert_eq!(Signal::of_event(&json!({"type": "a", "data": 1})), None);
+        assert_eq!(Signal::of_event(&json!({"type": "a", "id": 1})), None);
     }
 
     #[test]

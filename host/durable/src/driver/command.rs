@@ -1,8 +1,8 @@
 //! What goes into a driver and what comes out.
 //!
 //! Ids are given by the driver, deterministically, and are unique within the run:
-//! `activity_id`, `timer_id` and `child_id` are decimal numbers counted from 1 in the
-//! order of their commands.
+//! `activity_id`, `timer_id`, `child_id` and `signal_id` are decimal numbers counted from 1
+//! in the order of their commands.
 
 use std::time::Duration;
 
@@ -59,6 +59,13 @@ pub enum Resolution {
         /// Why, as they said.
         reason: String,
     },
+    /// A signal reached another run, or could not.
+    ExternalSignaled {
+        /// Its id among the run's commands.
+        signal_id: String,
+        /// Why it could not.
+        outcome: Result<(), Failure>,
+    },
     /// Somebody sent a signal. It waits until a task listens for it; one whose data is no
     /// JSON is read by nobody.
     Signal(Box<Signal>),
@@ -98,6 +105,15 @@ pub enum Command {
         /// Its id within the parent.
         child_id: String,
     },
+    /// Record an event that the flow emitted to nobody in particular.
+    Emit {
+        /// The event.
+        event: Payload,
+        /// The task, as JSON pointer; for display.
+        task: String,
+    },
+    /// Send a signal to the open run of a workflow id of the same namespace. It resolves.
+    SignalExternal(Box<SignalExternal>),
     /// The run is done. Nothing follows.
     Complete {
         /// Its result, inline.
@@ -152,6 +168,19 @@ pub struct ScheduleActivity {
     /// Its retry policy.
     pub retry: RetryPolicy,
     /// The task that calls it, as JSON pointer; for display.
+    pub task: String,
+}
+
+/// A signal to send to another run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SignalExternal {
+    /// Its id among the run's commands, counted as those of activities are.
+    pub signal_id: String,
+    /// The workflow whose open run gets it.
+    pub workflow_id: String,
+    /// The signal.
+    pub signal: Signal,
+    /// The task that sends it, as JSON pointer; for display.
     pub task: String,
 }
 

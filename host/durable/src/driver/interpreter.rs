@@ -2,8 +2,8 @@
 //!
 //! One future per run. [`Run::list`] goes through a list of tasks, [`Run::task`] takes
 //! one of them through the DSL's data flow (`if`, `input`, the task itself, `output`,
-//! `export`), and [`tasks`](super::tasks), [`calls`](super::calls) and
-//! [`listen`](super::listen) are the tasks themselves. Where the specification leaves something open:
+//! `export`), and [`tasks`](super::tasks), [`calls`](super::calls),
+//! [`listen`](super::listen) and [`emit`](super::emit) are the tasks themselves. Where the specification leaves something open:
 //!
 //! - A condition holds unless it answers `false` or `null`.
 //! - `$context` begins as the transformed workflow input. All branches of a `fork`
@@ -326,6 +326,11 @@ impl Run {
             TaskKind::Listen(listen) => {
                 Box::pin(async move { self.listen(around, running, listen).await.map(plain) })
             }
+            TaskKind::Emit(emit) => Box::pin(async move {
+                self.emit(around, running, emit)
+                    .await
+                    .map(|event| (event, then))
+            }),
             TaskKind::RunWorkflow(child) => Box::pin(async move {
                 self.run_workflow(around, running, child)
                     .await

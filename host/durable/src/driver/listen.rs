@@ -260,7 +260,9 @@ impl Run {
             };
             let fits = match &correlation.expect {
                 Some(Template::Literal(Value::String(text))) => {
-                    value == text.as_str() || (!value.is_string() && value.to_string() == *text)
+                    // A number or boolean is written as a text.
+                    value == text.as_str()
+                        || serde_json::from_str::<Value>(text).is_ok_and(|wanted| value == wanted)
                 }
                 // The run's own, not the event's: an error of it is the flow's.
                 Some(expect) => value == self.evaluator.render(expect, input_of(running), scene)?,

@@ -26,6 +26,7 @@
 mod calls;
 pub mod command;
 mod data;
+mod emit;
 mod interpreter;
 mod listen;
 mod port;
@@ -44,7 +45,9 @@ use std::task::Poll;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use command::{Activation, Command, Listening, Resolution, ScheduleActivity, StartChild};
+pub use command::{
+    Activation, Command, Listening, Resolution, ScheduleActivity, SignalExternal, StartChild,
+};
 
 use crate::definition::PinnedDefinition;
 use crate::expressions::{ExpressionError, Expressions};

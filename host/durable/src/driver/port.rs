@@ -17,7 +17,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::command::{Command, Listening, Resolution, ScheduleActivity, StartChild};
+use super::command::{
+    Command, Listening, Resolution, ScheduleActivity, SignalExternal, StartChild,
+};
 use super::data::{DataLimit, Held, Meter};
 use super::random::Random;
 use crate::failure::Failure;
@@ -120,7 +122,7 @@ impl<T> Table<T> {
 pub(super) struct Arrived {
     /// Counted from 1.
     pub(super) number: u64,
-    /// The signal's id.
+    /// The signal's key.
     id: String,
     /// The whole event.
     pub(super) event: Held,
@@ -143,6 +145,9 @@ struct Inner {
     timers: Table<()>,
     starts: Table<Result<Uuid, Failure>>,
     children: Table<Result<Payload, Failure>>,
+    externals: Table<Result<(), Failure>>,
+    /// Events that were made.
+    events: u64,
     /// In the order in which they came.
     signals: VecDeque<Arrived>,
     arrived: u64,
@@ -190,6 +195,8 @@ impl Port {
                 timers: Table::default(),
                 starts: Table::default(),
                 children: Table::default(),
+                externals: Table::default(),
+                events: 0,
                 signals: VecDeque::new(),
                 arrived: 0,
                 consumed: Vec::new(),
@@ -249,11 +256,11 @@ impl Port {
                         let event = Held::new(event, &self.meter).map_err(Refused::Full)?;
                         inner.arrived += 1;
                         let number = inner.arrived;
-                        let id = signal.id;
+                        let id = signal.key();
                         inner.signals.push_back(Arrived { number, id, event });
                     }
                     // It can be no event of a flow.
-                    Err(_) => inner.consumed.push(signal.id),
+                    Err(_) => inner.consumed.push(signal.key()),
                 }
                 return Ok(());
             }
@@ -275,6 +282,10 @@ impl Port {
                 inner.commands.retain(|command| !cancelled(command));
                 let waited = inner.timers.resolve(&timer_id, ());
                 ("timer", timer_id, waited || late)
+            }
+            Resolution::ExternalSignaled { signal_id, outcome } => {
+                let waited = inner.externals.resolve(&signal_id, outcome);
+                ("signal", signal_id, waited)
             }
             Resolution::ChildStarted { child_id, outcome } => {
                 let waited = inner.starts.resolve(&child_id, outcome);
@@ -330,6 +341,33 @@ impl Port {
     /// Takes the tasks that began.
     pub(super) fn take_entered(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().entered)
+    }
+
+    /// An id for the run's next event.
+    pub(super) fn event_id(&self, run_id: Uuid) -> String {
+        let mut inner = self.lock();
+        inner.events += 1;
+        format!("{run_id}-{}", inner.events)
+    }
+
+    /// Sends a signal to another run; the id in `signal` is set here.
+    pub(super) fn signal_external(&self, mut signal: SignalExternal) -> u64 {
+        let mut inner = self.lock();
+        let id = inner.externals.issue();
+        signal.signal_id = id.to_string();
+        inner
+            .commands
+            .push(Command::SignalExternal(Box::new(signal)));
+        id
+    }
+
+    /// Waits until a signal reached its run. It does not take long, so a cancel waits too.
+    pub(super) async fn external_signaled(&self, id: u64) -> Result<(), Failure> {
+        poll_fn(|_| match self.lock().externals.take(id) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        })
+        .await
     }
 
     /// Shows a task that listens for these signals.

@@ -18,6 +18,9 @@ use crate::flow::Flow;
 use crate::payload::{BlobRef, Digest, FOREIGN_LIMIT, INLINE_LIMIT, Payload};
 use crate::signal::Signal;
 
+/// The marker of an event that a flow emitted.
+pub const EMITTED: &str = "heyday.emit";
+
 /// A value that goes by reference: its digest, and its bytes to be stored.
 pub type Referred = (Digest, bytes::Bytes);
 
@@ -59,6 +62,20 @@ pub fn event_of(command: Command, now: Timestamp, stored: &mut Vec<Referred>) ->
             now,
             child_id,
         ),
+        Command::Emit { event, task } => Event {
+            name: EMITTED.to_owned(),
+            payload: Some(event),
+            task,
+            ..Event::new(EventType::MarkerRecorded, now, "")
+        },
+        Command::SignalExternal(external) => Event {
+            kind: EventType::SignalExternalWorkflowExecutionInitiated as i32,
+            id: external.signal_id,
+            workflow_id: external.workflow_id,
+            reason: external.signal.id.clone(),
+            task: external.task,
+            ..signaled(external.signal, now)
+        },
         Command::Complete { result } if result.data.len() > FOREIGN_LIMIT => {
             // The driver refuses these; this is the engine's own guard.
             let failure = Failure::permanent(
@@ -143,6 +160,8 @@ pub const fn is_command(kind: EventType) -> bool {
             | EventType::TimerCanceled
             | EventType::StartChildWorkflowExecutionInitiated
             | EventType::RequestCancelExternalWorkflowExecutionInitiated
+            | EventType::MarkerRecorded
+            | EventType::SignalExternalWorkflowExecutionInitiated
             | EventType::WorkflowExecutionCompleted
             | EventType::WorkflowExecutionFailed
             | EventType::WorkflowExecutionCanceled
@@ -185,6 +204,14 @@ pub fn resolution_of(event: &Event) -> Option<Resolution> {
         EventType::WorkflowExecutionCancelRequested => Resolution::CancelRequested {
             reason: event.reason.clone(),
         },
+        EventType::ExternalWorkflowExecutionSignaled => Resolution::ExternalSignaled {
+            signal_id: id,
+            outcome: Ok(()),
+        },
+        EventType::SignalExternalWorkflowExecutionFailed => Resolution::ExternalSignaled {
+            signal_id: id,
+            outcome: Err(event.failure()),
+        },
         EventType::WorkflowExecutionSignaled => Resolution::Signal(Box::new(signal_of(event))),
         _ => return None,
     })
@@ -213,6 +240,14 @@ pub fn signal_of(event: &Event) -> Signal {
         // What was written is an object.
         attributes: serde_json::from_str(&event.attributes).unwrap_or_default(),
         data: event.payload(),
+    }
+}
+
+/// The signal that a `SignalExternalWorkflowExecutionInitiated` sends.
+pub fn external_of(event: &Event) -> Signal {
+    Signal {
+        id: event.reason.clone(),
+        ..signal_of(event)
     }
 }
 

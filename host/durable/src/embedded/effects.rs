@@ -53,6 +53,8 @@ pub struct Effects {
     pub cancel_attempts: Vec<String>,
     /// Children to start.
     pub start_children: Vec<Event>,
+    /// Signals to send to other runs.
+    pub signal_runs: Vec<Event>,
     /// Runs to ask to cancel.
     pub cancel_runs: Vec<Uuid>,
     /// Children whose result could not be taken over yet.
@@ -187,6 +189,9 @@ impl Effects {
         }
         for initiated in self.start_children {
             super::children::start(core, cell, initiated);
+        }
+        for initiated in self.signal_runs {
+            super::signals::send(core, cell, initiated);
         }
         for child in self.cancel_runs {
             core.post(

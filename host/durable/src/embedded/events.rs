@@ -76,6 +76,14 @@ pub enum EventType {
     RequestCancelExternalWorkflowExecutionInitiated = 36,
     /// Somebody sent a signal.
     WorkflowExecutionSignaled = 40,
+    /// The flow emitted an event to nobody in particular.
+    MarkerRecorded = 41,
+    /// A signal is to be sent to another run.
+    SignalExternalWorkflowExecutionInitiated = 42,
+    /// It was.
+    ExternalWorkflowExecutionSignaled = 43,
+    /// It could not be.
+    SignalExternalWorkflowExecutionFailed = 44,
 }
 
 impl EventType {

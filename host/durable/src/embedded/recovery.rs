@@ -3,8 +3,8 @@
 //! Runs are read one after the other. What only waits for timers and ended children
 //! leaves no more than its timers in memory; the others stay: attempts that had started
 //! are `worker-lost`, attempts that waited are queued again in their order, backoffs are
-//! set again, children that may not have been started are started again, and children
-//! that ended meanwhile are told.
+//! set again, children that may not have been started are started again, signals that may
+//! not have reached other runs are sent again, and children that ended meanwhile are told.
 
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ struct Plan {
     queued: Vec<(jiff::Timestamp, String, Waiting)>,
     children: Vec<(Arc<RunCell>, Event)>,
     ended_children: Vec<(Uuid, String)>,
+    signals: Vec<(Arc<RunCell>, Event)>,
 }
 
 /// Reads every open run and lets it go on.
@@ -75,6 +76,9 @@ pub async fn recover(core: &Arc<Core>) -> Result<(), OpenError> {
     }
     for (cell, initiated) in plan.children {
         super::children::start(core, &cell, initiated);
+    }
+    for (cell, initiated) in plan.signals {
+        super::signals::send(core, &cell, initiated);
     }
     for (parent, child_id) in plan.ended_children {
         super::children::recover(core, parent, &child_id).await;
@@ -144,6 +148,9 @@ async fn recover_run(
             plan.children
                 .push((Arc::clone(&cell), child.initiated.clone()));
         }
+    }
+    for initiated in state.externals.values() {
+        plan.signals.push((Arc::clone(&cell), initiated.clone()));
     }
     for (id, activity) in &state.activities {
         let attempt = activity.attempt;

@@ -90,6 +90,13 @@ pub enum Message {
         /// Who.
         answer: Option<Answer>,
     },
+    /// A signal reached another run, or could not.
+    ExternalSignaled {
+        /// Its id within the run.
+        signal_id: String,
+        /// Why it could not.
+        outcome: Result<(), Failure>,
+    },
     /// Somebody asks for a cancel.
     Cancel {
         /// Why.

@@ -3,17 +3,24 @@
 //! A signal is recorded as it comes, whoever listens; the driver has it from the same
 //! transition on. How many may wait for somebody to listen is limited here, where the
 //! sender can still be told: to the driver a signal is a fact.
+//!
+//! A signal to another run is sent after it was recorded here, until the other run has it
+//! or cannot; after a crash it is sent again, and the other run knows its key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::convert::signaled;
+use super::convert::{external_of, signaled};
 use super::core::Core;
-use super::run::{Answer, Message};
+use super::events::{Event, EventType};
+use super::run::{Answer, Message, RunCell};
 use super::step::Step;
+use super::store::unreadable;
 use crate::engine::EngineError;
+use crate::failure::{Failure, kind};
 use crate::signal::Signal;
 
 /// Signals that one run takes in all; Temporal's limit.
@@ -21,6 +28,61 @@ const SIGNALS: usize = 10_000;
 
 /// Signals that may wait for a task that listens.
 const WAITING: usize = 1_000;
+
+/// Sends a signal to another run, and tells the one that sends it.
+pub fn send(core: &Arc<Core>, cell: &Arc<RunCell>, initiated: Event) {
+    let core = Arc::clone(core);
+    let cell = Arc::clone(cell);
+    let runtime = core.runtime.clone();
+    runtime.spawn(async move {
+        let outcome = loop {
+            match try_send(&core, &cell.beginning.namespace, &initiated).await {
+                Ok(outcome) => break outcome,
+                Err(EngineError::ShuttingDown) => return,
+                Err(error) => {
+                    tracing::warn!(run_id = %cell.run_id, %error, "a signal cannot be sent; trying again");
+                }
+            }
+            tokio::select! {
+                () = core.clock.sleep_until(core.after(Duration::from_secs(1))) => {}
+                () = core.dead.cancelled() => return,
+            }
+        };
+        core.post(
+            cell.run_id,
+            Message::ExternalSignaled {
+                signal_id: initiated.id,
+                outcome,
+            },
+        );
+    });
+}
+
+/// `Err` where another try may do it.
+async fn try_send(
+    core: &Arc<Core>,
+    namespace: &str,
+    initiated: &Event,
+) -> Result<Result<(), Failure>, EngineError> {
+    let workflow_id = &initiated.workflow_id;
+    let nobody = || {
+        let message = format!("no run of workflow {workflow_id:?} is open");
+        Ok(Err(Failure::permanent(kind::UNKNOWN_WORKFLOW, message)))
+    };
+    let latest = core.store.latest(namespace, workflow_id).await;
+    let Some(run_id) = latest.map_err(unreadable)? else {
+        return nobody();
+    };
+    match deliver(core, run_id, &external_of(initiated)).await {
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => nobody(),
+        Err(EngineError::LimitReached(message)) => {
+            let message = format!("workflow {workflow_id:?}: {message}");
+            Ok(Err(Failure::permanent(kind::LIMIT_EXCEEDED, message)))
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// Gives an open run a signal. Answers whether the run has it; not where it ended before.
 pub async fn deliver(core: &Arc<Core>, run_id: Uuid, signal: &Signal) -> Result<bool, EngineError> {
@@ -44,13 +106,36 @@ pub async fn deliver(core: &Arc<Core>, run_id: Uuid, signal: &Signal) -> Result<
     }
     // One that has ended may have had it.
     let run = core.fold(run_id).await?;
-    Ok(run.is_some_and(|(_, state)| state.signals.contains(&signal.id)))
+    Ok(run.is_some_and(|(_, state)| state.signals.contains(&signal.key())))
 }
 
 impl Step<'_> {
+    /// A signal reached another run, or could not.
+    pub fn external_signaled(&mut self, signal_id: &str, outcome: Result<(), Failure>) {
+        if !self.working.state.externals.contains_key(signal_id) {
+            return;
+        }
+        let event = match outcome {
+            Ok(()) => Event::new(
+                EventType::ExternalWorkflowExecutionSignaled,
+                self.now,
+                signal_id,
+            ),
+            Err(failure) => Event {
+                failure: Some(failure.into()),
+                ..Event::new(
+                    EventType::SignalExternalWorkflowExecutionFailed,
+                    self.now,
+                    signal_id,
+                )
+            },
+        };
+        self.record(event);
+    }
+
     /// A signal came.
     pub fn signaled(&mut self, signal: Signal, answer: Option<Answer>) {
-        if self.working.state.signals.contains(&signal.id) {
+        if self.working.state.signals.contains(&signal.key()) {
             self.effects.answers.extend(answer);
             return;
         }

@@ -76,6 +76,8 @@ pub struct Child {
 /// A signal that no task has taken yet.
 #[derive(Debug, Clone)]
 pub struct Waiting {
+    /// What tells it from others.
+    pub key: String,
     /// Its id.
     pub id: String,
     /// Its name.
@@ -101,7 +103,9 @@ pub struct RunState {
     pub children: BTreeMap<String, Child>,
     /// Whether it was asked to cancel.
     pub cancel_requested: bool,
-    /// Ids of all signals that ever came.
+    /// Signals to other runs that are on their way, by id: each as it was initiated.
+    pub externals: BTreeMap<String, Event>,
+    /// Keys of all signals that ever came.
     pub signals: BTreeSet<String>,
     /// Signals that no task has taken yet, the oldest first.
     pub waiting_signals: Vec<Waiting>,
@@ -122,6 +126,7 @@ impl Default for RunState {
             timers: BTreeMap::new(),
             children: BTreeMap::new(),
             cancel_requested: false,
+            externals: BTreeMap::new(),
             signals: BTreeSet::new(),
             waiting_signals: Vec::new(),
             listening: Vec::new(),
@@ -145,6 +150,7 @@ impl RunState {
     /// Whether it waits only for what is kept elsewhere: timers and children.
     pub fn is_evictable(&self) -> bool {
         self.activities.is_empty()
+            && self.externals.is_empty()
             && !self.wants_activation()
             && self.children.values().all(|child| child.run_id.is_some())
     }
@@ -258,20 +264,31 @@ impl RunState {
             EventType::WorkflowExecutionCanceled => self.status = ExecutionStatus::Canceled,
             EventType::WorkflowExecutionTerminated => self.status = ExecutionStatus::Terminated,
             EventType::WorkflowExecutionSignaled => {
-                self.signals.insert(event.id.clone());
+                let signal = signal_of(event);
+                self.signals.insert(signal.key());
                 self.waiting_signals.push(Waiting {
-                    id: event.id.clone(),
-                    name: event.name.clone(),
+                    key: signal.key(),
+                    size: signal.size(),
+                    id: signal.id,
+                    name: signal.name,
                     at: event.time(),
-                    size: signal_of(event).size(),
                 });
             }
             EventType::WorkflowTaskCompleted => {
                 self.waiting_signals
-                    .retain(|signal| !event.consumed.contains(&signal.id));
+                    .retain(|signal| !event.consumed.contains(&signal.key));
                 self.listening.clone_from(&event.listening);
             }
-            EventType::WorkflowExecutionStarted | EventType::Unspecified => {}
+            EventType::SignalExternalWorkflowExecutionInitiated => {
+                self.externals.insert(event.id.clone(), event.clone());
+            }
+            EventType::ExternalWorkflowExecutionSignaled
+            | EventType::SignalExternalWorkflowExecutionFailed => {
+                self.externals.remove(&event.id);
+            }
+            EventType::WorkflowExecutionStarted
+            | EventType::MarkerRecorded
+            | EventType::Unspecified => {}
         }
     }
 }

@@ -178,6 +178,9 @@ impl<'a> Step<'a> {
                 outcome,
             } => self.child_ended(&child_id, status, outcome),
             Message::Signal { signal, answer } => self.signaled(*signal, answer),
+            Message::ExternalSignaled { signal_id, outcome } => {
+                self.external_signaled(&signal_id, outcome);
+            }
             Message::Cancel { reason, answer } => self.cancel_requested(reason, answer),
             Message::Terminate { reason, answer } => {
                 let event = Event {
@@ -524,6 +527,9 @@ impl<'a> Step<'a> {
                 }
                 EventType::StartChildWorkflowExecutionInitiated => {
                     self.effects.start_children.push(event);
+                }
+                EventType::SignalExternalWorkflowExecutionInitiated => {
+                    self.effects.signal_runs.push(event);
                 }
                 EventType::RequestCancelExternalWorkflowExecutionInitiated => {
                     let child = self.working.state.children.get(&event.id);

@@ -68,6 +68,12 @@ pub const fn type_name(kind: EventType) -> &'static str {
             "RequestCancelExternalWorkflowExecutionInitiated"
         }
         EventType::WorkflowExecutionSignaled => "WorkflowExecutionSignaled",
+        EventType::MarkerRecorded => "MarkerRecorded",
+        EventType::SignalExternalWorkflowExecutionInitiated => {
+            "SignalExternalWorkflowExecutionInitiated"
+        }
+        EventType::ExternalWorkflowExecutionSignaled => "ExternalWorkflowExecutionSignaled",
+        EventType::SignalExternalWorkflowExecutionFailed => "SignalExternalWorkflowExecutionFailed",
     }
 }
 
@@ -84,9 +90,27 @@ fn attributes(event: &Event) -> Map<String, Value> {
             shown.text("reason", &event.reason);
         }
         EventType::WorkflowExecutionCancelRequested => shown.text("cause", &event.reason),
-        EventType::WorkflowExecutionSignaled => {
+        EventType::MarkerRecorded => {
+            shown.text("marker_name", &event.name);
+            shown.payload("event", event.payload.as_ref());
+            shown.text("task", &event.task);
+        }
+        EventType::ExternalWorkflowExecutionSignaled
+        | EventType::SignalExternalWorkflowExecutionFailed => {
+            shown.text("id", &event.id);
+            shown.failure(event);
+        }
+        kind @ (EventType::WorkflowExecutionSignaled
+        | EventType::SignalExternalWorkflowExecutionInitiated) => {
             shown.text("signal_name", &event.name);
-            shown.text("signal_id", &event.id);
+            if kind == EventType::WorkflowExecutionSignaled {
+                shown.text("signal_id", &event.id);
+            } else {
+                shown.text("id", &event.id);
+                shown.text("signal_id", &event.reason);
+                shown.text("workflow_id", &event.workflow_id);
+                shown.text("task", &event.task);
+            }
             if let Ok(attributes) = serde_json::from_str::<Value>(&event.attributes) {
                 shown.put("attributes", attributes);
             }

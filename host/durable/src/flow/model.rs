@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use events::{
-    AttributeFilter, Consumption, Correlation, EachEvent, EventFilter, EventRead, Listen, Strategy,
-    Until,
+    AttributeFilter, Consumption, Correlation, EachEvent, Emit, EventFilter, EventRead, Listen,
+    Strategy, Until,
 };
 use serde_json::{Map, Value};
 
@@ -102,7 +102,7 @@ pub struct Task {
     pub timeout: Option<DurationValue>,
     /// `then`; [`Then::Continue`] where absent.
     pub then: Then,
-    /// `metadata.heyday`; only calls may have it.
+    /// `metadata.heyday`; what a task may have there depends on its kind.
     pub options: TaskOptions,
     /// What it does.
     pub kind: TaskKind,
@@ -135,6 +135,8 @@ pub enum TaskKind {
     RunWorkflow(Box<RunWorkflow>),
     /// `listen`.
     Listen(Box<Listen>),
+    /// `emit`.
+    Emit(Box<Emit>),
 }
 
 impl TaskKind {
@@ -153,11 +155,12 @@ impl TaskKind {
             Self::Wait(_) => "wait",
             Self::RunWorkflow(_) => "run",
             Self::Listen(_) => "listen",
+            Self::Emit(_) => "emit",
         }
     }
 }
 
-/// `metadata.heyday` of a call: what goes over the activity's own defaults.
+/// `metadata.heyday` of a task. Of a call: what goes over the activity's own defaults.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TaskOptions {
     /// The queue.
@@ -166,6 +169,8 @@ pub struct TaskOptions {
     pub timeouts: ActivityTimeouts,
     /// Retries; absent members leave the activity's.
     pub retry: RetryOverride,
+    /// Of `emit`: the ids of the workflows that get the event, one or a list.
+    pub to: Option<Template>,
 }
 
 impl TaskOptions {

@@ -361,7 +361,8 @@ fn check_queues(flow: &Flow, queues: &BTreeSet<String>) -> Result<(), RegistryEr
             | TaskKind::Switch(_)
             | TaskKind::Raise(_)
             | TaskKind::Wait(_)
-            | TaskKind::RunWorkflow(_) => {}
+            | TaskKind::RunWorkflow(_)
+            | TaskKind::Emit(_) => {}
         }
     }
     if problems.is_empty() {

@@ -4,6 +4,7 @@ mod calls;
 mod cancel;
 mod data_flow;
 mod determinism;
+mod emit;
 mod errors;
 mod limits;
 mod listen;
@@ -212,6 +213,11 @@ fn brief(command: &Command) -> String {
             String::from_utf8_lossy(&start.input.data)
         ),
         Command::CancelChild { child_id } => format!("cancel child {child_id}"),
+        Command::Emit { event, .. } => format!("emit {}", String::from_utf8_lossy(&event.data)),
+        Command::SignalExternal(external) => format!(
+            "signal {} {} to {}",
+            external.signal_id, external.signal.name, external.workflow_id
+        ),
         Command::Complete { result } => {
             format!("complete {}", String::from_utf8_lossy(&result.data))
         }

@@ -6,6 +6,7 @@
 
 mod cancelling;
 mod children;
+mod emitting;
 mod held;
 mod lists;
 mod payloads;

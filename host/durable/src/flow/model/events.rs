@@ -1,9 +1,20 @@
-//! What tasks that deal with events are made of: `listen`.
+//! What tasks that deal with events are made of: `listen` and `emit`.
 
 use serde_json::Value;
 
 use super::{Task, Transform};
-use crate::flow::template::{Expr, Template};
+use crate::flow::template::{Expr, Template, Uri};
+
+/// `emit`. All members are evaluated on the task's transformed input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emit {
+    /// The event's `source`; `{name}` in it is a member of the task's transformed input.
+    pub source: Uri,
+    /// Its other attributes, `type` among them. One that is null is left out.
+    pub attributes: Vec<(String, Template)>,
+    /// Its data.
+    pub data: Option<Template>,
+}
 
 /// `listen`.
 #[derive(Debug, Clone)]

@@ -297,22 +297,30 @@ impl<'d> Reader<'d> {
     }
 
     /// `metadata` of a task: free, but for `heyday`.
-    pub(super) fn task_metadata(&mut self, node: &'d Node, is_call: bool) -> Option<TaskOptions> {
+    pub(super) fn task_metadata(&mut self, node: &'d Node, kind: &str) -> Option<TaskOptions> {
         let members = self.members(node, "metadata")?;
         let heyday = members.iter().find(|member| member.key == "heyday")?;
-        self.within(Step::Key(&heyday.key), |reader| {
-            if !is_call {
+        self.within(Step::Key(&heyday.key), |reader| match kind {
+            "call" => reader.call_options(&heyday.value),
+            "emit" => {
+                let fields = reader.object(&heyday.value, "metadata.heyday", &["to"])?;
+                let to = reader.field(fields, "to", Self::template)?;
+                Some(TaskOptions {
+                    to: Some(to),
+                    ..TaskOptions::default()
+                })
+            }
+            _ => {
                 reader.problem(
                     heyday.line,
-                    "metadata.heyday belongs to tasks that call an activity or http",
+                    "metadata.heyday belongs to tasks that call an activity or http, and to emit",
                 );
-                return None;
+                None
             }
-            reader.options(&heyday.value)
         })
     }
 
-    fn options(&mut self, node: &'d Node) -> Option<TaskOptions> {
+    fn call_options(&mut self, node: &'d Node) -> Option<TaskOptions> {
         let fields = self.object(node, "metadata.heyday", &["queue", "timeouts", "retry"])?;
         let mut options = TaskOptions {
             queue: self.field(fields, "queue", |reader, node| {

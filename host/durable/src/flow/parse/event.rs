@@ -1,11 +1,11 @@
-//! `listen`: which events a task waits for, and what it does with them.
+//! `listen`: which events a task waits for, and what it does with them. `emit`.
 
 use serde_json::Value;
 
 use super::{Fields, Reader, Step};
 use crate::flow::model::{
-    AttributeFilter, Consumption, Correlation, EachEvent, EventFilter, EventRead, Listen, Strategy,
-    TaskKind, Until,
+    AttributeFilter, Consumption, Correlation, EachEvent, Emit, EventFilter, EventRead, Listen,
+    Strategy, TaskKind, Until,
 };
 use crate::flow::source::{Member, Node, quote};
 use crate::flow::template::Template;
@@ -58,6 +58,87 @@ impl<'d> Reader<'d> {
             read,
             foreach,
         })))
+    }
+
+    pub(super) fn emit(&mut self, node: &'d Node) -> Option<TaskKind> {
+        let fields = self.object(node, "emit", &["event"])?;
+        let event = self.required(fields, "event", "emit", |reader, node| {
+            let fields = reader.object(node, "event", &["with"])?;
+            reader.required(fields, "with", "event", |reader, node| {
+                let members = reader.members(node, "with")?;
+                let fields = Fields {
+                    line: node.line,
+                    members,
+                };
+                let source = reader.required(fields, "source", "with", |reader, node| {
+                    reader.uri_reference(node, "source")
+                });
+                let of_type = reader.required(fields, "type", "with", |reader, node| {
+                    reader.text(node, "type")
+                });
+                let (mut attributes, mut data) = (Vec::new(), None);
+                let mut valid = of_type.is_some();
+                for member in members.iter().filter(|member| member.key != "source") {
+                    let template =
+                        reader.within(Step::Key(&member.key), |reader| reader.emitted(member));
+                    match template {
+                        Some(template) if member.key == "data" => data = Some(template),
+                        Some(template) => attributes.push((member.key.clone(), template)),
+                        None => valid = false,
+                    }
+                }
+                let source = source?;
+                valid.then_some(Emit {
+                    source,
+                    attributes,
+                    data,
+                })
+            })
+        });
+        event.map(|event| TaskKind::Emit(Box::new(event)))
+    }
+
+    /// A property of an event to emit.
+    fn emitted(&mut self, member: &'d Member) -> Option<Template> {
+        let node = &member.value;
+        if member.key == "data" {
+            return self.template(node);
+        }
+        self.attribute_name(member)?;
+        if member.key == "specversion" {
+            self.problem(member.line, "specversion is always 1.0; leave it out");
+            return None;
+        }
+        let template = self.template(node)?;
+        if matches!(&template, Template::Array(_) | Template::Object(_))
+            || matches!(
+                template.as_literal(),
+                Some(Value::Array(_) | Value::Object(_))
+            )
+        {
+            self.problem(
+                node.line,
+                format!(
+                    "an event's attribute is a text, a number or a boolean, not {}",
+                    node.describe()
+                ),
+            );
+            return None;
+        }
+        if member.key == "time"
+            && let Some(Value::String(time)) = template.as_literal()
+            && time.parse::<jiff::Timestamp>().is_err()
+        {
+            self.problem(
+                node.line,
+                format!(
+                    "time must be a time such as 2026-01-31T12:00:00Z, not {}",
+                    quote(time)
+                ),
+            );
+            return None;
+        }
+        Some(template)
     }
 
     /// A strategy, with its `until` where it may have one.

@@ -105,7 +105,7 @@ impl<'d> Reader<'d> {
         let timeout = self.field(fields, "timeout", Self::timeout);
         let then = self.field(fields, "then", |reader, node| reader.then(node, scope));
         let options = self.field(fields, "metadata", |reader, node| {
-            reader.task_metadata(node, kind.0 == "call")
+            reader.task_metadata(node, kind.0)
         });
         let parsed = self.task_kind(kind.0, fields, scope);
         Some(Task {
@@ -188,11 +188,9 @@ impl<'d> Reader<'d> {
                 .map(TaskKind::Wait),
             "run" => self.field(fields, "run", Self::run),
             "listen" => self.listen_task(fields),
-            other => {
-                let line = fields.get(other).map_or(fields.line, |member| member.line);
-                self.problem(line, format!("{other} tasks are not supported yet"));
-                None
-            }
+            "emit" => self.field(fields, "emit", Self::emit),
+            // `kind` answers no other word.
+            _ => None,
         }
     }
 

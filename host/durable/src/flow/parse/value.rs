@@ -234,6 +234,25 @@ impl<'d> Reader<'d> {
         }
     }
 
+    /// A URI that may be relative: an expression, or a template.
+    pub(super) fn uri_reference(&mut self, node: &'d Node, what: &str) -> Option<Uri> {
+        let text = self.string(node, what)?;
+        if let Some(expression) = inside(text) {
+            return self.intern(node, expression).map(Uri::Expression);
+        }
+        if text.is_empty() {
+            self.problem(node.line, format!("{what} is empty"));
+            return None;
+        }
+        match UriTemplate::parse(text) {
+            Ok(template) => Some(Uri::Template(template)),
+            Err(message) => {
+                self.problem(node.line, format!("{what}: {message}"));
+                None
+            }
+        }
+    }
+
     /// A duration: an object, ISO 8601 or an expression.
     pub(super) fn duration(&mut self, node: &'d Node) -> Option<DurationValue> {
         if let Some(expression) = node.as_str().and_then(inside) {

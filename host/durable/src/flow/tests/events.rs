@@ -66,6 +66,61 @@ fn listens() {
 }
 
 #[test]
+fn refuses_emits() {
+    let emit = |with: &str| format!("- x:\n    emit:\n      event:\n        with: {with}\n");
+    for (text, line, says) in [
+        ("- x:\n    emit: {}\n".to_owned(), 2, "needs \"event\""),
+        (
+            "- x:\n    emit: {event: {}}\n".to_owned(),
+            2,
+            "needs \"with\"",
+        ),
+        (
+            "- x:\n    emit: {event: {cc: 1, with: {type: a, source: s}}}\n".to_owned(),
+            2,
+            "no property \"cc\"",
+        ),
+        (emit("{type: a}"), 4, "needs \"source\""),
+        (emit("{source: s}"), 4, "needs \"type\""),
+        (emit("{source: s, type: 5}"), 4, "must be a string"),
+        (emit("{source: '', type: t}"), 4, "source is empty"),
+        (emit("{source: 'x{', type: t}"), 4, "without its"),
+        (
+            emit("{source: s, type: t, Room: 5}"),
+            4,
+            "lower-case letters and digits",
+        ),
+        (
+            emit("{source: s, type: t, room: [5]}"),
+            4,
+            "a text, a number or a boolean",
+        ),
+        (
+            emit("{source: s, type: t, room: {a: '${ .b }'}}"),
+            4,
+            "a text, a number or a boolean",
+        ),
+        (
+            emit("{source: s, type: t, time: noon}"),
+            4,
+            "time must be a time",
+        ),
+        (
+            emit("{source: s, type: t, specversion: '1.0'}"),
+            4,
+            "always 1.0",
+        ),
+        (
+            emit("{source: s, type: t}\n    metadata: {heyday: {queue: a}}"),
+            5,
+            "no property \"queue\"",
+        ),
+    ] {
+        task_refused(&text, line, says);
+    }
+}
+
+#[test]
 fn refuses_listens() {
     let filter = |with: &str| {
         format!("- x:\n    listen:\n      to:\n        one:\n          with: {with}\n")

@@ -68,7 +68,7 @@ const EXAMPLES: [(&str, &[&str]); 66] = [
     ("conditional-task", &[]),
     ("do-multiple", &[]),
     ("do-single", &[]),
-    ("emit", &["emit tasks"]),
+    ("emit", &[]),
     ("for", &[]),
     ("fork", &[]),
     ("listen-to-all", &[]),
@@ -104,14 +104,13 @@ const EXAMPLES: [(&str, &[&str]); 66] = [
     ("try-catch", &[]),
     ("try-catch-retry-inline", &[]),
     ("try-catch-retry-reusable", &[]),
-    ("try-catch-then", &["emit tasks"]),
+    ("try-catch-then", &[]),
     ("wait-duration-inline", &[]),
     ("wait-duration-iso8601", &[]),
 ];
 
 /// The scenarios of the kit whose flow is refused, with what the refusal says.
-const REFUSED_SCENARIOS: [(&str, &str); 3] = [
-    ("Emit Task", "emit tasks are not supported yet"),
+const REFUSED_SCENARIOS: [(&str, &str); 2] = [
     (
         "Call OpenAPI With Content Output",
         "call: openapi is not supported yet",

@@ -1,20 +1,25 @@
 //! `cargo xtask lint`: formatting, clippy with warnings denied, docs.
 
-use crate::process::{self, Project, timed};
+use crate::process::{self, Budget, Project, counted};
+
+/// Workspaces of guests, which are linted as what they are on this machine.
+const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
 
 /// Runs all lints.
 pub fn run(project: &Project) -> anyhow::Result<()> {
-    let plugins = project.root.join("plugins");
-    let plugins_target = project.target.join("plugins-native");
-    timed("formatting", || {
-        process::run(&mut project.cargo(["fmt", "--all", "--check"]))?;
-        process::run(
-            project
-                .cargo(["fmt", "--all", "--check"])
-                .current_dir(&plugins),
-        )
+    counted(Budget::Lints, "formatting", || {
+        let check = ["fmt", "--all", "--check"];
+        process::run(&mut project.cargo(check))?;
+        for workspace in GUESTS {
+            process::run(
+                project
+                    .cargo(check)
+                    .current_dir(project.root.join(workspace)),
+            )?;
+        }
+        Ok(())
     })?;
-    timed("clippy", || {
+    counted(Budget::Lints, "clippy", || {
         let arguments = [
             "clippy",
             "--workspace",
@@ -24,14 +29,17 @@ pub fn run(project: &Project) -> anyhow::Result<()> {
             "warnings",
         ];
         process::run(&mut project.cargo(arguments))?;
-        process::run(
-            project
-                .cargo(arguments)
-                .current_dir(&plugins)
-                .env("CARGO_TARGET_DIR", &plugins_target),
-        )
+        for workspace in GUESTS {
+            process::run(
+                project
+                    .cargo(arguments)
+                    .current_dir(project.root.join(workspace))
+                    .env("CARGO_TARGET_DIR", project.native()),
+            )?;
+        }
+        Ok(())
     })?;
-    timed("docs", || {
+    counted(Budget::Lints, "docs", || {
         process::run(
             project
                 // Private items too: the module docs that lead a reader link to them.

@@ -52,3 +52,35 @@ fn main() -> anyhow::Result<()> {
         Command::Lint => lint::run(&project),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_commands_that_there_are() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut count = 0;
+        for page in [
+            "README.md",
+            "CONTRIBUTING.md",
+            "examples/knowledge/README.md",
+        ] {
+            let text = std::fs::read_to_string(root.join(page)).expect("a page");
+            let typed = text.lines().filter_map(|line| line.strip_prefix("    "));
+            let mentioned = text.split('`').skip(1).step_by(2);
+            for command in typed.chain(mentioned) {
+                let Some(arguments) = command.strip_prefix("cargo xtask") else {
+                    continue;
+                };
+                count += 1;
+                let words = shlex::split(arguments).expect("closed quotes");
+                let words = std::iter::once("cargo xtask".to_owned()).chain(words);
+                if let Err(error) = Arguments::try_parse_from(words) {
+                    panic!("{page}: `{command}`: {error}");
+                }
+            }
+        }
+        assert!(count > 5, "{count} commands were found");
+    }
+}

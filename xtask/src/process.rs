@@ -1,6 +1,7 @@
 //! Where things are, and running other programs.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -41,6 +42,17 @@ impl Project {
         self.target.join("guests")
     }
 
+    /// Where the guests' own builds of components lie; shared, because much of what they
+    /// compile is the same.
+    pub fn guests_build(&self) -> PathBuf {
+        self.target.join("guests-build")
+    }
+
+    /// Where what is made for the sandbox is built for this machine, for its tests and lints.
+    pub fn native(&self) -> PathBuf {
+        self.target.join("plugins-native")
+    }
+
     /// The evaluator component that the binary embeds.
     pub fn expressions(&self) -> PathBuf {
         self.components().join("expressions.wasm")
@@ -54,6 +66,8 @@ impl Project {
             .args(arguments)
             .env("HEYDAY_EXPRESSIONS_WASM", self.expressions())
             .env("HEYDAY_COMPONENTS", self.components())
+            .env("HEYDAY_GUESTS_BUILD", self.guests_build())
+            .env("HEYDAY_NATIVE_BUILD", self.native())
             .env("HEYDAY_BIN", self.binary());
         // Set by the outer `cargo run` for this program; they would make every crate
         // look changed to the inner one.
@@ -122,6 +136,42 @@ pub fn timed<T>(name: &str, part: impl FnOnce() -> anyhow::Result<T>) -> anyhow:
 
 fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
+}
+
+/// What a part of CI's time is counted under; `.ci/run` prints each sum against its budget.
+#[derive(Clone, Copy)]
+pub enum Budget {
+    /// Fetching and compiling what is then run.
+    Builds,
+    /// Formatting, clippy, docs.
+    Lints,
+    /// Running tests.
+    Tests,
+}
+
+/// As [`timed`], and counted where `HEYDAY_TIMES` names a file: a line with the budget's
+/// name and the seconds. Parts that run beside each other are counted once, around both.
+pub fn counted<T>(
+    budget: Budget,
+    name: &str,
+    part: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let start = Instant::now();
+    let result = timed(name, part);
+    if let Some(file) = std::env::var_os("HEYDAY_TIMES") {
+        let budget = match budget {
+            Budget::Builds => "builds",
+            Budget::Lints => "lints",
+            Budget::Tests => "tests",
+        };
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&file)
+            .and_then(|mut file| writeln!(file, "{budget} {:.1}", start.elapsed().as_secs_f64()))
+            .with_context(|| format!("HEYDAY_TIMES: {}", Path::new(&file).display()))?;
+    }
+    result
 }
 
 /// Builds the `heyday` binary.

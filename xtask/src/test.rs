@@ -1,13 +1,12 @@
 //! `cargo xtask test`: builds everything and runs all tests.
 //!
-//! The guests are built while the host compiles. The binary embeds the evaluator, so the
-//! host is built a second time where that component changed; cargo then rebuilds one
-//! crate only.
+//! The guests are built while the host's dependencies compile. The binary embeds the
+//! evaluator, so its build script waits for that one component; then it compiles once.
 
 use clap::Args;
 
 use crate::guests;
-use crate::process::{self, Project, timed};
+use crate::process::{self, Budget, Project, counted, timed};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -17,18 +16,25 @@ pub struct Options {
 }
 
 fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
-    timed("tests of the host", || {
+    let plugins = || {
+        let mut command = project.cargo(["test", "--workspace", "--locked"]);
+        command
+            .current_dir(project.root.join("plugins"))
+            .env("CARGO_TARGET_DIR", project.native());
+        command
+    };
+    counted(Budget::Tests, "tests of the host", || {
         let mut command = project.cargo(["test", "--workspace"]);
         if let Some(filter) = filter {
             command.arg(filter);
         }
         process::run(&mut command)
     })?;
-    timed("tests of the plugins, native", || {
-        let mut command = project.cargo(["test", "--workspace", "--locked"]);
-        command
-            .current_dir(project.root.join("plugins"))
-            .env("CARGO_TARGET_DIR", project.target.join("plugins-native"));
+    counted(Budget::Builds, "building the plugins, native", || {
+        process::run(plugins().arg("--no-run"))
+    })?;
+    counted(Budget::Tests, "tests of the plugins, native", || {
+        let mut command = plugins();
         if let Some(filter) = filter {
             command.arg(filter);
         }
@@ -44,18 +50,22 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
 
 /// Builds the guests, the tests and the binary that they start.
 pub fn build(project: &Project) -> anyhow::Result<()> {
-    std::thread::scope(|scope| {
-        let guests = scope.spawn(|| timed("building the guests", || guests::build(project)));
-        let host = timed("building the host", || {
-            process::run(&mut project.cargo(["test", "--workspace", "--no-run"]))?;
-            process::build_binary(project)
-        });
-        let guests = guests
-            .join()
-            .map_err(|_| anyhow::anyhow!("building the guests panicked"))?;
-        host.and(guests)
-    })?;
-    timed("building the host with its evaluator", || {
-        process::build_binary(project)
+    counted(Budget::Builds, "building everything", || {
+        let pending = guests::Pending::begin(project)?;
+        std::thread::scope(|scope| {
+            let guests = scope.spawn(|| {
+                timed("building the guests", || {
+                    guests::build_pending(project, pending)
+                })
+            });
+            let host = timed("building the host", || {
+                process::run(&mut project.cargo(["test", "--workspace", "--no-run"]))?;
+                process::build_binary(project)
+            });
+            let guests = guests
+                .join()
+                .map_err(|_| anyhow::anyhow!("building the guests panicked"))?;
+            guests.and(host)
+        })
     })
 }

@@ -13,6 +13,8 @@
 pub mod activity;
 pub mod build;
 pub mod client;
+#[cfg(test)]
+mod documented;
 pub mod error;
 pub mod flow;
 pub mod follow;

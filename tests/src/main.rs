@@ -10,9 +10,12 @@
 
 mod bad_input;
 mod capabilities;
+mod events;
+mod flows;
 mod kit;
 mod plugins;
 mod power_loss;
 mod process_death;
+mod readme;
 mod restart;
 mod support;

@@ -1,26 +1,26 @@
-//! A small HTTP server of the tests' own, in place of the public hosts that the kit
-//! names.
+//! Small HTTP servers of the tests' own, in place of the public hosts that the kit
+//! names, and for what a test wants to decide itself. They end with the runtime.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Path, Query};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-/// Serves what the kit's scenarios ask of their two hosts; ends with the runtime.
+/// Serves what the kit's scenarios ask of their two hosts.
 pub async fn pets() -> anyhow::Result<SocketAddr> {
     let router = Router::new()
         .route("/v2/pet/findByStatus", get(find_by_status))
         .route("/v2/pet/{id}", get(pet_by_id))
         .route("/v2/pet/getPetByName/{name}", get(|| async { not_found() }))
         .route("/basic-auth/{username}/{password}", get(basic_auth));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(address)
+    serve(router).await
 }
 
 fn pet(id: u64) -> Value {
@@ -87,4 +87,78 @@ fn base64(text: &str) -> String {
             })
         })
         .collect()
+}
+
+/// Serves `/gate`, which answers once for each permit that the test adds.
+pub async fn gate() -> anyhow::Result<(SocketAddr, Arc<Semaphore>)> {
+    let gate = Arc::new(Semaphore::new(0));
+    let inside = Arc::clone(&gate);
+    let router = Router::new().route(
+        "/gate",
+        get(async move || {
+            // Never closed.
+            inside.acquire().await.expect("an open gate").forget();
+            Json(true)
+        }),
+    );
+    Ok((serve(router).await?, gate))
+}
+
+/// Serves what shows how a request was sent, and what is made of its answer.
+pub async fn echo() -> anyhow::Result<SocketAddr> {
+    let calls = Arc::new(AtomicU64::new(0));
+    let router = Router::new()
+        .route("/echo/{*path}", any(echoed))
+        .route(
+            "/status/{status}",
+            any(async |Path(status): Path<u16>| {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+                (status, "as you wish")
+            }),
+        )
+        .route(
+            "/moved",
+            any(async || (StatusCode::FOUND, [("location", "/text")], "moved")),
+        )
+        .route("/text", get(async || "Grüße"))
+        .route("/bytes", get(async || [0_u8, 255, 254].as_slice()))
+        .route(
+            "/broken",
+            get(async || ([("content-type", "application/json")], "{\"cut\":")),
+        )
+        .route("/empty", get(async || StatusCode::NO_CONTENT))
+        .route(
+            "/third-time",
+            get(async move || {
+                let call = calls.fetch_add(1, Ordering::Relaxed) + 1;
+                if call.is_multiple_of(3) {
+                    Json(json!({ "call": call })).into_response()
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE.into_response()
+                }
+            }),
+        );
+    serve(router).await
+}
+
+async fn echoed(method: Method, uri: Uri, headers: HeaderMap, body: String) -> impl IntoResponse {
+    let header = |name: &str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.map(ToOwned::to_owned)
+    };
+    Json(json!({
+        "method": method.as_str(),
+        "uri": uri.to_string(),
+        "body": body,
+        "content_type": header("content-type"),
+        "authorization": header("authorization"),
+        "custom": header("x-custom"),
+    }))
+}
+
+async fn serve(router: Router) -> anyhow::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(address)
 }

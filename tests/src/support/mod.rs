@@ -1,6 +1,7 @@
 //! What the tests share: the real server in a process of its own, a client for it, the
-//! built components, and readers for the specification's kit.
+//! command line, the built components, and readers for the specification's kit.
 
+pub mod cli;
 pub mod gherkin;
 pub mod handmade;
 pub mod http_server;

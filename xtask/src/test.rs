@@ -59,8 +59,7 @@ pub fn build(project: &Project) -> anyhow::Result<()> {
                 })
             });
             let host = timed("building the host", || {
-                process::run(&mut project.cargo(["test", "--workspace", "--no-run"]))?;
-                process::build_binary(project)
+                process::run(&mut project.cargo(["build", "--workspace", "--all-targets"]))
             });
             let guests = guests
                 .join()

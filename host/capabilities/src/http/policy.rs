@@ -163,8 +163,9 @@ impl HttpRule {
         if port != expected {
             return None;
         }
-        let path = segments(url)?;
-        path.starts_with(&self.path).then_some(reach)
+        // A rule for all paths need not understand them.
+        let below = self.path.is_empty() || segments(url)?.starts_with(&self.path);
+        below.then_some(reach)
     }
 }
 
@@ -248,6 +249,11 @@ mod tests {
         assert_eq!(get("https://api.example.com.evil.net/v1"), None);
         assert_eq!(get("https://user@evil.net/v1"), None);
         assert_eq!(get("https://a.b.example.org/"), Some(Reach::Public));
+        assert_eq!(
+            get("https://a.b.example.org/x%2Fy"),
+            Some(Reach::Public),
+            "a rule without a path takes any"
+        );
         assert_eq!(get("https://example.org/"), None);
         assert_eq!(get("https://badexample.org/"), None);
         assert_eq!(get("http://127.0.0.1:8080/"), None);

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask up | test | chaos | build | lint`.
+//! The project's own commands: `cargo xtask up | test | bench | chaos | build | lint`.
 //!
 //! Everything that a command needs it makes or fetches by itself, with progress shown:
 //! the wasm target, the evaluator component, the first-party plugins. Start reading at
@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command line")]
 
+mod bench;
 mod chaos;
 mod guests;
 mod lint;
@@ -29,6 +30,8 @@ enum Command {
     Up(up::Options),
     /// Build everything and run all tests.
     Test(test::Options),
+    /// Measure a release build beside its peers.
+    Bench(bench::Options),
     /// Build everything and kill the real server again and again under load.
     Chaos(chaos::Options),
     /// Build the guests and the `heyday` binary.
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Up(options) => up::run(&project, &options),
         Command::Test(options) => test::run(&project, &options),
+        Command::Bench(options) => bench::run(&project, &options),
         Command::Chaos(options) => chaos::run(&project, &options),
         Command::Build => {
             guests::build(&project)?;

@@ -30,11 +30,15 @@ impl Project {
         Ok(Self { root, target })
     }
 
-    /// The built `heyday`.
+    /// The built `heyday` that everything but benchmarks uses.
     pub fn binary(&self) -> PathBuf {
-        self.target
-            .join("debug")
-            .join(format!("heyday{}", std::env::consts::EXE_SUFFIX))
+        self.program(Profile::Debug, "heyday")
+    }
+
+    /// A built program.
+    pub fn program(&self, profile: Profile, name: &str) -> PathBuf {
+        let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+        self.target.join(profile.folder()).join(file)
     }
 
     /// Where built components are put, `NAME.wasm` each.
@@ -69,15 +73,54 @@ impl Project {
             .env("HEYDAY_GUESTS_BUILD", self.guests_build())
             .env("HEYDAY_NATIVE_BUILD", self.native())
             .env("HEYDAY_BIN", self.binary());
-        // Set by the outer `cargo run` for this program; they would make every crate
-        // look changed to the inner one.
-        for name in std::env::vars_os().map(|(name, _)| name) {
-            let text = name.to_string_lossy();
-            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-                command.env_remove(&name);
-            }
-        }
+        without_cargos(&mut command);
         command
+    }
+}
+
+/// How something is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// For tests and everyday use.
+    Debug,
+    /// For measuring.
+    Release,
+}
+
+impl Profile {
+    /// Cargo's arguments for it.
+    pub const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Debug => &[],
+            Self::Release => &["--release"],
+        }
+    }
+
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Any other program.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    without_cargos(&mut command);
+    // The toolchain's own libraries, which `cargo run` puts first: not for others.
+    command.env_remove("LD_LIBRARY_PATH");
+    command
+}
+
+/// Takes away what the outer `cargo run` set for this program; it would make every crate
+/// look changed to an inner one.
+fn without_cargos(command: &mut Command) {
+    for name in std::env::vars_os().map(|(name, _)| name) {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
     }
 }
 

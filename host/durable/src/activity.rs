@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -247,4 +248,10 @@ pub trait ActivityExecutor: Send + Sync + 'static {
     /// Runs one attempt to its end. Must return soon after the context's deadline
     /// or cancellation (a guest's grace included); the engine does not wait longer.
     async fn execute(&self, task: ActivityTask, context: AttemptContext) -> AttemptOutcome;
+
+    /// Where attempts should run; where the engine was opened, unless it says otherwise.
+    /// An attempt that begins where its work is done changes threads less often.
+    fn runtime(&self) -> Option<Handle> {
+        None
+    }
 }

@@ -279,6 +279,20 @@ pub struct QueueStats {
     pub backlog_age_ms: u64,
 }
 
+/// How often and how long an engine was in one phase of its work, since it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhaseStats {
+    /// Which: `wait` (for a thread that makes a transition), `activation` (making it),
+    /// `write` (from there to the end of its commit), `commit` (one for each commit, of
+    /// however many transitions), `effects` (what follows it), `dispatch` (from there
+    /// until an attempt runs).
+    pub name: &'static str,
+    /// How often.
+    pub count: u64,
+    /// How long in all.
+    pub total: std::time::Duration,
+}
+
 /// A live event of a run that is not part of its history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -416,6 +430,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What the queues are doing.
     fn queues(&self) -> Vec<QueueStats>;
+
+    /// Where its time goes; nothing where it does not count that.
+    fn phases(&self) -> Vec<PhaseStats> {
+        Vec::new()
+    }
 
     /// Takes no new work, waits up to `grace` for running attempts, asks the rest to
     /// stop, and closes the storage.

@@ -5,12 +5,13 @@
 //! everything else is counted where it happens.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use heyday_durable::engine::QueueStats;
+use heyday_durable::engine::{PhaseStats, QueueStats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -41,6 +42,11 @@ struct QueueLabels {
     queue: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn histogram() -> Histogram {
@@ -58,6 +64,8 @@ pub struct Metrics {
     in_flight: Family<QueueLabels, Gauge>,
     depth: Family<QueueLabels, Gauge>,
     age: Family<QueueLabels, Gauge<f64, AtomicU64>>,
+    phases: Family<PhaseLabels, Counter>,
+    phase_time: Family<PhaseLabels, Counter<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -68,6 +76,7 @@ impl Default for Metrics {
         let waits: Histograms<QueueLabels> = Family::new_with_constructor(histogram);
         let (limit, in_flight, depth) = (Family::default(), Family::default(), Family::default());
         let age = Family::default();
+        let (phases, phase_time) = (Family::default(), Family::default());
         registry.register_with_unit(
             "http_server_request_duration",
             "How long requests took",
@@ -107,6 +116,17 @@ impl Default for Metrics {
             Unit::Seconds,
             age.clone(),
         );
+        registry.register(
+            "heyday_engine_phases",
+            "How often the engine was in each phase of a transition's way",
+            phases.clone(),
+        );
+        registry.register_with_unit(
+            "heyday_engine_phase_time",
+            "How long the engine was in each phase of a transition's way",
+            Unit::Seconds,
+            phase_time.clone(),
+        );
         Self {
             registry,
             requests,
@@ -116,6 +136,8 @@ impl Default for Metrics {
             in_flight,
             depth,
             age,
+            phases,
+            phase_time,
         }
     }
 }
@@ -175,7 +197,20 @@ impl Metrics {
     ///
     /// # Errors
     /// When a label cannot be written.
-    pub fn render(&self, queues: &[QueueStats]) -> Result<String, fmt::Error> {
+    pub fn render(
+        &self,
+        queues: &[QueueStats],
+        phases: &[PhaseStats],
+    ) -> Result<String, fmt::Error> {
+        for phase in phases {
+            let labels = PhaseLabels { phase: phase.name };
+            // The engine counts them; here they are shown.
+            let count = self.phases.get_or_create(&labels);
+            count.inner().store(phase.count, Ordering::Relaxed);
+            let time = self.phase_time.get_or_create(&labels);
+            let seconds = phase.total.as_secs_f64();
+            time.inner().store(seconds.to_bits(), Ordering::Relaxed);
+        }
         for queue in queues {
             let labels = QueueLabels {
                 queue: queue.name.clone(),
@@ -215,13 +250,20 @@ mod tests {
             backlog: 3,
             backlog_age_ms: 1500,
         };
-        let text = metrics.render(&[queue]).expect("text");
+        let phase = PhaseStats {
+            name: "commit",
+            count: 3,
+            total: Duration::from_millis(1500),
+        };
+        let text = metrics.render(&[queue], &[phase]).expect("text");
         for line in [
             "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_route=\"/api/v1/queues\",http_response_status_code=\"200\"} 1",
             "heyday_activity_attempt_duration_seconds_count{queue=\"general-queue\",activity=\"greet.hello\",outcome=\"timeout\"} 1",
             "heyday_queue_wait_duration_seconds_count{queue=\"general-queue\"} 1",
             "heyday_queue_depth{queue=\"general-queue\"} 3",
             "heyday_queue_age_seconds{queue=\"general-queue\"} 1.5",
+            "heyday_engine_phases_total{phase=\"commit\"} 3",
+            "heyday_engine_phase_time_seconds_total{phase=\"commit\"} 1.5",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -25,6 +25,8 @@ const MAX_LINES: usize = 50_000;
 const MAX_RECEIPTS: usize = 100_000;
 /// Rows of one transaction.
 const BATCH: usize = 2_000;
+/// How long a batch gathers. Whoever reads writes it at once ([`Recorder::flush`]).
+const GATHER: Duration = Duration::from_millis(20);
 /// How long a failed write waits for the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -147,7 +149,10 @@ impl Recorder {
     pub async fn run(self, stop: tokio_util::sync::CancellationToken) {
         loop {
             tokio::select! {
-                () = self.inner.wake.notified() => {}
+                () = async {
+                    self.inner.wake.notified().await;
+                    tokio::time::sleep(GATHER).await;
+                } => {}
                 () = stop.cancelled() => {
                     if let Err(error) = self.write_all().await {
                         tracing::error!(%error, "receipts and log lines were lost");

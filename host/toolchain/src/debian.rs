@@ -19,7 +19,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Observer, Progress, TARGET, Toolchain, process, rustup};
+use crate::{Error, Observer, Progress, TARGET, Toolchain, cache_folder, process, rustup};
 
 const PACKAGES: [&str; 5] = [
     "rustc-web",
@@ -80,21 +80,6 @@ pub(crate) fn locate(observer: Observer<'_>) -> Result<Toolchain, Error> {
             folder.display()
         ),
     })
-}
-
-/// `$XDG_CACHE_HOME/heyday`, by default `~/.cache/heyday`.
-fn cache_folder() -> Result<PathBuf, Error> {
-    let absolute = |name: &str| {
-        let path = PathBuf::from(std::env::var_os(name)?);
-        path.is_absolute().then_some(path)
-    };
-    absolute("XDG_CACHE_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".cache")))
-        .map(|cache| cache.join("heyday"))
-        .ok_or_else(|| Error::Io {
-            path: PathBuf::from("~/.cache"),
-            source: std::io::Error::other("neither HOME nor XDG_CACHE_HOME names a folder"),
-        })
 }
 
 fn install_packages(observer: Observer<'_>) -> Result<(), Error> {

@@ -103,6 +103,25 @@ impl Error {
     }
 }
 
+/// The user's cache folder for Heyday: `$XDG_CACHE_HOME/heyday`, by default
+/// `~/.cache/heyday`. It may not exist yet.
+///
+/// # Errors
+/// When the environment names no folder.
+pub fn cache_folder() -> Result<PathBuf, Error> {
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".cache")))
+        .map(|cache| cache.join("heyday"))
+        .ok_or_else(|| Error::Io {
+            path: PathBuf::from("~/.cache"),
+            source: std::io::Error::other("neither HOME nor XDG_CACHE_HOME names a folder"),
+        })
+}
+
 /// What is told while something takes long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {

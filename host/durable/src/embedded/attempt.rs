@@ -6,7 +6,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use super::effects::Launch;
 use super::events::{digest, later};
 use super::failpoint;
 use super::lock;
+use super::phases::Phase;
 use super::run::{Ended, Message, RunCell, Running, Said};
 use crate::activity::{
     ActivityTask, AttemptContext, AttemptOutcome, AttemptSink, CancelReason, LogLine, Progress,
@@ -26,7 +27,7 @@ use crate::engine::LiveEvent;
 use crate::failure::{Failure, kind};
 use crate::payload::{BlobRef, INLINE_LIMIT, Payload};
 
-/// Runs an attempt on the engine's runtime.
+/// Runs an attempt on the executor's runtime.
 pub fn launch(core: &Arc<Core>, cell: &Arc<RunCell>, launch: Launch) {
     let running = Running {
         attempt: launch.attempt,
@@ -54,8 +55,10 @@ pub fn launch(core: &Arc<Core>, cell: &Arc<RunCell>, launch: Launch) {
     lock(&cell.running).insert(launch.activity_id.clone(), running);
     let core = Arc::clone(core);
     let cell = Arc::clone(cell);
-    let runtime = core.runtime.clone();
+    let runtime = core.attempts.clone();
+    let dispatched = Instant::now();
     runtime.spawn(async move {
+        core.phases.spent(Phase::Dispatch, dispatched.elapsed());
         let dead = core.dead.clone();
         tokio::select! {
             biased;

@@ -17,6 +17,7 @@ use super::dispatch::Queues;
 use super::ids::RunIds;
 use super::lock;
 use super::options::EmbeddedOptions;
+use super::phases::Phases;
 use super::pool::Pool;
 use super::run::{Inbox, Message, RunCell};
 use super::state::RunState;
@@ -53,14 +54,18 @@ pub struct Core {
     pub payloads: Arc<dyn PayloadStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Where attempts run.
+    /// Where the engine's own tasks run.
     pub runtime: Handle,
+    /// Where attempts run.
+    pub attempts: Handle,
     /// The file.
     pub store: Store,
     /// The one writer.
     pub writer: Arc<Writer>,
     /// Where activations run.
     pub pool: Arc<Pool>,
+    /// Where the time goes.
+    pub phases: Arc<Phases>,
     /// Slots.
     pub queues: Arc<Queues>,
     /// What is to happen at a time.

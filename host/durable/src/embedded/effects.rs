@@ -2,6 +2,7 @@
 //! writer's thread, so everything here is short and never blocks.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use super::core::{Core, Seen};
 use super::dispatch::{Slot, Waiting};
 use super::events::Event;
 use super::lock;
+use super::phases::Phase;
 use super::run::{Answer, Message, RunCell};
 use super::state::{Activity, RunState, Stage};
 use super::timers::Target;
@@ -139,6 +141,20 @@ impl Effects {
         if let Some(answer) = answer {
             let _ = answer.send(Err(closed(&cell.beginning)));
         }
+    }
+
+    /// The transition was committed, `queued` long ago: lets all of it happen, and the
+    /// run go on.
+    pub fn follow_commit(self, core: &Arc<Core>, cell: &Arc<RunCell>, queued: Instant) {
+        let committed = Instant::now();
+        core.phases.spent(Phase::Write, committed - queued);
+        let closed = self.closed.is_some();
+        let evictable = self.evictable;
+        self.happen(core, cell);
+        if !closed {
+            core.release(cell, evictable);
+        }
+        core.phases.spent(Phase::Effects, committed.elapsed());
     }
 
     /// Lets all of it happen.

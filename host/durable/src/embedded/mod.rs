@@ -17,7 +17,8 @@
 //! then rebuilt by replay, which compares each command with the recorded one.
 //!
 //! Threads: one writes, one checkpoints, a bounded few run activations; attempts run on
-//! the tokio runtime on which the engine was opened (which must be multi-threaded).
+//! the executor's runtime, everything else on the tokio runtime on which the engine was
+//! opened (which must be multi-threaded).
 
 mod activation;
 mod attempt;
@@ -34,6 +35,7 @@ mod filter;
 mod housekeeping;
 mod ids;
 mod options;
+mod phases;
 mod pool;
 mod raw;
 mod read;
@@ -72,8 +74,8 @@ use crate::activity::{ActivityExecutor, CancelReason};
 use crate::clock::Clock;
 use crate::definition::Definitions;
 use crate::engine::{
-    Engine, EngineError, HistoryPage, ListRuns, LiveEvent, QueueStats, RunDescription, RunPage,
-    RunRef, RunResult, StartWorkflow, Started,
+    Engine, EngineError, HistoryPage, ListRuns, LiveEvent, PhaseStats, QueueStats, RunDescription,
+    RunPage, RunRef, RunResult, StartWorkflow, Started,
 };
 use crate::expressions::Expressions;
 use crate::payload::{Digest, PayloadStore};
@@ -138,22 +140,29 @@ impl EmbeddedEngine {
         let store = store::Store::open(&options).await?;
         let last = store.last_run().await?;
         let checkpoints = Arc::new(checkpoint::Pages::default());
-        let writer = Arc::new(writer::Writer::new(Arc::clone(&checkpoints)));
+        let phases = Arc::<phases::Phases>::default();
+        let writer = Arc::new(writer::Writer::new(
+            Arc::clone(&checkpoints),
+            Arc::clone(&phases),
+        ));
         let threads = vec![
             write_thread(&store, &writer).await?,
             checkpoint_thread(&store, &checkpoints).await?,
         ];
         let queues = dispatch::Queues::new(&options.queues);
+        let runtime = tokio::runtime::Handle::current();
         let core = Arc::new(Core {
+            attempts: host.executor.runtime().unwrap_or_else(|| runtime.clone()),
             executor: host.executor,
             definitions: host.definitions,
             expressions: host.expressions,
             payloads: host.payloads,
             clock: host.clock,
-            runtime: tokio::runtime::Handle::current(),
+            runtime,
             store,
             writer,
-            pool: pool::Pool::start(options.activation_threads)?,
+            pool: pool::Pool::start(options.activation_threads, Arc::clone(&phases))?,
+            phases,
             queues,
             timers: timers::Timers::default(),
             ids: ids::RunIds::after(last),
@@ -436,6 +445,10 @@ impl Engine for EmbeddedEngine {
 
     fn queues(&self) -> Vec<QueueStats> {
         self.core.queues.stats(self.core.clock.now())
+    }
+
+    fn phases(&self) -> Vec<PhaseStats> {
+        self.core.phases.stats()
     }
 
     async fn drain(&self, grace: Duration) {

@@ -4,28 +4,34 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
+use super::phases::{Phase, Phases};
 use super::{lock, wait};
 
 type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<(Instant, Job)>,
     stop: bool,
 }
 
 /// A queue of jobs and the threads that take them.
-#[derive(Default)]
 pub struct Pool {
     state: Mutex<State>,
     arrived: Condvar,
+    phases: Arc<Phases>,
 }
 
 impl Pool {
     /// Starts so many threads. They end by [`stop`](Self::stop).
-    pub fn start(threads: usize) -> std::io::Result<Arc<Self>> {
-        let pool = Arc::new(Self::default());
+    pub fn start(threads: usize, phases: Arc<Phases>) -> std::io::Result<Arc<Self>> {
+        let pool = Arc::new(Self {
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            phases,
+        });
         for index in 0..threads {
             let pool = Arc::clone(&pool);
             std::thread::Builder::new()
@@ -41,7 +47,7 @@ impl Pool {
     pub fn push(&self, job: Job) {
         let mut state = lock(&self.state);
         if !state.stop {
-            state.jobs.push_back(job);
+            state.jobs.push_back((Instant::now(), job));
             drop(state);
             self.arrived.notify_one();
         }
@@ -60,7 +66,7 @@ impl Pool {
 
     fn work(&self) {
         loop {
-            let job = {
+            let (queued, job) = {
                 let mut state = lock(&self.state);
                 loop {
                     if state.stop {
@@ -72,9 +78,12 @@ impl Pool {
                     state = wait(&self.arrived, state);
                 }
             };
+            let begun = Instant::now();
+            self.phases.spent(Phase::Wait, begun - queued);
             // A driver's panic is caught where it is called; any other must not cost a
             // thread either.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            self.phases.spent(Phase::Activation, begun.elapsed());
         }
     }
 }

@@ -110,7 +110,9 @@ pub async fn wait_for_result(
     let run_id = run_id(core, run).await?;
     // Before the look: an end between the two is not missed.
     let mut seen = core.watch(run_id);
-    if let Some(result) = result(core, run_id).await? {
+    // A run in memory is open, and whoever watches it is told its end: nothing is read.
+    let in_memory = lock(&core.runs).contains_key(&run_id);
+    if !in_memory && let Some(result) = result(core, run_id).await? {
         return Ok(Some(result));
     }
     if !seen.until(wait, |seen| seen.result.is_some()).await {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use tokio::sync::oneshot;
@@ -321,6 +321,7 @@ fn submit(
     answer: oneshot::Sender<Result<Outcome, EngineError>>,
 ) {
     let then = Arc::clone(core);
+    let queued = Instant::now();
     core.writer.submit(Write {
         kind: WriteKind::Start(Box::new(row)),
         done: Box::new(move |result| {
@@ -331,12 +332,7 @@ fn submit(
                 Written::TerminateFirst(run_id) => Outcome::TerminateFirst(run_id),
             });
             if matches!(outcome, Ok(Outcome::Created(_))) {
-                let closed = effects.closed.is_some();
-                let evictable = effects.evictable;
-                effects.happen(&core, &cell);
-                if !closed {
-                    core.release(&cell, evictable);
-                }
+                effects.follow_commit(&core, &cell, queued);
             } else {
                 forget(&core, &cell, effects);
             }

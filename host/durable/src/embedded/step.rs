@@ -6,6 +6,7 @@
 //! is applied to the run's state as it is made.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use prost::Message as _;
@@ -70,17 +71,11 @@ fn commit(core: &Arc<Core>, cell: &Arc<RunCell>, append: Append, effects: Effect
     // transition stays queued, and asking again changes nothing.
     let core_then = Arc::clone(core);
     let cell_then = Arc::clone(cell);
+    let queued = Instant::now();
     core.writer.submit(Write {
         kind: WriteKind::Append(append),
         done: Box::new(move |result| match result {
-            Ok(_) => {
-                let closed = effects.closed.is_some();
-                let evictable = effects.evictable;
-                effects.happen(&core_then, &cell_then);
-                if !closed {
-                    core_then.release(&cell_then, evictable);
-                }
-            }
+            Ok(_) => effects.follow_commit(&core_then, &cell_then, queued),
             Err(error) => abandoned(&core_then, &cell_then, effects, error),
         }),
     });

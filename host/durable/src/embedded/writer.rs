@@ -13,13 +13,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::checkpoint::Pages;
 use super::failpoint;
+use super::phases::{Phase, Phases};
 use super::raw::{Connection, SqlError};
 use super::statements::Statements;
 use super::{lock, wait, wait_timeout};
@@ -179,17 +180,19 @@ pub struct Writer {
     failing: AtomicBool,
     dead: AtomicBool,
     pages: Arc<Pages>,
+    phases: Arc<Phases>,
 }
 
 impl Writer {
-    /// A queue for a writer that reports to the checkpointer.
-    pub fn new(pages: Arc<Pages>) -> Self {
+    /// A queue for a writer that reports to the checkpointer, and how long it took.
+    pub fn new(pages: Arc<Pages>, phases: Arc<Phases>) -> Self {
         Self {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             failing: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             pages,
+            phases,
         }
     }
 
@@ -334,6 +337,7 @@ impl Writer {
         batch: &[Write],
     ) -> Result<Vec<Result<Written, WriteError>>, SqlError> {
         failpoint::reached("before-append");
+        let begun = Instant::now();
         raw.execute(c"BEGIN IMMEDIATE")?;
         let mut bytes = 0;
         let result: Result<Vec<_>, SqlError> = batch
@@ -353,6 +357,7 @@ impl Writer {
             let _ = raw.execute(c"ROLLBACK");
         }
         if result.is_ok() {
+            self.phases.spent(Phase::Commit, begun.elapsed());
             self.pages.wrote(bytes, batch.len());
         }
         result

@@ -22,6 +22,7 @@ use heyday_durable::failure::{Failure, kind};
 use heyday_durable::payload::Payload;
 use heyday_sandbox::{Limits, Sandbox};
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tracing::Instrument as _;
 
 use crate::config::Config;
@@ -153,6 +154,11 @@ impl ActivityExecutor for Executor {
             receipt: receipt.clone(),
         });
         AttemptOutcome { result, receipt }
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        // Whole, so that the sandbox's call stays on its thread.
+        Some(self.sandbox.guests().clone())
     }
 }
 

@@ -33,6 +33,25 @@ pub fn add(input: Summands) -> Result<Sum> {
 }
 
 #[derive(Deserialize, JsonSchema)]
+pub struct Rounds {
+    rounds: u64,
+}
+
+/// Computes: mixes a block of memory so many times, and answers what came of it.
+#[activity(retry(maximum_attempts = 1))]
+pub fn compute(input: Rounds) -> Result<u64> {
+    let mut block = [0_u64; 512];
+    let mut mixed = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..input.rounds {
+        for word in &mut block {
+            mixed = (mixed ^ *word ^ round).wrapping_mul(0x0100_0000_01b3);
+            *word = mixed.rotate_left(17);
+        }
+    }
+    Ok(mixed)
+}
+
+#[derive(Deserialize, JsonSchema)]
 pub struct Failing {
     kind: String,
     retryable: bool,

@@ -1,0 +1,103 @@
+//! Measures Heyday beside its peers, in one run: `cargo xtask bench` builds it, fetches
+//! the peers, and calls it once per benchmark.
+//!
+//! Noise hits both sides alike: their samples alternate in short blocks, a figure is the
+//! median over the blocks, and what counts is the ratio. Each benchmark is a module:
+//!
+//! - [`sandbox`]: an activity call against bare wasmtime ([`bare`]), by part ([`parts`]),
+//!   and the memory of a live instance ([`memory`]);
+//! - [`interrupt`]: how late a guest that computes for ever is stopped;
+//! - [`workflow`]: durable workflows over HTTP against Restate and Temporal ([`servers`]).
+//!
+//! Start reading at [`report`] for what comes out.
+
+#![allow(clippy::print_stdout, reason = "a command line")]
+
+mod bare;
+mod http;
+mod interrupt;
+mod memory;
+mod ours;
+mod parts;
+mod report;
+mod sandbox;
+mod servers;
+mod syncs;
+mod workflow;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use report::Report;
+
+/// No benchmark takes longer, whatever hangs.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Measures Heyday beside its peers.
+#[derive(Parser)]
+struct Arguments {
+    /// Few samples: shows that it works, and measures nothing.
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Where the figures are written as JSON.
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+    /// The component that both sides call.
+    #[arg(long, global = true, env = "HEYDAY_PROBE")]
+    probe: Option<PathBuf>,
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// An activity call in a fresh sandbox against bare wasmtime.
+    Sandbox,
+    /// One side's memory per live instance; called by `sandbox`, in a process of its own.
+    #[command(hide = true)]
+    Memory {
+        /// Which side.
+        side: memory::Side,
+    },
+    /// How late a guest that computes for ever is stopped.
+    Interrupt,
+    /// Durable workflows over HTTP against Restate and Temporal.
+    Workflow(workflow::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let probe = arguments
+        .probe
+        .context("--probe names the component `probe`")?;
+    let component =
+        std::fs::read(&probe).with_context(|| format!("--probe {}", probe.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let mut report = Report::default();
+    let quick = arguments.quick;
+    let measuring = async {
+        match arguments.benchmark {
+            Benchmark::Sandbox => sandbox::run(&mut report, &component, &probe, quick).await,
+            Benchmark::Memory { side } => memory::measure(side, &component).await,
+            Benchmark::Interrupt => interrupt::run(&mut report, &component, quick).await,
+            Benchmark::Workflow(options) => {
+                workflow::run(&mut report, &component, &options, quick).await
+            }
+        }
+    };
+    runtime
+        .block_on(async { tokio::time::timeout(LIMIT, measuring).await })
+        .context("the benchmark did not end")??;
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, report.json().to_string())
+            .with_context(|| format!("--json {}", path.display()))?;
+    }
+    // Guests that still compute must not hold up the end.
+    runtime.shutdown_background();
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Memory per live instance: how much more a process has with so many guests that wait
+//! than with none. Each side in a process of its own, since pools keep what they had.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use heyday_sandbox::Limits;
+
+use crate::bare::{Bare, Layers};
+use crate::ours::Ours;
+use crate::report::{Figure, Report, Sides};
+
+/// Guests that wait at once.
+const INSTANCES: usize = 64;
+/// An activity that waits until it is cancelled.
+const WAITS: &str = "wait_for_cancel";
+
+/// Whose memory.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Side {
+    /// The sandbox.
+    Ours,
+    /// Wasmtime alone.
+    Bare,
+}
+
+/// Measures one side in this process and prints bytes per instance.
+pub async fn measure(side: Side, component: &[u8]) -> anyhow::Result<()> {
+    let per_instance = match side {
+        Side::Ours => ours(component).await?,
+        Side::Bare => bare(component).await?,
+    };
+    println!("{per_instance}");
+    Ok(())
+}
+
+async fn ours(component: &[u8]) -> anyhow::Result<usize> {
+    let ours = Ours::new(component, Limits::default()).await?;
+    // What is made once.
+    ours.call("echo", "null").await?;
+    let before = resident()?;
+    let contexts: Vec<_> = (0..INSTANCES)
+        .map(|_| ours.context(Duration::from_secs(60)))
+        .collect();
+    let calls: Vec<_> = contexts
+        .iter()
+        .map(|context| {
+            let (ours, context) = (Arc::clone(&ours), context.clone());
+            tokio::spawn(async move { ours.call_in(WAITS, "null", context).await })
+        })
+        .collect();
+    let after = settled().await?;
+    for context in &contexts {
+        context.cancellation.cancel();
+    }
+    for call in calls {
+        call.await?;
+    }
+    Ok(after.saturating_sub(before) / INSTANCES)
+}
+
+async fn bare(component: &[u8]) -> anyhow::Result<usize> {
+    let bare = Bare::new(component, Layers::default())?;
+    bare.call("echo", "null").await?;
+    let before = resident()?;
+    let calls: Vec<_> = (0..INSTANCES)
+        .map(|_| {
+            let bare = Arc::clone(&bare);
+            // It answers the failure `cancelled`, as it should.
+            tokio::spawn(async move { bare.call(WAITS, "null").await.is_err() })
+        })
+        .collect();
+    let after = settled().await?;
+    bare.cancelled.store(true, Ordering::Release);
+    for call in calls {
+        if !call.await? {
+            bail!("a guest did not wait");
+        }
+    }
+    Ok(after.saturating_sub(before) / INSTANCES)
+}
+
+/// The process's memory once it no longer grows.
+async fn settled() -> anyhow::Result<usize> {
+    let mut last = 0;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = resident()?;
+        if now.abs_diff(last) < 64 << 10 {
+            return Ok(now);
+        }
+        last = now;
+    }
+    bail!("the process's memory does not settle")
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> anyhow::Result<usize> {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Rss:"))
+        .context("smaps_rollup has no Rss")?;
+    let kib: usize = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib << 10)
+}
+
+/// Measures both sides in turns.
+pub async fn compare(report: &mut Report, probe: &Path, quick: bool) -> anyhow::Result<()> {
+    let mut sides = Sides::default();
+    for _ in 0..if quick { 1 } else { 3 } {
+        let mut kib = [0.0; 2];
+        for (side, kib) in ["ours", "bare"].iter().zip(&mut kib) {
+            let output = tokio::process::Command::new(std::env::current_exe()?)
+                .arg("--probe")
+                .arg(probe)
+                .args(["memory", side])
+                .kill_on_drop(true)
+                .output()
+                .await?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            if !output.status.success() {
+                bail!(
+                    "measuring {side}'s memory ended with {}: {}",
+                    output.status,
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            }
+            *kib = text.trim().parse::<f64>()? / 1024.0;
+        }
+        sides.push(kib[0], kib[1]);
+    }
+    let (value, peer) = sides.medians();
+    report.add(Figure {
+        name: "sandbox.memory_per_instance".to_owned(),
+        value,
+        unit: "KiB",
+        peer: Some(("bare wasmtime", peer)),
+        goal: None,
+    });
+    Ok(())
+}

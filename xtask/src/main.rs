@@ -65,7 +65,11 @@ mod tests {
     fn the_documentation_names_commands_that_there_are() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut count = 0;
-        for page in ["README.md", "examples/knowledge/README.md"] {
+        for page in [
+            "README.md",
+            "CONTRIBUTING.md",
+            "examples/knowledge/README.md",
+        ] {
             let text = std::fs::read_to_string(root.join(page)).expect("a page");
             let typed = text.lines().filter_map(|line| line.strip_prefix("    "));
             let mentioned = text.split('`').skip(1).step_by(2);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use heyday_sandbox::Stopped;
+use heyday_sandbox::{HostCall, Stopped};
 
 /// The documented codes of one capability.
 pub trait ErrorCode: fmt::Debug + Copy + Eq + Send + Sync + 'static {
@@ -99,6 +99,22 @@ impl<C: ErrorCode> From<Stopped> for Fault<C> {
     fn from(stopped: Stopped) -> Self {
         Self::Error(CapabilityError::stopped(stopped))
     }
+}
+
+/// Runs a backend's future under its call. A failure stands in the call's span too.
+pub(crate) async fn run<T, C: ErrorCode>(
+    call: &HostCall,
+    future: impl Future<Output = Result<T, CapabilityError<C>>>,
+) -> Result<T, Fault<C>> {
+    Ok(noted(call, call.run(future).await?)?)
+}
+
+/// The outcome of a call, after a failure was noted in its span.
+pub(crate) fn noted<T, C: ErrorCode>(
+    call: &HostCall,
+    outcome: Result<T, CapabilityError<C>>,
+) -> Result<T, CapabilityError<C>> {
+    outcome.inspect_err(|error| call.failed(error.code.as_str()))
 }
 
 /// The text of an error and of all its causes: for the host's log.

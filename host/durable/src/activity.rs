@@ -117,7 +117,8 @@ pub struct ActivityTask {
     pub last_heartbeat: Option<Payload>,
     /// The same on every attempt: namespace, run id and activity id.
     pub idempotency_key: String,
-    /// W3C trace context of the run, if it was started with one.
+    /// W3C trace context of the transition that started the attempt, or of the run where
+    /// no transitions are recorded.
     pub traceparent: Option<String>,
 }
 
@@ -242,6 +243,35 @@ pub struct AttemptOutcome {
     pub receipt: Receipt,
 }
 
+/// What one attempt used, and how it ended, as the history has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReceipt {
+    /// The namespace.
+    pub namespace: String,
+    /// The workflow's id.
+    pub workflow_id: String,
+    /// The run.
+    pub run_id: Uuid,
+    /// The activity.
+    pub activity_id: String,
+    /// `<plugin>.<activity>`.
+    pub activity_type: String,
+    /// The plugin version's digest; `None` for a built-in.
+    pub plugin_digest: Option<Digest>,
+    /// The queue.
+    pub queue: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// `completed`, or the kind of its failure.
+    pub outcome: String,
+    /// What it used.
+    pub receipt: Receipt,
+}
+
 /// Runs attempts. The host implements it.
 #[async_trait]
 pub trait ActivityExecutor: Send + Sync + 'static {
@@ -253,5 +283,12 @@ pub trait ActivityExecutor: Send + Sync + 'static {
     /// An attempt that begins where its work is done changes threads less often.
     fn runtime(&self) -> Option<Handle> {
         None
+    }
+
+    /// Takes the receipt of an attempt of which [`execute`](Self::execute) did not tell
+    /// the end: it says `lost`, or nothing where the attempt did not get so far. Its end
+    /// is committed. Must not block.
+    fn ended_elsewhere(&self, receipt: AttemptReceipt) {
+        let _ = receipt;
     }
 }

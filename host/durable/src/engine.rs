@@ -293,6 +293,24 @@ pub struct PhaseStats {
     pub total: std::time::Duration,
 }
 
+/// Bounds of [`WriterStats::batches`]: a batch has at most so many writes.
+pub const BATCH_BOUNDS: [u64; 7] = [1, 2, 5, 10, 50, 200, 1_000];
+
+/// What an engine's writer did since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Transactions that were committed; each is synced once.
+    pub commits: u64,
+    /// Writes in them: starts, transitions and what is written behind.
+    pub writes: u64,
+    /// Commits by how many writes they had, one for each of [`BATCH_BOUNDS`].
+    pub batches: [u64; BATCH_BOUNDS.len()],
+    /// Transactions that failed.
+    pub failures: u64,
+    /// Writes that wait.
+    pub queued: usize,
+}
+
 /// A live event of a run that is not part of its history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

@@ -29,5 +29,6 @@ pub mod failure;
 pub mod flow;
 pub mod payload;
 pub mod signal;
+pub mod trace;
 
 pub mod embedded;

@@ -91,29 +91,31 @@ impl Auth {
         headers: &HeaderMap,
         authority: Option<&str>,
     ) -> Result<(), AuthError> {
-        let text = |name| {
+        let texts = |name| {
             headers
-                .get(name)
+                .get_all(name)
+                .iter()
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase())
         };
-        // HTTP/2 and absolute requests name the host in the target instead.
-        let host = text(header::HOST)
-            .or_else(|| authority.map(str::to_lowercase))
-            .unwrap_or_default();
-        if !self.hosts.contains(&host) {
-            return Err(AuthError::Host(host.chars().take(200).collect()));
+        let own = |host: &str| self.hosts.iter().any(|own| own == host);
+        // An absolute target names the host too. Each that is named must be right: others
+        // may read another one than we do.
+        let mut named = 0;
+        for host in texts(header::HOST).chain(authority.map(str::to_lowercase)) {
+            named += 1;
+            if !own(&host) {
+                return Err(AuthError::Host(host.chars().take(200).collect()));
+            }
         }
-        let Some(origin) = text(header::ORIGIN) else {
-            return Ok(());
-        };
-        let own = origin
-            .strip_prefix("http://")
-            .is_some_and(|host| self.hosts.iter().any(|own| own == host));
-        if own {
-            Ok(())
-        } else {
-            Err(AuthError::Origin(origin.chars().take(200).collect()))
+        if named == 0 {
+            return Err(AuthError::Host(String::new()));
         }
+        for origin in texts(header::ORIGIN) {
+            if !origin.strip_prefix("http://").is_some_and(own) {
+                return Err(AuthError::Origin(origin.chars().take(200).collect()));
+            }
+        }
+        Ok(())
     }
 
     /// Whose token the request has.
@@ -225,10 +227,11 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.clone(), value.parse().expect("a value")))
-            .collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.clone(), value.parse().expect("a value"));
+        }
+        headers
     }
 
     fn auth() -> Auth {
@@ -270,7 +273,25 @@ mod tests {
         ] {
             assert_eq!(check(host, None), Ok(()), "{host}");
         }
-        for host in ["evil.example:8000", "127.0.0.1", "127.0.0.1:8001", ""] {
+        for host in [
+            "evil.example:8000",
+            "127.0.0.1",
+            "127.0.0.1:8001",
+            "127.0.0.1:8000:8000",
+            "127.0.0.1:08000",
+            "127.1:8000",
+            "2130706433:8000",
+            "0x7f000001:8000",
+            "0.0.0.0:8000",
+            "localhost.:8000",
+            "localhost.evil.example:8000",
+            "user@localhost:8000",
+            "::1:8000",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]:8000",
+            "[::ffff:127.0.0.1]:8000",
+            "",
+        ] {
             assert!(
                 matches!(check(host, None), Err(AuthError::Host(_))),
                 "{host}"
@@ -285,6 +306,13 @@ mod tests {
             "null",
             "https://localhost:8000",
             "http://localhost",
+            "http://localhost:8000.evil.example",
+            "http://localhost:8000@evil.example",
+            "http://localhost:8000/",
+            "http://[::1]",
+            "file://",
+            "chrome-extension://localhost:8000",
+            "",
         ] {
             assert!(
                 matches!(
@@ -299,6 +327,28 @@ mod tests {
             Ok(())
         );
         assert!(auth().check_host(&HeaderMap::new(), None).is_err());
+        // Whichever of two is read.
+        let mut twice = headers(&[
+            (header::HOST, "localhost:8000"),
+            (header::HOST, "evil.example:8000"),
+        ]);
+        assert_eq!(twice.get_all(header::HOST).iter().count(), 2);
+        assert!(auth().check_host(&twice, None).is_err());
+        twice.insert(header::HOST, "localhost:8000".parse().expect("a value"));
+        assert!(
+            auth()
+                .check_host(&twice, Some("evil.example:8000"))
+                .is_err()
+        );
+        twice.append(
+            header::ORIGIN,
+            "http://localhost:8000".parse().expect("a value"),
+        );
+        twice.append(
+            header::ORIGIN,
+            "http://evil.example".parse().expect("a value"),
+        );
+        assert!(auth().check_host(&twice, None).is_err());
     }
 
     #[test]

@@ -70,6 +70,11 @@ pub struct LimitsConfig {
     pub guest_threads: Option<usize>,
     /// How many days receipts and log lines are kept.
     pub record_days: u32,
+    /// Connections of the API at once, 16 to 65,536; further ones wait.
+    pub connections: usize,
+    /// Requests at once that wait (`?wait=`) or stream, fewer than connections; further
+    /// ones are refused.
+    pub waiting: usize,
 }
 
 impl Default for LimitsConfig {
@@ -82,6 +87,8 @@ impl Default for LimitsConfig {
             compile_memory_bytes: 2 << 30,
             guest_threads: None,
             record_days: 30,
+            connections: 1024,
+            waiting: 768,
         }
     }
 }
@@ -231,6 +238,18 @@ impl Config {
                 "at least one guest must be able to compute",
             );
         }
+        if !(16..=65_536).contains(&self.limits.connections) {
+            return wrong(
+                "limits.connections",
+                "the API has 16 to 65,536 connections at once",
+            );
+        }
+        if !(1..self.limits.connections).contains(&self.limits.waiting) {
+            return wrong(
+                "limits.waiting",
+                "at least 1 request may wait, and fewer than there are connections",
+            );
+        }
         if let Some(endpoint) = &self.otlp_endpoint {
             let http =
                 url::Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
@@ -344,6 +363,86 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("heyday.toml");
+        for (text, key, line) in [
+            ("data_dir = 'd'\nlisen = '127.0.0.1:1'\n", "lisen", 2),
+            ("\n\n[limits]\nupload = 1\n", "upload", 4),
+            ("[limits.plugins.a]\n# none\nmemory = 1\n", "memory", 3),
+            ("[bindings.namespaces.a]\nmongo = 1\n", "mongo", 2),
+            (
+                "[bindings.namespaces.a.sql.b]\npath = 'p'\nlimits = { rows = 1 }\n",
+                "rows",
+                3,
+            ),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let error = Config::load(&path).expect_err(text).to_string();
+            assert!(error.contains("heyday.toml"), "{error}");
+            assert!(error.contains(&format!("line {line}, ")), "{error}");
+            assert!(error.contains(&format!("unknown field `{key}`")), "{error}");
+        }
+        std::fs::write(&path, "drain_grace = 'soon'\n").expect("written");
+        let error = Config::load(&path).expect_err("no time").to_string();
+        assert!(error.contains("line 1, "), "{error}");
+    }
+
+    /// The keys of a table, as the refusal of one that it has not names them.
+    fn keys(table: &str) -> Vec<String> {
+        let required = if table.ends_with(".NAME") {
+            "path = 'p'\n"
+        } else {
+            ""
+        };
+        let header = if table.is_empty() {
+            String::new()
+        } else {
+            format!("[{table}]\n")
+        };
+        let text = format!("{header}{required}no-such-key = 1\n");
+        let message = parse(&text).expect_err(table).message().to_owned();
+        let expected = message.split_once("expected").expect("the keys").1;
+        let keys = expected.split('`').skip(1).step_by(2).map(str::to_owned);
+        keys.collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_every_key() {
+        let text = include_str!("../../../docs/configuration.md");
+        let binding = "bindings.namespaces.NAMESPACE";
+        let sql = format!("{binding}.sql.NAME");
+        let blob = format!("{binding}.blob.NAME");
+        let mut count = 0;
+        for table in [
+            "",
+            "limits",
+            "limits.call",
+            "bindings",
+            binding,
+            &sql,
+            &blob,
+        ] {
+            for key in keys(table) {
+                let whole = format!("{table}.{key}");
+                let row = format!("| `{}` |", whole.trim_start_matches('.'));
+                assert!(text.contains(&row), "docs/configuration.md has no {row}");
+                count += 1;
+            }
+        }
+        for binding in [&sql, &blob] {
+            let row = format!("| `{binding}.limits` |");
+            let row = text.lines().find(|line| line.starts_with(&row));
+            let row = row.expect("the row was found before");
+            for key in keys(&format!("{binding}.limits")) {
+                assert!(row.contains(&format!("`{key}`")), "{key} is not in {row}");
+                count += 1;
+            }
+        }
+        assert!(count > 40, "{count} keys were found");
+    }
+
+    #[test]
     fn what_cannot_work_is_named() {
         for (text, setting) in [
             ("listen = '0.0.0.0:8000'", "listen"),
@@ -356,6 +455,9 @@ mod tests {
             ("limits.upload_bytes = 0", "limits.upload_bytes"),
             ("limits.guest_threads = 0", "limits.guest_threads"),
             ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
+            ("limits.connections = 15", "limits.connections"),
+            ("limits.waiting = 0", "limits.waiting"),
+            ("limits.waiting = 1024", "limits.waiting"),
             ("otlp_endpoint = 'localhost:4318'", "otlp_endpoint"),
         ] {
             let config = parse(text).expect(text);

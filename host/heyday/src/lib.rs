@@ -16,6 +16,7 @@
 pub mod api;
 pub mod auth;
 pub mod config;
+pub mod connections;
 pub mod definitions;
 pub mod description;
 pub mod executor;
@@ -23,6 +24,7 @@ pub mod expressions;
 pub mod files;
 pub mod metrics;
 pub mod names;
+pub mod rebuild;
 pub mod recorder;
 pub mod registry;
 pub mod server;

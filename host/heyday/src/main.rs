@@ -30,6 +30,8 @@ fn main() -> ExitCode {
     let output = cli.global.output();
     let mut builder = if matches!(cli.command, Command::Up(_)) {
         // The server sets its own log.
+        #[cfg(unix)]
+        prepare_process();
         Builder::new_multi_thread()
     } else {
         log_to_stderr(cli.global.verbose);
@@ -46,6 +48,33 @@ fn main() -> ExitCode {
         Err(error) => {
             output.error(&error);
             error.exit_code()
+        }
+    }
+}
+
+/// So many files the server may have open; each connection is one.
+#[cfg(unix)]
+const OPEN_FILES: libc::rlim_t = 65_536;
+
+/// Makes what the server writes its owner's alone, and lets it have as many files open
+/// as the system allows it and it may need.
+#[cfg(unix)]
+fn prepare_process() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `umask` only sets a value of the process and cannot fail; the other two read
+    // and write the struct that they are given and nothing else. No thread runs yet.
+    unsafe {
+        libc::umask(0o077);
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            let wanted = limit.rlim_max.min(OPEN_FILES);
+            if limit.rlim_cur < wanted {
+                limit.rlim_cur = wanted;
+                // What is refused stays as it was.
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            }
         }
     }
 }

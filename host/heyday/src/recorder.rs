@@ -4,14 +4,18 @@
 //! one transaction. Readers wait for the next batch with [`Recorder::written`]. While the
 //! database cannot be written, so many lines and receipts are kept in memory; further
 //! ones are dropped and counted.
+//!
+//! Written behind means that a crash takes the last ones. Log lines are lost then;
+//! receipts stand in the history too, and [`rebuild`](crate::rebuild) takes them from
+//! there at the next start.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use heyday_durable::activity::{LogLine, Receipt};
+use heyday_durable::activity::{AttemptReceipt, LogLine, Receipt};
 use jiff::Timestamp;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -29,6 +33,10 @@ const BATCH: usize = 2_000;
 const GATHER: Duration = Duration::from_millis(20);
 /// How long a failed write waits for the next try.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The marker of a rebuild that has not come to its end.
+const REBUILDING: &str = "receipts-missing-since";
+/// Receipts are written nearly in the order of their ends: at most so much apart.
+const OUT_OF_ORDER_US: i64 = 10 * 60 * 1_000_000;
 
 /// Whose attempt a record belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +70,72 @@ pub struct ReceiptRow {
     pub receipt: Receipt,
 }
 
+impl From<AttemptReceipt> for ReceiptRow {
+    fn from(receipt: AttemptReceipt) -> Self {
+        Self {
+            attempt: Arc::new(AttemptName {
+                namespace: receipt.namespace,
+                run_id: receipt.run_id,
+                activity_id: receipt.activity_id,
+                activity_type: receipt.activity_type,
+                queue: receipt.queue,
+                attempt: receipt.attempt,
+            }),
+            started_at: receipt.started_at,
+            ended_at: receipt.ended_at,
+            outcome: receipt.outcome,
+            receipt: receipt.receipt,
+        }
+    }
+}
+
+/// The columns of a receipt, in the order in which they are bound.
+macro_rules! insert_receipt {
+    ($insert:literal) => {
+        concat!(
+            $insert,
+            " INTO receipts (run_id, activity_id, attempt, namespace, activity_type, queue, \
+             started_us, ended_us, outcome, counters) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)"
+        )
+    };
+}
+
+async fn insert_receipt(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    row: &ReceiptRow,
+) -> Result<bool, StateError> {
+    let counters = serde_json::to_string(&row.receipt)
+        .map_err(|error| StateError::Damaged(error.to_string()))?;
+    let done = sqlx::query(statement)
+        .bind(&row.attempt.run_id.as_bytes()[..])
+        .bind(&row.attempt.activity_id)
+        .bind(row.attempt.attempt)
+        .bind(&row.attempt.namespace)
+        .bind(&row.attempt.activity_type)
+        .bind(&row.attempt.queue)
+        .bind(micros(row.started_at))
+        .bind(micros(row.ended_at))
+        .bind(&row.outcome)
+        .bind(counters)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
 #[derive(Default)]
 struct Pending {
     lines: Vec<(Arc<AttemptName>, LogLine)>,
     receipts: Vec<ReceiptRow>,
     dropped: u64,
+    dropped_ever: u64,
+}
+
+impl Pending {
+    const fn drop_one(&mut self) {
+        self.dropped += 1;
+        self.dropped_ever += 1;
+    }
 }
 
 struct Inner {
@@ -118,7 +187,7 @@ impl Recorder {
         {
             let mut pending = self.pending();
             if pending.lines.len() >= MAX_LINES {
-                pending.dropped += 1;
+                pending.drop_one();
                 return;
             }
             pending.lines.push((Arc::clone(attempt), line));
@@ -131,12 +200,18 @@ impl Recorder {
         {
             let mut pending = self.pending();
             if pending.receipts.len() >= MAX_RECEIPTS {
-                pending.dropped += 1;
+                pending.drop_one();
                 return;
             }
             pending.receipts.push(row);
         }
         self.inner.wake.notify_one();
+    }
+
+    /// How many lines and receipts were dropped, ever.
+    #[must_use]
+    pub fn dropped_ever(&self) -> u64 {
+        self.pending().dropped_ever
     }
 
     /// Counts batches: changes when new records can be read.
@@ -233,27 +308,65 @@ impl Recorder {
             .await?;
         }
         for row in receipts {
-            let counters = serde_json::to_string(&row.receipt)
-                .map_err(|error| StateError::Damaged(error.to_string()))?;
-            sqlx::query(
-                "INSERT OR REPLACE INTO receipts (run_id, activity_id, attempt, namespace, \
-                 activity_type, queue, started_us, ended_us, outcome, counters) \
-                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
-            )
-            .bind(&row.attempt.run_id.as_bytes()[..])
-            .bind(&row.attempt.activity_id)
-            .bind(row.attempt.attempt)
-            .bind(&row.attempt.namespace)
-            .bind(&row.attempt.activity_type)
-            .bind(&row.attempt.queue)
-            .bind(micros(row.started_at))
-            .bind(micros(row.ended_at))
-            .bind(&row.outcome)
-            .bind(counters)
-            .execute(&mut *transaction)
-            .await?;
+            let statement = insert_receipt!("INSERT OR REPLACE");
+            insert_receipt(&mut transaction, statement, row).await?;
         }
         transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Since when receipts may be missing: a little before the last one that was written,
+    /// or whenever an earlier [`rebuild`](crate::rebuild) that did not come to its end
+    /// began. It is noted until [`rebuilt`](Self::rebuilt). To be called before further
+    /// receipts are written.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub async fn missing_since(&self) -> Result<Timestamp, StateError> {
+        let pool = self.inner.database.pool();
+        let last: Option<i64> = sqlx::query_scalar("SELECT MAX(ended_us) FROM receipts")
+            .fetch_one(pool)
+            .await?;
+        let last = last.map_or(0, |last| last.saturating_sub(OUT_OF_ORDER_US));
+        let since: i64 = sqlx::query_scalar(
+            "INSERT INTO markers (name, at_us) VALUES (?1, ?2) \
+             ON CONFLICT (name) DO UPDATE SET at_us = MIN(at_us, excluded.at_us) RETURNING at_us",
+        )
+        .bind(REBUILDING)
+        .bind(last)
+        .fetch_one(pool)
+        .await?;
+        timestamp(since)
+    }
+
+    /// Writes receipts that the history has, where they are missing. Answers how many
+    /// were.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn restore(&self, rows: &[ReceiptRow]) -> Result<u64, StateError> {
+        let mut transaction = self.inner.database.behind().begin().await?;
+        let mut missing = 0;
+        for row in rows {
+            let statement = insert_receipt!("INSERT OR IGNORE");
+            missing += u64::from(insert_receipt(&mut transaction, statement, row).await?);
+        }
+        transaction.commit().await?;
+        if missing > 0 {
+            self.inner.written.send_modify(|count| *count += 1);
+        }
+        Ok(missing)
+    }
+
+    /// No receipts of before this start are missing any more.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn rebuilt(&self) -> Result<(), StateError> {
+        sqlx::query("DELETE FROM markers WHERE name = ?1")
+            .bind(REBUILDING)
+            .execute(self.inner.database.behind())
+            .await?;
         Ok(())
     }
 

@@ -14,32 +14,35 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
 use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
+use heyday_durable::trace::Traces;
 use heyday_sandbox::{
     CompileLimits, Compiler, CompilerCommand, Sandbox, SandboxError, SandboxOptions,
 };
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, App, Parts};
 use crate::auth::{self, Auth, TokenError};
 use crate::config::{Config, ConfigError};
+use crate::connections::{self, ConnectionLimits};
 use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::{ExpressionsError, JqExpressions};
 use crate::files::ContentFiles;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Sources};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
 use crate::state::{HostDb, StateError};
+use crate::telemetry;
 
 /// The subcommand of the running binary that compiles one component.
 pub const COMPILE_COMMAND: &str = "compile-component";
@@ -50,6 +53,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Values that no history names are kept so long: an activity's result is stored before
 /// the history names it.
 const PAYLOAD_GRACE: Duration = Duration::from_secs(48 * 60 * 60);
+/// How long a request's head may take to come, and a connection may be idle.
+const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long open connections may take to end, beyond the grace of attempts.
 const CONNECTION_GRACE: Duration = Duration::from_secs(5);
 /// Seconds of a day.
@@ -127,11 +132,12 @@ pub struct Server {
     data: PathBuf,
     grace: Duration,
     stopping: CancellationToken,
-    serving: JoinHandle<io::Result<()>>,
+    serving: JoinHandle<()>,
     engine: Arc<EmbeddedEngine>,
     behind: CancellationToken,
     recording: JoinHandle<()>,
     sweeping: JoinHandle<()>,
+    rebuilding: JoinHandle<()>,
     bindings: Arc<Bindings>,
     state: HostDb,
     /// Given back when the server is dropped.
@@ -207,19 +213,24 @@ impl Server {
         })
         .await?;
         let recorder = Recorder::new(state.clone());
+        let missing_since = recorder.missing_since().await?;
         let metrics = Arc::new(Metrics::default());
         let definitions = Arc::new(HostDefinitions::new(registry.clone()));
         let shared = Arc::new(config);
         let executor = Executor::new(ExecutorOptions {
             registry: registry.clone(),
-            sandbox,
+            sandbox: sandbox.clone(),
             recorder: recorder.clone(),
             metrics: Arc::clone(&metrics),
             config: Arc::clone(&shared),
         });
         let behind = CancellationToken::new();
         let recording = tokio::spawn(recorder.clone().run(behind.clone()));
-        let options = EmbeddedOptions::new(data.join("history.db"), shared.queues());
+        let mut options = EmbeddedOptions::new(data.join("history.db"), shared.queues());
+        options.traces = Traces {
+            join: |span, traceparent| telemetry::set_parent(span, Some(traceparent)),
+            traceparent: telemetry::traceparent,
+        };
         let host = Host {
             executor: Arc::new(executor),
             definitions: Arc::clone(&definitions) as _,
@@ -228,6 +239,11 @@ impl Server {
             clock: Arc::new(SystemClock),
         };
         let engine = Arc::new(EmbeddedEngine::open(options, host).await?);
+        metrics.ask(Sources {
+            engine: Arc::downgrade(&engine),
+            sandbox,
+            recorder: recorder.clone(),
+        });
         let stopping = CancellationToken::new();
         let sweeping = tokio::spawn(sweep(
             Arc::clone(&engine),
@@ -236,6 +252,14 @@ impl Server {
             shared.limits.record_days,
             stopping.clone(),
         ));
+        let rebuilding = {
+            let (engine, recorder) = (Arc::clone(&engine), recorder.clone());
+            let (stopping, kept) = (stopping.clone(), kept_since(shared.limits.record_days));
+            tokio::spawn(async move {
+                let since = missing_since.max(kept);
+                crate::rebuild::receipts(&engine, &recorder, since, &stopping).await;
+            })
+        };
         let app = App::new(Parts {
             engine: Arc::clone(&engine) as _,
             registry,
@@ -247,18 +271,18 @@ impl Server {
             metrics,
             upload_bytes: shared.limits.upload_bytes,
             stopping: stopping.clone(),
+            waiting: Arc::new(Semaphore::new(shared.limits.waiting)),
             in_flight: Default::default(),
         });
-        // Answers are small and awaited: they must not wait to be joined with others.
-        let listener = listener.tap_io(|connection| {
-            let _ = connection.set_nodelay(true);
-        });
-        let stop = stopping.clone().cancelled_owned();
-        let serving = tokio::spawn(async move {
-            axum::serve(listener, api::router(app))
-                .with_graceful_shutdown(stop)
-                .await
-        });
+        let serving = tokio::spawn(connections::serve(
+            listener,
+            api::router(app),
+            ConnectionLimits {
+                connections: shared.limits.connections,
+                head_time: HEAD_TIME,
+            },
+            stopping.clone(),
+        ));
         tracing::info!(%address, data = %data.display(), "listening");
         Ok(Self {
             address,
@@ -271,6 +295,7 @@ impl Server {
             behind,
             recording,
             sweeping,
+            rebuilding,
             bindings,
             state,
             _lock: lock,
@@ -303,8 +328,7 @@ impl Server {
         self.engine.drain(self.grace).await;
         let abort = self.serving.abort_handle();
         match tokio::time::timeout(CONNECTION_GRACE, self.serving).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the listener failed"),
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the API ended by itself"),
             Err(_) => {
                 tracing::warn!("connections that did not end are closed");
@@ -312,6 +336,7 @@ impl Server {
             }
         }
         self.sweeping.abort();
+        self.rebuilding.abort();
         self.behind.cancel();
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "receipts and log lines were lost");
@@ -383,6 +408,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
+/// The oldest time of which receipts and log lines are kept.
+fn kept_since(record_days: u32) -> Timestamp {
+    let kept = jiff::SignedDuration::from_secs(i64::from(record_days) * DAY);
+    // Before that there was no Heyday.
+    Timestamp::now()
+        .checked_sub(kept)
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// Removes what is too old or named by nothing, now and then.
 async fn sweep(
     engine: Arc<EmbeddedEngine>,
@@ -403,10 +437,7 @@ async fn sweep(
             Ok(removed) => tracing::info!(removed, "removed values that no history names"),
             Err(error) => tracing::warn!(%error, "values are not swept now"),
         }
-        let kept = jiff::SignedDuration::from_secs(i64::from(record_days) * DAY);
-        if let Ok(before) = Timestamp::now().checked_sub(kept)
-            && let Err(error) = recorder.prune(before).await
-        {
+        if let Err(error) = recorder.prune(kept_since(record_days)).await {
             tracing::warn!(%error, "old receipts and log lines are not removed now");
         }
     }

@@ -2,13 +2,21 @@
 //!
 //! [`install`] sets one subscriber for the process: log lines on stderr, and, where an
 //! OTLP endpoint is configured, spans sent to it in batches. A request's span continues
-//! the trace of its `traceparent` header ([`set_parent`]); a run records the trace
-//! that started it, and each attempt's span continues that one, so that request, run and
-//! attempts are one trace. Names are OpenTelemetry's semantic conventions where there
-//! are any; our own begin with `heyday.`.
+//! the trace of its `traceparent` header ([`set_parent`]); a run records the span that
+//! started it, the span of each of its transitions continues that one, an attempt's
+//! continues that of its transition, and host calls are below their attempt: one trace,
+//! also over a restart. Names are OpenTelemetry's semantic conventions where there are
+//! any; our own begin with `heyday.`. Statements, inputs, results and secrets are in no
+//! span.
+//!
+//! Spans of requests and attempts are INFO and so name the origin of log lines too;
+//! those of transitions and host calls are DEBUG and exist only for a collector (or
+//! with `-v`). A collector that cannot be reached is said once, and again when it is
+//! back; what was to be sent meanwhile is lost, and nobody waits for it.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::trace::{
@@ -31,7 +39,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is logged, and where traces go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TelemetryOptions {
-    /// What is logged, in the form of `RUST_LOG`; that variable goes over it.
+    /// What is logged, in the form of `RUST_LOG`; `warn,heyday=info` where absent.
     pub filter: Option<String>,
     /// Log lines as JSON.
     pub json: bool,
@@ -87,22 +95,25 @@ impl Telemetry {
 /// # Errors
 /// When the filter or the endpoint is unusable, or at a second call.
 pub fn install(options: &TelemetryOptions) -> Result<Telemetry, TelemetryError> {
-    let text = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.is_empty())
-        .or_else(|| options.filter.clone())
+    let text = options
+        .filter
+        .clone()
         .unwrap_or_else(|| "warn,heyday=info".to_owned());
     let filter = EnvFilter::try_new(&text).map_err(|error| TelemetryError::Filter {
         filter: text,
         message: error.to_string(),
     })?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
     let lines = if options.json {
-        lines.json().boxed()
+        tracing_subscriber::fmt::layer()
+            .json()
+            .with_writer(std::io::stderr)
+            .boxed()
     } else {
-        lines.boxed()
+        let colours = std::io::stderr().is_terminal();
+        tracing_subscriber::fmt::layer()
+            .with_writer(move || OneLine::new(std::io::stderr(), colours))
+            .with_ansi(colours)
+            .boxed()
     };
     let provider = options.otlp_endpoint.as_deref().map(exporter).transpose()?;
     let spans = provider.as_ref().map(|provider| {
@@ -133,10 +144,15 @@ fn exporter(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
         return Err(failed("the address is not http or https".to_owned()));
     }
     let runtime = Handle::try_current().map_err(|error| failed(error.to_string()))?;
-    let client = reqwest::Client::builder()
+    let mut client = reqwest::Client::builder()
         .timeout(EXPORT_TIMEOUT)
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
+        // Spans go where they were sent, and nowhere else.
+        .redirect(reqwest::redirect::Policy::none());
+    if base.scheme() == "http" {
+        // No TLS: do without the system's certificates, which a bare machine lacks.
+        client = client.tls_certs_only([]);
+    }
+    let client = client.build().map_err(|error| failed(error.to_string()))?;
     let traces = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
@@ -144,14 +160,18 @@ fn exporter(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
         .with_endpoint(traces)
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    let resource = Resource::builder()
-        .with_service_name("heyday")
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build();
+    let mut resource = Resource::builder()
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name("heyday");
+    }
+    let resource = resource.build();
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(OnRuntime {
             exporter: Arc::new(exporter),
             runtime,
+            endpoint: endpoint.to_owned(),
+            failing: AtomicBool::new(false),
         })
         .with_resource(resource)
         .build())
@@ -162,15 +182,83 @@ fn exporter(endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
 struct OnRuntime {
     exporter: Arc<opentelemetry_otlp::SpanExporter>,
     runtime: Handle,
+    endpoint: String,
+    failing: AtomicBool,
 }
 
 impl SpanExporter for OnRuntime {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let exporter = Arc::clone(&self.exporter);
-        self.runtime
+        let sent = self
+            .runtime
             .spawn(async move { exporter.export(batch).await })
             .await
-            .map_err(|error| OTelSdkError::InternalFailure(error.to_string()))?
+            .unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())));
+        let endpoint = self.endpoint.as_str();
+        match &sent {
+            Ok(()) if self.failing.swap(false, Ordering::Relaxed) => {
+                tracing::info!(endpoint, "traces are sent again");
+            }
+            // Said once, not with each batch.
+            Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(
+                    endpoint,
+                    %error,
+                    "traces cannot be sent; those of this time are lost"
+                );
+            }
+            _ => {}
+        }
+        sent
+    }
+}
+
+/// Keeps each log line one line: whatever a plugin, a caller or a flow named is written
+/// with its control characters as `\n` and `\u{1b}`, so that it can neither add lines of
+/// its own nor drive the terminal. The subscriber writes a line at once.
+struct OneLine<W> {
+    to: W,
+    /// Whether escape sequences are the subscriber's own; it escapes those of values.
+    colours: bool,
+}
+
+impl<W> OneLine<W> {
+    const fn new(to: W, colours: bool) -> Self {
+        Self { to, colours }
+    }
+}
+
+impl<W: std::io::Write> std::io::Write for OneLine<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let (line, end) = match text.strip_suffix('\n') {
+            Some(line) => (line, "\n"),
+            None => (&*text, ""),
+        };
+        let colours = self.colours;
+        let harmful = |c: char| {
+            (c.is_control() && c != '\t' && !(colours && c == '\u{1b}'))
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        if line.contains(harmful) {
+            let mut clean = String::with_capacity(text.len() + 16);
+            for c in line.chars() {
+                if harmful(c) {
+                    clean.extend(c.escape_default());
+                } else {
+                    clean.push(c);
+                }
+            }
+            clean.push_str(end);
+            self.to.write_all(clean.as_bytes())?;
+        } else {
+            self.to.write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
     }
 }
 
@@ -186,7 +274,13 @@ pub fn set_parent(span: &tracing::Span, traceparent: Option<&str>) {
 /// The current span as W3C trace context; none where no traces are recorded.
 #[must_use]
 pub fn current_traceparent() -> Option<String> {
-    let context = tracing::Span::current().context();
+    traceparent(&tracing::Span::current())
+}
+
+/// A span as W3C trace context; none where no traces are recorded.
+#[must_use]
+pub fn traceparent(span: &tracing::Span) -> Option<String> {
+    let context = span.context();
     let span = context.span();
     let span = span.span_context();
     span.is_valid().then(|| {
@@ -262,6 +356,27 @@ mod tests {
     #[test]
     fn without_traces_there_is_no_context() {
         assert_eq!(current_traceparent(), None);
+    }
+
+    #[test]
+    fn a_log_line_stays_one_line() {
+        use std::io::Write as _;
+        let written = |text: &str, colours| {
+            let mut to = Vec::new();
+            OneLine::new(&mut to, colours)
+                .write_all(text.as_bytes())
+                .expect("written");
+            String::from_utf8(to).expect("text")
+        };
+        assert_eq!(written("plain ä\n", false), "plain ä\n");
+        assert_eq!(
+            written("a\nINFO forged\r\u{1b}[2J\u{9b}1m\u{202e}\n", false),
+            "a\\nINFO forged\\r\\u{1b}[2J\\u{9b}1m\\u{202e}\n"
+        );
+        assert_eq!(
+            written("\u{1b}[32mINFO\u{1b}[0m a\nb\n", true),
+            "\u{1b}[32mINFO\u{1b}[0m a\\nb\n"
+        );
     }
 
     #[test]

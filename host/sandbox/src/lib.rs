@@ -49,7 +49,7 @@ pub use expressions::{
 };
 pub use limits::Limits;
 pub use options::{PrepareError, PrepareState, SandboxError, SandboxOptions};
-pub use sandbox::{Plugin, Sandbox};
+pub use sandbox::{Plugin, Sandbox, SandboxStats};
 pub use state::{CallState, HostCall, Stopped};
 pub use verify::{Verified, VerifyError};
 

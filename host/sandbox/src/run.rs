@@ -48,6 +48,8 @@ pub(crate) struct Call {
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) context: CallContext,
+    /// The caller's span: host calls are below it.
+    pub(crate) span: tracing::Span,
 }
 
 impl Runner {
@@ -101,6 +103,7 @@ impl Runner {
             Arc::clone(&call.limits),
             Arc::clone(&control),
             matches!(call.function, Function::Describe),
+            call.span,
         );
         for capability in &code.capabilities {
             let prepared = capability.prepare(&state.plugin, &state.attempt.namespace);

@@ -99,6 +99,17 @@ impl Drop for Inner {
     }
 }
 
+/// What a sandbox's pool is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SandboxStats {
+    /// Calls that may run at once.
+    pub slots: usize,
+    /// Calls that run.
+    pub slots_in_use: usize,
+    /// Compiled plugins in memory.
+    pub plugins_loaded: usize,
+}
+
 /// Runs plugins. Clones are handles of the same sandbox.
 #[derive(Clone)]
 pub struct Sandbox {
@@ -124,7 +135,7 @@ impl Sandbox {
         capabilities: Vec<Arc<dyn Capability>>,
     ) -> Result<Self, SandboxError> {
         let engine_error = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
-        let slots = options.max_calls.clamp(1, 5_000);
+        let slots = slots(&options);
         // Cannot fail: it was just cut to 5,000.
         let engine =
             engine::plugin_engine(u32::try_from(slots).unwrap_or(5_000)).map_err(engine_error)?;
@@ -191,6 +202,17 @@ impl Sandbox {
     #[must_use]
     pub fn guests(&self) -> &Handle {
         &self.inner.guests
+    }
+
+    /// What the pool is doing now.
+    #[must_use]
+    pub fn stats(&self) -> SandboxStats {
+        let slots = self.inner.slots();
+        SandboxStats {
+            slots,
+            slots_in_use: slots.saturating_sub(self.inner.runner.slots.available_permits()),
+            plugins_loaded: self.inner.plugins().loaded.len(),
+        }
     }
 
     /// Reads an upload without running or compiling it.
@@ -350,6 +372,7 @@ impl Sandbox {
                 deadline: Instant::now() + DESCRIBE,
                 sink: Arc::new(Nowhere),
             },
+            span: tracing::Span::none(),
         };
         self.run(plugin, call).await.result
     }
@@ -372,6 +395,7 @@ impl Sandbox {
             grants: request.grants,
             limits: request.limits,
             context,
+            span: tracing::Span::current(),
         };
         self.run(plugin, call).await
     }
@@ -439,7 +463,15 @@ impl Drop for Landing<'_> {
     }
 }
 
+fn slots(options: &SandboxOptions) -> usize {
+    options.max_calls.clamp(1, 5_000)
+}
+
 impl Inner {
+    fn slots(&self) -> usize {
+        slots(&self.options)
+    }
+
     fn plugins(&self) -> MutexGuard<'_, Plugins> {
         // A panic while it was held leaves nothing half-done.
         self.plugins.lock().unwrap_or_else(PoisonError::into_inner)

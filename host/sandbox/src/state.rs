@@ -2,7 +2,9 @@
 //!
 //! A host function begins with [`CallState::host_call`], which counts it and answers a
 //! [`HostCall`]; whatever it waits for goes through [`HostCall::run`], so that a
-//! deadline, a cancel or a revoked grant ends the wait. Its own state of the call is
+//! deadline, a cancel or a revoked grant ends the wait. As long as it lives there is a
+//! `tracing` span of it, below the attempt's, at the level DEBUG; the functions of
+//! `context` and `log`, which only touch memory, have none. Its own state of the call is
 //! what its capability prepared, [`CallState::capability`].
 
 use std::any::Any;
@@ -33,6 +35,8 @@ pub struct CallState {
     pub(crate) usage: Usage,
     pub(crate) capabilities: Vec<(&'static str, Box<dyn Any + Send>)>,
     pub(crate) control: Arc<Control>,
+    /// The attempt's span.
+    span: tracing::Span,
     /// Made when the guest first asks for anything of WASI: many never do.
     wasi: Option<WasiCtx>,
     deterministic: bool,
@@ -55,18 +59,48 @@ pub enum Stopped {
 #[derive(Debug, Clone)]
 pub struct HostCall {
     control: Arc<Control>,
+    /// Open as long as this lives.
+    span: tracing::Span,
     /// Begun after the cancel, to clean up: it may take the guest's grace.
     during_grace: bool,
 }
 
 impl HostCall {
+    /// Notes in the call's span which binding it concerns.
+    pub fn binding(&self, binding: &str) {
+        self.span.record("heyday.binding", binding);
+    }
+
+    /// Notes in the call's span that it is a call of a database: which kind, and what is
+    /// done there.
+    pub fn database(&self, system: &str, operation: &'static str) {
+        self.span.record("db.system.name", system);
+        self.span.record("db.operation.name", operation);
+    }
+
+    /// Notes in the call's span that it failed, with a code.
+    pub fn failed(&self, code: &'static str) {
+        self.span.record("error.type", code);
+        self.span.record("otel.status_code", "ERROR");
+    }
+
     /// Runs a future until it ends, or until the call must stop. A host call that
     /// begins after the cancel may go on until the end of the guest's grace.
     ///
     /// # Errors
     /// Why it was stopped; the future is dropped then.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
-        let stopped = || self.control.stopped(self.during_grace);
+        let stopped = || {
+            let stopped = self.control.stopped(self.during_grace);
+            if let Some(stopped) = stopped {
+                self.failed(match stopped {
+                    Stopped::TimedOut => "timeout",
+                    Stopped::Cancelled => "cancelled",
+                    Stopped::Revoked => "capability-denied",
+                });
+            }
+            stopped
+        };
         if let Some(stopped) = stopped() {
             return Err(stopped);
         }
@@ -116,6 +150,7 @@ impl CallState {
         limits: Arc<Limits>,
         control: Arc<Control>,
         deterministic: bool,
+        span: tracing::Span,
     ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
@@ -129,6 +164,7 @@ impl CallState {
             usage: Usage::default(),
             capabilities: Vec::new(),
             control,
+            span,
             wasi: None,
             deterministic,
         }
@@ -193,7 +229,22 @@ impl CallState {
         function: &'static str,
     ) -> wasmtime::Result<HostCall> {
         self.count_host_call(capability, function)?;
+        // Neither arguments nor answers: they are the plugin's own.
+        let span = tracing::debug_span!(
+            parent: &self.span,
+            "host_call",
+            otel.name = %format_args!("{capability} {function}"),
+            otel.kind = "client",
+            otel.status_code = tracing::field::Empty,
+            heyday.capability = capability,
+            heyday.function = function,
+            heyday.binding = tracing::field::Empty,
+            db.system.name = tracing::field::Empty,
+            db.operation.name = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+        );
         Ok(HostCall {
+            span,
             during_grace: self.control.cancelled(),
             control: Arc::clone(&self.control),
         })

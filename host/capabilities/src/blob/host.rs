@@ -12,7 +12,7 @@ use super::{
     Page, READ_BYTES, check_key,
 };
 use crate::bindings::Bindings;
-use crate::error::{ErrorCode, Fault};
+use crate::error::{ErrorCode, Fault, noted, run};
 
 /// Generated from `wit/blob`.
 pub mod bindings {
@@ -211,9 +211,12 @@ impl blob::Host for CallState {
 
 impl blob::HostContainer for CallState {
     async fn open(&mut self, binding: String) -> Result<Resource<ContainerHandle>, BlobFault> {
-        let _call = begin(self, "container.open")?;
+        let call = begin(self, "container.open")?;
         let mode = crate::grant_mode(self.grants(), NAME, &binding)
-            .map_err(|message| BlobError::new(BlobCode::CapabilityDenied, message))?;
+            .map_err(|message| BlobError::new(BlobCode::CapabilityDenied, message));
+        let mode = noted(&call, mode)?;
+        // Not before: a name that was granted is no text of the guest's own making.
+        call.binding(&binding);
         let state = self.capability::<BlobCall>(NAME)?;
         let container = state
             .bindings
@@ -239,7 +242,7 @@ impl blob::HostContainer for CallState {
     ) -> Result<Vec<u8>, BlobFault> {
         let call = begin(self, "container.get")?;
         let (container, budget) = container(self, &this, &key)?;
-        let bytes = call.run(container.get(key, 0, u64::MAX)).await??;
+        let bytes = run(&call, container.get(key, 0, u64::MAX)).await?;
         self.count("blob.bytes_read", bytes.len() as u64);
         budget.take(bytes.len() as u64, container.limits().attempt_bytes)?;
         Ok(bytes.into())
@@ -256,7 +259,7 @@ impl blob::HostContainer for CallState {
         let (container, budget) = container(self, &this, &key)?;
         // `u64::MAX` means the whole object to the container, an empty one included.
         let length = length.min(u64::MAX - 1);
-        let bytes = call.run(container.get(key, offset, length)).await??;
+        let bytes = run(&call, container.get(key, offset, length)).await?;
         self.count("blob.bytes_read", bytes.len() as u64);
         budget.take(bytes.len() as u64, container.limits().attempt_bytes)?;
         Ok(bytes.into())
@@ -269,7 +272,7 @@ impl blob::HostContainer for CallState {
     ) -> Result<Metadata, BlobFault> {
         let call = begin(self, "container.head")?;
         let (container, _) = container(self, &this, &key)?;
-        Ok(call.run(container.head(key)).await??)
+        run(&call, container.head(key)).await
     }
 
     async fn put(
@@ -283,9 +286,7 @@ impl blob::HostContainer for CallState {
         let (container, budget) = writable(self, &this, &key)?;
         let size = bytes.len() as u64;
         budget.take(size, container.limits().attempt_bytes)?;
-        let metadata = call
-            .run(container.put(key, bytes.into(), condition))
-            .await??;
+        let metadata = run(&call, container.put(key, bytes.into(), condition)).await?;
         self.count("blob.bytes_written", size);
         Ok(metadata)
     }
@@ -297,7 +298,7 @@ impl blob::HostContainer for CallState {
     ) -> Result<(), BlobFault> {
         let call = begin(self, "container.delete")?;
         let (container, _) = writable(self, &this, &key)?;
-        Ok(call.run(container.delete(key)).await??)
+        run(&call, container.delete(key)).await
     }
 
     async fn list(
@@ -310,7 +311,7 @@ impl blob::HostContainer for CallState {
         let call = begin(self, "container.list")?;
         let container = Arc::clone(&self.table().get(&this)?.container);
         let limit = limit.clamp(1, PAGE_OBJECTS);
-        let page = call.run(container.list(prefix, limit, after)).await??;
+        let page = run(&call, container.list(prefix, limit, after)).await?;
         self.count("blob.objects_listed", page.objects.len() as u64);
         Ok(page)
     }
@@ -323,7 +324,7 @@ impl blob::HostContainer for CallState {
         let call = begin(self, "container.read")?;
         let (container, budget) = container(self, &this, &key)?;
         let place = Place::take(&budget, container.limits().open_handles)?;
-        let reader = call.run(container.read(key)).await??;
+        let reader = run(&call, container.read(key)).await?;
         let handle = ReaderHandle {
             metadata: reader.metadata().clone(),
             reader: Some(reader),
@@ -343,7 +344,7 @@ impl blob::HostContainer for CallState {
         let call = begin(self, "container.write")?;
         let (container, budget) = writable(self, &this, &key)?;
         let place = Place::take(&budget, container.limits().open_handles)?;
-        let writer = call.run(container.write(key, condition)).await??;
+        let writer = run(&call, container.write(key, condition)).await?;
         let handle = WriterHandle {
             writer: Some(writer),
             limit: container.limits().attempt_bytes,
@@ -372,7 +373,7 @@ impl blob::HostReader for CallState {
         let mut reader = handle.reader.take().ok_or_else(closed)?;
         let outcome = call.run(reader.read(max.clamp(1, READ_BYTES))).await?;
         self.table().get_mut(&this)?.reader = Some(reader);
-        let bytes = outcome?;
+        let bytes = noted(&call, outcome)?;
         self.count("blob.bytes_read", bytes.len() as u64);
         budget.take(bytes.len() as u64, limit)?;
         Ok(bytes.into())
@@ -397,7 +398,7 @@ impl blob::HostWriter for CallState {
         let size = bytes.len() as u64;
         budget.take(size, limit)?;
         // A writer that failed holds half an object: it is not put back.
-        call.run(writer.write(bytes.into())).await??;
+        run(&call, writer.write(bytes.into())).await?;
         self.table().get_mut(&this)?.writer = Some(writer);
         self.count("blob.bytes_written", size);
         Ok(())
@@ -407,7 +408,7 @@ impl blob::HostWriter for CallState {
         let call = begin(self, "writer.finish")?;
         let handle = self.table().get_mut(&this)?;
         let writer = handle.writer.take().ok_or_else(closed)?;
-        Ok(call.run(writer.finish()).await??)
+        run(&call, writer.finish()).await
     }
 
     async fn abort(&mut self, this: Resource<WriterHandle>) -> wasmtime::Result<()> {

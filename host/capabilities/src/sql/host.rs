@@ -12,7 +12,7 @@ use super::{
     value_bytes,
 };
 use crate::bindings::Bindings;
-use crate::error::{ErrorCode, Fault};
+use crate::error::{ErrorCode, Fault, noted, run};
 
 /// Generated from `wit/sql`.
 pub mod bindings {
@@ -192,9 +192,12 @@ impl sql::Host for CallState {
 
 impl sql::HostConnection for CallState {
     async fn open(&mut self, binding: String) -> Result<Resource<ConnectionHandle>, SqlFault> {
-        let _call = begin(self, "connection.open")?;
+        let call = begin(self, "connection.open")?;
         let mode = crate::grant_mode(self.grants(), NAME, &binding)
-            .map_err(|message| SqlError::new(SqlCode::CapabilityDenied, message))?;
+            .map_err(|message| SqlError::new(SqlCode::CapabilityDenied, message));
+        let mode = noted(&call, mode)?;
+        // Not before: a name that was granted is no text of the guest's own making.
+        call.binding(&binding);
         let state = self.capability::<SqlCall>(NAME)?;
         let database = state
             .bindings
@@ -231,11 +234,10 @@ impl sql::HostConnection for CallState {
     ) -> Result<RowSet, SqlFault> {
         let call = begin(self, "connection.query")?;
         let handle = self.table().get(&this)?;
+        call.database(handle.database.dialect(), "query");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let budget = Arc::clone(&handle.budget);
-        let set = call
-            .run(database.query(access, statement, params))
-            .await??;
+        let set = run(&call, database.query(access, statement, params)).await?;
         account(self, &budget, database.limits().attempt_bytes, &set.rows)?;
         Ok(set)
     }
@@ -248,12 +250,11 @@ impl sql::HostConnection for CallState {
     ) -> Result<Resource<CursorHandle>, SqlFault> {
         let call = begin(self, "connection.query-stream")?;
         let handle = self.table().get(&this)?;
+        call.database(handle.database.dialect(), "query-stream");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let budget = Arc::clone(&handle.budget);
         let place = Place::take(&budget, database.limits().open_handles)?;
-        let cursor = call
-            .run(database.stream(access, statement, params))
-            .await??;
+        let cursor = run(&call, database.stream(access, statement, params)).await?;
         let handle = CursorHandle {
             columns: cursor.columns().to_vec(),
             cursor: Some(cursor),
@@ -272,11 +273,10 @@ impl sql::HostConnection for CallState {
     ) -> Result<u64, SqlFault> {
         let call = begin(self, "connection.execute")?;
         let handle = self.table().get(&this)?;
+        call.database(handle.database.dialect(), "execute");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         self.count("sql.bytes_written", written(&params));
-        Ok(call
-            .run(database.execute(access, statement, params))
-            .await??)
+        run(&call, database.execute(access, statement, params)).await
     }
 
     async fn execute_many(
@@ -287,12 +287,11 @@ impl sql::HostConnection for CallState {
     ) -> Result<u64, SqlFault> {
         let call = begin(self, "connection.execute-many")?;
         let handle = self.table().get(&this)?;
+        call.database(handle.database.dialect(), "execute-many");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let bytes = params.iter().map(|params| written(params)).sum();
         self.count("sql.bytes_written", bytes);
-        Ok(call
-            .run(database.execute_many(access, statement, params))
-            .await??)
+        run(&call, database.execute_many(access, statement, params)).await
     }
 
     async fn begin(
@@ -301,6 +300,7 @@ impl sql::HostConnection for CallState {
     ) -> Result<Resource<TransactionHandle>, SqlFault> {
         let call = begin(self, "connection.begin")?;
         let handle = self.table().get(&this)?;
+        call.database(handle.database.dialect(), "begin");
         if Arc::strong_count(&handle.transaction) > 1 {
             return Err(SqlError::new(
                 SqlCode::LimitExceeded,
@@ -313,7 +313,7 @@ impl sql::HostConnection for CallState {
         let budget = Arc::clone(&handle.budget);
         let one = Arc::clone(&handle.transaction);
         let place = Place::take(&budget, database.limits().open_handles)?;
-        let transaction = call.run(database.begin(access)).await??;
+        let transaction = run(&call, database.begin(access)).await?;
         let handle = TransactionHandle {
             transaction: Some(transaction),
             limit: database.limits().attempt_bytes,
@@ -348,7 +348,7 @@ impl sql::HostCursor for CallState {
         })?;
         let rows = call.run(cursor.next(max)).await?;
         self.table().get_mut(&this)?.cursor = Some(cursor);
-        let rows = rows?;
+        let rows = noted(&call, rows)?;
         account(self, &budget, limit, &rows)?;
         Ok(rows)
     }
@@ -388,7 +388,7 @@ impl sql::HostTransaction for CallState {
         let handle = self.table().get_mut(&this)?;
         handle.transaction = Some(transaction);
         let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
-        let set = outcome?;
+        let set = noted(&call, outcome)?;
         account(self, &budget, limit, &set.rows)?;
         Ok(set)
     }
@@ -404,7 +404,7 @@ impl sql::HostTransaction for CallState {
         self.count("sql.bytes_written", written(&params));
         let outcome = call.run(transaction.execute(statement, params)).await?;
         self.table().get_mut(&this)?.transaction = Some(transaction);
-        Ok(outcome?)
+        Ok(noted(&call, outcome)?)
     }
 
     async fn execute_many(
@@ -421,19 +421,19 @@ impl sql::HostTransaction for CallState {
             .run(transaction.execute_many(statement, params))
             .await?;
         self.table().get_mut(&this)?.transaction = Some(transaction);
-        Ok(outcome?)
+        Ok(noted(&call, outcome)?)
     }
 
     async fn commit(&mut self, this: Resource<TransactionHandle>) -> Result<(), SqlFault> {
         let call = begin(self, "transaction.commit")?;
         let transaction = take(self, &this)?;
-        Ok(call.run(transaction.commit()).await??)
+        run(&call, transaction.commit()).await
     }
 
     async fn rollback(&mut self, this: Resource<TransactionHandle>) -> Result<(), SqlFault> {
         let call = begin(self, "transaction.rollback")?;
         let transaction = take(self, &this)?;
-        Ok(call.run(transaction.rollback()).await??)
+        run(&call, transaction.rollback()).await
     }
 
     async fn drop(&mut self, this: Resource<TransactionHandle>) -> wasmtime::Result<()> {

@@ -161,7 +161,10 @@ async fn task_of(
             "{}/{}/{}",
             beginning.namespace, cell.run_id, launch.activity_id
         ),
-        traceparent: beginning.stored().traceparent.clone(),
+        traceparent: launch
+            .traceparent
+            .clone()
+            .or_else(|| beginning.stored().traceparent.clone()),
     })
 }
 
@@ -206,7 +209,7 @@ async fn supervise(
     let stopped = tokio::time::timeout(core.options.stop_grace, execution).await;
     let mut receipt = match stopped {
         Ok(outcome) => answered(outcome).receipt,
-        Err(_) => Receipt::default(),
+        Err(_) => lost("the executor did not return").receipt,
     };
     receipt.add("timed_out", 1);
     let message = format!("the attempt's {which} timeout is over");

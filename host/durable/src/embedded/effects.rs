@@ -17,7 +17,7 @@ use super::run::{Answer, Message, RunCell};
 use super::state::{Activity, RunState, Stage};
 use super::timers::Target;
 use super::writer::{Write, WriteError, WriteKind};
-use crate::activity::CancelReason;
+use crate::activity::{AttemptReceipt, CancelReason};
 use crate::engine::{EngineError, ExecutionStatus, RunResult};
 
 /// An attempt whose start is recorded.
@@ -32,6 +32,8 @@ pub struct Launch {
     pub slot: Slot,
     /// When it was started.
     pub started_at: Timestamp,
+    /// W3C trace context of the transition that started it, where that is recorded.
+    pub traceparent: Option<String>,
 }
 
 /// What a transition leads to.
@@ -51,6 +53,8 @@ pub struct Effects {
     pub times: Vec<(Target, Timestamp)>,
     /// Times to forget.
     pub cancelled: Vec<Target>,
+    /// Receipts of which the executor does not know.
+    pub receipts: Vec<AttemptReceipt>,
     /// Running attempts to stop.
     pub cancel_attempts: Vec<String>,
     /// Children to start.
@@ -71,6 +75,8 @@ pub struct Effects {
     pub length: u64,
     /// Whether the run may be removed from memory.
     pub evictable: bool,
+    /// The transition's span; it ends when all of this has happened.
+    pub span: Option<tracing::Span>,
 }
 
 impl Effects {
@@ -181,6 +187,9 @@ impl Effects {
                 result: self.closed.clone(),
             },
         );
+        for receipt in self.receipts {
+            core.executor.ended_elsewhere(receipt);
+        }
         for target in &self.cancelled {
             core.timers.cancel(target);
         }
@@ -195,7 +204,12 @@ impl Effects {
             };
             core.queues.withdraw(&queue, &waiting);
         }
-        for launch in self.launches {
+        let recorded = self.span.as_ref().filter(|span| !span.is_disabled());
+        let traceparent = recorded
+            .filter(|_| !self.launches.is_empty())
+            .and_then(|span| (core.options.traces.traceparent)(span));
+        for mut launch in self.launches {
+            launch.traceparent.clone_from(&traceparent);
             super::attempt::launch(core, cell, launch);
         }
         for activity_id in self.cancel_attempts {

@@ -67,15 +67,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use options::{Durability, EmbeddedOptions, OpenError};
-pub use read::AttemptReceipt;
 
 use self::core::Core;
-use crate::activity::{ActivityExecutor, CancelReason};
+use crate::activity::{ActivityExecutor, AttemptReceipt, CancelReason};
 use crate::clock::Clock;
 use crate::definition::Definitions;
 use crate::engine::{
     Engine, EngineError, HistoryPage, ListRuns, LiveEvent, PhaseStats, QueueStats, RunDescription,
-    RunPage, RunRef, RunResult, StartWorkflow, Started,
+    RunPage, RunRef, RunResult, StartWorkflow, Started, WriterStats,
 };
 use crate::expressions::Expressions;
 use crate::payload::{Digest, PayloadStore};
@@ -240,6 +239,18 @@ impl EmbeddedEngine {
             run_id: Uuid::from_slice(&id).ok(),
         });
         Ok(runs.collect())
+    }
+
+    /// What the writer did since the start.
+    #[must_use]
+    pub fn writer_stats(&self) -> WriterStats {
+        self.core.writer.stats()
+    }
+
+    /// Open runs that are in memory.
+    #[must_use]
+    pub fn runs_in_memory(&self) -> usize {
+        lock(&self.core.runs).len()
     }
 
     /// Removes from the payload store what no history names and is older than `grace`,

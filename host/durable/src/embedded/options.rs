@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::definition::GENERAL_QUEUE;
 use crate::driver::RunLimits;
+use crate::trace::Traces;
 
 /// How to open an [`EmbeddedEngine`](super::EmbeddedEngine).
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct EmbeddedOptions {
     /// How long a stopped attempt may take to return before it is abandoned (its future
     /// is dropped), beyond its deadline.
     pub stop_grace: Duration,
+    /// What the host does with the spans of transitions.
+    pub traces: Traces,
 }
 
 /// How commits reach the disk.
@@ -69,6 +72,7 @@ impl EmbeddedOptions {
             limits: RunLimits::default(),
             retention: None,
             stop_grace: Duration::from_secs(2),
+            traces: Traces::default(),
         }
     }
 }

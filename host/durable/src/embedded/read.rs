@@ -14,7 +14,7 @@ use super::lock;
 use super::state::Stage;
 use super::store::{StoreError, unreadable};
 use super::view;
-use crate::activity::Receipt;
+use crate::activity::{AttemptReceipt, Receipt};
 use crate::engine::{
     EngineError, ExecutionStatus, HistoryPage, PendingActivity, PendingSignal, PendingState,
     RunDescription, RunInfo, RunRef, RunResult,
@@ -271,34 +271,14 @@ fn pinned(
         .collect()
 }
 
-/// What one attempt used, as the history has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttemptReceipt {
-    /// The namespace.
-    pub namespace: String,
-    /// The workflow's id.
-    pub workflow_id: String,
-    /// The run.
-    pub run_id: Uuid,
-    /// The activity.
-    pub activity_id: String,
-    /// `<plugin>.<activity>`.
-    pub activity_type: String,
-    /// The plugin version's digest; `None` for a built-in.
-    pub plugin_digest: Option<crate::payload::Digest>,
-    /// The attempt.
-    pub attempt: u32,
-    /// When it ended.
-    pub ended_at: Timestamp,
-    /// What it used.
-    pub receipt: Receipt,
-}
-
-/// Receipts of all attempts of a run that have ended.
+/// Receipts of all attempts of a run that have ended, in the order of their ends. An
+/// attempt that a run's own end cut off has no end in the history: its receipt says
+/// `lost`, as of that end.
 pub async fn receipts(core: &Core, run_id: Uuid) -> Result<Vec<AttemptReceipt>, StoreError> {
     let transitions = core.store.transitions(run_id, 0, i64::MAX).await?;
     let mut beginning = None;
     let mut scheduled = std::collections::HashMap::new();
+    let mut started = std::collections::HashMap::new();
     let mut receipts = Vec::new();
     for event in transitions.into_iter().flat_map(|(_, one)| one.events) {
         match event.event_type() {
@@ -306,27 +286,68 @@ pub async fn receipts(core: &Core, run_id: Uuid) -> Result<Vec<AttemptReceipt>, 
             EventType::ActivityTaskScheduled => {
                 scheduled.insert(event.id.clone(), event);
             }
-            kind if kind.ends_attempt() && event.attempt > 0 && !event.receipt.is_empty() => {
-                let (Some(beginning), Some(scheduled)) = (&beginning, scheduled.get(&event.id))
-                else {
+            EventType::ActivityTaskStarted => {
+                started.insert((event.id.clone(), event.attempt), event.time());
+            }
+            ends if ends.ends_attempt() => {
+                let (Some(beginning), Some(scheduled), Some(started_at)) = (
+                    &beginning,
+                    scheduled.get(&event.id),
+                    // An attempt that waited in vain for its slot has used nothing.
+                    started.remove(&(event.id.clone(), event.attempt)),
+                ) else {
                     continue;
                 };
-                receipts.push(AttemptReceipt {
-                    namespace: beginning.namespace.clone(),
-                    workflow_id: beginning.event.workflow_id.clone(),
-                    run_id,
-                    activity_id: event.id.clone(),
-                    activity_type: scheduled.name.clone(),
-                    plugin_digest: digest(&scheduled.digest),
-                    attempt: event.attempt,
-                    ended_at: event.time(),
-                    receipt: Receipt {
-                        counters: event.receipt,
-                    },
-                });
+                receipts.push(receipt_of(beginning, scheduled, started_at, &event));
+            }
+            ends if ends.ends_run() => {
+                let Some(beginning) = &beginning else {
+                    continue;
+                };
+                for ((id, attempt), started_at) in started.drain() {
+                    let Some(scheduled) = scheduled.get(&id) else {
+                        continue;
+                    };
+                    let failure = Failure::transient(kind::WORKER_LOST, "the run has ended");
+                    let ended = Event {
+                        attempt,
+                        failure: Some(failure.into()),
+                        receipt: [("lost".to_owned(), 1)].into(),
+                        ..Event::new(EventType::ActivityTaskFailed, event.time(), id)
+                    };
+                    receipts.push(receipt_of(beginning, scheduled, started_at, &ended));
+                }
             }
             _ => {}
         }
     }
     Ok(receipts)
+}
+
+/// The receipt of an attempt that ended with this event.
+pub fn receipt_of(
+    beginning: &Beginning,
+    scheduled: &Event,
+    started_at: Timestamp,
+    ended: &Event,
+) -> AttemptReceipt {
+    AttemptReceipt {
+        namespace: beginning.namespace.clone(),
+        workflow_id: beginning.event.workflow_id.clone(),
+        run_id: beginning.run_id(),
+        activity_id: ended.id.clone(),
+        activity_type: scheduled.name.clone(),
+        plugin_digest: digest(&scheduled.digest),
+        queue: scheduled.queue.clone(),
+        attempt: ended.attempt,
+        started_at,
+        ended_at: ended.time(),
+        outcome: match &ended.failure {
+            None => "completed".to_owned(),
+            Some(_) => ended.failure().kind,
+        },
+        receipt: Receipt {
+            counters: ended.receipt.clone(),
+        },
+    }
 }

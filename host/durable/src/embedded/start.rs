@@ -288,7 +288,8 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
         if let Some(signal) = new.signal {
             step.signaled(signal, None);
         }
-        super::activation::first(&mut step, start);
+        let span = step.span.clone();
+        span.in_scope(|| super::activation::first(&mut step, start));
         step.finish()
     };
     // Whoever learns the id from the database must find the run here.

@@ -40,6 +40,8 @@ pub struct Step<'a> {
     pub transition: Transition,
     /// What follows its commit.
     pub effects: Effects,
+    /// Open until the transition is committed and its effects have happened.
+    pub span: tracing::Span,
 }
 
 /// Takes a run's inbox and makes a transition of it. Blocking: on an activation thread,
@@ -48,10 +50,13 @@ pub fn advance(core: &Arc<Core>, cell: &Arc<RunCell>) {
     let messages = std::mem::take(&mut lock(&cell.inbox).messages);
     let mut guard = lock(&cell.working);
     let mut step = Step::new(core, cell, &mut guard);
-    for message in messages {
-        step.receive(message);
-    }
-    step.activate();
+    let span = step.span.clone();
+    span.in_scope(|| {
+        for message in messages {
+            step.receive(message);
+        }
+        step.activate();
+    });
     if step.transition.events.is_empty() {
         let Step { effects, .. } = step;
         let evictable = guard.state.is_evictable() && guard.held.is_none();
@@ -110,6 +115,7 @@ impl<'a> Step<'a> {
             now: core.clock.now(),
             transition: Transition::default(),
             effects: Effects::default(),
+            span: span(core, cell),
         }
     }
 
@@ -253,6 +259,19 @@ impl<'a> Step<'a> {
         } else {
             self.forget_waits(&activity_id);
         }
+        // One of the executor's own has more to say than this, and it knows it already.
+        let by_engine = event.receipt.is_empty() || event.receipt.contains_key("lost");
+        if by_engine
+            && let Some(activity) = self.working.state.activities.get(&activity_id)
+            && let Stage::Started(started_at) = activity.stage
+        {
+            self.effects.receipts.push(super::read::receipt_of(
+                &self.cell.beginning,
+                &activity.scheduled,
+                started_at,
+                &event,
+            ));
+        }
         self.record(event);
     }
 
@@ -373,6 +392,7 @@ impl<'a> Step<'a> {
             attempt,
             slot,
             started_at: self.now,
+            traceparent: None,
         });
     }
 
@@ -565,6 +585,16 @@ impl<'a> Step<'a> {
             self.working.driver = None;
             self.core.cache.forget(self.cell);
         }
+        let events = self.transition.events.len() as u64;
+        self.span
+            .record("heyday.transition.first_event", state.length + 1 - events);
+        self.span
+            .record("heyday.transition.last_event", state.length);
+        if let Some(status) = closed {
+            self.span
+                .record("heyday.run_status", tracing::field::debug(status));
+        }
+        self.effects.span = Some(self.span);
         self.effects.length = state.length;
         self.effects.evictable = state.is_evictable() && self.working.held.is_none();
         let append = Append {
@@ -576,6 +606,29 @@ impl<'a> Step<'a> {
         };
         (append, self.effects)
     }
+}
+
+/// The span of a transition, in the trace of its run.
+fn span(core: &Core, cell: &RunCell) -> tracing::Span {
+    let beginning = &cell.beginning;
+    let span = tracing::debug_span!(
+        parent: None,
+        "transition",
+        otel.name = %format_args!("transition {}", beginning.event.name),
+        heyday.namespace = %beginning.namespace,
+        heyday.workflow_id = %beginning.event.workflow_id,
+        heyday.workflow_type = %beginning.event.name,
+        heyday.run_id = %cell.run_id,
+        heyday.transition.first_event = tracing::field::Empty,
+        heyday.transition.last_event = tracing::field::Empty,
+        heyday.run_status = tracing::field::Empty,
+    );
+    if !span.is_disabled()
+        && let Some(traceparent) = &beginning.stored().traceparent
+    {
+        (core.options.traces.join)(&span, traceparent);
+    }
+    span
 }
 
 /// The failure of an activity that stopped because it was asked to.

@@ -24,7 +24,9 @@ use super::phases::{Phase, Phases};
 use super::raw::{Connection, SqlError};
 use super::statements::Statements;
 use super::{lock, wait, wait_timeout};
-use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy};
+use crate::engine::{
+    BATCH_BOUNDS, EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, WriterStats,
+};
 use crate::payload::Digest;
 
 /// Between two tries while the storage fails.
@@ -36,7 +38,7 @@ const TRIES_AT_END: usize = 10;
 
 /// At most so many writes in one transaction, so that an answer never waits for an
 /// unbounded one.
-const BATCH: usize = 1_000;
+const BATCH: usize = BATCH_BOUNDS[BATCH_BOUNDS.len() - 1] as usize;
 
 /// A write, and what follows its commit.
 pub struct Write {
@@ -181,6 +183,7 @@ pub struct Writer {
     dead: AtomicBool,
     pages: Arc<Pages>,
     phases: Arc<Phases>,
+    stats: Mutex<WriterStats>,
 }
 
 impl Writer {
@@ -193,6 +196,7 @@ impl Writer {
             dead: AtomicBool::new(false),
             pages,
             phases,
+            stats: Mutex::default(),
         }
     }
 
@@ -208,6 +212,26 @@ impl Writer {
             }
         }
         (write.done)(Err(WriteError::Stopped));
+    }
+
+    /// What it did since the start.
+    pub fn stats(&self) -> WriterStats {
+        WriterStats {
+            queued: lock(&self.queue).writes.len(),
+            ..*lock(&self.stats)
+        }
+    }
+
+    fn count(&self, writes: usize) {
+        let writes = writes as u64;
+        let mut stats = lock(&self.stats);
+        stats.commits += 1;
+        stats.writes += writes;
+        // No batch is larger than the last bound.
+        let bucket = BATCH_BOUNDS.partition_point(|bound| *bound < writes);
+        if let Some(batches) = stats.batches.get_mut(bucket) {
+            *batches += 1;
+        }
     }
 
     /// Whether the last commit failed, so that what can be refused should be.
@@ -359,6 +383,9 @@ impl Writer {
         if result.is_ok() {
             self.phases.spent(Phase::Commit, begun.elapsed());
             self.pages.wrote(bytes, batch.len());
+            self.count(batch.len());
+        } else {
+            lock(&self.stats).failures += 1;
         }
         result
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
 use axum::http::header::HeaderName;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -24,6 +25,8 @@ const TRACEPARENT: &str = "traceparent";
 pub const DEFAULT_NAMESPACE: &str = "default";
 /// No request waits longer; a client that wants more asks again.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// No body takes longer to be sent.
+const LONGEST_BODY: Duration = Duration::from_secs(300);
 /// No idempotency key is longer, in bytes.
 const LONGEST_KEY: usize = 255;
 /// JSON is not nested deeper; what reads it later recurses.
@@ -164,15 +167,26 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Bytes::from_request(request, state)
-            .await
-            .map(Self)
-            .map_err(body_problem)
+        let read = Bytes::from_request(request, state);
+        let read = tokio::time::timeout(LONGEST_BODY, read).await;
+        read.map_err(|_| {
+            Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request-timeout",
+                "The request did not come to its end",
+                format!(
+                    "a body is sent within {} s; send it faster, or again",
+                    LONGEST_BODY.as_secs()
+                ),
+            )
+        })?
+        .map(Self)
+        .map_err(body_problem)
     }
 }
 
 fn body_problem(rejection: BytesRejection) -> Problem {
-    if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         Problem::too_large("the body is larger than this resource takes")
     } else {
         Problem::invalid(format!(

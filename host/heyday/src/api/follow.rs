@@ -98,8 +98,10 @@ pub(super) async fn events(
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }
+    let place = app.waiting_place()?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
+        let _place = place;
         if let Err(error) = send_events(&app, &run, after, &sender).await {
             tracing::warn!(%error, "a stream of events ended early");
         }
@@ -117,7 +119,7 @@ async fn send_events(
     let mut live = app.engine.live(run.run_id.unwrap_or_default());
     let mut live_open = true;
     loop {
-        let mut page = std::pin::pin!(app.engine.history(run, after, BATCH, app.wait(Some(SLICE))));
+        let mut page = std::pin::pin!(app.engine.history(run, after, BATCH, app.patience(SLICE)));
         let page = loop {
             tokio::select! {
                 page = &mut page => break page?,
@@ -235,8 +237,10 @@ pub(super) async fn logs(
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
+    let place = app.waiting_place()?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
+        let _place = place;
         if let Err(problem) = send_logs(&app, &run, run_id, after, &sender).await {
             tracing::warn!(detail = problem.detail, "a stream of log lines ended early");
         }
@@ -276,7 +280,7 @@ async fn send_logs(
         }
         tokio::select! {
             changed = written.changed() => ended = changed.is_err(),
-            end = app.engine.result(run, app.wait(Some(SLICE))) => {
+            end = app.engine.result(run, app.patience(SLICE)) => {
                 // What its last attempts said may still be on the way to the database.
                 if end?.is_some() {
                     app.recorder.flush().await;

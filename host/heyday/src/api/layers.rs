@@ -8,7 +8,7 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tracing::Instrument as _;
@@ -22,11 +22,15 @@ use crate::telemetry;
 /// The header with the request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Bytes of a path in a span.
+const LONGEST_PATH: usize = 512;
+
 /// Gives the request an id and a span, and its problem the id.
 pub(super) async fn describe(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
     let begun = Instant::now();
-    let method = request.method().clone();
+    let _active = app.metrics.request_began();
+    let method = known_method(request.method());
     let path = request.uri().path().to_owned();
     // The template, not the path: ids in it would make a name of each request.
     let route = request
@@ -40,18 +44,25 @@ pub(super) async fn describe(State(app): State<App>, request: Request, next: Nex
         otel.kind = "server",
         http.request.method = %method,
         http.route = %route,
-        url.path = %path,
-        heyday.request.id = %id,
+        url.path = cut(&path),
+        url.scheme = "http",
+        heyday.request_id = %id,
         http.response.status_code = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
+        error.type = tracing::field::Empty,
     );
     telemetry::set_parent(&span, text(request.headers(), "traceparent"));
     let response = next.run(request).instrument(span.clone()).await;
     let mut response = with_id(response, &id, &path);
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", tracing::field::display(status.as_u16()));
+    }
     span.in_scope(|| tracing::debug!(%status, elapsed = ?begun.elapsed(), "answered"));
     app.metrics
-        .request(method.as_str(), &route, status.as_u16(), begun.elapsed());
+        .request(method, &route, status.as_u16(), begun.elapsed());
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
@@ -61,6 +72,28 @@ pub(super) async fn describe(State(app): State<App>, request: Request, next: Nex
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// The method, or `_OTHER` as the semantic conventions say: anybody can make up names,
+/// and each would be a series of its own.
+fn known_method(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "CONNECT" => "CONNECT",
+        "OPTIONS" => "OPTIONS",
+        "TRACE" => "TRACE",
+        "PATCH" => "PATCH",
+        _ => "_OTHER",
+    }
+}
+
+/// As much of a path as a span needs.
+fn cut(path: &str) -> &str {
+    &path[..path.floor_char_boundary(LONGEST_PATH)]
 }
 
 /// Makes every error a problem document with the request's id.
@@ -156,4 +189,46 @@ pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     Problem::internal(&format!("a handler panicked: {message}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_without_its_message() {
+        let handler = async || -> &'static str { panic!("the password is secret") };
+        let router = axum::Router::new()
+            .route("/", axum::routing::get(handler))
+            .layer(CatchPanicLayer::custom(panicked));
+        for _ in 0..2 {
+            let request = Request::get("/").body(Body::empty()).expect("a request");
+            let response = router.clone().oneshot(request).await.expect("never fails");
+            let response = with_id(response, "the-id", "/");
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert!(is_problem(response.headers()));
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+            let text = String::from_utf8(body.expect("a body").to_vec()).expect("text");
+            assert!(text.contains("the-id"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn made_up_methods_are_one() {
+        let method = |name: &str| Method::from_bytes(name.as_bytes()).expect("a method");
+        assert_eq!(known_method(&Method::GET), "GET");
+        assert_eq!(known_method(&method("get")), "_OTHER");
+        assert_eq!(known_method(&method("ANYTHING-ELSE")), "_OTHER");
+    }
+
+    #[test]
+    fn a_path_is_cut_between_characters() {
+        assert_eq!(cut("/short"), "/short");
+        let long = format!("/{}", "ä".repeat(LONGEST_PATH));
+        assert!(cut(&long).len() <= LONGEST_PATH);
+    }
 }

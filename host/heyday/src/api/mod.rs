@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use heyday_durable::engine::Engine;
 use heyday_durable::payload::PayloadStore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
@@ -44,6 +45,7 @@ use crate::recorder::Recorder;
 use crate::registry::Registry;
 use crate::state::HostDb;
 
+use problem::Problem;
 pub use routes::router;
 
 /// Everything that handlers use; a handle, cheap to clone.
@@ -72,6 +74,8 @@ pub struct Parts {
     pub upload_bytes: usize,
     /// Cancelled when the server begins to stop: waits and streams end then.
     pub stopping: CancellationToken,
+    /// Places for requests that wait: long-polls and streams.
+    pub waiting: Arc<Semaphore>,
     /// Keys of the POSTs that are being answered.
     pub in_flight: idempotency::InFlight,
 }
@@ -83,14 +87,48 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// How long a request may wait now: as it asked, but not while the server stops.
-    pub(crate) fn wait(&self, asked: Option<Duration>) -> Duration {
+    /// How long something may be waited for now: so long, but not while the server stops.
+    fn patience(&self, asked: Duration) -> Duration {
         if self.stopping.is_cancelled() {
             Duration::ZERO
         } else {
-            asked.unwrap_or_default()
+            asked
         }
     }
+
+    /// A place for a request that waits as long as it asked. One that does not wait needs
+    /// none.
+    fn wait(&self, asked: Option<Duration>) -> Result<Wait, Problem> {
+        let time = self.patience(asked.unwrap_or_default());
+        let place = if time.is_zero() {
+            None
+        } else {
+            Some(self.waiting_place()?)
+        };
+        Ok(Wait {
+            time,
+            _place: place,
+        })
+    }
+
+    /// A place for a stream, or for a request that waits: those that wait must leave
+    /// connections to those that do not.
+    fn waiting_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+            Problem::unavailable(
+                "too-many-waiting",
+                "as many requests wait or stream as the server lets (`limits.waiting`); ask \
+                 again soon, or without `wait`",
+            )
+        })
+    }
+}
+
+/// A wait, and its place among those that wait.
+#[derive(Debug)]
+struct Wait {
+    time: Duration,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Deref for App {

@@ -66,9 +66,10 @@ pub(super) async fn upload(
         allow_missing: query.allow_missing,
     };
     let wait = extract::wait(query.wait.as_deref())?.unwrap_or(UPLOAD_WAIT);
+    let wait = app.wait(Some(wait))?;
     let upload = app
         .registry
-        .upload_plugin(caller.actor(), bytes, options, app.wait(Some(wait)))
+        .upload_plugin(caller.actor(), bytes, options, wait.time)
         .await?;
     Ok(match upload {
         Upload::Created(version) => {
@@ -128,10 +129,10 @@ pub(super) async fn upload_status(
             .map_err(|error: heyday_durable::payload::ParseDigestError| {
                 Problem::invalid(error.to_string())
             })?;
-    let wait = app.wait(extract::wait(query.wait.as_deref())?);
+    let wait = app.wait(extract::wait(query.wait.as_deref())?)?;
     let answered = tokio::select! {
-        answered = app.registry.await_upload(&caller.namespace, &digest, wait) => Some(answered?),
-        () = app.stopping.cancelled(), if !wait.is_zero() => None,
+        answered = app.registry.await_upload(&caller.namespace, &digest, wait.time) => Some(answered?),
+        () = app.stopping.cancelled(), if !wait.time.is_zero() => None,
     };
     if let Some(Upload::Created(version) | Upload::Existing(version)) = answered {
         return Ok(JsonAnswer(UploadBody::Version(Box::new(version))).into_response());

@@ -47,7 +47,7 @@ pub(super) async fn health(State(app): State<App>) -> Result<JsonAnswer<HealthBo
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     let text = app
         .metrics
-        .render(&app.engine.queues(), &app.engine.phases())
+        .render()
         .map_err(|error| Problem::internal(&error))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

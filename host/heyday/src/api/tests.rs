@@ -16,6 +16,7 @@ use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::payload::Digest;
 use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -25,13 +26,15 @@ use crate::config::Config;
 use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::files::ContentFiles;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Sources};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryOptions};
 use crate::state::HostDb;
 
 const TOKEN: &str = "a-token-of-the-tests";
 const HOST: &str = "127.0.0.1:8000";
+/// Requests that may wait at once here.
+const WAITING: usize = 3;
 /// Bytes of the largest upload here.
 const UPLOAD: usize = 1 << 20;
 
@@ -107,7 +110,7 @@ async fn api() -> Api {
     let payloads = Arc::new(ContentFiles::open(path("payloads")).expect("a folder"));
     let executor = Executor::new(ExecutorOptions {
         registry: registry.clone(),
-        sandbox,
+        sandbox: sandbox.clone(),
         recorder: recorder.clone(),
         metrics: Arc::clone(&metrics),
         config,
@@ -121,8 +124,14 @@ async fn api() -> Api {
         clock: Arc::new(SystemClock),
     };
     let engine = EmbeddedEngine::open(options, host).await.expect("opened");
+    let engine = Arc::new(engine);
+    metrics.ask(Sources {
+        engine: Arc::downgrade(&engine),
+        sandbox,
+        recorder: recorder.clone(),
+    });
     let app = App::new(Parts {
-        engine: Arc::new(engine),
+        engine,
         registry,
         definitions,
         recorder,
@@ -132,6 +141,7 @@ async fn api() -> Api {
         metrics,
         upload_bytes: UPLOAD,
         stopping: CancellationToken::new(),
+        waiting: Arc::new(Semaphore::new(WAITING)),
         in_flight: Default::default(),
     });
     Api {
@@ -650,15 +660,60 @@ async fn the_documentation_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_leave_room_for_others() {
+    let api = api().await;
+    api.flow(WAITS).await;
+    api.start("a", "t.waits").await;
+    let mut streams = Vec::new();
+    for _ in 0..WAITING {
+        let request = Api::request(Method::GET, "/api/v1/workflows/a/events");
+        let request = request.body(Body::empty()).expect("a request");
+        let stream = api.router.clone().oneshot(request).await;
+        let stream = stream.expect("never fails");
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    for waits in [
+        "/api/v1/workflows/a/events",
+        "/api/v1/workflows/a/logs?follow=true",
+        "/api/v1/workflows/a/result?wait=30s",
+        "/api/v1/workflows/a/history?after=9&wait=30s",
+    ] {
+        let refused = api.get(waits).await;
+        refused.problem(503, "too-many-waiting");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+    // What does not wait has its answer.
+    assert_eq!(api.get("/api/v1/workflows/a/result").await.status, 200);
+    drop(streams);
+    // A stream ends some time after its client has gone.
+    let ended = async {
+        while api.app.waiting.available_permits() < WAITING {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ended)
+        .await
+        .expect("the places are free again");
+    let again = api.get("/api/v1/workflows/a/result?wait=1ms").await;
+    assert_eq!(again.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_tell_of_requests_and_queues() {
     let api = api().await;
     api.get("/api/v1/workflows/some-id").await;
+    let made_up = Method::from_bytes(b"MADEUP").expect("a method");
+    api.send(Api::request(made_up, "/nowhere"), Body::empty())
+        .await;
     let text = api.get("/metrics").await.text;
     assert!(
         text.contains("http_route=\"/api/v1/workflows/{workflow_id}\""),
         "{text}"
     );
     assert!(!text.contains("some-id"), "an id became a series: {text}");
+    assert!(!text.contains("MADEUP"), "a method became one: {text}");
+    assert!(text.contains("http_request_method=\"_OTHER\""), "{text}");
     assert!(
         text.contains("heyday_queue_limit{queue=\"general-queue\"} 50"),
         "{text}"

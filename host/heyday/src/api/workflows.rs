@@ -398,10 +398,10 @@ impl App {
         run: &RunRef,
         wait: Option<std::time::Duration>,
     ) -> Result<ResultBody, Problem> {
-        let wait = self.wait(wait);
+        let wait = self.wait(wait)?;
         let end = tokio::select! {
-            end = self.engine.result(run, wait) => end?,
-            () = self.stopping.cancelled(), if !wait.is_zero() => None,
+            end = self.engine.result(run, wait.time) => end?,
+            () = self.stopping.cancelled(), if !wait.time.is_zero() => None,
         };
         match end {
             Some(end) => self.ended(run.workflow_id.clone(), end).await,
@@ -447,8 +447,11 @@ pub(super) async fn history(
     Query(query): Query<HistoryQuery>,
 ) -> Result<JsonAnswer<HistoryBody>, Problem> {
     let limit = page_size(query.limit)?;
-    let wait = app.wait(extract::wait(query.wait.as_deref())?);
-    let page = app.engine.history(&run, query.after, limit, wait).await?;
+    let wait = app.wait(extract::wait(query.wait.as_deref())?)?;
+    let page = app
+        .engine
+        .history(&run, query.after, limit, wait.time)
+        .await?;
     Ok(JsonAnswer(HistoryBody {
         run_id: page.run_id,
         events: page.events,

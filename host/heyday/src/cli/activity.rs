@@ -102,7 +102,7 @@ pub async fn run(command: ActivityCommand, context: &Context) -> Result<(), CliE
         if context.output.is_json() {
             return context.output.raw_json(&answer.body);
         }
-        context.output.line(&run.workflow_id)?;
+        context.output.name(&run.workflow_id)?;
         context.output.hint(&run.result_command());
         return Ok(());
     }

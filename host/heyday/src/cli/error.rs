@@ -103,8 +103,8 @@ impl Problem {
         }
         match (self.status, self.text("request_id")) {
             (401, _) => text.push_str(&format!(
-                "\n{} `heyday up` prints where its token is; give it with --token-file FILE, \
-                 --token TOKEN or HEYDAY_TOKEN",
+                "\n{} `heyday up` prints where its token is; give it with --token-file FILE \
+                 or HEYDAY_TOKEN",
                 style.hint("help:")
             )),
             (500.., Some(id)) => text.push_str(&format!(

@@ -265,12 +265,14 @@ pub fn log_line(context: &Context, line: &Value) -> String {
         .flatten()
         .map(|(name, value)| format!(" {name}={value}"))
         .collect::<String>();
-    let message = super::output::printable(&view::text(line, "message")).replace('\n', "\n      ");
+    let message = view::text(line, "message");
+    let message =
+        super::output::printable(&super::output::shortened(&message)).replace('\n', "\n      ");
     format!(
         "{} {level} {} {message}{}",
         style.dim(&clock(&view::first_text(line, &["at", "time"]))),
         style.dim(&super::output::one_line(&origin)),
-        style.dim(&super::output::one_line(&fields))
+        style.dim(&super::output::one_line(&super::output::shortened(&fields)))
     )
     .trim_end()
     .to_owned()
@@ -316,6 +318,8 @@ mod tests {
         });
         let text = log_line(&context("http://h"), &line);
         assert_eq!(text, "10:20:30     WARN  a.b#2 hi\\u{1b}[2J n=1");
+        let huge = json!({ "level": "info", "message": "x".repeat(1 << 20) });
+        assert!(log_line(&context("http://h"), &huge).len() < 10_000);
     }
 
     /// A server that answers its requests with these, one connection each, and tells

@@ -79,6 +79,11 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  heyday up\n  heyday up --data ./data --port 8001\n  \
         heyday up --config heyday.toml\n\n\
+        Keys of the configuration file (options go over it, docs/configuration.md describes them):\n  \
+        data_dir, listen, cache_dir, drain_grace, otlp_endpoint\n  \
+        [queues] NAME = LIMIT\n  \
+        [limits], [limits.call], [limits.plugins.NAME]\n  \
+        [bindings.namespaces.NAMESPACE.sql.NAME], [bindings.namespaces.NAMESPACE.blob.NAME]\n\n\
         Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."
     )]
     Up(up::UpArgs),
@@ -209,12 +214,46 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_variable() {
+        use clap::CommandFactory as _;
+        fn look(command: &clap::Command, text: &str) -> usize {
+            let of_arguments = command.get_arguments().filter_map(clap::Arg::get_env);
+            let mut count = 0;
+            for variable in of_arguments {
+                let row = format!("| `{}` |", variable.to_string_lossy());
+                assert!(text.contains(&row), "docs/configuration.md has no {row}");
+                count += 1;
+            }
+            let below = command.get_subcommands();
+            count + below.map(|command| look(command, text)).sum::<usize>()
+        }
+        let text = include_str!("../../../../docs/configuration.md");
+        assert!(look(&Cli::command(), text) >= 7);
+    }
+
+    #[test]
+    fn the_help_of_up_names_every_setting() {
+        use clap::CommandFactory as _;
+        let mut cli = Cli::command();
+        let up = cli.find_subcommand_mut("up").expect("a command");
+        let help = up.render_long_help().to_string();
+        let config = toml::Table::try_from(heyday::config::Config {
+            cache_dir: Some("c".into()),
+            otlp_endpoint: Some("http://h".to_owned()),
+            ..Default::default()
+        });
+        for key in config.expect("a table").keys() {
+            assert!(help.contains(key.as_str()), "{key} is not in {help}");
+        }
+    }
+
+    #[test]
     fn wrong_global_options_are_refused() {
         for line in [
             "plugin list --namespace Team",
             "plugin list --output yaml",
             "plugin list --server ftp://x",
-            "plugin list --token a --token-file b",
+            "plugin list --token a",
             "plugin",
             "sing",
         ] {

@@ -11,6 +11,9 @@ use super::error::CliError;
 use super::output::{Format, Output};
 use super::{Context, view};
 
+/// The variable that holds the API token.
+const TOKEN_VARIABLE: &str = "HEYDAY_TOKEN";
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
@@ -27,23 +30,15 @@ pub struct GlobalOptions {
     )]
     pub server: Url,
 
-    /// The API token [default: the token file of the data folder, for a server on this machine]
-    #[arg(
-        long,
-        global = true,
-        env = "HEYDAY_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true
-    )]
-    pub token: Option<String>,
-
-    /// A file that holds the API token
+    /// A file that holds the API token; HEYDAY_TOKEN holds the token itself, which no
+    /// option does: everybody on a machine sees the options of a command [default: the
+    /// token file of the data folder, for a server on this machine]
     #[arg(
         long,
         global = true,
         env = "HEYDAY_TOKEN_FILE",
         value_name = "FILE",
-        conflicts_with = "token"
+        hide_env_values = true
     )]
     pub token_file: Option<PathBuf>,
 
@@ -121,7 +116,12 @@ impl GlobalOptions {
     }
 
     fn find_token(&self) -> Result<Option<String>, CliError> {
-        if let Some(token) = &self.token {
+        let said = std::env::var(TOKEN_VARIABLE).ok();
+        self.token_of(said.filter(|token| !token.is_empty()))
+    }
+
+    fn token_of(&self, said: Option<String>) -> Result<Option<String>, CliError> {
+        if let Some(token) = said {
             return Ok(Some(token.trim().to_owned()));
         }
         if let Some(path) = &self.token_file {
@@ -163,7 +163,6 @@ mod tests {
     fn options(server: &str, data: &Path) -> GlobalOptions {
         GlobalOptions {
             server: client::server_url(server).expect("a URL"),
-            token: None,
             token_file: None,
             data: Some(data.to_owned()),
             namespace: None,
@@ -179,23 +178,20 @@ mod tests {
         std::fs::write(data.path().join(TOKEN_FILE), "secret\n").expect("written");
         let local = options("http://127.0.0.1:1", data.path());
         assert_eq!(
-            local.find_token().expect("a token").as_deref(),
+            local.token_of(None).expect("a token").as_deref(),
             Some("secret")
         );
         let away = options("https://heyday.example", data.path());
-        assert_eq!(away.find_token().expect("none"), None);
-        let given = GlobalOptions {
-            token: Some(" own ".to_owned()),
-            ..away
-        };
-        assert_eq!(given.find_token().expect("a token").as_deref(), Some("own"));
+        assert_eq!(away.token_of(None).expect("none"), None);
+        let given = away.token_of(Some(" own ".to_owned()));
+        assert_eq!(given.expect("a token").as_deref(), Some("own"));
     }
 
     #[test]
     fn a_named_folder_without_token_is_an_error() {
         let data = tempfile::tempdir().expect("a folder");
         let error = options("http://127.0.0.1:1", data.path())
-            .find_token()
+            .token_of(None)
             .expect_err("no token");
         assert_eq!(error.code(), 2);
         assert!(error.to_string().contains("token"));

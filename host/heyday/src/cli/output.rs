@@ -1,9 +1,10 @@
 //! What a command shows: text for a person or the API's JSON, on stdout; everything
 //! that only accompanies the work (progress, hints, errors) goes to stderr.
 //!
-//! Whatever a plugin, a flow or a caller wrote is passed through [`printable`] before
-//! it reaches a terminal: a log line must not be able to move the cursor or retitle
-//! the window.
+//! Whatever a plugin, a flow or a caller wrote is passed through [`printable`] where it
+//! becomes part of a text: a log line must not be able to move the cursor or retitle
+//! the window. What was forgotten is caught where [`Output`] writes: there only our own
+//! colours pass.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -93,13 +94,16 @@ impl Style {
     }
 }
 
-/// The text without anything that a terminal would obey: control characters other
-/// than line feed and tab are written as `\x1b`, bidirectional overrides as `\u{202e}`.
+/// What a terminal may obey, or a reader be misled by: control characters other than
+/// line feed and tab, further line separators, bidirectional overrides.
+fn harmful(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t')
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text without anything that a terminal would obey: such characters are written as
+/// `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     if !text.contains(harmful) {
         return Cow::Borrowed(text);
     }
@@ -112,6 +116,71 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         }
         if harmful(c) {
             clean.extend(c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    Cow::Owned(clean)
+}
+
+/// Bytes of a plugin's text that are shown.
+const LONGEST: usize = 8 << 10;
+
+/// The beginning of a text, and how much is missing.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= LONGEST {
+        return Cow::Borrowed(text);
+    }
+    let kept = &text[..text.floor_char_boundary(LONGEST)];
+    let left = text.len() - kept.len();
+    Cow::Owned(format!("{kept}… ({left} bytes more: --output json)"))
+}
+
+/// Lets the colours of [`Style`] through, where there are any, and nothing else that a
+/// terminal would obey.
+fn guarded(text: &str, colour: bool) -> Cow<'_, str> {
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    if !colour {
+        return printable(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        clean.push_str(&printable(&rest[..at]));
+        let code = rest[at..].strip_prefix("\u{1b}[").map_or(0, |code| {
+            let digits = code
+                .bytes()
+                .take_while(|b| b.is_ascii_digit() || *b == b';');
+            let length = digits.count();
+            if code[length..].starts_with('m') {
+                length + 3
+            } else {
+                0
+            }
+        });
+        clean.push_str(&rest[at..at + code]);
+        // An escape that is none of ours becomes visible.
+        let end = at + code.max(1);
+        if code == 0 {
+            clean.push_str(&printable(&rest[at..end]));
+        }
+        rest = &rest[end..];
+    }
+    clean.push_str(&printable(rest));
+    Cow::Owned(clean)
+}
+
+/// JSON with such characters as `\u009b`: it says the same. They stand only in strings.
+fn guarded_json(text: &str) -> Cow<'_, str> {
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmful(c) && c != '\r' {
+            clean.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             clean.push(c);
         }
@@ -164,6 +233,23 @@ impl Output {
 
     /// Writes one line, or several, to stdout.
     pub fn line(&self, text: &str) -> Result<(), CliError> {
+        self.write(&if self.is_json() {
+            guarded_json(text)
+        } else {
+            guarded(text, self.style.colour)
+        })
+    }
+
+    /// Writes a name alone on its line, as it is where a program reads it.
+    pub fn name(&self, name: &str) -> Result<(), CliError> {
+        if io::stdout().is_terminal() {
+            self.line(name)
+        } else {
+            self.write(name)
+        }
+    }
+
+    fn write(&self, text: &str) -> Result<(), CliError> {
         let mut stdout = io::stdout().lock();
         let written = stdout
             .write_all(text.as_bytes())
@@ -175,9 +261,10 @@ impl Output {
         })
     }
 
-    /// Writes the server's answer as it came: nothing parsed, nothing reordered.
+    /// Writes the server's answer as it came: nothing parsed, nothing reordered; only what
+    /// a terminal would obey is escaped as JSON does.
     pub fn raw_json(&self, body: &[u8]) -> Result<(), CliError> {
-        self.line(String::from_utf8_lossy(body).trim_end())
+        self.write(&guarded_json(String::from_utf8_lossy(body).trim_end()))
     }
 
     /// Tells something about the work, on stderr; not in JSON mode, whose reader is a
@@ -200,6 +287,7 @@ impl Output {
 
     /// Writes to stderr whatever the format is.
     pub fn stderr(&self, text: &str) {
+        let text = guarded(text, self.err_style.colour);
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
@@ -208,7 +296,7 @@ impl Output {
         let text = if self.is_json() {
             error
                 .to_json()
-                .map(|document| document.to_string())
+                .map(|document| guarded_json(&document.to_string()).into_owned())
                 .unwrap_or_default()
         } else {
             error.render(self.err_style)
@@ -240,6 +328,38 @@ mod tests {
         assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
         assert_eq!(printable("a\r\nb"), "a\nb");
         assert_eq!(printable("a\rb"), "a\\rb");
+    }
+
+    #[test]
+    fn only_our_own_colours_pass() {
+        let text = "\u{1b}[1;31merror:\u{1b}[0m a\u{1b}[2Jb\u{1b}]0;t\u{7}\u{1b}";
+        assert_eq!(
+            guarded(text, true),
+            "\u{1b}[1;31merror:\u{1b}[0m a\\u{1b}[2Jb\\u{1b}]0;t\\u{7}\\u{1b}"
+        );
+        assert!(!guarded(text, false).contains('\u{1b}'));
+        assert!(matches!(guarded("plain\n\t", true), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_says_the_same_with_escapes() {
+        let value = serde_json::json!({ "a": "\u{1b}\u{9b}\u{7f}\u{202e}\u{2028}ä" });
+        let text = value.to_string();
+        let safe = guarded_json(&text);
+        assert!(!safe.contains(harmful), "{safe}");
+        let read: serde_json::Value = serde_json::from_str(&safe).expect("JSON");
+        assert_eq!(read, value);
+    }
+
+    #[test]
+    fn huge_texts_are_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        let text = format!("{}ää", "x".repeat(LONGEST - 1));
+        let short = shortened(&text);
+        assert!(
+            short.ends_with("x… (4 bytes more: --output json)"),
+            "{short}"
+        );
     }
 
     #[test]

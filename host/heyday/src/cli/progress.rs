@@ -47,7 +47,7 @@ impl Step {
         if drawable(output) {
             bar.enable_steady_tick(Duration::from_millis(100));
         } else {
-            output.note(message);
+            output.note(&one_line(message));
         }
         Self {
             bar,
@@ -65,7 +65,7 @@ impl Step {
         );
         bar.set_message(one_line(message));
         if !drawable(output) {
-            output.note(message);
+            output.note(&one_line(message));
         }
         Self {
             bar,

@@ -61,7 +61,7 @@ pub struct UpArgs {
     )]
     pub otlp_endpoint: Option<String>,
     /// What is logged, as RUST_LOG [default: warn,heyday=info]
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true)]
     pub log: Option<String>,
     /// Log lines as JSON
     #[arg(long)]
@@ -167,7 +167,11 @@ pub async fn run(args: UpArgs, global: &GlobalOptions) -> Result<(), CliError> {
     let config = args.config(global)?;
     let grace = config.drain_grace;
     let telemetry = telemetry::install(&TelemetryOptions {
-        filter: args.log.clone().or_else(|| filter(global.verbose)),
+        filter: args
+            .log
+            .clone()
+            .filter(|text| !text.is_empty())
+            .or_else(|| filter(global.verbose)),
         json: args.log_json,
         otlp_endpoint: config.otlp_endpoint.clone(),
     })

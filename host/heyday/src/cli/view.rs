@@ -153,6 +153,7 @@ pub fn failure(value: &Value) -> String {
     while let Some(failure) = next.filter(|failure| failure.is_object()) {
         let kind = text(failure, "kind");
         let message = text(failure, "message");
+        let message = super::output::shortened(&message);
         let both = match (kind.is_empty(), message.is_empty()) {
             (false, false) => format!("{kind}: {message}"),
             _ => format!("{kind}{message}"),

@@ -179,7 +179,7 @@ async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
             args.workflow_type,
             run.run_id.as_deref().unwrap_or_default()
         ));
-        output.line(&run.workflow_id)?;
+        output.name(&run.workflow_id)?;
         output.hint(&format!(
             "heyday workflow result {} --wait",
             view::shell_word(&run.workflow_id)

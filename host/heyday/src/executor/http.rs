@@ -15,6 +15,7 @@ use heyday_durable::flow::error::COMMUNICATION;
 use heyday_durable::payload::Payload;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tracing::Instrument as _;
 use url::Url;
 
 use super::Executor;
@@ -97,6 +98,21 @@ impl Executor {
             },
             ..defaults
         };
+        let url = Url::parse(&request.url).ok();
+        // Neither the query nor the credentials of the address: they may be secrets.
+        let span = tracing::debug_span!(
+            "host_call",
+            otel.name = %request.method,
+            otel.kind = "client",
+            otel.status_code = tracing::field::Empty,
+            heyday.capability = "http",
+            http.request.method = %request.method,
+            url.scheme = url.as_ref().map(Url::scheme),
+            server.address = url.as_ref().and_then(Url::host_str),
+            server.port = url.as_ref().and_then(Url::port_or_known_default),
+            http.response.status_code = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+        );
         let call = client.call(
             request.clone(),
             &policy,
@@ -105,9 +121,23 @@ impl Executor {
             &context.cancellation,
         );
         let answer = tokio::select! {
-            answer = call => answer,
+            answer = call.instrument(span.clone()) => answer,
             () = grants.revoked.cancelled() => return Err(denied()),
         };
+        match &answer {
+            Ok(response) => {
+                span.record("http.response.status_code", response.status);
+                if response.status >= 400 {
+                    span.record("otel.status_code", "ERROR");
+                    span.record("error.type", tracing::field::display(response.status));
+                }
+            }
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                span.record("error.type", error.code());
+            }
+        }
+        drop(span);
         receipt.add(
             "wall_us",
             u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use heyday_capabilities::http::HttpClient;
 use heyday_durable::activity::{
-    ActivityExecutor, ActivityTask, AttemptContext, AttemptOutcome, Receipt,
+    ActivityExecutor, ActivityTask, AttemptContext, AttemptOutcome, AttemptReceipt, Receipt,
 };
 use heyday_durable::driver::HTTP_ACTIVITY_TYPE;
 use heyday_durable::failure::{Failure, kind};
@@ -113,15 +113,20 @@ impl Executor {
 impl ActivityExecutor for Executor {
     async fn execute(&self, task: ActivityTask, context: AttemptContext) -> AttemptOutcome {
         let span = tracing::info_span!(
-            "activity.attempt",
+            "attempt",
             otel.name = %format_args!("attempt {}", task.activity_type),
+            otel.kind = "consumer",
+            otel.status_code = tracing::field::Empty,
+            messaging.system = "heyday",
+            messaging.operation.type = "process",
+            messaging.destination.name = %task.queue,
             heyday.namespace = %task.namespace,
             heyday.workflow_id = %task.workflow_id,
             heyday.run_id = %task.run_id,
             heyday.activity_id = %task.activity_id,
             heyday.activity_type = %task.activity_type,
-            heyday.queue = %task.queue,
             heyday.attempt = task.attempt,
+            error.type = tracing::field::Empty,
         );
         telemetry::set_parent(&span, task.traceparent.as_deref());
         let name = Arc::new(AttemptName {
@@ -139,8 +144,12 @@ impl ActivityExecutor for Executor {
         let begun = std::time::Instant::now();
         let result = self
             .run(&task, &name, context, &mut receipt)
-            .instrument(span)
+            .instrument(span.clone())
             .await;
+        if result.is_err() {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", outcome_label(&result));
+        }
         let outcome = match &result {
             Ok(_) => "completed",
             Err(failure) => failure.kind.as_str(),
@@ -159,6 +168,10 @@ impl ActivityExecutor for Executor {
     fn runtime(&self) -> Option<Handle> {
         // Whole, so that the sandbox's call stays on its thread.
         Some(self.sandbox.guests().clone())
+    }
+
+    fn ended_elsewhere(&self, receipt: AttemptReceipt) {
+        self.recorder.receipt(receipt.into());
     }
 }
 

@@ -20,7 +20,8 @@ use sqlx::sqlite::{
 
 /// Steps of the schema, in order; `user_version` counts those that a database has. A
 /// step that was released never changes.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE versions (
         kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
         digest BLOB NOT NULL, size INTEGER NOT NULL, description TEXT NOT NULL,
@@ -72,7 +73,11 @@ const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (namespace, route, key)
     ) WITHOUT ROWID;
     CREATE INDEX replies_by_time ON replies (at_us);
-"];
+",
+    "
+    CREATE TABLE markers (name TEXT NOT NULL PRIMARY KEY, at_us INTEGER NOT NULL) WITHOUT ROWID;
+",
+];
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]

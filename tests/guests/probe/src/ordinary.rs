@@ -154,6 +154,31 @@ pub fn wait_for_cancel() -> Result<()> {
     Err(Error::permanent("cancelled", "stopped as asked"))
 }
 
+#[derive(Deserialize, JsonSchema)]
+pub struct Said {
+    /// Logged, each as one line.
+    lines: Vec<String>,
+    /// Told as progress.
+    #[serde(default)]
+    progress: String,
+    /// The kind and the message to fail with.
+    #[serde(default)]
+    failure: Option<(String, String)>,
+}
+
+/// Says what it is told to, whatever that is.
+#[activity(retry(maximum_attempts = 1))]
+pub fn say(input: Said) -> Result<()> {
+    context::progress(1, 2, &input.progress);
+    for line in &input.lines {
+        log::info!("{line}"; line = line.as_str());
+    }
+    match input.failure {
+        Some((kind, message)) => Err(Error::permanent(kind, message)),
+        None => Ok(()),
+    }
+}
+
 /// Tells how far it is, and logs a line of each level.
 #[activity(retry(maximum_attempts = 1))]
 pub fn talk() -> Result<()> {

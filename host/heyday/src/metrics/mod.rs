@@ -1,21 +1,34 @@
 //! What `/metrics` shows: requests, attempts by queue and activity, queues.
 //!
-//! Names follow OpenTelemetry's semantic conventions as Prometheus writes them. Queue
-//! depth, age and attempts in flight are asked from the engine when somebody looks;
-//! everything else is counted where it happens.
+//! Names follow OpenTelemetry's semantic conventions as Prometheus writes them. What
+//! queues, sandbox, writer and process are doing is asked when somebody looks
+//! ([`Sources`]); requests and attempts are counted where they happen. Labels are of
+//! bounded sets: routes are templates, methods and outcomes a few words, and of
+//! activities the first [`ACTIVITIES`] have a name of their own.
 
+mod asked;
+mod process;
+
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use heyday_durable::engine::{PhaseStats, QueueStats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+pub use asked::Sources;
+
+/// So many activities are told apart; all further ones are [`OTHER`]. Each has up to a
+/// histogram for each outcome, and who may upload may make names without end.
+pub const ACTIVITIES: usize = 500;
+/// The name of what has none of its own.
+const OTHER: &str = "_OTHER";
 
 /// Bounds of a duration's buckets, in seconds: from what an empty call takes to the
 /// default timeout.
@@ -42,11 +55,6 @@ struct QueueLabels {
     queue: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabels {
-    phase: &'static str,
-}
-
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn histogram() -> Histogram {
@@ -60,12 +68,9 @@ pub struct Metrics {
     requests: Histograms<RequestLabels>,
     attempts: Histograms<AttemptLabels>,
     waits: Histograms<QueueLabels>,
-    limit: Family<QueueLabels, Gauge>,
-    in_flight: Family<QueueLabels, Gauge>,
-    depth: Family<QueueLabels, Gauge>,
-    age: Family<QueueLabels, Gauge<f64, AtomicU64>>,
-    phases: Family<PhaseLabels, Counter>,
-    phase_time: Family<PhaseLabels, Counter<f64, AtomicU64>>,
+    active: Gauge,
+    activities: Mutex<HashSet<String>>,
+    asked: asked::Asked,
 }
 
 impl Default for Metrics {
@@ -74,9 +79,8 @@ impl Default for Metrics {
         let requests: Histograms<RequestLabels> = Family::new_with_constructor(histogram);
         let attempts: Histograms<AttemptLabels> = Family::new_with_constructor(histogram);
         let waits: Histograms<QueueLabels> = Family::new_with_constructor(histogram);
-        let (limit, in_flight, depth) = (Family::default(), Family::default(), Family::default());
-        let age = Family::default();
-        let (phases, phase_time) = (Family::default(), Family::default());
+        let active = Gauge::default();
+        let asked = asked::Asked::default();
         registry.register_with_unit(
             "http_server_request_duration",
             "How long requests took",
@@ -96,48 +100,24 @@ impl Default for Metrics {
             waits.clone(),
         );
         registry.register(
-            "heyday_queue_limit",
-            "Attempts that a queue runs at once",
-            limit.clone(),
+            "http_server_active_requests",
+            "Requests that are being answered",
+            active.clone(),
         );
         registry.register(
-            "heyday_queue_in_flight",
-            "Attempts that run",
-            in_flight.clone(),
+            "heyday_build",
+            "The version of this server",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        registry.register(
-            "heyday_queue_depth",
-            "Attempts that wait for a slot",
-            depth.clone(),
-        );
-        registry.register_with_unit(
-            "heyday_queue_age",
-            "How long the oldest of them has waited",
-            Unit::Seconds,
-            age.clone(),
-        );
-        registry.register(
-            "heyday_engine_phases",
-            "How often the engine was in each phase of a transition's way",
-            phases.clone(),
-        );
-        registry.register_with_unit(
-            "heyday_engine_phase_time",
-            "How long the engine was in each phase of a transition's way",
-            Unit::Seconds,
-            phase_time.clone(),
-        );
+        registry.register_collector(Box::new(asked.clone()));
         Self {
             registry,
             requests,
             attempts,
             waits,
-            limit,
-            in_flight,
-            depth,
-            age,
-            phases,
-            phase_time,
+            active,
+            activities: Mutex::default(),
+            asked,
         }
     }
 }
@@ -156,7 +136,7 @@ impl RunningAttempt<'_> {
     pub fn ended(self, activity: &str, outcome: &'static str, ran: Duration) {
         let labels = AttemptLabels {
             queue: self.queue.to_owned(),
-            activity: activity.to_owned(),
+            activity: self.metrics.known(activity),
             outcome,
         };
         let attempts = self.metrics.attempts.get_or_create(&labels);
@@ -164,7 +144,47 @@ impl RunningAttempt<'_> {
     }
 }
 
+/// A request that is being answered.
+#[derive(Debug)]
+#[must_use = "a request is active as long as this lives"]
+pub struct ActiveRequest<'a>(&'a Gauge);
+
+impl Drop for ActiveRequest<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Metrics {
+    /// Asks these from now on; the first ones stay.
+    pub fn ask(&self, sources: Sources) {
+        // A second call would be a fault of the server's own, and changes nothing.
+        let _ = self.asked.0.set(sources);
+    }
+
+    /// Counts a request as active.
+    pub fn request_began(&self) -> ActiveRequest<'_> {
+        self.active.inc();
+        ActiveRequest(&self.active)
+    }
+
+    /// The activity's name, or [`OTHER`] where there are too many.
+    fn known(&self, activity: &str) -> String {
+        // A panic elsewhere leaves a set, which is never half changed.
+        let mut known = self
+            .activities
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known.contains(activity) {
+            return activity.to_owned();
+        }
+        if known.len() >= ACTIVITIES {
+            return OTHER.to_owned();
+        }
+        known.insert(activity.to_owned());
+        activity.to_owned()
+    }
+
     /// Counts a request. `route` is the template of its path.
     pub fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
         let labels = RequestLabels {
@@ -197,33 +217,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a label cannot be written.
-    pub fn render(
-        &self,
-        queues: &[QueueStats],
-        phases: &[PhaseStats],
-    ) -> Result<String, fmt::Error> {
-        for phase in phases {
-            let labels = PhaseLabels { phase: phase.name };
-            // The engine counts them; here they are shown.
-            let count = self.phases.get_or_create(&labels);
-            count.inner().store(phase.count, Ordering::Relaxed);
-            let time = self.phase_time.get_or_create(&labels);
-            let seconds = phase.total.as_secs_f64();
-            time.inner().store(seconds.to_bits(), Ordering::Relaxed);
-        }
-        for queue in queues {
-            let labels = QueueLabels {
-                queue: queue.name.clone(),
-            };
-            let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-            self.limit.get_or_create(&labels).set(count(queue.limit));
-            self.in_flight
-                .get_or_create(&labels)
-                .set(count(queue.in_flight));
-            self.depth.get_or_create(&labels).set(count(queue.backlog));
-            let age = Duration::from_millis(queue.backlog_age_ms);
-            self.age.get_or_create(&labels).set(age.as_secs_f64());
-        }
+    pub fn render(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -243,29 +237,45 @@ mod tests {
             "timeout",
             Duration::from_secs(2),
         );
-        let queue = QueueStats {
-            name: "general-queue".to_owned(),
-            limit: 50,
-            in_flight: 2,
-            backlog: 3,
-            backlog_age_ms: 1500,
-        };
-        let phase = PhaseStats {
-            name: "commit",
-            count: 3,
-            total: Duration::from_millis(1500),
-        };
-        let text = metrics.render(&[queue], &[phase]).expect("text");
+        let active = metrics.request_began();
+        let text = metrics.render().expect("text");
+        drop(active);
         for line in [
             "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_route=\"/api/v1/queues\",http_response_status_code=\"200\"} 1",
             "heyday_activity_attempt_duration_seconds_count{queue=\"general-queue\",activity=\"greet.hello\",outcome=\"timeout\"} 1",
             "heyday_queue_wait_duration_seconds_count{queue=\"general-queue\"} 1",
-            "heyday_queue_depth{queue=\"general-queue\"} 3",
-            "heyday_queue_age_seconds{queue=\"general-queue\"} 1.5",
-            "heyday_engine_phases_total{phase=\"commit\"} 3",
-            "heyday_engine_phase_time_seconds_total{phase=\"commit\"} 1.5",
+            "http_server_active_requests 1",
+            concat!(
+                "heyday_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        let text = metrics.render().expect("text");
+        assert!(text.contains("http_server_active_requests 0"), "{text}");
+    }
+
+    #[test]
+    fn names_without_end_make_no_series_without_end() {
+        let metrics = Metrics::default();
+        for number in 0..ACTIVITIES + 100 {
+            let running = metrics.attempt_started("general-queue", 0);
+            running.ended(&format!("p{number}.a"), "completed", Duration::ZERO);
+        }
+        let text = metrics.render().expect("text");
+        let series = text
+            .lines()
+            .filter(|line| line.starts_with("heyday_activity_attempt_duration_seconds_count"));
+        assert_eq!(series.count(), ACTIVITIES + 1);
+        let other = "heyday_activity_attempt_duration_seconds_count{queue=\"general-queue\",activity=\"_OTHER\",outcome=\"completed\"} 100";
+        assert!(text.contains(other), "{text}");
+        // The first ones keep their names.
+        metrics
+            .attempt_started("general-queue", 0)
+            .ended("p0.a", "completed", Duration::ZERO);
+        let first = "activity=\"p0.a\",outcome=\"completed\"} 2";
+        assert!(metrics.render().expect("text").contains(first));
     }
 }

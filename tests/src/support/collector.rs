@@ -69,6 +69,8 @@ impl Collector {
                 format!("http://{}", self.address),
             ),
             ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()),
+            // More host calls than these in one batch's time are lost otherwise.
+            ("OTEL_BSP_MAX_QUEUE_SIZE".to_owned(), "100000".to_owned()),
         ]
     }
 

@@ -148,7 +148,7 @@ async fn what_is_kept_is_its_owners_alone() {
         environment: vec![(
             "RUST_LOG".to_owned(),
             // Of all that sees a request.
-            "info,heyday=trace,axum=trace,hyper=trace,hyper_util=trace,tower_http=trace".to_owned(),
+            "info,heyday=debug,axum=debug,hyper=debug,hyper_util=debug,tower_http=debug".to_owned(),
         )],
         ..Options::default()
     })

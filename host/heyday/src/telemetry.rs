@@ -29,6 +29,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tokio::runtime::Handle;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -119,10 +120,10 @@ pub fn install(options: &TelemetryOptions) -> Result<Telemetry, TelemetryError> 
     let spans = provider.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("heyday"))
-            // Our own spans are the trace; those of libraries are noise in it.
-            .with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
-                metadata.target().starts_with("heyday")
-            }))
+            // Our own spans are the trace; those of libraries are noise in it. With a
+            // level, so that what a library traces (a compiler does, at each
+            // instruction) costs nothing.
+            .with_filter(Targets::new().with_target("heyday", LevelFilter::DEBUG))
     });
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))

@@ -23,4 +23,3 @@ mod receipts;
 mod restart;
 mod security;
 mod support;
-mod traces;

@@ -62,6 +62,11 @@ impl Project {
         self.components().join("expressions.wasm")
     }
 
+    /// Where the servers of tests and of `cargo xtask up` keep compiled code.
+    pub fn cache(&self) -> PathBuf {
+        self.target.join("compiled")
+    }
+
     /// Cargo in this checkout, knowing the evaluator component.
     pub fn cargo<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO"));
@@ -72,7 +77,8 @@ impl Project {
             .env("HEYDAY_COMPONENTS", self.components())
             .env("HEYDAY_GUESTS_BUILD", self.guests_build())
             .env("HEYDAY_NATIVE_BUILD", self.native())
-            .env("HEYDAY_BIN", self.binary());
+            .env("HEYDAY_BIN", self.binary())
+            .env("HEYDAY_CACHE", self.cache());
         without_cargos(&mut command);
         command
     }

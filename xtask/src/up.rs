@@ -130,6 +130,8 @@ fn serve(
             .arg(data)
             .arg("--config")
             .arg(&config)
+            .arg("--cache")
+            .arg(project.cache())
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?,

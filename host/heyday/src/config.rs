@@ -31,8 +31,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address of the API; a loopback address.
     pub listen: SocketAddr,
-    /// Where compiled code is kept; `cache` in the data folder where absent. Whoever
-    /// can write there can run code as the server.
+    /// Where compiled code is kept; `cache` in the data folder where absent. Servers of
+    /// one user may share a folder. Whoever can write there can run code as the server,
+    /// so it must be this user's, and writable by nobody else.
     pub cache_dir: Option<PathBuf>,
     /// How many activities each queue runs at once, 1 to 1,000. Over the defaults:
     /// `ai-processing-queue` 5, `storage-queue` 20, `general-queue` 50.
@@ -66,6 +67,9 @@ pub struct LimitsConfig {
     pub compile_cpu: Duration,
     /// Memory that compiling one component may take, in bytes.
     pub compile_memory_bytes: u64,
+    /// Bytes of compiled code that are kept in the cache folder, by all servers that
+    /// share it together; what was used longest ago goes first. 2 GiB where absent.
+    pub cache_bytes: u64,
     /// Guests that compute at once; as many as the machine has cores where absent.
     pub guest_threads: Option<usize>,
     /// How many days receipts and log lines are kept.
@@ -85,6 +89,7 @@ impl Default for LimitsConfig {
             upload_bytes: 64 << 20,
             compile_cpu: Duration::from_secs(120),
             compile_memory_bytes: 2 << 30,
+            cache_bytes: heyday_sandbox::CACHE_BYTES,
             guest_threads: None,
             record_days: 30,
             connections: 1024,
@@ -230,6 +235,12 @@ impl Config {
             return wrong(
                 "limits.compile_cpu",
                 "nothing compiles in no time; use 120s",
+            );
+        }
+        if self.limits.cache_bytes == 0 {
+            return wrong(
+                "limits.cache_bytes",
+                "what is compiled must be kept somewhere; use 2147483648 (2 GiB)",
             );
         }
         if self.limits.guest_threads == Some(0) {
@@ -458,6 +469,7 @@ mod tests {
             ("limits.connections = 15", "limits.connections"),
             ("limits.waiting = 0", "limits.waiting"),
             ("limits.waiting = 1024", "limits.waiting"),
+            ("limits.cache_bytes = 0", "limits.cache_bytes"),
             ("otlp_endpoint = 'localhost:4318'", "otlp_endpoint"),
         ] {
             let config = parse(text).expect(text);

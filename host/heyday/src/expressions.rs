@@ -3,7 +3,6 @@
 //! The evaluator is a component of ours that `cargo xtask build` builds and `build.rs`
 //! embeds. A binary without it compiles, and says at its start what is missing.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
@@ -50,25 +49,23 @@ impl std::fmt::Debug for JqExpressions {
 }
 
 impl JqExpressions {
-    /// Loads the embedded evaluator; its compiled code is kept in `cache_dir`.
-    /// Blocking, for seconds where it is compiled.
+    /// Loads the embedded evaluator. Blocking, for seconds where it is compiled.
     ///
     /// # Errors
     /// When there is none, or it cannot be loaded.
-    pub fn embedded(cache_dir: &Path) -> Result<Self, ExpressionsError> {
+    pub fn embedded(options: EvaluatorOptions) -> Result<Self, ExpressionsError> {
         if COMPONENT.is_empty() {
             return Err(ExpressionsError::NotEmbedded);
         }
-        Self::load(COMPONENT, cache_dir)
+        Self::load(COMPONENT, options)
     }
 
     /// Loads an evaluator.
     ///
     /// # Errors
     /// When it cannot be loaded.
-    pub fn load(component: &[u8], cache_dir: &Path) -> Result<Self, ExpressionsError> {
-        let evaluator = Evaluator::new(component, EvaluatorOptions::new(cache_dir))
-            .map_err(ExpressionsError::Load)?;
+    pub fn load(component: &[u8], options: EvaluatorOptions) -> Result<Self, ExpressionsError> {
+        let evaluator = Evaluator::new(component, options).map_err(ExpressionsError::Load)?;
         Ok(Self {
             evaluator,
             digest: Digest::of(component),

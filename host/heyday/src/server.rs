@@ -21,7 +21,8 @@ use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
 use heyday_durable::trace::Traces;
 use heyday_sandbox::{
-    CompileLimits, Compiler, CompilerCommand, Sandbox, SandboxError, SandboxOptions,
+    CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
+    SandboxOptions,
 };
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -193,9 +194,11 @@ impl Server {
         let bindings = Arc::new(Bindings::open(&config.bindings(), &Handle::current())?);
         let capabilities = heyday_capabilities::capabilities(&bindings);
         let sandbox = Sandbox::new(sandbox_options(&config, compiler), capabilities)?;
-        let cache = config.cache_dir();
+        let cache = sandbox.clone();
+        let mut evaluator = EvaluatorOptions::new(config.cache_dir());
+        evaluator.max_cache_bytes = config.limits.cache_bytes;
         let expressions: Arc<dyn Expressions> =
-            Arc::new(blocking(move || JqExpressions::embedded(&cache)).await?);
+            Arc::new(blocking(move || JqExpressions::embedded(evaluator)).await?);
         let folder = |name: &str| {
             ContentFiles::open(data.join(name)).map_err(|source| ServerError::DataFolder {
                 path: data.join(name),
@@ -248,6 +251,7 @@ impl Server {
         let sweeping = tokio::spawn(sweep(
             Arc::clone(&engine),
             registry.clone(),
+            cache,
             recorder.clone(),
             shared.limits.record_days,
             stopping.clone(),
@@ -393,6 +397,7 @@ fn sandbox_options(config: &Config, compiler: Compiler) -> SandboxOptions {
     };
     options.max_calls = config.max_calls();
     options.max_upload_bytes = limits.upload_bytes;
+    options.max_cache_bytes = limits.cache_bytes;
     if let Some(threads) = limits.guest_threads {
         options.guest_threads = threads;
     }
@@ -421,6 +426,7 @@ fn kept_since(record_days: u32) -> Timestamp {
 async fn sweep(
     engine: Arc<EmbeddedEngine>,
     registry: Registry,
+    sandbox: Sandbox,
     recorder: Recorder,
     record_days: u32,
     stopping: CancellationToken,
@@ -432,6 +438,8 @@ async fn sweep(
             () = stopping.cancelled() => return,
         }
         registry.sweep(engine.as_ref()).await;
+        let cache = sandbox.clone();
+        blocking(move || cache.sweep_cache()).await;
         match engine.sweep_payloads(PAYLOAD_GRACE).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed values that no history names"),

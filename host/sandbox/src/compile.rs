@@ -70,6 +70,16 @@ impl Default for CompileLimits {
     }
 }
 
+impl CompileLimits {
+    /// How long a compilation is waited for. Its CPU time is limited by itself; this is
+    /// for one that hangs, which would keep every later upload waiting.
+    pub(crate) fn patience(&self) -> Duration {
+        let tenfold = self.cpu.saturating_mul(10);
+        // And a while to start.
+        tenfold.saturating_add(tenfold.min(Duration::from_secs(10)))
+    }
+}
+
 /// Why a component was not compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
@@ -118,7 +128,8 @@ pub(crate) async fn compile(
             let code = engine
                 .precompile_component(component)
                 .map_err(|error| CompileError::Invalid(format!("{error:#}")))?;
-            cache::write(output, &code)
+            let digest = cache::digest(component);
+            cache::write(output, fingerprint, &digest, &code)
                 .map_err(|error| CompileError::Unavailable(error.to_string()))
         }
         Compiler::Child(command) => {
@@ -184,11 +195,8 @@ async fn run_child(
         }
         String::from_utf8_lossy(&text).trim().to_owned()
     };
-    // Its CPU time is limited by itself; this is for a child that hangs, which would
-    // keep every later upload waiting.
-    let patience = limits.cpu.saturating_mul(10) + Duration::from_secs(10);
     let work = async { tokio::join!(feed, listen, child.wait()) };
-    match tokio::time::timeout(patience, work).await {
+    match tokio::time::timeout(limits.patience(), work).await {
         Ok(((), message, status)) => Ok(Some((status?, message))),
         Err(_) => {
             child.kill().await?;
@@ -262,7 +270,9 @@ fn child() -> Result<(), (u8, String)> {
     let code = engine
         .precompile_component(&component)
         .map_err(|error| (INVALID, format!("{error:#}")))?;
-    cache::write(Path::new(&output), &code).map_err(|error| unusable(&error))
+    let digest = cache::digest(&component);
+    cache::write(Path::new(&output), &order.fingerprint, &digest, &code)
+        .map_err(|error| unusable(&error))
 }
 
 /// Limits this process, for good.

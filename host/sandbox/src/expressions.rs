@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use sha2::{Digest as _, Sha256};
@@ -28,8 +29,9 @@ use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Config, Engine, Store, Trap, WasmBacktraceDetails};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::cache::{self, DiskCache};
+use crate::cache::{self, Claim, DiskCache};
 use crate::engine;
+use crate::options::CACHE_BYTES;
 use crate::state::Memory;
 use crate::wasi;
 
@@ -50,15 +52,20 @@ use bindings::{Expressions, ExpressionsPre};
 const STACK: usize = 12 << 20;
 /// The whole fiber.
 const FIBER: usize = 16 << 20;
+/// How long another process that compiles the evaluator is waited for.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(120);
 /// Elements of all tables together.
 const TABLE_ELEMENTS: usize = 50_000;
 
-/// How the evaluator is set up. All of it except the folder decides what expressions
+/// How the evaluator is set up. All of it except the cache decides what expressions
 /// may answer: changing it needs another answer revision.
 #[derive(Debug, Clone)]
 pub struct EvaluatorOptions {
-    /// Where compiled code is kept; only the host may write there.
+    /// Where compiled code is kept; only the host may write there. Several evaluators of
+    /// one user may share it.
     pub cache_dir: PathBuf,
+    /// Bytes of compiled code that are kept there, all that share the folder together.
+    pub max_cache_bytes: u64,
     /// Units of fuel (about one per WebAssembly instruction) of one evaluation on a
     /// used instance; a fresh one has twice as many. 200 million take 20 to 50 ms.
     pub fuel: u64,
@@ -79,6 +86,7 @@ impl EvaluatorOptions {
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             cache_dir: cache_dir.into(),
+            max_cache_bytes: CACHE_BYTES,
             fuel: 200_000_000,
             compile_fuel: 1_000_000_000,
             memory_bytes: 64 << 20,
@@ -150,6 +158,8 @@ struct Inner {
     engine: Engine,
     pre: ExpressionsPre<State>,
     digest: String,
+    /// Tells others that its folder is in use.
+    _disk: DiskCache,
     options: EvaluatorOptions,
     idle: AtomicUsize,
     programs: Mutex<Programs>,
@@ -206,24 +216,34 @@ impl Evaluator {
         let report = |error: wasmtime::Error| unavailable(format!("{error:#}"));
         let engine = Engine::new(&config()).map_err(report)?;
         let digest = cache::digest(component);
+        let fingerprint = engine::fingerprint(&engine);
         let disk = DiskCache::open(
             &options.cache_dir,
             "expressions",
-            &engine::fingerprint(&engine),
+            &fingerprint,
+            options.max_cache_bytes,
         )
         .map_err(unavailable)?;
-        let path = match disk.find(&digest) {
-            Some(path) => path,
+        let compiled = match cached(&engine, &disk, &digest) {
+            Some(compiled) => Some(compiled),
             None => {
-                let code = engine.precompile_component(component).map_err(report)?;
-                let file = disk.temporary().map_err(unavailable)?;
-                cache::write(&file, &code).map_err(unavailable)?;
-                disk.keep(file, &digest).map_err(unavailable)?
+                // Another server that shares the folder may be compiling it.
+                let claim = claim(&disk, &digest);
+                match cached(&engine, &disk, &digest) {
+                    Some(compiled) => Some(compiled),
+                    None => {
+                        let code = engine.precompile_component(component).map_err(report)?;
+                        let file = disk.temporary().map_err(unavailable)?;
+                        cache::write(&file, &fingerprint, &digest, &code).map_err(unavailable)?;
+                        disk.keep(file, &digest).map_err(unavailable)?;
+                        drop(claim);
+                        cached(&engine, &disk, &digest)
+                    }
+                }
             }
         };
-        // SAFETY: the file is in the folder that only the host writes, and its
-        // checksum says that it is what this host's compiler wrote there.
-        let component = unsafe { Component::deserialize_file(&engine, path) }.map_err(report)?;
+        let component =
+            compiled.ok_or_else(|| unavailable("its compiled code cannot be loaded"))?;
         let mut linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(report)?;
         let pre = linker
@@ -235,6 +255,7 @@ impl Evaluator {
                 engine,
                 pre,
                 digest,
+                _disk: disk,
                 options,
                 idle: AtomicUsize::new(0),
                 programs: Mutex::default(),
@@ -275,6 +296,35 @@ impl Evaluator {
         self.inner.keep(key, &program);
         Ok(program)
     }
+}
+
+/// The evaluator's code, if it is on disk.
+fn cached(engine: &Engine, disk: &DiskCache, digest: &str) -> Option<Component> {
+    let path = disk.find(digest)?;
+    // SAFETY: the file is in the folder that only the host writes, and its checksum says
+    // that it is what this host's compiler wrote there.
+    match unsafe { Component::deserialize_file(engine, path) } {
+        Ok(component) => Some(component),
+        Err(error) => {
+            tracing::warn!(error = %format!("{error:#}"), "the evaluator is compiled again");
+            None
+        }
+    }
+}
+
+/// Waits until no other process compiles the evaluator, but not for ever: one that was
+/// stopped half-way must not keep this one from starting.
+fn claim(disk: &DiskCache, digest: &str) -> Option<Claim> {
+    let deadline = Instant::now() + CLAIM_PATIENCE;
+    while Instant::now() < deadline {
+        match disk.claim(digest) {
+            Ok(None) => std::thread::sleep(cache::CLAIM_POLL),
+            Ok(claim) => return claim,
+            // It is compiled here then, and the fault shows where it is written.
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// Identifies a program: a digest of its texts with their lengths.

@@ -41,6 +41,7 @@ mod turns;
 mod verify;
 mod wasi;
 
+pub use cache::CacheError;
 pub use call::{CallContext, CallError, CallOutcome, CallRequest, Usage};
 pub use capability::{Capability, Grant, Grants};
 pub use compile::{CompileError, CompileLimits, Compiler, CompilerCommand};
@@ -48,7 +49,7 @@ pub use expressions::{
     EvaluationLimit, Evaluator, EvaluatorError, EvaluatorOptions, EvaluatorProgram,
 };
 pub use limits::Limits;
-pub use options::{PrepareError, PrepareState, SandboxError, SandboxOptions};
+pub use options::{CACHE_BYTES, PrepareError, PrepareState, SandboxError, SandboxOptions};
 pub use sandbox::{Plugin, Sandbox, SandboxStats};
 pub use state::{CallState, HostCall, Stopped};
 pub use verify::{Verified, VerifyError};

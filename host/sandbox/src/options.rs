@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cache::CacheError;
 use crate::compile::{CompileError, CompileLimits, Compiler};
 use crate::verify::VerifyError;
 
@@ -9,8 +10,11 @@ use crate::verify::VerifyError;
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
     /// Where compiled code is kept. Only the host may be able to write there: what is
-    /// in it is executed.
+    /// in it is executed. Several sandboxes of one user may share it.
     pub cache_dir: PathBuf,
+    /// Bytes of compiled code that are kept there, all that share the folder together;
+    /// what was used longest ago goes first.
+    pub max_cache_bytes: u64,
     /// Who compiles.
     pub compiler: Compiler,
     /// What one compilation may use.
@@ -27,13 +31,18 @@ pub struct SandboxOptions {
     pub max_loaded: usize,
 }
 
+/// Bytes of compiled code that are kept on disk, unless said otherwise.
+pub const CACHE_BYTES: u64 = 2 << 30;
+
 impl SandboxOptions {
     /// The usual setup: 80 calls (the default queues' 75 and 5 more), as many guest
-    /// threads as the machine has cores, uploads of up to 64 MiB, 256 loaded plugins.
+    /// threads as the machine has cores, uploads of up to 64 MiB, 256 loaded plugins, 2 GiB
+    /// of compiled code.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>, compiler: Compiler) -> Self {
         Self {
             cache_dir: cache_dir.into(),
+            max_cache_bytes: CACHE_BYTES,
             compiler,
             compile_limits: CompileLimits::default(),
             max_calls: 80,
@@ -48,13 +57,8 @@ impl SandboxOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The folder for compiled code cannot be used.
-    #[error("the folder for compiled code, {}, cannot be used: {source}", path.display())]
-    Cache {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The engine does not start.
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(String),

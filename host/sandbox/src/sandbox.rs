@@ -12,7 +12,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::{Component, Linker};
 
-use crate::cache::{self, DiskCache};
+use crate::cache::{self, Claim, DiskCache};
 use crate::call::{Attempt, CallContext, CallError, CallOutcome, CallRequest, CallSink, LogLevel};
 use crate::capability::{Capability, Grants};
 use crate::compile;
@@ -140,13 +140,12 @@ impl Sandbox {
         let engine =
             engine::plugin_engine(u32::try_from(slots).unwrap_or(5_000)).map_err(engine_error)?;
         let fingerprint = engine::fingerprint(&engine);
-        let disk =
-            DiskCache::open(&options.cache_dir, "plugins", &fingerprint).map_err(|source| {
-                SandboxError::Cache {
-                    path: options.cache_dir.clone(),
-                    source,
-                }
-            })?;
+        let disk = DiskCache::open(
+            &options.cache_dir,
+            "plugins",
+            &fingerprint,
+            options.max_cache_bytes,
+        )?;
 
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine_error)?;
@@ -273,17 +272,12 @@ impl Sandbox {
             return Ok(plugin);
         }
         flight.flight.set(PrepareState::Loading);
-        let disk = self.inner.disk.clone();
-        let name = digest.to_owned();
-        let found = blocking(move || Ok(disk.find(&name))).await?;
-        if let Some(path) = found {
-            // Code of another build of the same configuration is refused by the
-            // engine, and compiled again.
-            match self.inner.load(digest, path).await {
-                Ok(plugin) => return Ok(plugin),
-                Err(error @ PrepareError::Incompatible(_)) => return Err(error),
-                Err(error) => tracing::warn!(%digest, %error, "compiling again"),
-            }
+        if let Some(plugin) = self.cached(digest).await? {
+            return Ok(plugin);
+        }
+        let _claim = self.claim(digest).await?;
+        if let Some(plugin) = self.cached(digest).await? {
+            return Ok(plugin);
         }
         let component = fetch()
             .await
@@ -291,6 +285,48 @@ impl Sandbox {
         self.check(digest, &component)?;
         let path = self.compile(digest, &component, &flight.flight).await?;
         self.inner.load(digest, path).await
+    }
+
+    /// The plugin, if its code is on disk.
+    async fn cached(&self, digest: &str) -> Result<Option<Arc<Plugin>>, PrepareError> {
+        let disk = self.inner.disk.clone();
+        let name = digest.to_owned();
+        let Some(path) = blocking(move || Ok(disk.find(&name))).await? else {
+            return Ok(None);
+        };
+        match self.inner.load(digest, path).await {
+            Ok(plugin) => Ok(Some(plugin)),
+            Err(error @ PrepareError::Incompatible(_)) => Err(error),
+            // Another process that shares the folder may just have removed it.
+            Err(error) => {
+                tracing::warn!(%digest, %error, "compiling again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until no other process that shares the folder compiles the component, but
+    /// no longer than a compilation may take.
+    async fn claim(&self, digest: &str) -> Result<Option<Claim>, PrepareError> {
+        let patience = self.inner.options.compile_limits.patience();
+        let turn = async {
+            loop {
+                let disk = self.inner.disk.clone();
+                let name = digest.to_owned();
+                if let Some(claim) = blocking(move || disk.claim(&name)).await? {
+                    return Ok(claim);
+                }
+                tokio::time::sleep(cache::CLAIM_POLL).await;
+            }
+        };
+        tokio::time::timeout(patience, turn).await.ok().transpose()
+    }
+
+    /// Removes compiled code from disk that is over the limit on its size, and what other
+    /// versions left there. Blocking; call it now and then.
+    pub fn sweep_cache(&self) {
+        let loaded: Vec<String> = self.inner.plugins().loaded.keys().cloned().collect();
+        self.inner.disk.sweep(loaded.iter().map(String::as_str));
     }
 
     fn check(&self, digest: &str, component: &[u8]) -> Result<(), PrepareError> {

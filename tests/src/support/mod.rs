@@ -26,6 +26,13 @@ pub fn binary() -> PathBuf {
         .expect("HEYDAY_BIN is set by `cargo xtask test`; run the tests with it")
 }
 
+/// Where all servers of the tests keep compiled code, so that each component is compiled
+/// once, and the evaluator not at all where an earlier run did.
+pub fn cache() -> PathBuf {
+    std::env::var_os("HEYDAY_CACHE")
+        .map_or_else(|| binary().with_file_name("compiled"), PathBuf::from)
+}
+
 /// The folder of the specification, its examples and its kit. Without one the caller
 /// lists its tests as not run, which fails where nothing may be missing.
 pub fn specification() -> Option<PathBuf> {

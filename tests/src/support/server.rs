@@ -60,6 +60,7 @@ impl Server {
             .arg(data)
             .arg("--listen")
             .arg(format!("127.0.0.1:{port}"))
+            .env("HEYDAY_CACHE", super::cache())
             .env_remove("HEYDAY_SERVER")
             .env_remove("HEYDAY_TOKEN")
             .stdin(Stdio::null());

@@ -14,6 +14,7 @@ use clap::Args;
 use heyday::config::{Config, ConfigError, default_data_dir};
 use heyday::server::{Server, ServerError};
 use heyday::telemetry::{self, Telemetry, TelemetryOptions};
+use heyday_sandbox::SandboxError;
 use serde_json::json;
 
 use super::error::{CliError, code};
@@ -49,6 +50,9 @@ pub struct UpArgs {
         hide_env_values = true
     )]
     pub config: Option<PathBuf>,
+    /// Where compiled code is kept; servers of one user may share it [default: cache in the data folder]
+    #[arg(long, value_name = "DIR", env = "HEYDAY_CACHE", hide_env_values = true)]
+    pub cache: Option<PathBuf>,
     /// How long running activities may go on after the first Ctrl-C [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub drain_grace: Option<Duration>,
@@ -80,6 +84,9 @@ impl UpArgs {
         };
         if let Some(data) = &global.data {
             config.data_dir.clone_from(data);
+        }
+        if let Some(cache) = &self.cache {
+            config.cache_dir = Some(cache.clone());
         }
         // What is printed must be true from any folder.
         config.data_dir = std::path::absolute(&config.data_dir).map_err(|error| {
@@ -117,7 +124,12 @@ fn not_started(error: ServerError) -> CliError {
             message: error.to_string(),
             help: None,
         },
-        error => CliError::Other(anyhow::Error::new(error).context("the server does not start")),
+        ServerError::Sandbox(SandboxError::Cache(error)) => CliError::Refused {
+            message: error.to_string(),
+            help: Some("name another folder with --cache DIR".to_owned()),
+        },
+        // Its text has its causes already.
+        error => CliError::Other(anyhow::anyhow!("the server does not start: {error}")),
     }
 }
 

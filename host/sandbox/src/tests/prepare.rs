@@ -1,7 +1,5 @@
-//! Uploads: what is refused and why, how code is compiled, cached and loaded.
+//! Uploads: what is refused and why, how code is compiled and loaded.
 
-use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,14 +11,14 @@ use crate::{
     SandboxOptions, VerifyError,
 };
 
-const OK: &str = "(call $ok (i32.const 16) (i32.const 4))";
+pub(super) const OK: &str = "(call $ok (i32.const 16) (i32.const 4))";
 
 fn verify(bytes: &[u8]) -> Result<crate::Verified, VerifyError> {
     Fixture::new().sandbox.verify(bytes)
 }
 
 /// Prepares and counts how often the component was asked for.
-async fn prepare(
+pub(super) async fn prepare(
     sandbox: &Sandbox,
     component: &[u8],
     fetched: &AtomicUsize,
@@ -157,75 +155,6 @@ async fn an_interface_with_another_function_does_not_fit() {
     assert!(matches!(error, PrepareError::Incompatible(_)), "{error}");
     assert!(error.to_string().contains("shout"), "{error}");
     assert!(error.is_permanent());
-}
-
-#[tokio::test]
-async fn compiled_code_is_used_again_by_the_next_process() {
-    let first = Fixture::new();
-    let component = plugin("", OK);
-    let fetched = AtomicUsize::new(0);
-    prepare(&first.sandbox, &component, &fetched).await.unwrap();
-    prepare(&first.sandbox, &component, &fetched).await.unwrap();
-    assert_eq!(fetched.load(Ordering::Relaxed), 1);
-
-    let options = SandboxOptions::new(first.folder.path(), Compiler::InProcessForTests);
-    let second = Sandbox::new(options, Vec::new()).unwrap();
-    prepare(&second, &component, &fetched).await.unwrap();
-    assert_eq!(fetched.load(Ordering::Relaxed), 1);
-
-    second.forget(&Sandbox::digest(&component)).unwrap();
-    prepare(&second, &component, &fetched).await.unwrap();
-    assert_eq!(fetched.load(Ordering::Relaxed), 2);
-}
-
-fn cached(fixture: &Fixture, component: &[u8]) -> PathBuf {
-    let name = format!("{}.cwasm", Sandbox::digest(component));
-    let folders = std::fs::read_dir(fixture.folder.path()).unwrap();
-    folders
-        .map(|folder| folder.unwrap().path().join(&name))
-        .find(|path| path.exists())
-        .unwrap()
-}
-
-#[tokio::test]
-async fn damaged_code_is_compiled_again_and_never_loaded() {
-    type Damage = fn(&PathBuf);
-    let damages: [(&str, Damage); 4] = [
-        ("emptied", |path| std::fs::write(path, b"").unwrap()),
-        ("cut short", |path| {
-            let whole = std::fs::read(path).unwrap();
-            std::fs::write(path, &whole[..whole.len() / 2]).unwrap();
-        }),
-        ("one bit turned", |path| {
-            let mut bytes = std::fs::read(path).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            std::fs::write(path, bytes).unwrap();
-        }),
-        ("overwritten at its end", |path| {
-            let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-            file.seek(SeekFrom::End(-40)).unwrap();
-            file.write_all(&[7; 40]).unwrap();
-        }),
-    ];
-    for (what, damage) in damages {
-        let fixture = Fixture::new();
-        let component = plugin("", OK);
-        let fetched = AtomicUsize::new(0);
-        prepare(&fixture.sandbox, &component, &fetched)
-            .await
-            .unwrap();
-        damage(&cached(&fixture, &component));
-        let options = SandboxOptions::new(fixture.folder.path(), Compiler::InProcessForTests);
-        let second = Sandbox::new(options, Vec::new()).unwrap();
-        prepare(&second, &component, &fetched).await.unwrap();
-        assert_eq!(fetched.load(Ordering::Relaxed), 2, "{what}");
-        // And it was repaired.
-        let options = SandboxOptions::new(fixture.folder.path(), Compiler::InProcessForTests);
-        let third = Sandbox::new(options, Vec::new()).unwrap();
-        prepare(&third, &component, &fetched).await.unwrap();
-        assert_eq!(fetched.load(Ordering::Relaxed), 2, "{what}");
-    }
 }
 
 #[tokio::test]

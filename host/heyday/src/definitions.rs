@@ -76,7 +76,9 @@ impl Definitions for HostDefinitions {
 
 fn failure(error: &RegistryError, unknown: &'static str) -> Failure {
     match error {
-        RegistryError::NotFound { .. } => Failure::permanent(unknown, error.to_string()),
+        RegistryError::NotFound { .. } | RegistryError::UnknownActivity(_) => {
+            Failure::permanent(unknown, error.to_string())
+        }
         RegistryError::Invalid(_) | RegistryError::Unusable { .. } => {
             Failure::permanent(kind::INVALID_INPUT, error.to_string())
         }

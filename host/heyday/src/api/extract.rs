@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
-use axum::http::header::HeaderName;
+use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Problem, ProblemError};
 use crate::auth::Principal;
-use crate::registry::names;
+use crate::names;
 use crate::registry::types::Actor;
 
 /// The header that names the namespace.
@@ -29,6 +29,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_BODY: Duration = Duration::from_secs(300);
 /// No idempotency key is longer, in bytes.
 const LONGEST_KEY: usize = 255;
+/// How long the rest of a body that is too large is read, to be answered.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// JSON is not nested deeper; what reads it later recurses.
 const DEEPEST_JSON: usize = 100;
 
@@ -140,7 +142,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         axum::extract::Query::<T>::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|rejection| Problem::invalid(rejection.body_text()))
+            .map_err(|rejection| {
+                let text = rejection.body_text();
+                // What axum puts before serde's words is about Rust, not the request.
+                let words = text.strip_prefix("Failed to deserialize query string: ");
+                Problem::invalid(format!(
+                    "the query of the address is wrong: {}",
+                    words.unwrap_or(&text)
+                ))
+            })
     }
 }
 
@@ -159,6 +169,20 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
+/// How many bytes a body may have, and what to do about one that has more. Routes have it
+/// as an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimit {
+    pub(super) bytes: usize,
+    pub(super) advice: &'static str,
+}
+
+/// Of a body whose route says nothing else.
+pub(super) const SMALL_BODY: BodyLimit = BodyLimit {
+    bytes: 256 << 10,
+    advice: "nothing that this resource knows needs as much",
+};
+
 /// The body's bytes.
 #[derive(Debug, Clone)]
 pub struct Body(pub Bytes);
@@ -166,9 +190,10 @@ pub struct Body(pub Bytes);
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let read = Bytes::from_request(request, state);
-        let read = tokio::time::timeout(LONGEST_BODY, read).await;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let limit = request.extensions().get::<BodyLimit>().copied();
+        let limit = limit.unwrap_or(SMALL_BODY);
+        let read = tokio::time::timeout(LONGEST_BODY, read_body(request, limit)).await;
         read.map_err(|_| {
             Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
@@ -181,19 +206,41 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             )
         })?
         .map(Self)
-        .map_err(body_problem)
     }
 }
 
-fn body_problem(rejection: BytesRejection) -> Problem {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        Problem::too_large("the body is larger than this resource takes")
-    } else {
-        Problem::invalid(format!(
-            "the body cannot be read: {}",
-            rejection.body_text()
-        ))
+async fn read_body(request: Request, limit: BodyLimit) -> Result<Bytes, Problem> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length: Option<u64> = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut chunks = request.into_body().into_data_stream();
+    let mut fits = length.is_none_or(|length| length <= limit.bytes as u64);
+    let mut bytes = BytesMut::new();
+    while fits && let Some(chunk) = chunks.next().await {
+        let chunk = chunk
+            .map_err(|error| Problem::invalid(format!("the body cannot be read: {error}")))?;
+        fits = bytes.len() + chunk.len() <= limit.bytes;
+        bytes.extend_from_slice(&chunk);
     }
+    if fits {
+        return Ok(bytes.freeze());
+    }
+    // Who is still sending does not read the answer, and loses it where the connection
+    // is closed before.
+    let rest = async { while let Some(Ok(_)) = chunks.next().await {} };
+    let _ = tokio::time::timeout(LONGEST_REST, rest).await;
+    Err(too_large(limit, length))
+}
+
+/// A body over its limit; `length` is what the request says of it.
+fn too_large(limit: BodyLimit, length: Option<u64>) -> Problem {
+    let has = match length {
+        Some(length) => format!("has {length} bytes, more"),
+        None => "is larger".to_owned(),
+    };
+    Problem::too_large(format!(
+        "the body {has} than the {} bytes allowed here; {}",
+        limit.bytes, limit.advice
+    ))
 }
 
 /// The body as JSON. An empty one reads as an empty object.
@@ -220,7 +267,9 @@ pub fn json_problem(error: serde_json::Error) -> Problem {
         ..ProblemError::default()
     };
     let what = match error.classify() {
-        serde_json::error::Category::Data => "the body has not the members that are asked for",
+        serde_json::error::Category::Data => {
+            "the body does not have the members that are asked for"
+        }
         _ => "the body is not JSON",
     };
     Problem::invalid(format!("{what}: {error}")).with_errors(vec![place])

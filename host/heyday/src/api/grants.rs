@@ -8,8 +8,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{Caller, Json, Query};
-use super::plugins::PageQuery;
 use super::problem::Problem;
+use super::versions::PageQuery;
 use super::workflows::page_size;
 use crate::registry::types::{AuditEntry, BindingInfo, GrantInfo, GrantRequest};
 

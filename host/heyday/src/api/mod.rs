@@ -27,6 +27,7 @@ pub mod signals;
 pub mod system;
 #[cfg(test)]
 mod tests;
+pub mod versions;
 pub mod workflows;
 
 use std::ops::Deref;

@@ -13,10 +13,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::App;
 use super::extract::{self, Body, Caller, Json, Path, Query};
 use super::problem::Problem;
+use super::versions::{ActivateBody, PageQuery, created, version_handlers, yes};
 use super::workflows::{WaitQuery, page_size};
 use crate::registry::types::{
     PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions,
 };
+use crate::registry::{Kind, VersionView};
 
 /// How long an upload waits to be compiled, where the request says nothing.
 const UPLOAD_WAIT: Duration = Duration::from_secs(20);
@@ -37,10 +39,6 @@ pub(super) struct UploadQuery {
     allow_missing: bool,
     /// Wait so long until it is compiled: `30s`; 20 s where absent.
     wait: Option<String>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Upload a plugin
@@ -72,18 +70,7 @@ pub(super) async fn upload(
         .upload_plugin(caller.actor(), bytes, options, wait.time)
         .await?;
     Ok(match upload {
-        Upload::Created(version) => {
-            let location = format!(
-                "/api/v1/plugins/{}/versions/{}",
-                version.name, version.version
-            );
-            (
-                StatusCode::CREATED,
-                [(header::LOCATION, location)],
-                JsonAnswer(version),
-            )
-                .into_response()
-        }
+        Upload::Created(version) => created(&version.name, &version.version, &version),
         Upload::Existing(version) => JsonAnswer(version).into_response(),
         Upload::Pending(status) => pending(status),
     })
@@ -131,86 +118,22 @@ pub(super) async fn upload_status(
             })?;
     let wait = app.wait(extract::wait(query.wait.as_deref())?)?;
     let answered = tokio::select! {
-        answered = app.registry.await_upload(&caller.namespace, &digest, wait.time) => Some(answered?),
+        answered = app.registry.await_upload(&caller.namespace, &digest, wait.time) => Some(answered),
         () = app.stopping.cancelled(), if !wait.time.is_zero() => None,
     };
-    if let Some(Upload::Created(version) | Upload::Existing(version)) = answered {
+    if let Some(Ok(Upload::Created(version) | Upload::Existing(version))) = answered {
         return Ok(JsonAnswer(UploadBody::Version(Box::new(version))).into_response());
     }
     let status = app.registry.upload_status(&caller.namespace, &digest)?;
+    if let Some(Err(error)) = answered
+        && status.state != VersionState::Failed
+    {
+        return Err(error.into());
+    }
     Ok(match status.state {
         VersionState::Failed => JsonAnswer(UploadBody::Status(status)).into_response(),
         _ => pending(status),
     })
-}
-
-/// Which page.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
-    /// Rows, 1 to 1,000; 50 where absent.
-    pub(super) page_size: Option<usize>,
-    /// `next_page_token` of the page before.
-    pub(super) page_token: Option<String>,
-}
-
-/// A page of plugins, by name.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct PluginsBody {
-    /// The plugins.
-    pub plugins: Vec<Versions>,
-    /// For the next page; absent at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_page_token: Option<String>,
-}
-
-/// List plugins
-#[utoipa::path(get, path = "/plugins", tag = "plugins", params(PageQuery),
-    responses((status = 200, body = PluginsBody)))]
-pub(super) async fn list(
-    State(app): State<App>,
-    caller: Caller,
-    Query(query): Query<PageQuery>,
-) -> Result<JsonAnswer<PluginsBody>, Problem> {
-    let limit = page_size(query.page_size)?;
-    let page = app
-        .registry
-        .plugins(&caller.namespace, query.page_token.as_deref(), limit);
-    Ok(JsonAnswer(PluginsBody {
-        plugins: page.rows,
-        next_page_token: page.next,
-    }))
-}
-
-/// Show a plugin with its versions
-#[utoipa::path(get, path = "/plugins/{name}", tag = "plugins",
-    params(("name" = String, Path, description = "The plugin")),
-    responses((status = 200, body = Versions),
-        (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn show(
-    State(app): State<App>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Result<JsonAnswer<Versions>, Problem> {
-    Ok(JsonAnswer(app.registry.plugin(&caller.namespace, &name)?))
-}
-
-/// Show a version of a plugin
-#[utoipa::path(get, path = "/plugins/{name}/versions/{version}", tag = "plugins",
-    params(("name" = String, Path, description = "The plugin"), ("version" = String, Path, description = "The version")),
-    responses((status = 200, body = PluginVersion),
-        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn version(
-    State(app): State<App>,
-    caller: Caller,
-    Path((name, version)): Path<(String, String)>,
-) -> Result<JsonAnswer<PluginVersion>, Problem> {
-    Ok(JsonAnswer(app.registry.plugin_version(
-        &caller.namespace,
-        &name,
-        &version,
-    )?))
 }
 
 /// A version's component
@@ -225,72 +148,9 @@ pub(super) async fn component(
 ) -> Result<Response, Problem> {
     let bytes = app
         .registry
-        .component(&caller.namespace, &name, &version)
+        .bytes(Kind::Plugin, &caller.namespace, &name, &version)
         .await?;
     Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes).into_response())
 }
 
-/// Remove a version
-///
-/// Refused while it is active or an open run needs it.
-#[utoipa::path(delete, path = "/plugins/{name}/versions/{version}", tag = "plugins",
-    params(("name" = String, Path, description = "The plugin"), ("version" = String, Path, description = "The version")),
-    responses((status = 204, description = "Removed"),
-        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is needed", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn remove(
-    State(app): State<App>,
-    caller: Caller,
-    Path((name, version)): Path<(String, String)>,
-) -> Result<StatusCode, Problem> {
-    app.registry
-        .remove_plugin_version(caller.actor(), &name, &version, app.engine.as_ref())
-        .await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Which version new runs should use.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ActivateBody {
-    /// The version.
-    pub version: String,
-    /// Although grants are missing; what lacks one is denied when called.
-    #[serde(default)]
-    pub allow_missing: bool,
-}
-
-/// Make a version the active one
-#[utoipa::path(post, path = "/plugins/{name}/activate", tag = "plugins",
-    params(("name" = String, Path, description = "The plugin")), request_body = ActivateBody,
-    responses((status = 200, body = PluginVersion),
-        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Grants are missing", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn activate(
-    State(app): State<App>,
-    caller: Caller,
-    Path(name): Path<String>,
-    Json(body): Json<ActivateBody>,
-) -> Result<JsonAnswer<PluginVersion>, Problem> {
-    let version = app
-        .registry
-        .activate_plugin(caller.actor(), &name, &body.version, body.allow_missing)
-        .await?;
-    Ok(JsonAnswer(version))
-}
-
-/// Make the version before the active one active again
-#[utoipa::path(post, path = "/plugins/{name}/rollback", tag = "plugins",
-    params(("name" = String, Path, description = "The plugin")),
-    responses((status = 200, body = PluginVersion),
-        (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "There is none before", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn rollback(
-    State(app): State<App>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Result<JsonAnswer<PluginVersion>, Problem> {
-    Ok(JsonAnswer(
-        app.registry.rollback_plugin(caller.actor(), &name).await?,
-    ))
-}
+version_handlers!(plugins, "plugin", PluginVersion, PluginsBody);

@@ -68,7 +68,9 @@ impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
         let detail = error.to_string();
         match error {
-            RegistryError::NotFound { .. } => Self::not_found(detail),
+            RegistryError::NotFound { .. } | RegistryError::UnknownActivity(_) => {
+                Self::not_found(detail)
+            }
             RegistryError::Invalid(_) => Self::invalid(detail),
             RegistryError::Unusable { problems, .. } => {
                 Self::unprocessable("unusable", "What was uploaded cannot be used", detail)

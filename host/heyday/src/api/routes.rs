@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -14,6 +13,7 @@ use utoipa::openapi::{ObjectBuilder, OpenApi, RefOr, Required, Type};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
     App, activities, flows, follow, grants, idempotency, layers, plugins, signals, system,
@@ -26,12 +26,19 @@ const BASE: &str = "/api/v1";
 const LATEST: &str = "/api/v1/workflows/{workflow_id}";
 /// The same of one execution.
 const ONE_RUN: &str = "/api/v1/workflows/{workflow_id}/runs/{run_id}";
-/// Bytes of a body that holds an input: what a run may hold, and what is around it.
-const INPUT_BODY: usize = 17 << 20;
-/// Bytes of a flow, over the parser's own limit so that its message is the answer.
-const FLOW_BODY: usize = 2 << 20;
-/// Bytes of any other body.
-const SMALL_BODY: usize = 256 << 10;
+/// Of a body that holds an input: what a run may hold, and what is around it.
+const INPUT_BODY: BodyLimit = BodyLimit {
+    bytes: 17 << 20,
+    advice: "write what is large to a blob and pass its key",
+};
+/// Of a flow, over the parser's own limit so that its message is the answer.
+const FLOW_BODY: BodyLimit = BodyLimit {
+    bytes: 2 << 20,
+    advice: "a flow has at most 1 MiB; split it into flows that run each other",
+};
+/// What to do about a component that is too large.
+const SMALLER_COMPONENT: &str = "build the component in release mode without debug information, or raise \
+     `limits.upload_bytes` in the server's configuration";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -77,8 +84,8 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .route(
             "/workflows/{workflow_id}/runs/{run_id}/signals",
             post(signals::send),
-        )
-        .layer(DefaultBodyLimit::max(INPUT_BODY));
+        );
+    let starts = limited(starts, INPUT_BODY);
     let runs = OpenApiRouter::new()
         .routes(routes!(workflows::show))
         .routes(routes!(workflows::result))
@@ -139,8 +146,12 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         );
     let components = OpenApiRouter::new().routes(routes!(plugins::upload, plugins::list));
     let documents = OpenApiRouter::new().routes(routes!(flows::upload, flows::list));
+    let component = BodyLimit {
+        bytes: app.upload_bytes,
+        advice: SMALLER_COMPONENT,
+    };
     let changes = keyed(app, small, SMALL_BODY)
-        .merge(keyed(app, components, app.upload_bytes))
+        .merge(keyed(app, components, component))
         .merge(keyed(app, documents, FLOW_BODY));
     let with_token = OpenApiRouter::new()
         .nest(BASE, starts.merge(changes))
@@ -154,11 +165,15 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
     (router, api)
 }
 
-/// Keeps answers by Idempotency-Key, over bodies of at most so many bytes.
-fn keyed(app: &App, routes: OpenApiRouter<App>, body: usize) -> OpenApiRouter<App> {
-    routes
-        .layer(from_fn_with_state(app.clone(), idempotency::keep_answers))
-        .layer(DefaultBodyLimit::max(body))
+/// Keeps answers by Idempotency-Key, over bodies of that limit.
+fn keyed(app: &App, routes: OpenApiRouter<App>, body: BodyLimit) -> OpenApiRouter<App> {
+    let kept = from_fn_with_state(app.clone(), idempotency::keep_answers);
+    limited(routes.layer(kept), body)
+}
+
+/// Limits bodies, and lets the refusal say so.
+fn limited(routes: OpenApiRouter<App>, body: BodyLimit) -> OpenApiRouter<App> {
+    routes.layer(Extension(body))
 }
 
 /// What the annotations cannot say once for all: the token, the namespace's header, and

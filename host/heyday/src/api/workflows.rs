@@ -314,8 +314,8 @@ pub(super) fn page_size(asked: Option<usize>) -> Result<usize, Problem> {
     match asked {
         None => Ok(PAGE),
         Some(size) if (1..=LONGEST_PAGE).contains(&size) => Ok(size),
-        Some(_) => Err(Problem::invalid(format!(
-            "page_size and limit are 1 to {LONGEST_PAGE}"
+        Some(size) => Err(Problem::invalid(format!(
+            "a page has 1 to {LONGEST_PAGE} rows, not {size}"
         ))),
     }
 }

@@ -4,6 +4,7 @@
 //! `.../activate`, `.../rollback`), so both groups of commands end here.
 
 use clap::Args;
+pub use heyday::registry::Kind;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -13,33 +14,6 @@ use super::error::CliError;
 use super::output::{one_line, printable};
 use super::table::{Table, fields};
 use super::view;
-
-/// Plugins or flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Plugins.
-    Plugin,
-    /// Flows.
-    Flow,
-}
-
-impl Kind {
-    /// The resource's path segment.
-    pub const fn segment(self) -> &'static str {
-        match self {
-            Self::Plugin => "plugins",
-            Self::Flow => "flows",
-        }
-    }
-
-    /// What one is called.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Plugin => "plugin",
-            Self::Flow => "flow",
-        }
-    }
-}
 
 /// A name, and which of its versions.
 #[derive(Debug, Clone, Args)]
@@ -266,10 +240,7 @@ pub async fn activate(
     version: &str,
     allow_missing: bool,
 ) -> Result<(), CliError> {
-    let mut body = json!({ "version": version });
-    if kind == Kind::Plugin {
-        body["allow_missing"] = json!(allow_missing);
-    }
+    let body = json!({ "version": version, "allow_missing": allow_missing });
     let request = Request::post(&[kind.segment(), name, "activate"])
         .json(&body)
         .idempotent(None);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use heyday_capabilities::Bindings;
-use heyday_durable::engine::{Engine, EngineError};
+use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::Digest;
@@ -18,50 +18,14 @@ use super::definitions;
 use super::grants;
 use super::plugins;
 use super::types::{UploadOptions, VersionState};
+use super::versions::{Entry, Stored, parse_version};
 use crate::description::Description;
 use crate::files::ContentFiles;
 use crate::state::HostDb;
-use crate::state::versions::{GrantRow, Kind, UploadRow, VersionRow};
+use crate::state::versions::{GrantRow, Kind, UploadRow};
 
 /// Parsed flows that are kept.
 pub(super) const MAX_PARSED: usize = 4_096;
-
-/// A version, and what was made of it.
-#[derive(Debug)]
-pub struct Stored {
-    /// As it is stored.
-    pub row: VersionRow,
-    /// A plugin's description.
-    pub description: Option<Description>,
-}
-
-/// All versions of one name.
-#[derive(Debug, Default, Clone)]
-pub struct Entry {
-    /// By version.
-    pub versions: BTreeMap<semver::Version, Arc<Stored>>,
-    /// Every version that was activated, oldest first; the last one is active.
-    pub activations: Vec<semver::Version>,
-}
-
-impl Entry {
-    /// The active version.
-    #[must_use]
-    pub fn active(&self) -> Option<&Arc<Stored>> {
-        self.versions.get(self.activations.last()?)
-    }
-
-    /// The active version, or the newest.
-    #[must_use]
-    pub fn shown(&self) -> Option<&Arc<Stored>> {
-        self.active().or_else(|| self.versions.values().next_back())
-    }
-
-    fn forget(&mut self, version: &semver::Version) {
-        self.versions.remove(version);
-        self.activations.retain(|other| other != version);
-    }
-}
 
 /// What one subject was granted.
 #[derive(Debug, Clone, Default)]
@@ -344,168 +308,6 @@ impl Core {
         Ok(self.files.read(digest).await?)
     }
 
-    /// Makes a version the active one. New runs use it from now on.
-    ///
-    /// # Errors
-    /// When there is none, or grants are missing and that was not allowed.
-    pub async fn activate(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        version: &str,
-        allow_missing: bool,
-    ) -> Result<Arc<Stored>, RegistryError> {
-        let _one = self.changing.lock().await;
-        let stored = self.version(kind, namespace, name, version)?;
-        if kind == Kind::Plugin && !allow_missing {
-            let missing = self.missing_grants(&stored.row);
-            if !missing.is_empty() {
-                return Err(RegistryError::MissingGrants {
-                    name: name.to_owned(),
-                    version: stored.row.version.to_string(),
-                    missing,
-                });
-            }
-        }
-        self.activate_stored(&stored).await?;
-        Ok(stored)
-    }
-
-    /// Call it with `changing` held.
-    pub(super) async fn activate_stored(&self, stored: &Arc<Stored>) -> Result<(), RegistryError> {
-        if self.is_active(stored) {
-            return Ok(());
-        }
-        let row = &stored.row;
-        self.database.activate(row).await?;
-        let key = (row.namespace.clone(), row.name.clone());
-        if let Some(entry) = self.memory_mut().of_mut(row.kind).get_mut(&key) {
-            entry.activations.push(row.version.clone());
-        }
-        Ok(())
-    }
-
-    /// Makes the version that was active before the active one again.
-    ///
-    /// # Errors
-    /// When there is no such name, or none was active before.
-    pub async fn rollback(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Arc<Stored>, RegistryError> {
-        let _one = self.changing.lock().await;
-        let entry = self.entry(kind, namespace, name)?;
-        let before = entry
-            .activations
-            .len()
-            .checked_sub(2)
-            .map(|at| &entry.activations[at]);
-        let stored = before
-            .and_then(|version| entry.versions.get(version))
-            .ok_or_else(|| {
-                RegistryError::Conflict(format!(
-                    "{} {name} had no other version active before; activate one by name",
-                    kind.word()
-                ))
-            })?;
-        self.database.rollback(kind, namespace, name).await?;
-        let key = (namespace.to_owned(), name.to_owned());
-        if let Some(entry) = self.memory_mut().of_mut(kind).get_mut(&key) {
-            entry.activations.pop();
-        }
-        Ok(Arc::clone(stored))
-    }
-
-    /// Removes a version that no open run needs.
-    ///
-    /// # Errors
-    /// When there is none, an open run needs it, or it is active beside others.
-    pub async fn remove(
-        &self,
-        engine: &dyn Engine,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        version: &str,
-    ) -> Result<(), RegistryError> {
-        let _one = self.changing.lock().await;
-        let stored = self.version(kind, namespace, name, version)?;
-        let entry = self.entry(kind, namespace, name)?;
-        let row = &stored.row;
-        if entry.versions.len() > 1 && entry.activations.last() == Some(&row.version) {
-            return Err(RegistryError::Conflict(format!(
-                "{} {name} {} is active; activate another version first",
-                kind.word(),
-                row.version
-            )));
-        }
-        let key = (namespace.to_owned(), name.to_owned());
-        // Hidden first: a run that starts from now on cannot be pinned to it any more.
-        self.memory_mut()
-            .of_mut(kind)
-            .entry(key.clone())
-            .and_modify(|entry| entry.forget(&row.version));
-        let runs = match self.still_used(engine, row).await {
-            Ok(0) => self
-                .database
-                .remove_version(row)
-                .await
-                .map(|()| 0)
-                .map_err(Into::into),
-            other => other,
-        };
-        let mut memory = self.memory_mut();
-        if !matches!(runs, Ok(0)) {
-            memory.of_mut(kind).insert(key, entry);
-            drop(memory);
-            return Err(match runs {
-                Err(error) => error,
-                Ok(runs) => RegistryError::Conflict(format!(
-                    "{runs} open runs need {} {name} {}; it can be removed when they have ended",
-                    kind.word(),
-                    row.version
-                )),
-            });
-        }
-        if memory
-            .of(kind)
-            .get(&key)
-            .is_some_and(|entry| entry.versions.is_empty())
-        {
-            memory.of_mut(kind).remove(&key);
-        }
-        Ok(())
-    }
-
-    async fn still_used(
-        &self,
-        engine: &dyn Engine,
-        row: &VersionRow,
-    ) -> Result<u64, RegistryError> {
-        let others = {
-            let memory = self.memory();
-            let mut of_kind = memory
-                .of(row.kind)
-                .values()
-                .flat_map(|entry| entry.versions.values());
-            of_kind.any(|other| other.row.digest == row.digest)
-        };
-        // Another version has the same bytes: runs that name the digest keep those.
-        if others {
-            return Ok(0);
-        }
-        engine
-            .open_runs_using(&row.digest)
-            .await
-            .map_err(|error| match error {
-                EngineError::Internal(cause) => RegistryError::Internal(cause),
-                error => RegistryError::Unavailable(error.to_string()),
-            })
-    }
-
     /// Removes files that no version names and no open run needs. What was removed or
     /// parsed since the start stays until the next one: a run may be about to need it.
     pub async fn sweep(&self, engine: &dyn Engine) {
@@ -548,65 +350,5 @@ impl Core {
             Ok(removed) => tracing::info!(removed, "removed files of removed versions"),
             Err(error) => tracing::warn!(%error, "files of removed versions cannot be removed"),
         }
-    }
-}
-
-/// Reads a version.
-///
-/// # Errors
-/// When the text is none.
-pub fn parse_version(text: &str) -> Result<semver::Version, RegistryError> {
-    semver::Version::parse(text).map_err(|error| {
-        RegistryError::Invalid(format!(
-            "{:?} is no semantic version such as 1.2.0: {error}",
-            text.chars().take(100).collect::<String>()
-        ))
-    })
-}
-
-/// `VERSION-dev.DIGEST8`: the version under which a development upload is kept.
-#[must_use]
-pub fn dev_version(version: &semver::Version, digest: &Digest) -> semver::Version {
-    let mut short = digest.hex();
-    short.truncate(8);
-    if short.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Semantic versions compare such a part as a number, and forbid a leading zero.
-        short.insert(0, 'x');
-    }
-    let text = if version.pre.is_empty() {
-        format!("dev.{short}")
-    } else {
-        format!("{}.dev.{short}", version.pre)
-    };
-    let mut version = version.clone();
-    // Letters, digits and dots only: always valid.
-    version.pre = semver::Prerelease::new(&text).unwrap_or_default();
-    version
-}
-
-/// Whether a version is one of [`dev_version`].
-#[must_use]
-pub fn is_dev(version: &semver::Version) -> bool {
-    let parts: Vec<&str> = version.pre.split('.').collect();
-    parts.len() >= 2 && parts[parts.len() - 2] == "dev"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn development_versions_sort_before_the_release() {
-        let version = semver::Version::new(1, 2, 0);
-        let dev = dev_version(&version, &Digest::of(b"a"));
-        assert!(dev.to_string().starts_with("1.2.0-dev."));
-        assert!(is_dev(&dev) && !is_dev(&version) && dev < version);
-        let mut bytes = [0; 32];
-        bytes[..4].copy_from_slice(&[0x01, 0x23, 0x45, 0x67]);
-        let digits = dev_version(&version, &Digest::from_bytes(bytes));
-        assert_eq!(digits.to_string(), "1.2.0-dev.x01234567");
-        let candidate = semver::Version::parse("1.2.0-rc.1").expect("a version");
-        let dev = dev_version(&candidate, &Digest::of(b"a"));
-        assert!(is_dev(&dev) && dev.to_string().starts_with("1.2.0-rc.1.dev."));
     }
 }

@@ -13,8 +13,9 @@ use heyday_durable::flow::model::HTTP_ACTIVITY;
 use heyday_durable::payload::Digest;
 
 use super::RegistryError;
-use super::core::{Core, MAX_PARSED, Stored, parse_version};
+use super::core::{Core, MAX_PARSED};
 use super::flows::ActivityOptions;
+use super::versions::{Stored, parse_version};
 use crate::state::versions::Kind;
 
 type Activities = Arc<BTreeMap<String, PinnedActivity>>;
@@ -57,10 +58,15 @@ impl Core {
         version: Option<&semver::Version>,
     ) -> String {
         let Some((plugin, activity)) = activity_type.split_once('.') else {
-            return format!("{activity_type:?} is no activity: write PLUGIN.ACTIVITY");
+            return format!(
+                "{activity_type:?} names no activity: write PLUGIN.ACTIVITY, such as greet.hello"
+            );
         };
         let Ok(entry) = self.entry(Kind::Plugin, namespace, plugin) else {
-            return format!("there is no plugin {plugin:?}: upload it first");
+            return format!(
+                "there is no activity {activity_type}: no plugin of that name is in namespace \
+                 {namespace:?}; upload it first (`heyday plugin push`)"
+            );
         };
         let stored = match version {
             Some(version) => entry.versions.get(version),
@@ -68,8 +74,14 @@ impl Core {
         };
         let Some(stored) = stored else {
             return match version {
-                Some(version) => format!("plugin {plugin} has no version {version}"),
-                None => format!("no version of plugin {plugin} is active: activate one"),
+                Some(version) => format!(
+                    "plugin {plugin} has no version {version}; `heyday plugin show {plugin}` lists \
+                     those that it has"
+                ),
+                None => format!(
+                    "no version of plugin {plugin} is active: activate one (`heyday plugin activate \
+                     {plugin} VERSION`)"
+                ),
             };
         };
         let names: Vec<&str> = stored
@@ -185,14 +197,12 @@ impl Core {
             .resolve(namespace, activity_type, options.version.as_ref())
             .is_none()
         {
-            return Err(RegistryError::NotFound {
-                what: "activity",
-                name: format!(
-                    "{activity} ({})",
-                    self.unresolved(namespace, activity_type, options.version.as_ref())
-                ),
-                namespace: namespace.to_owned(),
-            });
+            let version = options.version.as_ref();
+            return Err(RegistryError::UnknownActivity(self.unresolved(
+                namespace,
+                activity_type,
+                version,
+            )));
         }
         let (digest, flow) = self.activity_flow(activity_type, &options).await?;
         Ok(PinnedDefinition {

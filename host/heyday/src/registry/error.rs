@@ -16,6 +16,9 @@ pub enum RegistryError {
         /// Where it was looked for.
         namespace: String,
     },
+    /// There is no such activity (404); the text says what there is.
+    #[error("{0}")]
+    UnknownActivity(String),
     /// The request is malformed: a name, a version, a mode, a page (400).
     #[error("{0}")]
     Invalid(String),
@@ -28,7 +31,11 @@ pub enum RegistryError {
         problems: Vec<RequestProblem>,
     },
     /// An upload has more bytes than allowed (413).
-    #[error("the upload has {size} bytes, more than the {limit} allowed")]
+    #[error(
+        "the component has {size} bytes, more than the {limit} allowed; build it in release \
+         mode without debug information, or raise `limits.upload_bytes` in the server's \
+         configuration"
+    )]
     TooLarge {
         /// Its size in bytes.
         size: u64,
@@ -55,7 +62,7 @@ pub enum RegistryError {
     },
     /// The disk is full, or another process holds the database; the same request may
     /// be made again (503).
-    #[error("the server cannot store this now: {0}")]
+    #[error("the server cannot do this now: {0}")]
     Unavailable(String),
     /// A fault of the host (500); the text is for the log.
     #[error("the registry failed: {0}")]
@@ -106,6 +113,19 @@ impl RegistryError {
             what,
             name: name.into(),
             namespace: namespace.to_owned(),
+        }
+    }
+
+    /// What is wrong with a document, one by one; the first stands in the message too.
+    pub(crate) fn wrong(document: &str, problems: Vec<RequestProblem>) -> Self {
+        let first = problems.first().map(ToString::to_string);
+        let first = first.unwrap_or_default();
+        Self::Unusable {
+            message: match problems.len() {
+                0 | 1 => format!("{document} is wrong: {first}"),
+                more => format!("{document} has {more} errors, the first: {first}"),
+            },
+            problems,
         }
     }
 

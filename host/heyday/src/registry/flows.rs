@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::RegistryError;
-use super::core::{Core, MAX_PARSED, Stored};
-use super::plugins::Uploaded;
-use super::types::{RequestProblem, UploadOptions};
+use super::core::{Core, MAX_PARSED};
+use super::types::UploadOptions;
+use super::versions::{Stored, Uploaded};
 use crate::names::RESERVED;
 use crate::state::versions::{Kind, VersionRow};
 
@@ -238,17 +238,7 @@ impl Core {
 
 /// All that is wrong with a flow.
 fn wrong(problems: Vec<Problem>) -> RegistryError {
-    RegistryError::Unusable {
-        message: format!(
-            "the flow is wrong in {} ways, first: {}",
-            problems.len(),
-            problems
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default()
-        ),
-        problems: problems.into_iter().map(RequestProblem::from).collect(),
-    }
+    RegistryError::wrong("the flow", problems.into_iter().map(Into::into).collect())
 }
 
 fn activity_document(activity_type: &str, options: &ActivityOptions) -> Value {

@@ -112,9 +112,10 @@ impl Core {
             let mut known: Vec<&str> = bindings.iter().map(|(capability, _)| *capability).collect();
             known.dedup();
             format!(
-                "the namespace {} has no binding of {}; it has some of {}",
-                row.namespace,
+                "nothing of the capability {} can be granted in the namespace {}; there are \
+                 bindings of {}",
                 row.capability,
+                row.namespace,
                 if known.is_empty() {
                     "nothing".to_owned()
                 } else {
@@ -123,11 +124,12 @@ impl Core {
             )
         } else {
             format!(
-                "there is no binding {}={} in the namespace {}; there are {}. Bindings are made in \
-                 the server's configuration",
+                "there is no binding {}={} in the namespace {}; its bindings of {} are: {}. Further \
+                 ones are made in the server's configuration",
                 row.capability,
                 row.binding,
                 row.namespace,
+                row.capability,
                 of_capability.join(", ")
             )
         })

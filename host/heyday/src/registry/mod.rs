@@ -1,9 +1,10 @@
 //! Plugins, flows and grants: immutable versions, one of each active.
 //!
 //! [`Registry`] is what the API and the executor ask; behind it, `core` keeps
-//! everything in memory and in `host.db`, `plugins` takes uploads of components,
-//! `flows` of flows, `grants` what they may reach, and `definitions` resolves names for
-//! runs.
+//! everything in memory and in `host.db`, `versions` changes which versions there are and
+//! which one is active, of plugins and flows alike, `plugins` takes uploads of
+//! components, `flows` of flows, `grants` says what they may reach, `definitions` resolves
+//! names for runs, and `view` shows all of it.
 //!
 //! The way of a plugin's upload: the bytes are verified, stored by digest, compiled in
 //! the child process, described, and the description checked; only then is there a name
@@ -15,9 +16,9 @@ mod definitions;
 pub mod error;
 mod flows;
 mod grants;
-pub mod names;
 mod plugins;
 pub mod types;
+mod versions;
 mod view;
 
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use heyday_sandbox::Grants;
 use serde_json::{Value, json};
 
 use self::core::Core;
-pub use self::core::{RegistryOptions, Stored};
+pub use self::core::RegistryOptions;
 pub use self::error::RegistryError;
 pub use self::flows::ActivityOptions;
 use self::plugins::Progress;
@@ -40,7 +41,10 @@ use self::types::{
     Actor, AuditEntry, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest,
     PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions, VersionsPage,
 };
-use crate::state::versions::{GrantRow, Kind};
+pub use self::versions::Stored;
+pub use self::view::VersionView;
+use crate::state::versions::GrantRow;
+pub use crate::state::versions::Kind;
 
 /// Plugins, flows and grants. Clones are handles of the same registry.
 #[derive(Debug, Clone)]
@@ -82,7 +86,7 @@ impl Registry {
                 uploaded_at: row.created_at,
             }),
             Progress::Done(done) => {
-                let version = view::plugin_version(&self.core, &done.stored);
+                let version = PluginVersion::of(&self.core, &done.stored);
                 if done.created {
                     Upload::Created(version)
                 } else {
@@ -131,33 +135,112 @@ impl Registry {
         Ok(self.upload(progress))
     }
 
-    /// Plugins by name, after that name, at most so many.
+    /// Plugins or flows by name, after that name, at most so many.
     #[must_use]
-    pub fn plugins(&self, namespace: &str, after: Option<&str>, limit: usize) -> VersionsPage {
-        view::page(&self.core, Kind::Plugin, namespace, after, limit)
+    pub fn list(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> VersionsPage {
+        view::page(&self.core, kind, namespace, after, limit)
     }
 
-    /// A plugin with its versions.
+    /// A plugin or flow with its versions.
     ///
     /// # Errors
     /// When there is none of that name.
-    pub fn plugin(&self, namespace: &str, name: &str) -> Result<Versions, RegistryError> {
-        let entry = self.core.entry(Kind::Plugin, namespace, name)?;
+    pub fn versions(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Versions, RegistryError> {
+        let entry = self.core.entry(kind, namespace, name)?;
         Ok(view::versions(name, &entry))
     }
 
-    /// One version of a plugin.
+    /// One version.
     ///
     /// # Errors
     /// When there is none.
-    pub fn plugin_version(
+    pub fn version<V: VersionView>(
         &self,
         namespace: &str,
         name: &str,
         version: &str,
-    ) -> Result<PluginVersion, RegistryError> {
-        let stored = self.core.version(Kind::Plugin, namespace, name, version)?;
-        Ok(view::plugin_version(&self.core, &stored))
+    ) -> Result<V, RegistryError> {
+        let stored = self.core.version(V::KIND, namespace, name, version)?;
+        Ok(V::of(&self.core, &stored))
+    }
+
+    /// The bytes of a version, as they were uploaded.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot be read.
+    pub async fn bytes(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<Bytes, RegistryError> {
+        let stored = self.core.version(kind, namespace, name, version)?;
+        self.core.bytes(&stored.row.digest).await
+    }
+
+    /// Makes a version the active one: new runs use it.
+    ///
+    /// # Errors
+    /// When there is none, or a plugin's grants are missing and that was not allowed.
+    pub async fn activate<V: VersionView>(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+        version: &str,
+        allow_missing: bool,
+    ) -> Result<V, RegistryError> {
+        let stored = self
+            .core
+            .activate(V::KIND, actor.namespace, name, version, allow_missing)
+            .await?;
+        self.note_version(actor, "activate", &stored).await;
+        Ok(V::of(&self.core, &stored))
+    }
+
+    /// Makes the version before the active one active again.
+    ///
+    /// # Errors
+    /// When there is none of that name, or no version was active before.
+    pub async fn rollback<V: VersionView>(
+        &self,
+        actor: Actor<'_>,
+        name: &str,
+    ) -> Result<V, RegistryError> {
+        let stored = self.core.rollback(V::KIND, actor.namespace, name).await?;
+        self.note_version(actor, "rollback", &stored).await;
+        Ok(V::of(&self.core, &stored))
+    }
+
+    /// Removes a version that is not active and that no open run needs.
+    ///
+    /// # Errors
+    /// When there is none, or one of the two holds.
+    pub async fn remove(
+        &self,
+        kind: Kind,
+        actor: Actor<'_>,
+        name: &str,
+        version: &str,
+        engine: &dyn Engine,
+    ) -> Result<(), RegistryError> {
+        let stored = self
+            .core
+            .remove(engine, kind, actor.namespace, name, version)
+            .await?;
+        self.note_version(actor, "remove", &stored).await;
+        Ok(())
     }
 
     /// The plugin version of that digest.
@@ -171,24 +254,10 @@ impl Registry {
     ) -> Result<PluginVersion, RegistryError> {
         self.core
             .any_of(namespace, digest)
-            .map(|stored| view::plugin_version(&self.core, &stored))
+            .map(|stored| PluginVersion::of(&self.core, &stored))
             .ok_or_else(|| {
                 RegistryError::not_found("plugin version", digest.to_string(), namespace)
             })
-    }
-
-    /// The bytes of a plugin version.
-    ///
-    /// # Errors
-    /// When there is none, or its file cannot be read.
-    pub async fn component(
-        &self,
-        namespace: &str,
-        name: &str,
-        version: &str,
-    ) -> Result<Bytes, RegistryError> {
-        let stored = self.core.version(Kind::Plugin, namespace, name, version)?;
-        self.core.bytes(&stored.row.digest).await
     }
 
     /// The bytes of a component by its digest, for the sandbox.
@@ -197,74 +266,6 @@ impl Registry {
     /// When its file cannot be read.
     pub async fn component_by_digest(&self, digest: &Digest) -> Result<Bytes, RegistryError> {
         self.core.bytes(digest).await
-    }
-
-    /// Makes a version the active one: new runs use it.
-    ///
-    /// # Errors
-    /// When there is none, or grants are missing and that was not allowed.
-    pub async fn activate_plugin(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-        version: &str,
-        allow_missing: bool,
-    ) -> Result<PluginVersion, RegistryError> {
-        let stored = self
-            .core
-            .activate(Kind::Plugin, actor.namespace, name, version, allow_missing)
-            .await?;
-        self.note(
-            actor,
-            "plugin.activate",
-            &format!("{name} {version}"),
-            json!({}),
-        )
-        .await;
-        Ok(view::plugin_version(&self.core, &stored))
-    }
-
-    /// Makes the version before the active one active again.
-    ///
-    /// # Errors
-    /// When there is no such plugin, or no version was active before.
-    pub async fn rollback_plugin(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-    ) -> Result<PluginVersion, RegistryError> {
-        let stored = self
-            .core
-            .rollback(Kind::Plugin, actor.namespace, name)
-            .await?;
-        let resource = format!("{name} {}", stored.row.version);
-        self.note(actor, "plugin.rollback", &resource, json!({}))
-            .await;
-        Ok(view::plugin_version(&self.core, &stored))
-    }
-
-    /// Removes a version that is not active and that no open run needs.
-    ///
-    /// # Errors
-    /// When there is none, or one of the two holds.
-    pub async fn remove_plugin_version(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-        version: &str,
-        engine: &dyn Engine,
-    ) -> Result<(), RegistryError> {
-        self.core
-            .remove(engine, Kind::Plugin, actor.namespace, name, version)
-            .await?;
-        self.note(
-            actor,
-            "plugin.remove",
-            &format!("{name} {version}"),
-            json!({}),
-        )
-        .await;
-        Ok(())
     }
 
     /// Takes a flow, YAML or JSON; only checks it where `dry_run`.
@@ -282,128 +283,17 @@ impl Registry {
         let (stored, flow) = self.core.read_flow(namespace, &bytes).await?;
         if dry_run {
             self.core.check_new(&stored)?;
-            let version = view::flow_version(&self.core, &stored);
+            let version = FlowVersion::of(&self.core, &stored);
             return Ok(FlowUpload::Existing(version));
         }
         let done = self.core.store_flow(bytes, stored, &flow, activate).await?;
-        let version = view::flow_version(&self.core, &done.stored);
+        let version = FlowVersion::of(&self.core, &done.stored);
         if !done.created {
             return Ok(FlowUpload::Existing(version));
         }
-        let resource = format!("{} {}", version.name, version.version);
-        let details = json!({ "digest": version.digest, "active": version.active });
-        self.note(actor, "flow.upload", &resource, details).await;
+        let principal = actor.principal;
+        self.core.note_upload(principal, &done.stored).await;
         Ok(FlowUpload::Created(version))
-    }
-
-    /// Flows by name, after that name, at most so many.
-    #[must_use]
-    pub fn flows(&self, namespace: &str, after: Option<&str>, limit: usize) -> VersionsPage {
-        view::page(&self.core, Kind::Flow, namespace, after, limit)
-    }
-
-    /// A flow with its versions.
-    ///
-    /// # Errors
-    /// When there is none of that name.
-    pub fn flow(&self, namespace: &str, name: &str) -> Result<Versions, RegistryError> {
-        let entry = self.core.entry(Kind::Flow, namespace, name)?;
-        Ok(view::versions(name, &entry))
-    }
-
-    /// One version of a flow.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn flow_version(
-        &self,
-        namespace: &str,
-        name: &str,
-        version: &str,
-    ) -> Result<FlowVersion, RegistryError> {
-        let stored = self.core.version(Kind::Flow, namespace, name, version)?;
-        Ok(view::flow_version(&self.core, &stored))
-    }
-
-    /// The document of a flow version, as it was uploaded.
-    ///
-    /// # Errors
-    /// When there is none, or it cannot be read.
-    pub async fn flow_document(
-        &self,
-        namespace: &str,
-        name: &str,
-        version: &str,
-    ) -> Result<Bytes, RegistryError> {
-        let stored = self.core.version(Kind::Flow, namespace, name, version)?;
-        self.core.bytes(&stored.row.digest).await
-    }
-
-    /// Makes a version the active one: new runs use it.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn activate_flow(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-        version: &str,
-    ) -> Result<FlowVersion, RegistryError> {
-        let stored = self
-            .core
-            .activate(Kind::Flow, actor.namespace, name, version, true)
-            .await?;
-        self.note(
-            actor,
-            "flow.activate",
-            &format!("{name} {version}"),
-            json!({}),
-        )
-        .await;
-        Ok(view::flow_version(&self.core, &stored))
-    }
-
-    /// Makes the version before the active one active again.
-    ///
-    /// # Errors
-    /// When there is no such flow, or no version was active before.
-    pub async fn rollback_flow(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-    ) -> Result<FlowVersion, RegistryError> {
-        let stored = self
-            .core
-            .rollback(Kind::Flow, actor.namespace, name)
-            .await?;
-        let resource = format!("{name} {}", stored.row.version);
-        self.note(actor, "flow.rollback", &resource, json!({}))
-            .await;
-        Ok(view::flow_version(&self.core, &stored))
-    }
-
-    /// Removes a version that is not active and that no open run needs.
-    ///
-    /// # Errors
-    /// When there is none, or one of the two holds.
-    pub async fn remove_flow_version(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-        version: &str,
-        engine: &dyn Engine,
-    ) -> Result<(), RegistryError> {
-        self.core
-            .remove(engine, Kind::Flow, actor.namespace, name, version)
-            .await?;
-        self.note(
-            actor,
-            "flow.remove",
-            &format!("{name} {version}"),
-            json!({}),
-        )
-        .await;
-        Ok(())
     }
 
     /// Grants of a namespace, or of one subject, in order.
@@ -556,6 +446,13 @@ impl Registry {
 
     pub(crate) async fn parsed(&self, digest: &Digest) -> Result<Arc<Flow>, RegistryError> {
         self.core.flow(digest).await
+    }
+
+    async fn note_version(&self, actor: Actor<'_>, what: &str, stored: &Stored) {
+        let row = &stored.row;
+        let action = format!("{}.{what}", row.kind.word());
+        let resource = format!("{} {}", row.name, row.version);
+        self.note(actor, &action, &resource, json!({})).await;
     }
 
     async fn note(&self, actor: Actor<'_>, action: &str, resource: &str, details: Value) {

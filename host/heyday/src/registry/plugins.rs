@@ -6,6 +6,7 @@
 //! description tells name and version: until then an upload is known by its digest.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,27 +14,43 @@ use bytes::Bytes;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::{CallError, VerifyError};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::RegistryError;
-use super::core::{Core, Stored, dev_version, is_dev};
+use super::core::Core;
 use super::types::{Actor, RequestProblem, UploadOptions, VersionState};
+use super::versions::{Stored, Uploaded, dev_version, is_dev};
 use crate::description::{Description, DescriptionProblem};
 use crate::state::versions::{Kind, UploadRow, VersionRow};
 
 type Answer = Result<Uploaded, Arc<RegistryError>>;
-type Flight = (String, Digest, bool);
-/// Uploads under way, and where their answers come.
-pub(super) type Flights = HashMap<Flight, watch::Receiver<Option<Answer>>>;
+type FlightKey = (String, Digest, bool);
+/// Uploads under way.
+pub(super) type Flights = HashMap<FlightKey, Flight>;
 
-/// A finished upload.
+/// The task of an upload, for all who sent its bytes.
 #[derive(Debug, Clone)]
-pub(super) struct Uploaded {
-    /// The version that it became, or was before.
-    pub stored: Arc<Stored>,
-    /// Whether it is new.
-    pub created: bool,
+pub(super) struct Flight {
+    /// Where its answer comes.
+    answer: watch::Receiver<Option<Answer>>,
+    /// Whether nobody was told yet that the version is new: one is, and the others sent
+    /// what was there.
+    unclaimed: Arc<AtomicBool>,
+}
+
+fn flight_key(row: &UploadRow) -> FlightKey {
+    (row.namespace.clone(), row.digest, row.options.dev)
+}
+
+/// What an upload's bytes are when it arrives.
+enum Admitted {
+    /// A version.
+    Before(Arc<Stored>),
+    /// Under way.
+    Joined(Flight),
+    /// New.
+    New(Flight),
 }
 
 /// Where an upload stands when the wait for it is over.
@@ -76,10 +93,7 @@ impl Core {
             .map_err(refused)?;
         let digest = Digest::of(&bytes);
         if let Some(stored) = self.same_bytes(namespace, &digest, options.dev) {
-            return Ok(Progress::Done(Uploaded {
-                stored: self.activate_uploaded(stored, options).await?,
-                created: false,
-            }));
+            return self.uploaded_before(stored, options).await;
         }
         self.files.put_bytes(bytes.clone()).await?;
         let row = UploadRow {
@@ -94,9 +108,53 @@ impl Core {
             principal: actor.principal.to_owned(),
             created_at: Timestamp::now(),
         };
-        self.put_upload(&row).await?;
-        let answer = self.fly(row.clone());
-        self.wait_for(row, answer, wait).await
+        let (flight, own) = match self.admit(&row).await? {
+            Admitted::Before(stored) => return self.uploaded_before(stored, options).await,
+            Admitted::Joined(flight) => (flight, false),
+            Admitted::New(flight) => (flight, true),
+        };
+        let mut done = match self.wait_for(row, flight.answer, wait).await? {
+            Progress::Done(done) => done,
+            under_way @ Progress::UnderWay(_) => return Ok(under_way),
+        };
+        done.created &= flight.unclaimed.swap(false, Ordering::Relaxed);
+        if !own {
+            self.activate_uploaded(&done.stored, options).await?;
+        }
+        Ok(Progress::Done(done))
+    }
+
+    /// Starts the task of an upload, or finds what the same bytes are already.
+    async fn admit(self: &Arc<Self>, row: &UploadRow) -> Result<Admitted, RegistryError> {
+        // Versions appear only while this is held: the bytes are a version by now, or
+        // under way, or new.
+        let _one = self.changing.lock().await;
+        if let Some(stored) = self.same_bytes(&row.namespace, &row.digest, row.options.dev) {
+            return Ok(Admitted::Before(stored));
+        }
+        if let Some(flight) = self.flight(row) {
+            return Ok(Admitted::Joined(flight));
+        }
+        self.put_upload(row).await?;
+        Ok(Admitted::New(self.fly(row.clone())))
+    }
+
+    fn flight(&self, row: &UploadRow) -> Option<Flight> {
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.get(&flight_key(row)).cloned()
+    }
+
+    /// The answer to bytes that are a version already.
+    async fn uploaded_before(
+        &self,
+        stored: Arc<Stored>,
+        options: UploadOptions,
+    ) -> Result<Progress, RegistryError> {
+        self.activate_uploaded(&stored, options).await?;
+        Ok(Progress::Done(Uploaded {
+            stored,
+            created: false,
+        }))
     }
 
     /// Where an upload stands that has no version yet, or the version that it became;
@@ -110,23 +168,11 @@ impl Core {
         digest: &Digest,
         wait: Duration,
     ) -> Result<Progress, RegistryError> {
-        let row = self
-            .memory()
-            .uploads
-            .get(&(namespace.to_owned(), *digest))
-            .cloned();
-        match row {
-            Some(row) => {
-                let key = (namespace.to_owned(), *digest, row.options.dev);
-                let answer = {
-                    let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-                    flights.get(&key).cloned()
-                };
-                match answer {
-                    Some(answer) => self.wait_for(row, answer, wait).await,
-                    None => Ok(Progress::UnderWay(row)),
-                }
-            }
+        match self.upload_row(namespace, digest) {
+            Some(row) => match self.flight(&row) {
+                Some(flight) => self.wait_for(row, flight.answer, wait).await,
+                None => Ok(Progress::UnderWay(row)),
+            },
             None => self.progress(namespace, digest),
         }
     }
@@ -140,12 +186,7 @@ impl Core {
         namespace: &str,
         digest: &Digest,
     ) -> Result<Progress, RegistryError> {
-        let row = self
-            .memory()
-            .uploads
-            .get(&(namespace.to_owned(), *digest))
-            .cloned();
-        if let Some(row) = row {
+        if let Some(row) = self.upload_row(namespace, digest) {
             return Ok(Progress::UnderWay(row));
         }
         self.any_of(namespace, digest)
@@ -156,6 +197,11 @@ impl Core {
                 })
             })
             .ok_or_else(|| RegistryError::not_found("upload", digest.to_string(), namespace))
+    }
+
+    fn upload_row(&self, namespace: &str, digest: &Digest) -> Option<UploadRow> {
+        let key = (namespace.to_owned(), *digest);
+        self.memory().uploads.get(&key).cloned()
     }
 
     /// A version of these bytes, a released one before a development version.
@@ -197,18 +243,14 @@ impl Core {
 
     async fn activate_uploaded(
         &self,
-        stored: Arc<Stored>,
+        stored: &Arc<Stored>,
         options: UploadOptions,
-    ) -> Result<Arc<Stored>, RegistryError> {
+    ) -> Result<(), RegistryError> {
         let _one = self.changing.lock().await;
         if self.becomes_active(&stored.row, options) {
-            self.activate_stored(&stored).await?;
+            self.activate_stored(stored).await?;
         }
-        Ok(stored)
-    }
-
-    fn becomes_active(&self, row: &VersionRow, options: UploadOptions) -> bool {
-        options.activate && (options.allow_missing || self.missing_grants(row).is_empty())
+        Ok(())
     }
 
     async fn put_upload(&self, row: &UploadRow) -> Result<(), RegistryError> {
@@ -229,15 +271,16 @@ impl Core {
         }
     }
 
-    /// Starts the task of an upload, or joins it.
-    fn fly(self: &Arc<Self>, row: UploadRow) -> watch::Receiver<Option<Answer>> {
-        let key = (row.namespace.clone(), row.digest, row.options.dev);
+    /// Starts the task of an upload that is not under way.
+    fn fly(self: &Arc<Self>, row: UploadRow) -> Flight {
+        let key = flight_key(&row);
+        let (sender, answer) = watch::channel(None);
+        let flight = Flight {
+            answer,
+            unclaimed: Arc::new(AtomicBool::new(true)),
+        };
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(answer) = flights.get(&key) {
-            return answer.clone();
-        }
-        let (sender, receiver) = watch::channel(None);
-        flights.insert(key.clone(), receiver.clone());
+        flights.insert(key.clone(), flight.clone());
         drop(flights);
         let registry = Arc::clone(self);
         tokio::spawn(async move {
@@ -254,7 +297,7 @@ impl Core {
             // Nobody may be waiting any more.
             let _ = sender.send(Some(answer.map_err(Arc::new)));
         });
-        receiver
+        flight
     }
 
     async fn failed(&self, mut row: UploadRow, error: &RegistryError) {
@@ -321,101 +364,9 @@ impl Core {
         let stored = self.describe(upload).await?;
         let uploaded = self.insert(Arc::new(stored), upload.options).await?;
         if uploaded.created {
-            let row = &uploaded.stored.row;
-            let details = json!({
-                "digest": row.digest, "active": self.is_active(&uploaded.stored),
-            });
-            let resource = format!("{} {}", row.name, row.version);
-            self.note(
-                &row.namespace,
-                &upload.principal,
-                "plugin.upload",
-                &resource,
-                &details,
-            )
-            .await;
+            self.note_upload(&upload.principal, &uploaded.stored).await;
         }
         Ok(uploaded)
-    }
-
-    /// The version of that name and number, if it is there with the same bytes.
-    ///
-    /// # Errors
-    /// When it is there with other bytes.
-    pub(super) fn check_new(&self, stored: &Stored) -> Result<Option<Arc<Stored>>, RegistryError> {
-        let row = &stored.row;
-        let key = (row.namespace.clone(), row.name.clone());
-        let existing = {
-            let memory = self.memory();
-            let entry = memory.of(row.kind).get(&key);
-            entry
-                .and_then(|entry| entry.versions.get(&row.version))
-                .cloned()
-        };
-        if let Some(existing) = &existing
-            && existing.row.digest != row.digest
-        {
-            return Err(RegistryError::Conflict(format!(
-                "{} {} {} exists with other bytes ({}); versions never change: raise the version{}",
-                row.kind.word(),
-                row.name,
-                row.version,
-                existing.row.digest,
-                match row.kind {
-                    Kind::Plugin => ", or upload a development version (`push --dev`)",
-                    Kind::Flow => "",
-                }
-            )));
-        }
-        Ok(existing)
-    }
-
-    /// Adds a version, or answers the same one where it is there.
-    pub(super) async fn insert(
-        &self,
-        stored: Arc<Stored>,
-        options: UploadOptions,
-    ) -> Result<Uploaded, RegistryError> {
-        let _one = self.changing.lock().await;
-        let row = &stored.row;
-        let key = (row.namespace.clone(), row.name.clone());
-        let existing = self.check_new(&stored)?;
-        let activate = match row.kind {
-            Kind::Plugin => self.becomes_active(row, options),
-            // Without its grants a flow's requests are denied, each by name.
-            Kind::Flow => options.activate,
-        };
-        if let Some(existing) = existing {
-            if activate {
-                self.activate_stored(&existing).await?;
-            }
-            return Ok(Uploaded {
-                stored: existing,
-                created: false,
-            });
-        }
-        let active = self
-            .memory()
-            .of(row.kind)
-            .get(&key)
-            .and_then(|entry| entry.activations.last().cloned());
-        let activate = activate && active.as_ref() != Some(&row.version);
-        self.database.insert_version(row, activate).await?;
-        let mut memory = self.memory_mut();
-        memory.by_digest.insert(row.digest, Arc::clone(&stored));
-        memory.uploads.remove(&(row.namespace.clone(), row.digest));
-        let entry = memory.of_mut(row.kind).entry(key).or_default();
-        entry
-            .versions
-            .insert(row.version.clone(), Arc::clone(&stored));
-        if activate {
-            entry.activations.push(row.version.clone());
-        }
-        drop(memory);
-        Ok(Uploaded {
-            stored,
-            created: true,
-        })
     }
 
     /// Capabilities that a version needs and has no grant of, in order.
@@ -442,34 +393,19 @@ fn refused(error: VerifyError) -> RegistryError {
 }
 
 fn description(problems: Vec<DescriptionProblem>) -> RegistryError {
-    RegistryError::Unusable {
-        message: format!(
-            "the plugin's description is wrong in {} ways, first: {}",
-            problems.len(),
-            problems
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default()
-        ),
-        problems: problems
-            .into_iter()
-            .map(|problem| RequestProblem {
-                line: None,
-                pointer: problem.pointer,
-                message: problem.message,
-            })
-            .collect(),
-    }
+    let problems = problems.into_iter().map(|problem| RequestProblem {
+        line: None,
+        pointer: problem.pointer,
+        message: problem.message,
+    });
+    RegistryError::wrong("the plugin's description", problems.collect())
 }
 
 /// An error's words, with those of a list.
 fn reason(error: &RegistryError) -> String {
     match error {
         RegistryError::Unusable { problems, .. } if problems.len() > 1 => {
-            let words: Vec<_> = problems
-                .iter()
-                .map(|problem| format!("{}: {}", problem.pointer, problem.message))
-                .collect();
+            let words: Vec<_> = problems.iter().map(ToString::to_string).collect();
             format!("the plugin's description is wrong: {}", words.join("; "))
         }
         error => error.to_string(),

@@ -77,11 +77,8 @@ pub struct PluginVersion {
     pub digest: Digest,
     /// Their number.
     pub size: u64,
-    /// Where it stands.
+    /// Always `ready`: what cannot be used becomes no version.
     pub state: VersionState,
-    /// Why it failed, where it did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
     /// Whether new runs use it.
     pub active: bool,
     /// What the plugin is, for a person; Markdown.
@@ -365,6 +362,18 @@ pub struct RequestProblem {
     pub pointer: String,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+impl std::fmt::Display for RequestProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.pointer.is_empty() {
+            write!(f, "{}: ", self.pointer)?;
+        }
+        f.write_str(&self.message)
+    }
 }
 
 impl From<Problem> for RequestProblem {

@@ -1,11 +1,12 @@
 //! What is stored, as the API shows it.
 
-use super::core::{Core, Entry, Stored};
+use super::core::Core;
 use super::flows::FlowDescription;
 use super::types::{
     ActivityDescription, BindingInfo, FlowVersion, GrantInfo, PluginVersion, VersionState,
     VersionSummary, Versions, VersionsPage,
 };
+use super::versions::{Entry, Stored};
 use crate::state::versions::{GrantRow, Kind};
 
 fn documentation(stored: &Stored) -> String {
@@ -20,61 +21,75 @@ fn documentation(stored: &Stored) -> String {
     }
 }
 
-/// One version of a plugin.
-pub(super) fn plugin_version(core: &Core, stored: &Stored) -> PluginVersion {
-    let row = &stored.row;
-    let activities = stored.description.iter().flat_map(|it| &it.activities);
-    PluginVersion {
-        name: row.name.clone(),
-        version: row.version.clone(),
-        digest: row.digest,
-        size: row.size,
-        state: VersionState::Ready,
-        reason: None,
-        active: core.is_active(stored),
-        documentation: documentation(stored),
-        activities: activities
-            .map(|(name, spec)| ActivityDescription {
-                name: name.clone(),
-                documentation: spec.documentation.clone(),
-                input: spec.input.as_ref().map(|(schema, _)| schema.clone()),
-                output: spec.output.as_ref().map(|(schema, _)| schema.clone()),
-                queue: spec.queue.clone(),
-                timeouts: spec.timeouts,
-                retry: spec.retry.clone(),
-            })
-            .collect(),
-        imports: row.imports.iter().cloned().collect(),
-        capabilities: row.capabilities.iter().cloned().collect(),
-        missing_grants: core.missing_grants(row),
-        uploaded_at: row.created_at,
+/// One version, as the API shows those of its kind.
+pub trait VersionView {
+    /// The kind.
+    const KIND: Kind;
+
+    /// The stored version, as it is now.
+    fn of(core: &Core, stored: &Stored) -> Self;
+}
+
+impl VersionView for PluginVersion {
+    const KIND: Kind = Kind::Plugin;
+
+    fn of(core: &Core, stored: &Stored) -> Self {
+        let row = &stored.row;
+        let activities = stored.description.iter().flat_map(|it| &it.activities);
+        Self {
+            name: row.name.clone(),
+            version: row.version.clone(),
+            digest: row.digest,
+            size: row.size,
+            state: VersionState::Ready,
+            active: core.is_active(stored),
+            documentation: documentation(stored),
+            activities: activities
+                .map(|(name, spec)| ActivityDescription {
+                    name: name.clone(),
+                    documentation: spec.documentation.clone(),
+                    input: spec.input.as_ref().map(|(schema, _)| schema.clone()),
+                    output: spec.output.as_ref().map(|(schema, _)| schema.clone()),
+                    queue: spec.queue.clone(),
+                    timeouts: spec.timeouts,
+                    retry: spec.retry.clone(),
+                })
+                .collect(),
+            imports: row.imports.iter().cloned().collect(),
+            capabilities: row.capabilities.iter().cloned().collect(),
+            missing_grants: core.missing_grants(row),
+            uploaded_at: row.created_at,
+        }
     }
 }
 
-/// One version of a flow.
-pub(super) fn flow_version(core: &Core, stored: &Stored) -> FlowVersion {
-    let row = &stored.row;
-    let flow = FlowDescription::stored(row);
-    let mut warnings = core.flow_warnings(&row.namespace, &flow);
-    for capability in core.missing_grants(row) {
-        warnings.push(format!(
-            "it calls {capability} and was not granted any: `heyday grant {} \
-             {capability}=METHOD:HOST`",
-            row.name
-        ));
-    }
-    FlowVersion {
-        name: row.name.clone(),
-        version: row.version.clone(),
-        digest: row.digest,
-        size: row.size,
-        state: VersionState::Ready,
-        active: core.is_active(stored),
-        documentation: flow.documentation,
-        activities: flow.activities.into_iter().map(|call| call.name).collect(),
-        children: flow.children,
-        warnings,
-        uploaded_at: row.created_at,
+impl VersionView for FlowVersion {
+    const KIND: Kind = Kind::Flow;
+
+    fn of(core: &Core, stored: &Stored) -> Self {
+        let row = &stored.row;
+        let flow = FlowDescription::stored(row);
+        let mut warnings = core.flow_warnings(&row.namespace, &flow);
+        for capability in core.missing_grants(row) {
+            warnings.push(format!(
+                "it calls {capability} and was not granted any: `heyday grant {} \
+                 {capability}=METHOD:HOST`",
+                row.name
+            ));
+        }
+        Self {
+            name: row.name.clone(),
+            version: row.version.clone(),
+            digest: row.digest,
+            size: row.size,
+            state: VersionState::Ready,
+            active: core.is_active(stored),
+            documentation: flow.documentation,
+            activities: flow.activities.into_iter().map(|call| call.name).collect(),
+            children: flow.children,
+            warnings,
+            uploaded_at: row.created_at,
+        }
     }
 }
 

@@ -31,6 +31,15 @@ impl Kind {
         }
     }
 
+    /// The resource that they are in the API.
+    #[must_use]
+    pub const fn segment(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugins",
+            Self::Flow => "flows",
+        }
+    }
+
     /// What a version of one is called.
     #[must_use]
     pub const fn version(self) -> &'static str {

@@ -1,0 +1,236 @@
+//! The API over the real engine, registry and sandbox, without a socket.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use heyday_capabilities::{Bindings, BindingsConfig};
+use heyday_durable::clock::SystemClock;
+use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
+use heyday_durable::expressions::{ExpressionError, Expressions, Program};
+use heyday_durable::payload::Digest;
+use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{App, Parts, router};
+use crate::auth::Auth;
+use crate::config::Config;
+use crate::definitions::HostDefinitions;
+use crate::executor::{Executor, ExecutorOptions};
+use crate::files::ContentFiles;
+use crate::metrics::{Metrics, Sources};
+use crate::recorder::Recorder;
+use crate::registry::{Registry, RegistryOptions};
+use crate::state::HostDb;
+
+mod requests;
+mod runs;
+mod signals;
+
+const TOKEN: &str = "a-token-of-the-tests";
+const HOST: &str = "127.0.0.1:8000";
+/// Requests that may wait at once here.
+const WAITING: usize = 3;
+/// Bytes of the largest upload here.
+const UPLOAD: usize = 1 << 20;
+
+/// A flow that waits until it is ended.
+const WAITS: &str = "document: {dsl: '1.0.0', namespace: t, name: waits, version: '1.0.0'}\n\
+                     do: [{w: {wait: {hours: 1}}}]\n";
+/// A flow that ends at once.
+const SETS: &str = "document: {dsl: '1.0.0', namespace: t, name: sets, version: '1.0.0'}\n\
+                    do: [{s: {set: {answer: 42}}}]\n";
+
+/// Compiles no expression: the flows here have none.
+struct NoExpressions;
+
+impl Expressions for NoExpressions {
+    fn compile(&self, all: &[String], _: &[String]) -> Result<Arc<dyn Program>, ExpressionError> {
+        struct Empty;
+        impl Program for Empty {
+            fn evaluate(&self, _: usize, _: &Value, _: &[Value]) -> Result<Value, ExpressionError> {
+                Err(ExpressionError::Unavailable("there is none".to_owned()))
+            }
+        }
+        match all.first() {
+            None => Ok(Arc::new(Empty)),
+            Some(_) => Err(ExpressionError::Unavailable("there is none".to_owned())),
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(b"none")
+    }
+}
+
+struct Api {
+    router: Router,
+    app: App,
+    stop: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn api() -> Api {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let state = HostDb::open(&path("host.db")).await.expect("opened");
+    let config = BindingsConfig::default();
+    let handle = tokio::runtime::Handle::current();
+    let bindings = Arc::new(Bindings::open(&config, &handle).expect("no bindings"));
+    let options = SandboxOptions::new(path("cache"), Compiler::InProcessForTests);
+    let sandbox =
+        Sandbox::new(options, heyday_capabilities::capabilities(&bindings)).expect("set up");
+    let expressions: Arc<dyn Expressions> = Arc::new(NoExpressions);
+    let config = Arc::new(Config::default());
+    let registry = Registry::open(RegistryOptions {
+        database: state.clone(),
+        files: ContentFiles::open(path("components")).expect("a folder"),
+        sandbox: sandbox.clone(),
+        expressions: Arc::clone(&expressions),
+        bindings,
+        queues: config.queues().into_keys().collect(),
+    })
+    .await
+    .expect("opened");
+    let recorder = Recorder::new(state.clone());
+    let stop = CancellationToken::new();
+    tokio::spawn(recorder.clone().run(stop.clone()));
+    let metrics = Arc::new(Metrics::default());
+    let definitions = Arc::new(HostDefinitions::new(registry.clone()));
+    let payloads = Arc::new(ContentFiles::open(path("payloads")).expect("a folder"));
+    let executor = Executor::new(ExecutorOptions {
+        registry: registry.clone(),
+        sandbox: sandbox.clone(),
+        recorder: recorder.clone(),
+        metrics: Arc::clone(&metrics),
+        config,
+    });
+    let options = EmbeddedOptions::new(path("history.db"), BTreeMap::new());
+    let host = Host {
+        executor: Arc::new(executor),
+        definitions: Arc::clone(&definitions) as _,
+        expressions,
+        payloads: Arc::clone(&payloads) as _,
+        clock: Arc::new(SystemClock),
+    };
+    let engine = EmbeddedEngine::open(options, host).await.expect("opened");
+    let engine = Arc::new(engine);
+    metrics.ask(Sources {
+        engine: Arc::downgrade(&engine),
+        sandbox,
+        recorder: recorder.clone(),
+    });
+    let app = App::new(Parts {
+        engine,
+        registry,
+        definitions,
+        recorder,
+        state,
+        payloads,
+        auth: Auth::new(TOKEN, HOST.parse().expect("an address")),
+        metrics,
+        upload_bytes: UPLOAD,
+        stopping: CancellationToken::new(),
+        waiting: Arc::new(Semaphore::new(WAITING)),
+        in_flight: Default::default(),
+    });
+    Api {
+        router: router(app.clone()),
+        app,
+        stop,
+        _folder: folder,
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).expect("JSON")
+    }
+
+    /// The problem document, of that status and type.
+    fn problem(&self, status: u16, name: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let problem = self.json();
+        assert_eq!(
+            problem["type"],
+            format!("urn:heyday:problems:{name}"),
+            "{problem}"
+        );
+        assert_eq!(problem["status"], status);
+        assert_eq!(
+            problem["request_id"],
+            self.headers["x-request-id"].to_str().expect("text")
+        );
+        problem
+    }
+}
+
+impl Api {
+    async fn send(&self, request: axum::http::request::Builder, body: impl Into<Body>) -> Answer {
+        let request = request.body(body.into()).expect("a request");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("never fails");
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 64 << 20).await.expect("a body");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).expect("text"),
+        }
+    }
+
+    fn request(method: Method, path: &str) -> axum::http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", HOST)
+            .header("authorization", format!("Bearer {TOKEN}"))
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(Self::request(Method::GET, path), Body::empty())
+            .await
+    }
+
+    async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(Self::request(Method::POST, path), body).await
+    }
+
+    async fn keyed(&self, path: &str, key: &str, body: impl Into<Body>) -> Answer {
+        let request = Self::request(Method::POST, path).header("idempotency-key", key);
+        self.send(request, body).await
+    }
+
+    async fn flow(&self, text: &'static str) {
+        let answer = self.post("/api/v1/flows", text).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+
+    async fn start(&self, id: &str, flow: &str) {
+        let body = json!({ "workflow_type": flow, "workflow_id": id }).to_string();
+        let answer = self.post("/api/v1/workflows", body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+}

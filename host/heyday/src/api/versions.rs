@@ -1,0 +1,173 @@
+//! What `/plugins` and `/flows` have in common: immutable versions, one of them active.
+//!
+//! [`version_handlers!`] makes the handlers of one kind with their documentation, which
+//! is read from annotations and therefore wants each handler written out; what differs
+//! is what one version looks like. It is used in modules that import what they all use.
+//! Uploads and the bytes of a version are with the kind.
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::registry::VersionView;
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// Rows, 1 to 1,000; 50 where absent.
+    pub(super) page_size: Option<usize>,
+    /// `next_page_token` of the page before.
+    pub(super) page_token: Option<String>,
+}
+
+/// Which version new runs should use.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActivateBody {
+    /// The version.
+    pub version: String,
+    /// Although grants are missing; what lacks one is denied when called. A flow never
+    /// needs it.
+    #[serde(default)]
+    pub allow_missing: bool,
+}
+
+/// The answer to an upload that became a version.
+pub(super) fn created<V: VersionView + Serialize>(
+    name: &str,
+    version: &semver::Version,
+    body: &V,
+) -> Response {
+    let location = format!("/api/v1/{}/{name}/versions/{version}", V::KIND.segment());
+    let headers = [(header::LOCATION, location)];
+    (StatusCode::CREATED, headers, Json(body)).into_response()
+}
+
+/// For members that are `true` where absent.
+pub(super) const fn yes() -> bool {
+    true
+}
+
+/// The handlers of one kind: its resource, what one is called, what a version of it
+/// looks like, and what a page of them is called.
+macro_rules! version_handlers {
+    ($rows:ident, $one:literal, $version:ident, $page:ident) => {
+        /// A page, by name.
+        #[derive(Debug, Serialize, ToSchema)]
+        pub struct $page {
+            /// The rows.
+            pub $rows: Vec<Versions>,
+            /// For the next page; absent at the end.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub next_page_token: Option<String>,
+        }
+
+        #[utoipa::path(get, path = concat!("/", stringify!($rows)), tag = stringify!($rows),
+            summary = concat!("List ", stringify!($rows)),
+            params(PageQuery),
+            responses((status = 200, body = $page)))]
+        pub(super) async fn list(
+            State(app): State<App>,
+            caller: Caller,
+            Query(query): Query<PageQuery>,
+        ) -> Result<JsonAnswer<$page>, Problem> {
+            let limit = page_size(query.page_size)?;
+            let kind = <$version as VersionView>::KIND;
+            let after = query.page_token.as_deref();
+            let page = app.registry.list(kind, &caller.namespace, after, limit);
+            Ok(JsonAnswer($page {
+                $rows: page.rows,
+                next_page_token: page.next,
+            }))
+        }
+
+        #[utoipa::path(get, path = concat!("/", stringify!($rows), "/{name}"), tag = stringify!($rows),
+            summary = concat!("Show a ", $one, " with its versions"),
+            params(("name" = String, Path, description = concat!("The ", $one))),
+            responses((status = 200, body = Versions),
+                (status = 404, description = concat!("No such ", $one), body = Problem, content_type = "application/problem+json")))]
+        pub(super) async fn show(
+            State(app): State<App>,
+            caller: Caller,
+            Path(name): Path<String>,
+        ) -> Result<JsonAnswer<Versions>, Problem> {
+            let kind = <$version as VersionView>::KIND;
+            let versions = app.registry.versions(kind, &caller.namespace, &name)?;
+            Ok(JsonAnswer(versions))
+        }
+
+        #[utoipa::path(get, path = concat!("/", stringify!($rows), "/{name}/versions/{version}"), tag = stringify!($rows),
+            summary = concat!("Show a version of a ", $one),
+            params(("name" = String, Path, description = concat!("The ", $one)), ("version" = String, Path, description = "The version")),
+            responses((status = 200, body = $version),
+                (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json")))]
+        pub(super) async fn version(
+            State(app): State<App>,
+            caller: Caller,
+            Path((name, version)): Path<(String, String)>,
+        ) -> Result<JsonAnswer<$version>, Problem> {
+            let version = app.registry.version(&caller.namespace, &name, &version)?;
+            Ok(JsonAnswer(version))
+        }
+
+        #[utoipa::path(delete, path = concat!("/", stringify!($rows), "/{name}/versions/{version}"), tag = stringify!($rows),
+            summary = "Remove a version",
+            description = "Refused while it is active or an open run needs it.",
+            params(("name" = String, Path, description = concat!("The ", $one)), ("version" = String, Path, description = "The version")),
+            responses((status = 204, description = "Removed"),
+                (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
+                (status = 409, description = "It is needed", body = Problem, content_type = "application/problem+json")))]
+        pub(super) async fn remove(
+            State(app): State<App>,
+            caller: Caller,
+            Path((name, version)): Path<(String, String)>,
+        ) -> Result<StatusCode, Problem> {
+            let kind = <$version as VersionView>::KIND;
+            let engine = app.engine.as_ref();
+            app.registry
+                .remove(kind, caller.actor(), &name, &version, engine)
+                .await?;
+            Ok(StatusCode::NO_CONTENT)
+        }
+
+        #[utoipa::path(post, path = concat!("/", stringify!($rows), "/{name}/activate"), tag = stringify!($rows),
+            summary = "Make a version the active one",
+            params(("name" = String, Path, description = concat!("The ", $one))),
+            request_body = ActivateBody,
+            responses((status = 200, body = $version),
+                (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
+                (status = 409, description = "A plugin's grants are missing", body = Problem, content_type = "application/problem+json")))]
+        pub(super) async fn activate(
+            State(app): State<App>,
+            caller: Caller,
+            Path(name): Path<String>,
+            Json(body): Json<ActivateBody>,
+        ) -> Result<JsonAnswer<$version>, Problem> {
+            let version = app
+                .registry
+                .activate(caller.actor(), &name, &body.version, body.allow_missing)
+                .await?;
+            Ok(JsonAnswer(version))
+        }
+
+        #[utoipa::path(post, path = concat!("/", stringify!($rows), "/{name}/rollback"), tag = stringify!($rows),
+            summary = "Make the version before the active one active again",
+            params(("name" = String, Path, description = concat!("The ", $one))),
+            responses((status = 200, body = $version),
+                (status = 404, description = concat!("No such ", $one), body = Problem, content_type = "application/problem+json"),
+                (status = 409, description = "There is none before", body = Problem, content_type = "application/problem+json")))]
+        pub(super) async fn rollback(
+            State(app): State<App>,
+            caller: Caller,
+            Path(name): Path<String>,
+        ) -> Result<JsonAnswer<$version>, Problem> {
+            let version = app.registry.rollback(caller.actor(), &name).await?;
+            Ok(JsonAnswer(version))
+        }
+    };
+}
+pub(super) use version_handlers;

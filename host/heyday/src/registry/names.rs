@@ -1,3 +1,0 @@
-//! Names; see [`crate::names`].
-
-pub use crate::names::*;

@@ -1,0 +1,147 @@
+//! Uploads of flows, and what runs are pinned to.
+
+use bytes::Bytes;
+use heyday_durable::definition::{Definitions as _, WorkflowReference};
+use heyday_durable::failure::kind;
+
+use super::super::types::{FlowUpload, FlowVersion};
+use super::super::{Kind, RegistryError};
+use super::{ACTOR, World, greet, open, push, world};
+use crate::definitions::HostDefinitions;
+
+fn flow(version: &str, body: &str) -> Bytes {
+    format!(
+        "document:\n  dsl: '1.0.0'\n  namespace: docs\n  name: process\n  version: '{version}'\ndo:\n{body}"
+    )
+    .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_are_checked_stored_and_pinned() {
+    let World {
+        registry, folder, ..
+    } = &world().await;
+    let body = "  - greet:\n      call: greet.hello\n";
+    let dry = registry
+        .upload_flow(ACTOR, flow("1.0.0", body), true, true)
+        .await;
+    assert!(matches!(dry, Ok(FlowUpload::Existing(_))));
+    assert!(
+        registry
+            .versions(Kind::Flow, "default", "docs.process")
+            .is_err(),
+        "a dry run stores nothing"
+    );
+
+    let stored = registry
+        .upload_flow(ACTOR, flow("1.0.0", body), true, false)
+        .await;
+    let Ok(FlowUpload::Created(version)) = stored else {
+        panic!("{stored:?}");
+    };
+    assert_eq!(
+        (version.name.as_str(), version.active),
+        ("docs.process", true)
+    );
+    assert!(
+        version.warnings[0].contains("greet.hello"),
+        "{:?}",
+        version.warnings
+    );
+    let other = registry.upload_flow(
+        ACTOR,
+        flow("1.0.0", "  - w:\n      wait: PT1S\n"),
+        true,
+        false,
+    );
+    assert!(matches!(other.await, Err(RegistryError::Conflict(_))));
+
+    push(registry, greet("1.0.0", "")).await.expect("uploaded");
+    let version = registry
+        .version::<FlowVersion>("default", "docs.process", "1.0.0")
+        .expect("there");
+    assert!(version.warnings.is_empty(), "{:?}", version.warnings);
+    let reference = |version: Option<&str>| WorkflowReference {
+        workflow_type: "docs.process".to_owned(),
+        version: version.map(|text| text.parse().expect("a version")),
+    };
+    for registry in [registry.clone(), open(folder.path()).await] {
+        let definitions = HostDefinitions::new(registry);
+        let pinned = definitions
+            .pin("default", &reference(None))
+            .await
+            .expect("pinned");
+        assert_eq!(pinned.activities["greet.hello"].queue, "storage-queue");
+        let flow = definitions
+            .load("default", &pinned.digest)
+            .await
+            .expect("loaded");
+        assert_eq!(flow.workflow_type(), "docs.process");
+        let none = definitions.pin("default", &reference(Some("9.0.0"))).await;
+        assert_eq!(none.expect_err("none").kind, kind::UNKNOWN_WORKFLOW);
+        let none = definitions.pin("other", &reference(None)).await;
+        assert_eq!(none.expect_err("none").kind, kind::UNKNOWN_WORKFLOW);
+        for (name, words) in [
+            ("greet.nothing", "it has hello"),
+            ("nobody.x", "upload it first"),
+            ("greet.hello:3.0.0", "no version 3.0.0"),
+            ("greet", "PLUGIN.ACTIVITY"),
+        ] {
+            let none = definitions
+                .pin_activity("default", name)
+                .await
+                .expect_err(name);
+            assert_eq!(none.kind, kind::UNKNOWN_ACTIVITY);
+            assert!(none.message.contains(words), "{}", none.message);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_that_cannot_run_name_the_line() {
+    let World { registry, .. } = &world().await;
+    let reserved = String::from_utf8(flow("1.0.0", "  - w:\n      wait: PT1S\n").to_vec())
+        .expect("text")
+        .replace("namespace: docs", "namespace: heyday");
+    for (document, line, words) in [
+        (
+            flow("1.0.0", "  - a:\n      set: ${ wrong }\n"),
+            Some(8),
+            "it is wrong",
+        ),
+        (
+            flow("1.0.0", "  - a:\n      call: p.a\n      then: nowhere\n"),
+            Some(9),
+            "nowhere",
+        ),
+        (
+            flow(
+                "1.0.0",
+                "  - a:\n      call: p.a\n      metadata: { heyday: { queue: fast } }\n",
+            ),
+            Some(7),
+            "there is no queue",
+        ),
+        (Bytes::from(reserved), None, "kept for the host's own flows"),
+    ] {
+        let error = registry
+            .upload_flow(ACTOR, document, true, false)
+            .await
+            .expect_err(words);
+        let RegistryError::Unusable { message, problems } = error else {
+            panic!("{error:?}");
+        };
+        assert!(message.contains(words), "{message}");
+        assert_eq!(
+            problems.first().and_then(|problem| problem.line),
+            line,
+            "{problems:?}"
+        );
+    }
+    assert!(
+        registry
+            .list(Kind::Flow, "default", None, 10)
+            .rows
+            .is_empty()
+    );
+}

@@ -1,0 +1,155 @@
+//! Uploads of components: what they become, once, and what is refused.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use heyday_durable::payload::Digest;
+
+use super::super::types::{Upload, UploadOptions, VersionState};
+use super::super::{Kind, RegistryError};
+use super::{ACTOR, MINUTE, World, created, greet, plugin, push, world};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_bytes_are_the_same_version_and_others_are_refused() {
+    let World { registry, .. } = &world().await;
+    let version = created(push(registry, greet("1.0.0", "")).await.expect("uploaded"));
+    assert_eq!((version.name.as_str(), version.active), ("greet", true));
+    assert_eq!(version.state, VersionState::Ready);
+    assert_eq!(version.activities[0].queue, "storage-queue");
+    assert_eq!(version.digest, Digest::of(&greet("1.0.0", "")));
+
+    let again = push(registry, greet("1.0.0", "")).await.expect("uploaded");
+    assert!(matches!(again, Upload::Existing(same) if same == version));
+    let other = push(registry, greet("1.0.0", "x"))
+        .await
+        .expect_err("other bytes");
+    assert!(
+        matches!(&other, RegistryError::Conflict(text) if text.contains("--dev")),
+        "{other}"
+    );
+
+    let dev = UploadOptions {
+        dev: true,
+        ..UploadOptions::default()
+    };
+    let dev = registry
+        .upload_plugin(ACTOR, greet("1.0.0", "x"), dev, MINUTE)
+        .await;
+    let dev = created(dev.expect("uploaded"));
+    assert!(
+        dev.version.to_string().starts_with("1.0.0-dev."),
+        "{}",
+        dev.version
+    );
+    let shown = registry
+        .versions(Kind::Plugin, "default", "greet")
+        .expect("there");
+    assert_eq!((shown.versions.len(), shown.active), (2, Some(dev.version)));
+    let bytes = registry
+        .bytes(Kind::Plugin, "default", "greet", "1.0.0")
+        .await
+        .expect("read");
+    assert_eq!(bytes, greet("1.0.0", ""));
+    assert!(matches!(
+        registry.versions(Kind::Plugin, "other", "greet"),
+        Err(RegistryError::NotFound { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_uploads_at_once_are_one_version_that_is_new_once() {
+    let World { registry, .. } = &world().await;
+    let all = (0..16).map(|_| push(registry, greet("1.0.0", "")));
+    let mut new = 0;
+    for upload in futures::future::join_all(all).await {
+        match upload.expect("uploaded") {
+            Upload::Created(version) => {
+                new += 1;
+                assert_eq!(version.version.to_string(), "1.0.0");
+            }
+            Upload::Existing(version) => assert_eq!(version.version.to_string(), "1.0.0"),
+            Upload::Pending(status) => panic!("{status:?}"),
+        }
+    }
+    assert_eq!(new, 1);
+    let shown = registry.versions(Kind::Plugin, "default", "greet");
+    assert_eq!(shown.expect("there").versions.len(), 1);
+    let audit = registry.audit("default", None, 100).await.expect("read");
+    assert_eq!(audit.len(), 1, "{audit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_an_upload_gets_what_it_asked_for() {
+    let World { registry, .. } = &world().await;
+    let staged = UploadOptions {
+        activate: false,
+        ..UploadOptions::default()
+    };
+    let (staged, active) = tokio::join!(
+        registry.upload_plugin(ACTOR, greet("1.0.0", ""), staged, MINUTE),
+        push(registry, greet("1.0.0", ""))
+    );
+    staged.expect("uploaded");
+    active.expect("uploaded");
+    let shown = registry.versions(Kind::Plugin, "default", "greet");
+    assert!(shown.expect("there").active.is_some());
+    // Nothing is left under way.
+    let status = registry.upload_status("default", &Digest::of(&greet("1.0.0", "")));
+    assert_eq!(status.expect("known").state, VersionState::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_are_no_plugins_say_why() {
+    let World { registry, .. } = &world().await;
+    let module = Bytes::from_static(b"\0asm\x01\0\0\0");
+    let bad = plugin(r#"{"name":"heyday","version":"1","activities":[]}"#, "", "");
+    let foreign = plugin("{}", r#"(import "acme:other/thing@1.0.0" (instance))"#, "");
+    for (bytes, words) in [
+        (Bytes::from_static(b"hello"), "not a WebAssembly component"),
+        (module, "core WebAssembly module"),
+        (foreign, "acme:other/thing@1.0.0"),
+        (bad, "description has 3 errors"),
+    ] {
+        let error = push(registry, bytes).await.expect_err(words);
+        assert!(matches!(error, RegistryError::Unusable { .. }), "{error:?}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let bad = plugin(r#"{"name":"heyday","version":"1","activities":[]}"#, "", "");
+    let status = registry
+        .upload_status("default", &Digest::of(&bad))
+        .expect("known");
+    assert_eq!(status.state, VersionState::Failed);
+    assert!(status.reason.expect("a reason").contains("/name"));
+    assert!(
+        registry
+            .upload_status("default", &Digest::of(b"hello"))
+            .is_err()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_nobody_waits_for_goes_on() {
+    let World { registry, .. } = &world().await;
+    let bytes = greet("1.0.0", "");
+    let digest = Digest::of(&bytes);
+    let options = UploadOptions::default();
+    let pending = registry
+        .upload_plugin(ACTOR, bytes, options, Duration::ZERO)
+        .await;
+    match pending.expect("taken") {
+        Upload::Pending(status) => assert_eq!(status.digest, digest),
+        // It was that fast.
+        Upload::Created(version) => assert_eq!(version.digest, digest),
+        other @ Upload::Existing(_) => panic!("{other:?}"),
+    }
+    let done = registry
+        .await_upload("default", &digest, MINUTE)
+        .await
+        .expect("done");
+    assert!(
+        matches!(done, Upload::Created(_) | Upload::Existing(_)),
+        "{done:?}"
+    );
+    let status = registry.upload_status("default", &digest).expect("known");
+    assert_eq!(status.state, VersionState::Ready);
+}

@@ -1,0 +1,181 @@
+//! Which version is active, what it was granted, and when it may go.
+
+use heyday_durable::payload::Digest;
+
+use super::super::types::{GrantRequest, PluginVersion, UploadOptions};
+use super::super::{Kind, RegistryError};
+use super::{ACTOR, MINUTE, MockEngine, World, created, greet, indexer, open, push, world};
+use crate::definitions::HostDefinitions;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn activation_needs_grants_and_can_be_taken_back() {
+    let World { registry, .. } = &world().await;
+    let index = created(push(registry, indexer()).await.expect("uploaded"));
+    assert_eq!(
+        (index.active, index.missing_grants),
+        (false, vec!["sql".to_owned()])
+    );
+    let refused = registry
+        .activate::<PluginVersion>(ACTOR, "index", "1.0.0", false)
+        .await;
+    assert!(
+        matches!(refused, Err(RegistryError::MissingGrants { missing, .. }) if missing == ["sql"])
+    );
+    let grant = |binding: &str, mode: Option<&str>| GrantRequest {
+        subject: "index".to_owned(),
+        capability: "sql".to_owned(),
+        binding: binding.to_owned(),
+        mode: mode.map(str::to_owned),
+    };
+    for (binding, mode, words) in [
+        ("nothing", None, "are: default"),
+        ("default", Some("w"), "`ro`"),
+    ] {
+        let refused = registry
+            .put_grant(ACTOR, grant(binding, mode))
+            .await
+            .expect_err("refused");
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    registry
+        .put_grant(ACTOR, grant("default", Some("rw")))
+        .await
+        .expect("granted");
+    let before = registry.grants_of("default", "index");
+    assert!(before.find("sql", "default").is_some());
+    let active = registry
+        .activate::<PluginVersion>(ACTOR, "index", "1.0.0", false)
+        .await;
+    assert!(active.expect("active").active);
+
+    // Less than before ends what goes on with the old grant.
+    registry
+        .put_grant(ACTOR, grant("default", Some("ro")))
+        .await
+        .expect("granted");
+    assert!(before.revoked.is_cancelled());
+    let before = registry.grants_of("default", "index");
+    registry
+        .delete_grant(ACTOR, "index", "sql", Some("default"))
+        .await
+        .expect("taken back");
+    assert!(before.revoked.is_cancelled());
+    assert!(registry.grants("default", None).is_empty());
+    let missing = registry.delete_grant(ACTOR, "index", "sql", None).await;
+    assert!(matches!(
+        missing,
+        Err(RegistryError::NotFound { what: "grant", .. })
+    ));
+
+    let audit = registry.audit("default", None, 100).await.expect("read");
+    let actions: Vec<&str> = audit.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        [
+            "grant.delete",
+            "grant.put",
+            "plugin.activate",
+            "grant.put",
+            "plugin.upload"
+        ]
+    );
+    assert_eq!(audit[0].principal, "tester");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_goes_one_version_back_and_survives_a_restart() {
+    let World {
+        registry, folder, ..
+    } = &world().await;
+    push(registry, greet("1.0.0", "")).await.expect("uploaded");
+    let nothing = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+    assert!(matches!(nothing, Err(RegistryError::Conflict(_))));
+    push(registry, greet("1.1.0", "")).await.expect("uploaded");
+    let staged = UploadOptions {
+        activate: false,
+        ..UploadOptions::default()
+    };
+    let staged = registry
+        .upload_plugin(ACTOR, greet("2.0.0", ""), staged, MINUTE)
+        .await;
+    assert!(!created(staged.expect("uploaded")).active);
+    let back = registry
+        .rollback::<PluginVersion>(ACTOR, "greet")
+        .await
+        .expect("rolled back");
+    assert_eq!(back.version.to_string(), "1.0.0");
+    let definitions = HostDefinitions::new(registry.clone());
+    let pinned = definitions
+        .pin_activity("default", "greet.hello")
+        .await
+        .expect("pinned");
+    assert_eq!(pinned.activities["greet.hello"].digest, Some(back.digest));
+
+    let again = open(folder.path()).await;
+    let shown = again
+        .versions(Kind::Plugin, "default", "greet")
+        .expect("there");
+    assert_eq!(shown.active, Some(back.version));
+    assert_eq!(shown.versions.len(), 3);
+    let page = again.list(Kind::Plugin, "default", None, 10);
+    assert_eq!((page.rows.len(), page.next), (1, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_removed_only_when_nothing_needs_it() {
+    let World { registry, .. } = &world().await;
+    let old = created(push(registry, greet("1.0.0", "")).await.expect("uploaded"));
+    push(registry, greet("1.1.0", "")).await.expect("uploaded");
+    let active = registry
+        .remove(Kind::Plugin, ACTOR, "greet", "1.1.0", &MockEngine(0))
+        .await;
+    assert!(matches!(active, Err(RegistryError::Conflict(text)) if text.contains("is active")));
+    let used = registry
+        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", &MockEngine(2))
+        .await;
+    assert!(matches!(used, Err(RegistryError::Conflict(text)) if text.contains("2 open runs")));
+    assert!(
+        registry
+            .version::<PluginVersion>("default", "greet", "1.0.0")
+            .is_ok(),
+        "it is still there"
+    );
+    let removed = registry
+        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", &MockEngine(0))
+        .await;
+    removed.expect("removed");
+    assert!(
+        registry
+            .version::<PluginVersion>("default", "greet", "1.0.0")
+            .is_err()
+    );
+    let nothing = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+    assert!(nothing.is_err(), "what was removed is not rolled back to");
+    // An attempt that was about to begin still finds it.
+    assert!(registry.stored(&old.digest).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_crossed_a_start_is_revived_from_its_bytes() {
+    let World {
+        registry, folder, ..
+    } = &world().await;
+    let old = created(push(registry, greet("1.0.0", "")).await.expect("uploaded"));
+    push(registry, greet("1.1.0", "")).await.expect("uploaded");
+    let removed = registry
+        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", &MockEngine(0))
+        .await;
+    removed.expect("removed");
+    let again = open(folder.path()).await;
+    assert!(again.stored(&old.digest).is_none());
+    again.sweep(&MockEngine(1)).await;
+    let revived = again
+        .stored_or_revived("default", &old.digest)
+        .await
+        .expect("revived");
+    assert_eq!(revived.row.name, "greet");
+    let unknown = again
+        .stored_or_revived("default", &Digest::of(b"never"))
+        .await;
+    assert!(unknown.is_err());
+}

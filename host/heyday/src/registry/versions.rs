@@ -1,0 +1,390 @@
+//! Versions of plugins and flows: stored once, never changed, one of each name active.
+//!
+//! Each change holds `changing`, is one transaction of the database, and is shown in
+//! memory when it is durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use heyday_durable::engine::{Engine, EngineError};
+use heyday_durable::payload::Digest;
+use serde_json::json;
+
+use super::RegistryError;
+use super::core::Core;
+use super::types::UploadOptions;
+use crate::description::Description;
+use crate::state::versions::{Kind, VersionRow};
+
+/// A version, and what was made of it.
+#[derive(Debug)]
+pub struct Stored {
+    /// As it is stored.
+    pub row: VersionRow,
+    /// A plugin's description.
+    pub description: Option<Description>,
+}
+
+/// All versions of one name.
+#[derive(Debug, Default, Clone)]
+pub struct Entry {
+    /// By version.
+    pub versions: BTreeMap<semver::Version, Arc<Stored>>,
+    /// Every version that was activated, oldest first; the last one is active.
+    pub activations: Vec<semver::Version>,
+}
+
+impl Entry {
+    /// The active version.
+    #[must_use]
+    pub fn active(&self) -> Option<&Arc<Stored>> {
+        self.versions.get(self.activations.last()?)
+    }
+
+    /// The active version, or the newest.
+    #[must_use]
+    pub fn shown(&self) -> Option<&Arc<Stored>> {
+        self.active().or_else(|| self.versions.values().next_back())
+    }
+
+    fn forget(&mut self, version: &semver::Version) {
+        self.versions.remove(version);
+        self.activations.retain(|other| other != version);
+    }
+}
+
+/// A finished upload.
+#[derive(Debug, Clone)]
+pub(super) struct Uploaded {
+    /// The version that it became, or was before.
+    pub stored: Arc<Stored>,
+    /// Whether it is new.
+    pub created: bool,
+}
+
+impl Core {
+    /// The version of that name and number, if it is there with the same bytes.
+    ///
+    /// # Errors
+    /// When it is there with other bytes.
+    pub(super) fn check_new(&self, stored: &Stored) -> Result<Option<Arc<Stored>>, RegistryError> {
+        let row = &stored.row;
+        let key = (row.namespace.clone(), row.name.clone());
+        let existing = {
+            let memory = self.memory();
+            let entry = memory.of(row.kind).get(&key);
+            entry
+                .and_then(|entry| entry.versions.get(&row.version))
+                .cloned()
+        };
+        if let Some(existing) = &existing
+            && existing.row.digest != row.digest
+        {
+            return Err(RegistryError::Conflict(format!(
+                "{} {} {} exists with other bytes ({}); versions never change: raise the version{}",
+                row.kind.word(),
+                row.name,
+                row.version,
+                existing.row.digest,
+                match row.kind {
+                    Kind::Plugin => ", or upload a development version (`push --dev`)",
+                    Kind::Flow => "",
+                }
+            )));
+        }
+        Ok(existing)
+    }
+
+    /// Whether an upload with these options makes its version the active one.
+    pub(super) fn becomes_active(&self, row: &VersionRow, options: UploadOptions) -> bool {
+        options.activate && self.may_be_active(row, options.allow_missing).is_ok()
+    }
+
+    /// Whether a version may be the active one.
+    ///
+    /// # Errors
+    /// When grants are missing and that is not allowed.
+    fn may_be_active(&self, row: &VersionRow, allow_missing: bool) -> Result<(), RegistryError> {
+        // Without its grants a flow's requests are denied, each by name.
+        if row.kind == Kind::Flow || allow_missing {
+            return Ok(());
+        }
+        let missing = self.missing_grants(row);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(RegistryError::MissingGrants {
+            name: row.name.clone(),
+            version: row.version.to_string(),
+            missing,
+        })
+    }
+
+    /// Adds a version, or answers the same one where it is there.
+    pub(super) async fn insert(
+        &self,
+        stored: Arc<Stored>,
+        options: UploadOptions,
+    ) -> Result<Uploaded, RegistryError> {
+        let _one = self.changing.lock().await;
+        let row = &stored.row;
+        let key = (row.namespace.clone(), row.name.clone());
+        let existing = self.check_new(&stored)?;
+        let activate = self.becomes_active(row, options);
+        if let Some(existing) = existing {
+            if activate {
+                self.activate_stored(&existing).await?;
+            }
+            return Ok(Uploaded {
+                stored: existing,
+                created: false,
+            });
+        }
+        let active = self
+            .memory()
+            .of(row.kind)
+            .get(&key)
+            .and_then(|entry| entry.activations.last().cloned());
+        let activate = activate && active.as_ref() != Some(&row.version);
+        self.database.insert_version(row, activate).await?;
+        let mut memory = self.memory_mut();
+        memory.by_digest.insert(row.digest, Arc::clone(&stored));
+        memory.uploads.remove(&(row.namespace.clone(), row.digest));
+        let entry = memory.of_mut(row.kind).entry(key).or_default();
+        entry
+            .versions
+            .insert(row.version.clone(), Arc::clone(&stored));
+        if activate {
+            entry.activations.push(row.version.clone());
+        }
+        drop(memory);
+        Ok(Uploaded {
+            stored,
+            created: true,
+        })
+    }
+
+    /// Makes a version the active one. New runs use it from now on.
+    ///
+    /// # Errors
+    /// When there is none, or grants are missing and that was not allowed.
+    pub async fn activate(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        version: &str,
+        allow_missing: bool,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        let _one = self.changing.lock().await;
+        let stored = self.version(kind, namespace, name, version)?;
+        self.may_be_active(&stored.row, allow_missing)?;
+        self.activate_stored(&stored).await?;
+        Ok(stored)
+    }
+
+    /// Call it with `changing` held.
+    pub(super) async fn activate_stored(&self, stored: &Arc<Stored>) -> Result<(), RegistryError> {
+        if self.is_active(stored) {
+            return Ok(());
+        }
+        let row = &stored.row;
+        self.database.activate(row).await?;
+        let key = (row.namespace.clone(), row.name.clone());
+        if let Some(entry) = self.memory_mut().of_mut(row.kind).get_mut(&key) {
+            entry.activations.push(row.version.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes the version that was active before the active one again.
+    ///
+    /// # Errors
+    /// When there is no such name, or none was active before.
+    pub async fn rollback(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        let _one = self.changing.lock().await;
+        let entry = self.entry(kind, namespace, name)?;
+        let before = entry
+            .activations
+            .len()
+            .checked_sub(2)
+            .map(|at| &entry.activations[at]);
+        let stored = before
+            .and_then(|version| entry.versions.get(version))
+            .ok_or_else(|| {
+                RegistryError::Conflict(format!(
+                    "{} {name} had no other version active before; activate one by name",
+                    kind.word()
+                ))
+            })?;
+        self.database.rollback(kind, namespace, name).await?;
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(entry) = self.memory_mut().of_mut(kind).get_mut(&key) {
+            entry.activations.pop();
+        }
+        Ok(Arc::clone(stored))
+    }
+
+    /// Removes a version that no open run needs; answers what it was.
+    ///
+    /// # Errors
+    /// When there is none, an open run needs it, or it is active beside others.
+    pub async fn remove(
+        &self,
+        engine: &dyn Engine,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        let _one = self.changing.lock().await;
+        let stored = self.version(kind, namespace, name, version)?;
+        let entry = self.entry(kind, namespace, name)?;
+        let row = &stored.row;
+        if entry.versions.len() > 1 && entry.activations.last() == Some(&row.version) {
+            return Err(RegistryError::Conflict(format!(
+                "{} {name} {} is active; activate another version first",
+                kind.word(),
+                row.version
+            )));
+        }
+        let key = (namespace.to_owned(), name.to_owned());
+        // Hidden first: a run that starts from now on cannot be pinned to it any more.
+        self.memory_mut()
+            .of_mut(kind)
+            .entry(key.clone())
+            .and_modify(|entry| entry.forget(&row.version));
+        let runs = match self.still_used(engine, row).await {
+            Ok(0) => self
+                .database
+                .remove_version(row)
+                .await
+                .map(|()| 0)
+                .map_err(Into::into),
+            other => other,
+        };
+        let mut memory = self.memory_mut();
+        if !matches!(runs, Ok(0)) {
+            memory.of_mut(kind).insert(key, entry);
+            drop(memory);
+            return Err(match runs {
+                Err(error) => error,
+                Ok(runs) => RegistryError::Conflict(format!(
+                    "{runs} open runs need {} {name} {}; it can be removed when they have ended",
+                    kind.word(),
+                    row.version
+                )),
+            });
+        }
+        if memory
+            .of(kind)
+            .get(&key)
+            .is_some_and(|entry| entry.versions.is_empty())
+        {
+            memory.of_mut(kind).remove(&key);
+        }
+        drop(memory);
+        Ok(stored)
+    }
+
+    /// Writes an upload that became a version to the audit.
+    pub(super) async fn note_upload(&self, principal: &str, stored: &Stored) {
+        let row = &stored.row;
+        let action = format!("{}.upload", row.kind.word());
+        let resource = format!("{} {}", row.name, row.version);
+        let details = json!({ "digest": row.digest, "active": self.is_active(stored) });
+        self.note(&row.namespace, principal, &action, &resource, &details)
+            .await;
+    }
+
+    async fn still_used(
+        &self,
+        engine: &dyn Engine,
+        row: &VersionRow,
+    ) -> Result<u64, RegistryError> {
+        let others = {
+            let memory = self.memory();
+            let mut of_kind = memory
+                .of(row.kind)
+                .values()
+                .flat_map(|entry| entry.versions.values());
+            of_kind.any(|other| other.row.digest == row.digest)
+        };
+        // Another version has the same bytes: runs that name the digest keep those.
+        if others {
+            return Ok(0);
+        }
+        engine
+            .open_runs_using(&row.digest)
+            .await
+            .map_err(|error| match error {
+                EngineError::Internal(cause) => RegistryError::Internal(cause),
+                error => RegistryError::Unavailable(error.to_string()),
+            })
+    }
+}
+
+/// Reads a version.
+///
+/// # Errors
+/// When the text is none.
+pub fn parse_version(text: &str) -> Result<semver::Version, RegistryError> {
+    semver::Version::parse(text).map_err(|error| {
+        RegistryError::Invalid(format!(
+            "{:?} is no semantic version such as 1.2.0: {error}",
+            text.chars().take(100).collect::<String>()
+        ))
+    })
+}
+
+/// `VERSION-dev.DIGEST8`: the version under which a development upload is kept.
+#[must_use]
+pub fn dev_version(version: &semver::Version, digest: &Digest) -> semver::Version {
+    let mut short = digest.hex();
+    short.truncate(8);
+    if short.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Semantic versions compare such a part as a number, and forbid a leading zero.
+        short.insert(0, 'x');
+    }
+    let text = if version.pre.is_empty() {
+        format!("dev.{short}")
+    } else {
+        format!("{}.dev.{short}", version.pre)
+    };
+    let mut version = version.clone();
+    // Letters, digits and dots only: always valid.
+    version.pre = semver::Prerelease::new(&text).unwrap_or_default();
+    version
+}
+
+/// Whether a version is one of [`dev_version`].
+#[must_use]
+pub fn is_dev(version: &semver::Version) -> bool {
+    let parts: Vec<&str> = version.pre.split('.').collect();
+    parts.len() >= 2 && parts[parts.len() - 2] == "dev"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn development_versions_sort_before_the_release() {
+        let version = semver::Version::new(1, 2, 0);
+        let dev = dev_version(&version, &Digest::of(b"a"));
+        assert!(dev.to_string().starts_with("1.2.0-dev."));
+        assert!(is_dev(&dev) && !is_dev(&version) && dev < version);
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&[0x01, 0x23, 0x45, 0x67]);
+        let digits = dev_version(&version, &Digest::from_bytes(bytes));
+        assert_eq!(digits.to_string(), "1.2.0-dev.x01234567");
+        let candidate = semver::Version::parse("1.2.0-rc.1").expect("a version");
+        let dev = dev_version(&candidate, &Digest::of(b"a"));
+        assert!(is_dev(&dev) && dev.to_string().starts_with("1.2.0-rc.1.dev."));
+    }
+}

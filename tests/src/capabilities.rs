@@ -79,7 +79,7 @@ async fn grants_name_what_there_is() {
     };
     for (capability, binding, mode, told) in [
         ("graph", "default", "rw", "blob, sql"),
-        ("sql", "nope", "rw", "there are default"),
+        ("sql", "nope", "rw", "are: default"),
         ("sql", "default", "all", "`ro` or `rw`"),
     ] {
         let response = put(capability, binding, mode).await.unwrap();

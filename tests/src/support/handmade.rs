@@ -8,6 +8,8 @@ pub struct Handmade<'a> {
     pub output: &'a str,
     /// Instructions before `describe` answers.
     pub before_describe: &'a str,
+    /// Functions of the core module before those that it exports.
+    pub functions: &'a str,
     /// Component-level definitions before all others, such as imports.
     pub imports: &'a str,
 }
@@ -21,6 +23,7 @@ impl Default for Handmade<'_> {
             description: DESCRIPTION,
             output: "42",
             before_describe: "",
+            functions: "",
             imports: "",
         }
     }
@@ -50,6 +53,7 @@ impl Handmade<'_> {
                 (data (i32.const 16) "\00\00\00\00{run_answer}")
                 (data (i32.const {DESCRIPTION_AT}) "{description}")
                 (data (i32.const {OUTPUT_AT}) "{output}")
+                {functions}
                 (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 49152)
                 (func (export "describe") (result i32) {before_describe} i32.const 0)
                 (func (export "run") (param i32 i32 i32 i32) (result i32) i32.const 16))
@@ -80,6 +84,7 @@ impl Handmade<'_> {
                 (with "run-function" (func $run))))
               (export "heyday:plugin/activities@0.1.0" (instance $activities)))"#,
             imports = self.imports,
+            functions = self.functions,
             describe_answer = word(DESCRIPTION_AT) + &word(self.description.len()),
             run_answer = word(OUTPUT_AT) + &word(self.output.len()),
             description = text(self.description),

@@ -1,0 +1,198 @@
+//! Guests that misbehave.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::handmade::Handmade;
+use crate::support::probe;
+use crate::support::server::{Options, PATIENCE, Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_is_no_json_is_a_failure() {
+    let server = Server::start().await.unwrap();
+    let handmade = Handmade {
+        output: "{\"cut\":",
+        ..Handmade::default()
+    };
+    server.client.push(handmade.build(), "").await.unwrap();
+    let failure = server
+        .client
+        .fail("handmade.answer", &Value::Null)
+        .await
+        .unwrap();
+    assert_eq!(failure["kind"], "invalid-output", "{failure}");
+    assert_eq!(failure["retryable"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_that_pass_a_limit_are_stopped() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    for (activity, input, limit) in [
+        ("probe.allocate", Value::Null, "memory_bytes"),
+        (
+            "probe.produce",
+            json!({ "count": 17 << 20 }),
+            "output_bytes",
+        ),
+        (
+            "probe.call_host",
+            json!({ "count": 1_000_001 }),
+            "host_calls",
+        ),
+    ] {
+        let failure = client.fail(activity, &input).await.unwrap();
+        assert_eq!(failure["kind"], "limit-exceeded", "{activity}: {failure}");
+        assert_eq!(failure["details"]["limit"], limit, "{activity}");
+        assert_eq!(failure["retryable"], false, "{activity}");
+        client.works().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_shows_the_functions_it_came_through() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let id = client
+        .start_activity("probe.panic", &Value::Null)
+        .await
+        .unwrap();
+    let body = client.result(&id).await.unwrap().body;
+    let failure = &body["failure"]["cause"];
+    assert_eq!(failure["kind"], "trap", "{body}");
+    let stack = failure["stack"].as_str().unwrap();
+    assert!(
+        stack.contains("probe::hostile::innermost_function"),
+        "{stack}"
+    );
+    // What the panic said belongs to the attempt.
+    let lines = client.logs(&id).await.unwrap();
+    assert!(
+        lines[0]["message"].as_str().unwrap().contains("on purpose"),
+        "{lines:?}"
+    );
+    assert_eq!(client.receipts(&id).await.unwrap()[0]["outcome"], "trap");
+
+    let failure = client.fail("probe.recurse", &Value::Null).await.unwrap();
+    assert_eq!(failure["kind"], "trap");
+    assert!(
+        failure["stack"]
+            .as_str()
+            .unwrap()
+            .contains("probe::hostile::deeper"),
+        "{failure}"
+    );
+    client.works().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_flood_is_cut_and_says_so() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let id = client
+        .start_activity("probe.log_flood", &Value::Null)
+        .await
+        .unwrap();
+    assert_eq!(client.result(&id).await.unwrap().status, "Completed");
+    let lines = client.logs(&id).await.unwrap();
+    // 1 MiB of lines of 10,000 bytes, and one that says what happened.
+    assert_eq!(lines.len(), 105);
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "warn");
+    assert!(
+        last["message"].as_str().unwrap().contains("dropped"),
+        "{last}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spinning_guests_starve_nobody() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let mut spinning = Vec::new();
+    for _ in 0..2 * cores {
+        spinning.push(
+            client
+                .start_activity("probe.spin_long", &Value::Null)
+                .await
+                .unwrap(),
+        );
+    }
+    let first = client
+        .start_activity("probe.spin", &Value::Null)
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let health = client
+            .http
+            .get(format!("{}/health", server.url))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(health.status(), StatusCode::OK);
+        // Far over what it takes; a starved API takes as long as the guests spin.
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        client.works().await;
+    }
+    // Its start_to_close of one second ends it, with all the others still spinning.
+    let body = client.result(&first).await.unwrap().body;
+    let failure = &body["failure"]["cause"];
+    assert_eq!(failure["kind"], "timeout", "{body}");
+    assert_eq!(failure["details"]["timeout"], "start_to_close");
+    for id in &spinning {
+        let run = client.get(&format!("/workflows/{id}")).await.unwrap();
+        assert_eq!(run["status"], "Running", "{run}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_lets_the_guest_clean_up() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let id = client
+        .start_activity("probe.wait_for_cancel", &Value::Null)
+        .await
+        .unwrap();
+    client.wait_for_line(&id, "waiting").await.unwrap();
+    client.cancel(&id).await.unwrap();
+    assert_eq!(client.result(&id).await.unwrap().status, "Canceled");
+    let lines = client.logs(&id).await.unwrap();
+    assert_eq!(lines.last().unwrap()["message"], "cleaned up", "{lines:?}");
+    assert_eq!(
+        client.receipts(&id).await.unwrap()[0]["outcome"],
+        "cancelled"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_interrupts_who_does_not_listen() {
+    let config = Some("[limits.plugins.probe]\ncancel_grace_ms = 200\n".to_owned());
+    let server = probe::server(Options {
+        config,
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let client = &server.client;
+    let id = client
+        .start_activity("probe.spin_long", &Value::Null)
+        .await
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while client.get(&format!("/workflows/{id}")).await.unwrap()["pending_activities"][0]["state"]
+        != "Started"
+    {
+        assert!(Instant::now() < deadline, "it did not start");
+    }
+    client.cancel(&id).await.unwrap();
+    // It may run for an hour and never looks, so only the grace can end it.
+    assert_eq!(client.result(&id).await.unwrap().status, "Canceled");
+    assert_eq!(
+        client.receipts(&id).await.unwrap()[0]["outcome"],
+        "cancelled"
+    );
+}

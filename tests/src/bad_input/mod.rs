@@ -1,0 +1,7 @@
+//! Bad input over the real server: each is answered with a typed error, and the server
+//! goes on.
+
+mod flows;
+mod guests;
+mod requests;
+mod uploads;

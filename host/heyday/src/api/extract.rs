@@ -216,8 +216,8 @@ async fn read_body(request: Request, limit: BodyLimit) -> Result<Bytes, Problem>
     let mut fits = length.is_none_or(|length| length <= limit.bytes as u64);
     let mut bytes = BytesMut::new();
     while fits && let Some(chunk) = chunks.next().await {
-        let chunk = chunk
-            .map_err(|error| Problem::invalid(format!("the body cannot be read: {error}")))?;
+        let chunk =
+            chunk.map_err(|error| Problem::invalid(format!("the body cannot be read: {error}")))?;
         fits = bytes.len() + chunk.len() <= limit.bytes;
         bytes.extend_from_slice(&chunk);
     }

@@ -23,3 +23,4 @@ mod receipts;
 mod restart;
 mod security;
 mod support;
+mod traces;

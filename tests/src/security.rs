@@ -1,9 +1,12 @@
 //! The API over a real socket, as a stranger and a page in a browser see it.
 
+use std::path::Path;
+
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::server::{PATIENCE, Server};
+use crate::support::server::{Options, PATIENCE, Server};
 
 /// What the server answers to these bytes, until it closes the connection.
 async fn raw(server: &Server, request: &str) -> String {
@@ -113,4 +116,66 @@ async fn what_a_stranger_sends_is_not_read() {
         "{garbage}"
     );
     server.client.get("/queues").await.unwrap();
+}
+
+/// Files and folders below this that others than their owner may use.
+fn exposed(folder: &Path, found: &mut Vec<String>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let Ok(metadata) = entry.metadata() else {
+            // Removed meanwhile.
+            continue;
+        };
+        // The log and the configuration are the test's own.
+        let ours = entry.file_name().to_string_lossy().starts_with("test");
+        if metadata.permissions().mode() & 0o077 != 0 && !ours {
+            found.push(format!(
+                "{:o} {}",
+                metadata.permissions().mode(),
+                entry.path().display()
+            ));
+        }
+        if metadata.is_dir() {
+            exposed(&entry.path(), found);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_its_owners_alone() {
+    let server = Server::with(Options {
+        environment: vec![(
+            "RUST_LOG".to_owned(),
+            // Of all that sees a request.
+            "info,heyday=debug,axum=debug,hyper=debug,hyper_util=debug,tower_http=debug".to_owned(),
+        )],
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let flow = "
+document: {dsl: 1.0.3, namespace: tests, name: sets, version: 1.0.0}
+do: [{set: {set: {answer: 42}}}]
+";
+    assert!(
+        server
+            .client
+            .push_flow(flow)
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    );
+    server.client.run("tests.sets", &json!({})).await.unwrap();
+    let mut found = Vec::new();
+    exposed(server.data(), &mut found);
+    assert!(found.is_empty(), "{found:#?}");
+    // Not even a log of everything has the token, nor has the list of processes.
+    let token = token(&server);
+    assert!(!server.log().contains(&token));
+    for file in ["cmdline", "environ"] {
+        let text = std::fs::read(format!("/proc/{}/{file}", server.pid())).unwrap();
+        assert!(!String::from_utf8_lossy(&text).contains(&token), "{file}");
+    }
 }

@@ -212,6 +212,13 @@ impl SpanExporter for OnRuntime {
         }
         sent
     }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        // Nothing is sent before: nobody else has it yet.
+        if let Some(exporter) = Arc::get_mut(&mut self.exporter) {
+            exporter.set_resource(resource);
+        }
+    }
 }
 
 /// Keeps each log line one line: whatever a plugin, a caller or a flow named is written

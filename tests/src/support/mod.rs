@@ -2,6 +2,7 @@
 //! command line, the built components, and readers for the specification's kit.
 
 pub mod cli;
+pub mod collector;
 pub mod gherkin;
 pub mod handmade;
 pub mod http_server;

@@ -20,13 +20,39 @@ use crate::registry::types::{AuditEntry, BindingInfo, GrantInfo, GrantRequest};
 pub(super) struct GrantsQuery {
     /// Only of this plugin or flow.
     subject: Option<String>,
+    /// Rows, 1 to 1,000; 50 where absent.
+    page_size: Option<usize>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
 }
 
-/// Grants.
+/// A page of grants.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct GrantsBody {
     /// By subject, capability and binding.
     pub grants: Vec<GrantInfo>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// The rows after that one, and the token for those after them. A token is its row's
+/// names, so that rows that come and go meanwhile move no other to another page.
+fn page<T>(
+    mut rows: Vec<T>,
+    size: Option<usize>,
+    token: Option<&str>,
+    name: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, Option<String>), Problem> {
+    let size = page_size(size)?;
+    rows.sort_by_cached_key(&name);
+    if let Some(token) = token {
+        rows.retain(|row| name(row).as_str() > token);
+    }
+    let more = rows.len() > size;
+    rows.truncate(size);
+    let next = rows.last().filter(|_| more).map(name);
+    Ok((rows, next))
 }
 
 /// List grants
@@ -40,7 +66,14 @@ pub(super) async fn list(
     let grants = app
         .registry
         .grants(&caller.namespace, query.subject.as_deref());
-    Ok(JsonAnswer(GrantsBody { grants }))
+    let (size, token) = (query.page_size, query.page_token.as_deref());
+    let (grants, next_page_token) = page(grants, size, token, |grant| {
+        format!("{} {} {}", grant.subject, grant.capability, grant.binding)
+    })?;
+    Ok(JsonAnswer(GrantsBody {
+        grants,
+        next_page_token,
+    }))
 }
 
 /// Grant a binding
@@ -94,22 +127,32 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Bindings.
+/// A page of bindings.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BindingsBody {
     /// By capability and name.
     pub bindings: Vec<BindingInfo>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// List what can be granted
-#[utoipa::path(get, path = "/bindings", tag = "grants",
+#[utoipa::path(get, path = "/bindings", tag = "grants", params(PageQuery),
     responses((status = 200, body = BindingsBody)))]
 pub(super) async fn bindings(
     State(app): State<App>,
     caller: Caller,
+    Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<BindingsBody>, Problem> {
+    let bindings = app.registry.bindings(&caller.namespace);
+    let (size, token) = (query.page_size, query.page_token.as_deref());
+    let (bindings, next_page_token) = page(bindings, size, token, |binding| {
+        format!("{} {}", binding.capability, binding.name)
+    })?;
     Ok(JsonAnswer(BindingsBody {
-        bindings: app.registry.bindings(&caller.namespace),
+        bindings,
+        next_page_token,
     }))
 }
 
@@ -145,4 +188,25 @@ pub(super) async fn audit(
         audit,
         next_page_token,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other_although_rows_come_and_go() {
+        let rows = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let all: Vec<String> = rows(&["c", "a", "b", "d"]);
+        let read = |rows: Vec<String>, token: Option<&str>| {
+            page(rows, Some(2), token, String::clone).expect("a page")
+        };
+        let (first, token) = read(all, None);
+        assert_eq!(first, ["a", "b"]);
+        assert_eq!(token.as_deref(), Some("b"));
+        let (second, token) = read(rows(&["a", "a2", "c", "d"]), token.as_deref());
+        assert_eq!(second, ["c", "d"]);
+        assert_eq!(token, None);
+        assert!(page(rows(&[]), Some(0), None, String::clone).is_err());
+    }
 }

@@ -171,16 +171,14 @@ fn told(context: &Context, body: &[u8], message: &str) -> Result<(), CliError> {
 }
 
 async fn list(context: &Context, subject: Option<&str>) -> Result<(), CliError> {
-    let request = Request::get(&["grants"]).query_if("subject", subject);
-    let answer = context.client.send(&request).await?;
     let output = &context.output;
-    if output.is_json() {
-        return output.raw_json(&answer.body);
-    }
-    let value = answer.json()?;
+    let list = Request::get(&["grants"]).query_if("subject", subject);
+    let Some(rows) = view::all_rows(context, list, "grants").await? else {
+        return Ok(());
+    };
     let mut table = Table::new(&["SUBJECT", "GRANT", "SINCE"]);
     let now = jiff::Timestamp::now();
-    for row in view::rows(&value, "grants") {
+    for row in &rows {
         let grant = GrantText {
             capability: view::text(row, "capability"),
             binding: view::text(row, "binding"),

@@ -55,13 +55,11 @@ pub async fn queues(command: QueueCommand, context: &Context) -> Result<(), CliE
 /// Runs a command on bindings.
 pub async fn bindings(command: BindingCommand, context: &Context) -> Result<(), CliError> {
     let BindingCommand::List = command;
-    let answer = context.client.send(&Request::get(&["bindings"])).await?;
-    if context.output.is_json() {
-        return context.output.raw_json(&answer.body);
-    }
-    let value = answer.json()?;
+    let Some(rows) = view::all_rows(context, Request::get(&["bindings"]), "bindings").await? else {
+        return Ok(());
+    };
     let mut table = Table::new(&["CAPABILITY", "NAME", "BACKEND", "MODES"]);
-    for binding in view::rows(&value, "bindings") {
+    for binding in &rows {
         table.row([
             view::text(binding, "capability"),
             view::text(binding, "name"),

@@ -27,36 +27,24 @@ pub struct NameAndVersion {
 /// Lists what there is, each with its active version.
 pub async fn list(context: &Context, kind: Kind) -> Result<(), CliError> {
     let output = &context.output;
+    let rows = view::all_rows(context, Request::get(&[kind.segment()]), kind.segment()).await?;
+    let Some(rows) = rows else {
+        return Ok(());
+    };
     let mut table = Table::new(&["NAME", "ACTIVE", ">VERSIONS", "UPLOADED", "ABOUT"]);
     let now = Timestamp::now();
-    let mut token = None;
-    loop {
-        let request = Request::get(&[kind.segment()]).query_if("page_token", token.take());
-        let answer = context.client.send(&request).await?;
-        let value = answer.json()?;
-        if output.is_json() {
-            output.raw_json(&answer.body)?;
-        }
-        for row in view::rows(&value, kind.segment()) {
-            let versions = row
-                .get("versions")
-                .and_then(Value::as_array)
-                .map(|versions| versions.len().to_string());
-            table.row([
-                view::text(row, "name"),
-                view::text(row, "active"),
-                versions.unwrap_or_else(|| view::text(row, "version_count")),
-                view::ago(row, "uploaded_at", now),
-                view::first_text(row, &["documentation", "title", "summary"]),
-            ]);
-        }
-        token = view::next_page(&value);
-        if token.is_none() {
-            break;
-        }
-    }
-    if output.is_json() {
-        return Ok(());
+    for row in &rows {
+        let versions = row
+            .get("versions")
+            .and_then(Value::as_array)
+            .map(|versions| versions.len().to_string());
+        table.row([
+            view::text(row, "name"),
+            view::text(row, "active"),
+            versions.unwrap_or_else(|| view::text(row, "version_count")),
+            view::ago(row, "uploaded_at", now),
+            view::first_text(row, &["documentation", "title", "summary"]),
+        ]);
     }
     if table.is_empty() {
         output.note(&format!("There are no {} yet.", kind.segment()));

@@ -8,6 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::Context;
+use super::client::Request;
+use super::error::CliError;
 use super::output::printable;
 
 /// A member as text: strings as they are, null and absent as nothing, others as JSON.
@@ -31,6 +34,31 @@ pub fn first_text(value: &Value, members: &[&str]) -> String {
 /// A member that is a number.
 pub fn number(value: &Value, member: &str) -> Option<u64> {
     value.get(member)?.as_u64()
+}
+
+/// Reads a whole list, page by page. As JSON each page is printed as it is, and there is
+/// nothing left to show: `None` then.
+pub async fn all_rows(
+    context: &Context,
+    list: Request,
+    member: &str,
+) -> Result<Option<Vec<Value>>, CliError> {
+    let mut all = Vec::new();
+    let mut token = None;
+    loop {
+        let request = list.clone().query_if("page_token", token);
+        let answer = context.client.send(&request).await?;
+        let page = answer.json()?;
+        if context.output.is_json() {
+            context.output.raw_json(&answer.body)?;
+        } else {
+            all.extend_from_slice(rows(&page, member));
+        }
+        token = next_page(&page);
+        if token.is_none() {
+            return Ok((!context.output.is_json()).then_some(all));
+        }
+    }
 }
 
 /// The rows of a list: the array itself, or the member that holds it.

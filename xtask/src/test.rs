@@ -17,14 +17,14 @@ pub struct Options {
 
 fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     let plugins = || {
-        let mut command = project.cargo(["test", "--workspace", "--locked"]);
+        let mut command = project.cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command
             .current_dir(project.root.join("plugins"))
             .env("CARGO_TARGET_DIR", project.native());
         command
     };
     counted(Budget::Tests, "tests of the host", || {
-        let mut command = project.cargo(["test", "--workspace"]);
+        let mut command = project.cargo(["test", "--workspace", "--no-fail-fast"]);
         if let Some(filter) = filter {
             command.arg(filter);
         }

@@ -105,7 +105,7 @@ pub async fn keep_heartbeats(core: Arc<Core>) {
 /// Queues what heartbeats said since the last time.
 pub fn write_heartbeats(core: &Core) {
     let said = std::mem::take(&mut *lock(&core.heartbeats));
-    if said.is_empty() || core.writer.is_failing() {
+    if said.is_empty() || core.writer.failure().is_some() {
         return;
     }
     let rows = said

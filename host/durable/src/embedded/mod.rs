@@ -313,12 +313,8 @@ impl EmbeddedEngine {
         if self.core.is_draining() {
             return Err(EngineError::ShuttingDown);
         }
-        if self.core.writer.is_failing() {
-            return Err(EngineError::Unavailable {
-                message: "the last write failed; check the disk (is it full?) and try again"
-                    .to_owned(),
-                source: None,
-            });
+        if let Some(failure) = self.core.writer.failure() {
+            return Err(failure);
         }
         let run_id = read::run_id(&self.core, run).await?;
         let (answer, mut answered) = oneshot::channel();
@@ -346,11 +342,8 @@ impl EmbeddedEngine {
                     };
                 }
                 _ = looks.tick() => {
-                    if self.core.writer.is_failing() {
-                        return Err(EngineError::Unavailable {
-                            message: "the history cannot be written; check the disk (is it full?) and try again".to_owned(),
-                            source: None,
-                        });
+                    if let Some(failure) = self.core.writer.failure() {
+                        return Err(failure);
                     }
                 }
             }

@@ -108,11 +108,8 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
     if let Some(signal) = &request.signal {
         signal.check()?;
     }
-    if core.writer.is_failing() {
-        return Err(EngineError::Unavailable {
-            message: "the last write failed; check the disk (is it full?) and try again".to_owned(),
-            source: None,
-        });
+    if let Some(failure) = core.writer.failure() {
+        return Err(failure);
     }
     let input = input(core, request.input).await?;
     let new = NewRun {

@@ -179,7 +179,8 @@ struct Queue {
 pub struct Writer {
     queue: Mutex<Queue>,
     arrived: Condvar,
-    failing: AtomicBool,
+    /// What to do about the failure of the last commit.
+    failing: Mutex<Option<&'static str>>,
     dead: AtomicBool,
     pages: Arc<Pages>,
     phases: Arc<Phases>,
@@ -192,7 +193,7 @@ impl Writer {
         Self {
             queue: Mutex::default(),
             arrived: Condvar::new(),
-            failing: AtomicBool::new(false),
+            failing: Mutex::default(),
             dead: AtomicBool::new(false),
             pages,
             phases,
@@ -234,9 +235,12 @@ impl Writer {
         }
     }
 
-    /// Whether the last commit failed, so that what can be refused should be.
-    pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Acquire)
+    /// Why what can be refused should be: the last commit failed.
+    pub fn failure(&self) -> Option<EngineError> {
+        lock(&self.failing).map(|advice| EngineError::Unavailable {
+            message: advice.to_owned(),
+            source: None,
+        })
     }
 
     /// Writes what is queued and stops.
@@ -303,7 +307,7 @@ impl Writer {
             }
             match self.attempt(raw, statements, &batch) {
                 Ok(results) => {
-                    self.failing.store(false, Ordering::Release);
+                    *lock(&self.failing) = None;
                     failpoint::reached("before-answer");
                     for (write, result) in batch.into_iter().zip(results) {
                         (write.done)(result);
@@ -311,7 +315,7 @@ impl Writer {
                     return;
                 }
                 Err(error) if error.is_storage() => {
-                    if !self.failing.swap(true, Ordering::AcqRel) {
+                    if lock(&self.failing).replace(error.advice()).is_none() {
                         tracing::error!(%error, "the history cannot be written; starts are refused until it can");
                     }
                     batch = refuse_starts(batch, &error);
@@ -324,7 +328,7 @@ impl Writer {
                     }
                     if batch.is_empty() {
                         // Nothing is left to try, so the next write tries anew.
-                        self.failing.store(false, Ordering::Release);
+                        *lock(&self.failing) = None;
                     } else if queue.stop && tries_at_end >= TRIES_AT_END {
                         drop(queue);
                         for write in batch {

@@ -76,7 +76,7 @@ async fn a_storage_that_fails_refuses_starts_and_keeps_outcomes() {
     attempt.end(Ok(json!("kept")));
     bench
         .until("the outcome waits for the storage", async || {
-            bench.engine().core.writer.is_failing()
+            bench.engine().core.writer.failure().is_some()
         })
         .await;
     let refused = bench.engine().cancel(&run, "no").await.unwrap_err();

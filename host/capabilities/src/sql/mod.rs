@@ -12,6 +12,7 @@
 mod check;
 pub(crate) mod host;
 pub mod sqlite;
+mod sqlite_bulk;
 mod sqlite_cursor;
 mod sqlite_error;
 mod sqlite_guard;
@@ -118,7 +119,8 @@ pub struct SqlLimits {
     pub open_handles: u32,
     /// How long one statement (of a cursor: one batch) may run, in milliseconds.
     pub statement_timeout_ms: u64,
-    /// How long a statement waits for another one's lock, in milliseconds.
+    /// How long a statement waits for others' locks, in milliseconds. Those that write
+    /// get their turn in the order they came.
     pub busy_timeout_ms: u64,
     /// Connections to the database for all plugins together.
     pub connections: u32,
@@ -137,7 +139,7 @@ impl Default for SqlLimits {
             attempt_bytes: 4 << 30,
             open_handles: 8,
             statement_timeout_ms: 60_000,
-            busy_timeout_ms: 5_000,
+            busy_timeout_ms: 30_000,
             connections: 16,
             memory_bytes: 256 << 20,
             database_bytes: None,

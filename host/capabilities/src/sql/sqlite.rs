@@ -2,7 +2,10 @@
 //! reading grants and one for writing ones.
 //!
 //! A statement is looked at first (`sqlite_guard::inspect`, on a
-//! blocking thread) and then run by sqlx on the connection's own thread. The future of
+//! blocking thread) and then run by sqlx on the connection's own thread, or for many
+//! parameter lists at once by `sqlite_bulk`. SQLite has one writer at a time and no queue
+//! for the others, so writing operations first wait here for their turn, in the order
+//! they came and without a connection. The future of
 //! an operation owns a lease of its connection; dropping it stops the statement, and
 //! the pool rolls back whatever transaction was left open before anyone gets the
 //! connection again.
@@ -20,10 +23,11 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Sqlite, SqlitePool};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::sqlite_bulk;
 use super::sqlite_cursor::{SqliteCursor, forward};
-use super::sqlite_error::{closed, too_large, translate, translate_raw};
+use super::sqlite_error::{closed, conflict, too_large, translate, translate_raw};
 use super::sqlite_guard::{self, Control, Inspection, Refusal, Watch};
 use super::sqlite_value::{self, Declared};
 use super::{
@@ -51,6 +55,8 @@ struct Shared {
     writing: Option<SqlitePool>,
     limits: SqlLimits,
     runtime: Handle,
+    /// The right to write; one at a time.
+    turn: Arc<Semaphore>,
 }
 
 /// Why a database cannot be a binding.
@@ -126,6 +132,7 @@ impl SqliteDatabase {
                 writing,
                 limits,
                 runtime,
+                turn: Arc::new(Semaphore::new(1)),
             }),
         })
     }
@@ -136,6 +143,22 @@ impl SqliteDatabase {
             writing.close().await;
         }
         self.shared.reading.close().await;
+    }
+
+    /// Waits for the right to write, as long as for any other lock; readers need none.
+    async fn turn(&self, access: Access) -> Result<Option<OwnedSemaphorePermit>, SqlError> {
+        if access == Access::Read {
+            return Ok(None);
+        }
+        let turn = Arc::clone(&self.shared.turn);
+        let limit = Duration::from_millis(self.shared.limits.busy_timeout_ms);
+        let waited = run_on(&self.shared.runtime, async move {
+            tokio::time::timeout(limit, turn.acquire_owned()).await
+        });
+        match waited.await.map_err(SqlError::internal)? {
+            Ok(permit) => permit.map(Some).map_err(SqlError::internal),
+            Err(_) => Err(conflict()),
+        }
     }
 
     async fn lease(&self, access: Access) -> Result<Lease, SqlError> {
@@ -372,16 +395,6 @@ impl Lease {
         check_parameters(&params)?;
         let inspection = self.inspect(&statement, within).await?;
         check_count(&inspection, params.len())?;
-        self.step(Arc::from(statement), params, &inspection).await
-    }
-
-    /// Runs an inspected statement to its end and answers how many rows it changed.
-    async fn step(
-        &mut self,
-        statement: Arc<str>,
-        params: Vec<Value>,
-        inspection: &Inspection,
-    ) -> Result<u64, SqlError> {
         let arguments = sqlite_value::arguments(params)?;
         let watch = Arc::clone(&self.watch);
         let connection = self.connection()?;
@@ -408,15 +421,15 @@ impl Lease {
         for params in &params {
             check_count(&inspection, params.len())?;
         }
-        let statement: Arc<str> = Arc::from(statement);
-        let mut changed = 0_u64;
-        for params in params {
-            self.begin();
-            changed += self
-                .step(Arc::clone(&statement), params, &inspection)
-                .await?;
-        }
-        Ok(changed)
+        let limit = self.limit();
+        let schema_change = inspection.schema_change;
+        let outcome = self
+            .blocking(move |locked, watch| {
+                sqlite_bulk::each(locked, watch, &statement, &params, limit)
+            })
+            .await?;
+        let changed = outcome.map_err(|error| translate_raw(&error, &self.watch))?;
+        Ok(if schema_change { 0 } else { changed })
     }
 }
 
@@ -471,6 +484,7 @@ impl Database for SqliteDatabase {
         statement: String,
         params: Vec<Value>,
     ) -> Result<u64, SqlError> {
+        let _turn = self.turn(access).await?;
         self.lease(access)
             .await?
             .execute(statement, params, false)
@@ -491,18 +505,20 @@ impl Database for SqliteDatabase {
     }
 
     async fn begin(&self, access: Access) -> Result<Box<dyn Transaction>, SqlError> {
+        let turn = self.turn(access).await?;
         let mut lease = self.lease(access).await?;
         let control = match access {
             Access::Read => Control::BeginRead,
             Access::Write => Control::BeginWrite,
         };
         lease.control(control).await?;
-        Ok(Box::new(SqliteTransaction { lease }))
+        Ok(Box::new(SqliteTransaction { lease, _turn: turn }))
     }
 }
 
 struct SqliteTransaction {
     lease: Lease,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 #[async_trait]

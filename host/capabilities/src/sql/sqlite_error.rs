@@ -14,6 +14,13 @@ pub(super) fn closed() -> SqlError {
     )
 }
 
+pub(super) fn conflict() -> SqlError {
+    SqlError::new(
+        SqlCode::Conflict,
+        "another transaction holds the database; try again",
+    )
+}
+
 pub(super) fn too_large(message: String) -> SqlError {
     SqlError::new(SqlCode::LimitExceeded, message)
 }
@@ -79,10 +86,7 @@ fn translate_code(error: &RawError, watch: Option<&Watch>) -> SqlError {
                 "the statement ran past the binding's limit on time",
             ),
         },
-        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_SCHEMA => SqlError::new(
-            SqlCode::Conflict,
-            "another transaction holds the database; try again",
-        ),
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_SCHEMA => conflict(),
         ffi::SQLITE_FULL => SqlError::new(
             SqlCode::Unavailable,
             "the disk is full, or the database has the size that its binding allows",

@@ -1,7 +1,7 @@
 //! What a plugin's statements may not do on a SQLite connection, and what stops them.
 //!
-//! All of the crate's unsafe code is here: it calls SQLite's C interface on sqlx's raw
-//! handle. [`install`] runs once per connection, after sqlx configured it. It gives
+//! It calls SQLite's C interface on sqlx's raw handle, as `sqlite_bulk.rs` does; no other
+//! code of the crate is unsafe. [`install`] runs once per connection, after sqlx configured it. It gives
 //! the connection a [`Watch`] that lives exactly as long as the connection does (as
 //! SQLite client data, with a destructor) and three callbacks that read it:
 //!
@@ -84,6 +84,12 @@ impl Watch {
 
     /// Begins a statement that may run for `limit`.
     pub(super) fn begin(&self, limit: Duration) {
+        self.stop.store(false, Ordering::Release);
+        self.extend(limit);
+    }
+
+    /// Gives the next statement of the same call its time; a stop stays one.
+    pub(super) fn extend(&self, limit: Duration) {
         let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
         self.deadline_us
             .store(now_us().saturating_add(limit), Ordering::Release);
@@ -91,7 +97,18 @@ impl Watch {
         let used = unsafe { ffi::sqlite3_memory_used() };
         self.memory_floor.store(used, Ordering::Release);
         self.ended.store(0, Ordering::Release);
-        self.stop.store(false, Ordering::Release);
+    }
+
+    /// Whether a statement may begin: the progress handler is not asked by short ones.
+    pub(super) fn check(&self) -> Result<(), RawError> {
+        let Some(ended) = self.verdict() else {
+            return Ok(());
+        };
+        self.end(ended);
+        Err(RawError {
+            code: ffi::SQLITE_INTERRUPT,
+            message: "interrupted".into(),
+        })
     }
 
     /// Ends the statement that runs, and each that follows until [`begin`](Self::begin).
@@ -484,7 +501,14 @@ pub(super) fn in_transaction(locked: &mut LockedSqliteHandle<'_>) -> bool {
 }
 
 /// A prepared statement, finalized when dropped.
-struct Statement(*mut ffi::sqlite3_stmt);
+pub(super) struct Statement(*mut ffi::sqlite3_stmt);
+
+impl Statement {
+    /// The statement; live while this is.
+    pub(super) fn raw(&self) -> *mut ffi::sqlite3_stmt {
+        self.0
+    }
+}
 
 impl Drop for Statement {
     fn drop(&mut self) {
@@ -495,7 +519,11 @@ impl Drop for Statement {
     }
 }
 
-fn prepare(db: *mut ffi::sqlite3, sql: &str) -> Result<(Option<Statement>, &str), RawError> {
+/// The first statement of a text, if there is one, and what follows it.
+pub(super) fn prepare(
+    db: *mut ffi::sqlite3,
+    sql: &str,
+) -> Result<(Option<Statement>, &str), RawError> {
     let Ok(length) = c_int::try_from(sql.len()) else {
         return Err(RawError {
             code: ffi::SQLITE_TOOBIG,
@@ -523,7 +551,8 @@ fn prepare(db: *mut ffi::sqlite3, sql: &str) -> Result<(Option<Statement>, &str)
     Ok((statement, sql.get(used..).unwrap_or("")))
 }
 
-fn last_error(db: *mut ffi::sqlite3) -> RawError {
+/// What went wrong with the last call on a connection.
+pub(super) fn last_error(db: *mut ffi::sqlite3) -> RawError {
     // SAFETY: the connection is open and used by this thread alone; the message is
     // valid until its next use and copied at once.
     unsafe {

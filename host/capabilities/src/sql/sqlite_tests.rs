@@ -440,3 +440,78 @@ async fn many_executions_are_all_or_nothing() {
     transaction.commit().await.expect("committed");
     assert_eq!(it.count("t").await, 4);
 }
+
+#[tokio::test]
+async fn many_executions_take_all_kinds_of_values() {
+    let it = fixture();
+    it.run("CREATE TABLE t (a)").await;
+    let values = [
+        Value::Null,
+        Value::Boolean(true),
+        Value::Integer(i64::MIN),
+        Value::Real(0.5),
+        Value::Bytes(vec![]),
+        Value::Bytes(vec![0, 255]),
+        Value::Text(String::new()),
+        Value::Text("a\0b".into()),
+        Value::Decimal("1.50".into()),
+    ];
+    let lists = values.iter().map(|value| vec![value.clone()]).collect();
+    let insert = "INSERT INTO t VALUES (?1)".to_owned();
+    let changed = it
+        .database
+        .execute_many(Access::Write, insert, lists)
+        .await
+        .expect("inserted");
+    assert_eq!(changed, 9);
+    let rows = it.rows("SELECT a FROM t ORDER BY rowid").await;
+    let read: Vec<Value> = rows.into_iter().map(|mut row| row.remove(0)).collect();
+    let mut expected = values.to_vec();
+    expected[1] = Value::Integer(1);
+    expected[8] = Value::Text("1.50".into());
+    assert_eq!(read, expected);
+    // Rows that a statement answers are passed over.
+    let returning = "INSERT INTO t VALUES (?1) RETURNING a".to_owned();
+    let changed = it
+        .database
+        .execute_many(Access::Write, returning, vec![vec![Value::Integer(1)]; 3])
+        .await
+        .expect("inserted");
+    assert_eq!(changed, 3);
+}
+
+#[tokio::test]
+async fn writers_get_their_turn_in_order() {
+    let it = fixture_with(SqlLimits {
+        // Fewer than there are writers: who waits holds none.
+        connections: 2,
+        ..SqlLimits::default()
+    });
+    it.run("CREATE TABLE t (a)").await;
+    let holder = it.database.begin(Access::Write).await.expect("begun");
+    let mut writers = Vec::new();
+    for number in 0..20 {
+        let database = it.database.clone();
+        let mut writer = Box::pin(async move {
+            let mut transaction = database.begin(Access::Write).await?;
+            let insert = "INSERT INTO t VALUES (?1)".to_owned();
+            transaction
+                .execute(insert, vec![Value::Integer(number)])
+                .await?;
+            transaction.commit().await
+        });
+        // Polled once each, so that they come in this order; the wait itself is begun by
+        // a task of the runtime.
+        assert!(futures::poll!(writer.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+        writers.push(writer);
+    }
+    assert_eq!(it.count("t").await, 0);
+    holder.rollback().await.expect("rolled back");
+    for outcome in futures::future::join_all(writers).await {
+        outcome.expect("written");
+    }
+    let rows = it.rows("SELECT a FROM t ORDER BY rowid").await;
+    let order: Vec<Value> = rows.into_iter().map(|mut row| row.remove(0)).collect();
+    assert_eq!(order, (0..20).map(Value::Integer).collect::<Vec<_>>());
+}

@@ -2,9 +2,10 @@
 //!
 //! One activity reads a document from the binding `documents`, finds out what it is
 //! (by content first, by name second), extracts its text and writes that to the binding
-//! `work`, so that texts of any size never travel through a workflow's data. Each way in
-//! which a document cannot be read is a failure of its own kind, none of them retryable:
-//! the same bytes would fail again.
+//! `work`, so that texts of any size never travel through a workflow's data. Where its
+//! headings are goes into a second object, one JSON object a line; form feeds in the text
+//! are the breaks between pages. Each way in which a document cannot be read is a failure
+//! of its own kind, none of them retryable: the same bytes would fail again.
 
 mod detect;
 mod docx;
@@ -17,7 +18,7 @@ use heyday_sdk::prelude::*;
 pub use detect::Format;
 
 /// A document over this many bytes is refused; the guest's memory must hold it several
-/// times over.
+/// times over, 768 MiB.
 const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 /// Text over this many bytes is refused: no document of prose has as much, a
@@ -48,17 +49,38 @@ pub struct Extracted {
     pub language: Option<String>,
     /// Characters of text.
     pub characters: u64,
+    /// Pages, where it has any.
+    pub pages: Option<u64>,
     /// Where the text lies in the binding `work`.
     pub text_key: String,
+    /// Where its headings are listed in the binding `work`, JSON Lines of [`Heading`];
+    /// null where it has none.
+    pub headings_key: Option<String>,
 }
 
-/// Text and title of a document.
+/// Text and structure of a document.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// Plain text, or Markdown where the format knows headings.
+    /// Its text, as [`text::clean`] leaves it: UTF-8, a form feed before each page but
+    /// the first.
     pub text: String,
     /// The title that the document itself gives.
     pub title: Option<String>,
+    /// Its headings, in order.
+    pub headings: Vec<Heading>,
+    /// Pages, where it has any.
+    pub pages: Option<u64>,
+}
+
+/// A heading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Heading {
+    /// The byte of the text at which its line begins.
+    pub offset: usize,
+    /// 1 for the topmost.
+    pub level: u8,
+    /// Its text.
+    pub text: String,
 }
 
 /// Why a document has no text.
@@ -105,10 +127,12 @@ impl From<Unreadable> for Error {
 }
 
 /// Extracts the text of one document and stores it.
+// The queue of heavy computing: few run at once, for each may take much memory. What took
+// too long once would do so again.
 #[activity(
-    queue = "storage-queue",
-    start_to_close = "5m",
-    retry(maximum_attempts = 3)
+    queue = "ai-processing-queue",
+    start_to_close = "15m",
+    retry(maximum_attempts = 3, non_retryable_kinds = ["timeout"])
 )]
 pub fn extract(input: Document) -> Result<Extracted> {
     let documents = blob::Container::open("documents")?;
@@ -121,36 +145,48 @@ pub fn extract(input: Document) -> Result<Extracted> {
     let bytes = documents.get(&input.key)?;
     let format = detect::format(&input.key, &bytes)?;
     context::progress(1, 2, "extracting");
-    let content = content(format, &bytes)?;
+    let content = content(format, bytes)?;
 
-    let text_key = text_key(&input.key);
-    blob::Container::open("work")?.put(&text_key, content.text.as_bytes())?;
-    log::info!(
-        "extracted {} characters",
-        content.text.chars().count();
-        key = input.key,
-        format = format
-    );
+    let work = blob::Container::open("work")?;
+    let key = work_key(&input.key);
+    let text_key = format!("{key}.txt");
+    work.put(&text_key, content.text.as_bytes())?;
+    let headings_key = if content.headings.is_empty() {
+        None
+    } else {
+        let headings_key = format!("{key}.headings.jsonl");
+        let mut lines = Vec::new();
+        for heading in &content.headings {
+            serde_json::to_writer(&mut lines, heading)?;
+            lines.push(b'\n');
+        }
+        work.put(&headings_key, lines)?;
+        Some(headings_key)
+    };
+    let characters = content.text.chars().count() as u64;
+    log::info!("extracted {characters} characters"; key = input.key, format = format);
     Ok(Extracted {
         title: content.title.unwrap_or_else(|| file_name(&input.key)),
         language: language(&content.text),
-        characters: content.text.chars().count() as u64,
+        characters,
         key: input.key,
         etag: metadata.etag,
         size: metadata.size,
         format,
+        pages: content.pages,
         text_key,
+        headings_key,
     })
 }
 
 /// Reads the text of a document of a known format.
-pub fn content(format: Format, bytes: &[u8]) -> std::result::Result<Content, Unreadable> {
+pub fn content(format: Format, bytes: Vec<u8>) -> std::result::Result<Content, Unreadable> {
     let mut content = match format {
         Format::Text => text::plain(bytes)?,
         Format::Markdown => text::markdown(bytes)?,
         Format::Html => html::read(bytes)?,
-        Format::Pdf => pdf::read(bytes)?,
-        Format::Docx => docx::read(bytes)?,
+        Format::Pdf => pdf::read(&bytes)?,
+        Format::Docx => docx::read(&bytes)?,
     };
     if content.text.len() > MAX_TEXT_BYTES {
         let detail = format!(
@@ -162,11 +198,22 @@ pub fn content(format: Format, bytes: &[u8]) -> std::result::Result<Content, Unr
     if !content.text.chars().any(char::is_alphanumeric) {
         return Err(Unreadable::NoText);
     }
+    // Plain text has pages too, as manuals and standards are printed.
+    if content.pages.is_none() {
+        let breaks = content.text.bytes().filter(|byte| *byte == 0xc).count();
+        content.pages = (breaks > 0).then_some(breaks as u64 + 1);
+    }
+    let short = |text: &str, length| -> String {
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        words.chars().take(length).collect()
+    };
     content.title = content
         .title
-        .map(|title| title.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|title| !title.is_empty())
-        .map(|title| title.chars().take(300).collect());
+        .map(|title| short(&title, 300))
+        .filter(|title| !title.is_empty());
+    for heading in &mut content.headings {
+        heading.text = short(&heading.text, 200);
+    }
     Ok(content)
 }
 
@@ -181,16 +228,68 @@ fn file_name(key: &str) -> String {
     key.rsplit('/').next().unwrap_or(key).to_owned()
 }
 
-/// Where the text of a document lies: keys may be as long as a key may be, so the text's
-/// is made of a digest of it.
-fn text_key(key: &str) -> String {
+/// Where the text of a document lies, without what tells its parts apart: keys may be as
+/// long as a key may be, so it is made of a digest of the document's.
+fn work_key(key: &str) -> String {
     // FNV-1a, 128 bits: no adversary gains from a collision with a document of his own.
     let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     for byte in key.bytes() {
         hash ^= u128::from(byte);
         hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
     }
-    format!("text/{hash:032x}.txt")
+    format!("text/{hash:032x}")
 }
 
 heyday_sdk::plugin!();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_read_and_stored() {
+        let test = heyday_sdk::test::Context::new()
+            .blob("documents", [("a/notes.md", "# Title\n\nSome words.\n")])
+            .blob("work", Vec::<(String, String)>::new())
+            .enter();
+        let key = "a/notes.md".to_owned();
+        let found = extract(Document { key }).unwrap();
+        assert_eq!((found.title.as_str(), found.pages), ("Title", None));
+        let text = test.object("work", &found.text_key).unwrap();
+        assert_eq!(text, b"# Title\n\nSome words.\n");
+        let headings = test.object("work", &found.headings_key.unwrap()).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&headings).unwrap();
+        assert_eq!(
+            line,
+            serde_json::json!({"offset": 0, "level": 1, "text": "Title"})
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        for (name, bytes, kind) in [
+            ("empty.txt", &b""[..], "no-text"),
+            ("spaces.txt", b" \n\t\n", "no-text"),
+            (
+                "picture.txt",
+                b"\x89PNG\r\n\x1a\n\0\0\0\0",
+                "unsupported-format",
+            ),
+            ("cut.pdf", b"%PDF-1.4\nnothing else", "file-damaged"),
+        ] {
+            let _test = heyday_sdk::test::Context::new()
+                .blob("documents", [(name, bytes)])
+                .blob("work", Vec::<(String, String)>::new())
+                .enter();
+            let key = name.to_owned();
+            let error = extract(Document { key }).unwrap_err();
+            assert_eq!(error.kind(), kind, "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn form_feeds_of_a_text_are_pages() {
+        let content = content(Format::Text, b"one\x0ctwo\x0cthree".to_vec()).unwrap();
+        assert_eq!(content.pages, Some(3));
+    }
+}

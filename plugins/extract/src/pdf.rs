@@ -1,10 +1,12 @@
 //! PDF.
 
+use unpdf::model::Block;
 use unpdf::{Error, Unpdf};
 
-use crate::{Content, Unreadable, text};
+use crate::{Content, Heading, Unreadable, text};
 
-/// Reads a document's text, page after page.
+/// Reads a document's text, page after page. A form feed stands before each page but the
+/// first, so that the page of any place in the text is known.
 pub fn read(bytes: &[u8]) -> Result<Content, Unreadable> {
     // Lenient: a page that cannot be read does not take the others with it.
     let result = Unpdf::new()
@@ -12,11 +14,53 @@ pub fn read(bytes: &[u8]) -> Result<Content, Unreadable> {
         .sequential()
         .parse_bytes(bytes)
         .map_err(unreadable)?;
-    let title = result.document().metadata.title.clone();
-    Ok(Content {
-        text: text::clean(&result.plain_text()),
-        title,
-    })
+    let document = result.document();
+    let mut content = Content {
+        title: document.metadata.title.as_deref().and_then(title),
+        pages: Some(u64::from(document.page_count())),
+        ..Content::default()
+    };
+    let mut number = 1;
+    for page in &document.pages {
+        // A page that could not be read is counted all the same.
+        while number < page.number {
+            content.text.push('\u{c}');
+            number += 1;
+        }
+        content.pages = content.pages.max(Some(u64::from(number)));
+        for block in &page.elements {
+            let offset = content.text.len();
+            let mut piece = String::new();
+            block.append_plain_text(&mut piece);
+            // Only page breaks are form feeds.
+            let piece = text::clean(&piece).replace('\u{c}', "\n");
+            let piece = piece.trim();
+            if piece.is_empty() {
+                continue;
+            }
+            if let Block::Paragraph(paragraph) = block
+                && let Some(level) = paragraph.heading_level()
+                && piece.chars().any(char::is_alphanumeric)
+            {
+                content.headings.push(Heading {
+                    offset,
+                    level,
+                    text: piece.split_whitespace().collect::<Vec<_>>().join(" "),
+                });
+            }
+            content.text.push_str(piece);
+            content.text.push_str("\n\n");
+        }
+    }
+    Ok(content)
+}
+
+/// The title of the metadata, unless a program wrote it that knew none.
+fn title(text: &str) -> Option<String> {
+    let text = text.trim().trim_start_matches("Microsoft Word - ").trim();
+    let lower = text.to_lowercase();
+    (!lower.is_empty() && !lower.starts_with("untitled") && !lower.ends_with(".ps"))
+        .then(|| text.to_owned())
 }
 
 fn unreadable(error: Error) -> Unreadable {
@@ -70,6 +114,13 @@ mod tests {
     }
 
     #[test]
+    fn titles_of_programs_are_none() {
+        assert_eq!(title("Microsoft Word - Report"), Some("Report".to_owned()));
+        assert_eq!(title(" Untitled 1 "), None);
+        assert_eq!(title("out.ps"), None);
+    }
+
+    #[test]
     fn text_of_a_page() {
         let content = read(&one_line("Hello from a page")).unwrap();
         assert!(
@@ -77,6 +128,7 @@ mod tests {
             "{:?}",
             content.text
         );
+        assert_eq!(content.pages, Some(1));
     }
 
     #[test]

@@ -1,33 +1,119 @@
 //! Plain text and Markdown, in whatever encoding.
 
-use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, UTF_16BE, UTF_16LE};
 
-use crate::{Content, Unreadable};
+use crate::{Content, Heading, Unreadable};
+
+/// An encoding that a byte order mark tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked {
+    /// UTF-8 or UTF-16.
+    Known(&'static Encoding),
+    /// UTF-32, least significant byte first.
+    Utf32Le,
+    /// UTF-32, most significant byte first.
+    Utf32Be,
+}
+
+/// The encoding that the byte order mark tells, if there is one.
+pub fn marked(bytes: &[u8]) -> Option<Marked> {
+    // Looked for first: UTF-32's mark begins with UTF-16's.
+    if bytes.starts_with(&[0xff, 0xfe, 0, 0]) {
+        return Some(Marked::Utf32Le);
+    }
+    if bytes.starts_with(&[0, 0, 0xfe, 0xff]) {
+        return Some(Marked::Utf32Be);
+    }
+    Encoding::for_bom(bytes).map(|(encoding, _)| Marked::Known(encoding))
+}
 
 /// Decodes bytes: a byte order mark, then UTF-8, then UTF-16 by its zeros, then a guess
 /// among the legacy encodings.
 pub fn decode(bytes: &[u8]) -> String {
-    let encoding = if let Some((encoding, _)) = Encoding::for_bom(bytes) {
-        encoding
-    } else if std::str::from_utf8(bytes).is_ok() {
-        UTF_8
-    } else if let Some(encoding) = utf16_without_mark(bytes) {
-        encoding
-    } else {
-        let mut detector = chardetng::EncodingDetector::new(chardetng::Iso2022JpDetection::Allow);
-        // More than this changes no guess and costs time.
-        let sample = &bytes[..bytes.len().min(1 << 20)];
-        detector.feed(sample, true);
-        detector.guess(None, chardetng::Utf8Detection::Allow)
+    let encoding = match marked(bytes) {
+        Some(Marked::Known(encoding)) => encoding,
+        Some(Marked::Utf32Le) => return utf32(bytes, u32::from_le_bytes),
+        Some(Marked::Utf32Be) => return utf32(bytes, u32::from_be_bytes),
+        None if escapes_to_japanese(bytes) => ISO_2022_JP,
+        None => {
+            if is_letters(bytes)
+                && let Ok(text) = std::str::from_utf8(bytes)
+            {
+                return text.to_owned();
+            }
+            utf16_without_mark(bytes).unwrap_or_else(|| guess(bytes))
+        }
     };
     encoding.decode(bytes).0.into_owned()
 }
 
-/// UTF-16 without a mark: text in any script that uses spaces or line ends has zeros in
-/// either the even or the odd places, hardly any in the others.
+/// [`decode`] of bytes that are not needed any more: UTF-8 is not copied.
+pub fn decode_owned(bytes: Vec<u8>) -> String {
+    match marked(&bytes) {
+        None if is_letters(&bytes) && !escapes_to_japanese(&bytes) => {
+            String::from_utf8(bytes).unwrap_or_else(|error| decode(error.as_bytes()))
+        }
+        _ => decode(&bytes),
+    }
+}
+
+/// Whether there are hardly any control characters: half of the bytes of Russian in UTF-16
+/// are, and all of them are ASCII.
+fn is_letters(bytes: &[u8]) -> bool {
+    let sample = &bytes[..bytes.len().min(4096)];
+    let control = sample
+        .iter()
+        .filter(|byte| matches!(byte, 1..=8 | 14..=26 | 28..=31))
+        .count();
+    control * 50 <= sample.len()
+}
+
+/// ISO-2022-JP is ASCII to whoever does not know its escapes.
+fn escapes_to_japanese(bytes: &[u8]) -> bool {
+    let sample = &bytes[..bytes.len().min(1 << 20)];
+    sample.contains(&0x1b)
+        && sample.is_ascii()
+        && sample
+            .windows(3)
+            .any(|window| matches!(window, b"\x1b$B" | b"\x1b$@"))
+}
+
+fn utf32(bytes: &[u8], read: fn([u8; 4]) -> u32) -> String {
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .skip(1)
+        .map(|chunk| char::from_u32(read(*chunk)).unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
+}
+
+fn guess(bytes: &[u8]) -> &'static Encoding {
+    // A UTF-8 text with a few bad bytes, or cut in the middle of a character, is still
+    // one: legacy text hardly ever has whole UTF-8 sequences.
+    let sample = &bytes[..bytes.len().min(1 << 20)];
+    let (mut good, mut bad) = (0, 0);
+    for chunk in sample.utf8_chunks() {
+        good += chunk.valid().chars().filter(|c| !c.is_ascii()).count();
+        bad += usize::from(!chunk.invalid().is_empty());
+    }
+    if good > bad * 10 {
+        return UTF_8;
+    }
+    let mut detector = chardetng::EncodingDetector::new(chardetng::Iso2022JpDetection::Allow);
+    // More than this changes no guess and costs time.
+    detector.feed(sample, true);
+    detector.guess(None, chardetng::Utf8Detection::Allow)
+}
+
+/// UTF-16 without a mark: text in a script of few letters has zeros in either the even or
+/// the odd places, hardly any in the others; other text is nearly all letters when it
+/// is read the right way round.
 pub fn utf16_without_mark(bytes: &[u8]) -> Option<&'static Encoding> {
     let sample = &bytes[..bytes.len().min(4096) & !1];
-    if sample.len() < 4 {
+    // Only spaces and line ends have a zero in text of many-lettered scripts, but one of
+    // them there is; eight-bit text has none.
+    if sample.len() < 4 || !sample.contains(&0) {
         return None;
     }
     let zeros = |offset: usize| {
@@ -40,27 +126,66 @@ pub fn utf16_without_mark(bytes: &[u8]) -> Option<&'static Encoding> {
     };
     let (even, odd, half) = (zeros(0), zeros(1), sample.len() / 2);
     if odd * 10 > half * 4 && even * 50 < half {
-        Some(UTF_16LE)
-    } else if even * 10 > half * 4 && odd * 50 < half {
-        Some(UTF_16BE)
-    } else {
-        None
+        return Some(UTF_16LE);
     }
+    if even * 10 > half * 4 && odd * 50 < half {
+        return Some(UTF_16BE);
+    }
+    [UTF_16LE, UTF_16BE]
+        .into_iter()
+        .map(|encoding| (spaces_of_letters(encoding, sample), encoding))
+        .max_by_key(|(spaces, _)| *spaces)
+        .filter(|(spaces, _)| *spaces > 0)
+        .map(|(_, encoding)| encoding)
+}
+
+/// How many spaces, line ends and stops there are between what is nearly all letters; none
+/// where it is not. Random bytes are letters by two thirds; the wrong order has few spaces.
+fn spaces_of_letters(encoding: &'static Encoding, sample: &[u8]) -> usize {
+    let (text, _, broken) = encoding.decode(sample);
+    // A character cut at the sample's end is no fault of the text's.
+    if broken && !text.ends_with(char::REPLACEMENT_CHARACTER) {
+        return 0;
+    }
+    let (mut all, mut plain, mut spaces) = (0, 0, 0);
+    for character in text.chars() {
+        all += 1;
+        plain += usize::from(
+            character.is_alphanumeric()
+                || character.is_whitespace()
+                || character.is_ascii_punctuation()
+                || matches!(character, '\u{2010}'..='\u{2027}' | '\u{3000}'..='\u{303f}'
+                    | '\u{ff00}'..='\u{ffef}'),
+        );
+        spaces += usize::from(matches!(character, ' ' | '\n' | '、' | '。' | '，'));
+    }
+    if plain * 20 >= all * 19 { spaces } else { 0 }
 }
 
 /// Plain text.
-pub fn plain(bytes: &[u8]) -> Result<Content, Unreadable> {
+pub fn plain(bytes: Vec<u8>) -> Result<Content, Unreadable> {
     Ok(Content {
-        text: clean(&decode(bytes)),
-        title: None,
+        text: clean(&decode_owned(bytes)),
+        ..Content::default()
     })
 }
 
 /// Markdown, kept as it is; its title is its front matter's or its first heading.
-pub fn markdown(bytes: &[u8]) -> Result<Content, Unreadable> {
-    let text = clean(&decode(bytes));
-    let title = front_matter_title(&text).or_else(|| first_heading(&text));
-    Ok(Content { text, title })
+pub fn markdown(bytes: Vec<u8>) -> Result<Content, Unreadable> {
+    let text = clean(&decode_owned(bytes));
+    let headings = markdown_headings(&text);
+    let title = front_matter_title(&text).or_else(|| {
+        headings
+            .iter()
+            .find(|h| h.level == 1)
+            .map(|h| h.text.clone())
+    });
+    Ok(Content {
+        text,
+        title,
+        headings,
+        pages: None,
+    })
 }
 
 fn front_matter_title(text: &str) -> Option<String> {
@@ -72,21 +197,62 @@ fn front_matter_title(text: &str) -> Option<String> {
     })
 }
 
-fn first_heading(text: &str) -> Option<String> {
-    let mut previous = "";
-    for line in text.lines().take(200) {
-        if let Some(heading) = line.strip_prefix("# ") {
-            return Some(heading.trim().trim_end_matches('#').trim().to_owned());
+/// ATX and setext headings outside of fenced code.
+fn markdown_headings(text: &str) -> Vec<Heading> {
+    let (mut offset, mut fence, mut found) = (0, None, Vec::new());
+    let mut previous = (0, "");
+    for line in text.split_inclusive('\n') {
+        let trimmed = line.trim();
+        let mark = ["```", "~~~"]
+            .into_iter()
+            .find(|mark| trimmed.starts_with(mark));
+        let underline = |mark: char| {
+            trimmed.len() >= 3 && trimmed.chars().all(|c| c == mark) && is_prose(previous.1)
+        };
+        if let Some(mark) = mark {
+            match fence {
+                None => fence = Some(mark),
+                Some(open) if open == mark => fence = None,
+                Some(_) => {}
+            }
+        } else if fence.is_some() {
+        } else if let Some((level, heading)) = atx(trimmed) {
+            found.push(Heading {
+                offset,
+                level,
+                text: heading.to_owned(),
+            });
+        } else if underline('=') || underline('-') {
+            found.push(Heading {
+                offset: previous.0,
+                level: if trimmed.starts_with('=') { 1 } else { 2 },
+                text: previous.1.to_owned(),
+            });
         }
-        if !previous.trim().is_empty() && line.len() >= 3 && line.bytes().all(|byte| byte == b'=') {
-            return Some(previous.trim().to_owned());
-        }
-        previous = line;
+        previous = (offset, trimmed);
+        offset += line.len();
     }
-    None
+    found
 }
 
-/// Line ends as `\n`; no control characters but tab and line end, which no index wants.
+/// Whether a line may be the text of a heading that is underlined.
+fn is_prose(line: &str) -> bool {
+    !line.is_empty()
+        && line.len() < 200
+        && !line.starts_with(['#', '|', '-', '*', '>', '=', '`', ':'])
+}
+
+fn atx(line: &str) -> Option<(u8, &str)> {
+    let rest = line.trim_start_matches('#');
+    let level = line.len() - rest.len();
+    let heading = rest.trim().trim_end_matches('#').trim();
+    ((1..=6).contains(&level) && rest.starts_with([' ', '\t']) && !heading.is_empty())
+        .then_some((level as u8, heading))
+}
+
+/// Text as it is searched and shown: line ends as `\n`; form feeds kept, for they are the
+/// marks of pages; no other control characters; ligatures as their letters; no marks that
+/// nobody sees, such as soft hyphens, which would hide a word from the search.
 pub fn clean(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -97,9 +263,27 @@ pub fn clean(text: &str) -> String {
                     cleaned.push('\n');
                 }
             }
-            '\u{feff}' => {}
-            '\n' | '\t' => cleaned.push(character),
-            '\u{c}' => cleaned.push('\n'),
+            '\n' | '\t' | '\u{c}' => cleaned.push(character),
+            '\u{2028}' | '\u{2029}' | '\u{b}' => cleaned.push('\n'),
+            '\u{a0}' | '\u{202f}' => cleaned.push(' '),
+            '\u{fb00}' => cleaned.push_str("ff"),
+            '\u{fb01}' => cleaned.push_str("fi"),
+            '\u{fb02}' => cleaned.push_str("fl"),
+            '\u{fb03}' => cleaned.push_str("ffi"),
+            '\u{fb04}' => cleaned.push_str("ffl"),
+            '\u{fb05}' | '\u{fb06}' => cleaned.push_str("st"),
+            // Soft hyphen, zero-width space, word joiner, byte order mark, directions;
+            // the joiners U+200C and U+200D stay, for scripts need them. Then what
+            // Unicode keeps out of any text, of which this plugin makes marks.
+            '\u{ad}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}'
+            | '\u{fdd0}'..='\u{fdef}' => {}
             other if other.is_control() => cleaned.push(' '),
             other => cleaned.push(other),
         }
@@ -122,17 +306,47 @@ mod tests {
         let mut marked = vec![0xfe, 0xff];
         marked.extend(text.encode_utf16().flat_map(u16::to_be_bytes));
         assert_eq!(decode(&marked), text);
-        let (japanese, _, _) =
-            encoding_rs::SHIFT_JIS.encode("これは日本語の文章です。文字コードを判定します。");
-        assert_eq!(
-            decode(&japanese),
-            "これは日本語の文章です。文字コードを判定します。"
-        );
+        let wide = |mark: &[u8], write: fn(u32) -> [u8; 4]| {
+            let mut bytes = mark.to_vec();
+            bytes.extend(text.chars().flat_map(|c| write(c as u32)));
+            decode(&bytes)
+        };
+        assert_eq!(wide(&[0xff, 0xfe, 0, 0], u32::to_le_bytes), text);
+        assert_eq!(wide(&[0, 0, 0xfe, 0xff], u32::to_be_bytes), text);
+    }
+
+    #[test]
+    fn encodings_of_east_asia_and_russia() {
+        let japanese = "これは日本語の文章です。文字コードを判定します。\n";
+        for encoding in [encoding_rs::SHIFT_JIS, encoding_rs::EUC_JP, ISO_2022_JP] {
+            assert_eq!(decode(&encoding.encode(japanese).0), japanese);
+        }
+        let wide = |write: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            japanese.encode_utf16().flat_map(write).collect()
+        };
+        assert_eq!(decode(&wide(u16::to_le_bytes)), japanese);
+        assert_eq!(decode(&wide(u16::to_be_bytes)), japanese);
+        let russian = "Это обычный русский текст, по которому видно его кодировку.";
+        for encoding in [encoding_rs::KOI8_R, encoding_rs::WINDOWS_1251] {
+            assert_eq!(decode(&encoding.encode(russian).0), russian);
+        }
+        let wide: Vec<u8> = format!("{russian} 10 20 30")
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        assert!(decode(&wide).starts_with(russian));
+    }
+
+    #[test]
+    fn a_bad_byte_does_not_change_the_encoding() {
+        let mut bytes = "žluťoučký kůň úpěl ďábelské ódy ".repeat(5).into_bytes();
+        bytes.push(0xff);
+        assert!(decode(&bytes).starts_with("žluťoučký kůň"));
     }
 
     #[test]
     fn titles_of_markdown() {
-        let title = |text: &str| markdown(text.as_bytes()).unwrap().title;
+        let title = |text: &str| markdown(text.as_bytes().to_vec()).unwrap().title;
         assert_eq!(
             title("intro\n\n# The title #\n"),
             Some("The title".to_owned())
@@ -149,7 +363,35 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_and_controls() {
+    fn headings_of_markdown_lie_outside_of_code() {
+        let text = "# One\n\n```sh\n# not this\n~~~\n```\n\nTwo\n---\n\n| a |\n---\n\n### Three\n#hashtag\n";
+        let content = markdown(text.as_bytes().to_vec()).unwrap();
+        let found: Vec<_> = content
+            .headings
+            .iter()
+            .map(|h| (h.level, h.text.as_str()))
+            .collect();
+        assert_eq!(found, [(1, "One"), (2, "Two"), (3, "Three")]);
+        for heading in &content.headings {
+            assert!(
+                content.text[heading.offset..]
+                    .trim_start_matches(['#', ' '])
+                    .starts_with(&heading.text)
+            );
+        }
+    }
+
+    #[test]
+    fn text_is_cleaned() {
         assert_eq!(clean("a\r\nb\rc\u{0}d\u{feff}"), "a\nb\nc d");
+        assert_eq!(
+            clean("e\u{fb03}cient co\u{ad}operation"),
+            "efficient cooperation"
+        );
+        assert_eq!(clean("one\u{c}two\u{a0}three"), "one\u{c}two three");
+        assert_eq!(
+            clean("\u{202b}שלום\u{202c} می\u{200c}خواهم"),
+            "שלום می\u{200c}خواهم"
+        );
     }
 }

@@ -13,6 +13,7 @@ mod capabilities;
 mod events;
 mod flows;
 mod kit;
+mod knowledge;
 mod logs;
 mod metrics;
 mod plugins;

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod collector;
+pub mod documents;
 pub mod gherkin;
 pub mod handmade;
 pub mod http_server;
@@ -18,6 +19,11 @@ pub fn component(name: &str) -> Vec<u8> {
         .expect("HEYDAY_COMPONENTS is set by `cargo xtask test`; run the tests with it");
     let path = folder.join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The folder of the examples.
+pub fn examples() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples")
 }
 
 /// The built `heyday`.

@@ -1,0 +1,244 @@
+//! The example over the real server: a folder with a document of each kind becomes
+//! searchable, and the index follows what happens to the folder.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::documents::{docx, pdf};
+use crate::support::server::{Options, PATIENCE, Server};
+use crate::support::{component, examples};
+
+/// The bindings of the example.
+fn options(folder: &Path) -> Options {
+    let path = |name: &str| json!(folder.join(name).to_string_lossy()).to_string();
+    Options {
+        config: Some(format!(
+            "[bindings.namespaces.default.blob.documents]\npath = {}\nread_only = true\n\
+             [bindings.namespaces.default.blob.work]\npath = {}\n\
+             [bindings.namespaces.default.sql.knowledge]\npath = {}\n",
+            path("documents"),
+            path("work"),
+            path("knowledge.db"),
+        )),
+        ..Options::default()
+    }
+}
+
+/// A server with the example's plugins and flows.
+async fn start(folder: &Path) -> Server {
+    let server = Server::with(options(folder)).await.unwrap();
+    let client = &server.client;
+    for (plugin, capability, binding, mode) in [
+        ("extract", "blob", "documents", Some("ro")),
+        ("extract", "blob", "work", None),
+        ("split", "blob", "work", None),
+        ("index", "blob", "documents", Some("ro")),
+        ("index", "blob", "work", None),
+        ("index", "sql", "knowledge", None),
+    ] {
+        client
+            .grant(plugin, capability, binding, mode)
+            .await
+            .unwrap();
+    }
+    for plugin in ["extract", "split", "index"] {
+        let version = client.push(component(plugin), "").await.unwrap();
+        assert_eq!(version["active"], true, "{version}");
+    }
+    for flow in ["document-processing", "sync"] {
+        let path = examples().join(format!("knowledge/flows/{flow}.yaml"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let pushed = client.push_flow(&text).await.unwrap();
+        let status = pushed.status();
+        assert!(status.is_success(), "{}", pushed.text().await.unwrap());
+    }
+    server
+}
+
+/// Compares the folder with the catalogue, and waits for the documents that it starts.
+async fn synchronize(server: &Server) -> Value {
+    let outcome = server
+        .client
+        .run("knowledge.sync", &Value::Null)
+        .await
+        .unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    let deadline = std::time::Instant::now() + PATIENCE * 2;
+    loop {
+        let query = "ExecutionStatus%20%3D%20%27Running%27";
+        let page = server
+            .client
+            .get(&format!("/workflows?query={query}"))
+            .await
+            .unwrap();
+        let open = page["workflows"].as_array().unwrap();
+        let Some(run) = open.first() else { break };
+        assert!(std::time::Instant::now() < deadline, "still open: {page}");
+        let id = run["workflow_id"].as_str().unwrap();
+        server.client.result(id).await.unwrap();
+    }
+    outcome.body["result"].clone()
+}
+
+async fn search(server: &Server, text: &str) -> Vec<Value> {
+    let input = json!({ "text": text });
+    let found = server.client.succeed("index.search", &input).await.unwrap();
+    found["passages"].as_array().unwrap().clone()
+}
+
+/// The keys of the documents that are found.
+async fn keys(server: &Server, text: &str) -> Vec<String> {
+    let key = |hit: &Value| hit["key"].as_str().unwrap().to_owned();
+    search(server, text).await.iter().map(key).collect()
+}
+
+fn write(documents: &Path) {
+    let utf16 = |text: &str| -> Vec<u8> {
+        let mut bytes = vec![0xff, 0xfe];
+        bytes.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+        bytes
+    };
+    std::fs::create_dir_all(documents.join("deep/er")).unwrap();
+    for (name, bytes) in [
+        ("notes.txt", b"A plain note about lighthouses.\n".to_vec()),
+        (
+            "guide.md",
+            b"# Guide\n\nIntro.\n\n## Harbours\n\nShips rest in \"harbours\" AND bays.\n".to_vec(),
+        ),
+        (
+            "deep/er/page.html",
+            b"<html><title>A page</title><body><h2>Tides</h2><p>The tide comes&nbsp;in.</p>"
+                .to_vec(),
+        ),
+        ("paper.pdf", pdf(&["About rotors", "Their balance matters"])),
+        (
+            "letter.docx",
+            docx(&[(true, "Anchors"), (false, "An anchor holds the ship.")]),
+        ),
+        ("日本.txt", utf16("灯台は東京の海にあります。")),
+        // Another document under the name of a text.
+        ("mislabelled.txt", pdf(&["A compass in disguise"])),
+        ("empty.txt", Vec::new()),
+        ("scan.pdf", pdf(&[""])),
+        ("cut.pdf", pdf(&["cut"])[..40].to_vec()),
+        ("picture.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec()),
+    ] {
+        std::fs::write(documents.join(name), bytes).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_becomes_searchable_and_stays_in_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = folder.path().join("documents");
+    write(&documents);
+    let server = start(folder.path()).await;
+    let summary = synchronize(&server).await;
+    assert_eq!(summary, json!({"seen": 11, "started": 11, "removed": 0}));
+
+    for (text, key, heading, page) in [
+        ("lighthouse", "notes.txt", Value::Null, Value::Null),
+        ("harbours", "guide.md", json!("Harbours"), Value::Null),
+        ("tide", "deep/er/page.html", json!("Tides"), Value::Null),
+        ("balance", "paper.pdf", Value::Null, json!(2)),
+        ("anchor", "letter.docx", json!("Anchors"), Value::Null),
+        ("東京", "日本.txt", Value::Null, Value::Null),
+        ("compass", "mislabelled.txt", Value::Null, json!(1)),
+    ] {
+        let found = search(&server, text).await;
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert_eq!(found[0]["key"], key, "{text}");
+        if !heading.is_null() {
+            assert_eq!(found[0]["heading"], heading, "{text}");
+        }
+        assert_eq!(found[0]["page"], page, "{text}");
+        assert!(found[0]["snippet"].as_str().unwrap().len() > 5, "{found:?}");
+    }
+    // Where a passage is in the text that was extracted.
+    let hit = &search(&server, "ships rest").await[0];
+    let offset = usize::try_from(hit["offset"].as_u64().unwrap()).unwrap();
+    let source = std::fs::read_to_string(documents.join("guide.md")).unwrap();
+    assert!(source[offset..].starts_with(hit["text"].as_str().unwrap()));
+
+    // Nothing that is typed is an operator, and all of it is answered.
+    for text in [
+        "ships AND",
+        "NOT ships",
+        "ships OR (",
+        "ships\"",
+        "ships*",
+        "ships:^{}'",
+    ] {
+        assert_eq!(keys(&server, text).await[0], "guide.md", "{text}");
+    }
+    let input = json!({ "text": "*** \"\"" });
+    let failure = server.client.fail("index.search", &input).await.unwrap();
+    assert_eq!(failure["kind"], "invalid-input", "{failure}");
+
+    let failures = server
+        .client
+        .succeed("index.failures", &json!({ "limit": 1 }))
+        .await
+        .unwrap();
+    assert_eq!(failures["total"], 4, "{failures}");
+    let group = |kind: &str| {
+        let kinds = failures["kinds"].as_array().unwrap();
+        let group = kinds.iter().find(|group| group["kind"] == kind);
+        group
+            .unwrap_or_else(|| panic!("{kind} in {failures}"))
+            .clone()
+    };
+    assert_eq!(group("no-text")["total"], 2);
+    assert_eq!(group("no-text")["documents"][0]["key"], "empty.txt");
+    assert_eq!(group("no-text")["documents"].as_array().unwrap().len(), 1);
+    assert_eq!(group("file-damaged")["documents"][0]["key"], "cut.pdf");
+    let unsupported = &group("unsupported-format")["documents"][0];
+    assert_eq!(unsupported["key"], "picture.txt");
+    let reason = unsupported["reason"].as_str().unwrap();
+    assert!(reason.contains("image/png"), "{reason}");
+    let overview = server
+        .client
+        .succeed("index.overview", &json!({}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&overview["documents"], &overview["unreadable"]),
+        (&json!(7), &json!(4))
+    );
+
+    let summary = synchronize(&server).await;
+    assert_eq!(summary, json!({"seen": 11, "started": 0, "removed": 0}));
+
+    // One is changed, one mended, two go, one comes; also over a kill of the server.
+    let server = server
+        .kill_and_restart(options(folder.path()))
+        .await
+        .unwrap();
+    std::fs::write(documents.join("guide.md"), "# Guide\n\nNow about reefs.\n").unwrap();
+    std::fs::write(documents.join("empty.txt"), "Not empty: a buoy.\n").unwrap();
+    std::fs::write(documents.join("zz.txt"), "A new note about sails.\n").unwrap();
+    std::fs::remove_dir_all(documents.join("deep")).unwrap();
+    std::fs::remove_file(documents.join("cut.pdf")).unwrap();
+    let summary = synchronize(&server).await;
+    assert_eq!(summary, json!({"seen": 10, "started": 3, "removed": 2}));
+    for (text, expected) in [
+        ("reefs", vec!["guide.md"]),
+        ("harbours", vec![]),
+        ("tide", vec![]),
+        ("buoy", vec!["empty.txt"]),
+        ("sails", vec!["zz.txt"]),
+        ("lighthouse", vec!["notes.txt"]),
+    ] {
+        assert_eq!(keys(&server, text).await, expected, "{text}");
+    }
+    let failures = server
+        .client
+        .succeed("index.failures", &json!({ "kind": "file-damaged" }))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&failures["total"], &failures["kinds"]),
+        (&json!(2), &json!([]))
+    );
+}

@@ -209,25 +209,24 @@ fn markdown_headings(text: &str) -> Vec<Heading> {
         let underline = |mark: char| {
             trimmed.len() >= 3 && trimmed.chars().all(|c| c == mark) && is_prose(previous.1)
         };
-        if let Some(mark) = mark {
-            match fence {
-                None => fence = Some(mark),
-                Some(open) if open == mark => fence = None,
-                Some(_) => {}
+        let heading = |offset, level, text: &str| Heading {
+            offset,
+            level,
+            text: text.to_owned(),
+        };
+        match (mark, fence) {
+            (Some(mark), None) => fence = Some(mark),
+            (Some(mark), Some(open)) if open == mark => fence = None,
+            (_, Some(_)) => {}
+            (None, None) => {
+                if let Some((level, text)) = atx(trimmed) {
+                    found.push(heading(offset, level, text));
+                } else if underline('=') {
+                    found.push(heading(previous.0, 1, previous.1));
+                } else if underline('-') {
+                    found.push(heading(previous.0, 2, previous.1));
+                }
             }
-        } else if fence.is_some() {
-        } else if let Some((level, heading)) = atx(trimmed) {
-            found.push(Heading {
-                offset,
-                level,
-                text: heading.to_owned(),
-            });
-        } else if underline('=') || underline('-') {
-            found.push(Heading {
-                offset: previous.0,
-                level: if trimmed.starts_with('=') { 1 } else { 2 },
-                text: previous.1.to_owned(),
-            });
         }
         previous = (offset, trimmed);
         offset += line.len();

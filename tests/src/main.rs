@@ -22,6 +22,7 @@ mod process_death;
 mod readme;
 mod receipts;
 mod restart;
+mod review;
 mod security;
 mod support;
 mod traces;

@@ -207,6 +207,17 @@ pub struct RunDescription {
     pub pending_signals: Vec<PendingSignal>,
 }
 
+/// How an update stands that a run has accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateStatus {
+    /// The run.
+    pub run_id: Uuid,
+    /// The update.
+    pub update_id: String,
+    /// How it ended; `None` while the run has not completed it.
+    pub outcome: Option<Result<Payload, Failure>>,
+}
+
 /// A signal that no task of an open run has taken yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingSignal {
@@ -372,6 +383,25 @@ pub enum EngineError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The run was held and answers nothing that needs its flow.
+    #[error("the run is held: {0}")]
+    Held(String),
+    /// No task of the run takes the update; nothing was recorded.
+    #[error("{}", .0.message)]
+    UpdateRejected(Failure),
+    /// The run has accepted no update of that id.
+    #[error("run {run_id} of workflow {workflow_id:?} has accepted no update {update_id:?}")]
+    NoSuchUpdate {
+        /// The workflow id.
+        workflow_id: String,
+        /// The run.
+        run_id: Uuid,
+        /// The update's id.
+        update_id: String,
+    },
+    /// A query has no answer: there is none of that name, or its expression failed.
+    #[error("{0}")]
+    QueryFailed(String),
     /// The run has had as much of something as it may have.
     #[error("{0}")]
     LimitReached(String),
@@ -433,6 +463,33 @@ pub trait Engine: Send + Sync + 'static {
     /// Sends a signal to an open run; when this answers, it survives any crash, and the
     /// run has it until a task listens for it. The same id again changes nothing.
     async fn signal(&self, run: &RunRef, signal: Signal) -> Result<(), EngineError>;
+
+    /// Asks a run, open or ended, and changes nothing. Every run answers
+    /// [`STATE_QUERY`](crate::driver::STATE_QUERY), and what its flow declares.
+    async fn query(
+        &self,
+        run: &RunRef,
+        name: &str,
+        arguments: Payload,
+    ) -> Result<Payload, EngineError>;
+
+    /// Offers an open run an update, whose `id` is the update's. When this answers, a task
+    /// of the run has taken it, which survives any crash; it waits up to `wait` for its
+    /// end. The same id again answers the same update, also when the run has ended.
+    async fn update(
+        &self,
+        run: &RunRef,
+        update: Signal,
+        wait: Duration,
+    ) -> Result<UpdateStatus, EngineError>;
+
+    /// How an update stands that a run accepted; waits up to `wait` for its end.
+    async fn update_result(
+        &self,
+        run: &RunRef,
+        update_id: &str,
+        wait: Duration,
+    ) -> Result<UpdateStatus, EngineError>;
 
     /// Asks a run to cancel; it may clean up first. Asking again changes nothing.
     async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError>;

@@ -24,6 +24,10 @@ pub mod kind {
     pub const TRAP: &str = "trap";
     /// A limit of the sandbox was passed; `details` say which one.
     pub const LIMIT_EXCEEDED: &str = "limit-exceeded";
+    /// No task of the run takes the update.
+    pub const UPDATE_REJECTED: &str = "update-rejected";
+    /// The run ended before it completed an update that it had accepted.
+    pub const UPDATE_UNFINISHED: &str = "update-unfinished";
     /// The guest's answer is no JSON, or does not fit the activity's schema.
     pub const INVALID_OUTPUT: &str = "invalid-output";
     /// The process that ran the attempt went away.

@@ -59,6 +59,9 @@ pub enum Resolution {
         /// Why, as they said.
         reason: String,
     },
+    /// The run took an update ([`Driver::validate`](super::Driver::validate) said so just
+    /// before).
+    Update(Box<Signal>),
     /// A signal reached another run, or could not.
     ExternalSignaled {
         /// Its id among the run's commands.
@@ -114,6 +117,13 @@ pub enum Command {
     },
     /// Send a signal to the open run of a workflow id of the same namespace. It resolves.
     SignalExternal(Box<SignalExternal>),
+    /// An update that the run took has ended.
+    CompleteUpdate {
+        /// Its id.
+        update_id: String,
+        /// Its result, inline.
+        outcome: Result<Payload, Failure>,
+    },
     /// The run is done. Nothing follows.
     Complete {
         /// Its result, inline.
@@ -150,6 +160,8 @@ pub struct Listening {
     /// The names of the signals that it takes, sorted; `*` stands for any, where a filter
     /// names none.
     pub signals: Vec<String>,
+    /// Whether it takes updates of these names as well.
+    pub updates: bool,
 }
 
 /// An activity to schedule, with everything decided.

@@ -2,7 +2,7 @@
 //!
 //! The event is the task's output. Where `metadata.heyday.to` names workflows, it goes to
 //! the open run of each as a signal, which the history records, and the task waits until
-//! all of them have it; otherwise the history records the event itself.
+//! all of them have it; where it names none, the history records the event itself.
 
 use serde_json::{Map, Value};
 
@@ -44,7 +44,7 @@ impl Run {
             (self.evaluator.hold(event, reference)?, targets)
         };
         let signal = self.emitted(&event, reference)?;
-        let Some(targets) = targets else {
+        let Some(targets) = targets.filter(|targets| !targets.is_empty()) else {
             self.port.command(Command::Emit {
                 event: Payload::json(&event),
                 task: reference.clone(),

@@ -178,6 +178,7 @@ impl Run {
                 return Ok((running.raw_input, Then::Continue));
             }
             self.port.entered(&task.reference);
+            let _shown = self.port.runs(&task.reference);
             let (raw_output, then) = self.timed(around, &running).await?;
             match then {
                 // Nothing of the tasks around one that says `end` is applied.

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::command::Listening;
 use super::data::Held;
 use super::interpreter::{Done, Run, Surroundings, input_of, task_scene, validate};
+use super::port::{Arrived, Verdict};
 use super::scene::{Running, Scene};
 use super::stop::Stop;
 use crate::flow::model::{
@@ -25,6 +26,7 @@ use crate::flow::model::{
 use crate::flow::template::{Expr, Template};
 
 /// What a listening task has found so far.
+#[derive(Clone)]
 struct Heard {
     /// The number of the last signal it looked at.
     looked_at: u64,
@@ -63,14 +65,32 @@ impl Run {
             },
             correlated: BTreeMap::new(),
         };
+        let updates = running.task.options.update.as_ref();
         let _shown = self.port.listens(Listening {
             task: reference.clone(),
             signals: signals(listen),
+            updates: updates.is_some(),
         });
         let mut items: Vec<Held> = Vec::new();
         loop {
-            let (event, taken) = self.next_event(around, running, listen, &mut heard).await?;
-            self.step(reference)?;
+            let (arrived, taken) = self.next_event(around, running, listen, &mut heard).await?;
+            let update = arrived.update.zip(updates);
+            let consumed = self
+                .consume(around, running, listen, arrived.event, taken, items.len())
+                .await;
+            if let Some((update_id, options)) = update {
+                match &consumed {
+                    Ok(Ok(value)) => self.answered(update_id, options, around, running, value)?,
+                    Ok(Err(end)) => {
+                        self.answered(update_id, options, around, running, &end.output)?;
+                    }
+                    Err(stop) => self.unanswered(update_id, stop),
+                }
+            }
+            let item = match consumed? {
+                Ok(item) => item,
+                Err(end) => return Ok(end),
+            };
             if taken == Taken::Until {
                 let over = match &listen.until {
                     Some(Until::Consumed(until)) => is_over(until, &heard.until),
@@ -81,17 +101,6 @@ impl Run {
                 }
                 continue;
             }
-            let item = self.read(event, listen.read, reference)?;
-            let item = match &listen.foreach {
-                None => item,
-                Some(each) => match self
-                    .each_event(around, running, each, item, items.len())
-                    .await?
-                {
-                    Ok(item) => item,
-                    Err(end) => return Ok(end),
-                },
-            };
             items.push(item);
             let over = match &listen.until {
                 None => is_over(&listen.to, &heard.to),
@@ -111,6 +120,27 @@ impl Run {
         Ok(Done { output, end: false })
     }
 
+    /// What the output has for an event; or that the flow ends.
+    async fn consume(
+        &self,
+        around: &Surroundings,
+        running: &Running<'_>,
+        listen: &Listen,
+        event: Held,
+        taken: Taken,
+        index: usize,
+    ) -> Result<Result<Held, Done>, Stop> {
+        let reference = &running.task.reference;
+        self.step(reference)?;
+        let item = self.read(event, listen.read, reference)?;
+        match &listen.foreach {
+            Some(each) if taken == Taken::Item => {
+                self.each_event(around, running, each, item, index).await
+            }
+            _ => Ok(Ok(item)),
+        }
+    }
+
     /// Waits for the next event that the task takes.
     async fn next_event(
         &self,
@@ -118,20 +148,35 @@ impl Run {
         running: &Running<'_>,
         listen: &Listen,
         heard: &mut Heard,
-    ) -> Result<(Held, Taken), Stop> {
+    ) -> Result<(Arrived, Taken), Stop> {
+        let updates = running.task.options.update.is_some();
         poll_fn(|_| {
             if let Err(cancelled) = around.scope.check() {
                 return Poll::Ready(Err(cancelled.at(&running.task.reference)));
             }
             while let Some(arrived) = self.port.signal_after(heard.looked_at) {
                 heard.looked_at = arrived.number;
+                if arrived.update.is_some() && !updates {
+                    continue;
+                }
                 match self.takes(around, running, listen, heard, &arrived.event) {
                     Ok(None) => {}
                     Ok(Some(taken)) => {
                         self.port.take_signal(arrived.number);
-                        return Poll::Ready(Ok((arrived.event, taken)));
+                        return Poll::Ready(Ok((arrived, taken)));
                     }
                     Err(stop) => return Poll::Ready(Err(stop)),
+                }
+            }
+            if updates && let Some(event) = self.port.offered() {
+                // Only asked: what it would be is forgotten.
+                match self.takes(around, running, listen, &mut heard.clone(), &event) {
+                    Ok(Some(_)) => self.port.judge(Verdict::Taken),
+                    Err(Stop::Unavailable(message)) => {
+                        self.port.judge(Verdict::Unavailable(message));
+                    }
+                    // An error of the flow itself comes when it takes something.
+                    Ok(None) | Err(_) => {}
                 }
             }
             Poll::Pending

@@ -30,12 +30,14 @@ mod emit;
 mod interpreter;
 mod listen;
 mod port;
+mod query;
 mod random;
 mod scene;
 mod stop;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,6 +50,8 @@ use uuid::Uuid;
 pub use command::{
     Activation, Command, Listening, Resolution, ScheduleActivity, SignalExternal, StartChild,
 };
+
+pub use query::{QueryError, STATE as STATE_QUERY};
 
 use crate::definition::PinnedDefinition;
 use crate::expressions::{ExpressionError, Expressions};
@@ -160,6 +164,8 @@ pub struct Driver {
     port: Arc<Port>,
     /// What is left to do; `None` when the run is over.
     doing: Option<Doing<'static, Held>>,
+    /// What it is done in; `None` where it could not begin.
+    run: Option<Arc<Run>>,
     /// Whether the flow's beginning was reached by an activation.
     started: bool,
 }
@@ -195,14 +201,15 @@ impl Driver {
             prepare(start, expressions, &port, meter)
         }))
         .map_err(|panic| DriverError::Panicked(message_of(&*panic)))?;
-        let doing: Doing<'static, Held> = match prepared {
-            Ok(doing) => doing,
+        let (doing, run): (Doing<'static, Held>, _) = match prepared {
+            Ok((doing, run)) => (doing, Some(run)),
             Err(Stop::Unavailable(message)) => return Err(DriverError::Unavailable(message)),
-            Err(stop) => Box::pin(std::future::ready(Err(stop))),
+            Err(stop) => (Box::pin(std::future::ready(Err(stop))), None),
         };
         Ok(Self {
             port,
             doing: Some(doing),
+            run,
             started: false,
         })
     }
@@ -256,8 +263,23 @@ impl Driver {
             if self.doing.is_none() {
                 break;
             }
+            let update = match &resolution {
+                Resolution::Update(update) => Some((update.id.clone(), update.name.clone())),
+                _ => None,
+            };
             match self.port.resolve(resolution) {
-                Ok(()) => self.poll()?,
+                Ok(()) => {
+                    self.poll()?;
+                    if let Some((update_id, name)) = update
+                        && self.doing.is_some()
+                        && self.port.drop_update(&update_id)
+                    {
+                        // It was not asked before whether a task takes it.
+                        let outcome = Err(self.rejected(&name));
+                        self.port
+                            .command(Command::CompleteUpdate { update_id, outcome });
+                    }
+                }
                 Err(Refused::Unexpected(message)) => return Err(DriverError::Unexpected(message)),
                 Err(Refused::Full(limit)) => self.end(Err(data_limit(limit, "/signals")))?,
             }
@@ -302,7 +324,7 @@ fn prepare(
     expressions: &Arc<dyn Expressions>,
     port: &Arc<Port>,
     meter: Arc<Meter>,
-) -> Result<Doing<'static, Held>, Stop> {
+) -> Result<(Doing<'static, Held>, Arc<Run>), Stop> {
     let flow = &start.definition.flow;
     let program = if flow.expressions().is_empty() {
         None
@@ -325,8 +347,9 @@ fn prepare(
     })?;
     let input = Held::new(input, &meter).map_err(|limit| data_limit(limit, "/input"))?;
     let evaluator = Evaluator::new(&start, program, input.clone(), meter);
-    let run = Run::new(start, Arc::clone(port), evaluator);
-    Ok(Box::pin(async move { run.flow(input).await }))
+    let run = Arc::new(Run::new(start, Arc::clone(port), evaluator));
+    let flow = Arc::clone(&run);
+    Ok((Box::pin(async move { flow.flow(input).await }), run))
 }
 
 /// The end of a run that went well. Its result must stay inline.

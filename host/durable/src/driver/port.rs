@@ -15,6 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::command::{
@@ -126,6 +127,17 @@ pub(super) struct Arrived {
     id: String,
     /// The whole event.
     pub(super) event: Held,
+    /// Its id, where it is an update.
+    pub(super) update: Option<String>,
+}
+
+/// What the tasks that listen say of an update that was shown to them.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    /// One of them takes it.
+    Taken,
+    /// The evaluator could not run.
+    Unavailable(String),
 }
 
 /// Why something that resolved could not be taken.
@@ -155,7 +167,13 @@ struct Inner {
     consumed: Vec<String>,
     /// Tasks that listen, in the order in which they began.
     listening: BTreeMap<u64, Listening>,
-    listens: u64,
+    /// Tasks that run, in the order in which they began.
+    running: BTreeMap<u64, String>,
+    /// Counts what is shown in the two above.
+    shown: u64,
+    /// An update of which is asked whether somebody takes it.
+    offered: Option<Arc<Value>>,
+    verdict: Option<Verdict>,
     random: Random,
     steps: u64,
     entered: Vec<String>,
@@ -172,16 +190,18 @@ pub(super) struct Port {
     meter: Arc<Meter>,
 }
 
-/// Shows a task among those that listen, until it is dropped.
+/// Shows a task among those that listen or run, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Shown<'p> {
     port: &'p Port,
-    listen: u64,
+    number: u64,
 }
 
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
-        self.port.lock().listening.remove(&self.listen);
+        let mut inner = self.port.lock();
+        inner.listening.remove(&self.number);
+        inner.running.remove(&self.number);
     }
 }
 
@@ -201,7 +221,10 @@ impl Port {
                 arrived: 0,
                 consumed: Vec::new(),
                 listening: BTreeMap::new(),
-                listens: 0,
+                running: BTreeMap::new(),
+                shown: 0,
+                offered: None,
+                verdict: None,
                 random: Random::new(seed),
                 steps: 0,
                 entered: Vec::new(),
@@ -252,15 +275,16 @@ impl Port {
             }
             Resolution::Signal(signal) => {
                 match signal.event(inner.now) {
-                    Ok(event) => {
-                        let event = Held::new(event, &self.meter).map_err(Refused::Full)?;
-                        inner.arrived += 1;
-                        let number = inner.arrived;
-                        let id = signal.key();
-                        inner.signals.push_back(Arrived { number, id, event });
-                    }
+                    Ok(event) => self.arrive(&mut inner, signal.key(), event, None)?,
                     // It can be no event of a flow.
                     Err(_) => inner.consumed.push(signal.key()),
+                }
+                return Ok(());
+            }
+            Resolution::Update(update) => {
+                // One that cannot be read was rejected.
+                if let Ok(event) = update.event(inner.now) {
+                    self.arrive(&mut inner, update.key(), event, Some(update.id))?;
                 }
                 return Ok(());
             }
@@ -311,6 +335,24 @@ impl Port {
                 "{what} {id:?} resolved, for which nothing waits"
             )))
         }
+    }
+
+    fn arrive(
+        &self,
+        inner: &mut Inner,
+        id: String,
+        event: Value,
+        update: Option<String>,
+    ) -> Result<(), Refused> {
+        let event = Held::new(event, &self.meter).map_err(Refused::Full)?;
+        inner.arrived += 1;
+        inner.signals.push_back(Arrived {
+            number: inner.arrived,
+            id,
+            event,
+            update,
+        });
+        Ok(())
     }
 
     /// The time of this activation.
@@ -373,11 +415,74 @@ impl Port {
     /// Shows a task that listens for these signals.
     pub(super) fn listens(&self, listening: Listening) -> Shown<'_> {
         let mut inner = self.lock();
-        inner.listens += 1;
-        let listen = inner.listens;
-        inner.listening.insert(listen, listening);
+        inner.shown += 1;
+        let number = inner.shown;
+        inner.listening.insert(number, listening);
         drop(inner);
-        Shown { port: self, listen }
+        Shown { port: self, number }
+    }
+
+    /// Shows a task that runs.
+    pub(super) fn runs(&self, reference: &str) -> Shown<'_> {
+        let mut inner = self.lock();
+        inner.shown += 1;
+        let number = inner.shown;
+        inner.running.insert(number, reference.to_owned());
+        drop(inner);
+        Shown { port: self, number }
+    }
+
+    /// The tasks that run, the outer ones first.
+    pub(super) fn running(&self) -> Vec<String> {
+        self.lock().running.values().cloned().collect()
+    }
+
+    /// Name and id of each signal that nobody has taken.
+    pub(super) fn waiting(&self) -> Vec<Value> {
+        let inner = self.lock();
+        let signals = inner.signals.iter().filter(|one| one.update.is_none());
+        signals
+            .map(|one| json!({ "name": one.event["type"], "id": one.event["id"] }))
+            .collect()
+    }
+
+    /// Shows an update to the tasks that listen, when they are polled next.
+    pub(super) fn show(&self, event: Value) {
+        let mut inner = self.lock();
+        inner.offered = Some(Arc::new(event));
+        inner.verdict = None;
+    }
+
+    /// The update that is shown.
+    pub(super) fn offered(&self) -> Option<Arc<Value>> {
+        self.lock().offered.clone()
+    }
+
+    /// What a task says of it.
+    pub(super) fn judge(&self, verdict: Verdict) {
+        self.lock().verdict.get_or_insert(verdict);
+    }
+
+    /// Shows it no more; answers what was said of it.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        let mut inner = self.lock();
+        inner.offered = None;
+        inner.verdict.take()
+    }
+
+    /// Whether there are commands that nobody has taken.
+    pub(super) fn has_commands(&self) -> bool {
+        !self.lock().commands.is_empty()
+    }
+
+    /// Takes an update that nobody took; answers whether there was one.
+    pub(super) fn drop_update(&self, update_id: &str) -> bool {
+        let mut inner = self.lock();
+        let before = inner.signals.len();
+        inner
+            .signals
+            .retain(|one| one.update.as_deref() != Some(update_id));
+        inner.signals.len() < before
     }
 
     /// The tasks that listen.
@@ -405,6 +510,7 @@ impl Port {
             .get(at)
             .is_some_and(|arrived| arrived.number == number)
             && let Some(arrived) = inner.signals.remove(at)
+            && arrived.update.is_none()
         {
             inner.consumed.push(arrived.id);
         }

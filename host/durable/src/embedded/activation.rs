@@ -8,19 +8,45 @@
 
 use std::time::Duration;
 
-use super::convert::{Referred, event_of, is_command, payload_of, resolution_of};
+use uuid::Uuid;
+
+use super::convert::{Beginning, Referred, event_of, is_command, payload_of, resolution_of};
 use super::core::{Core, ResolveError};
 use super::events::{Event, EventType, StoredListening, Transition, later};
 use super::step::Step;
 use super::timers::Target;
 use crate::driver::{Activation, Driver, DriverError, Resolution, RunStart};
+use crate::engine::EngineError;
 
 /// Why an activation did not happen.
-enum Trouble {
+pub enum Trouble {
     /// Try again later.
     Later(String),
     /// Hold the run.
     Hold(String),
+}
+
+impl Trouble {
+    /// What somebody is told who asked for something that needs the driver.
+    fn told(&self) -> EngineError {
+        match self {
+            Self::Later(message) => EngineError::Unavailable {
+                message: format!("the run cannot answer just now: {message}; ask again"),
+                source: None,
+            },
+            Self::Hold(reason) => EngineError::Held(reason.clone()),
+        }
+    }
+
+    /// The same of a run that cannot be held any more.
+    pub fn of_ended(self) -> EngineError {
+        match self {
+            Self::Hold(reason) => {
+                EngineError::QueryFailed(format!("the run cannot be rebuilt: {reason}"))
+            }
+            later => later.told(),
+        }
+    }
 }
 
 impl From<DriverError> for Trouble {
@@ -91,11 +117,42 @@ fn put_off(step: &mut Step<'_>, trouble: Trouble) {
     }
 }
 
-fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
-    if step.working.driver.is_none() {
-        let driver = rebuild(step)?;
-        step.working.driver = Some(driver);
+/// Asks the run's driver something between two activations.
+pub fn with_driver<T>(
+    step: &mut Step<'_>,
+    ask: impl FnOnce(&mut Driver) -> Result<T, DriverError>,
+) -> Result<T, EngineError> {
+    if let Some(reason) = &step.working.held {
+        return Err(EngineError::Held(reason.clone()));
     }
+    if step.working.state.wants_activation() {
+        let trouble =
+            Trouble::Later("it has not gone on since something happened to it".to_owned());
+        return Err(trouble.told());
+    }
+    let answer = in_memory(step).and_then(|driver| ask(driver).map_err(Trouble::from));
+    answer.map_err(|trouble| {
+        let told = trouble.told();
+        put_off(step, trouble);
+        told
+    })
+}
+
+/// The run's driver, rebuilt where it is not in memory.
+fn in_memory<'s>(step: &'s mut Step<'_>) -> Result<&'s mut Driver, Trouble> {
+    if step.working.driver.is_none() {
+        let driver = replayed(step.core, step.cell.run_id, &step.cell.beginning)?;
+        step.working.driver = Some(driver);
+        for cell in step.core.cache.used(step.cell) {
+            step.core.evict(&cell);
+        }
+    }
+    let driver = step.working.driver.as_mut();
+    driver.ok_or_else(|| Trouble::Later("its driver is gone".to_owned()))
+}
+
+fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
+    in_memory(step)?;
     let mut resolutions = step.working.state.unconsumed.clone();
     resolve(step.core, &mut resolutions)?;
     let Some(driver) = &mut step.working.driver else {
@@ -171,9 +228,7 @@ fn resolve(core: &Core, resolutions: &mut [Resolution]) -> Result<(), ResolveErr
 }
 
 /// A driver that is where the committed history is.
-fn rebuild(step: &Step<'_>) -> Result<Driver, Trouble> {
-    let core = step.core;
-    let beginning = &step.cell.beginning;
+pub fn replayed(core: &Core, run_id: Uuid, beginning: &Beginning) -> Result<Driver, Trouble> {
     let flow = core
         .runtime
         .block_on(
@@ -191,15 +246,12 @@ fn rebuild(step: &Step<'_>) -> Result<Driver, Trouble> {
     let input = beginning.event.payload();
     let input = core.runtime.block_on(core.resolve(input))?;
     let mut driver = Driver::new(beginning.run_start(flow, input), &core.expressions)?;
-    if !step.working.state.activated {
-        return Ok(driver);
-    }
     let mut after = 0;
     let mut resolutions = Vec::new();
     loop {
         let page = core
             .runtime
-            .block_on(core.store.transitions(step.cell.run_id, after, 500))
+            .block_on(core.store.transitions(run_id, after, 500))
             .map_err(|error| Trouble::Later(error.to_string()))?;
         let Some((last, _)) = page.last() else {
             return Ok(driver);

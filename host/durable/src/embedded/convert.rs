@@ -76,6 +76,19 @@ pub fn event_of(command: Command, now: Timestamp, stored: &mut Vec<Referred>) ->
             task: external.task,
             ..signaled(external.signal, now)
         },
+        Command::CompleteUpdate { update_id, outcome } => {
+            let event = Event::new(EventType::WorkflowExecutionUpdateCompleted, now, update_id);
+            match outcome {
+                Ok(result) => Event {
+                    payload: Some(result),
+                    ..event
+                },
+                Err(failure) => Event {
+                    failure: Some(failure.into()),
+                    ..event
+                },
+            }
+        }
         Command::Complete { result } if result.data.len() > FOREIGN_LIMIT => {
             // The driver refuses these; this is the engine's own guard.
             let failure = Failure::permanent(
@@ -162,6 +175,7 @@ pub const fn is_command(kind: EventType) -> bool {
             | EventType::RequestCancelExternalWorkflowExecutionInitiated
             | EventType::MarkerRecorded
             | EventType::SignalExternalWorkflowExecutionInitiated
+            | EventType::WorkflowExecutionUpdateCompleted
             | EventType::WorkflowExecutionCompleted
             | EventType::WorkflowExecutionFailed
             | EventType::WorkflowExecutionCanceled
@@ -212,6 +226,9 @@ pub fn resolution_of(event: &Event) -> Option<Resolution> {
             signal_id: id,
             outcome: Err(event.failure()),
         },
+        EventType::WorkflowExecutionUpdateAccepted => {
+            Resolution::Update(Box::new(signal_of(event)))
+        }
         EventType::WorkflowExecutionSignaled => Resolution::Signal(Box::new(signal_of(event))),
         _ => return None,
     })
@@ -229,6 +246,14 @@ pub fn signaled(signal: Signal, now: Timestamp) -> Event {
         attributes,
         payload: Some(signal.data),
         ..Event::new(EventType::WorkflowExecutionSignaled, now, signal.id)
+    }
+}
+
+/// The event that records an update that a task takes.
+pub fn updated(update: Signal, now: Timestamp) -> Event {
+    Event {
+        kind: EventType::WorkflowExecutionUpdateAccepted as i32,
+        ..signaled(update, now)
     }
 }
 

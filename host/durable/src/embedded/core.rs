@@ -23,6 +23,7 @@ use super::run::{Inbox, Message, RunCell};
 use super::state::RunState;
 use super::store::{Store, StoreError};
 use super::timers::Timers;
+use super::updates::Watchers;
 use super::writer::Writer;
 use crate::activity::ActivityExecutor;
 use crate::clock::Clock;
@@ -82,6 +83,8 @@ pub struct Core {
     pub pins: Mutex<HashMap<Digest, u64>>,
     /// Who waits for a run.
     pub watchers: Mutex<HashMap<Uuid, watch::Sender<Seen>>>,
+    /// Who waits for the end of an update.
+    pub updates: Watchers,
     /// Who follows a run's live events.
     pub live: Mutex<HashMap<Uuid, broadcast::Sender<LiveEvent>>>,
     /// Heartbeat details that are not yet written.

@@ -16,9 +16,11 @@ use super::phases::Phase;
 use super::run::{Answer, Message, RunCell};
 use super::state::{Activity, RunState, Stage};
 use super::timers::Target;
+use super::updates::Outcome;
 use super::writer::{Write, WriteError, WriteKind};
 use crate::activity::{AttemptReceipt, CancelReason};
 use crate::engine::{EngineError, ExecutionStatus, RunResult};
+use crate::payload::Payload;
 
 /// An attempt whose start is recorded.
 pub struct Launch {
@@ -36,11 +38,18 @@ pub struct Launch {
     pub traceparent: Option<String>,
 }
 
+/// Who asked a query.
+type Reply = tokio::sync::oneshot::Sender<Result<Payload, EngineError>>;
+
 /// What a transition leads to.
 #[derive(Default)]
 pub struct Effects {
     /// Whom to answer.
     pub answers: Vec<Answer>,
+    /// Updates that have ended.
+    pub updates: Vec<(String, Outcome)>,
+    /// Answers to queries.
+    pub replies: Vec<(Reply, Result<Payload, EngineError>)>,
     /// Attempts to run.
     pub launches: Vec<Launch>,
     /// Attempts that wait for a slot: queue, activity, attempt, since.
@@ -140,6 +149,7 @@ impl Effects {
     pub fn refuse_closed(cell: &RunCell, message: Message) {
         let (Message::Cancel { answer, .. }
         | Message::Terminate { answer, .. }
+        | Message::Update { answer, .. }
         | Message::Signal { answer, .. }) = message
         else {
             return;
@@ -251,7 +261,13 @@ impl Effects {
             super::children::tell_parent(core, &cell.beginning, &result);
         }
         drop(self.slots);
+        for (update_id, outcome) in self.updates {
+            core.updates.tell(run_id, update_id, outcome);
+        }
         // Last, so that whoever is answered finds all of it done.
+        for (reply, answer) in self.replies {
+            let _ = reply.send(answer);
+        }
         for answer in self.answers {
             // Somebody who no longer waits needs no answer.
             let _ = answer.send(Ok(()));

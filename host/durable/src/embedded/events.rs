@@ -84,6 +84,10 @@ pub enum EventType {
     ExternalWorkflowExecutionSignaled = 43,
     /// It could not be.
     SignalExternalWorkflowExecutionFailed = 44,
+    /// A task took an update.
+    WorkflowExecutionUpdateAccepted = 45,
+    /// It has ended, well or not.
+    WorkflowExecutionUpdateCompleted = 46,
 }
 
 impl EventType {
@@ -340,6 +344,9 @@ pub struct StoredListening {
     /// The names of the signals.
     #[prost(string, repeated, tag = "2")]
     pub signals: Vec<String>,
+    /// Whether it takes updates.
+    #[prost(bool, tag = "3")]
+    pub updates: bool,
 }
 
 /// What is committed together: what resolved, and all that it led to.
@@ -479,6 +486,7 @@ impl From<Listening> for StoredListening {
         Self {
             task: listening.task,
             signals: listening.signals,
+            updates: listening.updates,
         }
     }
 }
@@ -488,6 +496,7 @@ impl From<StoredListening> for Listening {
         Self {
             task: stored.task,
             signals: stored.signals,
+            updates: stored.updates,
         }
     }
 }

@@ -37,6 +37,7 @@ mod ids;
 mod options;
 mod phases;
 mod pool;
+mod queries;
 mod raw;
 mod read;
 mod recovery;
@@ -50,6 +51,7 @@ mod statements;
 mod step;
 mod store;
 mod timers;
+mod updates;
 mod view;
 mod writer;
 
@@ -74,10 +76,10 @@ use crate::clock::Clock;
 use crate::definition::Definitions;
 use crate::engine::{
     Engine, EngineError, HistoryPage, ListRuns, LiveEvent, PhaseStats, QueueStats, RunDescription,
-    RunPage, RunRef, RunResult, StartWorkflow, Started, WriterStats,
+    RunPage, RunRef, RunResult, StartWorkflow, Started, UpdateStatus, WriterStats,
 };
 use crate::expressions::Expressions;
-use crate::payload::{Digest, PayloadStore};
+use crate::payload::{Digest, Payload, PayloadStore};
 use crate::signal::Signal;
 use run::{Answer, Message};
 use store::unreadable;
@@ -170,6 +172,7 @@ impl EmbeddedEngine {
             loading: tokio::sync::Mutex::default(),
             pins: Mutex::default(),
             watchers: Mutex::new(HashMap::new()),
+            updates: updates::Watchers::default(),
             live: Mutex::default(),
             heartbeats: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -421,6 +424,33 @@ impl Engine for EmbeddedEngine {
         let signal = Box::new(signal);
         self.ask(run, |answer| Message::Signal { signal, answer })
             .await
+    }
+
+    async fn query(
+        &self,
+        run: &RunRef,
+        name: &str,
+        arguments: Payload,
+    ) -> Result<Payload, EngineError> {
+        queries::request(&self.core, run, name, arguments).await
+    }
+
+    async fn update(
+        &self,
+        run: &RunRef,
+        update: Signal,
+        wait: Duration,
+    ) -> Result<UpdateStatus, EngineError> {
+        updates::request(&self.core, run, update, wait).await
+    }
+
+    async fn update_result(
+        &self,
+        run: &RunRef,
+        update_id: &str,
+        wait: Duration,
+    ) -> Result<UpdateStatus, EngineError> {
+        updates::result(&self.core, run, update_id, wait).await
     }
 
     async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError> {

@@ -90,6 +90,15 @@ pub enum Message {
         /// Who.
         answer: Option<Answer>,
     },
+    /// Somebody offers an update. It begins a transition, see [`Inbox::batch`].
+    Update {
+        /// The update, which was checked.
+        update: Box<Signal>,
+        /// Who.
+        answer: Option<Answer>,
+    },
+    /// Somebody asks a query.
+    Query(Asked),
     /// A signal reached another run, or could not.
     ExternalSignaled {
         /// Its id within the run.
@@ -111,6 +120,16 @@ pub enum Message {
         /// Who.
         answer: Option<Answer>,
     },
+}
+
+/// A query.
+pub struct Asked {
+    /// Its name.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: serde_json::Value,
+    /// Who.
+    pub answer: oneshot::Sender<Result<Payload, EngineError>>,
 }
 
 /// How an attempt ended.
@@ -136,6 +155,20 @@ pub struct Inbox {
     pub busy: bool,
     /// Whether the run was removed from memory: look it up again.
     pub gone: bool,
+}
+
+impl Inbox {
+    /// Takes what one transition is made of: all messages, but an update, which is
+    /// validated against what is committed, is the first of its transition.
+    pub fn batch(&mut self) -> VecDeque<Message> {
+        let updates = self.messages.iter().skip(1);
+        let end = updates
+            .map(|message| matches!(message, Message::Update { .. }))
+            .position(|is_update| is_update)
+            .map_or(self.messages.len(), |at| at + 1);
+        let later = self.messages.split_off(end);
+        std::mem::replace(&mut self.messages, later)
+    }
 }
 
 /// The part of a run that only the thread that has it touches.

@@ -105,6 +105,8 @@ pub struct RunState {
     pub cancel_requested: bool,
     /// Signals to other runs that are on their way, by id: each as it was initiated.
     pub externals: BTreeMap<String, Event>,
+    /// Ids of all updates that were ever accepted, and whether each has ended.
+    pub updates: BTreeMap<String, bool>,
     /// Keys of all signals that ever came.
     pub signals: BTreeSet<String>,
     /// Signals that no task has taken yet, the oldest first.
@@ -127,6 +129,7 @@ impl Default for RunState {
             children: BTreeMap::new(),
             cancel_requested: false,
             externals: BTreeMap::new(),
+            updates: BTreeMap::new(),
             signals: BTreeSet::new(),
             waiting_signals: Vec::new(),
             listening: Vec::new(),
@@ -278,6 +281,12 @@ impl RunState {
                 self.waiting_signals
                     .retain(|signal| !event.consumed.contains(&signal.key));
                 self.listening.clone_from(&event.listening);
+            }
+            EventType::WorkflowExecutionUpdateAccepted => {
+                self.updates.insert(event.id.clone(), false);
+            }
+            EventType::WorkflowExecutionUpdateCompleted => {
+                self.updates.insert(event.id.clone(), true);
             }
             EventType::SignalExternalWorkflowExecutionInitiated => {
                 self.externals.insert(event.id.clone(), event.clone());

@@ -19,7 +19,7 @@ use super::events::{Event, EventType, Transition, later};
 use super::failpoint;
 use super::lock;
 use super::retry::{Verdict, after_failure};
-use super::run::{Answer, Ended, Message, RunCell, Working};
+use super::run::{Answer, Asked, Ended, Message, RunCell, Working};
 use super::state::Stage;
 use super::timers::Target;
 use super::writer::{Append, Write, WriteError, WriteKind, Written};
@@ -38,6 +38,8 @@ pub struct Step<'a> {
     pub now: Timestamp,
     /// What is recorded.
     pub transition: Transition,
+    /// What was asked meanwhile.
+    pub queries: Vec<Asked>,
     /// What follows its commit.
     pub effects: Effects,
     /// Open until the transition is committed and its effects have happened.
@@ -47,7 +49,7 @@ pub struct Step<'a> {
 /// Takes a run's inbox and makes a transition of it. Blocking: on an activation thread,
 /// which has the run (it is busy).
 pub fn advance(core: &Arc<Core>, cell: &Arc<RunCell>) {
-    let messages = std::mem::take(&mut lock(&cell.inbox).messages);
+    let messages = lock(&cell.inbox).batch();
     let mut guard = lock(&cell.working);
     let mut step = Step::new(core, cell, &mut guard);
     let span = step.span.clone();
@@ -56,6 +58,7 @@ pub fn advance(core: &Arc<Core>, cell: &Arc<RunCell>) {
             step.receive(message);
         }
         step.activate();
+        step.answer_queries();
     });
     if step.transition.events.is_empty() {
         let Step { effects, .. } = step;
@@ -114,6 +117,7 @@ impl<'a> Step<'a> {
             working,
             now: core.clock.now(),
             transition: Transition::default(),
+            queries: Vec::new(),
             effects: Effects::default(),
             span: span(core, cell),
         }
@@ -179,6 +183,8 @@ impl<'a> Step<'a> {
                 outcome,
             } => self.child_ended(&child_id, status, outcome),
             Message::Signal { signal, answer } => self.signaled(*signal, answer),
+            Message::Update { update, answer } => self.update(*update, answer),
+            Message::Query(asked) => self.queries.push(asked),
             Message::ExternalSignaled { signal_id, outcome } => {
                 self.external_signaled(&signal_id, outcome);
             }
@@ -543,6 +549,13 @@ impl<'a> Step<'a> {
                 EventType::StartChildWorkflowExecutionInitiated => {
                     self.effects.start_children.push(event);
                 }
+                EventType::WorkflowExecutionUpdateCompleted => {
+                    let outcome = match &event.failure {
+                        None => Ok(event.payload()),
+                        Some(_) => Err(event.failure()),
+                    };
+                    self.effects.updates.push((event.id, outcome));
+                }
                 EventType::SignalExternalWorkflowExecutionInitiated => {
                     self.effects.signal_runs.push(event);
                 }
@@ -573,6 +586,10 @@ impl<'a> Step<'a> {
         }
         let state = &self.working.state;
         let closed = (!state.is_open()).then_some(state.status);
+        if closed.is_some() {
+            self.end_updates();
+        }
+        let state = &self.working.state;
         if let Some(status) = closed {
             self.effects.close(self.cell, state, status);
             if let Some(last) = self.transition.events.last() {

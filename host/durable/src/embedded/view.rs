@@ -69,6 +69,8 @@ pub const fn type_name(kind: EventType) -> &'static str {
         }
         EventType::WorkflowExecutionSignaled => "WorkflowExecutionSignaled",
         EventType::MarkerRecorded => "MarkerRecorded",
+        EventType::WorkflowExecutionUpdateAccepted => "WorkflowExecutionUpdateAccepted",
+        EventType::WorkflowExecutionUpdateCompleted => "WorkflowExecutionUpdateCompleted",
         EventType::SignalExternalWorkflowExecutionInitiated => {
             "SignalExternalWorkflowExecutionInitiated"
         }
@@ -90,6 +92,19 @@ fn attributes(event: &Event) -> Map<String, Value> {
             shown.text("reason", &event.reason);
         }
         EventType::WorkflowExecutionCancelRequested => shown.text("cause", &event.reason),
+        EventType::WorkflowExecutionUpdateAccepted => {
+            shown.text("update_name", &event.name);
+            shown.text("update_id", &event.id);
+            shown.json("attributes", &event.attributes);
+            shown.payload("input", event.payload.as_ref());
+        }
+        EventType::WorkflowExecutionUpdateCompleted => {
+            shown.text("update_id", &event.id);
+            if event.failure.is_none() {
+                shown.result(event);
+            }
+            shown.failure(event);
+        }
         EventType::MarkerRecorded => {
             shown.text("marker_name", &event.name);
             shown.payload("event", event.payload.as_ref());
@@ -111,9 +126,7 @@ fn attributes(event: &Event) -> Map<String, Value> {
                 shown.text("workflow_id", &event.workflow_id);
                 shown.text("task", &event.task);
             }
-            if let Ok(attributes) = serde_json::from_str::<Value>(&event.attributes) {
-                shown.put("attributes", attributes);
-            }
+            shown.json("attributes", &event.attributes);
             shown.payload("input", event.payload.as_ref());
         }
         EventType::WorkflowTaskCompleted => {
@@ -121,7 +134,7 @@ fn attributes(event: &Event) -> Map<String, Value> {
             shown.texts("consumed_signals", &event.consumed);
             if !event.listening.is_empty() {
                 let listening = event.listening.iter().map(
-                    |listening| json!({ "task": listening.task, "signals": listening.signals }),
+                    |listening| json!({ "task": listening.task, "signals": listening.signals, "updates": listening.updates }),
                 );
                 shown.put("listening", listening.collect::<Vec<_>>());
             }
@@ -312,6 +325,13 @@ impl Attributes {
     fn text(&mut self, name: &str, text: &str) {
         if !text.is_empty() {
             self.put(name, text);
+        }
+    }
+
+    /// Stored JSON text, where there is some.
+    fn json(&mut self, name: &str, text: &str) {
+        if let Ok(value) = serde_json::from_str::<Value>(text) {
+            self.put(name, value);
         }
     }
 

@@ -34,10 +34,12 @@ mod tests;
 pub use parse::MAX_TASKS;
 pub use source::{FlowError, MAX_BYTES, MAX_DEPTH, MAX_PROBLEMS, Problem};
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use model::{CallActivity, Document, DurationValue, RunWorkflow, Task, Transform};
-use template::Expr;
+use template::{Expr, Template};
 
 /// A validated definition, immutable.
 #[derive(Debug)]
@@ -58,6 +60,7 @@ pub struct Flow {
     activities: Vec<CallActivity>,
     uses_http: bool,
     children: Vec<RunWorkflow>,
+    queries: BTreeMap<String, Template>,
     definition: Value,
 }
 
@@ -132,6 +135,12 @@ impl Flow {
     #[must_use]
     pub fn children(&self) -> &[RunWorkflow] {
         &self.children
+    }
+
+    /// The queries that it declares under `document.metadata.heyday.queries`, by name.
+    #[must_use]
+    pub const fn queries(&self) -> &BTreeMap<String, Template> {
+        &self.queries
     }
 
     /// The document as a value: `$workflow.definition`.

@@ -171,6 +171,16 @@ pub struct TaskOptions {
     pub retry: RetryOverride,
     /// Of `emit`: the ids of the workflows that get the event, one or a list.
     pub to: Option<Template>,
+    /// Of `listen`: that it takes updates as well as signals, and how it answers them.
+    pub update: Option<UpdateOptions>,
+}
+
+/// `metadata.heyday.update` of a `listen`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct UpdateOptions {
+    /// Evaluated on what the task's output has for the event: the update's result. Absent:
+    /// that itself.
+    pub answer: Option<Template>,
 }
 
 impl TaskOptions {

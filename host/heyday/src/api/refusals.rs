@@ -37,6 +37,14 @@ impl From<EngineError> for Problem {
             }
             EngineError::Invalid(_) => Self::invalid(detail),
             EngineError::TooLarge { .. } => Self::too_large(detail),
+            EngineError::Held(_) => Self::conflict("workflow-held", "The run is held", detail),
+            EngineError::UpdateRejected(_) => {
+                Self::conflict("update-rejected", "The update is rejected", detail)
+            }
+            EngineError::NoSuchUpdate { .. } => Self::not_found(detail),
+            EngineError::QueryFailed(_) => {
+                Self::unprocessable("query-failed", "The query has no answer", detail)
+            }
             EngineError::LimitReached(_) => {
                 Self::conflict("limit-reached", "A limit is reached", detail)
             }
@@ -190,6 +198,13 @@ mod tests {
             (EngineError::Invalid("no".into()), 400, "invalid-request"),
             (large, 413, "too-large"),
             (EngineError::LimitReached("no".into()), 409, "limit-reached"),
+            (EngineError::Held("no".into()), 409, "workflow-held"),
+            (EngineError::QueryFailed("no".into()), 422, "query-failed"),
+            (
+                EngineError::UpdateRejected(Failure::permanent("update-rejected", "no")),
+                409,
+                "update-rejected",
+            ),
             (full, 503, "storage-unavailable"),
             (EngineError::ShuttingDown, 503, "shutting-down"),
             (EngineError::Internal("secret".into()), 500, "internal"),

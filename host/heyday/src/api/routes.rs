@@ -81,9 +81,24 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(workflows::start, workflows::list))
         .routes(routes!(activities::run))
         .routes(routes!(signals::send))
+        .routes(routes!(signals::query))
+        .routes(routes!(signals::update))
+        .routes(routes!(signals::update_result))
         .route(
             "/workflows/{workflow_id}/runs/{run_id}/signals",
             post(signals::send),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/queries",
+            post(signals::query),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/updates",
+            post(signals::update),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/updates/{update_id}",
+            get(signals::update_result),
         );
     let starts = limited(starts, INPUT_BODY);
     let runs = OpenApiRouter::new()

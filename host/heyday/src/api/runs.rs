@@ -201,6 +201,8 @@ pub struct PendingListen {
     pub task: String,
     /// The names of the signals that it takes; `*` is any.
     pub signals: Vec<String>,
+    /// Whether it takes updates of these names as well.
+    pub updates: bool,
 }
 
 /// A signal that no task has taken yet.
@@ -292,6 +294,7 @@ impl From<RunDescription> for RunBody {
                 .map(|listening| PendingListen {
                     task: listening.task,
                     signals: listening.signals,
+                    updates: listening.updates,
                 })
                 .collect(),
             pending_signals: run

@@ -222,6 +222,7 @@ fn summary(attributes: &Value) -> String {
         ("activity_type", ""),
         ("workflow_type", ""),
         ("signal_name", ""),
+        ("update_name", ""),
         ("activity_id", "#"),
         ("timer_id", "#"),
         ("task", ""),

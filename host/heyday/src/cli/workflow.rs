@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub use self::args::{
-    EndArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy, ListArgs, ResultArgs,
-    RunArgs, SignalArgs, StartArgs,
+    EndArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy, ListArgs, QueryArgs,
+    ResultArgs, RunArgs, SignalArgs, StartArgs, UpdateArgs,
 };
 use super::client::Request;
 use super::error::CliError;
@@ -75,6 +75,17 @@ pub enum WorkflowCommand {
         heyday workflow signal doc-7 reading --data @reading.json --attribute source=urn:sensor:4 --id r-81"
     )]
     Signal(SignalArgs),
+    /// Offer a run an update: a task takes it and answers, or it is rejected
+    #[command(
+        after_help = "Examples:\n  heyday workflow update doc-7 approve --data '{\"by\":\"Ada\"}'\n  \
+        heyday workflow update doc-7 add --data @item.json --id item-81 --wait=0s"
+    )]
+    Update(UpdateArgs),
+    /// Ask a run where it stands, or what its flow answers; nothing changes
+    #[command(
+        after_help = "Examples:\n  heyday workflow query doc-7\n  heyday workflow query doc-7 progress --arguments '{\"unit\":\"pages\"}'"
+    )]
+    Query(QueryArgs),
     /// Ask a run to cancel; it may clean up first
     #[command(after_help = "Example:\n  heyday workflow cancel doc-7 --reason 'wrong file'")]
     Cancel(EndArgs),
@@ -104,6 +115,8 @@ pub async fn run(command: WorkflowCommand, context: &Context) -> Result<(), CliE
         WorkflowCommand::Logs(args) => logs(args, context).await,
         WorkflowCommand::Receipts(args) => receipts(&args.run(), context).await,
         WorkflowCommand::Signal(args) => send::signal(args, context).await,
+        WorkflowCommand::Update(args) => send::update(args, context).await,
+        WorkflowCommand::Query(args) => send::query(args, context).await,
         WorkflowCommand::Cancel(args) => end(&args, "cancel", context).await,
         WorkflowCommand::Terminate(args) => end(&args, "terminate", context).await,
     }

@@ -14,6 +14,7 @@ use heyday_durable::engine::{
     StartWorkflow,
 };
 use heyday_durable::payload::Payload;
+use heyday_durable::signal::Signal;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use uuid::Uuid;
@@ -34,6 +35,8 @@ pub struct Known {
     pub run_id: Uuid,
     /// Whether it is [`PATIENT`].
     pub patient: bool,
+    /// Whether a signal to it was.
+    pub signaled: bool,
     /// Whether its cancel was.
     pub cancelled: bool,
     /// Whether its termination was.
@@ -93,6 +96,11 @@ pub fn reference(workflow_id: &str, run_id: Option<Uuid>) -> RunRef {
         workflow_id: workflow_id.to_owned(),
         run_id,
     }
+}
+
+/// The id of the signal that a run is sent.
+pub fn signal_id(workflow_id: &str) -> String {
+    format!("signal of {workflow_id}")
 }
 
 /// Why a client stopped.
@@ -189,6 +197,7 @@ impl Clients {
                 Known {
                     run_id: started.run_id,
                     patient,
+                    signaled: false,
                     cancelled: false,
                     terminated: false,
                     result: None,
@@ -201,6 +210,7 @@ impl Clients {
             self.repeat(random).await?;
         }
         if patient {
+            self.signal(&run).await?;
             self.interrupt(&run, random).await?;
         }
         if random.random() {
@@ -252,6 +262,21 @@ impl Clients {
             return Err(Stop::Wrong(format!("{workflow_id} was started twice")));
         }
         Ok(())
+    }
+
+    /// Sends a signal, perhaps once more after the one that had no answer.
+    async fn signal(&self, run: &RunRef) -> Result<(), Stop> {
+        let signal = Signal::new("note", signal_id(&run.workflow_id), Payload::null());
+        match self.engine.signal(run, signal).await {
+            // A start that was repeated: the client of before had already interrupted it.
+            Err(EngineError::Closed { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                self.progress
+                    .note(&run.workflow_id, |known| known.signaled = true);
+                Ok(())
+            }
+        }
     }
 
     /// Cancels or terminates, at once or in the middle of the wait.

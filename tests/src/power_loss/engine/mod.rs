@@ -23,7 +23,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::disk::Power;
 use super::mount;
-use clients::{Clients, Known, Progress, Stop, reference};
+use clients::{Clients, Known, Progress, Stop, reference, signal_id};
 use world::{FakeExecutor, NoExpressions, World};
 
 /// What must not last longer than this has gone wrong; it takes milliseconds.
@@ -65,6 +65,7 @@ struct Tally {
     losses_in_recovery: usize,
     attempts: u64,
     starts: usize,
+    signals: usize,
     cancels: usize,
     terminations: usize,
     timers: usize,
@@ -77,6 +78,7 @@ impl Tally {
         let count = |of: fn(&Known) -> bool| known.values().filter(|known| of(known)).count();
         self.attempts += world.attempts();
         self.starts += known.len();
+        self.signals += count(|known| known.signaled);
         self.cancels += count(|known| known.cancelled);
         self.terminations += count(|known| known.terminated);
         self.results += count(|known| known.result.is_some());
@@ -180,6 +182,19 @@ async fn check(engine: &EmbeddedEngine, world: &World, progress: &Progress) -> R
                 "{workflow_id} has forgotten events: {:#?} was told, {:#?} is there",
                 known.events, history.events
             )));
+        }
+        let signals = history.events.iter().filter(|event| {
+            event.event_type == "WorkflowExecutionSignaled"
+                && event.attributes["signal_id"] == signal_id(&workflow_id).as_str()
+        });
+        match signals.count() {
+            1 => {}
+            0 if !known.signaled => {}
+            count => {
+                return Err(Stop::Wrong(format!(
+                    "{workflow_id} has its signal {count} times"
+                )));
+            }
         }
         if known.cancelled {
             let asked = history
@@ -287,6 +302,7 @@ async fn nothing_acknowledged_is_lost_with_full_syncs() {
         losses_in_recovery: _,
         attempts,
         starts,
+        signals,
         cancels,
         terminations,
         timers,
@@ -296,6 +312,7 @@ async fn nothing_acknowledged_is_lost_with_full_syncs() {
     assert!(attempts as usize >= starts);
     for (what, count) in [
         ("starts", starts),
+        ("signals", signals),
         ("cancels", cancels),
         ("terminations", terminations),
         ("timers", timers),

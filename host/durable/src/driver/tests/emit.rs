@@ -44,6 +44,16 @@ fn the_event_is_the_output_and_is_recorded() {
 }
 
 #[test]
+fn an_event_for_nobody_is_recorded() {
+    let with = "{source: s, type: t}";
+    let fed = Fed::new(&emit(with, ", metadata: {heyday: {to: []}}"), json!({}));
+    assert!(matches!(
+        fed.commands[..],
+        [Command::Emit { .. }, Command::Complete { .. }]
+    ));
+}
+
+#[test]
 fn what_the_flow_gives_goes_over_the_defaults() {
     let with = "{source: /sensors, type: '${ .t }', id: mine, time: '2026-01-01T00:00:00Z'}";
     let fed = Fed::new(&emit(with, ""), json!({"t": "x"}));

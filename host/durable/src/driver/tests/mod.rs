@@ -11,6 +11,7 @@ mod listen;
 mod reference;
 mod tasks;
 mod tiny_jq;
+mod update;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -218,6 +219,7 @@ fn brief(command: &Command) -> String {
             "signal {} {} to {}",
             external.signal_id, external.signal.name, external.workflow_id
         ),
+        Command::CompleteUpdate { update_id, .. } => format!("complete update {update_id}"),
         Command::Complete { result } => {
             format!("complete {}", String::from_utf8_lossy(&result.data))
         }

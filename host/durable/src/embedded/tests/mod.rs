@@ -16,6 +16,7 @@ mod running;
 mod signals;
 mod starting;
 mod storage;
+mod updating;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;

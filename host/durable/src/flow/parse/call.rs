@@ -7,6 +7,7 @@ use super::{Fields, Reader, Step};
 use crate::flow::duration;
 use crate::flow::model::{
     Authentication, CallActivity, CallHttp, HttpOutput, RetryOverride, TaskKind, TaskOptions,
+    UpdateOptions,
 };
 use crate::flow::source::{Data, Node, quote};
 use crate::flow::template::{Template, Uri};
@@ -310,10 +311,23 @@ impl<'d> Reader<'d> {
                     ..TaskOptions::default()
                 })
             }
+            "listen" => {
+                let fields = reader.object(&heyday.value, "metadata.heyday", &["update"])?;
+                let update = reader.field(fields, "update", |reader, node| {
+                    let fields = reader.object(node, "update", &["answer"])?;
+                    Some(UpdateOptions {
+                        answer: reader.field(fields, "answer", Self::template),
+                    })
+                })?;
+                Some(TaskOptions {
+                    update: Some(update),
+                    ..TaskOptions::default()
+                })
+            }
             _ => {
                 reader.problem(
                     heyday.line,
-                    "metadata.heyday belongs to tasks that call an activity or http, and to emit",
+                    "metadata.heyday belongs to tasks that call an activity or http, to emit and to listen",
                 );
                 None
             }

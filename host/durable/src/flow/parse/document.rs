@@ -56,6 +56,7 @@ impl<'d> Reader<'d> {
             activities: std::mem::take(&mut self.activities).into_values().collect(),
             uses_http: self.uses_http,
             children: std::mem::take(&mut self.children),
+            queries: std::mem::take(&mut self.queries),
             definition: root.to_value(),
         })
     }
@@ -114,10 +115,11 @@ impl<'d> Reader<'d> {
             && let Some(heyday) = members.iter().find(|member| member.key == "heyday")
         {
             self.within(Step::Key("metadata"), |reader| {
-                reader.problem(
-                    heyday.line,
-                    "metadata.heyday belongs to a task that calls an activity, not to the document",
-                );
+                reader.within(Step::Key("heyday"), |reader| {
+                    let fields =
+                        reader.object(&heyday.value, "document.metadata.heyday", &["queries"])?;
+                    reader.field(fields, "queries", Self::queries)
+                })
             });
         }
         Some(Document {
@@ -130,6 +132,28 @@ impl<'d> Reader<'d> {
             tags: as_map(tags),
             metadata: as_map(metadata),
         })
+    }
+
+    /// The queries that the flow answers.
+    fn queries(&mut self, node: &'d Node) -> Option<()> {
+        for member in self.members(node, "queries")? {
+            let name = &member.key;
+            if !is_name(&name.replace('_', "-")) {
+                self.problem(
+                    member.line,
+                    format!(
+                        "a query's name has 1 to 63 lower-case letters, digits, hyphens and underscores and begins with a letter; {} does not",
+                        quote(name)
+                    ),
+                );
+                continue;
+            }
+            let answer = self.within(Step::Key(name), |reader| reader.template(&member.value));
+            if let Some(answer) = answer {
+                self.queries.insert(name.clone(), answer);
+            }
+        }
+        Some(())
     }
 
     /// A semantic version.

@@ -18,6 +18,7 @@ use super::model::{
     Authentication, CallActivity, DurationValue, ErrorTemplate, Retry, RunWorkflow,
 };
 use super::source::{Data, Member, Node, Problems, quote};
+use super::template::Template;
 use super::{Flow, FlowError};
 
 /// The most tasks that a flow may have.
@@ -64,6 +65,7 @@ struct Reader<'d> {
     variables: BTreeSet<String>,
     activities: BTreeMap<String, CallActivity>,
     children: Vec<RunWorkflow>,
+    queries: BTreeMap<String, Template>,
     uses_http: bool,
     tasks: usize,
 }
@@ -80,6 +82,7 @@ pub(super) fn flow(bytes: &[u8]) -> Result<Flow, FlowError> {
         variables: BTreeSet::new(),
         activities: BTreeMap::new(),
         children: Vec::new(),
+        queries: BTreeMap::new(),
         uses_http: false,
         tasks: 0,
     };

@@ -156,8 +156,20 @@ fn refuses_malformed_documents() {
     refused(
         &format!("{head}  metadata: {{heyday: {{queue: a}}}}\ndo:\n{TASK}"),
         6,
-        "belongs to a task",
+        "no property \"queue\"",
     );
+    for (queries, says) in [
+        ("[a]", "queries must be an object"),
+        ("{Up: 1}", "a query's name"),
+        ("{__heyday_state: 1}", "a query's name"),
+        ("{a: 'x ${ .y }'}", "must be the whole value"),
+    ] {
+        refused(
+            &format!("{head}  metadata: {{heyday: {{queries: {queries}}}}}\ndo:\n{TASK}"),
+            6,
+            says,
+        );
+    }
     for (section, value) in [
         ("functions", "{f: {wait: PT1S}}"),
         ("extensions", "[]"),

@@ -189,6 +189,16 @@ fn refuses_listens() {
             "different variables",
         ),
         (
+            filter("{type: a}\n    metadata: {heyday: {updates: {}}}"),
+            6,
+            "no property \"updates\"",
+        ),
+        (
+            filter("{type: a}\n    metadata: {heyday: {update: true}}"),
+            6,
+            "update must be an object",
+        ),
+        (
             filter("{type: a}\n    foreach: {each: a}"),
             6,
             "no property \"each\"",

@@ -189,13 +189,13 @@ pub struct FollowArgs {
     pub follow: bool,
 }
 
-/// Arguments of `workflow signal`.
+/// Arguments of `workflow signal`, and of `workflow update`.
 #[derive(Debug, Args)]
 pub struct SignalArgs {
     /// The run.
     #[command(flatten)]
     pub run: RunArgs,
-    /// The signal's name: the event's type
+    /// Its name: the event's type
     #[arg(value_name = "NAME")]
     pub name: String,
     /// Its data: JSON, @FILE, or - for stdin
@@ -207,6 +207,31 @@ pub struct SignalArgs {
     /// An attribute of the event (source, subject, time, ...); may be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = memo)]
     pub attribute: Vec<(String, Value)>,
+}
+
+/// Arguments of `workflow update`.
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// What is sent.
+    #[command(flatten)]
+    pub event: SignalArgs,
+    /// Wait for its end at most so long (30s, 5m); without this option, to the end
+    #[arg(long, value_name = "TIME", value_parser = input::duration)]
+    pub wait: Option<Duration>,
+}
+
+/// Arguments of `workflow query`.
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The query
+    #[arg(value_name = "NAME", default_value = heyday_durable::driver::STATE_QUERY)]
+    pub name: String,
+    /// What the flow's expressions see as .arguments: JSON, @FILE, or - for stdin
+    #[arg(long, short, value_name = "JSON|@FILE|-")]
+    pub arguments: Option<String>,
 }
 
 /// Arguments of `workflow cancel` and `workflow terminate`.
@@ -314,6 +339,19 @@ mod tests {
                 ("room".to_owned(), json!(7))
             ]
         );
+        let WorkflowCommand::Update(args) =
+            parse(&["update", "doc-7", "add", "--wait=0s"]).expect("parsed")
+        else {
+            panic!("another command");
+        };
+        assert_eq!(
+            (args.event.name.as_str(), args.wait),
+            ("add", Some(Duration::ZERO))
+        );
+        let WorkflowCommand::Query(args) = parse(&["query", "doc-7"]).expect("parsed") else {
+            panic!("another command");
+        };
+        assert_eq!(args.name, "__heyday_state");
         assert!(parse(&["signal", "doc-7"]).is_err());
         assert!(parse(&["start", "a.b", "--signal-data", "{}"]).is_err());
         let args = start_args(&["start", "a.b", "--signal", "go", "--signal-data", "7"]);

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use heyday_capabilities::{Bindings, BindingsConfig};
 use heyday_durable::engine::{
     Engine, EngineError, HistoryPage, ListRuns, LiveEvent, QueueStats, RunDescription, RunPage,
-    RunRef, RunResult, StartWorkflow, Started,
+    RunRef, RunResult, StartWorkflow, Started, UpdateStatus,
 };
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
-use heyday_durable::payload::Digest;
+use heyday_durable::payload::{Digest, Payload};
 use heyday_durable::signal::Signal;
 use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
 
@@ -91,6 +91,25 @@ impl Engine for MockEngine {
         Err(EngineError::ShuttingDown)
     }
     async fn signal(&self, _: &RunRef, _: Signal) -> Result<(), EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn query(&self, _: &RunRef, _: &str, _: Payload) -> Result<Payload, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn update(
+        &self,
+        _: &RunRef,
+        _: Signal,
+        _: Duration,
+    ) -> Result<UpdateStatus, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn update_result(
+        &self,
+        _: &RunRef,
+        _: &str,
+        _: Duration,
+    ) -> Result<UpdateStatus, EngineError> {
         Err(EngineError::ShuttingDown)
     }
     async fn cancel(&self, _: &RunRef, _: &str) -> Result<(), EngineError> {

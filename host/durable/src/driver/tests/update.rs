@@ -1,0 +1,264 @@
+//! Updates and queries.
+
+use super::*;
+
+fn update(name: &str, id: &str, data: Value) -> Signal {
+    Signal::new(name, id, Payload::json(&data))
+}
+
+impl Fed {
+    /// Offers an update; where a task takes it, lets it resolve.
+    fn offer(&mut self, update: &Signal) -> Result<(), Failure> {
+        let before = self.driver.query(STATE_QUERY, &json!(null)).unwrap();
+        let valid = self.driver.validate(update).unwrap();
+        // Asking changes nothing.
+        assert_eq!(
+            self.driver.query(STATE_QUERY, &json!(null)).unwrap(),
+            before
+        );
+        valid?;
+        self.feed([Resolution::Update(Box::new(update.clone()))]);
+        Ok(())
+    }
+
+    /// The updates that the last activation ended.
+    fn ended(&self) -> Vec<(String, Result<Value, Failure>)> {
+        let ended = self.commands.iter().filter_map(|command| match command {
+            Command::CompleteUpdate { update_id, outcome } => Some((
+                update_id.clone(),
+                outcome.clone().map(|result| result.to_json().unwrap()),
+            )),
+            _ => None,
+        });
+        ended.collect()
+    }
+}
+
+const REVIEW: &str = r#"
+  - review:
+      listen:
+        to: {any: [{with: {type: approve, data: "${ .by != null }"}}, {with: {type: reject}}]}
+        read: envelope
+      output: {as: "{verdict: .[0].type}"}
+      metadata: {heyday: {update: {answer: {was: "${ .type }", by: "${ .data.by }"}}}}
+"#;
+
+#[test]
+fn an_update_is_taken_answered_and_read() {
+    let mut fed = Fed::new(REVIEW, json!({}));
+    assert!(fed.driver.listening()[0].updates);
+    fed.offer(&update("approve", "u1", json!({"by": "Ada"})))
+        .unwrap();
+    assert_eq!(
+        fed.ended(),
+        [("u1".to_owned(), Ok(json!({"was": "approve", "by": "Ada"})))]
+    );
+    assert_eq!(fed.result(), json!({"verdict": "approve"}));
+    // It is no signal.
+    assert_eq!(fed.driver.take_consumed(), [""; 0]);
+}
+
+#[test]
+fn what_no_task_takes_is_rejected_and_leaves_no_trace() {
+    let mut fed = Fed::new(REVIEW, json!({}));
+    let rejected = fed
+        .offer(&update("approve", "u1", json!({"by": null})))
+        .unwrap_err();
+    assert_eq!(rejected.kind, crate::failure::kind::UPDATE_REJECTED);
+    assert!(rejected.message.contains("approve, reject"), "{rejected}");
+    fed.offer(&update("other", "u2", json!(1))).unwrap_err();
+    // A signal of the same name is taken as before.
+    fed.feed([signal("reject", json!(1))]);
+    assert_eq!(fed.result(), json!({"verdict": "reject"}));
+
+    let mut fed = Fed::new("\n  - l: {listen: {to: {any: []}}}\n", json!({}));
+    let rejected = fed.offer(&update("approve", "u1", json!(1))).unwrap_err();
+    assert!(
+        rejected.message.contains("no task of it waits for updates"),
+        "{rejected}"
+    );
+    let mut fed = Fed::new("\n  - w: {wait: PT1S}\n", json!({}));
+    fed.offer(&update("approve", "u1", json!(1))).unwrap_err();
+}
+
+#[test]
+fn an_update_that_was_not_asked_for_ends_as_rejected() {
+    let tasks = "\n  - l: {listen: {to: {one: {with: {type: go}}}}}\n";
+    let mut fed = Fed::new(tasks, json!({}));
+    fed.feed([Resolution::Update(Box::new(update("go", "u", json!(1))))]);
+    let ended = fed.ended();
+    assert_eq!(
+        ended[0].1.as_ref().unwrap_err().kind,
+        crate::failure::kind::UPDATE_REJECTED
+    );
+    fed.feed([signal("go", json!(2))]);
+    assert_eq!(fed.result(), json!([2]));
+}
+
+const WORK: &str = r#"
+  - work:
+      listen: {to: {any: [{with: {type: job}}], until: {one: {with: {type: stop}}}}}
+      foreach: {item: job, do: [{a: {call: p.a, with: "${ $job }"}}], output: {as: "{done: .}"}}
+      metadata: {heyday: {update: {}}}
+"#;
+
+#[test]
+fn an_update_ends_with_what_its_tasks_answered() {
+    let work = WORK.replace("with: \"${ $job }\"", "with: {job: \"${ $job }\"}");
+    let mut fed = Fed::new(&work, json!({}));
+    fed.offer(&update("job", "u1", json!(1))).unwrap();
+    assert_eq!(fed.said(), [r#"activity 1 p.a {"job":1}"#]);
+    // While one is under way nobody listens; a signal waits.
+    fed.offer(&update("job", "u2", json!(2))).unwrap_err();
+    fed.feed([signal("job", json!(3))]);
+    fed.feed([done(1, json!("one"))]);
+    assert_eq!(fed.ended(), [("u1".to_owned(), Ok(json!({"done": "one"})))]);
+    assert_eq!(fed.said()[1], r#"activity 2 p.a {"job":3}"#);
+    fed.feed([done(2, json!("three"))]);
+    fed.offer(&update("job", "u2", json!(2))).unwrap();
+    fed.feed([done(3, json!("two"))]);
+    assert_eq!(fed.ended(), [("u2".to_owned(), Ok(json!({"done": "two"})))]);
+    fed.offer(&update("stop", "u3", json!("now"))).unwrap();
+    assert_eq!(fed.ended(), [("u3".to_owned(), Ok(json!("now")))]);
+    assert_eq!(
+        fed.result(),
+        json!([{"done": "one"}, {"done": "three"}, {"done": "two"}])
+    );
+}
+
+#[test]
+fn an_update_whose_tasks_fail_fails() {
+    let work = WORK.replace("with: \"${ $job }\"", "with: {job: \"${ $job }\"}");
+    let mut fed = Fed::new(&work, json!({}));
+    fed.offer(&update("job", "u1", json!(1))).unwrap();
+    fed.feed([failed(1, "broken")]);
+    let ended = fed.ended();
+    assert_eq!(ended[0].0, "u1");
+    assert!(format!("{:?}", ended[0].1).contains("broken happened"));
+    assert_eq!(fed.fault()["failure"]["kind"], "broken");
+    // The same where the run is cancelled.
+    let mut fed = Fed::new(&work, json!({}));
+    fed.offer(&update("job", "u1", json!(1))).unwrap();
+    fed.feed([cancel()]).feed([stopped(1)]);
+    assert_eq!(
+        fed.ended()[0].1.as_ref().unwrap_err().kind,
+        crate::flow::error::CANCELLED
+    );
+}
+
+#[test]
+fn an_answer_that_fails_fails_the_update_alone() {
+    let tasks = r#"
+  - l:
+      listen: {to: {one: {with: {type: a}}}}
+      metadata: {heyday: {update: {answer: "${ .x | error }"}}}
+  - after: {set: {got: "${ . }"}}
+"#;
+    let mut fed = Fed::new(tasks, json!({}));
+    fed.offer(&update("a", "u1", json!({"x": 1}))).unwrap();
+    assert_eq!(
+        fed.ended()[0].1.as_ref().unwrap_err().kind,
+        crate::flow::error::EXPRESSION
+    );
+    assert_eq!(fed.result(), json!({"got": [{"x": 1}]}));
+}
+
+#[test]
+fn an_update_is_asked_for_in_every_branch_and_by_the_innermost_state() {
+    let tasks = r#"
+  - both:
+      fork:
+        branches:
+          - a: {wait: PT9S}
+          - b:
+              timeout: {after: PT5S}
+              listen: {to: {all: [{with: {type: x}}, {with: {type: y}, correlate: {r: {from: .data.r}}}]}}
+              metadata: {heyday: {update: {}}}
+"#;
+    let mut fed = Fed::new(tasks, json!({}));
+    fed.offer(&update("x", "u1", json!(1))).unwrap();
+    // Its filter had its event.
+    fed.offer(&update("x", "u2", json!(1))).unwrap_err();
+    fed.offer(&update("y", "u3", json!({"r": null})))
+        .unwrap_err();
+    fed.offer(&update("y", "u3", json!({"r": 1}))).unwrap();
+    assert_eq!(fed.said(), [r#"complete update u3"#, "cancel timer 2"]);
+}
+
+#[test]
+fn a_replay_takes_updates_without_asking() {
+    let mut fed = Fed::new(REVIEW, json!({}));
+    fed.offer(&update("approve", "u1", json!({"by": "Ada"})))
+        .unwrap();
+    let mut again = driver(&fed.start);
+    for (activation, commands) in &fed.log {
+        assert_eq!(&again.activate(activation.clone()).unwrap(), commands);
+    }
+}
+
+#[test]
+fn an_update_needs_a_run_that_is_under_way() {
+    let start = start_of(&document(REVIEW), &json!({}));
+    let mut fresh = driver(&start);
+    let go = update("approve", "u", json!({"by": 1}));
+    assert!(matches!(
+        fresh.validate(&go),
+        Err(DriverError::Unexpected(_))
+    ));
+    let mut over = Fed::new("\n  - s: {set: {a: 1}}\n", json!({}));
+    assert!(matches!(
+        over.driver.validate(&go),
+        Err(DriverError::Unexpected(_))
+    ));
+    let away = "\n  - l: {listen: {to: {one: {with: {data: '${ unavailable }'}}}}, metadata: {heyday: {update: {}}}}\n";
+    let mut fed = Fed::new(away, json!({}));
+    assert!(matches!(
+        fed.driver.validate(&go),
+        Err(DriverError::Unavailable(_))
+    ));
+}
+
+#[test]
+fn every_run_says_where_it_stands() {
+    let tasks = r#"
+  - c: {set: {a: 1}, export: {as: "{n: .a}"}}
+  - guard: {try: [{l: {listen: {to: {one: {with: {type: go}}}}}}], catch: {}}
+"#;
+    let mut fed = Fed::new(tasks, json!({}));
+    fed.feed([signal("other", json!(1))]);
+    let state = fed.driver.query(STATE_QUERY, &json!(null)).unwrap();
+    assert_eq!(
+        state,
+        json!({
+            "tasks": ["/do/1/guard", "/do/1/guard/try/0/l"],
+            "context": {"n": 1},
+            "listening": [{"task": "/do/1/guard/try/0/l", "signals": ["go"], "updates": false}],
+            "signals": [{"name": "other", "id": "other"}],
+        })
+    );
+    fed.feed([signal("go", json!(1))]);
+    let state = fed.driver.query(STATE_QUERY, &json!(null)).unwrap();
+    assert_eq!(
+        (&state["tasks"], &state["context"]),
+        (&json!([]), &json!({"n": 1}))
+    );
+}
+
+#[test]
+fn a_flow_answers_the_queries_that_it_declares() {
+    let document = "document: {dsl: '1.0.3', namespace: test, name: sample, version: '0.1.0', metadata: {heyday: {queries: {progress: '${ .context.n + .arguments }', bad: '${ .context | error }', away: '${ unavailable }', plain: {fixed: [1]}}}}}\ndo:\n  - c: {set: {a: 1}, export: {as: '{n: .a}'}}\n  - w: {wait: PT1S}\n";
+    let mut fed = Fed::start(start_of(document, &json!({})));
+    let ask = |fed: &Fed, name: &str| fed.driver.query(name, &json!(41));
+    assert_eq!(ask(&fed, "progress"), Ok(json!(42)));
+    assert_eq!(ask(&fed, "plain"), Ok(json!({"fixed": [1]})));
+    assert!(matches!(ask(&fed, "bad"), Err(QueryError::Failed(_))));
+    assert!(matches!(ask(&fed, "away"), Err(QueryError::Unavailable(_))));
+    match ask(&fed, "none") {
+        Err(QueryError::Unknown { known, .. }) => {
+            assert_eq!(known, "__heyday_state, away, bad, plain, progress");
+        }
+        other => panic!("{other:?}"),
+    }
+    fed.later(1_000, fired(1));
+    assert_eq!(ask(&fed, "progress"), Ok(json!(42)));
+}

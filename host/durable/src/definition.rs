@@ -23,6 +23,41 @@ pub struct WorkflowReference {
     pub version: Option<semver::Version>,
 }
 
+/// What happens to a child when its parent ends before it; Temporal's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParentClosePolicy {
+    /// It ends by force.
+    Terminate,
+    /// It goes on.
+    Abandon,
+    /// It is asked to cancel.
+    RequestCancel,
+}
+
+impl ParentClosePolicy {
+    /// Where the flow says nothing: a child that the parent waits for is asked to cancel,
+    /// another one goes on.
+    #[must_use]
+    pub const fn default_for(detached: bool) -> Self {
+        if detached {
+            Self::Abandon
+        } else {
+            Self::RequestCancel
+        }
+    }
+
+    /// Temporal's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Terminate => "Terminate",
+            Self::Abandon => "Abandon",
+            Self::RequestCancel => "RequestCancel",
+        }
+    }
+}
+
 /// An activity as a flow names it, pinned to a plugin version. What the task's
 /// `metadata.heyday` says goes over these values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

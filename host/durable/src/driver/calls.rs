@@ -13,7 +13,7 @@ use super::scene::{Running, Scene};
 use super::stop::{Stop, limit};
 use super::tasks::kind_of;
 use crate::activity::DEFAULT_START_TO_CLOSE;
-use crate::definition::WorkflowReference;
+use crate::definition::{ParentClosePolicy, WorkflowReference};
 use crate::failure::{Failure, kind};
 use crate::flow::error::{EXPRESSION, Fault};
 use crate::flow::model::{Authentication, CallActivity, CallHttp, HTTP_ACTIVITY, RunWorkflow};
@@ -197,6 +197,11 @@ impl Run {
             },
             input,
             detached: !child.wait,
+            parent_close: running
+                .task
+                .options
+                .parent_close
+                .unwrap_or(ParentClosePolicy::default_for(!child.wait)),
             depth,
             task: reference.clone(),
         };

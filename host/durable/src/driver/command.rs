@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::activity::{ActivityTimeouts, RetryPolicy};
-use crate::definition::{PinnedActivity, WorkflowReference};
+use crate::definition::{ParentClosePolicy, PinnedActivity, WorkflowReference};
 use crate::failure::Failure;
 use crate::payload::Payload;
 use crate::signal::Signal;
@@ -207,9 +207,10 @@ pub struct StartChild {
     pub workflow: WorkflowReference,
     /// Its input.
     pub input: Payload,
-    /// Whether the parent waits for its end. One that nobody waits for is abandoned
-    /// when the parent ends; the others are asked to cancel.
+    /// Whether the parent does not wait for its end.
     pub detached: bool,
+    /// What happens to it when the parent ends before it.
+    pub parent_close: ParentClosePolicy,
     /// How deep it is nested; the first child of a run that has no parent has 1.
     pub depth: u32,
     /// The task that starts it, as JSON pointer; for display.

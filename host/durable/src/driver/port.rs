@@ -8,6 +8,8 @@
 //! each wait looks at them whenever it is polled. Activities and children that were
 //! asked to stop are awaited; timers are forgotten at once.
 
+mod signals;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,13 +17,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
+pub(super) use signals::{Arrived, Verdict};
 use uuid::Uuid;
 
-use super::command::{
-    Command, Listening, Resolution, ScheduleActivity, SignalExternal, StartChild,
-};
-use super::data::{DataLimit, Held, Meter};
+use super::command::{Command, Listening, Resolution, ScheduleActivity, StartChild};
+use super::data::{DataLimit, Meter};
 use super::random::Random;
 use crate::failure::Failure;
 use crate::payload::Payload;
@@ -118,28 +119,6 @@ impl<T> Table<T> {
     }
 }
 
-/// A signal that nobody has taken yet.
-#[derive(Debug, Clone)]
-pub(super) struct Arrived {
-    /// Counted from 1.
-    pub(super) number: u64,
-    /// The signal's key.
-    id: String,
-    /// The whole event.
-    pub(super) event: Held,
-    /// Its id, where it is an update.
-    pub(super) update: Option<String>,
-}
-
-/// What the tasks that listen say of an update that was shown to them.
-#[derive(Debug, Clone)]
-pub(super) enum Verdict {
-    /// One of them takes it.
-    Taken,
-    /// The evaluator could not run.
-    Unavailable(String),
-}
-
 /// Why something that resolved could not be taken.
 #[derive(Debug)]
 pub(super) enum Refused {
@@ -188,21 +167,6 @@ pub(super) struct Port {
     inner: Mutex<Inner>,
     cancel: Arc<Flag>,
     meter: Arc<Meter>,
-}
-
-/// Shows a task among those that listen or run, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Shown<'p> {
-    port: &'p Port,
-    number: u64,
-}
-
-impl Drop for Shown<'_> {
-    fn drop(&mut self) {
-        let mut inner = self.port.lock();
-        inner.listening.remove(&self.number);
-        inner.running.remove(&self.number);
-    }
 }
 
 impl Port {
@@ -337,24 +301,6 @@ impl Port {
         }
     }
 
-    fn arrive(
-        &self,
-        inner: &mut Inner,
-        id: String,
-        event: Value,
-        update: Option<String>,
-    ) -> Result<(), Refused> {
-        let event = Held::new(event, &self.meter).map_err(Refused::Full)?;
-        inner.arrived += 1;
-        inner.signals.push_back(Arrived {
-            number: inner.arrived,
-            id,
-            event,
-            update,
-        });
-        Ok(())
-    }
-
     /// The time of this activation.
     pub(super) fn now(&self) -> Timestamp {
         self.lock().now
@@ -383,142 +329,6 @@ impl Port {
     /// Takes the tasks that began.
     pub(super) fn take_entered(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().entered)
-    }
-
-    /// An id for the run's next event.
-    pub(super) fn event_id(&self, run_id: Uuid) -> String {
-        let mut inner = self.lock();
-        inner.events += 1;
-        format!("{run_id}-{}", inner.events)
-    }
-
-    /// Sends a signal to another run; the id in `signal` is set here.
-    pub(super) fn signal_external(&self, mut signal: SignalExternal) -> u64 {
-        let mut inner = self.lock();
-        let id = inner.externals.issue();
-        signal.signal_id = id.to_string();
-        inner
-            .commands
-            .push(Command::SignalExternal(Box::new(signal)));
-        id
-    }
-
-    /// Waits until a signal reached its run. It does not take long, so a cancel waits too.
-    pub(super) async fn external_signaled(&self, id: u64) -> Result<(), Failure> {
-        poll_fn(|_| match self.lock().externals.take(id) {
-            Some(outcome) => Poll::Ready(outcome),
-            None => Poll::Pending,
-        })
-        .await
-    }
-
-    /// Shows a task that listens for these signals.
-    pub(super) fn listens(&self, listening: Listening) -> Shown<'_> {
-        let mut inner = self.lock();
-        inner.shown += 1;
-        let number = inner.shown;
-        inner.listening.insert(number, listening);
-        drop(inner);
-        Shown { port: self, number }
-    }
-
-    /// Shows a task that runs.
-    pub(super) fn runs(&self, reference: &str) -> Shown<'_> {
-        let mut inner = self.lock();
-        inner.shown += 1;
-        let number = inner.shown;
-        inner.running.insert(number, reference.to_owned());
-        drop(inner);
-        Shown { port: self, number }
-    }
-
-    /// The tasks that run, the outer ones first.
-    pub(super) fn running(&self) -> Vec<String> {
-        self.lock().running.values().cloned().collect()
-    }
-
-    /// Name and id of each signal that nobody has taken.
-    pub(super) fn waiting(&self) -> Vec<Value> {
-        let inner = self.lock();
-        let signals = inner.signals.iter().filter(|one| one.update.is_none());
-        signals
-            .map(|one| json!({ "name": one.event["type"], "id": one.event["id"] }))
-            .collect()
-    }
-
-    /// Shows an update to the tasks that listen, when they are polled next.
-    pub(super) fn show(&self, event: Value) {
-        let mut inner = self.lock();
-        inner.offered = Some(Arc::new(event));
-        inner.verdict = None;
-    }
-
-    /// The update that is shown.
-    pub(super) fn offered(&self) -> Option<Arc<Value>> {
-        self.lock().offered.clone()
-    }
-
-    /// What a task says of it.
-    pub(super) fn judge(&self, verdict: Verdict) {
-        self.lock().verdict.get_or_insert(verdict);
-    }
-
-    /// Shows it no more; answers what was said of it.
-    pub(super) fn verdict(&self) -> Option<Verdict> {
-        let mut inner = self.lock();
-        inner.offered = None;
-        inner.verdict.take()
-    }
-
-    /// Whether there are commands that nobody has taken.
-    pub(super) fn has_commands(&self) -> bool {
-        !self.lock().commands.is_empty()
-    }
-
-    /// Takes an update that nobody took; answers whether there was one.
-    pub(super) fn drop_update(&self, update_id: &str) -> bool {
-        let mut inner = self.lock();
-        let before = inner.signals.len();
-        inner
-            .signals
-            .retain(|one| one.update.as_deref() != Some(update_id));
-        inner.signals.len() < before
-    }
-
-    /// The tasks that listen.
-    pub(super) fn listening(&self) -> Vec<Listening> {
-        self.lock().listening.values().cloned().collect()
-    }
-
-    /// The oldest signal after that number that nobody has taken.
-    pub(super) fn signal_after(&self, number: u64) -> Option<Arrived> {
-        let inner = self.lock();
-        let at = inner
-            .signals
-            .partition_point(|arrived| arrived.number <= number);
-        inner.signals.get(at).cloned()
-    }
-
-    /// Takes a signal, so that nobody else does.
-    pub(super) fn take_signal(&self, number: u64) {
-        let mut inner = self.lock();
-        let at = inner
-            .signals
-            .partition_point(|arrived| arrived.number < number);
-        if inner
-            .signals
-            .get(at)
-            .is_some_and(|arrived| arrived.number == number)
-            && let Some(arrived) = inner.signals.remove(at)
-            && arrived.update.is_none()
-        {
-            inner.consumed.push(arrived.id);
-        }
-    }
-
-    /// The ids of the signals that were taken since the last call.
-    pub(super) fn take_consumed(&self) -> Vec<String> {
-        std::mem::take(&mut self.lock().consumed)
     }
 
     /// Issues a command that nothing waits for, the terminal ones above all.

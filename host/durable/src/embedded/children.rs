@@ -8,14 +8,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::convert::{Beginning, child_reference};
+use uuid::Uuid;
+
+use super::activation;
+use super::convert::{Beginning, child_reference, referred};
 use super::core::Core;
-use super::events::Event;
+use super::events::{Event, EventType};
 use super::run::{Message, RunCell};
 use super::start::NewRun;
+use super::step::Step;
 use super::timers::Target;
+use crate::definition::ParentClosePolicy;
 use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunResult};
 use crate::failure::{Failure, kind};
+use crate::payload::Payload;
+
+/// What a child is told when its parent has ended.
+pub fn parent_ended(policy: ParentClosePolicy) -> Option<Message> {
+    let reason = || "the parent has ended".to_owned();
+    match policy {
+        ParentClosePolicy::Abandon => None,
+        ParentClosePolicy::RequestCancel => Some(Message::Cancel {
+            reason: reason(),
+            answer: None,
+        }),
+        ParentClosePolicy::Terminate => Some(Message::Terminate {
+            reason: reason(),
+            answer: None,
+        }),
+    }
+}
 
 /// Starts a child that was initiated, and tells its parent.
 pub fn start(core: &Arc<Core>, parent: &Arc<RunCell>, initiated: Event) {
@@ -26,7 +48,7 @@ pub fn start(core: &Arc<Core>, parent: &Arc<RunCell>, initiated: Event) {
         match try_start(&core, &parent.beginning, &initiated).await {
             Ok(outcome) => {
                 let run_id = outcome.as_ref().ok().copied();
-                let detached = initiated.detached;
+                let policy = initiated.close_policy();
                 let told = core
                     .send(
                         parent.run_id,
@@ -36,15 +58,10 @@ pub fn start(core: &Arc<Core>, parent: &Arc<RunCell>, initiated: Event) {
                         },
                     )
                     .await;
-                if let (Ok(Err(_)), Some(run_id), false) = (told, run_id, detached) {
-                    // The parent ended meanwhile.
-                    core.post(
-                        run_id,
-                        Message::Cancel {
-                            reason: "the parent has ended".to_owned(),
-                            answer: None,
-                        },
-                    );
+                if let (Ok(Err(_)), Some(run_id), Some(message)) =
+                    (told, run_id, parent_ended(policy))
+                {
+                    core.post(run_id, message);
                 }
                 if let Some(run_id) = run_id {
                     told_already(&core, run_id).await;
@@ -128,8 +145,9 @@ async fn try_start(
             parent.event.workflow_id.clone(),
             parent.run_id(),
             initiated.id.clone(),
-            initiated.detached,
         )),
+        detached: initiated.detached,
+        parent_close: initiated.parent_close,
         depth: initiated.depth,
         signal: None,
     };
@@ -193,5 +211,75 @@ pub async fn recover(core: &Arc<Core>, parent: uuid::Uuid, child_id: &str) {
     let child = state.children.get(child_id).and_then(|child| child.run_id);
     if let Some(child) = child {
         told_already(core, child).await;
+    }
+}
+
+impl Step<'_> {
+    /// A child was started, or could not be.
+    pub fn child_started(&mut self, child_id: &str, outcome: Result<Uuid, Failure>) {
+        let Some(child) = self.working.state.children.get(child_id) else {
+            return;
+        };
+        if child.run_id.is_some() {
+            return;
+        }
+        let event = match outcome {
+            Ok(run_id) => {
+                if child.cancel_requested {
+                    self.effects.cancel_runs.push(run_id);
+                }
+                Event {
+                    workflow_id: child.initiated.workflow_id.clone(),
+                    run_id: run_id.as_bytes().to_vec(),
+                    ..self.event(EventType::ChildWorkflowExecutionStarted, child_id)
+                }
+            }
+            Err(failure) => Event {
+                failure: Some(failure.into()),
+                ..self.event(EventType::StartChildWorkflowExecutionFailed, child_id)
+            },
+        };
+        self.record(event);
+    }
+
+    /// A child ended.
+    pub fn child_ended(
+        &mut self,
+        child_id: &str,
+        status: ExecutionStatus,
+        outcome: Result<Payload, Failure>,
+    ) {
+        let Some(child) = self.working.state.children.get(child_id) else {
+            return;
+        };
+        let workflow_id = child.initiated.workflow_id.clone();
+        let Some(run_id) = child.run_id.map(|id| id.as_bytes().to_vec()) else {
+            // It ended before its start was told; that tells its end again.
+            return;
+        };
+        let mut event = Event {
+            workflow_id,
+            run_id,
+            ..self.event(EventType::ChildWorkflowExecutionCompleted, child_id)
+        };
+        match outcome {
+            Ok(result) => {
+                let mut stored = Vec::new();
+                event.payload = Some(referred(result, &mut stored));
+                if !activation::store(self.core, stored) {
+                    // Told again later; the child's own history has the result.
+                    self.effects.children_again.push(child_id.to_owned());
+                    return;
+                }
+            }
+            Err(failure) => {
+                event.kind = match status {
+                    ExecutionStatus::Canceled => EventType::ChildWorkflowExecutionCanceled,
+                    _ => EventType::ChildWorkflowExecutionFailed,
+                } as i32;
+                event.failure = Some(failure.into());
+            }
+        }
+        self.record(event);
     }
 }

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::events::{Event, EventType, StoredPin, StoredStart, digest, later, microseconds};
-use crate::definition::{PinnedDefinition, WorkflowReference};
+use super::events::{
+    Event, EventType, StoredParentClose, StoredPin, StoredStart, digest, later, microseconds,
+};
+use crate::definition::{ParentClosePolicy, PinnedDefinition, WorkflowReference};
 use crate::driver::{Command, Resolution, RunLimits, RunStart, ScheduleActivity, StartChild};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
@@ -145,6 +147,7 @@ fn initiated(child: StartChild, now: Timestamp, stored: &mut Vec<Referred>) -> E
         workflow_id: child.workflow_id,
         payload: Some(referred(child.input, stored)),
         detached: child.detached,
+        parent_close: StoredParentClose::of(child.parent_close, child.detached),
         depth: child.depth,
         task: child.task,
         ..Event::new(
@@ -376,6 +379,12 @@ impl Beginning {
             run_id,
             stored.child_id.clone(),
         ))
+    }
+
+    /// What happens to it when its parent ends before it.
+    pub fn parent_close(&self) -> ParentClosePolicy {
+        let stored = self.stored();
+        StoredParentClose::read(stored.parent_close, stored.detached)
     }
 
     /// The activities that the run is pinned to.

@@ -70,6 +70,8 @@ pub struct Effects {
     pub start_children: Vec<Event>,
     /// Signals to send to other runs.
     pub signal_runs: Vec<Event>,
+    /// Children, and what each is told of this run's end.
+    pub parent_ended: Vec<(Uuid, Message)>,
     /// Runs to ask to cancel.
     pub cancel_runs: Vec<Uuid>,
     /// Children whose result could not be taken over yet.
@@ -117,8 +119,8 @@ impl Effects {
         self.cancelled.push(Target::Retry(run_id));
         for (id, child) in &state.children {
             self.cancelled.push(Target::StartChild(run_id, id.clone()));
-            self.cancel_runs
-                .extend(child.run_id.filter(|_| !child.initiated.detached));
+            let message = super::children::parent_ended(child.initiated.close_policy());
+            self.parent_ended.extend(child.run_id.zip(message));
         }
         tracing::debug!(%run_id, ?status, "the run has ended");
         // What was to follow concerns a run that is over.
@@ -232,6 +234,9 @@ impl Effects {
         }
         for initiated in self.signal_runs {
             super::signals::send(core, cell, initiated);
+        }
+        for (child, message) in self.parent_ended {
+            core.post(child, message);
         }
         for child in self.cancel_runs {
             core.post(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::activity::{ActivityTimeouts, RetryPolicy};
-use crate::definition::PinnedActivity;
+use crate::definition::{ParentClosePolicy, PinnedActivity};
 use crate::driver::Listening;
 use crate::failure::Failure;
 use crate::payload::{Digest, Payload};
@@ -224,6 +224,10 @@ pub struct StoredStart {
     /// How deep children may nest.
     #[prost(uint32, tag = "15")]
     pub depth_limit: u32,
+    /// What happens to it when its parent ends before it; unset where that follows from
+    /// `detached`.
+    #[prost(enumeration = "StoredParentClose", tag = "16")]
+    pub parent_close: i32,
 }
 
 /// An activity that a run is pinned to.
@@ -333,6 +337,48 @@ pub struct Event {
     /// All tasks that listen after this activation.
     #[prost(message, repeated, tag = "27")]
     pub listening: Vec<StoredListening>,
+    /// What happens to a child when its parent ends before it; unset where that follows
+    /// from `detached`.
+    #[prost(enumeration = "StoredParentClose", tag = "28")]
+    pub parent_close: i32,
+}
+
+/// What happens to a child when its parent ends before it. The numbers are stored, and
+/// Temporal's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum StoredParentClose {
+    /// As [`ParentClosePolicy::default_for`] says.
+    Unspecified = 0,
+    /// It ends by force.
+    Terminate = 1,
+    /// It goes on.
+    Abandon = 2,
+    /// It is asked to cancel.
+    RequestCancel = 3,
+}
+
+impl StoredParentClose {
+    /// A policy in stored form, which the default is not.
+    pub fn of(policy: ParentClosePolicy, detached: bool) -> i32 {
+        let stored = match policy {
+            policy if policy == ParentClosePolicy::default_for(detached) => Self::Unspecified,
+            ParentClosePolicy::Terminate => Self::Terminate,
+            ParentClosePolicy::Abandon => Self::Abandon,
+            ParentClosePolicy::RequestCancel => Self::RequestCancel,
+        };
+        stored as i32
+    }
+
+    /// The policy of a stored number.
+    pub fn read(number: i32, detached: bool) -> ParentClosePolicy {
+        match Self::try_from(number) {
+            Ok(Self::Terminate) => ParentClosePolicy::Terminate,
+            Ok(Self::Abandon) => ParentClosePolicy::Abandon,
+            Ok(Self::RequestCancel) => ParentClosePolicy::RequestCancel,
+            Ok(Self::Unspecified) | Err(_) => ParentClosePolicy::default_for(detached),
+        }
+    }
 }
 
 /// A task that listens for signals.
@@ -393,6 +439,11 @@ impl Event {
     /// Its payload; null where there is none.
     pub fn payload(&self) -> Payload {
         self.payload.clone().unwrap_or_else(Payload::null)
+    }
+
+    /// What happens to the child that it is about when the parent ends.
+    pub fn close_policy(&self) -> ParentClosePolicy {
+        StoredParentClose::read(self.parent_close, self.detached)
     }
 
     /// Its run id, if it has one.

@@ -234,7 +234,10 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         let due = super::events::timestamp(timer.due_us);
         (id.clone(), timer.task.clone(), due)
     });
-    let children = state.children.values().filter(|_| open);
+    let children = state
+        .children
+        .values()
+        .filter(|child| open && !child.initiated.detached);
     Ok(RunDescription {
         memo: beginning.stored().memo.clone(),
         pinned: pinned(&beginning),

@@ -21,6 +21,7 @@ use super::state::{RunState, Stage};
 use super::timers::Target;
 use super::writer::{Write, WriteKind};
 use crate::activity::{AttemptOutcome, Receipt};
+use crate::definition::ParentClosePolicy;
 use crate::engine::ExecutionStatus;
 use crate::failure::{Failure, kind};
 
@@ -123,19 +124,15 @@ async fn recover_run(
             }
         }
     }
+    let policy = beginning.parent_close();
+    let asked = policy == ParentClosePolicy::RequestCancel && state.cancel_requested;
     if let Some((_, parent, _)) = beginning.parent()
-        && !beginning.stored().detached
-        && !state.cancel_requested
+        && let Some(message) = super::children::parent_ended(policy)
+        && !asked
     {
         let parent = core.store.run(parent).await?;
         if parent.is_none_or(|parent| parent.status != ExecutionStatus::Running) {
-            plan.messages.push((
-                run_id,
-                Message::Cancel {
-                    reason: "the parent has ended".to_owned(),
-                    answer: None,
-                },
-            ));
+            plan.messages.push((run_id, message));
         }
     }
     if state.is_evictable() && !held {

@@ -54,8 +54,12 @@ pub struct NewRun {
     pub memo: BTreeMap<String, Payload>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// Workflow id, run id, child id, and whether it is detached.
-    pub parent: Option<(String, Uuid, String, bool)>,
+    /// Workflow id, run id and child id.
+    pub parent: Option<(String, Uuid, String)>,
+    /// Whether the parent does not wait for it, and what happens to it when that ends.
+    pub detached: bool,
+    /// In stored form.
+    pub parent_close: i32,
     /// How deep it is nested.
     pub depth: u32,
     /// A signal for it.
@@ -123,6 +127,8 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
         memo: request.memo,
         traceparent: request.traceparent,
         parent: None,
+        detached: false,
+        parent_close: 0,
         depth: 0,
         signal: request.signal,
     };
@@ -253,7 +259,8 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
             .as_ref()
             .map(|parent| parent.2.clone())
             .unwrap_or_default(),
-        detached: parent.as_ref().is_some_and(|parent| parent.3),
+        detached: new.detached,
+        parent_close: new.parent_close,
         ..StoredStart::default()
     };
     let start = RunStart {

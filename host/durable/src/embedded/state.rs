@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::convert::{resolution_of, signal_of};
 use super::events::{Event, EventType, StoredListening, Transition};
 use crate::activity::{ActivityTimeouts, RetryPolicy};
+use crate::definition::ParentClosePolicy;
 use crate::driver::Resolution;
 use crate::engine::ExecutionStatus;
 use crate::failure::Failure;
@@ -244,8 +245,10 @@ impl RunState {
             EventType::ChildWorkflowExecutionStarted => {
                 if let Some(child) = self.children.get_mut(&event.id) {
                     child.run_id = event.run_uuid();
-                    if child.initiated.detached {
-                        // Nobody waits for its end.
+                    if child.initiated.detached
+                        && child.initiated.close_policy() == ParentClosePolicy::Abandon
+                    {
+                        // Nobody waits for its end, and it needs nobody.
                         self.children.remove(&event.id);
                     }
                 }

@@ -23,7 +23,7 @@ use super::run::{Answer, Asked, Ended, Message, RunCell, Working};
 use super::state::Stage;
 use super::timers::Target;
 use super::writer::{Append, Write, WriteError, WriteKind, Written};
-use crate::engine::{EngineError, ExecutionStatus};
+use crate::engine::EngineError;
 use crate::failure::{Failure, kind};
 
 /// A transition in the making.
@@ -129,7 +129,8 @@ impl<'a> Step<'a> {
         self.transition.events.push(event);
     }
 
-    fn event(&self, kind: EventType, id: &str) -> Event {
+    /// An event of this transition.
+    pub fn event(&self, kind: EventType, id: &str) -> Event {
         Event::new(kind, self.now, id)
     }
 
@@ -448,72 +449,6 @@ impl<'a> Step<'a> {
             ..self.event(kind, activity_id)
         };
         self.forget_waits(activity_id);
-        self.record(event);
-    }
-
-    fn child_started(&mut self, child_id: &str, outcome: Result<uuid::Uuid, Failure>) {
-        let Some(child) = self.working.state.children.get(child_id) else {
-            return;
-        };
-        if child.run_id.is_some() {
-            return;
-        }
-        let event = match outcome {
-            Ok(run_id) => {
-                if child.cancel_requested {
-                    self.effects.cancel_runs.push(run_id);
-                }
-                Event {
-                    workflow_id: child.initiated.workflow_id.clone(),
-                    run_id: run_id.as_bytes().to_vec(),
-                    ..self.event(EventType::ChildWorkflowExecutionStarted, child_id)
-                }
-            }
-            Err(failure) => Event {
-                failure: Some(failure.into()),
-                ..self.event(EventType::StartChildWorkflowExecutionFailed, child_id)
-            },
-        };
-        self.record(event);
-    }
-
-    fn child_ended(
-        &mut self,
-        child_id: &str,
-        status: ExecutionStatus,
-        outcome: Result<crate::payload::Payload, Failure>,
-    ) {
-        let Some(child) = self.working.state.children.get(child_id) else {
-            return;
-        };
-        let workflow_id = child.initiated.workflow_id.clone();
-        let Some(run_id) = child.run_id.map(|id| id.as_bytes().to_vec()) else {
-            // It ended before its start was told; that tells its end again.
-            return;
-        };
-        let mut event = Event {
-            workflow_id,
-            run_id,
-            ..self.event(EventType::ChildWorkflowExecutionCompleted, child_id)
-        };
-        match outcome {
-            Ok(result) => {
-                let mut stored = Vec::new();
-                event.payload = Some(super::convert::referred(result, &mut stored));
-                if !activation::store(self.core, stored) {
-                    // Told again later; the child's own history has the result.
-                    self.effects.children_again.push(child_id.to_owned());
-                    return;
-                }
-            }
-            Err(failure) => {
-                event.kind = match status {
-                    ExecutionStatus::Canceled => EventType::ChildWorkflowExecutionCanceled,
-                    _ => EventType::ChildWorkflowExecutionFailed,
-                } as i32;
-                event.failure = Some(failure.into());
-            }
-        }
         self.record(event);
     }
 

@@ -171,12 +171,7 @@ fn attributes(event: &Event) -> Map<String, Value> {
             shown.text("workflow_id", &event.workflow_id);
             shown.definition("workflow_type", event);
             shown.payload("input", event.payload.as_ref());
-            let policy = if event.detached {
-                "Abandon"
-            } else {
-                "RequestCancel"
-            };
-            shown.put("parent_close_policy", policy);
+            shown.put("parent_close_policy", event.close_policy().as_str());
             shown.put("depth", event.depth);
             shown.text("task", &event.task);
         }
@@ -210,6 +205,8 @@ fn started(event: &Event, shown: &mut Attributes) {
         tasks_per_activation,
         data_bytes,
         depth_limit,
+        // The parent's event says it.
+        parent_close: _,
         // It would tell what a flow's random numbers will be.
         seed: _,
     }) = &event.start

@@ -20,6 +20,7 @@ use super::error::Fault;
 use super::schema::CompiledSchema;
 use super::template::{Expr, Template, Uri};
 use crate::activity::{ActivityTimeouts, RetryPolicy};
+use crate::definition::ParentClosePolicy;
 
 /// What a flow says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,6 +174,8 @@ pub struct TaskOptions {
     pub to: Option<Template>,
     /// Of `listen`: that it takes updates as well as signals, and how it answers them.
     pub update: Option<UpdateOptions>,
+    /// Of `run: workflow`: what happens to the child when the run ends before it.
+    pub parent_close: Option<ParentClosePolicy>,
 }
 
 /// `metadata.heyday.update` of a `listen`.

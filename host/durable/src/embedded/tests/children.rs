@@ -136,3 +136,39 @@ async fn a_flow_that_runs_itself_ends_at_the_depth_limit() {
     assert_eq!(bench.end(&run).await.status, ExecutionStatus::Failed);
     assert_eq!(count(&bench).await, 4);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_says_what_the_end_of_a_parent_does_to_its_child() {
+    for (wait, policy, status) in [
+        (true, "terminate", Some(ExecutionStatus::Terminated)),
+        (true, "abandon", None),
+        (false, "terminate", Some(ExecutionStatus::Terminated)),
+        (false, "request_cancel", Some(ExecutionStatus::Canceled)),
+    ] {
+        let mut bench = Bench::new().await;
+        bench.define(
+            "parent",
+            &format!("  - c: {{run: {{workflow: {{namespace: test, name: child, version: latest}}, await: {wait}}}, metadata: {{heyday: {{parent_close: {policy}}}}}}}\n  - w: {{wait: PT1H}}\n"),
+        );
+        bench.define("child", "  - w: {wait: PT2H}\n");
+        let parent = bench.start("parent", json!({})).await;
+        let child = child_of(&bench, &parent).await;
+        bench.crash().await;
+        bench.engine().terminate(&parent, "now").await.unwrap();
+        if let Some(status) = status {
+            assert_eq!(bench.end(&child).await.status, status, "{wait} {policy}");
+        } else {
+            bench.crash().await;
+            bench.clock.advance(Duration::from_secs(7_200));
+            assert_eq!(bench.end(&child).await.status, ExecutionStatus::Completed);
+        }
+        let event = bench
+            .until_event(&parent, "StartChildWorkflowExecutionInitiated")
+            .await;
+        let shown = event.attributes["parent_close_policy"]
+            .as_str()
+            .unwrap()
+            .to_lowercase();
+        assert_eq!(shown, policy.replace('_', ""));
+    }
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::document::is_name;
 use super::{Fields, Reader, Step};
+use crate::definition::ParentClosePolicy;
 use crate::flow::duration;
 use crate::flow::model::{
     Authentication, CallActivity, CallHttp, HttpOutput, RetryOverride, TaskKind, TaskOptions,
@@ -324,10 +325,34 @@ impl<'d> Reader<'d> {
                     ..TaskOptions::default()
                 })
             }
+            "run" => {
+                let fields = reader.object(&heyday.value, "metadata.heyday", &["parent_close"])?;
+                let policy = reader.field(fields, "parent_close", |reader, node| {
+                    Some(match reader.string(node, "parent_close")? {
+                        "terminate" => ParentClosePolicy::Terminate,
+                        "abandon" => ParentClosePolicy::Abandon,
+                        "request_cancel" => ParentClosePolicy::RequestCancel,
+                        other => {
+                            reader.problem(
+                                node.line,
+                                format!(
+                                    "parent_close must be terminate, abandon or request_cancel, not {}",
+                                    quote(other)
+                                ),
+                            );
+                            return None;
+                        }
+                    })
+                })?;
+                Some(TaskOptions {
+                    parent_close: Some(policy),
+                    ..TaskOptions::default()
+                })
+            }
             _ => {
                 reader.problem(
                     heyday.line,
-                    "metadata.heyday belongs to tasks that call an activity or http, to emit and to listen",
+                    "metadata.heyday belongs to tasks that call an activity or http, and to run, emit and listen",
                 );
                 None
             }

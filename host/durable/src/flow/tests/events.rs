@@ -66,6 +66,21 @@ fn listens() {
 }
 
 #[test]
+fn refuses_other_metadata_of_a_child() {
+    let run = |heyday: &str| {
+        format!(
+            "- x:\n    run: {{workflow: {{namespace: a, name: b}}}}\n    metadata:\n      heyday: {heyday}\n"
+        )
+    };
+    task_refused(
+        &run("{parent_close: kill}"),
+        4,
+        "terminate, abandon or request_cancel",
+    );
+    task_refused(&run("{queue: a}"), 4, "no property \"queue\"");
+}
+
+#[test]
 fn refuses_emits() {
     let emit = |with: &str| format!("- x:\n    emit:\n      event:\n        with: {with}\n");
     for (text, line, says) in [

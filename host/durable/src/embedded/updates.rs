@@ -68,11 +68,8 @@ pub async fn request(
     if core.is_draining() {
         return Err(EngineError::ShuttingDown);
     }
-    if core.writer.is_failing() {
-        return Err(EngineError::Unavailable {
-            message: "the last write failed; check the disk (is it full?) and try again".to_owned(),
-            source: None,
-        });
+    if let Some(failure) = core.writer.failure() {
+        return Err(failure);
     }
     let run_id = read::run_id(core, run).await?;
     let update_id = update.id.clone();

@@ -247,6 +247,9 @@ pub(super) async fn update_result(
     Query(query): Query<WaitQuery>,
 ) -> Result<Response, Problem> {
     let wait = app.wait(extract::wait(query.wait.as_deref())?)?;
-    let status = app.engine.update_result(&run, &update_id, wait.time).await?;
+    let status = app
+        .engine
+        .update_result(&run, &update_id, wait.time)
+        .await?;
     update_answer(run.workflow_id, status)
 }

@@ -71,14 +71,14 @@ pub enum WorkflowCommand {
     Receipts(RunArgs),
     /// Send a signal to a run; a task that listens for it takes it
     #[command(
-        after_help = "Examples:\n  heyday workflow signal doc-7 approve --data '{\"by\":\"Ada\"}'\n  \
-        heyday workflow signal doc-7 reading --data @reading.json --attribute source=urn:sensor:4 --id r-81"
+        after_help = "Examples:\n  heyday workflow signal doc-7 approve --input '{\"by\":\"Ada\"}'\n  \
+        heyday workflow signal doc-7 reading --input @reading.json --attribute source=urn:sensor:4 --id r-81"
     )]
     Signal(SignalArgs),
     /// Offer a run an update: a task takes it and answers, or it is rejected
     #[command(
-        after_help = "Examples:\n  heyday workflow update doc-7 approve --data '{\"by\":\"Ada\"}'\n  \
-        heyday workflow update doc-7 add --data @item.json --id item-81 --wait=0s"
+        after_help = "Examples:\n  heyday workflow update doc-7 approve --input '{\"by\":\"Ada\"}'\n  \
+        heyday workflow update doc-7 add --input @item.json --id item-81 --wait=0s"
     )]
     Update(UpdateArgs),
     /// Ask a run where it stands, or what its flow answers; nothing changes
@@ -147,7 +147,7 @@ async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
     let signal = args
         .signal
         .map(|name| {
-            let data = args.signal_data.as_deref().map(input::json).transpose()?;
+            let data = args.signal_input.as_deref().map(input::json).transpose()?;
             Ok::<_, CliError>(send::SignalBody {
                 name,
                 id: None,

@@ -43,7 +43,7 @@ pub struct StartArgs {
     pub signal: Option<String>,
     /// The signal's data: JSON, @FILE, or - for stdin
     #[arg(long, value_name = "JSON|@FILE|-", requires = "signal")]
-    pub signal_data: Option<String>,
+    pub signal_input: Option<String>,
 }
 
 /// What to do when a workflow id was used before.
@@ -200,7 +200,7 @@ pub struct SignalArgs {
     pub name: String,
     /// Its data: JSON, @FILE, or - for stdin
     #[arg(long, short, value_name = "JSON|@FILE|-")]
-    pub data: Option<String>,
+    pub input: Option<String>,
     /// Its id: a run takes the same one once [default: a new one]
     #[arg(long = "id", value_name = "SIGNAL-ID")]
     pub signal_id: Option<String>,
@@ -315,7 +315,7 @@ mod tests {
             "signal",
             "doc-7",
             "approve",
-            "--data",
+            "--input",
             "{}",
             "--id",
             "s-1",
@@ -353,8 +353,8 @@ mod tests {
         };
         assert_eq!(args.name, "__heyday_state");
         assert!(parse(&["signal", "doc-7"]).is_err());
-        assert!(parse(&["start", "a.b", "--signal-data", "{}"]).is_err());
-        let args = start_args(&["start", "a.b", "--signal", "go", "--signal-data", "7"]);
+        assert!(parse(&["start", "a.b", "--signal-input", "{}"]).is_err());
+        let args = start_args(&["start", "a.b", "--signal", "go", "--signal-input", "7"]);
         assert_eq!(args.signal.as_deref(), Some("go"));
     }
 

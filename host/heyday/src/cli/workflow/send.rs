@@ -37,7 +37,7 @@ impl SignalArgs {
     fn read(self) -> Result<(Run, SignalBody), CliError> {
         let body = SignalBody {
             id: self.signal_id,
-            data: self.data.as_deref().map(input::json).transpose()?,
+            data: self.input.as_deref().map(input::json).transpose()?,
             attributes: self.attribute.into_iter().collect(),
             name: self.name,
         };

@@ -11,8 +11,14 @@ use uuid::Uuid;
 use crate::definition::PinnedDefinition;
 use crate::driver::Listening;
 use crate::failure::Failure;
-use crate::payload::{Digest, Payload};
+use crate::payload::{
+    BINARY_NULL, BLOB_REF, Digest, FOREIGN_LIMIT, JSON_PLAIN, Payload, PayloadStore, ResolveError,
+    referred, resolve,
+};
 use crate::signal::{Signal, SignalError};
+
+/// Bytes of a workflow id or an idempotency key.
+const ID_LIMIT: usize = 1_000;
 
 /// Names a run: a workflow id, and a run id or its latest run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +82,89 @@ pub struct StartWorkflow {
     /// before it is there. Where an open run is answered ([`IdConflictPolicy::UseExisting`]),
     /// that one gets the signal.
     pub signal: Option<Signal>,
+}
+
+impl StartWorkflow {
+    /// Refuses what no engine takes.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let length = self.workflow_id.len();
+        if length == 0 || length > ID_LIMIT {
+            return Err(EngineError::Invalid(format!(
+                "a workflow id has 1 to {ID_LIMIT} bytes, this one has {length}"
+            )));
+        }
+        if let Some(key) = &self.idempotency_key
+            && (key.is_empty() || key.len() > ID_LIMIT)
+        {
+            return Err(EngineError::Invalid(format!(
+                "an idempotency key has 1 to {ID_LIMIT} bytes, this one has {}",
+                key.len()
+            )));
+        }
+        let memo: usize = self
+            .memo
+            .iter()
+            .map(|(name, value)| name.len() + value.data.len())
+            .sum();
+        if memo > FOREIGN_LIMIT {
+            return Err(EngineError::TooLarge {
+                what: "the memo",
+                size: memo as u64,
+                limit: FOREIGN_LIMIT as u64,
+            });
+        }
+        if let Some(signal) = &self.signal {
+            signal.check()?;
+        }
+        Ok(())
+    }
+}
+
+/// A client's input as it is recorded: stored apart where it is large. `limit` is the
+/// number of bytes that a run may hold.
+pub(crate) async fn admit_input(
+    payloads: &dyn PayloadStore,
+    input: Payload,
+    limit: u64,
+) -> Result<Payload, EngineError> {
+    match input.encoding() {
+        BINARY_NULL => return Ok(input),
+        BLOB_REF => {
+            // It must be readable before anything depends on it.
+            return match resolve(payloads, input.clone()).await {
+                Ok(_) => Ok(input),
+                Err(ResolveError::Gone(message)) => Err(EngineError::Invalid(message)),
+                Err(ResolveError::Unavailable(message)) => Err(EngineError::Unavailable {
+                    message,
+                    source: None,
+                }),
+            };
+        }
+        JSON_PLAIN => {}
+        other => {
+            return Err(EngineError::Invalid(format!(
+                "the input's encoding {other:?} is not supported; use {JSON_PLAIN:?}"
+            )));
+        }
+    }
+    if input.data.len() as u64 > limit {
+        return Err(EngineError::TooLarge {
+            what: "the input",
+            size: input.data.len() as u64,
+            limit,
+        });
+    }
+    let mut stored = Vec::new();
+    let input = referred(input, &mut stored);
+    for (_, bytes) in stored {
+        if let Err(error) = payloads.put(bytes).await {
+            return Err(EngineError::Unavailable {
+                message: "the input cannot be stored".to_owned(),
+                source: Some(Box::new(error)),
+            });
+        }
+    }
+    Ok(input)
 }
 
 /// What a start answered.

@@ -20,6 +20,7 @@
 //! host can ask, at [`activity`] for what the host must provide.
 
 pub mod activity;
+mod attempt;
 pub mod clock;
 pub mod definition;
 pub mod driver;

@@ -270,3 +270,50 @@ pub trait PayloadStore: Send + Sync + 'static {
         grace: std::time::Duration,
     ) -> Result<u64, PayloadStoreError>;
 }
+
+/// Why a reference cannot be resolved.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// It never will.
+    #[error("{0}")]
+    Gone(String),
+    /// Another try may succeed.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A payload with its reference resolved.
+///
+/// # Errors
+/// When the reference is malformed or names nothing, or the store cannot answer.
+pub async fn resolve(store: &dyn PayloadStore, payload: Payload) -> Result<Payload, ResolveError> {
+    let reference = payload
+        .as_blob_ref()
+        .map_err(|error| ResolveError::Gone(error.to_string()))?;
+    let Some(reference) = reference else {
+        return Ok(payload);
+    };
+    match store.get(&reference.digest).await {
+        Ok(bytes) => Ok(Payload::json_bytes(bytes)),
+        Err(error @ PayloadStoreError::NotFound(_)) => Err(ResolveError::Gone(error.to_string())),
+        Err(error) => Err(ResolveError::Unavailable(error.to_string())),
+    }
+}
+
+/// A value that goes by reference: its digest, and its bytes to be stored.
+pub(crate) type Referred = (Digest, Bytes);
+
+/// The payload as it stays inside Heyday: a reference where it is large. `stored` gets
+/// the value then.
+pub(crate) fn referred(payload: Payload, stored: &mut Vec<Referred>) -> Payload {
+    if payload.data.len() <= INLINE_LIMIT || payload.encoding() != JSON_PLAIN {
+        return payload;
+    }
+    let digest = Digest::of(&payload.data);
+    let reference = Payload::blob_ref(&BlobRef {
+        digest,
+        size: payload.data.len() as u64,
+    });
+    stored.push((digest, payload.data));
+    reference
+}

@@ -74,6 +74,24 @@ pub enum Resolution {
     Signal(Box<Signal>),
 }
 
+impl Resolution {
+    /// Its payload, if it has one; it may be a reference, which is to be resolved before
+    /// the activation.
+    pub fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            Self::Activity {
+                outcome: Ok(payload),
+                ..
+            }
+            | Self::Child {
+                outcome: Ok(payload),
+                ..
+            } => Some(payload),
+            _ => None,
+        }
+    }
+}
+
 /// What the driver wants to happen. Commands of one activation are recorded together.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {

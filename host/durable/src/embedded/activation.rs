@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::convert::{Beginning, Referred, event_of, is_command, payload_of, resolution_of};
-use super::core::{Core, ResolveError};
+use super::convert::{Beginning, event_of, is_command, payload_of, resolution_of};
+use super::core::Core;
 use super::events::{Event, EventType, StoredListening, Transition, later};
 use super::step::Step;
 use super::timers::Target;
 use crate::driver::{Activation, Driver, DriverError, Resolution, RunStart};
 use crate::engine::EngineError;
+use crate::payload::{Referred, ResolveError};
 
 /// Why an activation did not happen.
 pub enum Trouble {
@@ -218,7 +219,7 @@ pub fn store(core: &Core, stored: Vec<Referred>) -> bool {
 }
 
 fn resolve(core: &Core, resolutions: &mut [Resolution]) -> Result<(), ResolveError> {
-    for payload in resolutions.iter_mut().filter_map(payload_of) {
+    for payload in resolutions.iter_mut().filter_map(Resolution::payload_mut) {
         if payload.encoding() == crate::payload::BLOB_REF {
             let reference = std::mem::take(payload);
             *payload = core.runtime.block_on(core.resolve(reference))?;

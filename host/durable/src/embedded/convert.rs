@@ -17,28 +17,11 @@ use crate::definition::{ParentClosePolicy, PinnedDefinition, WorkflowReference};
 use crate::driver::{Command, Resolution, RunLimits, RunStart, ScheduleActivity, StartChild};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
-use crate::payload::{BlobRef, Digest, FOREIGN_LIMIT, INLINE_LIMIT, Payload};
+use crate::payload::{Digest, FOREIGN_LIMIT, Payload, Referred, referred};
 use crate::signal::Signal;
 
 /// The marker of an event that a flow emitted.
 pub const EMITTED: &str = "heyday.emit";
-
-/// A value that goes by reference: its digest, and its bytes to be stored.
-pub type Referred = (Digest, bytes::Bytes);
-
-/// The payload as it is stored in the history: a reference where it is large.
-pub fn referred(payload: Payload, stored: &mut Vec<Referred>) -> Payload {
-    if payload.data.len() <= INLINE_LIMIT || payload.encoding() != crate::payload::JSON_PLAIN {
-        return payload;
-    }
-    let digest = Digest::of(&payload.data);
-    let reference = Payload::blob_ref(&BlobRef {
-        digest,
-        size: payload.data.len() as u64,
-    });
-    stored.push((digest, payload.data));
-    reference
-}
 
 /// The event that records a command. `stored` gets the values that go by reference.
 pub fn event_of(command: Command, now: Timestamp, stored: &mut Vec<Referred>) -> Event {
@@ -276,21 +259,6 @@ pub fn external_of(event: &Event) -> Signal {
     Signal {
         id: event.reason.clone(),
         ..signal_of(event)
-    }
-}
-
-/// The payload of a resolution, which may be a reference.
-pub fn payload_of(resolution: &mut Resolution) -> Option<&mut Payload> {
-    match resolution {
-        Resolution::Activity {
-            outcome: Ok(payload),
-            ..
-        }
-        | Resolution::Child {
-            outcome: Ok(payload),
-            ..
-        } => Some(payload),
-        _ => None,
     }
 }
 

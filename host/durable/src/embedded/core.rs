@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::definition::Definitions;
 use crate::engine::{LiveEvent, RunResult};
 use crate::expressions::Expressions;
-use crate::payload::{Digest, Payload, PayloadStore, PayloadStoreError};
+use crate::payload::{Digest, Payload, PayloadStore, ResolveError};
 
 /// What somebody who waits for a run is told.
 #[derive(Debug, Clone, Default)]
@@ -262,19 +262,7 @@ impl Core {
 
     /// A payload with its reference resolved.
     pub async fn resolve(&self, payload: Payload) -> Result<Payload, ResolveError> {
-        let reference = payload
-            .as_blob_ref()
-            .map_err(|error| ResolveError::Gone(error.to_string()))?;
-        let Some(reference) = reference else {
-            return Ok(payload);
-        };
-        match self.payloads.get(&reference.digest).await {
-            Ok(bytes) => Ok(Payload::json_bytes(bytes)),
-            Err(error @ PayloadStoreError::NotFound(_)) => {
-                Err(ResolveError::Gone(error.to_string()))
-            }
-            Err(error) => Err(ResolveError::Unavailable(error.to_string())),
-        }
+        crate::payload::resolve(self.payloads.as_ref(), payload).await
     }
 
     /// Tells those who wait for a run.
@@ -334,17 +322,6 @@ impl Core {
     pub fn after(&self, wait: Duration) -> Timestamp {
         super::events::later(self.clock.now(), wait)
     }
-}
-
-/// A reference that has no value.
-#[derive(Debug, thiserror::Error)]
-pub enum ResolveError {
-    /// It never will.
-    #[error("{0}")]
-    Gone(String),
-    /// Another try may succeed.
-    #[error("{0}")]
-    Unavailable(String),
 }
 
 /// Somebody who waits for a run.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::activity::{ActivityTimeouts, RetryPolicy};
+pub(crate) use crate::attempt::later;
 use crate::definition::{ParentClosePolicy, PinnedActivity};
 use crate::driver::Listening;
 use crate::failure::Failure;
@@ -460,12 +461,6 @@ pub fn timestamp(microseconds: i64) -> Timestamp {
 /// Microseconds of a duration, saturating.
 pub fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// A time that much later, saturating.
-pub fn later(from: Timestamp, by: Duration) -> Timestamp {
-    let by = jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX);
-    from.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 impl From<Failure> for StoredFailure {

@@ -25,34 +25,34 @@ mod attempt;
 mod cache;
 mod checkpoint;
 mod children;
-mod convert;
+pub(crate) mod convert;
 mod core;
 mod dispatch;
 mod effects;
-mod events;
+pub(crate) mod events;
 mod failpoint;
 mod filter;
 mod housekeeping;
 mod ids;
 mod options;
-mod phases;
-mod pool;
+pub(crate) mod phases;
+pub(crate) mod pool;
 mod queries;
 mod raw;
 mod read;
 mod recovery;
-mod retry;
+pub(crate) mod retry;
 mod run;
 mod schema;
 mod signals;
 mod start;
-mod state;
+pub(crate) mod state;
 mod statements;
 mod step;
 mod store;
 mod timers;
 mod updates;
-mod view;
+pub(crate) mod view;
 mod writer;
 
 #[cfg(test)]
@@ -519,7 +519,7 @@ impl Engine for EmbeddedEngine {
 }
 
 /// Looks until it is so, or the time is over.
-async fn wait_until(limit: Duration, done: impl Fn() -> bool) {
+pub(crate) async fn wait_until(limit: Duration, done: impl Fn() -> bool) {
     let mut looks = tokio::time::interval(Duration::from_millis(10));
     let look = async {
         while !done() {
@@ -532,7 +532,7 @@ async fn wait_until(limit: Duration, done: impl Fn() -> bool) {
 
 /// Locks. A panic elsewhere leaves nothing half done that matters more than going on:
 /// the history is the truth.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -20,18 +20,15 @@ use super::store::unreadable;
 use super::writer::{StartRow, Write, WriteKind, Written};
 use crate::definition::PinnedDefinition;
 use crate::driver::{REVISION, RunStart};
-use crate::engine::{EngineError, IdConflictPolicy, IdReusePolicy, StartWorkflow, Started};
-use crate::expressions::ANSWER_REVISION;
-use crate::payload::{
-    BINARY_NULL, BLOB_REF, BlobRef, FOREIGN_LIMIT, INLINE_LIMIT, JSON_PLAIN, Payload,
+use crate::engine::{
+    EngineError, IdConflictPolicy, IdReusePolicy, StartWorkflow, Started, admit_input,
 };
+use crate::expressions::ANSWER_REVISION;
+use crate::payload::Payload;
 use crate::signal::Signal;
 
 /// How long an idempotency key answers.
 const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Bytes of a workflow id or an idempotency key.
-const ID_LIMIT: usize = 1_000;
 
 /// A run to start, by a client or by a parent.
 #[derive(Debug, Clone)]
@@ -71,20 +68,7 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
     if core.is_draining() {
         return Err(EngineError::ShuttingDown);
     }
-    let length = request.workflow_id.len();
-    if length == 0 || length > ID_LIMIT {
-        return Err(EngineError::Invalid(format!(
-            "a workflow id has 1 to {ID_LIMIT} bytes, this one has {length}"
-        )));
-    }
-    if let Some(key) = &request.idempotency_key
-        && (key.is_empty() || key.len() > ID_LIMIT)
-    {
-        return Err(EngineError::Invalid(format!(
-            "an idempotency key has 1 to {ID_LIMIT} bytes, this one has {}",
-            key.len()
-        )));
-    }
+    request.check()?;
     if let Some(key) = &request.idempotency_key {
         // A request that is made again costs neither an activation nor a slot; the writer
         // looks once more, for one that is made twice at the same time.
@@ -97,25 +81,11 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
             });
         }
     }
-    let memo: usize = request
-        .memo
-        .iter()
-        .map(|(name, value)| name.len() + value.data.len())
-        .sum();
-    if memo > FOREIGN_LIMIT {
-        return Err(EngineError::TooLarge {
-            what: "the memo",
-            size: memo as u64,
-            limit: FOREIGN_LIMIT as u64,
-        });
-    }
-    if let Some(signal) = &request.signal {
-        signal.check()?;
-    }
     if let Some(failure) = core.writer.failure() {
         return Err(failure);
     }
-    let input = input(core, request.input).await?;
+    let limit = core.options.limits.data_bytes;
+    let input = admit_input(core.payloads.as_ref(), request.input, limit).await?;
     let new = NewRun {
         namespace: request.namespace,
         workflow_id: request.workflow_id,
@@ -133,51 +103,6 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
         signal: request.signal,
     };
     start(core, new).await
-}
-
-/// An input as it is recorded.
-async fn input(core: &Arc<Core>, input: Payload) -> Result<Payload, EngineError> {
-    match input.encoding() {
-        BINARY_NULL => return Ok(input),
-        BLOB_REF => {
-            // It must be readable before anything depends on it.
-            return match core.resolve(input.clone()).await {
-                Ok(_) => Ok(input),
-                Err(super::core::ResolveError::Gone(message)) => Err(EngineError::Invalid(message)),
-                Err(super::core::ResolveError::Unavailable(message)) => {
-                    Err(EngineError::Unavailable {
-                        message,
-                        source: None,
-                    })
-                }
-            };
-        }
-        JSON_PLAIN => {}
-        other => {
-            return Err(EngineError::Invalid(format!(
-                "the input's encoding {other:?} is not supported; use {JSON_PLAIN:?}"
-            )));
-        }
-    }
-    let limit = core.options.limits.data_bytes;
-    if input.data.len() as u64 > limit {
-        return Err(EngineError::TooLarge {
-            what: "the input",
-            size: input.data.len() as u64,
-            limit,
-        });
-    }
-    if input.data.len() <= INLINE_LIMIT {
-        return Ok(input);
-    }
-    let size = input.data.len() as u64;
-    match core.payloads.put(input.data).await {
-        Ok(digest) => Ok(Payload::blob_ref(&BlobRef { digest, size })),
-        Err(error) => Err(EngineError::Unavailable {
-            message: "the input cannot be stored".to_owned(),
-            source: Some(Box::new(error)),
-        }),
-    }
 }
 
 /// Starts a run, terminating an open one where the start says so.

@@ -33,3 +33,4 @@ pub mod signal;
 pub mod trace;
 
 pub mod embedded;
+pub mod temporal;

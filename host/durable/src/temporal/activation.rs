@@ -1,0 +1,300 @@
+//! Workflow tasks: activations of runs, of any workflow type.
+//!
+//! One task polls; each activation is answered by a task of its own, since that may wait
+//! for the payload store, an activation thread, or the server. A run has at most one
+//! activation at a time. What could not be done fails the workflow task: Temporal shows
+//! why, and gives it again later.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::convert::{failure, maybe_timestamp};
+use super::core::Core;
+use super::run::{Run, Stage, Unexpected, command, fail};
+use super::sdk;
+use crate::activity::CancelReason;
+use crate::driver::{Activation, Driver, DriverError, Resolution};
+use crate::embedded::lock;
+use crate::failure::{Failure, kind};
+use crate::payload::{Payload, Referred, ResolveError, resolve};
+
+/// The runs of one worker that are in memory, by run id. Core says which may stay.
+type Runs = Arc<Mutex<HashMap<String, Run>>>;
+
+/// Why an activation did not happen.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// A later try may succeed.
+    #[error("{0}")]
+    Later(String),
+    /// The run can go on only under another release, or with what is missing.
+    #[error("{0}")]
+    Hold(String),
+}
+
+impl From<DriverError> for Trouble {
+    fn from(error: DriverError) -> Self {
+        match error {
+            DriverError::Unavailable(message) => Self::Later(message),
+            error => Self::Hold(error.to_string()),
+        }
+    }
+}
+
+impl From<ResolveError> for Trouble {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Gone(message) => Self::Hold(message),
+            ResolveError::Unavailable(message) => Self::Later(message),
+        }
+    }
+}
+
+impl From<Unexpected> for Trouble {
+    fn from(error: Unexpected) -> Self {
+        Self::Hold(error.to_string())
+    }
+}
+
+/// Polls a worker's activations until it is shut down.
+pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str>) {
+    let runs = Runs::default();
+    let mut answers = JoinSet::new();
+    loop {
+        let activation = match worker.poll_workflow_activation().await {
+            Ok(activation) => activation,
+            Err(sdk::PollError::ShutDown) => break,
+            Err(error) => {
+                // The worker polls the server by itself and tries again by itself; what
+                // comes here it cannot go on from.
+                tracing::error!(%error, "workflow tasks are no longer polled");
+                break;
+            }
+        };
+        let (core, worker) = (Arc::clone(&core), Arc::clone(&worker));
+        let (runs, namespace) = (Arc::clone(&runs), Arc::clone(&namespace));
+        answers.spawn(async move {
+            let completion = answer(&core, &runs, &namespace, &worker, activation).await;
+            let run_id = completion.run_id.clone();
+            let cancelled = cancelled(&completion);
+            match worker.complete_workflow_activation(completion).await {
+                Ok(()) => {
+                    // What runs in this process need not wait for its next heartbeat.
+                    for activity_id in cancelled {
+                        core.stop_attempt(&run_id, &activity_id, CancelReason::Requested);
+                    }
+                }
+                Err(error) => tracing::error!(%error, "an activation's answer was refused"),
+            }
+        });
+        while answers.try_join_next().is_some() {}
+    }
+    while answers.join_next().await.is_some() {}
+}
+
+/// The activities that are asked to stop.
+fn cancelled(completion: &sdk::WorkflowActivationCompletion) -> Vec<String> {
+    let Some(sdk::ActivationStatus::Successful(done)) = &completion.status else {
+        return Vec::new();
+    };
+    let commands = done.commands.iter();
+    commands
+        .filter_map(|command| match &command.variant {
+            Some(sdk::CommandVariant::RequestCancelActivity(cancel)) => {
+                Some(cancel.seq.to_string())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+async fn answer(
+    core: &Arc<Core>,
+    runs: &Runs,
+    namespace: &str,
+    worker: &sdk::Worker,
+    activation: sdk::WorkflowActivation,
+) -> sdk::WorkflowActivationCompletion {
+    let run_id = activation.run_id.clone();
+    let evicted = activation.jobs.iter().find_map(|job| match &job.variant {
+        Some(sdk::Job::RemoveFromCache(why)) => Some(why.message.clone()),
+        _ => None,
+    });
+    if let Some(message) = evicted {
+        // It always comes alone, and must be answered as well.
+        tracing::debug!(run_id, message, "a run leaves memory");
+        lock(runs).remove(&run_id);
+        return sdk::WorkflowActivationCompletion::empty(run_id);
+    }
+    let known = lock(runs).remove(&run_id);
+    let config = worker.get_config();
+    let namespaces = (namespace, config.namespace.as_str());
+    match activate(core, known, namespaces, &config.task_queue, activation).await {
+        Ok((run, commands)) => {
+            // Before the answer: the next activation may come at once.
+            lock(runs).insert(run_id.clone(), run);
+            let status = sdk::ActivationStatus::Successful(sdk::ActivationDone {
+                commands,
+                ..Default::default()
+            });
+            sdk::WorkflowActivationCompletion {
+                run_id,
+                status: Some(status),
+                ..Default::default()
+            }
+        }
+        Err(trouble) => {
+            tracing::warn!(run_id, error = %trouble, "a run could not go on; its workflow task fails");
+            let (why, cause) = match trouble {
+                Trouble::Later(message) => (
+                    Failure::transient(kind::INTERNAL, message),
+                    sdk::WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure,
+                ),
+                Trouble::Hold(message) => (
+                    Failure::permanent(kind::INTERNAL, message),
+                    sdk::WorkflowTaskFailedCause::NonDeterministicError,
+                ),
+            };
+            sdk::WorkflowActivationCompletion::fail(run_id, failure(why, None), Some(cause))
+        }
+    }
+}
+
+/// Lets a run answer its jobs.
+async fn activate(
+    core: &Arc<Core>,
+    mut known: Option<Run>,
+    namespaces: (&str, &str),
+    queue: &str,
+    activation: sdk::WorkflowActivation,
+) -> Result<(Run, Vec<sdk::WorkflowCommand>), Trouble> {
+    let now = maybe_timestamp(activation.timestamp);
+    for job in activation.jobs.into_iter().filter_map(|job| job.variant) {
+        match (job, &mut known) {
+            (sdk::Job::InitializeWorkflow(start), known) => {
+                *known = Some(Run::begin(namespaces, queue, &activation.run_id, start)?);
+            }
+            (job, Some(run)) => run.take(job)?,
+            (job, None) => {
+                return Err(Trouble::Hold(format!(
+                    "a run that is not in memory was given {job:?}"
+                )));
+            }
+        }
+    }
+    let mut run = known.ok_or_else(|| Trouble::Hold("an activation without a job".to_owned()))?;
+    let mut commands = Vec::new();
+    if matches!(run.stage, Stage::Begun) {
+        commands.push(run.ask_for_pins());
+    }
+    if let Stage::Failing(why) = &run.stage {
+        commands.push(command(fail(why.clone()), ""));
+        run.stage = Stage::Over;
+    }
+    if matches!(run.stage, Stage::Pinned(_)) {
+        commands.extend(make_driver(core, &mut run).await?);
+    }
+    if let Some(now) = now {
+        commands.extend(drive(core, &mut run, now).await?);
+    }
+    // Nothing may follow a terminal command but answers to queries, which come alone.
+    commands.splice(0..0, run.take_answers());
+    Ok((run, commands))
+}
+
+/// Makes the driver of a run whose pins are known. Answers what shows them, where the
+/// run was not started with them.
+async fn make_driver(
+    core: &Arc<Core>,
+    run: &mut Run,
+) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
+    let Stage::Pinned(pins) = std::mem::replace(&mut run.stage, Stage::Over) else {
+        return Ok(Vec::new());
+    };
+    let flow = core
+        .host
+        .definitions
+        .load(run.namespace(), &pins.digest)
+        .await
+        .map_err(|failure| {
+            let message = format!("its definition cannot be loaded: {failure}");
+            if failure.retryable {
+                Trouble::Later(message)
+            } else {
+                Trouble::Hold(message)
+            }
+        })?;
+    let input = resolve(core.host.payloads.as_ref(), run.input.clone()).await?;
+    let start = run.run_start(&pins, flow, input);
+    let expressions = Arc::clone(&core.host.expressions);
+    let driver = on_thread(core, move || Driver::new(start, &expressions)).await??;
+    run.stage = Stage::Running(Box::new(driver));
+    Ok(if run.was_pinned_here {
+        Run::show_pins(&pins).into()
+    } else {
+        Vec::new()
+    })
+}
+
+/// Gives the driver what resolved, if it waits for something.
+async fn drive(
+    core: &Arc<Core>,
+    run: &mut Run,
+    now: jiff::Timestamp,
+) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
+    if !matches!(run.stage, Stage::Running(_)) || (run.started && run.resolutions.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let mut resolutions = std::mem::take(&mut run.resolutions);
+    let payloads = core.host.payloads.as_ref();
+    for payload in resolutions.iter_mut().filter_map(Resolution::payload_mut) {
+        let reference: Payload = std::mem::take(payload);
+        *payload = resolve(payloads, reference).await?;
+    }
+    let Stage::Running(mut driver) = std::mem::replace(&mut run.stage, Stage::Over) else {
+        return Ok(Vec::new());
+    };
+    run.started = true;
+    let (driver, answered, entered) = on_thread(core, move || {
+        let answered = driver.activate(Activation { now, resolutions });
+        let entered = driver.take_entered();
+        // The history has the signals; which of them were taken it cannot say.
+        driver.take_consumed();
+        (driver, answered, entered)
+    })
+    .await?;
+    run.stage = Stage::Running(driver);
+    run.entered.extend(entered);
+    let mut stored: Vec<Referred> = Vec::new();
+    let mut commands = answered?
+        .into_iter()
+        .map(|command| run.command(command, &mut stored))
+        .collect::<Result<Vec<_>, _>>()?;
+    run.show_tasks(&mut commands);
+    for (digest, bytes) in stored {
+        if let Err(error) = payloads.put(bytes).await {
+            return Err(Trouble::Later(format!(
+                "the payload {digest} cannot be stored: {error}"
+            )));
+        }
+    }
+    Ok(commands)
+}
+
+/// Runs what blocks on a thread for activations.
+async fn on_thread<T: Send + 'static>(
+    core: &Core,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Trouble> {
+    let (answer, answered) = oneshot::channel();
+    core.pool.push(Box::new(move || {
+        // Whoever waits for it may have given up.
+        let _ = answer.send(work());
+    }));
+    answered
+        .await
+        .map_err(|_| Trouble::Later("the engine is stopping".to_owned()))
+}

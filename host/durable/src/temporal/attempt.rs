@@ -1,0 +1,421 @@
+//! Activity tasks: attempts of any activity type, and the local activity by which a run
+//! is pinned.
+//!
+//! The start of an attempt is durable on the cluster before it comes here. A guest's
+//! heartbeats go to the cluster and no others, so that its heartbeat timeout means what
+//! it says; an attempt without one is kept in touch by the host instead, since a cancel
+//! may come as the answer to a heartbeat only.
+
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::convert::{
+    argument, failure, from_duration, from_json_payload, from_payload, json_payload, payload,
+    timestamp, with_receipt,
+};
+use super::core::{Core, Running};
+use super::pins::{ACTIVITY_HEADER, ActivityHeader, PIN_ACTIVITY, PinRequest, Pins};
+use super::sdk;
+use crate::activity::{
+    ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, AttemptSink, CancelReason,
+    LogLine, Progress, Receipt,
+};
+use crate::attempt::{Bounds, deadline, settle, supervise};
+use crate::definition::WorkflowReference;
+use crate::embedded::{lock, retry::bounded};
+use crate::engine::LiveEvent;
+use crate::failure::{Failure, kind};
+use crate::payload::{INLINE_LIMIT, JSON_PLAIN, Payload, ResolveError, resolve};
+
+/// How often the host keeps in touch for an attempt that has no heartbeat timeout.
+const KEEP_IN_TOUCH: Duration = Duration::from_secs(5);
+
+/// Polls a worker's activity tasks until it is shut down.
+pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str>) {
+    let mut attempts = JoinSet::new();
+    loop {
+        let task = match worker.poll_activity_task().await {
+            Ok(task) => task,
+            Err(sdk::PollError::ShutDown) => break,
+            Err(error) => {
+                tracing::error!(%error, "activity tasks are no longer polled");
+                break;
+            }
+        };
+        match task.variant {
+            Some(sdk::TaskVariant::Start(start)) => {
+                let (core, worker) = (Arc::clone(&core), Arc::clone(&worker));
+                let namespace = Arc::clone(&namespace);
+                if start.is_local {
+                    attempts.spawn(async move {
+                        let result = pin(&core, &namespace, start).await;
+                        complete(&worker, task.task_token, result).await;
+                    });
+                } else {
+                    // Known before anything can ask it to stop.
+                    let runtime = core.host.executor.runtime();
+                    let attempt = Attempt::new(core, worker, namespace, task.task_token, start);
+                    match runtime {
+                        Some(runtime) => attempts.spawn_on(attempt.run(), &runtime),
+                        None => attempts.spawn(attempt.run()),
+                    };
+                }
+            }
+            Some(sdk::TaskVariant::Cancel(cancel)) => {
+                let stop = lock(&core.running)
+                    .get(&task.task_token)
+                    .map(|running| Arc::clone(&running.stop));
+                if let Some(stop) = stop {
+                    stop(reason(cancel.reason()));
+                }
+            }
+            None => {}
+        }
+        while attempts.try_join_next().is_some() {}
+    }
+    while attempts.join_next().await.is_some() {}
+}
+
+/// Why an attempt is to stop.
+const fn reason(reason: sdk::ActivityCancelReason) -> CancelReason {
+    match reason {
+        // The cluster has forgotten it: its run has ended, or its time was over.
+        sdk::ActivityCancelReason::NotFound => CancelReason::RunClosed,
+        sdk::ActivityCancelReason::TimedOut => CancelReason::TimedOut,
+        sdk::ActivityCancelReason::WorkerShutdown => CancelReason::Shutdown,
+        sdk::ActivityCancelReason::Cancelled
+        | sdk::ActivityCancelReason::Paused
+        | sdk::ActivityCancelReason::Reset => CancelReason::Requested,
+    }
+}
+
+async fn complete(worker: &sdk::Worker, task_token: Vec<u8>, result: sdk::ActivityExecutionResult) {
+    let completion = sdk::ActivityTaskCompletion {
+        task_token,
+        result: Some(result),
+    };
+    if let Err(error) = worker.complete_activity_task(completion).await {
+        tracing::error!(%error, "an attempt's end was refused");
+    }
+}
+
+/// Pins a run for its first step.
+async fn pin(core: &Core, namespace: &str, start: sdk::Start) -> sdk::ActivityExecutionResult {
+    match try_pin(core, namespace, &start).await {
+        Ok(pins) => sdk::ActivityExecutionResult::ok(json_payload(&pins)),
+        Err(why) => sdk::ActivityExecutionResult::fail(failure(why, None)),
+    }
+}
+
+async fn try_pin(core: &Core, namespace: &str, start: &sdk::Start) -> Result<Pins, Failure> {
+    let request: PinRequest = match start.input.first() {
+        Some(request) if start.activity_type == PIN_ACTIVITY => from_json_payload(request)
+            .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error))?,
+        _ => {
+            return Err(Failure::permanent(
+                kind::UNKNOWN_ACTIVITY,
+                format!("there is no local activity {:?}", start.activity_type),
+            ));
+        }
+    };
+    let reference = WorkflowReference {
+        workflow_type: request.workflow_type,
+        version: request.version,
+    };
+    let definition = core.host.definitions.pin(namespace, &reference).await?;
+    let evaluator = core.host.expressions.digest();
+    Ok(Pins::new(
+        &definition,
+        core.options.limits,
+        evaluator,
+        rand::random(),
+    ))
+}
+
+/// One attempt.
+struct Attempt {
+    core: Arc<Core>,
+    worker: Arc<sdk::Worker>,
+    namespace: Arc<str>,
+    token: Vec<u8>,
+    start: sdk::Start,
+    /// How far this machine's clock is ahead of the cluster's, the way of the task
+    /// included. All times of the attempt are this machine's.
+    ahead: jiff::SignedDuration,
+    context: AttemptContext,
+    said: Arc<Said>,
+}
+
+/// What an attempt said of itself.
+struct Said {
+    last_heartbeat: Mutex<Timestamp>,
+    /// Details of the last heartbeat, the previous attempt's at first.
+    details: Mutex<Vec<sdk::Payload>>,
+}
+
+impl Attempt {
+    fn new(
+        core: Arc<Core>,
+        worker: Arc<sdk::Worker>,
+        namespace: Arc<str>,
+        token: Vec<u8>,
+        start: sdk::Start,
+    ) -> Self {
+        let started_at = core.host.clock.now();
+        let ahead = started_at.duration_since(timestamp(start.started_time));
+        let run_id = run_id(&start);
+        let said = Arc::new(Said {
+            last_heartbeat: Mutex::new(started_at),
+            details: Mutex::new(start.heartbeat_details.clone()),
+        });
+        let progress = Arc::new(Mutex::new(None));
+        let cancellation = CancellationToken::new();
+        let reason = Arc::new(OnceLock::new());
+        let (why, asked) = (Arc::clone(&reason), cancellation.clone());
+        let running = Running {
+            run_id,
+            activity_id: start.activity_id.clone(),
+            attempt: start.attempt,
+            stop: Arc::new(move |reason| {
+                // The first reason counts.
+                let _ = why.set(reason);
+                asked.cancel();
+            }),
+            progress: Arc::clone(&progress),
+        };
+        lock(&core.running).insert(token.clone(), running);
+        let queue = &worker.get_config().task_queue;
+        if let Some(queue) = core.queues.get(queue) {
+            queue.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        let sink = Sink {
+            core: Arc::clone(&core),
+            worker: Arc::clone(&worker),
+            token: token.clone(),
+            run_id,
+            activity_id: start.activity_id.clone(),
+            attempt: start.attempt,
+            said: Arc::clone(&said),
+            progress,
+        };
+        let scheduled_at = shifted(timestamp(start.scheduled_time), ahead);
+        let context = AttemptContext {
+            cancellation,
+            reason,
+            deadline: deadline(scheduled_at, started_at, &timeouts(&start)).0,
+            sink: Arc::new(sink),
+        };
+        Self {
+            core,
+            worker,
+            namespace,
+            token,
+            start,
+            ahead,
+            context,
+            said,
+        }
+    }
+
+    async fn run(self) {
+        let outcome = match self.task().await {
+            Ok(task) => self.supervised(task).await,
+            Err(failure) => AttemptOutcome {
+                result: Err(failure),
+                receipt: Receipt::default(),
+            },
+        };
+        let outcome = settle(self.core.host.payloads.as_ref(), outcome, &self.context).await;
+        lock(&self.core.running).remove(&self.token);
+        let queue = &self.worker.get_config().task_queue;
+        if let Some(queue) = self.core.queues.get(queue) {
+            queue.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        let result = self.result(outcome);
+        complete(&self.worker, self.token, result).await;
+    }
+
+    /// Runs the attempt under its timeouts. The cluster watches them too; whoever sees
+    /// first that the time is over, the flow is told the same.
+    async fn supervised(&self, task: ActivityTask) -> AttemptOutcome {
+        let in_touch = async {
+            if task.timeouts.heartbeat.is_some() {
+                return std::future::pending::<Infallible>().await;
+            }
+            loop {
+                tokio::time::sleep(KEEP_IN_TOUCH).await;
+                self.worker
+                    .record_activity_heartbeat(sdk::ActivityHeartbeat {
+                        task_token: self.token.clone(),
+                        details: lock(&self.said.details).clone(),
+                    });
+            }
+        };
+        let bounds = Bounds {
+            scheduled_at: shifted(timestamp(self.start.scheduled_time), self.ahead),
+            stop_grace: self.core.options.stop_grace,
+        };
+        let last_heartbeat = || *lock(&self.said.last_heartbeat);
+        let supervised = supervise(
+            self.core.host.executor.as_ref(),
+            self.core.host.clock.as_ref(),
+            task.clone(),
+            self.context.clone(),
+            bounds,
+            last_heartbeat,
+        );
+        tokio::select! {
+            (outcome, _) = supervised => outcome,
+            never = in_touch => match never {},
+        }
+    }
+
+    async fn task(&self) -> Result<ActivityTask, Failure> {
+        let start = &self.start;
+        let header = match start.header_fields.get(ACTIVITY_HEADER) {
+            Some(header) => from_json_payload::<ActivityHeader>(header).map_err(|error| {
+                Failure::permanent(
+                    kind::INVALID_INPUT,
+                    format!("the header {ACTIVITY_HEADER:?} cannot be read: {error}"),
+                )
+            })?,
+            // A foreign workflow's: the active version then.
+            None => ActivityHeader::default(),
+        };
+        let payloads = self.core.host.payloads.as_ref();
+        let input = match resolve(payloads, argument(start.input.clone())?).await {
+            Ok(input) => input,
+            Err(ResolveError::Gone(message)) => {
+                return Err(Failure::permanent(kind::INTERNAL, message));
+            }
+            Err(ResolveError::Unavailable(message)) => {
+                return Err(Failure::transient(kind::INTERNAL, message));
+            }
+        };
+        if let Err(error) = input.json_text() {
+            return Err(Failure::permanent(kind::INVALID_INPUT, error.to_string()));
+        }
+        let last_heartbeat = match start.heartbeat_details.first() {
+            Some(details) => resolve(payloads, from_payload(details.clone())).await.ok(),
+            None => None,
+        };
+        let workflow = start.workflow_execution.clone().unwrap_or_default();
+        let run_id = run_id(start);
+        Ok(ActivityTask {
+            namespace: self.namespace.to_string(),
+            workflow_id: workflow.workflow_id,
+            workflow_type: start.workflow_type.clone(),
+            run_id,
+            activity_id: start.activity_id.clone(),
+            activity_type: start.activity_type.clone(),
+            plugin_digest: header.digest,
+            queue: self.worker.get_config().task_queue.clone(),
+            attempt: start.attempt,
+            input,
+            scheduled_at: shifted(timestamp(start.current_attempt_scheduled_time), self.ahead),
+            started_at: shifted(timestamp(start.started_time), self.ahead),
+            timeouts: timeouts(start),
+            last_heartbeat,
+            idempotency_key: format!("{}/{run_id}/{}", self.namespace, start.activity_id),
+            traceparent: header.traceparent,
+        })
+    }
+
+    /// What the cluster is told.
+    fn result(&self, outcome: AttemptOutcome) -> sdk::ActivityExecutionResult {
+        let receipt = &outcome.receipt;
+        match outcome.result {
+            Ok(result) => sdk::ActivityExecutionResult::ok(with_receipt(payload(result), receipt)),
+            Err(why) => {
+                let why = bounded(why);
+                let asked = self.context.reason.get() == Some(&CancelReason::Requested);
+                if asked && matches!(why.kind.as_str(), kind::CANCELLED | kind::WORKER_LOST) {
+                    // Its own words travel as details; Temporal has no other place.
+                    let said = json_payload(&Failure {
+                        kind: kind::CANCELLED.to_owned(),
+                        retryable: false,
+                        ..why
+                    });
+                    let details = with_receipt(said, receipt);
+                    return sdk::ActivityExecutionResult::cancel_from_details(Some(details));
+                }
+                sdk::ActivityExecutionResult::fail(failure(why, Some(receipt)))
+            }
+        }
+    }
+}
+
+/// A time of the cluster's as this machine would have it.
+fn shifted(at: Timestamp, ahead: jiff::SignedDuration) -> Timestamp {
+    at.saturating_add(ahead).unwrap_or(at)
+}
+
+/// Temporal's run ids are UUIDs.
+fn run_id(start: &sdk::Start) -> Uuid {
+    let run = start.workflow_execution.as_ref();
+    run.and_then(|run| run.run_id.parse().ok())
+        .unwrap_or_default()
+}
+
+fn timeouts(start: &sdk::Start) -> ActivityTimeouts {
+    ActivityTimeouts {
+        schedule_to_close: from_duration(start.schedule_to_close_timeout),
+        schedule_to_start: None,
+        start_to_close: from_duration(start.start_to_close_timeout),
+        heartbeat: from_duration(start.heartbeat_timeout),
+    }
+}
+
+/// Takes what an attempt says.
+struct Sink {
+    core: Arc<Core>,
+    worker: Arc<sdk::Worker>,
+    token: Vec<u8>,
+    run_id: Uuid,
+    activity_id: String,
+    attempt: u32,
+    said: Arc<Said>,
+    progress: Arc<Mutex<Option<Progress>>>,
+}
+
+impl AttemptSink for Sink {
+    fn heartbeat(&self, details: Option<Payload>) {
+        *lock(&self.said.last_heartbeat) = self.core.host.clock.now();
+        let details = details
+            .filter(|details| details.data.len() <= INLINE_LIMIT)
+            .filter(|details| details.encoding() == JSON_PLAIN);
+        let details = {
+            let mut last = lock(&self.said.details);
+            if let Some(details) = details {
+                *last = vec![payload(details)];
+            }
+            last.clone()
+        };
+        self.worker
+            .record_activity_heartbeat(sdk::ActivityHeartbeat {
+                task_token: self.token.clone(),
+                details,
+            });
+    }
+
+    fn progress(&self, progress: Progress) {
+        *lock(&self.progress) = Some(progress.clone());
+        let event = LiveEvent::Progress {
+            activity_id: self.activity_id.clone(),
+            attempt: self.attempt,
+            progress,
+        };
+        self.core.publish(self.run_id, event);
+    }
+
+    fn log(&self, _line: LogLine) {
+        // The host keeps log lines; its executor sees them first.
+    }
+}

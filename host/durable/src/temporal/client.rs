@@ -1,0 +1,547 @@
+//! Asking the cluster: starts, results, cancels; and what its refusals mean.
+//!
+//! Every request has the engine's patience: a cluster that does not answer within it is
+//! [`EngineError::Unavailable`], and nothing was lost by that; a start may be made again
+//! under its idempotency key, which is Temporal's request id.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::convert::{first, from_failure, json_payload, payload, payloads};
+use super::core::Core;
+use super::options::Tasks;
+use super::pins::{
+    EMITTED_MEMO, MEMO, Pins, RUN_HEADER, RunHeader, RunMemo, SIGNAL_HEADER, SignalHeader,
+    StartSignal,
+};
+use super::sdk::{self, WorkflowService as _};
+use crate::definition::GENERAL_QUEUE;
+use crate::engine::{
+    EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunRef, RunResult,
+    StartWorkflow, Started, admit_input,
+};
+use crate::failure::{Failure, kind};
+use crate::payload::Payload;
+use crate::signal::Signal;
+
+/// What an answer may take beyond the engine's patience before it counts as none.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// A request that is given up after the engine's patience, and `wait` more.
+pub fn request<T>(core: &Core, message: T, wait: Duration) -> sdk::Request<T> {
+    let patience = core.options.patience;
+    let mut request = sdk::Request::new(message);
+    request.set_timeout(patience.saturating_add(wait));
+    let retries = sdk::RetryOptions::builder()
+        .max_interval(Duration::from_secs(1))
+        .max_elapsed_time(Some(patience))
+        .build();
+    request
+        .extensions_mut()
+        .insert(sdk::RetryConfigForCall(retries));
+    request
+}
+
+/// Waits for an answer, `wait` longer than the engine's patience.
+pub async fn answer<T>(
+    core: &Core,
+    wait: Duration,
+    call: impl Future<Output = Result<sdk::Response<T>, sdk::Status>>,
+) -> Result<T, sdk::Status> {
+    let limit = core.options.patience.saturating_add(wait + SLACK);
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map(sdk::Response::into_inner),
+        Err(_) => Err(sdk::Status::deadline_exceeded("no answer came in time")),
+    }
+}
+
+/// What a refusal says, for a person: the cause where the cluster was not reached.
+pub fn describe_status(status: &sdk::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(next) = cause {
+        text = next.to_string();
+        cause = next.source();
+    }
+    text
+}
+
+/// What a refusal means that does not depend on what was asked.
+pub fn refusal(core: &Core, status: &sdk::Status) -> EngineError {
+    let said = describe_status(status);
+    let unavailable = |what: &str| EngineError::Unavailable {
+        message: format!("Temporal at {} {what}: {said}", core.options.address),
+        source: Some(Box::new(status.clone())),
+    };
+    match status.code() {
+        sdk::Code::InvalidArgument | sdk::Code::OutOfRange => EngineError::Invalid(said),
+        sdk::Code::NotFound => EngineError::Invalid(said),
+        sdk::Code::PermissionDenied | sdk::Code::Unauthenticated => {
+            unavailable("refuses this server's credentials")
+        }
+        sdk::Code::ResourceExhausted => unavailable("is overloaded"),
+        sdk::Code::Internal | sdk::Code::DataLoss | sdk::Code::Unimplemented => {
+            EngineError::Internal(format!("Temporal answered: {said}"))
+        }
+        _ => unavailable("does not answer"),
+    }
+}
+
+/// What a refusal means that is about a run.
+pub fn refusal_of(core: &Core, run: &RunRef, status: &sdk::Status) -> EngineError {
+    let no_namespace = status.message().to_ascii_lowercase().contains("namespace");
+    if status.code() == sdk::Code::NotFound && !no_namespace {
+        return EngineError::NotFound {
+            namespace: run.namespace.clone(),
+            workflow_id: run.workflow_id.clone(),
+            run_id: run.run_id,
+        };
+    }
+    refusal(core, status)
+}
+
+/// Temporal's name of a run.
+pub fn execution(run: &RunRef) -> sdk::WorkflowExecution {
+    sdk::WorkflowExecution {
+        workflow_id: run.workflow_id.clone(),
+        run_id: run.run_id.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+/// What the cluster knows of a run.
+pub async fn describe(
+    core: &Core,
+    run: &RunRef,
+) -> Result<sdk::DescribeWorkflowExecutionResponse, EngineError> {
+    let mut connection = core.connection()?;
+    let message = sdk::DescribeWorkflowExecutionRequest {
+        namespace: core.namespace(&run.namespace),
+        execution: Some(execution(run)),
+    };
+    let call = connection.describe_workflow_execution(request(core, message, Duration::ZERO));
+    answer(core, Duration::ZERO, call)
+        .await
+        .map_err(|status| refusal_of(core, run, &status))
+}
+
+/// The run's id: the latest run's where none is named.
+pub async fn run_id(core: &Core, run: &RunRef) -> Result<Uuid, EngineError> {
+    match run.run_id {
+        Some(run_id) => Ok(run_id),
+        None => {
+            let described = describe(core, run).await?;
+            let info = described.workflow_execution_info.unwrap_or_default();
+            id_of(info.execution.as_ref())
+        }
+    }
+}
+
+/// The run id of an execution.
+pub fn id_of(execution: Option<&sdk::WorkflowExecution>) -> Result<Uuid, EngineError> {
+    let text = execution.map(|run| run.run_id.as_str()).unwrap_or_default();
+    text.parse()
+        .map_err(|_| EngineError::Internal(format!("Temporal's run id {text:?} is no UUID")))
+}
+
+/// Starts a run.
+pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineError> {
+    let mut connection = core.connection()?;
+    start.check()?;
+    if let Some(name) = [MEMO, EMITTED_MEMO]
+        .into_iter()
+        .find(|name| start.memo.contains_key(*name))
+    {
+        return Err(EngineError::Invalid(format!(
+            "the memo {name:?} is the server's own; use another name"
+        )));
+    }
+    let limits = core.options.limits;
+    let input = admit_input(core.host.payloads.as_ref(), start.input, limits.data_bytes).await?;
+    let evaluator = core.host.expressions.digest();
+    let pins = Pins::new(&start.definition, limits, evaluator, rand::random());
+    // Two requests with one key differ in it, so that the second can tell.
+    let nonce = start.idempotency_key.as_ref().map(|_| Uuid::now_v7());
+    let memo = start.memo.into_iter();
+    let mut memo: HashMap<_, _> = memo.map(|(name, value)| (name, payload(value))).collect();
+    memo.insert(MEMO.to_owned(), pins.memo(nonce));
+    let search_attributes = pins.search_attributes();
+    // Temporal's own way to start with a signal answers an open run; under any other
+    // policy the signal travels with the start.
+    let (with_start, in_header) = match start.signal {
+        Some(signal) if start.id_conflict_policy == IdConflictPolicy::UseExisting => {
+            (Some(signal), None)
+        }
+        Some(signal) => (None, Some(whole(signal)?)),
+        None => (None, None),
+    };
+    let header = RunHeader {
+        traceparent: start.traceparent,
+        pins: Some(pins),
+        signal: in_header,
+        ..RunHeader::default()
+    };
+    let served = matches!(core.options.tasks, Tasks::All | Tasks::Workflows)
+        && core.options.namespaces.contains_key(&start.namespace);
+    let message = sdk::StartWorkflowExecutionRequest {
+        namespace: core.namespace(&start.namespace),
+        workflow_id: start.workflow_id.clone(),
+        workflow_type: Some(sdk::WorkflowType {
+            name: start.definition.workflow_type,
+        }),
+        task_queue: Some(sdk::TaskQueue {
+            name: GENERAL_QUEUE.to_owned(),
+            kind: sdk::TaskQueueKind::Normal.into(),
+            ..Default::default()
+        }),
+        input: Some(payloads(input)),
+        identity: connection.identity().to_owned(),
+        request_id: start
+            .idempotency_key
+            .unwrap_or_else(|| Uuid::now_v7().to_string()),
+        workflow_id_reuse_policy: reuse(start.id_reuse_policy).into(),
+        workflow_id_conflict_policy: conflict(start.id_conflict_policy).into(),
+        memo: Some(sdk::Memo { fields: memo }),
+        search_attributes: Some(search_attributes),
+        header: Some(sdk::Header {
+            fields: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
+        }),
+        // Its first task then comes with the answer.
+        request_eager_execution: served,
+        ..Default::default()
+    };
+    let run = RunRef {
+        namespace: start.namespace,
+        workflow_id: start.workflow_id,
+        run_id: None,
+    };
+    let sent = match with_start {
+        None => {
+            let message = request(core, message, Duration::ZERO);
+            let call = connection.start_workflow_execution(message);
+            let sent = answer(core, Duration::ZERO, call).await;
+            sent.map(|started| (started.run_id, started.started))
+        }
+        Some(signal) => {
+            let message = request(core, signal_with(message, signal), Duration::ZERO);
+            let call = connection.signal_with_start_workflow_execution(message);
+            let sent = answer(core, Duration::ZERO, call).await;
+            sent.map(|started| (started.run_id, started.started))
+        }
+    };
+    let (run_id, started) = match sent {
+        Ok(started) => started,
+        Err(status) => return Err(not_started(core, run, &status)),
+    };
+    let run_id = run_id
+        .parse()
+        .map_err(|_| EngineError::Internal(format!("Temporal's run id {run_id:?} is no UUID")))?;
+    let created = match nonce {
+        Some(nonce) if started => {
+            let run = RunRef {
+                run_id: Some(run_id),
+                ..run
+            };
+            let info = describe(core, &run).await?.workflow_execution_info;
+            let memo = info.and_then(|info| memo_of(info.memo.as_ref()));
+            memo.is_some_and(|memo| memo.request == Some(nonce))
+        }
+        _ => started,
+    };
+    Ok(Started { run_id, created })
+}
+
+/// A signal as a start's header has it.
+fn whole(signal: Signal) -> Result<StartSignal, EngineError> {
+    let data = signal
+        .data
+        .to_json()
+        .map_err(|error| EngineError::Invalid(format!("the signal's data: {error}")))?;
+    Ok(StartSignal {
+        header: SignalHeader::of(&signal),
+        name: signal.name,
+        data,
+    })
+}
+
+/// A start, with a signal.
+fn signal_with(
+    start: sdk::StartWorkflowExecutionRequest,
+    signal: Signal,
+) -> sdk::SignalWithStartWorkflowExecutionRequest {
+    let mut header = start.header.unwrap_or_default();
+    header.fields.insert(
+        SIGNAL_HEADER.to_owned(),
+        json_payload(&SignalHeader::of(&signal)),
+    );
+    sdk::SignalWithStartWorkflowExecutionRequest {
+        namespace: start.namespace,
+        workflow_id: start.workflow_id,
+        workflow_type: start.workflow_type,
+        task_queue: start.task_queue,
+        input: start.input,
+        identity: start.identity,
+        request_id: start.request_id,
+        workflow_id_reuse_policy: start.workflow_id_reuse_policy,
+        workflow_id_conflict_policy: start.workflow_id_conflict_policy,
+        signal_name: signal.name,
+        signal_input: Some(payloads(signal.data)),
+        memo: start.memo,
+        search_attributes: start.search_attributes,
+        header: Some(header),
+        ..Default::default()
+    }
+}
+
+/// Sends a signal to an open run.
+pub async fn signal(core: &Core, run: &RunRef, signal: Signal) -> Result<(), EngineError> {
+    signal.check()?;
+    let mut connection = core.connection()?;
+    let header = json_payload(&SignalHeader::of(&signal));
+    let message = sdk::SignalWorkflowExecutionRequest {
+        namespace: core.namespace(&run.namespace),
+        workflow_execution: Some(execution(run)),
+        identity: connection.identity().to_owned(),
+        request_id: signal.key(),
+        signal_name: signal.name,
+        input: Some(payloads(signal.data)),
+        header: Some(sdk::Header {
+            fields: [(SIGNAL_HEADER.to_owned(), header)].into(),
+        }),
+        ..Default::default()
+    };
+    let call = connection.signal_workflow_execution(request(core, message, Duration::ZERO));
+    match answer(core, Duration::ZERO, call).await {
+        Ok(_) => Ok(()),
+        Err(status) => Err(closed_or(core, run, &status).await),
+    }
+}
+
+fn not_started(core: &Core, run: RunRef, status: &sdk::Status) -> EngineError {
+    if status.code() != sdk::Code::AlreadyExists {
+        return refusal(core, status);
+    }
+    let details: Option<sdk::WorkflowExecutionAlreadyStartedFailure> =
+        sdk::decode_status_detail(status.details());
+    let run_id = details.and_then(|details| details.run_id.parse().ok());
+    let reason = if status.message().contains("running") {
+        "is already running"
+    } else {
+        "has already ended"
+    };
+    EngineError::AlreadyExists {
+        workflow_id: run.workflow_id,
+        run_id: run_id.unwrap_or_default(),
+        reason,
+    }
+}
+
+const fn reuse(policy: IdReusePolicy) -> sdk::WorkflowIdReusePolicy {
+    match policy {
+        IdReusePolicy::AllowDuplicate => sdk::WorkflowIdReusePolicy::AllowDuplicate,
+        IdReusePolicy::AllowDuplicateFailedOnly => {
+            sdk::WorkflowIdReusePolicy::AllowDuplicateFailedOnly
+        }
+        IdReusePolicy::RejectDuplicate => sdk::WorkflowIdReusePolicy::RejectDuplicate,
+    }
+}
+
+const fn conflict(policy: IdConflictPolicy) -> sdk::WorkflowIdConflictPolicy {
+    match policy {
+        IdConflictPolicy::Fail => sdk::WorkflowIdConflictPolicy::Fail,
+        IdConflictPolicy::UseExisting => sdk::WorkflowIdConflictPolicy::UseExisting,
+        IdConflictPolicy::TerminateExisting => sdk::WorkflowIdConflictPolicy::TerminateExisting,
+    }
+}
+
+/// What lists show of a run of ours.
+pub fn memo_of(memo: Option<&sdk::Memo>) -> Option<RunMemo> {
+    super::convert::from_json_payload(memo?.fields.get(MEMO)?).ok()
+}
+
+/// Waits up to `wait` for a run's end.
+pub async fn result(
+    core: &Core,
+    run: &RunRef,
+    wait: Duration,
+) -> Result<Option<RunResult>, EngineError> {
+    let deadline = Instant::now() + wait;
+    let mut run_id = run_id(core, run).await?;
+    let mut token = Vec::new();
+    // The first look does not wait: it says whether there is such a run at all.
+    let mut left = Duration::ZERO;
+    loop {
+        let named = RunRef {
+            run_id: Some(run_id),
+            ..run.clone()
+        };
+        let mut connection = core.connection()?;
+        let message = sdk::GetWorkflowExecutionHistoryRequest {
+            namespace: core.namespace(&run.namespace),
+            execution: Some(execution(&named)),
+            next_page_token: token,
+            wait_new_event: !left.is_zero(),
+            history_event_filter_type: sdk::HistoryEventFilterType::CloseEvent.into(),
+            ..Default::default()
+        };
+        let call = connection.get_workflow_execution_history(request(core, message, left));
+        let page = if left.is_zero() {
+            answer(core, left, call).await
+        } else {
+            match tokio::time::timeout(left, answer(core, left, call)).await {
+                Ok(page) => page,
+                Err(_) => return Ok(None),
+            }
+        };
+        let page = page.map_err(|status| refusal_of(core, &named, &status))?;
+        token = page.next_page_token;
+        let last = page
+            .history
+            .and_then(|history| history.events.into_iter().last());
+        match last.and_then(|event| event.attributes).and_then(ended) {
+            Some(End::Ended(status, outcome)) => {
+                return Ok(Some(RunResult {
+                    run_id,
+                    status,
+                    outcome,
+                }));
+            }
+            Some(End::GoesOnAs(next)) => {
+                run_id = next;
+                token = Vec::new();
+                left = Duration::ZERO;
+                continue;
+            }
+            None => {}
+        }
+        left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+    }
+}
+
+/// What a last event says.
+enum End {
+    Ended(ExecutionStatus, Result<Payload, Failure>),
+    GoesOnAs(Uuid),
+}
+
+fn ended(attributes: sdk::Attributes) -> Option<End> {
+    let (status, outcome) = match attributes {
+        sdk::Attributes::WorkflowExecutionCompletedEventAttributes(done) => {
+            (ExecutionStatus::Completed, Ok(first(done.result)))
+        }
+        sdk::Attributes::WorkflowExecutionFailedEventAttributes(failed) => (
+            ExecutionStatus::Failed,
+            Err(from_failure(failed.failure.unwrap_or_default())),
+        ),
+        sdk::Attributes::WorkflowExecutionCanceledEventAttributes(cancelled) => {
+            let why = reason_of(cancelled.details);
+            let why = why.unwrap_or_else(|| "the run was cancelled".to_owned());
+            (
+                ExecutionStatus::Canceled,
+                Err(Failure::permanent(kind::CANCELLED, why)),
+            )
+        }
+        sdk::Attributes::WorkflowExecutionTerminatedEventAttributes(terminated) => {
+            let why = Some(terminated.reason).filter(|reason| !reason.is_empty());
+            let why = why.unwrap_or_else(|| "the run was terminated".to_owned());
+            (
+                ExecutionStatus::Terminated,
+                Err(Failure::permanent(kind::TERMINATED, why)),
+            )
+        }
+        sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(_) => (
+            ExecutionStatus::TimedOut,
+            Err(
+                Failure::permanent(kind::TIMEOUT, "the run's timeout is over")
+                    .with_details(serde_json::json!({ "timeout": "run" })),
+            ),
+        ),
+        sdk::Attributes::WorkflowExecutionContinuedAsNewEventAttributes(next) => {
+            return next.new_execution_run_id.parse().ok().map(End::GoesOnAs);
+        }
+        _ => return None,
+    };
+    Some(End::Ended(status, outcome))
+}
+
+/// Why a run was cancelled, as its last command says.
+pub fn reason_of(details: Option<sdk::Payloads>) -> Option<String> {
+    match first(details).to_json() {
+        Ok(serde_json::Value::String(reason)) if !reason.is_empty() => Some(reason),
+        _ => None,
+    }
+}
+
+/// Asks a run to cancel.
+pub async fn cancel(core: &Core, run: &RunRef, reason: &str) -> Result<(), EngineError> {
+    let mut connection = core.connection()?;
+    let message = sdk::RequestCancelWorkflowExecutionRequest {
+        namespace: core.namespace(&run.namespace),
+        workflow_execution: Some(execution(run)),
+        identity: connection.identity().to_owned(),
+        request_id: Uuid::now_v7().to_string(),
+        reason: reason.to_owned(),
+        ..Default::default()
+    };
+    let call = connection.request_cancel_workflow_execution(request(core, message, Duration::ZERO));
+    match answer(core, Duration::ZERO, call).await {
+        Ok(_) => Ok(()),
+        // It was asked before.
+        Err(status) if status.code() == sdk::Code::AlreadyExists => Ok(()),
+        Err(status) => Err(closed_or(core, run, &status).await),
+    }
+}
+
+/// Ends a run at once.
+pub async fn terminate(core: &Core, run: &RunRef, reason: &str) -> Result<(), EngineError> {
+    let mut connection = core.connection()?;
+    let message = sdk::TerminateWorkflowExecutionRequest {
+        namespace: core.namespace(&run.namespace),
+        workflow_execution: Some(execution(run)),
+        identity: connection.identity().to_owned(),
+        reason: reason.to_owned(),
+        ..Default::default()
+    };
+    let call = connection.terminate_workflow_execution(request(core, message, Duration::ZERO));
+    match answer(core, Duration::ZERO, call).await {
+        Ok(_) => {
+            stop_attempts(core, run).await;
+            Ok(())
+        }
+        Err(status) => Err(closed_or(core, run, &status).await),
+    }
+}
+
+/// Stops what runs of a run in this process; elsewhere the next heartbeat says it.
+async fn stop_attempts(core: &Core, run: &RunRef) {
+    let Ok(run_id) = run_id(core, run).await else {
+        return;
+    };
+    let running = crate::embedded::lock(&core.running);
+    for attempt in running.values().filter(|one| one.run_id == run_id) {
+        (attempt.stop)(crate::activity::CancelReason::RunClosed);
+    }
+}
+
+/// Temporal says that a run was not found also where it has ended.
+async fn closed_or(core: &Core, run: &RunRef, status: &sdk::Status) -> EngineError {
+    if status.code() == sdk::Code::NotFound {
+        return match run_id(core, run).await {
+            Ok(run_id) => match describe(core, run).await {
+                Ok(_) => EngineError::Closed {
+                    workflow_id: run.workflow_id.clone(),
+                    run_id,
+                },
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+    }
+    refusal_of(core, run, status)
+}

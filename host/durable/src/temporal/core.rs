@@ -1,0 +1,143 @@
+//! What all parts of a Temporal engine share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
+
+use super::history::Cursors;
+use super::options::TemporalOptions;
+use super::sdk;
+use crate::activity::{CancelReason, Progress};
+use crate::embedded::{Host, lock, pool::Pool};
+use crate::engine::{EngineError, LiveEvent, QueueStats};
+
+/// An attempt that runs in this process.
+pub struct Running {
+    /// The run.
+    pub run_id: Uuid,
+    /// The activity.
+    pub activity_id: String,
+    /// Its number.
+    pub attempt: u32,
+    /// Asks it to stop.
+    pub stop: Arc<dyn Fn(CancelReason) + Send + Sync>,
+    /// How far it is.
+    pub progress: Arc<Mutex<Option<Progress>>>,
+}
+
+/// What a queue is doing in this process, and what waits for it on the cluster.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// Attempts that run here.
+    pub in_flight: AtomicUsize,
+    /// What waits, and how long the oldest has, as last heard.
+    pub backlog: Mutex<(usize, Duration)>,
+}
+
+/// What all parts share.
+pub struct Core {
+    /// What the host provides.
+    pub host: Host,
+    /// How it was opened.
+    pub options: TemporalOptions,
+    /// Runs activations.
+    pub pool: Arc<Pool>,
+    /// The connection, once there is one.
+    pub connection: watch::Sender<Option<sdk::Connection>>,
+    /// Why there is none.
+    pub away: Mutex<String>,
+    /// Attempts that run here, by task token.
+    pub running: Mutex<HashMap<Vec<u8>, Running>>,
+    /// Queues by name.
+    pub queues: HashMap<String, Queue>,
+    /// Those who follow a run.
+    pub live: Mutex<HashMap<Uuid, broadcast::Sender<LiveEvent>>>,
+    /// How far histories were read.
+    pub cursors: Cursors,
+    /// Whether no new work is taken.
+    pub draining: AtomicBool,
+}
+
+impl Core {
+    /// Temporal's name of a namespace.
+    pub fn namespace(&self, name: &str) -> String {
+        let known = self.options.namespaces.get(name);
+        known.cloned().unwrap_or_else(|| name.to_owned())
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> Result<sdk::Connection, EngineError> {
+        if self.is_draining() {
+            return Err(EngineError::ShuttingDown);
+        }
+        let connection = self.connection.borrow().clone();
+        connection.ok_or_else(|| EngineError::Unavailable {
+            message: format!(
+                "Temporal at {} cannot be reached: {}",
+                self.options.address,
+                lock(&self.away)
+            ),
+            source: None,
+        })
+    }
+
+    /// Whether no new work is taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Tells those who follow a run.
+    pub fn publish(&self, run_id: Uuid, event: LiveEvent) {
+        if let Some(live) = lock(&self.live).get(&run_id) {
+            // Nobody may be listening.
+            let _ = live.send(event);
+        }
+    }
+
+    /// How far an attempt that runs here is.
+    pub fn progress(&self, run_id: Uuid, activity_id: &str, attempt: u32) -> Option<Progress> {
+        let running = lock(&self.running);
+        let found = running.values().find(|one| {
+            one.run_id == run_id && one.activity_id == activity_id && one.attempt == attempt
+        })?;
+        lock(&found.progress).clone()
+    }
+
+    /// Stops what runs of an activity in this process.
+    pub fn stop_attempt(&self, run_id: &str, activity_id: &str, reason: CancelReason) {
+        let Ok(run_id) = run_id.parse::<Uuid>() else {
+            return;
+        };
+        let running = lock(&self.running);
+        let ours = running
+            .values()
+            .filter(|one| one.run_id == run_id && one.activity_id == activity_id);
+        for attempt in ours {
+            (attempt.stop)(reason);
+        }
+    }
+
+    /// What the queues are doing.
+    pub fn stats(&self) -> Vec<QueueStats> {
+        let mut stats: Vec<QueueStats> = self
+            .queues
+            .iter()
+            .map(|(name, queue)| {
+                let (backlog, age) = *lock(&queue.backlog);
+                QueueStats {
+                    name: name.clone(),
+                    limit: self.options.queues.get(name).copied().unwrap_or_default(),
+                    in_flight: queue.in_flight.load(Ordering::Relaxed),
+                    backlog,
+                    backlog_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+                }
+            })
+            .collect();
+        stats.sort_by(|a, b| a.name.cmp(&b.name));
+        stats
+    }
+}

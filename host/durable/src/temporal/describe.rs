@@ -1,0 +1,230 @@
+//! Runs in lists and in detail.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::client::{self, answer, id_of, memo_of, refusal, request};
+use super::convert::{from_failure, from_payload, maybe_timestamp, timestamp};
+use super::core::Core;
+use super::events::Shown;
+use super::history;
+use super::pins::{DIGESTS, EMITTED_MEMO, MEMO};
+use super::sdk::{self, WorkflowService as _};
+use crate::embedded::events::timestamp as stored_time;
+use crate::embedded::state::RunState;
+use crate::engine::{
+    EngineError, ExecutionStatus, ListRuns, PendingActivity, PendingState, RunDescription, RunInfo,
+    RunPage, RunRef,
+};
+use crate::payload::Digest;
+
+/// Where a run stands, in our words.
+fn status_of(status: sdk::WorkflowExecutionStatus) -> ExecutionStatus {
+    match status {
+        sdk::WorkflowExecutionStatus::Failed => ExecutionStatus::Failed,
+        sdk::WorkflowExecutionStatus::Canceled => ExecutionStatus::Canceled,
+        sdk::WorkflowExecutionStatus::Terminated => ExecutionStatus::Terminated,
+        sdk::WorkflowExecutionStatus::TimedOut => ExecutionStatus::TimedOut,
+        // A run that goes on as another one has done its part.
+        sdk::WorkflowExecutionStatus::Completed | sdk::WorkflowExecutionStatus::ContinuedAsNew => {
+            ExecutionStatus::Completed
+        }
+        _ => ExecutionStatus::Running,
+    }
+}
+
+/// A run as lists show it; `None` for one of foreign code, which has no definition.
+fn info_of(namespace: &str, info: &sdk::WorkflowExecutionInfo) -> Option<RunInfo> {
+    let memo = memo_of(info.memo.as_ref())?;
+    let execution = info.execution.clone().unwrap_or_default();
+    let parent = info.parent_execution.as_ref().and_then(|parent| {
+        let run_id = parent.run_id.parse().ok()?;
+        Some((parent.workflow_id.clone(), run_id))
+    });
+    Some(RunInfo {
+        namespace: namespace.to_owned(),
+        run_id: execution.run_id.parse().ok()?,
+        workflow_id: execution.workflow_id,
+        workflow_type: info.r#type.clone().unwrap_or_default().name,
+        version: memo.version,
+        digest: memo.digest,
+        status: status_of(info.status()),
+        started_at: timestamp(info.start_time),
+        closed_at: maybe_timestamp(info.close_time),
+        history_length: u64::try_from(info.history_length).unwrap_or_default(),
+        parent,
+        held: None,
+    })
+}
+
+/// A run in detail. Temporal knows what is pending; the tasks behind it, the timers and
+/// the pins stand in the history.
+pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, EngineError> {
+    let described = client::describe(core, run).await?;
+    let known = described.workflow_execution_info.unwrap_or_default();
+    let run_id = id_of(known.execution.as_ref())?;
+    let length = u64::try_from(known.history_length).unwrap_or_default();
+    let named = RunRef {
+        run_id: Some(run_id),
+        ..run.clone()
+    };
+    let (events, pins) = history::all(core, &named, length).await?;
+    let mut info = info_of(&run.namespace, &known).ok_or_else(|| {
+        EngineError::Invalid(format!(
+            "workflow {:?} is no run of Heyday's, or has not begun",
+            run.workflow_id
+        ))
+    })?;
+    if described
+        .pending_workflow_task
+        .is_some_and(|task| task.attempt > 1)
+    {
+        info.held = held(&events);
+    }
+    let mut state = RunState::default();
+    for event in events.iter().filter_map(|event| event.event.as_ref()) {
+        state.apply(event);
+    }
+    let open = info.status == ExecutionStatus::Running;
+    let pending_activities = described
+        .pending_activities
+        .into_iter()
+        .map(|pending| pending_activity(core, run_id, &state, pending))
+        .collect();
+    let timers = state.timers.iter().filter(|_| open);
+    let memo = known.memo.unwrap_or_default().fields.into_iter();
+    let children = described.pending_children.into_iter();
+    Ok(RunDescription {
+        memo: memo
+            .filter(|(name, _)| name != MEMO && name != EMITTED_MEMO)
+            .map(|(name, value)| (name, from_payload(value)))
+            .collect(),
+        pinned: pins.map_or_else(BTreeMap::new, |pins| {
+            let activities = pins.activities.into_iter();
+            activities.map(|(name, pin)| (name, pin.digest)).collect()
+        }),
+        pending_activities,
+        pending_timers: timers
+            .map(|(id, timer)| (id.clone(), timer.task.clone(), stored_time(timer.due_us)))
+            .collect(),
+        pending_children: children
+            .filter_map(|child| Some((child.workflow_id, child.run_id.parse().ok()?)))
+            .collect(),
+        // The history does not say what a flow listens for, nor which signals it took.
+        pending_listens: Vec::new(),
+        pending_signals: Vec::new(),
+        info,
+    })
+}
+
+/// Why a run is held, if its workflow tasks fail because its history does not fit.
+fn held(events: &[Shown]) -> Option<String> {
+    let failed = events.iter().rev().map(Shown::history_event);
+    let failed = failed
+        .take_while(|event| event.event_type.starts_with("WorkflowTask"))
+        .find(|event| event.event_type == "WorkflowTaskFailed")?;
+    if failed.attributes["cause"] != "NonDeterministicError" {
+        return None;
+    }
+    let message = failed.attributes["failure"]["message"].as_str()?;
+    Some(message.to_owned())
+}
+
+fn pending_activity(
+    core: &Core,
+    run_id: uuid::Uuid,
+    state: &RunState,
+    pending: sdk::PendingActivityInfo,
+) -> PendingActivity {
+    let stage = pending.state();
+    let scheduled = state.activities.get(&pending.activity_id);
+    let scheduled = scheduled.map(|activity| activity.scheduled.clone());
+    let scheduled = scheduled.unwrap_or_default();
+    let attempt = u32::try_from(pending.attempt).unwrap_or(1);
+    let next_attempt_at = maybe_timestamp(pending.next_attempt_schedule_time);
+    let started = matches!(
+        stage,
+        sdk::PendingActivityState::Started | sdk::PendingActivityState::CancelRequested
+    );
+    PendingActivity {
+        activity_type: pending.activity_type.unwrap_or_default().name,
+        queue: scheduled.queue,
+        task: scheduled.task,
+        state: match stage {
+            sdk::PendingActivityState::CancelRequested => PendingState::CancelRequested,
+            sdk::PendingActivityState::Started => PendingState::Started,
+            _ if next_attempt_at.is_some() => PendingState::BackingOff,
+            _ => PendingState::Scheduled,
+        },
+        attempt,
+        // The history has the first schedule, Temporal's answer this attempt's.
+        scheduled_at: if scheduled.time_us == 0 {
+            timestamp(pending.scheduled_time)
+        } else {
+            stored_time(scheduled.time_us)
+        },
+        started_at: maybe_timestamp(pending.last_started_time).filter(|_| started),
+        next_attempt_at: next_attempt_at.filter(|_| !started),
+        last_failure: pending.last_failure.map(from_failure),
+        progress: core.progress(run_id, &pending.activity_id, attempt),
+        activity_id: pending.activity_id,
+    }
+}
+
+/// Runs of ours that match a filter, in Temporal's order.
+pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError> {
+    let page_token = match &wanted.page_token {
+        None => Vec::new(),
+        Some(token) => URL_SAFE_NO_PAD.decode(token).map_err(|_| {
+            EngineError::Invalid(format!(
+                "the page token {token:?} is none; give one that a page named"
+            ))
+        })?,
+    };
+    let ours = format!("{DIGESTS} IS NOT NULL");
+    let query = match wanted.query.as_deref().map(str::trim) {
+        None | Some("") => ours,
+        Some(query) => format!("({query}) AND {ours}"),
+    };
+    let mut connection = core.connection()?;
+    let message = sdk::ListWorkflowExecutionsRequest {
+        namespace: core.namespace(&wanted.namespace),
+        page_size: i32::try_from(wanted.page_size.clamp(1, 1_000)).unwrap_or(1_000),
+        next_page_token: page_token,
+        query,
+    };
+    let call = connection.list_workflow_executions(request(core, message, Duration::ZERO));
+    let page = answer(core, Duration::ZERO, call)
+        .await
+        .map_err(|status| refusal(core, &status))?;
+    let runs = page.executions.iter();
+    Ok(RunPage {
+        runs: runs
+            .filter_map(|info| info_of(&wanted.namespace, info))
+            .collect(),
+        next_page_token: (!page.next_page_token.is_empty())
+            .then(|| URL_SAFE_NO_PAD.encode(&page.next_page_token)),
+    })
+}
+
+/// How many open runs are pinned to that digest, in all namespaces that are served. As
+/// of late: Temporal's lists follow its histories within a moment.
+pub async fn open_runs_using(core: &Core, digest: &Digest) -> Result<u64, EngineError> {
+    let mut count = 0;
+    for namespace in core.options.namespaces.values() {
+        let mut connection = core.connection()?;
+        let message = sdk::CountWorkflowExecutionsRequest {
+            namespace: namespace.clone(),
+            query: format!("{DIGESTS} = '{digest}' AND ExecutionStatus = 'Running'"),
+        };
+        let call = connection.count_workflow_executions(request(core, message, Duration::ZERO));
+        let counted = answer(core, Duration::ZERO, call)
+            .await
+            .map_err(|status| refusal(core, &status))?;
+        count += u64::try_from(counted.count).unwrap_or_default();
+    }
+    Ok(count)
+}

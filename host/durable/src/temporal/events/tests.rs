@@ -1,0 +1,107 @@
+//! Events as a cluster sends them, and what is shown of them.
+
+use temporalio_common::protos::temporal::api::enums::v1::EventType as Kind;
+use temporalio_common::protos::temporal::api::history::v1::{
+    ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes,
+    ActivityTaskStartedEventAttributes, WorkflowExecutionSignaledEventAttributes,
+    WorkflowTaskFailedEventAttributes,
+};
+
+use super::super::convert::{failure, json_payload, with_receipt};
+use super::*;
+use crate::activity::Receipt;
+
+fn event(event_id: i64, kind: Kind, attributes: sdk::Attributes) -> sdk::HistoryEvent {
+    sdk::HistoryEvent {
+        event_id,
+        event_type: kind.into(),
+        attributes: Some(attributes),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn an_attempts_end_names_its_activity() {
+    let mut names = Names::default();
+    let scheduled = ActivityTaskScheduledEventAttributes {
+        activity_id: "7".to_owned(),
+        activity_type: Some("t.echo".into()),
+        ..Default::default()
+    };
+    let scheduled = sdk::Attributes::ActivityTaskScheduledEventAttributes(scheduled);
+    read(&mut names, event(5, Kind::ActivityTaskScheduled, scheduled));
+    let started = ActivityTaskStartedEventAttributes {
+        scheduled_event_id: 5,
+        attempt: 3,
+        ..Default::default()
+    };
+    let started = sdk::Attributes::ActivityTaskStartedEventAttributes(started);
+    read(&mut names, event(6, Kind::ActivityTaskStarted, started));
+    let mut receipt = Receipt::default();
+    receipt.add("cpu_us", 9);
+    let completed = ActivityTaskCompletedEventAttributes {
+        scheduled_event_id: 5,
+        started_event_id: 6,
+        result: Some(sdk::Payloads {
+            payloads: vec![with_receipt(json_payload(&json!({"x": 1})), &receipt)],
+        }),
+        ..Default::default()
+    };
+    let completed = sdk::Attributes::ActivityTaskCompletedEventAttributes(completed);
+    let shown = read(&mut names, event(7, Kind::ActivityTaskCompleted, completed));
+    let shown = shown.history_event();
+    assert_eq!(
+        (shown.event_id, shown.event_type.as_str()),
+        (7, "ActivityTaskCompleted")
+    );
+    assert_eq!(
+        shown.attributes,
+        json!({"activity_id": "7", "attempt": 3, "result": {"x": 1}, "receipt": {"cpu_us": 9}})
+    );
+}
+
+#[test]
+fn signals_and_failed_tasks_are_shown() {
+    let mut names = Names::default();
+    let signal = WorkflowExecutionSignaledEventAttributes {
+        signal_name: "approve".to_owned(),
+        ..Default::default()
+    };
+    let signal = sdk::Attributes::WorkflowExecutionSignaledEventAttributes(signal);
+    let shown = read(
+        &mut names,
+        event(3, Kind::WorkflowExecutionSignaled, signal),
+    );
+    assert!(!shown.ends_run());
+    let shown = shown.history_event();
+    assert_eq!(shown.event_type, "WorkflowExecutionSignaled");
+    assert_eq!(shown.attributes["signal_name"], "approve");
+    assert_eq!(shown.attributes["signal_id"], "event-3");
+    let failed = WorkflowTaskFailedEventAttributes {
+        cause: sdk::WorkflowTaskFailedCause::NonDeterministicError.into(),
+        failure: Some(failure(Failure::permanent("internal", "it differs"), None)),
+        ..Default::default()
+    };
+    let failed = sdk::Attributes::WorkflowTaskFailedEventAttributes(failed);
+    let shown = read(&mut names, event(4, Kind::WorkflowTaskFailed, failed)).history_event();
+    assert_eq!(shown.attributes["cause"], "NonDeterministicError");
+    assert_eq!(shown.attributes["failure"]["message"], "it differs");
+}
+
+#[test]
+fn an_event_about_something_unknown_is_shown_all_the_same() {
+    let mut names = Names::default();
+    let completed = ActivityTaskCompletedEventAttributes {
+        scheduled_event_id: 5,
+        ..Default::default()
+    };
+    let completed = sdk::Attributes::ActivityTaskCompletedEventAttributes(completed);
+    let shown = read(&mut names, event(7, Kind::ActivityTaskCompleted, completed));
+    assert!(shown.event.is_none());
+    assert_eq!(shown.history_event().event_type, "ActivityTaskCompleted");
+    let empty = sdk::HistoryEvent::default();
+    assert_eq!(
+        read(&mut names, empty).history_event().event_type,
+        "Unspecified"
+    );
+}

@@ -1,0 +1,661 @@
+//! One run between core and driver: jobs of an activation go in, commands come out.
+//!
+//! It does no I/O itself; [`activation`](super::activation) does what must happen in
+//! between (resolving references, loading the flow). Driver and core agree on ids: the
+//! driver's decimal ids, counted from 1 for each kind, are core's sequence numbers.
+//! Whatever a job says is the same on replay, so the same commands come.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::convert::{
+    argument, duration, failure, from_failure, from_json_payload, from_payload, json_payload,
+    maybe, payload, payloads, retry, take_receipt, timestamp,
+};
+use super::pins::{
+    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, PIN_ACTIVITY, PinRequest, Pins,
+    RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader,
+};
+use super::sdk;
+use crate::driver::{
+    Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal, StartChild,
+};
+use crate::failure::{Failure, kind};
+use crate::flow::Flow;
+use crate::payload::{Payload, Referred, referred};
+use crate::signal::Signal;
+
+/// How long one try to pin a run may take. Longer ones would delay a cancel.
+const PIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Bytes of a summary, of which Temporal takes 400 as JSON.
+const SUMMARY: usize = 180;
+
+/// Bytes of details, of which Temporal takes 20,000 as JSON.
+const DETAILS: usize = 9_000;
+
+/// Where a run stands.
+#[derive(Debug)]
+pub enum Stage {
+    /// It has begun, and nothing was done.
+    Begun,
+    /// Its pins are asked for.
+    Pinning,
+    /// Its pins are known; it needs a driver.
+    Pinned(Box<Pins>),
+    /// Its driver runs.
+    Running(Box<Driver>),
+    /// It cannot go on and fails.
+    Failing(Failure),
+    /// Its last command was given. Queries may still come.
+    Over,
+}
+
+/// A run in memory.
+#[derive(Debug)]
+pub struct Run {
+    /// Heyday's name of the namespace.
+    namespace: String,
+    /// The cluster's name of it.
+    cluster_namespace: String,
+    workflow_id: String,
+    workflow_type: String,
+    run_id: Uuid,
+    queue: String,
+    started_at: Timestamp,
+    header: RunHeader,
+    /// The input, perhaps a reference.
+    pub input: Payload,
+    /// Where it stands.
+    pub stage: Stage,
+    /// What resolved and was not yet given to the driver.
+    pub resolutions: Vec<Resolution>,
+    /// Tasks that began and were not yet shown.
+    pub entered: Vec<String>,
+    /// Keys of the signals that came: each counts once.
+    signals: BTreeSet<String>,
+    /// Answers to queries and updates of this activation.
+    answers: Vec<sdk::WorkflowCommand>,
+    /// Whether the driver was given anything yet.
+    pub started: bool,
+    /// Whether it came without pins.
+    pub was_pinned_here: bool,
+}
+
+/// A job that does not fit the run: a fault of core, or of this.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unexpected(String);
+
+impl Run {
+    /// A run at its beginning, on the queue on which its tasks come, in a namespace of
+    /// Heyday's name and of the cluster's.
+    pub fn begin(
+        (namespace, cluster_namespace): (&str, &str),
+        queue: &str,
+        run_id: &str,
+        start: sdk::InitializeWorkflow,
+    ) -> Result<Self, Unexpected> {
+        let run_id = run_id
+            .parse()
+            .map_err(|_| Unexpected(format!("the run id {run_id:?} is no UUID")))?;
+        let header = match start.headers.get(RUN_HEADER) {
+            Some(header) => from_json_payload(header).map_err(|error| {
+                Failure::permanent(
+                    kind::INVALID_INPUT,
+                    format!("the header {RUN_HEADER:?} cannot be read: {error}"),
+                )
+            }),
+            None => Ok(RunHeader::default()),
+        };
+        let mut run = Self {
+            namespace: namespace.to_owned(),
+            cluster_namespace: cluster_namespace.to_owned(),
+            workflow_id: start.workflow_id,
+            workflow_type: start.workflow_type,
+            run_id,
+            queue: queue.to_owned(),
+            started_at: timestamp(start.start_time),
+            header: RunHeader::default(),
+            input: Payload::null(),
+            stage: Stage::Begun,
+            resolutions: Vec::new(),
+            entered: Vec::new(),
+            signals: BTreeSet::new(),
+            answers: Vec::new(),
+            started: false,
+            was_pinned_here: false,
+        };
+        match header.and_then(|header| Ok((header, argument(start.arguments)?))) {
+            Ok((header, input)) => {
+                run.header = header;
+                run.input = input;
+                if let Some(signal) = run.header.signal.take() {
+                    run.signaled(signal.into());
+                }
+                if let Some(pins) = run.header.pins.take() {
+                    run.stage = Stage::Pinned(Box::new(pins));
+                }
+            }
+            Err(failure) => run.stage = Stage::Failing(failure),
+        }
+        Ok(run)
+    }
+
+    /// Takes one job. What waits for the driver is gathered.
+    pub fn take(&mut self, job: sdk::Job) -> Result<(), Unexpected> {
+        match job {
+            sdk::Job::FireTimer(fired) => self.resolutions.push(Resolution::Timer {
+                timer_id: fired.seq.to_string(),
+            }),
+            sdk::Job::ResolveActivity(resolved) => {
+                let status = resolved.result.and_then(|result| result.status);
+                let status = status.ok_or_else(|| {
+                    Unexpected(format!("activity {} resolved to nothing", resolved.seq))
+                })?;
+                if resolved.is_local {
+                    self.pinned(status)?;
+                } else {
+                    self.resolutions.push(Resolution::Activity {
+                        activity_id: resolved.seq.to_string(),
+                        outcome: activity_outcome(status)?,
+                    });
+                }
+            }
+            sdk::Job::ResolveChildWorkflowExecutionStart(started) => {
+                let outcome = child_started(started.status)?;
+                self.resolutions.push(Resolution::ChildStarted {
+                    child_id: started.seq.to_string(),
+                    outcome,
+                });
+            }
+            sdk::Job::ResolveChildWorkflowExecution(ended) => {
+                let status = ended.result.and_then(|result| result.status);
+                self.resolutions.push(Resolution::Child {
+                    child_id: ended.seq.to_string(),
+                    outcome: child_outcome(status)?,
+                });
+            }
+            sdk::Job::CancelWorkflow(cancel) => {
+                self.resolutions.push(Resolution::CancelRequested {
+                    reason: cancel.reason,
+                });
+            }
+            sdk::Job::QueryWorkflow(query) => self.answer(&query),
+            sdk::Job::DoUpdate(update) => {
+                let refused = Failure::permanent(
+                    "unknown-update",
+                    format!("flows have no update {:?}", update.name),
+                );
+                let response = sdk::update_response::Response::Rejected(failure(refused, None));
+                self.answers.push(command(
+                    sdk::CommandVariant::UpdateResponse(sdk::UpdateResponse {
+                        protocol_instance_id: update.protocol_instance_id,
+                        response: Some(response),
+                    }),
+                    "",
+                ));
+            }
+            sdk::Job::SignalWorkflow(sent) => {
+                let header = sent.headers.get(SIGNAL_HEADER);
+                let header: Option<SignalHeader> =
+                    header.and_then(|header| from_json_payload(header).ok());
+                let header = header.unwrap_or_else(|| SignalHeader {
+                    // A foreign sender's: each is one of its own.
+                    id: format!("event-{}", sent.originating_event_id),
+                    ..SignalHeader::default()
+                });
+                self.signaled(Signal {
+                    name: sent.signal_name,
+                    id: header.id,
+                    attributes: header.attributes,
+                    // Several arguments are no event's data, and nobody reads them.
+                    data: argument(sent.input).unwrap_or_default(),
+                });
+            }
+            sdk::Job::ResolveSignalExternalWorkflow(sent) => {
+                let outcome = match sent.failure {
+                    None => Ok(()),
+                    Some(why) => Err(Failure::permanent(
+                        kind::UNKNOWN_WORKFLOW,
+                        from_failure(why).message,
+                    )),
+                };
+                self.resolutions.push(Resolution::ExternalSignaled {
+                    signal_id: sent.seq.to_string(),
+                    outcome,
+                });
+            }
+            // The run's random numbers are its own.
+            sdk::Job::UpdateRandomSeed(_) | sdk::Job::NotifyHasPatch(_) => {}
+            job @ (sdk::Job::InitializeWorkflow(_)
+            | sdk::Job::RemoveFromCache(_)
+            | sdk::Job::ResolveRequestCancelExternalWorkflow(_)
+            | sdk::Job::ResolveNexusOperationStart(_)
+            | sdk::Job::ResolveNexusOperation(_)) => {
+                return Err(Unexpected(format!("the run was given {job:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn signaled(&mut self, signal: Signal) {
+        if self.signals.insert(signal.key()) {
+            self.resolutions.push(Resolution::Signal(Box::new(signal)));
+        }
+    }
+
+    /// The local activity that pins the run has ended.
+    fn pinned(&mut self, status: sdk::Resolved) -> Result<(), Unexpected> {
+        if !matches!(self.stage, Stage::Pinning) {
+            return Err(Unexpected("the run was pinned twice".to_owned()));
+        }
+        self.stage = match activity_outcome(status)? {
+            Ok(pins) => match serde_json::from_slice(&pins.data) {
+                Ok(pins) => Stage::Pinned(Box::new(pins)),
+                Err(error) => {
+                    return Err(Unexpected(format!("the pins cannot be read: {error}")));
+                }
+            },
+            // The registry is away: the workflow task fails and comes again later.
+            Err(failure) if failure.retryable => {
+                return Err(Unexpected(format!(
+                    "the run cannot be pinned now: {failure}"
+                )));
+            }
+            Err(failure) => Stage::Failing(failure),
+        };
+        Ok(())
+    }
+
+    fn answer(&mut self, query: &sdk::QueryWorkflow) {
+        let variant = match query.query_type.as_str() {
+            // What Temporal's UI and CLI ask of every workflow.
+            "__temporal_workflow_metadata" => {
+                let answer = serde_json::json!({
+                    "definition": { "type": self.workflow_type },
+                    "currentDetails": "",
+                });
+                sdk::query_result::Variant::Succeeded(sdk::QuerySuccess {
+                    response: Some(json_payload(&answer)),
+                })
+            }
+            name => {
+                let refused =
+                    Failure::permanent("unknown-query", format!("flows have no query {name:?}"));
+                sdk::query_result::Variant::Failed(failure(refused, None))
+            }
+        };
+        let result = sdk::QueryResult {
+            query_id: query.query_id.clone(),
+            variant: Some(variant),
+        };
+        self.answers
+            .push(command(sdk::CommandVariant::RespondToQuery(result), ""));
+    }
+
+    /// Takes the answers to queries and updates.
+    pub fn take_answers(&mut self) -> Vec<sdk::WorkflowCommand> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Shows in the details of the first of these commands which tasks began before it.
+    pub fn show_tasks(&mut self, commands: &mut [sdk::WorkflowCommand]) {
+        let Some(first) = commands.first_mut() else {
+            return;
+        };
+        let mut text = String::new();
+        for task in self.entered.drain(..) {
+            if text.len() + task.len() < DETAILS {
+                text.push_str(&task);
+                text.push('\n');
+            }
+        }
+        if !text.is_empty() {
+            let metadata = first.user_metadata.get_or_insert_default();
+            metadata.details = Some(json_payload(&text));
+        }
+    }
+
+    /// The command that asks for the run's pins.
+    pub fn ask_for_pins(&mut self) -> sdk::WorkflowCommand {
+        self.stage = Stage::Pinning;
+        self.was_pinned_here = true;
+        let request = PinRequest {
+            workflow_type: self.workflow_type.clone(),
+            version: self.header.version.clone(),
+        };
+        let policy = sdk::RetryPolicy {
+            initial_interval: duration(std::time::Duration::from_millis(100)),
+            backoff_coefficient: 2.0,
+            maximum_interval: duration(std::time::Duration::from_secs(1)),
+            maximum_attempts: 5,
+            ..Default::default()
+        };
+        command(
+            sdk::CommandVariant::ScheduleLocalActivity(sdk::ScheduleLocalActivity {
+                seq: 1,
+                activity_id: "pin".to_owned(),
+                activity_type: PIN_ACTIVITY.to_owned(),
+                attempt: 1,
+                arguments: vec![json_payload(&request)],
+                start_to_close_timeout: duration(PIN_TIMEOUT),
+                retry_policy: Some(policy),
+                cancellation_type: sdk::ActivityCancellationType::WaitCancellationCompleted.into(),
+                ..Default::default()
+            }),
+            "",
+        )
+    }
+
+    /// The commands that record for lists what a run was pinned to in its first step; a
+    /// run that came with its pins was started with them.
+    pub fn show_pins(pins: &Pins) -> [sdk::WorkflowCommand; 2] {
+        let attributes = sdk::UpsertWorkflowSearchAttributes {
+            search_attributes: Some(pins.search_attributes()),
+        };
+        let memo = sdk::ModifyWorkflowProperties {
+            upserted_memo: Some(sdk::Memo {
+                fields: [(MEMO.to_owned(), pins.memo(None))].into(),
+            }),
+        };
+        [
+            command(
+                sdk::CommandVariant::UpsertWorkflowSearchAttributes(attributes),
+                "",
+            ),
+            command(sdk::CommandVariant::ModifyWorkflowProperties(memo), ""),
+        ]
+    }
+
+    /// What its driver is made of, with this flow and this resolved input.
+    pub fn run_start(&self, pins: &Pins, flow: std::sync::Arc<Flow>, input: Payload) -> RunStart {
+        RunStart {
+            namespace: self.namespace.clone(),
+            workflow_id: self.workflow_id.clone(),
+            run_id: self.run_id,
+            started_at: self.started_at,
+            definition: pins.definition(&self.workflow_type, flow),
+            input,
+            depth: self.header.depth,
+            seed: pins.seed,
+            limits: pins.limits,
+            revision: pins.revision,
+            answer_revision: pins.answer_revision,
+        }
+    }
+
+    /// Heyday's name of its namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// A driver's command as core's. `stored` gets the values that go by reference.
+    pub fn command(
+        &mut self,
+        command: Command,
+        stored: &mut Vec<Referred>,
+    ) -> Result<sdk::WorkflowCommand, Unexpected> {
+        if command.is_terminal() {
+            self.stage = Stage::Over;
+        }
+        let (variant, task) = match command {
+            Command::ScheduleActivity(activity) => {
+                let task = activity.task.clone();
+                (self.schedule(*activity, stored)?, task)
+            }
+            Command::CancelActivity { activity_id } => {
+                let seq = number(&activity_id)?;
+                let cancel = sdk::RequestCancelActivity { seq };
+                (
+                    sdk::CommandVariant::RequestCancelActivity(cancel),
+                    String::new(),
+                )
+            }
+            Command::StartTimer {
+                timer_id,
+                duration: length,
+                task,
+            } => {
+                let start = sdk::StartTimer {
+                    seq: number(&timer_id)?,
+                    start_to_fire_timeout: duration(length),
+                };
+                (sdk::CommandVariant::StartTimer(start), task)
+            }
+            Command::CancelTimer { timer_id } => {
+                let seq = number(&timer_id)?;
+                (
+                    sdk::CommandVariant::CancelTimer(sdk::CancelTimer { seq }),
+                    String::new(),
+                )
+            }
+            Command::StartChild(child) => {
+                let task = child.task.clone();
+                (self.start_child(*child, stored)?, task)
+            }
+            Command::CancelChild { child_id } => {
+                let cancel = sdk::CancelChildWorkflowExecution {
+                    child_workflow_seq: number(&child_id)?,
+                    reason: "its parent asked for it".to_owned(),
+                };
+                (
+                    sdk::CommandVariant::CancelChildWorkflowExecution(cancel),
+                    String::new(),
+                )
+            }
+            Command::Emit { event, task } => {
+                let memo = sdk::ModifyWorkflowProperties {
+                    upserted_memo: Some(sdk::Memo {
+                        fields: [(EMITTED_MEMO.to_owned(), payload(event))].into(),
+                    }),
+                };
+                (sdk::CommandVariant::ModifyWorkflowProperties(memo), task)
+            }
+            Command::SignalExternal(external) => {
+                let task = external.task.clone();
+                (self.signal_external(*external)?, task)
+            }
+            Command::Complete { result } => {
+                let complete = sdk::CompleteWorkflowExecution {
+                    result: Some(payload(result)),
+                };
+                (
+                    sdk::CommandVariant::CompleteWorkflowExecution(complete),
+                    String::new(),
+                )
+            }
+            Command::Fail { failure: why } => (fail(why), String::new()),
+            Command::Cancel { reason } => {
+                let cancel = sdk::CancelWorkflowExecution {
+                    details: Some(payloads(Payload::json(&reason.into()))),
+                };
+                (
+                    sdk::CommandVariant::CancelWorkflowExecution(cancel),
+                    String::new(),
+                )
+            }
+        };
+        Ok(self::command(variant, &task))
+    }
+
+    fn schedule(
+        &self,
+        activity: ScheduleActivity,
+        stored: &mut Vec<Referred>,
+    ) -> Result<sdk::CommandVariant, Unexpected> {
+        let pinned = activity.activity;
+        let header = ActivityHeader {
+            digest: pinned.digest,
+            version: pinned.version,
+            task: activity.task,
+            traceparent: self.header.traceparent.clone(),
+        };
+        Ok(sdk::CommandVariant::ScheduleActivity(
+            sdk::ScheduleActivity {
+                seq: number(&activity.activity_id)?,
+                activity_id: activity.activity_id,
+                activity_type: pinned.activity_type,
+                task_queue: activity.queue,
+                headers: [(ACTIVITY_HEADER.to_owned(), json_payload(&header))].into(),
+                arguments: vec![payload(referred(activity.input, stored))],
+                schedule_to_close_timeout: maybe(activity.timeouts.schedule_to_close),
+                schedule_to_start_timeout: maybe(activity.timeouts.schedule_to_start),
+                start_to_close_timeout: maybe(activity.timeouts.start_to_close),
+                heartbeat_timeout: maybe(activity.timeouts.heartbeat),
+                retry_policy: Some(retry(activity.retry)),
+                cancellation_type: sdk::ActivityCancellationType::WaitCancellationCompleted.into(),
+                ..Default::default()
+            },
+        ))
+    }
+
+    fn signal_external(&self, external: SignalExternal) -> Result<sdk::CommandVariant, Unexpected> {
+        let header = json_payload(&SignalHeader::of(&external.signal));
+        let run = sdk::NamespacedWorkflowExecution {
+            namespace: self.cluster_namespace.clone(),
+            workflow_id: external.workflow_id,
+            run_id: String::new(),
+        };
+        Ok(sdk::CommandVariant::SignalExternalWorkflowExecution(
+            sdk::SignalExternalWorkflowExecution {
+                seq: number(&external.signal_id)?,
+                signal_name: external.signal.name,
+                args: vec![payload(external.signal.data)],
+                headers: [(SIGNAL_HEADER.to_owned(), header)].into(),
+                target: Some(sdk::SignalTarget::WorkflowExecution(run)),
+            },
+        ))
+    }
+
+    fn start_child(
+        &self,
+        child: StartChild,
+        stored: &mut Vec<Referred>,
+    ) -> Result<sdk::CommandVariant, Unexpected> {
+        let header = RunHeader {
+            depth: child.depth,
+            version: child.workflow.version,
+            traceparent: self.header.traceparent.clone(),
+            ..RunHeader::default()
+        };
+        let policy = if child.detached {
+            sdk::ParentClosePolicy::Abandon
+        } else {
+            sdk::ParentClosePolicy::RequestCancel
+        };
+        Ok(sdk::CommandVariant::StartChildWorkflowExecution(
+            sdk::StartChildWorkflowExecution {
+                seq: number(&child.child_id)?,
+                workflow_id: child.workflow_id,
+                workflow_type: child.workflow.workflow_type,
+                task_queue: self.queue.clone(),
+                input: vec![payload(referred(child.input, stored))],
+                parent_close_policy: policy.into(),
+                workflow_id_reuse_policy: sdk::WorkflowIdReusePolicy::RejectDuplicate.into(),
+                headers: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
+                cancellation_type: sdk::ChildWorkflowCancellationType::WaitCancellationCompleted
+                    .into(),
+                ..Default::default()
+            },
+        ))
+    }
+}
+
+/// The command by which a run fails.
+pub fn fail(why: Failure) -> sdk::CommandVariant {
+    sdk::CommandVariant::FailWorkflowExecution(sdk::FailWorkflowExecution {
+        failure: Some(failure(why, None)),
+    })
+}
+
+/// A command, with the task that gives it as its summary: Temporal's UI shows it.
+pub fn command(variant: sdk::CommandVariant, task: &str) -> sdk::WorkflowCommand {
+    // Its end says more than its beginning.
+    let shown = &task[task.ceil_char_boundary(task.len().saturating_sub(SUMMARY))..];
+    let summary = (!shown.is_empty()).then(|| json_payload(&shown));
+    sdk::WorkflowCommand {
+        user_metadata: summary.map(|summary| sdk::UserMetadata {
+            summary: Some(summary),
+            details: None,
+        }),
+        variant: Some(variant),
+        ..Default::default()
+    }
+}
+
+/// A driver's id as core's number.
+fn number(id: &str) -> Result<u32, Unexpected> {
+    id.parse()
+        .map_err(|_| Unexpected(format!("the id {id:?} is not a number that core takes")))
+}
+
+fn activity_outcome(status: sdk::Resolved) -> Result<Result<Payload, Failure>, Unexpected> {
+    match status {
+        sdk::Resolved::Completed(done) => {
+            let mut result = done.result.map_or_else(Payload::null, from_payload);
+            take_receipt(&mut result);
+            Ok(Ok(result))
+        }
+        sdk::Resolved::Failed(failed) => Ok(Err(from_failure(failed.failure.unwrap_or_default()))),
+        sdk::Resolved::Cancelled(cancelled) => {
+            Ok(Err(cancelled_failure(cancelled.failure, "the activity")))
+        }
+        sdk::Resolved::Backoff(backoff) => Err(Unexpected(format!(
+            "a local activity asks for a timer before attempt {}",
+            backoff.attempt
+        ))),
+    }
+}
+
+/// The failure of something that was cancelled: what it said itself, if it did.
+fn cancelled_failure(failure: Option<sdk::Failure>, what: &str) -> Failure {
+    let failure = from_failure(failure.unwrap_or_default());
+    let said = failure
+        .details
+        .and_then(|details| serde_json::from_value::<Failure>(details).ok())
+        .filter(|said| said.kind == kind::CANCELLED);
+    said.unwrap_or_else(|| Failure::permanent(kind::CANCELLED, format!("{what} was cancelled")))
+}
+
+fn child_started(status: Option<sdk::ChildStarted>) -> Result<Result<Uuid, Failure>, Unexpected> {
+    match status {
+        Some(sdk::ChildStarted::Succeeded(started)) => started
+            .run_id
+            .parse()
+            .map(Ok)
+            .map_err(|_| Unexpected(format!("the run id {:?} is no UUID", started.run_id))),
+        Some(sdk::ChildStarted::Failed(failed)) => Ok(Err(Failure::permanent(
+            kind::UNKNOWN_WORKFLOW,
+            format!(
+                "workflow {:?} could not be started: {}",
+                failed.workflow_id,
+                failed.cause().as_str_name().to_ascii_lowercase()
+            ),
+        ))),
+        Some(sdk::ChildStarted::Cancelled(cancelled)) => {
+            Ok(Err(cancelled_failure(cancelled.failure, "the child")))
+        }
+        None => Err(Unexpected("a child was started with no status".to_owned())),
+    }
+}
+
+fn child_outcome(status: Option<sdk::ChildEnded>) -> Result<Result<Payload, Failure>, Unexpected> {
+    match status {
+        Some(sdk::ChildEnded::Completed(done)) => {
+            Ok(Ok(done.result.map_or_else(Payload::null, from_payload)))
+        }
+        Some(sdk::ChildEnded::Failed(failed)) => {
+            Ok(Err(from_failure(failed.failure.unwrap_or_default())))
+        }
+        Some(sdk::ChildEnded::Cancelled(cancelled)) => {
+            Ok(Err(cancelled_failure(cancelled.failure, "the child")))
+        }
+        None => Err(Unexpected("a child ended with no status".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! A run's jobs and commands, without a cluster.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use temporalio_common::protos::coresdk::activity_result::{
+    ActivityResolution, Failure as ActivityFailed, Success,
+};
+use temporalio_common::protos::coresdk::workflow_activation::ResolveActivity;
+
+use super::super::convert::from_duration;
+use super::*;
+use crate::activity::{ActivityTimeouts, RetryPolicy};
+use crate::definition::{PinnedActivity, WorkflowReference};
+use crate::driver::{REVISION, RunLimits};
+use crate::payload::{BLOB_REF, Digest, INLINE_LIMIT};
+
+const RUN_ID: &str = "019b0000-0000-7000-8000-000000000001";
+
+fn pins() -> Pins {
+    Pins {
+        version: "1.2.3".parse().unwrap(),
+        digest: Digest::of(b"flow"),
+        activities: BTreeMap::from([("t.echo".to_owned(), activity())]),
+        seed: u64::MAX,
+        limits: RunLimits::default(),
+        revision: REVISION,
+        answer_revision: 1,
+        evaluator: Digest::of(b"jq"),
+    }
+}
+
+fn activity() -> PinnedActivity {
+    PinnedActivity {
+        activity_type: "t.echo".to_owned(),
+        version: Some("2.0.0".parse().unwrap()),
+        digest: Some(Digest::of(b"plugin")),
+        queue: "general-queue".to_owned(),
+        timeouts: ActivityTimeouts::default(),
+        retry: RetryPolicy::default(),
+    }
+}
+
+fn begin(headers: HashMap<String, sdk::Payload>, arguments: Vec<Value>) -> Run {
+    let start = sdk::InitializeWorkflow {
+        workflow_type: "test.flow".to_owned(),
+        workflow_id: "one".to_owned(),
+        headers,
+        arguments: arguments.iter().map(json_payload).collect(),
+        ..Default::default()
+    };
+    Run::begin(("default", "cluster"), "general-queue", RUN_ID, start).unwrap()
+}
+
+fn started_with(header: &RunHeader) -> Run {
+    let header = (RUN_HEADER.to_owned(), json_payload(header));
+    begin([header].into(), vec![json!({"n": 1})])
+}
+
+fn resolved(status: sdk::Resolved, is_local: bool) -> sdk::Job {
+    sdk::Job::ResolveActivity(ResolveActivity {
+        seq: 1,
+        is_local,
+        result: Some(ActivityResolution {
+            status: Some(status),
+        }),
+    })
+}
+
+#[test]
+fn a_run_that_came_with_its_pins_needs_no_first_step() {
+    let run = started_with(&RunHeader {
+        depth: 2,
+        pins: Some(pins()),
+        ..RunHeader::default()
+    });
+    let Stage::Pinned(found) = &run.stage else {
+        panic!("{run:?}");
+    };
+    assert_eq!(**found, pins());
+    assert!(!run.was_pinned_here);
+    assert_eq!(run.input.to_json().unwrap(), json!({"n": 1}));
+}
+
+#[test]
+fn a_run_that_came_without_asks_and_is_pinned_by_the_answer() {
+    let mut run = begin(HashMap::new(), vec![]);
+    assert!(matches!(run.stage, Stage::Begun));
+    let asked = run.ask_for_pins();
+    let Some(sdk::CommandVariant::ScheduleLocalActivity(asked)) = asked.variant else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(asked.activity_type, PIN_ACTIVITY);
+    let request: PinRequest = from_json_payload(&asked.arguments[0]).unwrap();
+    assert_eq!(request.workflow_type, "test.flow");
+    let answer = sdk::Resolved::Completed(Success {
+        result: Some(json_payload(&pins())),
+    });
+    run.take(resolved(answer, true)).unwrap();
+    assert!(matches!(&run.stage, Stage::Pinned(found) if **found == pins()));
+    assert!(run.was_pinned_here);
+    assert!(run.resolutions.is_empty());
+}
+
+#[test]
+fn a_registry_that_is_away_is_asked_again_and_a_refusal_fails_the_run() {
+    let failed = |why: Failure| {
+        sdk::Resolved::Failed(ActivityFailed {
+            failure: Some(failure(why, None)),
+            ..Default::default()
+        })
+    };
+    let mut run = begin(HashMap::new(), vec![]);
+    run.ask_for_pins();
+    let away = failed(Failure::transient(kind::INTERNAL, "away"));
+    run.take(resolved(away, true)).unwrap_err();
+    let mut run = begin(HashMap::new(), vec![]);
+    run.ask_for_pins();
+    let unknown = Failure::permanent(kind::UNKNOWN_WORKFLOW, "there is none");
+    run.take(resolved(failed(unknown.clone()), true)).unwrap();
+    assert!(matches!(&run.stage, Stage::Failing(why) if *why == unknown));
+}
+
+#[test]
+fn a_start_that_cannot_be_read_fails_the_run() {
+    let header = (RUN_HEADER.to_owned(), json_payload(&"nonsense"));
+    let runs = [
+        begin([header].into(), vec![]),
+        begin(HashMap::new(), vec![json!(1), json!(2)]),
+    ];
+    for run in runs {
+        let Stage::Failing(why) = &run.stage else {
+            panic!("{run:?}");
+        };
+        assert_eq!(why.kind, kind::INVALID_INPUT);
+    }
+}
+
+#[test]
+fn an_activity_is_scheduled_as_the_driver_says() {
+    let mut run = started_with(&RunHeader {
+        traceparent: Some("00-1".to_owned()),
+        pins: Some(pins()),
+        ..RunHeader::default()
+    });
+    let mut stored = Vec::new();
+    let large = "x".repeat(INLINE_LIMIT);
+    let schedule = ScheduleActivity {
+        activity_id: "7".to_owned(),
+        activity: activity(),
+        queue: "narrow".to_owned(),
+        input: Payload::json(&json!(large)),
+        timeouts: ActivityTimeouts {
+            start_to_close: Some(Duration::from_secs(9)),
+            heartbeat: Some(Duration::ZERO),
+            ..ActivityTimeouts::default()
+        },
+        retry: RetryPolicy::default(),
+        task: "/do/0/a".to_owned(),
+    };
+    let command = Command::ScheduleActivity(Box::new(schedule));
+    let command = run.command(command, &mut stored).unwrap();
+    let summary = command.user_metadata.unwrap().summary.unwrap();
+    assert_eq!(from_json_payload::<String>(&summary).unwrap(), "/do/0/a");
+    let Some(sdk::CommandVariant::ScheduleActivity(scheduled)) = command.variant else {
+        panic!("no activity");
+    };
+    assert_eq!((scheduled.seq, scheduled.activity_id.as_str()), (7, "7"));
+    assert_eq!(scheduled.task_queue, "narrow");
+    assert_eq!(
+        from_duration(scheduled.start_to_close_timeout),
+        Some(Duration::from_secs(9))
+    );
+    // 0 would be none.
+    assert!(from_duration(scheduled.heartbeat_timeout).is_some());
+    assert_eq!(scheduled.schedule_to_close_timeout, None);
+    assert_eq!(stored.len(), 1);
+    let input = from_payload(scheduled.arguments[0].clone());
+    assert_eq!(input.encoding(), BLOB_REF);
+    let header: ActivityHeader = from_json_payload(&scheduled.headers[ACTIVITY_HEADER]).unwrap();
+    assert_eq!(header.digest, activity().digest);
+    assert_eq!(header.traceparent.as_deref(), Some("00-1"));
+}
+
+#[test]
+fn a_child_is_told_how_deep_it_is_and_which_version_is_wanted() {
+    let mut run = started_with(&RunHeader::default());
+    let child = StartChild {
+        child_id: "3".to_owned(),
+        workflow_id: format!("{RUN_ID}_3"),
+        workflow: WorkflowReference {
+            workflow_type: "test.child".to_owned(),
+            version: Some("1.0.0".parse().unwrap()),
+        },
+        input: Payload::null(),
+        detached: true,
+        depth: 4,
+        task: "/do/0/c".to_owned(),
+    };
+    let command = Command::StartChild(Box::new(child));
+    let command = run.command(command, &mut Vec::new()).unwrap();
+    let Some(sdk::CommandVariant::StartChildWorkflowExecution(child)) = command.variant else {
+        panic!("no child");
+    };
+    assert_eq!(child.seq, 3);
+    assert_eq!(child.parent_close_policy(), sdk::ParentClosePolicy::Abandon);
+    let header: RunHeader = from_json_payload(&child.headers[RUN_HEADER]).unwrap();
+    assert_eq!(header.depth, 4);
+    assert_eq!(header.version, Some("1.0.0".parse().unwrap()));
+    assert_eq!(header.pins, None);
+}
+
+#[test]
+fn an_id_that_core_cannot_take_is_no_panic() {
+    let mut run = started_with(&RunHeader::default());
+    let timer = Command::CancelTimer {
+        timer_id: "5000000000".to_owned(),
+    };
+    run.command(timer, &mut Vec::new()).unwrap_err();
+}
+
+#[test]
+fn a_query_that_no_flow_has_is_refused_and_the_ui_is_answered() {
+    let mut run = started_with(&RunHeader::default());
+    for name in ["mine", "__temporal_workflow_metadata"] {
+        let query = sdk::QueryWorkflow {
+            query_id: name.to_owned(),
+            query_type: name.to_owned(),
+            ..Default::default()
+        };
+        run.take(sdk::Job::QueryWorkflow(query)).unwrap();
+    }
+    let answers: Vec<bool> = run
+        .take_answers()
+        .into_iter()
+        .map(|command| match command.variant {
+            Some(sdk::CommandVariant::RespondToQuery(sdk::QueryResult {
+                variant: Some(variant),
+                ..
+            })) => matches!(variant, sdk::query_result::Variant::Succeeded(_)),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(answers, [false, true]);
+    assert!(run.take_answers().is_empty());
+}
+
+#[test]
+fn what_was_cancelled_keeps_its_own_words() {
+    let own = Failure::permanent(kind::CANCELLED, "stopped");
+    let cancelled = sdk::Failure {
+        failure_info: Some(sdk::FailureInfo::CanceledFailureInfo(
+            sdk::CanceledFailureInfo {
+                details: Some(sdk::Payloads {
+                    payloads: vec![json_payload(&own)],
+                }),
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    };
+    assert_eq!(cancelled_failure(Some(cancelled), "it"), own);
+    let silent = cancelled_failure(None, "the child");
+    assert_eq!(silent.message, "the child was cancelled");
+    assert_eq!(silent.kind, kind::CANCELLED);
+}

@@ -1,0 +1,74 @@
+//! Everything of Temporal's crates that the engine uses, named in one place: their
+//! interfaces are not stable, and a new release should be felt here first.
+
+pub use prost_wkt_types::{Duration, Timestamp};
+pub use temporalio_client::errors::ClientConnectError;
+pub use temporalio_client::grpc::{OperatorService, WorkflowService};
+pub use temporalio_client::request_extensions::RetryConfigForCall;
+pub use temporalio_client::tonic::{Code, Request, Response, Status};
+pub use temporalio_client::{Connection, ConnectionOptions, RetryOptions};
+pub use temporalio_common::protos::coresdk::activity_result::{
+    ActivityExecutionResult, activity_resolution::Status as Resolved,
+};
+pub use temporalio_common::protos::coresdk::activity_task::{
+    ActivityCancelReason, Start, activity_task::Variant as TaskVariant,
+};
+pub use temporalio_common::protos::coresdk::child_workflow::{
+    ChildWorkflowCancellationType, ParentClosePolicy, child_workflow_result::Status as ChildEnded,
+};
+pub use temporalio_common::protos::coresdk::common::NamespacedWorkflowExecution;
+pub use temporalio_common::protos::coresdk::workflow_activation::{
+    InitializeWorkflow, QueryWorkflow, WorkflowActivation,
+    resolve_child_workflow_execution_start::Status as ChildStarted,
+    workflow_activation_job::Variant as Job,
+};
+pub use temporalio_common::protos::coresdk::workflow_commands::{
+    ActivityCancellationType, CancelChildWorkflowExecution, CancelTimer, CancelWorkflowExecution,
+    CompleteWorkflowExecution, FailWorkflowExecution, ModifyWorkflowProperties, QueryResult,
+    QuerySuccess, RequestCancelActivity, ScheduleActivity, ScheduleLocalActivity,
+    SignalExternalWorkflowExecution, StartChildWorkflowExecution, StartTimer, UpdateResponse,
+    UpsertWorkflowSearchAttributes, WorkflowCommand, query_result,
+    signal_external_workflow_execution::Target as SignalTarget, update_response,
+    workflow_command::Variant as CommandVariant,
+};
+pub use temporalio_common::protos::coresdk::workflow_completion::{
+    Success as ActivationDone, WorkflowActivationCompletion,
+    workflow_activation_completion::Status as ActivationStatus,
+};
+pub use temporalio_common::protos::coresdk::{ActivityHeartbeat, ActivityTaskCompletion};
+pub use temporalio_common::protos::temporal::api::common::v1::{
+    Header, Memo, Payload, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution, WorkflowType,
+};
+pub use temporalio_common::protos::temporal::api::enums::v1::{
+    HistoryEventFilterType, IndexedValueType, PendingActivityState, TaskQueueKind, TaskQueueType,
+    TimeoutType, WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+    WorkflowTaskFailedCause,
+};
+pub use temporalio_common::protos::temporal::api::errordetails::v1::WorkflowExecutionAlreadyStartedFailure;
+pub use temporalio_common::protos::temporal::api::failure::v1::{
+    ApplicationFailureInfo, CanceledFailureInfo, Failure, failure::FailureInfo,
+};
+pub use temporalio_common::protos::temporal::api::history::v1::{
+    HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes,
+};
+pub use temporalio_common::protos::temporal::api::operatorservice::v1::{
+    AddSearchAttributesRequest, ListSearchAttributesRequest,
+};
+pub use temporalio_common::protos::temporal::api::sdk::v1::UserMetadata;
+pub use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
+pub use temporalio_common::protos::temporal::api::workflow::v1::{
+    PendingActivityInfo, WorkflowExecutionInfo,
+};
+pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    CountWorkflowExecutionsRequest, DescribeTaskQueueRequest, DescribeWorkflowExecutionRequest,
+    DescribeWorkflowExecutionResponse, GetWorkflowExecutionHistoryRequest,
+    ListWorkflowExecutionsRequest, RequestCancelWorkflowExecutionRequest,
+    SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest, TerminateWorkflowExecutionRequest,
+};
+pub use temporalio_common::protos::utilities::decode_status_detail;
+pub use temporalio_common::worker::WorkerTaskTypes;
+pub use temporalio_sdk_core::{
+    CoreRuntime, PollError, RuntimeOptions, Url, Worker, WorkerConfig, WorkerVersioningStrategy,
+    init_worker,
+};

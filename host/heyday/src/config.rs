@@ -12,6 +12,7 @@ use std::time::Duration;
 use heyday_capabilities::bindings::{BlobBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::GENERAL_QUEUE;
+use heyday_durable::temporal::TemporalOptions;
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,10 @@ pub struct Config {
     /// always `sql` and `blob` bindings named `default`, in the data folder unless they
     /// are said here.
     pub bindings: BindingsConfig,
+    /// What makes runs durable.
+    pub engine: EngineKind,
+    /// The Temporal cluster, where runs are on one.
+    pub temporal: TemporalConfig,
     /// What calls may use.
     pub limits: LimitsConfig,
     /// Where traces are sent by OTLP over HTTP, such as `http://localhost:4318`;
@@ -50,6 +55,36 @@ pub struct Config {
     /// How long running attempts may go on after the server was asked to stop.
     #[serde(with = "heyday_durable::flow::duration::required")]
     pub drain_grace: Duration,
+}
+
+/// What makes runs durable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// SQLite, in this process.
+    #[default]
+    Embedded,
+    /// A Temporal cluster.
+    Temporal,
+}
+
+/// Where the Temporal cluster is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TemporalConfig {
+    /// `HOST:PORT` of its frontend.
+    pub address: String,
+    /// Temporal's name of the namespace `default`.
+    pub namespace: String,
+}
+
+impl Default for TemporalConfig {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:7233".to_owned(),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+        }
+    }
 }
 
 /// Limits on what plugins and requests may use.
@@ -106,6 +141,8 @@ impl Default for Config {
             cache_dir: None,
             queues: BTreeMap::new(),
             bindings: BindingsConfig::default(),
+            engine: EngineKind::default(),
+            temporal: TemporalConfig::default(),
             limits: LimitsConfig::default(),
             otlp_endpoint: None,
             drain_grace: Duration::from_secs(10),
@@ -261,6 +298,11 @@ impl Config {
                 "at least 1 request may wait, and fewer than there are connections",
             );
         }
+        if self.engine == EngineKind::Temporal
+            && let Err(error) = self.temporal_options().check()
+        {
+            return wrong("temporal", &error.to_string());
+        }
         if let Some(endpoint) = &self.otlp_endpoint {
             let http =
                 url::Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
@@ -284,6 +326,17 @@ impl Config {
         ]);
         queues.extend(self.queues.clone());
         queues
+    }
+
+    /// How the Temporal engine is opened.
+    #[must_use]
+    pub fn temporal_options(&self) -> TemporalOptions {
+        let mut options = TemporalOptions::new(&self.temporal.address, self.queues());
+        options.namespaces = BTreeMap::from([(
+            DEFAULT_NAMESPACE.to_owned(),
+            self.temporal.namespace.clone(),
+        )]);
+        options
     }
 
     /// Slots of the sandbox: all queues together, and 5 for uploads being described.
@@ -471,6 +524,14 @@ mod tests {
             ("limits.waiting = 1024", "limits.waiting"),
             ("limits.cache_bytes = 0", "limits.cache_bytes"),
             ("otlp_endpoint = 'localhost:4318'", "otlp_endpoint"),
+            (
+                "engine = 'temporal'\n[temporal]\naddress = 'nowhere'",
+                "temporal",
+            ),
+            (
+                "engine = 'temporal'\n[temporal]\nnamespace = ''",
+                "temporal",
+            ),
         ] {
             let config = parse(text).expect(text);
             let error = config.check().expect_err(text).to_string();

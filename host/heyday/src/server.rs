@@ -19,6 +19,7 @@ use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
 use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
+use heyday_durable::temporal::{self, TemporalEngine};
 use heyday_durable::trace::Traces;
 use heyday_sandbox::{
     CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, App, Parts};
 use crate::auth::{self, Auth, TokenError};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, EngineKind};
 use crate::connections::{self, ConnectionLimits};
 use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
@@ -113,6 +114,9 @@ pub enum ServerError {
     /// The history cannot be opened.
     #[error(transparent)]
     Engine(#[from] OpenError),
+    /// The Temporal engine cannot be opened.
+    #[error(transparent)]
+    Temporal(#[from] temporal::OpenError),
 }
 
 /// An error with what its `Display` leaves to its sources, in one line.
@@ -134,7 +138,7 @@ pub struct Server {
     grace: Duration,
     stopping: CancellationToken,
     serving: JoinHandle<()>,
-    engine: Arc<EmbeddedEngine>,
+    engine: Arc<dyn Engine>,
     behind: CancellationToken,
     recording: JoinHandle<()>,
     sweeping: JoinHandle<()>,
@@ -229,11 +233,6 @@ impl Server {
         });
         let behind = CancellationToken::new();
         let recording = tokio::spawn(recorder.clone().run(behind.clone()));
-        let mut options = EmbeddedOptions::new(data.join("history.db"), shared.queues());
-        options.traces = Traces {
-            join: |span, traceparent| telemetry::set_parent(span, Some(traceparent)),
-            traceparent: telemetry::traceparent,
-        };
         let host = Host {
             executor: Arc::new(executor),
             definitions: Arc::clone(&definitions) as _,
@@ -241,15 +240,17 @@ impl Server {
             payloads: Arc::clone(&payloads) as _,
             clock: Arc::new(SystemClock),
         };
-        let engine = Arc::new(EmbeddedEngine::open(options, host).await?);
+        let (engine, embedded) = open_engine(&shared, host).await?;
         metrics.ask(Sources {
             engine: Arc::downgrade(&engine),
+            embedded: embedded.as_ref().map(Arc::downgrade),
             sandbox,
             recorder: recorder.clone(),
         });
         let stopping = CancellationToken::new();
         let sweeping = tokio::spawn(sweep(
             Arc::clone(&engine),
+            embedded.clone(),
             registry.clone(),
             cache,
             recorder.clone(),
@@ -257,15 +258,18 @@ impl Server {
             stopping.clone(),
         ));
         let rebuilding = {
-            let (engine, recorder) = (Arc::clone(&engine), recorder.clone());
+            let recorder = recorder.clone();
             let (stopping, kept) = (stopping.clone(), kept_since(shared.limits.record_days));
             tokio::spawn(async move {
                 let since = missing_since.max(kept);
-                crate::rebuild::receipts(&engine, &recorder, since, &stopping).await;
+                // Where runs are on a cluster, this process does not know which ended here.
+                if let Some(engine) = embedded {
+                    crate::rebuild::receipts(&engine, &recorder, since, &stopping).await;
+                }
             })
         };
         let app = App::new(Parts {
-            engine: Arc::clone(&engine) as _,
+            engine: Arc::clone(&engine),
             registry,
             definitions,
             recorder,
@@ -387,6 +391,30 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
         })
 }
 
+/// The engine that the configuration names; also as what it is, where it is the embedded
+/// one, which this process alone has.
+async fn open_engine(
+    config: &Config,
+    host: Host,
+) -> Result<(Arc<dyn Engine>, Option<Arc<EmbeddedEngine>>), ServerError> {
+    match config.engine {
+        EngineKind::Embedded => {
+            let database = config.data_dir.join("history.db");
+            let mut options = EmbeddedOptions::new(database, config.queues());
+            options.traces = Traces {
+                join: |span, traceparent| telemetry::set_parent(span, Some(traceparent)),
+                traceparent: telemetry::traceparent,
+            };
+            let engine = Arc::new(EmbeddedEngine::open(options, host).await?);
+            Ok((Arc::clone(&engine) as _, Some(engine)))
+        }
+        EngineKind::Temporal => {
+            let engine = TemporalEngine::open(config.temporal_options(), host)?;
+            Ok((Arc::new(engine), None))
+        }
+    }
+}
+
 fn sandbox_options(config: &Config, compiler: Compiler) -> SandboxOptions {
     let limits = &config.limits;
     let mut options = SandboxOptions::new(config.cache_dir(), compiler);
@@ -424,7 +452,8 @@ fn kept_since(record_days: u32) -> Timestamp {
 
 /// Removes what is too old or named by nothing, now and then.
 async fn sweep(
-    engine: Arc<EmbeddedEngine>,
+    engine: Arc<dyn Engine>,
+    embedded: Option<Arc<EmbeddedEngine>>,
     registry: Registry,
     sandbox: Sandbox,
     recorder: Recorder,
@@ -440,10 +469,13 @@ async fn sweep(
         registry.sweep(engine.as_ref()).await;
         let cache = sandbox.clone();
         blocking(move || cache.sweep_cache()).await;
-        match engine.sweep_payloads(PAYLOAD_GRACE).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "removed values that no history names"),
-            Err(error) => tracing::warn!(%error, "values are not swept now"),
+        // Which values Temporal's histories name nobody here knows; they are kept.
+        if let Some(embedded) = &embedded {
+            match embedded.sweep_payloads(PAYLOAD_GRACE).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "removed values that no history names"),
+                Err(error) => tracing::warn!(%error, "values are not swept now"),
+            }
         }
         if let Err(error) = recorder.prune(kept_since(record_days)).await {
             tracing::warn!(%error, "old receipts and log lines are not removed now");

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use heyday::config::{Config, ConfigError, default_data_dir};
+use heyday::config::{Config, ConfigError, EngineKind, default_data_dir};
 use heyday::server::{Server, ServerError};
 use heyday::telemetry::{self, Telemetry, TelemetryOptions};
 use heyday_sandbox::SandboxError;
@@ -53,6 +53,25 @@ pub struct UpArgs {
     /// Where compiled code is kept; servers of one user may share it [default: cache in the data folder]
     #[arg(long, value_name = "DIR", env = "HEYDAY_CACHE", hide_env_values = true)]
     pub cache: Option<PathBuf>,
+    /// What makes runs durable [default: embedded]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub engine: Option<EngineKind>,
+    /// Where the Temporal cluster is [default: 127.0.0.1:7233]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "TEMPORAL_ADDRESS",
+        hide_env_values = true
+    )]
+    pub temporal_address: Option<String>,
+    /// Temporal's name of the namespace default [default: default]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "TEMPORAL_NAMESPACE",
+        hide_env_values = true
+    )]
+    pub temporal_namespace: Option<String>,
     /// How long running activities may go on after the first Ctrl-C [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub drain_grace: Option<Duration>,
@@ -97,6 +116,15 @@ impl UpArgs {
         }
         if let Some(port) = self.port {
             config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        }
+        if let Some(engine) = self.engine {
+            config.engine = engine;
+        }
+        if let Some(address) = &self.temporal_address {
+            config.temporal.address.clone_from(address);
+        }
+        if let Some(namespace) = &self.temporal_namespace {
+            config.temporal.namespace.clone_from(namespace);
         }
         if let Some(grace) = self.drain_grace {
             config.drain_grace = grace;

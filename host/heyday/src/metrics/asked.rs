@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use heyday_durable::embedded::EmbeddedEngine;
-use heyday_durable::engine::{BATCH_BOUNDS, Engine as _, PhaseStats, QueueStats, WriterStats};
+use heyday_durable::engine::{BATCH_BOUNDS, Engine, PhaseStats, QueueStats, WriterStats};
 use heyday_sandbox::Sandbox;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -18,14 +18,21 @@ use super::process;
 use crate::recorder::Recorder;
 
 /// What is asked.
-#[derive(Debug)]
 pub struct Sources {
-    /// Queues, runs and the writer. The engine has the executor, which counts here.
-    pub engine: Weak<EmbeddedEngine>,
+    /// Queues. The engine has the executor, which counts here.
+    pub engine: Weak<dyn Engine>,
+    /// Runs and the writer, where the engine is the embedded one.
+    pub embedded: Option<Weak<EmbeddedEngine>>,
     /// The pool.
     pub sandbox: Sandbox,
     /// What was dropped.
     pub recorder: Recorder,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
 }
 
 /// Asks its sources, once they are there.
@@ -83,14 +90,16 @@ impl Collector for Asked {
             "Compiled plugins in memory",
             pool.plugins_loaded,
         )?;
-        gauge(
-            encoder,
-            "heyday_runs_in_memory",
-            "Open runs that are in memory; those that only wait may not be",
-            engine.runs_in_memory(),
-        )?;
-        writer(encoder, &engine.writer_stats())?;
-        phases(encoder, &engine.phases())?;
+        if let Some(engine) = sources.embedded.as_ref().and_then(Weak::upgrade) {
+            gauge(
+                encoder,
+                "heyday_runs_in_memory",
+                "Open runs that are in memory; those that only wait may not be",
+                engine.runs_in_memory(),
+            )?;
+            writer(encoder, &engine.writer_stats())?;
+            phases(encoder, &engine.phases())?;
+        }
         counter(
             encoder,
             "heyday_records_dropped",

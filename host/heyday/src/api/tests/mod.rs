@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use heyday_capabilities::{Bindings, BindingsConfig};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
+use heyday_durable::engine::Engine;
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::payload::Digest;
 use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
@@ -125,9 +126,11 @@ async fn api() -> Api {
         clock: Arc::new(SystemClock),
     };
     let engine = EmbeddedEngine::open(options, host).await.expect("opened");
-    let engine = Arc::new(engine);
+    let embedded = Arc::new(engine);
+    let engine: Arc<dyn Engine> = Arc::clone(&embedded) as _;
     metrics.ask(Sources {
         engine: Arc::downgrade(&engine),
+        embedded: Some(Arc::downgrade(&embedded)),
         sandbox,
         recorder: recorder.clone(),
     });

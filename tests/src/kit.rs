@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use crate::support::gherkin::{self, Scenario, quoted};
-use crate::support::server::Server;
-use crate::support::{http_server, specification};
+use crate::support::server::{Options, Server};
+use crate::support::{http_server, specification, temporal};
 
 /// Scenarios whose definition is refused, and the task that it names.
 const REFUSED: &[(&str, &str)] = &[
@@ -17,11 +17,23 @@ const REFUSED: &[(&str, &str)] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conformance_kit() {
+    conformance_kit_with(Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conformance_kit_on_temporal() {
+    if let Some((address, namespace)) = temporal::namespace() {
+        conformance_kit_with(Options::on_temporal(&address, &namespace)).await;
+    }
+}
+
+async fn conformance_kit_with(options: Options) {
     let Some(folder) = specification() else {
         return;
     };
     let address = http_server::pets().await.unwrap();
-    let server = Server::start().await.unwrap();
+    let server = Server::with(options).await.unwrap();
+    server.wait_for_engine().await.unwrap();
     let mut names = Vec::new();
     let mut features: Vec<_> = std::fs::read_dir(folder.join("ctk/features"))
         .unwrap()
@@ -128,15 +140,10 @@ async fn tasks(server: &Server, id: &str) -> anyhow::Result<Vec<String>> {
         .await?;
     let mut names = Vec::new();
     for event in history["events"].as_array().into_iter().flatten() {
-        if event["event_type"] == "WorkflowTaskCompleted" {
-            for task in event["attributes"]["tasks"]
-                .as_array()
-                .into_iter()
-                .flatten()
-            {
-                let reference = task.as_str().unwrap_or_default();
-                names.push(reference.rsplit('/').next().unwrap_or_default().to_owned());
-            }
+        let tasks = event["attributes"]["tasks"].as_array();
+        for task in tasks.into_iter().flatten() {
+            let reference = task.as_str().unwrap_or_default();
+            names.push(reference.rsplit('/').next().unwrap_or_default().to_owned());
         }
     }
     Ok(names)

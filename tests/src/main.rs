@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod capabilities;
+mod conformance;
 mod events;
 mod flows;
 mod kit;
@@ -25,4 +26,5 @@ mod restart;
 mod review;
 mod security;
 mod support;
+mod temporal;
 mod traces;

@@ -11,6 +11,7 @@ mod chaos;
 mod guests;
 mod lint;
 mod process;
+mod temporal;
 mod test;
 mod up;
 

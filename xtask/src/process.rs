@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use crate::temporal;
+
 /// The checkout and its build folder.
 pub struct Project {
     /// The repository's root.
@@ -79,6 +81,9 @@ impl Project {
             .env("HEYDAY_NATIVE_BUILD", self.native())
             .env("HEYDAY_BIN", self.binary())
             .env("HEYDAY_CACHE", self.cache());
+        if let Some(program) = temporal::program() {
+            command.env("HEYDAY_TEMPORAL", program);
+        }
         without_cargos(&mut command);
         command
     }

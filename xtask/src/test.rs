@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
+use crate::temporal;
 
 /// Which tests to run.
 #[derive(Args)]
@@ -45,6 +46,7 @@ fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
 /// Builds everything and runs all tests.
 pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     build(project)?;
+    timed("Temporal's dev server", || temporal::install(project))?;
     run_all(project, options.filter.as_deref())
 }
 

@@ -9,6 +9,7 @@ pub mod handmade;
 pub mod http_server;
 pub mod probe;
 pub mod server;
+pub mod temporal;
 
 use std::path::PathBuf;
 

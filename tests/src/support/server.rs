@@ -34,6 +34,18 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
 }
 
+impl Options {
+    /// With runs on that Temporal cluster.
+    pub fn on_temporal(address: &str, namespace: &str) -> Self {
+        Self {
+            config: Some(format!(
+                "engine = 'temporal'\n[temporal]\naddress = '{address}'\nnamespace = '{namespace}'\n"
+            )),
+            ..Self::default()
+        }
+    }
+}
+
 impl Server {
     /// Starts a server on a data folder of its own.
     pub async fn start() -> anyhow::Result<Self> {
@@ -114,6 +126,23 @@ impl Server {
         }
     }
 
+    /// Waits until the engine answers: a cluster may have to be reached first.
+    pub async fn wait_for_engine(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let request = self.client.request(Method::GET, "/workflows?page_size=1");
+            let response = request.send().await?;
+            if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+                Client::ok(response).await?;
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("the engine does not answer:\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What it printed.
     pub fn log(&self) -> String {
         let mut text = String::new();
@@ -170,14 +199,15 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> anyhow::Result<u16> {
+/// A port that is free now.
+pub fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port())
 }
 
-/// The server must not outlive a test run that is killed.
-fn end_with_parent(command: &mut Command) {
+/// The process must not outlive a test run that is killed, nor the thread that starts it.
+pub fn end_with_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
     // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
     unsafe {

@@ -1,0 +1,90 @@
+//! Lists and their filters.
+
+use std::collections::BTreeSet;
+
+use heyday_durable::engine::{EngineError, ExecutionStatus, ListRuns, RunPage};
+use serde_json::json;
+
+use super::bench::{Bench, NAMESPACE};
+
+on_both!(runs_are_listed_filtered_and_paged, a_bad_list_is_refused);
+
+fn request(query: Option<&str>, page_size: usize, page_token: Option<String>) -> ListRuns {
+    ListRuns {
+        namespace: NAMESPACE.to_owned(),
+        query: query.map(ToOwned::to_owned),
+        page_size,
+        page_token,
+    }
+}
+
+async fn list(bench: &Bench, query: Option<&str>) -> BTreeSet<String> {
+    let page = bench.engine().list(&request(query, 100, None)).await;
+    let runs = page.unwrap().runs.into_iter();
+    runs.map(|run| run.workflow_id).collect()
+}
+
+async fn runs_are_listed_filtered_and_paged(bench: Bench) {
+    bench.define("set", "  - a: {set: {x: 1}}\n");
+    bench.define("waits", "  - a: {wait: PT1H}\n");
+    for n in 0..5 {
+        let run = bench.start_as("set", &format!("set-{n}"), json!({})).await;
+        bench.end(&run).await;
+    }
+    let open = bench.start_as("waits", "open", json!({})).await;
+    // Temporal's lists follow its histories within a moment.
+    bench
+        .until("all are listed", async || {
+            list(&bench, None).await.len() == 6
+                && list(&bench, Some("ExecutionStatus = 'Completed'"))
+                    .await
+                    .len()
+                    == 5
+        })
+        .await;
+    for (query, expected) in [
+        ("WorkflowType = 'test.waits'", 1),
+        (
+            "WorkflowType = 'test.set' AND ExecutionStatus = 'Completed'",
+            5,
+        ),
+        ("WorkflowId = 'set-3'", 1),
+        ("WorkflowId IN ('set-3', 'open')", 2),
+        ("ExecutionStatus = 'Failed' OR WorkflowId = 'open'", 1),
+        ("ExecutionStatus = 'Failed'", 0),
+    ] {
+        assert_eq!(list(&bench, Some(query)).await.len(), expected, "{query}");
+    }
+    let mut seen = BTreeSet::new();
+    let mut token = None;
+    loop {
+        let page: RunPage = bench.engine().list(&request(None, 2, token)).await.unwrap();
+        assert!(page.runs.len() <= 2);
+        for run in page.runs {
+            assert_eq!(run.version.to_string(), "0.1.0");
+            let is_open = run.workflow_id == "open";
+            assert_eq!(run.status == ExecutionStatus::Running, is_open);
+            assert!(seen.insert(run.run_id), "{} came twice", run.workflow_id);
+        }
+        token = page.next_page_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 6);
+    bench.engine().terminate(&open, "done").await.unwrap();
+}
+
+async fn a_bad_list_is_refused(bench: Bench) {
+    for bad in [
+        request(Some("Nonsense = 'x'"), 10, None),
+        request(Some("WorkflowType ="), 10, None),
+        request(None, 10, Some("no token".to_owned())),
+    ] {
+        let refused = bench.engine().list(&bad).await;
+        assert!(
+            matches!(refused, Err(EngineError::Invalid(_))),
+            "{bad:?}: {refused:?}"
+        );
+    }
+}

@@ -1,0 +1,43 @@
+//! One contract, two engines: each behaviour here is a test on the embedded engine and on
+//! a Temporal cluster.
+//!
+//! The executor, the definitions, the evaluator and the payload store are stand-ins (see
+//! [`bench`]); the flows, the driver, SQLite and the cluster are the real ones. Time is
+//! real too, so timeouts are short; tests wait for conditions.
+
+/// Makes of each function a test for each engine.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$name($crate::conformance::bench::Bench::embedded().await).await;
+                }
+            )+
+        }
+        mod temporal {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    if let Some(bench) = $crate::conformance::bench::Bench::temporal().await {
+                        super::$name(bench).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+
+mod away;
+mod bench;
+mod cancelling;
+mod children;
+mod foreign;
+mod lists;
+mod payloads;
+mod restarting;
+mod retrying;
+mod running;
+mod signals;
+mod starting;

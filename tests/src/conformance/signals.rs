@@ -1,0 +1,151 @@
+//! Signals, and events that flows emit.
+
+use heyday_durable::engine::{EngineError, IdConflictPolicy, RunRef, StartWorkflow};
+use heyday_durable::payload::Payload;
+use heyday_durable::signal::Signal;
+use serde_json::{Value, json};
+
+use super::bench::{Bench, run};
+
+on_both!(
+    signals_are_taken_by_whoever_listens_in_whatever_order_they_come,
+    the_same_id_again_changes_nothing,
+    a_run_may_be_started_with_a_signal,
+    a_signal_to_nobody_is_refused,
+    an_emitted_event_stands_in_the_history,
+    an_event_reaches_the_runs_that_are_named,
+);
+
+const REVIEW: &str = "  - l: {listen: {to: {one: {with: {type: approve}}}}}\n  - m: {listen: {to: {one: {with: {type: publish}}}}, output: {as: {l: '${ . }'}}}\n";
+
+fn signal(name: &str, id: &str, data: Value) -> Signal {
+    Signal::new(name, id, Payload::json(&data))
+}
+
+async fn send(bench: &Bench, run: &RunRef, signal: Signal) {
+    bench.engine().signal(run, signal).await.unwrap();
+}
+
+async fn signals_are_taken_by_whoever_listens_in_whatever_order_they_come(mut bench: Bench) {
+    bench.define("review", REVIEW);
+    let run = bench.start("review", json!({})).await;
+    send(&bench, &run, signal("publish", "p", json!({"n": 2}))).await;
+    bench.restart().await;
+    send(&bench, &run, signal("approve", "a", json!({"n": 1}))).await;
+    assert_eq!(bench.result(&run).await, json!({"l": [{"n": 2}]}));
+    let events = bench.events(&run).await;
+    let signaled = |event: &&heyday_durable::engine::HistoryEvent| {
+        event.event_type == "WorkflowExecutionSignaled"
+    };
+    let shown: Vec<_> = events.iter().filter(signaled).collect();
+    assert_eq!(shown.len(), 2);
+    assert_eq!(
+        shown[0].attributes,
+        json!({"signal_name": "publish", "signal_id": "p", "input": {"n": 2}})
+    );
+}
+
+async fn the_same_id_again_changes_nothing(bench: Bench) {
+    bench.define("review", REVIEW);
+    let run = bench.start("review", json!({})).await;
+    for _ in 0..3 {
+        send(&bench, &run, signal("publish", "same", json!(1))).await;
+    }
+    send(&bench, &run, signal("approve", "a", json!(2))).await;
+    assert_eq!(bench.result(&run).await, json!({"l": [1]}));
+}
+
+async fn a_run_may_be_started_with_a_signal(bench: Bench) {
+    bench.define("review", REVIEW);
+    for (id, conflict) in [
+        ("fail", IdConflictPolicy::Fail),
+        ("use", IdConflictPolicy::UseExisting),
+    ] {
+        let start = || StartWorkflow {
+            id_conflict_policy: conflict,
+            signal: Some(signal("approve", "a", json!(1))),
+            ..bench.request("review", id, json!({}))
+        };
+        assert!(bench.engine().start(start()).await.unwrap().created);
+        match bench.engine().start(start()).await {
+            Ok(again) => assert!(!again.created && conflict == IdConflictPolicy::UseExisting),
+            Err(EngineError::AlreadyExists { .. }) => {
+                assert_eq!(conflict, IdConflictPolicy::Fail);
+            }
+            Err(error) => panic!("{error}"),
+        }
+        send(&bench, &run(id), signal("publish", "p", json!(2))).await;
+        assert_eq!(bench.result(&run(id)).await, json!({"l": [2]}));
+    }
+}
+
+async fn a_signal_to_nobody_is_refused(bench: Bench) {
+    bench.define("set", "  - a: {set: {x: 1}}\n");
+    let sent = || signal("go", "1", json!(1));
+    let refused = bench.engine().signal(&run("nowhere"), sent()).await;
+    assert!(
+        matches!(refused, Err(EngineError::NotFound { .. })),
+        "{refused:?}"
+    );
+    let ended = bench.start("set", json!({})).await;
+    bench.end(&ended).await;
+    let refused = bench.engine().signal(&ended, sent()).await;
+    assert!(
+        matches!(refused, Err(EngineError::Closed { .. })),
+        "{refused:?}"
+    );
+    let unnamed = signal("", "1", json!(1));
+    let refused = bench.engine().signal(&ended, unnamed).await;
+    assert!(
+        matches!(refused, Err(EngineError::Invalid(_))),
+        "{refused:?}"
+    );
+}
+
+async fn an_emitted_event_stands_in_the_history(bench: Bench) {
+    bench.define(
+        "makes",
+        "  - e: {emit: {event: {with: {source: 'urn:x', type: made, data: '${ .n }'}}}}\n",
+    );
+    let run = bench.start("makes", json!({"n": 5})).await;
+    let output = bench.result(&run).await;
+    assert_eq!(
+        (&output["type"], &output["data"]),
+        (&json!("made"), &json!(5))
+    );
+    let event = bench.until_event(&run, "MarkerRecorded").await;
+    assert_eq!(event.attributes["marker_name"], "heyday.emit");
+    assert_eq!(event.attributes["event"], output);
+    assert_eq!(event.attributes["task"], "/do/0/e");
+}
+
+async fn an_event_reaches_the_runs_that_are_named(bench: Bench) {
+    bench.define(
+        "tells",
+        "  - e: {emit: {event: {with: {source: 'urn:x', type: made, data: '${ .n }'}}}, metadata: {heyday: {to: '${ .to }'}}}\n",
+    );
+    bench.define(
+        "hears",
+        "  - l: {listen: {to: {one: {with: {type: made}}}, read: envelope}}\n",
+    );
+    let hearing = [
+        bench.start_as("hears", "one", json!({})).await,
+        bench.start_as("hears", "two", json!({})).await,
+    ];
+    let telling = bench
+        .start("tells", json!({"n": 5, "to": ["one", "two"]}))
+        .await;
+    for run in &hearing {
+        let heard = bench.result(run).await;
+        assert_eq!(
+            (&heard[0]["data"], &heard[0]["source"]),
+            (&json!(5), &json!("urn:x"))
+        );
+    }
+    bench.result(&telling).await;
+    let nobody = bench
+        .start("tells", json!({"n": 5, "to": ["nobody"]}))
+        .await;
+    let failure = format!("{:?}", bench.failure(&nobody).await);
+    assert!(failure.contains("nobody"), "{failure}");
+}

@@ -1,0 +1,116 @@
+//! Temporal's dev server, one for all tests of this process, and a namespace of its own
+//! for each.
+//!
+//! `cargo xtask test` installs it and names it in `HEYDAY_TEMPORAL`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::server::{PATIENCE, end_with_parent, free_port};
+
+/// Namespaces that the shared server has; each test takes one.
+const NAMESPACES: usize = 96;
+
+/// The built `temporal`. Without one the caller lists its tests as not run, which fails
+/// where nothing may be missing.
+pub fn binary() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("HEYDAY_TEMPORAL") {
+        return Some(PathBuf::from(path));
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    assert!(
+        !in_ci,
+        "HEYDAY_TEMPORAL is set by `cargo xtask test`; run the tests with it"
+    );
+    eprintln!("not run: HEYDAY_TEMPORAL is set by `cargo xtask test`");
+    None
+}
+
+/// A dev server. Killed when it is dropped.
+pub struct DevServer {
+    child: Child,
+    port: u16,
+}
+
+impl DevServer {
+    /// Starts one on that port, with these namespaces besides `default`, in memory or on
+    /// a file, and waits until it answers.
+    pub fn start(port: u16, namespaces: &[String], file: Option<&Path>) -> Self {
+        let mut command = Command::new(binary().expect("the caller has asked for it"));
+        command
+            .args(["server", "start-dev", "--headless", "--ip", "127.0.0.1"])
+            .args(["--log-level", "error", "--port", &port.to_string()])
+            // Its one shard gives tasks out 20 times a second otherwise.
+            .args([
+                "--dynamic-config-value",
+                "history.transferProcessorMaxPollRPS=2000",
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        for namespace in namespaces {
+            command.args(["--namespace", namespace]);
+        }
+        if let Some(file) = file {
+            command.arg("--db-filename").arg(file);
+        }
+        end_with_parent(&mut command);
+        let child = command.spawn().expect("temporal starts");
+        let mut server = Self { child, port };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                panic!("temporal ended with {status}");
+            }
+            assert!(Instant::now() < deadline, "temporal is not ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for DevServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address of the shared server, and a namespace that nobody else has; `None` where
+/// there is no `temporal`.
+pub fn namespace() -> Option<(String, String)> {
+    static ADDRESS: OnceLock<String> = OnceLock::new();
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    binary()?;
+    let address = ADDRESS.get_or_init(|| {
+        let (started, address) = std::sync::mpsc::channel();
+        // The kernel ends the server with the thread that started it, so that one stays.
+        let keeping = std::thread::Builder::new().name("temporal".to_owned());
+        keeping
+            .spawn(move || {
+                let namespaces: Vec<_> = (0..NAMESPACES).map(|n| format!("test-{n}")).collect();
+                let server = DevServer::start(free_port().unwrap(), &namespaces, None);
+                let _ = started.send(server.address());
+                loop {
+                    std::thread::park();
+                }
+            })
+            .unwrap();
+        address.recv().expect("the server starts")
+    });
+    let number = TAKEN.fetch_add(1, Ordering::Relaxed);
+    assert!(number < NAMESPACES, "there are more tests than namespaces");
+    Some((address.clone(), format!("test-{number}")))
+}

@@ -247,7 +247,11 @@ impl Definitions for Definitions_ {
 
 /// Which engine, and where its histories are.
 enum Place {
-    Embedded(EmbeddedOptions, tempfile::TempDir),
+    Embedded {
+        options: EmbeddedOptions,
+        /// Removed with the bench.
+        _folder: tempfile::TempDir,
+    },
     Temporal(TemporalOptions),
 }
 
@@ -271,7 +275,11 @@ impl Bench {
         let mut options = EmbeddedOptions::new(folder.path().join("history.db"), queues());
         options.activation_threads = 2;
         options.limits.depth = 3;
-        Self::on(Place::Embedded(options, folder)).await
+        let place = Place::Embedded {
+            options,
+            _folder: folder,
+        };
+        Self::on(place).await
     }
 
     /// On a Temporal cluster; `None` where there is none.
@@ -322,7 +330,7 @@ impl Bench {
     async fn open(&mut self) {
         let host = self.host.clone();
         let engine: Arc<dyn Engine> = match &self.place {
-            Place::Embedded(options, _) => {
+            Place::Embedded { options, .. } => {
                 Arc::new(EmbeddedEngine::open(options.clone(), host).await.unwrap())
             }
             Place::Temporal(options) => {
@@ -378,7 +386,7 @@ impl Bench {
     /// The cluster's address, and its name of the namespace; `None` where there is none.
     pub fn cluster(&self) -> Option<(String, String)> {
         match &self.place {
-            Place::Embedded(..) => None,
+            Place::Embedded { .. } => None,
             Place::Temporal(options) => Some((
                 options.address.clone(),
                 options.namespaces[NAMESPACE].clone(),

@@ -480,6 +480,15 @@ pub fn reason_of(details: Option<sdk::Payloads>) -> Option<String> {
 
 /// Asks a run to cancel.
 pub async fn cancel(core: &Core, run: &RunRef, reason: &str) -> Result<(), EngineError> {
+    // Temporal takes a cancel of a run that has ended after one.
+    let info = describe(core, run).await?.workflow_execution_info;
+    let info = info.unwrap_or_default();
+    if info.close_time.is_some() {
+        return Err(EngineError::Closed {
+            workflow_id: run.workflow_id.clone(),
+            run_id: id_of(info.execution.as_ref())?,
+        });
+    }
     let mut connection = core.connection()?;
     let message = sdk::RequestCancelWorkflowExecutionRequest {
         namespace: core.namespace(&run.namespace),

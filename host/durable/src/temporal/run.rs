@@ -5,7 +5,7 @@
 //! driver's decimal ids, counted from 1 for each kind, are core's sequence numbers.
 //! Whatever a job says is the same on replay, so the same commands come.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -74,6 +74,8 @@ pub struct Run {
     pub resolutions: Vec<Resolution>,
     /// Tasks that began and were not yet shown.
     pub entered: Vec<String>,
+    /// Workflow ids of the signals that were sent and have not resolved.
+    sent: BTreeMap<u32, String>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
     /// Answers to queries and updates of this activation.
@@ -123,6 +125,7 @@ impl Run {
             stage: Stage::Begun,
             resolutions: Vec::new(),
             entered: Vec::new(),
+            sent: BTreeMap::new(),
             signals: BTreeSet::new(),
             answers: Vec::new(),
             started: false,
@@ -216,11 +219,12 @@ impl Run {
                 });
             }
             sdk::Job::ResolveSignalExternalWorkflow(sent) => {
+                let workflow_id = self.sent.remove(&sent.seq).unwrap_or_default();
                 let outcome = match sent.failure {
                     None => Ok(()),
-                    Some(why) => Err(Failure::permanent(
+                    Some(_) => Err(Failure::permanent(
                         kind::UNKNOWN_WORKFLOW,
-                        from_failure(why).message,
+                        format!("no run of workflow {workflow_id:?} is open"),
                     )),
                 };
                 self.resolutions.push(Resolution::ExternalSignaled {
@@ -512,8 +516,13 @@ impl Run {
         ))
     }
 
-    fn signal_external(&self, external: SignalExternal) -> Result<sdk::CommandVariant, Unexpected> {
+    fn signal_external(
+        &mut self,
+        external: SignalExternal,
+    ) -> Result<sdk::CommandVariant, Unexpected> {
         let header = json_payload(&SignalHeader::of(&external.signal));
+        let seq = number(&external.signal_id)?;
+        self.sent.insert(seq, external.workflow_id.clone());
         let run = sdk::NamespacedWorkflowExecution {
             namespace: self.cluster_namespace.clone(),
             workflow_id: external.workflow_id,
@@ -521,7 +530,7 @@ impl Run {
         };
         Ok(sdk::CommandVariant::SignalExternalWorkflowExecution(
             sdk::SignalExternalWorkflowExecution {
-                seq: number(&external.signal_id)?,
+                seq,
                 signal_name: external.signal.name,
                 args: vec![payload(external.signal.data)],
                 headers: [(SIGNAL_HEADER.to_owned(), header)].into(),

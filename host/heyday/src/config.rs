@@ -480,6 +480,7 @@ mod tests {
         let mut count = 0;
         for table in [
             "",
+            "temporal",
             "limits",
             "limits.call",
             "bindings",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::convert::{Beginning, event_of, is_command, payload_of, resolution_of};
+use super::convert::{Beginning, event_of, is_command, resolution_of};
 use super::core::Core;
 use super::events::{Event, EventType, StoredListening, Transition, later};
 use super::step::Step;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::activation;
-use super::convert::{Beginning, child_reference, referred};
+use super::convert::{Beginning, child_reference};
 use super::core::Core;
 use super::events::{Event, EventType};
 use super::run::{Message, RunCell};
@@ -21,7 +21,7 @@ use super::timers::Target;
 use crate::definition::ParentClosePolicy;
 use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunResult};
 use crate::failure::{Failure, kind};
-use crate::payload::Payload;
+use crate::payload::{Payload, referred};
 
 /// What a child is told when its parent has ended.
 pub fn parent_ended(policy: ParentClosePolicy) -> Option<Message> {

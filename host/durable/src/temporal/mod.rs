@@ -54,9 +54,9 @@ use crate::activity::CancelReason;
 use crate::embedded::{Host, lock, pool::Pool};
 use crate::engine::{
     Engine, EngineError, HistoryPage, ListRuns, LiveEvent, QueueStats, RunDescription, RunPage,
-    RunRef, RunResult, StartWorkflow, Started,
+    RunRef, RunResult, StartWorkflow, Started, UpdateStatus,
 };
-use crate::payload::Digest;
+use crate::payload::{Digest, Payload};
 use crate::signal::Signal;
 
 /// How long the workers may take to end once their attempts have: the cluster may be
@@ -179,6 +179,28 @@ impl Engine for TemporalEngine {
         client::signal(&self.core, run, signal).await
     }
 
+    async fn query(&self, _: &RunRef, _: &str, _: Payload) -> Result<Payload, EngineError> {
+        Err(not_here("queries"))
+    }
+
+    async fn update(
+        &self,
+        _: &RunRef,
+        _: Signal,
+        _: Duration,
+    ) -> Result<UpdateStatus, EngineError> {
+        Err(not_here("updates"))
+    }
+
+    async fn update_result(
+        &self,
+        _: &RunRef,
+        _: &str,
+        _: Duration,
+    ) -> Result<UpdateStatus, EngineError> {
+        Err(not_here("updates"))
+    }
+
     async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError> {
         client::cancel(&self.core, run, reason).await
     }
@@ -222,4 +244,11 @@ impl Engine for TemporalEngine {
         }
         core.pool.stop();
     }
+}
+
+/// What this engine does not have yet.
+fn not_here(what: &str) -> EngineError {
+    EngineError::Invalid(format!(
+        "runs on a Temporal cluster take no {what} yet; the embedded engine has them"
+    ))
 }

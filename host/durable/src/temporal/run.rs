@@ -19,6 +19,7 @@ use super::pins::{
     RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader,
 };
 use super::sdk;
+use crate::definition::ParentClosePolicy;
 use crate::driver::{
     Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal, StartChild,
 };
@@ -462,6 +463,11 @@ impl Run {
                 let task = external.task.clone();
                 (self.signal_external(*external)?, task)
             }
+            Command::CompleteUpdate { update_id, .. } => {
+                return Err(Unexpected(format!(
+                    "update {update_id:?} ended, which the run was never given"
+                )));
+            }
             Command::Complete { result } => {
                 let complete = sdk::CompleteWorkflowExecution {
                     result: Some(payload(result)),
@@ -550,10 +556,10 @@ impl Run {
             traceparent: self.header.traceparent.clone(),
             ..RunHeader::default()
         };
-        let policy = if child.detached {
-            sdk::ParentClosePolicy::Abandon
-        } else {
-            sdk::ParentClosePolicy::RequestCancel
+        let policy = match child.parent_close {
+            ParentClosePolicy::Terminate => sdk::ParentClosePolicy::Terminate,
+            ParentClosePolicy::Abandon => sdk::ParentClosePolicy::Abandon,
+            ParentClosePolicy::RequestCancel => sdk::ParentClosePolicy::RequestCancel,
         };
         Ok(sdk::CommandVariant::StartChildWorkflowExecution(
             sdk::StartChildWorkflowExecution {

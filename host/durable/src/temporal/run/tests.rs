@@ -195,6 +195,7 @@ fn a_child_is_told_how_deep_it_is_and_which_version_is_wanted() {
         },
         input: Payload::null(),
         detached: true,
+        parent_close: crate::definition::ParentClosePolicy::Abandon,
         depth: 4,
         task: "/do/0/c".to_owned(),
     };

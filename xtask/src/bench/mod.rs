@@ -89,7 +89,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         })?;
     }
     timed("building the harness", || {
-        let mut command = project.cargo(["build", "--locked"]);
+        let mut command = project.cargo(["build"]);
         command
             .args(profile.arguments())
             .current_dir(project.root.join("peers"));

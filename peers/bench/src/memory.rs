@@ -98,13 +98,14 @@ async fn settled() -> anyhow::Result<usize> {
     bail!("the process's memory does not settle")
 }
 
-/// Bytes of this process that are in memory.
+/// Bytes of memory that this process has, what it shares counted by its share: pages of
+/// code and of memory images that are mapped many times count once.
 fn resident() -> anyhow::Result<usize> {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup")?;
     let line = text
         .lines()
-        .find_map(|line| line.strip_prefix("Rss:"))
-        .context("smaps_rollup has no Rss")?;
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .context("smaps_rollup has no Pss")?;
     let kib: usize = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib << 10)
 }

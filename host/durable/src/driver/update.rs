@@ -6,7 +6,7 @@
 //! tasks that listen while they are polled once more. Where one does, the engine records
 //! the update and lets it resolve ([`Resolution::Update`](super::Resolution::Update)); the
 //! task takes it at once and completes it
-//! ([`Command::CompleteUpdate`](super::Command::CompleteUpdate)) when it has done with it.
+//! ([`Command::CompleteUpdate`]) when it has done with it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;

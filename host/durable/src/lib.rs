@@ -28,9 +28,11 @@ pub mod engine;
 pub mod expressions;
 pub mod failure;
 pub mod flow;
+mod live;
 pub mod payload;
 pub mod signal;
 pub mod trace;
+mod trouble;
 
 pub mod embedded;
 pub mod temporal;

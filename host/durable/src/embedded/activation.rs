@@ -18,14 +18,7 @@ use super::timers::Target;
 use crate::driver::{Activation, Driver, DriverError, Resolution, RunStart};
 use crate::engine::EngineError;
 use crate::payload::{Referred, ResolveError};
-
-/// Why an activation did not happen.
-pub enum Trouble {
-    /// Try again later.
-    Later(String),
-    /// Hold the run.
-    Hold(String),
-}
+use crate::trouble::Trouble;
 
 impl Trouble {
     /// What somebody is told who asked for something that needs the driver.
@@ -46,24 +39,6 @@ impl Trouble {
                 EngineError::QueryFailed(format!("the run cannot be rebuilt: {reason}"))
             }
             later => later.told(),
-        }
-    }
-}
-
-impl From<DriverError> for Trouble {
-    fn from(error: DriverError) -> Self {
-        match error {
-            DriverError::Unavailable(message) => Self::Later(message),
-            error => Self::Hold(error.to_string()),
-        }
-    }
-}
-
-impl From<ResolveError> for Trouble {
-    fn from(error: ResolveError) -> Self {
-        match error {
-            ResolveError::Gone(message) => Self::Hold(message),
-            ResolveError::Unavailable(message) => Self::Later(message),
         }
     }
 }
@@ -236,14 +211,7 @@ pub fn replayed(core: &Core, run_id: Uuid, beginning: &Beginning) -> Result<Driv
             core.definitions
                 .load(&beginning.namespace, &beginning.digest),
         )
-        .map_err(|failure| {
-            let message = format!("its definition cannot be loaded: {failure}");
-            if failure.retryable {
-                Trouble::Later(message)
-            } else {
-                Trouble::Hold(message)
-            }
-        })?;
+        .map_err(Trouble::unloadable)?;
     let input = beginning.event.payload();
     let input = core.runtime.block_on(core.resolve(input))?;
     let mut driver = Driver::new(beginning.run_start(flow, input), &core.expressions)?;

@@ -187,14 +187,12 @@ impl AttemptSink for Sink {
 
     fn progress(&self, progress: Progress) {
         *lock(&self.said.progress) = Some(progress.clone());
-        if let Some(live) = lock(&self.core.live).get(&self.cell.run_id) {
-            // Nobody may be listening.
-            let _ = live.send(LiveEvent::Progress {
-                activity_id: self.activity_id.clone(),
-                attempt: self.attempt,
-                progress,
-            });
-        }
+        let event = LiveEvent::Progress {
+            activity_id: self.activity_id.clone(),
+            attempt: self.attempt,
+            progress,
+        };
+        self.core.live.tell(self.cell.run_id, event);
     }
 
     fn log(&self, _line: LogLine) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -28,8 +28,9 @@ use super::writer::Writer;
 use crate::activity::ActivityExecutor;
 use crate::clock::Clock;
 use crate::definition::Definitions;
-use crate::engine::{LiveEvent, RunResult};
+use crate::engine::{EngineError, RunResult};
 use crate::expressions::Expressions;
+use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload, PayloadStore, ResolveError};
 
 /// What somebody who waits for a run is told.
@@ -86,7 +87,7 @@ pub struct Core {
     /// Who waits for the end of an update.
     pub updates: Watchers,
     /// Who follows a run's live events.
-    pub live: Mutex<HashMap<Uuid, broadcast::Sender<LiveEvent>>>,
+    pub live: LiveEvents,
     /// Heartbeat details that are not yet written.
     pub heartbeats: Mutex<HashMap<(Uuid, String), (u32, Payload)>>,
     /// Takes no new work.
@@ -311,6 +312,14 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Refuses what somebody asks for while it could not be recorded.
+    pub fn admit(&self) -> Result<(), EngineError> {
+        if self.is_draining() {
+            return Err(EngineError::ShuttingDown);
+        }
+        self.writer.failure().map_or(Ok(()), Err)
     }
 
     /// Whether new work is refused.

@@ -289,7 +289,7 @@ fn end(core: &Arc<Core>, cell: &Arc<RunCell>) {
     };
     core.remove(cell);
     core.unpin(&cell.beginning.pins());
-    lock(&core.live).remove(&cell.run_id);
+    core.live.end(cell.run_id);
     for message in left {
         Effects::refuse_closed(cell, message);
     }

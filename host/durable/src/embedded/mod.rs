@@ -79,6 +79,7 @@ use crate::engine::{
     RunPage, RunRef, RunResult, StartWorkflow, Started, UpdateStatus, WriterStats,
 };
 use crate::expressions::Expressions;
+use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload, PayloadStore};
 use crate::signal::Signal;
 use run::{Answer, Message};
@@ -173,7 +174,7 @@ impl EmbeddedEngine {
             pins: Mutex::default(),
             watchers: Mutex::new(HashMap::new()),
             updates: updates::Watchers::default(),
-            live: Mutex::default(),
+            live: LiveEvents::default(),
             heartbeats: Mutex::default(),
             draining: AtomicBool::new(false),
             dead: CancellationToken::new(),
@@ -313,12 +314,7 @@ impl EmbeddedEngine {
         run: &RunRef,
         message: impl FnOnce(Option<Answer>) -> Message,
     ) -> Result<(), EngineError> {
-        if self.core.is_draining() {
-            return Err(EngineError::ShuttingDown);
-        }
-        if let Some(failure) = self.core.writer.failure() {
-            return Err(failure);
-        }
+        self.core.admit()?;
         let run_id = read::run_id(&self.core, run).await?;
         let (answer, mut answered) = oneshot::channel();
         let closed = || EngineError::Closed {
@@ -466,11 +462,7 @@ impl Engine for EmbeddedEngine {
     }
 
     fn live(&self, run_id: Uuid) -> broadcast::Receiver<LiveEvent> {
-        let mut live = lock(&self.core.live);
-        live.retain(|_, sender| sender.receiver_count() > 0);
-        live.entry(run_id)
-            .or_insert_with(|| broadcast::channel(64).0)
-            .subscribe()
+        self.core.live.follow(run_id)
     }
 
     async fn open_runs_using(&self, digest: &Digest) -> Result<u64, EngineError> {

@@ -18,6 +18,7 @@ use super::step::Step;
 use crate::driver::{Driver, QueryError};
 use crate::engine::{EngineError, RunRef};
 use crate::payload::{FOREIGN_LIMIT, Payload};
+use crate::trouble::Trouble;
 
 /// Asks a run.
 pub async fn request(
@@ -78,8 +79,7 @@ fn ask_ended(
     name: &str,
     arguments: &Value,
 ) -> Result<Payload, EngineError> {
-    let driver =
-        activation::replayed(core, run_id, beginning).map_err(activation::Trouble::of_ended)?;
+    let driver = activation::replayed(core, run_id, beginning).map_err(Trouble::of_ended)?;
     answer(&driver, name, arguments)
 }
 

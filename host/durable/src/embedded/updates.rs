@@ -65,12 +65,7 @@ pub async fn request(
     wait: Duration,
 ) -> Result<UpdateStatus, EngineError> {
     update.check()?;
-    if core.is_draining() {
-        return Err(EngineError::ShuttingDown);
-    }
-    if let Some(failure) = core.writer.failure() {
-        return Err(failure);
-    }
+    core.admit()?;
     let run_id = read::run_id(core, run).await?;
     let update_id = update.id.clone();
     let watching = core.updates.watch(run_id, &update_id);

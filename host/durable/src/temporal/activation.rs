@@ -16,42 +16,14 @@ use super::core::Core;
 use super::run::{Run, Stage, Unexpected, command, fail};
 use super::sdk;
 use crate::activity::CancelReason;
-use crate::driver::{Activation, Driver, DriverError, Resolution};
+use crate::driver::{Activation, Driver, Resolution};
 use crate::embedded::lock;
 use crate::failure::{Failure, kind};
-use crate::payload::{Payload, Referred, ResolveError, resolve};
+use crate::payload::{Payload, Referred, resolve};
+use crate::trouble::Trouble;
 
 /// The runs of one worker that are in memory, by run id. Core says which may stay.
 type Runs = Arc<Mutex<HashMap<String, Run>>>;
-
-/// Why an activation did not happen.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    /// A later try may succeed.
-    #[error("{0}")]
-    Later(String),
-    /// The run can go on only under another release, or with what is missing.
-    #[error("{0}")]
-    Hold(String),
-}
-
-impl From<DriverError> for Trouble {
-    fn from(error: DriverError) -> Self {
-        match error {
-            DriverError::Unavailable(message) => Self::Later(message),
-            error => Self::Hold(error.to_string()),
-        }
-    }
-}
-
-impl From<ResolveError> for Trouble {
-    fn from(error: ResolveError) -> Self {
-        match error {
-            ResolveError::Gone(message) => Self::Hold(message),
-            ResolveError::Unavailable(message) => Self::Later(message),
-        }
-    }
-}
 
 impl From<Unexpected> for Trouble {
     fn from(error: Unexpected) -> Self {
@@ -219,14 +191,7 @@ async fn make_driver(
         .definitions
         .load(run.namespace(), &pins.digest)
         .await
-        .map_err(|failure| {
-            let message = format!("its definition cannot be loaded: {failure}");
-            if failure.retryable {
-                Trouble::Later(message)
-            } else {
-                Trouble::Hold(message)
-            }
-        })?;
+        .map_err(Trouble::unloadable)?;
     let input = resolve(core.host.payloads.as_ref(), run.input.clone()).await?;
     let start = run.run_start(&pins, flow, input);
     let expressions = Arc::clone(&core.host.expressions);

@@ -412,7 +412,7 @@ impl AttemptSink for Sink {
             attempt: self.attempt,
             progress,
         };
-        self.core.publish(self.run_id, event);
+        self.core.live.tell(self.run_id, event);
     }
 
     fn log(&self, _line: LogLine) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::history::Cursors;
@@ -13,7 +13,8 @@ use super::options::TemporalOptions;
 use super::sdk;
 use crate::activity::{CancelReason, Progress};
 use crate::embedded::{Host, lock, pool::Pool};
-use crate::engine::{EngineError, LiveEvent, QueueStats};
+use crate::engine::{EngineError, QueueStats};
+use crate::live::LiveEvents;
 
 /// An attempt that runs in this process.
 pub struct Running {
@@ -55,7 +56,7 @@ pub struct Core {
     /// Queues by name.
     pub queues: HashMap<String, Queue>,
     /// Those who follow a run.
-    pub live: Mutex<HashMap<Uuid, broadcast::Sender<LiveEvent>>>,
+    pub live: LiveEvents,
     /// How far histories were read.
     pub cursors: Cursors,
     /// Whether no new work is taken.
@@ -88,14 +89,6 @@ impl Core {
     /// Whether no new work is taken.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
-    }
-
-    /// Tells those who follow a run.
-    pub fn publish(&self, run_id: Uuid, event: LiveEvent) {
-        if let Some(live) = lock(&self.live).get(&run_id) {
-            // Nobody may be listening.
-            let _ = live.send(event);
-        }
     }
 
     /// How far an attempt that runs here is.

@@ -56,6 +56,7 @@ use crate::engine::{
     Engine, EngineError, HistoryPage, ListRuns, LiveEvent, QueueStats, RunDescription, RunPage,
     RunRef, RunResult, StartWorkflow, Started, UpdateStatus,
 };
+use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload};
 use crate::signal::Signal;
 
@@ -112,7 +113,7 @@ impl TemporalEngine {
             connection: watch::channel(None).0,
             away: Mutex::new("it was not tried yet".to_owned()),
             running: Mutex::new(HashMap::new()),
-            live: Mutex::default(),
+            live: LiveEvents::default(),
             cursors: history::Cursors::default(),
             draining: AtomicBool::new(false),
             options,
@@ -210,11 +211,7 @@ impl Engine for TemporalEngine {
     }
 
     fn live(&self, run_id: Uuid) -> broadcast::Receiver<LiveEvent> {
-        let mut live = lock(&self.core.live);
-        live.retain(|_, sender| sender.receiver_count() > 0);
-        live.entry(run_id)
-            .or_insert_with(|| broadcast::channel(64).0)
-            .subscribe()
+        self.core.live.follow(run_id)
     }
 
     async fn open_runs_using(&self, digest: &Digest) -> Result<u64, EngineError> {

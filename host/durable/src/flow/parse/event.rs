@@ -116,13 +116,7 @@ impl<'d> Reader<'d> {
                 Some(Value::Array(_) | Value::Object(_))
             )
         {
-            self.problem(
-                node.line,
-                format!(
-                    "an event's attribute is a text, a number or a boolean, not {}",
-                    node.describe()
-                ),
-            );
+            self.not_an_attribute(node);
             return None;
         }
         if member.key == "time"
@@ -293,18 +287,23 @@ impl<'d> Reader<'d> {
                 AttributeFilter::Equals(value)
             }
             _ => {
-                self.problem(
-                    node.line,
-                    format!(
-                        "an event's attribute is a text, a number or a boolean, not {}",
-                        node.describe()
-                    ),
-                );
+                self.not_an_attribute(node);
                 return None;
             }
         };
         filter.attributes.push((name.clone(), attribute));
         Some(())
+    }
+
+    /// Notes a value that no attribute of an event has.
+    fn not_an_attribute(&mut self, node: &Node) {
+        self.problem(
+            node.line,
+            format!(
+                "an event's attribute is a text, a number or a boolean, not {}",
+                node.describe()
+            ),
+        );
     }
 
     /// Notes a name that no attribute of an event has.

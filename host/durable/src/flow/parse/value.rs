@@ -225,13 +225,7 @@ impl<'d> Reader<'d> {
             );
             return None;
         }
-        match UriTemplate::parse(text) {
-            Ok(template) => Some(Uri::Template(template)),
-            Err(message) => {
-                self.problem(node.line, format!("{what}: {message}"));
-                None
-            }
-        }
+        self.uri_template(node, text, what)
     }
 
     /// A URI that may be relative: an expression, or a template.
@@ -244,6 +238,10 @@ impl<'d> Reader<'d> {
             self.problem(node.line, format!("{what} is empty"));
             return None;
         }
+        self.uri_template(node, text, what)
+    }
+
+    fn uri_template(&mut self, node: &Node, text: &str, what: &str) -> Option<Uri> {
         match UriTemplate::parse(text) {
             Ok(template) => Some(Uri::Template(template)),
             Err(message) => {

@@ -164,11 +164,7 @@ async fn a_scrape_tells_what_the_server_did_and_does() {
         )
         .await
         .unwrap();
-    let waiting = client
-        .start_activity("probe.wait_for_cancel", &json!(null))
-        .await
-        .unwrap();
-    client.wait_for_line(&waiting, "waiting").await.unwrap();
+    let waiting = client.start_waiting().await.unwrap();
     for method in ["MADEUP", "OTHER"] {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         client.request(method, "/queues").send().await.unwrap();

@@ -156,11 +156,7 @@ async fn versions_are_immutable_and_one_is_active() {
 async fn a_version_that_an_open_run_needs_stays() {
     let server = probe::server(Options::default()).await.unwrap();
     let client = &server.client;
-    let id = client
-        .start_activity("probe.wait_for_cancel", &Value::Null)
-        .await
-        .unwrap();
-    client.wait_for_line(&id, "waiting").await.unwrap();
+    let id = client.start_waiting().await.unwrap();
     client.push(probe::version("7.1.2"), "").await.unwrap();
     assert_eq!(active(client).await, "7.1.2");
     let path = format!("/plugins/probe/versions/{}", probe::VERSION);

@@ -153,11 +153,7 @@ async fn spinning_guests_starve_nobody() {
 async fn a_cancel_lets_the_guest_clean_up() {
     let server = probe::server(Options::default()).await.unwrap();
     let client = &server.client;
-    let id = client
-        .start_activity("probe.wait_for_cancel", &Value::Null)
-        .await
-        .unwrap();
-    client.wait_for_line(&id, "waiting").await.unwrap();
+    let id = client.start_waiting().await.unwrap();
     client.cancel(&id).await.unwrap();
     assert_eq!(client.result(&id).await.unwrap().status, "Canceled");
     let lines = client.logs(&id).await.unwrap();

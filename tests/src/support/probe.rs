@@ -94,6 +94,15 @@ impl Client {
         Ok(body["logs"].as_array().context("no logs")?.clone())
     }
 
+    /// Starts the activity that ends only by a cancel, and waits until its guest runs.
+    pub async fn start_waiting(&self) -> anyhow::Result<String> {
+        let id = self
+            .start_activity("probe.wait_for_cancel", &Value::Null)
+            .await?;
+        self.wait_for_line(&id, "waiting").await?;
+        Ok(id)
+    }
+
     /// Waits until the guest says that line.
     pub async fn wait_for_line(&self, id: &str, line: &str) -> anyhow::Result<()> {
         let response = self

@@ -32,21 +32,6 @@ async fn a_cancel_asks_the_attempt_and_ends_the_run_canceled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flow_may_clean_up_after_a_cancel() {
-    let mut bench = Bench::new().await;
-    bench.define(
-        "cleans",
-        "  - t: {try: [{w: {wait: PT1H}}], catch: {errors: {with: {type: 'urn:heyday:errors:cancelled'}}, do: [{c: {call: t.hand}}]}}\n",
-    );
-    let run = bench.start("cleans", json!({})).await;
-    bench.engine().cancel(&run, "enough").await.unwrap();
-    let attempt = bench.attempt().await;
-    assert!(!attempt.context.cancellation.is_cancelled());
-    attempt.end(Ok(json!(1)));
-    assert_eq!(bench.end(&run).await.status, ExecutionStatus::Canceled);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_queued_attempt_and_a_backoff_end_at_once_by_a_cancel() {
     let mut bench = Bench::new().await;
     bench.define(
@@ -109,24 +94,4 @@ async fn terminate_asks_nobody() {
     assert_eq!(bench.end(&run).await.status, ExecutionStatus::Terminated);
     let refused = bench.engine().terminate(&run, "again").await.unwrap_err();
     assert!(matches!(refused, EngineError::Closed { .. }), "{refused}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_loser_of_a_race_is_asked_to_stop() {
-    let mut bench = Bench::new().await;
-    bench.define(
-        "race",
-        "  - r: {fork: {compete: true, branches: [{a: {call: t.hand}}, {b: {call: t.hand2}}]}}\n",
-    );
-    let run = bench.start("race", json!({})).await;
-    let (one, two) = (bench.attempt().await, bench.attempt().await);
-    let (winner, loser) = if one.task.activity_type == "t.hand" {
-        (one, two)
-    } else {
-        (two, one)
-    };
-    winner.end(Ok(json!("won")));
-    loser.context.cancellation.cancelled().await;
-    loser.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
-    assert_eq!(bench.result(&run).await, json!("won"));
 }

@@ -35,21 +35,6 @@ async fn child_of(bench: &Bench, parent: &RunRef) -> RunRef {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parent_gets_its_childs_result() {
-    let bench = Bench::new().await;
-    bench.define("parent", PARENT);
-    bench.define("child", "  - a: {call: t.echo, with: {got: '${ .n }'}}\n");
-    let parent = bench.start("parent", json!({"n": 3})).await;
-    assert_eq!(bench.result(&parent).await, json!({"got": 3}));
-    let child = child_of(&bench, &parent).await;
-    let description = bench.engine().describe(&child).await.unwrap();
-    assert_eq!(
-        description.info.parent,
-        Some((parent.workflow_id.clone(), parent.run_id.unwrap()))
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_child_survives_a_crash_with_its_parent() {
     let mut bench = Bench::new().await;
     bench.define("parent", PARENT);
@@ -87,42 +72,6 @@ async fn a_cancel_reaches_the_child_and_a_failure_the_parent() {
         .end(Err(Failure::permanent("broken", "it broke")));
     let failure = bench.failure(&parent).await;
     assert!(format!("{failure:?}").contains("it broke"), "{failure:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_parent_cancels_its_child_but_not_a_detached_one() {
-    let mut bench = Bench::new().await;
-    bench.define("parent", PARENT);
-    bench.define(
-        "launcher",
-        "  - c: {run: {workflow: {namespace: test, name: child, version: latest}, await: false}}\n",
-    );
-    bench.define("child", "  - a: {call: t.hand}\n");
-    let parent = bench.start("parent", json!({})).await;
-    let attempt = bench.attempt().await;
-    let child = child_of(&bench, &parent).await;
-    bench.engine().terminate(&parent, "now").await.unwrap();
-    attempt.context.cancellation.cancelled().await;
-    attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
-    assert_eq!(bench.end(&child).await.status, ExecutionStatus::Canceled);
-
-    let launcher = bench.start("launcher", json!({})).await;
-    let child = child_of(&bench, &launcher).await;
-    assert_eq!(
-        bench.end(&launcher).await.status,
-        ExecutionStatus::Completed
-    );
-    bench.attempt().await.end(Ok(json!("went on")));
-    assert_eq!(bench.result(&child).await, json!("went on"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_child_is_a_failure() {
-    let bench = Bench::new().await;
-    bench.define("parent", PARENT);
-    let parent = bench.start("parent", json!({})).await;
-    let failure = bench.failure(&parent).await;
-    assert!(format!("{failure:?}").contains("test.child"), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

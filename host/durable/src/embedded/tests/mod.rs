@@ -1,4 +1,6 @@
-//! Tests of the embedded engine, and the host that they give it.
+//! Tests of the embedded engine, and the host that they give it: what shows only here, or
+//! needs a clock that stands still. What is the contract of every engine is in the
+//! integration tests' `conformance`, which run on this one too.
 //!
 //! The executor, the clock, the evaluator and the payload store are stand-ins; the
 //! flows, the driver and SQLite are the real ones. Tests wait for conditions: an

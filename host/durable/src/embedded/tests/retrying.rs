@@ -53,18 +53,6 @@ async fn a_failed_attempt_is_repeated_after_its_backoff() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kind_that_is_not_retried_ends_the_activity() {
-    let mut bench = Bench::new().await;
-    bench.define("kinds", &policy("retry: {non_retryable_kinds: [fatal]}"));
-    let run = bench.start("kinds", json!({})).await;
-    bench
-        .attempt()
-        .await
-        .end(Err(Failure::transient("fatal", "no use")));
-    assert_eq!(bench.end(&run).await.status, ExecutionStatus::Failed);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn start_to_close_stops_the_attempt_and_is_retried() {
     let mut bench = Bench::with(|options| options.stop_grace = Duration::from_secs(20)).await;
     bench.define(

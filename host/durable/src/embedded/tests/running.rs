@@ -57,18 +57,6 @@ async fn a_failed_activity_fails_the_run_and_is_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_executor_that_panics_fails_the_attempt_only() {
-    let bench = Bench::new().await;
-    bench.define(
-        "panics",
-        "  - a: {call: t.panic, metadata: {heyday: {retry: {maximum_attempts: 1}}}}\n",
-    );
-    let run = bench.start("panics", json!({})).await;
-    let failure = bench.failure(&run).await;
-    assert!(format!("{failure:?}").contains("the host failed"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_timer_fires_at_its_time_and_is_described() {
     let bench = Bench::new().await;
     bench.define("waits", "  - a: {wait: PT1H}\n  - b: {set: {x: 2}}\n");
@@ -109,28 +97,6 @@ async fn a_queue_runs_no_more_than_its_limit_in_the_order_of_arrival() {
         // The first found its slot at once; the others got it with a commit of their own.
         assert_eq!(bench.commits(run).await, if n == 0 { 2 } else { 3 });
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn branches_run_at_once() {
-    let mut bench = Bench::new().await;
-    bench.define(
-        "fork",
-        "  - both: {fork: {branches: [{a: {call: t.hand}}, {b: {call: t.hand}}]}}\n",
-    );
-    let run = bench.start("fork", json!({})).await;
-    let first = bench.attempt().await;
-    let second = bench.attempt().await;
-    assert_ne!(first.task.activity_id, second.task.activity_id);
-    let (one, two) = if first.task.activity_id == "1" {
-        (first, second)
-    } else {
-        (second, first)
-    };
-    two.end(Ok(json!("two")));
-    bench.until_event(&run, "ActivityTaskCompleted").await;
-    one.end(Ok(json!("one")));
-    assert_eq!(bench.result(&run).await, json!(["one", "two"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,35 +39,6 @@ async fn an_open_id_is_refused_answered_or_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_id_is_reused_as_the_policy_says() {
-    let bench = Bench::new().await;
-    bench.define("good", "  - a: {set: {x: 1}}\n");
-    bench.define("bad", "  - a: {call: t.fail}\n");
-    for (name, reuse, taken) in [
-        ("good", IdReusePolicy::AllowDuplicate, true),
-        ("good", IdReusePolicy::AllowDuplicateFailedOnly, false),
-        ("bad", IdReusePolicy::AllowDuplicateFailedOnly, true),
-        ("good", IdReusePolicy::RejectDuplicate, false),
-        ("bad", IdReusePolicy::RejectDuplicate, false),
-    ] {
-        let id = format!("{name}-{reuse:?}");
-        bench.end(&bench.start_as(name, &id, json!({})).await).await;
-        let again = bench
-            .engine()
-            .start(StartWorkflow {
-                id_reuse_policy: reuse,
-                ..bench.request(name, &id, json!({}))
-            })
-            .await;
-        match again {
-            Ok(started) => assert!(started.created && taken, "{id}"),
-            Err(EngineError::AlreadyExists { .. }) => assert!(!taken, "{id}"),
-            Err(error) => panic!("{id}: {error}"),
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn of_many_starts_of_one_id_one_wins() {
     let bench = Bench::new().await;
     bench.define("hand", "  - a: {call: t.hand}\n");
@@ -101,91 +72,6 @@ async fn an_idempotency_key_answers_the_same_run_for_a_day() {
     bench.clock.advance(Duration::from_secs(1));
     let after = bench.engine().start(later).await.unwrap();
     assert!(after.created);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bad_starts_are_refused_with_a_reason() {
-    let bench = Bench::new().await;
-    bench.define("set", "  - a: {set: {x: 1}}\n");
-    let good = || bench.request("set", "id", json!({}));
-    let requests = [
-        (
-            StartWorkflow {
-                workflow_id: String::new(),
-                ..good()
-            },
-            "1 to 1000 bytes",
-        ),
-        (
-            StartWorkflow {
-                workflow_id: "x".repeat(1_001),
-                ..good()
-            },
-            "1 to 1000 bytes",
-        ),
-        (
-            StartWorkflow {
-                idempotency_key: Some(String::new()),
-                ..good()
-            },
-            "idempotency key",
-        ),
-        (
-            StartWorkflow {
-                input: Payload::default(),
-                ..good()
-            },
-            "not supported",
-        ),
-        (
-            StartWorkflow {
-                input: Payload::json_bytes(Bytes::from(vec![b' '; 17 * 1024 * 1024])),
-                ..good()
-            },
-            "more than the",
-        ),
-        (
-            StartWorkflow {
-                memo: BTreeMap::from([(
-                    "m".to_owned(),
-                    Payload::json_bytes(Bytes::from(vec![b' '; 3 * 1024 * 1024])),
-                )]),
-                ..good()
-            },
-            "the memo",
-        ),
-        (
-            StartWorkflow {
-                input: Payload::blob_ref(&crate::payload::BlobRef {
-                    digest: Digest::of(b"nothing"),
-                    size: 7,
-                }),
-                ..good()
-            },
-            "is stored",
-        ),
-    ];
-    for (request, part) in requests {
-        let error = bench.engine().start(request).await.unwrap_err().to_string();
-        assert!(error.contains(part), "{error}");
-    }
-    assert!(matches!(
-        bench.engine().describe(&run("id")).await,
-        Err(EngineError::NotFound { .. })
-    ));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_input_that_is_no_json_fails_the_run() {
-    let bench = Bench::new().await;
-    bench.define("set", "  - a: {set: {x: 1}}\n");
-    let request = StartWorkflow {
-        input: Payload::json_bytes(Bytes::from_static(b"{nope")),
-        ..bench.request("set", "id", json!({}))
-    };
-    bench.engine().start(request).await.unwrap();
-    let failure = bench.failure(&run("id")).await;
-    assert_eq!(failure.kind, kind::INVALID_INPUT);
 }
 
 #[tokio::test(flavor = "multi_thread")]

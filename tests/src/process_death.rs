@@ -2,16 +2,19 @@
 //! it acknowledged is lost, and no finished step runs again.
 //!
 //! The server is started on the same data again and again. In each life some clients
-//! start runs of three HTTP steps with short waits between ([`load`]) until the process
-//! dies: at one of its fail points, or at any moment by a kill from outside. What the
-//! runs did is counted by a server of the test that syncs each effect to a file
-//! ([`effects`]); what must hold of a run's history is in [`history`].
+//! start runs of three HTTP steps with short waits between ([`load`]), send each two
+//! signals and an update, until the process dies: at one of its fail points, or at any
+//! moment by a kill from outside. What the runs did is counted by a server of the test
+//! that syncs each effect to a file ([`effects`]); what must hold of a run's history is
+//! in [`history`].
 //!
 //! What was open goes on in the next life: an acknowledged run must be there, a start
-//! whose answer was lost is sent again with its Idempotency-Key. At the end all runs
-//! complete, and the effects are compared with them: per step, at most as many as it
-//! had attempts, each in another life, the last one being the one whose answer is in
-//! the run's result. So after a step's completion there is no effect of it any more.
+//! whose answer was lost is sent again with its Idempotency-Key, a signal or an update
+//! with its id. At the end all runs complete. Each has taken its signals once and in
+//! their order, and its update has the answer that was given. The effects are compared
+//! with the runs: per step, at most as many as it had attempts, each in another life,
+//! the last one being the one whose answer is in the run's result. So after a step's
+//! completion there is no effect of it any more.
 //!
 //! `HEYDAY_CHAOS_KILLS=N` kills N times instead of [`KILLS`] times
 //! (`cargo xtask chaos --kills N`).
@@ -40,6 +43,9 @@ const CLIENTS: usize = 10;
 const FLOW: &str = "chaos.steps";
 /// The flow's HTTP steps.
 const STEPS: [&str; 3] = ["first", "second", "third"];
+/// The signals that a run takes before its second and its third step. Their name is the
+/// same, so that one that came twice, or not at all, would be taken for another.
+const NOTES: [&str; 2] = ["one", "two"];
 
 /// Where the process is killed.
 struct Phase {
@@ -76,7 +82,14 @@ fn definition(effects: &Effects) -> String {
             .to_owned();
     for (index, name) in STEPS.iter().enumerate() {
         if index > 0 {
-            text += &format!("- pause{index}:\n    wait: {{milliseconds: 30}}\n");
+            text += &format!(
+                "- pause{index}:
+    wait: {{milliseconds: 30}}
+- hear{index}:
+    listen: {{to: {{one: {{with: {{type: note}}}}}}}}
+    output: {{as: '${{ {{numbers: $input.numbers, notes: ($input.notes + .)}} }}'}}
+"
+            );
         }
         text += &format!(
             "- {name}:
@@ -86,6 +99,7 @@ fn definition(effects: &Effects) -> String {
       endpoint: http://{address}/
       headers: {{Idempotency-Key: '${{ $workflow.id + \"/{name}\" }}'}}
       body: '${{ {{workflow: $workflow.id, step: \"{name}\", numbers: .numbers}} }}'
+    output: {{as: '${{ {{numbers: .numbers, notes: ($input.notes // [])}} }}'}}
     metadata:
       heyday:
         retry: {{initial_interval: {{milliseconds: 20}}, backoff_coefficient: 1, maximum_attempts: 0}}
@@ -93,6 +107,11 @@ fn definition(effects: &Effects) -> String {
             address = effects.address,
         );
     }
+    text += "- confirm:
+    listen: {to: {one: {with: {type: confirm}}}}
+    output: {as: '${ $input + {confirmed: .[0]} }'}
+    metadata: {heyday: {update: {answer: {confirmed: '${ . }'}}}}
+";
     text
 }
 
@@ -256,12 +275,14 @@ fn report(tally: &Tally, ledger: &Ledger, repeated: usize) {
     let slowest = tally.recoveries.iter().max().copied().unwrap_or_default();
     eprintln!(
         "{} runs completed, {} of them over a kill after their start was acknowledged; \
-         {} starts lost their answer, {} of these were found; \
-         {steps} steps took {attempts} attempts, {repeated} of them repeated an effect; \
+         {} starts lost their answer, {} of these were found; {} signals and {} updates \
+         lost theirs; {steps} steps took {attempts} attempts, {repeated} of them repeated an effect; \
          the slowest start of the server took {slowest:.1?}",
         ledger.done.len(),
         ledger.carried,
         ledger.unanswered,
         ledger.found,
+        ledger.signals_unanswered,
+        ledger.updates_unanswered,
     );
 }

@@ -1,5 +1,6 @@
-//! The clients: each starts a run, waits for its end, checks it, and starts the next,
-//! until the server dies. What was open then is asked for again in the next life.
+//! The clients: each starts a run, sends it what it listens for, waits for its end,
+//! checks it, and starts the next, until the server dies. What was open then is asked
+//! for again in the next life, and what has no answer yet is sent again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -8,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{FLOW, STEPS, history};
+use super::{FLOW, NOTES, STEPS, history};
 use crate::support::server::Client;
 
 /// A run, as far as the clients know it.
@@ -21,10 +22,23 @@ pub struct Run {
     asked: bool,
     /// Its run id, once a start was acknowledged.
     pub run_id: Option<String>,
+    /// How many of its signals were acknowledged.
+    noted: usize,
+    /// A signal or its update was sent and is not answered yet.
+    sending: Option<Sending>,
+    /// Its update was answered.
+    confirmed: bool,
     /// The numbers of the effects that its steps answered, once it completed.
     pub numbers: Vec<u64>,
     /// The attempts of its steps.
     pub attempts: [u32; STEPS.len()],
+}
+
+/// What was sent to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    Signal,
+    Update,
 }
 
 /// All runs.
@@ -40,6 +54,10 @@ pub struct Ledger {
     pub found: usize,
     /// Answers of `201` whose run was still open at a kill.
     pub carried: usize,
+    /// Signals sent whose answer was lost.
+    pub signals_unanswered: usize,
+    /// Updates sent whose answer was lost.
+    pub updates_unanswered: usize,
 }
 
 /// What a client does.
@@ -115,6 +133,8 @@ pub async fn client(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyh
                 let mut ledger = lock(ledger);
                 ledger.unanswered += usize::from(run.asked && run.run_id.is_none());
                 ledger.carried += usize::from(!before && run.run_id.is_some());
+                ledger.signals_unanswered += usize::from(run.sending == Some(Sending::Signal));
+                ledger.updates_unanswered += usize::from(run.sending == Some(Sending::Update));
                 ledger.open.push_back(run);
                 return Ok(());
             }
@@ -146,12 +166,30 @@ async fn drive(client: &Client, ledger: &Mutex<Ledger>, run: &mut Run) -> Result
         })?,
     }
     run.run_id = Some(run_id);
+    while let Some(note) = NOTES.get(run.noted) {
+        run.sending = Some(Sending::Signal);
+        let signal = json!({ "name": "note", "id": note, "data": note });
+        json_of(post(client, &format!("{path}/signals"), &signal).await?).await?;
+        run.sending = None;
+        run.noted += 1;
+    }
+    if !run.confirmed {
+        run.sending = Some(Sending::Update);
+        confirm(client, run, &path).await?;
+        run.sending = None;
+        run.confirmed = true;
+    }
     loop {
         let ended = json_of(get(client, &format!("{path}/result?wait=20s")).await?).await?;
         match ended["status"].as_str() {
             Some("Running") => {}
             Some("Completed") => {
                 run.numbers = numbers(&ended)?;
+                wrong_unless(
+                    ended["result"]["notes"] == json!(NOTES)
+                        && ended["result"]["confirmed"] == *run.name,
+                    || format!("it did not take what it was sent: {ended}"),
+                )?;
                 break;
             }
             _ => return Err(End::Wrong(anyhow::anyhow!("it ended as {ended}"))),
@@ -160,6 +198,28 @@ async fn drive(client: &Client, ledger: &Mutex<Ledger>, run: &mut Run) -> Result
     let events = json_of(get(client, &format!("{path}/history?limit=1000")).await?).await?;
     run.attempts = history::attempts(&events)?;
     Ok(())
+}
+
+/// Sends a run its update once it listens, and checks the answer.
+async fn confirm(client: &Client, run: &Run, path: &str) -> Result<(), End> {
+    let update = json!({ "name": "confirm", "id": "confirm", "data": run.name });
+    loop {
+        let response = post(client, &format!("{path}/updates?wait=20s"), &update).await?;
+        if response.status() != StatusCode::CONFLICT {
+            let answer = json_of(response).await?;
+            return wrong_unless(confirmed(&answer, run), || format!("{answer}"));
+        }
+        // It does not listen yet.
+        let ended = json_of(get(client, &format!("{path}/result?wait=50ms")).await?).await?;
+        wrong_unless(ended["status"] == "Running", || {
+            format!("it ended without its update: {ended}")
+        })?;
+    }
+}
+
+/// Whether an update was answered as the flow says.
+fn confirmed(answer: &Value, run: &Run) -> bool {
+    answer["stage"] == "completed" && answer["result"]["confirmed"] == *run.name
 }
 
 /// A run that completed before is still there, with the same result, and its start is
@@ -171,6 +231,9 @@ async fn finished(client: &Client, run: &Run) -> Result<(), End> {
         ended["status"] == "Completed" && numbers(&ended)? == run.numbers,
         || format!("{run:?} ended as {ended}"),
     )?;
+    let update = format!("/workflows/{}/updates/confirm", run.name);
+    let answer = json_of(get(client, &update).await?).await?;
+    wrong_unless(confirmed(&answer, run), || format!("{run:?}: {answer}"))?;
     let response = start(client, run).await?;
     let status = response.status();
     let started = json_of(response).await?;
@@ -211,6 +274,10 @@ async fn start(client: &Client, run: &Run) -> anyhow::Result<Response> {
 
 async fn get(client: &Client, path: &str) -> anyhow::Result<Response> {
     Ok(client.request(Method::GET, path).send().await?)
+}
+
+async fn post(client: &Client, path: &str, body: &Value) -> anyhow::Result<Response> {
+    Ok(client.request(Method::POST, path).json(body).send().await?)
 }
 
 async fn json_of(response: Response) -> anyhow::Result<Value> {

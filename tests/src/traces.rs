@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::collector::{Collector, attribute};
-use crate::support::probe;
 use crate::support::server::{Client, Options, Server};
+use crate::support::{http_server, probe};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -158,6 +158,69 @@ async fn a_request_and_all_that_follows_are_one_trace() {
             "{never} is in a span"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_over_http_is_a_host_call_without_its_secrets() {
+    let collector = Collector::start().await.unwrap();
+    let address = http_server::echo().await.unwrap();
+    let server = Server::with(Options {
+        environment: collector.environment(),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let client = &server.client;
+    let flow = format!(
+        "
+document: {{dsl: 1.0.3, namespace: tests, name: traced-http, version: 1.0.0}}
+do:
+  - well:
+      call: http
+      with: {{method: get, endpoint: 'http://{address}/echo/a', query: {{key: {SECRET}}}}}
+  - wrong:
+      try:
+        - ask:
+            call: http
+            with: {{method: post, endpoint: 'http://{address}/status/404', body: {SECRET}}}
+      catch: {{}}
+"
+    );
+    let pushed = client.push_flow(&flow).await.unwrap();
+    assert!(pushed.status().is_success());
+    let binding = format!("*:{address}");
+    let granted = client.grant("tests.traced-http", "http", &binding, None);
+    granted.await.unwrap();
+    let id = start_traced(client, json!({"workflow_type": "tests.traced-http"}))
+        .await
+        .unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    let all = collector
+        .wait_for(|spans| named(&of_trace(spans), "attempt heyday.http").len() == 2)
+        .await
+        .unwrap();
+    let spans = of_trace(&all);
+    let says = |span: &Span, key: &str| attribute(span, key).unwrap_or_default();
+    for (method, status, failed) in [("GET", "200", false), ("POST", "404", true)] {
+        let calls = named(&spans, method);
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        let call = calls[0];
+        let attempts = named(&spans, "attempt heyday.http");
+        assert!(
+            attempts
+                .iter()
+                .any(|attempt| attempt.span_id == call.parent_span_id)
+        );
+        assert_eq!(call.kind(), SpanKind::Client);
+        assert_eq!(says(call, "heyday.capability"), "http");
+        assert_eq!(says(call, "http.request.method"), method);
+        assert_eq!(says(call, "http.response.status_code"), status);
+        assert_eq!(says(call, "server.address"), address.ip().to_string());
+        assert_eq!(says(call, "server.port"), address.port().to_string());
+        assert_eq!(attribute(call, "error.type").is_some(), failed);
+    }
+    assert!(!format!("{all:?}").contains(SECRET));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,20 +193,27 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let limit = request.extensions().get::<BodyLimit>().copied();
         let limit = limit.unwrap_or(SMALL_BODY);
-        let read = tokio::time::timeout(LONGEST_BODY, read_body(request, limit)).await;
-        read.map_err(|_| {
-            Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "request-timeout",
-                "The request did not come to its end",
-                format!(
-                    "a body is sent within {} s; send it faster, or again",
-                    LONGEST_BODY.as_secs()
-                ),
-            )
-        })?
-        .map(Self)
+        body_within(LONGEST_BODY, request, limit).await.map(Self)
     }
+}
+
+async fn body_within(
+    longest: Duration,
+    request: Request,
+    limit: BodyLimit,
+) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(longest, read_body(request, limit)).await;
+    read.map_err(|_| {
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request-timeout",
+            "The request did not come to its end",
+            format!(
+                "a body is sent within {} s; send it faster, or again",
+                longest.as_secs()
+            ),
+        )
+    })?
 }
 
 async fn read_body(request: Request, limit: BodyLimit) -> Result<Bytes, Problem> {
@@ -348,6 +355,20 @@ mod tests {
             assert!(wait(Some(wrong)).is_err(), "{wrong:?}");
         }
         assert_eq!(wait(None).expect("none"), None);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_given_up() {
+        let (mut sender, body) = tokio::io::duplex(64);
+        let stream = tokio_util::io::ReaderStream::new(body);
+        let request = Request::new(axum::body::Body::from_stream(stream));
+        let sent = tokio::io::AsyncWriteExt::write_all(&mut sender, b"{\"half\":");
+        sent.await.expect("there is room");
+        let problem = body_within(Duration::from_millis(10), request, SMALL_BODY)
+            .await
+            .expect_err("it has no end");
+        assert_eq!(problem.status, StatusCode::REQUEST_TIMEOUT);
+        drop(sender);
     }
 
     #[test]

@@ -123,9 +123,11 @@ pub(super) async fn keep_answers(
     let body = axum::body::to_bytes(body, LARGEST_ANSWER)
         .await
         .map_err(|error| Problem::internal(&error))?;
+    let location = parts.headers.get(header::LOCATION);
     let reply = Reply {
         request: request_digest.to_vec(),
         status: status.as_u16(),
+        location: location.and_then(|value| value.to_str().ok().map(str::to_owned)),
         body: body.to_vec(),
     };
     if let Err(error) = app.state.keep_reply(&namespace, &route, &key, &reply).await {
@@ -149,6 +151,9 @@ fn again(reply: Reply) -> Response {
         headers.remove(header::CONTENT_TYPE);
     } else {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    if let Some(Ok(location)) = reply.location.map(HeaderValue::try_from) {
+        headers.insert(header::LOCATION, location);
     }
     headers.insert("idempotent-replayed", HeaderValue::from_static("true"));
     response

@@ -77,6 +77,9 @@ const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE markers (name TEXT NOT NULL PRIMARY KEY, at_us INTEGER NOT NULL) WITHOUT ROWID;
 ",
+    "
+    ALTER TABLE replies ADD COLUMN location TEXT;
+",
 ];
 
 /// Why the state cannot be read or written.

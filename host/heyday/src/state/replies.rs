@@ -16,6 +16,8 @@ pub struct Reply {
     pub request: Vec<u8>,
     /// The HTTP status.
     pub status: u16,
+    /// The header `Location`, where it had one.
+    pub location: Option<String>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -32,7 +34,7 @@ impl HostDb {
         key: &str,
     ) -> Result<Option<Reply>, StateError> {
         let row = sqlx::query(
-            "SELECT request, status, body FROM replies \
+            "SELECT request, status, location, body FROM replies \
              WHERE namespace = ?1 AND route = ?2 AND key = ?3 AND at_us > ?4",
         )
         .bind(namespace)
@@ -45,6 +47,7 @@ impl HostDb {
             Ok(Reply {
                 request: row.try_get("request")?,
                 status: row.try_get("status")?,
+                location: row.try_get("location")?,
                 body: row.try_get("body")?,
             })
         })
@@ -65,14 +68,16 @@ impl HostDb {
         let now = micros(Timestamp::now());
         let mut transaction = self.pool().begin().await?;
         sqlx::query(
-            "INSERT OR REPLACE INTO replies (namespace, route, key, request, status, body, at_us) \
-             VALUES (?1,?2,?3,?4,?5,?6,?7)",
+            "INSERT OR REPLACE INTO replies \
+             (namespace, route, key, request, status, location, body, at_us) \
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
         )
         .bind(namespace)
         .bind(route)
         .bind(key)
         .bind(&reply.request)
         .bind(i64::from(reply.status))
+        .bind(&reply.location)
         .bind(&reply.body)
         .bind(now)
         .execute(&mut *transaction)

@@ -185,7 +185,11 @@ async fn a_key_is_answered_once() {
     let newer = WAITS
         .replace("1.0.0'}", "1.1.0'}")
         .replace("dsl: '1.1.0", "dsl: '1.0.0");
-    assert_eq!(api.post("/api/v1/flows", newer).await.status, 201);
+    let first = api.keyed("/api/v1/flows", "f", newer.clone()).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let second = api.keyed("/api/v1/flows", "f", newer).await;
+    assert_eq!(second.status, 201, "{}", second.text);
+    assert_eq!(second.headers["location"], first.headers["location"]);
     let back = "/api/v1/flows/t.waits/rollback";
     let first = api.keyed(back, "r", "").await;
     assert_eq!(first.json()["version"], "1.0.0", "{}", first.text);

@@ -115,11 +115,12 @@ impl Runner {
         store.set_max_component_handles(HANDLES);
         store.set_epoch_deadline(1);
         let turns = self.turns.clone();
+        let mut alone = 0;
         store.epoch_deadline_callback(move |store| {
             let control = &store.data().control;
             match control.over() {
                 Some(error) => Err(error.into()),
-                None => Ok(turns.next(control)),
+                None => Ok(turns.next(control, &mut alone)),
             }
         });
 

@@ -5,7 +5,6 @@ mod cache;
 mod capability;
 mod evaluator;
 mod guests;
-mod measure;
 mod prepare;
 mod run;
 mod stop;

@@ -177,37 +177,21 @@ const DOCUMENTS: &str = "WorkflowType = 'knowledge.document-processing'";
 /// Compares the folder with the catalogue, and waits for what that starts.
 fn synchronize(server: &mut Server, cli: &Cli, folder: &Path) -> anyhow::Result<()> {
     let open = format!("({DOCUMENTS} OR {SYNC}) AND ExecutionStatus = 'Running'");
-    let left = cli.count(&open)?.open;
-    if left > 0 {
+    if cli.count(&open)?.open > 0 {
         // It goes on by itself; to compare before it is done would start those documents
         // again.
         step("going on with the documents of the last time", || {
-            let mut progress = Progress::new(left);
-            wait(server, || {
-                let now = cli.count(&open)?.open;
-                progress.at(left.saturating_sub(now), left);
-                Ok(now == 0)
-            })
+            follow(server, cli, jiff::Timestamp::now(), unknown(cli, folder)?)
         })?;
     }
-    let known = cli.activity("index.overview", &json!({}))?;
-    let known = ["documents", "unreadable"].map(|name| known[name].as_u64().unwrap_or_default());
-    let new = files(folder).saturating_sub(known.iter().sum());
-    let since = jiff::Timestamp::now();
+    let new = unknown(cli, folder)?;
     let name = format!("processing what is new in {}", folder.display());
     let (summary, runs) = step(&name, || {
+        let since = jiff::Timestamp::now();
         let started = cli.json(&["workflow", "start", "knowledge.sync"])?;
         let id = started["workflow_id"].as_str().unwrap_or_default();
         // The comparison goes on while the first documents are processed.
-        let all = format!("({DOCUMENTS} OR {SYNC}) AND StartTime >= '{since}'");
-        let mut progress = Progress::new(new);
-        let mut runs = Runs::default();
-        wait(server, || {
-            runs = cli.count(&all)?;
-            let done = runs.completed + runs.failed;
-            progress.at(done, new.max(done + runs.open));
-            Ok(runs.open == 0)
-        })?;
+        let runs = follow(server, cli, since, new)?;
         Ok((cli.json(&["workflow", "result", id])?, runs))
     })?;
     let count = |name: &str| summary["result"][name].as_u64().unwrap_or_default();
@@ -226,6 +210,35 @@ fn synchronize(server: &mut Server, cli: &Cli, folder: &Path) -> anyhow::Result<
         );
     }
     Ok(())
+}
+
+/// Waits until no run is open any more, and answers how those ended that did so since then.
+/// So many documents are expected; only to say how much is left.
+fn follow(
+    server: &mut Server,
+    cli: &Cli,
+    since: jiff::Timestamp,
+    expected: u64,
+) -> anyhow::Result<Runs> {
+    let query = format!(
+        "({DOCUMENTS} OR {SYNC}) AND (ExecutionStatus = 'Running' OR CloseTime >= '{since}')"
+    );
+    let mut progress = Progress::new(expected);
+    let mut runs = Runs::default();
+    wait(server, || {
+        runs = cli.count(&query)?;
+        let done = runs.completed + runs.failed;
+        progress.at(done, expected.max(done + runs.open));
+        Ok(runs.open == 0)
+    })?;
+    Ok(runs)
+}
+
+/// How many files the catalogue does not know yet.
+fn unknown(cli: &Cli, folder: &Path) -> anyhow::Result<u64> {
+    let overview = cli.activity("index.overview", &json!({}))?;
+    let known = ["documents", "unreadable"].map(|name| overview[name].as_u64().unwrap_or_default());
+    Ok(files(folder).saturating_sub(known.iter().sum()))
 }
 
 /// Files of a folder that can be documents; only to say how much there is to do.

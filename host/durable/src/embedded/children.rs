@@ -67,6 +67,8 @@ pub fn start(core: &Arc<Core>, parent: &Arc<RunCell>, initiated: Event) {
                     told_already(&core, run_id).await;
                 }
             }
+            // The next start of the server finds that it was not started.
+            Err(_) if core.is_draining() => {}
             Err(message) => {
                 tracing::warn!(run_id = %parent.run_id, message, "a child cannot be started; trying again");
                 core.timers.set(

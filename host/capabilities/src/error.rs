@@ -4,16 +4,34 @@ use std::fmt;
 
 use heyday_sandbox::{HostCall, Stopped};
 
-/// The documented codes of one capability.
+/// The documented codes of one capability, with those that every capability has.
 pub trait ErrorCode: fmt::Debug + Copy + Eq + Send + Sync + 'static {
+    /// The plugin has no grant for this, or lost it.
+    const DENIED: Self;
+    /// A binding is granted that is not configured.
+    const UNKNOWN_BINDING: Self;
+    /// A limit of the binding was reached.
+    const LIMIT_EXCEEDED: Self;
+    /// The attempt's deadline, or a limit on time, came before the end.
+    const TIMEOUT: Self;
+    /// The attempt was asked to stop.
+    const CANCELLED: Self;
+    /// A fault of the host.
+    const INTERNAL: Self;
+
     /// As the WIT writes it, `capability-denied`.
     fn as_str(self) -> &'static str;
     /// Whether the same call may succeed later.
     fn retryable(self) -> bool;
     /// The code of a call that was stopped from outside.
-    fn stopped(stopped: Stopped) -> Self;
-    /// The code of a fault of the host.
-    fn internal() -> Self;
+    #[must_use]
+    fn stopped(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::TimedOut => Self::TIMEOUT,
+            Stopped::Cancelled => Self::CANCELLED,
+            Stopped::Revoked => Self::DENIED,
+        }
+    }
 }
 
 /// An error that a guest may see: its code, and words for a person. It never holds a
@@ -51,7 +69,7 @@ impl<C: ErrorCode> CapabilityError<C> {
     pub fn internal(cause: impl fmt::Display) -> Self {
         tracing::error!(%cause, "a capability failed");
         Self::new(
-            C::internal(),
+            C::INTERNAL,
             "the host failed to do this; its log has the cause",
         )
     }

@@ -5,7 +5,7 @@
 //!
 //! The way of a call: the guest calls an import; `host.rs` counts it, finds what the
 //! guest's handle stands for in the call's resource table (handles come from `open`,
-//! which is where grants are checked: none, no handle) and runs the backend's future
+//! which is where grants are checked: none, no handle; it is the same for all, in `call`) and runs the backend's future
 //! under [`heyday_sandbox::HostCall`], which drops it at the deadline, at a cancel, or
 //! when the grants are taken back. Backends stop their work when they are dropped, and
 //! do what blocks on threads of the host's runtime, never on the guests'.
@@ -22,6 +22,7 @@ use heyday_sandbox::{Capability, Grants};
 
 pub mod bindings;
 pub mod blob;
+mod call;
 pub mod error;
 pub mod http;
 pub mod sql;

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use heyday_sandbox::{CallState, Capability, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -12,6 +11,7 @@ use super::{
     Page, READ_BYTES, check_key,
 };
 use crate::bindings::Bindings;
+use crate::call::{Budget, Opened, Place, Scope, open};
 use crate::error::{ErrorCode, Fault, noted, run};
 
 /// Generated from `wit/blob`.
@@ -65,69 +65,12 @@ impl Capability for BlobCapability {
     }
 
     fn prepare(&self, _plugin: &str, namespace: &str) -> Box<dyn Any + Send> {
-        Box::new(BlobCall {
-            bindings: Arc::clone(&self.bindings),
-            namespace: namespace.to_owned(),
-            budget: Arc::new(Budget::default()),
-        })
+        Box::new(Scope::new(&self.bindings, namespace))
     }
 }
 
-/// The state of one call.
-struct BlobCall {
-    bindings: Arc<Bindings>,
-    namespace: String,
-    budget: Arc<Budget>,
-}
-
-/// What one attempt has in use.
-#[derive(Debug, Default)]
-struct Budget {
-    open: AtomicU32,
-    bytes: AtomicU64,
-}
-
-impl Budget {
-    /// Takes bytes from what the attempt may move.
-    fn take(&self, bytes: u64, limit: u64) -> Result<(), BlobError> {
-        let sum = self
-            .bytes
-            .fetch_add(bytes, Ordering::AcqRel)
-            .saturating_add(bytes);
-        if sum > limit {
-            return Err(BlobError::new(
-                BlobCode::LimitExceeded,
-                format!("the attempt moved more than the {limit} bytes that the binding allows"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// A place among an attempt's open readers and writers; given back when dropped.
-struct Place(Arc<Budget>);
-
-impl Place {
-    fn take(budget: &Arc<Budget>, limit: u32) -> Result<Self, BlobError> {
-        let taken = budget.open.fetch_add(1, Ordering::AcqRel);
-        let place = Self(Arc::clone(budget));
-        if taken >= limit {
-            return Err(BlobError::new(
-                BlobCode::LimitExceeded,
-                format!(
-                    "an attempt holds at most {limit} readers and writers open: drop some first"
-                ),
-            ));
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+/// Of what an attempt may hold so many open.
+const OPEN: &str = "readers and writers";
 
 /// What stands behind a guest's `container`.
 pub struct ContainerHandle {
@@ -212,25 +155,22 @@ impl blob::Host for CallState {
 impl blob::HostContainer for CallState {
     async fn open(&mut self, binding: String) -> Result<Resource<ContainerHandle>, BlobFault> {
         let call = begin(self, "container.open")?;
-        let mode = crate::grant_mode(self.grants(), NAME, &binding)
-            .map_err(|message| BlobError::new(BlobCode::CapabilityDenied, message));
-        let mode = noted(&call, mode)?;
-        // Not before: a name that was granted is no text of the guest's own making.
-        call.binding(&binding);
-        let state = self.capability::<BlobCall>(NAME)?;
-        let container = state
-            .bindings
-            .container(&state.namespace, &binding)
-            .ok_or_else(|| {
-                BlobError::new(
-                    BlobCode::UnknownBinding,
-                    format!("the container {binding} is granted but not configured here"),
-                )
-            })?;
+        let Opened {
+            binding: container,
+            mode,
+            budget,
+        } = open(
+            self,
+            &call,
+            NAME,
+            "container",
+            &binding,
+            Bindings::container,
+        )?;
         let handle = ContainerHandle {
             read_only: mode == crate::Mode::ReadOnly || container.read_only(),
             container,
-            budget: Arc::clone(&state.budget),
+            budget,
         };
         Ok(self.table().push(handle)?)
     }
@@ -323,7 +263,7 @@ impl blob::HostContainer for CallState {
     ) -> Result<Resource<ReaderHandle>, BlobFault> {
         let call = begin(self, "container.read")?;
         let (container, budget) = container(self, &this, &key)?;
-        let place = Place::take(&budget, container.limits().open_handles)?;
+        let place = Place::take(&budget, container.limits().open_handles, OPEN)?;
         let reader = run(&call, container.read(key)).await?;
         let handle = ReaderHandle {
             metadata: reader.metadata().clone(),
@@ -343,7 +283,7 @@ impl blob::HostContainer for CallState {
     ) -> Result<Resource<WriterHandle>, BlobFault> {
         let call = begin(self, "container.write")?;
         let (container, budget) = writable(self, &this, &key)?;
-        let place = Place::take(&budget, container.limits().open_handles)?;
+        let place = Place::take(&budget, container.limits().open_handles, OPEN)?;
         let writer = run(&call, container.write(key, condition)).await?;
         let handle = WriterHandle {
             writer: Some(writer),

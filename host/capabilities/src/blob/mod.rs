@@ -12,7 +12,6 @@ mod listing;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use heyday_sandbox::Stopped;
 use serde::{Deserialize, Serialize};
 
 pub use host::BlobCapability;
@@ -58,6 +57,13 @@ pub enum BlobCode {
 }
 
 impl ErrorCode for BlobCode {
+    const DENIED: Self = Self::CapabilityDenied;
+    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
+    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
+    const TIMEOUT: Self = Self::Timeout;
+    const CANCELLED: Self = Self::Cancelled;
+    const INTERNAL: Self = Self::Internal;
+
     fn as_str(self) -> &'static str {
         match self {
             Self::CapabilityDenied => "capability-denied",
@@ -77,18 +83,6 @@ impl ErrorCode for BlobCode {
 
     fn retryable(self) -> bool {
         matches!(self, Self::Timeout | Self::Unavailable)
-    }
-
-    fn stopped(stopped: Stopped) -> Self {
-        match stopped {
-            Stopped::TimedOut => Self::Timeout,
-            Stopped::Cancelled => Self::Cancelled,
-            Stopped::Revoked => Self::CapabilityDenied,
-        }
-    }
-
-    fn internal() -> Self {
-        Self::Internal
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use heyday_sandbox::{CallState, Capability, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -12,6 +11,7 @@ use super::{
     value_bytes,
 };
 use crate::bindings::Bindings;
+use crate::call::{Budget, Opened, Place, Scope, open};
 use crate::error::{ErrorCode, Fault, noted, run};
 
 /// Generated from `wit/sql`.
@@ -65,53 +65,12 @@ impl Capability for SqlCapability {
     }
 
     fn prepare(&self, _plugin: &str, namespace: &str) -> Box<dyn Any + Send> {
-        Box::new(SqlCall {
-            bindings: Arc::clone(&self.bindings),
-            namespace: namespace.to_owned(),
-            budget: Arc::new(Budget::default()),
-        })
+        Box::new(Scope::new(&self.bindings, namespace))
     }
 }
 
-/// The state of one call.
-struct SqlCall {
-    bindings: Arc<Bindings>,
-    namespace: String,
-    budget: Arc<Budget>,
-}
-
-/// What one attempt has in use.
-#[derive(Debug, Default)]
-struct Budget {
-    open: AtomicU32,
-    bytes_read: AtomicU64,
-}
-
-/// A place among an attempt's open cursors and transactions; given back when dropped.
-struct Place(Arc<Budget>);
-
-impl Place {
-    fn take(budget: &Arc<Budget>, limit: u32) -> Result<Self, SqlError> {
-        let taken = budget.open.fetch_add(1, Ordering::AcqRel);
-        let place = Self(Arc::clone(budget));
-        if taken >= limit {
-            return Err(SqlError::new(
-                SqlCode::LimitExceeded,
-                format!(
-                    "an attempt holds at most {limit} cursors and transactions open: drop \
-                     some first"
-                ),
-            ));
-        }
-        Ok(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-    }
-}
+/// Of what an attempt may hold so many open.
+const OPEN: &str = "cursors and transactions";
 
 /// What stands behind a guest's `connection`.
 pub struct ConnectionHandle {
@@ -152,18 +111,7 @@ fn account(
     let bytes = rows.iter().flatten().map(value_bytes).sum();
     state.count("sql.rows", rows.len() as u64);
     state.count("sql.bytes_read", bytes);
-    let sum = budget
-        .bytes_read
-        .fetch_add(bytes, Ordering::AcqRel)
-        .saturating_add(bytes);
-    if sum > limit {
-        return Err(SqlError::new(
-            SqlCode::LimitExceeded,
-            format!("the attempt read more than the {limit} bytes that the binding allows"),
-        )
-        .into());
-    }
-    Ok(())
+    Ok(budget.take(bytes, limit)?)
 }
 
 fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, SqlFault> {
@@ -193,21 +141,11 @@ impl sql::Host for CallState {
 impl sql::HostConnection for CallState {
     async fn open(&mut self, binding: String) -> Result<Resource<ConnectionHandle>, SqlFault> {
         let call = begin(self, "connection.open")?;
-        let mode = crate::grant_mode(self.grants(), NAME, &binding)
-            .map_err(|message| SqlError::new(SqlCode::CapabilityDenied, message));
-        let mode = noted(&call, mode)?;
-        // Not before: a name that was granted is no text of the guest's own making.
-        call.binding(&binding);
-        let state = self.capability::<SqlCall>(NAME)?;
-        let database = state
-            .bindings
-            .database(&state.namespace, &binding)
-            .ok_or_else(|| {
-                SqlError::new(
-                    SqlCode::UnknownBinding,
-                    format!("the database {binding} is granted but not configured here"),
-                )
-            })?;
+        let Opened {
+            binding: database,
+            mode,
+            budget,
+        } = open(self, &call, NAME, "database", &binding, Bindings::database)?;
         let handle = ConnectionHandle {
             database,
             access: if mode == crate::Mode::ReadOnly {
@@ -215,7 +153,7 @@ impl sql::HostConnection for CallState {
             } else {
                 Access::Write
             },
-            budget: Arc::clone(&state.budget),
+            budget,
             transaction: Arc::new(()),
         };
         Ok(self.table().push(handle)?)
@@ -253,7 +191,7 @@ impl sql::HostConnection for CallState {
         call.database(handle.database.dialect(), "query-stream");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let budget = Arc::clone(&handle.budget);
-        let place = Place::take(&budget, database.limits().open_handles)?;
+        let place = Place::take(&budget, database.limits().open_handles, OPEN)?;
         let cursor = run(&call, database.stream(access, statement, params)).await?;
         let handle = CursorHandle {
             columns: cursor.columns().to_vec(),
@@ -312,7 +250,7 @@ impl sql::HostConnection for CallState {
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let budget = Arc::clone(&handle.budget);
         let one = Arc::clone(&handle.transaction);
-        let place = Place::take(&budget, database.limits().open_handles)?;
+        let place = Place::take(&budget, database.limits().open_handles, OPEN)?;
         let transaction = run(&call, database.begin(access)).await?;
         let handle = TransactionHandle {
             transaction: Some(transaction),

@@ -19,7 +19,6 @@ mod sqlite_guard;
 mod sqlite_value;
 
 use async_trait::async_trait;
-use heyday_sandbox::Stopped;
 use serde::{Deserialize, Serialize};
 
 pub use check::check_parameters;
@@ -58,6 +57,13 @@ pub enum SqlCode {
 }
 
 impl ErrorCode for SqlCode {
+    const DENIED: Self = Self::CapabilityDenied;
+    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
+    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
+    const TIMEOUT: Self = Self::Timeout;
+    const CANCELLED: Self = Self::Cancelled;
+    const INTERNAL: Self = Self::Internal;
+
     fn as_str(self) -> &'static str {
         match self {
             Self::CapabilityDenied => "capability-denied",
@@ -78,18 +84,6 @@ impl ErrorCode for SqlCode {
     fn retryable(self) -> bool {
         // A timeout is worth another attempt: its deadline is a new one.
         matches!(self, Self::Conflict | Self::Unavailable | Self::Timeout)
-    }
-
-    fn stopped(stopped: Stopped) -> Self {
-        match stopped {
-            Stopped::TimedOut => Self::Timeout,
-            Stopped::Cancelled => Self::Cancelled,
-            Stopped::Revoked => Self::CapabilityDenied,
-        }
-    }
-
-    fn internal() -> Self {
-        Self::Internal
     }
 }
 

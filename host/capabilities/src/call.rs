@@ -1,0 +1,137 @@
+//! What the host functions of every capability do alike: count the call, open a binding
+//! under its grant, and keep to what one attempt may use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use heyday_sandbox::{CallState, HostCall};
+
+use crate::bindings::Bindings;
+use crate::error::{CapabilityError, ErrorCode, Fault, noted};
+use crate::{Mode, grant_mode};
+
+/// A capability's state of one attempt: what its `prepare` makes.
+pub(crate) struct Scope {
+    bindings: Arc<Bindings>,
+    namespace: String,
+    budget: Arc<Budget>,
+}
+
+impl Scope {
+    pub(crate) fn new(bindings: &Arc<Bindings>, namespace: &str) -> Self {
+        Self {
+            bindings: Arc::clone(bindings),
+            namespace: namespace.to_owned(),
+            budget: Arc::default(),
+        }
+    }
+}
+
+/// What one attempt has in use of a capability.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    open: AtomicU32,
+    bytes: AtomicU64,
+}
+
+impl Budget {
+    /// Takes bytes from what the attempt may move.
+    pub(crate) fn take<C: ErrorCode>(
+        &self,
+        bytes: u64,
+        limit: u64,
+    ) -> Result<(), CapabilityError<C>> {
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before.saturating_add(bytes) > limit {
+            return Err(CapabilityError::new(
+                C::LIMIT_EXCEEDED,
+                format!("the attempt moved more than the {limit} bytes that the binding allows"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A place among an attempt's open handles; given back when dropped.
+pub(crate) struct Place(Arc<Budget>);
+
+impl Place {
+    /// `what`: what they are, `readers and writers`.
+    pub(crate) fn take<C: ErrorCode>(
+        budget: &Arc<Budget>,
+        limit: u32,
+        what: &str,
+    ) -> Result<Self, CapabilityError<C>> {
+        let taken = budget.open.fetch_add(1, Ordering::AcqRel);
+        let place = Self(Arc::clone(budget));
+        if taken >= limit {
+            return Err(CapabilityError::new(
+                C::LIMIT_EXCEEDED,
+                format!("an attempt holds at most {limit} {what} open: drop some first"),
+            ));
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What is behind a granted binding.
+pub(crate) struct Opened<T: ?Sized> {
+    pub(crate) binding: Arc<T>,
+    pub(crate) mode: Mode,
+    pub(crate) budget: Arc<Budget>,
+}
+
+/// Opens a binding that the plugin was granted. `find` looks it up by namespace and
+/// name; `what` is what it is, `database`.
+pub(crate) fn open<C: ErrorCode, T: ?Sized>(
+    state: &mut CallState,
+    call: &HostCall,
+    capability: &'static str,
+    what: &str,
+    binding: &str,
+    find: impl FnOnce(&Bindings, &str, &str) -> Option<Arc<T>>,
+) -> Result<Opened<T>, Fault<C>> {
+    let mode = grant_mode(state.grants(), capability, binding)
+        .map_err(|message| CapabilityError::new(C::DENIED, message));
+    let mode = noted(call, mode)?;
+    // Not before: a name that was granted is no text of the guest's own making.
+    call.binding(binding);
+    let scope = state.capability::<Scope>(capability)?;
+    let found = find(&scope.bindings, &scope.namespace, binding).ok_or_else(|| {
+        CapabilityError::new(
+            C::UNKNOWN_BINDING,
+            format!("the {what} {binding} is granted but not configured here"),
+        )
+    })?;
+    Ok(Opened {
+        binding: found,
+        mode,
+        budget: Arc::clone(&scope.budget),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blob::BlobCode;
+
+    #[test]
+    fn a_budget_is_used_up_and_places_are_given_back() {
+        let budget = Arc::new(Budget::default());
+        budget.take::<BlobCode>(6, 10).expect("fits");
+        let error = budget.take::<BlobCode>(5, 10).expect_err("over");
+        assert_eq!(error.code, BlobCode::LimitExceeded);
+        budget.take::<BlobCode>(u64::MAX, 10).expect_err("over");
+        let take = || Place::take::<BlobCode>(&budget, 2, "readers");
+        let (first, _second) = (take().expect("one"), take().expect("two"));
+        assert!(take().is_err());
+        drop(first);
+        take().expect("given back, also by the one that was refused");
+    }
+}

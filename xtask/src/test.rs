@@ -2,12 +2,13 @@
 //!
 //! The guests are built while the host's dependencies compile. The binary embeds the
 //! evaluator, so its build script waits for that one component; then it compiles once.
+//! What the tests need of Temporal is fetched and built beside all of it.
 
 use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::temporal;
+use crate::{interop, temporal};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -45,8 +46,19 @@ fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
 
 /// Builds everything and runs all tests.
 pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
-    build(project)?;
-    timed("Temporal's dev server", || temporal::install(project))?;
+    std::thread::scope(|scope| {
+        let servers = scope.spawn(|| {
+            timed("Temporal's dev server and SDKs", || {
+                temporal::install(project)?;
+                interop::prepare(project)
+            })
+        });
+        let built = build(project);
+        let servers = servers
+            .join()
+            .map_err(|_| anyhow::anyhow!("fetching Temporal's parts panicked"))?;
+        built.and(servers)
+    })?;
     run_all(project, options.filter.as_deref())
 }
 

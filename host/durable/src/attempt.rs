@@ -13,7 +13,7 @@ use crate::activity::{
 };
 use crate::clock::Clock;
 use crate::failure::{Failure, kind};
-use crate::payload::{BlobRef, INLINE_LIMIT, Payload, PayloadStore};
+use crate::payload::{BlobRef, FOREIGN_LIMIT, INLINE_LIMIT, Payload, PayloadStore};
 
 /// What else than its task bounds an attempt.
 #[derive(Debug, Clone, Copy)]
@@ -135,14 +135,17 @@ fn lost(message: &str) -> AttemptOutcome {
 }
 
 /// The outcome as it is recorded: large results by reference, a shutdown as a lost
-/// worker.
+/// worker. Without `payloads` the result goes to foreign code, and stays inline.
 pub(crate) async fn settle(
-    payloads: &dyn PayloadStore,
+    payloads: Option<&dyn PayloadStore>,
     mut outcome: AttemptOutcome,
     context: &AttemptContext,
 ) -> AttemptOutcome {
     outcome.result = match outcome.result {
-        Ok(payload) if payload.data.len() > INLINE_LIMIT => by_reference(payloads, payload).await,
+        Ok(payload) if payload.data.len() > INLINE_LIMIT => match payloads {
+            Some(payloads) => by_reference(payloads, payload).await,
+            None => inline(payload),
+        },
         Err(failure)
             if failure.kind == kind::CANCELLED
                 && context.reason.get() == Some(&CancelReason::Shutdown) =>
@@ -155,6 +158,20 @@ pub(crate) async fn settle(
         other => other,
     };
     outcome
+}
+
+fn inline(payload: Payload) -> Result<Payload, Failure> {
+    let size = payload.data.len();
+    if size <= FOREIGN_LIMIT {
+        return Ok(payload);
+    }
+    Err(Failure::permanent(
+        kind::LIMIT_EXCEEDED,
+        format!(
+            "the result has {size} bytes, more than the {FOREIGN_LIMIT} that foreign code is given; write it to a blob and answer its key"
+        ),
+    )
+    .with_details(serde_json::json!({ "limit": "result_bytes" })))
 }
 
 async fn by_reference(payloads: &dyn PayloadStore, payload: Payload) -> Result<Payload, Failure> {

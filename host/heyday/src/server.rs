@@ -217,6 +217,7 @@ impl Server {
             expressions: Arc::clone(&expressions),
             bindings: Arc::clone(&bindings),
             queues: config.queues().into_keys().collect(),
+            foreign_workers: config.engine == EngineKind::Temporal,
         })
         .await?;
         let recorder = Recorder::new(state.clone());

@@ -151,9 +151,12 @@ impl ActivityExecutor for Scripted {
         let input = task.input.to_json().unwrap();
         let result = match task.activity_type.as_str() {
             "t.echo" => Ok(input),
-            "t.fail" => Err(Failure::permanent("broken", "as it was told")
-                .with_details(json!({"page": 4}))
-                .with_cause(Failure::transient("disk", "it is full"))),
+            "t.fail" => Err(Failure {
+                stack: Some("at t::fail".to_owned()),
+                ..Failure::permanent("broken", "as it was told")
+                    .with_details(json!({"page": 4}))
+                    .with_cause(Failure::transient("disk", "it is full"))
+            }),
             "t.big" => Ok(json!("x".repeat(input["n"].as_u64().unwrap() as usize))),
             "t.length" => Ok(json!(input["text"].as_str().unwrap().len())),
             "t.panic" => panic!("as it was told"),
@@ -401,8 +404,13 @@ impl Bench {
 
     /// Uploads a flow as `test.NAME` and makes it the active one.
     pub fn define(&self, name: &str, tasks: &str) {
+        self.define_about(name, "", tasks);
+    }
+
+    /// The same, with further members of its `document`.
+    pub fn define_about(&self, name: &str, about: &str, tasks: &str) {
         let text = format!(
-            "document: {{dsl: '1.0.3', namespace: test, name: {name}, version: '0.1.0'}}\ndo:\n{tasks}"
+            "document: {{dsl: '1.0.3', namespace: test, name: {name}, version: '0.1.0'{about}}}\ndo:\n{tasks}"
         );
         let flow = Flow::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let (digest, flow) = (Digest::of(text.as_bytes()), Arc::new(flow));

@@ -1,15 +1,18 @@
 //! Foreign clients of the cluster: Temporal's own command line starts and asks for flows,
 //! by their names and without our headers.
 
+use base64::Engine as _;
+use heyday_durable::activity::Progress;
 use heyday_durable::engine::ExecutionStatus;
 use heyday_durable::failure::kind;
+use heyday_durable::flow::error::CONFIGURATION;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, plugin, run};
 use crate::support::temporal;
 
 /// Runs `temporal workflow` in the bench's namespace; answers its JSON.
-async fn workflow(bench: &Bench, arguments: &[&str]) -> Value {
+pub async fn workflow(bench: &Bench, arguments: &[&str]) -> Value {
     let (address, namespace) = bench.cluster().expect("it is on a cluster");
     let output = tokio::process::Command::new(temporal::binary().expect("it is there"))
         .arg("workflow")
@@ -121,7 +124,77 @@ async fn temporals_own_tools_read_our_runs() {
     assert_eq!(failure["applicationFailureInfo"]["type"], "broken");
     assert_eq!(failure["applicationFailureInfo"]["nonRetryable"], true);
     assert_eq!(failure["cause"]["applicationFailureInfo"]["type"], "disk");
-    let described = workflow(&bench, &["metadata", "--workflow-id", "mine"]).await;
-    let described = described.to_string();
-    assert!(described.contains("test.foreign"), "{described}");
+    assert_eq!(failure["stackTrace"], "at t::fail");
+}
+
+/// A text that is a payload of JSON.
+fn text(payload: &Value) -> String {
+    let data = payload["data"].as_str();
+    let data = data.unwrap_or_else(|| panic!("no payload: {payload}"));
+    let bytes = base64::engine::general_purpose::STANDARD.decode(data);
+    serde_json::from_slice(&bytes.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporals_own_tools_show_what_a_run_is_and_does() {
+    let Some(mut bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define_about(
+        "foreign",
+        ", title: Import, summary: Imports **things**.",
+        "  - fetch: {call: t.hand}\n  - pause: {wait: PT1H}\n",
+    );
+    let run = bench.start_as("foreign", "mine", json!({})).await;
+    let attempt = bench.attempt().await;
+    attempt.context.sink.progress(Progress {
+        completed: 3,
+        total: 10,
+        message: "pages".to_owned(),
+    });
+    let metadata = async || {
+        let mut answer = workflow(&bench, &["metadata", "--workflow-id", "mine"]).await;
+        answer["queryResult"][0].take()
+    };
+    let shown = metadata().await;
+    assert_eq!(shown["definition"]["type"], "test.foreign", "{shown}");
+    assert_eq!(shown["currentDetails"], "- `/do/0/fetch`: 3 of 10 pages\n");
+    attempt.end(Ok(json!(1)));
+    bench.until_event(&run, "TimerStarted").await;
+    assert_eq!(metadata().await["currentDetails"], "- `/do/1/pause`\n");
+
+    let described = workflow(&bench, &["describe", "--workflow-id", "mine"]).await;
+    let shown = &described["executionConfig"]["userMetadata"];
+    assert_eq!(text(&shown["summary"]), "Import", "{described}");
+    assert_eq!(text(&shown["details"]), "Imports **things**.");
+    let history = workflow(&bench, &["show", "--workflow-id", "mine"]).await;
+    let events = history["events"].as_array().unwrap();
+    for (kind, summary) in [
+        ("EVENT_TYPE_ACTIVITY_TASK_SCHEDULED", "/do/0/fetch"),
+        ("EVENT_TYPE_TIMER_STARTED", "/do/1/pause"),
+    ] {
+        let event = events.iter().find(|event| event["eventType"] == kind);
+        let event = event.unwrap_or_else(|| panic!("no {kind}"));
+        assert_eq!(text(&event["userMetadata"]["summary"]), summary);
+    }
+    let ended = |event: &&Value| event["eventType"] == "EVENT_TYPE_ACTIVITY_TASK_COMPLETED";
+    let ended = events.iter().find(ended).unwrap();
+    let result = &ended["activityTaskCompletedEventAttributes"]["result"]["payloads"][0];
+    assert!(result["metadata"]["heyday-receipt"].is_string(), "{result}");
+    bench.engine().terminate(&run, "done").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_engine_refuses_foreign_workers() {
+    let bench = Bench::embedded().await;
+    for task in [
+        "  - a: {call: Theirs, metadata: {heyday: {foreign: {queue: narrow}}}}\n",
+        "  - a: {run: {workflow: {namespace: test, name: a, version: latest}}, metadata: {heyday: {foreign: {queue: narrow}}}}\n",
+    ] {
+        bench.define("asks", task);
+        let run = bench.start("asks", json!({})).await;
+        let failure = bench.failure(&run).await;
+        assert_eq!(failure.kind, CONFIGURATION, "{failure:?}");
+        assert!(failure.message.contains("engine temporal"), "{failure:?}");
+    }
 }

@@ -30,10 +30,10 @@ macro_rules! on_both {
 }
 
 mod away;
-mod bench;
+pub mod bench;
 mod cancelling;
 mod children;
-mod foreign;
+pub mod foreign;
 mod lists;
 mod payloads;
 mod restarting;

@@ -3,6 +3,9 @@
 //! `call: http` is an activity like any other, pinned under the name `http` to the
 //! built-in type [`HTTP_ACTIVITY_TYPE`](super::HTTP_ACTIVITY_TYPE), which the host
 //! executes; its input and result are described there.
+//!
+//! What `metadata.heyday.foreign` sends to workers of others is an activity or a child as
+//! well, but one that is pinned to nothing and whose values stay inline.
 
 use serde_json::{Map, Value, json};
 
@@ -12,13 +15,15 @@ use super::interpreter::{Run, Surroundings, input_of, task_scene};
 use super::scene::{Running, Scene};
 use super::stop::{Stop, limit};
 use super::tasks::kind_of;
-use crate::activity::DEFAULT_START_TO_CLOSE;
-use crate::definition::{ParentClosePolicy, WorkflowReference};
+use crate::activity::{ActivityTimeouts, DEFAULT_START_TO_CLOSE, RetryPolicy};
+use crate::definition::{ParentClosePolicy, PinnedActivity, WorkflowReference};
 use crate::failure::{Failure, kind};
 use crate::flow::error::{EXPRESSION, Fault};
-use crate::flow::model::{Authentication, CallActivity, CallHttp, HTTP_ACTIVITY, RunWorkflow};
+use crate::flow::model::{
+    Authentication, CallActivity, CallHttp, Foreign, HTTP_ACTIVITY, RunWorkflow,
+};
 use crate::flow::template::Template;
-use crate::payload::Payload;
+use crate::payload::{FOREIGN_LIMIT, Payload};
 
 impl Run {
     /// `call: plugin.activity`.
@@ -126,30 +131,39 @@ impl Run {
         input: Payload,
     ) -> Result<Held, Stop> {
         let task = running.task;
-        let Some(pinned) = self.start.definition.activities.get(name) else {
-            let failure = Failure::permanent(
-                kind::UNKNOWN_ACTIVITY,
-                format!(
-                    "no activity {name:?} was there when the run started; upload its plugin and start again"
-                ),
-            );
-            return Err(Fault::from_failure(&failure, &task.reference).into());
+        let foreign = task.options.foreign.as_ref();
+        let pinned = match (foreign, self.start.definition.activities.get(name)) {
+            (Some(foreign), _) => foreign_activity(name, foreign),
+            (None, Some(pinned)) => pinned.clone(),
+            (None, None) => {
+                let failure = Failure::permanent(
+                    kind::UNKNOWN_ACTIVITY,
+                    format!(
+                        "no activity {name:?} was there when the run started; upload its plugin and start again"
+                    ),
+                );
+                return Err(Fault::from_failure(&failure, &task.reference).into());
+            }
         };
+        if foreign.is_some() {
+            inline(&input, &task.reference)?;
+        }
         let mut timeouts = task.options.timeouts_over(&pinned.timeouts);
         timeouts
             .start_to_close
             .get_or_insert(DEFAULT_START_TO_CLOSE);
         let schedule = ScheduleActivity {
             activity_id: String::new(),
-            activity: pinned.clone(),
             queue: task
                 .options
                 .queue
                 .clone()
                 .unwrap_or_else(|| pinned.queue.clone()),
+            foreign: foreign.is_some(),
             input,
             timeouts,
             retry: task.options.retry.over(&pinned.retry),
+            activity: pinned,
             task: task.reference.clone(),
         };
         let outcome = self
@@ -188,6 +202,10 @@ impl Run {
                 )
             }
         };
+        let foreign = running.task.options.foreign.as_ref();
+        if foreign.is_some() {
+            inline(&input, reference)?;
+        }
         let start = StartChild {
             child_id: String::new(),
             workflow_id: String::new(),
@@ -195,6 +213,7 @@ impl Run {
                 workflow_type: child.workflow_type.clone(),
                 version: child.version.clone(),
             },
+            foreign_queue: foreign.map(|foreign| foreign.queue.clone()),
             input,
             detached: !child.wait,
             parent_close: running
@@ -229,6 +248,33 @@ impl Run {
             Err(failure) => Err(Fault::from_failure(&failure, reference).into()),
         }
     }
+}
+
+/// An activity of foreign workers: there is nothing to pin it to.
+fn foreign_activity(name: &str, foreign: &Foreign) -> PinnedActivity {
+    PinnedActivity {
+        activity_type: name.to_owned(),
+        version: None,
+        digest: None,
+        queue: foreign.queue.clone(),
+        timeouts: ActivityTimeouts::default(),
+        retry: RetryPolicy::default(),
+    }
+}
+
+/// Refuses an input that is too large for foreign code, which knows no references.
+fn inline(input: &Payload, reference: &str) -> Result<(), Stop> {
+    let size = input.data.len();
+    if size <= FOREIGN_LIMIT {
+        return Ok(());
+    }
+    Err(limit(
+        "input_bytes",
+        reference,
+        format!(
+            "at {reference}, the input has {size} bytes, more than the {FOREIGN_LIMIT} that foreign code is given; write it to a blob and pass its key"
+        ),
+    ))
 }
 
 fn wrong(name: &str, expected: &str, value: &Value, scene: &Scene<'_>) -> Stop {

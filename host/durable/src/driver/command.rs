@@ -191,6 +191,9 @@ pub struct ScheduleActivity {
     pub activity: PinnedActivity,
     /// The queue to run it on.
     pub queue: String,
+    /// Whether that is a queue of foreign workers: its input stays inline, and has at most
+    /// [`FOREIGN_LIMIT`](crate::payload::FOREIGN_LIMIT) bytes.
+    pub foreign: bool,
     /// Its input.
     pub input: Payload,
     /// Its timeouts, `start_to_close` always given.
@@ -223,6 +226,9 @@ pub struct StartChild {
     pub workflow_id: String,
     /// Which definition.
     pub workflow: WorkflowReference,
+    /// The queue of the foreign workers that run it; then its input stays inline, and has
+    /// at most [`FOREIGN_LIMIT`](crate::payload::FOREIGN_LIMIT) bytes. `None`: it is a flow.
+    pub foreign_queue: Option<String>,
     /// Its input.
     pub input: Payload,
     /// Whether the parent does not wait for its end.

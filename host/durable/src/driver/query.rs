@@ -82,6 +82,12 @@ impl Driver {
             })
     }
 
+    /// The tasks that run, as JSON pointers, the outer ones first.
+    #[must_use]
+    pub fn running(&self) -> Vec<String> {
+        self.port.running()
+    }
+
     fn state(&self) -> Value {
         let context = self.run.as_ref().and_then(|run| run.context());
         let listening: Vec<Value> = self
@@ -90,7 +96,7 @@ impl Driver {
             .map(|one| json!({ "task": one.task, "signals": one.signals, "updates": one.updates }))
             .collect();
         json!({
-            "tasks": self.port.running(),
+            "tasks": self.running(),
             "context": context.map_or(Value::Null, |context| Value::clone(&context)),
             "listening": listening,
             "signals": self.port.waiting(),

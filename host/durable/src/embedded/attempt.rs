@@ -103,7 +103,7 @@ async fn run(
             false,
         ),
     };
-    let outcome = settle(core.payloads.as_ref(), outcome, &context).await;
+    let outcome = settle(Some(core.payloads.as_ref()), outcome, &context).await;
     lock(&cell.running).remove(&launch.activity_id);
     lock(&core.heartbeats).remove(&(cell.run_id, launch.activity_id.clone()));
     let heartbeat = lock(&said.details).take();

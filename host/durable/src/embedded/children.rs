@@ -127,6 +127,9 @@ async fn try_start(
         )
         .with_details(serde_json::json!({ "limit": "depth" }))));
     }
+    if initiated.foreign {
+        return Ok(Err(super::step::foreign_refused("workflow", initiated)));
+    }
     let reference = child_reference(initiated);
     let definition = match core.definitions.pin(&parent.namespace, &reference).await {
         Ok(definition) => definition,

@@ -111,6 +111,7 @@ fn scheduled(activity: ScheduleActivity, now: Timestamp, stored: &mut Vec<Referr
             .map(|digest| digest.as_bytes().to_vec())
             .unwrap_or_default(),
         queue: activity.queue,
+        foreign: activity.foreign,
         payload: Some(referred(activity.input, stored)),
         timeouts: Some(activity.timeouts.into()),
         retry: Some(activity.retry.into()),
@@ -128,6 +129,8 @@ fn initiated(child: StartChild, now: Timestamp, stored: &mut Vec<Referred>) -> E
             .map(|version| version.to_string())
             .unwrap_or_default(),
         workflow_id: child.workflow_id,
+        foreign: child.foreign_queue.is_some(),
+        queue: child.foreign_queue.unwrap_or_default(),
         payload: Some(referred(child.input, stored)),
         detached: child.detached,
         parent_close: StoredParentClose::of(child.parent_close, child.detached),

@@ -342,6 +342,9 @@ pub struct Event {
     /// from `detached`.
     #[prost(enumeration = "StoredParentClose", tag = "28")]
     pub parent_close: i32,
+    /// Whether an activity or a child is a foreign worker's.
+    #[prost(bool, tag = "29")]
+    pub foreign: bool,
 }
 
 /// What happens to a child when its parent ends before it. The numbers are stored, and

@@ -340,6 +340,14 @@ impl<'a> Step<'a> {
             });
             return;
         }
+        if activity.scheduled.foreign {
+            let failure = foreign_refused("activity", &activity.scheduled);
+            self.effects.follow.push(Message::GiveUp {
+                activity_id: activity_id.to_owned(),
+                failure: Some(failure),
+            });
+            return;
+        }
         if !self.core.queues.has(&queue) {
             let failure = Failure::permanent(
                 kind::UNKNOWN_QUEUE,
@@ -598,6 +606,17 @@ fn cancelled(cause: Option<Failure>) -> Failure {
             "the activity was cancelled before it started",
         ),
     }
+}
+
+/// What this engine answers where a foreign worker is asked for: there is none.
+pub fn foreign_refused(what: &str, event: &Event) -> Failure {
+    Failure::permanent(
+        kind::UNKNOWN_QUEUE,
+        format!(
+            "the {what} {:?} is for foreign workers on the queue {:?}, which only a Temporal cluster has; run this flow with the engine temporal",
+            event.name, event.queue
+        ),
+    )
 }
 
 /// What a start needs of its write.

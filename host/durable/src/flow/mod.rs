@@ -119,7 +119,8 @@ impl Flow {
         &self.variables
     }
 
-    /// The activities that it calls, each name once; `call: http` is not among them.
+    /// The activities that it calls, each name once; `call: http` and those of foreign
+    /// workers are not among them.
     #[must_use]
     pub fn activities(&self) -> &[CallActivity] {
         &self.activities
@@ -131,7 +132,7 @@ impl Flow {
         self.uses_http
     }
 
-    /// The workflows that it runs.
+    /// The flows that it runs; workflows of foreign workers are not among them.
     #[must_use]
     pub fn children(&self) -> &[RunWorkflow] {
         &self.children

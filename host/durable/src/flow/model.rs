@@ -176,6 +176,20 @@ pub struct TaskOptions {
     pub update: Option<UpdateOptions>,
     /// Of `run: workflow`: what happens to the child when the run ends before it.
     pub parent_close: Option<ParentClosePolicy>,
+    /// Of a call and of `run: workflow`: that a foreign worker does it.
+    pub foreign: Option<Foreign>,
+}
+
+/// `metadata.heyday.foreign`: who does the task is a worker that is not Heyday's, on the
+/// same Temporal cluster. Its activity or workflow is pinned to no version, its values stay
+/// inline, and the embedded engine, which has no such workers, refuses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// The task queue that the worker polls: 1 to 1,000 bytes.
+    pub queue: String,
+    /// Of `run: workflow`: the workflow type, 1 to 1,000 bytes. Absent:
+    /// `<namespace>.<name>`. An activity's type stands in the `call`.
+    pub workflow_type: Option<String>,
 }
 
 /// `metadata.heyday.update` of a `listen`.
@@ -231,13 +245,14 @@ impl RetryOverride {
     }
 }
 
-/// `call: plugin.activity[:version[@default]]`.
+/// `call: plugin.activity[:version[@default]]`, or any type of a [`Foreign`] activity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallActivity {
     /// As written; the key in
     /// [`PinnedDefinition::activities`](crate::definition::PinnedDefinition::activities).
+    /// A foreign one is not there.
     pub name: String,
-    /// The activity type, `<plugin>.<activity>`.
+    /// The activity type, `<plugin>.<activity>`; a foreign one's may be any text.
     pub activity_type: String,
     /// The pinned version, if any.
     pub version: Option<semver::Version>,
@@ -477,7 +492,7 @@ pub struct ErrorTemplate {
 /// `run: workflow`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunWorkflow {
-    /// The workflow type, `<namespace>.<name>`.
+    /// The workflow type, `<namespace>.<name>`; a [`Foreign`] one's may be any text.
     pub workflow_type: String,
     /// The version; absent (`latest`): the active one.
     pub version: Option<semver::Version>,

@@ -149,6 +149,9 @@ async fn activate(
             (sdk::Job::InitializeWorkflow(start), known) => {
                 *known = Some(Run::begin(namespaces, queue, &activation.run_id, start)?);
             }
+            (sdk::Job::QueryWorkflow(query), Some(run)) => {
+                run.answer(&query, &core.progress_of(&activation.run_id));
+            }
             (job, Some(run)) => run.take(job)?,
             (job, None) => {
                 return Err(Trouble::Hold(format!(

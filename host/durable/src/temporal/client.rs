@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::convert::{first, from_failure, json_payload, payload, payloads};
+use super::convert::{
+    DETAILS, SUMMARY, first, fitting, from_failure, json_payload, payload, payloads,
+};
 use super::core::Core;
 use super::options::Tasks;
 use super::pins::{
@@ -25,6 +27,7 @@ use crate::engine::{
     StartWorkflow, Started, admit_input,
 };
 use crate::failure::{Failure, kind};
+use crate::flow::model::Document;
 use crate::payload::Payload;
 use crate::signal::Signal;
 
@@ -184,6 +187,7 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
         signal: in_header,
         ..RunHeader::default()
     };
+    let shown = shown(&start.definition.flow.document);
     let served = matches!(core.options.tasks, Tasks::All | Tasks::Workflows)
         && core.options.namespaces.contains_key(&start.namespace);
     let message = sdk::StartWorkflowExecutionRequest {
@@ -209,6 +213,7 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
         header: Some(sdk::Header {
             fields: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
         }),
+        user_metadata: Some(shown),
         // Its first task then comes with the answer.
         request_eager_execution: served,
         ..Default::default()
@@ -292,7 +297,17 @@ fn signal_with(
         memo: start.memo,
         search_attributes: start.search_attributes,
         header: Some(header),
+        user_metadata: start.user_metadata,
         ..Default::default()
+    }
+}
+
+/// What Temporal's UI shows of a run beside its type: the flow's title and summary.
+fn shown(document: &Document) -> sdk::UserMetadata {
+    let text = |text: &Option<String>, limit| text.as_deref().map(|text| fitting(text, limit));
+    sdk::UserMetadata {
+        summary: text(&document.title, SUMMARY),
+        details: text(&document.summary, DETAILS),
     }
 }
 

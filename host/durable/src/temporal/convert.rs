@@ -26,6 +26,12 @@ pub const RECEIPT: &str = "heyday-receipt";
 /// Where our failures say they come from.
 const SOURCE: &str = "Heyday";
 
+/// Bytes of JSON that Temporal takes as a summary.
+pub const SUMMARY: usize = 400;
+
+/// Bytes of JSON that Temporal takes as details.
+pub const DETAILS: usize = 20_000;
+
 /// Failures that cause each other deeper than this are cut: foreign code made them.
 const CAUSES: usize = 16;
 
@@ -88,6 +94,22 @@ pub fn json_payload(value: &impl Serialize) -> sdk::Payload {
     // Our own types always are JSON; null is what a reader then refuses.
     let value = serde_json::to_value(value).unwrap_or(Value::Null);
     payload(Payload::json(&value))
+}
+
+/// The beginning of a text as a JSON payload of at most `limit` bytes.
+pub fn fitting(text: &str, limit: usize) -> sdk::Payload {
+    let mut shown = text;
+    loop {
+        let payload = json_payload(&shown);
+        if payload.data.len() <= limit {
+            return payload;
+        }
+        // A character may take several bytes more as JSON.
+        let end = shown
+            .len()
+            .saturating_sub((payload.data.len() - limit).div_ceil(6));
+        shown = &shown[..shown.floor_char_boundary(end)];
+    }
 }
 
 /// Reads a JSON payload.
@@ -370,6 +392,24 @@ mod tests {
         assert_eq!(policy.maximum_attempts, i32::MAX);
         let given = RetryPolicy::default();
         assert_eq!(from_retry(retry(given.clone())), given);
+    }
+
+    #[test]
+    fn what_is_shown_fits() {
+        assert_eq!(fitting("short", 400).data, br#""short""#);
+        for text in ["x", "é", "\n", "\u{1}", "\u{1F600}"] {
+            let shown = fitting(&text.repeat(1_000), 400);
+            assert!(
+                (380..=400).contains(&shown.data.len()),
+                "{}",
+                shown.data.len()
+            );
+            assert!(
+                from_json_payload::<String>(&shown)
+                    .unwrap()
+                    .starts_with(text)
+            );
+        }
     }
 
     #[test]

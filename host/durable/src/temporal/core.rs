@@ -1,6 +1,6 @@
 //! What all parts of a Temporal engine share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -98,6 +98,17 @@ impl Core {
             one.run_id == run_id && one.activity_id == activity_id && one.attempt == attempt
         })?;
         lock(&found.progress).clone()
+    }
+
+    /// How far the attempts of a run are that run here, by activity id.
+    pub fn progress_of(&self, run_id: &str) -> BTreeMap<String, Progress> {
+        let Ok(run_id) = run_id.parse::<Uuid>() else {
+            return BTreeMap::new();
+        };
+        let running = lock(&self.running);
+        let ours = running.values().filter(|one| one.run_id == run_id);
+        ours.filter_map(|one| Some((one.activity_id.clone(), lock(&one.progress).clone()?)))
+            .collect()
     }
 
     /// Stops what runs of an activity in this process.

@@ -11,14 +11,15 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::convert::{
-    argument, duration, failure, from_failure, from_json_payload, from_payload, json_payload,
-    maybe, payload, payloads, retry, take_receipt, timestamp,
+    DETAILS, argument, duration, failure, fitting, from_failure, from_json_payload, from_payload,
+    json_payload, maybe, payload, payloads, retry, take_receipt, timestamp,
 };
 use super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, PIN_ACTIVITY, PinRequest, Pins,
     RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader,
 };
 use super::sdk;
+use crate::activity::Progress;
 use crate::definition::ParentClosePolicy;
 use crate::driver::{
     Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal, StartChild,
@@ -28,14 +29,12 @@ use crate::flow::Flow;
 use crate::payload::{Payload, Referred, referred};
 use crate::signal::Signal;
 
+/// Bytes of a task that is a command's summary: as JSON it is no longer than
+/// [`SUMMARY`](super::convert::SUMMARY).
+const TASK: usize = 180;
+
 /// How long one try to pin a run may take. Longer ones would delay a cancel.
 const PIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Bytes of a summary, of which Temporal takes 400 as JSON.
-const SUMMARY: usize = 180;
-
-/// Bytes of details, of which Temporal takes 20,000 as JSON.
-const DETAILS: usize = 9_000;
 
 /// Where a run stands.
 #[derive(Debug)]
@@ -75,6 +74,8 @@ pub struct Run {
     pub resolutions: Vec<Resolution>,
     /// Tasks that began and were not yet shown.
     pub entered: Vec<String>,
+    /// Tasks of the activities that have not resolved.
+    activities: BTreeMap<u32, String>,
     /// Workflow ids of the signals that were sent and have not resolved.
     sent: BTreeMap<u32, String>,
     /// Keys of the signals that came: each counts once.
@@ -126,6 +127,7 @@ impl Run {
             stage: Stage::Begun,
             resolutions: Vec::new(),
             entered: Vec::new(),
+            activities: BTreeMap::new(),
             sent: BTreeMap::new(),
             signals: BTreeSet::new(),
             answers: Vec::new(),
@@ -162,6 +164,7 @@ impl Run {
                 if resolved.is_local {
                     self.pinned(status)?;
                 } else {
+                    self.activities.remove(&resolved.seq);
                     self.resolutions.push(Resolution::Activity {
                         activity_id: resolved.seq.to_string(),
                         outcome: activity_outcome(status)?,
@@ -187,7 +190,6 @@ impl Run {
                     reason: cancel.reason,
                 });
             }
-            sdk::Job::QueryWorkflow(query) => self.answer(&query),
             sdk::Job::DoUpdate(update) => {
                 let refused = Failure::permanent(
                     "unknown-update",
@@ -237,6 +239,7 @@ impl Run {
             sdk::Job::UpdateRandomSeed(_) | sdk::Job::NotifyHasPatch(_) => {}
             job @ (sdk::Job::InitializeWorkflow(_)
             | sdk::Job::RemoveFromCache(_)
+            | sdk::Job::QueryWorkflow(_)
             | sdk::Job::ResolveRequestCancelExternalWorkflow(_)
             | sdk::Job::ResolveNexusOperationStart(_)
             | sdk::Job::ResolveNexusOperation(_)) => {
@@ -275,13 +278,14 @@ impl Run {
         Ok(())
     }
 
-    fn answer(&mut self, query: &sdk::QueryWorkflow) {
+    /// Takes a query, of a run whose attempts are that far.
+    pub fn answer(&mut self, query: &sdk::QueryWorkflow, progress: &BTreeMap<String, Progress>) {
         let variant = match query.query_type.as_str() {
             // What Temporal's UI and CLI ask of every workflow.
             "__temporal_workflow_metadata" => {
                 let answer = serde_json::json!({
                     "definition": { "type": self.workflow_type },
-                    "currentDetails": "",
+                    "currentDetails": self.details(progress),
                 });
                 sdk::query_result::Variant::Succeeded(sdk::QuerySuccess {
                     response: Some(json_payload(&answer)),
@@ -299,6 +303,36 @@ impl Run {
         };
         self.answers
             .push(command(sdk::CommandVariant::RespondToQuery(result), ""));
+    }
+
+    /// What Temporal's UI shows as current details, in Markdown: the tasks that run, with
+    /// the progress of their activities.
+    fn details(&self, progress: &BTreeMap<String, Progress>) -> String {
+        let Stage::Running(driver) = &self.stage else {
+            return String::new();
+        };
+        let mut text = String::new();
+        for task in driver.running() {
+            let seq = self.activities.iter().find(|(_, of)| **of == task);
+            let progress = seq.and_then(|(seq, _)| progress.get(&seq.to_string()));
+            let line = match progress {
+                None => format!("- `{task}`\n"),
+                Some(progress) => {
+                    let of = match progress.total {
+                        0 => String::new(),
+                        total => format!(" of {total}"),
+                    };
+                    format!(
+                        "- `{task}`: {}{of} {}\n",
+                        progress.completed, progress.message
+                    )
+                }
+            };
+            if text.len() + line.len() < DETAILS {
+                text.push_str(&line);
+            }
+        }
+        text
     }
 
     /// Takes the answers to queries and updates.
@@ -320,7 +354,7 @@ impl Run {
         }
         if !text.is_empty() {
             let metadata = first.user_metadata.get_or_insert_default();
-            metadata.details = Some(json_payload(&text));
+            metadata.details = Some(fitting(&text, DETAILS));
         }
     }
 
@@ -492,11 +526,18 @@ impl Run {
     }
 
     fn schedule(
-        &self,
+        &mut self,
         activity: ScheduleActivity,
         stored: &mut Vec<Referred>,
     ) -> Result<sdk::CommandVariant, Unexpected> {
+        let seq = number(&activity.activity_id)?;
+        self.activities.insert(seq, activity.task.clone());
         let pinned = activity.activity;
+        let input = if activity.foreign {
+            activity.input
+        } else {
+            referred(activity.input, stored)
+        };
         let header = ActivityHeader {
             digest: pinned.digest,
             version: pinned.version,
@@ -505,12 +546,12 @@ impl Run {
         };
         Ok(sdk::CommandVariant::ScheduleActivity(
             sdk::ScheduleActivity {
-                seq: number(&activity.activity_id)?,
+                seq,
                 activity_id: activity.activity_id,
                 activity_type: pinned.activity_type,
                 task_queue: activity.queue,
                 headers: [(ACTIVITY_HEADER.to_owned(), json_payload(&header))].into(),
-                arguments: vec![payload(referred(activity.input, stored))],
+                arguments: vec![payload(input)],
                 schedule_to_close_timeout: maybe(activity.timeouts.schedule_to_close),
                 schedule_to_start_timeout: maybe(activity.timeouts.schedule_to_start),
                 start_to_close_timeout: maybe(activity.timeouts.start_to_close),
@@ -556,6 +597,10 @@ impl Run {
             traceparent: self.header.traceparent.clone(),
             ..RunHeader::default()
         };
+        let (queue, input) = match child.foreign_queue {
+            Some(queue) => (queue, child.input),
+            None => (self.queue.clone(), referred(child.input, stored)),
+        };
         let policy = match child.parent_close {
             ParentClosePolicy::Terminate => sdk::ParentClosePolicy::Terminate,
             ParentClosePolicy::Abandon => sdk::ParentClosePolicy::Abandon,
@@ -566,8 +611,8 @@ impl Run {
                 seq: number(&child.child_id)?,
                 workflow_id: child.workflow_id,
                 workflow_type: child.workflow.workflow_type,
-                task_queue: self.queue.clone(),
-                input: vec![payload(referred(child.input, stored))],
+                task_queue: queue,
+                input: vec![payload(input)],
                 parent_close_policy: policy.into(),
                 workflow_id_reuse_policy: sdk::WorkflowIdReusePolicy::RejectDuplicate.into(),
                 headers: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
@@ -589,7 +634,7 @@ pub fn fail(why: Failure) -> sdk::CommandVariant {
 /// A command, with the task that gives it as its summary: Temporal's UI shows it.
 pub fn command(variant: sdk::CommandVariant, task: &str) -> sdk::WorkflowCommand {
     // Its end says more than its beginning.
-    let shown = &task[task.ceil_char_boundary(task.len().saturating_sub(SUMMARY))..];
+    let shown = &task[task.ceil_char_boundary(task.len().saturating_sub(TASK))..];
     let summary = (!shown.is_empty()).then(|| json_payload(&shown));
     sdk::WorkflowCommand {
         user_metadata: summary.map(|summary| sdk::UserMetadata {

@@ -79,6 +79,8 @@ pub struct RegistryOptions {
     pub bindings: Arc<Bindings>,
     /// The queues that there are.
     pub queues: BTreeSet<String>,
+    /// Whether the engine reaches workers that are not Heyday's.
+    pub foreign_workers: bool,
 }
 
 /// Plugins, flows and grants.
@@ -89,6 +91,7 @@ pub struct Core {
     pub(super) expressions: Arc<dyn Expressions>,
     pub(super) bindings: Arc<Bindings>,
     pub(super) queues: BTreeSet<String>,
+    pub(super) foreign_workers: bool,
     pub(super) memory: RwLock<Memory>,
     /// Held while something changes.
     pub(super) changing: tokio::sync::Mutex<()>,
@@ -160,6 +163,7 @@ impl Core {
             expressions: options.expressions,
             bindings: options.bindings,
             queues: options.queues,
+            foreign_workers: options.foreign_workers,
             memory: RwLock::new(memory),
             changing: tokio::sync::Mutex::new(()),
             flights: Mutex::default(),

@@ -98,11 +98,11 @@ impl Core {
         let digest = Digest::of(bytes);
         let text = bytes.clone();
         let expressions = Arc::clone(&self.expressions);
-        let queues = self.queues.clone();
+        let (queues, foreign_workers) = (self.queues.clone(), self.foreign_workers);
         let flow = tokio::task::spawn_blocking(move || {
             let flow = Flow::parse(&text).map_err(|error| wrong(error.errors))?;
             compile(&flow, expressions.as_ref())?;
-            check_queues(&flow, &queues)?;
+            check_workers(&flow, &queues, foreign_workers)?;
             Ok::<_, RegistryError>(flow)
         })
         .await
@@ -227,7 +227,7 @@ impl Core {
             return Ok((digest, flow));
         }
         let flow = Flow::parse(&bytes).map_err(|error| wrong(error.errors))?;
-        check_queues(&flow, &self.queues)?;
+        check_workers(&flow, &self.queues, self.foreign_workers)?;
         // Stored before anything names it.
         self.files.put_bytes(bytes).await?;
         let flow = Arc::new(flow);
@@ -307,8 +307,13 @@ fn compile(
     }
 }
 
-/// Refuses queues that there are not, with their line.
-fn check_queues(flow: &Flow, queues: &BTreeSet<String>) -> Result<(), RegistryError> {
+/// Refuses queues that there are not, and foreign workers where the engine has none, with
+/// their line.
+fn check_workers(
+    flow: &Flow,
+    queues: &BTreeSet<String>,
+    foreign_workers: bool,
+) -> Result<(), RegistryError> {
     let known: Vec<&str> = queues.iter().map(String::as_str).collect();
     let mut problems = Vec::new();
     // A stack of its own: a document may nest deeply.
@@ -327,6 +332,13 @@ fn check_queues(flow: &Flow, queues: &BTreeSet<String>) -> Result<(), RegistryEr
                     "there is no queue {queue:?}; there are {}",
                     known.join(", ")
                 ),
+            });
+        }
+        if task.options.foreign.is_some() && !foreign_workers {
+            problems.push(Problem {
+                line: task.line,
+                pointer: format!("{}/metadata/heyday/foreign", task.reference),
+                message: "the embedded engine has no foreign workers; run this flow on a Temporal cluster (--engine temporal)".to_owned(),
             });
         }
         match &task.kind {
@@ -380,12 +392,33 @@ mod tests {
         assert_eq!(flow.workflow_type(), "heyday.activity");
         assert_eq!(flow.activities()[0].name, "greet.hello:1.2.0@default");
         let known = BTreeSet::from(["general-queue".to_owned()]);
-        let Err(RegistryError::Unusable { problems, .. }) = check_queues(&flow, &known) else {
+        let Err(RegistryError::Unusable { problems, .. }) = check_workers(&flow, &known, false)
+        else {
             panic!("an unknown queue was accepted");
         };
         assert_eq!(problems[0].pointer, "/do/0/run/metadata/heyday/queue");
         let plain = activity_document("greet.hello", &ActivityOptions::default()).to_string();
         let flow = Flow::parse(plain.as_bytes()).expect("a flow");
-        check_queues(&flow, &known).expect("no queue is named");
+        check_workers(&flow, &known, false).expect("no queue is named");
+    }
+
+    #[test]
+    fn foreign_workers_are_for_engines_that_have_them() {
+        let task = json!({
+            "call": "ChargeCard",
+            "metadata": { "heyday": { "foreign": { "queue": "billing" } } },
+        });
+        let text = json!({
+            "document": { "dsl": "1.0.3", "namespace": "a", "name": "b", "version": "1.0.0" },
+            "do": [{ "charge": task }],
+        });
+        let flow = Flow::parse(text.to_string().as_bytes()).expect("a flow");
+        let known = BTreeSet::new();
+        let Err(RegistryError::Unusable { problems, .. }) = check_workers(&flow, &known, false)
+        else {
+            panic!("a foreign worker was accepted");
+        };
+        assert_eq!(problems[0].pointer, "/do/0/charge/metadata/heyday/foreign");
+        check_workers(&flow, &known, true).expect("the cluster has them");
     }
 }

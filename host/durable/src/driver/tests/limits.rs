@@ -198,6 +198,30 @@ fn a_result_over_the_inline_limit_fails_the_run() {
 }
 
 #[test]
+fn foreign_code_is_given_no_more_than_the_inline_limit() {
+    for task in [
+        "  - x: {call: Measure, metadata: {heyday: {foreign: {queue: q}}}}\n",
+        "  - x: {run: {workflow: {namespace: n, name: w}}, metadata: {heyday: {foreign: {queue: q}}}}\n",
+    ] {
+        let fits = Fed::new(task, json!("x".repeat(FOREIGN_LIMIT - 2)));
+        match &fits.commands[0] {
+            Command::ScheduleActivity(activity) => {
+                assert!(activity.foreign && activity.queue == "q");
+                assert_eq!(activity.activity.activity_type, "Measure");
+                assert_eq!(activity.activity.digest, None);
+            }
+            Command::StartChild(child) => {
+                assert_eq!(child.foreign_queue.as_deref(), Some("q"));
+                assert_eq!(child.workflow.workflow_type, "n.w");
+            }
+            other => panic!("{other:?}"),
+        }
+        let large = Fed::new(task, json!("x".repeat(FOREIGN_LIMIT - 1)));
+        assert_limit(&large, "input_bytes", "/do/0/x");
+    }
+}
+
+#[test]
 fn an_error_over_the_inline_limit_is_cut() {
     let tasks =
         "\n  - oops: {raise: {error: {type: 'https://e.test/x', status: 500, detail: '${ . }'}}}\n";

@@ -1,4 +1,4 @@
-//! `call`: activities, HTTP, and what `metadata.heyday` says of them.
+//! `call`: activities, HTTP, and what `metadata.heyday` says of them and of other tasks.
 
 use std::time::Duration;
 
@@ -37,16 +37,21 @@ impl<'d> Reader<'d> {
             return self.required(fields, "with", "call: http", Self::http);
         }
         let call = self.within(Step::Key("call"), |reader| reader.activity(node, name));
-        let with = self.field(fields, "with", |reader, node| {
-            reader.members(node, "with")?;
-            reader.template(node)
-        });
+        let with = self.call_input(fields);
         let mut call = call?;
         self.activities
             .entry(name.to_owned())
             .or_insert_with(|| call.clone());
         call.with = with;
         Some(TaskKind::CallActivity(call))
+    }
+
+    /// `with` of an activity.
+    pub(super) fn call_input(&mut self, fields: Fields<'d>) -> Option<Template> {
+        self.field(fields, "with", |reader, node| {
+            reader.members(node, "with")?;
+            reader.template(node)
+        })
     }
 
     /// `plugin.activity[:version][@default]`.
@@ -326,7 +331,13 @@ impl<'d> Reader<'d> {
                 })
             }
             "run" => {
-                let fields = reader.object(&heyday.value, "metadata.heyday", &["parent_close"])?;
+                let fields = reader.object(
+                    &heyday.value,
+                    "metadata.heyday",
+                    &["parent_close", "foreign"],
+                )?;
+                let foreign =
+                    reader.field(fields, "foreign", |reader, node| reader.foreign(node, true));
                 let policy = reader.field(fields, "parent_close", |reader, node| {
                     Some(match reader.string(node, "parent_close")? {
                         "terminate" => ParentClosePolicy::Terminate,
@@ -343,9 +354,10 @@ impl<'d> Reader<'d> {
                             return None;
                         }
                     })
-                })?;
+                });
                 Some(TaskOptions {
-                    parent_close: Some(policy),
+                    parent_close: policy,
+                    foreign,
                     ..TaskOptions::default()
                 })
             }
@@ -360,7 +372,17 @@ impl<'d> Reader<'d> {
     }
 
     fn call_options(&mut self, node: &'d Node) -> Option<TaskOptions> {
-        let fields = self.object(node, "metadata.heyday", &["queue", "timeouts", "retry"])?;
+        let fields = self.object(
+            node,
+            "metadata.heyday",
+            &["queue", "timeouts", "retry", "foreign"],
+        )?;
+        if let (Some(member), Some(_)) = (fields.get("queue"), fields.get("foreign")) {
+            self.problem(
+                member.line,
+                "queue names one of Heyday's own, and foreign has its own queue; keep one of them",
+            );
+        }
         let mut options = TaskOptions {
             queue: self.field(fields, "queue", |reader, node| {
                 let name = reader.string(node, "queue")?;
@@ -372,6 +394,7 @@ impl<'d> Reader<'d> {
                 }
                 Some(name.to_owned())
             }),
+            foreign: self.field(fields, "foreign", |reader, node| reader.foreign(node, false)),
             ..TaskOptions::default()
         };
         self.field(fields, "timeouts", |reader, node| {

@@ -9,6 +9,7 @@ mod call;
 mod document;
 mod event;
 mod fault;
+mod foreign;
 mod task;
 mod value;
 

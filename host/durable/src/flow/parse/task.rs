@@ -2,7 +2,7 @@
 
 use super::{Fields, MAX_NAME, MAX_TASKS, Reader, Step};
 use crate::flow::VARIABLES;
-use crate::flow::model::{Case, For, Fork, RunWorkflow, Task, TaskKind, Then, Transform};
+use crate::flow::model::{Case, For, Foreign, Fork, RunWorkflow, Task, TaskKind, Then, Transform};
 use crate::flow::source::{Data, Member, Node, quote};
 
 /// The properties that every task may have.
@@ -107,7 +107,10 @@ impl<'d> Reader<'d> {
         let options = self.field(fields, "metadata", |reader, node| {
             reader.task_metadata(node, kind.0)
         });
-        let parsed = self.task_kind(kind.0, fields, scope);
+        let foreign = options
+            .as_ref()
+            .and_then(|options| options.foreign.as_ref());
+        let parsed = self.task_kind(kind.0, fields, scope, foreign);
         Some(Task {
             name: name.clone(),
             reference: self.pointer(),
@@ -165,9 +168,13 @@ impl<'d> Reader<'d> {
         kind: &'static str,
         fields: Fields<'d>,
         scope: Scope<'_, 'd>,
+        foreign: Option<&Foreign>,
     ) -> Option<TaskKind> {
         match kind {
-            "call" => self.call(fields),
+            "call" => match foreign {
+                Some(_) => self.call_foreign(fields),
+                None => self.call(fields),
+            },
             "do" => self.field(fields, "do", |reader, node| {
                 Some(TaskKind::Do(reader.task_list(node, "do")))
             }),
@@ -186,7 +193,7 @@ impl<'d> Reader<'d> {
             "wait" => self
                 .field(fields, "wait", Self::duration)
                 .map(TaskKind::Wait),
-            "run" => self.field(fields, "run", Self::run),
+            "run" => self.field(fields, "run", |reader, node| reader.run(node, foreign)),
             "listen" => self.listen_task(fields),
             "emit" => self.field(fields, "emit", Self::emit),
             // `kind` answers no other word.
@@ -352,7 +359,7 @@ impl<'d> Reader<'d> {
         }))
     }
 
-    fn run(&mut self, node: &'d Node) -> Option<TaskKind> {
+    fn run(&mut self, node: &'d Node, foreign: Option<&Foreign>) -> Option<TaskKind> {
         const PROCESSES: [&str; 3] = ["container", "script", "shell"];
         let fields = self.object(
             node,
@@ -403,16 +410,26 @@ impl<'d> Reader<'d> {
                 if node.as_str() == Some("latest") {
                     return Some(None);
                 }
+                if foreign.is_some() {
+                    reader.problem(
+                        node.line,
+                        "a foreign worker runs the version that it has; write version: latest",
+                    );
+                }
                 reader.version(node, "version").map(Some)
             });
             let input = reader.field(fields, "input", Self::template);
+            let named = foreign.and_then(|foreign| foreign.workflow_type.clone());
+            let own = format!("{}.{}", namespace?, name?);
             let run = RunWorkflow {
-                workflow_type: format!("{}.{}", namespace?, name?),
+                workflow_type: named.unwrap_or(own),
                 version: version.flatten(),
                 input,
                 wait: wait.unwrap_or(true),
             };
-            reader.children.push(run.clone());
+            if foreign.is_none() {
+                reader.children.push(run.clone());
+            }
             Some(TaskKind::RunWorkflow(Box::new(run)))
         })
     }

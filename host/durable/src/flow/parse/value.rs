@@ -67,7 +67,7 @@ fn names_variable(expression: &str, name: &str) -> bool {
 }
 
 /// What stands between `${` and `}`, where that is the whole text.
-fn inside(text: &str) -> Option<&str> {
+pub(super) fn inside(text: &str) -> Option<&str> {
     text.trim()
         .strip_prefix("${")?
         .strip_suffix('}')

@@ -81,6 +81,92 @@ fn refuses_other_metadata_of_a_child() {
 }
 
 #[test]
+fn foreign_workers() {
+    let flow = flow(
+        "- charge:
+    call: ChargeCard
+    with: {amount: 12}
+    metadata: {heyday: {foreign: {queue: billing/eu}, retry: {maximum_attempts: 2}}}
+- ship:
+    run: {workflow: {namespace: shop, name: ship, version: latest}}
+    metadata: {heyday: {foreign: {queue: shipping, type: ShipOrder}, parent_close: abandon}}
+- pack:
+    run: {workflow: {namespace: shop, name: pack, version: latest}}
+    metadata: {heyday: {foreign: {queue: shipping}}}
+",
+    );
+    let foreign = |index: usize| flow.tasks[index].options.foreign.clone().unwrap();
+    let TaskKind::CallActivity(charge) = &flow.tasks[0].kind else {
+        panic!()
+    };
+    assert_eq!(charge.activity_type, "ChargeCard");
+    assert_eq!(foreign(0).queue, "billing/eu");
+    assert_eq!(flow.tasks[0].options.retry.maximum_attempts, Some(2));
+    let child = |index: usize| match &flow.tasks[index].kind {
+        TaskKind::RunWorkflow(child) => child.workflow_type.clone(),
+        _ => panic!(),
+    };
+    assert_eq!(
+        (child(1), child(2)),
+        ("ShipOrder".into(), "shop.pack".into())
+    );
+    assert_eq!(foreign(1).queue, "shipping");
+    // Nothing of Heyday's is missing for them.
+    assert!(flow.activities().is_empty() && flow.children().is_empty());
+}
+
+#[test]
+fn refuses_foreign_workers() {
+    let call = |name: &str, heyday: &str| {
+        format!("- x:\n    call: {name}\n    metadata:\n      heyday: {heyday}\n")
+    };
+    let run = |version: &str, foreign: &str| {
+        format!(
+            "- x:\n    run: {{workflow: {{namespace: a, name: b, version: {version}}}}}\n    metadata:\n      heyday: {{foreign: {foreign}}}\n"
+        )
+    };
+    let long = "q".repeat(1_001);
+    for (text, line, says) in [
+        (call("a.b", "{foreign: {}}"), 4, "needs \"queue\""),
+        (call("a.b", "{foreign: {queue: ''}}"), 4, "1 to 1000 bytes"),
+        (
+            call("a.b", &format!("{{foreign: {{queue: {long}}}}}")),
+            4,
+            "has 1001",
+        ),
+        (call("a.b", "{foreign: {queue: 7}}"), 4, "must be a string"),
+        (
+            call("a.b", "{foreign: {queue: '${ .q }'}}"),
+            4,
+            "no expression",
+        ),
+        (
+            call("a.b", "{foreign: {queue: q, type: T}}"),
+            4,
+            "no property \"type\"",
+        ),
+        (
+            call("a.b", "{queue: storage-queue, foreign: {queue: q}}"),
+            4,
+            "keep one of them",
+        ),
+        (call("''", "{foreign: {queue: q}}"), 2, "1 to 1000 bytes"),
+        (call("http", "{foreign: {queue: q}}"), 2, "own workers"),
+        // Without it, a name is a plugin's.
+        (call("ChargeCard", "{queue: q}"), 2, "plugin.activity"),
+        (run("1.0.0", "{queue: q}"), 2, "version: latest"),
+        (run("latest", "{type: T}"), 4, "needs \"queue\""),
+        (
+            "- x:\n    set: {a: 1}\n    metadata: {heyday: {foreign: {queue: q}}}\n".to_owned(),
+            3,
+            "belongs to tasks that call",
+        ),
+    ] {
+        task_refused(&text, line, says);
+    }
+}
+
+#[test]
 fn refuses_emits() {
     let emit = |with: &str| format!("- x:\n    emit:\n      event:\n        with: {with}\n");
     for (text, line, says) in [

@@ -150,6 +150,7 @@ fn an_activity_is_scheduled_as_the_driver_says() {
         activity_id: "7".to_owned(),
         activity: activity(),
         queue: "narrow".to_owned(),
+        foreign: false,
         input: Payload::json(&json!(large)),
         timeouts: ActivityTimeouts {
             start_to_close: Some(Duration::from_secs(9)),
@@ -193,6 +194,7 @@ fn a_child_is_told_how_deep_it_is_and_which_version_is_wanted() {
             workflow_type: "test.child".to_owned(),
             version: Some("1.0.0".parse().unwrap()),
         },
+        foreign_queue: None,
         input: Payload::null(),
         detached: true,
         parent_close: crate::definition::ParentClosePolicy::Abandon,
@@ -213,6 +215,53 @@ fn a_child_is_told_how_deep_it_is_and_which_version_is_wanted() {
 }
 
 #[test]
+fn what_goes_to_foreign_workers_stays_inline_on_their_queue() {
+    let mut run = started_with(&RunHeader::default());
+    let large = Payload::json(&json!("x".repeat(INLINE_LIMIT)));
+    let mut stored = Vec::new();
+    let call = ScheduleActivity {
+        activity_id: "1".to_owned(),
+        activity: activity(),
+        queue: "theirs".to_owned(),
+        foreign: true,
+        input: large.clone(),
+        timeouts: ActivityTimeouts::default(),
+        retry: RetryPolicy::default(),
+        task: "/do/0/a".to_owned(),
+    };
+    let child = StartChild {
+        child_id: "1".to_owned(),
+        workflow_id: format!("{RUN_ID}_1"),
+        workflow: WorkflowReference {
+            workflow_type: "Theirs".to_owned(),
+            version: None,
+        },
+        foreign_queue: Some("theirs".to_owned()),
+        input: large.clone(),
+        detached: false,
+        parent_close: crate::definition::ParentClosePolicy::RequestCancel,
+        depth: 1,
+        task: "/do/0/c".to_owned(),
+    };
+    let commands = [
+        Command::ScheduleActivity(Box::new(call)),
+        Command::StartChild(Box::new(child)),
+    ];
+    for command in commands {
+        let (queue, input) = match run.command(command, &mut stored).unwrap().variant {
+            Some(sdk::CommandVariant::ScheduleActivity(call)) => (call.task_queue, call.arguments),
+            Some(sdk::CommandVariant::StartChildWorkflowExecution(child)) => {
+                (child.task_queue, child.input)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(queue, "theirs");
+        assert_eq!(from_payload(input[0].clone()), large);
+    }
+    assert!(stored.is_empty());
+}
+
+#[test]
 fn an_id_that_core_cannot_take_is_no_panic() {
     let mut run = started_with(&RunHeader::default());
     let timer = Command::CancelTimer {
@@ -230,7 +279,7 @@ fn a_query_that_no_flow_has_is_refused_and_the_ui_is_answered() {
             query_type: name.to_owned(),
             ..Default::default()
         };
-        run.take(sdk::Job::QueryWorkflow(query)).unwrap();
+        run.answer(&query, &BTreeMap::new());
     }
     let answers: Vec<bool> = run
         .take_answers()

@@ -101,6 +101,7 @@ async fn api() -> Api {
         expressions: Arc::clone(&expressions),
         bindings,
         queues: config.queues().into_keys().collect(),
+        foreign_workers: false,
     })
     .await
     .expect("opened");

@@ -160,6 +160,7 @@ async fn open_with_sandbox(folder: &std::path::Path) -> (Registry, Sandbox) {
         expressions: Arc::new(MockExpressions),
         bindings,
         queues: BTreeSet::from(["general-queue".to_owned(), "storage-queue".to_owned()]),
+        foreign_workers: false,
     })
     .await
     .expect("a registry");

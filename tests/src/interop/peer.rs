@@ -1,0 +1,255 @@
+//! A worker in another language beside ours: each calls what the other has.
+//!
+//! The worker (`peer`) polls the queue `peer` and has
+//!
+//! | | |
+//! |---|---|
+//! | activities | `Length` of a `text`; `Text` of `n` letters; `Break`, which fails; `Wait`, which is to be cancelled |
+//! | `Theirs` | answers `{theirs: INPUT}`; fails as `Break` does where `break` is set |
+//! | `CallActivity` | calls an activity of ours by its `type` with `input` |
+//! | `RunFlow` | runs a flow of ours by its `type` with `input`, as its child |
+//!
+//! The last two answer `{answer}`, or `{failure}` as their SDK shows it.
+
+use heyday_durable::engine::{ExecutionStatus, PendingState};
+use heyday_durable::failure::{Failure, kind};
+use heyday_durable::flow::error::COMMUNICATION;
+use serde_json::{Value, json};
+
+use super::{Language, Worker};
+use crate::conformance::bench::{Bench, run};
+use crate::conformance::foreign::workflow;
+
+/// Makes of each function a test for each language.
+macro_rules! in_each_language {
+    ($($name:ident),+ $(,)?) => {
+        mod python {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    if let Some(peer) = super::Peer::start(super::Language::Python).await {
+                        super::$name(peer).await;
+                    }
+                }
+            )+
+        }
+        mod go {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    if let Some(peer) = super::Peer::start(super::Language::Go).await {
+                        super::$name(peer).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+
+in_each_language!(
+    a_foreign_workflow_calls_our_activities,
+    an_activitys_failure_reaches_a_foreign_workflow,
+    a_foreign_workflow_runs_a_flow_as_its_child,
+    a_flow_calls_a_foreign_activity,
+    a_foreign_activitys_failure_reaches_the_flow,
+    a_flow_runs_a_foreign_workflow_as_its_child,
+    a_cancel_reaches_a_foreign_activity,
+);
+
+/// An engine on a cluster, and a foreign worker beside it.
+struct Peer {
+    bench: Bench,
+    language: Language,
+    _worker: Worker,
+}
+
+impl Peer {
+    async fn start(language: Language) -> Option<Self> {
+        let mut command = language.program("peer")?;
+        let bench = Bench::temporal().await?;
+        let (address, namespace) = bench.cluster().unwrap();
+        command.arg("peer");
+        Some(Self {
+            bench,
+            language,
+            _worker: Worker::start(command, &address, &namespace),
+        })
+    }
+
+    /// Runs a workflow of the foreign worker to its end; answers its result.
+    async fn execute(&self, workflow_type: &str, id: &str, input: &Value) -> Value {
+        let input = input.to_string();
+        let arguments = [
+            "start",
+            "--type",
+            workflow_type,
+            "--task-queue",
+            "peer",
+            "--workflow-id",
+            id,
+            "--input",
+            &input,
+        ];
+        workflow(&self.bench, &arguments).await;
+        let mut ended = workflow(&self.bench, &["result", "--workflow-id", id]).await;
+        assert_eq!(ended["status"], "COMPLETED", "{ended}");
+        ended["result"].take()
+    }
+
+    /// The stack of a failure as an SDK shows it, taken out; Go's shows none.
+    fn take_stack(&self, failure: &mut Value) -> Option<String> {
+        let stack = failure.as_object_mut().unwrap().remove("stack");
+        assert_eq!(stack.is_some(), self.language == Language::Python);
+        stack.map(|stack| stack.as_str().unwrap().to_owned())
+    }
+}
+
+async fn a_foreign_workflow_calls_our_activities(peer: Peer) {
+    let call = |name: &str, input: Value| json!({ "type": name, "input": input });
+    let echo = call("t.echo", json!({"n": [1, null, "é"]}));
+    let answer = peer.execute("CallActivity", "echo", &echo).await;
+    assert_eq!(answer, json!({"answer": {"n": [1, null, "é"]}}));
+    // What is large would go by reference to a flow.
+    let big = call("t.big", json!({"n": 1_000_000}));
+    let answer = peer.execute("CallActivity", "big", &big).await;
+    assert_eq!(answer["answer"].as_str().unwrap().len(), 1_000_000);
+    let text = call("t.length", json!({"text": "y".repeat(100_000)}));
+    let answer = peer.execute("CallActivity", "length", &text).await;
+    assert_eq!(answer, json!({"answer": 100_000}));
+    assert_eq!(peer.bench.payloads.len(), 0);
+    let larger = call("t.big", json!({"n": 3_000_000}));
+    let answer = peer.execute("CallActivity", "larger", &larger).await;
+    let failure = &answer["failure"];
+    assert_eq!(failure["type"], kind::LIMIT_EXCEEDED, "{failure}");
+    assert_eq!(failure["non_retryable"], true);
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.contains("write it to a blob"), "{message}");
+}
+
+async fn an_activitys_failure_reaches_a_foreign_workflow(peer: Peer) {
+    let call = json!({ "type": "t.fail", "input": {} });
+    let mut answer = peer.execute("CallActivity", "fails", &call).await;
+    let failure = &mut answer["failure"];
+    if let Some(stack) = peer.take_stack(failure) {
+        assert_eq!(stack, "at t::fail");
+        peer.take_stack(&mut failure["cause"]);
+    }
+    assert_eq!(
+        *failure,
+        json!({
+            "type": "broken",
+            "message": "as it was told",
+            "details": [{"page": 4}],
+            "non_retryable": true,
+            "cause": {
+                "type": "disk",
+                "message": "it is full",
+                // As Temporal's command line shows an empty list.
+                "details": null,
+                "non_retryable": false,
+                "cause": null,
+            },
+        })
+    );
+    assert_eq!(peer.bench.begun("t.fail"), 1);
+}
+
+async fn a_foreign_workflow_runs_a_flow_as_its_child(peer: Peer) {
+    let bench = &peer.bench;
+    bench.define("child", "  - a: {call: t.echo, with: {got: '${ .n }'}}\n");
+    bench.define("broken", "  - a: {call: t.fail}\n");
+    let call = json!({ "type": "test.child", "input": {"n": 3} });
+    let answer = peer.execute("RunFlow", "parent", &call).await;
+    assert_eq!(answer, json!({"answer": {"got": 3}}));
+    let child = bench.engine().describe(&run("parent-child")).await.unwrap();
+    assert_eq!(child.info.workflow_type, "test.child");
+    assert_eq!(child.info.parent.unwrap().0, "parent");
+    let call = json!({ "type": "test.broken", "input": {} });
+    let answer = peer.execute("RunFlow", "fails", &call).await;
+    let failure = &answer["failure"];
+    assert_eq!(failure["type"], COMMUNICATION, "{failure}");
+    assert_eq!(failure["message"], "broken: as it was told");
+    let fault = &failure["details"][0];
+    assert_eq!(fault["instance"], "/do/0/a");
+    assert_eq!(fault["failure"]["kind"], "broken");
+    assert_eq!(fault["failure"]["details"], json!({"page": 4}));
+    let call = json!({ "type": "test.nobody", "input": {} });
+    let answer = peer.execute("RunFlow", "unknown", &call).await;
+    assert_eq!(answer["failure"]["type"], kind::UNKNOWN_WORKFLOW);
+}
+
+async fn a_flow_calls_a_foreign_activity(peer: Peer) {
+    let bench = &peer.bench;
+    bench.define(
+        "caller",
+        "  - made: {call: Text, with: {n: '${ .n }'}, metadata: {heyday: {foreign: {queue: peer}}}}
+  - measured: {call: Length, with: {text: '${ . }'}, metadata: {heyday: {foreign: {queue: peer}}}}\n",
+    );
+    // References would be no use to them.
+    let run = bench.start("caller", json!({"n": 1_000_000})).await;
+    assert_eq!(bench.result(&run).await, json!(1_000_000));
+    assert_eq!(bench.payloads.len(), 0);
+    let scheduled = bench.until_event(&run, "ActivityTaskScheduled").await;
+    let attributes = &scheduled.attributes;
+    assert_eq!(attributes["activity_type"], "Text", "{attributes}");
+    assert_eq!(attributes["task_queue"], "peer", "{attributes}");
+}
+
+/// That it is what the foreign worker fails with.
+fn assert_broken(failure: &Failure, language: Language) {
+    assert_eq!(failure.kind, COMMUNICATION, "{failure:?}");
+    assert_eq!(failure.message, "Broken: it broke");
+    let fault = failure.details.as_ref().unwrap();
+    let theirs = &fault["failure"];
+    assert_eq!(theirs["kind"], "Broken", "{fault}");
+    assert_eq!(theirs["details"], json!({"page": 4}));
+    assert_eq!(theirs["retryable"], false);
+    assert_eq!(theirs["cause"]["kind"], "Disk");
+    assert_eq!(theirs["cause"]["message"], "the disk is full");
+    if language == Language::Python {
+        let stack = theirs["stack"].as_str().unwrap();
+        assert!(stack.contains("peer.py"), "{stack}");
+    }
+}
+
+async fn a_foreign_activitys_failure_reaches_the_flow(peer: Peer) {
+    peer.bench.define(
+        "caller",
+        "  - a: {call: Break, metadata: {heyday: {foreign: {queue: peer}}}}\n",
+    );
+    let run = peer.bench.start("caller", json!({})).await;
+    assert_broken(&peer.bench.failure(&run).await, peer.language);
+}
+
+async fn a_flow_runs_a_foreign_workflow_as_its_child(peer: Peer) {
+    let bench = &peer.bench;
+    bench.define(
+        "parent",
+        "  - a:
+      run: {workflow: {namespace: test, name: theirs, version: latest}}
+      metadata: {heyday: {foreign: {queue: peer, type: Theirs}}}\n",
+    );
+    let run = bench.start("parent", json!({"n": 3})).await;
+    assert_eq!(bench.result(&run).await, json!({"theirs": {"n": 3}}));
+    let run = bench.start("parent", json!({"break": true})).await;
+    assert_broken(&bench.failure(&run).await, peer.language);
+}
+
+async fn a_cancel_reaches_a_foreign_activity(peer: Peer) {
+    let bench = &peer.bench;
+    bench.define(
+        "waits",
+        "  - a:
+      call: Wait
+      metadata: {heyday: {foreign: {queue: peer}, timeouts: {heartbeat: 30s}}}\n",
+    );
+    let run = bench.start("waits", json!({})).await;
+    let started = async || {
+        let described = bench.engine().describe(&run).await.unwrap();
+        let pending = described.pending_activities.first();
+        pending.is_some_and(|one| one.state == PendingState::Started)
+    };
+    bench.until("the activity runs", started).await;
+    bench.engine().cancel(&run, "enough").await.unwrap();
+    assert_eq!(bench.end(&run).await.status, ExecutionStatus::Canceled);
+}

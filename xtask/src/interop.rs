@@ -1,0 +1,93 @@
+//! Temporal's official SDKs, for the tests of what foreign code can do with Heyday: the
+//! Python one as PyPI has it, kept in the user's cache folder, and programs on the Go one.
+//!
+//! Their sources lie in `tests/interop`. Where Go is missing its tests list themselves as
+//! not run.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use heyday_toolchain::cache_folder;
+
+use crate::process::{self, Project};
+use crate::temporal;
+
+/// The folder to be put in `PYTHONPATH`, for the packages as they are pinned now.
+fn python_folder(project: &Project) -> anyhow::Result<PathBuf> {
+    let requirements = std::fs::read(requirements(project))?;
+    let mut hasher = DefaultHasher::new();
+    requirements.hash(&mut hasher);
+    let name = format!("temporal-python-{:016x}", hasher.finish());
+    Ok(cache_folder()?.join(name))
+}
+
+fn requirements(project: &Project) -> PathBuf {
+    project.root.join("tests/interop/python/requirements.txt")
+}
+
+/// Python's packages, if they are installed.
+fn python(project: &Project) -> Option<PathBuf> {
+    python_folder(project).ok().filter(|path| path.is_dir())
+}
+
+/// The folder of the programs in Go, if they are built.
+fn go(project: &Project) -> Option<PathBuf> {
+    Some(go_folder(project)).filter(|path| path.is_dir())
+}
+
+fn go_folder(project: &Project) -> PathBuf {
+    project.target.join("interop-go")
+}
+
+/// Installs and builds what is missing.
+pub fn prepare(project: &Project) -> anyhow::Result<()> {
+    let folder = python_folder(project)?;
+    temporal::install_once(&folder, |made| {
+        let mut command = temporal::pip_install(project, made);
+        process::run(
+            command
+                .args(["--no-deps", "--requirement"])
+                .arg(requirements(project)),
+        )
+        .context("Temporal's Python SDK, which tests need, cannot be fetched")
+    })?;
+    build_go(project)
+}
+
+fn build_go(project: &Project) -> anyhow::Result<()> {
+    let there = Command::new("go")
+        .arg("version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !there.is_ok_and(|status| status.success()) {
+        println!("--- Go is not installed: the tests with its SDK are not run");
+        return Ok(());
+    }
+    let mut command = process::command("go");
+    // With the separator go takes it for a folder.
+    let folder = go_folder(project).join("");
+    command
+        .current_dir(project.root.join("tests/interop/go"))
+        .args(["build", "-buildvcs=false", "-mod=readonly", "-o"])
+        .arg(&folder)
+        .arg("./...");
+    process::run(&mut command).context("the tests' programs in Go cannot be built")
+}
+
+/// Names what there is to the tests.
+pub fn name(project: &Project, command: &mut Command) {
+    let found = [
+        ("HEYDAY_INTEROP_PYTHON", python(project)),
+        ("HEYDAY_INTEROP_GO", go(project)),
+    ];
+    for (variable, path) in found {
+        if let Some(path) = path {
+            command.env(variable, path);
+        }
+    }
+}

@@ -199,15 +199,18 @@ async fn a_flow_calls_a_foreign_activity(peer: Peer) {
 fn assert_broken(failure: &Failure, language: Language) {
     assert_eq!(failure.kind, COMMUNICATION, "{failure:?}");
     assert_eq!(failure.message, "Broken: it broke");
-    let fault = failure.details.as_ref().unwrap();
-    let theirs = &fault["failure"];
-    assert_eq!(theirs["kind"], "Broken", "{fault}");
-    assert_eq!(theirs["details"], json!({"page": 4}));
-    assert_eq!(theirs["retryable"], false);
-    assert_eq!(theirs["cause"]["kind"], "Disk");
-    assert_eq!(theirs["cause"]["message"], "the disk is full");
+    // What a `catch` of the flow sees of it.
+    let seen = &failure.details.as_ref().unwrap()["failure"];
+    assert_eq!(seen["kind"], "Broken", "{failure:?}");
+    assert_eq!(seen["details"], json!({"page": 4}));
+    let theirs = failure.cause.as_ref().unwrap();
+    assert_eq!((theirs.kind.as_str(), theirs.retryable), ("Broken", false));
+    assert_eq!(theirs.message, "it broke");
+    let cause = theirs.cause.as_ref().unwrap();
+    assert_eq!((cause.kind.as_str(), cause.retryable), ("Disk", true));
+    assert_eq!(cause.message, "the disk is full");
     if language == Language::Python {
-        let stack = theirs["stack"].as_str().unwrap();
+        let stack = theirs.stack.as_ref().unwrap();
         assert!(stack.contains("peer.py"), "{stack}");
     }
 }

@@ -25,6 +25,7 @@ mod readme;
 mod receipts;
 mod restart;
 mod review;
+mod schedules;
 mod security;
 mod support;
 mod temporal;

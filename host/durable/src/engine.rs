@@ -15,7 +15,12 @@ use crate::payload::{
     BINARY_NULL, BLOB_REF, Digest, FOREIGN_LIMIT, JSON_PLAIN, Payload, PayloadStore, ResolveError,
     referred, resolve,
 };
+use crate::schedule::Schedules;
 use crate::signal::{Signal, SignalError};
+
+mod stats;
+
+pub use stats::{BATCH_BOUNDS, PhaseStats, QueueStats, WriterStats};
 
 /// Bytes of a workflow id or an idempotency key.
 const ID_LIMIT: usize = 1_000;
@@ -364,53 +369,6 @@ pub struct RunPage {
     pub next_page_token: Option<String>,
 }
 
-/// What a queue is doing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct QueueStats {
-    /// Its name.
-    pub name: String,
-    /// How many activities it runs at once.
-    pub limit: usize,
-    /// Attempts that run.
-    pub in_flight: usize,
-    /// Attempts that wait for a slot.
-    pub backlog: usize,
-    /// How long the oldest of them has waited, in milliseconds.
-    pub backlog_age_ms: u64,
-}
-
-/// How often and how long an engine was in one phase of its work, since it was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PhaseStats {
-    /// Which: `wait` (for a thread that makes a transition), `activation` (making it),
-    /// `write` (from there to the end of its commit), `commit` (one for each commit, of
-    /// however many transitions), `effects` (what follows it), `dispatch` (from there
-    /// until an attempt runs).
-    pub name: &'static str,
-    /// How often.
-    pub count: u64,
-    /// How long in all.
-    pub total: std::time::Duration,
-}
-
-/// Bounds of [`WriterStats::batches`]: a batch has at most so many writes.
-pub const BATCH_BOUNDS: [u64; 7] = [1, 2, 5, 10, 50, 200, 1_000];
-
-/// What an engine's writer did since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WriterStats {
-    /// Transactions that were committed; each is synced once.
-    pub commits: u64,
-    /// Writes in them: starts, transitions and what is written behind.
-    pub writes: u64,
-    /// Commits by how many writes they had, one for each of [`BATCH_BOUNDS`].
-    pub batches: [u64; BATCH_BOUNDS.len()],
-    /// Transactions that failed.
-    pub failures: u64,
-    /// Writes that wait.
-    pub queued: usize,
-}
-
 /// A live event of a run that is not part of its history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -491,6 +449,22 @@ pub enum EngineError {
     /// A query has no answer: there is none of that name, or its expression failed.
     #[error("{0}")]
     QueryFailed(String),
+    /// There is no such schedule.
+    #[error("no schedule {schedule_id:?} exists in namespace {namespace:?}")]
+    ScheduleNotFound {
+        /// The namespace.
+        namespace: String,
+        /// The schedule's id.
+        schedule_id: String,
+    },
+    /// There is a schedule of that id.
+    #[error("schedule {schedule_id:?} exists in namespace {namespace:?}")]
+    ScheduleExists {
+        /// The namespace.
+        namespace: String,
+        /// The schedule's id.
+        schedule_id: String,
+    },
     /// The run has had as much of something as it may have.
     #[error("{0}")]
     LimitReached(String),
@@ -525,9 +499,9 @@ impl From<SignalError> for EngineError {
     }
 }
 
-/// Makes runs durable.
+/// Makes runs durable, and keeps [schedules](Schedules) of them.
 #[async_trait]
-pub trait Engine: Send + Sync + 'static {
+pub trait Engine: Schedules + Send + Sync + 'static {
     /// Starts a run; when this answers, it survives any crash.
     async fn start(&self, request: StartWorkflow) -> Result<Started, EngineError>;
 

@@ -16,6 +16,8 @@
 //!    [`ActivityExecutor::execute`](activity::ActivityExecutor::execute) runs it.
 //! 4. The outcome resolves the driver's future, and so on until a terminal command.
 //!
+//! A run may be started by a [`schedule`] as well.
+//!
 //! Start reading at [`driver`] for what a workflow is, at [`engine`] for what the
 //! host can ask, at [`activity`] for what the host must provide.
 
@@ -30,6 +32,7 @@ pub mod failure;
 pub mod flow;
 mod live;
 pub mod payload;
+pub mod schedule;
 pub mod signal;
 pub mod trace;
 mod trouble;

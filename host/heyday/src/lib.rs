@@ -27,6 +27,7 @@ pub mod names;
 pub mod rebuild;
 pub mod recorder;
 pub mod registry;
+pub mod schedules;
 pub mod server;
 pub mod state;
 pub mod telemetry;

@@ -43,6 +43,7 @@ use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
+use crate::schedules::FlowSchedules;
 use crate::state::{HostDb, StateError};
 use crate::telemetry;
 
@@ -143,6 +144,7 @@ pub struct Server {
     recording: JoinHandle<()>,
     sweeping: JoinHandle<()>,
     rebuilding: JoinHandle<()>,
+    scheduling: JoinHandle<()>,
     bindings: Arc<Bindings>,
     state: HostDb,
     /// Given back when the server is dropped.
@@ -269,8 +271,11 @@ impl Server {
                 }
             })
         };
+        let flow_schedules = FlowSchedules::new(Arc::clone(&engine), registry.clone());
+        let scheduling = tokio::spawn(flow_schedules.clone().keep(stopping.clone()));
         let app = App::new(Parts {
             engine: Arc::clone(&engine),
+            flow_schedules,
             registry,
             definitions,
             recorder,
@@ -305,6 +310,7 @@ impl Server {
             recording,
             sweeping,
             rebuilding,
+            scheduling,
             bindings,
             state,
             _lock: lock,
@@ -346,6 +352,7 @@ impl Server {
         }
         self.sweeping.abort();
         self.rebuilding.abort();
+        self.scheduling.abort();
         self.behind.cancel();
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "receipts and log lines were lost");

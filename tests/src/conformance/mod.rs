@@ -39,5 +39,6 @@ mod payloads;
 mod restarting;
 mod retrying;
 mod running;
+mod schedules;
 mod signals;
 mod starting;

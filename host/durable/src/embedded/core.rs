@@ -20,6 +20,7 @@ use super::options::EmbeddedOptions;
 use super::phases::Phases;
 use super::pool::Pool;
 use super::run::{Inbox, Message, RunCell};
+use super::schedules::Schedules;
 use super::state::RunState;
 use super::store::{Store, StoreError};
 use super::timers::Timers;
@@ -90,6 +91,8 @@ pub struct Core {
     pub live: LiveEvents,
     /// Heartbeat details that are not yet written.
     pub heartbeats: Mutex<HashMap<(Uuid, String), (u32, Payload)>>,
+    /// Schedules.
+    pub schedules: Schedules,
     /// Takes no new work.
     pub draining: AtomicBool,
     /// Cancelled when the engine is gone, however.

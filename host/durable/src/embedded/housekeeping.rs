@@ -66,6 +66,7 @@ fn happen(core: &Arc<Core>, target: Target) {
                 super::children::start_again(&core, run_id, &child_id).await;
             });
         }
+        Target::Schedule(schedule) => super::schedules::look(core, schedule),
         Target::Housekeeping => {
             let before = core.options.retention.and_then(|kept| {
                 let kept = jiff::SignedDuration::try_from(kept).ok()?;

@@ -11,6 +11,8 @@
 //! 4. A [`step`] takes the inbox, makes events of it, lets the driver answer
 //!    ([`activation`]), and is the next transition.
 //!
+//! [`schedules`] start runs by themselves, by the same way.
+//!
 //! So a run with one activity takes two commits. What is in memory is a fold over the
 //! events ([`state`]), made by the same function when they are recorded and when they
 //! are read again ([`recovery`]). A run that only waits may leave memory; its driver is
@@ -43,6 +45,7 @@ mod read;
 mod recovery;
 pub(crate) mod retry;
 mod run;
+mod schedules;
 mod schema;
 mod signals;
 mod start;
@@ -176,6 +179,7 @@ impl EmbeddedEngine {
             updates: updates::Watchers::default(),
             live: LiveEvents::default(),
             heartbeats: Mutex::default(),
+            schedules: schedules::Schedules::default(),
             draining: AtomicBool::new(false),
             dead: CancellationToken::new(),
             options,
@@ -200,6 +204,7 @@ impl EmbeddedEngine {
             }
         });
         recovery::recover(core).await?;
+        schedules::recover(core).await?;
         tokio::spawn(housekeeping::keep_time(Arc::clone(core)));
         tokio::spawn(housekeeping::keep_heartbeats(Arc::clone(core)));
         Ok(engine)

@@ -58,6 +58,14 @@ const MIGRATIONS: &[&str] = &[
         details BLOB NOT NULL,
         PRIMARY KEY (run_id, activity_id)
     ) STRICT, WITHOUT ROWID;",
+    // Schedules: JSON whose members are only ever added to. All of them are in memory, so
+    // nothing is looked for in it.
+    "CREATE TABLE schedules (
+        namespace TEXT NOT NULL,
+        schedule_id TEXT NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (namespace, schedule_id)
+    ) STRICT, WITHOUT ROWID;",
 ];
 
 /// Brings a file to this release's tables.

@@ -24,6 +24,8 @@ pub struct Statements<'c> {
     purge_transitions: Statement<'c>,
     purge_references: Statement<'c>,
     oldest_closed: Statement<'c>,
+    put_schedule: Statement<'c>,
+    drop_schedule: Statement<'c>,
 }
 
 impl<'c> Statements<'c> {
@@ -57,6 +59,9 @@ impl<'c> Statements<'c> {
                 "SELECT run_id FROM runs WHERE status <> 1 AND closed_us < ?
                  ORDER BY run_id LIMIT 1",
             )?,
+            put_schedule: raw.prepare("INSERT OR REPLACE INTO schedules VALUES (?, ?, ?)")?,
+            drop_schedule: raw
+                .prepare("DELETE FROM schedules WHERE namespace = ? AND schedule_id = ?")?,
         })
     }
 
@@ -78,6 +83,20 @@ impl<'c> Statements<'c> {
                         Value::Integer(i64::from(row.attempt)),
                         Value::Blob(&row.details),
                     ])?;
+                }
+            }
+            WriteKind::Schedule { schedule, body } => {
+                let name = [
+                    Value::Text(&schedule.namespace),
+                    Value::Text(&schedule.schedule_id),
+                ];
+                match body {
+                    Some(body) => {
+                        *bytes += body.len();
+                        let [namespace, id] = name;
+                        self.put_schedule.run(&[namespace, id, Value::Blob(body)])?;
+                    }
+                    None => self.drop_schedule.run(&name)?,
                 }
             }
             WriteKind::Purge {

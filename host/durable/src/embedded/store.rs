@@ -18,6 +18,7 @@ use super::events::{self, Transition};
 use super::options::{Durability, EmbeddedOptions, OpenError};
 use super::schema;
 use crate::engine::{EngineError, ExecutionStatus, RunInfo};
+use crate::schedule::ScheduleRef;
 
 /// A row of `runs`.
 pub type RunRow = RunInfo;
@@ -218,6 +219,22 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         Ok(details.and_then(|bytes| crate::payload::Payload::decode(&*bytes).ok()))
+    }
+
+    /// All schedules, encoded.
+    pub async fn schedules(&self) -> Result<Vec<(ScheduleRef, Vec<u8>)>, sqlx::Error> {
+        let rows: Vec<(String, String, Vec<u8>)> =
+            sqlx::query_as("SELECT namespace, schedule_id, body FROM schedules")
+                .fetch_all(&self.readers)
+                .await?;
+        let named = rows.into_iter().map(|(namespace, schedule_id, body)| {
+            let schedule = ScheduleRef {
+                namespace,
+                schedule_id,
+            };
+            (schedule, body)
+        });
+        Ok(named.collect())
     }
 
     /// Digests of all payloads that a history names.

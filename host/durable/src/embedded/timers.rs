@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::lock;
 use crate::clock::Clock;
+use crate::schedule::ScheduleRef;
 
 /// What a time was set for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +26,8 @@ pub enum Target {
     Retry(Uuid),
     /// A child's start that could not be made is tried again.
     StartChild(Uuid, String),
+    /// A schedule has a time.
+    Schedule(ScheduleRef),
     /// Old rows are removed, idle drivers too.
     Housekeeping,
 }

@@ -5,7 +5,7 @@
 //! waits for a batch to fill: while one commit is synced, the next one gathers.
 //!
 //! When the storage fails, nothing is acknowledged: writes that somebody waits for and
-//! can repeat (starts) are refused at once, until a commit succeeds again; what must be
+//! can repeat (starts, changes of schedules) are refused at once, until a commit succeeds again; what must be
 //! written (outcomes, and all that follows from them) is kept in its order and tried
 //! again. A single write that SQLite refuses for itself is isolated, so that it cannot
 //! hold up the others.
@@ -28,6 +28,7 @@ use crate::engine::{
     BATCH_BOUNDS, EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, WriterStats,
 };
 use crate::payload::Digest;
+use crate::schedule::ScheduleRef;
 
 /// Between two tries while the storage fails.
 const RETRY: Duration = Duration::from_millis(200);
@@ -60,6 +61,13 @@ pub enum WriteKind {
         run_id: Uuid,
         /// Why; `None` when it goes on.
         reason: Option<String>,
+    },
+    /// A schedule as it is now; `None` where there is none any more.
+    Schedule {
+        /// Which.
+        schedule: ScheduleRef,
+        /// Encoded.
+        body: Option<Vec<u8>>,
     },
     /// Details of heartbeats, written behind.
     Heartbeats(Vec<HeartbeatRow>),
@@ -395,11 +403,13 @@ impl Writer {
     }
 }
 
-/// Answers the starts of a batch and keeps the others.
+/// Answers the starts of a batch, and what else can be repeated, and keeps the others.
 fn refuse_starts(batch: Vec<Write>, error: &SqlError) -> Vec<Write> {
-    let (starts, kept): (Vec<_>, Vec<_>) = batch.into_iter().partition(
-        |write| matches!(&write.kind, WriteKind::Start(start) if start.parent.is_none()),
-    );
+    let (starts, kept): (Vec<_>, Vec<_>) = batch.into_iter().partition(|write| match &write.kind {
+        WriteKind::Start(start) => start.parent.is_none(),
+        WriteKind::Schedule { .. } => true,
+        _ => false,
+    });
     for write in starts {
         (write.done)(Err(WriteError::Sql(error.clone())));
     }

@@ -61,6 +61,7 @@ pub struct Flow {
     uses_http: bool,
     children: Vec<RunWorkflow>,
     queries: BTreeMap<String, Template>,
+    schedule: Option<model::FlowSchedule>,
     definition: Value,
 }
 
@@ -142,6 +143,12 @@ impl Flow {
     #[must_use]
     pub const fn queries(&self) -> &BTreeMap<String, Template> {
         &self.queries
+    }
+
+    /// When it is started by itself.
+    #[must_use]
+    pub const fn schedule(&self) -> Option<&model::FlowSchedule> {
+        self.schedule.as_ref()
     }
 
     /// The document as a value: `$workflow.definition`.

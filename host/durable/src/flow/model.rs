@@ -21,6 +21,16 @@ use super::schema::CompiledSchema;
 use super::template::{Expr, Template, Uri};
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::ParentClosePolicy;
+use crate::schedule::ScheduleSpec;
+
+/// When a flow is started by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlowSchedule {
+    /// At these times: `every`, `cron`.
+    Times(ScheduleSpec),
+    /// So long after the end of its last run: `after`.
+    After(Duration),
+}
 
 /// What a flow says of itself.
 #[derive(Debug, Clone, PartialEq)]

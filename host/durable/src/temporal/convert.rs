@@ -297,6 +297,14 @@ pub fn maybe_timestamp(time: Option<sdk::Timestamp>) -> Option<Timestamp> {
     Timestamp::from_microsecond(micros).ok()
 }
 
+/// Our time as Temporal's.
+pub fn to_timestamp(time: Timestamp) -> sdk::Timestamp {
+    sdk::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
 /// Our policy as Temporal's, which it then follows by itself.
 pub fn retry(policy: RetryPolicy) -> sdk::RetryPolicy {
     let initial = policy.initial_interval.max(SHORTEST);

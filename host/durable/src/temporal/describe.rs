@@ -22,7 +22,7 @@ use crate::engine::{
 use crate::payload::Digest;
 
 /// Where a run stands, in our words.
-fn status_of(status: sdk::WorkflowExecutionStatus) -> ExecutionStatus {
+pub fn status_of(status: sdk::WorkflowExecutionStatus) -> ExecutionStatus {
     match status {
         sdk::WorkflowExecutionStatus::Failed => ExecutionStatus::Failed,
         sdk::WorkflowExecutionStatus::Canceled => ExecutionStatus::Canceled,

@@ -11,6 +11,7 @@
 //!    same executor under the same timeouts as the embedded engine; retries are the
 //!    cluster's.
 //! 4. What the API asks is asked of the cluster: [`client`], [`describe`], [`history`].
+//!    Its [`schedules`] are the cluster's own.
 //!
 //! So the history is Temporal's own, and any process with a worker may go on with a run.
 //! A driver that is not in memory is rebuilt by core's replay, which compares each
@@ -33,6 +34,7 @@ mod history;
 mod options;
 mod pins;
 mod run;
+mod schedules;
 mod sdk;
 mod worker;
 

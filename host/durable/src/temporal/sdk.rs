@@ -40,9 +40,9 @@ pub use temporalio_common::protos::temporal::api::common::v1::{
     Header, Memo, Payload, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution, WorkflowType,
 };
 pub use temporalio_common::protos::temporal::api::enums::v1::{
-    HistoryEventFilterType, IndexedValueType, PendingActivityState, TaskQueueKind, TaskQueueType,
-    TimeoutType, WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
-    WorkflowTaskFailedCause,
+    HistoryEventFilterType, IndexedValueType, PendingActivityState, ScheduleOverlapPolicy,
+    TaskQueueKind, TaskQueueType, TimeoutType, WorkflowExecutionStatus, WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy, WorkflowTaskFailedCause,
 };
 pub use temporalio_common::protos::temporal::api::errordetails::v1::WorkflowExecutionAlreadyStartedFailure;
 pub use temporalio_common::protos::temporal::api::failure::v1::{
@@ -54,17 +54,24 @@ pub use temporalio_common::protos::temporal::api::history::v1::{
 pub use temporalio_common::protos::temporal::api::operatorservice::v1::{
     AddSearchAttributesRequest, ListSearchAttributesRequest,
 };
+pub use temporalio_common::protos::temporal::api::schedule::v1::{
+    BackfillRequest, IntervalSpec, Range, Schedule, ScheduleAction, ScheduleActionResult,
+    ScheduleInfo, ScheduleListEntry, SchedulePatch, SchedulePolicies, ScheduleSpec, ScheduleState,
+    StructuredCalendarSpec, TriggerImmediatelyRequest, schedule_action,
+};
 pub use temporalio_common::protos::temporal::api::sdk::v1::UserMetadata;
 pub use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
 pub use temporalio_common::protos::temporal::api::workflow::v1::{
-    PendingActivityInfo, WorkflowExecutionInfo,
+    NewWorkflowExecutionInfo, PendingActivityInfo, WorkflowExecutionInfo,
 };
 pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    CountWorkflowExecutionsRequest, DescribeTaskQueueRequest, DescribeWorkflowExecutionRequest,
-    DescribeWorkflowExecutionResponse, GetWorkflowExecutionHistoryRequest,
-    ListWorkflowExecutionsRequest, RequestCancelWorkflowExecutionRequest,
+    CountWorkflowExecutionsRequest, CreateScheduleRequest, DeleteScheduleRequest,
+    DescribeScheduleRequest, DescribeScheduleResponse, DescribeTaskQueueRequest,
+    DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
+    GetWorkflowExecutionHistoryRequest, ListScheduleMatchingTimesRequest, ListSchedulesRequest,
+    ListWorkflowExecutionsRequest, PatchScheduleRequest, RequestCancelWorkflowExecutionRequest,
     SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
-    StartWorkflowExecutionRequest, TerminateWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest, TerminateWorkflowExecutionRequest, UpdateScheduleRequest,
 };
 pub use temporalio_common::protos::utilities::decode_status_detail;
 pub use temporalio_common::worker::WorkerTaskTypes;

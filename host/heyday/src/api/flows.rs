@@ -48,6 +48,11 @@ pub(super) async fn upload(
         .registry
         .upload_flow(caller.actor(), bytes, query.activate, query.dry_run)
         .await?;
+    let (FlowUpload::Created(version) | FlowUpload::Existing(version)) = &upload;
+    if query.activate && !query.dry_run {
+        app.follow(Kind::Flow, &caller.namespace, &version.name)
+            .await;
+    }
     Ok(match upload {
         FlowUpload::Created(version) => created(&version.name, &version.version, &version),
         FlowUpload::Existing(version) => JsonAnswer(version).into_response(),

@@ -23,6 +23,7 @@ pub mod problem;
 mod refusals;
 pub mod routes;
 pub mod runs;
+pub mod schedules;
 pub mod signals;
 pub mod system;
 #[cfg(test)]
@@ -43,7 +44,8 @@ use crate::auth::Auth;
 use crate::definitions::HostDefinitions;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
-use crate::registry::Registry;
+use crate::registry::{Kind, Registry};
+use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
 
 use problem::Problem;
@@ -61,6 +63,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Finds and pins what a run executes.
     pub definitions: Arc<HostDefinitions>,
+    /// Schedules that stand in flows.
+    pub flow_schedules: FlowSchedules,
     /// Receipts and log lines.
     pub recorder: Recorder,
     /// Answers by idempotency key.
@@ -86,6 +90,13 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Another version may be active now, or none: what belongs to it follows.
+    async fn follow(&self, kind: Kind, namespace: &str, name: &str) {
+        if kind == Kind::Flow {
+            self.flow_schedules.follow(namespace, name).await;
+        }
     }
 
     /// How long something may be waited for now: so long, but not while the server stops.

@@ -41,7 +41,14 @@ impl From<EngineError> for Problem {
             EngineError::UpdateRejected(_) => {
                 Self::conflict("update-rejected", "The update is rejected", detail)
             }
-            EngineError::NoSuchUpdate { .. } => Self::not_found(detail),
+            EngineError::NoSuchUpdate { .. } | EngineError::ScheduleNotFound { .. } => {
+                Self::not_found(detail)
+            }
+            EngineError::ScheduleExists { .. } => Self::conflict(
+                "schedule-exists",
+                "The schedule's id is taken",
+                format!("{detail}; use another schedule_id, or update that one"),
+            ),
             EngineError::QueryFailed(_) => {
                 Self::unprocessable("query-failed", "The query has no answer", detail)
             }
@@ -182,6 +189,14 @@ mod tests {
             workflow_id: "a".into(),
             run_id,
         };
+        let no_schedule = EngineError::ScheduleNotFound {
+            namespace: "default".into(),
+            schedule_id: "s".into(),
+        };
+        let schedule_exists = EngineError::ScheduleExists {
+            namespace: "default".into(),
+            schedule_id: "s".into(),
+        };
         let large = EngineError::TooLarge {
             what: "the input",
             size: 3,
@@ -194,6 +209,8 @@ mod tests {
         for (error, status, name) in [
             (not_found, 404, "not-found"),
             (exists, 409, "workflow-exists"),
+            (no_schedule, 404, "not-found"),
+            (schedule_exists, 409, "schedule-exists"),
             (closed, 409, "workflow-closed"),
             (EngineError::Invalid("no".into()), 400, "invalid-request"),
             (large, 413, "too-large"),

@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, plugins, signals, system,
-    workflows,
+    App, activities, flows, follow, grants, idempotency, layers, plugins, schedules, signals,
+    system, workflows,
 };
 
 /// Where the versioned API is.
@@ -36,6 +36,11 @@ const FLOW_BODY: BodyLimit = BodyLimit {
     bytes: 2 << 20,
     advice: "a flow has at most 1 MiB; split it into flows that run each other",
 };
+/// Of a schedule, whose input has at most 256 KiB.
+const SCHEDULE_BODY: BodyLimit = BodyLimit {
+    bytes: 1 << 20,
+    advice: "the input of a schedule has at most 256 KiB; write what is large to a blob and pass its key",
+};
 /// What to do about a component that is too large.
 const SMALLER_COMPONENT: &str = "build the component in release mode without debug information, or raise \
      `limits.upload_bytes` in the server's configuration";
@@ -48,6 +53,7 @@ const SMALLER_COMPONENT: &str = "build the component in release mode without deb
         (name = "plugins", description = "Components, their versions, the active one"),
         (name = "flows", description = "Workflow definitions, their versions, the active one"),
         (name = "workflows", description = "Runs: start, look, wait, end"),
+        (name = "schedules", description = "What starts runs by itself, at times"),
         (name = "grants", description = "What plugins and flows may reach"),
         (name = "system", description = "The server itself"),
     )
@@ -161,13 +167,26 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         );
     let components = OpenApiRouter::new().routes(routes!(plugins::upload, plugins::list));
     let documents = OpenApiRouter::new().routes(routes!(flows::upload, flows::list));
+    let times = OpenApiRouter::new()
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(
+            schedules::show,
+            schedules::update,
+            schedules::delete
+        ))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::unpause))
+        .routes(routes!(schedules::trigger))
+        .routes(routes!(schedules::backfill))
+        .routes(routes!(schedules::times));
     let component = BodyLimit {
         bytes: app.upload_bytes,
         advice: SMALLER_COMPONENT,
     };
     let changes = keyed(app, small, SMALL_BODY)
         .merge(keyed(app, components, component))
-        .merge(keyed(app, documents, FLOW_BODY));
+        .merge(keyed(app, documents, FLOW_BODY))
+        .merge(keyed(app, times, SCHEDULE_BODY));
     let with_token = OpenApiRouter::new()
         .nest(BASE, starts.merge(changes))
         .routes(routes!(system::metrics))

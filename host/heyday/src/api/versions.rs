@@ -131,6 +131,7 @@ macro_rules! version_handlers {
             app.registry
                 .remove(kind, caller.actor(), &name, &version, engine)
                 .await?;
+            app.follow(kind, &caller.namespace, &name).await;
             Ok(StatusCode::NO_CONTENT)
         }
 
@@ -151,6 +152,8 @@ macro_rules! version_handlers {
                 .registry
                 .activate(caller.actor(), &name, &body.version, body.allow_missing)
                 .await?;
+            let kind = <$version as VersionView>::KIND;
+            app.follow(kind, &caller.namespace, &name).await;
             Ok(JsonAnswer(version))
         }
 
@@ -166,6 +169,8 @@ macro_rules! version_handlers {
             Path(name): Path<String>,
         ) -> Result<JsonAnswer<$version>, Problem> {
             let version = app.registry.rollback(caller.actor(), &name).await?;
+            let kind = <$version as VersionView>::KIND;
+            app.follow(kind, &caller.namespace, &name).await;
             Ok(JsonAnswer(version))
         }
     };

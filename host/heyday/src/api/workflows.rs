@@ -253,7 +253,7 @@ fn id_of_key(namespace: &str, key: &str) -> String {
 }
 
 /// Percent-encodes what becomes one segment of a path.
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

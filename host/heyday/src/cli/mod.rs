@@ -26,6 +26,7 @@ pub mod plugin;
 pub mod progress;
 pub mod runs;
 pub mod sample;
+pub mod schedule;
 pub mod sse;
 pub mod status;
 pub mod table;
@@ -96,6 +97,9 @@ pub enum Command {
     /// Start, watch and end runs of workflows
     #[command(subcommand, visible_alias = "workflows")]
     Workflow(workflow::WorkflowCommand),
+    /// Start flows by themselves, at times
+    #[command(subcommand, visible_alias = "schedules")]
+    Schedule(schedule::ScheduleCommand),
     /// Run one activity durably, without a flow
     #[command(subcommand)]
     Activity(activity::ActivityCommand),
@@ -138,6 +142,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Plugin(command) => plugin::run(command, &global).await,
         Command::Flow(command) => flow::run(command, &global).await,
         Command::Workflow(command) => workflow::run(command, &global.context()?).await,
+        Command::Schedule(command) => schedule::run(command, &global.context()?).await,
         Command::Activity(command) => activity::run(command, &global.context()?).await,
         Command::Grant(args) => grant::run(args, &global.context()?).await,
         Command::Queue(command) => status::queues(command, &global.context()?).await,

@@ -44,6 +44,9 @@ pub(super) struct FlowDescription {
     pub activities: Vec<CalledActivity>,
     /// The workflows that it runs.
     pub children: Vec<String>,
+    /// Whether it is started by itself.
+    #[serde(default)]
+    pub scheduled: bool,
 }
 
 /// An activity, as a flow calls it.
@@ -76,6 +79,7 @@ impl FlowDescription {
             documentation: about.join("\n\n"),
             activities: calls.collect(),
             children,
+            scheduled: flow.schedule().is_some(),
         }
     }
 
@@ -85,7 +89,30 @@ impl FlowDescription {
     }
 }
 
+/// Whether a stored version is started by itself.
+pub(super) fn has_schedule(row: &VersionRow) -> bool {
+    FlowDescription::stored(row).scheduled
+}
+
 impl Core {
+    /// Namespace and name of all flows whose active version is started by itself.
+    pub(super) fn scheduled_flows(&self) -> Vec<(String, String)> {
+        let memory = self.memory();
+        let flows = memory.of(Kind::Flow).iter();
+        let scheduled = flows.filter(|(_, entry)| {
+            let active = entry.active();
+            active.is_some_and(|stored| has_schedule(&stored.row))
+        });
+        scheduled.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The namespaces that have flows.
+    pub(super) fn flow_namespaces(&self) -> BTreeSet<String> {
+        let memory = self.memory();
+        let flows = memory.of(Kind::Flow).keys();
+        flows.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
     /// Reads a flow, YAML or JSON, and checks all of it. Stores nothing.
     ///
     /// # Errors

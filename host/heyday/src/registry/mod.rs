@@ -21,6 +21,7 @@ pub mod types;
 mod versions;
 mod view;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -446,6 +447,31 @@ impl Registry {
 
     pub(crate) async fn parsed(&self, digest: &Digest) -> Result<Arc<Flow>, RegistryError> {
         self.core.flow(digest).await
+    }
+
+    /// The digest of a flow's active version.
+    pub(crate) fn active_flow(&self, namespace: &str, name: &str) -> Option<Digest> {
+        let entry = self.core.entry(Kind::Flow, namespace, name).ok()?;
+        Some(entry.active()?.row.digest)
+    }
+
+    /// Whether a version of a flow has a schedule, or there is no such flow any more.
+    pub(crate) fn may_have_schedule(&self, namespace: &str, name: &str) -> bool {
+        let entry = self.core.entry(Kind::Flow, namespace, name);
+        entry.map_or(true, |entry| {
+            let mut versions = entry.versions.values();
+            versions.any(|version| flows::has_schedule(&version.row))
+        })
+    }
+
+    /// Namespace and name of all flows whose active version has a schedule.
+    pub(crate) fn scheduled_flows(&self) -> Vec<(String, String)> {
+        self.core.scheduled_flows()
+    }
+
+    /// The namespaces that have flows.
+    pub(crate) fn flow_namespaces(&self) -> BTreeSet<String> {
+        self.core.flow_namespaces()
     }
 
     async fn note_version(&self, actor: Actor<'_>, what: &str, stored: &Stored) {

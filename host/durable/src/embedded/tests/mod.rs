@@ -15,6 +15,7 @@ mod payloads;
 mod recovering;
 mod retrying;
 mod running;
+mod schedules;
 mod signals;
 mod starting;
 mod storage;

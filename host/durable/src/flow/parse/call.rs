@@ -470,7 +470,7 @@ impl<'d> Reader<'d> {
 
     /// A duration that is no expression: the engine needs it before anything runs.
     /// Besides the DSL's forms, `1h30m` is understood, as wherever Heyday is configured.
-    fn fixed_duration(&mut self, node: &'d Node) -> Option<Duration> {
+    pub(super) fn fixed_duration(&mut self, node: &'d Node) -> Option<Duration> {
         let value = node.to_value();
         let parsed = duration::from_value(&value).or_else(|message| match node.as_str() {
             Some(text) => duration::parse(text)
@@ -488,7 +488,7 @@ impl<'d> Reader<'d> {
         }
     }
 
-    fn positive_duration(&mut self, node: &'d Node) -> Option<Duration> {
+    pub(super) fn positive_duration(&mut self, node: &'d Node) -> Option<Duration> {
         let duration = self.fixed_duration(node)?;
         if duration.is_zero() {
             self.problem(

@@ -1,4 +1,5 @@
-//! The document's own sections: `document`, `use`, `input`, `output`, `timeout`, `do`.
+//! The document's own sections: `document`, `use`, `input`, `output`, `timeout`, `do`,
+//! `evaluate`.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +19,7 @@ impl<'d> Reader<'d> {
                 "document", "input", "use", "do", "timeout", "output", "schedule", "evaluate",
             ],
         )?;
-        if let Some(schedule) = fields.get("schedule") {
-            self.within(Step::Key("schedule"), |reader| {
-                reader.problem(
-                    schedule.line,
-                    "schedule is not supported yet; start the flow through the API",
-                );
-            });
-        }
+        let schedule = self.field(fields, "schedule", Self::schedule);
         self.field(fields, "evaluate", Self::evaluate);
         self.field(fields, "use", Self::reusable);
         let document = self.required(fields, "document", "a flow", Self::head);
@@ -57,6 +51,7 @@ impl<'d> Reader<'d> {
             uses_http: self.uses_http,
             children: std::mem::take(&mut self.children),
             queries: std::mem::take(&mut self.queries),
+            schedule,
             definition: root.to_value(),
         })
     }

@@ -10,6 +10,7 @@ mod document;
 mod event;
 mod fault;
 mod foreign;
+mod schedule;
 mod task;
 mod value;
 

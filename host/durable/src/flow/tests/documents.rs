@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{parse, problems, refused, with_tasks};
-use crate::flow::model::{Authentication, DurationValue, TaskKind};
+use crate::flow::model::{Authentication, DurationValue, FlowSchedule, TaskKind};
 use crate::flow::{Flow, MAX_BYTES};
 
 const TASK: &str = "- x: {set: {a: 1}}\n";
@@ -138,11 +138,23 @@ fn refuses_malformed_documents() {
         6,
         "no property \"tasks\"",
     );
-    refused(
-        &format!("{head}schedule: {{cron: x}}\ndo:\n{TASK}"),
-        6,
-        "schedule is not supported yet",
-    );
+    for (schedule, reason) in [
+        ("{cron: x}", "no cron string"),
+        ("{cron: 7}", "schedule.cron must be"),
+        ("{every: PT0.5S}", "whole seconds"),
+        ("{every: PT0S}", "longer than"),
+        ("{after: soon}", "duration"),
+        ("{after: PT1H, cron: '@daily'}", "schedule.after counts"),
+        ("{on: {any: []}}", "schedule.on is not supported"),
+        ("{cron: '@daily', at: noon}", "no property \"at\""),
+        ("{}", "schedule needs"),
+    ] {
+        refused(
+            &format!("{head}schedule: {schedule}\ndo:\n{TASK}"),
+            6,
+            reason,
+        );
+    }
     refused(
         &format!("{head}evaluate: {{mode: loose}}\ndo:\n{TASK}"),
         6,
@@ -312,4 +324,28 @@ fn names_the_line_within_a_schema() {
     let schema = inside.tasks[0].input.schema.clone().unwrap();
     assert!(schema.validate(&json!("x")).is_ok());
     assert_eq!(schema.validate(&json!(1)).unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_schedule_has_times_or_follows_its_runs() {
+    let head = "document: {dsl: '1.0.3', namespace: n, name: a, version: '1.0.0'}\n";
+    let schedule = |text: &str| {
+        let flow = parse(&format!("{head}schedule: {text}\ndo:\n{TASK}")).unwrap();
+        flow.schedule().cloned()
+    };
+    let Some(FlowSchedule::Times(both)) =
+        schedule("{every: {minutes: 5}, cron: 'TZ=UTC 0 3 * * *'}")
+    else {
+        panic!("it has times");
+    };
+    assert_eq!(both.cron, ["TZ=UTC 0 3 * * *"]);
+    assert_eq!(both.intervals[0].every, Duration::from_secs(300));
+    assert_eq!(
+        schedule("{after: PT30S}"),
+        Some(FlowSchedule::After(Duration::from_secs(30)))
+    );
+    assert_eq!(
+        parse(&format!("{head}do:\n{TASK}")).unwrap().schedule(),
+        None
+    );
 }

@@ -27,10 +27,12 @@ use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryOptions};
+use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
 
 mod requests;
 mod runs;
+mod schedules;
 mod signals;
 
 const TOKEN: &str = "a-token-of-the-tests";
@@ -135,8 +137,10 @@ async fn api() -> Api {
         sandbox,
         recorder: recorder.clone(),
     });
+    let flow_schedules = FlowSchedules::new(Arc::clone(&engine), registry.clone());
     let app = App::new(Parts {
         engine,
+        flow_schedules,
         registry,
         definitions,
         recorder,

@@ -12,6 +12,10 @@ use heyday_durable::engine::{
 };
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::payload::{Digest, Payload};
+use heyday_durable::schedule::{
+    CreateSchedule, ListSchedules, Schedule, ScheduleDescription, SchedulePage, SchedulePatch,
+    ScheduleRef, Schedules,
+};
 use heyday_durable::signal::Signal;
 use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
 
@@ -66,6 +70,36 @@ impl Expressions for MockExpressions {
 
 /// Says how many runs use anything; can do nothing else.
 struct MockEngine(u64);
+
+#[async_trait::async_trait]
+impl Schedules for MockEngine {
+    async fn create_schedule(&self, _: CreateSchedule) -> Result<(), EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn describe_schedule(&self, _: &ScheduleRef) -> Result<ScheduleDescription, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn list_schedules(&self, _: &ListSchedules) -> Result<SchedulePage, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn update_schedule(&self, _: &ScheduleRef, _: Schedule) -> Result<(), EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn patch_schedule(&self, _: &ScheduleRef, _: SchedulePatch) -> Result<(), EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn delete_schedule(&self, _: &ScheduleRef) -> Result<(), EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn schedule_times(
+        &self,
+        _: &ScheduleRef,
+        _: jiff::Timestamp,
+        _: jiff::Timestamp,
+    ) -> Result<Vec<jiff::Timestamp>, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+}
 
 #[async_trait::async_trait]
 impl Engine for MockEngine {

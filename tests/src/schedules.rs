@@ -1,0 +1,156 @@
+//! Schedules over the real server, by the command line, on both engines, and past a kill.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::support::cli::Desk;
+use crate::support::server::{Client, Options, PATIENCE, Server};
+use crate::support::temporal;
+
+const FLOW: &str = "
+document: {dsl: 1.0.3, namespace: tests, name: tick, version: 1.0.0}
+do:
+  - only: {set: {input: '${ . }'}}
+";
+
+/// The same with a schedule of its own.
+const TIMED: &str = "
+document: {dsl: 1.0.3, namespace: tests, name: timed, version: 1.0.0}
+schedule: {every: PT1S}
+do:
+  - only: {set: {x: 1}}
+";
+
+const UNTIMED: &str = "
+document: {dsl: 1.0.3, namespace: tests, name: timed, version: 2.0.0}
+do:
+  - only: {set: {x: 1}}
+";
+
+async fn push(client: &Client, flow: &str) {
+    let pushed = client.push_flow(flow).await.unwrap();
+    Client::ok(pushed).await.unwrap();
+}
+
+/// Asks until the answer is so.
+async fn until(client: &Client, id: &str, so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = client.get(&format!("/schedules/{id}")).await;
+        match seen {
+            Ok(seen) if so(&seen) => return seen,
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn actions(seen: &Value) -> u64 {
+    seen["info"]["action_count"].as_u64().unwrap_or_default()
+}
+
+async fn tour(server: Server, options: Options) {
+    server.wait_for_engine().await.unwrap();
+    push(&server.client, FLOW).await;
+    push(&server.client, TIMED).await;
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+
+    let create = "heyday schedule create often --flow tests.tick --every 1s --overlap allow-all \
+                  --input '{\"n\":1}'";
+    run(create).await.ok().says("often is made");
+    run(create).await.code(4).says("exists in namespace");
+    run("heyday schedule create x --flow tests.none --every 1s")
+        .await
+        .code(3);
+    run("heyday schedule create x --flow tests.tick --cron '61 * * * *'")
+        .await
+        .says("no cron string");
+    let seen = until(&server.client, "often", |seen| actions(seen) >= 2).await;
+    let started = seen["info"]["recent_actions"][0]["workflow_id"].clone();
+    let outcome = server.client.result(started.as_str().unwrap()).await;
+    assert_eq!(outcome.unwrap().body["result"]["input"]["n"], 1);
+    until(&server.client, "flow:tests.timed", |seen| {
+        actions(seen) >= 1
+    })
+    .await;
+
+    // What was missed meanwhile is made up for, each time once.
+    let before = actions(&until(&server.client, "often", |_| true).await);
+    let server = server.kill_and_restart(options).await.unwrap();
+    server.wait_for_engine().await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+    until(&server.client, "often", |seen| actions(seen) > before + 1).await;
+    run("heyday schedule pause often --note enough").await.ok();
+    let shown = run("heyday schedule show often -o json").await.ok().json();
+    assert_eq!(shown["state"]["note"], "enough");
+    let recent = shown["info"]["recent_actions"].as_array().unwrap();
+    let mut ids: Vec<_> = recent
+        .iter()
+        .map(|one| one["workflow_id"].as_str())
+        .collect();
+    let count = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "{shown:#}");
+    run("heyday schedule show often")
+        .await
+        .ok()
+        .says("paused (enough)")
+        .says("tests.tick");
+
+    run("heyday schedule update often --cron '0 3 * * * 2090' --time-zone Europe/Berlin")
+        .await
+        .ok();
+    let shown = run("heyday schedule show often -o json").await.ok().json();
+    assert_eq!(shown["spec"]["cron"][0], "0 3 * * * 2090");
+    assert_eq!(shown["spec"]["intervals"], Value::Null);
+    assert_eq!(shown["action"]["input"]["n"], 1);
+    assert_eq!(
+        shown["info"]["future_action_times"][0],
+        "2090-01-01T02:00:00Z"
+    );
+    let before = actions(&shown);
+    run("heyday schedule trigger often").await.ok();
+    until(&server.client, "often", |seen| actions(seen) == before + 1).await;
+    run("heyday schedule backfill often --from 2090-02-01T00:00:00Z --to 2090-02-02T12:00:00Z")
+        .await
+        .ok();
+    until(&server.client, "often", |seen| actions(seen) == before + 3).await;
+    run("heyday schedule unpause often").await.ok();
+    let deadline = Instant::now() + PATIENCE;
+    while !run("heyday schedule list")
+        .await
+        .ok()
+        .stdout
+        .contains("often")
+    {
+        assert!(Instant::now() < deadline, "it is not listed");
+    }
+    run("heyday schedule delete often").await.ok();
+    run("heyday schedule show often").await.code(3);
+
+    run("heyday schedule delete flow:tests.timed")
+        .await
+        .code(4)
+        .says("stand in a flow");
+    push(&server.client, UNTIMED).await;
+    run("heyday schedule show flow:tests.timed").await.code(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_by_the_command_line_and_past_a_kill() {
+    let server = Server::start().await.unwrap();
+    tour(server, Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_of_a_cluster_by_the_command_line_and_past_a_kill() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    let options = || Options::on_temporal(&address, &namespace);
+    let server = Server::with(options()).await.unwrap();
+    tour(server, options()).await;
+}

@@ -113,7 +113,8 @@ impl FlowSchedules {
         }
     }
 
-    /// Makes the engine's schedule what the flow says; answers whether it changed.
+    /// Makes the engine's schedule what the flow says; answers whether [`keep`](Self::keep)
+    /// must know of it: `after` begins, ends, or may be another one.
     async fn agree(&self, namespace: &str, flow: &str) -> Result<bool, FlowScheduleError> {
         let _one = self.changing.lock().await;
         let name = reference(namespace, flow);
@@ -123,12 +124,13 @@ impl FlowSchedules {
             Err(EngineError::ScheduleNotFound { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        let was = known
+            .as_ref()
+            .is_some_and(|known| known.spec == ScheduleSpec::default());
+        let concerned = was || matches!(wanted, Some(FlowSchedule::After(_)));
         match (wanted, known) {
-            (None, None) => Ok(false),
-            (None, Some(_)) => {
-                self.engine.delete_schedule(&name).await?;
-                Ok(true)
-            }
+            (None, None) => {}
+            (None, Some(_)) => self.engine.delete_schedule(&name).await?,
             (Some(wanted), None) => {
                 let request = CreateSchedule {
                     reference: name,
@@ -136,17 +138,15 @@ impl FlowSchedules {
                     trigger_immediately: false,
                 };
                 self.engine.create_schedule(request).await?;
-                Ok(true)
             }
             (Some(wanted), Some(known)) => {
                 let to = schedule(flow, &wanted, known.state.clone());
-                if to == known {
-                    return Ok(false);
+                if to != known {
+                    self.engine.update_schedule(&name, to).await?;
                 }
-                self.engine.update_schedule(&name, to).await?;
-                Ok(true)
             }
         }
+        Ok(concerned)
     }
 
     /// What the active version of a flow says.

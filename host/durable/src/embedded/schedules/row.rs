@@ -151,7 +151,8 @@ impl Row {
     /// Whether a start may be made.
     pub fn may_start(&self, manual: bool) -> bool {
         let state = &self.schedule.state;
-        manual || (!state.paused && !(state.limited_actions && state.remaining_actions == 0))
+        let spent = state.limited_actions && state.remaining_actions == 0;
+        manual || !(state.paused || spent)
     }
 
     /// A run was started.

@@ -397,7 +397,7 @@ async fn it_ends_after_as_many_actions_as_it_may_take() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_takes_times_that_have_passed() {
-    let bench = Bench::new().await;
+    let mut bench = Bench::new().await;
     bench.define("set", SET);
     bench.schedule("s", minutely("set", json!({}))).await;
     let patch = SchedulePatch::Backfill {
@@ -479,4 +479,24 @@ async fn schedules_are_listed_in_pages_and_deleted_for_good() {
     assert_eq!(seen, ["a", "c"]);
     let gone = bench.engine().describe_schedule(&name("b")).await;
     assert!(matches!(gone, Err(EngineError::ScheduleNotFound { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_from_before_there_were_schedules_gets_them() {
+    use sqlx::{Connection as _, Executor as _};
+    let mut bench = Bench::new().await;
+    bench.stop().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(bench.database());
+    let mut connection = sqlx::SqliteConnection::connect_with(&options)
+        .await
+        .unwrap();
+    connection
+        .execute("DROP TABLE schedules; PRAGMA user_version = 1")
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    bench.open().await;
+    bench.schedule("s", minutely("set", json!({}))).await;
+    bench.crash().await;
+    assert_eq!(bench.described("s").await.info.action_count, 0);
 }

@@ -63,7 +63,7 @@ impl<'d> Reader<'d> {
                 let every = every.unwrap_or_default();
                 let cron = cron.unwrap_or_default();
                 Some(FlowSchedule::Times(ScheduleSpec {
-                    intervals: every.intervals,
+                    intervals: [every.intervals, cron.intervals].concat(),
                     ..cron
                 }))
             }
@@ -77,8 +77,10 @@ impl<'d> Reader<'d> {
             namespace: String::new(),
             schedule_id: String::new(),
         };
-        match Times::new(&nobody, &spec) {
-            Ok(_) => Some(spec),
+        // As every engine shows it later: it can then be compared.
+        let canonical = spec.canonical().map(ScheduleSpec::readable);
+        match Times::new(&nobody, &spec).and(canonical) {
+            Ok(spec) => Some(spec),
             Err(message) => {
                 self.problem(node.line, message);
                 None

@@ -339,7 +339,12 @@ fn a_schedule_has_times_or_follows_its_runs() {
         panic!("it has times");
     };
     assert_eq!(both.cron, ["TZ=UTC 0 3 * * *"]);
+    assert_eq!(both.time_zone.as_deref(), Some("UTC"));
     assert_eq!(both.intervals[0].every, Duration::from_secs(300));
+    let Some(FlowSchedule::Times(every)) = schedule("{cron: '@every 1h'}") else {
+        panic!("it has times");
+    };
+    assert_eq!(every.intervals[0].every, Duration::from_secs(3_600));
     assert_eq!(
         schedule("{after: PT30S}"),
         Some(FlowSchedule::After(Duration::from_secs(30)))

@@ -355,6 +355,15 @@ async fn what_was_missed_is_made_up_for_and_after_counts_from_the_end() {
     api.get("/api/v1/schedules/flow%3At.gone")
         .await
         .problem(404, "not-found");
+    // Another pause is kept from now on.
+    api.upload(scheduled("1.1.0", "schedule: {after: P900D}"))
+        .await;
+    api.until(FLOW, |seen| {
+        let last = seen["info"]["recent_actions"].as_array().expect("a list");
+        let last = time(last.last().expect("a run"), "actual_time");
+        jiff::Timestamp::now().duration_since(last) > jiff::SignedDuration::from_secs(3)
+    })
+    .await;
     // Removed, it is not started any more.
     api.upload(scheduled("2.0.0", "")).await;
     api.get(FLOW).await.problem(404, "not-found");

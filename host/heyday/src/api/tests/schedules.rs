@@ -21,6 +21,9 @@ fn body(id: &str) -> Value {
     })
 }
 
+/// What is wrong with a body.
+type Change = fn(&mut Value);
+
 impl Api {
     async fn put(&self, path: &str, body: impl Into<Body>) -> Answer {
         self.send(Self::request(Method::PUT, path), body).await
@@ -156,7 +159,7 @@ async fn what_is_no_schedule_is_refused_by_name() {
     let api = api().await;
     api.flow(SETS).await;
     api.schedule("s").await;
-    let changed = |change: fn(&mut Value)| {
+    let changed = |change: Change| {
         let mut body = body("t");
         change(&mut body);
         body.to_string()
@@ -171,7 +174,7 @@ async fn what_is_no_schedule_is_refused_by_name() {
         ),
         (body("").to_string(), 400, "invalid-request", "1 to 200"),
     ];
-    let changes: [(fn(&mut Value), u16, &str, &str); 10] = [
+    let changes: [(Change, u16, &str, &str); 10] = [
         (
             |b| b["spec"]["cron"] = json!(["x"]),
             400,

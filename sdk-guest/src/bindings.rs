@@ -35,6 +35,16 @@ pub mod blob {
     });
 }
 
+/// `heyday:kv`.
+pub mod kv {
+    wit_bindgen::generate!({
+        path: "../wit/kv",
+        world: "imports",
+        runtime_path: "::heyday_sdk::__private::wit_bindgen::rt",
+        type_section_suffix: "kv",
+    });
+}
+
 impl<P: crate::Plugin> plugin::exports::heyday::plugin::activities::Guest for P {
     fn describe() -> String {
         crate::host::log_panics();

@@ -42,6 +42,7 @@
 //! | attempt, deadline, cancellation, heartbeat, progress | [`context`] |
 //! | log lines | [`log`] |
 //! | files and objects | [`blob`] |
+//! | small values under keys | [`kv`] |
 //! | databases | [`sql`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
@@ -62,6 +63,7 @@ pub mod blob;
 pub mod context;
 mod error;
 mod host;
+pub mod kv;
 pub mod log;
 pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]
@@ -73,7 +75,7 @@ pub use heyday_sdk_macros::activity;
 
 /// What most plugins use.
 pub mod prelude {
-    pub use crate::{Error, Result, activity, blob, context, log, params, sql};
+    pub use crate::{Error, Result, activity, blob, context, kv, log, params, sql};
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
 }

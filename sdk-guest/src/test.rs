@@ -1,7 +1,7 @@
 //! Native unit tests of activities, without a host.
 //!
 //! A test enters a [`Context`]; until the guard that [`Context::enter`] answers is dropped,
-//! the calling thread's `context`, `log`, `blob` and `sql` are answered from it, and the
+//! the calling thread's `context`, `log`, `blob`, `kv` and `sql` are answered from it, and the
 //! guard tells what the activity did.
 //!
 //! ```
@@ -115,6 +115,21 @@ impl Context {
         self
     }
 
+    /// Grants a key-value store of that name, in memory, with these entries (key, value),
+    /// which have no end.
+    pub fn kv<K: AsRef<str>, V: AsRef<[u8]>>(
+        mut self,
+        binding: &str,
+        entries: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let mut values = state::Values::default();
+        for (key, value) in entries {
+            values.put(key.as_ref(), value.as_ref().to_vec(), None);
+        }
+        self.state.kv.insert(binding.to_owned(), values);
+        self
+    }
+
     /// Grants a container of that name, in memory, with these objects (key, content).
     pub fn blob<K: Into<String>, B: AsRef<[u8]>>(
         mut self,
@@ -198,6 +213,15 @@ impl Entered {
         })
     }
 
+    /// The value under a key, also one that has ended.
+    #[must_use]
+    pub fn value(&self, binding: &str, key: &str) -> Option<Vec<u8>> {
+        state::with(|state| {
+            let entry = state.kv.get(binding)?.entries.get(key)?;
+            Some(entry.value.clone())
+        })
+    }
+
     /// The statements that reached the stand-in of a database, in order, with `BEGIN`,
     /// `COMMIT` and `ROLLBACK` of transactions.
     #[must_use]
@@ -248,6 +272,28 @@ pub(crate) mod state {
         }
     }
 
+    /// The values of a key-value store.
+    #[derive(Default)]
+    pub(crate) struct Values {
+        pub(crate) entries: BTreeMap<String, crate::kv::Entry>,
+        /// The sums of additions that have a name, by key and name.
+        pub(crate) additions: BTreeMap<(String, String), i64>,
+        version: u64,
+    }
+
+    impl Values {
+        pub(crate) fn put(&mut self, key: &str, value: Vec<u8>, expires_ms: Option<u64>) -> u64 {
+            self.version += 1;
+            let entry = crate::kv::Entry {
+                value,
+                version: self.version,
+                expires_ms,
+            };
+            self.entries.insert(key.to_owned(), entry);
+            self.version
+        }
+    }
+
     pub(crate) struct State {
         pub(crate) attempt: Attempt,
         pub(crate) remaining: Duration,
@@ -257,6 +303,7 @@ pub(crate) mod state {
         pub(crate) progress: Vec<(u64, u64, String)>,
         pub(crate) logs: Vec<LogLine>,
         pub(crate) blobs: BTreeMap<String, Objects>,
+        pub(crate) kv: BTreeMap<String, Values>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
     }
@@ -280,6 +327,7 @@ pub(crate) mod state {
                 progress: Vec::new(),
                 logs: Vec::new(),
                 blobs: BTreeMap::new(),
+                kv: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
             }

@@ -24,6 +24,7 @@ async fn nothing_is_reached_without_a_grant() {
     for (activity, input) in [
         ("probe.sql_run", run("SELECT 1")),
         ("probe.blob_put", binding.clone()),
+        ("probe.kv_count", binding.clone()),
     ] {
         let id = client.start_activity(activity, &input).await.unwrap();
         let body = client.result(&id).await.unwrap().body;
@@ -78,7 +79,7 @@ async fn grants_name_what_there_is() {
             .send()
     };
     for (capability, binding, mode, told) in [
-        ("graph", "default", "rw", "blob, sql"),
+        ("graph", "default", "rw", "blob, kv, sql"),
         ("sql", "nope", "rw", "are: default"),
         ("sql", "default", "all", "`ro` or `rw`"),
     ] {
@@ -105,7 +106,8 @@ async fn a_read_only_grant_reads() {
         .succeed("probe.sql_run", &run("INSERT INTO t VALUES (1)"))
         .await
         .unwrap();
-    for capability in ["sql", "blob"] {
+    client.succeed("probe.kv_count", &binding).await.unwrap();
+    for capability in ["sql", "blob", "kv"] {
         client
             .grant("probe", capability, "default", Some("ro"))
             .await
@@ -119,8 +121,12 @@ async fn a_read_only_grant_reads() {
             .unwrap(),
         1
     );
-    let denied = client.fail("probe.blob_put", &binding).await.unwrap();
-    assert_eq!(denied["kind"], "capability-denied");
+    let count = client.succeed("probe.kv_get", &json!("default")).await;
+    assert_eq!(count.unwrap(), "1");
+    for writes in ["probe.blob_put", "probe.kv_count"] {
+        let denied = client.fail(writes, &binding).await.unwrap();
+        assert_eq!(denied["kind"], "capability-denied", "{writes}");
+    }
     for statement in [
         "INSERT INTO t VALUES (2)",
         "DELETE FROM t",
@@ -181,6 +187,51 @@ async fn blob_does_what_its_wit_promises() {
             "{name} in {counters:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kv_does_what_its_wit_promises() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let id = client
+        .start_activity("probe.kv_contract", &Value::Null)
+        .await
+        .unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.body["result"], 6, "{}", outcome.body);
+    let receipts = client.receipts(&id).await.unwrap();
+    let counters = receipts[0]["counters"].as_object().unwrap();
+    for name in ["kv.calls", "kv.bytes_read", "kv.bytes_written"] {
+        assert!(
+            counters
+                .get(name)
+                .is_some_and(|count| count.as_u64() > Some(0)),
+            "{name} in {counters:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let count = |once: bool| json!({ "binding": "default", "lost": 2, "once": once });
+    let id = client
+        .start_activity("probe.kv_count", &count(true))
+        .await
+        .unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.body["result"], 1, "{}", outcome.body);
+    assert_eq!(client.receipts(&id).await.unwrap().len(), 3);
+    // Another activity counts again, and without a name each attempt does.
+    let again = client.succeed("probe.kv_count", &count(true)).await;
+    assert_eq!(again.unwrap(), 2);
+    let each = client.succeed("probe.kv_count", &count(false)).await;
+    assert_eq!(each.unwrap(), 5);
+    // What was answered survives a kill.
+    let server = server.kill_and_restart(Options::default()).await.unwrap();
+    let found = server.client.succeed("probe.kv_get", &json!("default"));
+    assert_eq!(found.await.unwrap(), "5");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,8 @@ use tokio::runtime::Handle;
 
 use crate::blob::files::FileContainer;
 use crate::blob::{BlobLimits, Container};
+use crate::kv::sqlite::SqliteStore;
+use crate::kv::{KvLimits, Store};
 use crate::sql::sqlite::SqliteDatabase;
 use crate::sql::{Database, SqlLimits};
 
@@ -32,6 +34,8 @@ pub struct NamespaceBindings {
     pub sql: BTreeMap<String, SqlBinding>,
     /// Containers, by name.
     pub blob: BTreeMap<String, BlobBinding>,
+    /// Key-value stores, by name.
+    pub kv: BTreeMap<String, KvBinding>,
 }
 
 /// A SQLite database file.
@@ -61,6 +65,20 @@ pub struct BlobBinding {
     /// Its limits.
     #[serde(default)]
     pub limits: BlobLimits,
+}
+
+/// A key-value store in a SQLite database file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KvBinding {
+    /// The file; it and its folder are made when they are missing.
+    pub path: PathBuf,
+    /// Whether nobody may write to it; then the file must exist.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: KvLimits,
 }
 
 /// Why a configuration of bindings cannot be used.
@@ -100,11 +118,11 @@ pub enum BindingError {
     },
     /// A database that cannot be opened.
     #[error("the binding {binding} cannot be opened")]
-    Sql {
+    Database {
         /// The binding.
         binding: String,
         /// Why.
-        source: crate::sql::sqlite::OpenError,
+        source: crate::sqlite_file::OpenError,
     },
     /// A folder that cannot be opened.
     #[error("the binding {binding} cannot be opened")]
@@ -123,7 +141,9 @@ type Key = (String, String);
 pub struct Bindings {
     sql: HashMap<Key, Arc<dyn Database>>,
     blob: HashMap<Key, Arc<dyn Container>>,
-    sqlite: Vec<SqliteDatabase>,
+    kv: HashMap<Key, Arc<dyn Store>>,
+    databases: Vec<SqliteDatabase>,
+    stores: Vec<SqliteStore>,
 }
 
 impl std::fmt::Debug for Bindings {
@@ -131,6 +151,7 @@ impl std::fmt::Debug for Bindings {
         f.debug_struct("Bindings")
             .field("sql", &self.sql.keys())
             .field("blob", &self.blob.keys())
+            .field("kv", &self.kv.keys())
             .finish()
     }
 }
@@ -155,11 +176,11 @@ impl Bindings {
                     binding.limits.clone(),
                     runtime.clone(),
                 )
-                .map_err(|source| BindingError::Sql {
+                .map_err(|source| BindingError::Database {
                     binding: full_name(namespace, "sql", name),
                     source,
                 })?;
-                bindings.sqlite.push(database.clone());
+                bindings.databases.push(database.clone());
                 bindings
                     .sql
                     .insert((namespace.clone(), name.clone()), Arc::new(database));
@@ -180,6 +201,23 @@ impl Bindings {
                     .blob
                     .insert((namespace.clone(), name.clone()), Arc::new(container));
             }
+            for (name, binding) in &of_namespace.kv {
+                check_kv_limits(namespace, name, &binding.limits)?;
+                let store = SqliteStore::new(
+                    &binding.path,
+                    binding.read_only,
+                    binding.limits.clone(),
+                    runtime.clone(),
+                )
+                .map_err(|source| BindingError::Database {
+                    binding: full_name(namespace, "kv", name),
+                    source,
+                })?;
+                bindings.stores.push(store.clone());
+                bindings
+                    .kv
+                    .insert((namespace.clone(), name.clone()), Arc::new(store));
+            }
         }
         Ok(bindings)
     }
@@ -198,6 +236,13 @@ impl Bindings {
         self.blob.get(&key).cloned()
     }
 
+    /// The key-value store of that name.
+    #[must_use]
+    pub fn store(&self, namespace: &str, name: &str) -> Option<Arc<dyn Store>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.kv.get(&key).cloned()
+    }
+
     /// The bindings of a namespace: (capability, name), in order.
     #[must_use]
     pub fn names(&self, namespace: &str) -> Vec<(&'static str, String)> {
@@ -209,6 +254,7 @@ impl Bindings {
             .keys()
             .filter_map(|key| of("sql", key))
             .chain(self.blob.keys().filter_map(|key| of("blob", key)))
+            .chain(self.kv.keys().filter_map(|key| of("kv", key)))
             .collect();
         names.sort();
         names
@@ -216,8 +262,11 @@ impl Bindings {
 
     /// Closes the databases, when no more calls come.
     pub async fn close(&self) {
-        for database in &self.sqlite {
+        for database in &self.databases {
             database.close().await;
+        }
+        for store in &self.stores {
+            store.close().await;
         }
     }
 }
@@ -229,7 +278,8 @@ fn full_name(namespace: &str, capability: &str, name: &str) -> String {
 fn check_names(config: &BindingsConfig) -> Result<(), BindingError> {
     for (namespace, bindings) in &config.namespaces {
         check_name("the namespace", namespace)?;
-        for name in bindings.sql.keys().chain(bindings.blob.keys()) {
+        let names = bindings.sql.keys().chain(bindings.blob.keys());
+        for name in names.chain(bindings.kv.keys()) {
             check_name("the binding", name)?;
         }
     }
@@ -264,7 +314,11 @@ fn check_overlap(config: &BindingsConfig) -> Result<(), BindingError> {
             .blob
             .iter()
             .map(|(name, binding)| ("blob", name, &binding.path, binding.read_only));
-        for (capability, name, path, read_only) in sql.chain(blob) {
+        let kv = bindings
+            .kv
+            .iter()
+            .map(|(name, binding)| ("kv", name, &binding.path, binding.read_only));
+        for (capability, name, path, read_only) in sql.chain(blob).chain(kv) {
             let path = resolve(path);
             let second = full_name(namespace, capability, name);
             let overlapping = seen.iter().find(|(_, other, other_read_only)| {
@@ -317,6 +371,16 @@ fn check_blob_limits(namespace: &str, name: &str, limits: &BlobLimits) -> Result
         ("open_handles", u64::from(limits.open_handles)),
     ];
     check_zero(full_name(namespace, "blob", name), &zero)
+}
+
+fn check_kv_limits(namespace: &str, name: &str, limits: &KvLimits) -> Result<(), BindingError> {
+    let zero = [
+        ("value_bytes", limits.value_bytes),
+        ("attempt_bytes", limits.attempt_bytes),
+        ("busy_timeout_ms", limits.busy_timeout_ms),
+        ("store_bytes", limits.store_bytes.unwrap_or(1)),
+    ];
+    check_zero(full_name(namespace, "kv", name), &zero)
 }
 
 fn check_zero(binding: String, limits: &[(&'static str, u64)]) -> Result<(), BindingError> {

@@ -25,7 +25,9 @@ pub mod blob;
 mod call;
 pub mod error;
 pub mod http;
+pub mod kv;
 pub mod sql;
+pub mod sqlite_file;
 mod task;
 
 pub use bindings::{BindingError, Bindings, BindingsConfig, NamespaceBindings};
@@ -37,6 +39,7 @@ pub fn capabilities(bindings: &Arc<Bindings>) -> Vec<Arc<dyn Capability>> {
     vec![
         Arc::new(sql::SqlCapability::new(Arc::clone(bindings))),
         Arc::new(blob::BlobCapability::new(Arc::clone(bindings))),
+        Arc::new(kv::KvCapability::new(Arc::clone(bindings))),
     ]
 }
 
@@ -84,7 +87,7 @@ mod tests {
             assert!(!capability.interfaces().is_empty());
         }
         let names: Vec<_> = all.iter().map(|capability| capability.name()).collect();
-        assert_eq!(names, ["sql", "blob"]);
+        assert_eq!(names, ["sql", "blob", "kv"]);
         // The same functions twice are a fault of the host that linking tells.
         all[0].link(&mut linker).expect_err("linked twice");
     }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyday_capabilities::bindings::{BlobBinding, SqlBinding};
+use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::GENERAL_QUEUE;
 use heyday_durable::temporal::TemporalOptions;
@@ -385,6 +385,14 @@ impl Config {
             .entry("default".to_owned())
             .or_insert_with(|| BlobBinding {
                 path: folder.join("blob").join("default"),
+                read_only: false,
+                limits: Default::default(),
+            });
+        default
+            .kv
+            .entry("default".to_owned())
+            .or_insert_with(|| KvBinding {
+                path: folder.join("kv").join("default.db"),
                 read_only: false,
                 limits: Default::default(),
             });

@@ -348,3 +348,84 @@ pub(crate) mod blob {
         }
     }
 }
+
+pub(crate) mod kv {
+    use crate::bindings::kv::heyday::kv::kv as wit;
+    use crate::error::CapabilityError;
+    use crate::kv::{Condition, Entry, Page};
+
+    type Result<T> = std::result::Result<T, CapabilityError>;
+
+    fn error(error: wit::Error) -> CapabilityError {
+        convert_error!(error)
+    }
+
+    fn entry(entry: wit::Entry) -> Entry {
+        Entry {
+            value: entry.value,
+            version: entry.version,
+            expires_ms: entry.expires_ms,
+        }
+    }
+
+    fn to_wit(condition: Condition) -> wit::Condition {
+        match condition {
+            Condition::Always => wit::Condition::Always,
+            Condition::IfAbsent => wit::Condition::IfAbsent,
+            Condition::IfVersion(version) => wit::Condition::IfVersion(version),
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Store(wit::Store);
+
+    impl Store {
+        pub(crate) fn open(binding: &str) -> Result<Self> {
+            wit::Store::open(binding).map(Self).map_err(error)
+        }
+
+        pub(crate) fn get(&self, key: &str) -> Result<Option<Entry>> {
+            let found = self.0.get(key).map_err(error)?;
+            Ok(found.map(entry))
+        }
+
+        pub(crate) fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Entry>>> {
+            let found = self.0.get_many(keys).map_err(error)?;
+            Ok(found.into_iter().map(|one| one.map(entry)).collect())
+        }
+
+        pub(crate) fn set(
+            &self,
+            key: &str,
+            value: &[u8],
+            ttl_ms: Option<u64>,
+            condition: Condition,
+        ) -> Result<u64> {
+            self.0
+                .set(key, value, ttl_ms, to_wit(condition))
+                .map_err(error)
+        }
+
+        pub(crate) fn delete(&self, key: &str, condition: Condition) -> Result<bool> {
+            self.0.delete(key, to_wit(condition)).map_err(error)
+        }
+
+        pub(crate) fn increment(
+            &self,
+            key: &str,
+            delta: i64,
+            ttl_ms: Option<u64>,
+            once: Option<&str>,
+        ) -> Result<i64> {
+            self.0.increment(key, delta, ttl_ms, once).map_err(error)
+        }
+
+        pub(crate) fn list(&self, prefix: &str, limit: u32, after: Option<&str>) -> Result<Page> {
+            let page = self.0.list(prefix, limit, after).map_err(error)?;
+            Ok(Page {
+                keys: page.keys,
+                next: page.next,
+            })
+        }
+    }
+}

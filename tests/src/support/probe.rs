@@ -34,11 +34,12 @@ pub fn other_bytes() -> Vec<u8> {
 /// A server with the probe, active, with all that it asks for.
 pub async fn server(options: Options) -> anyhow::Result<Server> {
     let server = Server::with(options).await?;
-    server.client.grant("probe", "sql", "default", None).await?;
-    server
-        .client
-        .grant("probe", "blob", "default", None)
-        .await?;
+    for capability in ["sql", "blob", "kv"] {
+        server
+            .client
+            .grant("probe", capability, "default", None)
+            .await?;
+    }
     let version = server.client.push(super::component("probe"), "").await?;
     anyhow::ensure!(version["active"] == true, "{version}");
     Ok(server)

@@ -10,7 +10,7 @@
 //! the pool rolls back whatever transaction was left open before anyone gets the
 //! connection again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ use super::{
     check_parameters, value_bytes,
 };
 
+use crate::sqlite_file::{OpenError, check_database};
 use crate::task::run_on;
 
 /// Rows that sqlx reads ahead of us.
@@ -59,25 +60,6 @@ struct Shared {
     turn: Arc<Semaphore>,
 }
 
-/// Why a database cannot be a binding.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its folder does not exist and cannot be made.
-    #[error("the folder {} of the database cannot be made: {source}", .folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is to be read only, and there is no file.
-    #[error("there is no database at {}, and the binding is read-only", .0.display())]
-    Missing(PathBuf),
-    /// There is something else.
-    #[error("{} is not a file", .0.display())]
-    NotAFile(PathBuf),
-}
-
 impl SqliteDatabase {
     /// Names a database; it is opened, and made, at its first use. Its connections and
     /// tasks run on `runtime`, never on the one that guests run on.
@@ -90,20 +72,7 @@ impl SqliteDatabase {
         limits: SqlLimits,
         runtime: Handle,
     ) -> Result<Self, OpenError> {
-        if path.exists() && !path.is_file() {
-            return Err(OpenError::NotAFile(path.to_owned()));
-        }
-        if read_only && !path.exists() {
-            return Err(OpenError::Missing(path.to_owned()));
-        }
-        if let Some(folder) = path.parent()
-            && !folder.as_os_str().is_empty()
-        {
-            std::fs::create_dir_all(folder).map_err(|source| OpenError::Folder {
-                folder: folder.to_owned(),
-                source,
-            })?;
-        }
+        check_database(path, read_only)?;
         let mut options = SqliteConnectOptions::new()
             .filename(path)
             .disable_statement_logging()

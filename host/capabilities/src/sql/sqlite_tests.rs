@@ -1,5 +1,6 @@
 //! What plugins may do with a SQLite binding, and what they get back.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use tempfile::TempDir;

@@ -372,6 +372,7 @@ mod tests {
             "wit/plugin/plugin.wit",
             "wit/sql/sql.wit",
             "wit/blob/blob.wit",
+            "wit/kv/kv.wit",
         ] {
             assert!(folder.join(path).is_file(), "{path}");
         }

@@ -162,7 +162,7 @@ pub(super) fn grant(row: GrantRow) -> GrantInfo {
 /// A binding.
 pub(super) fn binding(capability: &str, name: String) -> BindingInfo {
     let backend = match capability {
-        "sql" => "sqlite",
+        "sql" | "kv" => "sqlite",
         "blob" => "files",
         other => other,
     };

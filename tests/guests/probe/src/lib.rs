@@ -3,6 +3,7 @@
 
 mod blob_contract;
 mod hostile;
+mod kv_contract;
 mod ordinary;
 mod sql_contract;
 

@@ -230,8 +230,11 @@ async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
     assert_eq!(each.unwrap(), 5);
     // What was answered survives a kill.
     let server = server.kill_and_restart(Options::default()).await.unwrap();
-    let found = server.client.succeed("probe.kv_get", &json!("default"));
-    assert_eq!(found.await.unwrap(), "5");
+    let found = server
+        .client
+        .succeed("probe.kv_get", &json!("default"))
+        .await;
+    assert_eq!(found.unwrap(), "5");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Row as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{ConnectOptions as _, Row as _, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 
 use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, check_condition,
@@ -58,6 +60,9 @@ pub struct SqliteStore {
 struct Shared {
     reading: SqlitePool,
     writing: Option<SqlitePool>,
+    /// Set once the tables are there. Not done by a pool, which would try again and again
+    /// where that cannot be.
+    migrated: OnceCell<()>,
     limits: KvLimits,
     runtime: Handle,
 }
@@ -101,7 +106,7 @@ impl SqliteStore {
         let _entered = runtime.enter();
         let writing = (!read_only).then(|| {
             pool(1)
-                .after_connect(|connection, _| Box::pin(migrate(connection)))
+                .after_release(|connection, _| Box::pin(end_transaction(connection)))
                 .connect_lazy_with(options.clone())
         });
         let reading = pool(READERS).connect_lazy_with(options.pragma("query_only", "on"));
@@ -109,6 +114,7 @@ impl SqliteStore {
             shared: Arc::new(Shared {
                 reading,
                 writing,
+                migrated: OnceCell::new(),
                 limits,
                 runtime,
             }),
@@ -123,24 +129,27 @@ impl SqliteStore {
         self.shared.reading.close().await;
     }
 
+    /// Makes the tables, at the first use.
+    async fn migrated(&self) -> Result<(), KvError> {
+        let shared = Arc::clone(&self.shared);
+        let migrated = run_on(&self.shared.runtime, async move {
+            let Some(pool) = &shared.writing else {
+                return Ok(());
+            };
+            let migrate = async || migrate(&mut *pool.acquire().await?).await;
+            shared.migrated.get_or_try_init(migrate).await.copied()
+        });
+        let migrated = migrated.await.map_err(KvError::internal)?;
+        migrated.map_err(|error| translate(&error))
+    }
+
     /// Reads on the host's runtime.
     async fn read<T, F>(&self, operation: impl FnOnce(SqlitePool) -> F) -> Result<T, KvError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
     {
-        // The first connection that writes makes the tables.
-        if let Some(writing) = self.shared.writing.clone()
-            && writing.size() == 0
-        {
-            let connected = run_on(&self.shared.runtime, async move {
-                writing.acquire().await.map(drop)
-            });
-            connected
-                .await
-                .map_err(KvError::internal)?
-                .map_err(|error| translate(&error))?;
-        }
+        self.migrated().await?;
         let outcome = run_on(&self.shared.runtime, operation(self.shared.reading.clone()));
         let outcome = outcome.await.map_err(KvError::internal)?;
         outcome.map_err(|error| translate(&error))
@@ -161,14 +170,16 @@ impl SqliteStore {
                 "the binding is read-only",
             ));
         };
+        self.migrated().await?;
         let outcome = run_on(&self.shared.runtime, async move {
             let mut write = Write {
-                transaction: pool.begin_with("BEGIN IMMEDIATE").await?,
+                connection: pool.acquire().await?,
                 now: now_ms(),
             };
+            write.execute("BEGIN IMMEDIATE").await?;
             let answer = operation(&mut write).await?;
             write.sweep().await?;
-            write.transaction.commit().await?;
+            write.execute("COMMIT").await?;
             Ok(answer)
         });
         match outcome.await.map_err(KvError::internal)? {
@@ -197,14 +208,20 @@ impl From<sqlx::Error> for Failed {
     }
 }
 
-/// A write under way.
+/// A write under way. What is not committed when it is dropped is rolled back before
+/// anyone gets the connection again.
 struct Write {
-    transaction: Transaction<'static, Sqlite>,
+    connection: PoolConnection<Sqlite>,
     /// Milliseconds since the Unix epoch.
     now: i64,
 }
 
 impl Write {
+    async fn execute(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        let executed = sqlx::query(statement).execute(&mut *self.connection).await;
+        executed.map(|_| ())
+    }
+
     /// The entry under a key, unless it has ended.
     async fn entry(&mut self, key: &str) -> Result<Option<Entry>, sqlx::Error> {
         let row = sqlx::query(
@@ -213,7 +230,7 @@ impl Write {
         )
         .bind(key)
         .bind(self.now)
-        .fetch_optional(&mut *self.transaction)
+        .fetch_optional(&mut *self.connection)
         .await?;
         row.map(|row| entry(&row)).transpose()
     }
@@ -227,7 +244,7 @@ impl Write {
     ) -> Result<u64, sqlx::Error> {
         let version: i64 =
             sqlx::query_scalar("UPDATE counter SET version = version + 1 RETURNING version")
-                .fetch_one(&mut *self.transaction)
+                .fetch_one(&mut *self.connection)
                 .await?;
         sqlx::query(
             "INSERT OR REPLACE INTO entries (key, value, version, expires_ms) \
@@ -237,7 +254,7 @@ impl Write {
         .bind(value)
         .bind(version)
         .bind(expires_ms)
-        .execute(&mut *self.transaction)
+        .execute(&mut *self.connection)
         .await?;
         Ok(version.unsigned_abs())
     }
@@ -255,7 +272,7 @@ impl Write {
         )
         .bind(self.now)
         .bind(SWEPT)
-        .execute(&mut *self.transaction)
+        .execute(&mut *self.connection)
         .await?;
         sqlx::query(
             "DELETE FROM additions WHERE (key, once) IN \
@@ -263,7 +280,7 @@ impl Write {
         )
         .bind(self.now - milliseconds(ONCE_KEPT))
         .bind(SWEPT)
-        .execute(&mut *self.transaction)
+        .execute(&mut *self.connection)
         .await?;
         Ok(())
     }
@@ -328,7 +345,7 @@ impl Store for SqliteStore {
                 check_condition(&condition, found.as_ref().map(|entry| entry.version))?;
                 sqlx::query("DELETE FROM entries WHERE key = ?1")
                     .bind(&key)
-                    .execute(&mut *write.transaction)
+                    .execute(&mut *write.connection)
                     .await?;
                 Ok(found.is_some())
             })
@@ -352,7 +369,7 @@ impl Store for SqliteStore {
                     .bind(&key)
                     .bind(once)
                     .bind(write.now - milliseconds(ONCE_KEPT))
-                    .fetch_optional(&mut *write.transaction)
+                    .fetch_optional(&mut *write.connection)
                     .await?;
                     if let Some(sum) = before {
                         return Ok(sum);
@@ -374,7 +391,7 @@ impl Store for SqliteStore {
                     .bind(once)
                     .bind(sum)
                     .bind(write.now)
-                    .execute(&mut *write.transaction)
+                    .execute(&mut *write.connection)
                     .await?;
                 }
                 Ok(sum)
@@ -441,6 +458,15 @@ fn now_ms() -> i64 {
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Rolls back what a write left open: it failed, or nobody waited for it any more. SQLite
+/// itself has done so after some errors, so that there may be nothing to end; sqlx's own
+/// transactions would be out of step then.
+async fn end_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    let ended = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+    // A connection that is no more must not go back.
+    Ok(matches!(ended, Ok(_) | Err(sqlx::Error::Database(_))))
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {

@@ -16,6 +16,7 @@ use crate::payload::{
     referred, resolve,
 };
 use crate::schedule::Schedules;
+use crate::search::{GivenAttribute, SearchAttributes};
 use crate::signal::{Signal, SignalError};
 
 mod stats;
@@ -81,6 +82,8 @@ pub struct StartWorkflow {
     pub idempotency_key: Option<String>,
     /// Values shown with the run, not searchable.
     pub memo: BTreeMap<String, Payload>,
+    /// Values by which lists find the run.
+    pub search_attributes: BTreeMap<String, GivenAttribute>,
     /// W3C trace context of the request.
     pub traceparent: Option<String>,
     /// A signal for the run, in one step with its start: nothing of the flow happens
@@ -287,6 +290,8 @@ pub struct RunDescription {
     pub info: RunInfo,
     /// Values given at the start.
     pub memo: BTreeMap<String, Payload>,
+    /// Values by which lists find it.
+    pub search_attributes: SearchAttributes,
     /// The plugin versions it is pinned to: name as called, and digest.
     pub pinned: BTreeMap<String, Option<Digest>>,
     /// What it waits for.
@@ -513,6 +518,9 @@ pub trait Engine: Schedules + Send + Sync + 'static {
 
     /// Runs that match a filter, newest first.
     async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError>;
+
+    /// How many runs of a namespace match a filter; all where there is none.
+    async fn count(&self, namespace: &str, query: Option<&str>) -> Result<u64, EngineError>;
 
     /// Events after that id, at most `limit`; waits up to `wait` for the first one.
     async fn history(

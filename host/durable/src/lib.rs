@@ -33,6 +33,7 @@ pub mod flow;
 mod live;
 pub mod payload;
 pub mod schedule;
+pub mod search;
 pub mod signal;
 pub mod trace;
 mod trouble;

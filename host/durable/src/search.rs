@@ -5,7 +5,7 @@
 //! the name is new, it follows from the JSON value. So both engines [`fit`] what a start
 //! gives to the types that they know, and tell the same errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -235,6 +235,9 @@ impl SearchValue {
     }
 }
 
+/// The types that the names of a namespace have.
+pub(crate) type SearchTypes = HashMap<String, SearchType>;
+
 /// Search attributes by name.
 pub type SearchAttributes = BTreeMap<String, SearchValue>;
 
@@ -301,7 +304,8 @@ pub(crate) fn fit(
     Ok(fitted)
 }
 
-fn check_name(name: &str) -> Result<(), EngineError> {
+/// Whether a run may have an attribute of that name; those of the server are none.
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     let valid = name.len() <= MAX_NAME
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -313,7 +317,9 @@ fn check_name(name: &str) -> Result<(), EngineError> {
     }
     let reserved = SYSTEM.contains(&name)
         || name == "WorkflowType"
-        || ["Temporal", "Heyday"].iter().any(|own| name.starts_with(own));
+        || ["Temporal", "Heyday"]
+            .iter()
+            .any(|own| name.starts_with(own));
     if reserved {
         return Err(EngineError::Invalid(format!(
             "the search attribute {name:?} is the server's own; use another name"
@@ -394,7 +400,12 @@ mod tests {
             (None, None, json!(long), "255 characters"),
             (Some(SearchType::Int), None, json!("7"), "a whole number"),
             (Some(SearchType::Int), None, json!(7.5), "a whole number"),
-            (None, Some(SearchType::Datetime), json!("yesterday"), "RFC 3339"),
+            (
+                None,
+                Some(SearchType::Datetime),
+                json!("yesterday"),
+                "RFC 3339",
+            ),
             (
                 Some(SearchType::Int),
                 Some(SearchType::Keyword),
@@ -411,7 +422,14 @@ mod tests {
             let refused = one(known, named, value.clone()).unwrap_err();
             assert!(refused.contains(says), "{value}: {refused}");
         }
-        for name in ["", "1a", "a b", "WorkflowId", "TemporalThing", "HeydayDigests"] {
+        for name in [
+            "",
+            "1a",
+            "a b",
+            "WorkflowId",
+            "TemporalThing",
+            "HeydayDigests",
+        ] {
             let given = given(None, json!(1)).into_values();
             let given = given.map(|one| (name.to_owned(), one)).collect();
             assert!(fit(&given, |_| None).is_err(), "{name:?}");
@@ -436,6 +454,9 @@ mod tests {
 
     #[test]
     fn words_are_those_between_what_is_no_letter() {
-        assert_eq!(words("The cat, the CAT-tail 7"), ["7", "cat", "tail", "the"]);
+        assert_eq!(
+            words("The cat, the CAT-tail 7"),
+            ["7", "cat", "tail", "the"]
+        );
     }
 }

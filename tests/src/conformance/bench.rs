@@ -429,6 +429,7 @@ impl Bench {
             id_conflict_policy: IdConflictPolicy::default(),
             idempotency_key: None,
             memo: BTreeMap::new(),
+            search_attributes: BTreeMap::new(),
             traceparent: None,
             signal: None,
         }

@@ -40,5 +40,6 @@ mod restarting;
 mod retrying;
 mod running;
 mod schedules;
+mod search;
 mod signals;
 mod starting;

@@ -145,6 +145,7 @@ async fn try_start(
         conflict: IdConflictPolicy::Fail,
         idempotency_key: None,
         memo: std::collections::BTreeMap::new(),
+        search_attributes: std::collections::BTreeMap::new(),
         traceparent: parent.stored().traceparent.clone(),
         parent: Some((
             parent.event.workflow_id.clone(),

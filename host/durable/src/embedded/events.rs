@@ -229,6 +229,9 @@ pub struct StoredStart {
     /// `detached`.
     #[prost(enumeration = "StoredParentClose", tag = "16")]
     pub parent_close: i32,
+    /// Values by which lists find the run, each with its type.
+    #[prost(btree_map = "string, message", tag = "17")]
+    pub search_attributes: BTreeMap<String, Payload>,
 }
 
 /// An activity that a run is pinned to.

@@ -10,9 +10,11 @@
 //!            | [NOT] BETWEEN value AND value | [NOT] STARTS_WITH value | IS [NOT] NULL
 //! ```
 //!
+//! A field is one that every run has, or a [search attribute](custom) of the namespace.
 //! A run that is open has no `CloseTime`: as in SQL, no comparison with it matches such
 //! a run, and neither does the comparison's `NOT`; `CloseTime IS NULL` does.
 
+mod custom;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -20,10 +22,11 @@ mod tests;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use page::list;
+pub use page::{count, list};
 
 use super::store::status_number;
 use crate::engine::ExecutionStatus;
+use crate::search::SearchTypes;
 
 /// Bytes of a filter at most.
 const MAX_LENGTH: usize = 10 * 1024;
@@ -32,18 +35,20 @@ const MAX_LENGTH: usize = 10 * 1024;
 const MAX_NESTING: usize = 32;
 
 /// A value of a filter, to be bound.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Param {
     /// For a column of text.
     Text(String),
     /// For a status or a time.
     Int(i64),
+    /// For a number that is not whole.
+    Real(f64),
     /// For a run id or a prefix.
     Blob(Vec<u8>),
 }
 
 /// A filter as an SQL condition over the table `runs`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     /// The condition; a `?` for each parameter. It can stand beside `AND` as it is.
     pub sql: String,
@@ -179,8 +184,10 @@ fn stored_time(time: Timestamp, round: Round) -> i64 {
 /// A piece of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
-    /// A keyword, a field or a number.
+    /// A keyword or a field.
     Word(String),
+    /// A number.
+    Number(String),
     /// A field in backquotes.
     Name(String),
     /// Text in quotes.
@@ -195,7 +202,7 @@ impl std::fmt::Display for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let short = |text: &str| text.chars().take(40).collect::<String>();
         match self {
-            Self::Word(word) => write!(f, "{:?}", short(word)),
+            Self::Word(word) | Self::Number(word) => write!(f, "{:?}", short(word)),
             Self::Name(name) => write!(f, "the field {:?}", short(name)),
             Self::Text(text) => write!(f, "the text {:?}", short(text)),
             Self::Symbol(symbol) => write!(f, "{symbol:?}"),
@@ -217,14 +224,15 @@ struct Parser<'a> {
     nesting: usize,
     params: Vec<Param>,
     selective: bool,
+    types: &'a SearchTypes,
 }
 
 impl Filter {
-    /// Reads a filter.
+    /// Reads a filter of a namespace whose search attributes have these types.
     ///
     /// # Errors
     /// Where it is too long, too deep, or not of the language that this module describes.
-    pub fn parse(text: &str) -> Result<Self, FilterError> {
+    pub fn parse(text: &str, types: &SearchTypes) -> Result<Self, FilterError> {
         if text.len() > MAX_LENGTH {
             return Err(FilterError {
                 position: 1,
@@ -242,6 +250,7 @@ impl Filter {
             nesting: 0,
             params: Vec::new(),
             selective: false,
+            types,
         };
         parser.advance()?;
         let sql = parser.any()?;
@@ -320,6 +329,9 @@ impl Parser<'_> {
             } else {
                 Token::Text(content)
             };
+            self.next = self.at + length;
+        } else if let Some(length) = number(text) {
+            self.token = Token::Number(text[..length].to_owned());
             self.next = self.at + length;
         } else if first.is_alphanumeric() || first == '_' {
             let end = text
@@ -411,6 +423,14 @@ impl Parser<'_> {
     }
 
     fn comparison(&mut self) -> Result<String, FilterError> {
+        if let Token::Word(name) | Token::Name(name) = &self.token
+            && Field::named(name).is_none()
+            && let Some(of) = self.types.get(name).copied()
+        {
+            let name = name.clone();
+            self.advance()?;
+            return self.custom(&name, of);
+        }
         let field = self.field()?;
         let column = field.column();
         if let Token::Symbol(symbol) = self.token {
@@ -493,7 +513,9 @@ impl Parser<'_> {
             if self.is_word("ORDER") {
                 self.expected("a condition; runs are listed newest first")
             } else {
-                self.expected(&format!("a field: {FIELDS}"))
+                self.expected(&format!(
+                    "a field: {FIELDS}, or a search attribute of a run"
+                ))
             }
         })?;
         self.advance()?;
@@ -532,6 +554,23 @@ impl Parser<'_> {
             "({not}substr(CAST({expression} AS BLOB), 1, ?) = ?)"
         ))
     }
+}
+
+/// How long the number is that the text begins with, if it does: digits, perhaps with a
+/// sign, a fraction and an exponent.
+fn number(text: &str) -> Option<usize> {
+    let end = text
+        .char_indices()
+        .find(|(index, c)| {
+            let signed =
+                matches!(c, '-' | '+') && (*index == 0 || text[..*index].ends_with(['e', 'E']));
+            !(c.is_ascii_alphanumeric() || *c == '.' || signed)
+        })
+        .map_or(text.len(), |(index, _)| index);
+    let word = &text[..end];
+    let begins = word.trim_start_matches(['-', '+']);
+    let valid = begins.starts_with(|c: char| c.is_ascii_digit()) && word.parse::<f64>().is_ok();
+    valid.then_some(end)
 }
 
 /// The hexadecimal digits of the beginning of a UUID, in lower case and without hyphens.

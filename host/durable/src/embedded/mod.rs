@@ -410,6 +410,10 @@ impl Engine for EmbeddedEngine {
         filter::list(&self.core.store, request).await
     }
 
+    async fn count(&self, namespace: &str, query: Option<&str>) -> Result<u64, EngineError> {
+        filter::count(&self.core.store, namespace, query).await
+    }
+
     async fn history(
         &self,
         run: &RunRef,

@@ -63,6 +63,8 @@ pub enum Value<'a> {
     Null,
     /// An integer.
     Integer(i64),
+    /// A number.
+    Real(f64),
     /// A text.
     Text(&'a str),
     /// Bytes.
@@ -200,6 +202,7 @@ impl Statement<'_> {
                 match value {
                     Value::Null => ffi::sqlite3_bind_null(statement, index),
                     Value::Integer(integer) => ffi::sqlite3_bind_int64(statement, index, *integer),
+                    Value::Real(number) => ffi::sqlite3_bind_double(statement, index, *number),
                     Value::Text(text) => ffi::sqlite3_bind_text64(
                         statement,
                         index,

@@ -20,6 +20,7 @@ use crate::engine::{
     RunDescription, RunInfo, RunRef, RunResult,
 };
 use crate::failure::{Failure, kind};
+use crate::search::SearchValue;
 
 /// How a run ended, by its last event.
 pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResult {
@@ -240,6 +241,12 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         .filter(|child| open && !child.initiated.detached);
     Ok(RunDescription {
         memo: beginning.stored().memo.clone(),
+        search_attributes: beginning
+            .stored()
+            .search_attributes
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), SearchValue::from_payload(value)?)))
+            .collect(),
         pinned: pinned(&beginning),
         pending_activities,
         pending_timers: timers.collect(),

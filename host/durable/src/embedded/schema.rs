@@ -66,6 +66,21 @@ const MIGRATIONS: &[&str] = &[
         body BLOB NOT NULL,
         PRIMARY KEY (namespace, schedule_id)
     ) STRICT, WITHOUT ROWID;",
+    // A name has one type in a namespace. A list has a row for each item, a text one for
+    // each of its words.
+    "CREATE TABLE search_types (
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        type TEXT NOT NULL,
+        PRIMARY KEY (namespace, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE search_values (
+        run_id BLOB NOT NULL,
+        name TEXT NOT NULL,
+        value ANY NOT NULL,
+        PRIMARY KEY (run_id, name, value)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX search_values_by_value ON search_values (name, value, run_id);",
 ];
 
 /// Brings a file to this release's tables.

@@ -25,6 +25,7 @@ use crate::engine::{
 };
 use crate::expressions::ANSWER_REVISION;
 use crate::payload::Payload;
+use crate::search::{SearchAttributes, fit};
 use crate::signal::Signal;
 
 /// How long an idempotency key answers.
@@ -49,6 +50,8 @@ pub struct NewRun {
     pub idempotency_key: Option<String>,
     /// Values shown with the run.
     pub memo: BTreeMap<String, Payload>,
+    /// Values by which lists find it.
+    pub search_attributes: SearchAttributes,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// Workflow id, run id and child id.
@@ -84,6 +87,14 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
     if let Some(failure) = core.writer.failure() {
         return Err(failure);
     }
+    let search_attributes = if request.search_attributes.is_empty() {
+        SearchAttributes::new()
+    } else {
+        // The writer looks once more, for a name that another start makes meanwhile.
+        let types = core.store.search_types(&request.namespace).await;
+        let types = types.map_err(unreadable)?;
+        fit(&request.search_attributes, |name| types.get(name).copied())?
+    };
     let limit = core.options.limits.data_bytes;
     let input = admit_input(core.payloads.as_ref(), request.input, limit).await?;
     let new = NewRun {
@@ -95,6 +106,7 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
         conflict: request.id_conflict_policy,
         idempotency_key: request.idempotency_key,
         memo: request.memo,
+        search_attributes,
         traceparent: request.traceparent,
         parent: None,
         detached: false,
@@ -171,6 +183,11 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
     let stored = StoredStart {
         evaluator: core.expressions.digest().as_bytes().to_vec(),
         memo: new.memo,
+        search_attributes: new
+            .search_attributes
+            .iter()
+            .map(|(name, value)| (name.clone(), value.to_payload()))
+            .collect(),
         traceparent: new.traceparent,
         parent_run_id: parent
             .as_ref()
@@ -238,6 +255,7 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
             .map(|key| (key, later(now, KEY_KEPT).as_microsecond())),
         reuse: new.reuse,
         conflict: new.conflict,
+        search_attributes: new.search_attributes,
         append,
     };
     submit(core, cell, row, effects, answer);

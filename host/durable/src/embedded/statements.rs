@@ -6,6 +6,7 @@ use super::raw::{Connection, SqlError, Statement, Value};
 use super::store::status_number;
 use super::writer::{Append, StartRow, WriteError, WriteKind, Written};
 use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy};
+use crate::search::{SearchValue, words};
 
 /// The writer's statements, prepared once.
 pub struct Statements<'c> {
@@ -16,6 +17,10 @@ pub struct Statements<'c> {
     close_run: Statement<'c>,
     append: Statement<'c>,
     add_reference: Statement<'c>,
+    search_type: Statement<'c>,
+    add_search_type: Statement<'c>,
+    add_search_value: Statement<'c>,
+    purge_search_values: Statement<'c>,
     hold: Statement<'c>,
     heartbeat: Statement<'c>,
     drop_heartbeats: Statement<'c>,
@@ -48,6 +53,12 @@ impl<'c> Statements<'c> {
             )?,
             append: raw.prepare("INSERT INTO transitions VALUES (?, ?, ?)")?,
             add_reference: raw.prepare("INSERT OR IGNORE INTO payload_refs VALUES (?, ?)")?,
+            search_type: raw
+                .prepare("SELECT type FROM search_types WHERE namespace = ? AND name = ?")?,
+            add_search_type: raw.prepare("INSERT INTO search_types VALUES (?, ?, ?)")?,
+            add_search_value: raw
+                .prepare("INSERT OR IGNORE INTO search_values VALUES (?, ?, ?)")?,
+            purge_search_values: raw.prepare("DELETE FROM search_values WHERE run_id = ?")?,
             hold: raw.prepare("UPDATE runs SET held = ? WHERE run_id = ? AND status = 1")?,
             heartbeat: raw.prepare("INSERT OR REPLACE INTO heartbeats VALUES (?, ?, ?, ?)")?,
             drop_heartbeats: raw.prepare("DELETE FROM heartbeats WHERE run_id = ?")?,
@@ -147,6 +158,7 @@ impl<'c> Statements<'c> {
                 return Ok(written);
             }
         }
+        self.search_attributes(start, bytes)?;
         self.remember(start, start.run_id)?;
         let parent = start.parent.as_ref();
         self.add_run.run(&[
@@ -173,6 +185,52 @@ impl<'c> Statements<'c> {
         *bytes += 400;
         self.transition(&start.append, bytes)?;
         Ok(Written::Done)
+    }
+
+    /// Writes what lists find the run by, each name with its type where it is new.
+    fn search_attributes(&mut self, start: &StartRow, bytes: &mut usize) -> Result<(), WriteError> {
+        for (name, value) in &start.search_attributes {
+            let key = [Value::Text(&start.namespace), Value::Text(name)];
+            let (found, own) = (
+                self.search_type.query(&key, |row| row.blob(0))?,
+                value.search_type().as_str(),
+            );
+            match found {
+                None => self.add_search_type.run(&[
+                    Value::Text(&start.namespace),
+                    Value::Text(name),
+                    Value::Text(own),
+                ])?,
+                Some(known) if known == own.as_bytes() => {}
+                Some(known) => {
+                    return Err(WriteError::Refused(EngineError::Invalid(format!(
+                        "the search attribute {name:?} is {} in this namespace, not {own}",
+                        String::from_utf8_lossy(&known)
+                    ))));
+                }
+            }
+            let mut add = |value| {
+                *bytes += 100;
+                let run_id = Value::Blob(start.run_id.as_bytes());
+                self.add_search_value
+                    .run(&[run_id, Value::Text(name), value])
+            };
+            match value {
+                SearchValue::Keyword(text) => add(Value::Text(text))?,
+                SearchValue::KeywordList(items) => {
+                    items.iter().try_for_each(|item| add(Value::Text(item)))?;
+                }
+                SearchValue::Text(text) => {
+                    let words = words(text);
+                    words.iter().try_for_each(|word| add(Value::Text(word)))?;
+                }
+                SearchValue::Int(number) => add(Value::Integer(*number))?,
+                SearchValue::Double(number) => add(Value::Real(*number))?,
+                SearchValue::Bool(value) => add(Value::Integer(i64::from(*value)))?,
+                SearchValue::Datetime(time) => add(Value::Integer(time.as_microsecond()))?,
+            }
+        }
+        Ok(())
     }
 
     fn remember(&mut self, start: &StartRow, run_id: Uuid) -> Result<(), SqlError> {
@@ -233,6 +291,7 @@ impl<'c> Statements<'c> {
             let run = [Value::Blob(&run_id)];
             self.purge_transitions.run(&run)?;
             self.purge_references.run(&run)?;
+            self.purge_search_values.run(&run)?;
             self.purge_run.run(&run)?;
         }
         Ok(Written::More)

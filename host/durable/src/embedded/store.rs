@@ -19,6 +19,7 @@ use super::options::{Durability, EmbeddedOptions, OpenError};
 use super::schema;
 use crate::engine::{EngineError, ExecutionStatus, RunInfo};
 use crate::schedule::ScheduleRef;
+use crate::search::SearchTypes;
 
 /// A row of `runs`.
 pub type RunRow = RunInfo;
@@ -121,6 +122,19 @@ impl Store {
         .fetch_one(&self.readers)
         .await?;
         Ok(latest.and_then(|id| Uuid::from_slice(&id).ok()))
+    }
+
+    /// The types of the search attributes of a namespace.
+    pub async fn search_types(&self, namespace: &str) -> Result<SearchTypes, sqlx::Error> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT name, type FROM search_types WHERE namespace = ?")
+                .bind(namespace)
+                .fetch_all(&self.readers)
+                .await?;
+        let types = rows.into_iter();
+        Ok(types
+            .filter_map(|(name, named)| Some((name, named.parse().ok()?)))
+            .collect())
     }
 
     /// The run that an idempotency key answers, if it has not expired.

@@ -197,6 +197,7 @@ fn started(event: &Event, shown: &mut Attributes) {
         answer_revision,
         evaluator,
         memo,
+        search_attributes,
         traceparent,
         parent_run_id,
         parent_workflow_id,
@@ -222,12 +223,14 @@ fn started(event: &Event, shown: &mut Attributes) {
         shown.put("detached", *detached);
     }
     shown.put("depth", *depth);
-    if !memo.is_empty() {
-        let fields: Map<String, Value> = memo
-            .iter()
-            .map(|(name, value)| (name.clone(), payload_view(value)))
-            .collect();
-        shown.put("memo", fields);
+    for (key, values) in [("memo", memo), ("search_attributes", search_attributes)] {
+        if !values.is_empty() {
+            let fields: Map<String, Value> = values
+                .iter()
+                .map(|(name, value)| (name.clone(), payload_view(value)))
+                .collect();
+            shown.put(key, fields);
+        }
     }
     let pinned: Map<String, Value> = pinned
         .iter()

@@ -29,6 +29,7 @@ use crate::engine::{
 };
 use crate::payload::Digest;
 use crate::schedule::ScheduleRef;
+use crate::search::SearchAttributes;
 
 /// Between two tries while the storage fails.
 const RETRY: Duration = Duration::from_millis(200);
@@ -105,6 +106,8 @@ pub struct StartRow {
     pub reuse: IdReusePolicy,
     /// As the caller said.
     pub conflict: IdConflictPolicy,
+    /// Values by which lists find it.
+    pub search_attributes: SearchAttributes,
     /// Its first transition.
     pub append: Append,
 }

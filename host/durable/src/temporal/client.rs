@@ -21,6 +21,7 @@ use super::pins::{
     StartSignal,
 };
 use super::sdk::{self, WorkflowService as _};
+use super::search;
 use crate::definition::GENERAL_QUEUE;
 use crate::engine::{
     EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunRef, RunResult,
@@ -162,6 +163,7 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
             "the memo {name:?} is the server's own; use another name"
         )));
     }
+    let attributes = search::admit(core, &start.namespace, &start.search_attributes).await?;
     let limits = core.options.limits;
     let input = admit_input(core.host.payloads.as_ref(), start.input, limits.data_bytes).await?;
     let evaluator = core.host.expressions.digest();
@@ -171,7 +173,12 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
     let memo = start.memo.into_iter();
     let mut memo: HashMap<_, _> = memo.map(|(name, value)| (name, payload(value))).collect();
     memo.insert(MEMO.to_owned(), pins.memo(nonce));
-    let search_attributes = pins.search_attributes();
+    let mut search_attributes = pins.search_attributes();
+    search_attributes.indexed_fields.extend(
+        attributes
+            .into_iter()
+            .map(|(name, value)| (name, payload(value.to_payload()))),
+    );
     // Temporal's own way to start with a signal answers an open run; under any other
     // policy the signal travels with the start.
     let (with_start, in_header) = match start.signal {

@@ -15,6 +15,7 @@ use crate::activity::{CancelReason, Progress};
 use crate::embedded::{Host, lock, pool::Pool};
 use crate::engine::{EngineError, QueueStats};
 use crate::live::LiveEvents;
+use crate::search::SearchTypes;
 
 /// An attempt that runs in this process.
 pub struct Running {
@@ -59,6 +60,8 @@ pub struct Core {
     pub live: LiveEvents,
     /// How far histories were read.
     pub cursors: Cursors,
+    /// Types of search attributes as last heard, by the cluster's name of the namespace.
+    pub search_types: Mutex<HashMap<String, SearchTypes>>,
     /// Whether no new work is taken.
     pub draining: AtomicBool,
 }

@@ -20,6 +20,7 @@ use crate::engine::{
     RunPage, RunRef,
 };
 use crate::payload::Digest;
+use crate::search::{SearchValue, check_name};
 
 /// Where a run stands, in our words.
 pub fn status_of(status: sdk::WorkflowExecutionStatus) -> ExecutionStatus {
@@ -97,7 +98,15 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
     let timers = state.timers.iter().filter(|_| open);
     let memo = known.memo.unwrap_or_default().fields.into_iter();
     let children = described.pending_children.into_iter();
+    let attributes = known.search_attributes.unwrap_or_default().indexed_fields;
     Ok(RunDescription {
+        search_attributes: attributes
+            .into_iter()
+            .filter(|(name, _)| check_name(name).is_ok())
+            .filter_map(|(name, value)| {
+                Some((name, SearchValue::from_payload(&from_payload(value))?))
+            })
+            .collect(),
         memo: memo
             .filter(|(name, _)| name != MEMO && name != EMITTED_MEMO)
             .map(|(name, value)| (name, from_payload(value)))
@@ -184,11 +193,7 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
             ))
         })?,
     };
-    let ours = format!("{DIGESTS} IS NOT NULL");
-    let query = match wanted.query.as_deref().map(str::trim) {
-        None | Some("") => ours,
-        Some(query) => format!("({query}) AND {ours}"),
-    };
+    let query = of_ours(wanted.query.as_deref());
     let mut connection = core.connection()?;
     let message = sdk::ListWorkflowExecutionsRequest {
         namespace: core.namespace(&wanted.namespace),
@@ -210,21 +215,37 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
     })
 }
 
+/// A filter that only our runs match.
+fn of_ours(query: Option<&str>) -> String {
+    let ours = format!("{DIGESTS} IS NOT NULL");
+    match query.map(str::trim) {
+        None | Some("") => ours,
+        Some(query) => format!("({query}) AND {ours}"),
+    }
+}
+
+/// How many runs of ours match a filter.
+pub async fn count(core: &Core, namespace: &str, query: Option<&str>) -> Result<u64, EngineError> {
+    ask_count(core, core.namespace(namespace), of_ours(query)).await
+}
+
+async fn ask_count(core: &Core, namespace: String, query: String) -> Result<u64, EngineError> {
+    let mut connection = core.connection()?;
+    let message = sdk::CountWorkflowExecutionsRequest { namespace, query };
+    let call = connection.count_workflow_executions(request(core, message, Duration::ZERO));
+    let counted = answer(core, Duration::ZERO, call)
+        .await
+        .map_err(|status| refusal(core, &status))?;
+    Ok(u64::try_from(counted.count).unwrap_or_default())
+}
+
 /// How many open runs are pinned to that digest, in all namespaces that are served. As
 /// of late: Temporal's lists follow its histories within a moment.
 pub async fn open_runs_using(core: &Core, digest: &Digest) -> Result<u64, EngineError> {
     let mut count = 0;
     for namespace in core.options.namespaces.values() {
-        let mut connection = core.connection()?;
-        let message = sdk::CountWorkflowExecutionsRequest {
-            namespace: namespace.clone(),
-            query: format!("{DIGESTS} = '{digest}' AND ExecutionStatus = 'Running'"),
-        };
-        let call = connection.count_workflow_executions(request(core, message, Duration::ZERO));
-        let counted = answer(core, Duration::ZERO, call)
-            .await
-            .map_err(|status| refusal(core, &status))?;
-        count += u64::try_from(counted.count).unwrap_or_default();
+        let query = format!("{DIGESTS} = '{digest}' AND ExecutionStatus = 'Running'");
+        count += ask_count(core, namespace.clone(), query).await?;
     }
     Ok(count)
 }

@@ -36,6 +36,7 @@ mod pins;
 mod run;
 mod schedules;
 mod sdk;
+mod search;
 mod worker;
 
 use std::collections::HashMap;
@@ -117,6 +118,7 @@ impl TemporalEngine {
             running: Mutex::new(HashMap::new()),
             live: LiveEvents::default(),
             cursors: history::Cursors::default(),
+            search_types: Mutex::default(),
             draining: AtomicBool::new(false),
             options,
         });
@@ -166,6 +168,10 @@ impl Engine for TemporalEngine {
 
     async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError> {
         describe::list(&self.core, request).await
+    }
+
+    async fn count(&self, namespace: &str, query: Option<&str>) -> Result<u64, EngineError> {
+        describe::count(&self.core, namespace, query).await
     }
 
     async fn history(

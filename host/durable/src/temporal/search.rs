@@ -127,7 +127,9 @@ async fn until_taken(core: &Core, namespace: &str, names: &[String]) -> Result<(
             }
             Err(status) if status.code() == sdk::Code::InvalidArgument => {
                 return Err(EngineError::Unavailable {
-                    message: format!("the search attributes {names:?} were added, but the cluster does not take them yet"),
+                    message: format!(
+                        "the search attributes {names:?} were added, but the cluster does not take them yet"
+                    ),
                     source: Some(Box::new(status)),
                 });
             }
@@ -150,6 +152,5 @@ const fn indexed(of: SearchType) -> sdk::IndexedValueType {
 
 fn from_indexed(number: i32) -> Option<SearchType> {
     let all = SearchType::ALL.into_iter();
-    all.into_iter()
-        .find(|of| i32::from(indexed(*of)) == number)
+    all.into_iter().find(|of| i32::from(indexed(*of)) == number)
 }

@@ -48,6 +48,7 @@ pub(super) async fn run(
         id_reuse_policy: IdReusePolicy::default(),
         id_conflict_policy: IdConflictPolicy::default(),
         memo: Default::default(),
+        search_attributes: Default::default(),
         key,
         traceparent,
         signal: None,

@@ -85,6 +85,7 @@ pub fn router(app: App) -> Router {
 fn documented(app: &App) -> (Router<App>, OpenApi) {
     let starts = OpenApiRouter::new()
         .routes(routes!(workflows::start, workflows::list))
+        .routes(routes!(workflows::count))
         .routes(routes!(activities::run))
         .routes(routes!(signals::send))
         .routes(routes!(signals::query))

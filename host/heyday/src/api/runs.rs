@@ -217,6 +217,16 @@ pub struct PendingSignalBody {
     pub received_at: String,
 }
 
+/// A search attribute of a run.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SearchAttributeBody {
+    /// Its type: `Keyword`, `KeywordList`, `Text`, `Int`, `Double`, `Bool` or `Datetime`.
+    #[serde(rename = "type")]
+    pub search_type: &'static str,
+    /// Its value.
+    pub value: Value,
+}
+
 /// A run in detail.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct RunBody {
@@ -226,6 +236,8 @@ pub struct RunBody {
     /// Values given at the start.
     #[schema(value_type = Object)]
     pub memo: BTreeMap<String, Value>,
+    /// Values by which lists find it, each with its type.
+    pub search_attributes: BTreeMap<String, SearchAttributeBody>,
     /// The plugin versions that it uses: name as called, and digest; null is built in.
     pub pinned: BTreeMap<String, Option<String>>,
     /// Activities that it waits for.
@@ -264,6 +276,17 @@ impl From<RunDescription> for RunBody {
                 .memo
                 .into_iter()
                 .map(|(name, payload)| (name, payload.to_json().unwrap_or_default()))
+                .collect(),
+            search_attributes: run
+                .search_attributes
+                .into_iter()
+                .map(|(name, value)| {
+                    let body = SearchAttributeBody {
+                        search_type: value.search_type().as_str(),
+                        value: value.to_json(),
+                    };
+                    (name, body)
+                })
                 .collect(),
             pinned: run
                 .pinned

@@ -13,6 +13,7 @@ use heyday_durable::engine::{
     Started,
 };
 use heyday_durable::payload::{Digest, Payload};
+use heyday_durable::search::{GivenAttribute, ParseSearchTypeError};
 use heyday_durable::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,10 +68,61 @@ pub struct StartBody {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub memo: BTreeMap<String, Value>,
+    /// Values by which lists find the run, by name: each a JSON value, or `{type, value}`
+    /// with Temporal's type (`Keyword`, `KeywordList`, `Text`, `Int`, `Double`, `Bool`,
+    /// `Datetime`). A name keeps the type with which it was used first.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub search_attributes: BTreeMap<String, AttributeBody>,
     /// A signal that the run has from its first moment on. With `use_existing` it goes to
     /// the open run, where there is one.
     #[serde(default)]
     pub signal: Option<SignalBody>,
+}
+
+/// A search attribute, as a start gives it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum AttributeBody {
+    /// With its type.
+    Typed(TypedAttribute),
+    /// Its value alone.
+    Value(Value),
+}
+
+/// A search attribute with its type.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TypedAttribute {
+    /// The type.
+    #[serde(rename = "type")]
+    pub search_type: String,
+    /// The value.
+    pub value: Value,
+}
+
+impl AttributeBody {
+    fn given(self, name: &str) -> Result<GivenAttribute, Problem> {
+        match self {
+            Self::Value(value) => Ok(GivenAttribute {
+                search_type: None,
+                value,
+            }),
+            Self::Typed(typed) => {
+                let search_type =
+                    typed
+                        .search_type
+                        .parse()
+                        .map_err(|error: ParseSearchTypeError| {
+                            Problem::invalid(format!("the search attribute {name:?}: {error}"))
+                        })?;
+                Ok(GivenAttribute {
+                    search_type: Some(search_type),
+                    value: typed.value,
+                })
+            }
+        }
+    }
 }
 
 /// A run that was started, or found.
@@ -121,6 +173,14 @@ pub(super) async fn start(
         version,
     };
     let memo = memo(body.memo)?;
+    let search_attributes = body
+        .search_attributes
+        .into_iter()
+        .map(|(name, value)| {
+            let given = value.given(&name)?;
+            Ok((name, given))
+        })
+        .collect::<Result<_, Problem>>()?;
     let signal = body
         .signal
         .map(|signal| signal.signal(key.as_deref()))
@@ -152,6 +212,7 @@ pub(super) async fn start(
         id_reuse_policy: body.id_reuse_policy,
         id_conflict_policy,
         memo,
+        search_attributes,
         key,
         traceparent,
         signal,
@@ -178,6 +239,7 @@ pub(super) struct Start {
     pub(super) id_reuse_policy: IdReusePolicy,
     pub(super) id_conflict_policy: IdConflictPolicy,
     pub(super) memo: BTreeMap<String, Payload>,
+    pub(super) search_attributes: BTreeMap<String, GivenAttribute>,
     pub(super) key: Option<String>,
     pub(super) traceparent: Option<String>,
     pub(super) signal: Option<Signal>,
@@ -211,6 +273,7 @@ impl App {
                 id_conflict_policy: start.id_conflict_policy,
                 idempotency_key: start.key,
                 memo: start.memo,
+                search_attributes: start.search_attributes,
                 traceparent: start.traceparent,
                 signal: start.signal,
             })
@@ -342,6 +405,39 @@ pub(super) async fn list(
         workflows: page.runs.into_iter().map(Into::into).collect(),
         next_page_token: page.next_page_token,
     }))
+}
+
+/// Which runs to count.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CountQuery {
+    /// A filter, `WorkflowType = 'x' AND ExecutionStatus = 'Running'`; all runs where
+    /// absent.
+    query: Option<String>,
+}
+
+/// How many runs match.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CountBody {
+    /// How many.
+    pub count: u64,
+}
+
+/// Count runs
+#[utoipa::path(get, path = "/workflow-count", tag = "workflows", params(CountQuery),
+    responses((status = 200, body = CountBody),
+        (status = 400, description = "A malformed filter", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn count(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<CountQuery>,
+) -> Result<JsonAnswer<CountBody>, Problem> {
+    let count = app
+        .engine
+        .count(&caller.namespace, query.query.as_deref())
+        .await?;
+    Ok(JsonAnswer(CountBody { count }))
 }
 
 /// Show a run

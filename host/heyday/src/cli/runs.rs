@@ -291,6 +291,17 @@ pub fn describe(context: &Context, description: &Value) -> String {
         .map(|(name, value)| format!("{name} = {value}"))
         .collect::<Vec<_>>()
         .join("\n");
+    let attributes = description
+        .get("search_attributes")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(name, given)| {
+            let value = given.get("value").unwrap_or(&Value::Null);
+            format!("{name} = {value} ({})", view::text(given, "type"))
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
     let activities = view::rows_of(description, "pending_activities")
         .iter()
         .map(|pending| {
@@ -355,6 +366,7 @@ pub fn describe(context: &Context, description: &Value) -> String {
             ),
             ("pinned to", clean(pinned)),
             ("memo", clean(memo)),
+            ("search attributes", clean(attributes)),
             (
                 "failure",
                 description

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub use self::args::{
-    EndArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy, ListArgs, QueryArgs,
-    ResultArgs, RunArgs, SignalArgs, StartArgs, UpdateArgs,
+    CountArgs, EndArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy, ListArgs,
+    QueryArgs, ResultArgs, RunArgs, SignalArgs, StartArgs, UpdateArgs,
 };
 use super::client::Request;
 use super::error::CliError;
@@ -38,6 +38,10 @@ pub enum WorkflowCommand {
         heyday workflow list --query \"WorkflowType = 'docs.process' AND ExecutionStatus = 'Failed'\"\n  \
         heyday workflow list --all -o json")]
     List(ListArgs),
+    /// Count runs
+    #[command(after_help = "Examples:\n  heyday workflow count\n  \
+        heyday workflow count --query \"ExecutionStatus = 'Running'\"")]
+    Count(CountArgs),
     /// Show a run: where it stands and what it waits for
     #[command(
         after_help = "Examples:\n  heyday workflow show doc-7\n  heyday workflow show doc-7 --run-id 0198f0c4-..."
@@ -99,6 +103,7 @@ pub async fn run(command: WorkflowCommand, context: &Context) -> Result<(), CliE
     match command {
         WorkflowCommand::Start(args) => start(args, context).await,
         WorkflowCommand::List(args) => list(args, context).await,
+        WorkflowCommand::Count(args) => count(args, context).await,
         WorkflowCommand::Show(args) => show(&args.run(), context).await,
         WorkflowCommand::Result(args) => result(args, context).await,
         WorkflowCommand::History(args) => {
@@ -138,6 +143,8 @@ struct StartBody<'a> {
     id_conflict_policy: Option<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     memo: BTreeMap<String, Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    search_attributes: BTreeMap<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signal: Option<send::SignalBody>,
 }
@@ -164,6 +171,7 @@ async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
         id_reuse_policy: args.id_reuse_policy.map(IdReusePolicy::api),
         id_conflict_policy: args.id_conflict_policy.map(IdConflictPolicy::api),
         memo: args.memo.into_iter().collect(),
+        search_attributes: args.search_attribute.into_iter().collect(),
         signal,
     };
     let request = Request::post(&["workflows"])
@@ -201,6 +209,15 @@ async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
     };
     let end = runs::wait_for_end(context, &run, limit).await?;
     runs::show_end(context, &run, &end)
+}
+
+async fn count(args: CountArgs, context: &Context) -> Result<(), CliError> {
+    let request = Request::get(&["workflow-count"]).query_if("query", args.query.as_deref());
+    let answer = context.client.send(&request).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    context.output.line(&view::text(&answer.json()?, "count"))
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {

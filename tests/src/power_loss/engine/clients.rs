@@ -237,6 +237,7 @@ impl Clients {
             id_conflict_policy: IdConflictPolicy::Fail,
             idempotency_key: Some(format!("key of {workflow_id}")),
             memo: BTreeMap::new(),
+            search_attributes: BTreeMap::new(),
             traceparent: None,
             signal: None,
         }

@@ -8,7 +8,8 @@ use super::{Field, FilterError, Param, Parser, Round, Token};
 use crate::search::{SearchType, words};
 
 /// The value of a run's attribute; NULL where it has none.
-const VALUE: &str = "(SELECT v.value FROM search_values v WHERE v.run_id = runs.run_id AND v.name = ?)";
+const VALUE: &str =
+    "(SELECT v.value FROM search_values v WHERE v.run_id = runs.run_id AND v.name = ?)";
 
 impl SearchType {
     const fn operators(self) -> &'static str {
@@ -164,9 +165,10 @@ impl Parser<'_> {
     /// Reads a value and binds it.
     fn custom_value(&mut self, of: SearchType, round: Round) -> Result<(), FilterError> {
         let param = match (of, &self.token) {
-            (SearchType::Keyword | SearchType::KeywordList | SearchType::Text, Token::Text(text)) => {
-                Some(Param::Text(text.clone()))
-            }
+            (
+                SearchType::Keyword | SearchType::KeywordList | SearchType::Text,
+                Token::Text(text),
+            ) => Some(Param::Text(text.clone())),
             (SearchType::Datetime, Token::Text(text)) => {
                 let param = Field::StartTime.value(text, round);
                 Some(param.map_err(|wanted| self.expected(&wanted))?)

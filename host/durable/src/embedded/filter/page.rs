@@ -9,6 +9,9 @@ mod tests;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Row as _, Sqlite};
 use uuid::Uuid;
 
 use super::{Filter, Param};
@@ -38,14 +41,8 @@ pub async fn list(store: &Store, request: &ListRuns) -> Result<RunPage, EngineEr
             )));
         }
     };
-    let query = request
-        .query
-        .as_deref()
-        .filter(|query| !query.trim().is_empty());
-    let filter = query
-        .map(Filter::parse)
-        .transpose()
-        .map_err(|error| EngineError::Invalid(error.to_string()))?;
+    let query = given(request.query.as_deref());
+    let filter = read_filter(store, &request.namespace, query).await?;
     let binding = binding(&request.namespace, query);
     let after = request
         .page_token
@@ -58,13 +55,7 @@ pub async fn list(store: &Store, request: &ListRuns) -> Result<RunPage, EngineEr
         // Filters differ; they must not displace the statements that are always used.
         .persistent(filter.is_none())
         .bind(request.namespace.as_str());
-    for param in filter.into_iter().flat_map(|filter| filter.params) {
-        statement = match param {
-            Param::Text(text) => statement.bind(text),
-            Param::Int(number) => statement.bind(number),
-            Param::Blob(bytes) => statement.bind(bytes),
-        };
-    }
+    statement = bound(statement, filter);
     if let Some(run_id) = after {
         statement = statement.bind(run_id.as_bytes().to_vec());
     }
@@ -89,6 +80,63 @@ pub async fn list(store: &Store, request: &ListRuns) -> Result<RunPage, EngineEr
         runs,
         next_page_token,
     })
+}
+
+/// How many runs of a namespace match a filter.
+///
+/// # Errors
+/// As those of [`list`], for the filter and the database.
+pub async fn count(
+    store: &Store,
+    namespace: &str,
+    query: Option<&str>,
+) -> Result<u64, EngineError> {
+    let filter = read_filter(store, namespace, given(query)).await?;
+    let mut sql = "SELECT count(*) FROM runs WHERE namespace = ?".to_owned();
+    if let Some(filter) = &filter {
+        sql.push_str(" AND ");
+        sql.push_str(&filter.sql);
+    }
+    let statement = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .persistent(filter.is_none())
+        .bind(namespace);
+    let counted = bound(statement, filter).fetch_one(store.readers()).await;
+    let count: i64 = counted.and_then(|row| row.try_get(0)).map_err(unreadable)?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// A statement with the parameters of a filter.
+fn bound<'q>(
+    statement: Query<'q, Sqlite, SqliteArguments>,
+    filter: Option<Filter>,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    let params = filter.into_iter().flat_map(|filter| filter.params);
+    params.fold(statement, |statement, param| match param {
+        Param::Text(text) => statement.bind(text),
+        Param::Int(number) => statement.bind(number),
+        Param::Real(number) => statement.bind(number),
+        Param::Blob(bytes) => statement.bind(bytes),
+    })
+}
+
+/// The filter of a request, if it has one.
+fn given(query: Option<&str>) -> Option<&str> {
+    query.filter(|query| !query.trim().is_empty())
+}
+
+async fn read_filter(
+    store: &Store,
+    namespace: &str,
+    query: Option<&str>,
+) -> Result<Option<Filter>, EngineError> {
+    let Some(query) = query else {
+        return Ok(None);
+    };
+    let types = store.search_types(namespace).await.map_err(unreadable)?;
+    let filter = Filter::parse(query, &types);
+    filter
+        .map(Some)
+        .map_err(|error| EngineError::Invalid(error.to_string()))
 }
 
 /// The statement for a page. Its parameters: the namespace, those of the filter, the last

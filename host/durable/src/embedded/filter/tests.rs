@@ -1,27 +1,35 @@
 //! The filter's language.
 
 use super::{Filter, Param};
+use crate::search::SearchTypes;
 
 fn text(value: &str) -> Param {
     Param::Text(value.to_owned())
 }
 
 fn refused(filter: &str) -> (usize, String) {
-    let error = Filter::parse(filter).expect_err(filter);
+    let error = Filter::parse(filter, &SearchTypes::new()).expect_err(filter);
     (error.position, error.message)
 }
 
 #[test]
 fn a_filter_becomes_a_condition_with_parameters() {
-    let filter =
-        Filter::parse("WorkflowType = 'a.b' AND ExecutionStatus = \"Running\"").expect("valid");
+    let filter = Filter::parse(
+        "WorkflowType = 'a.b' AND ExecutionStatus = \"Running\"",
+        &SearchTypes::new(),
+    )
+    .expect("valid");
     assert_eq!(filter.sql, "((workflow_type = ?) AND (status = ?))");
     assert_eq!(filter.params, [text("a.b"), Param::Int(1)]);
 }
 
 #[test]
 fn and_binds_closer_than_or_and_not_closest() {
-    let sql = |filter: &str| Filter::parse(filter).expect("valid").sql;
+    let sql = |filter: &str| {
+        Filter::parse(filter, &SearchTypes::new())
+            .expect("valid")
+            .sql
+    };
     let (t, i, s) = ("(workflow_type = ?)", "(workflow_id = ?)", "(status = ?)");
     let (ft, fi, fs) = (
         "WorkflowType = 'a'",
@@ -56,7 +64,9 @@ fn quotes_within_quotes() {
         ),
     ] {
         assert_eq!(
-            Filter::parse(filter).expect(filter).params,
+            Filter::parse(filter, &SearchTypes::new())
+                .expect(filter)
+                .params,
             [text(value)],
             "{filter}"
         );
@@ -65,7 +75,11 @@ fn quotes_within_quotes() {
 
 #[test]
 fn times_finer_than_a_microsecond_compare_as_written() {
-    let bound = |filter: &str| Filter::parse(filter).expect(filter).params;
+    let bound = |filter: &str| {
+        Filter::parse(filter, &SearchTypes::new())
+            .expect(filter)
+            .params
+    };
     let fine = "'1970-01-01T00:00:00.0000015Z'";
     assert_eq!(bound(&format!("StartTime < {fine}")), [Param::Int(2)]);
     assert_eq!(bound(&format!("StartTime >= {fine}")), [Param::Int(2)]);
@@ -195,7 +209,7 @@ fn length_and_nesting_are_limited() {
     );
 
     let deep = |depth: usize| format!("{}WorkflowId = 'a'{}", "(".repeat(depth), ")".repeat(depth));
-    assert!(Filter::parse(&deep(32)).is_ok());
+    assert!(Filter::parse(&deep(32), &SearchTypes::new()).is_ok());
     let (position, message) = refused(&deep(33));
     assert_eq!(position, 33);
     assert!(message.contains("at most 32 deep"), "{message}");

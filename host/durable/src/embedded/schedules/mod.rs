@@ -292,6 +292,7 @@ async fn try_begin(
             .request
             .map(|request| format!("schedule {request} {}", waiting.nominal)),
         memo: BTreeMap::new(),
+        search_attributes: BTreeMap::new(),
         traceparent: None,
         parent: None,
         detached: false,

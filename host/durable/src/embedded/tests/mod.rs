@@ -369,6 +369,7 @@ impl Bench {
             workflow_id: id.to_owned(),
             definition: self.definitions.pinned(&format!("test.{name}")),
             input: Payload::json(&input),
+            search_attributes: BTreeMap::new(),
             id_reuse_policy: IdReusePolicy::default(),
             id_conflict_policy: IdConflictPolicy::default(),
             idempotency_key: None,

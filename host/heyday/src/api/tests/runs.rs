@@ -10,6 +10,58 @@ use tower::ServiceExt as _;
 use super::{Api, SETS, WAITING, WAITS, api};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn runs_are_found_and_counted_by_search_attributes() {
+    let api = api().await;
+    api.flow(SETS).await;
+    let start = |id: &str, attributes: Value| {
+        let body = json!({
+            "workflow_type": "t.sets", "workflow_id": id, "search_attributes": attributes,
+        });
+        api.post("/api/v1/workflows", body.to_string())
+    };
+    let due = json!({ "type": "Datetime", "value": "2026-01-31T12:00:00Z" });
+    let started = start("a", json!({ "CustomerId": "x", "Due": due })).await;
+    assert_eq!(started.status, 201, "{}", started.text);
+    let started = start("b", json!({ "CustomerId": "y" })).await;
+    assert_eq!(started.status, 201, "{}", started.text);
+    let shown = api.get("/api/v1/workflows/a").await.json();
+    assert_eq!(
+        shown["search_attributes"],
+        json!({ "CustomerId": { "type": "Keyword", "value": "x" }, "Due": due })
+    );
+    let query = "?query=CustomerId%20%3D%20%27x%27";
+    let found = api.get(&format!("/api/v1/workflows{query}")).await.json();
+    assert_eq!(found["workflows"][0]["workflow_id"], "a");
+    assert_eq!(found["workflows"].as_array().map(Vec::len), Some(1));
+    let counted = api.get(&format!("/api/v1/workflow-count{query}")).await;
+    assert_eq!(counted.json(), json!({ "count": 1 }));
+    let counted = api.get("/api/v1/workflow-count").await;
+    assert_eq!(counted.json(), json!({ "count": 2 }));
+
+    for (attributes, says) in [
+        (json!({ "CustomerId": 7 }), "is Keyword"),
+        (
+            json!({ "New": { "type": "Number", "value": 7 } }),
+            "not \"Number\"",
+        ),
+        (json!({ "New": { "a": 1 } }), "is Keyword"),
+        (json!({ "New": null }), "is Keyword"),
+        (json!({ "RunId": "x" }), "the server's own"),
+    ] {
+        let refused = start("c", attributes).await;
+        let problem = refused.problem(400, "invalid-request");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains(says), "{detail}");
+    }
+    let refused = api
+        .get("/api/v1/workflow-count?query=Nobody%20%3D%201")
+        .await;
+    refused.problem(400, "invalid-request");
+    let refused = api.get("/api/v1/workflow-count?filter=x").await;
+    refused.problem(400, "invalid-request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_started_watched_and_ended() {
     let api = api().await;
     api.flow(WAITS).await;

@@ -38,6 +38,9 @@ pub struct StartArgs {
     /// A value shown with the run; may be given more than once
     #[arg(long, value_name = "NAME=JSON", value_parser = memo)]
     pub memo: Vec<(String, Value)>,
+    /// A value by which `workflow list --query` finds the run; may be given more than once
+    #[arg(long, value_name = "NAME=JSON", value_parser = memo)]
+    pub search_attribute: Vec<(String, Value)>,
     /// A signal that the run has from its first moment on; an open run of the id gets it
     #[arg(long, value_name = "NAME")]
     pub signal: Option<String>,
@@ -151,6 +154,14 @@ pub struct ListArgs {
     /// All of them; as JSON, one page a line
     #[arg(long, conflicts_with = "page_token")]
     pub all: bool,
+}
+
+/// Arguments of `workflow count`.
+#[derive(Debug, Args)]
+pub struct CountArgs {
+    /// A filter, as Temporal's: WorkflowType = 'x' AND ExecutionStatus = 'Running'
+    #[arg(long, short, value_name = "FILTER")]
+    pub query: Option<String>,
 }
 
 /// Arguments of `workflow result`.

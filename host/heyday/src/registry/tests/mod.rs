@@ -115,6 +115,9 @@ impl Engine for MockEngine {
     async fn list(&self, _: &ListRuns) -> Result<RunPage, EngineError> {
         Err(EngineError::ShuttingDown)
     }
+    async fn count(&self, _: &str, _: Option<&str>) -> Result<u64, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
     async fn history(
         &self,
         _: &RunRef,

@@ -10,6 +10,7 @@ use crate::embedded::filter::{Filter, Param};
 use crate::embedded::options::EmbeddedOptions;
 use crate::embedded::store::{Store, status_number};
 use crate::engine::{EngineError, ExecutionStatus, ListRuns};
+use crate::search::SearchTypes;
 
 /// One row of the table.
 struct Row<'a> {
@@ -227,7 +228,7 @@ async fn what_a_filter_says_is_never_sql() {
     .await;
 
     let quoted = format!("WorkflowId = \"{hostile}\"");
-    let filter = Filter::parse(&quoted).expect("valid");
+    let filter = Filter::parse(&quoted, &SearchTypes::new()).expect("valid");
     assert_eq!(
         (filter.sql.as_str(), &filter.params[..]),
         ("(workflow_id = ?)", &[Param::Text(hostile.to_owned())][..])
@@ -432,13 +433,14 @@ async fn a_token_is_good_for_its_own_request_only() {
 
 /// How SQLite finds the runs of a page.
 async fn plan(runs: &mut Fixture, query: &str) -> String {
-    let filter = Filter::parse(query).ok();
+    let filter = Filter::parse(query, &SearchTypes::new()).ok();
     let sql = format!("EXPLAIN QUERY PLAN {}", select(filter.as_ref(), true));
     let mut statement = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind("default");
     for param in filter.into_iter().flat_map(|filter| filter.params) {
         statement = match param {
             Param::Text(text) => statement.bind(text),
             Param::Int(number) => statement.bind(number),
+            Param::Real(number) => statement.bind(number),
             Param::Blob(bytes) => statement.bind(bytes),
         };
     }

@@ -26,6 +26,7 @@ mod receipts;
 mod restart;
 mod review;
 mod schedules;
+mod search;
 mod security;
 mod support;
 mod temporal;

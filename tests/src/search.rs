@@ -26,7 +26,7 @@ async fn runs_are_started_with_found_by_and_counted_by_search_attributes() {
     run(&format!("{start} CustomerId=7 --id three"))
         .await
         .code(2)
-        .says("is Keyword in this namespace");
+        .says("is Keyword: a text");
     run("heyday workflow show one")
         .await
         .ok()

@@ -1,8 +1,9 @@
 //! Conditions on search attributes.
 //!
 //! Their values are rows of `search_values`: one for each item of a list and each word of
-//! a text, one of every other type. A run without the attribute has none; as with a column
-//! that is NULL, no comparison matches it, and neither does the comparison's `NOT`.
+//! a text, one of every other type. A run without the attribute has none. As with a column
+//! that is NULL, no comparison matches it, and neither does the comparison's `NOT`; a list
+//! or text that is not there has no item and no word, so that their `NOT` matches.
 
 use super::{Field, FilterError, Param, Parser, Round, Token};
 use crate::search::{SearchType, words};
@@ -118,7 +119,7 @@ impl Parser<'_> {
         let places = places(read(self)?);
         self.params.push(Param::Text(name.to_owned()));
         Ok(format!(
-            "({not}(SELECT max(v.value IN ({places})) FROM search_values v WHERE v.run_id = runs.run_id AND v.name = ?))"
+            "({not}coalesce((SELECT max(v.value IN ({places})) FROM search_values v WHERE v.run_id = runs.run_id AND v.name = ?), 0))"
         ))
     }
 

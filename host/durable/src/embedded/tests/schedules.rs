@@ -491,7 +491,10 @@ async fn a_history_from_before_there_were_schedules_gets_them() {
         .await
         .unwrap();
     connection
-        .execute("DROP TABLE schedules; PRAGMA user_version = 1")
+        .execute(
+            "DROP TABLE schedules; DROP TABLE search_types; DROP TABLE search_values;
+             PRAGMA user_version = 1",
+        )
         .await
         .unwrap();
     connection.close().await.unwrap();

@@ -1,11 +1,13 @@
 //! The real server with its runs on a Temporal cluster: the same API, the same plugins,
 //! the same flows.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
+use crate::support::certificates::{Authority, Files};
+use crate::support::front::Front;
 use crate::support::handmade::Handmade;
 use crate::support::server::{Client, Options, PATIENCE, Server, free_port};
 use crate::support::temporal;
@@ -93,4 +95,105 @@ async fn a_cluster_that_is_away_is_a_503_with_retry_after() {
     let problem = Client::refused(response, StatusCode::SERVICE_UNAVAILABLE).await;
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains(&port.to_string()), "{detail}");
+}
+
+/// The environment of a server whose cluster is behind that front.
+fn behind(front: &Front, namespace: &str, files: &Files) -> Vec<(String, String)> {
+    let ca = files.ca().display().to_string();
+    [
+        ("TEMPORAL_ADDRESS", front.address().as_str()),
+        ("TEMPORAL_NAMESPACE", namespace),
+        ("TEMPORAL_API_KEY", "right-key"),
+        ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", &ca),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporals_own_configuration_says_where_the_cluster_is() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    let authority = Authority::new("authority");
+    let front = Front::start(&address, &authority.issue("front"), None).await;
+    front.require_api_key("right-key");
+    let server = Server::with(Options {
+        config: Some("engine = 'temporal'\n".to_owned()),
+        environment: behind(&front, &namespace, &Files::new(&authority)),
+    })
+    .await
+    .unwrap();
+    server.wait_for_engine().await.unwrap();
+    let pushed = server.client.push_flow(SMALL).await.unwrap();
+    assert!(pushed.status().is_success());
+    let outcome = server.client.run("tests.on-temporal", &json!({})).await;
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.body["result"], json!({"x": 1}), "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_api_key_is_a_503_that_says_so() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    let authority = Authority::new("authority");
+    let front = Front::start(&address, &authority.issue("front"), None).await;
+    front.require_api_key("another-key");
+    let files = Files::new(&authority);
+    let server = Server::with(Options {
+        config: Some("engine = 'temporal'\n".to_owned()),
+        environment: behind(&front, &namespace, &files),
+    })
+    .await
+    .unwrap();
+    // Until its first try has failed, the answer has no reason yet.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = server.client.request(Method::GET, "/workflows");
+        let response = request.send().await.unwrap();
+        assert!(response.headers().contains_key("retry-after"));
+        let problem = Client::refused(response, StatusCode::SERVICE_UNAVAILABLE).await;
+        let detail = problem["detail"].as_str().unwrap().to_owned();
+        assert!(!detail.contains("-key"), "{detail}");
+        if detail.contains("refuses this server's credentials") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{detail}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!server.log().contains("right-key"), "{}", server.log());
+    // The key was right after all.
+    front.require_api_key("right-key");
+    server.wait_for_engine().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_reach_a_cluster_is_said_at_the_start() {
+    let cases: [(&str, &[(&str, &str)], &str); 4] = [
+        (
+            "tls_client_cert_path = 'none.pem'\n",
+            &[],
+            "the TLS client certificate",
+        ),
+        ("api_key_file = 'none'\n", &[], "the API key"),
+        ("", &[("TEMPORAL_TLS", "perhaps")], "TEMPORAL_TLS"),
+        ("", &[("TEMPORAL_CONFIG_FILE", "/no/such")], "/no/such"),
+    ];
+    for (config, environment, expected) in cases {
+        let environment = environment.iter();
+        let ended = Server::with(Options {
+            config: Some(format!("engine = 'temporal'\n[temporal]\n{config}")),
+            environment: environment
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        })
+        .await;
+        let Err(error) = ended else {
+            panic!("{config} {expected} should have been refused");
+        };
+        let text = error.to_string();
+        assert!(text.contains("exit status: 2"), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
 }

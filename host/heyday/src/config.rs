@@ -12,7 +12,7 @@ use std::time::Duration;
 use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::GENERAL_QUEUE;
-use heyday_durable::temporal::TemporalOptions;
+use heyday_durable::temporal::{Access, Profile, Source, TemporalOptions};
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -68,22 +68,84 @@ pub enum EngineKind {
     Temporal,
 }
 
-/// Where the Temporal cluster is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where the Temporal cluster is, and how it is reached. What is not said here is
+/// Temporal's own configuration's to say ([`Profile`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TemporalConfig {
-    /// `HOST:PORT` of its frontend.
-    pub address: String,
-    /// Temporal's name of the namespace `default`.
-    pub namespace: String,
+    /// `HOST:PORT` of its frontend; `127.0.0.1:7233` where nothing says it.
+    pub address: Option<String>,
+    /// Temporal's name of the namespace `default`; the same where nothing says it.
+    pub namespace: Option<String>,
+    /// A file with the API key, which is read again when it changes.
+    pub api_key_file: Option<PathBuf>,
+    /// Whether by TLS; where absent, if anything of TLS is set, or an API key.
+    pub tls: Option<bool>,
+    /// This server's certificate with its chain, PEM; read again when it changes, as the
+    /// next two.
+    pub tls_client_cert_path: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_client_key_path: Option<PathBuf>,
+    /// Certificates that the cluster's must descend from, PEM; the operating system's
+    /// where absent.
+    pub tls_server_ca_cert_path: Option<PathBuf>,
+    /// The name that the cluster's certificate must have; the address's host where absent.
+    pub tls_server_name: Option<String>,
+    /// Take any certificate of the cluster: for a test, never for use.
+    pub tls_disable_host_verification: Option<bool>,
+    /// What Temporal's own configuration says, where it was asked.
+    #[serde(skip)]
+    pub profile: Profile,
 }
 
-impl Default for TemporalConfig {
-    fn default() -> Self {
-        Self {
-            address: "127.0.0.1:7233".to_owned(),
-            namespace: DEFAULT_NAMESPACE.to_owned(),
+impl TemporalConfig {
+    /// The frontend's address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        let said = self.address.as_deref().or(self.profile.address.as_deref());
+        said.unwrap_or("127.0.0.1:7233")
+    }
+
+    /// Temporal's name of the namespace `default`.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        let said = self.namespace.as_deref();
+        said.or(self.profile.namespace.as_deref())
+            .unwrap_or(DEFAULT_NAMESPACE)
+    }
+
+    /// How it is reached.
+    fn access(&self) -> Access {
+        let mut access = self.profile.access.clone();
+        let file = |path: &Option<PathBuf>, source: &mut Option<Source>| {
+            if let Some(path) = path {
+                *source = Some(Source::File(path.clone()));
+            }
+        };
+        file(&self.api_key_file, &mut access.api_key);
+        file(&self.tls_client_cert_path, &mut access.client_cert);
+        file(&self.tls_client_key_path, &mut access.client_key);
+        file(&self.tls_server_ca_cert_path, &mut access.server_ca_cert);
+        access.tls = self.tls.or(access.tls);
+        if self.tls_server_name.is_some() {
+            access.server_name.clone_from(&self.tls_server_name);
         }
+        if let Some(disable) = self.tls_disable_host_verification {
+            access.disable_host_verification = disable;
+        }
+        access
+    }
+
+    /// The files that it names.
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [
+            &mut self.api_key_file,
+            &mut self.tls_client_cert_path,
+            &mut self.tls_client_key_path,
+            &mut self.tls_server_ca_cert_path,
+        ]
+        .into_iter()
+        .flatten()
     }
 }
 
@@ -212,6 +274,7 @@ impl Config {
             let resolve = |path: &mut PathBuf| *path = folder.join(path.as_path());
             resolve(&mut config.data_dir);
             config.cache_dir.as_mut().map(resolve);
+            config.temporal.paths().for_each(resolve);
             for bindings in config.bindings.namespaces.values_mut() {
                 bindings
                     .sql
@@ -331,10 +394,11 @@ impl Config {
     /// How the Temporal engine is opened.
     #[must_use]
     pub fn temporal_options(&self) -> TemporalOptions {
-        let mut options = TemporalOptions::new(&self.temporal.address, self.queues());
+        let mut options = TemporalOptions::new(self.temporal.address(), self.queues());
+        options.access = self.temporal.access();
         options.namespaces = BTreeMap::from([(
             DEFAULT_NAMESPACE.to_owned(),
-            self.temporal.namespace.clone(),
+            self.temporal.namespace().to_owned(),
         )]);
         options
     }
@@ -541,6 +605,14 @@ mod tests {
                 "engine = 'temporal'\n[temporal]\nnamespace = ''",
                 "temporal",
             ),
+            (
+                "engine = 'temporal'\n[temporal]\napi_key_file = '/no/such/file'",
+                "temporal",
+            ),
+            (
+                "engine = 'temporal'\n[temporal]\ntls_client_cert_path = '/no/such/file'",
+                "temporal",
+            ),
         ] {
             let config = parse(text).expect(text);
             let error = config.check().expect_err(text).to_string();
@@ -552,13 +624,38 @@ mod tests {
     }
 
     #[test]
+    fn the_file_goes_over_temporals_own_configuration() {
+        let text = "engine = 'temporal'\n[temporal]\nnamespace = 'ours'\ntls = false\ntls_client_key_path = '/ours.key'\n";
+        let mut config = parse(text).expect("a configuration");
+        config.temporal.profile = Profile {
+            address: Some("theirs:7233".to_owned()),
+            namespace: Some("theirs".to_owned()),
+            access: Access {
+                tls: Some(true),
+                client_key: Some(Source::File("/theirs.key".into())),
+                server_name: Some("theirs".to_owned()),
+                ..Access::default()
+            },
+        };
+        let options = config.temporal_options();
+        assert_eq!(options.address, "theirs:7233");
+        assert_eq!(options.namespaces["default"], "ours");
+        assert_eq!(options.access.tls, Some(false));
+        let key = Source::File("/ours.key".into());
+        assert_eq!(options.access.client_key, Some(key));
+        assert_eq!(options.access.server_name.as_deref(), Some("theirs"));
+    }
+
+    #[test]
     fn paths_in_a_file_are_relative_to_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("heyday.toml");
-        let text = "data_dir = 'data'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n";
+        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n";
         std::fs::write(&path, text).expect("written");
         let config = Config::load(&path).expect("loads");
         assert_eq!(config.data_dir, folder.path().join("data"));
+        let key = config.temporal.api_key_file.as_deref();
+        assert_eq!(key, Some(&*folder.path().join("key")));
         let main = &config.bindings.namespaces["team-a"].sql["main"];
         assert_eq!(main.path, folder.path().join("main.db"));
         let missing = Config::load(&folder.path().join("nothing.toml"));

@@ -23,7 +23,7 @@ use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::{Digest, Payload, PayloadStore, PayloadStoreError};
-use heyday_durable::temporal::{TemporalEngine, TemporalOptions};
+use heyday_durable::temporal::{Access, TemporalEngine, TemporalOptions};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -298,6 +298,13 @@ impl Bench {
             "default".to_owned(),
         )))
         .await
+    }
+
+    /// On the Temporal cluster at that address, which is reached so and is there.
+    pub async fn temporal_by(address: String, namespace: String, access: Access) -> Self {
+        let mut options = temporal_options(address, namespace);
+        options.access = access;
+        Self::on(Place::Temporal(options)).await
     }
 
     async fn on(place: Place) -> Self {

@@ -29,6 +29,7 @@ macro_rules! on_both {
     };
 }
 
+mod access;
 mod away;
 pub mod bench;
 mod cancelling;

@@ -1,9 +1,12 @@
 //! What the tests share: the real server in a process of its own, a client for it, the
-//! command line, the built components, and readers for the specification's kit.
+//! command line, the built components, certificates and a TLS front, and readers
+//! for the specification's kit.
 
+pub mod certificates;
 pub mod cli;
 pub mod collector;
 pub mod documents;
+pub mod front;
 pub mod gherkin;
 pub mod handmade;
 pub mod http_server;

@@ -75,7 +75,14 @@ impl Server {
             .env("HEYDAY_CACHE", super::cache())
             .env_remove("HEYDAY_SERVER")
             .env_remove("HEYDAY_TOKEN")
+            // Where this user's own configuration of Temporal would be.
+            .env("XDG_CONFIG_HOME", data)
             .stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TEMPORAL_") {
+                command.env_remove(name);
+            }
+        }
         if let Some(config) = options.config {
             let path = data.join("test-config.toml");
             std::fs::write(&path, config)?;

@@ -22,7 +22,8 @@ use super::convert::{
 };
 use super::core::{Core, Running};
 use super::pins::{ACTIVITY_HEADER, ActivityHeader, PIN_ACTIVITY, PinRequest, Pins};
-use super::sdk;
+use super::report::{complete, report};
+use super::{client, sdk};
 use crate::activity::{
     ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, AttemptSink, CancelReason,
     LogLine, Progress, Receipt,
@@ -30,7 +31,7 @@ use crate::activity::{
 use crate::attempt::{Bounds, deadline, settle, supervise};
 use crate::definition::WorkflowReference;
 use crate::embedded::{lock, retry::bounded};
-use crate::engine::LiveEvent;
+use crate::engine::{EngineError, LiveEvent, RunRef};
 use crate::failure::{Failure, kind};
 use crate::payload::{INLINE_LIMIT, JSON_PLAIN, Payload, ResolveError, resolve};
 
@@ -69,18 +70,50 @@ pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str
                 }
             }
             Some(sdk::TaskVariant::Cancel(cancel)) => {
-                let stop = lock(&core.running)
-                    .get(&task.task_token)
-                    .map(|running| Arc::clone(&running.stop));
-                if let Some(stop) = stop {
-                    stop(reason(cancel.reason()));
-                }
+                let core = Arc::clone(&core);
+                let namespace = Arc::clone(&namespace);
+                attempts.spawn(async move {
+                    let token = &task.task_token;
+                    let not_found = cancel.reason() == sdk::ActivityCancelReason::NotFound;
+                    if not_found && is_awaited(&core, &namespace, token).await {
+                        return;
+                    }
+                    let running = lock(&core.running);
+                    if let Some(running) = running.get(token) {
+                        (running.stop)(reason(cancel.reason()));
+                    }
+                });
             }
             None => {}
         }
         while attempts.try_join_next().is_some() {}
     }
     while attempts.join_next().await.is_some() {}
+}
+
+/// Whether the cluster waits for an attempt although it did not find it: a server that
+/// has just started does not know all that it has at once.
+async fn is_awaited(core: &Core, namespace: &str, token: &[u8]) -> bool {
+    let (run, activity_id, attempt) = {
+        let running = lock(&core.running);
+        let Some(running) = running.get(token) else {
+            return false;
+        };
+        let run = RunRef {
+            namespace: namespace.to_owned(),
+            workflow_id: running.workflow_id.clone(),
+            run_id: Some(running.run_id),
+        };
+        (run, running.activity_id.clone(), running.attempt)
+    };
+    match client::describe(core, &run).await {
+        Ok(described) => described.pending_activities.iter().any(|pending| {
+            pending.activity_id == activity_id && u32::try_from(pending.attempt) == Ok(attempt)
+        }),
+        Err(EngineError::NotFound { .. }) => false,
+        // Who cannot be asked is told at the end, and may refuse it then.
+        Err(_) => true,
+    }
 }
 
 /// Why an attempt is to stop.
@@ -93,16 +126,6 @@ const fn reason(reason: sdk::ActivityCancelReason) -> CancelReason {
         sdk::ActivityCancelReason::Cancelled
         | sdk::ActivityCancelReason::Paused
         | sdk::ActivityCancelReason::Reset => CancelReason::Requested,
-    }
-}
-
-async fn complete(worker: &sdk::Worker, task_token: Vec<u8>, result: sdk::ActivityExecutionResult) {
-    let completion = sdk::ActivityTaskCompletion {
-        task_token,
-        result: Some(result),
-    };
-    if let Err(error) = worker.complete_activity_task(completion).await {
-        tracing::error!(%error, "an attempt's end was refused");
     }
 }
 
@@ -179,7 +202,11 @@ impl Attempt {
         let cancellation = CancellationToken::new();
         let reason = Arc::new(OnceLock::new());
         let (why, asked) = (Arc::clone(&reason), cancellation.clone());
+        let workflow = start.workflow_execution.as_ref();
         let running = Running {
+            workflow_id: workflow
+                .map(|it| it.workflow_id.clone())
+                .unwrap_or_default(),
             run_id,
             activity_id: start.activity_id.clone(),
             attempt: start.attempt,
@@ -242,7 +269,8 @@ impl Attempt {
             queue.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         let result = self.result(outcome);
-        complete(&self.worker, self.token, result).await;
+        let heartbeat = lock(&self.said.details).clone();
+        report(&self.core, &self.worker, self.token, result, heartbeat).await;
     }
 
     /// Runs the attempt under its timeouts. The cluster watches them too; whoever sees

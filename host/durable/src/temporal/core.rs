@@ -19,6 +19,8 @@ use crate::search::SearchTypes;
 
 /// An attempt that runs in this process.
 pub struct Running {
+    /// The workflow.
+    pub workflow_id: String,
     /// The run.
     pub run_id: Uuid,
     /// The activity.

@@ -23,6 +23,7 @@
     allow(clippy::unwrap_used, reason = "a test that fails should panic")
 )]
 
+mod access;
 mod activation;
 mod attempt;
 mod client;
@@ -33,6 +34,8 @@ mod events;
 mod history;
 mod options;
 mod pins;
+mod profile;
+mod report;
 mod run;
 mod schedules;
 mod sdk;
@@ -50,7 +53,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use access::{Access, Source};
 pub use options::{OpenError, Tasks, TemporalOptions};
+pub use profile::Profile;
 
 use self::core::Core;
 use crate::activity::CancelReason;
@@ -94,15 +99,6 @@ impl TemporalEngine {
     /// As [`OpenError`] says.
     pub fn open(options: TemporalOptions, host: Host) -> Result<Self, OpenError> {
         options.check()?;
-        let identity = format!(
-            "heyday-{}@{}",
-            env!("CARGO_PKG_VERSION"),
-            std::process::id()
-        );
-        let connecting = sdk::ConnectionOptions::new(options.url()?)
-            .identity(identity)
-            .connect_timeout(options.patience)
-            .build();
         let runtime = sdk::CoreRuntime::new_assume_tokio(sdk::RuntimeOptions::default())
             .map_err(|error| OpenError::Sdk(format!("{error:#}")))?;
         let runtime = Arc::new(runtime);
@@ -126,7 +122,6 @@ impl TemporalEngine {
         let serving = tokio::spawn(worker::serve(
             Arc::clone(&core),
             Arc::clone(&runtime),
-            connecting,
             stop.clone(),
         ));
         Ok(Self {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::access::{Access, Credentials};
 use super::sdk;
 use crate::definition::GENERAL_QUEUE;
 use crate::driver::RunLimits;
@@ -13,6 +14,8 @@ pub struct TemporalOptions {
     /// Where the cluster's frontend is: `HOST:PORT`, or a URL whose scheme is `http` or
     /// `https`.
     pub address: String,
+    /// How it is reached: TLS, and who asks.
+    pub access: Access,
     /// Namespaces whose tasks are taken: Heyday's name, and Temporal's. A request that
     /// names another one goes to Temporal's of the same name.
     pub namespaces: BTreeMap<String, String>,
@@ -60,6 +63,7 @@ impl TemporalOptions {
         queues.entry(GENERAL_QUEUE.to_owned()).or_insert(50);
         Self {
             address: address.into(),
+            access: Access::default(),
             namespaces: BTreeMap::from([("default".to_owned(), "default".to_owned())]),
             queues,
             tasks: Tasks::All,
@@ -75,10 +79,12 @@ impl TemporalOptions {
 
     /// The address as a URL.
     pub(super) fn url(&self) -> Result<sdk::Url, OpenError> {
+        let tls = self.access.uses_tls(&self.address);
         let text = if self.address.contains("://") {
             self.address.clone()
         } else {
-            format!("http://{}", self.address)
+            let scheme = if tls { "https" } else { "http" };
+            format!("{scheme}://{}", self.address)
         };
         let wrong = |why: &str| {
             OpenError::Invalid(format!(
@@ -100,15 +106,24 @@ impl TemporalOptions {
         {
             return Err(wrong("has no port"));
         }
+        if tls != (url.scheme() == "https") {
+            return Err(wrong("has a scheme that its TLS settings contradict"));
+        }
         Ok(url)
     }
 
-    /// Finds what cannot work.
+    /// Reads what a connection is made of.
+    pub(super) fn read_credentials(&self) -> Result<Credentials, OpenError> {
+        self.access.read(&self.address)
+    }
+
+    /// Finds what cannot work. Certificates and keys are read for that.
     ///
     /// # Errors
     /// The first value that cannot.
     pub fn check(&self) -> Result<(), OpenError> {
         self.url()?;
+        self.read_credentials()?;
         if self.namespaces.values().any(String::is_empty) {
             return Err(OpenError::Invalid(
                 "the name of a Temporal namespace is empty".to_owned(),
@@ -162,6 +177,12 @@ mod tests {
             "https://t.example:7233/"
         );
         assert_eq!(url("[::1]:7233").unwrap(), "http://[::1]:7233/");
+        let mut options = TemporalOptions::new("t.example:7233", BTreeMap::new());
+        options.access.tls = Some(true);
+        assert_eq!(options.url().unwrap().as_str(), "https://t.example:7233/");
+        options.address = "http://t.example:7233".to_owned();
+        let error = options.check().unwrap_err().to_string();
+        assert!(error.contains("contradict"), "{error}");
         for wrong in ["", "temporal", "ftp://host:1", "host:port", "http://:7233"] {
             let error = url(wrong).unwrap_err();
             assert!(error.contains("HOST:PORT"), "{wrong:?}: {error}");

@@ -2,13 +2,21 @@
 //! interfaces are not stable, and a new release should be felt here first.
 
 pub use prost_wkt_types::{Duration, Timestamp};
+pub use temporalio_client::danger::ServerCertVerifier;
 pub use temporalio_client::errors::ClientConnectError;
 pub use temporalio_client::grpc::{OperatorService, WorkflowService};
 pub use temporalio_client::request_extensions::RetryConfigForCall;
+pub use temporalio_client::tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 pub use temporalio_client::tonic::{Code, Request, Response, Status};
-pub use temporalio_client::{Connection, ConnectionOptions, RetryOptions};
+pub use temporalio_client::{
+    ClientTlsOptions, Connection, ConnectionOptions, RetryOptions, TlsOptions,
+};
+pub use temporalio_common::envconfig::{
+    ConfigError, DataSource, LoadClientConfigProfileOptions, load_client_config_profile,
+};
 pub use temporalio_common::protos::coresdk::activity_result::{
-    ActivityExecutionResult, activity_resolution::Status as Resolved,
+    ActivityExecutionResult, activity_execution_result::Status as ActivityEnd,
+    activity_resolution::Status as Resolved,
 };
 pub use temporalio_common::protos::coresdk::activity_task::{
     ActivityCancelReason, Start, activity_task::Variant as TaskVariant,
@@ -70,8 +78,10 @@ pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
     DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
     GetWorkflowExecutionHistoryRequest, ListScheduleMatchingTimesRequest, ListSchedulesRequest,
     ListWorkflowExecutionsRequest, PatchScheduleRequest, RequestCancelWorkflowExecutionRequest,
-    SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
-    StartWorkflowExecutionRequest, TerminateWorkflowExecutionRequest, UpdateScheduleRequest,
+    RespondActivityTaskCanceledRequest, RespondActivityTaskCompletedRequest,
+    RespondActivityTaskFailedRequest, SignalWithStartWorkflowExecutionRequest,
+    SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
+    TerminateWorkflowExecutionRequest, UpdateScheduleRequest,
 };
 pub use temporalio_common::protos::utilities::decode_status_detail;
 pub use temporalio_common::worker::WorkerTaskTypes;

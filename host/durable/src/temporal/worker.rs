@@ -2,15 +2,22 @@
 //!
 //! A cluster that is away is waited for, at the start as later; core itself bridges what
 //! comes back within its patience. A worker that core gives up is made anew.
+//!
+//! What the connection is made of is read again and again ([`follow`]). Where it changed,
+//! another connection is made, tried, and given to all: requests take the newest one,
+//! and each worker moves over with all that it has, so that no run notices. What does not
+//! connect changes nothing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::client::describe_status;
+use super::access::Credentials;
+use super::client::{answer, describe_status, request};
 use super::core::Core;
 use super::options::Tasks;
 use super::pins::DIGESTS;
@@ -37,18 +44,15 @@ const BACKLOG: Duration = Duration::from_secs(5);
 /// Longest wait between two tries to reach the cluster.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// Between two looks at the files that the connection is made of.
+const REREAD: Duration = Duration::from_secs(1);
+
 /// Connects, and serves every namespace and queue until `stop`.
-pub async fn serve(
-    core: Arc<Core>,
-    runtime: Arc<sdk::CoreRuntime>,
-    options: sdk::ConnectionOptions,
-    stop: CancellationToken,
-) {
-    let connection = tokio::select! {
-        connection = connect(&core, options) => connection,
+pub async fn serve(core: Arc<Core>, runtime: Arc<sdk::CoreRuntime>, stop: CancellationToken) {
+    let used = tokio::select! {
+        used = connect(&core) => used,
         () = stop.cancelled() => return,
     };
-    core.connection.send_replace(Some(connection.clone()));
     tracing::info!(address = core.options.address, "connected to Temporal");
     let mut serving = JoinSet::new();
     if let Some(types) = task_types(core.options.tasks) {
@@ -58,7 +62,6 @@ pub async fn serve(
                 serving.spawn(keep(
                     Arc::clone(&core),
                     Arc::clone(&runtime),
-                    connection.clone(),
                     config,
                     Arc::from(namespace.as_str()),
                     stop.clone(),
@@ -67,7 +70,8 @@ pub async fn serve(
         }
     }
     tokio::select! {
-        never = watch_backlog(&core, connection) => match never {},
+        never = watch_backlog(&core) => match never {},
+        never = follow(&core, used) => match never {},
         () = stop.cancelled() => {}
     }
     while serving.join_next().await.is_some() {}
@@ -115,16 +119,16 @@ fn config(
         .build()
 }
 
-/// Tries until the cluster answers and knows what is needed of it.
-async fn connect(core: &Core, options: sdk::ConnectionOptions) -> sdk::Connection {
+/// Tries until the cluster answers and knows what is needed of it; answers with what.
+async fn connect(core: &Core) -> Credentials {
     let mut wait = Duration::from_millis(100);
     loop {
-        let why = match sdk::Connection::connect(options.clone()).await {
-            Ok(connection) => match prepare(core, &connection).await {
-                Ok(()) => return connection,
-                Err(status) => describe_status(&status),
+        let why = match read(core).await {
+            Ok(credentials) => match try_connect(core, &credentials).await {
+                Ok(()) => return credentials,
+                Err(why) => why,
             },
-            Err(error) => reason(&error),
+            Err(why) => why,
         };
         tracing::warn!(
             address = core.options.address,
@@ -137,10 +141,92 @@ async fn connect(core: &Core, options: sdk::ConnectionOptions) -> sdk::Connectio
     }
 }
 
+/// Makes another connection whenever what it is made of has changed.
+async fn follow(core: &Core, mut used: Credentials) -> Infallible {
+    let mut ticks = tokio::time::interval(REREAD);
+    let mut said = String::new();
+    loop {
+        ticks.tick().await;
+        let result = match read(core).await {
+            Ok(credentials) if credentials == used => {
+                said.clear();
+                continue;
+            }
+            Ok(credentials) => try_connect(core, &credentials)
+                .await
+                .map(|()| used = credentials),
+            Err(why) => Err(why),
+        };
+        match result {
+            Ok(()) => tracing::info!(
+                address = core.options.address,
+                "connected to Temporal with what changed"
+            ),
+            Err(why) if why == said => {}
+            Err(why) => {
+                tracing::warn!(
+                    address = core.options.address,
+                    why,
+                    "certificates or keys changed, and Temporal cannot be reached with them; \
+                     the connection stays as it was"
+                );
+                said = why;
+            }
+        }
+    }
+}
+
+/// Reads what a connection is made of; says why it cannot.
+async fn read(core: &Core) -> Result<Credentials, String> {
+    let options = core.options.clone();
+    let read = tokio::task::spawn_blocking(move || options.read_credentials());
+    match read.await {
+        Ok(credentials) => credentials.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Makes a connection and gives it to all; says why it cannot.
+async fn try_connect(core: &Core, credentials: &Credentials) -> Result<(), String> {
+    let options = &core.options;
+    let headers = &options.access.headers;
+    let connecting = sdk::ConnectionOptions::new(options.url().map_err(|error| error.to_string())?)
+        .identity(format!(
+            "heyday-{}@{}",
+            env!("CARGO_PKG_VERSION"),
+            std::process::id()
+        ))
+        .connect_timeout(options.patience)
+        .maybe_tls_options(options.access.tls_options(credentials))
+        .maybe_api_key(credentials.api_key().map(str::to_owned))
+        .headers(headers.clone().into_iter().collect())
+        .build();
+    let connected = async {
+        let connection = sdk::Connection::connect(connecting)
+            .await
+            .map_err(|error| reason(&error))?;
+        prepare(core, &connection)
+            .await
+            .map_err(|status| refused(&status))?;
+        Ok(connection)
+    };
+    // By a name with several addresses it would wait for one of them without an end.
+    let limit = options.patience * 2;
+    let connection = tokio::time::timeout(limit, connected)
+        .await
+        .unwrap_or_else(|_| Err("no answer came in time".to_owned()))?;
+    let before = core.connection.send_replace(Some(connection));
+    if let Some(before) = before {
+        // A worker that was given up ends on it.
+        before.set_api_key(credentials.api_key().map(str::to_owned));
+    }
+    Ok(())
+}
+
 /// An error with its causes, in one line.
 fn reason(error: &sdk::ClientConnectError) -> String {
     if let sdk::ClientConnectError::SystemInfoCallError(status) = error {
-        return describe_status(status);
+        return refused(status);
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -151,44 +237,61 @@ fn reason(error: &sdk::ClientConnectError) -> String {
     text
 }
 
-/// Makes the search attribute that runs are counted by, where it is missing.
+/// What a refusal says, and whether it is about who asks.
+fn refused(status: &sdk::Status) -> String {
+    let said = describe_status(status);
+    match status.code() {
+        sdk::Code::PermissionDenied | sdk::Code::Unauthenticated => {
+            format!("it refuses this server's credentials: {said}")
+        }
+        _ => said,
+    }
+}
+
+/// Makes the search attribute that runs are counted by, where it is missing. Whoever may
+/// not make it may use one that somebody else made.
 async fn prepare(core: &Core, connection: &sdk::Connection) -> Result<(), sdk::Status> {
     for namespace in core.options.namespaces.values() {
         let mut connection = connection.clone();
-        let request = sdk::ListSearchAttributesRequest {
-            namespace: namespace.clone(),
-        };
-        let known = connection
-            .list_search_attributes(sdk::Request::new(request))
-            .await?;
-        if !known.get_ref().custom_attributes.contains_key(DIGESTS) {
-            add_search_attribute(&mut connection, namespace).await?;
+        match count(core, &mut connection, namespace).await {
+            Err(status) if status.code() == sdk::Code::InvalidArgument => {
+                add_search_attribute(core, &mut connection, namespace).await?;
+                // A cluster takes a moment until it takes it.
+                count(core, &mut connection, namespace).await?;
+            }
+            other => other?,
         }
-        // A cluster takes a moment until it takes it.
-        let request = sdk::CountWorkflowExecutionsRequest {
-            namespace: namespace.clone(),
-            query: format!("{DIGESTS} IS NOT NULL"),
-        };
-        connection
-            .count_workflow_executions(sdk::Request::new(request))
-            .await?;
     }
     Ok(())
 }
 
+/// Counts the runs that have the search attribute; one that is not known is an invalid
+/// argument.
+async fn count(
+    core: &Core,
+    connection: &mut sdk::Connection,
+    namespace: &str,
+) -> Result<(), sdk::Status> {
+    let message = sdk::CountWorkflowExecutionsRequest {
+        namespace: namespace.to_owned(),
+        query: format!("{DIGESTS} IS NOT NULL"),
+    };
+    let call = connection.count_workflow_executions(request(core, message, Duration::ZERO));
+    answer(core, Duration::ZERO, call).await.map(drop)
+}
+
 async fn add_search_attribute(
+    core: &Core,
     connection: &mut sdk::Connection,
     namespace: &str,
 ) -> Result<(), sdk::Status> {
     let list = i32::from(sdk::IndexedValueType::KeywordList);
-    let request = sdk::AddSearchAttributesRequest {
+    let message = sdk::AddSearchAttributesRequest {
         namespace: namespace.to_owned(),
         search_attributes: [(DIGESTS.to_owned(), list)].into(),
     };
-    match connection
-        .add_search_attributes(sdk::Request::new(request))
-        .await
-    {
+    let call = connection.add_search_attributes(request(core, message, Duration::ZERO));
+    match answer(core, Duration::ZERO, call).await {
         Ok(_) => {
             tracing::info!(namespace, "made the search attribute {DIGESTS}");
             Ok(())
@@ -209,7 +312,6 @@ async fn add_search_attribute(
 async fn keep(
     core: Arc<Core>,
     runtime: Arc<sdk::CoreRuntime>,
-    connection: sdk::Connection,
     config: Result<sdk::WorkerConfig, String>,
     namespace: Arc<str>,
     stop: CancellationToken,
@@ -219,12 +321,21 @@ async fn keep(
         Err(error) => return tracing::error!(error, "a queue cannot be served"),
     };
     let queue = config.task_queue.clone();
+    let mut connections = core.connection.subscribe();
+    // Attempts of a worker that was given up go on while the next one takes tasks.
+    let mut ending = JoinSet::new();
     let mut wait = Duration::from_millis(100);
     while !stop.is_cancelled() {
         let begun = std::time::Instant::now();
-        let worker = sdk::init_worker(&runtime, config.clone(), connection.clone());
+        let Some(connection) = connections.borrow_and_update().clone() else {
+            return tracing::error!(queue, "there is no connection to serve a queue with");
+        };
+        let worker = sdk::init_worker(&runtime, config.clone(), connection);
         match worker {
-            Ok(worker) => work(&core, worker, &namespace, &stop).await,
+            Ok(worker) => {
+                let worker = work(&core, worker, &namespace, &mut connections, &stop).await;
+                ending.spawn(worker.end());
+            }
             Err(error) => tracing::error!(queue, "a worker cannot be made: {error:#}"),
         }
         if begun.elapsed() > LONGEST_WAIT {
@@ -232,20 +343,41 @@ async fn keep(
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
         }
         wait = (wait * 2).min(LONGEST_WAIT);
+        while ending.try_join_next().is_some() {}
+    }
+    while ending.join_next().await.is_some() {}
+}
+
+/// A worker and what polls it.
+struct Polled {
+    worker: Arc<sdk::Worker>,
+    loops: JoinSet<()>,
+}
+
+impl Polled {
+    /// Ends it in the order in which core can: it is told, polled to its end, and then
+    /// finished.
+    async fn end(mut self) {
+        self.worker.initiate_shutdown();
+        while self.loops.join_next().await.is_some() {}
+        match Arc::try_unwrap(self.worker) {
+            Ok(worker) => worker.finalize_shutdown().await,
+            Err(_) => tracing::warn!("a worker is still used at its end"),
+        }
     }
 }
 
-/// Lets a worker work until `stop`, or until core gives it up, and ends it in the order
-/// in which core can: it is told, polled to its end, and then finished.
+/// Lets a worker work until `stop`, or until core gives it up.
 async fn work(
     core: &Arc<Core>,
     worker: sdk::Worker,
     namespace: &Arc<str>,
+    connections: &mut watch::Receiver<Option<sdk::Connection>>,
     stop: &CancellationToken,
-) {
+) -> Polled {
     let worker = Arc::new(worker);
     let queue = worker.get_config().task_queue.clone();
     let types = worker.get_config().task_types;
@@ -267,28 +399,36 @@ async fn work(
         let (core, worker) = (Arc::clone(core), Arc::clone(&worker));
         loops.spawn(attempt::serve(core, worker, Arc::clone(namespace)));
     }
-    tokio::select! {
-        _ = loops.join_next() => {}
-        () = stop.cancelled() => {}
+    loop {
+        tokio::select! {
+            _ = loops.join_next() => break,
+            () = stop.cancelled() => break,
+            Ok(()) = connections.changed() => {
+                let connection = connections.borrow_and_update().clone();
+                let moved = connection.map(|connection| worker.replace_client(connection));
+                if let Some(Err(error)) = moved {
+                    tracing::warn!(queue, "a worker cannot move to another connection: {error:#}");
+                    break;
+                }
+            }
+        }
     }
-    worker.initiate_shutdown();
-    while loops.join_next().await.is_some() {}
-    match Arc::try_unwrap(worker) {
-        Ok(worker) => worker.finalize_shutdown().await,
-        Err(_) => tracing::warn!(queue, "a worker is still used at its end"),
-    }
+    Polled { worker, loops }
 }
 
 /// Asks now and then what waits on the cluster.
-async fn watch_backlog(core: &Core, connection: sdk::Connection) -> Infallible {
+async fn watch_backlog(core: &Core) -> Infallible {
     let mut ticks = tokio::time::interval(BACKLOG);
     loop {
         ticks.tick().await;
+        let Ok(mut connection) = core.connection() else {
+            continue;
+        };
         for (name, queue) in &core.queues {
             let mut waiting = 0;
             let mut oldest = Duration::ZERO;
             for namespace in core.options.namespaces.values() {
-                let request = sdk::DescribeTaskQueueRequest {
+                let message = sdk::DescribeTaskQueueRequest {
                     namespace: namespace.clone(),
                     task_queue: Some(sdk::TaskQueue {
                         name: name.clone(),
@@ -299,15 +439,12 @@ async fn watch_backlog(core: &Core, connection: sdk::Connection) -> Infallible {
                     report_stats: true,
                     ..Default::default()
                 };
-                let answer = connection
-                    .clone()
-                    .describe_task_queue(sdk::Request::new(request))
-                    .await;
+                let call = connection.describe_task_queue(request(core, message, Duration::ZERO));
                 // What is not known is shown as before.
-                let Ok(answer) = answer else {
+                let Ok(answer) = answer(core, Duration::ZERO, call).await else {
                     continue;
                 };
-                let stats = answer.into_inner().stats.unwrap_or_default();
+                let stats = answer.stats.unwrap_or_default();
                 waiting += usize::try_from(stats.approximate_backlog_count).unwrap_or(0);
                 let age = stats.approximate_backlog_age;
                 oldest = oldest.max(super::convert::from_duration(age).unwrap_or_default());

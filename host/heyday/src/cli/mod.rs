@@ -31,6 +31,7 @@ pub mod sse;
 pub mod status;
 pub mod table;
 pub mod template;
+pub mod temporal;
 pub mod up;
 pub mod versions;
 pub mod view;

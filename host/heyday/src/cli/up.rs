@@ -22,6 +22,7 @@ use super::options::GlobalOptions;
 use super::output::Output;
 use super::progress::Step;
 use super::table::fields;
+use super::temporal::TemporalArgs;
 use super::{client, input, view};
 
 /// Where clients look for a server when they are not told.
@@ -56,22 +57,9 @@ pub struct UpArgs {
     /// What makes runs durable [default: embedded]
     #[arg(long, value_name = "ENGINE", value_enum)]
     pub engine: Option<EngineKind>,
-    /// Where the Temporal cluster is [default: 127.0.0.1:7233]
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "TEMPORAL_ADDRESS",
-        hide_env_values = true
-    )]
-    pub temporal_address: Option<String>,
-    /// Temporal's name of the namespace default [default: default]
-    #[arg(
-        long,
-        value_name = "NAMESPACE",
-        env = "TEMPORAL_NAMESPACE",
-        hide_env_values = true
-    )]
-    pub temporal_namespace: Option<String>,
+    /// The Temporal cluster.
+    #[command(flatten)]
+    pub temporal: TemporalArgs,
     /// How long running activities may go on after the first Ctrl-C [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = input::duration)]
     pub drain_grace: Option<Duration>,
@@ -120,12 +108,7 @@ impl UpArgs {
         if let Some(engine) = self.engine {
             config.engine = engine;
         }
-        if let Some(address) = &self.temporal_address {
-            config.temporal.address.clone_from(address);
-        }
-        if let Some(namespace) = &self.temporal_namespace {
-            config.temporal.namespace.clone_from(namespace);
-        }
+        self.temporal.apply(&mut config)?;
         if let Some(grace) = self.drain_grace {
             config.drain_grace = grace;
         }
@@ -374,11 +357,41 @@ mod tests {
     }
 
     #[test]
+    fn options_of_temporal_go_over_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("heyday.toml");
+        let text = "[temporal]\naddress = 'file:1'\nnamespace = 'file'\ntls = true\n";
+        std::fs::write(&file, text).expect("written");
+        let file = file.to_str().expect("text");
+        let read = config(&[
+            "--config",
+            file,
+            "--temporal-address",
+            "typed:2",
+            "--temporal-tls=false",
+        ]);
+        let temporal = read.expect("a configuration").temporal;
+        assert_eq!(temporal.address.as_deref(), Some("typed:2"));
+        assert_eq!(temporal.namespace.as_deref(), Some("file"));
+        assert_eq!(temporal.tls, Some(false));
+        let read = config(&["--data", "/x", "--temporal-tls"]);
+        assert_eq!(read.expect("a configuration").temporal.tls, Some(true));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_before_anything_is_opened() {
         for words in [
             &["--data", "/x", "--listen", "0.0.0.0:8000"][..],
             &["--config", "/no/such/file"],
             &["--data", "/x", "--otlp-endpoint", "localhost:4318"],
+            &[
+                "--data",
+                "/x",
+                "--engine",
+                "temporal",
+                "--temporal-api-key-file",
+                "/no/such/file",
+            ],
         ] {
             assert_eq!(config(words).expect_err("refused").code(), 2, "{words:?}");
         }

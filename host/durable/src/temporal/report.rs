@@ -1,0 +1,183 @@
+//! Telling the cluster how an attempt ended.
+//!
+//! Core would try for 10 seconds, not at all where the credentials are refused, and take
+//! a server that does not know its namespaces yet at its word; then the end is lost, and
+//! what is done is done again when the attempt's time is over. So here it is told again
+//! and again until the cluster takes it, or says that it is not waited for; core hears
+//! afterwards that this was done, and gives the slot back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::client::{answer, describe_status, request};
+use super::core::Core;
+use super::sdk::{self, WorkflowService as _};
+
+/// How long it is tried.
+const PERSISTENCE: Duration = Duration::from_secs(10 * 60);
+
+/// Longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Tells how an attempt ended, with the details of its last heartbeat.
+pub async fn report(
+    core: &Core,
+    worker: &Arc<sdk::Worker>,
+    task_token: Vec<u8>,
+    ended: sdk::ActivityExecutionResult,
+    heartbeat: Vec<sdk::Payload>,
+) {
+    if let Some(status) = ended.status {
+        let namespace = &worker.get_config().namespace;
+        let end = End {
+            namespace,
+            task_token: &task_token,
+            status,
+            heartbeat,
+        };
+        let deadline = Instant::now() + PERSISTENCE;
+        let mut wait = Duration::from_millis(100);
+        while let Err(status) = end.tell(core).await {
+            if !passes(&status) || Instant::now() > deadline {
+                let why = describe_status(&status);
+                tracing::warn!(namespace, why, "the cluster does not take an attempt's end");
+                break;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+    let told = sdk::ActivityExecutionResult::will_complete_async();
+    complete(worker, task_token, told).await;
+}
+
+/// Gives core the end of one of its tasks.
+pub async fn complete(
+    worker: &sdk::Worker,
+    task_token: Vec<u8>,
+    result: sdk::ActivityExecutionResult,
+) {
+    let completion = sdk::ActivityTaskCompletion {
+        task_token,
+        result: Some(result),
+    };
+    if let Err(error) = worker.complete_activity_task(completion).await {
+        tracing::error!(%error, "an attempt's end was refused");
+    }
+}
+
+struct End<'a> {
+    namespace: &'a str,
+    task_token: &'a [u8],
+    status: sdk::ActivityEnd,
+    heartbeat: Vec<sdk::Payload>,
+}
+
+impl End<'_> {
+    async fn tell(&self, core: &Core) -> Result<(), sdk::Status> {
+        // Also while it drains: the attempts had their grace for this.
+        let connection = core.connection.borrow().clone();
+        let Some(mut connection) = connection else {
+            return Err(sdk::Status::unavailable("there is no connection"));
+        };
+        let identity = connection.identity().to_owned();
+        let (namespace, task_token) = (self.namespace.to_owned(), self.task_token.to_vec());
+        match &self.status {
+            sdk::ActivityEnd::Completed(success) => {
+                let message = sdk::RespondActivityTaskCompletedRequest {
+                    namespace,
+                    task_token,
+                    identity,
+                    result: success.result.clone().map(payloads),
+                    ..Default::default()
+                };
+                let message = request(core, message, Duration::ZERO);
+                let call = connection.respond_activity_task_completed(message);
+                answer(core, Duration::ZERO, call).await.map(drop)
+            }
+            sdk::ActivityEnd::Failed(failed) => {
+                let heartbeat = self.heartbeat.clone();
+                let message = sdk::RespondActivityTaskFailedRequest {
+                    namespace,
+                    task_token,
+                    identity,
+                    failure: failed.failure.clone(),
+                    // What core held back of them.
+                    last_heartbeat_details: (!heartbeat.is_empty()).then_some(sdk::Payloads {
+                        payloads: heartbeat,
+                    }),
+                    ..Default::default()
+                };
+                let message = request(core, message, Duration::ZERO);
+                let call = connection.respond_activity_task_failed(message);
+                answer(core, Duration::ZERO, call).await.map(drop)
+            }
+            sdk::ActivityEnd::Cancelled(cancelled) => {
+                let info = cancelled.failure.clone().and_then(|it| it.failure_info);
+                let details = match info {
+                    Some(sdk::FailureInfo::CanceledFailureInfo(info)) => info.details,
+                    _ => None,
+                };
+                let message = sdk::RespondActivityTaskCanceledRequest {
+                    namespace,
+                    task_token,
+                    identity,
+                    details,
+                    ..Default::default()
+                };
+                let message = request(core, message, Duration::ZERO);
+                let call = connection.respond_activity_task_canceled(message);
+                answer(core, Duration::ZERO, call).await.map(drop)
+            }
+            // No attempt of ours ends so.
+            sdk::ActivityEnd::WillCompleteAsync(_) => Ok(()),
+        }
+    }
+}
+
+fn payloads(payload: sdk::Payload) -> sdk::Payloads {
+    sdk::Payloads {
+        payloads: vec![payload],
+    }
+}
+
+/// Whether a refusal may be none the next time.
+fn passes(status: &sdk::Status) -> bool {
+    match status.code() {
+        sdk::Code::InvalidArgument
+        | sdk::Code::FailedPrecondition
+        | sdk::Code::Unimplemented
+        | sdk::Code::AlreadyExists
+        | sdk::Code::OutOfRange => false,
+        // The attempt, which nobody waits for any more; or the namespace, which a server
+        // that has just started does not know yet.
+        sdk::Code::NotFound => status.message().to_ascii_lowercase().contains("namespace"),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_again() {
+        for passing in [
+            sdk::Status::unavailable("away"),
+            sdk::Status::unauthenticated("Request unauthorized."),
+            sdk::Status::permission_denied("no"),
+            sdk::Status::deadline_exceeded("slow"),
+            sdk::Status::not_found("Namespace default is not found."),
+        ] {
+            assert!(passes(&passing), "{passing}");
+        }
+        for final_ in [
+            sdk::Status::not_found("workflow execution already completed"),
+            sdk::Status::invalid_argument("invalid TaskToken"),
+        ] {
+            assert!(!passes(&final_), "{final_}");
+        }
+    }
+}

@@ -1,13 +1,14 @@
 //! `cargo xtask chaos`: kills the real server again and again, and checks that nothing
 //! was lost.
 //!
-//! It is the test `process_death` of the integration tests, with another number of
-//! kills; debug builds only, since others have no fail points.
+//! It is the test `process_death` of the integration tests, or with Temporal
+//! `cluster_death`, which kills the cluster too, with another number of kills; debug
+//! builds only, since others have no fail points.
 
 use clap::{Args, ValueEnum};
 
 use crate::process::{self, Project, timed};
-use crate::test;
+use crate::{temporal, test};
 
 /// Which engine, and how often.
 #[derive(Args)]
@@ -15,7 +16,7 @@ pub struct Options {
     /// The engine that the server runs on.
     #[arg(long, value_enum, default_value_t = Engine::Embedded)]
     engine: Engine,
-    /// How often the server is killed; the phases take turns.
+    /// How often something is killed.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     kills: u32,
 }
@@ -24,19 +25,24 @@ pub struct Options {
 enum Engine {
     /// SQLite, in the server's own process.
     Embedded,
+    /// Temporal's dev server on a file, which is killed too.
+    Temporal,
 }
 
 /// Builds everything and kills the server so many times.
 pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
-    match options.engine {
-        // The server's default.
-        Engine::Embedded => {}
-    }
     test::build(project)?;
+    let test = match options.engine {
+        Engine::Embedded => "process_death::process_death",
+        Engine::Temporal => {
+            temporal::install(project)?;
+            "cluster_death::cluster_death"
+        }
+    };
     timed(&format!("{} kills", options.kills), || {
         let mut command = project.cargo(["test", "--workspace", "--test", "integration", "--"]);
         command
-            .args(["--exact", "process_death::process_death", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env("HEYDAY_CHAOS_KILLS", options.kills.to_string());
         process::run(&mut command)
     })

@@ -12,6 +12,7 @@ mod guests;
 mod interop;
 mod lint;
 mod process;
+mod real_temporal;
 mod temporal;
 mod test;
 mod up;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{interop, temporal};
+use crate::{interop, real_temporal, temporal};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -85,6 +85,12 @@ impl Project {
             command.env("HEYDAY_TEMPORAL", program);
         }
         interop::name(self, &mut command);
+        if let (Some(server), Some(postgres)) = (real_temporal::server(), real_temporal::postgres())
+        {
+            command
+                .env("HEYDAY_TEMPORAL_SERVER", server)
+                .env("HEYDAY_POSTGRES", postgres);
+        }
         without_cargos(&mut command);
         command
     }
@@ -173,6 +179,34 @@ fn shown(command: &Command) -> String {
         text.push_str(&argument.to_string_lossy());
     }
     text
+}
+
+/// A program in PATH.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
+
+/// Installs a package of Debian's, as root on Debian; elsewhere an error that names it.
+pub fn apt_install(package: &str) -> anyhow::Result<()> {
+    // SAFETY: geteuid has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root || find("apt-get").is_none() {
+        bail!("{package} is missing; `sudo apt-get install {package}`");
+    }
+    timed(&format!("installing {package}"), || {
+        for arguments in [&["update", "-qq"][..], &["install", "-yqq", package]] {
+            let mut command = command("apt-get");
+            command
+                .args(arguments)
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .stdout(Stdio::null());
+            run(&mut command)?;
+        }
+        Ok(())
+    })
 }
 
 /// Runs a part and prints how long it took.

@@ -27,7 +27,7 @@ use heyday_durable::temporal::{Access, TemporalEngine, TemporalOptions};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::temporal;
+use crate::support::{cluster, temporal};
 
 /// No test waits longer for something that should come soon.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -289,6 +289,12 @@ impl Bench {
     pub async fn temporal() -> Option<Self> {
         let (address, namespace) = temporal::namespace()?;
         Some(Self::on(Place::Temporal(temporal_options(address, namespace))).await)
+    }
+
+    /// On the real Temporal server; `None` where there is none.
+    pub async fn real() -> Option<Self> {
+        let (address, namespace, access) = cluster::namespace()?;
+        Some(Self::temporal_by(address, namespace, access).await)
     }
 
     /// On the Temporal cluster at that address, which may be away.

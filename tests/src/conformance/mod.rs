@@ -1,11 +1,11 @@
-//! One contract, two engines: each behaviour here is a test on the embedded engine and on
-//! a Temporal cluster.
+//! One contract, two engines: each behaviour here is a test on the embedded engine, on
+//! Temporal's dev server, and on the real one.
 //!
 //! The executor, the definitions, the evaluator and the payload store are stand-ins (see
 //! [`bench`]); the flows, the driver, SQLite and the cluster are the real ones. Time is
 //! real too, so timeouts are short; tests wait for conditions.
 
-/// Makes of each function a test for each engine.
+/// Makes of each function a test on each.
 macro_rules! on_both {
     ($($name:ident),+ $(,)?) => {
         mod embedded {
@@ -26,6 +26,16 @@ macro_rules! on_both {
                 }
             )+
         }
+        mod real {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    if let Some(bench) = $crate::conformance::bench::Bench::real().await {
+                        super::$name(bench).await;
+                    }
+                }
+            )+
+        }
     };
 }
 
@@ -37,6 +47,7 @@ mod children;
 pub mod foreign;
 mod lists;
 mod payloads;
+mod real;
 mod restarting;
 mod retrying;
 mod running;

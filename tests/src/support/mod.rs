@@ -4,6 +4,7 @@
 
 pub mod certificates;
 pub mod cli;
+pub mod cluster;
 pub mod collector;
 pub mod documents;
 pub mod front;

@@ -49,26 +49,11 @@ pub fn temporal(peers: &Path) -> anyhow::Result<PathBuf> {
 
 /// strace; as root on Debian, installed where it is missing.
 pub fn strace() -> anyhow::Result<PathBuf> {
-    if let Some(program) = find("strace") {
+    if let Some(program) = process::find("strace") {
         return Ok(program);
     }
-    // SAFETY: geteuid has no preconditions.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root || find("apt-get").is_none() {
-        bail!("syncs are not counted without strace; `sudo apt-get install strace`");
-    }
-    timed("installing strace", || {
-        for arguments in [&["update", "-qq"][..], &["install", "-yqq", "strace"]] {
-            let mut command = process::command("apt-get");
-            command
-                .args(arguments)
-                .env("DEBIAN_FRONTEND", "noninteractive")
-                .stdout(Stdio::null());
-            process::run(&mut command)?;
-        }
-        Ok(())
-    })?;
-    find("strace").context("apt-get installed no strace")
+    process::apt_install("strace").context("syncs are not counted without strace")?;
+    process::find("strace").context("apt-get installed no strace")
 }
 
 /// The folder for what this file asks for, made by `fetch` where it is not there yet.
@@ -100,16 +85,8 @@ fn fetched(
 }
 
 fn needs(program: &str, help: &str) -> anyhow::Result<()> {
-    if find(program).is_none() {
+    if process::find(program).is_none() {
         bail!("there is no {program}; {help}");
     }
     Ok(())
-}
-
-/// A program in PATH.
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
 }

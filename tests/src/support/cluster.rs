@@ -1,0 +1,462 @@
+//! The real Temporal server on PostgreSQL: four shards, and clients with certificates
+//! only.
+//!
+//! `cargo xtask test` installs both, and names the server's folder in
+//! `HEYDAY_TEMPORAL_SERVER` and the one of PostgreSQL's programs in `HEYDAY_POSTGRES`.
+
+use std::ffi::CString;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use heyday_durable::temporal::{Access, Source};
+use uuid::Uuid;
+
+use super::certificates::{Authority, Files};
+use super::server::{PATIENCE, end_with_parent};
+use super::temporal;
+
+/// Its database user.
+const USER: &str = "temporal";
+
+/// The folders of the server's programs and of PostgreSQL's. Without them the caller
+/// lists its tests as not run, which fails where nothing may be missing.
+fn programs() -> Option<(PathBuf, PathBuf)> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    if let (Some(server), Some(postgres)) =
+        (folder("HEYDAY_TEMPORAL_SERVER"), folder("HEYDAY_POSTGRES"))
+    {
+        return Some((server, postgres));
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    let why = "HEYDAY_TEMPORAL_SERVER and HEYDAY_POSTGRES are set by `cargo xtask test`";
+    assert!(!in_ci, "{why}; run the tests with it");
+    eprintln!("not run: {why}");
+    None
+}
+
+/// Waits until it is so.
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "this never came true: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a program to its end.
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    assert!(
+        output.status.success(),
+        "{:?}: {}{}",
+        command.get_program(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// As whom PostgreSQL runs, which refuses root: as `postgres` there.
+fn postgres_user() -> Option<(u32, u32)> {
+    // SAFETY: it has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let name = CString::new("postgres").expect("no zero in it");
+    let mut entry = std::mem::MaybeUninit::<libc::passwd>::uninit();
+    let mut buffer = vec![0; 16_384];
+    let mut found = std::ptr::null_mut();
+    // SAFETY: all pointers are valid for the call, and the length is the buffer's.
+    let failed = unsafe {
+        libc::getpwnam_r(
+            name.as_ptr(),
+            entry.as_mut_ptr(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        )
+    };
+    assert!(failed == 0 && !found.is_null(), "there is no user postgres");
+    // SAFETY: the call succeeded and found an entry, so it was written.
+    let entry = unsafe { entry.assume_init() };
+    Some((entry.pw_uid, entry.pw_gid))
+}
+
+/// A PostgreSQL server of its own.
+struct Postgres {
+    child: Child,
+    port: u16,
+    password: String,
+    /// Its data.
+    _folder: tempfile::TempDir,
+}
+
+impl Postgres {
+    fn start(programs: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let user = postgres_user();
+        if let Some((uid, gid)) = user {
+            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).unwrap();
+        }
+        let program = |name: &str| {
+            let mut command = Command::new(programs.join(name));
+            command.current_dir(folder.path());
+            if let Some((uid, gid)) = user {
+                command.uid(uid).gid(gid);
+            }
+            command
+        };
+        // Whoever could connect could run programs as its user.
+        let password = Uuid::new_v4().to_string();
+        let file = folder.path().join("password");
+        std::fs::write(&file, &password).unwrap();
+        if let Some((uid, gid)) = user {
+            std::os::unix::fs::chown(&file, Some(uid), Some(gid)).unwrap();
+        }
+        let data = folder.path().join("data");
+        run(program("initdb")
+            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
+            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
+            .arg(&file)
+            .arg("--pgdata")
+            .arg(&data));
+        let [port] = free_ports();
+        let mut command = program("postgres");
+        command
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &port.to_string(), "-k", ""])
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            // What is killed here is the server of Temporal, never the machine.
+            .args(["-c", "fsync=off"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+        unsafe {
+            command.pre_exec(|| {
+                // At once, but not so that its shared memory stays.
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT);
+                Ok(())
+            });
+        }
+        let server = Self {
+            child: command.spawn().expect("postgres starts"),
+            port,
+            password,
+            _folder: folder,
+        };
+        until("PostgreSQL is ready", || {
+            let asked = Command::new(programs.join("pg_isready"))
+                .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
+                .status();
+            asked.expect("pg_isready starts").success()
+        });
+        server
+    }
+
+    /// Makes a database with a schema that the tool has.
+    fn create(&self, sql: &Path, database: &str, schema: &str) {
+        for arguments in [
+            &["create-database"][..],
+            &["setup-schema", "-v", "0.0"],
+            &["update-schema", "--schema-name", schema],
+        ] {
+            run(Command::new(sql)
+                .args(["--db", database])
+                .args(arguments)
+                .env("SQL_PLUGIN", "postgres12")
+                .env("SQL_HOST", "127.0.0.1")
+                .env("SQL_PORT", self.port.to_string())
+                .env("SQL_USER", USER)
+                .env("SQL_PASSWORD", &self.password));
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: it is our child, and was not waited for.
+        unsafe { libc::kill(pid, libc::SIGQUIT) };
+        let _ = self.child.wait();
+    }
+}
+
+/// Ports that are free now, below those that the kernel gives out: the server keeps some
+/// of its own in 15 bits.
+fn free_ports<const N: usize>() -> [u16; N] {
+    // All at once, so that none comes twice.
+    let listeners = std::array::from_fn::<_, N, _>(|_| {
+        loop {
+            let port = rand::random_range(10_000..32_000);
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+                return listener;
+            }
+        }
+    });
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// The Temporal server and its database. Stopped when it is dropped.
+pub struct Cluster {
+    /// Before the database, which outlives it.
+    server: Child,
+    program: PathBuf,
+    port: u16,
+    files: Files,
+    folder: tempfile::TempDir,
+    _postgres: Postgres,
+}
+
+impl Cluster {
+    /// Starts one, and waits until it answers; `None` where there is none to start.
+    pub fn start() -> Option<Self> {
+        let (server, postgres_programs) = programs()?;
+        let postgres = Postgres::start(&postgres_programs);
+        let sql = server.join("sql");
+        postgres.create(&sql, "temporal", "postgresql/v12/temporal");
+        postgres.create(&sql, "temporal_visibility", "postgresql/v12/visibility");
+
+        let authority = Authority::new("cluster");
+        let files = Files::new(&authority);
+        files.identify(&authority.issue("client"));
+        let folder = tempfile::tempdir().unwrap();
+        let own = authority.issue("server");
+        std::fs::write(folder.path().join("server.pem"), &own.pem).unwrap();
+        std::fs::write(folder.path().join("server.key"), &own.key).unwrap();
+        let ports = free_ports();
+        let config = configuration(folder.path(), &files, &postgres, &ports);
+        std::fs::write(folder.path().join("test.yaml"), config).unwrap();
+        std::fs::write(folder.path().join("dynamic.yaml"), DYNAMIC).unwrap();
+
+        let program = server.join("server");
+        let mut cluster = Self {
+            server: launch(&program, folder.path()),
+            program,
+            port: ports[0],
+            files,
+            folder,
+            _postgres: postgres,
+        };
+        cluster.wait_until_ready();
+        Some(cluster)
+    }
+
+    /// Kills the server (-9); its database stays.
+    pub fn kill(&mut self) {
+        self.server.kill().expect("it is ours");
+        self.server.wait().expect("it is ours");
+    }
+
+    /// Starts the server again on the same database.
+    pub fn launch(&mut self) {
+        self.server = launch(&self.program, self.folder.path());
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        let mut server = None;
+        until("Temporal answers", || {
+            server = self.server.try_wait().expect("it is ours");
+            server.is_some() || self.operator(&["cluster", "health"])
+        });
+        assert!(
+            server.is_none(),
+            "Temporal ended: {}",
+            std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        );
+    }
+
+    /// Asks the server's operator; answers whether it did.
+    fn operator(&self, arguments: &[&str]) -> bool {
+        let asked = Command::new(temporal::binary().expect("`cargo xtask test` installs it"))
+            .arg("operator")
+            .args(arguments)
+            .args(["--address", &self.address()])
+            .arg("--tls-cert-path")
+            .arg(self.files.cert())
+            .arg("--tls-key-path")
+            .arg(self.files.key())
+            .arg("--tls-ca-path")
+            .arg(self.files.ca())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        asked.expect("temporal starts").success()
+    }
+
+    /// A new namespace.
+    pub fn namespace(&self) -> String {
+        let name = format!("test-{}", Uuid::now_v7());
+        assert!(self.operator(&["namespace", "create", "--namespace", &name]));
+        until("the namespace is known", || {
+            self.operator(&["namespace", "describe", "--namespace", &name])
+        });
+        name
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What a client needs.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// How a client reaches it.
+    pub fn access(&self) -> Access {
+        Access {
+            client_cert: Some(Source::File(self.files.cert())),
+            client_key: Some(Source::File(self.files.key())),
+            server_ca_cert: Some(Source::File(self.files.ca())),
+            ..Access::default()
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn launch(program: &Path, folder: &Path) -> Child {
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    let mut command = Command::new(program);
+    command
+        .arg("--root")
+        .arg(folder)
+        .args(["--config", ".", "--env", "test", "--allow-no-auth", "start"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    end_with_parent(&mut command);
+    command.spawn().expect("the server starts")
+}
+
+/// What a large installation would not want, and a test does.
+const DYNAMIC: &str = "
+system.namespaceCacheRefreshInterval: [{value: 200ms}]
+system.forceSearchAttributesCacheRefreshOnRead: [{value: true}]
+history.transferProcessorMaxPollRPS: [{value: 2000}]
+";
+
+fn configuration(folder: &Path, files: &Files, postgres: &Postgres, ports: &[u16; 8]) -> String {
+    let folder = folder.display();
+    let store = |name: &str, database: &str| {
+        format!(
+            "    {name}: {{sql: {{user: {USER}, password: {password}, pluginName: postgres12, \
+             databaseName: {database}, connectAddr: '127.0.0.1:{port}', connectProtocol: tcp, \
+             maxConns: 20, maxIdleConns: 20, maxConnLifetime: 1h}}}}",
+            password = postgres.password,
+            port = postgres.port,
+        )
+    };
+    let service = |name: &str, at: usize| {
+        format!(
+            "  {name}: {{rpc: {{grpcPort: {}, membershipPort: {}, bindOnLocalHost: true}}}}",
+            ports[at],
+            ports[at + 1]
+        )
+    };
+    let client = format!(
+        "serverName: localhost, rootCaFiles: ['{}']",
+        files.ca().display()
+    );
+    format!(
+        "log: {{stdout: true, level: warn}}
+persistence:
+  defaultStore: main
+  visibilityStore: visibility
+  numHistoryShards: 4
+  datastores:
+{main}
+{visibility}
+global:
+  membership: {{maxJoinDuration: 30s, broadcastAddress: 127.0.0.1}}
+  tls:
+    frontend:
+      server:
+        certFile: '{folder}/server.pem'
+        keyFile: '{folder}/server.key'
+        requireClientAuth: true
+        clientCaFiles: ['{ca}']
+      client: {{{client}}}
+    systemWorker:
+      certFile: '{cert}'
+      keyFile: '{key}'
+      client: {{{client}}}
+services:
+{frontend}
+{history}
+{matching}
+{worker}
+clusterMetadata:
+  enableGlobalNamespace: false
+  failoverVersionIncrement: 10
+  masterClusterName: active
+  currentClusterName: active
+  clusterInformation:
+    active:
+      enabled: true
+      initialFailoverVersion: 1
+      rpcName: frontend
+      rpcAddress: '127.0.0.1:{port}'
+dcRedirectionPolicy: {{policy: noop}}
+dynamicConfigClient: {{filepath: '{folder}/dynamic.yaml', pollInterval: 1m}}
+",
+        main = store("main", "temporal"),
+        visibility = store("visibility", "temporal_visibility"),
+        ca = files.ca().display(),
+        cert = files.cert().display(),
+        key = files.key().display(),
+        frontend = service("frontend", 0),
+        history = service("history", 2),
+        matching = service("matching", 4),
+        worker = service("worker", 6),
+        port = ports[0],
+    )
+}
+
+/// The one that tests share.
+static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
+
+/// Stops the shared one with the process: nothing drops a static.
+extern "C" fn stop_shared() {
+    if let Ok(mut shared) = SHARED.try_lock() {
+        drop(shared.take());
+    }
+}
+
+/// The address of the shared one, a namespace of it that nobody else has, and how it is
+/// reached; `None` where there is none.
+pub fn namespace() -> Option<(String, String, Access)> {
+    programs()?;
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.is_none() {
+        // The kernel ends the server with the thread that started it, so that one stays.
+        let (started, cluster) = std::sync::mpsc::channel();
+        let keeping = std::thread::Builder::new().name("cluster".to_owned());
+        keeping
+            .spawn(move || {
+                let _ = started.send(Cluster::start());
+                loop {
+                    std::thread::park();
+                }
+            })
+            .unwrap();
+        *shared = cluster.recv().expect("the server starts");
+        // SAFETY: it may be called at any time until the process exits.
+        unsafe { libc::atexit(stop_shared) };
+    }
+    let cluster = shared.as_ref()?;
+    Some((cluster.address(), cluster.namespace(), cluster.access()))
+}

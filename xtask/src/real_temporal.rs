@@ -1,0 +1,69 @@
+//! The real Temporal server and PostgreSQL, for the tests: the server as the Go module
+//! proxy has it, built once into the user's cache folder, and Debian's PostgreSQL.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use heyday_toolchain::cache_folder;
+
+use crate::{process, temporal};
+
+/// The server's module and its version.
+const MODULE: &str = "go.temporal.io/server";
+const VERSION: &str = "v1.29.1";
+/// Where its programs lie below the cache folder.
+const FOLDER: &str = "temporal-server-1.29.1";
+/// Its programs, by their places in the module: the server, and what makes its tables.
+const PROGRAMS: [&str; 2] = ["cmd/server", "cmd/tools/sql"];
+/// Where Debian puts the programs of each version of PostgreSQL.
+const POSTGRES: &str = "/usr/lib/postgresql";
+
+/// The folder of the server's programs, if they are built.
+pub fn server() -> Option<PathBuf> {
+    let folder = cache_folder().ok()?.join(FOLDER);
+    folder.is_dir().then_some(folder)
+}
+
+/// The folder of PostgreSQL's programs, if they are installed.
+pub fn postgres() -> Option<PathBuf> {
+    let whole = |folder: &Path| {
+        ["initdb", "postgres", "pg_isready"]
+            .iter()
+            .all(|program| folder.join(program).is_file())
+    };
+    if let Some(program) = process::find("postgres")
+        && let Some(folder) = program.parent().filter(|folder| whole(folder))
+    {
+        return Some(folder.to_owned());
+    }
+    let versions = std::fs::read_dir(POSTGRES).ok()?;
+    versions
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter(|folder| whole(folder))
+        .max()
+}
+
+/// Builds and installs what is missing; the error says what cannot be had here.
+pub fn install() -> anyhow::Result<()> {
+    if postgres().is_none() {
+        process::apt_install("postgresql")?;
+        postgres().context("apt-get installed no PostgreSQL")?;
+    }
+    if server().is_some() {
+        return Ok(());
+    }
+    if process::find("go").is_none() {
+        bail!("there is no go to build the Temporal server with");
+    }
+    temporal::install_once(&cache_folder()?.join(FOLDER), build)
+}
+
+fn build(folder: &Path) -> anyhow::Result<()> {
+    let mut command = process::command("go");
+    command
+        .args(["install", "-ldflags=-s -w"])
+        .args(PROGRAMS.map(|program| format!("{MODULE}/{program}@{VERSION}")))
+        .env("GOFLAGS", "-buildvcs=false")
+        .env("GOBIN", folder);
+    process::run(&mut command).context("the Temporal server cannot be built")
+}

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod capabilities;
+mod cluster_death;
 mod conformance;
 mod events;
 mod flows;

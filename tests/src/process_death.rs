@@ -19,7 +19,7 @@
 //! `HEYDAY_CHAOS_KILLS=N` kills N times instead of [`KILLS`] times
 //! (`cargo xtask chaos --kills N`).
 
-mod effects;
+pub mod effects;
 mod history;
 mod load;
 

@@ -1,0 +1,242 @@
+//! Deaths of the server and of its Temporal cluster: whichever of the two is killed (-9)
+//! at whatever moment, no run whose start was acknowledged is lost, and no step runs
+//! again once its completion was recorded.
+//!
+//! Both are killed in turn at random moments while clients start runs of three HTTP
+//! steps, and are started again on their own data: the cluster is the dev server on a
+//! file. A client asks until it is answered: a lost answer to a start is asked for again
+//! with its Idempotency-Key. What the runs did is counted by a server of the test
+//! ([`Effects`]), each with a number; a step's answer is the number of its effect. So
+//! the number in a run's result must be the last one of its step: a later one would be
+//! of an attempt after the completion.
+//!
+//! `HEYDAY_CHAOS_KILLS=N` kills N times instead of [`KILLS`] times
+//! (`cargo xtask chaos --engine temporal --kills N`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::process_death::effects::{Effect, Effects};
+use crate::support::server::{Client, Options, PATIENCE, Server, free_port};
+use crate::support::temporal::{self, DevServer};
+
+/// Kills, where the environment says nothing.
+const KILLS: usize = 24;
+/// Clients at once.
+const CLIENTS: usize = 8;
+/// The flow's type.
+const FLOW: &str = "chaos.steps";
+/// The flow's HTTP steps.
+const STEPS: [&str; 3] = ["first", "second", "third"];
+/// Longest time between two kills.
+const LIFE: u64 = 3_000;
+
+/// An attempt whose process died is noticed by its timeout.
+fn definition(effects: &Effects) -> String {
+    let mut text =
+        "document: {dsl: '1.0.0', namespace: chaos, name: steps, version: '1.0.0'}\ndo:\n"
+            .to_owned();
+    for (index, name) in STEPS.iter().enumerate() {
+        if index > 0 {
+            text += &format!("- pause{index}:\n    wait: {{milliseconds: 100}}\n");
+        }
+        text += &format!(
+            "- {name}:
+    call: http
+    with:
+      method: post
+      endpoint: http://{address}/
+      body: '${{ {{workflow: $workflow.id, step: \"{name}\", numbers: .numbers}} }}'
+    metadata:
+      heyday:
+        timeouts: {{start_to_close: PT3S}}
+        retry: {{initial_interval: {{milliseconds: 100}}, backoff_coefficient: 1, maximum_attempts: 0}}
+",
+            address = effects.address,
+        );
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_death() {
+    if temporal::binary().is_none() {
+        return;
+    }
+    let kills = std::env::var("HEYDAY_CHAOS_KILLS").map_or(KILLS, |text| {
+        text.parse().expect("HEYDAY_CHAOS_KILLS is a number")
+    });
+    let folder = tempfile::tempdir().unwrap();
+    if let Err(error) = chaos(folder.path(), kills).await {
+        let log = std::fs::read_to_string(folder.path().join("data/test.log")).unwrap_or_default();
+        let from = log.ceil_char_boundary(log.len() - log.len().min(8_000));
+        panic!("{error:?}\n--- heyday printed last:\n{}", &log[from..]);
+    }
+}
+
+/// What the clients share.
+struct Shared {
+    /// A client of the server that lives now.
+    client: RwLock<Client>,
+    /// No further runs are started.
+    ending: AtomicBool,
+    created: AtomicUsize,
+    /// Answers that were lost, or said that the cluster is away.
+    unanswered: AtomicUsize,
+    /// Runs that completed: the run's id, and its result.
+    done: Mutex<BTreeMap<String, (String, Vec<u64>)>>,
+}
+
+async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
+    let (data, file) = (folder.join("data"), folder.join("temporal.db"));
+    let effects = Effects::start(&folder.join("effects")).await?;
+    let port = free_port()?;
+    let mut cluster = Some(DevServer::start(port, &[], Some(&file)));
+    let options = || Options::on_temporal(&format!("127.0.0.1:{port}"), "default");
+    let mut server = Server::on(&data, options()).await?;
+    Client::ok(server.client.push_flow(&definition(&effects)).await?).await?;
+    let binding = format!("*:{}", effects.address);
+    server.client.grant(FLOW, "http", &binding, None).await?;
+    server.wait_for_engine().await?;
+    let shared = Arc::new(Shared {
+        client: RwLock::new(server.client.clone()),
+        ending: AtomicBool::new(false),
+        created: AtomicUsize::new(0),
+        unanswered: AtomicUsize::new(0),
+        done: Mutex::default(),
+    });
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(client(Arc::clone(&shared)));
+    }
+    let begun = Instant::now();
+    let mut killed = [0; 2];
+    for _ in 0..kills {
+        // The random moment of the kill is what is tested here.
+        tokio::time::sleep(Duration::from_millis(rand::random_range(500..LIFE))).await;
+        if rand::random() {
+            killed[0] += 1;
+            server = server.kill_and_restart(options()).await?;
+            *shared.client.write().unwrap() = server.client.clone();
+        } else {
+            killed[1] += 1;
+            drop(cluster.take());
+            cluster = Some(DevServer::start(port, &[], Some(&file)));
+        }
+        // One ends before its time only with what does not hold.
+        if let Some(ended) = clients.try_join_next() {
+            ended??;
+        }
+    }
+    shared.ending.store(true, Ordering::SeqCst);
+    while let Some(ended) = clients.join_next().await {
+        ended??;
+    }
+
+    let done = shared.done.lock().unwrap();
+    let created = shared.created.load(Ordering::SeqCst);
+    ensure!(done.len() == created, "{} of {created} ended", done.len());
+    let repeated = compare(&effects.read()?, &done)?;
+    eprintln!(
+        "{} kills of the server and {} of the cluster in {:.0?}; {created} runs completed, \
+         {} answers were lost or said that the cluster is away, {repeated} effects were repeated",
+        killed[0],
+        killed[1],
+        begun.elapsed(),
+        shared.unanswered.load(Ordering::SeqCst),
+    );
+    Ok(())
+}
+
+/// Starts runs, one after the other, and waits for the end of each.
+async fn client(shared: Arc<Shared>) -> anyhow::Result<()> {
+    while !shared.ending.load(Ordering::SeqCst) {
+        let number = shared.created.fetch_add(1, Ordering::SeqCst);
+        let name = format!("run-{number}");
+        let body = json!({ "workflow_type": FLOW, "workflow_id": name, "input": {"numbers": []} });
+        let started = ask(&shared, Method::POST, "/workflows", Some(&body)).await?;
+        let run_id = started["run_id"].as_str().context("no run_id")?.to_owned();
+        let deadline = Instant::now() + PATIENCE * 3;
+        let numbers = loop {
+            let path = format!("/workflows/{name}/runs/{run_id}/result?wait=5s");
+            let ended = ask(&shared, Method::GET, &path, None).await?;
+            match ended["status"].as_str() {
+                Some("Running") => {}
+                Some("Completed") => {
+                    break serde_json::from_value(ended["result"]["numbers"].clone())?;
+                }
+                _ => bail!("{name} ended as {ended}"),
+            }
+            ensure!(Instant::now() < deadline, "{name} does not end: {ended}");
+        };
+        let before = shared.done.lock().unwrap().insert(name, (run_id, numbers));
+        ensure!(before.is_none(), "a run ended twice");
+    }
+    Ok(())
+}
+
+/// Asks until there is an answer. That the cluster is away is none.
+async fn ask(
+    shared: &Shared,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let client = shared.client.read().unwrap().clone();
+        let mut request = client.request(method.clone(), path);
+        if let Some(body) = body {
+            let key = format!("key of {}", body["workflow_id"]);
+            request = request.header("idempotency-key", key).json(body);
+        }
+        if let Ok(response) = request.send().await {
+            let status = response.status();
+            if status != StatusCode::SERVICE_UNAVAILABLE
+                && let Ok(text) = response.text().await
+            {
+                ensure!(status.is_success(), "{path}: {status}: {text}");
+                return Ok(serde_json::from_str(&text)?);
+            }
+        }
+        shared.unanswered.fetch_add(1, Ordering::SeqCst);
+        ensure!(Instant::now() < deadline, "{path} is not answered");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Compares the effects with the runs; answers how many were repetitions.
+fn compare(
+    effects: &[Effect],
+    runs: &BTreeMap<String, (String, Vec<u64>)>,
+) -> anyhow::Result<usize> {
+    let mut by_step: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
+    for effect in effects {
+        let step = (effect.workflow.as_str(), effect.step.as_str());
+        by_step.entry(step).or_default().push(effect.number);
+    }
+    let mut repeated = 0;
+    for (name, (run_id, numbers)) in runs {
+        ensure!(numbers.len() == STEPS.len(), "{name} answered {numbers:?}");
+        for (step, number) in STEPS.iter().zip(numbers) {
+            let effects = by_step
+                .remove(&(run_id.as_str(), *step))
+                .with_context(|| format!("{name} has no effect of {step}"))?;
+            ensure!(
+                effects.iter().max() == Some(number),
+                "{step} of {name} completed with {number} and had the effects {effects:?}"
+            );
+            repeated += effects.len() - 1;
+        }
+    }
+    ensure!(by_step.is_empty(), "effects of no run: {by_step:?}");
+    Ok(repeated)
+}

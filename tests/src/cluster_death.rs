@@ -31,7 +31,7 @@ use crate::support::temporal::{self, DevServer};
 /// Kills, where the environment says nothing.
 const KILLS: usize = 24;
 /// Clients at once.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 40;
 /// The flow's type.
 const FLOW: &str = "chaos.steps";
 /// The flow's HTTP steps.

@@ -2,7 +2,6 @@
 //! cache folder, and strace from Debian.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 

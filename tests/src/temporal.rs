@@ -170,7 +170,8 @@ async fn a_wrong_api_key_is_a_503_that_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_reach_a_cluster_is_said_at_the_start() {
-    let cases: [(&str, &[(&str, &str)], &str); 4] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 4] = [
         (
             "tls_client_cert_path = 'none.pem'\n",
             &[],

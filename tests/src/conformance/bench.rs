@@ -23,7 +23,7 @@ use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::{Digest, Payload, PayloadStore, PayloadStoreError};
-use heyday_durable::temporal::{Access, TemporalEngine, TemporalOptions};
+use heyday_durable::temporal::{Access, Tasks, TemporalEngine, TemporalOptions};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -385,6 +385,17 @@ impl Bench {
     /// Stops gently, but at once, and opens again.
     pub async fn restart(&mut self) {
         self.drain().await;
+        self.open().await;
+    }
+
+    /// Stops gently, but at once, and opens again to ask only: nobody takes a task. On a
+    /// cluster.
+    pub async fn leave_to_others(&mut self) {
+        self.drain().await;
+        if let Place::Temporal(options) = &mut self.place {
+            options.tasks = Tasks::None;
+            options.patience = Duration::from_secs(1);
+        }
         self.open().await;
     }
 

@@ -11,6 +11,7 @@ on_both!(
     a_cancel_reaches_the_child,
     a_childs_failure_reaches_the_parent,
     the_end_of_a_parent_cancels_its_child_but_not_a_detached_one,
+    a_detached_child_is_not_waited_for_whatever_its_parents_end_means_to_it,
     an_unknown_child_is_a_failure,
     a_flow_that_runs_itself_ends_at_the_depth_limit,
 );
@@ -98,6 +99,42 @@ async fn the_end_of_a_parent_cancels_its_child_but_not_a_detached_one(mut bench:
     assert_eq!(end.status, ExecutionStatus::Completed);
     bench.attempt().await.end(Ok(json!("went on")));
     assert_eq!(bench.result(&child).await, json!("went on"));
+}
+
+async fn a_detached_child_is_not_waited_for_whatever_its_parents_end_means_to_it(mut bench: Bench) {
+    let starts = |wait: bool, policy: &str| {
+        format!(
+            "  - c: {{run: {{workflow: {{namespace: test, name: child, version: latest}}, await: {wait}}}, metadata: {{heyday: {{parent_close: {policy}}}}}}}\n"
+        )
+    };
+    bench.define("child", "  - a: {call: t.hand}\n");
+    let rest = "  - w: {call: t.hand2}\n";
+    bench.define("bound", &format!("{}{rest}", starts(false, "terminate")));
+    bench.define("waits", &starts(true, "abandon"));
+    for (flow, policy, waits) in [("bound", "Terminate", false), ("waits", "Abandon", true)] {
+        let parent = bench.start(flow, json!({})).await;
+        let child = child_of(&bench, &parent).await;
+        let attempts = if waits { 1 } else { 2 };
+        for _ in 0..attempts {
+            bench.attempt().await;
+        }
+        let shown = bench
+            .until_event(&parent, "StartChildWorkflowExecutionInitiated")
+            .await;
+        assert_eq!(shown.attributes["parent_close_policy"], policy);
+        let described = bench.engine().describe(&parent).await.unwrap();
+        let pending = [(child.workflow_id.clone(), child.run_id.unwrap())];
+        assert_eq!(
+            described.pending_children,
+            if waits { &pending[..] } else { &[] },
+            "{flow}"
+        );
+        bench.engine().terminate(&parent, "enough").await.unwrap();
+        if waits {
+            bench.engine().terminate(&child, "enough").await.unwrap();
+        }
+        assert_eq!(bench.end(&child).await.status, ExecutionStatus::Terminated);
+    }
 }
 
 async fn an_unknown_child_is_a_failure(bench: Bench) {

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::bench::{Bench, plugin, run};
 use crate::support::temporal;
 
-/// Runs `temporal workflow` in the bench's namespace; answers its JSON.
-pub async fn workflow(bench: &Bench, arguments: &[&str]) -> Value {
+/// Runs `temporal workflow` in the bench's namespace.
+async fn tool(bench: &Bench, arguments: &[&str]) -> std::process::Output {
     let (address, namespace) = bench.cluster().expect("it is on a cluster");
-    let output = tokio::process::Command::new(temporal::binary().expect("it is there"))
+    tokio::process::Command::new(temporal::binary().expect("it is there"))
         .arg("workflow")
         .args(arguments)
         .args([
@@ -29,14 +29,30 @@ pub async fn workflow(bench: &Bench, arguments: &[&str]) -> Value {
         .kill_on_drop(true)
         .output()
         .await
-        .unwrap();
+        .unwrap()
+}
+
+/// The JSON that it answers; null where it says nothing.
+pub async fn workflow(bench: &Bench, arguments: &[&str]) -> Value {
+    let output = tool(bench, arguments).await;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
         "{arguments:?}: {text}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    if text.trim().is_empty() {
+        return Value::Null;
+    }
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// What it says when it is refused.
+async fn refused(bench: &Bench, arguments: &[&str]) -> String {
+    let output = tool(bench, arguments).await;
+    assert!(!output.status.success(), "{arguments:?}: {output:?}");
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 async fn start(bench: &Bench, id: &str, inputs: &[&str]) {
@@ -197,4 +213,55 @@ async fn the_embedded_engine_refuses_foreign_workers() {
         assert_eq!(failure.kind, CONFIGURATION, "{failure:?}");
         assert!(failure.message.contains("engine temporal"), "{failure:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_client_signals_updates_and_asks_a_flow() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define_about(
+        "foreign",
+        ", metadata: {heyday: {queries: {got: {n: '${ .context.n }'}}}}",
+        "  - s: {listen: {to: {one: {with: {type: begin}}}}, export: {as: {n: '${ .0.n }'}}}\n  - u: {listen: {to: {one: {with: {type: approve, data: '${ .ok }'}}}}, metadata: {heyday: {update: {answer: {by: '${ .by }'}}}}}\n",
+    );
+    start(&bench, "one", &[]).await;
+    let to = |what: &'static str| vec![what, "--workflow-id", "one", "--name"];
+    let mut signal = to("signal");
+    signal.extend(["begin", "--input", r#"{"n": 3}"#]);
+    workflow(&bench, &signal).await;
+    let asked = workflow(&bench, &["query", "--workflow-id", "one", "--type", "got"]).await;
+    assert_eq!(asked["queryResult"], json!([{"n": 3}]), "{asked}");
+
+    let update = |input: &'static [&'static str]| {
+        let mut arguments = vec!["update", "execute", "--workflow-id", "one"];
+        arguments.extend(["--name", "approve", "--update-id", "u"]);
+        for input in input {
+            arguments.extend(["--input", input]);
+        }
+        arguments
+    };
+    let refused = refused(&bench, &update(&[r#"{"ok": false}"#])).await;
+    assert!(refused.contains("takes no such update"), "{refused}");
+    let refused = self::refused(&bench, &update(&["1", "2"])).await;
+    assert!(refused.contains("2 arguments"), "{refused}");
+    let taken = workflow(&bench, &update(&[r#"{"ok": true, "by": "Ada"}"#])).await;
+    assert_eq!(taken["result"], json!({"by": "Ada"}), "{taken}");
+    assert_eq!(
+        bench.result(&run("one")).await,
+        json!([{"ok": true, "by": "Ada"}])
+    );
+    let ours = bench
+        .engine()
+        .update_result(&run("one"), "u", std::time::Duration::ZERO)
+        .await
+        .unwrap();
+    let answer = ours.outcome.unwrap().unwrap().to_json().unwrap();
+    assert_eq!(answer, json!({"by": "Ada"}));
+    let stack = self::refused(
+        &bench,
+        &["query", "--workflow-id", "one", "--type", "__stack_trace"],
+    )
+    .await;
+    assert!(stack.contains("__heyday_state"), "{stack}");
 }

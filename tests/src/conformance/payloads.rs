@@ -1,14 +1,30 @@
 //! Values that are large.
 
-use heyday_durable::engine::ExecutionStatus;
-use serde_json::json;
+use heyday_durable::driver::STATE_QUERY;
+use heyday_durable::engine::{EngineError, ExecutionStatus};
+use heyday_durable::failure::kind;
+use heyday_durable::payload::{FOREIGN_LIMIT, Payload};
+use heyday_durable::signal::Signal;
+use serde_json::{Value, json};
 
-use super::bench::Bench;
+use super::bench::{Bench, PATIENCE};
 
 on_both!(
     large_values_go_by_reference_between_steps,
     a_result_stays_inline_and_has_a_limit,
+    a_signal_a_result_and_a_query_go_up_to_the_limit,
+    an_update_and_its_answer_go_up_to_the_limit,
 );
+
+/// A text that nearly fills what may go to and come from foreign code; a little is left
+/// for what is said around it.
+fn full() -> Value {
+    json!("x".repeat(FOREIGN_LIMIT - 2_000))
+}
+
+fn event(name: &str, data: &Value) -> Signal {
+    Signal::new(name, name, Payload::json(data))
+}
 
 async fn large_values_go_by_reference_between_steps(bench: Bench) {
     bench.define(
@@ -37,4 +53,50 @@ async fn a_result_stays_inline_and_has_a_limit(bench: Bench) {
     assert_eq!(end.status, ExecutionStatus::Failed);
     let failure = format!("{:?}", end.outcome);
     assert!(failure.contains("write it to a blob"), "{failure}");
+}
+
+async fn a_signal_a_result_and_a_query_go_up_to_the_limit(bench: Bench) {
+    bench.define(
+        "takes",
+        "  - l: {listen: {to: {one: {with: {type: take}}}}, export: {as: .}}\n",
+    );
+    let run = bench.start("takes", json!({})).await;
+    let above = event("take", &json!("x".repeat(FOREIGN_LIMIT)));
+    let refused = bench.engine().signal(&run, above).await;
+    assert!(
+        matches!(refused, Err(EngineError::TooLarge { .. })),
+        "{refused:?}"
+    );
+    let signal = event("take", &full());
+    bench.engine().signal(&run, signal).await.unwrap();
+    assert!(bench.result(&run).await == json!([full()]));
+    let state = bench.engine().query(&run, STATE_QUERY, Payload::null());
+    let state = state.await.unwrap().to_json().unwrap();
+    assert!(state["context"] == json!([full()]));
+    // Inline on both: anyone may read the history.
+    assert_eq!(bench.payloads.len(), 0);
+}
+
+async fn an_update_and_its_answer_go_up_to_the_limit(bench: Bench) {
+    bench.define(
+        "makes",
+        "  - l: {listen: {to: {any: [{with: {type: make}}], until: {one: {with: {type: stop}}}}}, foreach: {do: [{a: {call: t.big, with: {n: '${ .n }'}}}], output: {as: .}}, metadata: {heyday: {update: {}}}}\n",
+    );
+    let run = bench.start("makes", json!({})).await;
+    let make = async |id: &str, data: Value| {
+        let update = Signal {
+            id: id.to_owned(),
+            ..event("make", &data)
+        };
+        let status = bench.engine().update(&run, update, PATIENCE).await;
+        let outcome = status.unwrap().outcome.unwrap();
+        outcome.map(|answer| answer.to_json().unwrap())
+    };
+    let n = full().as_str().unwrap().len();
+    assert!(make("out", json!({"n": n})).await.unwrap() == full());
+    let above = make("above", json!({"n": 3_000_000})).await.unwrap_err();
+    assert_eq!(above.kind, kind::LIMIT_EXCEEDED, "{above}");
+    assert!(above.message.contains("write it to a blob"), "{above}");
+    let answer = make("in", json!({"n": 3, "more": full()})).await.unwrap();
+    assert_eq!(answer, "xxx");
 }

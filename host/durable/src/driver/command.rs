@@ -60,8 +60,12 @@ pub enum Resolution {
         reason: String,
     },
     /// The run took an update ([`Driver::validate`](super::Driver::validate) said so just
-    /// before).
+    /// before, or an offer of it once).
     Update(Box<Signal>),
+    /// Somebody offers an update, of which nobody was asked yet. The driver says whether
+    /// the run takes it ([`Driver::take_verdicts`](super::Driver::take_verdicts)); one that
+    /// it takes resolves as [`Update`](Self::Update), which is what replay is given.
+    Offer(Box<Signal>),
     /// A signal reached another run, or could not.
     ExternalSignaled {
         /// Its id among the run's commands.

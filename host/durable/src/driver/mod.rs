@@ -51,7 +51,7 @@ pub use command::{
     Activation, Command, Listening, Resolution, ScheduleActivity, SignalExternal, StartChild,
 };
 
-pub use query::{QueryError, STATE as STATE_QUERY};
+pub use query::{METADATA as METADATA_QUERY, QueryError, STATE as STATE_QUERY};
 
 use crate::definition::PinnedDefinition;
 use crate::expressions::{ExpressionError, Expressions};
@@ -168,6 +168,8 @@ pub struct Driver {
     run: Option<Arc<Run>>,
     /// Whether the flow's beginning was reached by an activation.
     started: bool,
+    /// What was said of updates that were offered.
+    verdicts: Vec<(String, Result<(), Failure>)>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -211,6 +213,7 @@ impl Driver {
             doing: Some(doing),
             run,
             started: false,
+            verdicts: Vec::new(),
         })
     }
 
@@ -246,6 +249,13 @@ impl Driver {
         self.port.take_consumed()
     }
 
+    /// Of each update that was [offered](Resolution::Offer) since the last call, in their
+    /// order: its id, and why the run does not take it. One that came after the run's end
+    /// is not among them.
+    pub fn take_verdicts(&mut self) -> Vec<(String, Result<(), Failure>)> {
+        std::mem::take(&mut self.verdicts)
+    }
+
     /// The tasks that listen for signals now, in the order in which they began. For
     /// display.
     #[must_use]
@@ -263,6 +273,18 @@ impl Driver {
             if self.doing.is_none() {
                 break;
             }
+            let resolution = match resolution {
+                Resolution::Offer(update) => {
+                    let verdict = self.validate(&update)?;
+                    let taken = verdict.is_ok();
+                    self.verdicts.push((update.id.clone(), verdict));
+                    if !taken {
+                        continue;
+                    }
+                    Resolution::Update(update)
+                }
+                resolution => resolution,
+            };
             let update = match &resolution {
                 Resolution::Update(update) => Some((update.id.clone(), update.name.clone())),
                 _ => None,

@@ -245,7 +245,8 @@ impl Port {
                 }
                 return Ok(());
             }
-            Resolution::Update(update) => {
+            // An offer was judged, and became an update, before.
+            Resolution::Update(update) | Resolution::Offer(update) => {
                 // One that cannot be read was rejected.
                 if let Ok(event) = update.event(inner.now) {
                     self.arrive(&mut inner, update.key(), event, Some(update.id))?;

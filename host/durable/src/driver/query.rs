@@ -3,7 +3,10 @@
 //! [`STATE`] is answered by every run: where its flow stands. A flow may declare queries
 //! of its own under `document.metadata.heyday.queries`: each is a value whose expressions
 //! are evaluated on that state, which has the query's `arguments` as well. An ended run
-//! answers with what it held at its end.
+//! answers with what it held at its end. [`METADATA`] is what Temporal's tools ask of every
+//! workflow; the answer is made of the same state.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -16,6 +19,15 @@ use super::stop::Stop;
 /// [`Listening`](super::Listening)) and `signals` (those that nobody has taken: `name`,
 /// `id`).
 pub const STATE: &str = "__heyday_state";
+
+/// The query by which Temporal's UI and command line show a run. Its answer is Temporal's
+/// `WorkflowMetadata` as JSON: the queries, and the signals and updates that are taken now
+/// (without a name where any is), and as `currentDetails` where the flow stands, as
+/// Markdown.
+pub const METADATA: &str = "__temporal_workflow_metadata";
+
+/// Bytes of `currentDetails`; what is longer nobody reads.
+const DETAILS: usize = 9_000;
 
 /// Why a query has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +54,9 @@ impl Driver {
     /// # Errors
     /// As [`QueryError`] says; the driver is as before.
     pub fn query(&self, name: &str, arguments: &Value) -> Result<Value, QueryError> {
+        if name == METADATA {
+            return Ok(self.metadata(|_| None));
+        }
         let mut state = self.state();
         if name == STATE {
             return Ok(state);
@@ -82,10 +97,52 @@ impl Driver {
             })
     }
 
-    /// The tasks that run, as JSON pointers, the outer ones first.
+    /// The answer to [`METADATA`], with how far each task is, of which `progress` knows.
     #[must_use]
-    pub fn running(&self) -> Vec<String> {
-        self.port.running()
+    pub fn metadata(&self, progress: impl Fn(&str) -> Option<String>) -> Value {
+        let listening = self.listening();
+        let names = |updates: bool| {
+            let taking = listening.iter().filter(|one| one.updates || !updates);
+            let names: BTreeSet<&String> = taking.flat_map(|one| &one.signals).collect();
+            let named = names.into_iter().map(|name| match name.as_str() {
+                "*" => json!({}),
+                name => json!({ "name": name }),
+            });
+            named.collect::<Vec<Value>>()
+        };
+        let run = self.run.as_ref();
+        let declared = run.into_iter().flat_map(|run| run.flow.queries());
+        let queries: Vec<Value> =
+            std::iter::once(json!({ "name": STATE, "description": "where the flow stands" }))
+                .chain(declared.map(|(name, _)| json!({ "name": name })))
+                .collect();
+        let mut details = String::new();
+        for task in self.port.running() {
+            let waits = listening.iter().find(|one| one.task == task).map(|one| {
+                let what = if one.updates {
+                    "signals and updates"
+                } else {
+                    "signals"
+                };
+                format!("waits for {what}: {}", one.signals.join(", "))
+            });
+            let line = match waits.or_else(|| progress(&task)) {
+                Some(more) => format!("- `{task}`: {more}\n"),
+                None => format!("- `{task}`\n"),
+            };
+            if details.len() + line.len() < DETAILS {
+                details.push_str(&line);
+            }
+        }
+        json!({
+            "definition": {
+                "type": run.map(|run| &run.start.definition.workflow_type),
+                "queryDefinitions": queries,
+                "signalDefinitions": names(false),
+                "updateDefinitions": names(true),
+            },
+            "currentDetails": details,
+        })
     }
 
     fn state(&self) -> Value {
@@ -96,7 +153,7 @@ impl Driver {
             .map(|one| json!({ "task": one.task, "signals": one.signals, "updates": one.updates }))
             .collect();
         json!({
-            "tasks": self.running(),
+            "tasks": self.port.running(),
             "context": context.map_or(Value::Null, |context| Value::clone(&context)),
             "listening": listening,
             "signals": self.port.waiting(),

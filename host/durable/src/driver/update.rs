@@ -42,14 +42,16 @@ impl Driver {
             Ok(event) => event,
             Err(error) => {
                 let message = format!("the update cannot be read: {error}");
-                return Ok(Err(Failure::permanent(kind::INVALID_INPUT, message)));
+                return Ok(Err(Failure::permanent(kind::UPDATE_REJECTED, message)));
             }
         };
+        // In the middle of an activation there may be some.
+        let commands = self.port.command_count();
         self.port.show(event);
         let polled = catch_unwind(AssertUnwindSafe(|| poll_once(doing)));
         let verdict = self.port.verdict();
         match polled {
-            Ok(Poll::Pending) if !self.port.has_commands() => {}
+            Ok(Poll::Pending) if self.port.command_count() == commands => {}
             Ok(_) => {
                 return Err(DriverError::Unexpected(
                     "the run went on although nothing resolved".to_owned(),

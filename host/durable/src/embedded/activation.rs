@@ -170,6 +170,8 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     for event in events {
         step.record(event);
     }
+    // Who waits for an update is told also where the run ends with it.
+    step.tell_updates(from);
     if step.working.state.is_open() {
         step.follow_commands(from);
         for cell in step.core.cache.used(step.cell) {

@@ -39,7 +39,7 @@ mod ids;
 mod options;
 pub(crate) mod phases;
 pub(crate) mod pool;
-mod queries;
+pub(crate) mod queries;
 mod raw;
 mod read;
 mod recovery;
@@ -54,7 +54,7 @@ mod statements;
 mod step;
 mod store;
 mod timers;
-mod updates;
+pub(crate) mod updates;
 pub(crate) mod view;
 mod writer;
 

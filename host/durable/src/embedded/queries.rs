@@ -27,16 +27,7 @@ pub async fn request(
     name: &str,
     arguments: Payload,
 ) -> Result<Payload, EngineError> {
-    if arguments.data.len() > FOREIGN_LIMIT {
-        return Err(EngineError::TooLarge {
-            what: "the query's arguments",
-            size: arguments.data.len() as u64,
-            limit: FOREIGN_LIMIT as u64,
-        });
-    }
-    let arguments = arguments
-        .to_json()
-        .map_err(|error| EngineError::Invalid(error.to_string()))?;
+    let arguments = read_arguments(&arguments)?;
     let run_id = read::run_id(core, run).await?;
     let (answer, answered) = oneshot::channel();
     let asked = Asked {
@@ -90,7 +81,22 @@ fn not_now() -> EngineError {
     }
 }
 
-fn answer(driver: &Driver, name: &str, arguments: &Value) -> Result<Payload, EngineError> {
+/// What a query is asked with; it must stay inline.
+pub fn read_arguments(arguments: &Payload) -> Result<Value, EngineError> {
+    if arguments.data.len() > FOREIGN_LIMIT {
+        return Err(EngineError::TooLarge {
+            what: "the query's arguments",
+            size: arguments.data.len() as u64,
+            limit: FOREIGN_LIMIT as u64,
+        });
+    }
+    arguments
+        .to_json()
+        .map_err(|error| EngineError::Invalid(error.to_string()))
+}
+
+/// What a driver answers; it must stay inline. Blocking.
+pub fn answer(driver: &Driver, name: &str, arguments: &Value) -> Result<Payload, EngineError> {
     let value = driver.query(name, arguments).map_err(|error| match error {
         QueryError::Unavailable(message) => EngineError::Unavailable {
             message,

@@ -492,13 +492,6 @@ impl<'a> Step<'a> {
                 EventType::StartChildWorkflowExecutionInitiated => {
                     self.effects.start_children.push(event);
                 }
-                EventType::WorkflowExecutionUpdateCompleted => {
-                    let outcome = match &event.failure {
-                        None => Ok(event.payload()),
-                        Some(_) => Err(event.failure()),
-                    };
-                    self.effects.updates.push((event.id, outcome));
-                }
                 EventType::SignalExternalWorkflowExecutionInitiated => {
                     self.effects.signal_runs.push(event);
                 }

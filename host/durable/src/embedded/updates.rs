@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::activation;
 use super::convert::updated;
 use super::core::Core;
-use super::events::EventType;
+use super::events::{Event, EventType};
 use super::run::{Answer, Message};
 use super::step::Step;
 use super::{lock, read};
@@ -167,11 +167,7 @@ async fn recorded(
                 found = Some(None);
             }
             EventType::WorkflowExecutionUpdateCompleted if event.id == update_id => {
-                let outcome = match &event.failure {
-                    None => Ok(event.payload()),
-                    Some(_) => Err(event.failure()),
-                };
-                return Ok(Some(Some(outcome)));
+                return Ok(Some(Some(outcome_of(event))));
             }
             kind if kind.ends_run() && found.is_some() => found = Some(Some(Err(unfinished()))),
             _ => {}
@@ -180,8 +176,16 @@ async fn recorded(
     Ok(found)
 }
 
+/// How an update ended, as the event says that records it.
+fn outcome_of(event: &Event) -> Outcome {
+    match &event.failure {
+        None => Ok(event.payload()),
+        Some(_) => Err(event.failure()),
+    }
+}
+
 /// The failure of an update whose run has ended without completing it.
-fn unfinished() -> Failure {
+pub fn unfinished() -> Failure {
     Failure::permanent(
         kind::UPDATE_UNFINISHED,
         "the run ended before it completed the update",
@@ -228,6 +232,15 @@ impl Step<'_> {
         }
         let valid = activation::with_driver(self, |driver| driver.validate(update))?;
         valid.map(|()| true).map_err(EngineError::UpdateRejected)
+    }
+
+    /// What of the transition's events after these ends updates.
+    pub fn tell_updates(&mut self, from: usize) {
+        let events = self.transition.events.iter().skip(from);
+        let ended = events
+            .filter(|event| event.event_type() == EventType::WorkflowExecutionUpdateCompleted)
+            .map(|event| (event.id.clone(), outcome_of(event)));
+        self.effects.updates.extend(ended);
     }
 
     /// What the end of the run leaves unfinished.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::convert::{failure, maybe_timestamp};
 use super::core::Core;
+use super::queries;
 use super::run::{Run, Stage, Unexpected, command, fail};
 use super::sdk;
 use crate::activity::CancelReason;
@@ -149,9 +150,6 @@ async fn activate(
             (sdk::Job::InitializeWorkflow(start), known) => {
                 *known = Some(Run::begin(namespaces, queue, &activation.run_id, start)?);
             }
-            (sdk::Job::QueryWorkflow(query), Some(run)) => {
-                run.answer(&query, &core.progress_of(&activation.run_id));
-            }
             (job, Some(run)) => run.take(job)?,
             (job, None) => {
                 return Err(Trouble::Hold(format!(
@@ -168,6 +166,7 @@ async fn activate(
     if let Stage::Failing(why) = &run.stage {
         commands.push(command(fail(why.clone()), ""));
         run.stage = Stage::Over;
+        run.settle(Vec::new());
     }
     if matches!(run.stage, Stage::Pinned(_)) {
         commands.extend(make_driver(core, &mut run).await?);
@@ -175,8 +174,9 @@ async fn activate(
     if let Some(now) = now {
         commands.extend(drive(core, &mut run, now).await?);
     }
-    // Nothing may follow a terminal command but answers to queries, which come alone.
+    // Nothing may follow a terminal command.
     commands.splice(0..0, run.take_answers());
+    commands.extend(queries::answers(core, &mut run).await?);
     Ok((run, commands))
 }
 
@@ -226,18 +226,19 @@ async fn drive(
         return Ok(Vec::new());
     };
     run.started = true;
-    let (driver, answered, entered) = on_thread(core, move || {
+    let (mut driver, answered) = on_thread(core, move || {
         let answered = driver.activate(Activation { now, resolutions });
-        let entered = driver.take_entered();
-        // The history has the signals; which of them were taken it cannot say.
-        driver.take_consumed();
-        (driver, answered, entered)
+        (driver, answered)
     })
     .await?;
+    let answered = answered?;
+    run.entered.extend(driver.take_entered());
+    // The history has the signals; which of them were taken it cannot say.
+    driver.take_consumed();
+    run.settle(driver.take_verdicts());
     run.stage = Stage::Running(driver);
-    run.entered.extend(entered);
     let mut stored: Vec<Referred> = Vec::new();
-    let mut commands = answered?
+    let mut commands = answered
         .into_iter()
         .map(|command| run.command(command, &mut stored))
         .collect::<Result<Vec<_>, _>>()?;
@@ -253,7 +254,7 @@ async fn drive(
 }
 
 /// Runs what blocks on a thread for activations.
-async fn on_thread<T: Send + 'static>(
+pub async fn on_thread<T: Send + 'static>(
     core: &Core,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Trouble> {

@@ -561,7 +561,7 @@ async fn stop_attempts(core: &Core, run: &RunRef) {
 }
 
 /// Temporal says that a run was not found also where it has ended.
-async fn closed_or(core: &Core, run: &RunRef, status: &sdk::Status) -> EngineError {
+pub async fn closed_or(core: &Core, run: &RunRef, status: &sdk::Status) -> EngineError {
     if status.code() == sdk::Code::NotFound {
         return match run_id(core, run).await {
             Ok(run_id) => match describe(core, run).await {

@@ -106,10 +106,7 @@ impl Core {
     }
 
     /// How far the attempts of a run are that run here, by activity id.
-    pub fn progress_of(&self, run_id: &str) -> BTreeMap<String, Progress> {
-        let Ok(run_id) = run_id.parse::<Uuid>() else {
-            return BTreeMap::new();
-        };
+    pub fn progress_of(&self, run_id: Uuid) -> BTreeMap<String, Progress> {
         let running = lock(&self.running);
         let ours = running.values().filter(|one| one.run_id == run_id);
         ours.filter_map(|one| Some((one.activity_id.clone(), lock(&one.progress).clone()?)))

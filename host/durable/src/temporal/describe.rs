@@ -1,23 +1,26 @@
 //! Runs in lists and in detail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
 
 use super::client::{self, answer, id_of, memo_of, refusal, request};
 use super::convert::{from_failure, from_payload, maybe_timestamp, timestamp};
 use super::core::Core;
-use super::events::Shown;
+use super::events::{Shown, child_id};
 use super::history;
 use super::pins::{DIGESTS, EMITTED_MEMO, MEMO};
+use super::queries;
 use super::sdk::{self, WorkflowService as _};
-use crate::embedded::events::timestamp as stored_time;
+use crate::driver::Listening;
+use crate::embedded::events::{EventType, timestamp as stored_time};
 use crate::embedded::state::RunState;
 use crate::engine::{
-    EngineError, ExecutionStatus, ListRuns, PendingActivity, PendingState, RunDescription, RunInfo,
-    RunPage, RunRef,
+    EngineError, ExecutionStatus, ListRuns, PendingActivity, PendingSignal, PendingState,
+    RunDescription, RunInfo, RunPage, RunRef,
 };
 use crate::payload::Digest;
 use crate::search::{SearchValue, check_name};
@@ -90,6 +93,13 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         state.apply(event);
     }
     let open = info.status == ExecutionStatus::Running;
+    // The history does not say what a flow listens for, nor which signals it took.
+    let stands = match open && info.held.is_none() {
+        true => queries::glance(core, &named).await.unwrap_or_default(),
+        false => Value::Null,
+    };
+    let pending_listens = listens(&stands);
+    let pending_signals = signals(&stands, &events);
     let pending_activities = described
         .pending_activities
         .into_iter()
@@ -119,14 +129,57 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         pending_timers: timers
             .map(|(id, timer)| (id.clone(), timer.task.clone(), stored_time(timer.due_us)))
             .collect(),
+        // Those that the run does not wait for are pending there too.
         pending_children: children
+            .filter(|child| {
+                let known = state.children.get(&child_id(&child.workflow_id));
+                known.is_some_and(|child| !child.initiated.detached)
+            })
             .filter_map(|child| Some((child.workflow_id, child.run_id.parse().ok()?)))
             .collect(),
-        // The history does not say what a flow listens for, nor which signals it took.
-        pending_listens: Vec::new(),
-        pending_signals: Vec::new(),
+        pending_listens,
+        pending_signals,
         info,
     })
+}
+
+/// The tasks that listen, as a run says of itself.
+fn listens(stands: &Value) -> Vec<Listening> {
+    let listening = stands["listening"].as_array().into_iter().flatten();
+    listening
+        .map(|one| {
+            let signals = one["signals"].as_array().into_iter().flatten();
+            Listening {
+                task: one["task"].as_str().unwrap_or_default().to_owned(),
+                signals: signals
+                    .filter_map(|name| name.as_str().map(ToOwned::to_owned))
+                    .collect(),
+                updates: one["updates"] == true,
+            }
+        })
+        .collect()
+}
+
+/// The signals that no task has taken, as a run says of itself; its history knows when
+/// they came.
+fn signals(stands: &Value, events: &[Shown]) -> Vec<PendingSignal> {
+    let came: HashMap<&str, i64> = events
+        .iter()
+        .filter_map(|event| event.event.as_ref())
+        .filter(|event| event.event_type() == EventType::WorkflowExecutionSignaled)
+        .map(|event| (event.id.as_str(), event.time_us))
+        .collect();
+    let waiting = stands["signals"].as_array().into_iter().flatten();
+    waiting
+        .map(|one| {
+            let id = one["id"].as_str().unwrap_or_default();
+            PendingSignal {
+                name: one["name"].as_str().unwrap_or_default().to_owned(),
+                id: id.to_owned(),
+                received_at: stored_time(came.get(id).copied().unwrap_or_default()),
+            }
+        })
+        .collect()
 }
 
 /// Why a run is held, if its workflow tasks fail because its history does not fit.

@@ -15,17 +15,21 @@ use super::convert::{
     timed_out, timestamp,
 };
 use super::pins::{
-    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, Pins, RUN_HEADER, RunHeader,
-    SIGNAL_HEADER, SignalHeader,
+    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, Pins, RUN_HEADER, RunHeader, SignalHeader,
+    signal_header,
 };
 use super::sdk;
+use super::updates::outcome;
 use crate::activity::ActivityTimeouts;
 use crate::attempt::later;
-use crate::embedded::convert::{EMITTED, signaled};
-use crate::embedded::events::{Event, EventType, StoredPin, StoredStart, microseconds};
+use crate::embedded::convert::{EMITTED, signaled, updated};
+use crate::embedded::events::{
+    Event, EventType, StoredParentClose, StoredPin, StoredStart, microseconds,
+};
 use crate::embedded::view;
 use crate::engine::HistoryEvent;
 use crate::failure::{Failure, kind};
+use crate::payload::Payload;
 use crate::signal::Signal;
 
 /// What earlier events of a run say that later ones only point at.
@@ -202,6 +206,30 @@ fn meaning(
             signal_of(event_id, sent.signal_name, sent.input, sent.header),
             at,
         ),
+        A::WorkflowExecutionUpdateAcceptedEventAttributes(accepted) => {
+            let request = accepted.accepted_request.unwrap_or_default();
+            let input = request.input.unwrap_or_default();
+            let update = Signal {
+                id: accepted.protocol_instance_id,
+                ..signal_of(event_id, input.name, input.args, input.header)
+            };
+            updated(update, at)
+        }
+        A::WorkflowExecutionUpdateCompletedEventAttributes(done) => {
+            let outcome = done.outcome.map_or_else(|| Ok(Payload::null()), outcome);
+            let (payload, failure) = match outcome {
+                Ok(result) => (Some(result), None),
+                Err(why) => (None, Some(why.into())),
+            };
+            Event {
+                payload,
+                failure,
+                ..new(
+                    EventType::WorkflowExecutionUpdateCompleted,
+                    &done.meta.unwrap_or_default().update_id,
+                )
+            }
+        }
         A::SignalExternalWorkflowExecutionInitiatedEventAttributes(sent) => {
             let id = (names.signals.len() + 1).to_string();
             names.signals.insert(event_id, id.clone());
@@ -346,11 +374,13 @@ fn meaning(
             let header: RunHeader = header
                 .and_then(|header| from_json_payload(header).ok())
                 .unwrap_or_default();
-            let abandoned = i32::from(sdk::ParentClosePolicy::Abandon);
+            // Temporal's numbers are those that are stored.
+            let policy = StoredParentClose::read(child.parent_close_policy, header.detached);
             Event {
                 name: child.workflow_type.unwrap_or_default().name,
                 version: header.version.map(|v| v.to_string()).unwrap_or_default(),
-                detached: child.parent_close_policy == abandoned,
+                detached: header.detached,
+                parent_close: StoredParentClose::of(policy, header.detached),
                 depth: header.depth,
                 payload: Some(first(child.input)),
                 workflow_id: child.workflow_id,
@@ -467,11 +497,7 @@ fn signal_of(
     input: Option<sdk::Payloads>,
     header: Option<sdk::Header>,
 ) -> Signal {
-    let header = header.unwrap_or_default();
-    let header: Option<SignalHeader> = header
-        .fields
-        .get(SIGNAL_HEADER)
-        .and_then(|header| from_json_payload(header).ok());
+    let header = header.and_then(|header| signal_header(&header.fields));
     let header = header.unwrap_or_else(|| SignalHeader {
         id: format!("event-{event_id}"),
         ..SignalHeader::default()
@@ -485,7 +511,7 @@ fn signal_of(
 }
 
 /// A child's id within its parent, which its workflow id ends with.
-fn child_id(workflow_id: &str) -> String {
+pub fn child_id(workflow_id: &str) -> String {
     let id = workflow_id.rsplit_once('_').map(|(_, id)| id);
     id.unwrap_or(workflow_id).to_owned()
 }

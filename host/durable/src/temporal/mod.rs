@@ -10,8 +10,9 @@
 //! 3. The same worker takes activity tasks of any type ([`attempt`]) and runs them by the
 //!    same executor under the same timeouts as the embedded engine; retries are the
 //!    cluster's.
-//! 4. What the API asks is asked of the cluster: [`client`], [`describe`], [`history`].
-//!    Its [`schedules`] are the cluster's own.
+//! 4. What the API asks is asked of the cluster: [`client`], [`describe`], [`history`];
+//!    what only a run's driver knows, of the run by way of its worker: [`queries`],
+//!    [`updates`]. Its [`schedules`] are the cluster's own.
 //!
 //! So the history is Temporal's own, and any process with a worker may go on with a run.
 //! A driver that is not in memory is rebuilt by core's replay, which compares each
@@ -33,13 +34,16 @@ mod describe;
 mod events;
 mod history;
 mod options;
+mod outcome;
 mod pins;
 mod profile;
+mod queries;
 mod report;
 mod run;
 mod schedules;
 mod sdk;
 mod search;
+mod updates;
 mod worker;
 
 use std::collections::HashMap;
@@ -183,26 +187,31 @@ impl Engine for TemporalEngine {
         client::signal(&self.core, run, signal).await
     }
 
-    async fn query(&self, _: &RunRef, _: &str, _: Payload) -> Result<Payload, EngineError> {
-        Err(not_here("queries"))
+    async fn query(
+        &self,
+        run: &RunRef,
+        name: &str,
+        arguments: Payload,
+    ) -> Result<Payload, EngineError> {
+        queries::request(&self.core, run, name, arguments).await
     }
 
     async fn update(
         &self,
-        _: &RunRef,
-        _: Signal,
-        _: Duration,
+        run: &RunRef,
+        update: Signal,
+        wait: Duration,
     ) -> Result<UpdateStatus, EngineError> {
-        Err(not_here("updates"))
+        updates::request(&self.core, run, update, wait).await
     }
 
     async fn update_result(
         &self,
-        _: &RunRef,
-        _: &str,
-        _: Duration,
+        run: &RunRef,
+        update_id: &str,
+        wait: Duration,
     ) -> Result<UpdateStatus, EngineError> {
-        Err(not_here("updates"))
+        updates::result(&self.core, run, update_id, wait).await
     }
 
     async fn cancel(&self, run: &RunRef, reason: &str) -> Result<(), EngineError> {
@@ -244,11 +253,4 @@ impl Engine for TemporalEngine {
         }
         core.pool.stop();
     }
-}
-
-/// What this engine does not have yet.
-fn not_here(what: &str) -> EngineError {
-    EngineError::Invalid(format!(
-        "runs on a Temporal cluster take no {what} yet; the embedded engine has them"
-    ))
 }

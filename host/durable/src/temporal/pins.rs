@@ -7,12 +7,12 @@
 //! definition and the plugin versions stand in a search attribute and a memo, so that
 //! lists can show and count them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::convert::json_payload;
+use super::convert::{from_json_payload, json_payload};
 use super::sdk;
 use crate::definition::{PinnedActivity, PinnedDefinition};
 use crate::driver::{REVISION, RunLimits};
@@ -44,6 +44,10 @@ pub const DIGESTS: &str = "HeydayDigests";
 pub struct RunHeader {
     /// How deep the run is nested; 0 for one without a parent.
     pub depth: u32,
+    /// Whether it is a child whose end its parent does not wait for. What happens to it
+    /// when the parent ends, Temporal's own policy says.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub detached: bool,
     /// The version that is wanted; the active one where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<semver::Version>,
@@ -77,6 +81,11 @@ impl SignalHeader {
             attributes: signal.attributes.clone(),
         }
     }
+}
+
+/// What the header of a signal or an update says, where it has one that can be read.
+pub fn signal_header(headers: &HashMap<String, sdk::Payload>) -> Option<SignalHeader> {
+    from_json_payload(headers.get(SIGNAL_HEADER)?).ok()
 }
 
 /// A signal, whole.

@@ -11,15 +11,16 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::convert::{
-    DETAILS, argument, duration, failure, fitting, from_failure, from_json_payload, from_payload,
-    json_payload, maybe, payload, payloads, retry, take_receipt, timestamp,
+    DETAILS, argument, duration, failure, fitting, from_json_payload, json_payload, maybe, payload,
+    payloads, retry, timestamp,
 };
+use super::outcome::{activity_outcome, child_outcome, child_started};
 use super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, PIN_ACTIVITY, PinRequest, Pins,
-    RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader,
+    RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader, signal_header,
 };
 use super::sdk;
-use crate::activity::Progress;
+use super::updates::Offered;
 use crate::definition::ParentClosePolicy;
 use crate::driver::{
     Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal, StartChild,
@@ -50,6 +51,8 @@ pub enum Stage {
     /// It cannot go on and fails.
     Failing(Failure),
     /// Its last command was given. Queries may still come.
+    Ended(Box<Driver>),
+    /// It failed before it had a driver.
     Over,
 }
 
@@ -75,13 +78,19 @@ pub struct Run {
     /// Tasks that began and were not yet shown.
     pub entered: Vec<String>,
     /// Tasks of the activities that have not resolved.
-    activities: BTreeMap<u32, String>,
+    pub activities: BTreeMap<u32, String>,
     /// Workflow ids of the signals that were sent and have not resolved.
     sent: BTreeMap<u32, String>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
-    /// Answers to queries and updates of this activation.
-    answers: Vec<sdk::WorkflowCommand>,
+    /// What was said of updates that came.
+    pub answers: Vec<sdk::WorkflowCommand>,
+    /// Updates that came and of which nothing was said.
+    pub offered: Vec<Offered>,
+    /// Core's names of the updates that are under way, by id.
+    pub updates: BTreeMap<String, String>,
+    /// What is asked in this activation.
+    pub queries: Vec<sdk::QueryWorkflow>,
     /// Whether the driver was given anything yet.
     pub started: bool,
     /// Whether it came without pins.
@@ -91,7 +100,7 @@ pub struct Run {
 /// A job that does not fit the run: a fault of core, or of this.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Unexpected(String);
+pub struct Unexpected(pub String);
 
 impl Run {
     /// A run at its beginning, on the queue on which its tasks come, in a namespace of
@@ -131,6 +140,9 @@ impl Run {
             sent: BTreeMap::new(),
             signals: BTreeSet::new(),
             answers: Vec::new(),
+            offered: Vec::new(),
+            updates: BTreeMap::new(),
+            queries: Vec::new(),
             started: false,
             was_pinned_here: false,
         };
@@ -190,25 +202,10 @@ impl Run {
                     reason: cancel.reason,
                 });
             }
-            sdk::Job::DoUpdate(update) => {
-                let refused = Failure::permanent(
-                    "unknown-update",
-                    format!("flows have no update {:?}", update.name),
-                );
-                let response = sdk::update_response::Response::Rejected(failure(refused, None));
-                self.answers.push(command(
-                    sdk::CommandVariant::UpdateResponse(sdk::UpdateResponse {
-                        protocol_instance_id: update.protocol_instance_id,
-                        response: Some(response),
-                    }),
-                    "",
-                ));
-            }
+            sdk::Job::QueryWorkflow(query) => self.queries.push(query),
+            sdk::Job::DoUpdate(update) => self.offer(update),
             sdk::Job::SignalWorkflow(sent) => {
-                let header = sent.headers.get(SIGNAL_HEADER);
-                let header: Option<SignalHeader> =
-                    header.and_then(|header| from_json_payload(header).ok());
-                let header = header.unwrap_or_else(|| SignalHeader {
+                let header = signal_header(&sent.headers).unwrap_or_else(|| SignalHeader {
                     // A foreign sender's: each is one of its own.
                     id: format!("event-{}", sent.originating_event_id),
                     ..SignalHeader::default()
@@ -239,7 +236,6 @@ impl Run {
             sdk::Job::UpdateRandomSeed(_) | sdk::Job::NotifyHasPatch(_) => {}
             job @ (sdk::Job::InitializeWorkflow(_)
             | sdk::Job::RemoveFromCache(_)
-            | sdk::Job::QueryWorkflow(_)
             | sdk::Job::ResolveRequestCancelExternalWorkflow(_)
             | sdk::Job::ResolveNexusOperationStart(_)
             | sdk::Job::ResolveNexusOperation(_)) => {
@@ -278,64 +274,7 @@ impl Run {
         Ok(())
     }
 
-    /// Takes a query, of a run whose attempts are that far.
-    pub fn answer(&mut self, query: &sdk::QueryWorkflow, progress: &BTreeMap<String, Progress>) {
-        let variant = match query.query_type.as_str() {
-            // What Temporal's UI and CLI ask of every workflow.
-            "__temporal_workflow_metadata" => {
-                let answer = serde_json::json!({
-                    "definition": { "type": self.workflow_type },
-                    "currentDetails": self.details(progress),
-                });
-                sdk::query_result::Variant::Succeeded(sdk::QuerySuccess {
-                    response: Some(json_payload(&answer)),
-                })
-            }
-            name => {
-                let refused =
-                    Failure::permanent("unknown-query", format!("flows have no query {name:?}"));
-                sdk::query_result::Variant::Failed(failure(refused, None))
-            }
-        };
-        let result = sdk::QueryResult {
-            query_id: query.query_id.clone(),
-            variant: Some(variant),
-        };
-        self.answers
-            .push(command(sdk::CommandVariant::RespondToQuery(result), ""));
-    }
-
-    /// What Temporal's UI shows as current details, in Markdown: the tasks that run, with
-    /// the progress of their activities.
-    fn details(&self, progress: &BTreeMap<String, Progress>) -> String {
-        let Stage::Running(driver) = &self.stage else {
-            return String::new();
-        };
-        let mut text = String::new();
-        for task in driver.running() {
-            let seq = self.activities.iter().find(|(_, of)| **of == task);
-            let progress = seq.and_then(|(seq, _)| progress.get(&seq.to_string()));
-            let line = match progress {
-                None => format!("- `{task}`\n"),
-                Some(progress) => {
-                    let of = match progress.total {
-                        0 => String::new(),
-                        total => format!(" of {total}"),
-                    };
-                    format!(
-                        "- `{task}`: {}{of} {}\n",
-                        progress.completed, progress.message
-                    )
-                }
-            };
-            if text.len() + line.len() < DETAILS {
-                text.push_str(&line);
-            }
-        }
-        text
-    }
-
-    /// Takes the answers to queries and updates.
+    /// Takes what was said of updates that came.
     pub fn take_answers(&mut self) -> Vec<sdk::WorkflowCommand> {
         std::mem::take(&mut self.answers)
     }
@@ -426,6 +365,11 @@ impl Run {
         }
     }
 
+    /// Its id.
+    pub const fn run_id(&self) -> Uuid {
+        self.run_id
+    }
+
     /// Heyday's name of its namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -438,7 +382,10 @@ impl Run {
         stored: &mut Vec<Referred>,
     ) -> Result<sdk::WorkflowCommand, Unexpected> {
         if command.is_terminal() {
-            self.stage = Stage::Over;
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Running(driver) => Stage::Ended(driver),
+                stage => stage,
+            };
         }
         let (variant, task) = match command {
             Command::ScheduleActivity(activity) => {
@@ -497,10 +444,8 @@ impl Run {
                 let task = external.task.clone();
                 (self.signal_external(*external)?, task)
             }
-            Command::CompleteUpdate { update_id, .. } => {
-                return Err(Unexpected(format!(
-                    "update {update_id:?} ended, which the run was never given"
-                )));
+            Command::CompleteUpdate { update_id, outcome } => {
+                (self.complete_update(&update_id, outcome)?, String::new())
             }
             Command::Complete { result } => {
                 let complete = sdk::CompleteWorkflowExecution {
@@ -593,6 +538,7 @@ impl Run {
     ) -> Result<sdk::CommandVariant, Unexpected> {
         let header = RunHeader {
             depth: child.depth,
+            detached: child.detached,
             version: child.workflow.version,
             traceparent: self.header.traceparent.clone(),
             ..RunHeader::default()
@@ -650,71 +596,6 @@ pub fn command(variant: sdk::CommandVariant, task: &str) -> sdk::WorkflowCommand
 fn number(id: &str) -> Result<u32, Unexpected> {
     id.parse()
         .map_err(|_| Unexpected(format!("the id {id:?} is not a number that core takes")))
-}
-
-fn activity_outcome(status: sdk::Resolved) -> Result<Result<Payload, Failure>, Unexpected> {
-    match status {
-        sdk::Resolved::Completed(done) => {
-            let mut result = done.result.map_or_else(Payload::null, from_payload);
-            take_receipt(&mut result);
-            Ok(Ok(result))
-        }
-        sdk::Resolved::Failed(failed) => Ok(Err(from_failure(failed.failure.unwrap_or_default()))),
-        sdk::Resolved::Cancelled(cancelled) => {
-            Ok(Err(cancelled_failure(cancelled.failure, "the activity")))
-        }
-        sdk::Resolved::Backoff(backoff) => Err(Unexpected(format!(
-            "a local activity asks for a timer before attempt {}",
-            backoff.attempt
-        ))),
-    }
-}
-
-/// The failure of something that was cancelled: what it said itself, if it did.
-fn cancelled_failure(failure: Option<sdk::Failure>, what: &str) -> Failure {
-    let failure = from_failure(failure.unwrap_or_default());
-    let said = failure
-        .details
-        .and_then(|details| serde_json::from_value::<Failure>(details).ok())
-        .filter(|said| said.kind == kind::CANCELLED);
-    said.unwrap_or_else(|| Failure::permanent(kind::CANCELLED, format!("{what} was cancelled")))
-}
-
-fn child_started(status: Option<sdk::ChildStarted>) -> Result<Result<Uuid, Failure>, Unexpected> {
-    match status {
-        Some(sdk::ChildStarted::Succeeded(started)) => started
-            .run_id
-            .parse()
-            .map(Ok)
-            .map_err(|_| Unexpected(format!("the run id {:?} is no UUID", started.run_id))),
-        Some(sdk::ChildStarted::Failed(failed)) => Ok(Err(Failure::permanent(
-            kind::UNKNOWN_WORKFLOW,
-            format!(
-                "workflow {:?} could not be started: {}",
-                failed.workflow_id,
-                failed.cause().as_str_name().to_ascii_lowercase()
-            ),
-        ))),
-        Some(sdk::ChildStarted::Cancelled(cancelled)) => {
-            Ok(Err(cancelled_failure(cancelled.failure, "the child")))
-        }
-        None => Err(Unexpected("a child was started with no status".to_owned())),
-    }
-}
-
-fn child_outcome(status: Option<sdk::ChildEnded>) -> Result<Result<Payload, Failure>, Unexpected> {
-    match status {
-        Some(sdk::ChildEnded::Completed(done)) => {
-            Ok(Ok(done.result.map_or_else(Payload::null, from_payload)))
-        }
-        Some(sdk::ChildEnded::Failed(failed)) => {
-            Ok(Err(from_failure(failed.failure.unwrap_or_default())))
-        }
-        Some(sdk::ChildEnded::Cancelled(cancelled)) => {
-            Ok(Err(cancelled_failure(cancelled.failure, "the child")))
-        }
-        None => Err(Unexpected("a child ended with no status".to_owned())),
-    }
 }
 
 #[cfg(test)]

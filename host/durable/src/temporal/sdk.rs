@@ -26,7 +26,7 @@ pub use temporalio_common::protos::coresdk::child_workflow::{
 };
 pub use temporalio_common::protos::coresdk::common::NamespacedWorkflowExecution;
 pub use temporalio_common::protos::coresdk::workflow_activation::{
-    InitializeWorkflow, QueryWorkflow, WorkflowActivation,
+    DoUpdate, InitializeWorkflow, QueryWorkflow, WorkflowActivation,
     resolve_child_workflow_execution_start::Status as ChildStarted,
     workflow_activation_job::Variant as Job,
 };
@@ -47,6 +47,7 @@ pub use temporalio_common::protos::coresdk::{ActivityHeartbeat, ActivityTaskComp
 pub use temporalio_common::protos::temporal::api::common::v1::{
     Header, Memo, Payload, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution, WorkflowType,
 };
+pub use temporalio_common::protos::temporal::api::enums::v1::UpdateWorkflowExecutionLifecycleStage as UpdateStage;
 pub use temporalio_common::protos::temporal::api::enums::v1::{
     HistoryEventFilterType, IndexedValueType, PendingActivityState, ScheduleOverlapPolicy,
     TaskQueueKind, TaskQueueType, TimeoutType, WorkflowExecutionStatus, WorkflowIdConflictPolicy,
@@ -62,6 +63,7 @@ pub use temporalio_common::protos::temporal::api::history::v1::{
 pub use temporalio_common::protos::temporal::api::operatorservice::v1::{
     AddSearchAttributesRequest, ListSearchAttributesRequest,
 };
+pub use temporalio_common::protos::temporal::api::query::v1::WorkflowQuery;
 pub use temporalio_common::protos::temporal::api::schedule::v1::{
     BackfillRequest, IntervalSpec, Range, Schedule, ScheduleAction, ScheduleActionResult,
     ScheduleInfo, ScheduleListEntry, SchedulePatch, SchedulePolicies, ScheduleSpec, ScheduleState,
@@ -69,6 +71,10 @@ pub use temporalio_common::protos::temporal::api::schedule::v1::{
 };
 pub use temporalio_common::protos::temporal::api::sdk::v1::UserMetadata;
 pub use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
+pub use temporalio_common::protos::temporal::api::update::v1::{
+    Input as UpdateInput, Meta as UpdateMeta, Outcome as UpdateOutcome, Request as UpdateRequest,
+    UpdateRef, WaitPolicy as UpdateWaitPolicy, outcome::Value as UpdateOutcomeValue,
+};
 pub use temporalio_common::protos::temporal::api::workflow::v1::{
     NewWorkflowExecutionInfo, PendingActivityInfo, WorkflowExecutionInfo,
 };
@@ -77,11 +83,12 @@ pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
     DescribeScheduleRequest, DescribeScheduleResponse, DescribeTaskQueueRequest,
     DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
     GetWorkflowExecutionHistoryRequest, ListScheduleMatchingTimesRequest, ListSchedulesRequest,
-    ListWorkflowExecutionsRequest, PatchScheduleRequest, RequestCancelWorkflowExecutionRequest,
+    ListWorkflowExecutionsRequest, PatchScheduleRequest, PollWorkflowExecutionUpdateRequest,
+    QueryWorkflowRequest, RequestCancelWorkflowExecutionRequest,
     RespondActivityTaskCanceledRequest, RespondActivityTaskCompletedRequest,
     RespondActivityTaskFailedRequest, SignalWithStartWorkflowExecutionRequest,
     SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
-    TerminateWorkflowExecutionRequest, UpdateScheduleRequest,
+    TerminateWorkflowExecutionRequest, UpdateScheduleRequest, UpdateWorkflowExecutionRequest,
 };
 pub use temporalio_common::protos::utilities::decode_status_detail;
 pub use temporalio_common::worker::WorkerTaskTypes;

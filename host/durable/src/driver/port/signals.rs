@@ -136,9 +136,9 @@ impl Port {
         inner.verdict.take()
     }
 
-    /// Whether there are commands that nobody has taken.
-    pub(in crate::driver) fn has_commands(&self) -> bool {
-        !self.lock().commands.is_empty()
+    /// How many commands there are that nobody has taken.
+    pub(in crate::driver) fn command_count(&self) -> usize {
+        self.lock().commands.len()
     }
 
     /// Takes an update that nobody took; answers whether there was one.

@@ -262,3 +262,65 @@ fn a_flow_answers_the_queries_that_it_declares() {
     fed.later(1_000, fired(1));
     assert_eq!(ask(&fed, "progress"), Ok(json!(42)));
 }
+
+#[test]
+fn an_offer_is_judged_in_the_middle_of_an_activation() {
+    let work = WORK.replace("with: \"${ $job }\"", "with: {job: \"${ $job }\"}");
+    let offer = |name: &str, id: &str| Resolution::Offer(Box::new(update(name, id, json!(1))));
+    let mut fed = Fed::new(&work, json!({}));
+    // A task is busy with what came before them in the same activation.
+    fed.feed([
+        signal("job", json!(0)),
+        offer("job", "late"),
+        offer("stop", "s"),
+    ]);
+    let verdicts = |fed: &mut Fed| {
+        let verdicts = fed.driver.take_verdicts().into_iter();
+        let verdicts = verdicts.map(|(id, verdict)| (id, verdict.map_err(|why| why.kind)));
+        verdicts.collect::<Vec<_>>()
+    };
+    let rejected = Err(crate::failure::kind::UPDATE_REJECTED.to_owned());
+    assert_eq!(
+        verdicts(&mut fed),
+        [
+            ("late".to_owned(), rejected.clone()),
+            ("s".to_owned(), rejected)
+        ]
+    );
+    fed.feed([done(1, json!("done")), offer("job", "u")]);
+    assert_eq!(verdicts(&mut fed), [("u".to_owned(), Ok(()))]);
+    // What a run took is taken on replay without asking, and what follows is the same.
+    let taken = fed.commands.clone();
+    let mut again = Fed::new(&work, json!({}));
+    again.feed([signal("job", json!(0))]);
+    again.feed([
+        done(1, json!("done")),
+        Resolution::Update(Box::new(update("job", "u", json!(1)))),
+    ]);
+    assert_eq!(again.commands, taken);
+    assert_eq!(verdicts(&mut again), []);
+}
+
+#[test]
+fn temporals_tools_are_told_where_a_run_stands() {
+    let fed = Fed::new(REVIEW, json!({}));
+    let told = fed.driver.query(METADATA_QUERY, &json!(null)).unwrap();
+    let names = json!([{"name": "approve"}, {"name": "reject"}]);
+    assert_eq!(told["definition"]["signalDefinitions"], names);
+    assert_eq!(told["definition"]["updateDefinitions"], names);
+    assert_eq!(
+        told["definition"]["queryDefinitions"][0]["name"],
+        STATE_QUERY
+    );
+    assert_eq!(
+        told["currentDetails"],
+        "- `/do/0/review`: waits for signals and updates: approve, reject\n"
+    );
+    let fed = Fed::new("\n  - l: {listen: {to: {any: []}}}\n", json!({}));
+    let told = fed.driver.query(METADATA_QUERY, &json!(null)).unwrap();
+    assert_eq!(told["definition"]["signalDefinitions"], json!([{}]));
+    assert_eq!(told["definition"]["updateDefinitions"], json!([]));
+    let fed = Fed::new("\n  - w: {wait: PT1S}\n", json!({}));
+    let told = fed.driver.metadata(|task| Some(format!("half of {task}")));
+    assert_eq!(told["currentDetails"], "- `/do/0/w`: half of /do/0/w\n");
+}

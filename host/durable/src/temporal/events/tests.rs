@@ -3,8 +3,8 @@
 use temporalio_common::protos::temporal::api::enums::v1::EventType as Kind;
 use temporalio_common::protos::temporal::api::history::v1::{
     ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes,
-    ActivityTaskStartedEventAttributes, WorkflowExecutionSignaledEventAttributes,
-    WorkflowTaskFailedEventAttributes,
+    ActivityTaskStartedEventAttributes, StartChildWorkflowExecutionInitiatedEventAttributes,
+    WorkflowExecutionSignaledEventAttributes, WorkflowTaskFailedEventAttributes,
 };
 
 use super::super::convert::{failure, json_payload, with_receipt};
@@ -104,4 +104,34 @@ fn an_event_about_something_unknown_is_shown_all_the_same() {
         read(&mut names, empty).history_event().event_type,
         "Unspecified"
     );
+}
+
+#[test]
+fn a_detached_child_is_one_whose_header_says_so() {
+    let initiated = |detached: bool, policy: sdk::ParentClosePolicy| {
+        let header = RunHeader {
+            detached,
+            ..RunHeader::default()
+        };
+        let initiated = StartChildWorkflowExecutionInitiatedEventAttributes {
+            workflow_id: "parent_1".to_owned(),
+            parent_close_policy: policy.into(),
+            header: Some(sdk::Header {
+                fields: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
+            }),
+            ..Default::default()
+        };
+        let attributes =
+            sdk::Attributes::StartChildWorkflowExecutionInitiatedEventAttributes(initiated);
+        let event = event(5, Kind::StartChildWorkflowExecutionInitiated, attributes);
+        let event = read(&mut Names::default(), event).event.unwrap();
+        (event.detached, event.close_policy().as_str())
+    };
+    use sdk::ParentClosePolicy as Policy;
+    assert_eq!(initiated(true, Policy::Abandon), (true, "Abandon"));
+    assert_eq!(
+        initiated(true, Policy::RequestCancel),
+        (true, "RequestCancel")
+    );
+    assert_eq!(initiated(false, Policy::Abandon), (false, "Abandon"));
 }

@@ -9,7 +9,8 @@ use temporalio_common::protos::coresdk::activity_result::{
 };
 use temporalio_common::protos::coresdk::workflow_activation::ResolveActivity;
 
-use super::super::convert::from_duration;
+use super::super::convert::{from_duration, from_payload};
+use super::super::outcome::cancelled_failure;
 use super::*;
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::{PinnedActivity, WorkflowReference};
@@ -268,32 +269,6 @@ fn an_id_that_core_cannot_take_is_no_panic() {
         timer_id: "5000000000".to_owned(),
     };
     run.command(timer, &mut Vec::new()).unwrap_err();
-}
-
-#[test]
-fn a_query_that_no_flow_has_is_refused_and_the_ui_is_answered() {
-    let mut run = started_with(&RunHeader::default());
-    for name in ["mine", "__temporal_workflow_metadata"] {
-        let query = sdk::QueryWorkflow {
-            query_id: name.to_owned(),
-            query_type: name.to_owned(),
-            ..Default::default()
-        };
-        run.answer(&query, &BTreeMap::new());
-    }
-    let answers: Vec<bool> = run
-        .take_answers()
-        .into_iter()
-        .map(|command| match command.variant {
-            Some(sdk::CommandVariant::RespondToQuery(sdk::QueryResult {
-                variant: Some(variant),
-                ..
-            })) => matches!(variant, sdk::query_result::Variant::Succeeded(_)),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(answers, [false, true]);
-    assert!(run.take_answers().is_empty());
 }
 
 #[test]

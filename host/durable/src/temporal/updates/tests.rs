@@ -1,0 +1,111 @@
+//! What a run says of updates, without a cluster.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::super::convert::json_payload;
+use super::*;
+
+fn run() -> Run {
+    let start = sdk::InitializeWorkflow {
+        workflow_type: "test.flow".to_owned(),
+        workflow_id: "one".to_owned(),
+        ..Default::default()
+    };
+    let run_id = "019b0000-0000-7000-8000-000000000001";
+    Run::begin(("default", "cluster"), "general-queue", run_id, start).unwrap()
+}
+
+fn update(id: &str, run_validator: bool) -> sdk::DoUpdate {
+    sdk::DoUpdate {
+        id: id.to_owned(),
+        protocol_instance_id: format!("instance-{id}"),
+        name: "approve".to_owned(),
+        input: vec![json_payload(&json!({"ok": true}))],
+        run_validator,
+        ..Default::default()
+    }
+}
+
+/// Core's names of the updates that were answered, and how: `+` accepted, `-` not.
+fn said(run: &mut Run) -> Vec<String> {
+    let answers = run.take_answers().into_iter();
+    let answers = answers.map(|command| match command.variant {
+        Some(sdk::CommandVariant::UpdateResponse(sdk::UpdateResponse {
+            protocol_instance_id,
+            response: Some(sdk::update_response::Response::Accepted(())),
+        })) => format!("+{protocol_instance_id}"),
+        Some(sdk::CommandVariant::UpdateResponse(sdk::UpdateResponse {
+            protocol_instance_id,
+            response: Some(sdk::update_response::Response::Rejected(_)),
+        })) => format!("-{protocol_instance_id}"),
+        other => panic!("{other:?}"),
+    });
+    answers.collect()
+}
+
+#[test]
+fn an_update_is_offered_and_settled_as_the_driver_says() {
+    let mut run = run();
+    for id in ["a", "b", "c"] {
+        run.take(sdk::Job::DoUpdate(update(id, true))).unwrap();
+    }
+    let Some(Resolution::Offer(offered)) = run.resolutions.first() else {
+        panic!("{:?}", run.resolutions);
+    };
+    assert_eq!(
+        (offered.id.as_str(), offered.name.as_str()),
+        ("a", "approve")
+    );
+    assert_eq!(said(&mut run), [""; 0]);
+    let no = Failure::permanent(kind::UPDATE_REJECTED, "no");
+    run.settle(vec![("a".to_owned(), Err(no)), ("b".to_owned(), Ok(()))]);
+    // The driver ended before the last one.
+    assert_eq!(
+        said(&mut run),
+        ["-instance-a", "+instance-b", "-instance-c"]
+    );
+    assert!(run.complete_update("a", Ok(Payload::null())).is_err());
+    run.complete_update("b", Ok(Payload::null())).unwrap();
+    assert!(run.complete_update("b", Ok(Payload::null())).is_err());
+}
+
+#[test]
+fn a_replay_accepts_what_was_accepted() {
+    let mut run = run();
+    run.take(sdk::Job::DoUpdate(update("a", false))).unwrap();
+    assert!(matches!(run.resolutions[..], [Resolution::Update(_)]));
+    run.settle(Vec::new());
+    assert_eq!(said(&mut run), ["+instance-a"]);
+}
+
+#[test]
+fn what_is_no_update_is_rejected_before_a_flow_sees_it() {
+    let two = sdk::DoUpdate {
+        input: vec![json_payload(&1), json_payload(&2)],
+        ..update("two", true)
+    };
+    let reserved = sdk::DoUpdate {
+        name: "__reserved".to_owned(),
+        ..update("reserved", true)
+    };
+    let binary = sdk::DoUpdate {
+        input: vec![sdk::Payload {
+            metadata: HashMap::from([("encoding".to_owned(), b"binary/plain".to_vec())]),
+            ..Default::default()
+        }],
+        ..update("binary", true)
+    };
+    let large = sdk::DoUpdate {
+        input: vec![json_payload(&"x".repeat(crate::payload::FOREIGN_LIMIT))],
+        ..update("large", true)
+    };
+    let mut run = run();
+    for update in [two, reserved, binary, large] {
+        let expected = format!("-{}", update.protocol_instance_id);
+        run.take(sdk::Job::DoUpdate(update)).unwrap();
+        assert_eq!(said(&mut run), [expected]);
+        assert!(run.resolutions.is_empty());
+    }
+}

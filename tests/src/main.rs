@@ -32,3 +32,4 @@ mod security;
 mod support;
 mod temporal;
 mod traces;
+mod workers;

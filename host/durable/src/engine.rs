@@ -582,6 +582,12 @@ pub trait Engine: Schedules + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Tells those who [follow](Self::live) a run what an attempt elsewhere said. An engine
+    /// whose attempts are all in its own process has nobody to be told by.
+    fn tell(&self, run_id: Uuid, event: LiveEvent) {
+        let _ = (run_id, event);
+    }
+
     /// Takes no new work, waits up to `grace` for running attempts, asks the rest to
     /// stop, and closes the storage.
     async fn drain(&self, grace: Duration);

@@ -1,4 +1,5 @@
-//! Who may ask: one token, and protection against pages in the user's browser.
+//! Who may ask: the operator's token, and protection against pages in the user's browser.
+//! Workers have tokens of their own ([`crate::tokens`]).
 //!
 //! `heyday up` makes a token at its first start, in a file that only its owner reads. A
 //! request passes `Auth`: its `Host` must be one that the server listens as
@@ -49,6 +50,18 @@ pub enum AuthError {
     /// The bearer token is wrong.
     #[error("the token is not this server's")]
     WrongToken,
+    /// The token is a worker's, and the route is not for workers.
+    #[error("a worker's token opens `/api/v1/worker` only; use the server's own token")]
+    WorkerToken,
+    /// The token is the operator's, and the route is for workers.
+    #[error(
+        "this is for workers: make a token for one with `heyday token create`, the server's \
+         own token does not open it"
+    )]
+    OperatorToken,
+    /// A worker's token does not open the namespace.
+    #[error("this token does not open the namespace {0:?}; make one that does")]
+    Namespace(String),
 }
 
 /// Checks requests.
@@ -118,18 +131,12 @@ impl Auth {
         Ok(())
     }
 
-    /// Whose token the request has.
+    /// Whether the request has the operator's token.
     ///
     /// # Errors
     /// [`AuthError::NoToken`] or [`AuthError::WrongToken`].
     pub fn check_token(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or(AuthError::NoToken)?;
+        let given = bearer(headers)?;
         let digest: [u8; 32] = Sha256::digest(given.as_bytes()).into();
         let different = digest
             .iter()
@@ -143,6 +150,20 @@ impl Auth {
             Err(AuthError::WrongToken)
         }
     }
+}
+
+/// The bearer token of a request.
+///
+/// # Errors
+/// [`AuthError::NoToken`] where it has none.
+pub fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or(AuthError::NoToken)
 }
 
 /// Why there is no token.

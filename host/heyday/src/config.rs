@@ -4,6 +4,8 @@
 //! member has a default; [`Config::check`] says what cannot work before anything is
 //! opened.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,19 +14,20 @@ use std::time::Duration;
 use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::GENERAL_QUEUE;
-use heyday_durable::temporal::{Access, Profile, Source, TemporalOptions};
+use heyday_durable::temporal::{Access, Profile, Resources, Source, TemporalOptions};
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
+pub use self::limits::{LimitsConfig, ResourcesConfig, ThrottleConfig};
 use crate::names;
 
 /// The namespace where none is said.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// The sandbox has at most so many slots.
-const MAX_CALLS: usize = 5_000;
+pub(crate) const MAX_CALLS: usize = 5_000;
 
-/// How `heyday up` is set up.
+/// How `heyday up`, `serve` and `worker` are set up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -66,6 +69,17 @@ pub enum EngineKind {
     Embedded,
     /// A Temporal cluster.
     Temporal,
+}
+
+impl EngineKind {
+    /// Its name, as in the file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Temporal => "temporal",
+        }
+    }
 }
 
 /// Where the Temporal cluster is, and how it is reached. What is not said here is
@@ -149,52 +163,6 @@ impl TemporalConfig {
     }
 }
 
-/// Limits on what plugins and requests may use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitsConfig {
-    /// Of one call of any plugin.
-    pub call: Limits,
-    /// Of one call of that plugin, in its place; whole, in every namespace.
-    pub plugins: BTreeMap<String, Limits>,
-    /// Bytes of an uploaded component, at most 1 GiB.
-    pub upload_bytes: usize,
-    /// CPU time that compiling one component may take.
-    #[serde(with = "heyday_durable::flow::duration::required")]
-    pub compile_cpu: Duration,
-    /// Memory that compiling one component may take, in bytes.
-    pub compile_memory_bytes: u64,
-    /// Bytes of compiled code that are kept in the cache folder, by all servers that
-    /// share it together; what was used longest ago goes first. 2 GiB where absent.
-    pub cache_bytes: u64,
-    /// Guests that compute at once; as many as the machine has cores where absent.
-    pub guest_threads: Option<usize>,
-    /// How many days receipts and log lines are kept.
-    pub record_days: u32,
-    /// Connections of the API at once, 16 to 65,536; further ones wait.
-    pub connections: usize,
-    /// Requests at once that wait (`?wait=`) or stream, fewer than connections; further
-    /// ones are refused.
-    pub waiting: usize,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            call: Limits::default(),
-            plugins: BTreeMap::new(),
-            upload_bytes: 64 << 20,
-            compile_cpu: Duration::from_secs(120),
-            compile_memory_bytes: 2 << 30,
-            cache_bytes: heyday_sandbox::CACHE_BYTES,
-            guest_threads: None,
-            record_days: 30,
-            connections: 1024,
-            waiting: 768,
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -239,6 +207,14 @@ pub enum ConfigError {
         /// What is wrong and what to do.
         message: String,
     },
+}
+
+/// The refusal of a setting.
+fn wrong(setting: &str, message: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::Value {
+        setting: setting.to_owned(),
+        message: message.to_owned(),
+    })
 }
 
 /// The user's folder for programs' data, with `heyday` below: `XDG_DATA_HOME`, or
@@ -294,12 +270,6 @@ impl Config {
     /// # Errors
     /// The first value that cannot.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |setting: &str, message: &str| {
-            Err(ConfigError::Value {
-                setting: setting.to_owned(),
-                message: message.to_owned(),
-            })
-        };
         if !self.listen.ip().is_loopback() {
             return wrong(
                 "listen",
@@ -323,44 +293,7 @@ impl Config {
                 "all queues together run at most 4,995 activities at once",
             );
         }
-        for name in self.limits.plugins.keys() {
-            if !names::is_name(name) {
-                return wrong(&format!("limits.plugins.{name}"), names::NAME_RULE);
-            }
-        }
-        if !(1..=1 << 30).contains(&self.limits.upload_bytes) {
-            return wrong("limits.upload_bytes", "an upload has 1 byte to 1 GiB");
-        }
-        if self.limits.compile_cpu.is_zero() {
-            return wrong(
-                "limits.compile_cpu",
-                "nothing compiles in no time; use 120s",
-            );
-        }
-        if self.limits.cache_bytes == 0 {
-            return wrong(
-                "limits.cache_bytes",
-                "what is compiled must be kept somewhere; use 2147483648 (2 GiB)",
-            );
-        }
-        if self.limits.guest_threads == Some(0) {
-            return wrong(
-                "limits.guest_threads",
-                "at least one guest must be able to compute",
-            );
-        }
-        if !(16..=65_536).contains(&self.limits.connections) {
-            return wrong(
-                "limits.connections",
-                "the API has 16 to 65,536 connections at once",
-            );
-        }
-        if !(1..self.limits.connections).contains(&self.limits.waiting) {
-            return wrong(
-                "limits.waiting",
-                "at least 1 request may wait, and fewer than there are connections",
-            );
-        }
+        self.limits.check()?;
         if self.engine == EngineKind::Temporal
             && let Err(error) = self.temporal_options().check()
         {
@@ -396,6 +329,13 @@ impl Config {
     pub fn temporal_options(&self) -> TemporalOptions {
         let mut options = TemporalOptions::new(self.temporal.address(), self.queues());
         options.access = self.temporal.access();
+        let wanted = &self.limits.resources;
+        if wanted.memory.is_some() || wanted.cpu.is_some() {
+            options.resources = Some(Resources {
+                memory: wanted.memory.unwrap_or(1.0),
+                cpu: wanted.cpu.unwrap_or(1.0),
+            });
+        }
         options.namespaces = BTreeMap::from([(
             DEFAULT_NAMESPACE.to_owned(),
             self.temporal.namespace().to_owned(),
@@ -526,7 +466,7 @@ mod tests {
 
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
-        let required = if table.ends_with(".NAME") {
+        let required = if table.starts_with("bindings") && table.ends_with(".NAME") {
             "path = 'p'\n"
         } else {
             ""
@@ -555,6 +495,8 @@ mod tests {
             "temporal",
             "limits",
             "limits.call",
+            "limits.throttle.NAME",
+            "limits.resources",
             "bindings",
             binding,
             &sql,
@@ -590,6 +532,17 @@ mod tests {
                 "queues",
             ),
             ("limits.upload_bytes = 0", "limits.upload_bytes"),
+            (
+                "limits.throttle.a = { concurrent = 0 }",
+                "limits.throttle.a.concurrent",
+            ),
+            (
+                "limits.throttle.a = { per_second = nan }",
+                "limits.throttle.a.per_second",
+            ),
+            ("limits.throttle.A = {}", "limits.throttle.A"),
+            ("limits.resources.memory = 80.0", "limits.resources.memory"),
+            ("limits.resources.cpu = 0.0", "limits.resources.cpu"),
             ("limits.guest_threads = 0", "limits.guest_threads"),
             ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
             ("limits.connections = 15", "limits.connections"),

@@ -11,6 +11,9 @@
 //!    [`executor`], which checks their input, calls the guest in its sandbox and writes
 //!    down what it used ([`recorder`]).
 //!
+//! A [`worker`] is a process without state of its own: the same executor and engine over
+//! what the server tells it by REST.
+//!
 //! Start reading at [`server`], where all of it is put together.
 
 pub mod api;
@@ -27,7 +30,11 @@ pub mod names;
 pub mod rebuild;
 pub mod recorder;
 pub mod registry;
+pub mod remote;
 pub mod schedules;
 pub mod server;
+pub mod sse;
 pub mod state;
 pub mod telemetry;
+pub mod tokens;
+pub mod worker;

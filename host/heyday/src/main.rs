@@ -11,8 +11,8 @@ use heyday::server::COMPILE_COMMAND;
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
+use self::cli::Cli;
 use self::cli::error::CliError;
-use self::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     // The server starts this program once more to compile a component. Before clap, so
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     cli::client::install_tls_provider();
     let output = cli.global.output();
-    let mut builder = if matches!(cli.command, Command::Up(_)) {
+    let mut builder = if cli.command.is_process() {
         // The server sets its own log.
         #[cfg(unix)]
         prepare_process();

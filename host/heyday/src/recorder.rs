@@ -12,7 +12,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use heyday_durable::activity::{AttemptReceipt, LogLine, Receipt};
+use heyday_durable::activity::{AttemptReceipt, LogLine, Progress, Receipt};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
@@ -123,6 +123,24 @@ async fn insert_receipt(
     Ok(done.rows_affected() > 0)
 }
 
+/// Where what attempts say and use goes. Nothing here waits.
+pub trait Records: Send + Sync + 'static {
+    /// Takes a log line.
+    fn log(&self, attempt: &Arc<AttemptName>, line: LogLine);
+
+    /// Takes a receipt.
+    fn receipt(&self, row: ReceiptRow);
+
+    /// Takes how far an attempt is, for those who follow its run elsewhere. Those who
+    /// follow it here are told by the engine.
+    fn progress(&self, attempt: &Arc<AttemptName>, progress: &Progress) {
+        let _ = (attempt, progress);
+    }
+
+    /// How many lines and receipts were dropped, ever: too many at once.
+    fn dropped_ever(&self) -> u64;
+}
+
 #[derive(Default)]
 struct Pending {
     lines: Vec<(Arc<AttemptName>, LogLine)>,
@@ -180,38 +198,6 @@ impl Recorder {
             .pending
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a log line. Never waits.
-    pub fn log(&self, attempt: &Arc<AttemptName>, line: LogLine) {
-        {
-            let mut pending = self.pending();
-            if pending.lines.len() >= MAX_LINES {
-                pending.drop_one();
-                return;
-            }
-            pending.lines.push((Arc::clone(attempt), line));
-        }
-        self.inner.wake.notify_one();
-    }
-
-    /// Takes a receipt. Never waits.
-    pub fn receipt(&self, row: ReceiptRow) {
-        {
-            let mut pending = self.pending();
-            if pending.receipts.len() >= MAX_RECEIPTS {
-                pending.drop_one();
-                return;
-            }
-            pending.receipts.push(row);
-        }
-        self.inner.wake.notify_one();
-    }
-
-    /// How many lines and receipts were dropped, ever.
-    #[must_use]
-    pub fn dropped_ever(&self) -> u64 {
-        self.pending().dropped_ever
     }
 
     /// Counts batches: changes when new records can be read.
@@ -439,6 +425,36 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+}
+
+impl Records for Recorder {
+    fn log(&self, attempt: &Arc<AttemptName>, line: LogLine) {
+        {
+            let mut pending = self.pending();
+            if pending.lines.len() >= MAX_LINES {
+                pending.drop_one();
+                return;
+            }
+            pending.lines.push((Arc::clone(attempt), line));
+        }
+        self.inner.wake.notify_one();
+    }
+
+    fn receipt(&self, row: ReceiptRow) {
+        {
+            let mut pending = self.pending();
+            if pending.receipts.len() >= MAX_RECEIPTS {
+                pending.drop_one();
+                return;
+            }
+            pending.receipts.push(row);
+        }
+        self.inner.wake.notify_one();
+    }
+
+    fn dropped_ever(&self) -> u64 {
+        self.pending().dropped_ever
     }
 }
 

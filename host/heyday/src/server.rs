@@ -19,7 +19,7 @@ use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
 use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
-use heyday_durable::temporal::{self, TemporalEngine};
+use heyday_durable::temporal::{self, Tasks, TemporalEngine};
 use heyday_durable::trace::Traces;
 use heyday_sandbox::{
     CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
@@ -46,18 +46,19 @@ use crate::registry::{Registry, RegistryError, RegistryOptions};
 use crate::schedules::FlowSchedules;
 use crate::state::{HostDb, StateError};
 use crate::telemetry;
+use crate::tokens::WorkerTokens;
 
 /// The subcommand of the running binary that compiles one component.
 pub const COMPILE_COMMAND: &str = "compile-component";
 /// The file whose lock says that a process has the data folder.
 const LOCK_FILE: &str = "lock";
 /// How often what is too old is removed.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Values that no history names are kept so long: an activity's result is stored before
 /// the history names it.
 const PAYLOAD_GRACE: Duration = Duration::from_secs(48 * 60 * 60);
 /// How long a request's head may take to come, and a connection may be idle.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+pub(crate) const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long open connections may take to end, beyond the grace of attempts.
 const CONNECTION_GRACE: Duration = Duration::from_secs(5);
 /// Seconds of a day.
@@ -121,7 +122,7 @@ pub enum ServerError {
 }
 
 /// An error with what its `Display` leaves to its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -161,26 +162,26 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts everything; when this answers, requests are answered. Must be called on a
+    /// Starts everything; when this answers, requests are answered. `tasks` are those that
+    /// this process takes from a Temporal cluster. Must be called on a
     /// multi-threaded tokio runtime. Components are compiled by the running binary's own
     /// hidden subcommand [`COMPILE_COMMAND`].
     ///
     /// # Errors
     /// The first thing that does not start, with what to do about it.
-    pub async fn start(config: Config) -> Result<Self, ServerError> {
-        let program = std::env::current_exe().map_err(SandboxError::Threads)?;
-        let compiler = Compiler::Child(CompilerCommand {
-            program,
-            args: vec![COMPILE_COMMAND.into()],
-        });
-        Self::start_with(config, compiler).await
+    pub async fn start(config: Config, tasks: Tasks) -> Result<Self, ServerError> {
+        Self::start_with(config, tasks, compiler()?).await
     }
 
     /// Starts everything, with another compiler.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub async fn start_with(config: Config, compiler: Compiler) -> Result<Self, ServerError> {
+    pub async fn start_with(
+        config: Config,
+        tasks: Tasks,
+        compiler: Compiler,
+    ) -> Result<Self, ServerError> {
         config.check()?;
         // Before anything is opened: without it no flow can run.
         if !crate::expressions::is_embedded() {
@@ -197,14 +198,15 @@ impl Server {
             })?;
         let token = auth::load_or_create_token(&data)?;
         let state = HostDb::open(&data.join("host.db")).await?;
+        let tokens = WorkerTokens::open(state.clone()).await?;
         let bindings = Arc::new(Bindings::open(&config.bindings(), &Handle::current())?);
         let capabilities = heyday_capabilities::capabilities(&bindings);
-        let sandbox = Sandbox::new(sandbox_options(&config, compiler), capabilities)?;
+        let sandbox = Sandbox::new(
+            sandbox_options(&config, config.max_calls(), compiler),
+            capabilities,
+        )?;
         let cache = sandbox.clone();
-        let mut evaluator = EvaluatorOptions::new(config.cache_dir());
-        evaluator.max_cache_bytes = config.limits.cache_bytes;
-        let expressions: Arc<dyn Expressions> =
-            Arc::new(blocking(move || JqExpressions::embedded(evaluator)).await?);
+        let expressions = evaluator(&config).await?;
         let folder = |name: &str| {
             ContentFiles::open(data.join(name)).map_err(|source| ServerError::DataFolder {
                 path: data.join(name),
@@ -228,9 +230,9 @@ impl Server {
         let definitions = Arc::new(HostDefinitions::new(registry.clone()));
         let shared = Arc::new(config);
         let executor = Executor::new(ExecutorOptions {
-            registry: registry.clone(),
+            catalogue: Arc::new(registry.clone()),
             sandbox: sandbox.clone(),
-            recorder: recorder.clone(),
+            records: Arc::new(recorder.clone()),
             metrics: Arc::clone(&metrics),
             config: Arc::clone(&shared),
         });
@@ -243,12 +245,12 @@ impl Server {
             payloads: Arc::clone(&payloads) as _,
             clock: Arc::new(SystemClock),
         };
-        let (engine, embedded) = open_engine(&shared, host).await?;
+        let (engine, embedded) = open_engine(&shared, tasks, host).await?;
         metrics.ask(Sources {
             engine: Arc::downgrade(&engine),
             embedded: embedded.as_ref().map(Arc::downgrade),
             sandbox,
-            recorder: recorder.clone(),
+            records: Arc::new(recorder.clone()),
         });
         let stopping = CancellationToken::new();
         let sweeping = tokio::spawn(sweep(
@@ -276,12 +278,16 @@ impl Server {
         let app = App::new(Parts {
             engine: Arc::clone(&engine),
             flow_schedules,
+            engine_name: shared.engine.as_str(),
+            attempts_elsewhere: shared.engine == EngineKind::Temporal,
             registry,
             definitions,
             recorder,
             state: state.clone(),
             payloads,
             auth: Auth::new(&token, address),
+            tokens,
+            sent: Default::default(),
             metrics,
             upload_bytes: shared.limits.upload_bytes,
             stopping: stopping.clone(),
@@ -390,7 +396,7 @@ fn open_data(data: &Path) -> Result<File, ServerError> {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address)
         .await
         .map_err(|source| match source.kind() {
@@ -403,6 +409,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
 /// one, which this process alone has.
 async fn open_engine(
     config: &Config,
+    tasks: Tasks,
     host: Host,
 ) -> Result<(Arc<dyn Engine>, Option<Arc<EmbeddedEngine>>), ServerError> {
     match config.engine {
@@ -417,13 +424,36 @@ async fn open_engine(
             Ok((Arc::clone(&engine) as _, Some(engine)))
         }
         EngineKind::Temporal => {
-            let engine = TemporalEngine::open(config.temporal_options(), host)?;
+            let mut options = config.temporal_options();
+            options.tasks = tasks;
+            let engine = TemporalEngine::open(options, host)?;
             Ok((Arc::new(engine), None))
         }
     }
 }
 
-fn sandbox_options(config: &Config, compiler: Compiler) -> SandboxOptions {
+/// The running binary's own hidden subcommand, which compiles components.
+pub(crate) fn compiler() -> Result<Compiler, SandboxError> {
+    Ok(Compiler::Child(CompilerCommand {
+        program: std::env::current_exe().map_err(SandboxError::Threads)?,
+        args: vec![COMPILE_COMMAND.into()],
+    }))
+}
+
+/// The evaluator of expressions.
+pub(crate) async fn evaluator(config: &Config) -> Result<Arc<dyn Expressions>, ExpressionsError> {
+    let mut options = EvaluatorOptions::new(config.cache_dir());
+    options.max_cache_bytes = config.limits.cache_bytes;
+    let loaded = blocking(move || JqExpressions::embedded(options)).await?;
+    Ok(Arc::new(loaded))
+}
+
+/// How guests run, so many at once.
+pub(crate) fn sandbox_options(
+    config: &Config,
+    max_calls: usize,
+    compiler: Compiler,
+) -> SandboxOptions {
     let limits = &config.limits;
     let mut options = SandboxOptions::new(config.cache_dir(), compiler);
     options.compile_limits = CompileLimits {
@@ -431,7 +461,7 @@ fn sandbox_options(config: &Config, compiler: Compiler) -> SandboxOptions {
         memory_bytes: limits.compile_memory_bytes,
         ..CompileLimits::default()
     };
-    options.max_calls = config.max_calls();
+    options.max_calls = max_calls;
     options.max_upload_bytes = limits.upload_bytes;
     options.max_cache_bytes = limits.cache_bytes;
     if let Some(threads) = limits.guest_threads {
@@ -441,7 +471,7 @@ fn sandbox_options(config: &Config, compiler: Compiler) -> SandboxOptions {
 }
 
 /// Runs what blocks on a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         // The work panicked; so does who needs it. It is never cancelled.

@@ -14,6 +14,7 @@ pub mod http_server;
 pub mod probe;
 pub mod server;
 pub mod temporal;
+pub mod worker;
 
 use std::path::PathBuf;
 

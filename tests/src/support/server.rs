@@ -28,6 +28,8 @@ pub struct Server {
 /// How to start a server.
 #[derive(Default)]
 pub struct Options {
+    /// `heyday serve` with these options, instead of `heyday up`.
+    pub serve: Option<Vec<String>>,
     /// Text of a configuration file.
     pub config: Option<String>,
     /// Further environment.
@@ -66,8 +68,11 @@ impl Server {
         std::fs::create_dir_all(data)?;
         let port = free_port()?;
         let mut command = Command::new(super::binary());
+        match &options.serve {
+            None => command.arg("up"),
+            Some(further) => command.arg("serve").args(further),
+        };
         command
-            .arg("up")
             .arg("--data")
             .arg(data)
             .arg("--listen")

@@ -13,7 +13,7 @@ use super::options::TemporalOptions;
 use super::sdk;
 use crate::activity::{CancelReason, Progress};
 use crate::embedded::{Host, lock, pool::Pool};
-use crate::engine::{EngineError, QueueStats};
+use crate::engine::{EngineError, LiveEvent, QueueStats};
 use crate::live::LiveEvents;
 use crate::search::SearchTypes;
 
@@ -32,6 +32,12 @@ pub struct Running {
     /// How far it is.
     pub progress: Arc<Mutex<Option<Progress>>>,
 }
+
+/// A run, an activity, and the attempt.
+pub type AttemptKey = (Uuid, String, u32);
+
+/// Attempts in other processes whose progress is kept.
+const ELSEWHERE: usize = 10_000;
 
 /// What a queue is doing in this process, and what waits for it on the cluster.
 #[derive(Debug, Default)]
@@ -60,6 +66,8 @@ pub struct Core {
     pub queues: HashMap<String, Queue>,
     /// Those who follow a run.
     pub live: LiveEvents,
+    /// How far attempts are that run in other processes, as last told.
+    pub elsewhere: Mutex<HashMap<AttemptKey, Progress>>,
     /// How far histories were read.
     pub cursors: Cursors,
     /// Types of search attributes as last heard, by the cluster's name of the namespace.
@@ -96,13 +104,41 @@ impl Core {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// How far an attempt that runs here is.
+    /// How far an attempt is, where it runs here or was told of.
     pub fn progress(&self, run_id: Uuid, activity_id: &str, attempt: u32) -> Option<Progress> {
-        let running = lock(&self.running);
-        let found = running.values().find(|one| {
-            one.run_id == run_id && one.activity_id == activity_id && one.attempt == attempt
-        })?;
-        lock(&found.progress).clone()
+        let here = {
+            let running = lock(&self.running);
+            let found = running.values().find(|one| {
+                one.run_id == run_id && one.activity_id == activity_id && one.attempt == attempt
+            });
+            found.map(|one| Arc::clone(&one.progress))
+        };
+        match here {
+            Some(progress) => lock(&progress).clone(),
+            None => {
+                let key = (run_id, activity_id.to_owned(), attempt);
+                lock(&self.elsewhere).get(&key).cloned()
+            }
+        }
+    }
+
+    /// Takes how far an attempt in another process is.
+    pub fn tell(&self, run_id: Uuid, event: LiveEvent) {
+        let LiveEvent::Progress {
+            activity_id,
+            attempt,
+            progress,
+        } = &event;
+        {
+            let mut elsewhere = lock(&self.elsewhere);
+            let key = (run_id, activity_id.clone(), *attempt);
+            if elsewhere.len() >= ELSEWHERE && !elsewhere.contains_key(&key) {
+                // Those that go on are told again.
+                elsewhere.clear();
+            }
+            elsewhere.insert(key, progress.clone());
+        }
+        self.live.tell(run_id, event);
     }
 
     /// How far the attempts of a run are that run here, by activity id.
@@ -136,7 +172,9 @@ impl Core {
                 let (backlog, age) = *lock(&queue.backlog);
                 QueueStats {
                     name: name.clone(),
-                    limit: self.options.queues.get(name).copied().unwrap_or_default(),
+                    // Each namespace has slots of its own.
+                    limit: self.options.queues.get(name).copied().unwrap_or_default()
+                        * self.options.namespaces.len(),
                     in_flight: queue.in_flight.load(Ordering::Relaxed),
                     backlog,
                     backlog_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),

@@ -58,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use access::{Access, Source};
-pub use options::{OpenError, Tasks, TemporalOptions};
+pub use options::{OpenError, Resources, Tasks, TemporalOptions};
 pub use profile::Profile;
 
 use self::core::Core;
@@ -117,6 +117,7 @@ impl TemporalEngine {
             away: Mutex::new("it was not tried yet".to_owned()),
             running: Mutex::new(HashMap::new()),
             live: LiveEvents::default(),
+            elsewhere: Mutex::default(),
             cursors: history::Cursors::default(),
             search_types: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -224,6 +225,10 @@ impl Engine for TemporalEngine {
 
     fn live(&self, run_id: Uuid) -> broadcast::Receiver<LiveEvent> {
         self.core.live.follow(run_id)
+    }
+
+    fn tell(&self, run_id: Uuid, event: LiveEvent) {
+        self.core.tell(run_id, event);
     }
 
     async fn open_runs_using(&self, digest: &Digest) -> Result<u64, EngineError> {

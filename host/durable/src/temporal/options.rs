@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::access::{Access, Credentials};
 use super::sdk;
 use crate::definition::GENERAL_QUEUE;
@@ -39,6 +41,21 @@ pub struct TemporalOptions {
     pub stop_grace: Duration,
     /// How long a request waits for a cluster that does not answer.
     pub patience: Duration,
+    /// Which share of the machine may be in use for a further activity to be taken, where
+    /// that matters; the queues' limits are then what is taken at most.
+    pub resources: Option<Resources>,
+    /// Whether tasks may be taken now; always where absent. While they may not, what was
+    /// taken before goes on.
+    pub admission: Option<watch::Receiver<bool>>,
+}
+
+/// Shares of the machine, or of the container, above 0 and up to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Resources {
+    /// Of its memory.
+    pub memory: f64,
+    /// Of its CPUs.
+    pub cpu: f64,
 }
 
 /// Which tasks a process takes from its queues.
@@ -74,6 +91,8 @@ impl TemporalOptions {
             limits: RunLimits::default(),
             stop_grace: Duration::from_secs(2),
             patience: Duration::from_secs(5),
+            resources: None,
+            admission: None,
         }
     }
 
@@ -133,6 +152,14 @@ impl TemporalOptions {
             return Err(OpenError::Invalid(format!(
                 "queue {name:?} has the limit 0; it must run at least 1 activity at once"
             )));
+        }
+        let share = |share: f64| share > 0.0 && share <= 1.0;
+        if let Some(wanted) = self.resources
+            && !(share(wanted.memory) && share(wanted.cpu))
+        {
+            return Err(OpenError::Invalid(
+                "a share of memory or CPU is above 0 and at most 1".to_owned(),
+            ));
         }
         if self.activation_threads == 0 || self.cached_drivers == 0 {
             return Err(OpenError::Invalid(

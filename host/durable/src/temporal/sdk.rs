@@ -93,6 +93,7 @@ pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
 pub use temporalio_common::protos::utilities::decode_status_detail;
 pub use temporalio_common::worker::WorkerTaskTypes;
 pub use temporalio_sdk_core::{
-    CoreRuntime, PollError, RuntimeOptions, Url, Worker, WorkerConfig, WorkerVersioningStrategy,
-    init_worker,
+    CoreRuntime, PollError, ResourceBasedSlotsOptions, ResourceBasedTunerConfig,
+    ResourceController, ResourceSlotOptions, RuntimeOptions, SlotSupplierOptions,
+    TunerHolderOptions, Url, Worker, WorkerConfig, WorkerVersioningStrategy, init_worker,
 };

@@ -1,7 +1,8 @@
 //! The connection to the cluster, and one core worker for each namespace and queue.
 //!
 //! A cluster that is away is waited for, at the start as later; core itself bridges what
-//! comes back within its patience. A worker that core gives up is made anew.
+//! comes back within its patience. A worker that core gives up is made anew. While no tasks
+//! may be taken there is no worker: what it had taken goes on to its end.
 //!
 //! What the connection is made of is read again and again ([`follow`]). Where it changed,
 //! another connection is made, tried, and given to all: requests take the newest one,
@@ -35,6 +36,9 @@ const LOCAL_ACTIVITIES: usize = 20;
 /// Activities that one workflow task may start at once in this process.
 const EAGER_ACTIVITIES: usize = 3;
 
+/// Between two activities that are taken because the machine has room.
+const SLOT_RAMP: Duration = Duration::from_millis(50);
+
 /// A heartbeat is held back no longer: a cancel may come as its answer only.
 const HEARTBEATS: Duration = Duration::from_secs(5);
 
@@ -56,9 +60,17 @@ pub async fn serve(core: Arc<Core>, runtime: Arc<sdk::CoreRuntime>, stop: Cancel
     tracing::info!(address = core.options.address, "connected to Temporal");
     let mut serving = JoinSet::new();
     if let Some(types) = task_types(core.options.tasks) {
+        // One for all queues: they share the machine.
+        let resources = core.options.resources.map(|wanted| {
+            let options = sdk::ResourceBasedSlotsOptions::builder()
+                .target_mem_usage(wanted.memory)
+                .target_cpu_usage(wanted.cpu)
+                .build();
+            Arc::new(sdk::ResourceController::new(options))
+        });
         for (namespace, temporal) in &core.options.namespaces {
             for (queue, limit) in &core.options.queues {
-                let config = config(&core, temporal, queue, *limit, types);
+                let config = config(&core, temporal, queue, *limit, types, resources.as_ref());
                 serving.spawn(keep(
                     Arc::clone(&core),
                     Arc::clone(&runtime),
@@ -94,21 +106,41 @@ const fn task_types(tasks: Tasks) -> Option<sdk::WorkerTaskTypes> {
     })
 }
 
+/// How one queue is polled. The slots are shared by all workers that are made of it: what
+/// an earlier one took counts.
 fn config(
     core: &Core,
     namespace: &str,
     queue: &str,
     limit: usize,
     types: sdk::WorkerTaskTypes,
+    resources: Option<&Arc<sdk::ResourceController>>,
 ) -> Result<sdk::WorkerConfig, String> {
+    let activities = match resources {
+        None => sdk::SlotSupplierOptions::FixedSize { slots: limit },
+        Some(_) => sdk::SlotSupplierOptions::ResourceBased(sdk::ResourceSlotOptions::new(
+            1, limit, SLOT_RAMP,
+        )),
+    };
+    let tuner = sdk::TunerHolderOptions::builder()
+        .workflow_slot_options(sdk::SlotSupplierOptions::FixedSize {
+            slots: WORKFLOW_TASKS,
+        })
+        .activity_slot_options(activities)
+        .local_activity_slot_options(sdk::SlotSupplierOptions::FixedSize {
+            slots: LOCAL_ACTIVITIES,
+        })
+        .maybe_resource_based_config(
+            resources.map(|it| sdk::ResourceBasedTunerConfig::Controller(Arc::clone(it))),
+        )
+        .build_tuner_holder()
+        .map_err(|error| format!("{error:#}"))?;
     sdk::WorkerConfig::builder()
         .namespace(namespace)
         .task_queue(queue)
         .task_types(types)
         .max_cached_workflows(core.options.cached_drivers)
-        .max_outstanding_workflow_tasks(WORKFLOW_TASKS)
-        .max_outstanding_activities(limit)
-        .max_outstanding_local_activities(LOCAL_ACTIVITIES)
+        .tuner(Arc::new(tuner))
         .max_eager_activity_reservations_per_workflow_task(EAGER_ACTIVITIES)
         .sticky_queue_schedule_to_start_timeout(core.options.sticky_timeout)
         .max_heartbeat_throttle_interval(HEARTBEATS)
@@ -308,7 +340,8 @@ async fn add_search_attribute(
     }
 }
 
-/// Serves one queue until `stop`, with another worker where core gives one up.
+/// Serves one queue until `stop`, with another worker where core gives one up, and with
+/// none while no tasks may be taken. What an earlier worker took goes on beside the next.
 async fn keep(
     core: Arc<Core>,
     runtime: Arc<sdk::CoreRuntime>,
@@ -326,6 +359,10 @@ async fn keep(
     let mut ending = JoinSet::new();
     let mut wait = Duration::from_millis(100);
     while !stop.is_cancelled() {
+        tokio::select! {
+            () = admitted(&core, true) => {}
+            () = stop.cancelled() => break,
+        }
         let begun = std::time::Instant::now();
         let Some(connection) = connections.borrow_and_update().clone() else {
             return tracing::error!(queue, "there is no connection to serve a queue with");
@@ -370,7 +407,23 @@ impl Polled {
     }
 }
 
-/// Lets a worker work until `stop`, or until core gives it up.
+/// Waits until tasks may be taken, or may not.
+async fn admitted(core: &Core, wanted: bool) {
+    let Some(mut admission) = core.options.admission.clone() else {
+        if !wanted {
+            std::future::pending::<()>().await;
+        }
+        return;
+    };
+    if admission.wait_for(|may| *may == wanted).await.is_err() {
+        // Nobody says any more: it stays as it is.
+        if *admission.borrow() != wanted {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Lets a worker work until `stop`, until no tasks may be taken, or until core gives it up.
 async fn work(
     core: &Arc<Core>,
     worker: sdk::Worker,
@@ -403,6 +456,7 @@ async fn work(
         tokio::select! {
             _ = loops.join_next() => break,
             () = stop.cancelled() => break,
+            () = admitted(core, false) => break,
             Ok(()) = connections.changed() => {
                 let connection = connections.borrow_and_update().clone();
                 let moved = connection.map(|connection| worker.replace_client(connection));

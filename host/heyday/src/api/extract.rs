@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
@@ -64,25 +64,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
             .get::<Principal>()
             .cloned()
             .ok_or_else(|| Problem::unauthorized("the request has no token"))?;
-        let namespace = match parts.headers.get(NAMESPACE_HEADER) {
-            None => DEFAULT_NAMESPACE.to_owned(),
-            Some(value) => value
-                .to_str()
-                .ok()
-                .filter(|name| names::is_name(name))
-                .ok_or_else(|| {
-                    Problem::invalid(
-                        "the header Heyday-Namespace has no namespace: 1 to 63 lower-case \
-                         letters, digits and hyphens, beginning with a letter",
-                    )
-                })?
-                .to_owned(),
-        };
+        let namespace = namespace(&parts.headers)?;
         Ok(Self {
             principal,
             namespace,
         })
     }
+}
+
+/// The namespace that a request names, or `default`.
+pub(super) fn namespace(headers: &HeaderMap) -> Result<String, Problem> {
+    let Some(value) = headers.get(NAMESPACE_HEADER) else {
+        return Ok(DEFAULT_NAMESPACE.to_owned());
+    };
+    let name = value.to_str().ok().filter(|name| names::is_name(name));
+    name.map(str::to_owned).ok_or_else(|| {
+        Problem::invalid(
+            "the header Heyday-Namespace has no namespace: 1 to 63 lower-case letters, digits \
+             and hyphens, beginning with a letter",
+        )
+    })
 }
 
 /// The request's Idempotency-Key, if it has one.

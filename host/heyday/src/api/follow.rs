@@ -281,8 +281,10 @@ async fn send_logs(
         tokio::select! {
             changed = written.changed() => ended = changed.is_err(),
             end = app.engine.result(run, app.patience(SLICE)) => {
-                // What its last attempts said may still be on the way to the database.
+                // What its last attempts said may still be on the way to the database, and
+                // from workers on the way here.
                 if end?.is_some() {
+                    app.elsewhere_waits().await;
                     app.recorder.flush().await;
                     ended = true;
                 }

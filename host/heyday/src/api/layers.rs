@@ -5,6 +5,7 @@
 //! route needs one, the token.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -16,8 +17,9 @@ use uuid::Uuid;
 
 use super::App;
 use super::problem::Problem;
-use crate::auth::AuthError;
+use crate::auth::{self, AuthError};
 use crate::telemetry;
+use crate::tokens::WorkerToken;
 
 /// The header with the request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -151,21 +153,57 @@ pub(super) async fn guard_host(
     Ok(next.run(request).await)
 }
 
-/// Lets in only who has the token: all routes but `/health` and the documentation.
+/// Lets in only who has the operator's token: all routes but `/health`, the documentation
+/// and those of workers.
 pub(super) async fn guard_token(
     State(app): State<App>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let principal = app.auth.check_token(request.headers()).map_err(refusal)?;
+    let principal = match app.auth.check_token(request.headers()) {
+        Err(AuthError::WrongToken) if worker(&app, request.headers()).is_ok() => {
+            return Err(refusal(AuthError::WorkerToken));
+        }
+        other => other.map_err(refusal)?,
+    };
     request.extensions_mut().insert(principal);
     Ok(next.run(request).await)
 }
 
-fn refusal(error: AuthError) -> Problem {
+/// Lets in only who has a worker's token.
+pub(super) async fn guard_worker(
+    State(app): State<App>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let token = match worker(&app, request.headers()) {
+        Err(AuthError::WrongToken) if app.auth.check_token(request.headers()).is_ok() => {
+            return Err(refusal(AuthError::OperatorToken));
+        }
+        other => other.map_err(refusal)?,
+    };
+    request.extensions_mut().insert(token);
+    Ok(next.run(request).await)
+}
+
+fn worker(app: &App, headers: &HeaderMap) -> Result<Arc<WorkerToken>, AuthError> {
+    let token = auth::bearer(headers)?;
+    app.tokens.find(token).ok_or(AuthError::WrongToken)
+}
+
+/// Why who asks is not let in.
+pub(super) fn refusal(error: AuthError) -> Problem {
     let detail = error.to_string();
     match error {
         AuthError::NoToken | AuthError::WrongToken => Problem::unauthorized(detail),
+        AuthError::WorkerToken | AuthError::OperatorToken | AuthError::Namespace(_) => {
+            Problem::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "The token does not open this",
+                detail,
+            )
+        }
         AuthError::Host(_) => Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "unknown-host",

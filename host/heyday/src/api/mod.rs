@@ -28,7 +28,9 @@ pub mod signals;
 pub mod system;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 pub mod versions;
+pub mod worker;
 pub mod workflows;
 
 use std::ops::Deref;
@@ -47,9 +49,13 @@ use crate::recorder::Recorder;
 use crate::registry::{Kind, Registry};
 use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
+use crate::tokens::WorkerTokens;
 
 use problem::Problem;
 pub use routes::router;
+
+/// Workers send what attempts said about so long after it was said.
+const LATE_RECORDS: Duration = Duration::from_secs(1);
 
 /// Everything that handlers use; a handle, cheap to clone.
 #[derive(Clone)]
@@ -59,6 +65,10 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     /// Makes runs durable.
     pub engine: Arc<dyn Engine>,
+    /// Which engine that is.
+    pub engine_name: &'static str,
+    /// Whether other processes may run attempts too.
+    pub attempts_elsewhere: bool,
     /// Plugins, flows, grants.
     pub registry: Registry,
     /// Finds and pins what a run executes.
@@ -73,6 +83,10 @@ pub struct Parts {
     pub payloads: Arc<dyn PayloadStore>,
     /// Who may ask.
     pub auth: Auth,
+    /// Tokens of workers.
+    pub tokens: WorkerTokens,
+    /// What workers sent.
+    pub sent: worker::Sent,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Bytes of an uploaded component.
@@ -105,6 +119,17 @@ impl App {
             Duration::ZERO
         } else {
             asked
+        }
+    }
+
+    /// Waits for what attempts in other processes may still have to tell, where there may
+    /// be any.
+    async fn elsewhere_waits(&self) {
+        if self.attempts_elsewhere {
+            tokio::select! {
+                () = tokio::time::sleep(LATE_RECORDS) => {}
+                () = self.stopping.cancelled() => {}
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
     App, activities, flows, follow, grants, idempotency, layers, plugins, schedules, signals,
-    system, workflows,
+    system, tokens, worker, workflows,
 };
 
 /// Where the versioned API is.
@@ -41,6 +41,11 @@ const SCHEDULE_BODY: BodyLimit = BodyLimit {
     bytes: 1 << 20,
     advice: "the input of a schedule has at most 256 KiB; write what is large to a blob and pass its key",
 };
+/// Of a batch of records: a worker sends less at once.
+const RECORDS_BODY: BodyLimit = BodyLimit {
+    bytes: 8 << 20,
+    advice: "send the records in several batches",
+};
 /// What to do about a component that is too large.
 const SMALLER_COMPONENT: &str = "build the component in release mode without debug information, or raise \
      `limits.upload_bytes` in the server's configuration";
@@ -55,6 +60,7 @@ const SMALLER_COMPONENT: &str = "build the component in release mode without deb
         (name = "workflows", description = "Runs: start, look, wait, end"),
         (name = "schedules", description = "What starts runs by itself, at times"),
         (name = "grants", description = "What plugins and flows may reach"),
+        (name = "workers", description = "Their tokens, and what they ask"),
         (name = "system", description = "The server itself"),
     )
 )]
@@ -188,13 +194,33 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .merge(keyed(app, components, component))
         .merge(keyed(app, documents, FLOW_BODY))
         .merge(keyed(app, times, SCHEDULE_BODY));
+    // Not with those that keep their answers: a token is shown once.
+    let tokens = OpenApiRouter::new()
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke));
+    let tokens = limited(tokens, SMALL_BODY);
     let with_token = OpenApiRouter::new()
-        .nest(BASE, starts.merge(changes))
+        .nest(BASE, starts.merge(changes).merge(tokens))
         .routes(routes!(system::metrics))
         .route_layer(from_fn_with_state(app.clone(), layers::guard_token));
+    let asked = OpenApiRouter::new()
+        .routes(routes!(worker::stream))
+        .routes(routes!(worker::revision))
+        .routes(routes!(worker::plugin))
+        .routes(routes!(worker::content))
+        .routes(routes!(worker::pins));
+    let values = OpenApiRouter::new().routes(routes!(worker::payload, worker::put_payload));
+    let records = OpenApiRouter::new().routes(routes!(worker::records));
+    let of_workers = limited(asked, SMALL_BODY)
+        .merge(limited(values, INPUT_BODY))
+        .merge(limited(records, RECORDS_BODY));
+    let of_workers = OpenApiRouter::new()
+        .nest(BASE, of_workers)
+        .route_layer(from_fn_with_state(app.clone(), layers::guard_worker));
     let (router, mut api) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(system::health))
         .merge(with_token)
+        .merge(of_workers)
         .split_for_parts();
     complete(&mut api);
     (router, api)

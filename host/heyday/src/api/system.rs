@@ -12,6 +12,7 @@ use utoipa::openapi::{OpenApi, RefOr};
 use super::App;
 use super::extract::Caller;
 use super::problem::Problem;
+use crate::metrics::Metrics;
 
 /// How the server is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,7 +38,7 @@ pub(super) async fn health(State(app): State<App>) -> Result<JsonAnswer<HealthBo
     Ok(JsonAnswer(HealthBody {
         status: "ok",
         version: env!("CARGO_PKG_VERSION"),
-        engine: "embedded",
+        engine: app.engine_name,
     }))
 }
 
@@ -45,8 +46,15 @@ pub(super) async fn health(State(app): State<App>) -> Result<JsonAnswer<HealthBo
 #[utoipa::path(get, path = "/metrics", tag = "system",
     responses((status = 200, description = "OpenMetrics text", content_type = "application/openmetrics-text", body = String)))]
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
-    let text = app
-        .metrics
+    open_metrics(&app.metrics)
+}
+
+/// What is counted, as Prometheus reads it.
+///
+/// # Errors
+/// When a label cannot be written.
+pub fn open_metrics(metrics: &Metrics) -> Result<Response, Problem> {
+    let text = metrics
         .render()
         .map_err(|error| Problem::internal(&error))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

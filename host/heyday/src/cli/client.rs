@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use heyday::remote::{self, is_loopback};
+
 use super::error::{CliError, Problem};
 
 /// The header that names the namespace.
@@ -207,17 +209,6 @@ pub fn server_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Whether the server is on this machine: only then is the token of the data folder
-/// given to it without being asked for.
-pub fn is_loopback(server: &Url) -> bool {
-    match server.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
-}
-
 /// Reads a token file: one line.
 pub fn read_token(path: &Path) -> std::io::Result<String> {
     Ok(std::fs::read_to_string(path)?.trim().to_owned())
@@ -236,18 +227,7 @@ impl Client {
         token: Option<&str>,
         namespace: Option<&str>,
     ) -> Result<Self, CliError> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("heyday/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A redirect would carry the token elsewhere.
-            .redirect(reqwest::redirect::Policy::none());
-        if server.scheme() == "http" {
-            // No TLS: do without the system's certificates, which a bare machine lacks.
-            builder = builder.tls_certs_only([]);
-        }
-        if is_loopback(&server) {
-            builder = builder.no_proxy();
-        }
+        let builder = remote::http(&server).connect_timeout(CONNECT_TIMEOUT);
         let http = builder.build().map_err(|error| {
             CliError::Other(anyhow::Error::new(error).context("no HTTP client can be made"))
         })?;

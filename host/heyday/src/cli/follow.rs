@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::client::Request;
 use super::error::CliError;
 use super::runs::Run;
-use super::sse::{Event, Parser};
 use super::{Context, view};
+use heyday::sse::{Event, Parser};
 
 /// How long a lost stream is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -128,7 +128,7 @@ pub async fn run(args: GrantArgs, context: &Context) -> Result<(), CliError> {
                     .query("capability", &grant.capability)
                     .query("binding", &grant.binding);
                 let answer = context.client.send(&request).await?;
-                told(
+                view::told(
                     context,
                     &answer.body,
                     &format!("{subject} may no longer reach {grant}"),
@@ -147,7 +147,7 @@ pub async fn run(args: GrantArgs, context: &Context) -> Result<(), CliError> {
                     "mode": grant.mode,
                 }));
                 let answer = context.client.send(&request).await?;
-                told(
+                view::told(
                     context,
                     &answer.body,
                     &format!("{subject} may reach {grant}"),
@@ -155,18 +155,6 @@ pub async fn run(args: GrantArgs, context: &Context) -> Result<(), CliError> {
             }
             Ok(())
         }
-    }
-}
-
-fn told(context: &Context, body: &[u8], message: &str) -> Result<(), CliError> {
-    let output = &context.output;
-    if !output.is_json() {
-        return output.line(&format!("{} {message}", output.style.good("✓")));
-    }
-    if body.is_empty() {
-        Ok(())
-    } else {
-        output.raw_json(body)
     }
 }
 

@@ -3,8 +3,8 @@
 //! [`Cli`] is what was typed. [`run`] makes a [`Context`] of the global options (where
 //! the server is, whose token, which form of output) and hands it to the command's own
 //! module; that module sends its requests through [`client::Client`] and shows the
-//! answers through [`output::Output`]. Only `up` is different: it runs the server
-//! library in this process; and `plugin new`, `plugin upgrade` and `plugin build`, which
+//! answers through [`output::Output`]. Only `up`, `serve` and `worker` are different: they
+//! run the server library in this process; and `plugin new`, `plugin upgrade` and `plugin build`, which
 //! need no server.
 //!
 //! Start reading at [`plugin`] for a typical group of commands, at [`runs`] for how a
@@ -23,18 +23,20 @@ pub mod input;
 pub mod options;
 pub mod output;
 pub mod plugin;
+pub mod process;
 pub mod progress;
 pub mod runs;
 pub mod sample;
 pub mod schedule;
-pub mod sse;
 pub mod status;
 pub mod table;
 pub mod template;
 pub mod temporal;
+pub mod token;
 pub mod up;
 pub mod versions;
 pub mod view;
+pub mod worker;
 pub mod workflow;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -89,6 +91,25 @@ pub enum Command {
         Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."
     )]
     Up(up::UpArgs),
+    /// Run the API and the registry, and leave the work to workers
+    #[command(
+        after_help = "Examples:\n  heyday serve --engine temporal --temporal-address 127.0.0.1:7233\n  \
+        heyday serve --engine temporal --workflows --config heyday.toml\n\n\
+        Options and configuration are those of `heyday up`."
+    )]
+    Serve(up::ServeArgs),
+    /// Run tasks of a Temporal cluster for a server, and keep nothing
+    #[command(
+        after_help = "Examples:\n  heyday worker --token-file worker-token\n  \
+        heyday worker --queue storage-queue --queue gpu=2 --activities-only --token-file worker-token\n  \
+        heyday worker --namespace team-a --server https://heyday.example --listen 0.0.0.0:8080\n\n\
+        Of the configuration file it takes queues, temporal, limits, bindings, cache_dir, \
+        drain_grace and otlp_endpoint."
+    )]
+    Worker(worker::WorkerArgs),
+    /// Make, list and take back tokens for workers
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(token::TokenCommand),
     /// Make, build, upload and manage plugins
     #[command(subcommand, visible_alias = "plugins")]
     Plugin(plugin::PluginCommand),
@@ -125,6 +146,14 @@ pub enum Command {
     Completions(CompletionsArgs),
 }
 
+impl Command {
+    /// Whether it runs until it is asked to stop.
+    #[must_use]
+    pub const fn is_process(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Serve(_) | Self::Worker(_))
+    }
+}
+
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -132,7 +161,8 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Runs a command; `up` wants a multi-threaded runtime.
+/// Runs a command; one that [runs until it is stopped](Command::is_process) wants a
+/// multi-threaded runtime.
 ///
 /// # Errors
 /// Whatever the command could not do; see [`CliError`] for the exit code.
@@ -140,6 +170,9 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     let global = cli.global;
     match cli.command {
         Command::Up(args) => up::run(args, &global).await,
+        Command::Serve(args) => up::serve(args, &global).await,
+        Command::Worker(args) => worker::run(args, &global).await,
+        Command::Token(command) => token::run(command, &global.context()?).await,
         Command::Plugin(command) => plugin::run(command, &global).await,
         Command::Flow(command) => flow::run(command, &global).await,
         Command::Workflow(command) => workflow::run(command, &global.context()?).await,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
 use heyday::auth::TOKEN_FILE;
+use heyday::remote::is_loopback;
 use url::Url;
 
 use super::client::{self, Client};
@@ -70,7 +71,8 @@ pub struct GlobalOptions {
     pub verbose: u8,
 }
 
-fn namespace(text: &str) -> Result<String, String> {
+/// Reads a namespace's name.
+pub fn namespace(text: &str) -> Result<String, String> {
     if view::is_name(text) {
         Ok(text.to_owned())
     } else {
@@ -116,18 +118,27 @@ impl GlobalOptions {
     }
 
     fn find_token(&self) -> Result<Option<String>, CliError> {
-        let said = std::env::var(TOKEN_VARIABLE).ok();
-        self.token_of(said.filter(|token| !token.is_empty()))
+        self.token_of(said())
+    }
+
+    /// The token that was given in a file or in the environment.
+    pub fn given_token(&self) -> Result<Option<String>, CliError> {
+        self.given(said())
+    }
+
+    fn given(&self, said: Option<String>) -> Result<Option<String>, CliError> {
+        match (said, &self.token_file) {
+            (Some(token), _) => Ok(Some(token.trim().to_owned())),
+            (None, Some(path)) => read(path).map(Some),
+            (None, None) => Ok(None),
+        }
     }
 
     fn token_of(&self, said: Option<String>) -> Result<Option<String>, CliError> {
-        if let Some(token) = said {
-            return Ok(Some(token.trim().to_owned()));
+        if let Some(token) = self.given(said)? {
+            return Ok(Some(token));
         }
-        if let Some(path) = &self.token_file {
-            return read(path).map(Some);
-        }
-        if !client::is_loopback(&self.server) {
+        if !is_loopback(&self.server) {
             // The token of this machine's server is nobody else's business.
             return Ok(None);
         }
@@ -145,6 +156,12 @@ impl GlobalOptions {
             )),
         }
     }
+}
+
+/// The token in the environment.
+fn said() -> Option<String> {
+    let said = std::env::var(TOKEN_VARIABLE).ok();
+    said.filter(|token| !token.is_empty())
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
@@ -169,6 +186,13 @@ mod tests {
             output: Format::Text,
             no_color: true,
             verbose: 0,
+        }
+    }
+
+    impl GlobalOptions {
+        /// With that data folder, for tests of commands.
+        pub fn for_tests(data: &str) -> Self {
+            options("http://127.0.0.1:1", Path::new(data))
         }
     }
 

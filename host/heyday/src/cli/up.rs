@@ -1,29 +1,26 @@
-//! `heyday up`: the whole server in this process, until it is asked to stop.
+//! `heyday up`: the whole server in this process, until it is asked to stop; `heyday serve`:
+//! the same without the work, which it leaves to workers.
 //!
-//! The only command that is no client: it makes a [`Config`] of the file and the options,
-//! starts [`Server`], says where everything is, and waits for Ctrl-C or SIGTERM. The
-//! first one drains (running attempts get their grace, and whatever is cut off goes on at
-//! the next start); a second one ends the process at once, which loses nothing either.
+//! It makes a [`Config`] of the file and the options, starts [`Server`], says where
+//! everything is, and waits until it is asked to stop ([`Process`]).
 
 use std::io::IsTerminal as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use heyday::config::{Config, ConfigError, EngineKind, default_data_dir};
+use heyday::config::{Config, EngineKind, default_data_dir};
 use heyday::server::{Server, ServerError};
-use heyday::telemetry::{self, Telemetry, TelemetryOptions};
+use heyday_durable::temporal::Tasks;
 use heyday_sandbox::SandboxError;
 use serde_json::json;
 
-use super::error::{CliError, code};
+use super::error::CliError;
 use super::options::GlobalOptions;
 use super::output::Output;
+use super::process::{Process, ProcessArgs, unusable};
 use super::progress::Step;
 use super::table::fields;
-use super::temporal::TemporalArgs;
-use super::{client, input, view};
+use super::{client, view};
 
 /// Where clients look for a server when they are not told.
 const DEFAULT_ADDRESS: SocketAddr =
@@ -43,89 +40,53 @@ pub struct UpArgs {
     /// The port of the API, on 127.0.0.1; 0 takes a free one
     #[arg(long, value_name = "PORT", conflicts_with = "listen")]
     pub port: Option<u16>,
-    /// A configuration file (TOML): queues, bindings, limits
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "HEYDAY_CONFIG",
-        hide_env_values = true
-    )]
-    pub config: Option<PathBuf>,
-    /// Where compiled code is kept; servers of one user may share it [default: cache in the data folder]
-    #[arg(long, value_name = "DIR", env = "HEYDAY_CACHE", hide_env_values = true)]
-    pub cache: Option<PathBuf>,
     /// What makes runs durable [default: embedded]
     #[arg(long, value_name = "ENGINE", value_enum)]
     pub engine: Option<EngineKind>,
-    /// The Temporal cluster.
+    /// What every process of the server takes.
     #[command(flatten)]
-    pub temporal: TemporalArgs,
-    /// How long running activities may go on after the first Ctrl-C [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = input::duration)]
-    pub drain_grace: Option<Duration>,
-    /// Where traces are sent by OTLP over HTTP, such as http://localhost:4318
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
-        hide_env_values = true
-    )]
-    pub otlp_endpoint: Option<String>,
-    /// What is logged, as RUST_LOG [default: warn,heyday=info]
-    #[arg(long, value_name = "FILTER", env = "RUST_LOG", hide_env_values = true)]
-    pub log: Option<String>,
-    /// Log lines as JSON
+    pub process: ProcessArgs,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Take workflow tasks too; without it workers take them all
     #[arg(long)]
-    pub log_json: bool,
+    pub workflows: bool,
+    /// As `up` is told.
+    #[command(flatten)]
+    pub up: UpArgs,
 }
 
 impl UpArgs {
     /// The configuration: the file, and over it what the command line says.
     fn config(&self, global: &GlobalOptions) -> Result<Config, CliError> {
-        let mut config = match &self.config {
-            Some(file) => Config::load(file).map_err(unusable)?,
-            None => Config {
-                data_dir: global.data_folder()?,
-                ..Config::default()
-            },
-        };
-        if let Some(data) = &global.data {
-            config.data_dir.clone_from(data);
-        }
-        if let Some(cache) = &self.cache {
-            config.cache_dir = Some(cache.clone());
-        }
-        // What is printed must be true from any folder.
-        config.data_dir = std::path::absolute(&config.data_dir).map_err(|error| {
-            CliError::usage(format!("--data {}: {error}", config.data_dir.display()))
-        })?;
+        let mut config = self.process.config(global, self.engine)?;
         if let Some(address) = self.listen {
             config.listen = address;
         }
         if let Some(port) = self.port {
             config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         }
-        if let Some(engine) = self.engine {
-            config.engine = engine;
-        }
-        self.temporal.apply(&mut config)?;
-        if let Some(grace) = self.drain_grace {
-            config.drain_grace = grace;
-        }
-        if let Some(endpoint) = self
-            .otlp_endpoint
-            .as_ref()
-            .filter(|endpoint| !endpoint.is_empty())
-        {
-            config.otlp_endpoint = Some(endpoint.clone());
-        }
         config.check().map_err(unusable)?;
         Ok(config)
     }
 }
 
-fn unusable(error: ConfigError) -> CliError {
-    CliError::usage(error.to_string())
+impl ServeArgs {
+    /// The configuration, whose engine must be one that other processes can work for.
+    fn config(&self, global: &GlobalOptions) -> Result<Config, CliError> {
+        let config = self.up.config(global)?;
+        if config.engine != EngineKind::Temporal {
+            return Err(CliError::usage_help(
+                "`heyday serve` leaves the work to workers, which needs a Temporal cluster",
+                "add --engine temporal and --temporal-address HOST:PORT; `heyday up` runs \
+                 everything in one process",
+            ));
+        }
+        Ok(config)
+    }
 }
 
 fn not_started(error: ServerError) -> CliError {
@@ -144,112 +105,61 @@ fn not_started(error: ServerError) -> CliError {
     }
 }
 
-/// Ctrl-C and SIGTERM, as many as come.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        // Without a way to be asked to stop it goes on.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-    }
-}
-
-/// Runs the server until it is asked to stop. Wants a multi-threaded runtime.
+/// Runs everything in this process until it is asked to stop. Wants a multi-threaded
+/// runtime.
 pub async fn run(args: UpArgs, global: &GlobalOptions) -> Result<(), CliError> {
-    let output = global.output();
     let config = args.config(global)?;
+    serve_until_stopped(&args, config, Tasks::All, global).await
+}
+
+/// Runs the API and the registry until it is asked to stop, and leaves activities to
+/// workers. Wants a multi-threaded runtime.
+pub async fn serve(args: ServeArgs, global: &GlobalOptions) -> Result<(), CliError> {
+    let config = args.config(global)?;
+    let tasks = if args.workflows {
+        Tasks::Workflows
+    } else {
+        Tasks::None
+    };
+    serve_until_stopped(&args.up, config, tasks, global).await
+}
+
+async fn serve_until_stopped(
+    args: &UpArgs,
+    config: Config,
+    tasks: Tasks,
+    global: &GlobalOptions,
+) -> Result<(), CliError> {
+    let output = global.output();
     let grace = config.drain_grace;
-    let telemetry = telemetry::install(&TelemetryOptions {
-        filter: args
-            .log
-            .clone()
-            .filter(|text| !text.is_empty())
-            .or_else(|| filter(global.verbose)),
-        json: args.log_json,
-        otlp_endpoint: config.otlp_endpoint.clone(),
-    })
-    .map_err(|error| CliError::usage(error.to_string()))?;
-    // Before anything is opened, so that none is missed.
-    let mut signals = Signals::listen()
-        .map_err(|error| anyhow::Error::new(error).context("signals cannot be received"))?;
+    let mut process = Process::begin(&args.process, &config, global)?;
     let step = Step::spinner(
         &output,
         &format!("Starting in {}", config.data_dir.display()),
     );
     let started = tokio::select! {
-        started = Box::pin(Server::start(config)) => started.map_err(not_started),
-        () = signals.next() => Err(CliError::Interrupted {
+        started = Box::pin(Server::start(config, tasks)) => started.map_err(not_started),
+        () = process.asked_to_stop() => Err(CliError::Interrupted {
             message: "the server had not started yet".to_owned(),
-            help: "nothing is lost; start it again with `heyday up`".to_owned(),
+            help: "nothing is lost; start it again".to_owned(),
         }),
     };
     step.clear();
     let server = started?;
-    announce(&server, &output)?;
-    signals.next().await;
+    announce(&server, tasks, &output)?;
+    process.asked_to_stop().await;
     output.note(&format!(
         "Stopping. Running activities have {} to end; what is cut off goes on at the next start. \
          Ctrl-C again stops at once.",
         view::duration(grace)
     ));
-    tokio::select! {
-        () = server.drain() => {}
-        () = signals.next() => {
-            output.note("Stopped at once. Open runs go on at the next start.");
-            // Nothing is torn down in order any more: that is what was asked for.
-            std::process::exit(i32::from(code::INTERRUPTED));
-        }
-    }
-    shut_down(telemetry).await;
+    process.end(server.drain(), &output).await;
     output.note("Stopped. Open runs go on at the next start.");
     Ok(())
 }
 
-fn filter(verbose: u8) -> Option<String> {
-    match verbose {
-        0 => None,
-        1 => Some("info,heyday=debug".to_owned()),
-        _ => Some("debug".to_owned()),
-    }
-}
-
-async fn shut_down(telemetry: Telemetry) {
-    // It blocks. What panics in it was to be sent, not to be relied on.
-    let _ = tokio::task::spawn_blocking(move || telemetry.shutdown()).await;
-}
-
 /// Says where everything is and what to do next.
-fn announce(server: &Server, output: &Output) -> Result<(), CliError> {
+fn announce(server: &Server, tasks: Tasks, output: &Output) -> Result<(), CliError> {
     let url = format!("http://{}", server.address());
     if output.is_json() {
         return output.line(
@@ -282,13 +192,13 @@ fn announce(server: &Server, output: &Output) -> Result<(), CliError> {
     output.line(&fields(style, &pairs))?;
     output.line(&format!(
         "\nTry next, in another terminal:\n{}",
-        next_commands(server)
+        next_commands(server, tasks)
     ))?;
     output.line("\nCtrl-C stops it; open runs go on at the next start.")
 }
 
 /// Commands to be pasted, after the settings that they need to find this server.
-fn next_commands(server: &Server) -> String {
+fn next_commands(server: &Server, tasks: Tasks) -> String {
     let default_data = default_data_dir().is_some_and(|data| data == server.data());
     let mut lines = Vec::new();
     if server.address() != DEFAULT_ADDRESS {
@@ -300,6 +210,10 @@ fn next_commands(server: &Server) -> String {
     if !default_data {
         let data = view::shell_word(&server.data().display().to_string());
         lines.push(format!("  export HEYDAY_DATA={data}"));
+    }
+    if tasks != Tasks::All {
+        lines.push("  heyday token create --worker > worker-token".to_owned());
+        lines.push("  heyday worker --token-file worker-token".to_owned());
     }
     for command in [
         "heyday plugin new hello",
@@ -316,7 +230,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser as _;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     fn config(words: &[&str]) -> Result<Config, CliError> {
         let cli = Cli::try_parse_from(["heyday", "up"].iter().chain(words)).expect("parsed");
@@ -400,6 +315,22 @@ mod tests {
                 .is_err()
         );
         assert!(Cli::try_parse_from(["heyday", "up", "--port", "65536"]).is_err());
+    }
+
+    #[test]
+    fn serve_needs_a_cluster() {
+        let serve = |words: &[&str]| {
+            let words = ["heyday", "serve", "--data", "/x"].iter().chain(words);
+            match Cli::try_parse_from(words).expect("parsed").command {
+                Command::Serve(args) => args.config(&GlobalOptions::for_tests("/x")),
+                other => panic!("{other:?}"),
+            }
+        };
+        let error = serve(&[]).expect_err("refused");
+        assert_eq!(error.code(), 2);
+        assert!(error.to_string().contains("Temporal"), "{error}");
+        let read = serve(&["--engine", "temporal"]).expect("a configuration");
+        assert_eq!(read.engine, EngineKind::Temporal);
     }
 
     #[test]

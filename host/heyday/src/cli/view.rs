@@ -226,6 +226,19 @@ pub fn shell_word(word: &str) -> String {
     }
 }
 
+/// Says that something was done; as JSON, what the server answered.
+pub fn told(context: &Context, body: &[u8], message: &str) -> Result<(), CliError> {
+    let output = &context.output;
+    if !output.is_json() {
+        return output.line(&format!("{} {message}", output.style.good("✓")));
+    }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        output.raw_json(body)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 //! It reaches what the flow was granted, and nothing else. Its input is made by the
 //! driver; its output is what the DSL says of `output` and `redirect`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -60,9 +61,11 @@ impl Executor {
         let input: Input = serde_json::from_slice(input)
             .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error.to_string()))?;
         let request = request(&input)?;
+        let needs = BTreeSet::from(["http".to_owned()]);
         let grants = self
-            .registry
-            .grants_of(&task.namespace, &task.workflow_type);
+            .catalogue
+            .grants(&task.namespace, &task.workflow_type, &needs)
+            .await;
         let rules = grants
             .by_capability
             .get("http")

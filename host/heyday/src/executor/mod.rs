@@ -3,11 +3,14 @@
 //! The way of an attempt: its input is checked against the activity's schema before
 //! anything runs; the guest gets what its plugin was granted at this moment; what it
 //! answers is checked again; its receipt and log lines are handed to
-//! [`Recorder`], which never waits.
+//! [`Records`], which never waits. What it runs it finds in a [`Catalogue`]: so the same
+//! executor serves the server and a worker.
 
+pub mod catalogue;
 mod http;
 mod plugin;
 mod sink;
+mod throttle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,20 +28,21 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
 
+use self::catalogue::Catalogue;
+use self::throttle::Throttle;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::recorder::{AttemptName, ReceiptRow, Recorder};
-use crate::registry::Registry;
+use crate::recorder::{AttemptName, ReceiptRow, Records};
 use crate::telemetry;
 
 /// What the executor is made of.
 pub struct ExecutorOptions {
     /// Where plugins and grants are.
-    pub registry: Registry,
+    pub catalogue: Arc<dyn Catalogue>,
     /// Where guests run.
     pub sandbox: Sandbox,
     /// Where receipts and log lines go.
-    pub recorder: Recorder,
+    pub records: Arc<dyn Records>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Limits of calls.
@@ -47,13 +51,14 @@ pub struct ExecutorOptions {
 
 /// Runs attempts.
 pub struct Executor {
-    registry: Registry,
+    catalogue: Arc<dyn Catalogue>,
     sandbox: Sandbox,
-    recorder: Recorder,
+    records: Arc<dyn Records>,
     metrics: Arc<Metrics>,
     config: Arc<Config>,
     limits: Mutex<HashMap<String, Arc<Limits>>>,
     http: Option<HttpClient>,
+    throttle: Throttle,
 }
 
 impl std::fmt::Debug for Executor {
@@ -70,10 +75,11 @@ impl Executor {
             .inspect_err(|error| tracing::warn!(%error, "flows cannot call http"))
             .ok();
         Self {
-            registry: options.registry,
+            catalogue: options.catalogue,
             sandbox: options.sandbox,
-            recorder: options.recorder,
+            records: options.records,
             metrics: options.metrics,
+            throttle: Throttle::new(&options.config.limits.throttle),
             config: options.config,
             limits: Mutex::default(),
             http,
@@ -155,7 +161,7 @@ impl ActivityExecutor for Executor {
             Err(failure) => failure.kind.as_str(),
         };
         running.ended(&task.activity_type, outcome_label(&result), begun.elapsed());
-        self.recorder.receipt(ReceiptRow {
+        self.records.receipt(ReceiptRow {
             attempt: name,
             started_at: task.started_at,
             ended_at: Timestamp::now(),
@@ -171,7 +177,7 @@ impl ActivityExecutor for Executor {
     }
 
     fn ended_elsewhere(&self, receipt: AttemptReceipt) {
-        self.recorder.receipt(receipt.into());
+        self.records.receipt(receipt.into());
     }
 }
 

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::Executor;
 use super::sink::Sink;
 use crate::recorder::AttemptName;
-use crate::registry::Stored;
 
 impl Executor {
     pub(super) async fn run_plugin(
@@ -28,7 +27,7 @@ impl Executor {
         context: AttemptContext,
         receipt: &mut Receipt,
     ) -> Result<Payload, Failure> {
-        let stored = self.find(task).await?;
+        let stored = self.catalogue.plugin(task).await?;
         let activity = task
             .activity_type
             .split_once('.')
@@ -56,12 +55,17 @@ impl Executor {
         let hex = digest.hex();
         let prepared = self
             .sandbox
-            .prepare(&hex, || self.registry.component_by_digest(&digest));
-        // Almost always there; after its cache was lost it is compiled, which takes time.
+            .prepare(&hex, || self.catalogue.component(&task.namespace, &digest));
+        // Almost always there at once; what was not compiled here before takes time.
+        let ready = async {
+            let begun = Instant::now();
+            let turn = self.throttle.turn(&stored.row.name).await;
+            (prepared.await, turn, begun.elapsed())
+        };
         let deadline = instant(context.deadline).into();
-        let plugin = tokio::select! {
+        let (plugin, _turn, waited) = tokio::select! {
             biased;
-            prepared = prepared => prepared,
+            ready = ready => ready,
             () = context.cancellation.cancelled() => {
                 return Err(failure(CallError::Cancelled, context.reason.get().copied()));
             }
@@ -69,6 +73,10 @@ impl Executor {
                 return Err(failure(CallError::TimedOut, None));
             }
         };
+        receipt.add(
+            "queue_us",
+            u64::try_from(waited.as_micros()).unwrap_or_default(),
+        );
         let plugin = plugin.map_err(|error| {
             if error.is_permanent() {
                 Failure::permanent(kind::INTERNAL, error.to_string())
@@ -78,6 +86,10 @@ impl Executor {
             }
         })?;
 
+        let grants = self
+            .catalogue
+            .grants(&task.namespace, &stored.row.name, &stored.row.capabilities)
+            .await;
         let cancellation = CancellationToken::new();
         let interrupt = CancellationToken::new();
         let request = CallRequest {
@@ -85,7 +97,7 @@ impl Executor {
             activity: activity.to_owned(),
             input: text,
             attempt: attempt(task),
-            grants: self.registry.grants_of(&task.namespace, &stored.row.name),
+            grants,
             limits: self.limits(&stored.row.name),
         };
         let call = CallContext {
@@ -94,7 +106,7 @@ impl Executor {
             deadline: instant(context.deadline),
             sink: Arc::new(Sink {
                 engine: Arc::clone(&context.sink),
-                recorder: self.recorder.clone(),
+                records: Arc::clone(&self.records),
                 attempt: Arc::clone(name),
             }),
         };
@@ -121,35 +133,6 @@ impl Executor {
             check_output(&text, schema).map(|()| Payload::json_bytes(Bytes::from(text)))
         };
         off_thread(output_bytes, schema, check).await
-    }
-
-    async fn find(&self, task: &ActivityTask) -> Result<Arc<Stored>, Failure> {
-        let Some(digest) = &task.plugin_digest else {
-            let found = self.registry.resolve(&task.namespace, &task.activity_type);
-            return found.ok_or_else(|| {
-                let message = self
-                    .registry
-                    .unresolved(&task.namespace, &task.activity_type);
-                Failure::permanent(kind::UNKNOWN_ACTIVITY, message)
-            });
-        };
-        if let Some(stored) = self.registry.stored(digest) {
-            return Ok(stored);
-        }
-        let revived = self
-            .registry
-            .stored_or_revived(&task.namespace, digest)
-            .await;
-        revived.map_err(|error| {
-            tracing::error!(%error, %digest, "a removed plugin version cannot be read");
-            Failure::permanent(
-                kind::UNKNOWN_ACTIVITY,
-                format!(
-                    "the plugin version {digest} of {} was removed",
-                    task.activity_type
-                ),
-            )
-        })
     }
 }
 

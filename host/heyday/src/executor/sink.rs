@@ -9,11 +9,11 @@ use heyday_durable::payload::Payload;
 use heyday_sandbox::call::{CallSink, LogLevel as GuestLevel};
 use jiff::Timestamp;
 
-use crate::recorder::{AttemptName, Recorder};
+use crate::recorder::{AttemptName, Records};
 
 pub(super) struct Sink {
     pub(super) engine: Arc<dyn AttemptSink>,
-    pub(super) recorder: Recorder,
+    pub(super) records: Arc<dyn Records>,
     pub(super) attempt: Arc<AttemptName>,
 }
 
@@ -24,11 +24,13 @@ impl CallSink for Sink {
     }
 
     fn progress(&self, completed: u64, total: u64, message: &str) {
-        self.engine.progress(Progress {
+        let progress = Progress {
             completed,
             total,
             message: message.to_owned(),
-        });
+        };
+        self.records.progress(&self.attempt, &progress);
+        self.engine.progress(progress);
     }
 
     fn log(&self, level: GuestLevel, message: &str, fields: Option<&str>) {
@@ -47,7 +49,7 @@ impl CallSink for Sink {
             message: message.to_owned(),
             fields,
         };
-        self.recorder.log(&self.attempt, line.clone());
+        self.records.log(&self.attempt, line.clone());
         self.engine.log(line);
     }
 }

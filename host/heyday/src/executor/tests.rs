@@ -88,9 +88,9 @@ async fn rig() -> Rig {
     let database = HostDb::open(&world.folder.path().join("records.db")).await;
     let recorder = Recorder::new(database.expect("a database"));
     let executor = Executor::new(ExecutorOptions {
-        registry: world.registry.clone(),
+        catalogue: Arc::new(world.registry.clone()),
         sandbox: world.sandbox.clone(),
-        recorder: recorder.clone(),
+        records: Arc::new(recorder.clone()),
         metrics: Arc::new(Metrics::default()),
         config: Arc::new(Config::default()),
     });

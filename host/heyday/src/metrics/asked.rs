@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
 use super::process;
-use crate::recorder::Recorder;
+use crate::recorder::Records;
 
 /// What is asked.
 pub struct Sources {
@@ -26,7 +26,7 @@ pub struct Sources {
     /// The pool.
     pub sandbox: Sandbox,
     /// What was dropped.
-    pub recorder: Recorder,
+    pub records: Arc<dyn Records>,
 }
 
 impl fmt::Debug for Sources {
@@ -104,7 +104,7 @@ impl Collector for Asked {
             encoder,
             "heyday_records_dropped",
             "Log lines and receipts that were dropped: too many at once",
-            sources.recorder.dropped_ever(),
+            sources.records.dropped_ever(),
         )
     }
 }

@@ -11,28 +11,21 @@ use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::Digest;
-use heyday_sandbox::{Grants, Sandbox};
+use heyday_sandbox::Sandbox;
 
 use super::RegistryError;
 use super::definitions;
-use super::grants;
+use super::feed::Feed;
+use super::grants::GrantTable;
 use super::plugins;
 use super::types::{UploadOptions, VersionState};
 use super::versions::{Entry, Stored, parse_version};
-use crate::description::Description;
 use crate::files::ContentFiles;
 use crate::state::HostDb;
-use crate::state::versions::{GrantRow, Kind, UploadRow};
+use crate::state::versions::{Kind, UploadRow};
 
 /// Parsed flows that are kept.
 pub(super) const MAX_PARSED: usize = 4_096;
-
-/// What one subject was granted.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Granted {
-    pub(super) rows: Vec<GrantRow>,
-    pub(super) grants: Arc<Grants>,
-}
 
 type Name = (String, String);
 
@@ -43,7 +36,9 @@ pub(super) struct Memory {
     pub(super) uploads: HashMap<(String, Digest), UploadRow>,
     /// Also versions that were removed since the start: an attempt may just begin.
     pub(super) by_digest: HashMap<Digest, Arc<Stored>>,
-    pub(super) grants: HashMap<Name, Granted>,
+    pub(super) grants: GrantTable,
+    /// What workers are told of all this.
+    pub(super) feed: Feed,
     /// Raised by every change of plugins: what was pinned before may be old.
     pub(super) generation: u64,
 }
@@ -115,21 +110,7 @@ impl Core {
     pub async fn open(options: RegistryOptions) -> Result<Arc<Self>, RegistryError> {
         let mut memory = Memory::default();
         for row in options.database.versions().await? {
-            let description = match row.kind {
-                Kind::Flow => None,
-                Kind::Plugin => {
-                    // A queue may have gone from the configuration: the plugin stays.
-                    let text = row.description.to_string();
-                    let mut queues = options.queues.clone();
-                    queues.extend(plugins::named_queues(&row.description));
-                    Some(Description::parse(&text, &queues).map_err(|problems| {
-                        RegistryError::Internal(format!(
-                            "a stored description is wrong: {problems:?}"
-                        ))
-                    })?)
-                }
-            };
-            let stored = Arc::new(Stored { row, description });
+            let stored = Arc::new(Stored::read(row)?);
             let row = &stored.row;
             memory.by_digest.insert(row.digest, Arc::clone(&stored));
             memory
@@ -149,13 +130,7 @@ impl Core {
                 .uploads
                 .insert((row.namespace.clone(), row.digest), row);
         }
-        for row in options.database.grants().await? {
-            let key = (row.namespace.clone(), row.subject.clone());
-            memory.grants.entry(key).or_default().rows.push(row);
-        }
-        for granted in memory.grants.values_mut() {
-            granted.grants = grants::snapshot(&granted.rows);
-        }
+        memory.grants = GrantTable::new(options.database.grants().await?);
         let registry = Arc::new(Self {
             database: options.database,
             files: options.files,

@@ -4,19 +4,20 @@
 //! back cancels the old snapshot, which ends host calls in flight; what is only added
 //! leaves it alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use heyday_capabilities::http::HttpPolicy;
 use heyday_sandbox::{Grant, Grants};
+use tokio_util::sync::CancellationToken;
 
 use super::RegistryError;
 use super::core::Core;
 use crate::names;
 use crate::state::versions::GrantRow;
 
-/// What these rows allow.
-pub(super) fn snapshot(rows: &[GrantRow]) -> Arc<Grants> {
+/// What these rows allow, until `revoked` is cancelled.
+fn snapshot(rows: &[GrantRow], revoked: CancellationToken) -> Arc<Grants> {
     let mut by_capability: BTreeMap<String, Vec<Grant>> = BTreeMap::new();
     for row in rows {
         by_capability
@@ -29,19 +30,92 @@ pub(super) fn snapshot(rows: &[GrantRow]) -> Arc<Grants> {
     }
     Arc::new(Grants {
         by_capability,
-        ..Grants::default()
+        revoked,
     })
+}
+
+/// What one subject was granted.
+#[derive(Debug, Clone, Default)]
+struct Granted {
+    rows: Vec<GrantRow>,
+    grants: Arc<Grants>,
+}
+
+/// All that was granted, by namespace and subject: what the server stored, or what a
+/// worker was told.
+#[derive(Debug, Default)]
+pub struct GrantTable(HashMap<(String, String), Granted>);
+
+impl GrantTable {
+    /// Of these rows.
+    #[must_use]
+    pub fn new(rows: impl IntoIterator<Item = GrantRow>) -> Self {
+        let mut table: HashMap<(String, String), Granted> = HashMap::new();
+        for row in rows {
+            let key = (row.namespace.clone(), row.subject.clone());
+            table.entry(key).or_default().rows.push(row);
+        }
+        for granted in table.values_mut() {
+            granted.grants = snapshot(&granted.rows, CancellationToken::new());
+        }
+        Self(table)
+    }
+
+    /// What a subject may use now.
+    #[must_use]
+    pub fn of(&self, namespace: &str, subject: &str) -> Arc<Grants> {
+        self.0
+            .get(&(namespace.to_owned(), subject.to_owned()))
+            .map(|granted| Arc::clone(&granted.grants))
+            .unwrap_or_default()
+    }
+
+    /// A subject's rows.
+    #[must_use]
+    pub fn rows(&self, namespace: &str, subject: &str) -> &[GrantRow] {
+        self.0
+            .get(&(namespace.to_owned(), subject.to_owned()))
+            .map_or(&[], |granted| granted.rows.as_slice())
+    }
+
+    /// All rows.
+    pub fn all(&self) -> impl Iterator<Item = &GrantRow> {
+        self.0.values().flat_map(|granted| &granted.rows)
+    }
+
+    /// Every subject that has grants, with its namespace.
+    pub fn subjects(&self) -> impl Iterator<Item = &(String, String)> {
+        self.0.keys()
+    }
+
+    /// From now on a subject has these. Where something that it had is not among them,
+    /// calls in flight end as denied.
+    pub fn replace(&mut self, namespace: &str, subject: &str, rows: Vec<GrantRow>) {
+        let key = (namespace.to_owned(), subject.to_owned());
+        let old = self.0.remove(&key).unwrap_or_default();
+        let kept = |old: &GrantRow| {
+            rows.iter()
+                .any(|new| same(old, new) && old.mode == new.mode)
+        };
+        // Who began before something was only added is told too when it is taken back.
+        let revoked = if old.rows.iter().all(kept) {
+            old.grants.revoked.clone()
+        } else {
+            old.grants.revoked.cancel();
+            CancellationToken::new()
+        };
+        if !rows.is_empty() {
+            let grants = snapshot(&rows, revoked);
+            self.0.insert(key, Granted { rows, grants });
+        }
+    }
 }
 
 impl Core {
     /// What a plugin or flow may use now.
     #[must_use]
     pub fn grants_of(&self, namespace: &str, subject: &str) -> Arc<Grants> {
-        self.memory()
-            .grants
-            .get(&(namespace.to_owned(), subject.to_owned()))
-            .map(|granted| Arc::clone(&granted.grants))
-            .unwrap_or_default()
+        self.memory().grants.of(namespace, subject)
     }
 
     /// All grants of a namespace, or of one subject, in order.
@@ -50,11 +124,11 @@ impl Core {
         let memory = self.memory();
         let mut rows: Vec<_> = memory
             .grants
-            .iter()
-            .filter(|((owner, name), _)| {
-                owner == namespace && subject.is_none_or(|subject| subject == name)
+            .all()
+            .filter(|row| {
+                row.namespace == namespace && subject.is_none_or(|subject| subject == row.subject)
             })
-            .flat_map(|(_, granted)| granted.rows.iter().cloned())
+            .cloned()
             .collect();
         rows.sort();
         rows
@@ -144,20 +218,11 @@ impl Core {
         let _one = self.changing.lock().await;
         self.database.put_grant(&row).await?;
         let mut memory = self.memory_mut();
-        let granted = memory
-            .grants
-            .entry((row.namespace.clone(), row.subject.clone()))
-            .or_default();
-        let other_mode = granted
-            .rows
-            .iter()
-            .any(|other| same(other, &row) && other.mode != row.mode);
-        granted.rows.retain(|other| !same(other, &row));
-        granted.rows.push(row.clone());
-        let old = std::mem::replace(&mut granted.grants, snapshot(&granted.rows));
-        if other_mode {
-            old.revoked.cancel();
-        }
+        let mut rows = memory.grants.rows(&row.namespace, &row.subject).to_vec();
+        rows.retain(|other| !same(other, &row));
+        rows.push(row.clone());
+        memory.grants.replace(&row.namespace, &row.subject, rows);
+        memory.tell_granted(&row.namespace, &row.subject);
         Ok(row)
     }
 
@@ -188,18 +253,50 @@ impl Core {
         }
         self.database.remove_grants(&rows).await?;
         let mut memory = self.memory_mut();
-        if let Some(granted) = memory
-            .grants
-            .get_mut(&(namespace.to_owned(), subject.to_owned()))
-        {
-            granted.rows.retain(|row| !rows.contains(row));
-            let old = std::mem::replace(&mut granted.grants, snapshot(&granted.rows));
-            old.revoked.cancel();
-        }
+        let mut left = memory.grants.rows(namespace, subject).to_vec();
+        left.retain(|row| !rows.contains(row));
+        memory.grants.replace(namespace, subject, left);
+        memory.tell_granted(namespace, subject);
         Ok(rows)
     }
 }
 
 fn same(one: &GrantRow, other: &GrantRow) -> bool {
     one.capability == other.capability && one.binding == other.binding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(binding: &str, mode: Option<&str>) -> GrantRow {
+        GrantRow {
+            namespace: "default".to_owned(),
+            subject: "index".to_owned(),
+            capability: "sql".to_owned(),
+            binding: binding.to_owned(),
+            mode: mode.map(str::to_owned),
+            granted_at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_ends_calls_and_what_is_added_does_not() {
+        let mut table = GrantTable::new([row("a", None)]);
+        let begun = table.of("default", "index");
+        table.replace("default", "index", vec![row("b", None), row("a", None)]);
+        assert!(!begun.revoked.is_cancelled());
+        // Also for who began before the addition.
+        table.replace(
+            "default",
+            "index",
+            vec![row("a", Some("ro")), row("b", None)],
+        );
+        assert!(begun.revoked.is_cancelled(), "another mode");
+        let begun = table.of("default", "index");
+        table.replace("default", "index", Vec::new());
+        assert!(begun.revoked.is_cancelled(), "all of it");
+        assert_eq!(table.all().count(), 0);
+        assert!(table.of("default", "index").by_capability.is_empty());
+    }
 }

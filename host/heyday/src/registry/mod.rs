@@ -4,7 +4,7 @@
 //! everything in memory and in `host.db`, `versions` changes which versions there are and
 //! which one is active, of plugins and flows alike, `plugins` takes uploads of
 //! components, `flows` of flows, `grants` says what they may reach, `definitions` resolves
-//! names for runs, and `view` shows all of it.
+//! names for runs, `feed` tells workers what changed, and `view` shows all of it.
 //!
 //! The way of a plugin's upload: the bytes are verified, stored by digest, compiled in
 //! the child process, described, and the description checked; only then is there a name
@@ -14,8 +14,9 @@
 mod core;
 mod definitions;
 pub mod error;
+pub mod feed;
 mod flows;
-mod grants;
+pub mod grants;
 mod plugins;
 pub mod types;
 mod versions;
@@ -32,10 +33,12 @@ use heyday_durable::flow::Flow;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::Grants;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use self::core::Core;
 pub use self::core::RegistryOptions;
 pub use self::error::RegistryError;
+use self::feed::{News, Revision};
 pub use self::flows::ActivityOptions;
 use self::plugins::Progress;
 use self::types::{
@@ -261,12 +264,12 @@ impl Registry {
             })
     }
 
-    /// The bytes of a component by its digest, for the sandbox.
+    /// The bytes of a component or a flow by their digest; `NotFound` where there are none.
     ///
     /// # Errors
-    /// When its file cannot be read.
-    pub async fn component_by_digest(&self, digest: &Digest) -> Result<Bytes, RegistryError> {
-        self.core.bytes(digest).await
+    /// When their file cannot be read.
+    pub async fn content(&self, digest: &Digest) -> std::io::Result<Bytes> {
+        self.core.files.read(digest).await
     }
 
     /// Takes a flow, YAML or JSON; only checks it where `dry_run`.
@@ -410,7 +413,7 @@ impl Registry {
         namespace: &str,
         digest: &Digest,
     ) -> Result<Arc<Stored>, RegistryError> {
-        match self.core.by_digest(digest) {
+        match self.stored(digest) {
             Some(stored) => Ok(stored),
             None => self.core.revive(namespace, digest).await,
         }
@@ -474,6 +477,24 @@ impl Registry {
         self.core.flow_namespaces()
     }
 
+    /// Where the sequence of changes that workers follow is now.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.core.revision()
+    }
+
+    /// What a follower who knows that revision has to be told.
+    #[must_use]
+    pub fn news(&self, after: Option<Revision>) -> News {
+        self.core.news(after)
+    }
+
+    /// Changes when there are news.
+    #[must_use]
+    pub fn told(&self) -> watch::Receiver<u64> {
+        self.core.told()
+    }
+
     async fn note_version(&self, actor: Actor<'_>, what: &str, stored: &Stored) {
         let row = &stored.row;
         let action = format!("{}.{what}", row.kind.word());
@@ -481,7 +502,14 @@ impl Registry {
         self.note(actor, &action, &resource, json!({})).await;
     }
 
-    async fn note(&self, actor: Actor<'_>, action: &str, resource: &str, details: Value) {
+    /// Writes to the audit.
+    pub(crate) async fn note(
+        &self,
+        actor: Actor<'_>,
+        action: &str,
+        resource: &str,
+        details: Value,
+    ) {
         let (namespace, principal) = (actor.namespace, actor.principal);
         self.core
             .note(namespace, principal, action, resource, &details)

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use heyday_durable::definition::GENERAL_QUEUE;
 use heyday_durable::engine::{Engine, EngineError};
 use heyday_durable::payload::Digest;
 use serde_json::json;
 
 use super::RegistryError;
 use super::core::Core;
+use super::plugins;
 use super::types::UploadOptions;
 use crate::description::Description;
 use crate::state::versions::{Kind, VersionRow};
@@ -23,6 +25,28 @@ pub struct Stored {
     pub row: VersionRow,
     /// A plugin's description.
     pub description: Option<Description>,
+}
+
+impl Stored {
+    /// Of a row that was stored before, here or on the server that told of it.
+    ///
+    /// # Errors
+    /// When its description is none.
+    pub fn read(row: VersionRow) -> Result<Self, RegistryError> {
+        let description = match row.kind {
+            Kind::Flow => None,
+            Kind::Plugin => {
+                // A queue may have gone from the configuration: the plugin stays.
+                let named = plugins::named_queues(&row.description).into_iter();
+                let queues = named.chain([GENERAL_QUEUE.to_owned()]).collect();
+                let text = row.description.to_string();
+                Some(Description::parse(&text, &queues).map_err(|problems| {
+                    RegistryError::Internal(format!("a stored description is wrong: {problems:?}"))
+                })?)
+            }
+        };
+        Ok(Self { row, description })
+    }
 }
 
 /// All versions of one name.
@@ -156,6 +180,7 @@ impl Core {
             .insert(row.version.clone(), Arc::clone(&stored));
         if activate {
             entry.activations.push(row.version.clone());
+            memory.tell_active(row);
         }
         drop(memory);
         Ok(Uploaded {
@@ -191,9 +216,11 @@ impl Core {
         let row = &stored.row;
         self.database.activate(row).await?;
         let key = (row.namespace.clone(), row.name.clone());
-        if let Some(entry) = self.memory_mut().of_mut(row.kind).get_mut(&key) {
+        let mut memory = self.memory_mut();
+        if let Some(entry) = memory.of_mut(row.kind).get_mut(&key) {
             entry.activations.push(row.version.clone());
         }
+        memory.tell_active(row);
         Ok(())
     }
 
@@ -224,9 +251,12 @@ impl Core {
             })?;
         self.database.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());
-        if let Some(entry) = self.memory_mut().of_mut(kind).get_mut(&key) {
+        let mut memory = self.memory_mut();
+        if let Some(entry) = memory.of_mut(kind).get_mut(&key) {
             entry.activations.pop();
         }
+        memory.tell_active(&stored.row);
+        drop(memory);
         Ok(Arc::clone(stored))
     }
 
@@ -288,6 +318,7 @@ impl Core {
         {
             memory.of_mut(kind).remove(&key);
         }
+        memory.tell_active(row);
         drop(memory);
         Ok(stored)
     }

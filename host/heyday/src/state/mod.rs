@@ -1,5 +1,5 @@
-//! `host.db`: what the server itself knows. Plugins, flows, grants, the audit,
-//! receipts, log lines and answers by idempotency key.
+//! `host.db`: what the server itself knows. Plugins, flows, grants, workers' tokens, the
+//! audit, receipts, log lines and answers by idempotency key.
 //!
 //! Every change of the registry is one transaction that is synced before it is
 //! answered. Receipts and log lines are written behind, in batches, by a connection of
@@ -8,6 +8,7 @@
 
 pub mod audit;
 pub mod replies;
+pub mod tokens;
 pub mod versions;
 
 use std::path::Path;
@@ -79,6 +80,12 @@ const MIGRATIONS: &[&str] = &[
 ",
     "
     ALTER TABLE replies ADD COLUMN location TEXT;
+",
+    "
+    CREATE TABLE tokens (
+        id BLOB NOT NULL PRIMARY KEY, digest BLOB NOT NULL UNIQUE, name TEXT NOT NULL,
+        namespaces TEXT NOT NULL, created_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
 ",
 ];
 

@@ -29,11 +29,13 @@ use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryOptions};
 use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
+use crate::tokens::WorkerTokens;
 
 mod requests;
 mod runs;
 mod schedules;
 mod signals;
+mod workers;
 
 const TOKEN: &str = "a-token-of-the-tests";
 const HOST: &str = "127.0.0.1:8000";
@@ -114,9 +116,9 @@ async fn api() -> Api {
     let definitions = Arc::new(HostDefinitions::new(registry.clone()));
     let payloads = Arc::new(ContentFiles::open(path("payloads")).expect("a folder"));
     let executor = Executor::new(ExecutorOptions {
-        registry: registry.clone(),
+        catalogue: Arc::new(registry.clone()),
         sandbox: sandbox.clone(),
-        recorder: recorder.clone(),
+        records: Arc::new(recorder.clone()),
         metrics: Arc::clone(&metrics),
         config,
     });
@@ -135,18 +137,22 @@ async fn api() -> Api {
         engine: Arc::downgrade(&engine),
         embedded: Some(Arc::downgrade(&embedded)),
         sandbox,
-        recorder: recorder.clone(),
+        records: Arc::new(recorder.clone()),
     });
     let flow_schedules = FlowSchedules::new(Arc::clone(&engine), registry.clone());
     let app = App::new(Parts {
         engine,
         flow_schedules,
+        engine_name: "embedded",
+        attempts_elsewhere: false,
         registry,
         definitions,
         recorder,
-        state,
         payloads,
         auth: Auth::new(TOKEN, HOST.parse().expect("an address")),
+        tokens: WorkerTokens::open(state.clone()).await.expect("read"),
+        sent: Default::default(),
+        state,
         metrics,
         upload_bytes: UPLOAD,
         stopping: CancellationToken::new(),

@@ -1,0 +1,269 @@
+//! What workers ask, and their tokens.
+
+use super::*;
+use heyday_durable::payload::Digest;
+use uuid::Uuid;
+
+impl Api {
+    /// Makes a token for workers of these namespaces; its id and its text.
+    async fn worker_token(&self, namespaces: Value) -> (String, String) {
+        let body = json!({ "kind": "worker", "namespaces": namespaces }).to_string();
+        let answer = self.post("/api/v1/tokens", body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        let made = answer.json();
+        let text = |name: &str| made[name].as_str().expect("text").to_owned();
+        (text("id"), text("token"))
+    }
+
+    async fn as_worker(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = Self::request(method, &format!("/api/v1/worker/{path}"));
+        let headers = request.headers_mut().expect("so far right");
+        headers.insert(
+            "authorization",
+            format!("Bearer {token}").parse().expect("text"),
+        );
+        self.send(request, body).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_shown_once_and_opens_its_namespaces() {
+    let api = api().await;
+    let (id, token) = api.worker_token(json!(["default"])).await;
+    let listed = api.get("/api/v1/tokens").await;
+    assert_eq!(listed.json()["tokens"][0]["id"], id);
+    assert!(!listed.text.contains(&token), "{}", listed.text);
+    let audit = api.get("/api/v1/audit").await;
+    assert!(audit.text.contains("token.create"), "{}", audit.text);
+    assert!(!audit.text.contains(&token), "{}", audit.text);
+    let revision = api.as_worker(&token, Method::GET, "revision", "").await;
+    assert_eq!(revision.status, 200, "{}", revision.text);
+    let stream = "stream?namespaces=default,other";
+    let answer = api.as_worker(&token, Method::GET, stream, "").await;
+    answer.problem(403, "forbidden");
+    let own = api.get("/api/v1/worker/revision").await;
+    own.problem(403, "forbidden");
+    let request = Request::builder()
+        .uri("/api/v1/tokens")
+        .header("host", HOST)
+        .header("authorization", format!("Bearer {token}"));
+    api.send(request, "").await.problem(403, "forbidden");
+    let path = format!("/api/v1/tokens/{id}");
+    let gone = api.send(Api::request(Method::DELETE, &path), "").await;
+    assert_eq!(gone.status, 204, "{}", gone.text);
+    let revision = api.as_worker(&token, Method::GET, "revision", "").await;
+    revision.problem(401, "unauthorized");
+    let again = api.send(Api::request(Method::DELETE, &path), "").await;
+    again.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_requests_are_refused() {
+    let api = api().await;
+    for body in [
+        json!({}),
+        json!({ "kind": "user" }),
+        json!({ "kind": "worker", "name": "" }),
+        json!({ "kind": "worker", "name": "a\nb" }),
+        json!({ "kind": "worker", "name": "x".repeat(101) }),
+        json!({ "kind": "worker", "namespaces": ["Team"] }),
+        json!({ "kind": "worker", "namespace": "a" }),
+    ] {
+        let answer = api.post("/api/v1/tokens", body.to_string()).await;
+        answer.problem(400, "invalid-request");
+    }
+    let delete = Api::request(Method::DELETE, "/api/v1/tokens/1");
+    api.send(delete, "").await.problem(400, "invalid-request");
+    let (_, token) = api.worker_token(json!([])).await;
+    let missing = Digest::of(b"missing").to_string();
+    for (method, path, body, status, name) in [
+        (Method::GET, "stream", "", 400, "invalid-request"),
+        (
+            Method::GET,
+            "stream?namespaces=",
+            "",
+            400,
+            "invalid-request",
+        ),
+        (
+            Method::GET,
+            "stream?namespaces=a&keep_alive_ms=1",
+            "",
+            400,
+            "invalid-request",
+        ),
+        (Method::GET, "content/abc", "", 400, "invalid-request"),
+        (
+            Method::GET,
+            &format!("content/{missing}"),
+            "",
+            404,
+            "not-found",
+        ),
+        (
+            Method::GET,
+            &format!("plugins/{missing}"),
+            "",
+            404,
+            "not-found",
+        ),
+        (
+            Method::GET,
+            &format!("payloads/{missing}"),
+            "",
+            404,
+            "not-found",
+        ),
+        (
+            Method::PUT,
+            &format!("payloads/{missing}"),
+            "other",
+            422,
+            "wrong-digest",
+        ),
+        (Method::POST, "pins", "{}", 400, "invalid-request"),
+        (Method::POST, "records", "{}", 400, "invalid-request"),
+    ] {
+        let answer = api.as_worker(&token, method, path, body).await;
+        answer.problem(status, name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_and_values_are_had_by_their_digest() {
+    let api = api().await;
+    let (_, token) = api.worker_token(json!([])).await;
+    api.flow(SETS).await;
+    let flow = Digest::of(SETS.as_bytes());
+    let path = format!("content/{flow}");
+    let answer = api.as_worker(&token, Method::GET, &path, "").await;
+    assert_eq!((answer.status.as_u16(), &answer.text[..]), (200, SETS));
+    let path = format!("payloads/{}", Digest::of(b"value"));
+    let put = api.as_worker(&token, Method::PUT, &path, "value").await;
+    assert_eq!(put.status, 204, "{}", put.text);
+    let answer = api.as_worker(&token, Method::GET, &path, "").await;
+    assert_eq!((answer.status.as_u16(), &answer.text[..]), (200, "value"));
+    let body = json!({ "workflow_type": "t.sets", "version": null }).to_string();
+    let pins = api.as_worker(&token, Method::POST, "pins", body).await;
+    assert_eq!(
+        pins.json()["pinned"]["digest"],
+        flow.to_string(),
+        "{}",
+        pins.text
+    );
+    let body = json!({ "workflow_type": "t.no", "version": null }).to_string();
+    let pins = api.as_worker(&token, Method::POST, "pins", body).await;
+    assert_eq!(pins.json()["failed"]["retryable"], false, "{}", pins.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_comes_twice_is_taken_once() {
+    let api = api().await;
+    let (_, token) = api.worker_token(json!(["default"])).await;
+    api.flow(WAITS).await;
+    api.start("w", "t.waits").await;
+    let shown = api.get("/api/v1/workflows/w").await.json();
+    let run = shown["run_id"].as_str().expect("an id").to_owned();
+    let batch = |sequence: u64, namespace: &str| {
+        json!({
+            "worker": Uuid::nil(), "sequence": sequence, "records": [{
+                "attempt": {
+                    "namespace": namespace, "run_id": run, "activity_id": "1",
+                    "activity_type": "greet.hello", "queue": "general-queue", "attempt": 1,
+                },
+                "said": { "log": {
+                    "at": "2026-01-01T00:00:00Z", "level": "info", "message": "hello",
+                }},
+            }],
+        })
+        .to_string()
+    };
+    for _ in 0..2 {
+        let sent = api.as_worker(&token, Method::POST, "records", batch(1, "default"));
+        assert_eq!(sent.await.status, 204);
+    }
+    let foreign = api.as_worker(&token, Method::POST, "records", batch(2, "other"));
+    foreign.await.problem(403, "forbidden");
+    let logs = api.get("/api/v1/workflows/w/logs").await.json();
+    assert_eq!(logs["logs"].as_array().map(Vec::len), Some(1), "{logs}");
+    let sent = api.as_worker(&token, Method::POST, "records", batch(2, "default"));
+    assert_eq!(sent.await.status, 204);
+    let logs = api.get("/api/v1/workflows/w/logs").await.json();
+    assert_eq!(logs["logs"].as_array().map(Vec::len), Some(2), "{logs}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_goes_on_where_it_was_cut() {
+    use axum::body::BodyDataStream;
+    use futures::StreamExt as _;
+
+    async fn next(stream: &mut BodyDataStream) -> String {
+        let chunk = tokio::time::timeout(std::time::Duration::from_secs(30), stream.next());
+        let chunk = chunk.await.expect("in time").expect("open").expect("bytes");
+        String::from_utf8(chunk.to_vec()).expect("text")
+    }
+
+    let api = api().await;
+    let (id, token) = api.worker_token(json!([])).await;
+    let open = async |after: Option<&str>| {
+        let mut request = Request::builder()
+            .uri("/api/v1/worker/stream?namespaces=default&keep_alive_ms=15000")
+            .header("host", HOST)
+            .header("authorization", format!("Bearer {token}"));
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let answer = api
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("never fails");
+        assert_eq!(answer.status(), 200);
+        answer.into_body().into_data_stream()
+    };
+    let grant = async |path: &str| {
+        let body = json!({ "subject": "t.asks", "capability": "http", "binding": path });
+        let request = Api::request(Method::PUT, "/api/v1/grants");
+        let answer = api.send(request, body.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    };
+    let mut stream = open(None).await;
+    assert!(next(&mut stream).await.contains("event: snapshot"));
+    grant("GET:a.example").await;
+    let told = next(&mut stream).await;
+    assert!(
+        told.contains("event: changes") && told.contains("a.example"),
+        "{told}"
+    );
+    let at = told.lines().find_map(|line| line.strip_prefix("id: "));
+    let at = at.expect("an id");
+    drop(stream);
+    grant("GET:b.example").await;
+    let mut stream = open(Some(at)).await;
+    let told = next(&mut stream).await;
+    assert!(
+        told.contains("event: changes") && told.contains("b.example"),
+        "{told}"
+    );
+    let mut stream = open(Some("00000000000000000000000000000000.7")).await;
+    let told = next(&mut stream).await;
+    assert!(
+        told.contains("event: snapshot") && told.contains("a.example"),
+        "{told}"
+    );
+    let path = format!("/api/v1/tokens/{id}");
+    api.send(Api::request(Method::DELETE, &path), "").await;
+    let end = tokio::time::timeout(std::time::Duration::from_secs(30), stream.next());
+    assert!(
+        end.await.expect("in time").is_none(),
+        "a revoked token's stream ends"
+    );
+}

@@ -1,0 +1,166 @@
+//! `/tokens`: tokens of workers. Each is shown once, when it is made; so no answer here is
+//! kept by an Idempotency-Key.
+
+use std::collections::BTreeSet;
+
+use axum::Json as JsonAnswer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::App;
+use super::extract::{Caller, Json, Path};
+use super::problem::Problem;
+use crate::names;
+use crate::registry::RegistryError;
+use crate::state::tokens::TokenRow;
+use crate::tokens::MakeError;
+
+/// No name is longer, in characters.
+const LONGEST_NAME: usize = 100;
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    /// A worker.
+    Worker,
+}
+
+/// A token, without its text.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TokenInfo {
+    /// Its id.
+    pub id: Uuid,
+    /// What it is for.
+    pub kind: TokenKind,
+    /// For a person.
+    pub name: String,
+    /// The namespaces that it opens; empty where it opens all.
+    pub namespaces: BTreeSet<String>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<TokenRow> for TokenInfo {
+    fn from(row: TokenRow) -> Self {
+        Self {
+            id: row.id,
+            kind: TokenKind::Worker,
+            name: row.name,
+            namespaces: row.namespaces,
+            created_at: row.created_at,
+        }
+    }
+}
+
+/// A token that is to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// What it is for.
+    pub kind: TokenKind,
+    /// For a person, 1 to 100 characters; `worker` where absent.
+    #[serde(default = "worker")]
+    pub name: String,
+    /// The namespaces that it opens; all where it names none.
+    #[serde(default)]
+    pub namespaces: BTreeSet<String>,
+}
+
+fn worker() -> String {
+    "worker".to_owned()
+}
+
+/// A new token, with its text: it is not shown again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NewToken {
+    /// What it is.
+    #[serde(flatten)]
+    pub info: TokenInfo,
+    /// The token.
+    pub token: String,
+}
+
+/// All tokens.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokensBody {
+    /// Oldest first.
+    pub tokens: Vec<TokenInfo>,
+}
+
+/// Make a token for workers
+///
+/// The answer is the only one that has the token itself.
+#[utoipa::path(post, path = "/tokens", tag = "workers", request_body = TokenRequest,
+    responses((status = 201, body = NewToken),
+        (status = 400, description = "No such kind, or a wrong name", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Json(body): Json<TokenRequest>,
+) -> Result<(StatusCode, JsonAnswer<NewToken>), Problem> {
+    let length = body.name.chars().count();
+    if !(1..=LONGEST_NAME).contains(&length) || body.name.chars().any(char::is_control) {
+        return Err(Problem::invalid(format!(
+            "a token's name has 1 to {LONGEST_NAME} characters, none of them a control character"
+        )));
+    }
+    if let Some(wrong) = body.namespaces.iter().find(|name| !names::is_name(name)) {
+        return Err(Problem::invalid(format!(
+            "{:?} is no namespace: {}",
+            wrong.chars().take(100).collect::<String>(),
+            names::NAME_RULE
+        )));
+    }
+    let made = app.tokens.make(body.name, body.namespaces).await;
+    let (row, token) = made.map_err(|error| match error {
+        MakeError::State(error) => RegistryError::from(error).into(),
+        MakeError::NoRandomness(_) => Problem::internal(&error),
+    })?;
+    let details = json!({ "name": row.name, "namespaces": row.namespaces });
+    let id = row.id.to_string();
+    app.registry
+        .note(caller.actor(), "token.create", &id, details)
+        .await;
+    let info = row.into();
+    Ok((StatusCode::CREATED, JsonAnswer(NewToken { info, token })))
+}
+
+/// List the tokens of workers
+#[utoipa::path(get, path = "/tokens", tag = "workers", responses((status = 200, body = TokensBody)))]
+pub(super) async fn list(State(app): State<App>, _: Caller) -> JsonAnswer<TokensBody> {
+    let tokens = app.tokens.list().into_iter().map(Into::into).collect();
+    JsonAnswer(TokensBody { tokens })
+}
+
+/// Take a token back
+///
+/// Workers that use it are cut off at once, and take no new tasks when their lease is
+/// over.
+#[utoipa::path(delete, path = "/tokens/{id}", tag = "workers",
+    params(("id" = Uuid, Path, description = "The token's id")),
+    responses((status = 204, description = "Taken back"),
+        (status = 404, description = "No such token", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn revoke(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+) -> Result<StatusCode, Problem> {
+    let revoked = app.tokens.revoke(id).await.map_err(RegistryError::from)?;
+    let Some(row) = revoked else {
+        return Err(Problem::not_found(format!(
+            "there is no token {id}; `heyday token list` shows those that there are"
+        )));
+    };
+    let details = json!({ "name": row.name });
+    app.registry
+        .note(caller.actor(), "token.revoke", &id.to_string(), details)
+        .await;
+    Ok(StatusCode::NO_CONTENT)
+}

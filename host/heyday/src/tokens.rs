@@ -1,0 +1,189 @@
+//! Tokens of workers.
+//!
+//! An operator makes one for a worker, or for several, and sees it once: only its digest
+//! is kept. It opens what a worker needs, in the namespaces that it was made for, and
+//! nothing else; the operator's own token does not open that. Taking one back ends the
+//! streams of the workers that use it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use rand::TryRngCore as _;
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::state::tokens::TokenRow;
+use crate::state::{HostDb, StateError};
+
+/// What every worker's token begins with, so that one that lies about is recognized.
+pub const PREFIX: &str = "heyday-worker-";
+/// Bytes of randomness in a token.
+const TOKEN_BYTES: usize = 32;
+
+/// A token that is good now.
+#[derive(Debug)]
+pub struct WorkerToken {
+    /// As it is stored.
+    pub row: TokenRow,
+    /// Cancelled when it is taken back.
+    pub revoked: CancellationToken,
+}
+
+impl WorkerToken {
+    /// Whether it opens a namespace.
+    #[must_use]
+    pub fn opens(&self, namespace: &str) -> bool {
+        self.row.namespaces.is_empty() || self.row.namespaces.contains(namespace)
+    }
+}
+
+/// Why no token was made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// It cannot be stored.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The system gave no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    NoRandomness(String),
+}
+
+/// All tokens of workers, in memory and in `host.db`.
+#[derive(Debug)]
+pub struct WorkerTokens {
+    database: HostDb,
+    good: RwLock<HashMap<[u8; 32], Arc<WorkerToken>>>,
+}
+
+impl WorkerTokens {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn open(database: HostDb) -> Result<Self, StateError> {
+        let rows = database.tokens().await?;
+        let good = rows.into_iter().map(|row| (row.digest, good(row)));
+        Ok(Self {
+            good: RwLock::new(good.collect()),
+            database,
+        })
+    }
+
+    /// The token of that text. Digests are looked up, so that the time says nothing of the
+    /// tokens that there are.
+    #[must_use]
+    pub fn find(&self, token: &str) -> Option<Arc<WorkerToken>> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let tokens = self.good.read().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(&digest).cloned()
+    }
+
+    /// All of them, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<TokenRow> {
+        let tokens = self.good.read().unwrap_or_else(PoisonError::into_inner);
+        let mut rows: Vec<_> = tokens.values().map(|token| token.row.clone()).collect();
+        rows.sort_by_key(|row| row.id);
+        rows
+    }
+
+    /// Makes one for these namespaces, or for all where there are none. Its text is not
+    /// kept: this is the only time that it is seen.
+    ///
+    /// # Errors
+    /// As [`MakeError`] says.
+    pub async fn make(
+        &self,
+        name: String,
+        namespaces: BTreeSet<String>,
+    ) -> Result<(TokenRow, String), MakeError> {
+        let mut bytes = [0_u8; TOKEN_BYTES];
+        rand::rngs::OsRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| MakeError::NoRandomness(error.to_string()))?;
+        let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+        let row = TokenRow {
+            id: Uuid::now_v7(),
+            digest: Sha256::digest(token.as_bytes()).into(),
+            name,
+            namespaces,
+            // As exact as it is stored.
+            created_at: Timestamp::now()
+                .round(jiff::Unit::Microsecond)
+                .unwrap_or_else(|_| Timestamp::now()),
+        };
+        self.database.insert_token(&row).await?;
+        let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
+        tokens.insert(row.digest, good(row.clone()));
+        Ok((row, token))
+    }
+
+    /// Takes one back; none where there is none of that id.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn revoke(&self, id: Uuid) -> Result<Option<TokenRow>, StateError> {
+        self.database.remove_token(id).await?;
+        let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
+        let found = tokens.values().find(|token| token.row.id == id).cloned();
+        Ok(found.map(|token| {
+            tokens.remove(&token.row.digest);
+            token.revoked.cancel();
+            token.row.clone()
+        }))
+    }
+}
+
+fn good(row: TokenRow) -> Arc<WorkerToken> {
+    Arc::new(WorkerToken {
+        row,
+        revoked: CancellationToken::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_is_known_by_its_digest_and_no_more_when_revoked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("host.db");
+        let database = HostDb::open(&path).await.expect("opened");
+        let tokens = WorkerTokens::open(database).await.expect("read");
+        let namespaces = BTreeSet::from(["team-a".to_owned()]);
+        let made = tokens.make("gpu".to_owned(), namespaces).await;
+        let (row, text) = made.expect("made");
+        assert!(text.starts_with(PREFIX) && text.len() > PREFIX.len() + 40);
+        tokens.database.close().await;
+        for file in std::fs::read_dir(folder.path()).expect("files") {
+            let bytes = std::fs::read(file.expect("a file").path()).expect("read");
+            let found = bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes());
+            assert!(!found, "the token itself is stored");
+        }
+        let database = HostDb::open(&path).await.expect("opened again");
+        let tokens = WorkerTokens::open(database).await.expect("read");
+        let token = tokens.find(&text).expect("known");
+        assert!(token.opens("team-a") && !token.opens("default"));
+        assert!(tokens.find(&text[1..]).is_none());
+        assert_eq!(tokens.list(), std::slice::from_ref(&row));
+        let (_, all) = tokens
+            .make("all".to_owned(), BTreeSet::new())
+            .await
+            .expect("made");
+        assert!(tokens.find(&all).expect("known").opens("anything"));
+        assert_eq!(
+            tokens.revoke(row.id).await.expect("done"),
+            Some(row.clone())
+        );
+        assert!(token.revoked.is_cancelled());
+        assert!(tokens.find(&text).is_none());
+        assert_eq!(tokens.revoke(row.id).await.expect("done"), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! The real `heyday worker` in processes of their own, for a real `heyday serve`.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::server::{Options, PATIENCE, Server, end_with_parent, free_port};
+use super::temporal;
+
+/// A server that works for nobody, on a cluster.
+pub struct Site {
+    /// The server.
+    pub server: Server,
+    /// Where the cluster is.
+    pub address: String,
+    /// The namespace there.
+    pub namespace: String,
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    /// Starts a server; none where there is no cluster.
+    pub async fn start() -> Option<Self> {
+        let (address, namespace) = temporal::namespace()?;
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let server = Server::on(&data, Self::options(&address, &namespace)).await;
+        let server = server.unwrap();
+        server.wait_for_engine().await.unwrap();
+        Some(Self {
+            server,
+            address,
+            namespace,
+            folder,
+        })
+    }
+
+    fn options(address: &str, namespace: &str) -> Options {
+        Options {
+            serve: Some(Vec::new()),
+            ..Options::on_temporal(address, namespace)
+        }
+    }
+
+    /// Makes a token for workers in these namespaces; all where there are none.
+    pub async fn token(&self, namespaces: &[&str]) -> String {
+        let body = json!({ "kind": "worker", "namespaces": namespaces });
+        let made = self.server.client.post("/tokens", &body).await.unwrap();
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a worker with a token of its own, and waits until it is ready.
+    pub async fn worker(&self, arguments: &[&str]) -> Worker {
+        let token = self.token(&[]).await;
+        let mut worker = self.begin(&token, arguments);
+        worker.until_ready().await.unwrap();
+        worker
+    }
+
+    /// Starts a worker with that token.
+    pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
+        let port = free_port().unwrap();
+        let log = self.folder.path().join(format!("worker-{port}.log"));
+        let output = std::fs::File::create(&log).unwrap();
+        let mut command = Command::new(super::binary());
+        command
+            .args(["worker", "--server", &self.server.url])
+            .args(["--temporal-address", &self.address])
+            .args(["--temporal-namespace", &self.namespace])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .arg("--data")
+            .arg(self.folder.path().join("nothing"))
+            .args(arguments)
+            .env("HEYDAY_CACHE", super::cache())
+            .env("HEYDAY_TOKEN", token)
+            .env_remove("HEYDAY_SERVER")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        end_with_parent(&mut command);
+        Worker {
+            child: command.spawn().unwrap(),
+            url: format!("http://127.0.0.1:{port}"),
+            log,
+            http: self.server.client.http.clone(),
+        }
+    }
+
+    /// Runs Temporal's own command line on the cluster; answers what it printed.
+    pub fn temporal(&self, arguments: &[&str]) -> String {
+        let output = Command::new(temporal::binary().unwrap())
+            .args(arguments)
+            .args(["--address", &self.address, "--namespace", &self.namespace])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}{error}");
+        text
+    }
+}
+
+/// A running worker. Killed when it is dropped.
+pub struct Worker {
+    child: Child,
+    url: String,
+    log: PathBuf,
+    http: reqwest::Client,
+}
+
+impl Worker {
+    /// What it printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// GET of its own address; none where it does not answer.
+    pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await;
+        let answer = answer.ok()?;
+        Some((answer.status(), answer.text().await.ok()?))
+    }
+
+    /// Waits until a path of its own address has that status; answers its body.
+    pub async fn until(&mut self, path: &str, status: StatusCode) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(ended) = self.child.try_wait()? {
+                bail!("the worker ended with {ended}:\n{}", self.log());
+            }
+            match self.get(path).await {
+                Some((found, text)) if found == status => {
+                    return serde_json::from_str(&text).context(text);
+                }
+                other if Instant::now() > deadline => bail!("{path}: {other:?}\n{}", self.log()),
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// Waits until it takes tasks.
+    pub async fn until_ready(&mut self) -> anyhow::Result<()> {
+        self.until("/health/ready", StatusCode::OK).await.map(drop)
+    }
+
+    /// Waits until a line of its metrics is there.
+    pub async fn until_metric(&self, line: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (_, text) = self.get("/metrics").await.context("no metrics")?;
+            if text.lines().any(|found| found == line) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{line} is not in\n{text}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Kills it (-9).
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop.
+    pub fn ask_to_stop(&self) {
+        signal(self.child.id(), libc::SIGTERM);
+    }
+
+    /// Waits for its end; answers its exit code.
+    pub async fn exit_code(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap();
+            }
+            assert!(Instant::now() < deadline, "still running: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the worker printed:\n{}", self.log());
+        }
+    }
+}
+
+/// Sends a signal to a process of the test's own.
+pub fn signal(pid: u32, signal: i32) {
+    let pid = libc::pid_t::try_from(pid).unwrap();
+    // SAFETY: it only sends a signal, to a child that was not waited for yet.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// Waits until there is something.
+pub async fn eventually<T>(look: impl AsyncFn() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it never came");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -36,7 +36,12 @@ async fn what_is_uploaded_now_runs_on_workers_that_poll_already() {
         return;
     };
     let _first = site.worker(&[]).await;
-    let _second = site.worker(&[]).await;
+    // One that takes activities only as the machine has room, and holds the plugin back.
+    let config = site.config(
+        "[limits]\nresources = { memory = 0.95, cpu = 1.0 }\n\
+         throttle.handmade = { concurrent = 1, per_second = 100.0 }\n",
+    );
+    let _second = site.worker(&["--config", &config]).await;
     let client = &site.server.client;
     let pushed = client.push(Handmade::default().build(), "").await.unwrap();
     assert_eq!(pushed["active"], true);

@@ -428,6 +428,18 @@ mod tests {
     }
 
     #[test]
+    fn shares_of_the_machine_are_the_engines_business() {
+        let options = |text| parse(text).expect(text).temporal_options();
+        assert_eq!(options("").resources, None);
+        let wanted = Resources {
+            memory: 0.8,
+            cpu: 1.0,
+        };
+        let said = options("[limits]\nresources = { memory = 0.8 }");
+        assert_eq!(said.resources, Some(wanted));
+    }
+
+    #[test]
     fn unknown_members_are_refused() {
         for text in [
             "lisen = '127.0.0.1:1'",

@@ -90,6 +90,13 @@ impl Site {
         }
     }
 
+    /// Writes a configuration file for workers; answers its path.
+    pub fn config(&self, text: &str) -> String {
+        let path = self.folder.path().join("worker.toml");
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
     /// Runs Temporal's own command line on the cluster; answers what it printed.
     pub fn temporal(&self, arguments: &[&str]) -> String {
         let output = Command::new(temporal::binary().unwrap())

@@ -121,6 +121,7 @@ async fn temporals_own_configuration_says_where_the_cluster_is() {
     let server = Server::with(Options {
         config: Some("engine = 'temporal'\n".to_owned()),
         environment: behind(&front, &namespace, &Files::new(&authority)),
+        ..Options::default()
     })
     .await
     .unwrap();
@@ -144,6 +145,7 @@ async fn a_wrong_api_key_is_a_503_that_says_so() {
     let server = Server::with(Options {
         config: Some("engine = 'temporal'\n".to_owned()),
         environment: behind(&front, &namespace, &files),
+        ..Options::default()
     })
     .await
     .unwrap();
@@ -188,6 +190,7 @@ async fn what_cannot_reach_a_cluster_is_said_at_the_start() {
             environment: environment
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            ..Options::default()
         })
         .await;
         let Err(error) = ended else {

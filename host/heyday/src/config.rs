@@ -5,6 +5,7 @@
 //! opened.
 
 mod limits;
+mod temporal;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,11 +15,12 @@ use std::time::Duration;
 use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::GENERAL_QUEUE;
-use heyday_durable::temporal::{Access, Profile, Resources, Source, TemporalOptions};
+use heyday_durable::temporal::{Resources, TemporalOptions};
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
 pub use self::limits::{LimitsConfig, ResourcesConfig, ThrottleConfig};
+pub use self::temporal::TemporalConfig;
 use crate::names;
 
 /// The namespace where none is said.
@@ -79,87 +81,6 @@ impl EngineKind {
             Self::Embedded => "embedded",
             Self::Temporal => "temporal",
         }
-    }
-}
-
-/// Where the Temporal cluster is, and how it is reached. What is not said here is
-/// Temporal's own configuration's to say ([`Profile`]).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TemporalConfig {
-    /// `HOST:PORT` of its frontend; `127.0.0.1:7233` where nothing says it.
-    pub address: Option<String>,
-    /// Temporal's name of the namespace `default`; the same where nothing says it.
-    pub namespace: Option<String>,
-    /// A file with the API key, which is read again when it changes.
-    pub api_key_file: Option<PathBuf>,
-    /// Whether by TLS; where absent, if anything of TLS is set, or an API key.
-    pub tls: Option<bool>,
-    /// This server's certificate with its chain, PEM; read again when it changes, as the
-    /// next two.
-    pub tls_client_cert_path: Option<PathBuf>,
-    /// Its private key, PEM.
-    pub tls_client_key_path: Option<PathBuf>,
-    /// Certificates that the cluster's must descend from, PEM; the operating system's
-    /// where absent.
-    pub tls_server_ca_cert_path: Option<PathBuf>,
-    /// The name that the cluster's certificate must have; the address's host where absent.
-    pub tls_server_name: Option<String>,
-    /// Take any certificate of the cluster: for a test, never for use.
-    pub tls_disable_host_verification: Option<bool>,
-    /// What Temporal's own configuration says, where it was asked.
-    #[serde(skip)]
-    pub profile: Profile,
-}
-
-impl TemporalConfig {
-    /// The frontend's address.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        let said = self.address.as_deref().or(self.profile.address.as_deref());
-        said.unwrap_or("127.0.0.1:7233")
-    }
-
-    /// Temporal's name of the namespace `default`.
-    #[must_use]
-    pub fn namespace(&self) -> &str {
-        let said = self.namespace.as_deref();
-        said.or(self.profile.namespace.as_deref())
-            .unwrap_or(DEFAULT_NAMESPACE)
-    }
-
-    /// How it is reached.
-    fn access(&self) -> Access {
-        let mut access = self.profile.access.clone();
-        let file = |path: &Option<PathBuf>, source: &mut Option<Source>| {
-            if let Some(path) = path {
-                *source = Some(Source::File(path.clone()));
-            }
-        };
-        file(&self.api_key_file, &mut access.api_key);
-        file(&self.tls_client_cert_path, &mut access.client_cert);
-        file(&self.tls_client_key_path, &mut access.client_key);
-        file(&self.tls_server_ca_cert_path, &mut access.server_ca_cert);
-        access.tls = self.tls.or(access.tls);
-        if self.tls_server_name.is_some() {
-            access.server_name.clone_from(&self.tls_server_name);
-        }
-        if let Some(disable) = self.tls_disable_host_verification {
-            access.disable_host_verification = disable;
-        }
-        access
-    }
-
-    /// The files that it names.
-    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [
-            &mut self.api_key_file,
-            &mut self.tls_client_cert_path,
-            &mut self.tls_client_key_path,
-            &mut self.tls_server_ca_cert_path,
-        ]
-        .into_iter()
-        .flatten()
     }
 }
 
@@ -406,6 +327,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use heyday_durable::temporal::{Access, Profile, Source};
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, toml::de::Error> {

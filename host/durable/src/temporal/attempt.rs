@@ -107,9 +107,15 @@ async fn is_awaited(core: &Core, namespace: &str, token: &[u8]) -> bool {
         (run, running.activity_id.clone(), running.attempt)
     };
     match client::describe(core, &run).await {
-        Ok(described) => described.pending_activities.iter().any(|pending| {
-            pending.activity_id == activity_id && u32::try_from(pending.attempt) == Ok(attempt)
-        }),
+        Ok(described) => {
+            // What was pending when a run was closed still is.
+            let info = described.workflow_execution_info.unwrap_or_default();
+            info.status() == sdk::WorkflowExecutionStatus::Running
+                && described.pending_activities.iter().any(|pending| {
+                    pending.activity_id == activity_id
+                        && u32::try_from(pending.attempt) == Ok(attempt)
+                })
+        }
         Err(EngineError::NotFound { .. }) => false,
         // Who cannot be asked is told at the end, and may refuse it then.
         Err(_) => true,

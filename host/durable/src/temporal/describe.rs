@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use super::client::{self, answer, id_of, memo_of, refusal, request};
+use super::client::{self, answer, describe_status, id_of, memo_of, refusal, request};
 use super::convert::{from_failure, from_payload, maybe_timestamp, timestamp};
 use super::core::Core;
 use super::events::{Shown, child_id};
@@ -257,7 +257,7 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
     let call = connection.list_workflow_executions(request(core, message, Duration::ZERO));
     let page = answer(core, Duration::ZERO, call)
         .await
-        .map_err(|status| refusal(core, &status))?;
+        .map_err(|status| refusal_of_filter(core, &status))?;
     let runs = page.executions.iter();
     Ok(RunPage {
         runs: runs
@@ -266,6 +266,16 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
         next_page_token: (!page.next_page_token.is_empty())
             .then(|| URL_SAFE_NO_PAD.encode(&page.next_page_token)),
     })
+}
+
+/// What a refusal of a filter means. Its values go to PostgreSQL as they are, and what
+/// PostgreSQL refuses comes back as if it were away.
+fn refusal_of_filter(core: &Core, status: &sdk::Status) -> EngineError {
+    if status.code() == sdk::Code::Unavailable && status.message().contains("invalid input syntax")
+    {
+        return EngineError::Invalid(describe_status(status));
+    }
+    refusal(core, status)
 }
 
 /// A filter that only our runs match.
@@ -288,7 +298,7 @@ async fn ask_count(core: &Core, namespace: String, query: String) -> Result<u64,
     let call = connection.count_workflow_executions(request(core, message, Duration::ZERO));
     let counted = answer(core, Duration::ZERO, call)
         .await
-        .map_err(|status| refusal(core, &status))?;
+        .map_err(|status| refusal_of_filter(core, &status))?;
     Ok(u64::try_from(counted.count).unwrap_or_default())
 }
 

@@ -271,8 +271,9 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
 /// What a refusal of a filter means. Its values go to PostgreSQL as they are, and what
 /// PostgreSQL refuses comes back as if it were away.
 fn refusal_of_filter(core: &Core, status: &sdk::Status) -> EngineError {
-    if status.code() == sdk::Code::Unavailable && status.message().contains("invalid input syntax")
-    {
+    let wrong = ["invalid input syntax", "operator does not exist"];
+    let says = |text: &&str| status.message().contains(*text);
+    if status.code() == sdk::Code::Unavailable && wrong.iter().any(says) {
         return EngineError::Invalid(describe_status(status));
     }
     refusal(core, status)

@@ -13,8 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Row as _, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
@@ -224,15 +223,7 @@ impl Write {
 
     /// The entry under a key, unless it has ended.
     async fn entry(&mut self, key: &str) -> Result<Option<Entry>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT value, version, expires_ms FROM entries \
-             WHERE key = ?1 AND (expires_ms IS NULL OR expires_ms > ?2)",
-        )
-        .bind(key)
-        .bind(self.now)
-        .fetch_optional(&mut *self.connection)
-        .await?;
-        row.map(|row| entry(&row)).transpose()
+        find(&mut self.connection, key, self.now).await
     }
 
     /// Puts an entry in the place of the one that is there; answers its version.
@@ -303,15 +294,7 @@ impl Store for SqliteStore {
             let now = now_ms();
             let mut entries = Vec::with_capacity(keys.len());
             for key in keys {
-                let row = sqlx::query(
-                    "SELECT value, version, expires_ms FROM entries \
-                     WHERE key = ?1 AND (expires_ms IS NULL OR expires_ms > ?2)",
-                )
-                .bind(key)
-                .bind(now)
-                .fetch_optional(&mut *transaction)
-                .await?;
-                entries.push(row.map(|row| entry(&row)).transpose()?);
+                entries.push(find(&mut transaction, &key, now).await?);
             }
             Ok(entries)
         })
@@ -441,14 +424,30 @@ fn after_prefix(prefix: &str) -> Option<String> {
     Some(format!("{rest}{next}"))
 }
 
-fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
-    let (version, expires_ms): (i64, Option<i64>) =
-        (row.try_get("version")?, row.try_get("expires_ms")?);
-    Ok(Entry {
-        value: row.try_get("value")?,
-        version: version.unsigned_abs(),
-        expires_ms: expires_ms.map(i64::unsigned_abs),
+/// The entry under a key, unless it has ended by then.
+async fn find(
+    connection: &mut SqliteConnection,
+    key: &str,
+    now: i64,
+) -> Result<Option<Entry>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT value, version, expires_ms FROM entries \
+         WHERE key = ?1 AND (expires_ms IS NULL OR expires_ms > ?2)",
+    )
+    .bind(key)
+    .bind(now)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| {
+        let (version, expires_ms): (i64, Option<i64>) =
+            (row.try_get("version")?, row.try_get("expires_ms")?);
+        Ok(Entry {
+            value: row.try_get("value")?,
+            version: version.unsigned_abs(),
+            expires_ms: expires_ms.map(i64::unsigned_abs),
+        })
     })
+    .transpose()
 }
 
 fn now_ms() -> i64 {

@@ -32,6 +32,10 @@ const DESCRIBE: Duration = Duration::from_secs(10);
 const DESCRIPTION: usize = 4 << 20;
 /// How often busy guest threads look at sockets and timers of host calls, in polls.
 const EVENT_INTERVAL: u32 = 4;
+/// How often they look at what came from other threads (new calls, and guests that must
+/// be stopped) before what they have themselves, in polls: by turns, for a poll may take
+/// a whole tick.
+const GLOBAL_QUEUE_INTERVAL: u32 = 2;
 
 /// A plugin's compiled code, ready to be called.
 pub struct Plugin {
@@ -163,6 +167,7 @@ impl Sandbox {
             .worker_threads(threads + 1)
             .thread_name("heyday-guest")
             .event_interval(EVENT_INTERVAL)
+            .global_queue_interval(GLOBAL_QUEUE_INTERVAL)
             .enable_all()
             .build()
             .map_err(SandboxError::Threads)?;

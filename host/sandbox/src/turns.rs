@@ -11,14 +11,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::sync::Semaphore;
+use tokio::task::coop;
 use wasmtime::UpdateDeadline;
 
 use crate::control::Control;
 
 /// Ticks that a guest goes on without yielding while nobody waits for its turn.
 const ALONE: u32 = 4;
+/// More than a task's budget has units.
+const MOST_BUDGET: u32 = 256;
 
 /// The turns of one sandbox.
 #[derive(Clone)]
@@ -74,7 +78,7 @@ impl Turns {
             1,
             Box::pin(async move {
                 drop(control.turn().take());
-                tokio::task::yield_now().await;
+                leave_thread().await;
                 // Never closed; without a permit the guest would only run unordered.
                 let waiting = Waiting::new(&shared);
                 let permit = Arc::clone(&shared.turns).acquire_owned().await.ok();
@@ -83,4 +87,25 @@ impl Turns {
             }),
         )
     }
+}
+
+/// Yields, so that the thread next takes what has waited longest. A thread runs what its
+/// last task woke (here: who gets the turn) before it looks at its queues, up to three
+/// times over, and a guest that must be stopped would wait there; it does not so when the
+/// task has spent its budget.
+async fn leave_thread() {
+    std::future::poll_fn(|cx| {
+        // Bounded: a task without a budget has always some left.
+        for _ in 0..MOST_BUDGET {
+            if !coop::has_budget_remaining() {
+                break;
+            }
+            if let Poll::Ready(spent) = coop::poll_proceed(cx) {
+                spent.made_progress();
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    tokio::task::yield_now().await;
 }

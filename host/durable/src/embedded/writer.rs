@@ -42,6 +42,9 @@ const TRIES_AT_END: usize = 10;
 /// unbounded one.
 const BATCH: usize = BATCH_BOUNDS[BATCH_BOUNDS.len() - 1] as usize;
 
+/// How long the log usually becomes before a checkpoint lets it begin anew, in bytes.
+const LOG: i64 = 8 << 20;
+
 /// A write, and what follows its commit.
 pub struct Write {
     /// What to write.
@@ -275,6 +278,10 @@ impl Writer {
         })?;
         let raw = Connection::new(&mut locked);
         let mut statements = Statements::prepare(&raw)?;
+        if let Err(error) = grow_log(&raw) {
+            // It only makes commits faster.
+            tracing::debug!(%error, "the write-ahead log was not made long beforehand");
+        }
         loop {
             let Some(batch) = self.take() else {
                 return Ok(());
@@ -404,6 +411,15 @@ impl Writer {
         }
         result
     }
+}
+
+/// Makes the log as long as it becomes between two checkpoints.
+fn grow_log(raw: &Connection<'_>) -> Result<(), SqlError> {
+    raw.execute(c"BEGIN IMMEDIATE")?;
+    let grown = raw.grow_log(LOG);
+    // Nothing was written in the transaction.
+    raw.execute(c"ROLLBACK")?;
+    grown
 }
 
 /// Answers the starts of a batch, and what else can be repeated, and keeps the others.

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::handmade::{DESCRIPTION, Handmade};
@@ -530,4 +531,67 @@ do:
         end: Result(json!({"call": 3})),
     });
     hold(client, cases, Some(&format!("*:{host}"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_may_wait_for_the_end() {
+    let server = Server::start().await.unwrap();
+    let client = &server.client;
+    upload(client, "short", "do: [{answer: {set: {n: '${ .n + 1 }'}}}]").await;
+    upload(client, "long", "do: [{pause: {wait: PT1H}}]").await;
+    upload(
+        client,
+        "wrong",
+        "do: [{stop: {raise: {error: {type: 'https://example.com/no', status: 418}}}}]",
+    )
+    .await;
+    let start = async |path: &str, flow: &str, key: &str| {
+        let response = client
+            .request(Method::POST, path)
+            .header("idempotency-key", key)
+            .json(&json!({"workflow_type": format!("tests.{flow}"), "input": {"n": 1}}))
+            .send()
+            .await
+            .unwrap();
+        let location = response.headers().get("location").cloned();
+        (response.status(), location, response)
+    };
+
+    let (status, location, response) = start("/workflows?wait=30s", "short", "one").await;
+    let ended = Client::ok(response).await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{ended}");
+    assert_eq!(ended["status"], "Completed", "{ended}");
+    assert_eq!(ended["result"], json!({"n": 2}));
+    let run = format!(
+        "/api/v1/workflows/{}/runs/{}",
+        ended["workflow_id"].as_str().unwrap(),
+        ended["run_id"].as_str().unwrap()
+    );
+    assert_eq!(location.unwrap(), run);
+    let (_, _, again) = start("/workflows?wait=30s", "short", "one").await;
+    assert_eq!(Client::ok(again).await.unwrap(), ended);
+    // Without, what was started.
+    let (status, _, again) = start("/workflows", "short", "one").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(Client::ok(again).await.unwrap()["created"], false);
+
+    let (status, _, response) = start("/workflows?wait=30s", "wrong", "two").await;
+    let failed = Client::ok(response).await.unwrap();
+    assert_eq!(
+        (status, &failed["status"]),
+        (StatusCode::OK, &json!("Failed"))
+    );
+
+    let (status, location, response) = start("/workflows?wait=10ms", "long", "three").await;
+    let running = Client::ok(response).await.unwrap();
+    assert_eq!(status, StatusCode::ACCEPTED, "{running}");
+    assert_eq!(running["status"], "Running", "{running}");
+    assert!(location.is_some());
+
+    let (_, _, response) = start("/workflows?wait=soon", "short", "four").await;
+    let problem = Client::refused(response, StatusCode::BAD_REQUEST).await;
+    assert!(
+        problem["detail"].as_str().unwrap().contains("30s"),
+        "{problem}"
+    );
 }

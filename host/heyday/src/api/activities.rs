@@ -1,17 +1,16 @@
 //! `/activities`: one activity as a durable run of its own.
 
-use axum::Json as JsonAnswer;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
-use heyday_durable::engine::{ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunRef};
+use axum::response::Response;
+use heyday_durable::engine::{IdConflictPolicy, IdReusePolicy};
 
 use super::App;
 use super::extract::{self, Body, Caller, IdempotencyKey, Path, Query, TraceParent};
 use super::problem::Problem;
 use super::refusals::unpinnable;
 use super::runs::ResultBody;
-use super::workflows::{Start, WaitQuery};
+use super::starts::Start;
+use super::workflows::WaitQuery;
 
 /// Run one activity durably
 ///
@@ -54,16 +53,5 @@ pub(super) async fn run(
         signal: None,
     };
     let started = app.start(&caller, start).await?;
-    let run = RunRef {
-        namespace: caller.namespace,
-        workflow_id: started.workflow_id,
-        run_id: Some(started.run_id),
-    };
-    let body: ResultBody = app.result_within(&run, wait).await?;
-    let status = if body.status == ExecutionStatus::Running {
-        StatusCode::ACCEPTED
-    } else {
-        StatusCode::OK
-    };
-    Ok((status, JsonAnswer(body)).into_response())
+    app.ended_within(caller, started, wait).await
 }

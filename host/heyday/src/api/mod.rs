@@ -25,6 +25,7 @@ pub mod routes;
 pub mod runs;
 pub mod schedules;
 pub mod signals;
+pub mod starts;
 pub mod system;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
     App, activities, flows, follow, grants, idempotency, layers, plugins, schedules, signals,
-    system, tokens, worker, workflows,
+    starts, system, tokens, worker, workflows,
 };
 
 /// Where the versioned API is.
@@ -90,7 +90,7 @@ pub fn router(app: App) -> Router {
 
 fn documented(app: &App) -> (Router<App>, OpenApi) {
     let starts = OpenApiRouter::new()
-        .routes(routes!(workflows::start, workflows::list))
+        .routes(routes!(starts::start, workflows::list))
         .routes(routes!(workflows::count))
         .routes(routes!(activities::run))
         .routes(routes!(signals::send))

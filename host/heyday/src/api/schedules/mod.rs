@@ -27,8 +27,9 @@ use super::App;
 use super::extract::{Caller, Json, Path, Query};
 use super::problem::Problem;
 use super::refusals::unpinnable;
+use super::starts::segment;
 use super::versions::PageQuery;
-use super::workflows::{page_size, segment};
+use super::workflows::page_size;
 use crate::schedules::FLOW_PREFIX;
 
 /// The schedule that a path names, in the caller's namespace.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use heyday_durable::activity::{AttemptReceipt, LogLine, Progress, Receipt};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{QueryBuilder, Row as _, SqliteConnection};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -29,8 +29,10 @@ const MAX_LINES: usize = 50_000;
 const MAX_RECEIPTS: usize = 100_000;
 /// Rows of one transaction.
 const BATCH: usize = 2_000;
+/// Rows of one statement.
+const ROWS: usize = 100;
 /// How long a batch gathers. Whoever reads writes it at once ([`Recorder::flush`]).
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(50);
 /// How long a failed write waits for the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The marker of a rebuild that has not come to its end.
@@ -89,38 +91,80 @@ impl From<AttemptReceipt> for ReceiptRow {
     }
 }
 
-/// The columns of a receipt, in the order in which they are bound.
-macro_rules! insert_receipt {
-    ($insert:literal) => {
-        concat!(
-            $insert,
-            " INTO receipts (run_id, activity_id, attempt, namespace, activity_type, queue, \
-             started_us, ended_us, outcome, counters) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)"
-        )
-    };
+/// What becomes of a receipt that is there already.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    Replaced,
+    Kept,
 }
 
-async fn insert_receipt(
+/// Writes receipts, many with each statement: sqlx takes a statement to another thread
+/// and back. Answers how many were written.
+async fn insert_receipts(
     connection: &mut SqliteConnection,
-    statement: &'static str,
-    row: &ReceiptRow,
-) -> Result<bool, StateError> {
-    let counters = serde_json::to_string(&row.receipt)
-        .map_err(|error| StateError::Damaged(error.to_string()))?;
-    let done = sqlx::query(statement)
-        .bind(&row.attempt.run_id.as_bytes()[..])
-        .bind(&row.attempt.activity_id)
-        .bind(row.attempt.attempt)
-        .bind(&row.attempt.namespace)
-        .bind(&row.attempt.activity_type)
-        .bind(&row.attempt.queue)
-        .bind(micros(row.started_at))
-        .bind(micros(row.ended_at))
-        .bind(&row.outcome)
-        .bind(counters)
-        .execute(connection)
-        .await?;
-    Ok(done.rows_affected() > 0)
+    known: Known,
+    rows: &[ReceiptRow],
+) -> Result<u64, StateError> {
+    let mut written = 0;
+    for rows in rows.chunks(ROWS) {
+        let counters = rows
+            .iter()
+            .map(|row| serde_json::to_string(&row.receipt))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| StateError::Damaged(error.to_string()))?;
+        let mut query = QueryBuilder::new(match known {
+            Known::Replaced => "INSERT OR REPLACE",
+            Known::Kept => "INSERT OR IGNORE",
+        });
+        query.push(
+            " INTO receipts (run_id, activity_id, attempt, namespace, activity_type, queue, \
+             started_us, ended_us, outcome, counters) ",
+        );
+        query.push_values(rows.iter().zip(counters), |mut values, (row, counters)| {
+            values
+                .push_bind(&row.attempt.run_id.as_bytes()[..])
+                .push_bind(&row.attempt.activity_id)
+                .push_bind(row.attempt.attempt)
+                .push_bind(&row.attempt.namespace)
+                .push_bind(&row.attempt.activity_type)
+                .push_bind(&row.attempt.queue)
+                .push_bind(micros(row.started_at))
+                .push_bind(micros(row.ended_at))
+                .push_bind(&row.outcome)
+                .push_bind(counters);
+        });
+        let done = query.build().persistent(false).execute(&mut *connection);
+        written += done.await?.rows_affected();
+    }
+    Ok(written)
+}
+
+/// Writes log lines, in their order.
+async fn insert_lines(
+    connection: &mut SqliteConnection,
+    lines: &[(Arc<AttemptName>, LogLine)],
+) -> Result<(), StateError> {
+    for lines in lines.chunks(ROWS) {
+        let mut query = QueryBuilder::new(
+            "INSERT INTO log_lines (run_id, activity_id, activity_type, attempt, at_us, level, \
+             message, fields, namespace) ",
+        );
+        query.push_values(lines, |mut values, (attempt, line)| {
+            values
+                .push_bind(&attempt.run_id.as_bytes()[..])
+                .push_bind(&attempt.activity_id)
+                .push_bind(&attempt.activity_type)
+                .push_bind(attempt.attempt)
+                .push_bind(micros(line.at))
+                .push_bind(level(line.level))
+                .push_bind(&line.message)
+                .push_bind(serde_json::Value::Object(line.fields.clone()).to_string())
+                .push_bind(&attempt.namespace);
+        });
+        let done = query.build().persistent(false).execute(&mut *connection);
+        done.await?;
+    }
+    Ok(())
 }
 
 /// Where what attempts say and use goes. Nothing here waits.
@@ -276,27 +320,8 @@ impl Recorder {
         receipts: &[ReceiptRow],
     ) -> Result<(), StateError> {
         let mut transaction = self.inner.database.behind().begin().await?;
-        for (attempt, line) in lines {
-            sqlx::query(
-                "INSERT INTO log_lines (run_id, activity_id, activity_type, attempt, at_us, level, \
-                 message, fields, namespace) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)",
-            )
-            .bind(&attempt.run_id.as_bytes()[..])
-            .bind(&attempt.activity_id)
-            .bind(&attempt.activity_type)
-            .bind(attempt.attempt)
-            .bind(micros(line.at))
-            .bind(level(line.level))
-            .bind(&line.message)
-            .bind(serde_json::Value::Object(line.fields.clone()).to_string())
-            .bind(&attempt.namespace)
-            .execute(&mut *transaction)
-            .await?;
-        }
-        for row in receipts {
-            let statement = insert_receipt!("INSERT OR REPLACE");
-            insert_receipt(&mut transaction, statement, row).await?;
-        }
+        insert_lines(&mut transaction, lines).await?;
+        insert_receipts(&mut transaction, Known::Replaced, receipts).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -332,11 +357,7 @@ impl Recorder {
     /// When the database cannot be written.
     pub async fn restore(&self, rows: &[ReceiptRow]) -> Result<u64, StateError> {
         let mut transaction = self.inner.database.behind().begin().await?;
-        let mut missing = 0;
-        for row in rows {
-            let statement = insert_receipt!("INSERT OR IGNORE");
-            missing += u64::from(insert_receipt(&mut transaction, statement, row).await?);
-        }
+        let missing = insert_receipts(&mut transaction, Known::Kept, rows).await?;
         transaction.commit().await?;
         if missing > 0 {
             self.inner.written.send_modify(|count| *count += 1);

@@ -1,5 +1,7 @@
-//! Memory per live instance: how much more a process has with so many guests that wait
-//! than with none. Each side in a process of its own, since pools keep what they had.
+//! Memory per live instance: how much more a process has with twice as many guests that
+//! wait. What the first ones cost besides (code that is read for the first time, arenas of
+//! allocators) is no instance's. Each side in a process of its own, since pools keep what
+//! they had.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use crate::bare::{Bare, Layers};
 use crate::ours::Ours;
 use crate::report::{Figure, Report, Sides};
 
-/// Guests that wait at once.
+/// Guests that wait at first, and guests that are added.
 const INSTANCES: usize = 64;
 /// An activity that waits until it is cancelled.
 const WAITS: &str = "wait_for_cancel";
@@ -40,48 +42,56 @@ pub async fn measure(side: Side, component: &[u8]) -> anyhow::Result<()> {
 
 async fn ours(component: &[u8]) -> anyhow::Result<usize> {
     let ours = Ours::new(component, Limits::default()).await?;
-    // What is made once.
-    ours.call("echo", "null").await?;
-    let before = resident()?;
-    let contexts: Vec<_> = (0..INSTANCES)
+    let contexts: Vec<_> = (0..2 * INSTANCES)
         .map(|_| ours.context(Duration::from_secs(60)))
         .collect();
-    let calls: Vec<_> = contexts
-        .iter()
-        .map(|context| {
+    let (mut calls, mut settled_at) = (Vec::new(), Vec::new());
+    for contexts in contexts.chunks(INSTANCES) {
+        for context in contexts {
             let (ours, context) = (Arc::clone(&ours), context.clone());
-            tokio::spawn(async move { ours.call_in(WAITS, "null", context).await })
-        })
-        .collect();
-    let after = settled().await?;
+            calls.push(tokio::spawn(async move {
+                ours.call_in(WAITS, "null", context).await
+            }));
+        }
+        settled_at.push(settled().await?);
+    }
     for context in &contexts {
         context.cancellation.cancel();
     }
     for call in calls {
         call.await?;
     }
-    Ok(after.saturating_sub(before) / INSTANCES)
+    Ok(per_instance(&settled_at))
 }
 
 async fn bare(component: &[u8]) -> anyhow::Result<usize> {
     let bare = Bare::new(component, Layers::default())?;
-    bare.call("echo", "null").await?;
-    let before = resident()?;
-    let calls: Vec<_> = (0..INSTANCES)
-        .map(|_| {
+    let (mut calls, mut settled_at) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        for _ in 0..INSTANCES {
             let bare = Arc::clone(&bare);
             // It answers the failure `cancelled`, as it should.
-            tokio::spawn(async move { bare.call(WAITS, "null").await.is_err() })
-        })
-        .collect();
-    let after = settled().await?;
+            calls.push(tokio::spawn(async move {
+                bare.call(WAITS, "null").await.is_err()
+            }));
+        }
+        settled_at.push(settled().await?);
+    }
     bare.cancelled.store(true, Ordering::Release);
     for call in calls {
         if !call.await? {
             bail!("a guest did not wait");
         }
     }
-    Ok(after.saturating_sub(before) / INSTANCES)
+    Ok(per_instance(&settled_at))
+}
+
+/// What each of the guests that were added costs.
+fn per_instance(settled_at: &[usize]) -> usize {
+    match settled_at {
+        [first, .., all] => all.saturating_sub(*first) / INSTANCES,
+        _ => 0,
+    }
 }
 
 /// The process's memory once it no longer grows.

@@ -98,7 +98,7 @@ impl Heyday {
             token: token.trim().to_owned(),
         };
         let mut connection = heyday.connect().await?;
-        for capability in ["sql", "blob"] {
+        for capability in ["sql", "blob", "kv"] {
             let grant =
                 json!({ "subject": "probe", "capability": capability, "binding": "default" });
             let body = Bytes::from(grant.to_string());
@@ -111,14 +111,14 @@ impl Heyday {
         let uploaded = connection
             .send(
                 Method::POST,
-                "/api/v1/plugins?wait=60s",
+                "/api/v1/plugins?wait=60s&allow_missing=true",
                 "application/wasm",
                 body,
             )
             .await?;
         let uploaded: Value = serde_json::from_slice(&uploaded)?;
         if uploaded["active"] != true {
-            bail!("the plugin is not active: {uploaded}");
+            bail!("the plugin is not active: {}", uploaded["missing_grants"]);
         }
         for flow in flows {
             let body = Bytes::copy_from_slice(flow.as_bytes());

@@ -43,6 +43,7 @@ use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
+use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
 use crate::state::{HostDb, StateError};
 use crate::telemetry;
@@ -238,6 +239,12 @@ impl Server {
         });
         let behind = CancellationToken::new();
         let recording = tokio::spawn(recorder.clone().run(behind.clone()));
+        let replays = Replays::new(
+            registry.clone(),
+            Arc::clone(&expressions),
+            Arc::clone(&payloads) as _,
+        )
+        .map_err(OpenError::from)?;
         let host = Host {
             executor: Arc::new(executor),
             definitions: Arc::clone(&definitions) as _,
@@ -281,6 +288,7 @@ impl Server {
             engine_name: shared.engine.as_str(),
             attempts_elsewhere: shared.engine == EngineKind::Temporal,
             registry,
+            replays,
             definitions,
             recorder,
             state: state.clone(),

@@ -43,6 +43,7 @@ pub(crate) mod queries;
 mod raw;
 mod read;
 mod recovery;
+pub(crate) mod replay;
 pub(crate) mod retry;
 mod run;
 mod schedules;
@@ -84,6 +85,7 @@ use crate::engine::{
 use crate::expressions::Expressions;
 use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload, PayloadStore};
+use crate::replay::RecordedHistory;
 use crate::signal::Signal;
 use run::{Answer, Message};
 use store::unreadable;
@@ -422,6 +424,10 @@ impl Engine for EmbeddedEngine {
         wait: Duration,
     ) -> Result<HistoryPage, EngineError> {
         read::history(&self.core, run, after, limit, wait).await
+    }
+
+    async fn recorded(&self, run: &RunRef) -> Result<RecordedHistory, EngineError> {
+        read::recorded(&self.core, run).await
     }
 
     async fn signal(&self, run: &RunRef, signal: Signal) -> Result<(), EngineError> {

@@ -20,7 +20,11 @@ use crate::engine::{
     RunDescription, RunInfo, RunRef, RunResult,
 };
 use crate::failure::{Failure, kind};
+use crate::replay::{MAX_EVENTS, RecordedHistory};
 use crate::search::SearchValue;
+
+/// Transitions that are read at once of a history that is wanted whole.
+const RECORDED_PAGE: i64 = 500;
 
 /// How a run ended, by its last event.
 pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResult {
@@ -142,6 +146,23 @@ pub async fn history(
         page = read_page(core, run_id, after, limit).await?;
     }
     Ok(page)
+}
+
+/// All that is recorded of a run.
+pub async fn recorded(core: &Core, run: &RunRef) -> Result<RecordedHistory, EngineError> {
+    let run_id = run_id(core, run).await?;
+    let mut transitions = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = core.store.transitions(run_id, after, RECORDED_PAGE).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        transitions.extend(page.into_iter().map(|(_, transition)| transition));
+        if after > MAX_EVENTS as u64 {
+            break;
+        }
+    }
+    Ok(RecordedHistory::of_transitions(transitions)?)
 }
 
 async fn read_page(

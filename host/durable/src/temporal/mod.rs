@@ -33,11 +33,13 @@ mod core;
 mod describe;
 mod events;
 mod history;
+mod json;
 mod options;
 mod outcome;
 mod pins;
 mod profile;
 mod queries;
+pub(crate) mod replay;
 mod report;
 mod run;
 mod schedules;
@@ -70,6 +72,7 @@ use crate::engine::{
 };
 use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload};
+use crate::replay::RecordedHistory;
 use crate::signal::Signal;
 
 /// How long the workers may take to end once their attempts have: the cluster may be
@@ -182,6 +185,10 @@ impl Engine for TemporalEngine {
         wait: Duration,
     ) -> Result<HistoryPage, EngineError> {
         history::page(&self.core, run, after, limit, wait).await
+    }
+
+    async fn recorded(&self, run: &RunRef) -> Result<RecordedHistory, EngineError> {
+        history::recorded(&self.core, run).await
     }
 
     async fn signal(&self, run: &RunRef, signal: Signal) -> Result<(), EngineError> {

@@ -18,6 +18,7 @@ mod documented;
 pub mod error;
 pub mod flow;
 pub mod follow;
+pub mod gate;
 pub mod grant;
 pub mod input;
 pub mod options;

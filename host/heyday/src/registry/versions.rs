@@ -224,6 +224,31 @@ impl Core {
         Ok(())
     }
 
+    /// The version that was active before the active one.
+    ///
+    /// # Errors
+    /// When there is no such name, or none was active before.
+    pub(super) fn version_before(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        let entry = self.entry(kind, namespace, name)?;
+        let before = entry
+            .activations
+            .len()
+            .checked_sub(2)
+            .map(|at| &entry.activations[at]);
+        let stored = before.and_then(|version| entry.versions.get(version));
+        stored.cloned().ok_or_else(|| {
+            RegistryError::Conflict(format!(
+                "{} {name} had no other version active before; activate one by name",
+                kind.word()
+            ))
+        })
+    }
+
     /// Makes the version that was active before the active one again.
     ///
     /// # Errors
@@ -235,20 +260,7 @@ impl Core {
         name: &str,
     ) -> Result<Arc<Stored>, RegistryError> {
         let _one = self.changing.lock().await;
-        let entry = self.entry(kind, namespace, name)?;
-        let before = entry
-            .activations
-            .len()
-            .checked_sub(2)
-            .map(|at| &entry.activations[at]);
-        let stored = before
-            .and_then(|version| entry.versions.get(version))
-            .ok_or_else(|| {
-                RegistryError::Conflict(format!(
-                    "{} {name} had no other version active before; activate one by name",
-                    kind.word()
-                ))
-            })?;
+        let stored = self.version_before(kind, namespace, name)?;
         self.database.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());
         let mut memory = self.memory_mut();
@@ -257,7 +269,7 @@ impl Core {
         }
         memory.tell_active(&stored.row);
         drop(memory);
-        Ok(Arc::clone(stored))
+        Ok(stored)
     }
 
     /// Removes a version that no open run needs; answers what it was.

@@ -21,6 +21,7 @@ mod knowledge;
 mod logs;
 mod metrics;
 mod plugins;
+mod postgres;
 mod power_loss;
 mod process_death;
 mod readme;

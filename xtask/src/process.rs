@@ -85,11 +85,11 @@ impl Project {
             command.env("HEYDAY_TEMPORAL", program);
         }
         interop::name(self, &mut command);
-        if let (Some(server), Some(postgres)) = (real_temporal::server(), real_temporal::postgres())
-        {
-            command
-                .env("HEYDAY_TEMPORAL_SERVER", server)
-                .env("HEYDAY_POSTGRES", postgres);
+        if let Some(server) = real_temporal::server() {
+            command.env("HEYDAY_TEMPORAL_SERVER", server);
+        }
+        if let Some(postgres) = real_temporal::postgres() {
+            command.env("HEYDAY_POSTGRES", postgres);
         }
         without_cargos(&mut command);
         command

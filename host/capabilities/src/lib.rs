@@ -26,6 +26,7 @@ mod call;
 pub mod error;
 pub mod http;
 pub mod kv;
+pub mod postgres;
 pub mod sql;
 pub mod sqlite_file;
 mod task;

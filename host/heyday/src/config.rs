@@ -173,14 +173,7 @@ impl Config {
             config.cache_dir.as_mut().map(resolve);
             config.temporal.paths().for_each(resolve);
             for bindings in config.bindings.namespaces.values_mut() {
-                bindings
-                    .sql
-                    .values_mut()
-                    .for_each(|it| resolve(&mut it.path));
-                bindings
-                    .blob
-                    .values_mut()
-                    .for_each(|it| resolve(&mut it.path));
+                bindings.paths().for_each(resolve);
             }
         }
         Ok(config)
@@ -301,7 +294,8 @@ impl Config {
             .sql
             .entry("default".to_owned())
             .or_insert_with(|| SqlBinding {
-                path: folder.join("sql").join("default.db"),
+                path: Some(folder.join("sql").join("default.db")),
+                postgres: None,
                 read_only: false,
                 limits: Default::default(),
             });
@@ -317,7 +311,8 @@ impl Config {
             .kv
             .entry("default".to_owned())
             .or_insert_with(|| KvBinding {
-                path: folder.join("kv").join("default.db"),
+                path: Some(folder.join("kv").join("default.db")),
+                postgres: None,
                 read_only: false,
                 limits: Default::default(),
             });
@@ -401,10 +396,10 @@ mod tests {
 
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
-        let required = if table.starts_with("bindings") && table.ends_with(".NAME") {
-            "path = 'p'\n"
-        } else {
-            ""
+        let required = match table.strip_prefix("bindings") {
+            Some(rest) if rest.ends_with(".postgres") => "url = 'u'\n",
+            Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
+            _ => "",
         };
         let header = if table.is_empty() {
             String::new()
@@ -424,6 +419,8 @@ mod tests {
         let binding = "bindings.namespaces.NAMESPACE";
         let sql = format!("{binding}.sql.NAME");
         let blob = format!("{binding}.blob.NAME");
+        let kv = format!("{binding}.kv.NAME");
+        let postgres = format!("{sql}.postgres");
         let mut count = 0;
         for table in [
             "",
@@ -435,7 +432,9 @@ mod tests {
             "bindings",
             binding,
             &sql,
+            &postgres,
             &blob,
+            &kv,
         ] {
             for key in keys(table) {
                 let whole = format!("{table}.{key}");
@@ -444,7 +443,7 @@ mod tests {
                 count += 1;
             }
         }
-        for binding in [&sql, &blob] {
+        for binding in [&sql, &blob, &kv] {
             let row = format!("| `{binding}.limits` |");
             let row = text.lines().find(|line| line.starts_with(&row));
             let row = row.expect("the row was found before");
@@ -545,7 +544,7 @@ mod tests {
         let key = config.temporal.api_key_file.as_deref();
         assert_eq!(key, Some(&*folder.path().join("key")));
         let main = &config.bindings.namespaces["team-a"].sql["main"];
-        assert_eq!(main.path, folder.path().join("main.db"));
+        assert_eq!(main.path, Some(folder.path().join("main.db")));
         let missing = Config::load(&folder.path().join("nothing.toml"));
         assert!(matches!(missing, Err(ConfigError::Read { .. })));
     }

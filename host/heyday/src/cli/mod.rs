@@ -181,7 +181,12 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Activity(command) => activity::run(command, &global.context()?).await,
         Command::Grant(args) => grant::run(args, &global.context()?).await,
         Command::Queue(command) => status::queues(command, &global.context()?).await,
-        Command::Binding(command) => status::bindings(command, &global.context()?).await,
+        Command::Binding(status::BindingCommand::List) => {
+            status::bindings(&global.context()?).await
+        }
+        Command::Binding(status::BindingCommand::Setup(args)) => {
+            status::setup(&args, &global.output())
+        }
         Command::Health => status::health(&global.context()?).await,
         Command::Completions(args) => completions(args.shell, &global.output()),
     }

@@ -366,7 +366,7 @@ impl Registry {
         let bindings = self.core.bindings(namespace);
         bindings
             .into_iter()
-            .map(|(capability, name)| view::binding(capability, name))
+            .map(|(capability, name, backend)| view::binding(capability, name, backend))
             .collect()
     }
 

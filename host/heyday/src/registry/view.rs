@@ -160,12 +160,7 @@ pub(super) fn grant(row: GrantRow) -> GrantInfo {
 }
 
 /// A binding.
-pub(super) fn binding(capability: &str, name: String) -> BindingInfo {
-    let backend = match capability {
-        "sql" | "kv" => "sqlite",
-        "blob" => "files",
-        other => other,
-    };
+pub(super) fn binding(capability: &str, name: String, backend: &str) -> BindingInfo {
     BindingInfo {
         capability: capability.to_owned(),
         name,

@@ -40,10 +40,10 @@ pub fn kv_get(binding: String) -> Result<Option<String>> {
         .transpose()?)
 }
 
-/// Asserts what the interface promises, on the binding `default`.
+/// Asserts what the interface promises, on a binding.
 #[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
-pub fn kv_contract() -> Result<u32> {
-    let store = kv::Store::open("default")?;
+pub fn kv_contract(binding: String) -> Result<u32> {
+    let store = kv::Store::open(&binding)?;
     entries(&store)?;
     conditions(&store)?;
     ends(&store)?;

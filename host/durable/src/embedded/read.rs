@@ -20,7 +20,6 @@ use crate::engine::{
     RunDescription, RunInfo, RunRef, RunResult,
 };
 use crate::failure::{Failure, kind};
-use crate::search::SearchValue;
 
 /// How a run ended, by its last event.
 pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResult {
@@ -241,12 +240,10 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         .filter(|child| open && !child.initiated.detached);
     Ok(RunDescription {
         memo: beginning.stored().memo.clone(),
-        search_attributes: beginning
-            .stored()
-            .search_attributes
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), SearchValue::from_payload(value)?)))
-            .collect(),
+        search_attributes: super::attributes::current(
+            &beginning.stored().search_attributes,
+            &state.search_changes,
+        ),
         pinned: pinned(&beginning),
         pending_activities,
         pending_timers: timers.collect(),

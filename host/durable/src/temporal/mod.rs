@@ -27,6 +27,7 @@
 mod access;
 mod activation;
 mod attempt;
+mod attributes;
 mod client;
 mod convert;
 mod core;

@@ -234,7 +234,7 @@ impl Attempt {
         };
         lock(&core.running).insert(token.clone(), running);
         let queue = &worker.get_config().task_queue;
-        if let Some(queue) = core.queues.get(queue) {
+        if let Some(queue) = core.queue(&namespace, queue) {
             queue.in_flight.fetch_add(1, Ordering::Relaxed);
         }
         let sink = Sink {
@@ -280,7 +280,7 @@ impl Attempt {
         let outcome = settle(payloads, outcome, &self.context).await;
         lock(&self.core.running).remove(&self.token);
         let queue = &self.worker.get_config().task_queue;
-        if let Some(queue) = self.core.queues.get(queue) {
+        if let Some(queue) = self.core.queue(&self.namespace, queue) {
             queue.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         let result = self.result(outcome);

@@ -8,10 +8,12 @@
     reason = "tests"
 )]
 
+mod asked;
 mod bad_input;
 mod capabilities;
 mod cluster_death;
 mod conformance;
+mod division;
 mod events;
 mod flows;
 mod histories;

@@ -537,7 +537,7 @@ mod tests {
     fn paths_in_a_file_are_relative_to_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("heyday.toml");
-        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n";
+        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n[bindings.namespaces.team-a.kv.main]\npath = 'kv.db'\n";
         std::fs::write(&path, text).expect("written");
         let config = Config::load(&path).expect("loads");
         assert_eq!(config.data_dir, folder.path().join("data"));
@@ -545,6 +545,8 @@ mod tests {
         assert_eq!(key, Some(&*folder.path().join("key")));
         let main = &config.bindings.namespaces["team-a"].sql["main"];
         assert_eq!(main.path, Some(folder.path().join("main.db")));
+        let store = &config.bindings.namespaces["team-a"].kv["main"];
+        assert_eq!(store.path, Some(folder.path().join("kv.db")));
         let missing = Config::load(&folder.path().join("nothing.toml"));
         assert!(matches!(missing, Err(ConfigError::Read { .. })));
     }

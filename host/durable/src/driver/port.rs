@@ -26,6 +26,7 @@ use super::data::{DataLimit, Meter};
 use super::random::Random;
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::search::GivenChanges;
 
 /// A scope was cancelled; the text says why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +138,7 @@ struct Inner {
     starts: Table<Result<Uuid, Failure>>,
     children: Table<Result<Payload, Failure>>,
     externals: Table<Result<(), Failure>>,
+    attributes: Table<Result<(), Failure>>,
     /// Events that were made.
     events: u64,
     /// In the order in which they came.
@@ -180,6 +182,7 @@ impl Port {
                 starts: Table::default(),
                 children: Table::default(),
                 externals: Table::default(),
+                attributes: Table::default(),
                 events: 0,
                 signals: VecDeque::new(),
                 arrived: 0,
@@ -276,6 +279,10 @@ impl Port {
                 let waited = inner.externals.resolve(&signal_id, outcome);
                 ("signal", signal_id, waited)
             }
+            Resolution::SearchAttributesSet { change_id, outcome } => {
+                let waited = inner.attributes.resolve(&change_id, outcome);
+                ("change of search attributes", change_id, waited)
+            }
             Resolution::ChildStarted { child_id, outcome } => {
                 let waited = inner.starts.resolve(&child_id, outcome);
                 ("start of child", child_id, waited)
@@ -368,6 +375,29 @@ impl Port {
                 asked = Some(cancelled);
             }
             Poll::Pending
+        })
+        .await
+    }
+
+    /// Sets search attributes of the run. It does not take long, so a cancel waits too.
+    pub(super) async fn set_search_attributes(
+        &self,
+        changes: GivenChanges,
+        task: &str,
+    ) -> Result<(), Failure> {
+        let id = {
+            let mut inner = self.lock();
+            let id = inner.attributes.issue();
+            inner.commands.push(Command::SetSearchAttributes {
+                change_id: id.to_string(),
+                changes,
+                task: task.to_owned(),
+            });
+            id
+        };
+        poll_fn(|_| match self.lock().attributes.take(id) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
         })
         .await
     }

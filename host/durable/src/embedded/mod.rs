@@ -24,6 +24,7 @@
 
 mod activation;
 mod attempt;
+pub(crate) mod attributes;
 mod cache;
 mod checkpoint;
 mod children;

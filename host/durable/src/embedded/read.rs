@@ -21,7 +21,6 @@ use crate::engine::{
 };
 use crate::failure::{Failure, kind};
 use crate::replay::{MAX_EVENTS, RecordedHistory};
-use crate::search::SearchValue;
 
 /// Transitions that are read at once of a history that is wanted whole.
 const RECORDED_PAGE: i64 = 500;
@@ -262,12 +261,10 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         .filter(|child| open && !child.initiated.detached);
     Ok(RunDescription {
         memo: beginning.stored().memo.clone(),
-        search_attributes: beginning
-            .stored()
-            .search_attributes
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), SearchValue::from_payload(value)?)))
-            .collect(),
+        search_attributes: super::attributes::current(
+            &beginning.stored().search_attributes,
+            &state.search_changes,
+        ),
         pinned: pinned(&beginning),
         pending_activities,
         pending_timers: timers.collect(),

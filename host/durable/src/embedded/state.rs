@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::attributes::changes;
 use super::convert::{resolution_of, signal_of};
 use super::events::{Event, EventType, StoredListening, Transition};
 use crate::activity::{ActivityTimeouts, RetryPolicy};
@@ -16,6 +17,7 @@ use crate::driver::Resolution;
 use crate::engine::ExecutionStatus;
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::search::SearchChanges;
 
 /// Where an activity's next or running attempt stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,10 @@ pub struct RunState {
     pub cancel_requested: bool,
     /// Signals to other runs that are on their way, by id: each as it was initiated.
     pub externals: BTreeMap<String, Event>,
+    /// Changes of search attributes that are on their way, by id: each as it was initiated.
+    pub setting: BTreeMap<String, Event>,
+    /// What was changed of the search attributes of its start.
+    pub search_changes: SearchChanges,
     /// Ids of all updates that were ever accepted, and whether each has ended.
     pub updates: BTreeMap<String, bool>,
     /// Keys of all signals that ever came.
@@ -130,6 +136,8 @@ impl Default for RunState {
             children: BTreeMap::new(),
             cancel_requested: false,
             externals: BTreeMap::new(),
+            setting: BTreeMap::new(),
+            search_changes: SearchChanges::new(),
             updates: BTreeMap::new(),
             signals: BTreeSet::new(),
             waiting_signals: Vec::new(),
@@ -155,6 +163,7 @@ impl RunState {
     pub fn is_evictable(&self) -> bool {
         self.activities.is_empty()
             && self.externals.is_empty()
+            && self.setting.is_empty()
             && !self.wants_activation()
             && self.children.values().all(|child| child.run_id.is_some())
     }
@@ -297,6 +306,16 @@ impl RunState {
             EventType::ExternalWorkflowExecutionSignaled
             | EventType::SignalExternalWorkflowExecutionFailed => {
                 self.externals.remove(&event.id);
+            }
+            EventType::UpsertWorkflowSearchAttributesInitiated => {
+                self.setting.insert(event.id.clone(), event.clone());
+            }
+            EventType::UpsertWorkflowSearchAttributes => {
+                self.setting.remove(&event.id);
+                self.search_changes.extend(changes(event));
+            }
+            EventType::UpsertWorkflowSearchAttributesFailed => {
+                self.setting.remove(&event.id);
             }
             EventType::WorkflowExecutionStarted
             | EventType::MarkerRecorded

@@ -154,8 +154,16 @@ fn others(given: &sdk::Attributes) -> Option<Map<String, Value>> {
         }),
         sdk::Attributes::WorkflowTaskStartedEventAttributes(_)
         | sdk::Attributes::WorkflowTaskTimedOutEventAttributes(_)
-        | sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(_)
-        | sdk::Attributes::UpsertWorkflowSearchAttributesEventAttributes(_) => json!({}),
+        | sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(_) => json!({}),
+        sdk::Attributes::UpsertWorkflowSearchAttributesEventAttributes(changed) => {
+            let fields = changed.search_attributes.clone().unwrap_or_default();
+            let fields = fields.indexed_fields.into_iter().map(|(name, value)| {
+                // What was taken away is null there.
+                let value = from_payload(value).to_json().unwrap_or_default();
+                (name, value)
+            });
+            json!({ "search_attributes": Map::from_iter(fields) })
+        }
         sdk::Attributes::MarkerRecordedEventAttributes(marker) => {
             json!({ "marker_name": marker.marker_name })
         }

@@ -27,6 +27,7 @@
 mod access;
 mod activation;
 mod attempt;
+mod attributes;
 mod client;
 mod convert;
 mod core;
@@ -109,11 +110,15 @@ impl TemporalEngine {
         let runtime = sdk::CoreRuntime::new_assume_tokio(sdk::RuntimeOptions::default())
             .map_err(|error| OpenError::Sdk(format!("{error:#}")))?;
         let runtime = Arc::new(runtime);
-        let queues = options.queues.keys();
-        let core = Arc::new(Core {
-            queues: queues
+        let queues = || {
+            let names = options.queues.keys();
+            names
                 .map(|name| (name.clone(), core::Queue::default()))
-                .collect(),
+                .collect()
+        };
+        let namespaces = options.namespaces.keys();
+        let core = Arc::new(Core {
+            queues: namespaces.map(|name| (name.clone(), queues())).collect(),
             host,
             pool: Pool::start(options.activation_threads, Arc::default())?,
             connection: watch::channel(None).0,

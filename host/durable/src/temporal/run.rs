@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::attributes;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, json_payload, maybe, payload,
     payloads, retry, timestamp,
@@ -33,6 +34,9 @@ use crate::signal::Signal;
 /// Bytes of a task that is a command's summary: as JSON it is no longer than
 /// [`SUMMARY`](super::convert::SUMMARY).
 const TASK: usize = 180;
+
+/// Core's number of the local activity that pins a run.
+const PINNING: u32 = 1;
 
 /// How long one try to pin a run may take. Longer ones would delay a cancel.
 const PIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -173,7 +177,9 @@ impl Run {
                 let status = status.ok_or_else(|| {
                     Unexpected(format!("activity {} resolved to nothing", resolved.seq))
                 })?;
-                if resolved.is_local {
+                if resolved.is_local && resolved.seq > PINNING {
+                    self.search_attributes_fitted(resolved.seq, status)?;
+                } else if resolved.is_local {
                     self.pinned(status)?;
                 } else {
                     self.activities.remove(&resolved.seq);
@@ -314,7 +320,7 @@ impl Run {
         };
         command(
             sdk::CommandVariant::ScheduleLocalActivity(sdk::ScheduleLocalActivity {
-                seq: 1,
+                seq: PINNING,
                 activity_id: "pin".to_owned(),
                 activity_type: PIN_ACTIVITY.to_owned(),
                 attempt: 1,
@@ -444,6 +450,11 @@ impl Run {
                 let task = external.task.clone();
                 (self.signal_external(*external)?, task)
             }
+            Command::SetSearchAttributes {
+                change_id,
+                changes,
+                task,
+            } => (attributes::ask(&change_id, &changes)?, task),
             Command::CompleteUpdate { update_id, outcome } => {
                 (self.complete_update(&update_id, outcome)?, String::new())
             }

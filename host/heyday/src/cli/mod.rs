@@ -104,8 +104,8 @@ pub enum Command {
         after_help = "Examples:\n  heyday worker --token-file worker-token\n  \
         heyday worker --queue storage-queue --queue gpu=2 --activities-only --token-file worker-token\n  \
         heyday worker --namespace team-a --server https://heyday.example --listen 0.0.0.0:8080\n\n\
-        Of the configuration file it takes queues, temporal, limits, bindings, cache_dir, \
-        drain_grace and otlp_endpoint."
+        Of the configuration file it takes queues, temporal, limits, bindings, data_dir, \
+        cache_dir, drain_grace and otlp_endpoint."
     )]
     Worker(worker::WorkerArgs),
     /// Make, list and take back tokens for workers

@@ -9,7 +9,7 @@
 //!   without pins is pinned by the server.
 //! - `follow`: active versions and grants, as one stream that goes on where it was cut,
 //!   and the lease that it gives.
-//! - `spool`: receipts, log lines and progress, in batches.
+//! - `spool`: receipts, log lines and progress, in batches, and on disk until they are sent.
 //!
 //! Databases and stores are the worker's own business: it has the bindings that its
 //! configuration names, and no others. `health` is its own address.
@@ -230,7 +230,11 @@ impl Worker {
 
         let any = options.namespaces[0].clone();
         let (registry, fresh) = RemoteRegistry::new(client.clone(), any.clone());
-        let spool = Spool::new(client.clone(), any);
+        let folder = config.data_dir.join("spool");
+        let spool = {
+            let client = client.clone();
+            server::blocking(move || Spool::open(client, any, &folder)).await
+        };
         let metrics = Arc::new(Metrics::default());
         let executor = Executor::new(ExecutorOptions {
             catalogue: Arc::new(registry.clone()),

@@ -14,6 +14,7 @@ mod cluster_death;
 mod conformance;
 mod events;
 mod flows;
+mod inference;
 mod interop;
 mod kit;
 mod knowledge;

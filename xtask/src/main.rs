@@ -9,6 +9,7 @@
 mod bench;
 mod chaos;
 mod guests;
+mod inference;
 mod interop;
 mod lint;
 mod process;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use heyday_inference::Inference;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -144,6 +145,7 @@ pub struct Bindings {
     kv: HashMap<Key, Arc<dyn Store>>,
     databases: Vec<SqliteDatabase>,
     stores: Vec<SqliteStore>,
+    inference: Option<Inference>,
 }
 
 impl std::fmt::Debug for Bindings {
@@ -243,6 +245,19 @@ impl Bindings {
         self.kv.get(&key).cloned()
     }
 
+    /// Serves models too, the same in every namespace: each is a binding of `inference`.
+    #[must_use]
+    pub fn with_inference(mut self, inference: Inference) -> Self {
+        self.inference = Some(inference);
+        self
+    }
+
+    /// What serves models.
+    #[must_use]
+    pub const fn inference(&self) -> Option<&Inference> {
+        self.inference.as_ref()
+    }
+
     /// The bindings of a namespace: (capability, name), in order.
     #[must_use]
     pub fn names(&self, namespace: &str) -> Vec<(&'static str, String)> {
@@ -256,6 +271,8 @@ impl Bindings {
             .chain(self.blob.keys().filter_map(|key| of("blob", key)))
             .chain(self.kv.keys().filter_map(|key| of("kv", key)))
             .collect();
+        let models = self.inference.iter().flat_map(|it| it.store().list());
+        names.extend(models.map(|model| (crate::inference::NAME, model.name.clone())));
         names.sort();
         names
     }

@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, plugins, schedules, signals,
-    starts, system, tokens, worker, workflows,
+    App, activities, flows, follow, grants, idempotency, layers, models, plugins, schedules,
+    signals, starts, system, tokens, worker, workflows,
 };
 
 /// Where the versioned API is.
@@ -139,6 +139,9 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(grants::bindings))
         .routes(routes!(grants::audit))
         .routes(routes!(system::queues))
+        .routes(routes!(models::list, models::import))
+        .routes(routes!(models::show, models::remove))
+        .routes(routes!(models::verify))
         .merge(runs)
         .route(
             "/workflows/{workflow_id}/runs/{run_id}",

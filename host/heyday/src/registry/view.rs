@@ -161,15 +161,17 @@ pub(super) fn grant(row: GrantRow) -> GrantInfo {
 
 /// A binding.
 pub(super) fn binding(capability: &str, name: String) -> BindingInfo {
-    let backend = match capability {
-        "sql" | "kv" => "sqlite",
-        "blob" => "files",
-        other => other,
+    let (backend, modes): (_, &[&str]) = match capability {
+        "sql" | "kv" => ("sqlite", &["ro", "rw"]),
+        "blob" => ("files", &["ro", "rw"]),
+        // A model cannot be written to.
+        "inference" => ("models", &[]),
+        other => (other, &["ro", "rw"]),
     };
     BindingInfo {
         capability: capability.to_owned(),
         name,
         backend: backend.to_owned(),
-        modes: vec!["ro".to_owned(), "rw".to_owned()],
+        modes: modes.iter().map(|&mode| mode.to_owned()).collect(),
     }
 }

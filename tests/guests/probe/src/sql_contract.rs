@@ -12,14 +12,18 @@ pub struct Statement {
 }
 
 /// Runs one statement; answers its rows' number.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn sql_run(input: Statement) -> Result<u64> {
     let db = sql::Connection::open(&input.binding)?;
     Ok(db.query(&input.statement, &[])?.len() as u64)
 }
 
 /// Asserts what the interface promises, on the binding `default`.
-#[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "2m",
+    retry(maximum_attempts = 1)
+)]
 pub fn sql_contract() -> Result<u32> {
     let db = sql::Connection::open("default")?;
     ensure(db.dialect() == "sqlite", "the dialect is sqlite")?;
@@ -34,7 +38,7 @@ pub fn sql_contract() -> Result<u32> {
 }
 
 /// Leaves a transaction open and ends as it is told.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn sql_abandon(input: String) -> Result<()> {
     let db = sql::Connection::open("default")?;
     db.execute("CREATE TABLE IF NOT EXISTS abandoned (n INTEGER)", &[])?;

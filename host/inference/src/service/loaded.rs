@@ -2,6 +2,7 @@
 //! the room and nobody uses them.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -140,7 +141,16 @@ impl Models {
             slots.by_name.insert(name.to_owned(), Slot::Loading);
             let device = slots.device.clone();
             drop(slots);
-            let loaded = Model::load(&self.store.files(&stored), self.store.limits(), &device);
+            // Others wait for the slot: a panic must not leave it as it is.
+            let load = AssertUnwindSafe(|| {
+                Model::load(&self.store.files(&stored), self.store.limits(), &device)
+            });
+            let loaded = catch_unwind(load).unwrap_or_else(|panic| {
+                Err(crate::ModelError::Damaged {
+                    file: "model".to_owned(),
+                    message: crate::panic_message(panic.as_ref()),
+                })
+            });
             slots = self.slots();
             slots.by_name.remove(name);
             self.loaded.notify_all();

@@ -19,7 +19,7 @@ pub enum ModelCommand {
         heyday model import all-minilm-l6-v2 ./all-MiniLM-L6-v2\n  \
         heyday model import bge ~/.cache/huggingface/hub/models--BAAI--bge-small-en-v1.5\n\n\
         The folder lies on the server's machine. Grant the model to a plugin with\n  \
-        heyday grant PLUGIN inference=all-minilm-l6-v2")]
+        heyday grant embedder inference=all-minilm-l6-v2")]
     Import(ImportArgs),
     /// List the models
     #[command(after_help = "Example:\n  heyday model list")]

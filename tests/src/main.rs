@@ -17,6 +17,7 @@ mod division;
 mod events;
 mod flows;
 mod histories;
+mod inference;
 mod interop;
 mod kit;
 mod knowledge;

@@ -10,6 +10,7 @@ mod bench;
 mod chaos;
 mod guests;
 mod histories;
+mod inference;
 mod interop;
 mod lint;
 mod process;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{interop, real_temporal, temporal};
+use crate::{inference, interop, real_temporal, temporal};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -85,6 +85,7 @@ impl Project {
             command.env("HEYDAY_TEMPORAL", program);
         }
         interop::name(self, &mut command);
+        inference::name(self, &mut command);
         if let Some(server) = real_temporal::server() {
             command.env("HEYDAY_TEMPORAL_SERVER", server);
         }

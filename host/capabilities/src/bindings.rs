@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use heyday_inference::Inference;
 use tokio::runtime::Handle;
 
 pub use config::{
@@ -41,6 +42,7 @@ pub struct Bindings {
     roles: Vec<(String, String, bool)>,
     stores: Vec<SqliteStore>,
     postgres_stores: Vec<PostgresStore>,
+    inference: Option<Inference>,
 }
 
 impl std::fmt::Debug for Bindings {
@@ -219,6 +221,19 @@ impl Bindings {
         self.kv.get(&key).cloned()
     }
 
+    /// Serves models too, the same in every namespace: each is a binding of `inference`.
+    #[must_use]
+    pub fn with_inference(mut self, inference: Inference) -> Self {
+        self.inference = Some(inference);
+        self
+    }
+
+    /// What serves models.
+    #[must_use]
+    pub const fn inference(&self) -> Option<&Inference> {
+        self.inference.as_ref()
+    }
+
     /// The bindings of a namespace in order: capability, name, and what stands behind it.
     #[must_use]
     pub fn list(&self, namespace: &str) -> Vec<(&'static str, String, &'static str)> {
@@ -232,6 +247,8 @@ impl Bindings {
         let kv = self.kv.iter();
         let kv = kv.filter_map(|(key, it)| of("kv", key, it.backend()));
         let mut all: Vec<_> = sql.chain(blob).chain(kv).collect();
+        let models = self.inference.iter().flat_map(|it| it.store().list());
+        all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
         all.sort();
         all
     }

@@ -4,6 +4,7 @@
 //! member has a default; [`Config::check`] says what cannot work before anything is
 //! opened.
 
+mod inference;
 mod limits;
 mod temporal;
 
@@ -14,11 +15,12 @@ use std::time::Duration;
 
 use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
-use heyday_durable::definition::GENERAL_QUEUE;
+use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
+pub use self::inference::InferenceConfig;
 pub use self::limits::{LimitsConfig, ResourcesConfig, ThrottleConfig};
 pub use self::temporal::TemporalConfig;
 use crate::names;
@@ -54,6 +56,8 @@ pub struct Config {
     pub temporal: TemporalConfig,
     /// What calls may use.
     pub limits: LimitsConfig,
+    /// How models are run.
+    pub inference: InferenceConfig,
     /// Where traces are sent by OTLP over HTTP, such as `http://localhost:4318`;
     /// nowhere where absent.
     pub otlp_endpoint: Option<String>,
@@ -95,6 +99,7 @@ impl Default for Config {
             engine: EngineKind::default(),
             temporal: TemporalConfig::default(),
             limits: LimitsConfig::default(),
+            inference: InferenceConfig::default(),
             otlp_endpoint: None,
             drain_grace: Duration::from_secs(10),
         }
@@ -171,6 +176,7 @@ impl Config {
             let resolve = |path: &mut PathBuf| *path = folder.join(path.as_path());
             resolve(&mut config.data_dir);
             config.cache_dir.as_mut().map(resolve);
+            config.inference.models_dir.as_mut().map(resolve);
             config.temporal.paths().for_each(resolve);
             for bindings in config.bindings.namespaces.values_mut() {
                 bindings.paths().for_each(resolve);
@@ -208,6 +214,7 @@ impl Config {
             );
         }
         self.limits.check()?;
+        self.inference.check()?;
         if self.engine == EngineKind::Temporal
             && let Err(error) = self.temporal_options().check()
         {
@@ -230,8 +237,8 @@ impl Config {
     #[must_use]
     pub fn queues(&self) -> BTreeMap<String, usize> {
         let mut queues = BTreeMap::from([
-            ("ai-processing-queue".to_owned(), 5),
-            ("storage-queue".to_owned(), 20),
+            (AI_QUEUE.to_owned(), 5),
+            (STORAGE_QUEUE.to_owned(), 20),
             (GENERAL_QUEUE.to_owned(), 50),
         ]);
         queues.extend(self.queues.clone());
@@ -279,6 +286,15 @@ impl Config {
         self.cache_dir
             .clone()
             .unwrap_or_else(|| self.data_dir.join("cache"))
+    }
+
+    /// Where imported models are kept.
+    #[must_use]
+    pub fn models_dir(&self) -> PathBuf {
+        self.inference
+            .models_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("models"))
     }
 
     /// All bindings, with those that there always are.
@@ -425,6 +441,7 @@ mod tests {
         for table in [
             "",
             "temporal",
+            "inference",
             "limits",
             "limits.call",
             "limits.throttle.NAME",

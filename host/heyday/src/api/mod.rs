@@ -18,6 +18,7 @@ pub mod follow;
 pub mod grants;
 pub mod idempotency;
 pub mod layers;
+pub mod models;
 pub mod plugins;
 pub mod problem;
 mod refusals;

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, plugins, replays, schedules,
+    App, activities, flows, follow, grants, idempotency, layers, models, plugins, replays, schedules,
     signals, starts, system, tokens, worker, workflows,
 };
 
@@ -143,6 +143,9 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(grants::bindings))
         .routes(routes!(grants::audit))
         .routes(routes!(system::queues))
+        .routes(routes!(models::list, models::import))
+        .routes(routes!(models::show, models::remove))
+        .routes(routes!(models::verify))
         .merge(runs)
         .route(
             "/workflows/{workflow_id}/runs/{run_id}",

@@ -170,6 +170,9 @@ impl Core {
                 Err(error) => invalid(error.to_string()),
             };
         }
+        if row.capability == "inference" && row.mode.is_some() {
+            return invalid("a grant of inference has no mode".to_owned());
+        }
         if let Err(message) = heyday_capabilities::parse_mode(row.mode.as_deref()) {
             return invalid(message);
         }
@@ -202,7 +205,7 @@ impl Core {
         } else {
             format!(
                 "there is no binding {}={} in the namespace {}; its bindings of {} are: {}. Further \
-                 ones are made in the server's configuration",
+                 ones are made in the server's configuration, models by `heyday model import`",
                 row.capability,
                 row.binding,
                 row.namespace,

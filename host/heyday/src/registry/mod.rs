@@ -360,6 +360,12 @@ impl Registry {
         Ok(())
     }
 
+    /// What serves models, if this process does.
+    #[must_use]
+    pub fn inference(&self) -> Option<&heyday_inference::Inference> {
+        self.core.bindings.inference()
+    }
+
     /// Bindings that can be granted in a namespace.
     #[must_use]
     pub fn bindings(&self, namespace: &str) -> Vec<BindingInfo> {

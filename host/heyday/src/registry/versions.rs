@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use heyday_durable::definition::GENERAL_QUEUE;
 use heyday_durable::engine::{Engine, EngineError};
 use heyday_durable::payload::Digest;
 use serde_json::json;
@@ -15,7 +14,7 @@ use super::RegistryError;
 use super::core::Core;
 use super::plugins;
 use super::types::UploadOptions;
-use crate::description::Description;
+use crate::description::{Description, default_queue};
 use crate::state::versions::{Kind, VersionRow};
 
 /// A version, and what was made of it.
@@ -38,11 +37,16 @@ impl Stored {
             Kind::Plugin => {
                 // A queue may have gone from the configuration: the plugin stays.
                 let named = plugins::named_queues(&row.description).into_iter();
-                let queues = named.chain([GENERAL_QUEUE.to_owned()]).collect();
+                let default = default_queue(&row.capabilities);
+                let queues = named.chain([default.to_owned()]).collect();
                 let text = row.description.to_string();
-                Some(Description::parse(&text, &queues).map_err(|problems| {
-                    RegistryError::Internal(format!("a stored description is wrong: {problems:?}"))
-                })?)
+                Some(
+                    Description::parse(&text, &queues, default).map_err(|problems| {
+                        RegistryError::Internal(format!(
+                            "a stored description is wrong: {problems:?}"
+                        ))
+                    })?,
+                )
             }
         };
         Ok(Self { row, description })

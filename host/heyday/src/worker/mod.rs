@@ -217,7 +217,9 @@ impl Worker {
         named
             .namespaces
             .retain(|name, _| options.namespaces.contains(name));
-        let bindings = Arc::new(Bindings::open(&named, &Handle::current())?);
+        let inference = server::inference(&config).await.map_err(Box::new)?;
+        let bindings = Bindings::open(&named, &Handle::current())?;
+        let bindings = Arc::new(bindings.with_inference(inference));
         let sandbox = Sandbox::new(
             server::sandbox_options(&config, options.slots(), server::compiler()?),
             heyday_capabilities::capabilities(&bindings),

@@ -17,7 +17,10 @@ pub struct Count {
 }
 
 /// Opens a binding and adds one to a number; answers the sum.
-#[activity(retry(initial_interval = "10ms", maximum_attempts = 5))]
+#[activity(
+    queue = "general-queue",
+    retry(initial_interval = "10ms", maximum_attempts = 5)
+)]
 pub fn kv_count(input: Count) -> Result<i64> {
     let key = context::idempotency_key();
     let mut how = kv::Increment::new();
@@ -32,7 +35,7 @@ pub fn kv_count(input: Count) -> Result<i64> {
 }
 
 /// Opens a binding and reads a key; answers its value as text.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn kv_get(binding: String) -> Result<Option<String>> {
     let entry = kv::Store::open(&binding)?.get("probe/count")?;
     Ok(entry
@@ -41,7 +44,11 @@ pub fn kv_get(binding: String) -> Result<Option<String>> {
 }
 
 /// Asserts what the interface promises, on a binding.
-#[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "2m",
+    retry(maximum_attempts = 1)
+)]
 pub fn kv_contract(binding: String) -> Result<u32> {
     let store = kv::Store::open(&binding)?;
     entries(&store)?;

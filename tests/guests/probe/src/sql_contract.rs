@@ -12,7 +12,7 @@ pub struct Statement {
 }
 
 /// Runs one statement; answers its rows' number.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn sql_run(input: Statement) -> Result<u64> {
     sql_run_on(input)
 }
@@ -23,7 +23,11 @@ fn sql_run_on(input: Statement) -> Result<u64> {
 }
 
 /// Asserts what the interface promises, on a binding of that dialect.
-#[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "2m",
+    retry(maximum_attempts = 1)
+)]
 pub fn sql_contract(input: Dialect) -> Result<u32> {
     let db = sql::Connection::open(&input.binding)?;
     ensure(db.dialect() == input.dialect, "the dialect is as it was said")?;
@@ -122,7 +126,7 @@ pub fn sql_long(input: Statement) -> Result<u64> {
 }
 
 /// Leaves a transaction open and ends as it is told.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn sql_abandon(input: Abandon) -> Result<()> {
     let db = sql::Connection::open(&input.binding)?;
     db.execute("CREATE TABLE IF NOT EXISTS abandoned (n INTEGER)", &[])?;

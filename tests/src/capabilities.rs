@@ -302,8 +302,8 @@ async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
         assert_eq!(client.receipts(&id).await.unwrap().len(), 3);
         // Another activity has its own.
         assert_eq!(client.succeed("probe.sql_once", &once(0)).await.unwrap(), 2);
-        let all = client.succeed("probe.sql_run", &on(binding, "SELECT * FROM counted"));
-        assert_eq!(all.await.unwrap(), 2);
+        let all = on(binding, "SELECT * FROM counted");
+        assert_eq!(client.succeed("probe.sql_run", &all).await.unwrap(), 2);
     }
     // The process is killed between effect and answer.
     let mut killed = Vec::new();

@@ -223,7 +223,6 @@ do:
         name: "children",
         flow: "
 do:
-  - apart: {run: {workflow: {namespace: kept, name: child, version: 1.0.0, input: {n: 1}}, await: false}}
   - one: {run: {workflow: {namespace: kept, name: child, version: 1.0.0, input: {n: '${ .n }'}}}}
   - missing:
       try:
@@ -233,6 +232,7 @@ do:
         as: problem
         do:
           - said: {set: {kind: '${ $problem.failure.kind }'}}
+  - apart: {run: {workflow: {namespace: kept, name: child, version: 1.0.0, input: {n: 1}}, await: false}}
 ",
         start: Start::With("{\"n\": 21}"),
         steps: &[],

@@ -10,7 +10,7 @@
 
 mod signals;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
@@ -112,12 +112,6 @@ impl<T> Table<T> {
             _ => false,
         }
     }
-
-    /// Whether this id was ever given.
-    fn knows(&self, id: &str) -> bool {
-        id.parse()
-            .is_ok_and(|id: u64| (1..=self.issued).contains(&id))
-    }
 }
 
 /// Why something that resolved could not be taken.
@@ -137,6 +131,8 @@ struct Inner {
     timers: Table<()>,
     starts: Table<Result<Uuid, Failure>>,
     children: Table<Result<Payload, Failure>>,
+    /// Children for whose end nobody waits, and of which it was not told.
+    detached: BTreeSet<u64>,
     externals: Table<Result<(), Failure>>,
     attributes: Table<Result<(), Failure>>,
     /// Events that were made.
@@ -181,6 +177,7 @@ impl Port {
                 timers: Table::default(),
                 starts: Table::default(),
                 children: Table::default(),
+                detached: BTreeSet::new(),
                 externals: Table::default(),
                 attributes: Table::default(),
                 events: 0,
@@ -293,10 +290,9 @@ impl Port {
                     !matches!(command, Command::CancelChild { child_id: id } if *id == child_id)
                 });
                 // Nobody waits for the end of a detached child.
-                let detached = inner.starts.knows(&child_id)
-                    && !child_id
-                        .parse()
-                        .is_ok_and(|id: u64| inner.children.issued >= id);
+                let detached = child_id
+                    .parse()
+                    .is_ok_and(|id: u64| inner.detached.remove(&id));
                 ("child", child_id, waited || detached)
             }
         };
@@ -466,8 +462,9 @@ impl Port {
         let id = {
             let mut inner = self.lock();
             let id = inner.starts.issue();
-            if !detached {
-                inner.children.issued = id;
+            if detached {
+                inner.detached.insert(id);
+            } else {
                 inner.children.waiting.insert(id, None);
             }
             start.child_id = id.to_string();

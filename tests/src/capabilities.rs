@@ -241,16 +241,12 @@ async fn blob_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kv_does_what_its_wit_promises() {
-    let server = probe::server(Options::default()).await.unwrap();
-    let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
-    keeps(
-        &server.client,
-        "probe.kv_contract",
-        &Value::Null,
-        6,
-        counted,
-    )
-    .await;
+    let server = with_backends().await;
+    for (binding, _) in backends(&server.client, "kv").await {
+        let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
+        let binding = json!(binding);
+        keeps(&server.client, "probe.kv_contract", &binding, 6, counted).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -348,11 +348,14 @@ fn statements(db: &sql::Connection) -> Result<()> {
         "invalid-parameter",
         "a parameter that is missing",
     )?;
-    ensure_code(
-        db.query("SELECT 1", &[1.into()]),
-        "invalid-parameter",
-        "one too many",
-    )?;
+    if !postgres(db) {
+        // PostgreSQL takes a parameter that the statement does not name.
+        ensure_code(
+            db.query("SELECT 1", &[1.into()]),
+            "invalid-parameter",
+            "one too many",
+        )?;
+    }
     let uuid = [Value::Uuid("not one".into())];
     ensure_code(db.query(&text(db, "SELECT ?1"), &uuid), "invalid-parameter", "no UUID")?;
     Ok(())

@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, models, plugins, replays, schedules,
-    signals, starts, system, tokens, worker, workflows,
+    App, activities, flows, follow, grants, idempotency, layers, models, plugins, replays,
+    schedules, signals, starts, system, tokens, worker, workflows,
 };
 
 /// Where the versioned API is.

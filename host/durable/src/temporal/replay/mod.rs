@@ -270,13 +270,16 @@ impl Replayed {
 }
 
 impl Recording {
-    /// Whether its last workflow task was begun and not completed.
+    /// Whether a workflow task is due or under way: core replays what came before it, too.
     fn is_within_a_task(&self) -> bool {
         let completed = self.last_completed_task().unwrap_or_default();
         self.history.events[completed..].iter().any(|event| {
             matches!(
                 event.attributes,
-                Some(sdk::Attributes::WorkflowTaskStartedEventAttributes(_))
+                Some(
+                    sdk::Attributes::WorkflowTaskScheduledEventAttributes(_)
+                        | sdk::Attributes::WorkflowTaskStartedEventAttributes(_)
+                )
             )
         })
     }

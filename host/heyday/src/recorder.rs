@@ -32,7 +32,7 @@ const BATCH: usize = 2_000;
 /// Rows of one statement.
 const ROWS: usize = 100;
 /// How long a batch gathers. Whoever reads writes it at once ([`Recorder::flush`]).
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(20);
 /// How long a failed write waits for the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The marker of a rebuild that has not come to its end.

@@ -57,6 +57,21 @@ pub struct AttemptName {
     pub attempt: u32,
 }
 
+#[cfg(test)]
+impl AttemptName {
+    /// Of a run of its own.
+    pub(crate) fn for_tests() -> Arc<Self> {
+        Arc::new(Self {
+            namespace: "default".to_owned(),
+            run_id: Uuid::now_v7(),
+            activity_id: "1".to_owned(),
+            activity_type: "greet.hello".to_owned(),
+            queue: "general-queue".to_owned(),
+            attempt: 1,
+        })
+    }
+}
+
 /// A receipt to be written.
 #[derive(Debug, Clone)]
 pub struct ReceiptRow {
@@ -528,14 +543,7 @@ mod tests {
             .await
             .expect("opened");
         let records = Recorder::new(database);
-        let attempt = Arc::new(AttemptName {
-            namespace: "default".to_owned(),
-            run_id: Uuid::now_v7(),
-            activity_id: "1".to_owned(),
-            activity_type: "greet.hello".to_owned(),
-            queue: "general-queue".to_owned(),
-            attempt: 1,
-        });
+        let attempt = AttemptName::for_tests();
         for number in 0..3 {
             records.log(
                 &attempt,

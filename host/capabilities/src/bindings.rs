@@ -193,31 +193,58 @@ impl Bindings {
     }
 }
 
-/// Who signs in where, of the bindings opened so far: binding, who and where, whether it
-/// only reads. Whoever signs in as one role reaches all that it owns, so a role belongs to
-/// one binding.
+/// Who signs in where, of the bindings opened so far. Whoever signs in as one role reaches
+/// all that it owns, so a role belongs to one binding; in a bucket, what begins with a
+/// prefix does.
 #[derive(Default)]
-pub(crate) struct Claims(Vec<(String, String, bool)>);
+pub(crate) struct Claims(Vec<Claim>);
+
+struct Claim {
+    binding: String,
+    /// A role and its server, or a bucket.
+    identity: String,
+    /// Of the names there.
+    prefix: String,
+    read_only: bool,
+}
 
 impl Claims {
     fn claim(
         &mut self,
-        second: &str,
+        binding: &str,
         identity: String,
         read_only: bool,
     ) -> Result<(), BindingError> {
-        let same = self.0.iter().find(|(_, other, other_read_only)| {
-            *other == identity && !(read_only && *other_read_only)
+        self.claim_below(binding, identity, String::new(), read_only)
+    }
+
+    /// Claims only the names that begin with a prefix.
+    fn claim_below(
+        &mut self,
+        binding: &str,
+        identity: String,
+        prefix: String,
+        read_only: bool,
+    ) -> Result<(), BindingError> {
+        let same = self.0.iter().find(|other| {
+            other.identity == identity
+                && !(read_only && other.read_only)
+                && (prefix.starts_with(&other.prefix) || other.prefix.starts_with(&prefix))
         });
-        let second = second.to_owned();
-        if let Some((first, ..)) = same {
-            return Err(BindingError::SharedRole {
-                first: first.clone(),
-                second,
+        let binding = binding.to_owned();
+        if let Some(first) = same {
+            return Err(BindingError::Shared {
+                first: first.binding.clone(),
+                second: binding,
                 identity,
             });
         }
-        self.0.push((second, identity, read_only));
+        self.0.push(Claim {
+            binding,
+            identity,
+            prefix,
+            read_only,
+        });
         Ok(())
     }
 }

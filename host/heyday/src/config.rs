@@ -319,7 +319,8 @@ impl Config {
             .blob
             .entry("default".to_owned())
             .or_insert_with(|| BlobBinding {
-                path: folder.join("blob").join("default"),
+                path: Some(folder.join("blob").join("default")),
+                s3: None,
                 read_only: false,
                 limits: Default::default(),
             });

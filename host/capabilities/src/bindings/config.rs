@@ -84,17 +84,17 @@ pub enum BindingError {
         /// Where.
         path: PathBuf,
     },
-    /// Two bindings that sign in to one PostgreSQL server as one role.
+    /// Two bindings that sign in to one server as one role, or have one place in a bucket.
     #[error(
-        "the bindings {first} and {second} are both {identity}: give each a role of its own, \
-         because a role reaches all that it owns"
+        "the bindings {first} and {second} are both {identity}: give each a role or a prefix of \
+         its own, because a role reaches all that it owns"
     )]
-    SharedRole {
+    Shared {
         /// The first, `namespace/capability/name`.
         first: String,
         /// The second.
         second: String,
-        /// The role and the server.
+        /// The role and the server, or the bucket.
         identity: String,
     },
     /// No backend, or two.
@@ -138,6 +138,14 @@ pub enum BindingError {
         binding: String,
         /// Why.
         source: crate::sqlite_file::OpenError,
+    },
+    /// A bucket that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    S3 {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::blob::s3_config::S3ConfigError,
     },
     /// A folder that cannot be opened.
     #[error("the binding {binding} cannot be opened")]

@@ -2,13 +2,17 @@
 //!
 //! The way of a call: `host.rs` takes the guest's call, looks the container up and runs
 //! the operation of [`Container`] under the attempt's deadline, cancellation and
-//! grants. [`files`] keeps objects as files of one folder. Keys are checked here, once
-//! for all backends ([`check_key`]), so that the same keys are valid on each.
+//! grants. [`files`] keeps objects as files of one folder, [`s3`] in a bucket. Keys are
+//! checked here, once for all backends ([`check_key`]), so that the same keys are valid on
+//! each.
 
 pub mod files;
 mod host;
 mod key;
 mod listing;
+pub mod s3;
+pub mod s3_config;
+mod s3_wire;
 
 use async_trait::async_trait;
 use bytes::Bytes;

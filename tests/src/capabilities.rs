@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::component;
 use crate::support::postgres::{self, Postgres, until};
 use crate::support::probe;
+use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options, Server};
 
 fn run(statement: &str) -> Value {
@@ -174,7 +175,7 @@ struct Counted<'a>(&'a [&'static str], u64);
 
 /// A server with the probe, and with a binding of each capability on each backend that
 /// there is here: `default` is embedded, the other is named after its backend.
-async fn with_backends() -> Server {
+async fn with_backends() -> Backends {
     let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
                       limits = { busy_timeout_ms = 500 }\n"
         .to_owned();
@@ -189,6 +190,12 @@ async fn with_backends() -> Server {
         config += &format!("[bindings.namespaces.default.kv.postgresql]\n{kv}");
         granted.extend([("sql", "postgresql"), ("kv", "postgresql")]);
     }
+    let gateway = Gateway::start();
+    if let Some(gateway) = &gateway {
+        let blob = gateway.toml("contract");
+        config += &format!("[bindings.namespaces.default.blob.bucket]\n{blob}");
+        granted.push(("blob", "bucket"));
+    }
     let options = Options {
         config: Some(config),
         ..Options::default()
@@ -201,7 +208,24 @@ async fn with_backends() -> Server {
             .await
             .unwrap();
     }
-    server
+    Backends {
+        server,
+        _gateway: gateway,
+    }
+}
+
+/// A server, and what it needs as long as it runs.
+struct Backends {
+    server: Server,
+    _gateway: Option<Gateway>,
+}
+
+impl std::ops::Deref for Backends {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
 }
 
 /// The names of the bindings of a capability.
@@ -227,16 +251,12 @@ async fn sql_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_does_what_its_wit_promises() {
-    let server = probe::server(Options::default()).await.unwrap();
-    let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
-    keeps(
-        &server.client,
-        "probe.blob_contract",
-        &Value::Null,
-        5,
-        counted,
-    )
-    .await;
+    let server = with_backends().await;
+    for (binding, _) in backends(&server.client, "blob").await {
+        let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
+        let binding = json!(binding);
+        keeps(&server.client, "probe.blob_contract", &binding, 6, counted).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ mod readme;
 mod receipts;
 mod restart;
 mod review;
+mod s3;
 mod schedules;
 mod search;
 mod security;

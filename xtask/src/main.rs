@@ -15,6 +15,7 @@ mod interop;
 mod lint;
 mod process;
 mod real_temporal;
+mod s3_gateway;
 mod temporal;
 mod test;
 mod up;

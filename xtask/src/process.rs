@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{inference, interop, real_temporal, temporal};
+use crate::{inference, interop, real_temporal, s3_gateway, temporal};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -91,6 +91,9 @@ impl Project {
         }
         if let Some(postgres) = real_temporal::postgres() {
             command.env("HEYDAY_POSTGRES", postgres);
+        }
+        if let Some(gateway) = s3_gateway::folder() {
+            command.env("HEYDAY_S3_GATEWAY", gateway);
         }
         without_cargos(&mut command);
         command

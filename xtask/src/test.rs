@@ -2,15 +2,15 @@
 //!
 //! The guests are built while the host's dependencies compile. The binary embeds the
 //! evaluator, so its build script waits for that one component; then it compiles once.
-//! What the tests need of Temporal is fetched and built beside all of it. Where the real
-//! server cannot be had, its tests say that they were not run, and so does the end; in CI
-//! that is a failure.
+//! The servers that the tests need are fetched and built beside all of it. Where one
+//! cannot be had, its tests say that they were not run, and so does the end; in CI that is
+//! a failure.
 
 use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, real_temporal, temporal};
+use crate::{inference, interop, real_temporal, s3_gateway, temporal};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -21,6 +21,13 @@ pub struct Options {
     #[arg(long)]
     gpu: bool,
 }
+
+/// Servers that are not to be had everywhere, so that a missing one is no failure
+/// everywhere: what they are, and what installs them.
+const SERVERS: [(&str, fn() -> anyhow::Result<()>); 2] = [
+    ("Temporal's real server", real_temporal::install),
+    ("a gateway that speaks S3", s3_gateway::install),
+];
 
 /// Workspaces of guests, whose tests run on this machine.
 const WORKSPACES: [&str; 2] = ["plugins", "tests/guests"];
@@ -94,24 +101,26 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
                 temporal::install(project)?;
                 interop::prepare(project)
             })?;
-            // Not to be had everywhere, so that it is no failure everywhere.
-            anyhow::Ok(timed("Temporal's real server", real_temporal::install).err())
+            let missing = SERVERS.map(|(what, install)| Some((what, timed(what, install).err()?)));
+            anyhow::Ok(missing.into_iter().flatten().collect::<Vec<_>>())
         });
         let built = build(project);
-        let servers = counted(Budget::Builds, "waiting for Temporal's parts", || {
+        let servers = counted(Budget::Builds, "waiting for the servers", || {
             servers
                 .join()
-                .map_err(|_| anyhow::anyhow!("fetching Temporal's parts panicked"))?
+                .map_err(|_| anyhow::anyhow!("fetching the servers panicked"))?
         });
         built.and(servers)
     })?;
-    let missing = match missing {
-        Some(why) if process::in_ci() => return Err(why),
-        missing => missing,
-    };
+    let mut missing = missing.into_iter();
+    if process::in_ci()
+        && let Some((what, why)) = missing.next()
+    {
+        return Err(why.context(format!("{what} is missing")));
+    }
     let ran = run_all(project, options.filter.as_deref());
-    if let Some(why) = missing {
-        println!("--- not run: the tests on Temporal's real server: {why:#}");
+    for (what, why) in missing {
+        println!("--- not run: the tests on {what}: {why:#}");
     }
     ran
 }

@@ -13,6 +13,7 @@ pub mod handmade;
 pub mod http_server;
 pub mod postgres;
 pub mod probe;
+pub mod s3;
 pub mod server;
 pub mod temporal;
 pub mod worker;

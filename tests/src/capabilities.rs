@@ -174,8 +174,9 @@ async fn keeps(client: &Client, activity: &str, input: &Value, parts: u64, count
 struct Counted<'a>(&'a [&'static str], u64);
 
 /// A server with the probe, and with a binding of each capability on each backend that
-/// there is here: `default` is embedded, the other is named after its backend.
-async fn with_backends() -> Backends {
+/// there is here: `default` is embedded, the other is named after its backend. What the last
+/// needs as long as the server runs comes with it.
+async fn with_backends() -> (Server, Option<Gateway>) {
     let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
                       limits = { busy_timeout_ms = 500 }\n"
         .to_owned();
@@ -208,24 +209,7 @@ async fn with_backends() -> Backends {
             .await
             .unwrap();
     }
-    Backends {
-        server,
-        _gateway: gateway,
-    }
-}
-
-/// A server, and what it needs as long as it runs.
-struct Backends {
-    server: Server,
-    _gateway: Option<Gateway>,
-}
-
-impl std::ops::Deref for Backends {
-    type Target = Server;
-
-    fn deref(&self) -> &Server {
-        &self.server
-    }
+    (server, gateway)
 }
 
 /// The names of the bindings of a capability.
@@ -241,7 +225,7 @@ async fn backends(client: &Client, capability: &str) -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_does_what_its_wit_promises() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     for (binding, dialect) in backends(&server.client, "sql").await {
         let input = json!({ "binding": binding, "dialect": dialect });
         let counted = Counted(&["sql.calls", "sql.rows"], 1);
@@ -251,7 +235,7 @@ async fn sql_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_does_what_its_wit_promises() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     for (binding, _) in backends(&server.client, "blob").await {
         let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
         let binding = json!(binding);
@@ -261,7 +245,7 @@ async fn blob_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kv_does_what_its_wit_promises() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     for (binding, _) in backends(&server.client, "kv").await {
         let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
         let binding = json!(binding);
@@ -271,7 +255,7 @@ async fn kv_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     let client = &server.client;
     let bindings = backends(client, "kv").await;
     for (binding, _) in &bindings {
@@ -304,7 +288,7 @@ async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     let bindings = backends(&server.client, "sql").await;
     for (binding, _) in &bindings {
         let client = &server.client;
@@ -350,7 +334,7 @@ async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_ends_with_its_attempt() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     let client = &server.client;
     for (binding, _) in backends(client, "sql").await {
         for (end, status) in [

@@ -14,6 +14,7 @@ mod capabilities;
 mod cluster_death;
 mod conformance;
 mod division;
+mod doctor;
 mod events;
 mod flows;
 mod histories;

@@ -12,7 +12,7 @@ mod blob;
 mod config;
 mod database;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ pub use config::{BindingError, BindingsConfig, NamespaceBindings};
 pub use database::{DatabaseBinding, KvBinding, SqlBinding};
 
 use crate::blob::Container;
+use crate::diagnosis::{Diagnosis, Finding};
 use crate::kv::Store;
 use crate::sql::Database;
 
@@ -57,18 +58,47 @@ pub(crate) trait Binding: Declared {
 }
 
 /// What is opened of one capability, by namespace and name.
-struct Table<T: ?Sized>(HashMap<(String, String), Arc<T>>);
+struct Table<T: ?Sized>(BTreeMap<Key, Arc<T>>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    namespace: String,
+    name: String,
+}
+
+impl Key {
+    fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn diagnosis(
+        &self,
+        capability: &'static str,
+        backend: &'static str,
+        findings: Vec<Finding>,
+    ) -> Diagnosis {
+        Diagnosis {
+            namespace: self.namespace.clone(),
+            capability,
+            name: self.name.clone(),
+            backend,
+            findings,
+        }
+    }
+}
 
 impl<T: ?Sized> Default for Table<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(BTreeMap::new())
     }
 }
 
 impl<T: ?Sized> Table<T> {
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.0.get(&key).cloned()
+        self.0.get(&Key::new(namespace, name)).cloned()
     }
 
     fn open<B: Binding<Opened = T>>(
@@ -81,7 +111,7 @@ impl<T: ?Sized> Table<T> {
         for (name, binding) in declared {
             let full = full_name(namespace, B::CAPABILITY, name);
             let opened = binding.open(&full, claims, runtime)?;
-            self.0.insert((namespace.to_owned(), name.clone()), opened);
+            self.0.insert(Key::new(namespace, name), opened);
         }
         Ok(())
     }
@@ -94,8 +124,8 @@ impl<T: ?Sized> Table<T> {
         backend: fn(&T) -> &'static str,
     ) -> impl Iterator<Item = (&'static str, String, &'static str)> + 'a {
         let all = self.0.iter();
-        let of_namespace = all.filter(move |((owner, _), _)| owner == namespace);
-        of_namespace.map(move |((_, name), it)| (capability, name.clone(), backend(it)))
+        let of_namespace = all.filter(move |(key, _)| key.namespace == namespace);
+        of_namespace.map(move |(key, it)| (capability, key.name.clone(), backend(it)))
     }
 }
 
@@ -180,6 +210,20 @@ impl Bindings {
         all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
         all.sort();
         all
+    }
+
+    /// Looks whether each binding can be used, one after the other, and tells `each` what
+    /// was found.
+    pub async fn diagnose(&self, mut each: impl FnMut(Diagnosis)) {
+        for (key, it) in &self.sql.0 {
+            each(key.diagnosis("sql", it.dialect(), it.diagnose().await));
+        }
+        for (key, it) in &self.blob.0 {
+            each(key.diagnosis("blob", it.backend(), it.diagnose().await));
+        }
+        for (key, it) in &self.kv.0 {
+            each(key.diagnosis("kv", it.backend(), it.diagnose().await));
+        }
     }
 
     /// Closes the databases, when no more calls come.

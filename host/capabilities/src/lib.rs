@@ -24,6 +24,7 @@ pub mod bindings;
 pub mod blob;
 mod call;
 mod credential;
+pub mod diagnosis;
 pub mod error;
 pub mod http;
 pub mod inference;
@@ -35,6 +36,7 @@ mod task;
 mod tls;
 
 pub use bindings::{BindingError, Bindings, BindingsConfig, NamespaceBindings};
+pub use diagnosis::{Diagnosis, Finding, Health};
 pub use error::{CapabilityError, ErrorCode};
 
 /// All capabilities of this build, over these bindings.

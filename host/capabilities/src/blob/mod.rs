@@ -6,6 +6,7 @@
 //! checked here, once for all backends ([`check_key`]), so that the same keys are valid on
 //! each.
 
+mod diagnosis;
 pub mod files;
 mod host;
 mod key;
@@ -22,6 +23,7 @@ pub use host::BlobCapability;
 pub use host::bindings::heyday::blob::blob::{Condition, Metadata, Page};
 pub use key::check_key;
 
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, ErrorCode};
 
 /// The most bytes of one `get` or `get-range`.
@@ -126,6 +128,9 @@ pub trait Container: Send + Sync + 'static {
 
     /// Its limits.
     fn limits(&self) -> &BlobLimits;
+
+    /// Looks whether it can be used; changes nothing that a plugin stored.
+    async fn diagnose(&self) -> Vec<Finding>;
 
     /// What is known of an object.
     ///

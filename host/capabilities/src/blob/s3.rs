@@ -37,6 +37,8 @@ use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
     ObjectWriter, Page, READ_BYTES, check_key,
 };
+use crate::blob::diagnosis::diagnose;
+use crate::diagnosis::Finding;
 use crate::error::chain;
 use crate::task::run_on;
 
@@ -307,6 +309,10 @@ impl Container for S3Container {
 
     fn limits(&self) -> &BlobLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        diagnose(self).await
     }
 
     async fn head(&self, key: String) -> Result<Metadata, BlobError> {

@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::s3::{Shared, away, is_key, precondition, refused};
-use super::{BlobCode, BlobError, Condition, Metadata, Page};
+use super::{BlobError, Condition, Metadata, Page};
 use crate::error::chain;
 
 /// How long a signed address is good for.
@@ -248,6 +248,7 @@ fn read_page(body: &[u8], prefix: &str) -> Result<Page, BlobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blob::BlobCode;
 
     #[test]
     fn listings_are_read_as_stores_write_them() {

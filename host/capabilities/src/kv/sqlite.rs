@@ -23,6 +23,7 @@ use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
     check_condition, milliseconds, page,
 };
+use crate::diagnosis::Finding;
 use crate::error::chain;
 use crate::sqlite_file::{OpenError, check_database};
 use crate::task::run_on;
@@ -282,6 +283,14 @@ impl Store for SqliteStore {
 
     fn limits(&self) -> &KvLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        // No guest's key has a control character.
+        let key = || "\0".to_owned();
+        let read = || async { self.get(vec![key()]).await.map(drop) };
+        let write = async { self.delete(key(), Condition::Always).await.map(drop) };
+        crate::sqlite_file::diagnose(self.read_only(), read, write).await
     }
 
     /// Waits for what runs.

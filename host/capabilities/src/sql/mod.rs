@@ -34,6 +34,7 @@ pub use check::check_parameters;
 pub use host::SqlCapability;
 pub use host::bindings::heyday::sql::sql::{Column, RowSet, Value};
 
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, ErrorCode};
 
 /// The codes of `heyday:sql`; see `wit/sql`.
@@ -161,6 +162,9 @@ pub trait Database: Send + Sync + 'static {
 
     /// Its limits.
     fn limits(&self) -> &SqlLimits;
+
+    /// Looks whether it can be used; changes nothing that a plugin stored.
+    async fn diagnose(&self) -> Vec<Finding>;
 
     /// Closes it, when no more operations come.
     async fn close(&self);

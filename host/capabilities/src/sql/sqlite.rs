@@ -36,6 +36,7 @@ use super::{
     check_parameters, row_bytes,
 };
 
+use crate::diagnosis::Finding;
 use crate::sqlite_file::{OpenError, check_database};
 use crate::task::run_on;
 
@@ -403,6 +404,15 @@ impl Database for SqliteDatabase {
 
     fn limits(&self) -> &SqlLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        let read = || async {
+            let asked = self.query(Access::Read, "SELECT 1".to_owned(), Vec::new());
+            asked.await.map(drop)
+        };
+        let write = async { self.begin(Access::Write).await.map(drop) };
+        crate::sqlite_file::diagnose(self.shared.writing.is_none(), read, write).await
     }
 
     /// Waits for what runs.

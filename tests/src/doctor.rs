@@ -111,7 +111,7 @@ fn what_cannot_be_used_is_told_with_advice() {
          [bindings.namespaces.default.sql.text]\npath = 'text.db'\n\
          [bindings.namespaces.default.blob.bucket]\n{}",
         role.toml(),
-        free_port(),
+        free_port().unwrap(),
         gateway.toml(""),
     );
     let output = doctor(folder.path(), &config, &["-o", "json"]);
@@ -172,7 +172,7 @@ async fn the_cluster_is_asked() {
     let (code, engine) = ask(&address, "nobodys-namespace");
     assert_eq!(code, Some(5), "{engine}");
     assert!(engine.contains("nobodys-namespace"), "{engine}");
-    let (code, engine) = ask(&format!("127.0.0.1:{}", free_port()), &namespace);
+    let (code, engine) = ask(&format!("127.0.0.1:{}", free_port().unwrap()), &namespace);
     assert_eq!(code, Some(5), "{engine}");
     assert!(engine.contains("--temporal-address"), "{engine}");
 }

@@ -12,6 +12,7 @@ mod bad_input;
 mod capabilities;
 mod cluster_death;
 mod conformance;
+mod continuing;
 mod events;
 mod flows;
 mod interop;

@@ -28,16 +28,20 @@
 //! - After a cancel the tasks that waited never go on, whatever their activities
 //!   answer. A clean-up that fails replaces the cancel by its error.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::RunStart;
 use super::data::Held;
 use super::port::{Port, Scope};
+use super::resume::{Begun, Deadline, Left, Position, Resumed, Round, misplaced};
 use super::scene::{Evaluator, Running, Scene, Variables};
 use super::stop::{Stop, limit};
 use crate::failure::{Failure, kind};
@@ -46,6 +50,7 @@ use crate::flow::duration;
 use crate::flow::error::{EXPRESSION, Fault, TIMEOUT, VALIDATION};
 use crate::flow::model::{DurationValue, Task, TaskKind, Then, Transform};
 use crate::flow::schema::CompiledSchema;
+use crate::payload::Payload;
 
 /// A boxed future of the interpreter; boxed because tasks nest.
 pub(super) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Stop>> + Send + 'a>>;
@@ -63,6 +68,9 @@ pub(super) struct Done {
 pub(super) struct Surroundings {
     pub(super) scope: Scope,
     pub(super) variables: Variables,
+    /// Whether a run may continue as new from here: its position, down from the flow's own
+    /// list, says all that there is to say.
+    pub(super) carried: bool,
 }
 
 /// One run.
@@ -72,25 +80,42 @@ pub(super) struct Run {
     pub(super) port: Arc<Port>,
     pub(super) evaluator: Evaluator,
     context: Mutex<Option<Held>>,
+    /// The run that this one began as, and when that was.
+    origin: (Uuid, Timestamp),
+    /// Until when the whole flow is to be done, where it says so.
+    deadline: OnceLock<Deadline>,
 }
 
 impl Run {
-    pub(super) fn new(start: RunStart, port: Arc<Port>, evaluator: Evaluator) -> Self {
+    pub(super) fn new(
+        start: RunStart,
+        origin: (Uuid, Timestamp),
+        port: Arc<Port>,
+        evaluator: Evaluator,
+    ) -> Self {
         Self {
             flow: Arc::clone(&start.definition.flow),
             start,
             port,
             evaluator,
             context: Mutex::new(None),
+            origin,
+            deadline: OnceLock::new(),
+        }
+    }
+
+    /// What is around the flow's own list.
+    fn outermost(&self) -> Surroundings {
+        Surroundings {
+            scope: Scope::of(self.port.run_flag()),
+            variables: Variables::default(),
+            carried: true,
         }
     }
 
     /// The whole flow, from the raw workflow input to the transformed output.
-    pub(super) async fn flow(&self, raw_input: Held) -> Result<Held, Stop> {
-        let around = Surroundings {
-            scope: Scope::of(self.port.run_flag()),
-            variables: Variables::default(),
-        };
+    pub(super) async fn begin(&self, raw_input: Held) -> Result<Held, Stop> {
+        let around = self.outermost();
         let input = {
             let scene = self.workflow_scene("/input", &around.variables, None);
             if let Some(schema) = &self.flow.input.schema {
@@ -100,16 +125,58 @@ impl Run {
         };
         drop(raw_input);
         self.set_context(input.clone());
-        let done = match self.flow.timeout {
-            None => self.list(&around, &self.flow.tasks, input).await?,
+        let after = match self.flow.timeout {
+            None => None,
             Some(after) => {
-                let after = {
-                    let scene = self.workflow_scene("/timeout", &around.variables, None);
-                    self.duration(after, &input, &scene)?
-                };
-                self.within(&around, after, "/do", |around| async move {
-                    self.list(&around, &self.flow.tasks, input).await
-                })
+                let scene = self.workflow_scene("/timeout", &around.variables, None);
+                Some(self.duration(after, &input, &scene)?)
+            }
+        };
+        let deadline = after.map(|after| Deadline {
+            at: crate::attempt::later(self.port.now(), after),
+            after,
+        });
+        self.flow(&around, Position::begin(input), deadline, after)
+            .await
+    }
+
+    /// The whole flow from where another run left it.
+    pub(super) async fn resume(&self, resumed: Resumed) -> Result<Held, Stop> {
+        if let Some(context) = resumed.context {
+            self.set_context(context);
+        }
+        let left = resumed.deadline.map(|deadline| {
+            let left = deadline.at.duration_since(self.port.now());
+            let left = Duration::try_from(left).unwrap_or_default();
+            // Some engine may know no timer that fires at once.
+            left.max(Duration::from_millis(1))
+        });
+        self.flow(&self.outermost(), resumed.position, resumed.deadline, left)
+            .await
+    }
+
+    /// The flow's tasks, and its output.
+    async fn flow(
+        &self,
+        around: &Surroundings,
+        from: Position<Held>,
+        deadline: Option<Deadline>,
+        left: Option<Duration>,
+    ) -> Result<Held, Stop> {
+        let done = match deadline.zip(left) {
+            None => self.list_from(around, &self.flow.tasks, from).await?,
+            Some((deadline, left)) => {
+                // Once in a run.
+                let _ = self.deadline.set(deadline);
+                self.within_of(
+                    around,
+                    (left, deadline.after),
+                    "/do",
+                    |mut around| async move {
+                        around.carried = true;
+                        self.list_from(&around, &self.flow.tasks, from).await
+                    },
+                )
                 .await?
             }
         };
@@ -122,6 +189,30 @@ impl Run {
         Ok(output)
     }
 
+    /// Whether the run is to continue as new from here.
+    pub(super) fn continues(&self, around: &Surroundings) -> bool {
+        around.carried
+            && around.scope.check().is_ok()
+            && self.port.continues(self.deadline.get().is_some())
+    }
+
+    /// What the next run needs to go on at that position.
+    pub(super) fn carry(&self, position: Position<Held>) -> Payload {
+        let mut resumed = Resumed {
+            origin: self.origin,
+            random: 0,
+            deadline: self.deadline.get().copied(),
+            context: self.context(),
+            position,
+            arrived: 0,
+            signals: Vec::new(),
+            keys: VecDeque::new(),
+            updates: VecDeque::new(),
+        };
+        self.port.carry(&mut resumed);
+        resumed.carry(&self.evaluator.raw_input)
+    }
+
     /// Tasks one after another.
     pub(super) fn list<'a>(
         &'a self,
@@ -129,10 +220,33 @@ impl Run {
         tasks: &'a [Task],
         input: Held,
     ) -> Doing<'a, Done> {
+        self.list_from(around, tasks, Position::begin(input))
+    }
+
+    /// The same, from a place in them.
+    pub(super) fn list_from<'a>(
+        &'a self,
+        around: &'a Surroundings,
+        tasks: &'a [Task],
+        from: Position<Held>,
+    ) -> Doing<'a, Done> {
         Box::pin(async move {
-            let (mut at, mut data) = (0, input);
+            let Position {
+                mut at,
+                mut data,
+                task: mut begun,
+            } = from;
+            let mut moved = false;
             while let Some(task) = tasks.get(at) {
-                let (output, then) = self.task(around, task, data).await?;
+                if moved && self.continues(around) {
+                    let task = None;
+                    return Err(Left::List(Position { at, data, task }).into());
+                }
+                moved = true;
+                let (output, then) = self
+                    .task(around, task, data, begun.take())
+                    .await
+                    .map_err(|stop| stop.at(at))?;
                 data = output;
                 at = match then {
                     Then::Continue => at + 1,
@@ -153,12 +267,13 @@ impl Run {
         })
     }
 
-    /// One task: its transformed output, and where to go on.
+    /// One task, or what is left of it: its transformed output, and where to go on.
     pub(super) fn task<'a>(
         &'a self,
         around: &'a Surroundings,
         task: &'a Task,
         raw_input: Held,
+        begun: Option<Box<Begun<Held>>>,
     ) -> Doing<'a, (Held, Then)> {
         Box::pin(async move {
             self.step(&task.reference)?;
@@ -174,12 +289,24 @@ impl Run {
                 raw_output: None,
                 output: None,
             };
-            if !self.enter(around, &mut running)? {
-                return Ok((running.raw_input, Then::Continue));
-            }
+            let round = match begun {
+                Some(begun) => {
+                    running.started_at = begun.started_at;
+                    running.input = Some(begun.input);
+                    Some(begun.round)
+                }
+                None if self.enter(around, &mut running)? => None,
+                None => return Ok((running.raw_input, Then::Continue)),
+            };
             self.port.entered(&task.reference);
             let _shown = self.port.runs(&task.reference);
-            let (raw_output, then) = self.timed(around, &running).await?;
+            let (raw_output, then) = match self.timed(around, &running, round).await {
+                Ok(done) => done,
+                Err(stop) => {
+                    let input = input_of(&running).clone();
+                    return Err(stop.within(running.started_at, running.raw_input, &input));
+                }
+            };
             match then {
                 // Nothing of the tasks around one that says `end` is applied.
                 None => Ok((raw_output, Then::End)),
@@ -241,15 +368,16 @@ impl Run {
         Ok(output)
     }
 
-    /// The task itself, within its timeout: its raw output, and where to go on; `None`
-    /// where a task in it ended the flow.
+    /// The task itself, or what is left of it, within its timeout: its raw output, and
+    /// where to go on; `None` where a task in it ended the flow.
     fn timed<'a>(
         &'a self,
         around: &'a Surroundings,
         running: &'a Running<'a>,
+        round: Option<Round<Held>>,
     ) -> Doing<'a, (Held, Option<Then>)> {
         let Some(after) = running.task.timeout else {
-            return self.execute(around, running);
+            return self.execute(around, running, round);
         };
         Box::pin(async move {
             let after = {
@@ -259,7 +387,7 @@ impl Run {
             };
             let reference = &running.task.reference;
             self.within(around, after, reference, |around| async move {
-                self.execute(&around, running).await
+                self.execute(&around, running, round).await
             })
             .await
         })
@@ -269,24 +397,39 @@ impl Run {
         &'a self,
         around: &'a Surroundings,
         running: &'a Running<'a>,
+        round: Option<Round<Held>>,
     ) -> Doing<'a, (Held, Option<Then>)> {
         let task = running.task;
+        let holds = matches!(
+            task.kind,
+            TaskKind::Do(_) | TaskKind::For(_) | TaskKind::Try(_) | TaskKind::Listen(_)
+        );
+        if round.is_some() && !holds {
+            return Box::pin(std::future::ready(Err(misplaced(&task.reference).into())));
+        }
         let then = Some(task.then);
         let plain = move |done: Done| (done.output, if done.end { None } else { then });
         match &task.kind {
             TaskKind::Do(tasks) => Box::pin(async move {
-                let input = input_of(running).clone();
-                self.list(around, tasks, input).await.map(plain)
+                let from = match round {
+                    None => Position::begin(input_of(running).clone()),
+                    Some(Round::Do(from)) => from,
+                    Some(_) => return Err(misplaced(&task.reference).into()),
+                };
+                let done = self.list_from(around, tasks, from).await;
+                done.map(plain).map_err(|stop| stop.around(Round::Do))
             }),
-            TaskKind::For(repeat) => {
-                Box::pin(async move { self.repeat(around, running, repeat).await.map(plain) })
-            }
+            TaskKind::For(repeat) => Box::pin(async move {
+                let done = self.repeat(around, running, repeat, round).await;
+                done.map(plain)
+            }),
             TaskKind::Fork(fork) => {
                 Box::pin(async move { self.fork(around, running, fork).await.map(plain) })
             }
-            TaskKind::Try(attempt) => {
-                Box::pin(async move { self.attempt(around, running, attempt).await.map(plain) })
-            }
+            TaskKind::Try(attempt) => Box::pin(async move {
+                let done = self.attempt(around, running, attempt, round).await;
+                done.map(plain)
+            }),
             TaskKind::Switch(cases) => Box::pin(async move {
                 let then = self.switch(around, running, cases)?;
                 Ok((input_of(running).clone(), Some(then)))
@@ -324,9 +467,10 @@ impl Run {
                     .await
                     .map(|output| (output, then))
             }),
-            TaskKind::Listen(listen) => {
-                Box::pin(async move { self.listen(around, running, listen).await.map(plain) })
-            }
+            TaskKind::Listen(listen) => Box::pin(async move {
+                let done = self.listen(around, running, listen, round).await;
+                done.map(plain)
+            }),
             TaskKind::Emit(emit) => Box::pin(async move {
                 self.emit(around, running, emit)
                     .await
@@ -352,11 +496,26 @@ impl Run {
     where
         F: Future<Output = Result<T, Stop>> + Send + 'a,
     {
+        self.within_of(around, (after, after), reference, act).await
+    }
+
+    /// The same, where so much of that time is left.
+    async fn within_of<'a, T, F>(
+        &'a self,
+        around: &Surroundings,
+        (left, after): (Duration, Duration),
+        reference: &'a str,
+        act: impl FnOnce(Surroundings) -> F,
+    ) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T, Stop>> + Send + 'a,
+    {
         let (scope, flag) = around.scope.child();
-        let timer = self.port.start_timer(after, reference);
+        let timer = self.port.start_timer(left, reference);
         let mut acting: Pin<Box<F>> = Box::pin(act(Surroundings {
             scope,
             variables: around.variables.clone(),
+            carried: false,
         }));
         let mut over = false;
         let result = std::future::poll_fn(|context| {
@@ -373,7 +532,7 @@ impl Run {
         })
         .await;
         match result {
-            Err(stop @ (Stop::Fatal(_) | Stop::Unavailable(_))) => Err(stop),
+            Err(stop) if stop.is_final() => Err(stop),
             _ if over => Err(Fault::new(
                 TIMEOUT,
                 "Timeout",

@@ -131,12 +131,14 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     in_memory(step)?;
     let mut resolutions = step.working.state.unconsumed.clone();
     resolve(step.core, &mut resolutions)?;
+    let continue_as_new_suggested = step.suggests_continuing();
     let Some(driver) = &mut step.working.driver else {
         return Ok(());
     };
     let commands = driver.activate(Activation {
         now: super::events::timestamp(step.now.as_microsecond()),
         resolutions,
+        continue_as_new_suggested,
     })?;
     let tasks = driver.take_entered();
     let consumed = driver.take_consumed();
@@ -145,6 +147,7 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     let events: Vec<Event> = commands
         .into_iter()
         .map(|command| event_of(command, step.now, &mut stored))
+        .map(|event| super::continuing::named(step.core, event, step.now))
         .collect();
     if !store(step.core, stored) {
         return Err(Trouble::Later(
@@ -152,6 +155,7 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
         ));
     }
     step.transition.activation_us = step.now.as_microsecond();
+    step.transition.continue_as_new_suggested = continue_as_new_suggested;
     step.working.state.consumed();
     let from = step.transition.events.len();
     let shows =
@@ -216,7 +220,12 @@ pub fn replayed(core: &Core, run_id: Uuid, beginning: &Beginning) -> Result<Driv
         .map_err(Trouble::unloadable)?;
     let input = beginning.event.payload();
     let input = core.runtime.block_on(core.resolve(input))?;
-    let mut driver = Driver::new(beginning.run_start(flow, input), &core.expressions)?;
+    let resume = beginning.stored().resume.clone();
+    let resume = resume
+        .map(|resume| core.runtime.block_on(core.resolve(resume)))
+        .transpose()?;
+    let start = beginning.run_start(flow, input, resume);
+    let mut driver = Driver::new(start, &core.expressions)?;
     let mut after = 0;
     let mut resolutions = Vec::new();
     loop {
@@ -251,6 +260,7 @@ fn replay(
     let commands = driver.activate(Activation {
         now,
         resolutions: given,
+        continue_as_new_suggested: transition.continue_as_new_suggested,
     })?;
     // They were recorded the first time.
     driver.take_entered();
@@ -265,6 +275,14 @@ fn replay(
         let replayed = event_of(command, now, &mut ignored);
         match recorded.next() {
             Some((_, event)) if *event == replayed => {}
+            // The next run's id is not the driver's.
+            Some((_, event))
+                if event.event_type() == EventType::WorkflowExecutionContinuedAsNew
+                    && *event
+                        == (Event {
+                            run_id: event.run_id.clone(),
+                            ..replayed.clone()
+                        }) => {}
             Some((id, event)) => return Err(Trouble::Hold(difference(id, event, &replayed))),
             None => {
                 return Err(Trouble::Hold(format!(

@@ -127,6 +127,8 @@ pub struct Append {
     pub closed: Option<(ExecutionStatus, i64)>,
     /// Payloads that it names.
     pub references: Vec<Digest>,
+    /// The run that goes on where this one ended with it.
+    pub next: Option<Box<StartRow>>,
 }
 
 /// Details of one attempt's last heartbeat.

@@ -17,7 +17,7 @@ use super::queries;
 use super::run::{Run, Stage, Unexpected, command, fail};
 use super::sdk;
 use crate::activity::CancelReason;
-use crate::driver::{Activation, Driver, Resolution};
+use crate::driver::{Activation, Command, Driver, Resolution};
 use crate::embedded::lock;
 use crate::failure::{Failure, kind};
 use crate::payload::{Payload, Referred, resolve};
@@ -145,6 +145,10 @@ async fn activate(
     activation: sdk::WorkflowActivation,
 ) -> Result<(Run, Vec<sdk::WorkflowCommand>), Trouble> {
     let now = maybe_timestamp(activation.timestamp);
+    let history = (
+        activation.continue_as_new_suggested,
+        u64::from(activation.history_length),
+    );
     for job in activation.jobs.into_iter().filter_map(|job| job.variant) {
         match (job, &mut known) {
             (sdk::Job::InitializeWorkflow(start), known) => {
@@ -172,7 +176,9 @@ async fn activate(
         commands.extend(make_driver(core, &mut run).await?);
     }
     if let Some(now) = now {
-        commands.extend(drive(core, &mut run, now).await?);
+        // Both stand in the history, as the workflow task began: the same on replay.
+        let suggested = history.0 || history.1 >= run.history_events();
+        commands.extend(drive(core, &mut run, now, suggested).await?);
     }
     // Nothing may follow a terminal command.
     commands.splice(0..0, run.take_answers());
@@ -195,8 +201,14 @@ async fn make_driver(
         .load(run.namespace(), &pins.digest)
         .await
         .map_err(Trouble::unloadable)?;
-    let input = resolve(core.host.payloads.as_ref(), run.input.clone()).await?;
-    let start = run.run_start(&pins, flow, input);
+    let payloads = core.host.payloads.as_ref();
+    let input = resolve(payloads, run.input.clone()).await?;
+    let resume = match run.resume.clone() {
+        Some(resume) => Some(resolve(payloads, resume).await?),
+        None => None,
+    };
+    let start = run.run_start(&pins, flow, input, resume);
+    run.next_pins = Some(pins.next(core.host.expressions.digest()));
     let expressions = Arc::clone(&core.host.expressions);
     let driver = on_thread(core, move || Driver::new(start, &expressions)).await??;
     run.stage = Stage::Running(Box::new(driver));
@@ -212,6 +224,7 @@ async fn drive(
     core: &Arc<Core>,
     run: &mut Run,
     now: jiff::Timestamp,
+    continue_as_new_suggested: bool,
 ) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
     if !matches!(run.stage, Stage::Running(_)) || (run.started && run.resolutions.is_empty()) {
         return Ok(Vec::new());
@@ -227,7 +240,11 @@ async fn drive(
     };
     run.started = true;
     let (mut driver, answered) = on_thread(core, move || {
-        let answered = driver.activate(Activation { now, resolutions });
+        let answered = driver.activate(Activation {
+            now,
+            resolutions,
+            continue_as_new_suggested,
+        });
         (driver, answered)
     })
     .await?;
@@ -235,6 +252,7 @@ async fn drive(
     run.entered.extend(driver.take_entered());
     // The history has the signals; which of them were taken it cannot say.
     driver.take_consumed();
+    run.continued = matches!(answered.last(), Some(Command::ContinueAsNew { .. }));
     run.settle(driver.take_verdicts());
     run.stage = Stage::Running(driver);
     let mut stored: Vec<Referred> = Vec::new();

@@ -198,6 +198,10 @@ fn meaning(
             reason: terminated.reason,
             ..new(EventType::WorkflowExecutionTerminated, "")
         },
+        A::WorkflowExecutionContinuedAsNewEventAttributes(next) => Event {
+            run_id: bytes_of(&next.new_execution_run_id),
+            ..new(EventType::WorkflowExecutionContinuedAsNew, "")
+        },
         A::WorkflowExecutionCancelRequestedEventAttributes(asked) => Event {
             reason: asked.cause,
             ..new(EventType::WorkflowExecutionCancelRequested, "")
@@ -569,6 +573,13 @@ fn started(at: jiff::Timestamp, start: sdk::WorkflowExecutionStartedEventAttribu
             child_id(&start.workflow_id)
         },
         parent_workflow_id: parent.workflow_id,
+        continued_from: bytes_of(&start.continued_execution_run_id),
+        // Each run has it; only one that continues another is not its own first.
+        first_run_id: if start.continued_execution_run_id.is_empty() {
+            Vec::new()
+        } else {
+            bytes_of(&start.first_execution_run_id)
+        },
         ..StoredStart::default()
     };
     event.workflow_id = start.workflow_id;
@@ -587,6 +598,7 @@ fn started(at: jiff::Timestamp, start: sdk::WorkflowExecutionStartedEventAttribu
             tasks_per_activation: pins.limits.tasks_per_activation,
             data_bytes: pins.limits.data_bytes,
             depth_limit: pins.limits.depth,
+            history_events: pins.limits.history_events,
             ..stored
         };
     }

@@ -5,19 +5,19 @@
 //! driver's decimal ids, counted from 1 for each kind, are core's sequence numbers.
 //! Whatever a job says is the same on replay, so the same commands come.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::convert::{
-    DETAILS, argument, duration, failure, fitting, from_json_payload, json_payload, maybe, payload,
-    payloads, retry, timestamp,
+    DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
+    maybe, payload, payloads, retry, timestamp,
 };
 use super::outcome::{activity_outcome, child_outcome, child_started};
 use super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, PIN_ACTIVITY, PinRequest, Pins,
-    RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader, signal_header,
+    RESUME_HEADER, RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader, signal_header,
 };
 use super::sdk;
 use super::updates::Offered;
@@ -71,6 +71,12 @@ pub struct Run {
     header: RunHeader,
     /// The input, perhaps a reference.
     pub input: Payload,
+    /// What the run before it carried, perhaps a reference.
+    pub resume: Option<Payload>,
+    /// What the run that goes on where this one ends is pinned to.
+    pub next_pins: Option<Pins>,
+    /// The memo that it was started with.
+    memo: HashMap<String, sdk::Payload>,
     /// Where it stands.
     pub stage: Stage,
     /// What resolved and was not yet given to the driver.
@@ -93,6 +99,8 @@ pub struct Run {
     pub queries: Vec<sdk::QueryWorkflow>,
     /// Whether the driver was given anything yet.
     pub started: bool,
+    /// Whether its driver has continued as new.
+    pub continued: bool,
     /// Whether it came without pins.
     pub was_pinned_here: bool,
 }
@@ -133,6 +141,9 @@ impl Run {
             started_at: timestamp(start.start_time),
             header: RunHeader::default(),
             input: Payload::null(),
+            resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
+            next_pins: None,
+            memo: start.memo.unwrap_or_default().fields,
             stage: Stage::Begun,
             resolutions: Vec::new(),
             entered: Vec::new(),
@@ -144,6 +155,7 @@ impl Run {
             updates: BTreeMap::new(),
             queries: Vec::new(),
             started: false,
+            continued: false,
             was_pinned_here: false,
         };
         match header.and_then(|header| Ok((header, argument(start.arguments)?))) {
@@ -348,8 +360,15 @@ impl Run {
         ]
     }
 
-    /// What its driver is made of, with this flow and this resolved input.
-    pub fn run_start(&self, pins: &Pins, flow: std::sync::Arc<Flow>, input: Payload) -> RunStart {
+    /// What its driver is made of, with this flow, this resolved input, and what the run
+    /// before it carried, resolved as well.
+    pub fn run_start(
+        &self,
+        pins: &Pins,
+        flow: std::sync::Arc<Flow>,
+        input: Payload,
+        resume: Option<Payload>,
+    ) -> RunStart {
         RunStart {
             namespace: self.namespace.clone(),
             workflow_id: self.workflow_id.clone(),
@@ -362,7 +381,14 @@ impl Run {
             limits: pins.limits,
             revision: pins.revision,
             answer_revision: pins.answer_revision,
+            resume,
         }
+    }
+
+    /// How many events the history has when the run is to continue as new.
+    pub fn history_events(&self) -> u64 {
+        let pins = self.next_pins.as_ref();
+        pins.map_or(u64::MAX, |pins| pins.limits.history_events)
     }
 
     /// Its id.
@@ -466,8 +492,41 @@ impl Run {
                     String::new(),
                 )
             }
+            Command::ContinueAsNew { resume } => {
+                let next = self.continue_as_new(referred(resume, stored))?;
+                (next, String::new())
+            }
         };
         Ok(self::command(variant, &task))
+    }
+
+    /// The run goes on as another one, of the same input, pins, memo and search attributes.
+    fn continue_as_new(&mut self, resume: Payload) -> Result<sdk::CommandVariant, Unexpected> {
+        let pins = self.next_pins.take();
+        let pins = pins.ok_or_else(|| Unexpected("a run without pins goes on".to_owned()))?;
+        let mut memo = std::mem::take(&mut self.memo);
+        // A run that was pinned in its first step was started without.
+        memo.entry(MEMO.to_owned())
+            .or_insert_with(|| pins.memo(None));
+        let header = RunHeader {
+            pins: Some(pins),
+            signal: None,
+            ..self.header.clone()
+        };
+        Ok(sdk::CommandVariant::ContinueAsNewWorkflowExecution(
+            sdk::ContinueAsNewWorkflowExecution {
+                workflow_type: self.workflow_type.clone(),
+                task_queue: self.queue.clone(),
+                arguments: vec![payload(self.input.clone())],
+                memo,
+                headers: [
+                    (RUN_HEADER.to_owned(), json_payload(&header)),
+                    (RESUME_HEADER.to_owned(), payload(resume)),
+                ]
+                .into(),
+                ..Default::default()
+            },
+        ))
     }
 
     fn schedule(

@@ -32,10 +32,10 @@ pub use temporalio_common::protos::coresdk::workflow_activation::{
 };
 pub use temporalio_common::protos::coresdk::workflow_commands::{
     ActivityCancellationType, CancelChildWorkflowExecution, CancelTimer, CancelWorkflowExecution,
-    CompleteWorkflowExecution, FailWorkflowExecution, ModifyWorkflowProperties, QueryResult,
-    QuerySuccess, RequestCancelActivity, ScheduleActivity, ScheduleLocalActivity,
-    SignalExternalWorkflowExecution, StartChildWorkflowExecution, StartTimer, UpdateResponse,
-    UpsertWorkflowSearchAttributes, WorkflowCommand, query_result,
+    CompleteWorkflowExecution, ContinueAsNewWorkflowExecution, FailWorkflowExecution,
+    ModifyWorkflowProperties, QueryResult, QuerySuccess, RequestCancelActivity, ScheduleActivity,
+    ScheduleLocalActivity, SignalExternalWorkflowExecution, StartChildWorkflowExecution,
+    StartTimer, UpdateResponse, UpsertWorkflowSearchAttributes, WorkflowCommand, query_result,
     signal_external_workflow_execution::Target as SignalTarget, update_response,
     workflow_command::Variant as CommandVariant,
 };

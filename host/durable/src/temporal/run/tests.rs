@@ -290,3 +290,54 @@ fn what_was_cancelled_keeps_its_own_words() {
     assert_eq!(silent.message, "the child was cancelled");
     assert_eq!(silent.kind, kind::CANCELLED);
 }
+
+#[test]
+fn the_next_run_has_the_input_the_pins_and_what_is_carried() {
+    let mut run = started_with(&RunHeader {
+        depth: 2,
+        detached: true,
+        traceparent: Some("00-1".to_owned()),
+        pins: Some(pins()),
+        ..RunHeader::default()
+    });
+    assert_eq!(run.history_events(), u64::MAX);
+    let earlier = Pins {
+        revision: 1,
+        ..pins()
+    };
+    run.next_pins = Some(earlier.next(Digest::of(b"newer jq")));
+    assert_eq!(run.history_events(), 10_000);
+    let large = Payload::json(&json!("x".repeat(INLINE_LIMIT)));
+    let mut stored = Vec::new();
+    let command = Command::ContinueAsNew { resume: large };
+    assert!(command.is_terminal());
+    let command = run.command(command, &mut stored).unwrap();
+    let Some(sdk::CommandVariant::ContinueAsNewWorkflowExecution(next)) = command.variant else {
+        panic!("{command:?}");
+    };
+    assert_eq!(next.workflow_type, "test.flow");
+    assert_eq!(next.task_queue, "general-queue");
+    assert_eq!(stored.len(), 1);
+    // It was started without, as a child is; lists show the next run by it.
+    let memo: super::super::pins::RunMemo = from_json_payload(&next.memo[MEMO]).unwrap();
+    assert_eq!(memo.digest, pins().digest);
+    let start = sdk::InitializeWorkflow {
+        workflow_type: next.workflow_type,
+        workflow_id: "one".to_owned(),
+        headers: next.headers,
+        arguments: next.arguments,
+        ..Default::default()
+    };
+    let run = Run::begin(("default", "cluster"), "general-queue", RUN_ID, start).unwrap();
+    assert_eq!(run.input.to_json().unwrap(), json!({"n": 1}));
+    let Stage::Pinned(pinned) = &run.stage else {
+        panic!("{run:?}");
+    };
+    assert_eq!((pinned.revision, pinned.seed), (REVISION, pins().seed));
+    assert_eq!(pinned.evaluator, Digest::of(b"newer jq"));
+    let header = &run.header;
+    assert_eq!((header.depth, header.detached), (2, true));
+    assert_eq!(header.traceparent.as_deref(), Some("00-1"));
+    let resume = run.resume.clone().unwrap();
+    assert_eq!(resume.encoding(), BLOB_REF);
+}

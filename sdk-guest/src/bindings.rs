@@ -45,6 +45,16 @@ pub mod kv {
     });
 }
 
+/// `heyday:inference`.
+pub mod inference {
+    wit_bindgen::generate!({
+        path: "../wit/inference",
+        world: "imports",
+        runtime_path: "::heyday_sdk::__private::wit_bindgen::rt",
+        type_section_suffix: "inference",
+    });
+}
+
 impl<P: crate::Plugin> plugin::exports::heyday::plugin::activities::Guest for P {
     fn describe() -> String {
         crate::host::log_panics();

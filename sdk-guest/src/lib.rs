@@ -44,6 +44,7 @@
 //! | files and objects | [`blob`] |
 //! | small values under keys | [`kv`] |
 //! | databases | [`sql`] |
+//! | embeddings and scores by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
 //! *How a call flows:* the host calls the exported `run` with an activity's name and JSON;
@@ -63,6 +64,7 @@ pub mod blob;
 pub mod context;
 mod error;
 mod host;
+pub mod inference;
 pub mod kv;
 pub mod log;
 pub mod sql;
@@ -75,7 +77,7 @@ pub use heyday_sdk_macros::activity;
 
 /// What most plugins use.
 pub mod prelude {
-    pub use crate::{Error, Result, activity, blob, context, kv, log, params, sql};
+    pub use crate::{Error, Result, activity, blob, context, inference, kv, log, params, sql};
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
 }

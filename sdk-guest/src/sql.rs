@@ -21,8 +21,10 @@
 //! ```
 //!
 //! A large result is read as it arrives with [`Connection::query_stream`]; what belongs
-//! together goes into a [`Transaction`], which is rolled back unless it is committed.
+//! together goes into a [`Transaction`], which is rolled back unless it is committed. What
+//! must happen once, however many attempts it takes, goes through [`Connection::once`].
 
+mod once;
 mod value;
 
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! Native unit tests of activities, without a host.
 //!
 //! A test enters a [`Context`]; until the guard that [`Context::enter`] answers is dropped,
-//! the calling thread's `context`, `log`, `blob`, `kv` and `sql` are answered from it, and the
+//! the calling thread's `context`, `log`, `blob`, `kv`, `sql` and `inference` are answered from it, and the
 //! guard tells what the activity did.
 //!
 //! ```
@@ -158,6 +158,28 @@ impl Context {
         self
     }
 
+    /// Grants a model of that name that makes embeddings of so many numbers. It is no model:
+    /// texts with the same words are alike, whatever the words mean.
+    ///
+    /// # Panics
+    /// With no dimensions.
+    pub fn embeddings(mut self, model: &str, dimensions: usize) -> Self {
+        assert!(dimensions > 0, "an embedding has numbers");
+        self.state
+            .models
+            .insert(model.to_owned(), state::StandIn::Embeds(dimensions));
+        self
+    }
+
+    /// Grants a model of that name that scores documents. The closure stands in for it: it is
+    /// given the query and a document.
+    pub fn scores(mut self, model: &str, score: impl Fn(&str, &str) -> f32 + 'static) -> Self {
+        self.state
+            .models
+            .insert(model.to_owned(), state::StandIn::Scores(Rc::new(score)));
+        self
+    }
+
     /// Makes this what the calling thread's SDK answers, until the guard is dropped.
     #[must_use = "dropping the guard ends the context"]
     pub fn enter(self) -> Entered {
@@ -294,6 +316,18 @@ pub(crate) mod state {
         }
     }
 
+    /// The score of a document for a query.
+    pub(crate) type Score = dyn Fn(&str, &str) -> f32;
+
+    /// What stands in for a model.
+    #[derive(Clone)]
+    pub(crate) enum StandIn {
+        /// Makes embeddings of so many numbers.
+        Embeds(usize),
+        /// Scores a document for a query.
+        Scores(Rc<Score>),
+    }
+
     pub(crate) struct State {
         pub(crate) attempt: Attempt,
         pub(crate) remaining: Duration,
@@ -306,6 +340,7 @@ pub(crate) mod state {
         pub(crate) kv: BTreeMap<String, Values>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
+        pub(crate) models: BTreeMap<String, StandIn>,
     }
 
     impl State {
@@ -330,6 +365,7 @@ pub(crate) mod state {
                 kv: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
+                models: BTreeMap::new(),
             }
         }
     }

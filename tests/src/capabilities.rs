@@ -5,11 +5,16 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::component;
+use crate::support::postgres::{self, Postgres, until};
 use crate::support::probe;
 use crate::support::server::{Client, Options, Server};
 
 fn run(statement: &str) -> Value {
-    json!({ "binding": "default", "statement": statement })
+    on("default", statement)
+}
+
+fn on(binding: &str, statement: &str) -> Value {
+    json!({ "binding": binding, "statement": statement })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,89 +152,202 @@ async fn a_read_only_grant_reads() {
 
 /// The guest finds so many parts of a contract kept, and its receipt has at least this
 /// much in these counters.
-async fn keeps(activity: &str, parts: u64, counters: &[&str], least: u64) {
-    let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
-    let id = client.start_activity(activity, &Value::Null).await.unwrap();
+async fn keeps(client: &Client, activity: &str, input: &Value, parts: u64, counted: Counted<'_>) {
+    let id = client.start_activity(activity, input).await.unwrap();
     let outcome = client.result(&id).await.unwrap();
-    assert_eq!(outcome.body["result"], parts, "{}", outcome.body);
+    assert_eq!(outcome.body["result"], parts, "{input}: {}", outcome.body);
     let receipts = client.receipts(&id).await.unwrap();
-    let counted = receipts[0]["counters"].as_object().unwrap();
-    for name in counters {
+    let counters = receipts[0]["counters"].as_object().unwrap();
+    let Counted(names, least) = counted;
+    for name in names {
         assert!(
-            counted
+            counters
                 .get(*name)
                 .is_some_and(|count| count.as_u64() >= Some(least)),
-            "{name} in {counted:?}"
+            "{name} in {counters:?}"
         );
     }
 }
 
+/// Counters, and what each has at least.
+struct Counted<'a>(&'a [&'static str], u64);
+
+/// A server with the probe, and with a binding of each capability on each backend that
+/// there is here: `default` is embedded, the other is named after its backend.
+async fn with_backends() -> Server {
+    let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
+                      limits = { busy_timeout_ms = 500 }\n"
+        .to_owned();
+    let mut granted = Vec::new();
+    if let Some(server) = postgres::shared() {
+        let database = server.database();
+        let sql = server.role(&database).toml();
+        config += &format!(
+            "[bindings.namespaces.default.sql.postgresql]\n{sql}limits = {{ busy_timeout_ms = 500 }}\n"
+        );
+        let kv = server.role(&database).toml();
+        config += &format!("[bindings.namespaces.default.kv.postgresql]\n{kv}");
+        granted.extend([("sql", "postgresql"), ("kv", "postgresql")]);
+    }
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    for (capability, binding) in granted {
+        let client = &server.client;
+        client
+            .grant("probe", capability, binding, None)
+            .await
+            .unwrap();
+    }
+    server
+}
+
+/// The names of the bindings of a capability.
+async fn backends(client: &Client, capability: &str) -> Vec<(String, String)> {
+    let listed = client.get("/bindings").await.unwrap();
+    let rows = listed["bindings"].as_array().unwrap();
+    let text = |row: &Value, member: &str| row[member].as_str().unwrap().to_owned();
+    rows.iter()
+        .filter(|row| row["capability"] == capability)
+        .map(|row| (text(row, "name"), text(row, "backend")))
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_does_what_its_wit_promises() {
-    keeps("probe.sql_contract", 7, &["sql.calls", "sql.rows"], 1).await;
+    let server = with_backends().await;
+    for (binding, dialect) in backends(&server.client, "sql").await {
+        let input = json!({ "binding": binding, "dialect": dialect });
+        let counted = Counted(&["sql.calls", "sql.rows"], 1);
+        keeps(&server.client, "probe.sql_contract", &input, 7, counted).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_does_what_its_wit_promises() {
-    let counters = ["blob.bytes_read", "blob.bytes_written"];
-    keeps("probe.blob_contract", 5, &counters, 5_000_000).await;
+    let server = probe::server(Options::default()).await.unwrap();
+    let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
+    keeps(
+        &server.client,
+        "probe.blob_contract",
+        &Value::Null,
+        5,
+        counted,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kv_does_what_its_wit_promises() {
-    let counters = ["kv.calls", "kv.bytes_read", "kv.bytes_written"];
-    keeps("probe.kv_contract", 6, &counters, 1).await;
+    let server = with_backends().await;
+    for (binding, _) in backends(&server.client, "kv").await {
+        let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
+        let binding = json!(binding);
+        keeps(&server.client, "probe.kv_contract", &binding, 6, counted).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = with_backends().await;
     let client = &server.client;
-    let count = |once: bool| json!({ "binding": "default", "lost": 2, "once": once });
-    let id = client
-        .start_activity("probe.kv_count", &count(true))
-        .await
-        .unwrap();
-    let outcome = client.result(&id).await.unwrap();
-    assert_eq!(outcome.body["result"], 1, "{}", outcome.body);
-    assert_eq!(client.receipts(&id).await.unwrap().len(), 3);
-    // Another activity counts again, and without a name each attempt does.
-    let again = client.succeed("probe.kv_count", &count(true)).await;
-    assert_eq!(again.unwrap(), 2);
-    let each = client.succeed("probe.kv_count", &count(false)).await;
-    assert_eq!(each.unwrap(), 5);
+    let bindings = backends(client, "kv").await;
+    for (binding, _) in &bindings {
+        let count = |once: bool| json!({ "binding": binding, "lost": 2, "once": once });
+        let id = client
+            .start_activity("probe.kv_count", &count(true))
+            .await
+            .unwrap();
+        let outcome = client.result(&id).await.unwrap();
+        assert_eq!(outcome.body["result"], 1, "{binding}: {}", outcome.body);
+        assert_eq!(client.receipts(&id).await.unwrap().len(), 3);
+        // Another activity counts again, and without a name each attempt does.
+        let again = client.succeed("probe.kv_count", &count(true)).await;
+        assert_eq!(again.unwrap(), 2);
+        let each = client.succeed("probe.kv_count", &count(false)).await;
+        assert_eq!(each.unwrap(), 5);
+    }
     // What was answered survives a kill.
-    let server = server.kill_and_restart(Options::default()).await.unwrap();
-    let found = server
-        .client
-        .succeed("probe.kv_get", &json!("default"))
-        .await;
-    assert_eq!(found.unwrap(), "5");
+    let config = std::fs::read_to_string(server.data().join("test-config.toml")).unwrap();
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = server.kill_and_restart(options).await.unwrap();
+    for (binding, _) in &bindings {
+        let found = server.client.succeed("probe.kv_get", &json!(binding)).await;
+        assert_eq!(found.unwrap(), "5", "{binding}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
+    let server = with_backends().await;
+    let bindings = backends(&server.client, "sql").await;
+    for (binding, _) in &bindings {
+        let client = &server.client;
+        let once = |lost| json!({ "binding": binding, "lost": lost });
+        let id = client
+            .start_activity("probe.sql_once", &once(2))
+            .await
+            .unwrap();
+        let outcome = client.result(&id).await.unwrap();
+        assert_eq!(outcome.body["result"], 1, "{}", outcome.body);
+        assert_eq!(client.receipts(&id).await.unwrap().len(), 3);
+        // Another activity has its own.
+        assert_eq!(client.succeed("probe.sql_once", &once(0)).await.unwrap(), 2);
+        let all = on(binding, "SELECT * FROM counted");
+        assert_eq!(client.succeed("probe.sql_run", &all).await.unwrap(), 2);
+    }
+    // The process is killed between effect and answer.
+    let mut killed = Vec::new();
+    for (binding, _) in &bindings {
+        let client = &server.client;
+        let hang = json!({ "binding": binding, "lost": 0, "hang": true });
+        let id = client
+            .start_activity("probe.sql_once", &hang)
+            .await
+            .unwrap();
+        client.wait_for_line(&id, "committed").await.unwrap();
+        killed.push((binding, id));
+    }
+    let config = std::fs::read_to_string(server.data().join("test-config.toml")).unwrap();
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = server.kill_and_restart(options).await.unwrap();
+    for (binding, id) in killed {
+        let outcome = server.client.result(&id).await.unwrap();
+        assert_eq!(outcome.body["result"], 3, "{binding}: {}", outcome.body);
+        let all = on(binding, "SELECT * FROM counted");
+        let all = server.client.succeed("probe.sql_run", &all).await;
+        assert_eq!(all.unwrap(), 3, "{binding}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_ends_with_its_attempt() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = with_backends().await;
     let client = &server.client;
-    for (end, status) in [
-        ("fail", "Failed"),
-        ("panic", "Failed"),
-        ("forget", "Completed"),
-    ] {
-        let outcome = client
-            .activity("probe.sql_abandon", &json!(end))
-            .await
-            .unwrap();
-        assert_eq!(outcome.status, status, "{}", outcome.body);
-        let rows = client
-            .succeed("probe.sql_run", &run("SELECT * FROM abandoned"))
-            .await
-            .unwrap();
-        assert_eq!(rows, 0, "after {end}");
-        // Nobody holds the database any more.
-        let insert = run("INSERT INTO abandoned SELECT 1 WHERE false");
-        client.succeed("probe.sql_run", &insert).await.unwrap();
+    for (binding, _) in backends(client, "sql").await {
+        for (end, status) in [
+            ("fail", "Failed"),
+            ("panic", "Failed"),
+            ("forget", "Completed"),
+        ] {
+            let input = json!({ "binding": binding, "end": end });
+            let outcome = client.activity("probe.sql_abandon", &input).await.unwrap();
+            assert_eq!(outcome.status, status, "{}", outcome.body);
+            let select = on(&binding, "SELECT * FROM abandoned");
+            let rows = client.succeed("probe.sql_run", &select).await.unwrap();
+            assert_eq!(rows, 0, "after {end} on {binding}");
+            // Nobody holds the database any more.
+            let insert = on(&binding, "INSERT INTO abandoned SELECT 1 WHERE false");
+            client.succeed("probe.sql_run", &insert).await.unwrap();
+        }
     }
 }
 
@@ -255,4 +373,125 @@ async fn statements_that_leave_the_database_are_denied() {
         );
     }
     assert!(!outside.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_waited_for_and_holds_up_nothing_else() {
+    let Some(mut postgres) = Postgres::start(&[]) else {
+        return;
+    };
+    let database = postgres.database();
+    let role = postgres.role(&database);
+    let options = Options {
+        config: Some(format!(
+            "[bindings.namespaces.default.sql.away]\n{}",
+            role.toml()
+        )),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let client = &server.client;
+    client.grant("probe", "sql", "away", None).await.unwrap();
+    let select = on("away", "SELECT 1");
+    assert_eq!(client.succeed("probe.sql_run", &select).await.unwrap(), 1);
+    postgres.kill();
+    let failure = client.fail("probe.sql_run", &select).await.unwrap();
+    assert_eq!(failure["kind"], "unavailable", "{failure}");
+    assert_eq!(failure["retryable"], true, "{failure}");
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.contains("cannot be reached"), "{message}");
+    let mut patient = Vec::new();
+    for _ in 0..20 {
+        let started = client.start_activity("probe.sql_patient", &select).await;
+        patient.push(started.unwrap());
+    }
+    // Others are served meanwhile, by the same queue.
+    client.works().await;
+    client
+        .succeed("probe.sql_run", &run("SELECT 1"))
+        .await
+        .unwrap();
+    postgres.launch();
+    for id in patient {
+        let outcome = client.result(&id).await.unwrap();
+        assert_eq!(outcome.body["result"], 1, "{}", outcome.body);
+    }
+    // Where it does not let the host in, nobody is told by what.
+    std::fs::write(&role.password_file, "not-the-password").unwrap();
+    postgres.kill();
+    postgres.launch();
+    let failure = client.fail("probe.sql_run", &select).await.unwrap();
+    assert_eq!(failure["kind"], "unavailable", "{failure}");
+    assert!(
+        !failure.to_string().contains("not-the-password"),
+        "{failure}"
+    );
+    let log = server.log();
+    assert!(log.contains("PostgreSQL cannot be used"), "{log}");
+    for secret in ["not-the-password", role.password.as_str()] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_on_the_server_with_its_attempt() {
+    let Some(postgres) = Postgres::start(&[]) else {
+        return;
+    };
+    let database = postgres.database();
+    let options = Options {
+        config: Some(format!(
+            "[limits.call]\ncancel_grace_ms = 100\n\
+             [bindings.namespaces.default.sql.slow]\n{}limits = {{ statement_timeout_ms = 600000 }}\n",
+            postgres.role(&database).toml()
+        )),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let client = &server.client;
+    client.grant("probe", "sql", "slow", None).await.unwrap();
+    let running = || {
+        let count = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%'";
+        postgres.psql("postgres", count)
+    };
+    let sleep = on("slow", "SELECT pg_sleep(600)");
+    let start = async || {
+        let id = client
+            .start_activity("probe.sql_long", &sleep)
+            .await
+            .unwrap();
+        tokio::task::block_in_place(|| until("it runs", || running() == "1"));
+        id
+    };
+    let id = start().await;
+    client.cancel(&id).await.unwrap();
+    tokio::task::block_in_place(|| until("it was cancelled", || running() == "0"));
+    assert_eq!(client.result(&id).await.unwrap().status, "Canceled");
+    // And with its grant.
+    let id = start().await;
+    let path = "/grants?subject=probe&capability=sql&binding=slow";
+    let revoked = client.request(Method::DELETE, path).send().await.unwrap();
+    assert_eq!(revoked.status(), StatusCode::NO_CONTENT);
+    tokio::task::block_in_place(|| until("it was cancelled", || running() == "0"));
+    let outcome = client.result(&id).await.unwrap();
+    let kind = &outcome.body["failure"]["cause"]["kind"];
+    assert_eq!(kind, "capability-denied", "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_with_a_password_in_its_address_is_refused_without_telling_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        config: Some(
+            "[bindings.namespaces.default.sql.main]\n\
+             postgres = { url = 'postgres://r:hunter2@localhost/d' }\n"
+                .to_owned(),
+        ),
+        ..Options::default()
+    };
+    let error = Server::on(folder.path(), options).await.err().unwrap();
+    let told = format!("{error:#}");
+    assert!(told.contains("password_file"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
 }

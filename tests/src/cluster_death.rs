@@ -1,10 +1,10 @@
-//! Deaths of the server and of its Temporal cluster: whichever of the two is killed (-9)
-//! at whatever moment, no run whose start was acknowledged is lost, and no step runs
-//! again once its completion was recorded.
+//! Deaths of the server, of its workers and of its Temporal cluster: whichever of them is
+//! killed (-9) at whatever moment, no run whose start was acknowledged is lost, and no step
+//! runs again once its completion was recorded.
 //!
-//! Both are killed in turn at random moments while clients start runs of three HTTP
-//! steps, and are started again on their own data: the cluster is the dev server on a
-//! file. A client asks until it is answered: a lost answer to a start is asked for again
+//! They are killed in turn at random moments while clients start runs of three HTTP steps,
+//! and are started again on their own data: the server works for nobody, [`WORKERS`] workers
+//! do all of it, and the cluster is the dev server on a file. A client asks until it is answered: a lost answer to a start is asked for again
 //! with its Idempotency-Key. What the runs did is counted by a server of the test
 //! ([`Effects`]), each with a number; a step's answer is the number of its effect. So
 //! the number in a run's result must be the last one of its step: a later one would be
@@ -27,11 +27,14 @@ use tokio::task::JoinSet;
 use crate::process_death::effects::{Effect, Effects};
 use crate::support::server::{Client, Options, PATIENCE, Server, free_port};
 use crate::support::temporal::{self, DevServer};
+use crate::support::worker::Place;
 
 /// Kills, where the environment says nothing.
 const KILLS: usize = 24;
 /// Clients at once.
-const CLIENTS: usize = 40;
+const CLIENTS: usize = 100;
+/// Workers at once.
+const WORKERS: usize = 2;
 /// The flow's type.
 const FLOW: &str = "chaos.steps";
 /// The flow's HTTP steps.
@@ -95,12 +98,25 @@ struct Shared {
     done: Mutex<BTreeMap<String, (String, Vec<u64>)>>,
 }
 
+/// What is killed.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Server,
+    Worker,
+    Cluster,
+}
+
 async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     let (data, file) = (folder.join("data"), folder.join("temporal.db"));
     let effects = Effects::start(&folder.join("effects")).await?;
-    let port = free_port()?;
+    let (port, own) = (free_port()?, free_port()?);
+    let address = format!("127.0.0.1:{port}");
     let mut cluster = Some(DevServer::start(port, &[], Some(&file)));
-    let options = || Options::on_temporal(&format!("127.0.0.1:{port}"), "default");
+    let options = || Options {
+        serve: Some(Vec::new()),
+        port: Some(own),
+        ..Options::on_temporal(&address, "default")
+    };
     let mut server = Server::on(&data, options()).await?;
     Client::ok(server.client.push_flow(&definition(&effects)).await?).await?;
     let binding = format!("*:{}", effects.address);
@@ -113,23 +129,44 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
         unanswered: AtomicUsize::new(0),
         done: Mutex::default(),
     });
+    let body = json!({ "kind": "worker", "namespaces": ["default"] });
+    let made = server.client.post("/tokens", &body).await?;
+    let token = made["token"].as_str().context("no token")?.to_owned();
+    let begin = |server: &Server| {
+        let place = Place {
+            server,
+            address: &address,
+            namespace: "default",
+            folder,
+        };
+        place.begin(&token, &[])
+    };
+    let mut workers: Vec<_> = (0..WORKERS).map(|_| begin(&server)).collect();
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         clients.spawn(client(Arc::clone(&shared)));
     }
     let begun = Instant::now();
-    let mut killed = [0; 2];
+    let mut killed = [0; 3];
     for _ in 0..kills {
         // The random moment of the kill is what is tested here.
         tokio::time::sleep(Duration::from_millis(rand::random_range(500..LIFE))).await;
-        if rand::random() {
-            killed[0] += 1;
-            server = server.kill_and_restart(options()).await?;
-            *shared.client.write().unwrap() = server.client.clone();
-        } else {
-            killed[1] += 1;
-            drop(cluster.take());
-            cluster = Some(DevServer::start(port, &[], Some(&file)));
+        let victims = [Victim::Server, Victim::Worker, Victim::Cluster];
+        let victim = victims[rand::random_range(0..victims.len())];
+        killed[victim as usize] += 1;
+        match victim {
+            Victim::Server => {
+                server = server.kill_and_restart(options()).await?;
+                *shared.client.write().unwrap() = server.client.clone();
+            }
+            Victim::Worker => {
+                workers.remove(rand::random_range(0..WORKERS)).kill();
+                workers.push(begin(&server));
+            }
+            Victim::Cluster => {
+                drop(cluster.take());
+                cluster = Some(DevServer::start(port, &[], Some(&file)));
+            }
         }
         // One ends before its time only with what does not hold.
         if let Some(ended) = clients.try_join_next() {
@@ -146,10 +183,11 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     ensure!(done.len() == created, "{} of {created} ended", done.len());
     let repeated = compare(&effects.read()?, &done)?;
     eprintln!(
-        "{} kills of the server and {} of the cluster in {:.0?}; {created} runs completed, \
+        "{} kills of the server, {} of workers and {} of the cluster in {:.0?}; {created} runs completed, \
          {} answers were lost or said that the cluster is away, {repeated} effects were repeated",
         killed[0],
         killed[1],
+        killed[2],
         begun.elapsed(),
         shared.unanswered.load(Ordering::SeqCst),
     );

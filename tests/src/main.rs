@@ -8,19 +8,24 @@
     reason = "tests"
 )]
 
+mod asked;
 mod bad_input;
 mod capabilities;
 mod cluster_death;
 mod conformance;
 mod continuing;
+mod division;
 mod events;
 mod flows;
+mod histories;
+mod inference;
 mod interop;
 mod kit;
 mod knowledge;
 mod logs;
 mod metrics;
 mod plugins;
+mod postgres;
 mod power_loss;
 mod process_death;
 mod readme;

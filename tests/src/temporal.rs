@@ -171,6 +171,44 @@ async fn a_wrong_api_key_is_a_503_that_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_vouches_for_is_taken_only_where_that_is_said() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    let front = Front::start(&address, &Authority::new("unknown").issue("front"), None).await;
+    let options = |more: &str| Options {
+        config: Some(format!(
+            "engine = 'temporal'\n[temporal]\naddress = '{}'\nnamespace = '{namespace}'\n{more}",
+            front.address()
+        )),
+        ..Options::default()
+    };
+    let server = Server::with(options("tls = true\n")).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = server.client.request(Method::GET, "/workflows");
+        let response = request.send().await.unwrap();
+        let problem = Client::refused(response, StatusCode::SERVICE_UNAVAILABLE).await;
+        let detail = problem["detail"].as_str().unwrap();
+        if detail.contains("certificate") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{detail}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let server = server
+        .kill_and_restart(options("tls_disable_host_verification = true\n"))
+        .await
+        .unwrap();
+    server.wait_for_engine().await.unwrap();
+    let pushed = server.client.push_flow(SMALL).await.unwrap();
+    Client::ok(pushed).await.unwrap();
+    let outcome = server.client.run("tests.on-temporal", &json!({})).await;
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.body["result"], json!({"x": 1}), "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_reach_a_cluster_is_said_at_the_start() {
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
     let cases: [Case<'_>; 4] = [

@@ -1,7 +1,5 @@
 //! Workers without state: a real `heyday serve`, real `heyday worker`s, a real cluster.
 
-use std::time::Duration;
-
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -364,9 +362,9 @@ async fn a_worker_says_how_it_is_and_what_it_does() {
     let client = &site.server.client;
     let id = client.start_waiting().await.unwrap();
     for line in [
-        "heyday_queue_limit{queue=\"general-queue\"} 3.0",
-        "heyday_queue_in_flight{queue=\"general-queue\"} 1.0",
-        "heyday_queue_wait_duration_seconds_count{queue=\"general-queue\"} 1",
+        "heyday_queue_limit{namespace=\"default\",queue=\"general-queue\"} 3.0",
+        "heyday_queue_in_flight{namespace=\"default\",queue=\"general-queue\"} 1.0",
+        "heyday_queue_wait_duration_seconds_count{namespace=\"default\",queue=\"general-queue\"} 1",
     ] {
         worker.until_metric(line).await.unwrap();
     }
@@ -374,7 +372,7 @@ async fn a_worker_says_how_it_is_and_what_it_does() {
     client.result(&id).await.unwrap();
     worker
         .until_metric(
-            "heyday_activity_attempt_duration_seconds_count{queue=\"general-queue\",\
+            "heyday_activity_attempt_duration_seconds_count{namespace=\"default\",queue=\"general-queue\",\
              activity=\"probe.wait_for_cancel\",outcome=\"cancelled\"} 1",
         )
         .await
@@ -384,28 +382,50 @@ async fn a_worker_says_how_it_is_and_what_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_has_its_first_task_within_two_seconds() {
+async fn a_worker_takes_what_waited_for_it() {
     let Some(site) = Site::start().await else {
         return;
     };
     push_probe(&site).await;
     let client = &site.server.client;
-    let id = client
-        .start_activity("probe.echo", &json!({ "n": 1 }))
-        .await
-        .unwrap();
-    let begun = std::time::Instant::now();
-    let token = site.token(&[]).await;
-    let _worker = site.begin(&token, &[]);
+    let input = json!({ "n": 1 });
+    let id = client.start_activity("probe.echo", &input).await.unwrap();
+    let _worker = site.worker(&[]).await;
     let outcome = client.result(&id).await.unwrap();
-    assert_eq!(
-        outcome.body["result"],
-        json!({ "n": 1 }),
-        "{}",
-        outcome.body
-    );
-    let took = begun.elapsed();
-    // The goal is 2 s on a quiet machine; this one is shared, and its build a debug one.
-    assert!(took < Duration::from_secs(10), "{took:?}");
-    eprintln!("the first task of a worker was done after {took:?}");
+    assert_eq!(outcome.body["result"], input, "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_worker_had_not_sent_is_sent_by_the_next_one() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    push_probe(&site).await;
+    let worker = site.worker(&[]).await;
+    let client = &site.server.client;
+    let id = client.start_waiting().await.unwrap();
+    // From here on the server takes nothing.
+    signal(site.server.pid(), libc::SIGSTOP);
+    site.temporal(&["workflow", "cancel", "-w", &id]);
+    let ended = async || {
+        let described = site.temporal(&["workflow", "describe", "-w", &id, "-o", "json"]);
+        described
+            .contains("WORKFLOW_EXECUTION_STATUS_CANCELED")
+            .then_some(())
+    };
+    eventually(ended).await;
+    eventually(async || worker.has_spooled("cleaned up").then_some(())).await;
+    worker.kill();
+    signal(site.server.pid(), libc::SIGCONT);
+    assert!(client.receipts(&id).await.unwrap().is_empty());
+    let _next = site.worker(&[]).await;
+    let receipts = eventually(async || {
+        let receipts = client.receipts(&id).await.unwrap();
+        (!receipts.is_empty()).then_some(receipts)
+    })
+    .await;
+    assert_eq!(receipts[0]["outcome"], "cancelled", "{receipts:?}");
+    let lines = client.logs(&id).await.unwrap();
+    let lines: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
+    assert_eq!(lines, ["waiting", "cleaned up"]);
 }

@@ -2,7 +2,7 @@
 //! was lost.
 //!
 //! It is the test `process_death` of the integration tests, or with Temporal
-//! `cluster_death`, which kills the cluster too, with another number of kills; debug
+//! `cluster_death`, which kills workers and the cluster too, with another number of kills; debug
 //! builds only, since others have no fail points.
 
 use clap::{Args, ValueEnum};
@@ -25,7 +25,7 @@ pub struct Options {
 enum Engine {
     /// SQLite, in the server's own process.
     Embedded,
-    /// Temporal's dev server on a file, which is killed too.
+    /// Temporal's dev server on a file, which is killed too, as workers are.
     Temporal,
 }
 

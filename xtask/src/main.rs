@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask up | test | bench | chaos | build | lint`.
+//! The project's own commands: `cargo xtask up | test | bench | chaos | histories | build | lint`.
 //!
 //! Everything that a command needs it makes or fetches by itself, with progress shown:
 //! the wasm target, the evaluator component, the first-party plugins. Start reading at
@@ -9,6 +9,8 @@
 mod bench;
 mod chaos;
 mod guests;
+mod histories;
+mod inference;
 mod interop;
 mod lint;
 mod process;
@@ -37,6 +39,8 @@ enum Command {
     Bench(bench::Options),
     /// Build everything and kill the real server again and again under load.
     Chaos(chaos::Options),
+    /// Build everything and record the histories of this driver's revision as test data.
+    Histories,
     /// Build the guests and the `heyday` binary.
     Build,
     /// Check formatting, run clippy with warnings denied, and build the docs.
@@ -50,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test(options) => test::run(&project, &options),
         Command::Bench(options) => bench::run(&project, &options),
         Command::Chaos(options) => chaos::run(&project, &options),
+        Command::Histories => histories::run(&project),
         Command::Build => {
             guests::build(&project)?;
             process::build_binary(&project)?;
@@ -71,6 +76,7 @@ mod tests {
         for page in [
             "README.md",
             "CONTRIBUTING.md",
+            "tests/histories/README.md",
             "examples/knowledge/README.md",
         ] {
             let text = std::fs::read_to_string(root.join(page)).expect("a page");

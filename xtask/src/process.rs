@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{interop, real_temporal, temporal};
+use crate::{inference, interop, real_temporal, temporal};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -85,11 +85,12 @@ impl Project {
             command.env("HEYDAY_TEMPORAL", program);
         }
         interop::name(self, &mut command);
-        if let (Some(server), Some(postgres)) = (real_temporal::server(), real_temporal::postgres())
-        {
-            command
-                .env("HEYDAY_TEMPORAL_SERVER", server)
-                .env("HEYDAY_POSTGRES", postgres);
+        inference::name(self, &mut command);
+        if let Some(server) = real_temporal::server() {
+            command.env("HEYDAY_TEMPORAL_SERVER", server);
+        }
+        if let Some(postgres) = real_temporal::postgres() {
+            command.env("HEYDAY_POSTGRES", postgres);
         }
         without_cargos(&mut command);
         command

@@ -10,20 +10,50 @@ use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{interop, real_temporal, temporal};
+use crate::{inference, interop, real_temporal, temporal};
 
 /// Which tests to run.
 #[derive(Args)]
 pub struct Options {
     /// Run only tests whose names contain this text.
     filter: Option<String>,
+    /// Run the tests of models on a GPU instead: one in software, or `HEYDAY_TEST_DEVICE`.
+    #[arg(long)]
+    gpu: bool,
+}
+
+/// Workspaces of guests, whose tests run on this machine.
+const WORKSPACES: [&str; 2] = ["plugins", "tests/guests"];
+
+/// The tests that need a GPU, on one: a build of its own, and a long one.
+fn run_gpu(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
+    timed("what inference is compared with", || {
+        inference::prepare(project)
+    })?;
+    if std::env::var_os("HEYDAY_TEST_DEVICE").is_none() {
+        timed("a GPU in software", inference::install_software_gpu)?;
+    }
+    let arguments = [
+        "test",
+        "-p",
+        "heyday-inference",
+        "--features",
+        "gpu",
+        "--lib",
+    ];
+    counted(Budget::Builds, "building for a GPU", || {
+        process::run(project.cargo(arguments).arg("--no-run"))
+    })?;
+    counted(Budget::Tests, "tests on a GPU", || {
+        process::run(project.cargo(arguments).arg(filter.unwrap_or("gpu")))
+    })
 }
 
 fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
-    let plugins = || {
+    let native = |workspace: &str| {
         let mut command = project.cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command
-            .current_dir(project.root.join("plugins"))
+            .current_dir(project.root.join(workspace))
             .env("CARGO_TARGET_DIR", project.native());
         command
     };
@@ -35,21 +65,31 @@ fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
         process::run(&mut command)
     })?;
     counted(Budget::Builds, "building the plugins, native", || {
-        process::run(plugins().arg("--no-run"))
+        WORKSPACES
+            .iter()
+            .try_for_each(|workspace| process::run(native(workspace).arg("--no-run")))
     })?;
     counted(Budget::Tests, "tests of the plugins, native", || {
-        let mut command = plugins();
-        if let Some(filter) = filter {
-            command.arg(filter);
-        }
-        process::run(&mut command)
+        WORKSPACES.iter().try_for_each(|workspace| {
+            let mut command = native(workspace);
+            if let Some(filter) = filter {
+                command.arg(filter);
+            }
+            process::run(&mut command)
+        })
     })
 }
 
 /// Builds everything and runs all tests.
 pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
+    if options.gpu {
+        return run_gpu(project, options.filter.as_deref());
+    }
     let missing = std::thread::scope(|scope| {
         let servers = scope.spawn(|| {
+            timed("what inference is compared with", || {
+                inference::prepare(project)
+            })?;
             timed("Temporal's dev server and SDKs", || {
                 temporal::install(project)?;
                 interop::prepare(project)

@@ -4,135 +4,29 @@
 //! namespace, and no two bindings share a file or folder, so that what plugins of one
 //! namespace store is out of reach for those of another.
 
-use std::collections::{BTreeMap, HashMap};
+mod config;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use heyday_inference::Inference;
 use tokio::runtime::Handle;
+
+pub use config::{
+    BindingError, BindingsConfig, BlobBinding, KvBinding, NamespaceBindings, SqlBinding,
+};
+
+use config::Backend;
 
 use crate::blob::files::FileContainer;
 use crate::blob::{BlobLimits, Container};
+use crate::kv::postgres::PostgresStore;
 use crate::kv::sqlite::SqliteStore;
 use crate::kv::{KvLimits, Store};
+use crate::sql::postgres::PostgresDatabase;
 use crate::sql::sqlite::SqliteDatabase;
 use crate::sql::{Database, SqlLimits};
-
-/// All bindings of a process, as its configuration writes them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BindingsConfig {
-    /// By namespace.
-    pub namespaces: BTreeMap<String, NamespaceBindings>,
-}
-
-/// The bindings of one namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NamespaceBindings {
-    /// Databases, by name.
-    pub sql: BTreeMap<String, SqlBinding>,
-    /// Containers, by name.
-    pub blob: BTreeMap<String, BlobBinding>,
-    /// Key-value stores, by name.
-    pub kv: BTreeMap<String, KvBinding>,
-}
-
-/// A SQLite database file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SqlBinding {
-    /// The file; it and its folder are made when they are missing.
-    pub path: PathBuf,
-    /// Whether nobody may write to it; then the file must exist.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Its limits.
-    #[serde(default)]
-    pub limits: SqlLimits,
-}
-
-/// A folder of files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlobBinding {
-    /// The folder; it is made when it is missing.
-    pub path: PathBuf,
-    /// Whether nobody may write to it; then the folder must exist. For a folder of
-    /// one's own documents.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Its limits.
-    #[serde(default)]
-    pub limits: BlobLimits,
-}
-
-/// A key-value store in a SQLite database file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KvBinding {
-    /// The file; it and its folder are made when they are missing.
-    pub path: PathBuf,
-    /// Whether nobody may write to it; then the file must exist.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Its limits.
-    #[serde(default)]
-    pub limits: KvLimits,
-}
-
-/// Why a configuration of bindings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum BindingError {
-    /// A name that no binding or namespace may have.
-    #[error(
-        "{what} `{name}` is not a name: names have 1 to 63 of a-z, 0-9 and -, and begin \
-         with a letter"
-    )]
-    InvalidName {
-        /// What it is the name of.
-        what: &'static str,
-        /// The name.
-        name: String,
-    },
-    /// Two bindings of one file, or one within another's folder.
-    #[error(
-        "the bindings {first} and {second} overlap at {}: give each a path of its own",
-        .path.display()
-    )]
-    Overlap {
-        /// The first, `namespace/capability/name`.
-        first: String,
-        /// The second.
-        second: String,
-        /// Where.
-        path: PathBuf,
-    },
-    /// A limit that makes no sense.
-    #[error("the binding {binding} has {limit} = 0: it could never be used")]
-    ZeroLimit {
-        /// The binding.
-        binding: String,
-        /// The limit.
-        limit: &'static str,
-    },
-    /// A database that cannot be opened.
-    #[error("the binding {binding} cannot be opened")]
-    Database {
-        /// The binding.
-        binding: String,
-        /// Why.
-        source: crate::sqlite_file::OpenError,
-    },
-    /// A folder that cannot be opened.
-    #[error("the binding {binding} cannot be opened")]
-    Blob {
-        /// The binding.
-        binding: String,
-        /// Why.
-        source: crate::blob::files::OpenError,
-    },
-}
 
 type Key = (String, String);
 
@@ -143,7 +37,12 @@ pub struct Bindings {
     blob: HashMap<Key, Arc<dyn Container>>,
     kv: HashMap<Key, Arc<dyn Store>>,
     databases: Vec<SqliteDatabase>,
+    postgres_databases: Vec<PostgresDatabase>,
+    /// Who signs in where: binding, role and server, whether it only reads.
+    roles: Vec<(String, String, bool)>,
     stores: Vec<SqliteStore>,
+    postgres_stores: Vec<PostgresStore>,
+    inference: Option<Inference>,
 }
 
 impl std::fmt::Debug for Bindings {
@@ -170,20 +69,11 @@ impl Bindings {
         for (namespace, of_namespace) in &config.namespaces {
             for (name, binding) in &of_namespace.sql {
                 check_sql_limits(namespace, name, &binding.limits)?;
-                let database = SqliteDatabase::new(
-                    &binding.path,
-                    binding.read_only,
-                    binding.limits.clone(),
-                    runtime.clone(),
-                )
-                .map_err(|source| BindingError::Database {
-                    binding: full_name(namespace, "sql", name),
-                    source,
-                })?;
-                bindings.databases.push(database.clone());
+                let full = full_name(namespace, "sql", name);
+                let database = bindings.database_of(full, binding, runtime)?;
                 bindings
                     .sql
-                    .insert((namespace.clone(), name.clone()), Arc::new(database));
+                    .insert((namespace.clone(), name.clone()), database);
             }
             for (name, binding) in &of_namespace.blob {
                 check_blob_limits(namespace, name, &binding.limits)?;
@@ -203,23 +93,111 @@ impl Bindings {
             }
             for (name, binding) in &of_namespace.kv {
                 check_kv_limits(namespace, name, &binding.limits)?;
-                let store = SqliteStore::new(
-                    &binding.path,
-                    binding.read_only,
-                    binding.limits.clone(),
-                    runtime.clone(),
-                )
-                .map_err(|source| BindingError::Database {
-                    binding: full_name(namespace, "kv", name),
-                    source,
-                })?;
-                bindings.stores.push(store.clone());
-                bindings
-                    .kv
-                    .insert((namespace.clone(), name.clone()), Arc::new(store));
+                let full = full_name(namespace, "kv", name);
+                let store = bindings.store_of(full, binding, runtime)?;
+                bindings.kv.insert((namespace.clone(), name.clone()), store);
             }
         }
         Ok(bindings)
+    }
+
+    /// Opens a database. A role on a server belongs to one binding, because whoever signs
+    /// in with it reaches all that it owns.
+    fn database_of(
+        &mut self,
+        full: String,
+        binding: &SqlBinding,
+        runtime: &Handle,
+    ) -> Result<Arc<dyn Database>, BindingError> {
+        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
+        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
+            Backend::Here(path) => {
+                let limits = binding.limits.clone();
+                let opened = SqliteDatabase::new(path, binding.read_only, limits, runtime.clone());
+                let database = opened.map_err(|source| BindingError::Database {
+                    binding: full,
+                    source,
+                })?;
+                self.databases.push(database.clone());
+                Ok(Arc::new(database))
+            }
+            Backend::Server(server) => {
+                if binding.limits.database_bytes.is_some() {
+                    return Err(BindingError::ForeignLimit {
+                        binding: full,
+                        limit: "database_bytes",
+                    });
+                }
+                let limits = binding.limits.clone();
+                let opened =
+                    PostgresDatabase::new(server, binding.read_only, limits, runtime.clone());
+                let database = opened.map_err(|source| BindingError::Postgres {
+                    binding: full.clone(),
+                    source,
+                })?;
+                self.claim(full, database.identity(), binding.read_only)?;
+                self.postgres_databases.push(database.clone());
+                Ok(Arc::new(database))
+            }
+        }
+    }
+
+    /// As [`Self::database_of`], of a key-value store.
+    fn store_of(
+        &mut self,
+        full: String,
+        binding: &KvBinding,
+        runtime: &Handle,
+    ) -> Result<Arc<dyn Store>, BindingError> {
+        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
+        let limits = binding.limits.clone();
+        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
+            Backend::Here(path) => {
+                let opened = SqliteStore::new(path, binding.read_only, limits, runtime.clone());
+                let store = opened.map_err(|source| BindingError::Database {
+                    binding: full,
+                    source,
+                })?;
+                self.stores.push(store.clone());
+                Ok(Arc::new(store))
+            }
+            Backend::Server(server) => {
+                if limits.store_bytes.is_some() {
+                    return Err(BindingError::ForeignLimit {
+                        binding: full,
+                        limit: "store_bytes",
+                    });
+                }
+                let opened = PostgresStore::new(server, binding.read_only, limits, runtime.clone());
+                let store = opened.map_err(|source| BindingError::Postgres {
+                    binding: full.clone(),
+                    source,
+                })?;
+                self.claim(full, store.identity(), binding.read_only)?;
+                self.postgres_stores.push(store.clone());
+                Ok(Arc::new(store))
+            }
+        }
+    }
+
+    fn claim(
+        &mut self,
+        second: String,
+        identity: String,
+        read_only: bool,
+    ) -> Result<(), BindingError> {
+        let same = self.roles.iter().find(|(_, other, other_read_only)| {
+            *other == identity && !(read_only && *other_read_only)
+        });
+        if let Some((first, ..)) = same {
+            return Err(BindingError::SharedRole {
+                first: first.clone(),
+                second,
+                identity,
+            });
+        }
+        self.roles.push((second, identity, read_only));
+        Ok(())
     }
 
     /// The database of that name.
@@ -243,21 +221,36 @@ impl Bindings {
         self.kv.get(&key).cloned()
     }
 
-    /// The bindings of a namespace: (capability, name), in order.
+    /// Serves models too, the same in every namespace: each is a binding of `inference`.
     #[must_use]
-    pub fn names(&self, namespace: &str) -> Vec<(&'static str, String)> {
-        let of = |capability, (owner, name): &Key| {
-            (owner == namespace).then(|| (capability, name.clone()))
+    pub fn with_inference(mut self, inference: Inference) -> Self {
+        self.inference = Some(inference);
+        self
+    }
+
+    /// What serves models.
+    #[must_use]
+    pub const fn inference(&self) -> Option<&Inference> {
+        self.inference.as_ref()
+    }
+
+    /// The bindings of a namespace in order: capability, name, and what stands behind it.
+    #[must_use]
+    pub fn list(&self, namespace: &str) -> Vec<(&'static str, String, &'static str)> {
+        let of = |capability, (owner, name): &Key, backend| {
+            (owner == namespace).then(|| (capability, name.clone(), backend))
         };
-        let mut names: Vec<_> = self
-            .sql
-            .keys()
-            .filter_map(|key| of("sql", key))
-            .chain(self.blob.keys().filter_map(|key| of("blob", key)))
-            .chain(self.kv.keys().filter_map(|key| of("kv", key)))
-            .collect();
-        names.sort();
-        names
+        let sql = self.sql.iter();
+        let sql = sql.filter_map(|(key, it)| of("sql", key, it.dialect()));
+        let blob = self.blob.iter();
+        let blob = blob.filter_map(|(key, it)| of("blob", key, it.backend()));
+        let kv = self.kv.iter();
+        let kv = kv.filter_map(|(key, it)| of("kv", key, it.backend()));
+        let mut all: Vec<_> = sql.chain(blob).chain(kv).collect();
+        let models = self.inference.iter().flat_map(|it| it.store().list());
+        all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
+        all.sort();
+        all
     }
 
     /// Closes the databases, when no more calls come.
@@ -265,7 +258,13 @@ impl Bindings {
         for database in &self.databases {
             database.close().await;
         }
+        for database in &self.postgres_databases {
+            database.close().await;
+        }
         for store in &self.stores {
+            store.close().await;
+        }
+        for store in &self.postgres_stores {
             store.close().await;
         }
     }
@@ -309,7 +308,7 @@ fn check_overlap(config: &BindingsConfig) -> Result<(), BindingError> {
         let sql = bindings
             .sql
             .iter()
-            .map(|(name, binding)| ("sql", name, &binding.path, binding.read_only));
+            .filter_map(|(name, it)| Some(("sql", name, it.path.as_ref()?, it.read_only)));
         let blob = bindings
             .blob
             .iter()
@@ -317,7 +316,7 @@ fn check_overlap(config: &BindingsConfig) -> Result<(), BindingError> {
         let kv = bindings
             .kv
             .iter()
-            .map(|(name, binding)| ("kv", name, &binding.path, binding.read_only));
+            .filter_map(|(name, it)| Some(("kv", name, it.path.as_ref()?, it.read_only)));
         for (capability, name, path, read_only) in sql.chain(blob).chain(kv) {
             let path = resolve(path);
             let second = full_name(namespace, capability, name);
@@ -421,10 +420,10 @@ mod tests {
         assert!(bindings.container("default", "default").is_some());
         assert!(bindings.container("other", "default").is_none());
         assert_eq!(
-            bindings.names("default"),
+            bindings.list("default"),
             [
-                ("blob", "default".to_owned()),
-                ("sql", "default".to_owned())
+                ("blob", "default".to_owned(), "files"),
+                ("sql", "default".to_owned(), "sqlite")
             ]
         );
         bindings.close().await;
@@ -463,6 +462,39 @@ mod tests {
             "path": "a", "readonly": true } } } }}),
         )
         .expect_err("an unknown field");
+    }
+
+    #[tokio::test]
+    async fn a_role_is_one_bindings_own() {
+        let sql = |bindings: serde_json::Value| {
+            open(serde_json::json!({ "namespaces": { "default": { "sql": bindings } } }))
+        };
+        let url = |url: &str| serde_json::json!({ "postgres": { "url": url } });
+        sql(serde_json::json!({ "a": url("postgres://a@localhost/main"),
+            "b": url("postgres://b@localhost/main") }))
+        .expect("opened");
+        let error = sql(serde_json::json!({ "a": url("postgres://r@localhost/a"),
+            "b": url("postgres://r@localhost/b") }))
+        .expect_err("one role");
+        let told = error.to_string();
+        assert!(told.contains("default/sql/a and default/sql/b"), "{told}");
+        for (binding, told) in [
+            (serde_json::json!({}), "no backend"),
+            (
+                serde_json::json!({ "path": "a.db", "postgres": { "url": "postgres://r@localhost/a" } }),
+                "two backends",
+            ),
+            (
+                serde_json::json!({ "postgres": { "url": "postgres://r@localhost/a" },
+                    "limits": { "database_bytes": 1 } }),
+                "database_bytes",
+            ),
+            (url("postgres://r:secret@localhost/a"), "default/sql/x"),
+        ] {
+            let error = sql(serde_json::json!({ "x": binding })).expect_err(told);
+            assert!(error.to_string().contains(told), "{error}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        }
     }
 
     #[tokio::test]

@@ -25,6 +25,10 @@ impl Scope {
             budget: Arc::default(),
         }
     }
+
+    pub(crate) fn bindings(&self) -> Arc<Bindings> {
+        Arc::clone(&self.bindings)
+    }
 }
 
 /// What one attempt has in use of a capability.

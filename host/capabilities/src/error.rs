@@ -119,6 +119,26 @@ impl<C: ErrorCode> From<Stopped> for Fault<C> {
     }
 }
 
+/// The answer to a guest of a call that failed: every interface's `error` has the same
+/// members, and is a type of its own.
+macro_rules! answer {
+    ($fault:expr, $error:ty) => {
+        match $fault {
+            $crate::error::Fault::Error(error) => {
+                type Answer = $error;
+                Ok(Answer {
+                    code: $crate::error::ErrorCode::as_str(error.code).to_owned(),
+                    retryable: $crate::error::ErrorCode::retryable(error.code),
+                    message: error.message,
+                    details: error.details.map(|details| details.to_string()),
+                })
+            }
+            $crate::error::Fault::Trap(trap) => Err(trap),
+        }
+    };
+}
+pub(crate) use answer;
+
 /// Runs a backend's future under its call. A failure stands in the call's span too.
 pub(crate) async fn run<T, C: ErrorCode>(
     call: &HostCall,

@@ -1,4 +1,4 @@
-//! What plugins may reach outside themselves: databases, objects, HTTP.
+//! What plugins may reach outside themselves: databases, objects, models, HTTP.
 //!
 //! Each capability is a folder: its trait and error codes in `mod.rs`, one file per
 //! backend, and `host.rs`, which implements the interface of its WIT package.
@@ -25,7 +25,9 @@ pub mod blob;
 mod call;
 pub mod error;
 pub mod http;
+pub mod inference;
 pub mod kv;
+pub mod postgres;
 pub mod sql;
 pub mod sqlite_file;
 mod task;
@@ -40,6 +42,7 @@ pub fn capabilities(bindings: &Arc<Bindings>) -> Vec<Arc<dyn Capability>> {
         Arc::new(sql::SqlCapability::new(Arc::clone(bindings))),
         Arc::new(blob::BlobCapability::new(Arc::clone(bindings))),
         Arc::new(kv::KvCapability::new(Arc::clone(bindings))),
+        Arc::new(inference::InferenceCapability::new(Arc::clone(bindings))),
     ]
 }
 
@@ -87,7 +90,7 @@ mod tests {
             assert!(!capability.interfaces().is_empty());
         }
         let names: Vec<_> = all.iter().map(|capability| capability.name()).collect();
-        assert_eq!(names, ["sql", "blob", "kv"]);
+        assert_eq!(names, ["sql", "blob", "kv", "inference"]);
         // The same functions twice are a fault of the host that linking tells.
         all[0].link(&mut linker).expect_err("linked twice");
     }

@@ -11,8 +11,13 @@ use crate::failure::Failure;
 use crate::flow::Flow;
 use crate::payload::Digest;
 
-/// The queue where neither task nor plugin names one.
+/// The queue where neither task nor plugin names one, and the plugin uses neither of those below.
 pub const GENERAL_QUEUE: &str = "general-queue";
+
+/// The queue of activities that use databases and stores and name none.
+pub const STORAGE_QUEUE: &str = "storage-queue";
+/// The queue of activities that use models and name none.
+pub const AI_QUEUE: &str = "ai-processing-queue";
 
 /// Which workflow definition a start asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

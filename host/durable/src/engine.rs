@@ -15,6 +15,7 @@ use crate::payload::{
     BINARY_NULL, BLOB_REF, Digest, FOREIGN_LIMIT, JSON_PLAIN, Payload, PayloadStore, ResolveError,
     referred, resolve,
 };
+use crate::replay::{HistoryError, RecordedHistory};
 use crate::schedule::Schedules;
 use crate::search::{GivenAttribute, SearchAttributes};
 use crate::signal::{Signal, SignalError};
@@ -482,6 +483,10 @@ pub enum EngineError {
     /// The run has had as much of something as it may have.
     #[error("{0}")]
     LimitReached(String),
+    /// The run's history is none that can be taken out and replayed: of a foreign
+    /// workflow, or too large.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -540,6 +545,9 @@ pub trait Engine: Schedules + Send + Sync + 'static {
         limit: usize,
         wait: Duration,
     ) -> Result<HistoryPage, EngineError>;
+
+    /// All that is recorded of a run, for [`replay`](crate::replay) and for export.
+    async fn recorded(&self, run: &RunRef) -> Result<RecordedHistory, EngineError>;
 
     /// Sends a signal to an open run; when this answers, it survives any crash, and the
     /// run has it until a task listens for it. The same id again changes nothing.

@@ -16,7 +16,8 @@
 //!    [`ActivityExecutor::execute`](activity::ActivityExecutor::execute) runs it.
 //! 4. The outcome resolves the driver's future, and so on until a terminal command.
 //!
-//! A run may be started by a [`schedule`] as well.
+//! A run may be started by a [`schedule`] as well. Recorded histories are checked against
+//! definitions by [`replay`].
 //!
 //! Start reading at [`driver`] for what a workflow is, at [`engine`] for what the
 //! host can ask, at [`activity`] for what the host must provide.
@@ -32,6 +33,7 @@ pub mod failure;
 pub mod flow;
 mod live;
 pub mod payload;
+pub mod replay;
 pub mod schedule;
 pub mod search;
 pub mod signal;

@@ -21,10 +21,10 @@ use crate::payload::Payload;
 const TYPE: &str = "type";
 
 /// Attributes of one run.
-const MAX_ATTRIBUTES: usize = 100;
+pub(crate) const MAX_ATTRIBUTES: usize = 100;
 
 /// Bytes of one value as JSON, and of all of a run; Temporal's limits.
-const MAX_VALUE: usize = 2 * 1024;
+pub(crate) const MAX_VALUE: usize = 2 * 1024;
 const MAX_VALUES: usize = 40 * 1024;
 
 /// Characters of a keyword: the columns of Temporal's SQL stores have no more.
@@ -127,7 +127,7 @@ impl SearchType {
     }
 
     /// A JSON value as one of this type.
-    fn read(self, value: &Value) -> Option<SearchValue> {
+    pub(crate) fn read(self, value: &Value) -> Option<SearchValue> {
         let keyword = |value: &Value| {
             let text = value.as_str()?;
             (text.chars().count() <= MAX_KEYWORD).then(|| text.to_owned())
@@ -241,14 +241,57 @@ pub(crate) type SearchTypes = HashMap<String, SearchType>;
 /// Search attributes by name.
 pub type SearchAttributes = BTreeMap<String, SearchValue>;
 
-/// A search attribute as a start gives it.
-#[derive(Debug, Clone, PartialEq)]
+/// A search attribute as a start, or a task, gives it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GivenAttribute {
     /// Its type. Absent: that which the name has, or, where it is new, what follows from
     /// the value.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub search_type: Option<SearchType>,
     /// Its value.
     pub value: Value,
+}
+
+/// Search attributes that a task sets, by name; `None` takes the run's away.
+pub type GivenChanges = BTreeMap<String, Option<GivenAttribute>>;
+
+/// Changes of a run's search attributes, by name; `None` takes one away.
+pub type SearchChanges = BTreeMap<String, Option<SearchValue>>;
+
+/// What is taken away, of the names that there are at all, and what is set, which is still
+/// to be [fitted](fit).
+pub(crate) fn taken_away(
+    changes: &GivenChanges,
+    known: impl Fn(&str) -> bool,
+) -> (SearchChanges, BTreeMap<String, GivenAttribute>) {
+    let (mut gone, mut set) = (SearchChanges::new(), BTreeMap::new());
+    for (name, given) in changes {
+        match given {
+            Some(given) => {
+                set.insert(name.clone(), given.clone());
+            }
+            None if known(name) => {
+                gone.insert(name.clone(), None);
+            }
+            // No run has it.
+            None => {}
+        }
+    }
+    (gone, set)
+}
+
+/// All that changes, as stored and as Temporal takes it: null where one is taken away.
+pub(crate) fn change_payloads(changes: &SearchChanges) -> BTreeMap<String, Payload> {
+    let changes = changes.iter();
+    changes
+        .map(|(name, value)| {
+            let value = value.as_ref();
+            (
+                name.clone(),
+                value.map_or_else(Payload::null, SearchValue::to_payload),
+            )
+        })
+        .collect()
 }
 
 /// What a start gives, as values of the types that `known` says of the names.

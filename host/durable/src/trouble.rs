@@ -13,6 +13,9 @@ pub(crate) enum Trouble {
     /// The run can go on only under another release, or with what is missing.
     #[error("{0}")]
     Hold(String),
+    /// A value is gone that the run refers to: it can go on only where that is.
+    #[error("{0}")]
+    Gone(String),
 }
 
 impl Trouble {
@@ -39,7 +42,7 @@ impl From<DriverError> for Trouble {
 impl From<ResolveError> for Trouble {
     fn from(error: ResolveError) -> Self {
         match error {
-            ResolveError::Gone(message) => Self::Hold(message),
+            ResolveError::Gone(message) => Self::Gone(message),
             ResolveError::Unavailable(message) => Self::Later(message),
         }
     }

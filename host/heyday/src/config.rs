@@ -4,6 +4,7 @@
 //! member has a default; [`Config::check`] says what cannot work before anything is
 //! opened.
 
+mod inference;
 mod limits;
 mod temporal;
 
@@ -14,11 +15,12 @@ use std::time::Duration;
 
 use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
-use heyday_durable::definition::GENERAL_QUEUE;
+use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
+pub use self::inference::InferenceConfig;
 pub use self::limits::{LimitsConfig, ResourcesConfig, ThrottleConfig};
 pub use self::temporal::TemporalConfig;
 use crate::names;
@@ -54,6 +56,8 @@ pub struct Config {
     pub temporal: TemporalConfig,
     /// What calls may use.
     pub limits: LimitsConfig,
+    /// How models are run.
+    pub inference: InferenceConfig,
     /// Where traces are sent by OTLP over HTTP, such as `http://localhost:4318`;
     /// nowhere where absent.
     pub otlp_endpoint: Option<String>,
@@ -95,6 +99,7 @@ impl Default for Config {
             engine: EngineKind::default(),
             temporal: TemporalConfig::default(),
             limits: LimitsConfig::default(),
+            inference: InferenceConfig::default(),
             otlp_endpoint: None,
             drain_grace: Duration::from_secs(10),
         }
@@ -171,16 +176,10 @@ impl Config {
             let resolve = |path: &mut PathBuf| *path = folder.join(path.as_path());
             resolve(&mut config.data_dir);
             config.cache_dir.as_mut().map(resolve);
+            config.inference.models_dir.as_mut().map(resolve);
             config.temporal.paths().for_each(resolve);
             for bindings in config.bindings.namespaces.values_mut() {
-                bindings
-                    .sql
-                    .values_mut()
-                    .for_each(|it| resolve(&mut it.path));
-                bindings
-                    .blob
-                    .values_mut()
-                    .for_each(|it| resolve(&mut it.path));
+                bindings.paths().for_each(resolve);
             }
         }
         Ok(config)
@@ -215,6 +214,7 @@ impl Config {
             );
         }
         self.limits.check()?;
+        self.inference.check()?;
         if self.engine == EngineKind::Temporal
             && let Err(error) = self.temporal_options().check()
         {
@@ -237,8 +237,8 @@ impl Config {
     #[must_use]
     pub fn queues(&self) -> BTreeMap<String, usize> {
         let mut queues = BTreeMap::from([
-            ("ai-processing-queue".to_owned(), 5),
-            ("storage-queue".to_owned(), 20),
+            (AI_QUEUE.to_owned(), 5),
+            (STORAGE_QUEUE.to_owned(), 20),
             (GENERAL_QUEUE.to_owned(), 50),
         ]);
         queues.extend(self.queues.clone());
@@ -289,6 +289,15 @@ impl Config {
             .unwrap_or_else(|| self.data_dir.join("cache"))
     }
 
+    /// Where imported models are kept.
+    #[must_use]
+    pub fn models_dir(&self) -> PathBuf {
+        self.inference
+            .models_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("models"))
+    }
+
     /// All bindings, with those that there always are.
     #[must_use]
     pub fn bindings(&self) -> BindingsConfig {
@@ -302,7 +311,8 @@ impl Config {
             .sql
             .entry("default".to_owned())
             .or_insert_with(|| SqlBinding {
-                path: folder.join("sql").join("default.db"),
+                path: Some(folder.join("sql").join("default.db")),
+                postgres: None,
                 read_only: false,
                 limits: Default::default(),
             });
@@ -318,7 +328,8 @@ impl Config {
             .kv
             .entry("default".to_owned())
             .or_insert_with(|| KvBinding {
-                path: folder.join("kv").join("default.db"),
+                path: Some(folder.join("kv").join("default.db")),
+                postgres: None,
                 read_only: false,
                 limits: Default::default(),
             });
@@ -402,10 +413,10 @@ mod tests {
 
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
-        let required = if table.starts_with("bindings") && table.ends_with(".NAME") {
-            "path = 'p'\n"
-        } else {
-            ""
+        let required = match table.strip_prefix("bindings") {
+            Some(rest) if rest.ends_with(".postgres") => "url = 'u'\n",
+            Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
+            _ => "",
         };
         let header = if table.is_empty() {
             String::new()
@@ -425,10 +436,13 @@ mod tests {
         let binding = "bindings.namespaces.NAMESPACE";
         let sql = format!("{binding}.sql.NAME");
         let blob = format!("{binding}.blob.NAME");
+        let kv = format!("{binding}.kv.NAME");
+        let postgres = format!("{sql}.postgres");
         let mut count = 0;
         for table in [
             "",
             "temporal",
+            "inference",
             "limits",
             "limits.call",
             "limits.throttle.NAME",
@@ -436,7 +450,9 @@ mod tests {
             "bindings",
             binding,
             &sql,
+            &postgres,
             &blob,
+            &kv,
         ] {
             for key in keys(table) {
                 let whole = format!("{table}.{key}");
@@ -445,7 +461,7 @@ mod tests {
                 count += 1;
             }
         }
-        for binding in [&sql, &blob] {
+        for binding in [&sql, &blob, &kv] {
             let row = format!("| `{binding}.limits` |");
             let row = text.lines().find(|line| line.starts_with(&row));
             let row = row.expect("the row was found before");
@@ -539,14 +555,16 @@ mod tests {
     fn paths_in_a_file_are_relative_to_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("heyday.toml");
-        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n";
+        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n[bindings.namespaces.team-a.kv.main]\npath = 'kv.db'\n";
         std::fs::write(&path, text).expect("written");
         let config = Config::load(&path).expect("loads");
         assert_eq!(config.data_dir, folder.path().join("data"));
         let key = config.temporal.api_key_file.as_deref();
         assert_eq!(key, Some(&*folder.path().join("key")));
         let main = &config.bindings.namespaces["team-a"].sql["main"];
-        assert_eq!(main.path, folder.path().join("main.db"));
+        assert_eq!(main.path, Some(folder.path().join("main.db")));
+        let store = &config.bindings.namespaces["team-a"].kv["main"];
+        assert_eq!(store.path, Some(folder.path().join("kv.db")));
         let missing = Config::load(&folder.path().join("nothing.toml"));
         assert!(matches!(missing, Err(ConfigError::Read { .. })));
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heyday_durable::activity::{ActivityTimeouts, RetryPolicy};
-use heyday_durable::definition::GENERAL_QUEUE;
+use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::flow::schema::{self, CompiledSchema};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -93,6 +93,7 @@ struct RawActivity {
 
 struct Reader<'a> {
     queues: &'a BTreeSet<String>,
+    default_queue: &'a str,
     problems: Vec<DescriptionProblem>,
 }
 
@@ -139,7 +140,7 @@ impl Reader<'_> {
         if let Err(error) = names::check_activity(&raw.name) {
             self.add(format!("{at}/name"), error.to_string());
         }
-        let queue = raw.queue.unwrap_or_else(|| GENERAL_QUEUE.to_owned());
+        let queue = raw.queue.unwrap_or_else(|| self.default_queue.to_owned());
         if !self.queues.contains(&queue) {
             let known: Vec<&str> = self.queues.iter().map(String::as_str).collect();
             self.add(
@@ -203,12 +204,31 @@ impl Reader<'_> {
     }
 }
 
+/// The queue of a plugin's activities that name none, by what the plugin may use: models are
+/// scarce, databases and stores wait for others, the rest computes.
+#[must_use]
+pub fn default_queue(capabilities: &BTreeSet<String>) -> &'static str {
+    let uses = |names: &[&str]| names.iter().any(|&name| capabilities.contains(name));
+    if uses(&["inference"]) {
+        AI_QUEUE
+    } else if uses(&["sql", "graph", "vector", "blob", "kv"]) {
+        STORAGE_QUEUE
+    } else {
+        GENERAL_QUEUE
+    }
+}
+
 impl Description {
-    /// Reads the answer of `describe`. `queues` are those that there are.
+    /// Reads the answer of `describe`. `queues` are those that there are; activities that
+    /// name none go to `default_queue`.
     ///
     /// # Errors
     /// All that is wrong with it.
-    pub fn parse(text: &str, queues: &BTreeSet<String>) -> Result<Self, Vec<DescriptionProblem>> {
+    pub fn parse(
+        text: &str,
+        queues: &BTreeSet<String>,
+        default_queue: &str,
+    ) -> Result<Self, Vec<DescriptionProblem>> {
         let raw: Raw = serde_json::from_str(text).map_err(|error| {
             vec![DescriptionProblem {
                 pointer: String::new(),
@@ -220,6 +240,7 @@ impl Description {
         })?;
         let mut reader = Reader {
             queues,
+            default_queue,
             problems: Vec::new(),
         };
         if let Err(error) = names::check_name("the plugin", &raw.name) {
@@ -287,7 +308,7 @@ mod tests {
     }
 
     fn problems(value: &Value) -> Vec<String> {
-        Description::parse(&value.to_string(), &queues())
+        Description::parse(&value.to_string(), &queues(), GENERAL_QUEUE)
             .expect_err("refused")
             .iter()
             .map(ToString::to_string)
@@ -307,7 +328,8 @@ mod tests {
                 "retry": { "maximum_attempts": 2, "later": 1 },
             }, { "name": "plain" }],
         });
-        let read = Description::parse(&text.to_string(), &queues()).expect("read");
+        let read = Description::parse(&text.to_string(), &queues(), "storage-queue");
+        let read = read.expect("read");
         let hello = &read.activities["say_hello"];
         assert_eq!(hello.queue, "storage-queue");
         assert_eq!(
@@ -324,7 +346,22 @@ mod tests {
                 .validate(&json!({}))
                 .is_err()
         );
-        assert_eq!(read.activities["plain"].queue, GENERAL_QUEUE);
+        assert_eq!(read.activities["plain"].queue, "storage-queue");
+    }
+
+    #[test]
+    fn what_a_plugin_may_use_decides_where_its_activities_go() {
+        for (capabilities, queue) in [
+            (&[][..], "general-queue"),
+            (&["http"], "general-queue"),
+            (&["sql"], "storage-queue"),
+            (&["kv", "blob"], "storage-queue"),
+            (&["inference"], "ai-processing-queue"),
+            (&["inference", "sql"], "ai-processing-queue"),
+        ] {
+            let capabilities = capabilities.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(default_queue(&capabilities), queue, "{capabilities:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod rebuild;
 pub mod recorder;
 pub mod registry;
 pub mod remote;
+pub mod replays;
 pub mod schedules;
 pub mod server;
 pub mod sse;

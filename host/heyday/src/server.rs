@@ -21,6 +21,7 @@ use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
 use heyday_durable::temporal::{self, Tasks, TemporalEngine};
 use heyday_durable::trace::Traces;
+use heyday_inference::{DeviceError, Inference, ModelStore, StoreError};
 use heyday_sandbox::{
     CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
     SandboxOptions,
@@ -43,6 +44,7 @@ use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
+use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
 use crate::state::{HostDb, StateError};
 use crate::telemetry;
@@ -104,6 +106,12 @@ pub enum ServerError {
     /// A binding cannot be opened.
     #[error("{}", chain(.0))]
     Binding(#[from] BindingError),
+    /// Models have nowhere to run.
+    #[error("{}; choose another with --device", chain(.0))]
+    Device(#[from] DeviceError),
+    /// The models that were imported cannot be read.
+    #[error("{}", chain(.0))]
+    Models(#[from] StoreError),
     /// The sandbox does not start.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -199,7 +207,8 @@ impl Server {
         let token = auth::load_or_create_token(&data)?;
         let state = HostDb::open(&data.join("host.db")).await?;
         let tokens = WorkerTokens::open(state.clone()).await?;
-        let bindings = Arc::new(Bindings::open(&config.bindings(), &Handle::current())?);
+        let bindings = Bindings::open(&config.bindings(), &Handle::current())?;
+        let bindings = Arc::new(bindings.with_inference(inference(&config).await?));
         let capabilities = heyday_capabilities::capabilities(&bindings);
         let sandbox = Sandbox::new(
             sandbox_options(&config, config.max_calls(), compiler),
@@ -238,6 +247,12 @@ impl Server {
         });
         let behind = CancellationToken::new();
         let recording = tokio::spawn(recorder.clone().run(behind.clone()));
+        let replays = Replays::new(
+            registry.clone(),
+            Arc::clone(&expressions),
+            Arc::clone(&payloads) as _,
+        )
+        .map_err(OpenError::from)?;
         let host = Host {
             executor: Arc::new(executor),
             definitions: Arc::clone(&definitions) as _,
@@ -281,6 +296,7 @@ impl Server {
             engine_name: shared.engine.as_str(),
             attempts_elsewhere: shared.engine == EngineKind::Temporal,
             registry,
+            replays,
             definitions,
             recorder,
             state: state.clone(),
@@ -439,6 +455,28 @@ pub(crate) fn compiler() -> Result<Compiler, SandboxError> {
         program: std::env::current_exe().map_err(SandboxError::Threads)?,
         args: vec![COMPILE_COMMAND.into()],
     }))
+}
+
+/// What runs models: opened, with those in memory that the configuration names before long.
+pub(crate) async fn inference(config: &Config) -> Result<Inference, ServerError> {
+    let limits = heyday_inference::model::Limits {
+        model_bytes: config.inference.model_bytes,
+    };
+    let (folder, options) = (config.models_dir(), config.inference.options()?);
+    let started = blocking(move || {
+        let store = Arc::new(ModelStore::open(folder, limits)?);
+        Ok::<_, ServerError>(Inference::start(store, &options)?)
+    });
+    let inference = started.await?;
+    for model in config.inference.warm_up.clone() {
+        let inference = inference.clone();
+        tokio::spawn(async move {
+            if let Err(error) = inference.warm_up(&model).await {
+                tracing::warn!(model, %error, "a model cannot be warmed up");
+            }
+        });
+    }
+    Ok(inference)
 }
 
 /// The evaluator of expressions.

@@ -7,24 +7,34 @@
 //! - [`sandbox`]: an activity call against bare wasmtime ([`bare`]), by part ([`parts`]),
 //!   and the memory of a live instance ([`memory`]);
 //! - [`interrupt`]: how late a guest that computes for ever is stopped;
-//! - [`workflow`]: durable workflows over HTTP against Restate and Temporal ([`servers`]).
+//! - [`workflow`]: durable workflows over HTTP against Restate and Temporal ([`servers`]);
+//! - [`temporal`]: one activity on one Temporal cluster, ours against activities on its
+//!   SDKs ([`cluster`], [`native`]), and the CPU time of the workers ([`usage`]);
+//! - [`workers`]: how soon a worker has its first task done, and its memory with many
+//!   plugins.
 //!
 //! Start reading at [`report`] for what comes out.
 
 #![allow(clippy::print_stdout, reason = "a command line")]
 
 mod bare;
+mod cluster;
 mod http;
 mod interrupt;
 mod memory;
+mod native;
 mod ours;
 mod parts;
 mod report;
 mod sandbox;
 mod servers;
 mod syncs;
+mod temporal;
+mod usage;
+mod workers;
 mod workflow;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -66,28 +76,50 @@ enum Benchmark {
     Interrupt,
     /// Durable workflows over HTTP against Restate and Temporal.
     Workflow(workflow::Options),
+    /// One activity on a Temporal cluster against activities on its SDKs.
+    Temporal(temporal::Options),
+    /// A worker's start, and its memory with many plugins.
+    Workers(temporal::Options),
+    /// A worker on Temporal's Rust SDK; called by `temporal`, in a process of its own.
+    #[command(hide = true)]
+    Native {
+        /// The cluster's address.
+        address: SocketAddr,
+        /// The task queue.
+        queue: String,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let probe = arguments
-        .probe
-        .context("--probe names the component `probe`")?;
-    let component =
-        std::fs::read(&probe).with_context(|| format!("--probe {}", probe.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let mut report = Report::default();
     let quick = arguments.quick;
+    let probe = || {
+        let probe = arguments.probe.as_deref();
+        probe.context("--probe names the component `probe`")
+    };
+    let component = || {
+        let probe = probe()?;
+        std::fs::read(probe).with_context(|| format!("--probe {}", probe.display()))
+    };
     let measuring = async {
-        match arguments.benchmark {
-            Benchmark::Sandbox => sandbox::run(&mut report, &component, &probe, quick).await,
-            Benchmark::Memory { side } => memory::measure(side, &component).await,
-            Benchmark::Interrupt => interrupt::run(&mut report, &component, quick).await,
+        match &arguments.benchmark {
+            Benchmark::Sandbox => sandbox::run(&mut report, &component()?, probe()?, quick).await,
+            Benchmark::Memory { side } => memory::measure(*side, &component()?).await,
+            Benchmark::Interrupt => interrupt::run(&mut report, &component()?, quick).await,
             Benchmark::Workflow(options) => {
-                workflow::run(&mut report, &component, &options, quick).await
+                workflow::run(&mut report, &component()?, options, quick).await
             }
+            Benchmark::Temporal(options) => {
+                temporal::run(&mut report, &component()?, options, quick).await
+            }
+            Benchmark::Workers(options) => {
+                workers::run(&mut report, &component()?, options, quick).await
+            }
+            Benchmark::Native { address, queue } => native::work(*address, queue).await,
         }
     };
     runtime

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::ValueEnum;
 use heyday_sandbox::Limits;
 
 use crate::bare::{Bare, Layers};
 use crate::ours::Ours;
 use crate::report::{Figure, Report, Sides};
+use crate::usage;
 
 /// Guests that wait at first, and guests that are added.
 const INSTANCES: usize = 32;
@@ -107,16 +108,8 @@ async fn settled() -> anyhow::Result<usize> {
     bail!("the process's memory does not settle")
 }
 
-/// Bytes of memory that this process has, what it shares counted by its share: pages of
-/// code and of memory images that are mapped many times count once.
 fn resident() -> anyhow::Result<usize> {
-    let text = std::fs::read_to_string("/proc/self/smaps_rollup")?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Pss:"))
-        .context("smaps_rollup has no Pss")?;
-    let kib: usize = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib << 10)
+    usage::memory(std::process::id())
 }
 
 /// Measures both sides in turns.

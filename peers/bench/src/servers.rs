@@ -10,21 +10,20 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, Command};
 
 use crate::http::Connection;
 
 /// No server takes longer to answer for the first time.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A port that is free now.
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// A process that ends with this one, however that ends, and writes to that file.
-fn spawn(command: &mut Command, log: &Path) -> anyhow::Result<Child> {
+pub fn spawn(command: &mut Command, log: &Path) -> anyhow::Result<Child> {
     let file = std::fs::File::create(log)?;
     command
         .stderr(file)
@@ -43,7 +42,11 @@ fn spawn(command: &mut Command, log: &Path) -> anyhow::Result<Child> {
 }
 
 /// Waits until it answers.
-async fn ready<T, F>(child: &mut Child, log: &Path, mut ask: impl FnMut() -> F) -> anyhow::Result<T>
+pub async fn ready<T, F>(
+    child: &mut Child,
+    log: &Path,
+    mut ask: impl FnMut() -> F,
+) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
 {
@@ -63,7 +66,7 @@ where
     }
 }
 
-/// `heyday up`.
+/// `heyday up`, or `heyday serve` on a Temporal cluster.
 pub struct Heyday {
     child: Child,
     folder: tempfile::TempDir,
@@ -75,28 +78,7 @@ pub struct Heyday {
 impl Heyday {
     /// Starts it with its defaults, pushes the plugin `probe` and these flows.
     pub async fn start(binary: &Path, probe: &[u8], flows: &[&str]) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let data = folder.path().join("data");
-        let address = free_address()?;
-        let log = folder.path().join("log");
-        let mut command = Command::new(binary);
-        command
-            .args(["up", "--listen", &address.to_string(), "--data"])
-            .arg(&data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let mut child = spawn(&mut command, &log)?;
-        ready(&mut child, &log, || async move {
-            Connection::open(address, None).await?.get("/health").await
-        })
-        .await?;
-        let token = std::fs::read_to_string(data.join("token"))?;
-        let heyday = Self {
-            child,
-            folder,
-            address,
-            token: token.trim().to_owned(),
-        };
+        let heyday = Self::launch(binary, &["up"]).await?;
         let mut connection = heyday.connect().await?;
         for capability in ["sql", "blob", "kv"] {
             let grant =
@@ -107,26 +89,130 @@ impl Heyday {
                 .send(method, "/api/v1/grants", "application/json", body)
                 .await?;
         }
-        let body = Bytes::copy_from_slice(probe);
-        let uploaded = connection
-            .send(
-                Method::POST,
-                "/api/v1/plugins?wait=60s&allow_missing=true",
-                "application/wasm",
-                body,
-            )
+        heyday.push(probe).await?;
+        heyday.push_flows(flows).await?;
+        Ok(heyday)
+    }
+
+    /// Starts one for workers, on the cluster at that address.
+    pub async fn serve(binary: &Path, cluster: SocketAddr) -> anyhow::Result<Self> {
+        let cluster = cluster.to_string();
+        let arguments = [
+            "serve",
+            "--engine",
+            "temporal",
+            "--temporal-address",
+            &cluster,
+        ];
+        let mut heyday = Self::launch(binary, &arguments).await?;
+        let (address, token) = (heyday.address, heyday.token.clone());
+        let log = heyday.folder.path().join("log");
+        // Until it has reached the cluster it answers that that is away.
+        ready(&mut heyday.child, &log, || {
+            let token = token.clone();
+            async move {
+                let mut connection = Connection::open(address, Some(&token)).await?;
+                connection.get("/api/v1/workflows").await
+            }
+        })
+        .await?;
+        Ok(heyday)
+    }
+
+    async fn launch(binary: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let data = folder.path().join("data");
+        let address = free_address()?;
+        let log = folder.path().join("log");
+        let mut command = Command::new(binary);
+        command
+            .args(arguments)
+            .args(["--listen", &address.to_string(), "--data"])
+            .arg(&data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let mut child = spawn(&mut command, &log)?;
+        ready(&mut child, &log, || async move {
+            Connection::open(address, None).await?.get("/health").await
+        })
+        .await?;
+        let token = std::fs::read_to_string(data.join("token"))?;
+        Ok(Self {
+            child,
+            folder,
+            address,
+            token: token.trim().to_owned(),
+        })
+    }
+
+    /// Uploads a plugin, whatever it lacks, and waits until it is active.
+    pub async fn push(&self, component: &[u8]) -> anyhow::Result<()> {
+        let body = Bytes::copy_from_slice(component);
+        let path = "/api/v1/plugins?wait=60s&allow_missing=true";
+        let uploaded = self
+            .connect()
+            .await?
+            .send(Method::POST, path, "application/wasm", body)
             .await?;
         let uploaded: Value = serde_json::from_slice(&uploaded)?;
         if uploaded["active"] != true {
             bail!("the plugin is not active: {}", uploaded["missing_grants"]);
         }
+        Ok(())
+    }
+
+    /// Uploads flows.
+    pub async fn push_flows(&self, flows: &[&str]) -> anyhow::Result<()> {
+        let mut connection = self.connect().await?;
         for flow in flows {
             let body = Bytes::copy_from_slice(flow.as_bytes());
             connection
                 .send(Method::POST, "/api/v1/flows", "application/yaml", body)
                 .await?;
         }
-        Ok(heyday)
+        Ok(())
+    }
+
+    /// Starts a worker of this server on the cluster, with compiled code as the server has
+    /// it; it may not be ready yet.
+    pub async fn begin_worker(
+        &self,
+        binary: &Path,
+        cluster: SocketAddr,
+    ) -> anyhow::Result<HeydayWorker> {
+        let body = Bytes::from_static(br#"{"kind":"worker","namespaces":[]}"#);
+        let method = Method::POST;
+        let made = self
+            .connect()
+            .await?
+            .send(method, "/api/v1/tokens", "application/json", body)
+            .await?;
+        let made: Value = serde_json::from_slice(&made)?;
+        let token = made["token"].as_str().context("no token was made")?;
+        let address = free_address()?;
+        let log = self
+            .folder
+            .path()
+            .join(format!("worker-{}", address.port()));
+        let mut command = Command::new(binary);
+        command
+            .args(["worker", "--server", &format!("http://{}", self.address)])
+            .args(["--temporal-address", &cluster.to_string()])
+            .args(["--listen", &address.to_string()])
+            // As many at once as the native workers.
+            .args(["--queue", "general-queue=200"])
+            .arg("--data")
+            .arg(self.folder.path().join("nothing"))
+            .arg("--cache")
+            .arg(self.folder.path().join("data/cache"))
+            .env("HEYDAY_TOKEN", token)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Ok(HeydayWorker {
+            child: spawn(&mut command, &log)?,
+            address,
+            log,
+        })
     }
 
     /// A connection with the token.
@@ -142,6 +228,36 @@ impl Heyday {
     /// Where its files are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// `heyday worker`.
+pub struct HeydayWorker {
+    child: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl HeydayWorker {
+    /// Waits until it takes tasks.
+    pub async fn until_ready(&mut self) -> anyhow::Result<()> {
+        let address = self.address;
+        ready(&mut self.child, &self.log, || async move {
+            let mut connection = Connection::open(address, None).await?;
+            connection.get("/health/ready").await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the worker has ended")
+    }
+
+    /// A connection to its own address.
+    pub async fn connect(&self) -> anyhow::Result<Connection> {
+        Connection::open(self.address, None).await
     }
 }
 
@@ -238,74 +354,4 @@ fn native(packages: &Path) -> anyhow::Result<PathBuf> {
         }
     }
     bail!("{} has no server for this machine", scope.display())
-}
-
-/// Temporal's dev server with its poll limit raised, and a worker on Python's SDK.
-pub struct Temporal {
-    _server: Child,
-    _worker: Child,
-    orders: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
-    _folder: tempfile::TempDir,
-}
-
-impl Temporal {
-    /// Starts both. `environment`: the virtual environment. `peer`: the program.
-    pub async fn start(environment: &Path, peer: &Path) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let address = free_address()?;
-        let log = folder.path().join("server.log");
-        let mut command = Command::new(environment.join("bin/temporal"));
-        command
-            .args(["server", "start-dev", "--headless", "--ip", "127.0.0.1"])
-            .args(["--port", &address.port().to_string()])
-            .args(["--log-level", "error"])
-            // The default takes new tasks 20 times a second.
-            .args([
-                "--dynamic-config-value",
-                "history.transferProcessorMaxPollRPS=2000",
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let mut server = spawn(&mut command, &log)?;
-        ready(&mut server, &log, || async move {
-            Ok(tokio::net::TcpStream::connect(address).await?)
-        })
-        .await?;
-        let log = folder.path().join("worker.log");
-        let mut command = Command::new(environment.join("bin/python"));
-        command
-            .arg(peer)
-            .arg(address.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut worker = spawn(&mut command, &log)?;
-        let orders = worker.stdin.take().context("the worker has no input")?;
-        let answers = worker.stdout.take().context("the worker has no output")?;
-        let mut answers = BufReader::new(answers).lines();
-        let first = tokio::time::timeout(PATIENCE, answers.next_line()).await??;
-        if first.as_deref() != Some("ready") {
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
-            bail!("Temporal's worker does not start:\n{said}");
-        }
-        Ok(Self {
-            _server: server,
-            _worker: worker,
-            orders,
-            answers,
-            _folder: folder,
-        })
-    }
-
-    /// Runs workflows with one activity, so many at once, for so long; answers how many a
-    /// second.
-    pub async fn load(&mut self, at_once: usize, time: Duration) -> anyhow::Result<f64> {
-        let order = format!("{at_once} {}\n", time.as_secs_f64());
-        self.orders.write_all(order.as_bytes()).await?;
-        // Those that have begun are waited for.
-        let answer = tokio::time::timeout(time + PATIENCE, self.answers.next_line()).await??;
-        let answer: Value = serde_json::from_str(&answer.context("Temporal's worker ended")?)?;
-        let number = |name: &str| answer[name].as_f64().context("the worker's answer");
-        Ok(number("runs")? / number("seconds")?)
-    }
 }

@@ -15,13 +15,14 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::cluster::{Client, Cluster, Native, WORKFLOW};
 use crate::http::Connection;
 use crate::report::{Figure, Goal, Report, Sides, Times, median, shown};
-use crate::servers::{Heyday, Restate, Temporal};
+use crate::servers::{Heyday, Restate};
 use crate::syncs::Counting;
 
 /// Clients at once.
-const CLIENTS: usize = 100;
+pub const CLIENTS: usize = 100;
 /// Three steps that pass their input on, and three whose inputs are expressions.
 const FLOWS: [&str; 2] = [
     "document: {dsl: 1.0.3, namespace: bench, name: three, version: 1.0.0}\n\
@@ -104,8 +105,7 @@ pub async fn run(
     let temporal = match &options.temporal {
         Some(environment) => {
             println!("starting Temporal");
-            let peer = options.peers.join("temporal/peer.py");
-            Some(Temporal::start(environment, &peer).await?)
+            Some(Temporal::start(environment, &options.peers).await?)
         }
         None => None,
     };
@@ -326,11 +326,56 @@ async fn syncs(
     Ok(())
 }
 
+/// Temporal's dev server and a worker on its Python SDK.
+struct Temporal {
+    worker: Native,
+    client: Client,
+    _cluster: Cluster,
+}
+
+impl Temporal {
+    async fn start(environment: &Path, peers: &Path) -> anyhow::Result<Self> {
+        let cluster = Cluster::start(&environment.join("bin/temporal")).await?;
+        let mut python = tokio::process::Command::new(environment.join("bin/python"));
+        python.arg(peers.join("temporal/peer.py"));
+        Ok(Self {
+            worker: cluster.worker("Python", python).await?,
+            client: cluster.client().await?,
+            _cluster: cluster,
+        })
+    }
+}
+
+/// Lets so many callers run workflows of that type on that queue for so long; answers how
+/// many ended a second.
+pub async fn load_cluster(
+    client: &Client,
+    (workflow_type, queue): (&str, &str),
+    callers: usize,
+    time: Duration,
+) -> anyhow::Result<f64> {
+    let begun = Instant::now();
+    let end = begun + time;
+    let callers = (0..callers).map(|_| {
+        let mut client = client.clone();
+        async move {
+            let mut runs = 0_u64;
+            while Instant::now() < end {
+                client.run(workflow_type, queue).await?;
+                runs += 1;
+            }
+            anyhow::Ok(runs)
+        }
+    });
+    let runs: u64 = futures::future::try_join_all(callers).await?.iter().sum();
+    Ok(runs as f64 / begun.elapsed().as_secs_f64())
+}
+
 async fn throughput(
     report: &mut Report,
     heyday: &Heyday,
     restate: Option<&Restate>,
-    mut temporal: Option<Temporal>,
+    temporal: Option<Temporal>,
     size: &Size,
 ) -> anyhow::Result<()> {
     let (mut ours, mut restates, mut temporals) = (Vec::new(), Vec::new(), Vec::new());
@@ -343,9 +388,10 @@ async fn throughput(
             let clients = self::clients(|| Connection::open(restate.ingress, None)).await?;
             restates.push(load(clients, "/bench/one", time).await?);
         }
-        if let Some(temporal) = &mut temporal {
+        if let Some(temporal) = &temporal {
             let time = Duration::from_secs_f64(size.temporal_seconds);
-            temporals.push(temporal.load(CLIENTS, time).await?);
+            let run = (WORKFLOW, temporal.worker.queue.as_str());
+            temporals.push(load_cluster(&temporal.client, run, CLIENTS, time).await?);
         }
     }
     println!("runs a second: ours {ours:.0?}; Restate {restates:.0?}; Temporal {temporals:.0?}");
@@ -364,7 +410,7 @@ async fn throughput(
     Ok(())
 }
 
-async fn clients<F>(connect: impl Fn() -> F) -> anyhow::Result<Vec<Connection>>
+pub async fn clients<F>(connect: impl Fn() -> F) -> anyhow::Result<Vec<Connection>>
 where
     F: Future<Output = anyhow::Result<Connection>>,
 {
@@ -376,7 +422,11 @@ where
 }
 
 /// Lets all clients run workflows for so long; answers how many ended a second.
-async fn load(clients: Vec<Connection>, path: &'static str, time: Duration) -> anyhow::Result<f64> {
+pub async fn load(
+    clients: Vec<Connection>,
+    path: &'static str,
+    time: Duration,
+) -> anyhow::Result<f64> {
     let begun = Instant::now();
     let end = begun + time;
     let clients = clients.into_iter().map(|mut connection| {

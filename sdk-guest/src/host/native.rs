@@ -6,6 +6,8 @@ use crate::error::CapabilityError;
 use crate::log::Level;
 use crate::test::state;
 
+pub(crate) mod inference;
+
 pub(crate) fn current() -> Attempt {
     state::with(|state| state.attempt.clone())
 }

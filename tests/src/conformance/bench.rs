@@ -17,13 +17,14 @@ use heyday_durable::definition::{
 };
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
 use heyday_durable::engine::{
-    Engine, ExecutionStatus, HistoryEvent, IdConflictPolicy, IdReusePolicy, RunRef, RunResult,
-    StartWorkflow,
+    Engine, EngineError, ExecutionStatus, HistoryEvent, IdConflictPolicy, IdReusePolicy, RunRef,
+    RunResult, StartWorkflow,
 };
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::{Digest, Payload, PayloadStore, PayloadStoreError};
+use heyday_durable::replay::{HistoryError, RecordedHistory, ReplayError, ReplayReport, Replayer};
 use heyday_durable::temporal::{Access, Tasks, TemporalEngine, TemporalOptions};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -200,6 +201,10 @@ pub fn plugin() -> Digest {
 impl Definitions_ {
     fn pinned(&self, name: &str) -> Option<PinnedDefinition> {
         let (digest, flow) = lock(&self.active).get(name)?.clone();
+        Some(Self::pin_all(digest, flow))
+    }
+
+    fn pin_all(digest: Digest, flow: Arc<Flow>) -> PinnedDefinition {
         let pin = |name: &str| {
             let pin = PinnedActivity {
                 activity_type: name.to_owned(),
@@ -217,13 +222,13 @@ impl Definitions_ {
         let names = [
             "t.echo", "t.fail", "t.big", "t.length", "t.panic", "t.hand", "t.hand2",
         ];
-        Some(PinnedDefinition {
+        PinnedDefinition {
             workflow_type: flow.workflow_type(),
             version: flow.document.version.clone(),
             digest,
             flow,
             activities: Arc::new(names.into_iter().map(pin).collect()),
-        })
+        }
     }
 }
 
@@ -267,6 +272,7 @@ pub struct Bench {
     definitions: Arc<Definitions_>,
     /// Values that were stored apart.
     pub payloads: Arc<MemoryPayloads>,
+    replayer: Replayer,
     begun: Arc<Mutex<HashMap<String, u64>>>,
     attempts: mpsc::UnboundedReceiver<Attempt>,
     started: AtomicU64,
@@ -323,6 +329,7 @@ impl Bench {
             by_hand,
             begun: Arc::clone(&begun),
         };
+        let replayer = Replayer::new(Arc::new(Paths), Arc::clone(&payloads) as _, 1).unwrap();
         let host = Host {
             executor: Arc::new(executor),
             definitions: Arc::clone(&definitions) as _,
@@ -336,6 +343,7 @@ impl Bench {
             host,
             definitions,
             payloads,
+            replayer,
             begun,
             attempts,
             started: AtomicU64::new(0),
@@ -379,7 +387,7 @@ impl Bench {
     pub async fn is_reachable(&self) -> bool {
         !matches!(
             self.engine().open_runs_using(&plugin()).await,
-            Err(heyday_durable::engine::EngineError::Unavailable { .. })
+            Err(EngineError::Unavailable { .. })
         )
     }
 
@@ -525,16 +533,63 @@ impl Bench {
         }
     }
 
-    /// How a run ended.
+    /// How a run ended. Whatever it did, its history replays.
     pub async fn end(&self, run: &RunRef) -> RunResult {
         match self.engine().result(run, PATIENCE).await.unwrap() {
-            Some(result) => result,
+            Some(result) => {
+                self.replays(run).await;
+                result
+            }
             None => panic!(
                 "still open: {:#?}\n{:#?}",
                 self.engine().describe(run).await,
                 self.events(run).await
             ),
         }
+    }
+
+    /// All that is recorded of a run.
+    pub async fn recorded(&self, run: &RunRef) -> RecordedHistory {
+        self.engine().recorded(run).await.unwrap()
+    }
+
+    /// Checks that a run's history, as far as it is, replays bit for bit.
+    pub async fn replays(&self, run: &RunRef) {
+        let history = match self.engine().recorded(run).await {
+            Ok(history) => history,
+            // A foreign workflow's.
+            Err(EngineError::History(HistoryError::NotOfAFlow { .. })) => return,
+            Err(error) => panic!("{error}"),
+        };
+        let digest = history.about().digest.unwrap();
+        let flow = lock(&self.definitions.all).get(&digest).cloned().unwrap();
+        let definition = Definitions_::pin_all(digest, flow);
+        let report = self.replayer.replay(&history, &definition, true).await;
+        let report = report.unwrap_or_else(|error| panic!("{error}\n{}", history.to_json()));
+        assert_eq!(report.difference, None, "{}", history.to_json());
+    }
+
+    /// Replays a history against the active definition of `test.NAME`.
+    pub async fn replay(
+        &self,
+        history: &RecordedHistory,
+        name: &str,
+        exact: bool,
+    ) -> Result<ReplayReport, ReplayError> {
+        let definition = self.definitions.pinned(&format!("test.{name}")).unwrap();
+        self.replayer.replay(history, &definition, exact).await
+    }
+
+    /// The same where none of the values is stored that it refers to.
+    pub async fn replay_elsewhere(
+        &self,
+        history: &RecordedHistory,
+        name: &str,
+    ) -> Result<ReplayReport, ReplayError> {
+        let definition = self.definitions.pinned(&format!("test.{name}")).unwrap();
+        let empty = Arc::<MemoryPayloads>::default();
+        let elsewhere = Replayer::new(Arc::new(Paths), empty as _, 1).unwrap();
+        elsewhere.replay(history, &definition, true).await
     }
 
     /// The result of a run that completes.

@@ -24,6 +24,7 @@ on_both!(
     a_cancel_reaches_the_run_that_goes_on,
     what_names_an_ended_run_is_refused,
     runs_that_went_on_are_replayed,
+    search_attributes_go_on_as_the_run_changed_them,
     large_values_go_on_by_reference,
     a_key_of_the_start_answers_the_first_run,
     a_start_with_a_signal_reaches_the_run_that_goes_on,
@@ -418,6 +419,49 @@ async fn runs_that_went_on_are_replayed(mut bench: Bench) {
         let state = state.await.unwrap().to_json().unwrap();
         assert_eq!(state["context"]["x"], 3, "{state}");
     }
+}
+
+async fn search_attributes_go_on_as_the_run_changed_them(mut bench: Bench) {
+    bench.with_short_histories(SHORT).await;
+    let marks = "  - mark:\n      set: ${ . }\n      metadata: {heyday: {search_attributes: {GoneStage: late, GoneColour: null}}}\n";
+    let rounds = rounds(
+        "{a: {call: t.echo, with: {x: 1}}}, {w: {wait: PT0.01S}}",
+        "  - last: {call: t.hand}\n",
+    );
+    bench.define("marked", &format!("{marks}{rounds}"));
+    let given = |value: &str| GivenAttribute {
+        search_type: None,
+        value: json!(value),
+    };
+    let request = StartWorkflow {
+        search_attributes: BTreeMap::from([
+            ("GoneColour".to_owned(), given("blue")),
+            ("GoneKept".to_owned(), given("kept")),
+            ("GoneStage".to_owned(), given("early")),
+        ]),
+        ..bench.request("marked", "marked", items(json!({})))
+    };
+    let started = bench.engine().start(request).await.unwrap();
+    let first = RunRef {
+        run_id: Some(started.run_id),
+        ..run("marked")
+    };
+    let attempt = bench.attempt().await;
+    let chain = bench.chain(&first).await;
+    assert!(chain.len() > 2, "{chain:?}");
+    for run in &chain {
+        let described = bench.engine().describe(run).await.unwrap();
+        let attributes = described.search_attributes.iter();
+        let attributes: Vec<_> = attributes
+            .map(|(name, value)| (name.as_str(), value.to_json()))
+            .collect();
+        assert_eq!(
+            attributes,
+            [("GoneKept", json!("kept")), ("GoneStage", json!("late"))]
+        );
+    }
+    attempt.end(Ok(json!("done")));
+    assert_eq!(bench.result(&first).await, json!("done"));
 }
 
 async fn large_values_go_on_by_reference(mut bench: Bench) {

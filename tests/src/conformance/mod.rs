@@ -50,6 +50,7 @@ mod lists;
 mod payloads;
 mod queries;
 mod real;
+mod replaying;
 mod restarting;
 mod retrying;
 mod running;

@@ -13,6 +13,9 @@ on_both!(
     a_name_keeps_the_type_with_which_it_was_used_first,
     runs_are_counted,
     filters_that_do_not_fit_a_type_are_refused,
+    a_flow_sets_its_own,
+    what_a_flow_cannot_set_is_an_error_of_its_task,
+    what_a_flow_set_is_there_after_a_restart,
 );
 
 /// A start with these attributes; a pair of a type and a value names the type.
@@ -233,4 +236,110 @@ async fn filters_that_do_not_fit_a_type_are_refused(bench: Bench) {
             );
         }
     }
+}
+
+/// A task that sets these.
+fn set(name: &str, attributes: &str) -> String {
+    format!(
+        "  - {name}:\n      set: ${{ . }}\n      metadata: {{heyday: {{search_attributes: {attributes}}}}}\n"
+    )
+}
+
+/// Waits until a list has found these runs.
+async fn until_listed(bench: &Bench, query: &str, expected: &[&str]) {
+    let expected: BTreeSet<String> = expected.iter().map(|id| (*id).to_owned()).collect();
+    let what = format!("{query} finds {expected:?}");
+    bench
+        .until(&what, async || {
+            list(bench, query).await.unwrap() == expected
+        })
+        .await;
+}
+
+async fn a_flow_sets_its_own(bench: Bench) {
+    let tasks = set(
+        "first",
+        "{CustomerId: '${ .customer }', Amount: 5, Due: {type: Datetime, value: '2026-01-31T12:00:00Z'}, Nobodys: null}",
+    ) + &set(
+        "second",
+        "{Amount: '${ .amount }', CustomerId: null, Tags: [red, blue]}",
+    );
+    bench.define("sets", &tasks);
+    let input = json!({"customer": "x", "amount": -3});
+    let stage = GivenAttribute {
+        search_type: None,
+        value: json!("new"),
+    };
+    let staged = StartWorkflow {
+        search_attributes: [("Stage".to_owned(), stage)].into(),
+        ..bench.request("sets", "sets", input.clone())
+    };
+    bench.engine().start(staged).await.unwrap();
+    assert_eq!(bench.result(&run("sets")).await, input);
+    until_listed(&bench, "Amount = -3", &["sets"]).await;
+    until_listed(&bench, "Amount = 5", &[]).await;
+    until_listed(&bench, "Tags = 'blue' AND Stage = 'new'", &["sets"]).await;
+    until_listed(&bench, "CustomerId IS NULL AND Amount < 0", &["sets"]).await;
+    until_listed(&bench, "Due < '2026-02-01T00:00:00Z'", &["sets"]).await;
+    let described = bench.engine().describe(&run("sets")).await.unwrap();
+    let shown: Vec<_> = described
+        .search_attributes
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.search_type().as_str(), value.to_json()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("Amount", "Int", json!(-3)),
+            ("Due", "Datetime", json!("2026-01-31T12:00:00Z")),
+            ("Stage", "Keyword", json!("new")),
+            ("Tags", "KeywordList", json!(["red", "blue"])),
+        ]
+    );
+    // The types are the namespace's from then on.
+    bench.define("set", "  - a: {set: {x: 1}}\n");
+    let other = request(&bench, "other", &[("Amount", None, json!("x"))]);
+    let refused = bench.engine().start(other).await;
+    assert!(
+        matches!(refused, Err(EngineError::Invalid(_))),
+        "{refused:?}"
+    );
+}
+
+async fn what_a_flow_cannot_set_is_an_error_of_its_task(bench: Bench) {
+    bench.define("set", "  - a: {set: {x: 1}}\n");
+    start(&bench, "first", &[("Amount", None, json!(5))]).await;
+    bench.define("wrong", &set("mark", "{Amount: many}"));
+    let run = bench.start("wrong", json!({})).await;
+    let failure = bench.failure(&run).await;
+    let fault = failure.details.unwrap();
+    assert_eq!(fault["instance"], "/do/0/mark", "{fault}");
+    assert_eq!(fault["failure"]["kind"], "invalid-input", "{fault}");
+    assert!(
+        fault["detail"]
+            .as_str()
+            .unwrap()
+            .contains("\"Amount\" is Int"),
+        "{fault}"
+    );
+}
+
+async fn what_a_flow_set_is_there_after_a_restart(mut bench: Bench) {
+    let tasks = set("mark", "{Stage: waiting}")
+        + "  - rest: {wait: {seconds: 1}}\n"
+        + &set("again", "{Stage: over}");
+    bench.define("resumes", &tasks);
+    let run = bench.start("resumes", json!({})).await;
+    bench.until_event(&run, "TimerStarted").await;
+    until_listed(&bench, "Stage = 'waiting'", &[&run.workflow_id]).await;
+    bench.restart().await;
+    // It is replayed, with what was set.
+    bench.result(&run).await;
+    until_listed(&bench, "Stage = 'over'", &[&run.workflow_id]).await;
+    until_listed(&bench, "Stage = 'waiting'", &[]).await;
+    let described = bench.engine().describe(&run).await.unwrap();
+    assert_eq!(
+        described.search_attributes["Stage"].to_json(),
+        json!("over")
+    );
 }

@@ -16,8 +16,8 @@ use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::COMMUNICATION;
 use serde_json::{Value, json};
 
-use super::{Language, Worker};
-use crate::conformance::bench::{Bench, run};
+use super::{Language, Worker, on_cluster};
+use crate::conformance::bench::{Bench, PATIENCE, run};
 use crate::conformance::foreign::workflow;
 
 /// Makes of each function a test for each language.
@@ -54,6 +54,7 @@ in_each_language!(
     a_foreign_activitys_failure_reaches_the_flow,
     a_flow_runs_a_foreign_workflow_as_its_child,
     a_cancel_reaches_a_foreign_activity,
+    a_foreign_client_queries_and_updates_a_flow,
 );
 
 /// An engine on a cluster, and a foreign worker beside it.
@@ -94,6 +95,20 @@ impl Peer {
         let mut ended = workflow(&self.bench, &["result", "--workflow-id", id]).await;
         assert_eq!(ended["status"], "COMPLETED", "{ended}");
         ended["result"].take()
+    }
+
+    /// Lets a client on the SDK ask a workflow something (`ask`); answers what it printed.
+    async fn ask(&self, arguments: &[&str]) -> Value {
+        let (address, namespace) = self.bench.cluster().unwrap();
+        let mut command = self.language.program("ask").unwrap();
+        on_cluster(&mut command, &address, &namespace);
+        let mut command = tokio::process::Command::from(command);
+        command.args(arguments).kill_on_drop(true);
+        command.stderr(std::process::Stdio::inherit());
+        let output = tokio::time::timeout(PATIENCE, command.output());
+        let output = output.await.expect("the client ends").unwrap();
+        // Not its status: Python's SDK may abort while its interpreter ends.
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
 
     /// The stack of a failure as an SDK shows it, taken out; Go's shows none.
@@ -255,4 +270,52 @@ async fn a_cancel_reaches_a_foreign_activity(peer: Peer) {
     bench.until("the activity runs", started).await;
     bench.engine().cancel(&run, "enough").await.unwrap();
     assert_eq!(bench.end(&run).await.status, ExecutionStatus::Canceled);
+}
+
+async fn a_foreign_client_queries_and_updates_a_flow(peer: Peer) {
+    let bench = &peer.bench;
+    bench.define_about(
+        "asked",
+        ", metadata: {heyday: {queries: {taken: '${ .context }', told: '${ .arguments }'}}}",
+        "  - first:
+      listen: {to: {one: {with: {type: add}}}}
+      metadata: {heyday: {update: {answer: {added: '${ .n }'}}}}
+      export: {as: '${ . }'}
+  - second:
+      listen: {to: {one: {with: {type: add}}}}
+      metadata: {heyday: {update: {}}}\n",
+    );
+    let run = bench.start("asked", json!({})).await;
+    let id = run.workflow_id.as_str();
+    let told = peer.ask(&["query", id, "told", r#"{"é": [1]}"#]).await;
+    assert_eq!(told, json!({"answer": {"é": [1]}}));
+    let unknown = peer.ask(&["query", id, "nothing", "null"]).await;
+    let message = unknown["failure"]["message"].as_str().unwrap();
+    assert!(message.contains("nothing"), "{unknown}");
+    // Nobody listens for it: it leaves no trace.
+    let rejected = peer.ask(&["update", id, "remove", "{}", "zero"]).await;
+    let message = rejected["failure"]["message"].as_str().unwrap();
+    assert!(message.contains("remove"), "{rejected}");
+    let kinds = bench.kinds(&run).await;
+    assert!(
+        !kinds.iter().any(|kind| kind.contains("Update")),
+        "{kinds:?}"
+    );
+    for _ in 0..2 {
+        // The same id again answers the same update.
+        let added = peer.ask(&["update", id, "add", r#"{"n": 3}"#, "one"]).await;
+        assert_eq!(added, json!({"answer": {"added": 3}}));
+    }
+    let taken = peer.ask(&["query", id, "taken", "null"]).await;
+    assert_eq!(taken, json!({"answer": [{"n": 3}]}));
+    let added = peer.ask(&["update", id, "add", r#"{"n": 4}"#, "two"]).await;
+    assert_eq!(added, json!({"answer": {"n": 4}}));
+    assert_eq!(bench.result(&run).await, json!([{"n": 4}]));
+    // One that has ended answers what it was.
+    let taken = peer.ask(&["query", id, "taken", "null"]).await;
+    assert_eq!(taken, json!({"answer": [{"n": 3}]}));
+    let late = peer
+        .ask(&["update", id, "add", r#"{"n": 5}"#, "three"])
+        .await;
+    assert!(late["failure"]["message"].is_string(), "{late}");
 }

@@ -4,201 +4,25 @@
 //! `cargo xtask test` installs both, and names the server's folder in
 //! `HEYDAY_TEMPORAL_SERVER` and the one of PostgreSQL's programs in `HEYDAY_POSTGRES`.
 
-use std::ffi::CString;
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use heyday_durable::temporal::{Access, Source};
 use uuid::Uuid;
 
 use super::certificates::{Authority, Files};
-use super::server::{PATIENCE, end_with_parent};
+use super::postgres::{self, Postgres, USER, free_ports, run, until};
+use super::server::end_with_parent;
 use super::temporal;
 
-/// Its database user.
-const USER: &str = "temporal";
-
-/// The folders of the server's programs and of PostgreSQL's. Without them the caller
+/// The folder of the server's programs. Without it, or without PostgreSQL, the caller
 /// lists its tests as not run, which fails where nothing may be missing.
-fn programs() -> Option<(PathBuf, PathBuf)> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    if let (Some(server), Some(postgres)) =
-        (folder("HEYDAY_TEMPORAL_SERVER"), folder("HEYDAY_POSTGRES"))
-    {
-        return Some((server, postgres));
-    }
-    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-    let why = "HEYDAY_TEMPORAL_SERVER and HEYDAY_POSTGRES are set by `cargo xtask test`";
-    assert!(!in_ci, "{why}; run the tests with it");
-    eprintln!("not run: {why}");
-    None
-}
-
-/// Waits until it is so.
-fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < deadline, "this never came true: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Runs a program to its end.
-fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().expect("it starts");
-    assert!(
-        output.status.success(),
-        "{:?}: {}{}",
-        command.get_program(),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// As whom PostgreSQL runs, which refuses root: as `postgres` there.
-fn postgres_user() -> Option<(u32, u32)> {
-    // SAFETY: it has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
-        return None;
-    }
-    let name = CString::new("postgres").expect("no zero in it");
-    let mut entry = std::mem::MaybeUninit::<libc::passwd>::uninit();
-    let mut buffer = vec![0; 16_384];
-    let mut found = std::ptr::null_mut();
-    // SAFETY: all pointers are valid for the call, and the length is the buffer's.
-    let failed = unsafe {
-        libc::getpwnam_r(
-            name.as_ptr(),
-            entry.as_mut_ptr(),
-            buffer.as_mut_ptr(),
-            buffer.len(),
-            &raw mut found,
-        )
-    };
-    assert!(failed == 0 && !found.is_null(), "there is no user postgres");
-    // SAFETY: the call succeeded and found an entry, so it was written.
-    let entry = unsafe { entry.assume_init() };
-    Some((entry.pw_uid, entry.pw_gid))
-}
-
-/// A PostgreSQL server of its own.
-struct Postgres {
-    child: Child,
-    port: u16,
-    password: String,
-    /// Its data.
-    _folder: tempfile::TempDir,
-}
-
-impl Postgres {
-    fn start(programs: &Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let user = postgres_user();
-        if let Some((uid, gid)) = user {
-            std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).unwrap();
-        }
-        let program = |name: &str| {
-            let mut command = Command::new(programs.join(name));
-            command.current_dir(folder.path());
-            if let Some((uid, gid)) = user {
-                command.uid(uid).gid(gid);
-            }
-            command
-        };
-        // Whoever could connect could run programs as its user.
-        let password = Uuid::new_v4().to_string();
-        let file = folder.path().join("password");
-        std::fs::write(&file, &password).unwrap();
-        if let Some((uid, gid)) = user {
-            std::os::unix::fs::chown(&file, Some(uid), Some(gid)).unwrap();
-        }
-        let data = folder.path().join("data");
-        run(program("initdb")
-            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
-            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
-            .arg(&file)
-            .arg("--pgdata")
-            .arg(&data));
-        let [port] = free_ports();
-        let mut command = program("postgres");
-        command
-            .arg("-D")
-            .arg(&data)
-            .args(["-p", &port.to_string(), "-k", ""])
-            .args(["-c", "listen_addresses=127.0.0.1"])
-            // What is killed here is the server of Temporal, never the machine.
-            .args(["-c", "fsync=off"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
-        unsafe {
-            command.pre_exec(|| {
-                // At once, but not so that its shared memory stays.
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT);
-                Ok(())
-            });
-        }
-        let server = Self {
-            child: command.spawn().expect("postgres starts"),
-            port,
-            password,
-            _folder: folder,
-        };
-        until("PostgreSQL is ready", || {
-            let asked = Command::new(programs.join("pg_isready"))
-                .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
-                .status();
-            asked.expect("pg_isready starts").success()
-        });
-        server
-    }
-
-    /// Makes a database with a schema that the tool has.
-    fn create(&self, sql: &Path, database: &str, schema: &str) {
-        for arguments in [
-            &["create-database"][..],
-            &["setup-schema", "-v", "0.0"],
-            &["update-schema", "--schema-name", schema],
-        ] {
-            run(Command::new(sql)
-                .args(["--db", database])
-                .args(arguments)
-                .env("SQL_PLUGIN", "postgres12")
-                .env("SQL_HOST", "127.0.0.1")
-                .env("SQL_PORT", self.port.to_string())
-                .env("SQL_USER", USER)
-                .env("SQL_PASSWORD", &self.password));
-        }
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: it is our child, and was not waited for.
-        unsafe { libc::kill(pid, libc::SIGQUIT) };
-        let _ = self.child.wait();
-    }
-}
-
-/// Ports that are free now, below those that the kernel gives out: the server keeps some
-/// of its own in 15 bits.
-fn free_ports<const N: usize>() -> [u16; N] {
-    // All at once, so that none comes twice.
-    let listeners = std::array::from_fn::<_, N, _>(|_| {
-        loop {
-            let port = rand::random_range(10_000..32_000);
-            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-                return listener;
-            }
-        }
-    });
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+fn programs() -> Option<PathBuf> {
+    let server = super::folder("HEYDAY_TEMPORAL_SERVER");
+    // Both are asked for, so that both are told.
+    let postgres = postgres::programs();
+    server.filter(|_| postgres.is_some())
 }
 
 /// The Temporal server and its database. Stopped when it is dropped.
@@ -215,11 +39,16 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one, and waits until it answers; `None` where there is none to start.
     pub fn start() -> Option<Self> {
-        let (server, postgres_programs) = programs()?;
-        let postgres = Postgres::start(&postgres_programs);
+        let server = programs()?;
+        let postgres = Postgres::start(&[])?;
         let sql = server.join("sql");
-        postgres.create(&sql, "temporal", "postgresql/v12/temporal");
-        postgres.create(&sql, "temporal_visibility", "postgresql/v12/visibility");
+        create(&postgres, &sql, "temporal", "postgresql/v12/temporal");
+        create(
+            &postgres,
+            &sql,
+            "temporal_visibility",
+            "postgresql/v12/visibility",
+        );
 
         let authority = Authority::new("cluster");
         let files = Files::new(&authority);
@@ -325,6 +154,24 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
+    }
+}
+
+/// Makes a database with a schema that the tool has.
+fn create(postgres: &Postgres, sql: &Path, database: &str, schema: &str) {
+    for arguments in [
+        &["create-database"][..],
+        &["setup-schema", "-v", "0.0"],
+        &["update-schema", "--schema-name", schema],
+    ] {
+        run(Command::new(sql)
+            .args(["--db", database])
+            .args(arguments)
+            .env("SQL_PLUGIN", "postgres12")
+            .env("SQL_HOST", "127.0.0.1")
+            .env("SQL_PORT", postgres.port.to_string())
+            .env("SQL_USER", USER)
+            .env("SQL_PASSWORD", &postgres.password));
     }
 }
 

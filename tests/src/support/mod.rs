@@ -11,6 +11,7 @@ pub mod front;
 pub mod gherkin;
 pub mod handmade;
 pub mod http_server;
+pub mod postgres;
 pub mod probe;
 pub mod server;
 pub mod temporal;
@@ -44,6 +45,19 @@ pub fn binary() -> PathBuf {
 pub fn cache() -> PathBuf {
     std::env::var_os("HEYDAY_CACHE")
         .map_or_else(|| binary().with_file_name("compiled"), PathBuf::from)
+}
+
+/// A folder of programs that `cargo xtask test` names in a variable. Without it the caller
+/// lists its tests as not run, which fails where nothing may be missing.
+pub fn folder(variable: &str) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(variable) {
+        return Some(folder.into());
+    }
+    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    let why = format!("{variable} is set by `cargo xtask test`");
+    assert!(!in_ci, "{why}; run the tests with it");
+    eprintln!("not run: {why}");
+    None
 }
 
 /// The folder of the specification, its examples and its kit. Without one the caller

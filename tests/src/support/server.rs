@@ -30,6 +30,8 @@ pub struct Server {
 pub struct Options {
     /// `heyday serve` with these options, instead of `heyday up`.
     pub serve: Option<Vec<String>>,
+    /// Where it listens, instead of on a port that is free.
+    pub port: Option<u16>,
     /// Text of a configuration file.
     pub config: Option<String>,
     /// Further environment.
@@ -66,7 +68,7 @@ impl Server {
     /// Starts a server on that data folder.
     pub async fn on(data: &Path, options: Options) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
-        let port = free_port()?;
+        let port = options.port.map_or_else(free_port, Ok)?;
         let mut command = Command::new(super::binary());
         match &options.serve {
             None => command.arg("up"),
@@ -237,6 +239,7 @@ pub struct Client {
     pub http: reqwest::Client,
     url: String,
     token: String,
+    namespace: Option<String>,
 }
 
 /// A workflow's end.
@@ -261,14 +264,28 @@ impl Client {
                 .expect("the same as the default, but for a time"),
             url: url.to_owned(),
             token: token.to_owned(),
+            namespace: None,
+        }
+    }
+
+    /// The same in that namespace.
+    pub fn within(&self, namespace: &str) -> Self {
+        Self {
+            namespace: Some(namespace.to_owned()),
+            ..self.clone()
         }
     }
 
     /// A request to `/api/v1` and this path.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http
+        let request = self
+            .http
             .request(method, format!("{}/api/v1{path}", self.url))
-            .bearer_auth(&self.token)
+            .bearer_auth(&self.token);
+        match &self.namespace {
+            Some(namespace) => request.header("heyday-namespace", namespace),
+            None => request,
+        }
     }
 
     /// The JSON of a successful answer.

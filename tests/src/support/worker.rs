@@ -1,6 +1,6 @@
 //! The real `heyday worker` in processes of their own, for a real `heyday serve`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,19 @@ pub struct Site {
 impl Site {
     /// Starts a server; none where there is no cluster.
     pub async fn start() -> Option<Self> {
+        Self::with(&[], "").await
+    }
+
+    /// The same with further options of `heyday serve` and a further configuration.
+    pub async fn with(arguments: &[&str], config: &str) -> Option<Self> {
         let (address, namespace) = temporal::namespace()?;
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let server = Server::on(&data, Self::options(&address, &namespace)).await;
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+        let mut options = Options::on_temporal(&address, &namespace);
+        options.serve = Some(arguments.collect());
+        options.config = options.config.map(|text| text + config);
+        let server = Server::on(&data, options).await;
         let server = server.unwrap();
         server.wait_for_engine().await.unwrap();
         Some(Self {
@@ -37,13 +46,6 @@ impl Site {
             namespace,
             folder,
         })
-    }
-
-    fn options(address: &str, namespace: &str) -> Options {
-        Options {
-            serve: Some(Vec::new()),
-            ..Options::on_temporal(address, namespace)
-        }
     }
 
     /// Makes a token for workers in these namespaces; all where there are none.
@@ -63,31 +65,13 @@ impl Site {
 
     /// Starts a worker with that token.
     pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
-        let port = free_port().unwrap();
-        let log = self.folder.path().join(format!("worker-{port}.log"));
-        let output = std::fs::File::create(&log).unwrap();
-        let mut command = Command::new(super::binary());
-        command
-            .args(["worker", "--server", &self.server.url])
-            .args(["--temporal-address", &self.address])
-            .args(["--temporal-namespace", &self.namespace])
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .arg("--data")
-            .arg(self.folder.path().join("nothing"))
-            .args(arguments)
-            .env("HEYDAY_CACHE", super::cache())
-            .env("HEYDAY_TOKEN", token)
-            .env_remove("HEYDAY_SERVER")
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().unwrap())
-            .stderr(output);
-        end_with_parent(&mut command);
-        Worker {
-            child: command.spawn().unwrap(),
-            url: format!("http://127.0.0.1:{port}"),
-            log,
-            http: self.server.client.http.clone(),
-        }
+        let place = Place {
+            server: &self.server,
+            address: &self.address,
+            namespace: &self.namespace,
+            folder: self.folder.path(),
+        };
+        place.begin(token, arguments)
     }
 
     /// Writes a configuration file for workers; answers its path.
@@ -111,18 +95,77 @@ impl Site {
     }
 }
 
+/// What a worker works for, and where its files are.
+pub struct Place<'s> {
+    /// The server.
+    pub server: &'s Server,
+    /// Where the cluster is.
+    pub address: &'s str,
+    /// The namespace there.
+    pub namespace: &'s str,
+    /// Its data, and what it prints.
+    pub folder: &'s Path,
+}
+
+impl Place<'_> {
+    /// Starts a worker with that token.
+    pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
+        let port = free_port().unwrap();
+        let log = self.folder.join(format!("worker-{port}.log"));
+        let output = std::fs::File::create(&log).unwrap();
+        let mut command = Command::new(super::binary());
+        command
+            .args(["worker", "--server", &self.server.url])
+            .args(["--temporal-address", self.address])
+            .args(["--temporal-namespace", self.namespace])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .arg("--data")
+            .arg(self.folder.join("worker"))
+            .args(arguments)
+            .env("HEYDAY_CACHE", super::cache())
+            .env("HEYDAY_TOKEN", token)
+            .env_remove("HEYDAY_SERVER")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        end_with_parent(&mut command);
+        Worker {
+            child: command.spawn().unwrap(),
+            url: format!("http://127.0.0.1:{port}"),
+            log,
+            spool: self.folder.join("worker/spool"),
+            http: self.server.client.http.clone(),
+        }
+    }
+}
+
 /// A running worker. Killed when it is dropped.
 pub struct Worker {
     child: Child,
     url: String,
     log: PathBuf,
+    spool: PathBuf,
     http: reqwest::Client,
 }
 
 impl Worker {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether that text is among what it, or another on its folder, has not sent.
+    pub fn has_spooled(&self, text: &str) -> bool {
+        let folders = std::fs::read_dir(&self.spool).into_iter().flatten();
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+        files
+            .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default())
+            .any(|said| said.contains(text))
     }
 
     /// GET of its own address; none where it does not answer.

@@ -26,8 +26,9 @@ Examples:
   cargo xtask bench --quick                  a debug build and few samples: shows that each
                                              benchmark works, and measures nothing
 
-Peers: wasmtime; Restate (needs node and npm) and Temporal's dev server (needs python3), both
-fetched into the user's cache folder. Close other programs: what counts is the ratio to the
+Peers: wasmtime; Restate (needs node and npm); Temporal's dev server with workers on its Rust,
+Python and Go SDKs (needs python3, and go for the last). They are fetched into the user's cache
+folder. Close other programs: what counts is the ratio to the
 peer in the same run, but a busy machine still makes it uncertain. docs/benchmarks.md says
 what each figure is.";
 
@@ -54,17 +55,34 @@ enum Name {
     Interrupt,
     /// Durable workflows over HTTP against Restate and Temporal.
     Workflow,
+    /// One activity on a Temporal cluster against activities on its SDKs.
+    Temporal,
+    /// A worker's start, and its memory with many plugins.
+    Workers,
 }
 
 impl Name {
-    const ALL: [Self; 3] = [Self::Sandbox, Self::Interrupt, Self::Workflow];
+    const ALL: [Self; 5] = [
+        Self::Sandbox,
+        Self::Interrupt,
+        Self::Workflow,
+        Self::Temporal,
+        Self::Workers,
+    ];
 
     const fn text(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",
             Self::Interrupt => "interrupt",
             Self::Workflow => "workflow",
+            Self::Temporal => "temporal",
+            Self::Workers => "workers",
         }
+    }
+
+    /// Whether it measures the whole server.
+    const fn needs_heyday(self) -> bool {
+        matches!(self, Self::Workflow | Self::Temporal | Self::Workers)
     }
 }
 
@@ -80,7 +98,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         [] => &Name::ALL[..],
         names => names,
     };
-    if names.contains(&Name::Workflow) {
+    if names.iter().any(|name| name.needs_heyday()) {
         timed("building Heyday", || match profile {
             Profile::Debug => process::build_binary(project),
             Profile::Release => {
@@ -89,7 +107,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         })?;
     }
     timed("building the harness", || {
-        let mut command = project.cargo(["build"]);
+        let mut command = project.cargo(["build", "--locked"]);
         command
             .args(profile.arguments())
             .current_dir(project.root.join("peers"));
@@ -127,18 +145,26 @@ fn measure(
         command.arg("--quick");
     }
     command.arg(name.text());
-    if name == Name::Workflow {
+    if name.needs_heyday() {
         let peers = project.root.join("peers");
         command
             .arg("--heyday")
             .arg(project.program(profile, "heyday"))
             .arg("--peers")
             .arg(&peers);
-        for (option, found) in [
-            ("--restate", peers::restate(&peers)),
-            ("--temporal", peers::temporal(&peers)),
-            ("--strace", peers::strace()),
-        ] {
+        let optional = match name {
+            Name::Workflow => vec![
+                ("--restate", peers::restate(&peers)),
+                ("--temporal", peers::temporal(&peers)),
+                ("--strace", peers::strace()),
+            ],
+            _ => {
+                // Without a cluster there is nothing to measure.
+                command.arg("--temporal").arg(peers::temporal(&peers)?);
+                vec![("--go", peers::go(project, &peers))]
+            }
+        };
+        for (option, found) in optional {
             match found {
                 Ok(path) => {
                     command.arg(option).arg(path);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::process::{self, timed};
+use crate::process::{self, Project, timed};
 
 /// A file that says that a folder is whole.
 const WHOLE: &str = ".whole";
@@ -44,6 +44,22 @@ pub fn temporal(peers: &Path) -> anyhow::Result<PathBuf> {
             .arg(&requirements);
         process::run(&mut command)
     })
+}
+
+/// The worker on Temporal's Go SDK, built beside our own programs.
+pub fn go(project: &Project, peers: &Path) -> anyhow::Result<PathBuf> {
+    needs("go", "install Go")?;
+    let program = project.target.join("bench-go");
+    timed("building the worker in Go", || {
+        let mut command = process::command("go");
+        command
+            .current_dir(peers.join("temporal/go"))
+            .args(["build", "-buildvcs=false", "-mod=readonly", "-o"])
+            .arg(&program)
+            .arg(".");
+        process::run(&mut command)
+    })?;
+    Ok(program)
 }
 
 /// strace; as root on Debian, installed where it is missing.

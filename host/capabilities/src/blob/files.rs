@@ -232,6 +232,10 @@ impl Shared {
 
 #[async_trait]
 impl Container for FileContainer {
+    fn backend(&self) -> &'static str {
+        "files"
+    }
+
     fn read_only(&self) -> bool {
         self.shared.read_only
     }

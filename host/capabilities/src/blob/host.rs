@@ -12,7 +12,7 @@ use super::{
 };
 use crate::bindings::Bindings;
 use crate::call::{Budget, Opened, Place, Scope, open};
-use crate::error::{ErrorCode, Fault, noted, run};
+use crate::error::{Fault, answer, noted, run};
 
 /// Generated from `wit/blob`.
 pub mod bindings {
@@ -140,15 +140,7 @@ fn closed() -> BlobError {
 
 impl blob::Host for CallState {
     fn convert_error(&mut self, fault: BlobFault) -> wasmtime::Result<blob::Error> {
-        match fault {
-            Fault::Error(error) => Ok(blob::Error {
-                code: error.code.as_str().to_owned(),
-                retryable: error.code.retryable(),
-                message: error.message,
-                details: error.details.map(|details| details.to_string()),
-            }),
-            Fault::Trap(trap) => Err(trap),
-        }
+        answer!(fault, blob::Error)
     }
 }
 

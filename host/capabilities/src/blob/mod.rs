@@ -114,6 +114,9 @@ impl Default for BlobLimits {
 /// One container. Keys that it is given were checked; numbers are in range.
 #[async_trait]
 pub trait Container: Send + Sync + 'static {
+    /// What stands behind it, for operators; plugins are not told.
+    fn backend(&self) -> &'static str;
+
     /// Whether it takes no writes at all.
     fn read_only(&self) -> bool;
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::bindings::Bindings;
 use crate::call::{Budget, Opened, Scope, open};
-use crate::error::{ErrorCode as _, Fault, run};
+use crate::error::{Fault, answer, run};
 
 /// Generated from `wit/kv`.
 pub mod bindings {
@@ -121,15 +121,7 @@ fn read(
 
 impl kv::Host for CallState {
     fn convert_error(&mut self, fault: KvFault) -> wasmtime::Result<kv::Error> {
-        match fault {
-            Fault::Error(error) => Ok(kv::Error {
-                code: error.code.as_str().to_owned(),
-                retryable: error.code.retryable(),
-                message: error.message,
-                details: error.details.map(|details| details.to_string()),
-            }),
-            Fault::Trap(trap) => Err(trap),
-        }
+        answer!(fault, kv::Error)
     }
 }
 

@@ -3,9 +3,11 @@
 //! The way of a call: `host.rs` takes the guest's call, looks the store up, checks keys
 //! and sizes once for all backends, and runs the operation of [`Store`] under the
 //! attempt's deadline, cancellation and grants. [`sqlite`] keeps entries in a database
-//! file of its own.
+//! file of its own, [`postgres`] in tables of a schema of its own.
 
 mod host;
+pub mod postgres;
+mod postgres_tables;
 pub mod sqlite;
 #[cfg(test)]
 mod sqlite_tests;
@@ -121,6 +123,9 @@ impl Default for KvLimits {
 /// an operation ends it, done whole or not at all.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// What stands behind it, for operators; plugins are not told.
+    fn backend(&self) -> &'static str;
+
     /// Whether it takes no writes at all.
     fn read_only(&self) -> bool;
 
@@ -175,6 +180,18 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
         after: Option<String>,
     ) -> Result<Page, KvError>;
+}
+
+/// A text after all that begin with the prefix, where there is one: it bounds the search.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let last = prefix.chars().next_back()?;
+    let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32)?;
+    let rest = &prefix[..prefix.len() - last.len_utf8()];
+    Some(format!("{rest}{next}"))
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Whether the condition holds for an entry of that version.

@@ -20,7 +20,8 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 use super::{
-    Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, check_condition,
+    Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
+    check_condition, milliseconds,
 };
 use crate::error::chain;
 use crate::sqlite_file::{OpenError, check_database};
@@ -279,6 +280,10 @@ impl Write {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn backend(&self) -> &'static str {
+        "sqlite"
+    }
+
     fn read_only(&self) -> bool {
         self.shared.writing.is_none()
     }
@@ -416,14 +421,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// A text after all that begin with the prefix, where there is one: it bounds the search.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let last = prefix.chars().next_back()?;
-    let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32)?;
-    let rest = &prefix[..prefix.len() - last.len_utf8()];
-    Some(format!("{rest}{next}"))
-}
-
 /// The entry under a key, unless it has ended by then.
 async fn find(
     connection: &mut SqliteConnection,
@@ -453,10 +450,6 @@ async fn find(
 fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     milliseconds(now.unwrap_or_default())
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Rolls back what a write left open: it failed, or nobody waited for it any more. SQLite

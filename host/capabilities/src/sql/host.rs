@@ -12,7 +12,7 @@ use super::{
 };
 use crate::bindings::Bindings;
 use crate::call::{Budget, Opened, Place, Scope, open};
-use crate::error::{ErrorCode, Fault, noted, run};
+use crate::error::{Fault, answer, noted, run};
 
 /// Generated from `wit/sql`.
 pub mod bindings {
@@ -126,15 +126,7 @@ fn written(params: &[Value]) -> u64 {
 
 impl sql::Host for CallState {
     fn convert_error(&mut self, fault: SqlFault) -> wasmtime::Result<sql::Error> {
-        match fault {
-            Fault::Error(error) => Ok(sql::Error {
-                code: error.code.as_str().to_owned(),
-                retryable: error.code.retryable(),
-                message: error.message,
-                details: error.details.map(|details| details.to_string()),
-            }),
-            Fault::Trap(trap) => Err(trap),
-        }
+        answer!(fault, sql::Error)
     }
 }
 

@@ -4,13 +4,22 @@
 //! runs the operation of [`Database`] under the attempt's deadline, cancellation and
 //! grants. A backend stops its work when the future of an operation is dropped, which
 //! is how deadline, cancel and revocation reach it. [`sqlite`] is the backend of one
-//! machine; what its connections may not do is decided in `sqlite_guard.rs`.
+//! machine; what its connections may not do is decided in `sqlite_guard.rs`. [`postgres`]
+//! is the one of production; what its roles may not do is decided by PostgreSQL itself
+//! (`crate::postgres`).
 //!
 //! A backend answers the same codes for the same faults: the contract is the doc
 //! comment of `error` in `wit/sql`.
 
 mod check;
+mod cursor;
 pub(crate) mod host;
+pub mod postgres;
+mod postgres_array;
+mod postgres_bulk;
+mod postgres_error;
+mod postgres_lease;
+mod postgres_value;
 pub mod sqlite;
 mod sqlite_bulk;
 mod sqlite_cursor;
@@ -275,4 +284,9 @@ pub fn value_bytes(value: &Value) -> u64 {
         Value::Other((name, text)) => name.len() + text.len(),
     };
     (bytes as u64).max(1)
+}
+
+/// Bytes of a row, as limits count them.
+fn row_bytes(row: &[Value]) -> u64 {
+    row.iter().map(value_bytes).sum()
 }

@@ -25,14 +25,15 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Sqlite, SqlitePool};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::cursor::BatchCursor;
 use super::sqlite_bulk;
-use super::sqlite_cursor::{SqliteCursor, forward};
+use super::sqlite_cursor::forward;
 use super::sqlite_error::{closed, conflict, too_large, translate, translate_raw};
 use super::sqlite_guard::{self, Control, Inspection, Refusal, Watch};
 use super::sqlite_value::{self, Declared};
 use super::{
     Access, Column, Cursor, Database, RowSet, SqlCode, SqlError, SqlLimits, Transaction, Value,
-    check_parameters, value_bytes,
+    check_parameters, row_bytes,
 };
 
 use crate::sqlite_file::{OpenError, check_database};
@@ -444,7 +445,7 @@ impl Database for SqliteDatabase {
                 let _ = sender.send(Err(error)).await;
             }
         });
-        Ok(Box::new(SqliteCursor::new(inspection.columns, batches)))
+        Ok(Box::new(BatchCursor::new(inspection.columns, batches)))
     }
 
     async fn execute(
@@ -542,10 +543,6 @@ impl Transaction for SqliteTransaction {
 
 fn declared_types(columns: &[Column]) -> Vec<Declared> {
     columns.iter().map(sqlite_value::declared).collect()
-}
-
-pub(super) fn row_bytes(row: &[Value]) -> u64 {
-    row.iter().map(value_bytes).sum()
 }
 
 fn check_count(inspection: &Inspection, given: usize) -> Result<(), SqlError> {

@@ -1,25 +1,16 @@
-//! A result that is read in batches: a task of the host's runtime reads rows and stays
-//! one batch ahead of the guest, so that memory is bounded whatever the result's size.
+//! Reads a result of SQLite for a cursor.
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use futures::StreamExt;
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::sync::mpsc;
 
-use super::sqlite::{Lease, row_bytes};
+use super::cursor::{BATCH_BYTES, BATCH_ROWS, Batch};
+use super::sqlite::Lease;
 use super::sqlite_error::translate;
 use super::sqlite_value::{self, Declared};
-use super::{Column, Cursor, Rows, SqlError, Value};
-
-/// Bytes and rows of one batch between a cursor's task and its reader.
-const BATCH_BYTES: u64 = 256 << 10;
-const BATCH_ROWS: usize = 256;
-/// The most bytes of one answer of a cursor, unless a single row has more.
-pub(super) const ANSWER_BYTES: u64 = 1 << 20;
-
-pub(super) type Batch = Result<Rows, SqlError>;
+use super::{SqlError, row_bytes};
 
 /// Reads a result in the background, one batch ahead of its reader.
 pub(super) async fn forward(
@@ -59,72 +50,4 @@ pub(super) async fn forward(
         let _ = sender.send(Ok(batch)).await;
     }
     Ok(())
-}
-
-/// Dropping it closes the channel, at which its task ends the statement.
-pub(super) struct SqliteCursor {
-    columns: Vec<Column>,
-    batches: mpsc::Receiver<Batch>,
-    rest: std::vec::IntoIter<Vec<Value>>,
-    failed: Option<SqlError>,
-}
-
-#[async_trait]
-impl Cursor for SqliteCursor {
-    fn columns(&self) -> &[Column] {
-        &self.columns
-    }
-
-    async fn next(&mut self, max: u32) -> Result<Rows, SqlError> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        let max = usize::try_from(max.max(1)).unwrap_or(usize::MAX);
-        let mut rows = Vec::new();
-        let mut bytes = 0;
-        while rows.len() < max {
-            if let Some(row) = self.rest.next() {
-                bytes += row_bytes(&row);
-                rows.push(row);
-                let following = self.rest.as_slice().first().map_or(0, |row| row_bytes(row));
-                if bytes + following > ANSWER_BYTES {
-                    break;
-                }
-                continue;
-            }
-            // Rows at hand are answered rather than kept until more have come.
-            if !rows.is_empty() && self.batches.is_empty() {
-                break;
-            }
-            match self.batches.recv().await {
-                Some(Ok(batch)) => {
-                    let next = batch.first().map_or(0, |row| row_bytes(row));
-                    self.rest = batch.into_iter();
-                    if !rows.is_empty() && bytes + next > ANSWER_BYTES {
-                        break;
-                    }
-                }
-                Some(Err(error)) => {
-                    self.failed = Some(error.clone());
-                    if rows.is_empty() {
-                        return Err(error);
-                    }
-                    break;
-                }
-                None => break,
-            }
-        }
-        Ok(rows)
-    }
-}
-
-impl SqliteCursor {
-    pub(super) fn new(columns: Vec<Column>, batches: mpsc::Receiver<Batch>) -> Self {
-        Self {
-            columns,
-            batches,
-            rest: Vec::new().into_iter(),
-            failed: None,
-        }
-    }
 }

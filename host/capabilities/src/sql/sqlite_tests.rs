@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sql::Rows;
-use crate::sql::sqlite_cursor::ANSWER_BYTES;
+use crate::sql::cursor::ANSWER_BYTES;
+use crate::sql::value_bytes;
 
 #[path = "sqlite_limits_tests.rs"]
 mod limits;

@@ -1,8 +1,8 @@
 //! What goes into a driver and what comes out.
 //!
 //! Ids are given by the driver, deterministically, and are unique within the run:
-//! `activity_id`, `timer_id`, `child_id` and `signal_id` are decimal numbers counted from 1
-//! in the order of their commands.
+//! `activity_id`, `timer_id`, `child_id`, `signal_id` and `change_id` are decimal numbers
+//! counted from 1 in the order of their commands.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::{ParentClosePolicy, PinnedActivity, WorkflowReference};
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::search::GivenChanges;
 use crate::signal::Signal;
 
 /// What happened since the last activation, in the order in which it happened.
@@ -74,6 +75,13 @@ pub enum Resolution {
         /// Its id among the run's commands.
         signal_id: String,
         /// Why it could not.
+        outcome: Result<(), Failure>,
+    },
+    /// The run's search attributes were set, or cannot be.
+    SearchAttributesSet {
+        /// Its id among the run's commands.
+        change_id: String,
+        /// Why they cannot.
         outcome: Result<(), Failure>,
     },
     /// Somebody sent a signal. It waits until a task listens for it; one whose data is no
@@ -142,6 +150,15 @@ pub enum Command {
     },
     /// Send a signal to the open run of a workflow id of the same namespace. It resolves.
     SignalExternal(Box<SignalExternal>),
+    /// Set search attributes of the run. It resolves.
+    SetSearchAttributes {
+        /// Its id among the run's commands.
+        change_id: String,
+        /// What is set.
+        changes: GivenChanges,
+        /// The task, as JSON pointer; for display.
+        task: String,
+    },
     /// An update that the run took has ended.
     CompleteUpdate {
         /// Its id.

@@ -435,12 +435,9 @@ impl Run {
                 Ok((input_of(running).clone(), Some(then)))
             }),
             TaskKind::Set(template) => Box::pin(async move {
-                let context = self.context();
-                let scene = task_scene(running, around, context.as_ref());
-                let value = self
-                    .evaluator
-                    .render_held(template, input_of(running), &scene)?;
-                Ok((value, then))
+                self.set(around, running, template)
+                    .await
+                    .map(|value| (value, then))
             }),
             TaskKind::Raise(error) => {
                 Box::pin(async move { Err(self.raise(around, running, error)?.into()) })

@@ -24,6 +24,7 @@
     allow(clippy::unwrap_used, reason = "a test that fails should panic")
 )]
 
+mod attributes;
 mod calls;
 pub mod command;
 mod data;

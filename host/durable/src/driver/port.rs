@@ -10,7 +10,7 @@
 
 mod signals;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
@@ -28,6 +28,7 @@ use super::resume::{Keys, WaitingSignal};
 use crate::definition::ParentClosePolicy;
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::search::GivenChanges;
 
 /// A scope was cancelled; the text says why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,12 +114,6 @@ impl<T> Table<T> {
             _ => false,
         }
     }
-
-    /// Whether this id was ever given.
-    fn knows(&self, id: &str) -> bool {
-        id.parse()
-            .is_ok_and(|id: u64| (1..=self.issued).contains(&id))
-    }
 }
 
 /// Why something that resolved could not be taken.
@@ -138,7 +133,10 @@ struct Inner {
     timers: Table<()>,
     starts: Table<Result<Uuid, Failure>>,
     children: Table<Result<Payload, Failure>>,
+    /// Children for whose end nobody waits, and of which it was not told.
+    detached: BTreeSet<u64>,
     externals: Table<Result<(), Failure>>,
+    attributes: Table<Result<(), Failure>>,
     /// Events that were made.
     events: u64,
     /// In the order in which they came.
@@ -189,7 +187,9 @@ impl Port {
                 timers: Table::default(),
                 starts: Table::default(),
                 children: Table::default(),
+                detached: BTreeSet::new(),
                 externals: Table::default(),
+                attributes: Table::default(),
                 events: 0,
                 signals: VecDeque::new(),
                 arrived: 0,
@@ -316,6 +316,10 @@ impl Port {
                 let waited = inner.externals.resolve(&signal_id, outcome);
                 ("signal", signal_id, waited)
             }
+            Resolution::SearchAttributesSet { change_id, outcome } => {
+                let waited = inner.attributes.resolve(&change_id, outcome);
+                ("change of search attributes", change_id, waited)
+            }
             Resolution::ChildStarted { child_id, outcome } => {
                 let waited = inner.starts.resolve(&child_id, outcome);
                 ("start of child", child_id, waited)
@@ -326,10 +330,9 @@ impl Port {
                     !matches!(command, Command::CancelChild { child_id: id } if *id == child_id)
                 });
                 // Nobody waits for the end of a detached child.
-                let detached = inner.starts.knows(&child_id)
-                    && !child_id
-                        .parse()
-                        .is_ok_and(|id: u64| inner.children.issued >= id);
+                let detached = child_id
+                    .parse()
+                    .is_ok_and(|id: u64| inner.detached.remove(&id));
                 ("child", child_id, waited || detached)
             }
         };
@@ -412,6 +415,29 @@ impl Port {
         .await
     }
 
+    /// Sets search attributes of the run. It does not take long, so a cancel waits too.
+    pub(super) async fn set_search_attributes(
+        &self,
+        changes: GivenChanges,
+        task: &str,
+    ) -> Result<(), Failure> {
+        let id = {
+            let mut inner = self.lock();
+            let id = inner.attributes.issue();
+            inner.commands.push(Command::SetSearchAttributes {
+                change_id: id.to_string(),
+                changes,
+                task: task.to_owned(),
+            });
+            id
+        };
+        poll_fn(|_| match self.lock().attributes.take(id) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
     /// Waits that long.
     pub(super) async fn sleep(
         &self,
@@ -476,8 +502,9 @@ impl Port {
         let id = {
             let mut inner = self.lock();
             let id = inner.starts.issue();
-            if !detached {
-                inner.children.issued = id;
+            if detached {
+                inner.detached.insert(id);
+            } else {
                 inner.children.waiting.insert(id, None);
             }
             inner.bound |= detached && start.parent_close != ParentClosePolicy::Abandon;

@@ -1,23 +1,19 @@
-//! Running a driver: the activation that is due, and the replay that rebuilds a driver
-//! which is not in memory.
-//!
-//! Replay feeds a fresh driver what the history says resolved, activation by
-//! activation, and compares each command with the recorded one. The first difference
-//! holds the run with a report. Nothing of a failed activation is recorded; what
-//! resolved stays recorded and is given again.
+//! Running a driver: the activation that is due. A driver which is not in memory is
+//! rebuilt by [`replay`](super::replay) first; a difference there holds the run with a
+//! report. Nothing of a failed activation is recorded; what resolved stays recorded and is
+//! given again.
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
-use super::convert::{Beginning, event_of, is_command, resolution_of};
+use super::convert::event_of;
 use super::core::Core;
-use super::events::{Event, EventType, StoredListening, Transition, later};
+use super::events::{Event, EventType, StoredListening, later};
+use super::replay::{replayed, resolve};
 use super::step::Step;
 use super::timers::Target;
-use crate::driver::{Activation, Driver, DriverError, Resolution, RunStart};
+use crate::driver::{Activation, Driver, DriverError, RunStart};
 use crate::engine::EngineError;
-use crate::payload::{Referred, ResolveError};
+use crate::payload::Referred;
 use crate::trouble::Trouble;
 
 impl Trouble {
@@ -28,14 +24,14 @@ impl Trouble {
                 message: format!("the run cannot answer just now: {message}; ask again"),
                 source: None,
             },
-            Self::Hold(reason) => EngineError::Held(reason.clone()),
+            Self::Hold(reason) | Self::Gone(reason) => EngineError::Held(reason.clone()),
         }
     }
 
     /// The same of a run that cannot be held any more.
     pub fn of_ended(self) -> EngineError {
         match self {
-            Self::Hold(reason) => {
+            Self::Hold(reason) | Self::Gone(reason) => {
                 EngineError::QueryFailed(format!("the run cannot be rebuilt: {reason}"))
             }
             later => later.told(),
@@ -85,7 +81,7 @@ fn put_off(step: &mut Step<'_>, trouble: Trouble) {
             step.effects
                 .set(Target::Retry(run_id), later(step.now, wait));
         }
-        Trouble::Hold(reason) => {
+        Trouble::Hold(reason) | Trouble::Gone(reason) => {
             tracing::error!(%run_id, reason, "the run is held");
             step.working.held = Some(reason.clone());
             step.effects.hold = Some(reason);
@@ -130,7 +126,8 @@ fn in_memory<'s>(step: &'s mut Step<'_>) -> Result<&'s mut Driver, Trouble> {
 fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     in_memory(step)?;
     let mut resolutions = step.working.state.unconsumed.clone();
-    resolve(step.core, &mut resolutions)?;
+    let core = step.core;
+    resolve(core.payloads.as_ref(), &core.runtime, &mut resolutions)?;
     let continue_as_new_suggested = step.suggests_continuing();
     let Some(driver) = &mut step.working.driver else {
         return Ok(());
@@ -197,152 +194,4 @@ pub fn store(core: &Core, stored: Vec<Referred>) -> bool {
             }
         }
     })
-}
-
-fn resolve(core: &Core, resolutions: &mut [Resolution]) -> Result<(), ResolveError> {
-    for payload in resolutions.iter_mut().filter_map(Resolution::payload_mut) {
-        if payload.encoding() == crate::payload::BLOB_REF {
-            let reference = std::mem::take(payload);
-            *payload = core.runtime.block_on(core.resolve(reference))?;
-        }
-    }
-    Ok(())
-}
-
-/// A driver that is where the committed history is.
-pub fn replayed(core: &Core, run_id: Uuid, beginning: &Beginning) -> Result<Driver, Trouble> {
-    let flow = core
-        .runtime
-        .block_on(
-            core.definitions
-                .load(&beginning.namespace, &beginning.digest),
-        )
-        .map_err(Trouble::unloadable)?;
-    let input = beginning.event.payload();
-    let input = core.runtime.block_on(core.resolve(input))?;
-    let resume = beginning.stored().resume.clone();
-    let resume = resume
-        .map(|resume| core.runtime.block_on(core.resolve(resume)))
-        .transpose()?;
-    let start = beginning.run_start(flow, input, resume);
-    let mut driver = Driver::new(start, &core.expressions)?;
-    let mut after = 0;
-    let mut resolutions = Vec::new();
-    loop {
-        let page = core
-            .runtime
-            .block_on(core.store.transitions(run_id, after, 500))
-            .map_err(|error| Trouble::Later(error.to_string()))?;
-        let Some((last, _)) = page.last() else {
-            return Ok(driver);
-        };
-        after = *last;
-        for (last, transition) in page {
-            replay(core, &mut driver, &mut resolutions, transition, last)?;
-        }
-    }
-}
-
-fn replay(
-    core: &Core,
-    driver: &mut Driver,
-    resolutions: &mut Vec<Resolution>,
-    transition: Transition,
-    last: u64,
-) -> Result<(), Trouble> {
-    resolutions.extend(transition.events.iter().filter_map(resolution_of));
-    if transition.activation_us == 0 {
-        return Ok(());
-    }
-    let mut given = std::mem::take(resolutions);
-    resolve(core, &mut given)?;
-    let now = super::events::timestamp(transition.activation_us);
-    let commands = driver.activate(Activation {
-        now,
-        resolutions: given,
-        continue_as_new_suggested: transition.continue_as_new_suggested,
-    })?;
-    // They were recorded the first time.
-    driver.take_entered();
-    driver.take_consumed();
-    let first = last + 1 - transition.events.len() as u64;
-    let mut recorded = (first..)
-        .zip(&transition.events)
-        .filter(|(_, event)| is_command(event.event_type()));
-    // Compared by digest; the values themselves were stored the first time.
-    let mut ignored = Vec::new();
-    for command in commands {
-        let replayed = event_of(command, now, &mut ignored);
-        match recorded.next() {
-            Some((_, event)) if *event == replayed => {}
-            // The next run's id is not the driver's.
-            Some((_, event))
-                if event.event_type() == EventType::WorkflowExecutionContinuedAsNew
-                    && *event
-                        == (Event {
-                            run_id: event.run_id.clone(),
-                            ..replayed.clone()
-                        }) => {}
-            Some((id, event)) => return Err(Trouble::Hold(difference(id, event, &replayed))),
-            None => {
-                return Err(Trouble::Hold(format!(
-                    "replay differs after event {last}: the workflow now commands {}, and the history has nothing there",
-                    named(&replayed)
-                )));
-            }
-        }
-    }
-    if let Some((id, event)) = recorded.next() {
-        return Err(Trouble::Hold(format!(
-            "replay differs at event {id}: the history has {}, and the workflow now commands nothing there",
-            named(event)
-        )));
-    }
-    Ok(())
-}
-
-fn named(event: &Event) -> String {
-    let mut text = format!("{:?} {:?}", event.event_type(), event.id);
-    if !event.name.is_empty() {
-        text.push_str(&format!(" of {:?}", event.name));
-    }
-    if !event.task.is_empty() {
-        text.push_str(&format!(" at {}", event.task));
-    }
-    text
-}
-
-/// What a person needs to find a difference.
-fn difference(id: u64, recorded: &Event, replayed: &Event) -> String {
-    let mut members = Vec::new();
-    if named(recorded) == named(replayed) {
-        if recorded.payload != replayed.payload {
-            members.push("its value");
-        }
-        if recorded.queue != replayed.queue {
-            members.push("its queue");
-        }
-        if recorded.version != replayed.version || recorded.digest != replayed.digest {
-            members.push("its version");
-        }
-        if recorded.timeouts != replayed.timeouts || recorded.retry != replayed.retry {
-            members.push("its timeouts or retry policy");
-        }
-        if recorded.duration_us != replayed.duration_us {
-            members.push("its duration");
-        }
-        if recorded.failure != replayed.failure {
-            members.push("its failure");
-        }
-    }
-    let what = if members.is_empty() {
-        String::new()
-    } else {
-        format!(" ({} differs)", members.join(" and "))
-    };
-    format!(
-        "replay differs at event {id}: the history has {}, and the workflow now commands {}{what}",
-        named(recorded),
-        named(replayed)
-    )
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::attributes::current;
 use super::convert::Beginning;
 use super::core::Core;
 use super::events::{Event, EventType, StoredSignal, StoredStart};
@@ -28,7 +29,7 @@ use crate::driver::{HISTORY_BYTES, REVISION};
 use crate::engine::{EngineError, RunRef};
 use crate::expressions::ANSWER_REVISION;
 use crate::payload::Digest;
-use crate::search::SearchValue;
+use crate::search::{SearchChanges, SearchValue};
 
 /// Bytes of the ids of ended updates that the next run knows.
 const UPDATE_BYTES: usize = 1 << 20;
@@ -89,6 +90,11 @@ fn continued(before: &Beginning, last: &Event, state: &RunState, evaluator: Dige
             first_run_id: before.first_run_id().as_bytes().to_vec(),
             waiting: waiting.collect(),
             updates: newest(&state.ended_updates),
+            // As they are now, with what the run changed.
+            search_attributes: current(&stored.search_attributes, &state.search_changes)
+                .iter()
+                .map(|(name, value)| (name.clone(), value.to_payload()))
+                .collect(),
             ..stored.clone()
         }),
         ..before.event.clone()
@@ -140,6 +146,7 @@ fn start_row(
             closed: None,
             references,
             next: None,
+            search_changes: SearchChanges::new(),
         },
     }
 }

@@ -61,6 +61,19 @@ pub fn event_of(command: Command, now: Timestamp, stored: &mut Vec<Referred>) ->
             task: external.task,
             ..signaled(external.signal, now)
         },
+        Command::SetSearchAttributes {
+            change_id,
+            changes,
+            task,
+        } => Event {
+            payload: Some(super::attributes::given(&changes)),
+            task,
+            ..Event::new(
+                EventType::UpsertWorkflowSearchAttributesInitiated,
+                now,
+                change_id,
+            )
+        },
         Command::CompleteUpdate { update_id, outcome } => {
             let event = Event::new(EventType::WorkflowExecutionUpdateCompleted, now, update_id);
             match outcome {
@@ -169,6 +182,7 @@ pub const fn is_command(kind: EventType) -> bool {
             | EventType::MarkerRecorded
             | EventType::SignalExternalWorkflowExecutionInitiated
             | EventType::WorkflowExecutionUpdateCompleted
+            | EventType::UpsertWorkflowSearchAttributesInitiated
             | EventType::WorkflowExecutionCompleted
             | EventType::WorkflowExecutionFailed
             | EventType::WorkflowExecutionCanceled
@@ -218,6 +232,14 @@ pub fn resolution_of(event: &Event) -> Option<Resolution> {
         },
         EventType::SignalExternalWorkflowExecutionFailed => Resolution::ExternalSignaled {
             signal_id: id,
+            outcome: Err(event.failure()),
+        },
+        EventType::UpsertWorkflowSearchAttributes => Resolution::SearchAttributesSet {
+            change_id: id,
+            outcome: Ok(()),
+        },
+        EventType::UpsertWorkflowSearchAttributesFailed => Resolution::SearchAttributesSet {
+            change_id: id,
             outcome: Err(event.failure()),
         },
         EventType::WorkflowExecutionUpdateAccepted => {

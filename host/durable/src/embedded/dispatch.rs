@@ -174,6 +174,7 @@ impl Queues {
             let oldest = queue.waiting.values().next().map(|(_, since)| *since);
             let age = oldest.map_or(0, |since| now.duration_since(since).as_millis());
             QueueStats {
+                namespace: None,
                 name: name.clone(),
                 limit: queue.limit,
                 in_flight: queue.in_flight,

@@ -70,6 +70,8 @@ pub struct Effects {
     pub start_children: Vec<Event>,
     /// Signals to send to other runs.
     pub signal_runs: Vec<Event>,
+    /// Search attributes to set.
+    pub set_attributes: Vec<Event>,
     /// Children, and what each is told of this run's end.
     pub parent_ended: Vec<(Uuid, Message)>,
     /// Runs to ask to cancel.
@@ -236,6 +238,9 @@ impl Effects {
         }
         for initiated in self.signal_runs {
             super::signals::send(core, cell, initiated);
+        }
+        for initiated in self.set_attributes {
+            super::attributes::set(core, cell, initiated);
         }
         for (child, message) in self.parent_ended {
             core.post_to_chain(child, message);

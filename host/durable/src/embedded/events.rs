@@ -91,6 +91,12 @@ pub enum EventType {
     WorkflowExecutionUpdateAccepted = 45,
     /// It has ended, well or not.
     WorkflowExecutionUpdateCompleted = 46,
+    /// Search attributes of the run are to be set.
+    UpsertWorkflowSearchAttributesInitiated = 50,
+    /// They are.
+    UpsertWorkflowSearchAttributes = 51,
+    /// They cannot be.
+    UpsertWorkflowSearchAttributesFailed = 52,
 }
 
 impl EventType {
@@ -389,6 +395,10 @@ pub struct Event {
     /// Whether an activity or a child is a foreign worker's.
     #[prost(bool, tag = "29")]
     pub foreign: bool,
+    /// Search attributes that the run has from now on, each with its type; null where it
+    /// was taken away.
+    #[prost(btree_map = "string, message", tag = "40")]
+    pub search_attributes: BTreeMap<String, Payload>,
 }
 
 /// What happens to a child when its parent ends before it. The numbers are stored, and

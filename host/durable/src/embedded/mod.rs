@@ -25,6 +25,7 @@
 
 mod activation;
 mod attempt;
+pub(crate) mod attributes;
 mod cache;
 mod checkpoint;
 mod children;
@@ -45,6 +46,7 @@ pub(crate) mod queries;
 mod raw;
 mod read;
 mod recovery;
+pub(crate) mod replay;
 pub(crate) mod retry;
 mod run;
 mod schedules;
@@ -86,6 +88,7 @@ use crate::engine::{
 use crate::expressions::Expressions;
 use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload, PayloadStore};
+use crate::replay::RecordedHistory;
 use crate::signal::Signal;
 use run::{Answer, Message};
 use store::unreadable;
@@ -419,6 +422,10 @@ impl Engine for EmbeddedEngine {
         wait: Duration,
     ) -> Result<HistoryPage, EngineError> {
         read::history(&self.core, run, after, limit, wait).await
+    }
+
+    async fn recorded(&self, run: &RunRef) -> Result<RecordedHistory, EngineError> {
+        read::recorded(&self.core, run).await
     }
 
     async fn signal(&self, run: &RunRef, signal: Signal) -> Result<(), EngineError> {

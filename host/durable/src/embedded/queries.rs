@@ -13,6 +13,7 @@ use super::activation;
 use super::continuing;
 use super::convert::Beginning;
 use super::core::Core;
+use super::replay::replayed;
 use super::run::{Asked, Message};
 use super::step::Step;
 use crate::driver::{Driver, QueryError};
@@ -70,7 +71,7 @@ fn ask_ended(
     name: &str,
     arguments: &Value,
 ) -> Result<Payload, EngineError> {
-    let driver = activation::replayed(core, run_id, beginning).map_err(Trouble::of_ended)?;
+    let driver = replayed(core, run_id, beginning).map_err(Trouble::of_ended)?;
     answer(&driver, name, arguments)
 }
 

@@ -21,7 +21,10 @@ use crate::engine::{
     RunDescription, RunInfo, RunRef, RunResult,
 };
 use crate::failure::{Failure, kind};
-use crate::search::SearchValue;
+use crate::replay::{MAX_EVENTS, RecordedHistory};
+
+/// Transitions that are read at once of a history that is wanted whole.
+const RECORDED_PAGE: i64 = 500;
 
 /// How a run ended, by its last event.
 pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResult {
@@ -183,6 +186,23 @@ pub async fn history(
     Ok(page)
 }
 
+/// All that is recorded of a run.
+pub async fn recorded(core: &Core, run: &RunRef) -> Result<RecordedHistory, EngineError> {
+    let run_id = run_id(core, run).await?;
+    let mut transitions = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = core.store.transitions(run_id, after, RECORDED_PAGE).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        transitions.extend(page.into_iter().map(|(_, transition)| transition));
+        if after > MAX_EVENTS as u64 {
+            break;
+        }
+    }
+    Ok(RecordedHistory::of_transitions(transitions)?)
+}
+
 async fn read_page(
     core: &Core,
     run_id: Uuid,
@@ -287,12 +307,10 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         continued_as,
         first_run_id: beginning.first_run_id(),
         memo: beginning.stored().memo.clone(),
-        search_attributes: beginning
-            .stored()
-            .search_attributes
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), SearchValue::from_payload(value)?)))
-            .collect(),
+        search_attributes: super::attributes::current(
+            &beginning.stored().search_attributes,
+            &state.search_changes,
+        ),
         pinned: pinned(&beginning),
         pending_activities,
         pending_timers: timers.collect(),

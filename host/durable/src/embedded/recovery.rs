@@ -36,6 +36,7 @@ struct Plan {
     children: Vec<(Arc<RunCell>, Event)>,
     ended_children: Vec<(Uuid, String)>,
     signals: Vec<(Arc<RunCell>, Event)>,
+    attributes: Vec<(Arc<RunCell>, Event)>,
 }
 
 /// Reads every open run and lets it go on.
@@ -81,6 +82,9 @@ pub async fn recover(core: &Arc<Core>) -> Result<(), OpenError> {
     }
     for (cell, initiated) in plan.signals {
         super::signals::send(core, &cell, initiated);
+    }
+    for (cell, initiated) in plan.attributes {
+        super::attributes::set(core, &cell, initiated);
     }
     for (parent, child_id) in plan.ended_children {
         super::children::recover(core, parent, &child_id).await;
@@ -149,6 +153,9 @@ async fn recover_run(
     }
     for initiated in state.externals.values() {
         plan.signals.push((Arc::clone(&cell), initiated.clone()));
+    }
+    for initiated in state.setting.values() {
+        plan.attributes.push((Arc::clone(&cell), initiated.clone()));
     }
     for (id, activity) in &state.activities {
         let attempt = activity.attempt;

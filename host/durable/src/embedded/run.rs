@@ -23,6 +23,7 @@ use crate::driver::Driver;
 use crate::engine::{EngineError, ExecutionStatus};
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::search::SearchChanges;
 use crate::signal::Signal;
 
 /// Whom to answer after the commit.
@@ -105,6 +106,13 @@ pub enum Message {
         signal_id: String,
         /// Why it could not.
         outcome: Result<(), Failure>,
+    },
+    /// Search attributes can be set, or cannot.
+    SearchAttributesSet {
+        /// The change's id within the run.
+        change_id: String,
+        /// What is set, or why it cannot be.
+        outcome: Result<SearchChanges, Failure>,
     },
     /// Somebody asks for a cancel.
     Cancel {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use prost::Message as _;
 use uuid::Uuid;
 
+use super::attributes::changes;
 use super::convert::{resolution_of, signal_of};
 use super::events::{Event, EventType, StoredListening, Transition};
 use crate::activity::{ActivityTimeouts, RetryPolicy};
@@ -17,6 +18,7 @@ use crate::driver::Resolution;
 use crate::engine::ExecutionStatus;
 use crate::failure::Failure;
 use crate::payload::Payload;
+use crate::search::SearchChanges;
 
 /// Where an activity's next or running attempt stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,10 @@ pub struct RunState {
     pub externals: BTreeMap<String, Event>,
     /// Bytes of its transitions.
     pub bytes: u64,
+    /// Changes of search attributes that are on their way, by id: each as it was initiated.
+    pub setting: BTreeMap<String, Event>,
+    /// What was changed of the search attributes of its start.
+    pub search_changes: SearchChanges,
     /// Ids of all updates that were ever accepted, and whether each has ended.
     pub updates: BTreeMap<String, bool>,
     /// Ids of those that have, the newest last.
@@ -138,6 +144,8 @@ impl Default for RunState {
             cancel_requested: false,
             externals: BTreeMap::new(),
             bytes: 0,
+            setting: BTreeMap::new(),
+            search_changes: SearchChanges::new(),
             updates: BTreeMap::new(),
             ended_updates: Vec::new(),
             carried_updates: 0,
@@ -170,6 +178,7 @@ impl RunState {
     pub fn is_evictable(&self) -> bool {
         self.activities.is_empty()
             && self.externals.is_empty()
+            && self.setting.is_empty()
             && !self.wants_activation()
             && self.children.values().all(|child| child.run_id.is_some())
     }
@@ -338,6 +347,16 @@ impl RunState {
             }
             EventType::WorkflowExecutionContinuedAsNew => {
                 self.status = ExecutionStatus::ContinuedAsNew;
+            }
+            EventType::UpsertWorkflowSearchAttributesInitiated => {
+                self.setting.insert(event.id.clone(), event.clone());
+            }
+            EventType::UpsertWorkflowSearchAttributes => {
+                self.setting.remove(&event.id);
+                self.search_changes.extend(changes(event));
+            }
+            EventType::UpsertWorkflowSearchAttributesFailed => {
+                self.setting.remove(&event.id);
             }
             EventType::WorkflowExecutionStarted => self.carried(event),
             EventType::MarkerRecorded | EventType::Unspecified => {}

@@ -6,7 +6,7 @@ use super::raw::{Connection, SqlError, Statement, Value};
 use super::store::status_number;
 use super::writer::{Append, StartRow, WriteError, WriteKind, Written};
 use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy};
-use crate::search::{SearchValue, words};
+use crate::search::{SearchType, SearchValue, words};
 
 /// The writer's statements, prepared once.
 pub struct Statements<'c> {
@@ -20,6 +20,7 @@ pub struct Statements<'c> {
     search_type: Statement<'c>,
     add_search_type: Statement<'c>,
     add_search_value: Statement<'c>,
+    drop_search_value: Statement<'c>,
     purge_search_values: Statement<'c>,
     hold: Statement<'c>,
     heartbeat: Statement<'c>,
@@ -58,6 +59,8 @@ impl<'c> Statements<'c> {
             add_search_type: raw.prepare("INSERT INTO search_types VALUES (?, ?, ?)")?,
             add_search_value: raw
                 .prepare("INSERT OR IGNORE INTO search_values VALUES (?, ?, ?)")?,
+            drop_search_value: raw
+                .prepare("DELETE FROM search_values WHERE run_id = ? AND name = ?")?,
             purge_search_values: raw.prepare("DELETE FROM search_values WHERE run_id = ?")?,
             hold: raw.prepare("UPDATE runs SET held = ? WHERE run_id = ? AND status = 1")?,
             heartbeat: raw.prepare("INSERT OR REPLACE INTO heartbeats VALUES (?, ?, ?, ?)")?,
@@ -108,6 +111,11 @@ impl<'c> Statements<'c> {
                         self.put_schedule.run(&[namespace, id, Value::Blob(body)])?;
                     }
                     None => self.drop_schedule.run(&name)?,
+                }
+            }
+            WriteKind::SearchTypes { namespace, types } => {
+                for (name, search_type) in types {
+                    self.search_type(namespace, name, *search_type)?;
                 }
             }
             WriteKind::Purge {
@@ -195,47 +203,65 @@ impl<'c> Statements<'c> {
     /// Writes what lists find the run by, each name with its type where it is new.
     fn search_attributes(&mut self, start: &StartRow, bytes: &mut usize) -> Result<(), WriteError> {
         for (name, value) in &start.search_attributes {
-            let key = [Value::Text(&start.namespace), Value::Text(name)];
-            let (found, own) = (
-                self.search_type.query(&key, |row| row.blob(0))?,
-                value.search_type().as_str(),
-            );
-            match found {
-                None => self.add_search_type.run(&[
-                    Value::Text(&start.namespace),
-                    Value::Text(name),
-                    Value::Text(own),
-                ])?,
-                Some(known) if known == own.as_bytes() => {}
-                Some(known) => {
-                    return Err(WriteError::Refused(EngineError::Invalid(format!(
-                        "the search attribute {name:?} is {} in this namespace, not {own}",
-                        String::from_utf8_lossy(&known)
-                    ))));
-                }
-            }
-            let mut add = |value| {
-                *bytes += 100;
-                let run_id = Value::Blob(start.run_id.as_bytes());
-                self.add_search_value
-                    .run(&[run_id, Value::Text(name), value])
-            };
-            match value {
-                SearchValue::Keyword(text) => add(Value::Text(text))?,
-                SearchValue::KeywordList(items) => {
-                    items.iter().try_for_each(|item| add(Value::Text(item)))?;
-                }
-                SearchValue::Text(text) => {
-                    let words = words(text);
-                    words.iter().try_for_each(|word| add(Value::Text(word)))?;
-                }
-                SearchValue::Int(number) => add(Value::Integer(*number))?,
-                SearchValue::Double(number) => add(Value::Real(*number))?,
-                SearchValue::Bool(value) => add(Value::Integer(i64::from(*value)))?,
-                SearchValue::Datetime(time) => add(Value::Integer(time.as_microsecond()))?,
+            self.search_type(&start.namespace, name, value.search_type())?;
+            self.search_value(start.run_id, name, value, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the type of a name, where it is new; refuses another than it has.
+    fn search_type(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        search_type: SearchType,
+    ) -> Result<(), WriteError> {
+        let own = search_type.as_str();
+        let key = [Value::Text(namespace), Value::Text(name)];
+        match self.search_type.query(&key, |row| row.blob(0))? {
+            None => self.add_search_type.run(&[
+                Value::Text(namespace),
+                Value::Text(name),
+                Value::Text(own),
+            ])?,
+            Some(known) if known == own.as_bytes() => {}
+            Some(known) => {
+                return Err(WriteError::Refused(EngineError::Invalid(format!(
+                    "the search attribute {name:?} is {} in this namespace, not {own}",
+                    String::from_utf8_lossy(&known)
+                ))));
             }
         }
         Ok(())
+    }
+
+    fn search_value(
+        &mut self,
+        run_id: Uuid,
+        name: &str,
+        value: &SearchValue,
+        bytes: &mut usize,
+    ) -> Result<(), SqlError> {
+        let mut add = |value| {
+            *bytes += 100;
+            let run_id = Value::Blob(run_id.as_bytes());
+            self.add_search_value
+                .run(&[run_id, Value::Text(name), value])
+        };
+        match value {
+            SearchValue::Keyword(text) => add(Value::Text(text)),
+            SearchValue::KeywordList(items) => {
+                items.iter().try_for_each(|item| add(Value::Text(item)))
+            }
+            SearchValue::Text(text) => {
+                let words = words(text);
+                words.iter().try_for_each(|word| add(Value::Text(word)))
+            }
+            SearchValue::Int(number) => add(Value::Integer(*number)),
+            SearchValue::Double(number) => add(Value::Real(*number)),
+            SearchValue::Bool(value) => add(Value::Integer(i64::from(*value))),
+            SearchValue::Datetime(time) => add(Value::Integer(time.as_microsecond())),
+        }
     }
 
     fn remember(&mut self, start: &StartRow, run_id: Uuid) -> Result<(), SqlError> {
@@ -276,6 +302,13 @@ impl<'c> Statements<'c> {
             Value::Integer(i64::try_from(append.last_event).unwrap_or(i64::MAX)),
             Value::Blob(&append.body),
         ])?;
+        for (name, value) in &append.search_changes {
+            let run_id = Value::Blob(append.run_id.as_bytes());
+            self.drop_search_value.run(&[run_id, Value::Text(name)])?;
+            if let Some(value) = value {
+                self.search_value(append.run_id, name, value, bytes)?;
+            }
+        }
         for digest in &append.references {
             self.add_reference.run(&[
                 Value::Blob(digest.as_bytes()),

@@ -197,6 +197,9 @@ impl<'a> Step<'a> {
             Message::ExternalSignaled { signal_id, outcome } => {
                 self.external_signaled(&signal_id, outcome);
             }
+            Message::SearchAttributesSet { change_id, outcome } => {
+                self.search_attributes_set(&change_id, outcome);
+            }
             Message::Cancel { reason, answer } => self.cancel_requested(reason, answer),
             Message::Terminate { reason, answer } => {
                 let event = Event {
@@ -503,6 +506,9 @@ impl<'a> Step<'a> {
                 EventType::SignalExternalWorkflowExecutionInitiated => {
                     self.effects.signal_runs.push(event);
                 }
+                EventType::UpsertWorkflowSearchAttributesInitiated => {
+                    self.effects.set_attributes.push(event);
+                }
                 EventType::RequestCancelExternalWorkflowExecutionInitiated => {
                     let child = self.working.state.children.get(&event.id);
                     self.effects
@@ -558,6 +564,7 @@ impl<'a> Step<'a> {
             self.span
                 .record("heyday.run_status", tracing::field::debug(status));
         }
+        let search_changes = self.search_changes();
         self.effects.span = Some(self.span);
         self.effects.length = state.length;
         self.effects.evictable = state.is_evictable() && self.working.held.is_none();
@@ -572,6 +579,7 @@ impl<'a> Step<'a> {
             closed: closed.map(|status| (status, self.now.as_microsecond())),
             references: named,
             next,
+            search_changes,
         };
         (append, self.effects)
     }

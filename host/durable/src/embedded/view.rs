@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -77,6 +78,11 @@ pub const fn type_name(kind: EventType) -> &'static str {
         }
         EventType::ExternalWorkflowExecutionSignaled => "ExternalWorkflowExecutionSignaled",
         EventType::SignalExternalWorkflowExecutionFailed => "SignalExternalWorkflowExecutionFailed",
+        EventType::UpsertWorkflowSearchAttributesInitiated => {
+            "UpsertWorkflowSearchAttributesInitiated"
+        }
+        EventType::UpsertWorkflowSearchAttributes => "UpsertWorkflowSearchAttributes",
+        EventType::UpsertWorkflowSearchAttributesFailed => "UpsertWorkflowSearchAttributesFailed",
     }
 }
 
@@ -108,6 +114,19 @@ fn attributes(event: &Event) -> Map<String, Value> {
             if event.failure.is_none() {
                 shown.result(event);
             }
+            shown.failure(event);
+        }
+        EventType::UpsertWorkflowSearchAttributesInitiated => {
+            shown.text("change_id", &event.id);
+            shown.payload("search_attributes", event.payload.as_ref());
+            shown.text("task", &event.task);
+        }
+        EventType::UpsertWorkflowSearchAttributes => {
+            shown.text("change_id", &event.id);
+            shown.payloads("search_attributes", &event.search_attributes);
+        }
+        EventType::UpsertWorkflowSearchAttributesFailed => {
+            shown.text("change_id", &event.id);
             shown.failure(event);
         }
         EventType::MarkerRecorded => {
@@ -243,15 +262,8 @@ fn started(event: &Event, shown: &mut Attributes) {
         shown.put("carried_signals", signals.collect::<Vec<_>>());
     }
     shown.put("depth", *depth);
-    for (key, values) in [("memo", memo), ("search_attributes", search_attributes)] {
-        if !values.is_empty() {
-            let fields: Map<String, Value> = values
-                .iter()
-                .map(|(name, value)| (name.clone(), payload_view(value)))
-                .collect();
-            shown.put(key, fields);
-        }
-    }
+    shown.payloads("memo", memo);
+    shown.payloads("search_attributes", search_attributes);
     let pinned: Map<String, Value> = pinned
         .iter()
         .map(|(name, pin)| (name.clone(), pin_view(pin)))
@@ -354,6 +366,17 @@ impl Attributes {
     fn json(&mut self, name: &str, text: &str) {
         if let Ok(value) = serde_json::from_str::<Value>(text) {
             self.put(name, value);
+        }
+    }
+
+    /// Values by name, where there are some.
+    fn payloads(&mut self, name: &str, values: &BTreeMap<String, Payload>) {
+        if !values.is_empty() {
+            let fields: Map<String, Value> = values
+                .iter()
+                .map(|(name, value)| (name.clone(), payload_view(value)))
+                .collect();
+            self.put(name, fields);
         }
     }
 

@@ -29,7 +29,7 @@ use crate::engine::{
 };
 use crate::payload::Digest;
 use crate::schedule::ScheduleRef;
-use crate::search::SearchAttributes;
+use crate::search::{SearchAttributes, SearchChanges, SearchTypes};
 
 /// Between two tries while the storage fails.
 const RETRY: Duration = Duration::from_millis(200);
@@ -65,6 +65,13 @@ pub enum WriteKind {
         run_id: Uuid,
         /// Why; `None` when it goes on.
         reason: Option<String>,
+    },
+    /// The types of names of search attributes, as far as they are new.
+    SearchTypes {
+        /// The namespace.
+        namespace: String,
+        /// The types.
+        types: SearchTypes,
     },
     /// A schedule as it is now; `None` where there is none any more.
     Schedule {
@@ -129,6 +136,8 @@ pub struct Append {
     pub references: Vec<Digest>,
     /// The run that goes on where this one ended with it.
     pub next: Option<Box<StartRow>>,
+    /// Search attributes that it sets, of names whose types are written.
+    pub search_changes: SearchChanges,
 }
 
 /// Details of one attempt's last heartbeat.

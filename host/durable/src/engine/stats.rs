@@ -7,6 +7,9 @@ use serde::Serialize;
 /// What a queue is doing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct QueueStats {
+    /// The namespace whose slots these are; absent where all share them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Its name.
     pub name: String,
     /// How many activities it runs at once.

@@ -22,6 +22,7 @@ use super::template::{Expr, Template, Uri};
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::ParentClosePolicy;
 use crate::schedule::ScheduleSpec;
+use crate::search::SearchType;
 
 /// When a flow is started by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +189,19 @@ pub struct TaskOptions {
     pub parent_close: Option<ParentClosePolicy>,
     /// Of a call and of `run: workflow`: that a foreign worker does it.
     pub foreign: Option<Foreign>,
+    /// Of `set`: search attributes that the run has from then on.
+    pub search_attributes: Vec<SetAttribute>,
+}
+
+/// A search attribute that a task sets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetAttribute {
+    /// Its name, which a run may have.
+    pub name: String,
+    /// Its type, where the flow says one.
+    pub search_type: Option<SearchType>,
+    /// Its value; null takes it away.
+    pub value: Template,
 }
 
 /// `metadata.heyday.foreign`: who does the task is a worker that is not Heyday's, on the

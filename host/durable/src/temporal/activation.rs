@@ -17,10 +17,13 @@ use super::queries;
 use super::run::{Run, Stage, Unexpected, command, fail};
 use super::sdk;
 use crate::activity::CancelReason;
+use crate::definition::{Definitions, PinnedDefinition};
 use crate::driver::{Activation, Command, Driver, Resolution};
-use crate::embedded::lock;
+use crate::embedded::{lock, pool::Pool};
+use crate::expressions::Expressions;
 use crate::failure::{Failure, kind};
-use crate::payload::{Payload, Referred, resolve};
+use crate::payload::{Payload, PayloadStore, Referred, resolve};
+use crate::replay::pinned_again;
 use crate::trouble::Trouble;
 
 /// The runs of one worker that are in memory, by run id. Core says which may stay.
@@ -126,7 +129,7 @@ async fn answer(
                     Failure::transient(kind::INTERNAL, message),
                     sdk::WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure,
                 ),
-                Trouble::Hold(message) => (
+                Trouble::Hold(message) | Trouble::Gone(message) => (
                     Failure::permanent(kind::INTERNAL, message),
                     sdk::WorkflowTaskFailedCause::NonDeterministicError,
                 ),
@@ -136,9 +139,50 @@ async fn answer(
     }
 }
 
+/// What drives runs: a worker's, or a replay's.
+#[derive(Clone, Copy)]
+pub struct Drive<'c> {
+    /// Where definitions come from.
+    pub definitions: Source<'c>,
+    /// Evaluates expressions.
+    pub expressions: &'c Arc<dyn Expressions>,
+    /// Keeps large values.
+    pub payloads: &'c dyn PayloadStore,
+    /// Runs activations.
+    pub pool: &'c Pool,
+}
+
+/// Where definitions come from.
+#[derive(Clone, Copy)]
+pub enum Source<'c> {
+    /// A run's own, by its digest.
+    Known(&'c dyn Definitions),
+    /// This one, whichever the run is pinned to.
+    Given(&'c PinnedDefinition),
+}
+
 /// Lets a run answer its jobs.
 async fn activate(
     core: &Arc<Core>,
+    known: Option<Run>,
+    namespaces: (&str, &str),
+    queue: &str,
+    activation: sdk::WorkflowActivation,
+) -> Result<(Run, Vec<sdk::WorkflowCommand>), Trouble> {
+    let drive = Drive {
+        definitions: Source::Known(core.host.definitions.as_ref()),
+        expressions: &core.host.expressions,
+        payloads: core.host.payloads.as_ref(),
+        pool: &core.pool,
+    };
+    let (mut run, mut commands) = go_on(drive, known, namespaces, queue, activation).await?;
+    commands.extend(queries::answers(core, &mut run).await?);
+    Ok((run, commands))
+}
+
+/// Lets a run answer its jobs, but for what is asked of it.
+pub async fn go_on(
+    driving: Drive<'_>,
     mut known: Option<Run>,
     namespaces: (&str, &str),
     queue: &str,
@@ -173,44 +217,49 @@ async fn activate(
         run.settle(Vec::new());
     }
     if matches!(run.stage, Stage::Pinned(_)) {
-        commands.extend(make_driver(core, &mut run).await?);
+        commands.extend(make_driver(driving, &mut run).await?);
     }
     if let Some(now) = now {
         // Both stand in the history, as the workflow task began: the same on replay.
         let suggested = history.0 || history.1 >= run.history_events();
-        commands.extend(drive(core, &mut run, now, suggested).await?);
+        commands.extend(drive(driving, &mut run, now, suggested).await?);
     }
     // Nothing may follow a terminal command.
     commands.splice(0..0, run.take_answers());
-    commands.extend(queries::answers(core, &mut run).await?);
     Ok((run, commands))
 }
 
 /// Makes the driver of a run whose pins are known. Answers what shows them, where the
 /// run was not started with them.
 async fn make_driver(
-    core: &Arc<Core>,
+    driving: Drive<'_>,
     run: &mut Run,
 ) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
     let Stage::Pinned(pins) = std::mem::replace(&mut run.stage, Stage::Over) else {
         return Ok(Vec::new());
     };
-    let flow = core
-        .host
-        .definitions
-        .load(run.namespace(), &pins.digest)
-        .await
-        .map_err(Trouble::unloadable)?;
-    let payloads = core.host.payloads.as_ref();
-    let input = resolve(payloads, run.input.clone()).await?;
+    let input = resolve(driving.payloads, run.input.clone()).await?;
     let resume = match run.resume.clone() {
-        Some(resume) => Some(resolve(payloads, resume).await?),
+        Some(resume) => Some(resolve(driving.payloads, resume).await?),
         None => None,
     };
-    let start = run.run_start(&pins, flow, input, resume);
-    run.next_pins = Some(pins.next(core.host.expressions.digest()));
-    let expressions = Arc::clone(&core.host.expressions);
-    let driver = on_thread(core, move || Driver::new(start, &expressions)).await??;
+    let start = match driving.definitions {
+        Source::Known(definitions) => {
+            let flow = definitions
+                .load(run.namespace(), &pins.digest)
+                .await
+                .map_err(Trouble::unloadable)?;
+            run.run_start(&pins, flow, input, resume)
+        }
+        Source::Given(definition) => {
+            let mut start = run.run_start(&pins, Arc::clone(&definition.flow), input, resume);
+            start.definition = pinned_again(pins.digest, pins.activities.clone(), definition);
+            start
+        }
+    };
+    run.next_pins = Some(pins.next(driving.expressions.digest()));
+    let expressions = Arc::clone(driving.expressions);
+    let driver = on_thread(driving.pool, move || Driver::new(start, &expressions)).await??;
     run.stage = Stage::Running(Box::new(driver));
     Ok(if run.was_pinned_here {
         Run::show_pins(&pins).into()
@@ -221,7 +270,7 @@ async fn make_driver(
 
 /// Gives the driver what resolved, if it waits for something.
 async fn drive(
-    core: &Arc<Core>,
+    driving: Drive<'_>,
     run: &mut Run,
     now: jiff::Timestamp,
     continue_as_new_suggested: bool,
@@ -230,7 +279,7 @@ async fn drive(
         return Ok(Vec::new());
     }
     let mut resolutions = std::mem::take(&mut run.resolutions);
-    let payloads = core.host.payloads.as_ref();
+    let payloads = driving.payloads;
     for payload in resolutions.iter_mut().filter_map(Resolution::payload_mut) {
         let reference: Payload = std::mem::take(payload);
         *payload = resolve(payloads, reference).await?;
@@ -239,7 +288,7 @@ async fn drive(
         return Ok(Vec::new());
     };
     run.started = true;
-    let (mut driver, answered) = on_thread(core, move || {
+    let (mut driver, answered) = on_thread(driving.pool, move || {
         let answered = driver.activate(Activation {
             now,
             resolutions,
@@ -273,11 +322,11 @@ async fn drive(
 
 /// Runs what blocks on a thread for activations.
 pub async fn on_thread<T: Send + 'static>(
-    core: &Core,
+    pool: &Pool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Trouble> {
     let (answer, answered) = oneshot::channel();
-    core.pool.push(Box::new(move || {
+    pool.push(Box::new(move || {
         // Whoever waits for it may have given up.
         let _ = answer.send(work());
     }));

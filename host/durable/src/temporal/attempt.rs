@@ -1,5 +1,5 @@
-//! Activity tasks: attempts of any activity type, and the local activity by which a run
-//! is pinned.
+//! Activity tasks: attempts of any activity type, and the local activities by which a run
+//! is pinned and asks for search attributes.
 //!
 //! The start of an attempt is durable on the cluster before it comes here. A guest's
 //! heartbeats go to the cluster and no others, so that its heartbeat timeout means what
@@ -23,7 +23,7 @@ use super::convert::{
 use super::core::{Core, Running};
 use super::pins::{ACTIVITY_HEADER, ActivityHeader, PIN_ACTIVITY, PinRequest, Pins};
 use super::report::{complete, report};
-use super::{client, sdk};
+use super::{attributes, client, sdk};
 use crate::activity::{
     ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, AttemptSink, CancelReason,
     LogLine, Progress, Receipt,
@@ -56,7 +56,7 @@ pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str
                 let namespace = Arc::clone(&namespace);
                 if start.is_local {
                     attempts.spawn(async move {
-                        let result = pin(&core, &namespace, start).await;
+                        let result = local(&core, &namespace, start).await;
                         complete(&worker, task.task_token, result).await;
                     });
                 } else {
@@ -135,15 +135,24 @@ const fn reason(reason: sdk::ActivityCancelReason) -> CancelReason {
     }
 }
 
-/// Pins a run for its first step.
-async fn pin(core: &Core, namespace: &str, start: sdk::Start) -> sdk::ActivityExecutionResult {
-    match try_pin(core, namespace, &start).await {
-        Ok(pins) => sdk::ActivityExecutionResult::ok(json_payload(&pins)),
+/// Does what a run asks of its own engine.
+async fn local(core: &Core, namespace: &str, start: sdk::Start) -> sdk::ActivityExecutionResult {
+    let done = match start.activity_type.as_str() {
+        attributes::FIT => attributes::fit(core, namespace, &start)
+            .await
+            .map(|fitted| json_payload(&fitted)),
+        _ => pin(core, namespace, &start)
+            .await
+            .map(|pins| json_payload(&pins)),
+    };
+    match done {
+        Ok(answer) => sdk::ActivityExecutionResult::ok(answer),
         Err(why) => sdk::ActivityExecutionResult::fail(failure(why, None)),
     }
 }
 
-async fn try_pin(core: &Core, namespace: &str, start: &sdk::Start) -> Result<Pins, Failure> {
+/// Pins a run for its first step.
+async fn pin(core: &Core, namespace: &str, start: &sdk::Start) -> Result<Pins, Failure> {
     let request: PinRequest = match start.input.first() {
         Some(request) if start.activity_type == PIN_ACTIVITY => from_json_payload(request)
             .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error))?,
@@ -225,7 +234,7 @@ impl Attempt {
         };
         lock(&core.running).insert(token.clone(), running);
         let queue = &worker.get_config().task_queue;
-        if let Some(queue) = core.queues.get(queue) {
+        if let Some(queue) = core.queue(&namespace, queue) {
             queue.in_flight.fetch_add(1, Ordering::Relaxed);
         }
         let sink = Sink {
@@ -271,7 +280,7 @@ impl Attempt {
         let outcome = settle(payloads, outcome, &self.context).await;
         lock(&self.core.running).remove(&self.token);
         let queue = &self.worker.get_config().task_queue;
-        if let Some(queue) = self.core.queues.get(queue) {
+        if let Some(queue) = self.core.queue(&self.namespace, queue) {
             queue.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         let result = self.result(outcome);

@@ -62,8 +62,8 @@ pub struct Core {
     pub away: Mutex<String>,
     /// Attempts that run here, by task token.
     pub running: Mutex<HashMap<Vec<u8>, Running>>,
-    /// Queues by name.
-    pub queues: HashMap<String, Queue>,
+    /// Queues by namespace and name.
+    pub queues: HashMap<String, HashMap<String, Queue>>,
     /// Those who follow a run.
     pub live: LiveEvents,
     /// How far attempts are that run in other processes, as last told.
@@ -163,25 +163,28 @@ impl Core {
         }
     }
 
-    /// What the queues are doing.
+    /// A queue of a namespace, if it is served here.
+    pub fn queue(&self, namespace: &str, name: &str) -> Option<&Queue> {
+        self.queues.get(namespace)?.get(name)
+    }
+
+    /// What the queues are doing, by name and then by namespace.
     pub fn stats(&self) -> Vec<QueueStats> {
-        let mut stats: Vec<QueueStats> = self
-            .queues
-            .iter()
-            .map(|(name, queue)| {
+        let mut stats: Vec<QueueStats> = Vec::new();
+        for (namespace, queues) in &self.queues {
+            for (name, queue) in queues {
                 let (backlog, age) = *lock(&queue.backlog);
-                QueueStats {
+                stats.push(QueueStats {
+                    namespace: Some(namespace.clone()),
                     name: name.clone(),
-                    // Each namespace has slots of its own.
-                    limit: self.options.queues.get(name).copied().unwrap_or_default()
-                        * self.options.namespaces.len(),
+                    limit: self.options.queues.get(name).copied().unwrap_or_default(),
                     in_flight: queue.in_flight.load(Ordering::Relaxed),
                     backlog,
                     backlog_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-                }
-            })
-            .collect();
-        stats.sort_by(|a, b| a.name.cmp(&b.name));
+                });
+            }
+        }
+        stats.sort_by(|a, b| (&a.name, &a.namespace).cmp(&(&b.name, &b.namespace)));
         stats
     }
 }

@@ -15,8 +15,8 @@ use super::convert::{
     timed_out, timestamp,
 };
 use super::pins::{
-    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, Pins, RUN_HEADER, RunHeader, SignalHeader,
-    signal_header,
+    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, Pins, RESUME_HEADER, RUN_HEADER,
+    RunHeader, SignalHeader, signal_header,
 };
 use super::sdk;
 use super::updates::outcome;
@@ -154,8 +154,16 @@ fn others(given: &sdk::Attributes) -> Option<Map<String, Value>> {
         }),
         sdk::Attributes::WorkflowTaskStartedEventAttributes(_)
         | sdk::Attributes::WorkflowTaskTimedOutEventAttributes(_)
-        | sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(_)
-        | sdk::Attributes::UpsertWorkflowSearchAttributesEventAttributes(_) => json!({}),
+        | sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(_) => json!({}),
+        sdk::Attributes::UpsertWorkflowSearchAttributesEventAttributes(changed) => {
+            let fields = changed.search_attributes.clone().unwrap_or_default();
+            let fields = fields.indexed_fields.into_iter().map(|(name, value)| {
+                // What was taken away is null there.
+                let value = from_payload(value).to_json().unwrap_or_default();
+                (name, value)
+            });
+            json!({ "search_attributes": Map::from_iter(fields) })
+        }
         sdk::Attributes::MarkerRecordedEventAttributes(marker) => {
             json!({ "marker_name": marker.marker_name })
         }
@@ -200,6 +208,10 @@ fn meaning(
         },
         A::WorkflowExecutionContinuedAsNewEventAttributes(next) => Event {
             run_id: bytes_of(&next.new_execution_run_id),
+            payload: next
+                .header
+                .and_then(|mut header| header.fields.remove(RESUME_HEADER))
+                .map(from_payload),
             ..new(EventType::WorkflowExecutionContinuedAsNew, "")
         },
         A::WorkflowExecutionCancelRequestedEventAttributes(asked) => Event {

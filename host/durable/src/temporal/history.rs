@@ -5,7 +5,7 @@
 //! read it again and again.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,9 +15,11 @@ use super::client::{answer, describe, execution, id_of, refusal_of, request};
 use super::core::Core;
 use super::events::{Names, Shown, pins_of, read};
 use super::pins::Pins;
+use super::replay::Recording;
 use super::sdk::{self, WorkflowService as _};
 use crate::embedded::lock;
 use crate::engine::{EngineError, HistoryPage, RunRef};
+use crate::replay::{HistoryError, MAX_EVENTS, RecordedHistory};
 
 /// Runs whose place is kept.
 const KEPT: usize = 256;
@@ -214,4 +216,47 @@ pub async fn all(
         }
     }
     Ok((events, reader.pins))
+}
+
+/// All that is recorded of a run now, as it is recorded.
+pub async fn recorded(core: &Core, run: &RunRef) -> Result<RecordedHistory, EngineError> {
+    // All pages are of the run that is the latest now.
+    let info = describe(core, run).await?.workflow_execution_info;
+    let run_id = id_of(info.unwrap_or_default().execution.as_ref())?;
+    let run = RunRef {
+        run_id: Some(run_id),
+        ..run.clone()
+    };
+    let mut events: Vec<sdk::HistoryEvent> = Vec::new();
+    let mut token = Vec::new();
+    loop {
+        let mut connection = core.connection()?;
+        let message = sdk::GetWorkflowExecutionHistoryRequest {
+            namespace: core.namespace(&run.namespace),
+            execution: Some(execution(&run)),
+            maximum_page_size: PAGE,
+            next_page_token: token,
+            history_event_filter_type: sdk::HistoryEventFilterType::AllEvent.into(),
+            ..Default::default()
+        };
+        let call =
+            connection.get_workflow_execution_history(request(core, message, Duration::ZERO));
+        let page = answer(core, Duration::ZERO, call)
+            .await
+            .map_err(|status| refusal_of(core, &run, &status))?;
+        events.extend(page.history.unwrap_or_default().events);
+        if events.len() > MAX_EVENTS {
+            return Err(HistoryError::TooLarge {
+                what: format!("{} events or more", events.len()),
+                limit: MAX_EVENTS,
+            }
+            .into());
+        }
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    let recording = Recording::of(events)?;
+    Ok(RecordedHistory::Temporal(Arc::new(recording)))
 }

@@ -27,17 +27,20 @@
 mod access;
 mod activation;
 mod attempt;
+mod attributes;
 mod client;
 mod convert;
 mod core;
 mod describe;
 mod events;
 mod history;
+mod json;
 mod options;
 mod outcome;
 mod pins;
 mod profile;
 mod queries;
+pub(crate) mod replay;
 mod report;
 mod run;
 mod schedules;
@@ -70,6 +73,7 @@ use crate::engine::{
 };
 use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload};
+use crate::replay::RecordedHistory;
 use crate::signal::Signal;
 
 /// How long the workers may take to end once their attempts have: the cluster may be
@@ -106,11 +110,15 @@ impl TemporalEngine {
         let runtime = sdk::CoreRuntime::new_assume_tokio(sdk::RuntimeOptions::default())
             .map_err(|error| OpenError::Sdk(format!("{error:#}")))?;
         let runtime = Arc::new(runtime);
-        let queues = options.queues.keys();
-        let core = Arc::new(Core {
-            queues: queues
+        let queues = || {
+            let names = options.queues.keys();
+            names
                 .map(|name| (name.clone(), core::Queue::default()))
-                .collect(),
+                .collect()
+        };
+        let namespaces = options.namespaces.keys();
+        let core = Arc::new(Core {
+            queues: namespaces.map(|name| (name.clone(), queues())).collect(),
             host,
             pool: Pool::start(options.activation_threads, Arc::default())?,
             connection: watch::channel(None).0,
@@ -182,6 +190,10 @@ impl Engine for TemporalEngine {
         wait: Duration,
     ) -> Result<HistoryPage, EngineError> {
         history::page(&self.core, run, after, limit, wait).await
+    }
+
+    async fn recorded(&self, run: &RunRef) -> Result<RecordedHistory, EngineError> {
+        history::recorded(&self.core, run).await
     }
 
     async fn signal(&self, run: &RunRef, signal: Signal) -> Result<(), EngineError> {

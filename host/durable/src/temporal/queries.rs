@@ -156,7 +156,7 @@ async fn ask(
     asked: Vec<sdk::QueryWorkflow>,
     progress: BTreeMap<String, String>,
 ) -> Result<(Box<Driver>, Vec<Answer>), Trouble> {
-    on_thread(core, move || {
+    on_thread(&core.pool, move || {
         let answer = |mut query: sdk::QueryWorkflow| {
             let given = argument(std::mem::take(&mut query.arguments));
             let answered = given.map_err(|failure| failure.message).and_then(|given| {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::attributes;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
     maybe, payload, payloads, retry, timestamp,
@@ -33,6 +34,9 @@ use crate::signal::Signal;
 /// Bytes of a task that is a command's summary: as JSON it is no longer than
 /// [`SUMMARY`](super::convert::SUMMARY).
 const TASK: usize = 180;
+
+/// Core's number of the local activity that pins a run.
+const PINNING: u32 = 1;
 
 /// How long one try to pin a run may take. Longer ones would delay a cancel.
 const PIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -77,6 +81,8 @@ pub struct Run {
     pub next_pins: Option<Pins>,
     /// The memo that it was started with.
     memo: HashMap<String, sdk::Payload>,
+    /// The search attributes that it has now: those of its start, and what it changed.
+    pub search_attributes: HashMap<String, sdk::Payload>,
     /// Where it stands.
     pub stage: Stage,
     /// What resolved and was not yet given to the driver.
@@ -144,6 +150,7 @@ impl Run {
             resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
             next_pins: None,
             memo: start.memo.unwrap_or_default().fields,
+            search_attributes: start.search_attributes.unwrap_or_default().indexed_fields,
             stage: Stage::Begun,
             resolutions: Vec::new(),
             entered: Vec::new(),
@@ -185,7 +192,9 @@ impl Run {
                 let status = status.ok_or_else(|| {
                     Unexpected(format!("activity {} resolved to nothing", resolved.seq))
                 })?;
-                if resolved.is_local {
+                if resolved.is_local && resolved.seq > PINNING {
+                    self.search_attributes_fitted(resolved.seq, status)?;
+                } else if resolved.is_local {
                     self.pinned(status)?;
                 } else {
                     self.activities.remove(&resolved.seq);
@@ -326,7 +335,7 @@ impl Run {
         };
         command(
             sdk::CommandVariant::ScheduleLocalActivity(sdk::ScheduleLocalActivity {
-                seq: 1,
+                seq: PINNING,
                 activity_id: "pin".to_owned(),
                 activity_type: PIN_ACTIVITY.to_owned(),
                 attempt: 1,
@@ -470,6 +479,11 @@ impl Run {
                 let task = external.task.clone();
                 (self.signal_external(*external)?, task)
             }
+            Command::SetSearchAttributes {
+                change_id,
+                changes,
+                task,
+            } => (attributes::ask(&change_id, &changes)?, task),
             Command::CompleteUpdate { update_id, outcome } => {
                 (self.complete_update(&update_id, outcome)?, String::new())
             }
@@ -500,7 +514,9 @@ impl Run {
         Ok(self::command(variant, &task))
     }
 
-    /// The run goes on as another one, of the same input, pins, memo and search attributes.
+    /// The run goes on as another one, of the same input, pins and memo, and of the search
+    /// attributes as they are now. Core would take those of events alone, and what changed
+    /// just now has none yet.
     fn continue_as_new(&mut self, resume: Payload) -> Result<sdk::CommandVariant, Unexpected> {
         let pins = self.next_pins.take();
         let pins = pins.ok_or_else(|| Unexpected("a run without pins goes on".to_owned()))?;
@@ -508,6 +524,8 @@ impl Run {
         // A run that was pinned in its first step was started without.
         memo.entry(MEMO.to_owned())
             .or_insert_with(|| pins.memo(None));
+        let mut search_attributes = std::mem::take(&mut self.search_attributes);
+        search_attributes.extend(pins.search_attributes().indexed_fields);
         let header = RunHeader {
             pins: Some(pins),
             signal: None,
@@ -519,6 +537,9 @@ impl Run {
                 task_queue: self.queue.clone(),
                 arguments: vec![payload(self.input.clone())],
                 memo,
+                search_attributes: Some(sdk::SearchAttributes {
+                    indexed_fields: search_attributes,
+                }),
                 headers: [
                     (RUN_HEADER.to_owned(), json_payload(&header)),
                     (RESUME_HEADER.to_owned(), payload(resume)),

@@ -27,6 +27,7 @@ pub use temporalio_common::protos::coresdk::child_workflow::{
 pub use temporalio_common::protos::coresdk::common::NamespacedWorkflowExecution;
 pub use temporalio_common::protos::coresdk::workflow_activation::{
     DoUpdate, InitializeWorkflow, QueryWorkflow, WorkflowActivation,
+    remove_from_cache::EvictionReason,
     resolve_child_workflow_execution_start::Status as ChildStarted,
     workflow_activation_job::Variant as Job,
 };
@@ -58,7 +59,7 @@ pub use temporalio_common::protos::temporal::api::failure::v1::{
     ApplicationFailureInfo, CanceledFailureInfo, Failure, failure::FailureInfo,
 };
 pub use temporalio_common::protos::temporal::api::history::v1::{
-    HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes,
+    History, HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes,
 };
 pub use temporalio_common::protos::temporal::api::operatorservice::v1::{
     AddSearchAttributesRequest, ListSearchAttributesRequest,
@@ -92,8 +93,10 @@ pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
 };
 pub use temporalio_common::protos::utilities::decode_status_detail;
 pub use temporalio_common::worker::WorkerTaskTypes;
+pub use temporalio_sdk_core::replay::{HistoryForReplay, HistoryInfo, ReplayWorkerInput};
 pub use temporalio_sdk_core::{
     CoreRuntime, PollError, ResourceBasedSlotsOptions, ResourceBasedTunerConfig,
     ResourceController, ResourceSlotOptions, RuntimeOptions, SlotSupplierOptions,
-    TunerHolderOptions, Url, Worker, WorkerConfig, WorkerVersioningStrategy, init_worker,
+    TunerHolderOptions, Url, Worker, WorkerConfig, WorkerVersioningStrategy, init_replay_worker,
+    init_worker,
 };

@@ -11,7 +11,10 @@ use super::core::Core;
 use super::sdk::{self, OperatorService as _, WorkflowService as _};
 use crate::embedded::lock;
 use crate::engine::EngineError;
-use crate::search::{GivenAttribute, SearchAttributes, SearchType, SearchTypes, fit};
+use crate::search::{
+    GivenAttribute, GivenChanges, SearchAttributes, SearchChanges, SearchType, SearchTypes, fit,
+    taken_away,
+};
 
 /// Between two looks whether the cluster takes a new attribute.
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,13 +33,50 @@ pub async fn admit(
         return Ok(SearchAttributes::new());
     }
     let namespace = core.namespace(namespace);
-    let mut types = {
+    let types = types(core, &namespace, given.keys()).await?;
+    admit_known(core, &namespace, given, types).await
+}
+
+/// What a run sets while it runs, as values that the cluster takes. What is taken away are
+/// names that the cluster knows.
+///
+/// # Errors
+/// As [`admit`].
+pub async fn admit_changes(
+    core: &Core,
+    namespace: &str,
+    given: &GivenChanges,
+) -> Result<SearchChanges, EngineError> {
+    let namespace = core.namespace(namespace);
+    let types = types(core, &namespace, given.keys()).await?;
+    let (mut changes, set) = taken_away(given, |name| types.contains_key(name));
+    let fitted = admit_known(core, &namespace, &set, types).await?;
+    changes.extend(fitted.into_iter().map(|(name, value)| (name, Some(value))));
+    Ok(changes)
+}
+
+/// The types that the cluster has; it is asked again where one of the names is new.
+async fn types<'n>(
+    core: &Core,
+    namespace: &str,
+    mut names: impl Iterator<Item = &'n String>,
+) -> Result<SearchTypes, EngineError> {
+    let types = {
         let known = lock(&core.search_types);
-        known.get(&namespace).cloned().unwrap_or_default()
+        known.get(namespace).cloned().unwrap_or_default()
     };
-    if given.keys().any(|name| !types.contains_key(name)) {
-        types = ask(core, &namespace).await?;
+    if names.any(|name| !types.contains_key(name)) {
+        return ask(core, namespace).await;
     }
+    Ok(types)
+}
+
+async fn admit_known(
+    core: &Core,
+    namespace: &str,
+    given: &BTreeMap<String, GivenAttribute>,
+    mut types: SearchTypes,
+) -> Result<SearchAttributes, EngineError> {
     let fitted = fit(given, |name| types.get(name).copied())?;
     let new: SearchTypes = fitted
         .iter()
@@ -44,9 +84,9 @@ pub async fn admit(
         .map(|(name, value)| (name.clone(), value.search_type()))
         .collect();
     if !new.is_empty() {
-        make(core, &namespace, new).await?;
+        make(core, namespace, new).await?;
         // Somebody else may have made one of them with another type meanwhile.
-        types = ask(core, &namespace).await?;
+        types = ask(core, namespace).await?;
         return fit(given, |name| types.get(name).copied());
     }
     Ok(fitted)

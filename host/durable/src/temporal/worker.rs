@@ -478,12 +478,10 @@ async fn watch_backlog(core: &Core) -> Infallible {
         let Ok(mut connection) = core.connection() else {
             continue;
         };
-        for (name, queue) in &core.queues {
-            let mut waiting = 0;
-            let mut oldest = Duration::ZERO;
-            for namespace in core.options.namespaces.values() {
+        for (namespace, queues) in &core.queues {
+            for (name, queue) in queues {
                 let message = sdk::DescribeTaskQueueRequest {
-                    namespace: namespace.clone(),
+                    namespace: core.namespace(namespace),
                     task_queue: Some(sdk::TaskQueue {
                         name: name.clone(),
                         kind: sdk::TaskQueueKind::Normal.into(),
@@ -499,11 +497,10 @@ async fn watch_backlog(core: &Core) -> Infallible {
                     continue;
                 };
                 let stats = answer.stats.unwrap_or_default();
-                waiting += usize::try_from(stats.approximate_backlog_count).unwrap_or(0);
-                let age = stats.approximate_backlog_age;
-                oldest = oldest.max(super::convert::from_duration(age).unwrap_or_default());
+                let waiting = usize::try_from(stats.approximate_backlog_count).unwrap_or(0);
+                let age = super::convert::from_duration(stats.approximate_backlog_age);
+                *lock(&queue.backlog) = (waiting, age.unwrap_or_default());
             }
-            *lock(&queue.backlog) = (waiting, oldest);
         }
     }
 }

@@ -18,9 +18,11 @@ pub mod follow;
 pub mod grants;
 pub mod idempotency;
 pub mod layers;
+pub mod models;
 pub mod plugins;
 pub mod problem;
 mod refusals;
+pub mod replays;
 pub mod routes;
 pub mod runs;
 pub mod schedules;
@@ -48,6 +50,7 @@ use crate::definitions::HostDefinitions;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::registry::{Kind, Registry};
+use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
 use crate::tokens::WorkerTokens;
@@ -72,6 +75,8 @@ pub struct Parts {
     pub attempts_elsewhere: bool,
     /// Plugins, flows, grants.
     pub registry: Registry,
+    /// Replays histories.
+    pub replays: Replays,
     /// Finds and pins what a run executes.
     pub definitions: Arc<HostDefinitions>,
     /// Schedules that stand in flows.

@@ -70,7 +70,9 @@ pub(super) async fn upload(
         .upload_plugin(caller.actor(), bytes, options, wait.time)
         .await?;
     Ok(match upload {
-        Upload::Created(version) => created(&version.name, &version.version, &version),
+        Upload::Created(version) => {
+            created(Kind::Plugin, &version.name, &version.version, &version)
+        }
         Upload::Existing(version) => JsonAnswer(version).into_response(),
         Upload::Pending(status) => pending(status),
     })
@@ -154,3 +156,38 @@ pub(super) async fn component(
 }
 
 version_handlers!(plugins, "plugin", PluginVersion, PluginsBody);
+
+/// Make a version the active one
+#[utoipa::path(post, path = "/plugins/{name}/activate", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin")),
+    request_body = ActivateBody,
+    responses((status = 200, body = PluginVersion),
+        (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A plugin's grants are missing", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn activate(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(body): Json<ActivateBody>,
+) -> Result<JsonAnswer<PluginVersion>, Problem> {
+    let version = app
+        .registry
+        .activate(caller.actor(), &name, &body.version, body.allow_missing)
+        .await?;
+    Ok(JsonAnswer(version))
+}
+
+/// Make the version before the active one active again
+#[utoipa::path(post, path = "/plugins/{name}/rollback", tag = "plugins",
+    params(("name" = String, Path, description = "The plugin")),
+    responses((status = 200, body = PluginVersion),
+        (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is none before", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn rollback(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<JsonAnswer<PluginVersion>, Problem> {
+    let version = app.registry.rollback(caller.actor(), &name).await?;
+    Ok(JsonAnswer(version))
+}

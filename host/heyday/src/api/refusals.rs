@@ -55,6 +55,7 @@ impl From<EngineError> for Problem {
             EngineError::LimitReached(_) => {
                 Self::conflict("limit-reached", "A limit is reached", detail)
             }
+            EngineError::History(error) => error.into(),
             EngineError::ShuttingDown => Self::unavailable("shutting-down", detail),
             EngineError::Unavailable { message, source } => {
                 tracing::error!(error = %message, source, "the history cannot be written");

@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, plugins, schedules, signals,
-    starts, system, tokens, worker, workflows,
+    App, activities, flows, follow, grants, idempotency, layers, models, plugins, replays,
+    schedules, signals, starts, system, tokens, worker, workflows,
 };
 
 /// Where the versioned API is.
@@ -114,10 +114,13 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
             get(signals::update_result),
         );
     let starts = limited(starts, INPUT_BODY);
+    let histories = OpenApiRouter::new().routes(routes!(replays::replay));
+    let starts = starts.merge(limited(histories, replays::HISTORY_BODY));
     let runs = OpenApiRouter::new()
         .routes(routes!(workflows::show))
         .routes(routes!(workflows::result))
         .routes(routes!(workflows::history))
+        .routes(routes!(replays::export))
         .routes(routes!(follow::events))
         .routes(routes!(follow::logs))
         .routes(routes!(follow::receipts))
@@ -133,12 +136,16 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(flows::show))
         .routes(routes!(flows::version, flows::remove))
         .routes(routes!(flows::document))
+        .routes(routes!(replays::open_runs))
         .routes(routes!(flows::activate))
         .routes(routes!(flows::rollback))
         .routes(routes!(grants::list, grants::put, grants::delete))
         .routes(routes!(grants::bindings))
         .routes(routes!(grants::audit))
         .routes(routes!(system::queues))
+        .routes(routes!(models::list, models::import))
+        .routes(routes!(models::show, models::remove))
+        .routes(routes!(models::verify))
         .merge(runs)
         .route(
             "/workflows/{workflow_id}/runs/{run_id}",
@@ -151,6 +158,10 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .route(
             "/workflows/{workflow_id}/runs/{run_id}/history",
             get(workflows::history),
+        )
+        .route(
+            "/workflows/{workflow_id}/runs/{run_id}/export",
+            get(replays::export),
         )
         .route(
             "/workflows/{workflow_id}/runs/{run_id}/events",

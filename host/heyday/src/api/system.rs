@@ -64,7 +64,8 @@ pub fn open_metrics(metrics: &Metrics) -> Result<Response, Problem> {
 /// What the queues are doing.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct QueuesBody {
-    /// `name`, `limit`, `in_flight`, `backlog`, `backlog_age_ms` of each.
+    /// `name`, `limit`, `in_flight`, `backlog`, `backlog_age_ms` of each; on a Temporal
+    /// cluster also the `namespace` whose slots these are.
     #[schema(value_type = Vec<Object>)]
     pub queues: Vec<QueueStats>,
 }

@@ -3,7 +3,7 @@
 //! [`version_handlers!`] makes the handlers of one kind with their documentation, which
 //! is read from annotations and therefore wants each handler written out; what differs
 //! is what one version looks like. It is used in modules that import what they all use.
-//! Uploads and the bytes of a version are with the kind.
+//! Uploads, the bytes of a version and what makes one active are with the kind.
 
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::registry::VersionView;
+use crate::registry::Kind;
 
 /// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -37,12 +37,13 @@ pub struct ActivateBody {
 }
 
 /// The answer to an upload that became a version.
-pub(super) fn created<V: VersionView + Serialize>(
+pub(super) fn created(
+    kind: Kind,
     name: &str,
     version: &semver::Version,
-    body: &V,
+    body: &impl Serialize,
 ) -> Response {
-    let location = format!("/api/v1/{}/{name}/versions/{version}", V::KIND.segment());
+    let location = format!("/api/v1/{}/{name}/versions/{version}", kind.segment());
     let headers = [(header::LOCATION, location)];
     (StatusCode::CREATED, headers, Json(body)).into_response()
 }
@@ -133,45 +134,6 @@ macro_rules! version_handlers {
                 .await?;
             app.follow(kind, &caller.namespace, &name).await;
             Ok(StatusCode::NO_CONTENT)
-        }
-
-        #[utoipa::path(post, path = concat!("/", stringify!($rows), "/{name}/activate"), tag = stringify!($rows),
-            summary = "Make a version the active one",
-            params(("name" = String, Path, description = concat!("The ", $one))),
-            request_body = ActivateBody,
-            responses((status = 200, body = $version),
-                (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),
-                (status = 409, description = "A plugin's grants are missing", body = Problem, content_type = "application/problem+json")))]
-        pub(super) async fn activate(
-            State(app): State<App>,
-            caller: Caller,
-            Path(name): Path<String>,
-            Json(body): Json<ActivateBody>,
-        ) -> Result<JsonAnswer<$version>, Problem> {
-            let version = app
-                .registry
-                .activate(caller.actor(), &name, &body.version, body.allow_missing)
-                .await?;
-            let kind = <$version as VersionView>::KIND;
-            app.follow(kind, &caller.namespace, &name).await;
-            Ok(JsonAnswer(version))
-        }
-
-        #[utoipa::path(post, path = concat!("/", stringify!($rows), "/{name}/rollback"), tag = stringify!($rows),
-            summary = "Make the version before the active one active again",
-            params(("name" = String, Path, description = concat!("The ", $one))),
-            responses((status = 200, body = $version),
-                (status = 404, description = concat!("No such ", $one), body = Problem, content_type = "application/problem+json"),
-                (status = 409, description = "There is none before", body = Problem, content_type = "application/problem+json")))]
-        pub(super) async fn rollback(
-            State(app): State<App>,
-            caller: Caller,
-            Path(name): Path<String>,
-        ) -> Result<JsonAnswer<$version>, Problem> {
-            let version = app.registry.rollback(caller.actor(), &name).await?;
-            let kind = <$version as VersionView>::KIND;
-            app.follow(kind, &caller.namespace, &name).await;
-            Ok(JsonAnswer(version))
         }
     };
 }

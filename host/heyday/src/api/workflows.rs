@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use heyday_durable::engine::{ExecutionStatus, HistoryEvent, ListRuns, RunRef};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -265,10 +266,14 @@ impl ReasonBody {
         (status = 409, body = Problem, description = "It has ended", content_type = "application/problem+json")))]
 pub(super) async fn cancel(
     State(app): State<App>,
+    caller: Caller,
     RunPath(run): RunPath,
     Json(body): Json<ReasonBody>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.cancel(&run, &body.text()?).await?;
+    let reason = body.text()?;
+    app.engine.cancel(&run, &reason).await?;
+    app.note_end(&caller, "workflow.cancel", &run, &reason)
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -281,11 +286,25 @@ pub(super) async fn cancel(
         (status = 409, body = Problem, description = "It had ended before", content_type = "application/problem+json")))]
 pub(super) async fn terminate(
     State(app): State<App>,
+    caller: Caller,
     RunPath(run): RunPath,
     Json(body): Json<ReasonBody>,
 ) -> Result<StatusCode, Problem> {
-    app.engine.terminate(&run, &body.text()?).await?;
+    let reason = body.text()?;
+    app.engine.terminate(&run, &reason).await?;
+    app.note_end(&caller, "workflow.terminate", &run, &reason)
+        .await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+impl App {
+    /// Writes to the audit that somebody ends a run.
+    async fn note_end(&self, caller: &Caller, action: &str, run: &RunRef, reason: &str) {
+        let details = json!({ "run_id": run.run_id, "reason": reason });
+        self.registry
+            .note(caller.actor(), action, &run.workflow_id, details)
+            .await;
+    }
 }
 
 #[cfg(test)]

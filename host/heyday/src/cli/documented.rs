@@ -33,6 +33,8 @@ fn pages() -> Vec<(PathBuf, String)> {
 }
 
 fn parse(command: &str) -> Result<(), clap::Error> {
+    // What its output is given to is another program's.
+    let command = command.split(" | ").next().unwrap_or(command);
     let words = shlex::split(command).unwrap_or_else(|| panic!("quotes in `{command}`"));
     Cli::try_parse_from(words).map(drop)
 }

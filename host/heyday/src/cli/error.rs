@@ -28,6 +28,8 @@ pub mod code {
     pub const INTERNAL: u8 = 6;
     /// The plugin does not build.
     pub const BUILD_FAILED: u8 = 7;
+    /// A history does not fit the definition.
+    pub const DIVERGES: u8 = 8;
     /// The wait was over before the end; what was waited for goes on.
     pub const TIMEOUT: u8 = 124;
     /// Interrupted by Ctrl-C while waiting; what was waited for goes on.
@@ -45,6 +47,7 @@ Exit codes:
   5    no server answers, or it cannot work at the moment
   6    a fault of the server or of this program
   7    a plugin does not build
+  8    a history does not fit the definition that it was replayed against
   124  the wait was over first; what was waited for goes on
   130  interrupted by Ctrl-C; what was waited for goes on";
 
@@ -224,6 +227,12 @@ pub enum CliError {
         /// What to do about it.
         help: Option<String>,
     },
+    /// A history does not fit the definition that it was replayed against.
+    #[error("{message}")]
+    Diverges {
+        /// Where they differ.
+        message: String,
+    },
     /// The wait was over first.
     #[error("{message}")]
     TimedOut {
@@ -275,6 +284,7 @@ impl CliError {
             Self::RunFailed(_) => code::RUN_FAILED,
             Self::Refused { .. } => code::REFUSED,
             Self::BuildFailed { .. } => code::BUILD_FAILED,
+            Self::Diverges { .. } => code::DIVERGES,
             Self::TimedOut { .. } => code::TIMEOUT,
             Self::Interrupted { .. } => code::INTERRUPTED,
             Self::StdoutClosed => code::OK,
@@ -340,6 +350,7 @@ impl CliError {
             Self::RunFailed(_) => "run-failed",
             Self::Refused { .. } => "refused",
             Self::BuildFailed { .. } => "build-failed",
+            Self::Diverges { .. } => "diverges",
             Self::TimedOut { .. } => "timed-out",
             Self::Interrupted { .. } => "interrupted",
             Self::Other(_) => "internal",
@@ -399,6 +410,7 @@ mod tests {
             code::UNAVAILABLE,
             code::INTERNAL,
             code::BUILD_FAILED,
+            code::DIVERGES,
             code::TIMEOUT,
             code::INTERRUPTED,
         ] {

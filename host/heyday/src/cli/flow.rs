@@ -12,7 +12,7 @@ use super::error::{CliError, Problem};
 use super::options::GlobalOptions;
 use super::output::Output;
 use super::versions::{self, Kind, NameAndVersion};
-use super::{Context, input, view};
+use super::{Context, gate, input, view};
 
 /// Commands on flows.
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,7 @@ pub enum FlowCommand {
     /// Upload a flow (YAML or JSON); it is checked first, and active at once
     #[command(
         after_help = "Examples:\n  heyday flow push process.yaml\n  heyday flow push process.yaml --no-activate\n  \
+        heyday flow push process.yaml --refuse-diverging\n  \
         generate-flow | heyday flow push -"
     )]
     Push(PushArgs),
@@ -37,11 +38,19 @@ pub enum FlowCommand {
     )]
     Show(ShowArgs),
     /// Make a version the active one: new runs use it
-    #[command(after_help = "Example:\n  heyday flow activate docs.process 1.2.0")]
-    Activate(NameAndVersion),
+    #[command(
+        after_help = "Examples:\n  heyday flow activate docs.process 1.2.0\n  \
+        heyday flow activate docs.process 1.2.0 --refuse-diverging"
+    )]
+    Activate(ActivateArgs),
     /// Make the version before the active one active again
     #[command(after_help = "Example:\n  heyday flow rollback docs.process")]
-    Rollback(NameArgs),
+    Rollback(RollbackArgs),
+    /// Replay open runs against a version: which of them would have gone another way
+    #[command(after_help = "Examples:\n  heyday flow replay docs.process 1.3.0\n  \
+        heyday flow replay docs.process 1.3.0 -o json\n\n\
+        Nothing changes: runs keep their version. The exit code is 8 where one diverges.")]
+    Replay(NameAndVersion),
     /// Remove a version that no open run needs
     #[command(after_help = "Example:\n  heyday flow remove docs.process 1.1.0")]
     Remove(NameAndVersion),
@@ -55,6 +64,30 @@ pub struct PushArgs {
     /// Store it without making it the active version
     #[arg(long)]
     pub no_activate: bool,
+    /// Store nothing if open runs of the active version diverge from it
+    #[arg(long, conflicts_with = "no_activate")]
+    pub refuse_diverging: bool,
+}
+
+/// Arguments of `flow activate`.
+#[derive(Debug, Args)]
+pub struct ActivateArgs {
+    /// Which.
+    #[command(flatten)]
+    pub of: NameAndVersion,
+    /// Change nothing if open runs of the active version diverge from it
+    #[arg(long)]
+    pub refuse_diverging: bool,
+}
+
+/// Arguments of `flow rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The flow's name, `<document.namespace>.<document.name>`
+    pub name: String,
+    /// Change nothing if open runs of the active version diverge from the one before
+    #[arg(long)]
+    pub refuse_diverging: bool,
 }
 
 /// Arguments of `flow validate`.
@@ -76,13 +109,6 @@ pub struct ShowArgs {
     pub version: Option<String>,
 }
 
-/// A flow's name.
-#[derive(Debug, Args)]
-pub struct NameArgs {
-    /// The flow's name, `<document.namespace>.<document.name>`
-    pub name: String,
-}
-
 /// Runs a command on flows.
 pub async fn run(command: FlowCommand, global: &GlobalOptions) -> Result<(), CliError> {
     let command = match command {
@@ -99,14 +125,25 @@ pub async fn run(command: FlowCommand, global: &GlobalOptions) -> Result<(), Cli
         FlowCommand::Show(args) => {
             versions::show(context, Kind::Flow, &args.name, args.version.as_deref()).await
         }
-        FlowCommand::Activate(of) => {
-            versions::activate(context, Kind::Flow, &of.name, &of.version, false).await
+        FlowCommand::Activate(args) => {
+            let gate = on_divergence(args.refuse_diverging);
+            let of = &args.of;
+            versions::activate(context, Kind::Flow, &of.name, &of.version, false, gate).await
         }
-        FlowCommand::Rollback(of) => versions::rollback(context, Kind::Flow, &of.name).await,
+        FlowCommand::Rollback(args) => {
+            let gate = on_divergence(args.refuse_diverging);
+            versions::rollback(context, Kind::Flow, &args.name, gate).await
+        }
+        FlowCommand::Replay(of) => gate::replay(&of, context).await,
         FlowCommand::Remove(of) => {
             versions::remove(context, Kind::Flow, &of.name, &of.version).await
         }
     }
+}
+
+/// What the API is told to do where open runs diverge.
+const fn on_divergence(refuse: bool) -> Option<&'static str> {
+    Some(if refuse { "refuse" } else { "inform" })
 }
 
 /// The media type of a flow's text. YAML contains JSON, but a server that knows says
@@ -124,6 +161,7 @@ async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
     let text = input::bytes(&args.file)?;
     let request = Request::post(&["flows"])
         .query("activate", (!args.no_activate).to_string())
+        .query_if("on_divergence", on_divergence(args.refuse_diverging))
         .bytes(content_type(&text), Bytes::from(text), None)
         .idempotent(None);
     let answer = context.client.send(&request).await?;
@@ -150,6 +188,7 @@ async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
     for warning in view::rows_of(&flow, "warnings") {
         output.warn(&view::pretty(warning));
     }
+    gate::show(&flow, output);
     if active {
         output.hint(&format!(
             "heyday workflow start {} --input '{{}}' --wait",

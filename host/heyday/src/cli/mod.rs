@@ -18,8 +18,10 @@ mod documented;
 pub mod error;
 pub mod flow;
 pub mod follow;
+pub mod gate;
 pub mod grant;
 pub mod input;
+pub mod model;
 pub mod options;
 pub mod output;
 pub mod plugin;
@@ -86,7 +88,7 @@ pub enum Command {
         Keys of the configuration file (options go over it, docs/configuration.md describes them):\n  \
         data_dir, listen, cache_dir, drain_grace, otlp_endpoint\n  \
         [queues] NAME = LIMIT\n  \
-        [limits], [limits.call], [limits.plugins.NAME]\n  \
+        [limits], [limits.call], [limits.plugins.NAME], [inference]\n  \
         [bindings.namespaces.NAMESPACE.sql.NAME], [bindings.namespaces.NAMESPACE.blob.NAME]\n\n\
         Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."
     )]
@@ -103,8 +105,8 @@ pub enum Command {
         after_help = "Examples:\n  heyday worker --token-file worker-token\n  \
         heyday worker --queue storage-queue --queue gpu=2 --activities-only --token-file worker-token\n  \
         heyday worker --namespace team-a --server https://heyday.example --listen 0.0.0.0:8080\n\n\
-        Of the configuration file it takes queues, temporal, limits, bindings, cache_dir, \
-        drain_grace and otlp_endpoint."
+        Of the configuration file it takes queues, temporal, limits, bindings, inference, data_dir, \
+        cache_dir, drain_grace and otlp_endpoint."
     )]
     Worker(worker::WorkerArgs),
     /// Make, list and take back tokens for workers
@@ -122,6 +124,9 @@ pub enum Command {
     /// Start flows by themselves, at times
     #[command(subcommand, visible_alias = "schedules")]
     Schedule(schedule::ScheduleCommand),
+    /// Import, list, verify and remove models
+    #[command(subcommand, visible_alias = "models")]
+    Model(model::ModelCommand),
     /// Run one activity durably, without a flow
     #[command(subcommand)]
     Activity(activity::ActivityCommand),
@@ -180,7 +185,13 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Activity(command) => activity::run(command, &global.context()?).await,
         Command::Grant(args) => grant::run(args, &global.context()?).await,
         Command::Queue(command) => status::queues(command, &global.context()?).await,
-        Command::Binding(command) => status::bindings(command, &global.context()?).await,
+        Command::Model(command) => model::run(command, &global.context()?).await,
+        Command::Binding(status::BindingCommand::List) => {
+            status::bindings(&global.context()?).await
+        }
+        Command::Binding(status::BindingCommand::Setup(args)) => {
+            status::setup(&args, &global.output())
+        }
         Command::Health => status::health(&global.context()?).await,
         Command::Completions(args) => completions(args.shell, &global.output()),
     }

@@ -159,10 +159,13 @@ pub async fn run(command: PluginCommand, global: &GlobalOptions) -> Result<(), C
                 &args.of.name,
                 &args.of.version,
                 args.allow_missing,
+                None,
             )
             .await
         }
-        PluginCommand::Rollback(of) => versions::rollback(context, Kind::Plugin, &of.name).await,
+        PluginCommand::Rollback(of) => {
+            versions::rollback(context, Kind::Plugin, &of.name, None).await
+        }
         PluginCommand::Remove(of) => {
             versions::remove(context, Kind::Plugin, &of.name, &of.version).await
         }

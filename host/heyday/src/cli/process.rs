@@ -31,6 +31,9 @@ pub struct ProcessArgs {
     /// Where compiled code is kept; servers of one user may share it [default: cache in the data folder]
     #[arg(long, value_name = "DIR", env = "HEYDAY_CACHE", hide_env_values = true)]
     pub cache: Option<PathBuf>,
+    /// Where models run: auto, cpu or gpu:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
     /// The Temporal cluster.
     #[command(flatten)]
     pub temporal: TemporalArgs,
@@ -73,6 +76,9 @@ impl ProcessArgs {
         }
         if let Some(cache) = &self.cache {
             config.cache_dir = Some(cache.clone());
+        }
+        if let Some(device) = &self.device {
+            config.inference.device.clone_from(device);
         }
         // What is printed must be true from any folder.
         config.data_dir = std::path::absolute(&config.data_dir).map_err(|error| {

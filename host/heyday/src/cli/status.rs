@@ -1,11 +1,13 @@
 //! `queue`, `binding` and `health`: what the server has and how it is.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use heyday_capabilities::postgres::setup;
 use std::time::Duration;
 
 use super::Context;
 use super::client::Request;
 use super::error::CliError;
+use super::output::Output;
 use super::table::{Table, fields};
 use super::view;
 
@@ -23,6 +25,44 @@ pub enum BindingCommand {
     /// List the bindings that can be granted
     #[command(after_help = "Example:\n  heyday binding list")]
     List,
+    /// Print the SQL that makes a role and a schema for a binding on PostgreSQL
+    #[command(
+        after_help = "Examples:\n  heyday binding setup plugins_main --database plugins > setup.sql\n  \
+            heyday binding setup plugins_main --database plugins | psql --dbname plugins"
+    )]
+    Setup(SetupArgs),
+}
+
+/// Arguments of `binding setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// The role, which belongs to one binding alone
+    #[arg(value_parser = sql_name)]
+    pub role: String,
+    /// The database that the binding names
+    #[arg(long, value_parser = sql_name)]
+    pub database: String,
+    /// The schema; the role's name where it is not said
+    #[arg(long, value_parser = sql_name)]
+    pub schema: Option<String>,
+    /// How many connections the role may have: those of the binding in every server and
+    /// worker
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
+}
+
+fn sql_name(text: &str) -> Result<String, String> {
+    if setup::is_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("names have 1 to 63 of a-z, 0-9, _ and -, and begin with a letter or _".to_owned())
+}
+
+/// Prints what makes a role for a binding; no server is asked.
+pub fn setup(args: &SetupArgs, output: &Output) -> Result<(), CliError> {
+    let schema = args.schema.as_deref().unwrap_or(&args.role);
+    let sql = setup::sql(&args.role, schema, &args.database, args.connections);
+    output.line(sql.trim_end())
 }
 
 /// Runs a command on queues.
@@ -52,9 +92,8 @@ pub async fn queues(command: QueueCommand, context: &Context) -> Result<(), CliE
     context.output.line(&table.render(context.output.style))
 }
 
-/// Runs a command on bindings.
-pub async fn bindings(command: BindingCommand, context: &Context) -> Result<(), CliError> {
-    let BindingCommand::List = command;
+/// Lists the bindings.
+pub async fn bindings(context: &Context) -> Result<(), CliError> {
     let Some(rows) = view::all_rows(context, Request::get(&["bindings"]), "bindings").await? else {
         return Ok(());
     };

@@ -13,7 +13,7 @@ use super::client::Request;
 use super::error::CliError;
 use super::output::{one_line, printable};
 use super::table::{Table, fields};
-use super::view;
+use super::{gate, view};
 
 /// A name, and which of its versions.
 #[derive(Debug, Clone, Args)]
@@ -220,16 +220,19 @@ pub fn missing_grants(value: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Makes a version the active one.
+/// Makes a version the active one. Where open runs diverge, a flow's activation does what
+/// `on_divergence` says.
 pub async fn activate(
     context: &Context,
     kind: Kind,
     name: &str,
     version: &str,
     allow_missing: bool,
+    on_divergence: Option<&str>,
 ) -> Result<(), CliError> {
     let body = json!({ "version": version, "allow_missing": allow_missing });
     let request = Request::post(&[kind.segment(), name, "activate"])
+        .query_if("on_divergence", on_divergence)
         .json(&body)
         .idempotent(None);
     let answer = context.client.send(&request).await?;
@@ -239,21 +242,33 @@ pub async fn activate(
     context.output.line(&format!(
         "{} {name} {version} is active. Open runs keep the version they started with.",
         context.output.style.good("✓")
-    ))
+    ))?;
+    gate::show(&answer.json()?, &context.output);
+    Ok(())
 }
 
 /// Makes the version before the active one active again.
-pub async fn rollback(context: &Context, kind: Kind, name: &str) -> Result<(), CliError> {
-    let request = Request::post(&[kind.segment(), name, "rollback"]).idempotent(None);
+pub async fn rollback(
+    context: &Context,
+    kind: Kind,
+    name: &str,
+    on_divergence: Option<&str>,
+) -> Result<(), CliError> {
+    let request = Request::post(&[kind.segment(), name, "rollback"])
+        .query_if("on_divergence", on_divergence)
+        .idempotent(None);
     let answer = context.client.send(&request).await?;
     if context.output.is_json() {
         return context.output.raw_json(&answer.body);
     }
-    let version = view::text(&answer.json()?, "version");
+    let answer = answer.json()?;
+    let version = view::text(&answer, "version");
     context.output.line(&format!(
         "{} {name} is back at {version}. Open runs keep the version they started with.",
         context.output.style.good("✓")
-    ))
+    ))?;
+    gate::show(&answer, &context.output);
+    Ok(())
 }
 
 /// Removes a version.

@@ -1,6 +1,7 @@
 //! `heyday workflow`: start runs, watch them, end them.
 
 mod args;
+mod replay;
 mod send;
 
 use std::collections::BTreeMap;
@@ -13,8 +14,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub use self::args::{
-    CountArgs, EndArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy, ListArgs,
-    QueryArgs, ResultArgs, RunArgs, SignalArgs, StartArgs, UpdateArgs,
+    CountArgs, EndArgs, ExportArgs, FollowArgs, HistoryArgs, IdConflictPolicy, IdReusePolicy,
+    ListArgs, QueryArgs, ReplayArgs, ResultArgs, RunArgs, SignalArgs, StartArgs, UpdateArgs,
 };
 use super::client::Request;
 use super::error::CliError;
@@ -58,6 +59,19 @@ pub enum WorkflowCommand {
         after_help = "Examples:\n  heyday workflow history doc-7\n  heyday workflow history doc-7 --after 100 -o json"
     )]
     History(HistoryArgs),
+    /// Write a run's history as a file that `replay` reads
+    #[command(
+        after_help = "Examples:\n  heyday workflow export doc-7 > history.json\n  heyday workflow export doc-7 --to history.json"
+    )]
+    Export(ExportArgs),
+    /// Check that a definition still does what a history says was done
+    #[command(after_help = "Examples:\n  heyday workflow replay history.json\n  \
+        heyday workflow replay history.json --flow process.yaml\n  \
+        heyday workflow replay history.json --definition docs.process:1.3.0\n  \
+        temporal workflow show -w doc-7 --output json | heyday workflow replay - -o json\n\n\
+        The file is one that `export` wrote, or Temporal's JSON. Nothing runs. The exit code is 0 \
+        where they agree and 8 where they differ.")]
+    Replay(ReplayArgs),
     /// Show a run's events on one line each; with --follow, live, with progress
     #[command(
         after_help = "Examples:\n  heyday workflow events doc-7\n  heyday workflow events doc-7 --follow"
@@ -116,6 +130,8 @@ pub async fn run(command: WorkflowCommand, context: &Context) -> Result<(), CliE
             )
             .await
         }
+        WorkflowCommand::Export(args) => replay::export(args, context).await,
+        WorkflowCommand::Replay(args) => replay::replay(args, context).await,
         WorkflowCommand::Events(args) => events(args, context).await,
         WorkflowCommand::Logs(args) => logs(args, context).await,
         WorkflowCommand::Receipts(args) => receipts(&args.run(), context).await,

@@ -146,7 +146,9 @@ impl ActivityExecutor for Executor {
         let mut receipt = Receipt::default();
         let queued = task.started_at.as_microsecond() - task.scheduled_at.as_microsecond();
         receipt.add("queue_us", u64::try_from(queued).unwrap_or_default());
-        let running = self.metrics.attempt_started(&task.queue, queued);
+        let running = self
+            .metrics
+            .attempt_started(&task.namespace, &task.queue, queued);
         let begun = std::time::Instant::now();
         let result = self
             .run(&task, &name, context, &mut receipt)

@@ -113,8 +113,15 @@ fn queues(encoder: &mut DescriptorEncoder<'_>, queues: &[QueueStats]) -> fmt::Re
     let mut family = |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(usize) -> f64| {
         let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (index, queue) in queues.iter().enumerate() {
-            let labels = [("queue", queue.name.as_str())];
-            ConstGauge::new(value(index)).encode(metric.encode_family(&labels)?)?;
+            let name = ("queue", queue.name.as_str());
+            let gauge = ConstGauge::new(value(index));
+            match &queue.namespace {
+                Some(namespace) => {
+                    let labels = [("namespace", namespace.as_str()), name];
+                    gauge.encode(metric.encode_family(&labels)?)?;
+                }
+                None => gauge.encode(metric.encode_family(&[name])?)?,
+            }
         }
         Ok::<_, fmt::Error>(())
     };

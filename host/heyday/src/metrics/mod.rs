@@ -27,6 +27,8 @@ pub use asked::Sources;
 /// So many activities are told apart; all further ones are [`OTHER`]. Each has up to a
 /// histogram for each outcome, and who may upload may make names without end.
 pub const ACTIVITIES: usize = 500;
+/// So many namespaces are told apart, for the same reason.
+pub const NAMESPACES: usize = 100;
 /// The name of what has none of its own.
 const OTHER: &str = "_OTHER";
 
@@ -45,6 +47,7 @@ struct RequestLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AttemptLabels {
+    namespace: String,
     queue: String,
     activity: String,
     outcome: &'static str,
@@ -52,6 +55,7 @@ struct AttemptLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueueLabels {
+    namespace: String,
     queue: String,
 }
 
@@ -59,6 +63,26 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 fn histogram() -> Histogram {
     Histogram::new(SECONDS)
+}
+
+/// The first so many names of a kind.
+#[derive(Debug, Default)]
+struct Known<const MOST: usize>(Mutex<HashSet<String>>);
+
+impl<const MOST: usize> Known<MOST> {
+    /// The name, or [`OTHER`] where there are too many.
+    fn name(&self, name: &str) -> String {
+        // A panic elsewhere leaves a set, which is never half changed.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(name) {
+            return name.to_owned();
+        }
+        if known.len() >= MOST {
+            return OTHER.to_owned();
+        }
+        known.insert(name.to_owned());
+        name.to_owned()
+    }
 }
 
 /// What the process counts.
@@ -69,7 +93,8 @@ pub struct Metrics {
     attempts: Histograms<AttemptLabels>,
     waits: Histograms<QueueLabels>,
     active: Gauge,
-    activities: Mutex<HashSet<String>>,
+    activities: Known<ACTIVITIES>,
+    namespaces: Known<NAMESPACES>,
     asked: asked::Asked,
 }
 
@@ -116,7 +141,8 @@ impl Default for Metrics {
             attempts,
             waits,
             active,
-            activities: Mutex::default(),
+            activities: Known::default(),
+            namespaces: Known::default(),
             asked,
         }
     }
@@ -127,6 +153,7 @@ impl Default for Metrics {
 #[must_use = "an attempt is counted when it ends"]
 pub struct RunningAttempt<'a> {
     metrics: &'a Metrics,
+    namespace: String,
     queue: &'a str,
 }
 
@@ -135,8 +162,9 @@ impl RunningAttempt<'_> {
     /// is a series of its own.
     pub fn ended(self, activity: &str, outcome: &'static str, ran: Duration) {
         let labels = AttemptLabels {
+            namespace: self.namespace,
             queue: self.queue.to_owned(),
-            activity: self.metrics.known(activity),
+            activity: self.metrics.activities.name(activity),
             outcome,
         };
         let attempts = self.metrics.attempts.get_or_create(&labels);
@@ -168,23 +196,6 @@ impl Metrics {
         ActiveRequest(&self.active)
     }
 
-    /// The activity's name, or [`OTHER`] where there are too many.
-    fn known(&self, activity: &str) -> String {
-        // A panic elsewhere leaves a set, which is never half changed.
-        let mut known = self
-            .activities
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if known.contains(activity) {
-            return activity.to_owned();
-        }
-        if known.len() >= ACTIVITIES {
-            return OTHER.to_owned();
-        }
-        known.insert(activity.to_owned());
-        activity.to_owned()
-    }
-
     /// Counts a request. `route` is the template of its path.
     pub fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
         let labels = RequestLabels {
@@ -197,9 +208,16 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// An attempt got its slot, after so many microseconds in its queue.
-    pub fn attempt_started<'a>(&'a self, queue: &'a str, queued_us: i64) -> RunningAttempt<'a> {
+    /// An attempt of a namespace got its slot, after so many microseconds in its queue.
+    pub fn attempt_started<'a>(
+        &'a self,
+        namespace: &str,
+        queue: &'a str,
+        queued_us: i64,
+    ) -> RunningAttempt<'a> {
+        let namespace = self.namespaces.name(namespace);
         let labels = QueueLabels {
+            namespace: namespace.clone(),
             queue: queue.to_owned(),
         };
         // Negative where the clock was set back meanwhile.
@@ -209,6 +227,7 @@ impl Metrics {
             .observe(waited.as_secs_f64());
         RunningAttempt {
             metrics: self,
+            namespace,
             queue,
         }
     }
@@ -232,18 +251,15 @@ mod tests {
     fn what_was_counted_is_shown() {
         let metrics = Metrics::default();
         metrics.request("GET", "/api/v1/queues", 200, Duration::from_millis(3));
-        metrics.attempt_started("general-queue", 2_000).ended(
-            "greet.hello",
-            "timeout",
-            Duration::from_secs(2),
-        );
+        let running = metrics.attempt_started("default", "general-queue", 2_000);
+        running.ended("greet.hello", "timeout", Duration::from_secs(2));
         let active = metrics.request_began();
         let text = metrics.render().expect("text");
         drop(active);
         for line in [
             "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_route=\"/api/v1/queues\",http_response_status_code=\"200\"} 1",
-            "heyday_activity_attempt_duration_seconds_count{queue=\"general-queue\",activity=\"greet.hello\",outcome=\"timeout\"} 1",
-            "heyday_queue_wait_duration_seconds_count{queue=\"general-queue\"} 1",
+            "heyday_activity_attempt_duration_seconds_count{namespace=\"default\",queue=\"general-queue\",activity=\"greet.hello\",outcome=\"timeout\"} 1",
+            "heyday_queue_wait_duration_seconds_count{namespace=\"default\",queue=\"general-queue\"} 1",
             "http_server_active_requests 1",
             concat!(
                 "heyday_build_info{version=\"",
@@ -261,7 +277,7 @@ mod tests {
     fn names_without_end_make_no_series_without_end() {
         let metrics = Metrics::default();
         for number in 0..ACTIVITIES + 100 {
-            let running = metrics.attempt_started("general-queue", 0);
+            let running = metrics.attempt_started("default", "general-queue", 0);
             running.ended(&format!("p{number}.a"), "completed", Duration::ZERO);
         }
         let text = metrics.render().expect("text");
@@ -269,12 +285,11 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("heyday_activity_attempt_duration_seconds_count"));
         assert_eq!(series.count(), ACTIVITIES + 1);
-        let other = "heyday_activity_attempt_duration_seconds_count{queue=\"general-queue\",activity=\"_OTHER\",outcome=\"completed\"} 100";
+        let other = "heyday_activity_attempt_duration_seconds_count{namespace=\"default\",queue=\"general-queue\",activity=\"_OTHER\",outcome=\"completed\"} 100";
         assert!(text.contains(other), "{text}");
         // The first ones keep their names.
-        metrics
-            .attempt_started("general-queue", 0)
-            .ended("p0.a", "completed", Duration::ZERO);
+        let running = metrics.attempt_started("default", "general-queue", 0);
+        running.ended("p0.a", "completed", Duration::ZERO);
         let first = "activity=\"p0.a\",outcome=\"completed\"} 2";
         assert!(metrics.render().expect("text").contains(first));
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use heyday_durable::activity::{ActivityTimeouts, RetryPolicy};
 use heyday_durable::definition::{
     GENERAL_QUEUE, PinnedActivity, PinnedDefinition, WorkflowReference,
@@ -167,6 +168,26 @@ impl Core {
         Ok(PinnedDefinition {
             workflow_type: name.clone(),
             version: stored.row.version.clone(),
+            digest,
+            activities: self.pin_activities(namespace, &digest, &flow),
+            flow,
+        })
+    }
+
+    /// Reads and checks a flow that is stored nowhere, and pins what it calls.
+    ///
+    /// # Errors
+    /// When it is no flow that can run.
+    pub(super) async fn flow_of(
+        &self,
+        namespace: &str,
+        text: &Bytes,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        let (stored, flow) = self.read_flow(namespace, text).await?;
+        let digest = stored.row.digest;
+        Ok(PinnedDefinition {
+            workflow_type: stored.row.name,
+            version: stored.row.version,
             digest,
             activities: self.pin_activities(namespace, &digest, &flow),
             flow,

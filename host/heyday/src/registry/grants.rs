@@ -134,10 +134,10 @@ impl Core {
         rows
     }
 
-    /// The bindings that may be granted in a namespace: capability and name.
+    /// The bindings that may be granted in a namespace: capability, name and backend.
     #[must_use]
-    pub fn bindings(&self, namespace: &str) -> Vec<(&'static str, String)> {
-        self.bindings.names(namespace)
+    pub fn bindings(&self, namespace: &str) -> Vec<(&'static str, String, &'static str)> {
+        self.bindings.list(namespace)
     }
 
     fn check_grant(&self, row: &GrantRow) -> Result<(), RegistryError> {
@@ -170,20 +170,26 @@ impl Core {
                 Err(error) => invalid(error.to_string()),
             };
         }
+        if row.capability == "inference" && row.mode.is_some() {
+            return invalid("a grant of inference has no mode".to_owned());
+        }
         if let Err(message) = heyday_capabilities::parse_mode(row.mode.as_deref()) {
             return invalid(message);
         }
         let bindings = self.bindings(&row.namespace);
         let of_capability: Vec<&str> = bindings
             .iter()
-            .filter(|(capability, _)| *capability == row.capability)
-            .map(|(_, name)| name.as_str())
+            .filter(|(capability, ..)| *capability == row.capability)
+            .map(|(_, name, _)| name.as_str())
             .collect();
         if of_capability.contains(&row.binding.as_str()) {
             return Ok(());
         }
         invalid(if of_capability.is_empty() {
-            let mut known: Vec<&str> = bindings.iter().map(|(capability, _)| *capability).collect();
+            let mut known: Vec<&str> = bindings
+                .iter()
+                .map(|(capability, ..)| *capability)
+                .collect();
             known.dedup();
             format!(
                 "nothing of the capability {} can be granted in the namespace {}; there are \
@@ -199,7 +205,7 @@ impl Core {
         } else {
             format!(
                 "there is no binding {}={} in the namespace {}; its bindings of {} are: {}. Further \
-                 ones are made in the server's configuration",
+                 ones are made in the server's configuration, models by `heyday model import`",
                 row.capability,
                 row.binding,
                 row.namespace,

@@ -45,7 +45,7 @@ use self::types::{
     Actor, AuditEntry, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest,
     PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions, VersionsPage,
 };
-pub use self::versions::Stored;
+pub use self::versions::{Stored, parse_version};
 pub use self::view::VersionView;
 use crate::state::versions::GrantRow;
 pub use crate::state::versions::Kind;
@@ -360,13 +360,19 @@ impl Registry {
         Ok(())
     }
 
+    /// What serves models, if this process does.
+    #[must_use]
+    pub fn inference(&self) -> Option<&heyday_inference::Inference> {
+        self.core.bindings.inference()
+    }
+
     /// Bindings that can be granted in a namespace.
     #[must_use]
     pub fn bindings(&self, namespace: &str) -> Vec<BindingInfo> {
         let bindings = self.core.bindings(namespace);
         bindings
             .into_iter()
-            .map(|(capability, name)| view::binding(capability, name))
+            .map(|(capability, name, backend)| view::binding(capability, name, backend))
             .collect()
     }
 
@@ -448,14 +454,48 @@ impl Registry {
         self.core.pin_activity(namespace, activity, options).await
     }
 
+    /// A flow that is stored nowhere, checked, with what it calls pinned.
+    pub(crate) async fn flow_of(
+        &self,
+        namespace: &str,
+        text: &Bytes,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        self.core.flow_of(namespace, text).await
+    }
+
+    /// A flow's active version, and its digest.
+    pub(crate) fn active_version(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Option<(semver::Version, Digest)> {
+        let entry = self.core.entry(Kind::Flow, namespace, name).ok()?;
+        let row = &entry.active()?.row;
+        Some((row.version.clone(), row.digest))
+    }
+
+    /// The version to which a rollback would go.
+    ///
+    /// # Errors
+    /// When there is no such name, or none was active before.
+    pub(crate) fn version_before(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<semver::Version, RegistryError> {
+        let stored = self.core.version_before(kind, namespace, name)?;
+        Ok(stored.row.version.clone())
+    }
+
     pub(crate) async fn parsed(&self, digest: &Digest) -> Result<Arc<Flow>, RegistryError> {
         self.core.flow(digest).await
     }
 
     /// The digest of a flow's active version.
     pub(crate) fn active_flow(&self, namespace: &str, name: &str) -> Option<Digest> {
-        let entry = self.core.entry(Kind::Flow, namespace, name).ok()?;
-        Some(entry.active()?.row.digest)
+        self.active_version(namespace, name)
+            .map(|(_, digest)| digest)
     }
 
     /// Whether a version of a flow has a schedule, or there is no such flow any more.

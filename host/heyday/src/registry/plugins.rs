@@ -21,7 +21,7 @@ use super::RegistryError;
 use super::core::Core;
 use super::types::{Actor, RequestProblem, UploadOptions, VersionState};
 use super::versions::{Stored, Uploaded, dev_version, is_dev};
-use crate::description::{Description, DescriptionProblem};
+use crate::description::{Description, DescriptionProblem, default_queue};
 use crate::state::versions::{Kind, UploadRow, VersionRow};
 
 type Answer = Result<Uploaded, Arc<RegistryError>>;
@@ -336,7 +336,8 @@ impl Core {
                 CallError::Internal(message) => RegistryError::Internal(message),
                 error => RegistryError::unusable(format!("`describe` did not answer: {error}")),
             })?;
-        let description = Description::parse(&text, &self.queues).map_err(description)?;
+        let queue = default_queue(&upload.capabilities);
+        let description = Description::parse(&text, &self.queues, queue).map_err(description)?;
         let version = if upload.options.dev {
             dev_version(&description.version, &upload.digest)
         } else {

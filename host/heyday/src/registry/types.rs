@@ -269,7 +269,7 @@ pub struct BindingInfo {
     pub capability: String,
     /// Its name.
     pub name: String,
-    /// What stands behind it: `sqlite`, `files`.
+    /// What stands behind it: `sqlite`, `postgresql`, `files`.
     pub backend: String,
     /// Modes in which it can be granted.
     pub modes: Vec<String>,

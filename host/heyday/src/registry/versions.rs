@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use heyday_durable::definition::GENERAL_QUEUE;
 use heyday_durable::engine::{Engine, EngineError};
 use heyday_durable::payload::Digest;
 use serde_json::json;
@@ -15,7 +14,7 @@ use super::RegistryError;
 use super::core::Core;
 use super::plugins;
 use super::types::UploadOptions;
-use crate::description::Description;
+use crate::description::{Description, default_queue};
 use crate::state::versions::{Kind, VersionRow};
 
 /// A version, and what was made of it.
@@ -38,11 +37,16 @@ impl Stored {
             Kind::Plugin => {
                 // A queue may have gone from the configuration: the plugin stays.
                 let named = plugins::named_queues(&row.description).into_iter();
-                let queues = named.chain([GENERAL_QUEUE.to_owned()]).collect();
+                let default = default_queue(&row.capabilities);
+                let queues = named.chain([default.to_owned()]).collect();
                 let text = row.description.to_string();
-                Some(Description::parse(&text, &queues).map_err(|problems| {
-                    RegistryError::Internal(format!("a stored description is wrong: {problems:?}"))
-                })?)
+                Some(
+                    Description::parse(&text, &queues, default).map_err(|problems| {
+                        RegistryError::Internal(format!(
+                            "a stored description is wrong: {problems:?}"
+                        ))
+                    })?,
+                )
             }
         };
         Ok(Self { row, description })
@@ -224,6 +228,31 @@ impl Core {
         Ok(())
     }
 
+    /// The version that was active before the active one.
+    ///
+    /// # Errors
+    /// When there is no such name, or none was active before.
+    pub(super) fn version_before(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Stored>, RegistryError> {
+        let entry = self.entry(kind, namespace, name)?;
+        let before = entry
+            .activations
+            .len()
+            .checked_sub(2)
+            .map(|at| &entry.activations[at]);
+        let stored = before.and_then(|version| entry.versions.get(version));
+        stored.cloned().ok_or_else(|| {
+            RegistryError::Conflict(format!(
+                "{} {name} had no other version active before; activate one by name",
+                kind.word()
+            ))
+        })
+    }
+
     /// Makes the version that was active before the active one again.
     ///
     /// # Errors
@@ -235,20 +264,7 @@ impl Core {
         name: &str,
     ) -> Result<Arc<Stored>, RegistryError> {
         let _one = self.changing.lock().await;
-        let entry = self.entry(kind, namespace, name)?;
-        let before = entry
-            .activations
-            .len()
-            .checked_sub(2)
-            .map(|at| &entry.activations[at]);
-        let stored = before
-            .and_then(|version| entry.versions.get(version))
-            .ok_or_else(|| {
-                RegistryError::Conflict(format!(
-                    "{} {name} had no other version active before; activate one by name",
-                    kind.word()
-                ))
-            })?;
+        let stored = self.version_before(kind, namespace, name)?;
         self.database.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());
         let mut memory = self.memory_mut();
@@ -257,7 +273,7 @@ impl Core {
         }
         memory.tell_active(&stored.row);
         drop(memory);
-        Ok(Arc::clone(stored))
+        Ok(stored)
     }
 
     /// Removes a version that no open run needs; answers what it was.

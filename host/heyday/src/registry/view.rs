@@ -160,16 +160,16 @@ pub(super) fn grant(row: GrantRow) -> GrantInfo {
 }
 
 /// A binding.
-pub(super) fn binding(capability: &str, name: String) -> BindingInfo {
-    let backend = match capability {
-        "sql" | "kv" => "sqlite",
-        "blob" => "files",
-        other => other,
+pub(super) fn binding(capability: &str, name: String, backend: &str) -> BindingInfo {
+    let modes: &[&str] = match capability {
+        // A model cannot be written to.
+        "inference" => &[],
+        _ => &["ro", "rw"],
     };
     BindingInfo {
         capability: capability.to_owned(),
         name,
         backend: backend.to_owned(),
-        modes: vec!["ro".to_owned(), "rw".to_owned()],
+        modes: modes.iter().map(|&mode| mode.to_owned()).collect(),
     }
 }

@@ -9,7 +9,7 @@
 //!   without pins is pinned by the server.
 //! - `follow`: active versions and grants, as one stream that goes on where it was cut,
 //!   and the lease that it gives.
-//! - `spool`: receipts, log lines and progress, in batches.
+//! - `spool`: receipts, log lines and progress, in batches, and on disk until they are sent.
 //!
 //! Databases and stores are the worker's own business: it has the bindings that its
 //! configuration names, and no others. `health` is its own address.
@@ -217,7 +217,9 @@ impl Worker {
         named
             .namespaces
             .retain(|name, _| options.namespaces.contains(name));
-        let bindings = Arc::new(Bindings::open(&named, &Handle::current())?);
+        let inference = server::inference(&config).await.map_err(Box::new)?;
+        let bindings = Bindings::open(&named, &Handle::current())?;
+        let bindings = Arc::new(bindings.with_inference(inference));
         let sandbox = Sandbox::new(
             server::sandbox_options(&config, options.slots(), server::compiler()?),
             heyday_capabilities::capabilities(&bindings),
@@ -230,7 +232,11 @@ impl Worker {
 
         let any = options.namespaces[0].clone();
         let (registry, fresh) = RemoteRegistry::new(client.clone(), any.clone());
-        let spool = Spool::new(client.clone(), any);
+        let folder = config.data_dir.join("spool");
+        let spool = {
+            let client = client.clone();
+            server::blocking(move || Spool::open(client, any, &folder)).await
+        };
         let metrics = Arc::new(Metrics::default());
         let executor = Executor::new(ExecutorOptions {
             catalogue: Arc::new(registry.clone()),

@@ -1,13 +1,19 @@
 //! What attempts say and use, on its way to the server.
 //!
-//! [`Spool`] takes records without waiting, and one task sends what has gathered, in
-//! numbered batches: one whose answer was lost is sent again and taken once. While the
-//! server is away the records wait in memory, within bounds; further ones are dropped and
-//! counted. Of each attempt's progress only the last is sent. A worker that is killed
-//! takes what it had not sent with it; the receipt of an activity's last attempt stands in
-//! the history too.
+//! [`Spool`] takes records without waiting. One task saves what has gathered in segments,
+//! in memory and in files beside it ([`disk`]); another sends them, each as a numbered
+//! batch: one whose answer was lost is sent again and taken once. While the server is away
+//! they wait, within bounds; further records are dropped and counted. Of each attempt's
+//! progress only the last is sent, and it is not saved.
+//!
+//! A worker that is killed loses at most what was said in its last moment: the next one on
+//! the same data folder sends the rest. Nothing depends on the folder; where it cannot be
+//! written, the records are in memory alone.
+
+mod disk;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +22,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::disk::{Journal, Kept};
 use super::client::{ServerClient, ServerError};
 use super::wire::{AttemptBody, RecordBody, RecordsBody, Said};
 use crate::recorder::{AttemptName, ReceiptRow, Records};
+use crate::server;
 
 /// Bytes of log lines that wait, at most; further ones are dropped and counted.
 const MAX_LINE_BYTES: usize = 64 << 20;
@@ -40,21 +48,111 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a worker that stops goes on sending.
 const LAST_TRIES: Duration = Duration::from_secs(5);
 
+/// Records that are sent together.
+struct Segment {
+    body: RecordsBody,
+    bytes: usize,
+    /// Its file; none where it could not be written.
+    kept: Option<Kept>,
+}
+
+impl Segment {
+    const fn new(worker: Uuid, sequence: u64, kept: Option<Kept>) -> Self {
+        Self {
+            body: RecordsBody {
+                worker,
+                sequence,
+                records: Vec::new(),
+            },
+            bytes: 0,
+            kept,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.body.records.len() >= BATCH || self.bytes >= BATCH_BYTES
+    }
+
+    fn push(&mut self, record: RecordBody) {
+        self.bytes += size(&record);
+        self.body.records.push(record);
+    }
+}
+
 #[derive(Default)]
 struct Pending {
-    lines: VecDeque<RecordBody>,
+    /// Log lines and receipts that are in no segment yet.
+    unsaved: Vec<RecordBody>,
+    /// The last one may get more.
+    segments: VecDeque<Segment>,
+    /// Of all log lines that wait, wherever.
     line_bytes: usize,
-    receipts: VecDeque<RecordBody>,
+    /// All receipts that wait.
+    receipts: usize,
     progress: HashMap<(Uuid, String, u32), RecordBody>,
     dropped: u64,
+}
+
+impl Pending {
+    /// Counts a record that waits; answers whether there is room for it.
+    fn admit(&mut self, record: &RecordBody) -> bool {
+        match &record.said {
+            Said::Log(_) => {
+                let size = size(record);
+                let fits = size <= LONGEST_LINE && self.line_bytes + size <= MAX_LINE_BYTES;
+                self.line_bytes += if fits { size } else { 0 };
+                fits
+            }
+            Said::Ended { .. } => {
+                let fits = self.receipts < MAX_RECEIPTS;
+                self.receipts += usize::from(fits);
+                fits
+            }
+            Said::Progress(_) => true,
+        }
+    }
+
+    /// These wait no more.
+    fn forget(&mut self, records: &[RecordBody]) {
+        for record in records {
+            match record.said {
+                Said::Log(_) => self.line_bytes = self.line_bytes.saturating_sub(size(record)),
+                Said::Ended { .. } => self.receipts = self.receipts.saturating_sub(1),
+                Said::Progress(_) => {}
+            }
+        }
+    }
+
+    /// These are sent later, where nothing newer came.
+    fn keep_progress(&mut self, records: Vec<RecordBody>) {
+        for record in records {
+            let attempt = &record.attempt;
+            let key = (attempt.run_id, attempt.activity_id.clone(), attempt.attempt);
+            self.progress.entry(key).or_insert(record);
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        let saved = self
+            .segments
+            .iter()
+            .map(|segment| segment.body.records.len());
+        self.unsaved.len() + saved.sum::<usize>()
+    }
 }
 
 struct Inner {
     client: ServerClient,
     /// Any of the worker's namespaces: a batch may be of several.
     namespace: String,
+    /// This process, to the server.
+    worker: Uuid,
     pending: Mutex<Pending>,
-    wake: Notify,
+    /// Held while files are written, and while a segment is taken to be sent, so that none
+    /// gets more meanwhile.
+    journal: Mutex<Journal>,
+    unsaved: Notify,
+    saved: Notify,
 }
 
 /// Takes records, and sends them. Clones are handles of the same.
@@ -78,103 +176,178 @@ fn size(line: &RecordBody) -> usize {
     line.message.len() + fields + FRAME
 }
 
-impl Pending {
-    fn batch(&mut self) -> Vec<RecordBody> {
-        let mut bytes = 0;
-        let mut records: Vec<RecordBody> = Vec::new();
-        while records.len() < BATCH
-            && bytes < BATCH_BYTES
-            && let Some(line) = self.lines.pop_front()
-        {
-            let size = size(&line);
-            self.line_bytes = self.line_bytes.saturating_sub(size);
-            bytes += size;
-            records.push(line);
-        }
-        let rest = BATCH.saturating_sub(records.len()).min(self.receipts.len());
-        records.extend(self.receipts.drain(..rest));
-        records.extend(self.progress.drain().map(|(_, record)| record));
-        records
-    }
+/// A panic while it was held leaves nothing half-done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Spool {
-    /// Takes records for this server; [`run`](Self::run) sends them.
+    /// Takes records for this server, and what workers that are gone have left in that
+    /// folder; [`run`](Self::run) sends all of it. Blocking.
     #[must_use]
-    pub fn new(client: ServerClient, namespace: String) -> Self {
+    pub fn open(client: ServerClient, namespace: String, folder: &Path) -> Self {
+        let worker = Uuid::new_v4();
+        let (journal, left) = Journal::open(folder, worker);
+        let mut pending = Pending::default();
+        let mut found = 0;
+        for left in left {
+            let mut segment = Segment::new(left.worker, left.sequence, Some(left.kept));
+            for record in left.records {
+                if pending.admit(&record) {
+                    segment.push(record);
+                    found += 1;
+                } else {
+                    pending.dropped += 1;
+                }
+            }
+            pending.segments.push_back(segment);
+        }
+        if found > 0 {
+            tracing::info!(
+                found,
+                "a worker before this one left log lines and receipts"
+            );
+        }
         Self(Arc::new(Inner {
             client,
             namespace,
-            pending: Mutex::default(),
-            wake: Notify::new(),
+            worker,
+            pending: Mutex::new(pending),
+            journal: Mutex::new(journal),
+            unsaved: Notify::new(),
+            saved: Notify::new(),
         }))
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
-        // A panic while it was held leaves nothing half-done.
-        self.0
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.pending)
     }
 
     /// How many log lines and receipts wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        let pending = self.pending();
-        pending.lines.len() + pending.receipts.len()
+        self.pending().waiting()
     }
 
-    fn push(&self, push: impl FnOnce(&mut Pending) -> bool) {
+    fn push(&self, record: RecordBody) {
         {
             let mut pending = self.pending();
-            if !push(&mut pending) {
+            if !pending.admit(&record) {
                 pending.dropped += 1;
                 return;
             }
+            pending.unsaved.push(record);
         }
-        self.0.wake.notify_one();
+        self.0.unsaved.notify_one();
+    }
+
+    /// Puts what has gathered into segments and their files. Blocking.
+    fn save(&self) {
+        let mut journal = lock(&self.0.journal);
+        let records = std::mem::take(&mut self.pending().unsaved);
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let open = {
+                let mut pending = self.pending();
+                let last = pending.segments.back();
+                let ours = last.is_some_and(|last| last.body.worker == self.0.worker);
+                if ours && last.is_some_and(|last| !last.is_full()) {
+                    pending.segments.pop_back()
+                } else {
+                    None
+                }
+            };
+            let mut segment = open.unwrap_or_else(|| {
+                let (sequence, kept) = journal.begin();
+                Segment::new(self.0.worker, sequence, kept)
+            });
+            let from = segment.body.records.len();
+            while !segment.is_full()
+                && let Some(record) = records.next()
+            {
+                segment.push(record);
+            }
+            if let Some(kept) = &mut segment.kept
+                && let Err(error) = kept.append(&segment.body.records[from..])
+            {
+                journal.failed(&error);
+            }
+            self.pending().segments.push_back(segment);
+        }
+        drop(journal);
+        self.0.saved.notify_one();
+    }
+
+    /// The next batch; none where nothing waits.
+    fn take(&self) -> Option<Segment> {
+        let mut journal = lock(&self.0.journal);
+        let mut pending = self.pending();
+        let mut segment = pending.segments.pop_front();
+        let progress: Vec<_> = pending.progress.drain().map(|(_, record)| record).collect();
+        drop(pending);
+        if !progress.is_empty() {
+            // One that was left keeps what it had: it may have been taken.
+            match &mut segment {
+                Some(segment) if segment.body.worker == self.0.worker => {
+                    segment.body.records.extend(progress);
+                }
+                Some(_) => self.pending().keep_progress(progress),
+                None => {
+                    let mut own = Segment::new(self.0.worker, journal.skip(), None);
+                    own.body.records = progress;
+                    segment = Some(own);
+                }
+            }
+        }
+        segment
     }
 
     /// Sends records until `stop` is cancelled, and then, for a while, what is left.
     pub async fn run(self, stop: CancellationToken) {
-        let worker = Uuid::new_v4();
-        let mut batch = RecordsBody {
-            worker,
-            sequence: 1,
-            records: Vec::new(),
+        let saving = async {
+            loop {
+                self.0.unsaved.notified().await;
+                let spool = self.clone();
+                server::blocking(move || spool.save()).await;
+            }
         };
-        loop {
-            tokio::select! {
-                () = async {
-                    self.0.wake.notified().await;
-                    tokio::time::sleep(GATHER).await;
-                } => {}
-                () = stop.cancelled() => break,
+        let mut batch = None;
+        let sending = async {
+            loop {
+                self.send_all(&mut batch).await;
+                self.0.saved.notified().await;
+                tokio::time::sleep(GATHER).await;
             }
-            tokio::select! {
-                () = self.send_all(&mut batch) => {}
-                () = stop.cancelled() => break,
-            }
+        };
+        tokio::select! {
+            () = async { tokio::join!(saving, sending); } => {}
+            () = stop.cancelled() => {}
         }
+        let spool = self.clone();
+        server::blocking(move || spool.save()).await;
         let last = self.send_all(&mut batch);
         if tokio::time::timeout(LAST_TRIES, last).await.is_err() {
-            let lost = self.waiting() + batch.records.len();
-            tracing::error!(lost, "log lines and receipts were lost: the server is away");
+            let left = self.waiting() + batch.map_or(0, |batch| batch.body.records.len());
+            tracing::error!(
+                left,
+                "the server is away: log lines and receipts are left for the next worker here"
+            );
         }
     }
 
     /// Sends all that waits. A batch stays in `batch` until it was taken.
-    async fn send_all(&self, batch: &mut RecordsBody) {
+    async fn send_all(&self, batch: &mut Option<Segment>) {
         loop {
-            if batch.records.is_empty() {
-                batch.records = self.pending().batch();
+            if batch.is_none() {
+                // Not on a thread of its own: what was taken there would be lost where this
+                // is given up meanwhile. It waits for a short write at most.
+                *batch = self.take();
             }
-            if batch.records.is_empty() {
+            let Some(segment) = batch else {
                 return;
-            }
+            };
             let client = self.0.client.impatient();
-            let sent = client.post::<()>(&self.0.namespace, &["records"], batch);
+            let sent = client.post::<()>(&self.0.namespace, &["records"], &segment.body);
             match sent.await {
                 Ok(()) => {}
                 Err(error @ (ServerError::Away { .. } | ServerError::Token { .. })) => {
@@ -184,42 +357,29 @@ impl Spool {
                 }
                 Err(error) => {
                     // It would be refused for ever.
-                    let dropped = batch.records.len();
+                    let dropped = segment.body.records.len();
                     tracing::error!(%error, dropped, "log lines and receipts were refused");
                     self.pending().dropped += dropped as u64;
                 }
             }
-            batch.records.clear();
-            batch.sequence += 1;
+            self.pending().forget(&segment.body.records);
+            if let Some(kept) = batch.take().and_then(|segment| segment.kept) {
+                server::blocking(move || kept.remove()).await;
+            }
         }
     }
 }
 
 impl Records for Spool {
     fn log(&self, attempt: &Arc<AttemptName>, line: LogLine) {
-        let record = RecordBody {
+        self.push(RecordBody {
             attempt: AttemptBody::from(attempt.as_ref()),
             said: Said::Log(line),
-        };
-        let size = size(&record);
-        self.push(|pending| {
-            if size > LONGEST_LINE || pending.line_bytes + size > MAX_LINE_BYTES {
-                return false;
-            }
-            pending.line_bytes += size;
-            pending.lines.push_back(record);
-            true
         });
     }
 
     fn receipt(&self, row: ReceiptRow) {
-        self.push(|pending| {
-            if pending.receipts.len() >= MAX_RECEIPTS {
-                return false;
-            }
-            pending.receipts.push_back(row.into());
-            true
-        });
+        self.push(row.into());
     }
 
     fn progress(&self, attempt: &Arc<AttemptName>, progress: &Progress) {
@@ -228,13 +388,15 @@ impl Records for Spool {
             attempt: AttemptBody::from(attempt.as_ref()),
             said: Said::Progress(progress.clone()),
         };
-        self.push(|pending| {
-            if pending.progress.len() < MAX_PROGRESS || pending.progress.contains_key(&key) {
-                pending.progress.insert(key, record);
+        {
+            let mut pending = self.pending();
+            if pending.progress.len() >= MAX_PROGRESS && !pending.progress.contains_key(&key) {
+                // The next one says more: none is missed.
+                return;
             }
-            // The next one says more: none is missed.
-            true
-        });
+            pending.progress.insert(key, record);
+        }
+        self.0.saved.notify_one();
     }
 
     fn dropped_ever(&self) -> u64 {
@@ -243,87 +405,4 @@ impl Records for Spool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use heyday_durable::activity::{LogLevel, Receipt};
-    use jiff::Timestamp;
-
-    fn spool() -> Spool {
-        let server = "http://127.0.0.1:1".parse().expect("a URL");
-        let client = ServerClient::new(server, "t").expect("a client");
-        Spool::new(client, "default".to_owned())
-    }
-
-    fn attempt() -> Arc<AttemptName> {
-        Arc::new(AttemptName {
-            namespace: "default".to_owned(),
-            run_id: Uuid::now_v7(),
-            activity_id: "1".to_owned(),
-            activity_type: "greet.hello".to_owned(),
-            queue: "general-queue".to_owned(),
-            attempt: 1,
-        })
-    }
-
-    fn line(bytes: usize) -> LogLine {
-        LogLine {
-            at: Timestamp::now(),
-            level: LogLevel::Info,
-            message: "x".repeat(bytes),
-            fields: serde_json::Map::new(),
-        }
-    }
-
-    #[test]
-    fn a_batch_is_bounded_and_keeps_the_order() {
-        let (spool, attempt) = (spool(), attempt());
-        for _ in 0..3 {
-            spool.log(&attempt, line(1 << 20));
-        }
-        for completed in 0..5 {
-            let progress = Progress {
-                completed,
-                total: 5,
-                message: String::new(),
-            };
-            spool.progress(&attempt, &progress);
-        }
-        spool.receipt(ReceiptRow {
-            attempt: Arc::clone(&attempt),
-            started_at: Timestamp::now(),
-            ended_at: Timestamp::now(),
-            outcome: "completed".to_owned(),
-            receipt: Receipt::default(),
-        });
-        let first = spool.pending().batch();
-        let kinds: Vec<_> = first.iter().map(|record| &record.said).collect();
-        assert!(
-            matches!(
-                kinds[..],
-                [
-                    Said::Log(_),
-                    Said::Log(_),
-                    Said::Ended { .. },
-                    Said::Progress(Progress { completed: 4, .. })
-                ]
-            ),
-            "{}",
-            kinds.len()
-        );
-        assert_eq!(spool.pending().batch().len(), 1);
-        assert!(spool.pending().batch().is_empty());
-        assert_eq!(spool.pending().line_bytes, 0);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_dropped_and_counted() {
-        let (spool, attempt) = (spool(), attempt());
-        for _ in 0..63 {
-            spool.log(&attempt, line(1 << 20));
-        }
-        assert_eq!(spool.dropped_ever(), 0);
-        spool.log(&attempt, line(1 << 20));
-        spool.log(&attempt, line(LONGEST_LINE));
-        assert_eq!((spool.dropped_ever(), spool.waiting()), (2, 63));
-    }
-}
+mod tests;

@@ -195,7 +195,8 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_under_its_number() {
         },
     );
     let client = serve(Router::new().route("/records", taken)).await;
-    let spool = Spool::new(client, "default".to_owned());
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = Spool::open(client, "default".to_owned(), folder.path());
     let stop = CancellationToken::new();
     let running = tokio::spawn(spool.clone().run(stop.clone()));
     let row = || ReceiptRow {

@@ -12,14 +12,14 @@ pub struct Binding {
 }
 
 /// Opens a binding and writes an object.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn blob_put(input: Binding) -> Result<()> {
     blob::Container::open(&input.binding)?.put("probe/written", b"x")?;
     Ok(())
 }
 
 /// Opens a binding and reads an object; answers its bytes' number.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn blob_get(input: Binding) -> Result<u64> {
     Ok(blob::Container::open(&input.binding)?
         .get("probe/written")?
@@ -27,7 +27,11 @@ pub fn blob_get(input: Binding) -> Result<u64> {
 }
 
 /// Asserts what the interface promises, on the binding `default`.
-#[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "2m",
+    retry(maximum_attempts = 1)
+)]
 pub fn blob_contract() -> Result<u32> {
     let files = blob::Container::open("default")?;
     objects(&files)?;

@@ -5,13 +5,21 @@ use std::hint::black_box;
 use heyday_sdk::prelude::*;
 
 /// Computes for ever; it may for one second.
-#[activity(start_to_close = "1s", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1s",
+    retry(maximum_attempts = 1)
+)]
 pub fn spin() -> Result<()> {
     for_ever()
 }
 
 /// Computes for ever; it may for an hour, and never looks whether it should stop.
-#[activity(start_to_close = "1h", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1h",
+    retry(maximum_attempts = 1)
+)]
 pub fn spin_long() -> Result<()> {
     for_ever()
 }
@@ -24,7 +32,11 @@ fn for_ever() -> Result<()> {
 }
 
 /// Allocates for ever.
-#[activity(start_to_close = "1m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1m",
+    retry(maximum_attempts = 1)
+)]
 pub fn allocate() -> Result<()> {
     let mut blocks = Vec::new();
     loop {
@@ -33,7 +45,11 @@ pub fn allocate() -> Result<()> {
 }
 
 /// Calls itself for ever.
-#[activity(start_to_close = "1m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1m",
+    retry(maximum_attempts = 1)
+)]
 pub fn recurse() -> Result<u64> {
     Ok(deeper(black_box(1)))
 }
@@ -49,7 +65,11 @@ fn deeper(depth: u64) -> u64 {
 }
 
 /// Panics.
-#[activity(start_to_close = "1m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1m",
+    retry(maximum_attempts = 1)
+)]
 pub fn panic() -> Result<()> {
     innermost_function()
 }
@@ -62,7 +82,11 @@ fn innermost_function() -> Result<()> {
 }
 
 /// Logs five times more than an attempt may.
-#[activity(start_to_close = "1m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1m",
+    retry(maximum_attempts = 1)
+)]
 pub fn log_flood() -> Result<()> {
     let line = "x".repeat(10_000);
     for _ in 0..500 {
@@ -77,13 +101,21 @@ pub struct Count {
 }
 
 /// Answers a text of that many bytes.
-#[activity(start_to_close = "1m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1m",
+    retry(maximum_attempts = 1)
+)]
 pub fn produce(input: Count) -> Result<String> {
     Ok("x".repeat(input.count as usize))
 }
 
 /// Calls the host that many times.
-#[activity(start_to_close = "1m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1m",
+    retry(maximum_attempts = 1)
+)]
 pub fn call_host(input: Count) -> Result<u64> {
     let mut cancelled = 0;
     for _ in 0..input.count {

@@ -17,7 +17,10 @@ pub struct Count {
 }
 
 /// Opens a binding and adds one to a number; answers the sum.
-#[activity(retry(initial_interval = "10ms", maximum_attempts = 5))]
+#[activity(
+    queue = "general-queue",
+    retry(initial_interval = "10ms", maximum_attempts = 5)
+)]
 pub fn kv_count(input: Count) -> Result<i64> {
     let key = context::idempotency_key();
     let mut how = kv::Increment::new();
@@ -32,7 +35,7 @@ pub fn kv_count(input: Count) -> Result<i64> {
 }
 
 /// Opens a binding and reads a key; answers its value as text.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn kv_get(binding: String) -> Result<Option<String>> {
     let entry = kv::Store::open(&binding)?.get("probe/count")?;
     Ok(entry
@@ -40,10 +43,14 @@ pub fn kv_get(binding: String) -> Result<Option<String>> {
         .transpose()?)
 }
 
-/// Asserts what the interface promises, on the binding `default`.
-#[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
-pub fn kv_contract() -> Result<u32> {
-    let store = kv::Store::open("default")?;
+/// Asserts what the interface promises, on a binding.
+#[activity(
+    queue = "general-queue",
+    start_to_close = "2m",
+    retry(maximum_attempts = 1)
+)]
+pub fn kv_contract(binding: String) -> Result<u32> {
+    let store = kv::Store::open(&binding)?;
     entries(&store)?;
     conditions(&store)?;
     ends(&store)?;

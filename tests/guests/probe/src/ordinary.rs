@@ -6,7 +6,7 @@ use heyday_sdk::prelude::*;
 use serde_json::Value;
 
 /// Answers its input.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn echo(input: Value) -> Result<Value> {
     Ok(input)
 }
@@ -38,7 +38,7 @@ pub struct Rounds {
 }
 
 /// Computes: mixes a block of memory so many times, and answers what came of it.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn compute(input: Rounds) -> Result<u64> {
     let mut block = [0_u64; 512];
     let mut mixed = 0x9e37_79b9_7f4a_7c15_u64;
@@ -60,7 +60,10 @@ pub struct Failing {
 }
 
 /// Fails as it is told.
-#[activity(retry(initial_interval = "10ms", maximum_attempts = 3))]
+#[activity(
+    queue = "general-queue",
+    retry(initial_interval = "10ms", maximum_attempts = 3)
+)]
 pub fn fail(input: Failing) -> Result<()> {
     let attempt = context::attempt();
     let error = Error::permanent(input.kind, format!("failed on attempt {attempt}"))
@@ -117,7 +120,10 @@ struct Position {
 }
 
 /// Tells where it is and fails; its second attempt goes on from there.
-#[activity(retry(initial_interval = "10ms", maximum_attempts = 3))]
+#[activity(
+    queue = "general-queue",
+    retry(initial_interval = "10ms", maximum_attempts = 3)
+)]
 pub fn heartbeat_resume() -> Result<Resumed> {
     let key = context::idempotency_key();
     match context::last_heartbeat::<Position>() {
@@ -144,7 +150,11 @@ pub fn heartbeat_resume() -> Result<Resumed> {
 }
 
 /// Waits until it is asked to stop, cleans up and says so.
-#[activity(start_to_close = "5m", retry(maximum_attempts = 1))]
+#[activity(
+    queue = "general-queue",
+    start_to_close = "5m",
+    retry(maximum_attempts = 1)
+)]
 pub fn wait_for_cancel() -> Result<()> {
     log::info!("waiting");
     while !context::is_cancelled() {
@@ -167,7 +177,7 @@ pub struct Said {
 }
 
 /// Says what it is told to, whatever that is.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn say(input: Said) -> Result<()> {
     context::progress(1, 2, &input.progress);
     for line in &input.lines {
@@ -180,7 +190,7 @@ pub fn say(input: Said) -> Result<()> {
 }
 
 /// Tells how far it is, and logs a line of each level.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn talk() -> Result<()> {
     context::progress(3, 10, "reading");
     log::trace!("finest");

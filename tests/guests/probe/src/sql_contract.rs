@@ -1,4 +1,4 @@
-//! What `wit/sql` promises, on SQLite.
+//! What `wit/sql` promises, in both dialects.
 
 use heyday_sdk::prelude::*;
 use heyday_sdk::sql::Value;
@@ -12,35 +12,127 @@ pub struct Statement {
 }
 
 /// Runs one statement; answers its rows' number.
-#[activity(retry(maximum_attempts = 1))]
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn sql_run(input: Statement) -> Result<u64> {
+    sql_run_on(input)
+}
+
+fn sql_run_on(input: Statement) -> Result<u64> {
     let db = sql::Connection::open(&input.binding)?;
     Ok(db.query(&input.statement, &[])?.len() as u64)
 }
 
-/// Asserts what the interface promises, on the binding `default`.
-#[activity(start_to_close = "2m", retry(maximum_attempts = 1))]
-pub fn sql_contract() -> Result<u32> {
-    let db = sql::Connection::open("default")?;
-    ensure(db.dialect() == "sqlite", "the dialect is sqlite")?;
+/// Asserts what the interface promises, on a binding of that dialect.
+#[activity(
+    queue = "general-queue",
+    start_to_close = "2m",
+    retry(maximum_attempts = 1)
+)]
+pub fn sql_contract(input: Dialect) -> Result<u32> {
+    let db = sql::Connection::open(&input.binding)?;
+    ensure(db.dialect() == input.dialect, "the dialect is as it was said")?;
     values(&db)?;
     transactions(&db)?;
     constraints(&db)?;
     many(&db)?;
     streaming(&db)?;
     statements(&db)?;
-    conflict(&db)?;
+    conflict(&db, &input.binding)?;
     Ok(7)
 }
 
+#[derive(Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Dialect {
+    binding: String,
+    dialect: String,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self {
+            binding: "default".into(),
+            dialect: "sqlite".into(),
+        }
+    }
+}
+
+/// Whether the database is PostgreSQL.
+fn postgres(db: &sql::Connection) -> bool {
+    db.dialect() == "postgresql"
+}
+
+/// A statement whose parameters are written `?1`, as the dialect writes them.
+fn text(db: &sql::Connection, statement: &str) -> String {
+    if postgres(db) {
+        statement.replace('?', "$")
+    } else {
+        statement.to_owned()
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Once {
+    binding: String,
+    /// Fail as often between effect and answer, as an attempt that was lost would.
+    lost: u32,
+    /// Spin there instead, for the test to kill the server.
+    #[serde(default)]
+    hang: bool,
+}
+
+/// Adds one to a number in a table, once however many attempts it takes; answers the sum.
+#[activity(
+    start_to_close = "2m",
+    retry(initial_interval = "10ms", maximum_attempts = 5)
+)]
+pub fn sql_once(input: Once) -> Result<i64> {
+    let db = sql::Connection::open(&input.binding)?;
+    db.execute("CREATE TABLE IF NOT EXISTS counted (n BIGINT NOT NULL)", &[])?;
+    let sum = db.once(&context::idempotency_key(), |transaction| {
+        transaction.execute("INSERT INTO counted VALUES (1)", &[])?;
+        let rows = transaction.query("SELECT count(*) FROM counted", &[])?;
+        Ok(rows.first().map_or(Ok(-1), |row| row.get::<i64>(0))?)
+    })?;
+    if context::attempt() <= input.lost {
+        return Err(Error::retryable("lost", "between effect and answer"));
+    }
+    if input.hang && context::attempt() == 1 {
+        log::info!("committed");
+        loop {
+            std::hint::black_box(());
+        }
+    }
+    Ok(sum)
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Abandon {
+    binding: String,
+    end: String,
+}
+
+/// As `sql_run`, tried again until the database is there.
+#[activity(retry(initial_interval = "50ms", maximum_interval = "200ms", maximum_attempts = 300))]
+pub fn sql_patient(input: Statement) -> Result<u64> {
+    sql_run_on(input)
+}
+
+/// As `sql_run`, for as long as it takes; logs a line when it begins.
+#[activity(start_to_close = "5m", retry(maximum_attempts = 1))]
+pub fn sql_long(input: Statement) -> Result<u64> {
+    log::info!("asking");
+    sql_run_on(input)
+}
+
 /// Leaves a transaction open and ends as it is told.
-#[activity(retry(maximum_attempts = 1))]
-pub fn sql_abandon(input: String) -> Result<()> {
-    let db = sql::Connection::open("default")?;
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
+pub fn sql_abandon(input: Abandon) -> Result<()> {
+    let db = sql::Connection::open(&input.binding)?;
     db.execute("CREATE TABLE IF NOT EXISTS abandoned (n INTEGER)", &[])?;
     let transaction = db.begin()?;
     transaction.execute("INSERT INTO abandoned VALUES (1)", &[])?;
-    match input.as_str() {
+    match input.end.as_str() {
         "fail" => Err(Error::permanent("on-purpose", "with a transaction open")),
         "panic" => panic!("with a transaction open"),
         // Its destructor does not run, so the host must end the transaction.
@@ -51,29 +143,55 @@ pub fn sql_abandon(input: String) -> Result<()> {
     }
 }
 
-fn values(db: &sql::Connection) -> Result<()> {
-    let columns = [
+/// Columns with values that read back the same.
+fn columns(db: &sql::Connection) -> Vec<(&'static str, Value)> {
+    let mut columns = vec![
         ("a BOOLEAN", Value::Boolean(true)),
-        ("b INTEGER", Value::Integer(i64::MIN)),
-        ("c REAL", Value::Real(1.5e300)),
-        ("d DECIMAL TEXT", Value::Decimal("-12.50".into())),
-        ("e TEXT", Value::Text("Grüße \u{0}\u{1f600}".into())),
-        ("f BLOB", Value::Bytes(vec![0, 255, 1])),
+        ("b BIGINT", Value::Integer(i64::MIN)),
+        ("c DOUBLE PRECISION", Value::Real(1.5e300)),
         (
             "g UUID",
             Value::Uuid("01890a5d-ac96-774b-bcce-b302099a8057".into()),
         ),
         ("h DATE", Value::Date("2026-11-24".into())),
         ("i TIME", Value::Time("13:37:00.5".into())),
-        (
-            "j TIMESTAMP",
-            Value::Timestamp("2026-11-24T13:37:00Z".into()),
-        ),
-        ("k DATETIME", Value::Datetime("2026-11-24T13:37:00".into())),
-        ("l JSON TEXT", Value::Json(r#"{"a":[1,null]}"#.into())),
-        ("m ARRAY", Value::Array("[1,2]".into())),
         ("n TEXT", Value::Null),
     ];
+    if postgres(db) {
+        columns.extend([
+            ("d DECIMAL", Value::Decimal("-12.50".into())),
+            // PostgreSQL's texts hold no zero character.
+            ("e TEXT", Value::Text("Grüße \u{1}\u{1f600}".into())),
+            ("f BYTEA", Value::Bytes(vec![0, 255, 1])),
+            (
+                "j TIMESTAMPTZ",
+                Value::Timestamp("2026-11-24T13:37:00Z".into()),
+            ),
+            ("k TIMESTAMP", Value::Datetime("2026-11-24T13:37:00.25".into())),
+            ("l JSON", Value::Json(r#"{"a":[1,null]}"#.into())),
+            ("m INTEGER[]", Value::Array("[1,null,3]".into())),
+            ("o TEXT[]", Value::Array(r#"["a\"b","","NULL"]"#.into())),
+            ("p INTERVAL", Value::Other("interval".into(), "P1D".into())),
+        ]);
+    } else {
+        columns.extend([
+            ("d DECIMAL TEXT", Value::Decimal("-12.50".into())),
+            ("e TEXT", Value::Text("Grüße \u{0}\u{1f600}".into())),
+            ("f BLOB", Value::Bytes(vec![0, 255, 1])),
+            (
+                "j TIMESTAMP",
+                Value::Timestamp("2026-11-24T13:37:00Z".into()),
+            ),
+            ("k DATETIME", Value::Datetime("2026-11-24T13:37:00".into())),
+            ("l JSON TEXT", Value::Json(r#"{"a":[1,null]}"#.into())),
+            ("m ARRAY", Value::Array("[1,2]".into())),
+        ]);
+    }
+    columns
+}
+
+fn values(db: &sql::Connection) -> Result<()> {
+    let columns = columns(db);
     let definition = columns
         .iter()
         .map(|(column, _)| *column)
@@ -85,7 +203,8 @@ fn values(db: &sql::Connection) -> Result<()> {
         .map(|n| format!("?{n}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let changed = db.execute(&format!("INSERT INTO everything VALUES ({holes})"), &row)?;
+    let insert = text(db, &format!("INSERT INTO everything VALUES ({holes})"));
+    let changed = db.execute(&insert, &row)?;
     ensure(changed == 1, "one row was changed")?;
     let rows = db.query("SELECT * FROM everything", &[])?;
     let read = rows
@@ -104,11 +223,9 @@ fn values(db: &sql::Connection) -> Result<()> {
         .iter()
         .map(|column| column.name.as_str())
         .collect::<String>();
-    ensure(
-        typed == "abcdefghijklmn",
-        "columns have their names in order",
-    )?;
-    let sum = db.query("SELECT ?1 + ?2", &[2.into(), 3.into()])?;
+    let named: String = columns.iter().map(|(column, _)| &column[..1]).collect();
+    ensure(typed == named, "columns have their names in order")?;
+    let sum = db.query(&text(db, "SELECT ?1 + ?2"), &[2.into(), 3.into()])?;
     ensure(
         sum.first().is_some_and(|row| row.get::<i64>(0) == Ok(5)),
         "an expression has a value",
@@ -168,15 +285,28 @@ fn many(db: &sql::Connection) -> Result<()> {
     let rows: Vec<Vec<Value>> = (0..10_000_i64)
         .map(|n| vec![n.into(), format!("number {n}").into()])
         .collect();
-    let changed = db.execute_many("INSERT INTO numbers VALUES (?1, ?2)", &rows)?;
+    let insert = text(db, "INSERT INTO numbers VALUES (?1, ?2)");
+    let changed = db.execute_many(&insert, &rows)?;
     ensure(changed == 10_000, "every row was changed")?;
     let rows = vec![
         vec![10_001.into(), "new".into()],
         vec![5.into(), "there".into()],
     ];
-    let again = db.execute_many("INSERT INTO numbers VALUES (?1, ?2)", &rows);
+    let again = db.execute_many(&insert, &rows);
     ensure_code(again, "constraint", "a row that is there")?;
-    ensure(count(db, "numbers")? == 10_000, "all or nothing")
+    ensure(count(db, "numbers")? == 10_000, "all or nothing")?;
+    // Within a transaction what was done before stays.
+    let transaction = db.begin()?;
+    transaction.execute("INSERT INTO numbers VALUES (20000, 'kept')", &[])?;
+    let again = transaction.execute_many(&insert, &rows);
+    ensure_code(again, "constraint", "a row that is there")?;
+    let rows = vec![vec![20_001.into(), Value::Null]];
+    let changed = transaction.execute_many(&insert, &rows)?;
+    ensure(changed == 1, "a transaction goes on after it")?;
+    transaction.commit()?;
+    ensure(count(db, "numbers")? == 10_002, "and keeps its other effects")?;
+    let deleted = db.execute("DELETE FROM numbers WHERE n >= 20000", &[])?;
+    ensure(deleted == 2, "a DELETE says how many")
 }
 
 fn streaming(db: &sql::Connection) -> Result<()> {
@@ -210,32 +340,38 @@ fn statements(db: &sql::Connection) -> Result<()> {
         "invalid-statement",
         "two statements",
     )?;
+    for nothing in ["", " -- none"] {
+        ensure_code(db.query(nothing, &[]), "invalid-statement", "no statement")?;
+    }
     ensure_code(
-        db.query("SELECT ?1", &[]),
+        db.query(&text(db, "SELECT ?1"), &[]),
         "invalid-parameter",
         "a parameter that is missing",
     )?;
-    ensure_code(
-        db.query("SELECT 1", &[1.into()]),
-        "invalid-parameter",
-        "one too many",
-    )?;
+    if !postgres(db) {
+        // PostgreSQL takes a parameter that the statement does not name.
+        ensure_code(
+            db.query("SELECT 1", &[1.into()]),
+            "invalid-parameter",
+            "one too many",
+        )?;
+    }
     let uuid = [Value::Uuid("not one".into())];
-    ensure_code(db.query("SELECT ?1", &uuid), "invalid-parameter", "no UUID")?;
+    ensure_code(db.query(&text(db, "SELECT ?1"), &uuid), "invalid-parameter", "no UUID")?;
     Ok(())
 }
 
-fn conflict(db: &sql::Connection) -> Result<()> {
-    let other = sql::Connection::open("default")?;
+fn conflict(db: &sql::Connection, binding: &str) -> Result<()> {
+    let other = sql::Connection::open(binding)?;
     let transaction = db.begin()?;
-    transaction.execute("INSERT INTO ledger VALUES (4)", &[])?;
+    transaction.execute("UPDATE ledger SET n = n + 1", &[])?;
     let error = ensure_code(
-        other.execute("INSERT INTO ledger VALUES (5)", &[]),
+        other.execute("UPDATE ledger SET n = n + 1", &[]),
         "conflict",
-        "a second writer",
+        "a second writer of the same row",
     )?;
     ensure(error.retryable, "a conflict is retryable")?;
     transaction.rollback()?;
-    let changed = other.execute("INSERT INTO ledger VALUES (6)", &[])?;
+    let changed = other.execute("UPDATE ledger SET n = n + 1", &[])?;
     ensure(changed == 1, "the second writer may write afterwards")
 }

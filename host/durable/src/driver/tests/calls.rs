@@ -231,3 +231,17 @@ fn nobody_waits_for_a_detached_child() {
     fed.feed([done(1, json!("end"))]);
     assert_eq!(fed.result(), json!("end"));
 }
+
+#[test]
+fn a_detached_child_may_end_while_a_later_one_is_awaited() {
+    let tasks = r#"
+  - apart: {run: {workflow: {namespace: other, name: work, version: latest}, await: false}}
+  - one: {run: {workflow: {namespace: other, name: work, version: latest}}}
+"#;
+    let mut fed = Fed::new(tasks, json!({"a": 1}));
+    fed.feed([child_started(1)]);
+    fed.feed([child_started(2)]);
+    fed.feed([child_done(1, Ok(json!("ignored")))]);
+    fed.feed([child_done(2, Ok(json!("end")))]);
+    assert_eq!(fed.result(), json!("end"));
+}

@@ -1,5 +1,6 @@
 //! Tests of the driver, and how they feed it.
 
+mod attributes;
 mod calls;
 mod cancel;
 mod continuing;
@@ -225,6 +226,9 @@ fn brief(command: &Command) -> String {
             "signal {} {} to {}",
             external.signal_id, external.signal.name, external.workflow_id
         ),
+        Command::SetSearchAttributes {
+            change_id, changes, ..
+        } => format!("set {change_id} {}", serde_json::to_value(changes).unwrap()),
         Command::CompleteUpdate { update_id, .. } => format!("complete update {update_id}"),
         Command::Complete { result } => {
             format!("complete {}", String::from_utf8_lossy(&result.data))

@@ -309,6 +309,17 @@ impl<'d> Reader<'d> {
         let heyday = members.iter().find(|member| member.key == "heyday")?;
         self.within(Step::Key(&heyday.key), |reader| match kind {
             "call" => reader.call_options(&heyday.value),
+            "set" => {
+                let fields =
+                    reader.object(&heyday.value, "metadata.heyday", &["search_attributes"])?;
+                let attributes = reader.field(fields, "search_attributes", |reader, node| {
+                    reader.search_attributes(node)
+                })?;
+                Some(TaskOptions {
+                    search_attributes: attributes,
+                    ..TaskOptions::default()
+                })
+            }
             "emit" => {
                 let fields = reader.object(&heyday.value, "metadata.heyday", &["to"])?;
                 let to = reader.field(fields, "to", Self::template)?;
@@ -364,7 +375,7 @@ impl<'d> Reader<'d> {
             _ => {
                 reader.problem(
                     heyday.line,
-                    "metadata.heyday belongs to tasks that call an activity or http, and to run, emit and listen",
+                    "metadata.heyday belongs to tasks that call an activity or http, and to run, emit, listen and set",
                 );
                 None
             }

@@ -5,6 +5,7 @@
 //! it; a flow is made only where no problem was noted. Reusable components are read
 //! first, so that a name becomes a copy of what it names.
 
+mod attributes;
 mod call;
 mod document;
 mod event;

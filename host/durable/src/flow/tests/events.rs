@@ -157,7 +157,7 @@ fn refuses_foreign_workers() {
         (run("1.0.0", "{queue: q}"), 2, "version: latest"),
         (run("latest", "{type: T}"), 4, "needs \"queue\""),
         (
-            "- x:\n    set: {a: 1}\n    metadata: {heyday: {foreign: {queue: q}}}\n".to_owned(),
+            "- x:\n    wait: PT1S\n    metadata: {heyday: {foreign: {queue: q}}}\n".to_owned(),
             3,
             "belongs to tasks that call",
         ),

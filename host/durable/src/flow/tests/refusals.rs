@@ -176,9 +176,14 @@ fn refuses_metadata_that_heyday_does_not_know() {
         task_refused(&call(heyday), line, says);
     }
     task_refused(
-        "- x:\n    set: {a: 1}\n    metadata: {heyday: {queue: a}}\n",
+        "- x:\n    wait: PT1S\n    metadata: {heyday: {queue: a}}\n",
         3,
         "belongs to tasks that call",
+    );
+    task_refused(
+        "- x:\n    set: {a: 1}\n    metadata: {heyday: {queue: a}}\n",
+        3,
+        "no property \"queue\"; it may have search_attributes",
     );
     task_refused(
         "- x:\n    set: {a: 1}\n    metadata: 5\n",
@@ -455,4 +460,37 @@ fn tells_all_problems_at_once_in_order() {
         problems(&with_tasks(&many)).len(),
         crate::flow::MAX_PROBLEMS
     );
+}
+
+#[test]
+fn refuses_search_attributes() {
+    let set = |attributes: &str| {
+        format!(
+            "- x:\n    set: {{a: 1}}\n    metadata:\n      heyday:\n        search_attributes:{attributes}\n"
+        )
+    };
+    for (attributes, line, says) in [
+        (" {}", 5, "1 to 100 members"),
+        (" 5", 5, "search_attributes must be"),
+        ("\n          WorkflowId: x", 6, "the server's own"),
+        ("\n          HeydayDigests: x", 6, "the server's own"),
+        ("\n          no name: x", 6, "letters, digits and _"),
+        (
+            "\n          Due: {type: Time, value: x}",
+            6,
+            "Keyword, KeywordList, Text, Int, Double, Bool or Datetime, not \"Time\"",
+        ),
+        ("\n          Due: {value: x}", 6, "needs \"type\""),
+        ("\n          Due: {type: Datetime}", 6, "needs \"value\""),
+        ("\n          Due: {type: Int, value: 1, a: 2}", 6, "\"a\""),
+    ] {
+        task_refused(&set(attributes), line, says);
+    }
+    task_refused(
+        "- x:\n    wait: PT1S\n    metadata: {heyday: {search_attributes: {A: 1}}}\n",
+        3,
+        "emit, listen and set",
+    );
+    let call = "- x:\n    call: a.b\n    metadata: {heyday: {search_attributes: {A: 1}}}\n";
+    task_refused(call, 3, "search_attributes");
 }

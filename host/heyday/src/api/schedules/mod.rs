@@ -17,6 +17,7 @@ use heyday_durable::schedule::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 pub use self::body::{
@@ -78,6 +79,14 @@ impl App {
         let pinned = self.definitions.pin(&caller.namespace, &reference).await;
         pinned.map(|_| ()).map_err(unpinnable)
     }
+
+    /// Writes a change to the audit.
+    async fn note_schedule(&self, caller: &Caller, what: &str, schedule_id: &str, details: Value) {
+        let action = format!("schedule.{what}");
+        self.registry
+            .note(caller.actor(), &action, schedule_id, details)
+            .await;
+    }
 }
 
 /// Make a schedule
@@ -110,6 +119,9 @@ pub(super) async fn create(
             trigger_immediately,
         })
         .await?;
+    let details = json!({ "trigger_immediately": trigger_immediately });
+    app.note_schedule(&caller, "create", &schedule_id, details)
+        .await;
     let location = format!("/api/v1/schedules/{}", segment(&schedule_id));
     let body = CreatedScheduleBody { schedule_id };
     Ok((
@@ -172,6 +184,8 @@ pub(super) async fn update(
     let to = body.schedule(&schedule.schedule_id)?;
     app.check_action(&caller, &to).await?;
     app.engine.update_schedule(&schedule, to).await?;
+    app.note_schedule(&caller, "update", &schedule.schedule_id, json!({}))
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -185,10 +199,13 @@ pub(super) async fn update(
         (status = 409, body = Problem, description = "It belongs to a flow", content_type = "application/problem+json")))]
 pub(super) async fn delete(
     State(app): State<App>,
+    caller: Caller,
     SchedulePath(schedule): SchedulePath,
 ) -> Result<StatusCode, Problem> {
     check_owner(&schedule)?;
     app.engine.delete_schedule(&schedule).await?;
+    app.note_schedule(&caller, "delete", &schedule.schedule_id, json!({}))
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -202,11 +219,12 @@ pub(super) async fn delete(
         (status = 404, body = Problem, description = "No such schedule", content_type = "application/problem+json")))]
 pub(super) async fn pause(
     State(app): State<App>,
+    caller: Caller,
     SchedulePath(schedule): SchedulePath,
     Json(body): Json<NoteBody>,
 ) -> Result<StatusCode, Problem> {
     let note = body.or("paused through the API");
-    patch(&app, &schedule, SchedulePatch::Pause { note }).await
+    patch(&app, &caller, &schedule, SchedulePatch::Pause { note }).await
 }
 
 /// Let a schedule go on
@@ -217,11 +235,12 @@ pub(super) async fn pause(
         (status = 404, body = Problem, description = "No such schedule", content_type = "application/problem+json")))]
 pub(super) async fn unpause(
     State(app): State<App>,
+    caller: Caller,
     SchedulePath(schedule): SchedulePath,
     Json(body): Json<NoteBody>,
 ) -> Result<StatusCode, Problem> {
     let note = body.or("unpaused through the API");
-    patch(&app, &schedule, SchedulePatch::Unpause { note }).await
+    patch(&app, &caller, &schedule, SchedulePatch::Unpause { note }).await
 }
 
 /// Start a schedule's run now
@@ -234,19 +253,16 @@ pub(super) async fn unpause(
         (status = 404, body = Problem, description = "No such schedule", content_type = "application/problem+json")))]
 pub(super) async fn trigger(
     State(app): State<App>,
+    caller: Caller,
     SchedulePath(schedule): SchedulePath,
     Json(body): Json<TriggerBody>,
 ) -> Result<StatusCode, Problem> {
     let overlap = body.overlap;
-    patch(
-        &app,
-        &schedule,
-        SchedulePatch::TriggerImmediately {
-            overlap,
-            scheduled_time: None,
-        },
-    )
-    .await
+    let now = SchedulePatch::TriggerImmediately {
+        overlap,
+        scheduled_time: None,
+    };
+    patch(&app, &caller, &schedule, now).await
 }
 
 /// Take times that have passed as if they came now
@@ -260,6 +276,7 @@ pub(super) async fn trigger(
         (status = 404, body = Problem, description = "No such schedule", content_type = "application/problem+json")))]
 pub(super) async fn backfill(
     State(app): State<App>,
+    caller: Caller,
     SchedulePath(schedule): SchedulePath,
     Json(body): Json<BackfillBody>,
 ) -> Result<StatusCode, Problem> {
@@ -271,15 +288,33 @@ pub(super) async fn backfill(
         end_time,
         overlap,
     };
-    patch(&app, &schedule, backfill).await
+    patch(&app, &caller, &schedule, backfill).await
 }
 
 async fn patch(
     app: &App,
+    caller: &Caller,
     schedule: &ScheduleRef,
     patch: SchedulePatch,
 ) -> Result<StatusCode, Problem> {
+    let (what, details) = match &patch {
+        SchedulePatch::Pause { note } => ("pause", json!({ "note": note })),
+        SchedulePatch::Unpause { note } => ("unpause", json!({ "note": note })),
+        SchedulePatch::TriggerImmediately { overlap, .. } => {
+            ("trigger", json!({ "overlap": overlap }))
+        }
+        SchedulePatch::Backfill {
+            start_time,
+            end_time,
+            overlap,
+        } => (
+            "backfill",
+            json!({ "start_time": start_time, "end_time": end_time, "overlap": overlap }),
+        ),
+    };
     app.engine.patch_schedule(schedule, patch).await?;
+    app.note_schedule(caller, what, &schedule.schedule_id, details)
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -27,10 +27,12 @@ use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryOptions};
+use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
 use crate::tokens::WorkerTokens;
 
+mod replays;
 mod requests;
 mod runs;
 mod schedules;
@@ -122,6 +124,12 @@ async fn api() -> Api {
         metrics: Arc::clone(&metrics),
         config,
     });
+    let replays = Replays::new(
+        registry.clone(),
+        Arc::clone(&expressions),
+        Arc::clone(&payloads) as _,
+    )
+    .expect("threads");
     let options = EmbeddedOptions::new(path("history.db"), BTreeMap::new());
     let host = Host {
         executor: Arc::new(executor),
@@ -146,6 +154,7 @@ async fn api() -> Api {
         engine_name: "embedded",
         attempts_elsewhere: false,
         registry,
+        replays,
         definitions,
         recorder,
         payloads,

@@ -120,6 +120,14 @@ async fn a_run_is_started_watched_and_ended() {
         "{stream}"
     );
 
+    let audit = api.get("/api/v1/audit").await.json();
+    let last = &audit["audit"][0];
+    assert_eq!(
+        (&last["action"], &last["details"]["reason"]),
+        (&json!("workflow.cancel"), &json!("enough")),
+        "{audit}"
+    );
+
     // Once all was said, there is nothing to come back for.
     let events = api.get(&format!("{path}/history?limit=1000")).await.json();
     assert_eq!(events["complete"], true);

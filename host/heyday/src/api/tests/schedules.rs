@@ -373,3 +373,59 @@ async fn what_was_missed_is_made_up_for_and_after_counts_from_the_end() {
     api.stop.cancel();
     keeping.await.expect("it ends with the server");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_schedules_are_in_the_audit() {
+    let api = api().await;
+    api.flow(SETS).await;
+    api.schedule("nightly").await;
+    let path = "/api/v1/schedules/nightly";
+    let mut other = body("nightly");
+    other
+        .as_object_mut()
+        .expect("an object")
+        .remove("schedule_id");
+    assert_eq!(api.put(path, other.to_string()).await.status, 204);
+    for (what, body) in [
+        ("pause", json!({"note": "later"})),
+        ("unpause", json!({})),
+        ("trigger", json!({})),
+        (
+            "backfill",
+            json!({"start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-02T00:00:00Z"}),
+        ),
+    ] {
+        let answer = api.post(&format!("{path}/{what}"), body.to_string()).await;
+        assert_eq!(answer.status, 204, "{what}: {}", answer.text);
+    }
+    assert_eq!(api.delete(path).await.status, 204);
+    // What was refused changed nothing.
+    assert_eq!(api.delete(path).await.status, 404);
+    let audit = api.seen("/api/v1/audit").await;
+    let entries = audit["audit"].as_array().expect("entries");
+    let of_it: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry["resource"] == "nightly")
+        .rev()
+        .collect();
+    let actions: Vec<_> = of_it.iter().map(|entry| &entry["action"]).collect();
+    assert_eq!(
+        actions,
+        [
+            "schedule.create",
+            "schedule.update",
+            "schedule.pause",
+            "schedule.unpause",
+            "schedule.trigger",
+            "schedule.backfill",
+            "schedule.delete"
+        ]
+    );
+    assert_eq!(of_it[2]["details"]["note"], "later", "{audit}");
+    assert_eq!(of_it[5]["details"]["end_time"], "2026-01-02T00:00:00Z");
+    assert!(
+        of_it
+            .iter()
+            .all(|entry| entry["principal"] == of_it[0]["principal"])
+    );
+}

@@ -1,5 +1,6 @@
 //! What the commands on runs take.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -187,6 +188,33 @@ pub struct HistoryArgs {
     /// At most so many [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
+}
+
+/// Arguments of `workflow export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Where to write it [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+}
+
+/// Arguments of `workflow replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The history's file; - is stdin
+    pub file: PathBuf,
+    /// A flow that is on no server [default: the version that the run is pinned to]
+    #[arg(long, value_name = "FILE", conflicts_with = "definition")]
+    pub flow: Option<PathBuf>,
+    /// A flow on the server; without a version, the active one
+    #[arg(long, value_name = "NAME[:VERSION]")]
+    pub definition: Option<String>,
+    /// Compare values too, such as inputs and timeouts; always done with the run's own version
+    #[arg(long)]
+    pub exact: bool,
 }
 
 /// Arguments of `workflow events` and `workflow logs`.

@@ -12,6 +12,7 @@ use heyday_durable::engine::{
 };
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::payload::{Digest, Payload};
+use heyday_durable::replay::RecordedHistory;
 use heyday_durable::schedule::{
     CreateSchedule, ListSchedules, Schedule, ScheduleDescription, SchedulePage, SchedulePatch,
     ScheduleRef, Schedules,
@@ -125,6 +126,9 @@ impl Engine for MockEngine {
         _: usize,
         _: Duration,
     ) -> Result<HistoryPage, EngineError> {
+        Err(EngineError::ShuttingDown)
+    }
+    async fn recorded(&self, _: &RunRef) -> Result<RecordedHistory, EngineError> {
         Err(EngineError::ShuttingDown)
     }
     async fn signal(&self, _: &RunRef, _: Signal) -> Result<(), EngineError> {

@@ -1,0 +1,223 @@
+//! How the configuration writes bindings, and why it may be refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::BlobLimits;
+use crate::kv::KvLimits;
+use crate::postgres::{PostgresConfig, PostgresConfigError};
+use crate::sql::SqlLimits;
+
+/// All bindings of a process, as its configuration writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BindingsConfig {
+    /// By namespace.
+    pub namespaces: BTreeMap<String, NamespaceBindings>,
+}
+
+/// The bindings of one namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamespaceBindings {
+    /// Databases, by name.
+    pub sql: BTreeMap<String, SqlBinding>,
+    /// Containers, by name.
+    pub blob: BTreeMap<String, BlobBinding>,
+    /// Key-value stores, by name.
+    pub kv: BTreeMap<String, KvBinding>,
+}
+
+/// A database: a SQLite file, or a PostgreSQL database; one of both is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlBinding {
+    /// The SQLite file; it and its folder are made when they are missing.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// The PostgreSQL database.
+    #[serde(default)]
+    pub postgres: Option<PostgresConfig>,
+    /// Whether nobody may write to it; then a file must exist.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: SqlLimits,
+}
+
+/// A folder of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlobBinding {
+    /// The folder; it is made when it is missing.
+    pub path: PathBuf,
+    /// Whether nobody may write to it; then the folder must exist. For a folder of
+    /// one's own documents.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: BlobLimits,
+}
+
+/// A key-value store: in a SQLite file, or in a PostgreSQL database; one of both is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KvBinding {
+    /// The SQLite file; it and its folder are made when they are missing.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+    /// The PostgreSQL database.
+    #[serde(default)]
+    pub postgres: Option<PostgresConfig>,
+    /// Whether nobody may write to it; then a file, or the tables, must exist.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: KvLimits,
+}
+
+impl NamespaceBindings {
+    /// Every path that they name.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let sql = self.sql.values_mut();
+        let sql = sql.flat_map(|it| paths(it.path.as_mut(), it.postgres.as_mut()));
+        let blob = self.blob.values_mut().map(|it| &mut it.path);
+        let kv = self.kv.values_mut();
+        let kv = kv.flat_map(|it| paths(it.path.as_mut(), it.postgres.as_mut()));
+        sql.chain(blob).chain(kv)
+    }
+}
+
+fn paths<'a>(
+    path: Option<&'a mut PathBuf>,
+    postgres: Option<&'a mut PostgresConfig>,
+) -> impl Iterator<Item = &'a mut PathBuf> {
+    let postgres = postgres.into_iter().flat_map(PostgresConfig::paths);
+    path.into_iter().chain(postgres)
+}
+
+/// Why a configuration of bindings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    /// A name that no binding or namespace may have.
+    #[error(
+        "{what} `{name}` is not a name: names have 1 to 63 of a-z, 0-9 and -, and begin \
+         with a letter"
+    )]
+    InvalidName {
+        /// What it is the name of.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Two bindings of one file, or one within another's folder.
+    #[error(
+        "the bindings {first} and {second} overlap at {}: give each a path of its own",
+        .path.display()
+    )]
+    Overlap {
+        /// The first, `namespace/capability/name`.
+        first: String,
+        /// The second.
+        second: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// Two bindings that sign in to one PostgreSQL server as one role.
+    #[error(
+        "the bindings {first} and {second} are both {identity}: give each a role of its own, \
+         because a role reaches all that it owns"
+    )]
+    SharedRole {
+        /// The first, `namespace/capability/name`.
+        first: String,
+        /// The second.
+        second: String,
+        /// The role and the server.
+        identity: String,
+    },
+    /// No backend, or two.
+    #[error("the binding {binding} says {said}: say one of {known}")]
+    Backend {
+        /// The binding.
+        binding: String,
+        /// What it says.
+        said: &'static str,
+        /// What there is.
+        known: &'static str,
+    },
+    /// A PostgreSQL database that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    Postgres {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: PostgresConfigError,
+    },
+    /// A limit of another backend.
+    #[error("the binding {binding} has the limit {limit}, which only SQLite has")]
+    ForeignLimit {
+        /// The binding.
+        binding: String,
+        /// The limit.
+        limit: &'static str,
+    },
+    /// A limit that makes no sense.
+    #[error("the binding {binding} has {limit} = 0: it could never be used")]
+    ZeroLimit {
+        /// The binding.
+        binding: String,
+        /// The limit.
+        limit: &'static str,
+    },
+    /// A database that cannot be opened.
+    #[error("the binding {binding} cannot be opened")]
+    Database {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::sqlite_file::OpenError,
+    },
+    /// A folder that cannot be opened.
+    #[error("the binding {binding} cannot be opened")]
+    Blob {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::blob::files::OpenError,
+    },
+}
+
+/// The one backend that a binding says.
+pub(super) enum Backend<'a, A, B> {
+    /// A path of this machine.
+    Here(&'a A),
+    /// A server.
+    Server(&'a B),
+}
+
+impl<'a, A, B> Backend<'a, A, B> {
+    pub(super) fn of(
+        binding: &str,
+        here: Option<&'a A>,
+        server: Option<&'a B>,
+        known: &'static str,
+    ) -> Result<Self, BindingError> {
+        let said = match (here, server) {
+            (Some(here), None) => return Ok(Self::Here(here)),
+            (None, Some(server)) => return Ok(Self::Server(server)),
+            (None, None) => "no backend",
+            (Some(_), Some(_)) => "two backends",
+        };
+        Err(BindingError::Backend {
+            binding: binding.to_owned(),
+            said,
+            known,
+        })
+    }
+}

@@ -1,0 +1,229 @@
+//! The host functions of `heyday:inference`: from the guest's handles to the service.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use heyday_inference::{Caller, Inference, LongText, StoredModel, Usage};
+use heyday_sandbox::{CallState, Capability, HostCall};
+use wasmtime::component::{HasSelf, Linker, Resource};
+
+use super::{Error, InferenceCode, NAME, told};
+use crate::bindings::Bindings;
+use crate::call::{Opened, Scope, open};
+use crate::error::{ErrorCode as _, Fault, run};
+
+/// Generated from `wit/inference`.
+pub mod bindings {
+    #![allow(missing_docs, clippy::all)]
+
+    wasmtime::component::bindgen!({
+        path: "../../wit/inference",
+        world: "imports",
+        imports: { default: async | trappable },
+        trappable_error_type: { "heyday:inference/inference.error" => super::InferenceFault },
+        with: { "heyday:inference/inference.model": super::ModelHandle },
+        additional_derives: [PartialEq],
+    });
+}
+
+use bindings::heyday::inference::inference;
+
+type InferenceFault = Fault<InferenceCode>;
+
+/// The capability `inference`.
+pub struct InferenceCapability {
+    bindings: Arc<Bindings>,
+}
+
+impl InferenceCapability {
+    /// Serves the models of these bindings.
+    #[must_use]
+    pub const fn new(bindings: Arc<Bindings>) -> Self {
+        Self { bindings }
+    }
+}
+
+impl Capability for InferenceCapability {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn interfaces(&self) -> &'static [&'static str] {
+        &["heyday:inference/inference"]
+    }
+
+    fn link(&self, linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
+        inference::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
+    }
+
+    fn prepare(&self, _plugin: &str, namespace: &str) -> Box<dyn Any + Send> {
+        Box::new(Scope::new(&self.bindings, namespace))
+    }
+}
+
+/// What stands behind a guest's `model`.
+#[derive(Clone)]
+pub struct ModelHandle {
+    inference: Inference,
+    name: String,
+}
+
+fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, InferenceFault> {
+    let call = state.host_call(NAME, function)?;
+    state.count("inference.calls", 1);
+    Ok(call)
+}
+
+/// The handle of a call, and who calls.
+fn caller(
+    state: &mut CallState,
+    call: &HostCall,
+    this: &Resource<ModelHandle>,
+) -> Result<(ModelHandle, Caller), InferenceFault> {
+    let handle = state.table().get(this)?.clone();
+    call.binding(&handle.name);
+    let caller = Caller {
+        namespace: state.attempt().namespace.clone(),
+        plugin: state.plugin().to_owned(),
+    };
+    Ok((handle, caller))
+}
+
+fn long(long: inference::LongText) -> LongText {
+    match long {
+        inference::LongText::Refuse => LongText::Refuse,
+        inference::LongText::Truncate => LongText::Truncate,
+        inference::LongText::Split => LongText::Split,
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Puts what a request used into the receipt.
+fn count(state: &mut CallState, texts: usize, usage: &Usage) {
+    state.count("inference.texts", texts as u64);
+    state.count("inference.tokens", usage.tokens);
+    state.count("inference.queue_us", microseconds(usage.queued));
+    let computed = microseconds(usage.computed);
+    state.count("inference.compute_us", computed);
+    if usage.gpu {
+        state.count("inference.gpu_us", computed);
+    }
+}
+
+fn properties(model: &StoredModel) -> String {
+    let mut properties = serde_json::to_value(&model.properties).unwrap_or_default();
+    if let Some(object) = properties.as_object_mut() {
+        object.insert("digest".to_owned(), model.digest.clone().into());
+    }
+    properties.to_string()
+}
+
+impl inference::Host for CallState {
+    fn convert_error(&mut self, fault: InferenceFault) -> wasmtime::Result<inference::Error> {
+        match fault {
+            Fault::Error(error) => Ok(inference::Error {
+                code: error.code.as_str().to_owned(),
+                retryable: error.code.retryable(),
+                message: error.message,
+                details: error.details.map(|details| details.to_string()),
+            }),
+            Fault::Trap(trap) => Err(trap),
+        }
+    }
+
+    async fn models(&mut self) -> Result<Vec<inference::ModelInfo>, InferenceFault> {
+        begin(self, "models")?;
+        let bindings = self.capability::<Scope>(NAME)?.bindings();
+        let Some(service) = bindings.inference() else {
+            return Ok(Vec::new());
+        };
+        let models = service.store().list();
+        let granted = models
+            .iter()
+            .filter(|model| self.grants().find(NAME, &model.name).is_some());
+        Ok(granted
+            .map(|model| inference::ModelInfo {
+                name: model.name.clone(),
+                properties: properties(model),
+            })
+            .collect())
+    }
+}
+
+impl inference::HostModel for CallState {
+    async fn open(&mut self, name: String) -> Result<Resource<ModelHandle>, InferenceFault> {
+        let call = begin(self, "model.open")?;
+        let find = |bindings: &Bindings, _: &str, name: &str| {
+            let inference = bindings.inference()?;
+            inference.store().get(name)?;
+            Some(Arc::new(inference.clone()))
+        };
+        let Opened { binding, .. } = open(self, &call, NAME, "model", &name, find)?;
+        let handle = ModelHandle {
+            inference: (*binding).clone(),
+            name,
+        };
+        Ok(self.table().push(handle)?)
+    }
+
+    async fn properties(&mut self, this: Resource<ModelHandle>) -> Result<String, InferenceFault> {
+        let call = begin(self, "model.properties")?;
+        let (handle, _) = caller(self, &call, &this)?;
+        let model = handle.inference.store().get(&handle.name).ok_or_else(|| {
+            Error::new(
+                InferenceCode::UnknownBinding,
+                format!("there is no model {} here any more", handle.name),
+            )
+        })?;
+        Ok(properties(&model))
+    }
+
+    async fn embed(
+        &mut self,
+        this: Resource<ModelHandle>,
+        texts: Vec<String>,
+        long_text: inference::LongText,
+    ) -> Result<inference::Embeddings, InferenceFault> {
+        let call = begin(self, "model.embed")?;
+        let (handle, caller) = caller(self, &call, &this)?;
+        let count_of = texts.len();
+        let asked = handle
+            .inference
+            .embed(caller, &handle.name, texts, long(long_text));
+        let answer = run(&call, async { asked.await.map_err(told) }).await?;
+        count(self, count_of, &answer.usage);
+        Ok(inference::Embeddings {
+            dimensions: u32::try_from(answer.dimensions).unwrap_or(u32::MAX),
+            values: answer.values,
+            tokens: answer.tokens,
+        })
+    }
+
+    async fn rerank(
+        &mut self,
+        this: Resource<ModelHandle>,
+        query: String,
+        documents: Vec<String>,
+        long_text: inference::LongText,
+    ) -> Result<Vec<f32>, InferenceFault> {
+        let call = begin(self, "model.rerank")?;
+        let (handle, caller) = caller(self, &call, &this)?;
+        let count_of = documents.len();
+        let asked =
+            handle
+                .inference
+                .rerank(caller, &handle.name, query, documents, long(long_text));
+        let answer = run(&call, async { asked.await.map_err(told) }).await?;
+        count(self, count_of, &answer.usage);
+        Ok(answer.values)
+    }
+
+    async fn drop(&mut self, this: Resource<ModelHandle>) -> wasmtime::Result<()> {
+        self.table().delete(this)?;
+        Ok(())
+    }
+}

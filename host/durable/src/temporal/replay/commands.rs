@@ -1,0 +1,273 @@
+//! Core's commands as the events that record them, for comparison with recorded ones.
+
+use crate::definition::ParentClosePolicy;
+use crate::embedded::convert::{EMITTED, signaled};
+use crate::embedded::events::{Event, EventType, StoredParentClose, microseconds};
+use crate::payload::Payload;
+use crate::signal::Signal;
+
+use super::super::client::reason_of;
+use super::super::convert::{first, from_duration, from_failure, from_json_payload, from_payload};
+use super::super::events::child_id;
+use super::super::pins::{
+    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, RESUME_HEADER, RUN_HEADER, RunHeader,
+    signal_header,
+};
+use super::super::sdk;
+
+/// What a command's event says, as far as it is compared; `None` for what is not: pins,
+/// search attributes, the acceptance of an update.
+pub fn event_of(command: sdk::WorkflowCommand) -> Option<Event> {
+    use sdk::CommandVariant as C;
+    let new = |kind: EventType, id: String| Event::new(kind, jiff::Timestamp::UNIX_EPOCH, id);
+    let summary = command.user_metadata.and_then(|metadata| metadata.summary);
+    let summary = summary.and_then(|summary| from_json_payload::<String>(&summary).ok());
+    let mut event = match command.variant? {
+        C::ScheduleActivity(activity) => {
+            let header = activity.headers.get(ACTIVITY_HEADER);
+            let header: ActivityHeader = header
+                .and_then(|header| from_json_payload(header).ok())
+                .unwrap_or_default();
+            Event {
+                name: activity.activity_type,
+                version: header.version.map(|v| v.to_string()).unwrap_or_default(),
+                digest: header
+                    .digest
+                    .map(|digest| digest.as_bytes().to_vec())
+                    .unwrap_or_default(),
+                queue: activity.task_queue,
+                payload: Some(only(activity.arguments)),
+                task: header.task,
+                ..new(EventType::ActivityTaskScheduled, activity.activity_id)
+            }
+        }
+        C::RequestCancelActivity(cancel) => new(
+            EventType::ActivityTaskCancelRequested,
+            cancel.seq.to_string(),
+        ),
+        C::StartTimer(timer) => Event {
+            duration_us: microseconds(
+                from_duration(timer.start_to_fire_timeout).unwrap_or_default(),
+            ),
+            ..new(EventType::TimerStarted, timer.seq.to_string())
+        },
+        C::CancelTimer(timer) => new(EventType::TimerCanceled, timer.seq.to_string()),
+        C::StartChildWorkflowExecution(child) => {
+            let header = child.headers.get(RUN_HEADER);
+            let header: RunHeader = header
+                .and_then(|header| from_json_payload(header).ok())
+                .unwrap_or_default();
+            let policy = match child.parent_close_policy() {
+                sdk::ParentClosePolicy::Terminate => ParentClosePolicy::Terminate,
+                sdk::ParentClosePolicy::Abandon => ParentClosePolicy::Abandon,
+                sdk::ParentClosePolicy::RequestCancel => ParentClosePolicy::RequestCancel,
+                sdk::ParentClosePolicy::Unspecified => {
+                    ParentClosePolicy::default_for(header.detached)
+                }
+            };
+            Event {
+                name: child.workflow_type,
+                version: header.version.map(|v| v.to_string()).unwrap_or_default(),
+                detached: header.detached,
+                parent_close: StoredParentClose::of(policy, header.detached),
+                payload: Some(only(child.input)),
+                ..new(
+                    EventType::StartChildWorkflowExecutionInitiated,
+                    child_id(&child.workflow_id),
+                )
+            }
+        }
+        C::CancelChildWorkflowExecution(cancel) => new(
+            EventType::RequestCancelExternalWorkflowExecutionInitiated,
+            cancel.child_workflow_seq.to_string(),
+        ),
+        C::ModifyWorkflowProperties(changed) => {
+            let mut fields = changed.upserted_memo.unwrap_or_default().fields;
+            Event {
+                name: EMITTED.to_owned(),
+                payload: Some(from_payload(fields.remove(EMITTED_MEMO)?)),
+                ..new(EventType::MarkerRecorded, String::new())
+            }
+        }
+        C::SignalExternalWorkflowExecution(sent) => {
+            let header = signal_header(&sent.headers).unwrap_or_default();
+            let workflow_id = match sent.target {
+                Some(sdk::SignalTarget::WorkflowExecution(run)) => run.workflow_id,
+                Some(sdk::SignalTarget::ChildWorkflowId(id)) => id,
+                None => String::new(),
+            };
+            let signal = Signal {
+                name: sent.signal_name,
+                id: header.id.clone(),
+                attributes: header.attributes,
+                data: only(sent.args),
+            };
+            Event {
+                kind: EventType::SignalExternalWorkflowExecutionInitiated as i32,
+                id: sent.seq.to_string(),
+                reason: header.id,
+                workflow_id,
+                ..signaled(signal, jiff::Timestamp::UNIX_EPOCH)
+            }
+        }
+        C::UpdateResponse(update) => {
+            use sdk::update_response::Response;
+            let event = new(
+                EventType::WorkflowExecutionUpdateCompleted,
+                update.protocol_instance_id,
+            );
+            match update.response? {
+                Response::Accepted(()) => return None,
+                Response::Completed(result) => Event {
+                    payload: Some(from_payload(result)),
+                    ..event
+                },
+                Response::Rejected(why) => Event {
+                    failure: Some(from_failure(why).into()),
+                    ..event
+                },
+            }
+        }
+        C::CompleteWorkflowExecution(done) => Event {
+            payload: Some(done.result.map_or_else(Payload::null, from_payload)),
+            ..new(EventType::WorkflowExecutionCompleted, String::new())
+        },
+        C::FailWorkflowExecution(failed) => Event {
+            failure: failed.failure.map(|failure| from_failure(failure).into()),
+            ..new(EventType::WorkflowExecutionFailed, String::new())
+        },
+        C::CancelWorkflowExecution(cancelled) => Event {
+            reason: reason_of(cancelled.details).unwrap_or_default(),
+            ..new(EventType::WorkflowExecutionCanceled, String::new())
+        },
+        C::ContinueAsNewWorkflowExecution(next) => Event {
+            payload: next.headers.get(RESUME_HEADER).cloned().map(from_payload),
+            ..new(EventType::WorkflowExecutionContinuedAsNew, String::new())
+        },
+        _ => return None,
+    };
+    if let Some(summary) = summary
+        && event.task.is_empty()
+    {
+        event.task = summary;
+    }
+    Some(event)
+}
+
+/// A recorded command, as far as it is compared: what the cluster adds or changes is left
+/// out.
+pub fn comparable(recorded: Event) -> Event {
+    let of_child = [
+        EventType::StartChildWorkflowExecutionInitiated,
+        EventType::RequestCancelExternalWorkflowExecutionInitiated,
+    ];
+    let of_task = [
+        EventType::ActivityTaskScheduled,
+        EventType::TimerStarted,
+        EventType::StartChildWorkflowExecutionInitiated,
+        EventType::MarkerRecorded,
+        EventType::SignalExternalWorkflowExecutionInitiated,
+    ];
+    let mut event = Event {
+        time_us: 0,
+        attempt: 0,
+        due_us: 0,
+        // The cluster fills in what was not said.
+        timeouts: None,
+        retry: None,
+        depth: 0,
+        ..recorded
+    };
+    if !of_task.contains(&event.event_type()) {
+        // Core shows the task of what is taken back.
+        event.task.clear();
+    }
+    if event.event_type() == EventType::WorkflowExecutionContinuedAsNew {
+        // The next run's id is the cluster's.
+        event.run_id.clear();
+    }
+    if of_child.contains(&event.event_type()) {
+        // It is made of the run's id and the child's.
+        event.workflow_id.clear();
+        if event.event_type() != EventType::StartChildWorkflowExecutionInitiated {
+            event.reason.clear();
+        }
+    }
+    event
+}
+
+/// Drops what core never tells the cluster: what is asked for and taken back within one
+/// workflow task.
+pub fn without_taken_back(commands: Vec<Event>) -> Vec<Event> {
+    let mut kept: Vec<Event> = Vec::with_capacity(commands.len());
+    for command in commands {
+        let asked_for = match command.event_type() {
+            EventType::ActivityTaskCancelRequested => EventType::ActivityTaskScheduled,
+            EventType::TimerCanceled => EventType::TimerStarted,
+            EventType::RequestCancelExternalWorkflowExecutionInitiated => {
+                EventType::StartChildWorkflowExecutionInitiated
+            }
+            _ => {
+                kept.push(command);
+                continue;
+            }
+        };
+        let at = kept
+            .iter()
+            .position(|earlier| earlier.event_type() == asked_for && earlier.id == command.id);
+        match at {
+            Some(at) => drop(kept.remove(at)),
+            None => kept.push(command),
+        }
+    }
+    kept
+}
+
+/// The only one of some payloads; null where there is none.
+fn only(list: Vec<sdk::Payload>) -> Payload {
+    first(Some(sdk::Payloads { payloads: list }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::convert::payload;
+    use super::*;
+
+    #[test]
+    fn what_was_taken_back_at_once_was_never_told() {
+        let event = |kind, id: &str| Event::new(kind, jiff::Timestamp::UNIX_EPOCH, id);
+        let kept = without_taken_back(vec![
+            event(EventType::ActivityTaskScheduled, "1"),
+            event(EventType::TimerStarted, "1"),
+            event(EventType::ActivityTaskCancelRequested, "1"),
+            event(EventType::TimerCanceled, "7"),
+        ]);
+        let kept: Vec<_> = kept.iter().map(Event::event_type).collect();
+        assert_eq!(kept, [EventType::TimerStarted, EventType::TimerCanceled]);
+    }
+
+    #[test]
+    fn what_is_not_compared_is_no_event() {
+        let memo = sdk::ModifyWorkflowProperties {
+            upserted_memo: Some(sdk::Memo {
+                fields: [("heyday".to_owned(), payload(Payload::null()))].into(),
+            }),
+        };
+        let command = |variant| sdk::WorkflowCommand {
+            variant: Some(variant),
+            ..Default::default()
+        };
+        assert_eq!(
+            event_of(command(sdk::CommandVariant::ModifyWorkflowProperties(memo))),
+            None
+        );
+        let accepted = sdk::UpdateResponse {
+            protocol_instance_id: "u".to_owned(),
+            response: Some(sdk::update_response::Response::Accepted(())),
+        };
+        assert_eq!(
+            event_of(command(sdk::CommandVariant::UpdateResponse(accepted))),
+            None
+        );
+    }
+}

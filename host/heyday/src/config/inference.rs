@@ -1,0 +1,162 @@
+//! How models are run.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use heyday_inference::service::{BatchOptions, QueueLimits};
+use heyday_inference::{DeviceChoice, Options};
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, wrong};
+
+/// Which device models run on, and what they may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InferenceConfig {
+    /// `auto`, `cpu` or `gpu:N`.
+    pub device: String,
+    /// Where imported models are kept; `models` in the data folder where absent.
+    pub models_dir: Option<PathBuf>,
+    /// Bytes of all models in memory together; the one that was used longest ago leaves
+    /// for another.
+    pub memory_bytes: u64,
+    /// Bytes of one model, at most.
+    pub model_bytes: u64,
+    /// Models that are loaded at the start.
+    pub warm_up: Vec<String>,
+    /// Threads that compute on the CPU; one for each core where absent.
+    pub threads: Option<usize>,
+    /// Texts of one batch; 64 on the CPU and 256 on a GPU where absent.
+    pub batch_texts: Option<usize>,
+    /// Tokens of one batch; 4,096 on the CPU and 65,536 on a GPU where absent.
+    pub batch_tokens: Option<u64>,
+    /// How long a text waits for others to be computed with.
+    #[serde(with = "heyday_durable::flow::duration::required")]
+    pub batch_delay: Duration,
+    /// Calls that wait or are computed; further ones are `busy`.
+    pub queue_calls: usize,
+    /// Bytes of their texts.
+    pub queue_bytes: usize,
+}
+
+impl Default for InferenceConfig {
+    fn default() -> Self {
+        let (options, queue) = (Options::default(), QueueLimits::default());
+        Self {
+            device: options.device.to_string(),
+            models_dir: None,
+            memory_bytes: options.memory_bytes,
+            model_bytes: heyday_inference::model::Limits::default().model_bytes,
+            warm_up: Vec::new(),
+            threads: None,
+            batch_texts: None,
+            batch_tokens: None,
+            batch_delay: Duration::from_millis(1),
+            queue_calls: queue.requests,
+            queue_bytes: queue.bytes,
+        }
+    }
+}
+
+impl InferenceConfig {
+    /// Finds what cannot work.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if let Err(error) = self.device.parse::<DeviceChoice>() {
+            return wrong("inference.device", &error.to_string());
+        }
+        for (name, holds, range) in [
+            (
+                "threads",
+                self.threads.is_none_or(|n| (1..=1_024).contains(&n)),
+                "1 to 1,024",
+            ),
+            (
+                "batch_texts",
+                self.batch_texts.is_none_or(|n| (1..=4_096).contains(&n)),
+                "1 to 4,096",
+            ),
+            (
+                "batch_tokens",
+                self.batch_tokens.is_none_or(|n| (1..=1 << 22).contains(&n)),
+                "1 to 4,194,304",
+            ),
+            (
+                "batch_delay",
+                self.batch_delay <= Duration::from_secs(1),
+                "0 to 1 s",
+            ),
+            (
+                "queue_calls",
+                (1..=1_000_000).contains(&self.queue_calls),
+                "1 to 1,000,000",
+            ),
+            ("queue_bytes", self.queue_bytes >= 1 << 20, "1 MiB or more"),
+            ("memory_bytes", self.memory_bytes > 0, "more than 0"),
+            ("model_bytes", self.model_bytes > 0, "more than 0"),
+        ] {
+            if !holds {
+                return wrong(&format!("inference.{name}"), &format!("it is {range}"));
+            }
+        }
+        for name in &self.warm_up {
+            if !heyday_inference::store::is_model_name(name) {
+                return wrong(
+                    "inference.warm_up",
+                    &format!("`{name}` is no name of a model"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// How the service is started.
+    ///
+    /// # Errors
+    /// When the device's name is none.
+    pub fn options(&self) -> Result<Options, heyday_inference::DeviceError> {
+        let device: DeviceChoice = self.device.parse()?;
+        let queue = QueueLimits::default();
+        Ok(Options {
+            device,
+            memory_bytes: self.memory_bytes,
+            batch: BatchOptions {
+                sequences: self.batch_texts,
+                tokens: self.batch_tokens,
+                delay: Some(self.batch_delay),
+            },
+            queue: QueueLimits {
+                requests: self.queue_calls,
+                bytes: self.queue_bytes,
+                ..queue
+            },
+            threads: self.threads,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+
+    #[test]
+    fn what_cannot_work_is_refused_by_its_name() {
+        for (line, name) in [
+            ("device = 'cuda'", "inference.device"),
+            ("threads = 0", "inference.threads"),
+            ("batch_texts = 0", "inference.batch_texts"),
+            ("batch_tokens = 0", "inference.batch_tokens"),
+            ("batch_delay = '2s'", "inference.batch_delay"),
+            ("queue_calls = 0", "inference.queue_calls"),
+            ("queue_bytes = 1000", "inference.queue_bytes"),
+            ("memory_bytes = 0", "inference.memory_bytes"),
+            ("model_bytes = 0", "inference.model_bytes"),
+            ("warm_up = ['../x']", "inference.warm_up"),
+        ] {
+            let config: Config = toml::from_str(&format!("[inference]\n{line}\n")).expect(line);
+            let error = config.check().expect_err(line).to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        let config: Config = toml::from_str("[inference]\ndevice = 'gpu:1'\n").expect("parsed");
+        config.check().expect("works, where there is one");
+    }
+}

@@ -1,0 +1,165 @@
+use super::*;
+use heyday_durable::activity::{LogLevel, Receipt};
+use jiff::Timestamp;
+
+fn spool(folder: &Path) -> Spool {
+    // Nobody else in this process may have chosen one yet; the first choice stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let server = "http://127.0.0.1:1".parse().expect("a URL");
+    let client = ServerClient::new(server, "t").expect("a client");
+    Spool::open(client, "default".to_owned(), folder)
+}
+
+fn attempt() -> Arc<AttemptName> {
+    Arc::new(AttemptName {
+        namespace: "default".to_owned(),
+        run_id: Uuid::now_v7(),
+        activity_id: "1".to_owned(),
+        activity_type: "greet.hello".to_owned(),
+        queue: "general-queue".to_owned(),
+        attempt: 1,
+    })
+}
+
+fn line(bytes: usize) -> LogLine {
+    LogLine {
+        at: Timestamp::now(),
+        level: LogLevel::Info,
+        message: "x".repeat(bytes),
+        fields: serde_json::Map::new(),
+    }
+}
+
+fn receipt(attempt: &Arc<AttemptName>) -> ReceiptRow {
+    ReceiptRow {
+        attempt: Arc::clone(attempt),
+        started_at: Timestamp::now(),
+        ended_at: Timestamp::now(),
+        outcome: "completed".to_owned(),
+        receipt: Receipt::default(),
+    }
+}
+
+fn progress(spool: &Spool, attempt: &Arc<AttemptName>, completed: u64) {
+    let progress = Progress {
+        completed,
+        total: 5,
+        message: String::new(),
+    };
+    spool.progress(attempt, &progress);
+}
+
+#[test]
+fn a_batch_is_bounded_and_keeps_the_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, attempt) = (spool(folder.path()), attempt());
+    for _ in 0..3 {
+        spool.log(&attempt, line(1 << 20));
+    }
+    for completed in 0..5 {
+        progress(&spool, &attempt, completed);
+    }
+    spool.receipt(receipt(&attempt));
+    spool.save();
+    let first = spool.take().expect("a batch").body;
+    let kinds: Vec<_> = first.records.iter().map(|record| &record.said).collect();
+    assert!(
+        matches!(
+            kinds[..],
+            [
+                Said::Log(_),
+                Said::Log(_),
+                Said::Progress(Progress { completed: 4, .. })
+            ]
+        ),
+        "{}",
+        kinds.len()
+    );
+    let second = spool.take().expect("a batch").body;
+    let kinds: Vec<_> = second.records.iter().map(|record| &record.said).collect();
+    assert!(matches!(kinds[..], [Said::Log(_), Said::Ended { .. }]));
+    assert_eq!((first.sequence, second.sequence), (1, 2));
+    assert!(spool.take().is_none());
+    for batch in [first, second] {
+        spool.pending().forget(&batch.records);
+    }
+    let pending = spool.pending();
+    assert_eq!((pending.line_bytes, pending.receipts), (0, 0));
+}
+
+#[test]
+fn what_does_not_fit_is_dropped_and_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, attempt) = (spool(folder.path()), attempt());
+    for _ in 0..63 {
+        spool.log(&attempt, line(1 << 20));
+    }
+    assert_eq!(spool.dropped_ever(), 0);
+    spool.log(&attempt, line(1 << 20));
+    spool.log(&attempt, line(LONGEST_LINE));
+    assert_eq!((spool.dropped_ever(), spool.waiting()), (2, 63));
+    // What is saved still waits.
+    spool.save();
+    spool.log(&attempt, line(1 << 20));
+    assert_eq!((spool.dropped_ever(), spool.waiting()), (3, 63));
+}
+
+#[test]
+fn what_a_killed_worker_left_is_the_next_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let attempt = attempt();
+    let first = spool(folder.path());
+    first.log(&attempt, line(5));
+    first.receipt(receipt(&attempt));
+    first.save();
+    let sending = first.take().expect("a batch");
+    first.log(&attempt, line(6));
+    first.save();
+    // While it lives, nobody else takes them.
+    assert_eq!(spool(folder.path()).waiting(), 0);
+    let worker = first.0.worker;
+    let path = folder.path().join(worker.to_string()).join("2.jsonl");
+    // It is killed in the middle of a line.
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .expect("the second segment");
+    std::io::Write::write_all(&mut file, b"{\"attempt\":").expect("written");
+    drop((first, sending));
+
+    let second = spool(folder.path());
+    assert_eq!(second.waiting(), 3);
+    progress(&second, &attempt, 1);
+    let again = second.take().expect("a batch");
+    assert_eq!((again.body.worker, again.body.sequence), (worker, 1));
+    assert_eq!(again.body.records.len(), 2);
+    // Only under its own name is what is new.
+    second.log(&attempt, line(7));
+    second.save();
+    let rest = second.take().expect("a batch");
+    assert_eq!((rest.body.worker, rest.body.sequence), (worker, 2));
+    assert_eq!(rest.body.records.len(), 1);
+    let own = second.take().expect("a batch");
+    assert_eq!((own.body.worker, own.body.sequence), (second.0.worker, 1));
+    assert_eq!(own.body.records.len(), 2, "a line, and the progress");
+    // What was sent leaves nothing.
+    for segment in [again, rest, own] {
+        segment.kept.expect("a file").remove();
+    }
+    drop(second);
+    let left = std::fs::read_dir(folder.path())
+        .expect("the folder")
+        .count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn without_a_folder_it_is_in_memory() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let (spool, attempt) = (spool(file.path()), attempt());
+    spool.receipt(receipt(&attempt));
+    spool.save();
+    let batch = spool.take().expect("a batch");
+    assert_eq!(batch.body.records.len(), 1);
+    assert!(batch.kept.is_none());
+}

@@ -1,0 +1,37 @@
+//! Models on burn: weights are loaded once, and the requests of all callers are computed
+//! together.
+//!
+//! The way of a request: [`service::Inference`] admits it to a bounded queue, a thread of
+//! its own makes tokens of its texts ([`model::tokens`]) and loads the model if it is not in
+//! memory, another takes pieces of like length from all callers in turn
+//! ([`service::queue`]), computes them as one batch ([`model::encoder`]) and answers each.
+//! No work is done on the callers' threads. A request whose future is dropped leaves the
+//! queue.
+//!
+//! A model is a folder as the model hub has it: `config.json` says which architecture and
+//! sizes ([`model::config`]), `tokenizer.json` makes tokens, `model.safetensors` holds the
+//! weights ([`model::weights`]), and sentence-transformers' own files say how a text's tokens
+//! become one vector. [`store`] keeps imported models by the digests of their files.
+//!
+//! It depends on nothing else of Heyday: callers have names, deadlines are dropped futures.
+
+pub mod device;
+pub mod error;
+pub mod model;
+pub mod service;
+pub mod store;
+
+pub use device::{Device, DeviceChoice};
+pub use error::{DeviceError, InferenceError, ModelError};
+pub use model::{LongText, Properties, Task};
+pub use service::{Caller, Embeddings, Inference, Options, Scores, Usage};
+pub use store::{ModelStore, StoreError, StoredModel};
+
+/// The words of a panic.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "it panicked".to_owned())
+}

@@ -1,0 +1,374 @@
+//! What burn's CPU backend does slowly: attention and GELU, on the bare numbers.
+//!
+//! Loops over arrays of [`LANES`] numbers, which the compiler makes vector instructions of;
+//! `pulp` picks, when the program runs, the widest that the processor has. Sequences lie
+//! one after another without padding, so that nothing is computed for nobody.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Numbers that are computed side by side: one register of AVX-512.
+const LANES: usize = 16;
+/// Query rows that share what is loaded of keys and values.
+const ROWS: usize = 4;
+/// Query rows of one task.
+const TASK_ROWS: usize = 64;
+/// Numbers of one task of an activation.
+const CHUNK: usize = 16_384;
+
+type Lanes = [f32; LANES];
+
+/// `e^x` for x up to 0, to 2e-7 of the result, without a branch.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Adding this leaves the nearest whole number in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let power = (x * std::f32::consts::LOG2_E).max(-126.0);
+    let rounded = power + ROUND;
+    let rest = power - (rounded - ROUND);
+    // 2^rest for -0.5 to 0.5.
+    let fraction = rest
+        .mul_add(1.333_355_8e-3, 9.618_129e-3)
+        .mul_add(rest, 5.550_411e-2)
+        .mul_add(rest, 2.402_265e-1)
+        .mul_add(rest, 6.931_472e-1)
+        .mul_add(rest, 1.0);
+    fraction * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
+}
+
+/// The error function by Abramowitz and Stegun 7.1.26: to 1.5e-7.
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    let z = x.abs().min(9.0);
+    let t = 1.0 / z.mul_add(0.327_591_1, 1.0);
+    let polynomial = t
+        .mul_add(1.061_405_4, -1.453_152)
+        .mul_add(t, 1.421_413_7)
+        .mul_add(t, -0.284_496_74)
+        .mul_add(t, 0.254_829_6)
+        * t;
+    (1.0 - polynomial * exp(-z * z)).copysign(x)
+}
+
+struct Gelu<'a>(&'a mut [f32]);
+
+impl WithSimd for Gelu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for x in self.0 {
+            *x = 0.5 * *x * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
+        }
+    }
+}
+
+/// GELU, by the error function, in place.
+pub(super) fn gelu(values: &mut [f32]) {
+    let arch = Arch::new();
+    values
+        .par_chunks_mut(CHUNK)
+        .for_each(|chunk| arch.dispatch(Gelu(chunk)));
+}
+
+/// Sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads {
+    pub(super) count: usize,
+    /// Numbers of one head.
+    pub(super) size: usize,
+}
+
+/// Query rows of one sequence, and where their answers go.
+struct Job<'a> {
+    /// The sequence's rows: queries, keys and values beside each other.
+    sequence: &'a [f32],
+    first_row: usize,
+    out: &'a mut [f32],
+}
+
+/// Attention of every sequence to itself. `qkv` has for each token its query, key and value,
+/// all heads of each; the answer has for each token all heads' values.
+pub(super) fn attention(qkv: &[f32], lengths: &[usize], heads: Heads) -> Vec<f32> {
+    let hidden = heads.count * heads.size;
+    let mut out = vec![0.0; qkv.len() / 3];
+    let mut jobs = Vec::new();
+    let (mut input, mut output) = (qkv, out.as_mut_slice());
+    for &length in lengths {
+        let (sequence, rest) = input.split_at(length * 3 * hidden);
+        let (mut rows, others) = output.split_at_mut(length * hidden);
+        (input, output) = (rest, others);
+        let mut first_row = 0;
+        while first_row < length {
+            let count = TASK_ROWS.min(length - first_row);
+            let (out, left) = rows.split_at_mut(count * hidden);
+            rows = left;
+            jobs.push(Job {
+                sequence,
+                first_row,
+                out,
+            });
+            first_row += count;
+        }
+    }
+    let arch = Arch::new();
+    jobs.into_par_iter()
+        .for_each_init(Scratch::default, |scratch, job| {
+            arch.dispatch(Attend {
+                job,
+                heads,
+                scratch,
+            });
+        });
+    out
+}
+
+#[derive(Default)]
+struct Scratch {
+    /// One head's keys, a row for each of its numbers.
+    keys: Vec<f32>,
+    /// The scores of [`ROWS`] queries.
+    scores: Vec<f32>,
+}
+
+struct Attend<'a, 'b> {
+    job: Job<'a>,
+    heads: Heads,
+    scratch: &'b mut Scratch,
+}
+
+impl WithSimd for Attend<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self {
+            job,
+            heads,
+            scratch,
+        } = self;
+        let (size, hidden) = (heads.size, heads.count * heads.size);
+        let stride = 3 * hidden;
+        let length = job.sequence.len() / stride;
+        let rows = job.out.len() / hidden;
+        // Scores are made whole registers at a time; what is over is never read.
+        let padded = length.next_multiple_of(LANES);
+        scratch.keys.clear();
+        scratch.keys.resize(size * padded, 0.0);
+        scratch.scores.clear();
+        scratch.scores.resize(ROWS * padded, 0.0);
+        let scale = 1.0 / (size as f32).sqrt();
+        for head in 0..heads.count {
+            let of = head * size;
+            for (token, row) in job.sequence.chunks_exact(stride).enumerate() {
+                let key = &row[hidden + of..hidden + of + size];
+                for (number, &value) in key.iter().enumerate() {
+                    scratch.keys[number * padded + token] = value;
+                }
+            }
+            let mut row = 0;
+            while row < rows {
+                let count = ROWS.min(rows - row);
+                let mut queries = [&[][..]; ROWS];
+                for (at, query) in queries.iter_mut().enumerate() {
+                    // The last rows may be fewer: the last one is computed again for nobody.
+                    let from = (job.first_row + row + at.min(count - 1)) * stride + of;
+                    *query = &job.sequence[from..from + size];
+                }
+                score(&queries, &scratch.keys, padded, &mut scratch.scores);
+                for scores in scratch.scores.chunks_exact_mut(padded) {
+                    softmax(&mut scores[..length], scale);
+                }
+                let values = &job.sequence[2 * hidden + of..];
+                for block in (0..size).step_by(LANES) {
+                    let width = LANES.min(size - block);
+                    let sums = weigh(
+                        &scratch.scores,
+                        padded,
+                        length,
+                        values,
+                        stride,
+                        block,
+                        width,
+                    );
+                    for (at, sums) in sums.iter().take(count).enumerate() {
+                        let to = (row + at) * hidden + of + block;
+                        job.out[to..to + width].copy_from_slice(&sums[..width]);
+                    }
+                }
+                row += count;
+            }
+        }
+    }
+}
+
+/// The products of queries with all keys.
+#[inline(always)]
+fn score(queries: &[&[f32]; ROWS], keys: &[f32], padded: usize, scores: &mut [f32]) {
+    for block in (0..padded).step_by(LANES) {
+        let mut sums = [[0.0; LANES]; ROWS];
+        for (number, keys) in keys.chunks_exact(padded).enumerate() {
+            let keys: &Lanes = keys[block..].first_chunk().unwrap_or(&[0.0; LANES]);
+            for (sums, query) in sums.iter_mut().zip(queries) {
+                let query = query[number];
+                for (sum, key) in sums.iter_mut().zip(keys) {
+                    *sum = query.mul_add(*key, *sum);
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            let from = row * padded + block;
+            scores[from..from + LANES].copy_from_slice(sums);
+        }
+    }
+}
+
+/// For [`ROWS`] rows of weights the sums of a block of all values.
+#[inline(always)]
+fn weigh(
+    weights: &[f32],
+    padded: usize,
+    length: usize,
+    values: &[f32],
+    stride: usize,
+    block: usize,
+    width: usize,
+) -> [Lanes; ROWS] {
+    let mut sums = [[0.0; LANES]; ROWS];
+    for token in 0..length {
+        let from = token * stride + block;
+        let mut part = [0.0; LANES];
+        let values: &Lanes = if width == LANES {
+            values[from..].first_chunk().unwrap_or(&part)
+        } else {
+            part[..width].copy_from_slice(&values[from..from + width]);
+            &part
+        };
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let weight = weights[row * padded + token];
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum = weight.mul_add(*value, *sum);
+            }
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn softmax(row: &mut [f32], scale: f32) {
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (most, &value) in most.iter_mut().zip(chunk) {
+            *most = if value > *most { value } else { *most };
+        }
+    }
+    let most = most.iter().chain(rest).copied();
+    let most = most.fold(f32::NEG_INFINITY, f32::max);
+    let mut sums = [0.0; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *value = exp((*value - most) * scale);
+            *sum += *value;
+        }
+    }
+    for value in rest.iter_mut() {
+        *value = exp((*value - most) * scale);
+    }
+    let sum: f32 = sums.iter().chain(rest.iter()).sum();
+    let inverse = 1.0 / sum;
+    for value in row {
+        *value *= inverse;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+            })
+            .collect()
+    }
+
+    /// The error function by its series, in double precision.
+    fn erf64(x: f64) -> f64 {
+        if x.abs() > 5.0 {
+            return x.signum();
+        }
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            let n = f64::from(n);
+            term *= -x * x / n;
+            sum += term / (2.0 * n + 1.0);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    }
+
+    #[test]
+    fn gelu_is_the_one_by_the_error_function() {
+        let mut values: Vec<f32> = (-2_000..=2_000).map(|n| n as f32 / 100.0).collect();
+        let expected: Vec<f64> = values
+            .iter()
+            .map(|&x| f64::from(x))
+            .map(|x| 0.5 * x * (1.0 + erf64(x / std::f64::consts::SQRT_2)))
+            .collect();
+        gelu(&mut values);
+        for (found, expected) in values.iter().zip(expected) {
+            let error = (f64::from(*found) - expected).abs();
+            assert!(error < 3e-6, "{found} {expected}");
+        }
+    }
+
+    fn reference(qkv: &[f32], lengths: &[usize], heads: Heads) -> Vec<f64> {
+        let hidden = heads.count * heads.size;
+        let mut out = vec![0.0; qkv.len() / 3];
+        let mut begin = 0;
+        for &length in lengths {
+            let at = |token: usize, what: usize, number: usize| {
+                f64::from(qkv[(begin + token) * 3 * hidden + what * hidden + number])
+            };
+            for head in 0..heads.count {
+                let numbers = head * heads.size..(head + 1) * heads.size;
+                for query in 0..length {
+                    let scores: Vec<f64> = (0..length)
+                        .map(|key| {
+                            let products = numbers.clone().map(|n| at(query, 0, n) * at(key, 1, n));
+                            products.sum::<f64>() / (heads.size as f64).sqrt()
+                        })
+                        .collect();
+                    let most = scores.iter().copied().fold(f64::MIN, f64::max);
+                    let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for n in numbers.clone() {
+                        let weighed = weights.iter().enumerate().map(|(t, w)| w * at(t, 2, n));
+                        out[(begin + query) * hidden + n] = weighed.sum::<f64>() / sum;
+                    }
+                }
+            }
+            begin += length;
+        }
+        out
+    }
+
+    #[test]
+    fn attention_is_what_its_definition_says_at_every_length_and_size() {
+        for (count, size) in [(2, 32), (3, 16), (1, 64), (2, 24), (4, 5)] {
+            let heads = Heads { count, size };
+            let lengths = [1, 3, 16, 17, 63, 64, 65, 130];
+            let tokens: usize = lengths.iter().sum();
+            let qkv = numbers(tokens * 3 * count * size, 7);
+            let found = attention(&qkv, &lengths, heads);
+            for (found, expected) in found.iter().zip(reference(&qkv, &lengths, heads)) {
+                let error = (f64::from(*found) - expected).abs();
+                assert!(error < 1e-5, "{count}x{size}: {found} {expected}");
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! From texts to tokens, within a model's window.
+
+use tokenizers::utils::truncation::TruncationDirection;
+use tokenizers::{Encoding, Tokenizer as Inner};
+
+use super::config::Config;
+use super::files::ModelFiles;
+use crate::error::ModelError;
+
+const TOKENIZER: &str = "tokenizer.json";
+
+/// What is done with a text that is longer than the model's window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LongText {
+    /// The request fails.
+    #[default]
+    Refuse,
+    /// Its end is left out.
+    Truncate,
+    /// It is read piece by piece, and the pieces' embeddings are averaged by their lengths.
+    Split,
+}
+
+/// One sequence as the model reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The tokens' numbers.
+    pub ids: Vec<u32>,
+    /// Which of a pair's texts each belongs to; none where all belong to the first.
+    pub types: Option<Vec<u32>>,
+}
+
+/// A text's sequences: one, or several where it was split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// In the text's order.
+    pub pieces: Vec<Tokens>,
+    /// Tokens that were left out.
+    pub left_out: usize,
+}
+
+/// A text that does not fit, where it was to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{tokens} tokens are more than {window}")]
+pub struct TooLong {
+    /// Its tokens, with those that the model adds.
+    pub tokens: usize,
+    /// The most that the model reads.
+    pub window: usize,
+}
+
+/// Why a text has no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// It does not fit.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// The tokenizer failed: a fault in its file.
+    #[error("the model's tokenizer failed: {0}")]
+    Failed(String),
+}
+
+/// A model's tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: Inner,
+    window: usize,
+    vocabulary: u32,
+    types: u32,
+    lowercase: bool,
+}
+
+impl Tokenizer {
+    /// Reads it and compares it with the configuration.
+    ///
+    /// # Errors
+    /// When it is missing or damaged, or has more words than the model.
+    pub(crate) fn read(files: &ModelFiles, config: &Config) -> Result<Self, ModelError> {
+        let bytes = files.bytes(TOKENIZER, "it makes tokens of texts")?;
+        let mut inner = Inner::from_bytes(&bytes).map_err(|error| ModelError::Damaged {
+            file: TOKENIZER.to_owned(),
+            message: error.to_string(),
+        })?;
+        // What it says of those is another program's choice.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| ModelError::Damaged {
+                file: TOKENIZER.to_owned(),
+                message: error.to_string(),
+            })?;
+        let highest = inner.get_vocab(true).into_values().max();
+        if highest.is_none_or(|highest| highest as usize >= config.vocabulary) {
+            return Err(ModelError::Mismatch(format!(
+                "the tokenizer's highest token is {}; the model knows {}",
+                highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string()),
+                config.vocabulary
+            )));
+        }
+        let tokenizer = Self {
+            inner,
+            window: config.window,
+            vocabulary: u32::try_from(config.vocabulary).unwrap_or(u32::MAX),
+            types: u32::try_from(config.types).unwrap_or(u32::MAX),
+            lowercase: config.lowercase,
+        };
+        // A tokenizer that fails at all fails here, not in the first request.
+        let sample = tokenizer
+            .text("a", LongText::Truncate)
+            .and_then(|_| tokenizer.pair("a", "b", LongText::Truncate));
+        sample.map_err(|error| ModelError::Damaged {
+            file: TOKENIZER.to_owned(),
+            message: error.to_string(),
+        })?;
+        Ok(tokenizer)
+    }
+
+    /// The most tokens of one sequence.
+    #[must_use]
+    pub const fn window(&self) -> usize {
+        self.window
+    }
+
+    /// The sequences of a text.
+    ///
+    /// # Errors
+    /// A text that does not fit, where `long` refuses it.
+    pub fn text(&self, text: &str, long: LongText) -> Result<Window, TokenError> {
+        let mut encoding = self.encode(text)?;
+        let added = self.added(false);
+        let room = self.window.saturating_sub(added).max(1);
+        let length = encoding.len();
+        if length <= room {
+            let piece = self.finish(encoding, None)?;
+            return Ok(Window {
+                pieces: vec![piece],
+                left_out: 0,
+            });
+        }
+        if long == LongText::Refuse {
+            return Err(TooLong {
+                tokens: length + added,
+                window: self.window,
+            }
+            .into());
+        }
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        let rest = encoding.take_overflowing();
+        let mut pieces = vec![self.finish(encoding, None)?];
+        if long == LongText::Truncate {
+            return Ok(Window {
+                pieces,
+                left_out: length - room,
+            });
+        }
+        for piece in rest {
+            pieces.push(self.finish(piece, None)?);
+        }
+        Ok(Window {
+            pieces,
+            left_out: 0,
+        })
+    }
+
+    /// The sequences of a query and a document. Where both do not fit, `long` says what is
+    /// done: truncated, tokens are taken from the end of the longer one, one after the
+    /// other; split, the document is read piece by piece behind the whole query, or behind as
+    /// much of it as takes half of the window.
+    ///
+    /// # Errors
+    /// A pair that does not fit, where `long` refuses it.
+    pub fn pair(&self, query: &str, document: &str, long: LongText) -> Result<Window, TokenError> {
+        let (mut query, mut document) = (self.encode(query)?, self.encode(document)?);
+        let added = self.added(true);
+        let room = self.window.saturating_sub(added).max(2);
+        let length = query.len() + document.len();
+        if length <= room {
+            return Ok(Window {
+                pieces: vec![self.finish(query, Some(document))?],
+                left_out: 0,
+            });
+        }
+        let (first, second) = match long {
+            LongText::Refuse => {
+                return Err(TooLong {
+                    tokens: length + added,
+                    window: self.window,
+                }
+                .into());
+            }
+            LongText::Truncate => longest_first(query.len(), document.len(), room),
+            LongText::Split => {
+                let first = query.len().min(room / 2);
+                (first, room - first)
+            }
+        };
+        let mut left_out = query.len() - first;
+        query.truncate(first, 0, TruncationDirection::Right);
+        query.take_overflowing();
+        document.truncate(second, 0, TruncationDirection::Right);
+        let rest = document.take_overflowing();
+        let mut pieces = vec![self.finish(query.clone(), Some(document))?];
+        for piece in rest {
+            if long == LongText::Split {
+                pieces.push(self.finish(query.clone(), Some(piece))?);
+            } else {
+                left_out += piece.len();
+            }
+        }
+        Ok(Window { pieces, left_out })
+    }
+
+    fn added(&self, pair: bool) -> usize {
+        use tokenizers::PostProcessor as _;
+        self.inner
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(pair))
+    }
+
+    fn encode(&self, text: &str) -> Result<Encoding, TokenError> {
+        let failed = |error: tokenizers::Error| TokenError::Failed(error.to_string());
+        if self.lowercase {
+            return self
+                .inner
+                .encode_fast(text.to_lowercase(), false)
+                .map_err(failed);
+        }
+        self.inner.encode_fast(text, false).map_err(failed)
+    }
+
+    fn finish(&self, first: Encoding, second: Option<Encoding>) -> Result<Tokens, TokenError> {
+        let encoding = self
+            .inner
+            .post_process(first, second, true)
+            .map_err(|error| TokenError::Failed(error.to_string()))?;
+        let ids = encoding.get_ids().to_vec();
+        if ids.is_empty() || ids.len() > self.window {
+            return Err(TokenError::Failed(format!(
+                "it made {} tokens of a text, where 1 to {} were to be made",
+                ids.len(),
+                self.window
+            )));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id >= self.vocabulary) {
+            return Err(TokenError::Failed(format!(
+                "it made the token {id}; the model knows {}",
+                self.vocabulary
+            )));
+        }
+        let types = encoding.get_type_ids();
+        let types = types
+            .iter()
+            .any(|&kind| kind != 0)
+            .then(|| types.iter().map(|&kind| kind.min(self.types - 1)).collect());
+        Ok(Tokens { ids, types })
+    }
+}
+
+/// How much stays of two texts when the longer one always gives first.
+fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
+    let half = room / 2;
+    if first <= half {
+        return (first, room - first);
+    }
+    if second <= room - half {
+        return (room - second, second);
+    }
+    // The same number of each, and the first gets what cannot be shared.
+    (room - half, half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::longest_first;
+
+    #[test]
+    fn the_longer_text_gives_first() {
+        assert_eq!(longest_first(3, 100, 20), (3, 17));
+        assert_eq!(longest_first(100, 3, 20), (17, 3));
+        assert_eq!(longest_first(100, 100, 20), (10, 10));
+        assert_eq!(longest_first(100, 100, 21), (11, 10));
+        assert_eq!(longest_first(11, 100, 20), (10, 10));
+        assert_eq!(longest_first(100, 11, 20), (10, 10));
+        assert_eq!(longest_first(100, 10, 20), (10, 10));
+    }
+}

@@ -1,0 +1,138 @@
+//! The thread that computes: takes batches, and answers their requests.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Instant;
+
+use super::loaded::Loaded;
+use super::queue::{Item, Readiness};
+use super::{Group, Piece, Shared};
+use crate::error::InferenceError;
+use crate::model::Tokens;
+
+/// Computes a batch; tests put another in its place.
+pub(super) trait Compute: Send + Sync {
+    /// A vector for each sequence, or what the device says.
+    fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String>;
+}
+
+/// On the model's device. What the CPU computes is computed by threads of its own, which are
+/// made when there is something.
+pub(super) struct OnDevice {
+    /// One for each core where absent.
+    pub(super) threads: Option<usize>,
+    pub(super) pool: OnceLock<Result<rayon::ThreadPool, String>>,
+}
+
+impl OnDevice {
+    fn pool(&self) -> Result<&rayon::ThreadPool, String> {
+        let make = || {
+            let mut pool =
+                rayon::ThreadPoolBuilder::new().thread_name(|number| format!("inference-{number}"));
+            if let Some(threads) = self.threads {
+                pool = pool.num_threads(threads);
+            }
+            pool.build().map_err(|error| error.to_string())
+        };
+        self.pool.get_or_init(make).as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Compute for OnDevice {
+    fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
+        self.pool()?.install(|| model.model.compute(batch))
+    }
+}
+
+/// The thread.
+pub(super) fn run(shared: &Shared, compute: &dyn Compute) {
+    while let Some(batch) = next(shared) {
+        let alive: Vec<Piece> = batch
+            .into_iter()
+            .map(|item| item.value)
+            .filter(|piece| !piece.request.is_cancelled())
+            .collect();
+        if !alive.is_empty() {
+            run_batch(shared, compute, alive);
+        }
+    }
+}
+
+/// Waits for a batch; none at the end.
+fn next(shared: &Shared) -> Option<Vec<Item<Group, Piece>>> {
+    let mut queues = shared.queues();
+    loop {
+        if queues.stopping {
+            return None;
+        }
+        if std::mem::take(&mut queues.stale) {
+            queues.pieces.retain(|piece| !piece.request.is_cancelled());
+            queues.arrived.retain(|request| !request.is_cancelled());
+        }
+        let now = Instant::now();
+        let waited = match queues.pieces.readiness(now, &shared.batch) {
+            Readiness::Now => return Some(queues.pieces.batch(&shared.batch)),
+            Readiness::Empty => shared.ready.wait(queues),
+            Readiness::At(then) => {
+                let left = then.saturating_duration_since(now);
+                match shared.ready.wait_timeout(queues, left) {
+                    Ok((queues, _)) => Ok(queues),
+                    Err(poisoned) => Ok(poisoned.into_inner().0),
+                }
+            }
+        };
+        queues = waited.unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
+    // All pieces are of one group, so of one model.
+    let model = Arc::clone(&batch[0].model);
+    let tokens: Vec<&Tokens> = batch.iter().map(|piece| &piece.tokens).collect();
+    let begin = Instant::now();
+    for piece in &batch {
+        piece.request.started(begin);
+    }
+    let computed = catch_unwind(AssertUnwindSafe(|| compute.compute(&model, &tokens)))
+        .unwrap_or_else(|panic| Err(crate::panic_message(panic.as_ref())));
+    let took = begin.elapsed();
+    let gpu = shared.models.device().is_gpu();
+    match computed {
+        Ok(vectors) if vectors.len() == batch.len() => {
+            let all: usize = tokens.iter().map(|tokens| tokens.ids.len()).sum();
+            for (piece, vector) in batch.iter().zip(vectors) {
+                let share = took.mul_f64(piece.tokens.ids.len() as f64 / all as f64);
+                piece.request.computed(piece.at, vector, share, gpu);
+            }
+        }
+        Ok(vectors) => {
+            tracing::error!(
+                found = vectors.len(),
+                wanted = batch.len(),
+                "a batch has another size than its answer"
+            );
+            fail(&batch, &InferenceError::Internal);
+        }
+        Err(message) => {
+            tracing::error!(message, model = model.name, "a batch failed");
+            // What is queued would meet the same device; its callers may try again.
+            let queued = shared.queues().pieces.drain();
+            let memory = message.to_ascii_lowercase().contains("memory");
+            let error = if memory {
+                InferenceError::OutOfMemory("the device has too little for the batch".to_owned())
+            } else {
+                InferenceError::DeviceLost
+            };
+            // Before anybody is told: who tries again meets a device that was opened again.
+            shared.models.recover();
+            fail(&batch, &error);
+            fail(&queued, &error);
+        }
+    }
+}
+
+fn fail(batch: &[Piece], error: &InferenceError) {
+    for piece in batch {
+        piece.request.answer(Err(error.clone()));
+    }
+}

@@ -1,0 +1,434 @@
+//! The service: admits requests, makes tokens of texts, computes batches, answers.
+//!
+//! Two kinds of threads, none of them the callers': *readers* load models and make tokens,
+//! one *computer* owns the device's time. Between them lie two [`queue::FairQueue`]s under
+//! one lock. A request counts against the queue's bounds from its admission until its future
+//! ends, whichever way.
+
+mod compute;
+mod loaded;
+pub(crate) mod queue;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use self::compute::{Compute, OnDevice};
+use self::loaded::{Loaded, Models};
+use self::queue::{BatchLimits, FairQueue, Item};
+use self::request::{Answer, Request, Ticket};
+use crate::device::{Device, DeviceChoice};
+use crate::error::{DeviceError, InferenceError};
+use crate::model::{LongText, Tokens};
+use crate::store::ModelStore;
+
+pub use self::queue::Caller;
+pub use self::request::{Embeddings, Scores, Usage};
+
+/// How the service is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where models compute.
+    pub device: DeviceChoice,
+    /// Bytes of all models in memory together.
+    pub memory_bytes: u64,
+    /// Sizes of batches.
+    pub batch: BatchOptions,
+    /// Bounds on what waits.
+    pub queue: QueueLimits,
+    /// Threads that compute on the CPU; one for each core where absent.
+    pub threads: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::default(),
+            memory_bytes: 4 << 30,
+            batch: BatchOptions::default(),
+            queue: QueueLimits::default(),
+            threads: None,
+        }
+    }
+}
+
+/// Sizes of batches; those that suit the device where absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// Sequences of one batch.
+    pub sequences: Option<usize>,
+    /// Tokens of one batch; one sequence may have more.
+    pub tokens: Option<u64>,
+    /// How long a sequence waits for others, where a batch is not full.
+    pub delay: Option<Duration>,
+}
+
+/// Bounds on what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Requests that were not answered yet, of all callers; one plugin may have half of them.
+    pub requests: usize,
+    /// Bytes of their texts; one plugin may have half of them.
+    pub bytes: usize,
+    /// Texts of one request.
+    pub request_texts: usize,
+    /// Bytes of the texts of one request.
+    pub request_bytes: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            requests: 1_024,
+            bytes: 64 << 20,
+            request_texts: 2_048,
+            request_bytes: 8 << 20,
+        }
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Work {
+    Embed {
+        texts: Vec<String>,
+        long: LongText,
+    },
+    Rerank {
+        query: String,
+        documents: Vec<String>,
+        long: LongText,
+    },
+}
+
+/// Which sequences are computed together: those of one model whose lengths are alike.
+type Group = (u64, u8);
+
+/// One sequence, on its way.
+#[derive(Debug)]
+struct Piece {
+    request: Arc<Request>,
+    model: Arc<Loaded>,
+    tokens: Tokens,
+    /// Which text of the request, and which piece of it.
+    at: (usize, usize),
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    /// To be read; all of one group.
+    arrived: FairQueue<(), Arc<Request>>,
+    /// To be computed.
+    pieces: FairQueue<Group, Piece>,
+    /// Something in them is waited for no more.
+    stale: bool,
+    admitted: request::Admitted,
+    stopping: bool,
+}
+
+struct Shared {
+    queues: Mutex<Queues>,
+    /// Something arrived, or it is the end.
+    arrived: Condvar,
+    /// Something can be computed, or it is the end.
+    ready: Condvar,
+    models: Models,
+    limits: QueueLimits,
+    batch: BatchLimits,
+}
+
+impl Shared {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The service. Clones are the same one; when the last is dropped its threads end.
+#[derive(Clone)]
+pub struct Inference {
+    running: Arc<Running>,
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Inference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inference")
+            .field("device", &self.running.shared.models.device().name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inference {
+    /// Opens the device and starts the threads.
+    ///
+    /// # Errors
+    /// When there is no such device, or no threads can be made.
+    pub fn start(store: Arc<ModelStore>, options: &Options) -> Result<Self, DeviceError> {
+        let models = Models::open(store, options.device, options.memory_bytes)?;
+        let compute = OnDevice {
+            threads: options.threads,
+            pool: OnceLock::new(),
+        };
+        Self::start_with(models, options, Box::new(compute))
+    }
+
+    fn start_with(
+        models: Models,
+        options: &Options,
+        compute: Box<dyn Compute>,
+    ) -> Result<Self, DeviceError> {
+        let batch = batch_limits(&models.device(), &options.batch);
+        let shared = Arc::new(Shared {
+            queues: Mutex::default(),
+            arrived: Condvar::new(),
+            ready: Condvar::new(),
+            models,
+            limits: options.queue,
+            batch,
+        });
+        let running = Running {
+            shared: Arc::clone(&shared),
+            threads: Mutex::default(),
+        };
+        let readers = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 4);
+        for number in 0..readers.clamp(1, 4) {
+            let shared = Arc::clone(&shared);
+            running.spawn(format!("inference-read-{number}"), move || read(&shared))?;
+        }
+        running.spawn("inference-compute".to_owned(), move || {
+            compute::run(&shared, compute.as_ref());
+        })?;
+        Ok(Self {
+            running: Arc::new(running),
+        })
+    }
+
+    /// The models that can be asked for.
+    #[must_use]
+    pub fn store(&self) -> &Arc<ModelStore> {
+        &self.running.shared.models.store
+    }
+
+    /// Where models compute.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.running.shared.models.device()
+    }
+
+    /// Names of the models that are in memory, and the bytes that those take.
+    #[must_use]
+    pub fn in_memory(&self) -> (Vec<String>, u64) {
+        let models = &self.running.shared.models;
+        (models.names(), models.used())
+    }
+
+    /// Drops a model from memory. Requests that are using it are answered.
+    pub fn unload(&self, name: &str) {
+        self.running.shared.models.forget(name);
+    }
+
+    /// Loads a model and computes one text with it, so that the first request does not wait
+    /// for that.
+    ///
+    /// # Errors
+    /// As a request's.
+    pub async fn warm_up(&self, name: &str) -> Result<(), InferenceError> {
+        let caller = Caller {
+            namespace: String::new(),
+            plugin: String::new(),
+        };
+        let rerank = self
+            .store()
+            .get(name)
+            .is_some_and(|model| model.properties.task == crate::model::Task::Rerank);
+        let text = vec!["warm up".to_owned()];
+        if rerank {
+            let query = "warm up".to_owned();
+            self.rerank(caller, name, query, text, LongText::Truncate)
+                .await?;
+        } else {
+            self.embed(caller, name, text, LongText::Truncate).await?;
+        }
+        Ok(())
+    }
+
+    /// The embeddings of texts. Dropping the future takes the request out of the queue.
+    ///
+    /// # Errors
+    /// As [`InferenceError`] says.
+    pub async fn embed(
+        &self,
+        caller: Caller,
+        model: &str,
+        texts: Vec<String>,
+        long: LongText,
+    ) -> Result<Embeddings, InferenceError> {
+        let answer = self.ask(caller, model, Work::Embed { texts, long }).await?;
+        Ok(answer.into_embeddings())
+    }
+
+    /// How well documents answer a query: the model's own score of each, higher is better.
+    /// Of a document that is split the best piece counts. Dropping the future takes the
+    /// request out of the queue.
+    ///
+    /// # Errors
+    /// As [`InferenceError`] says.
+    pub async fn rerank(
+        &self,
+        caller: Caller,
+        model: &str,
+        query: String,
+        documents: Vec<String>,
+        long: LongText,
+    ) -> Result<Scores, InferenceError> {
+        let work = Work::Rerank {
+            query,
+            documents,
+            long,
+        };
+        Ok(self.ask(caller, model, work).await?.into_scores())
+    }
+
+    async fn ask(&self, caller: Caller, model: &str, work: Work) -> Result<Answer, InferenceError> {
+        let shared = &self.running.shared;
+        if shared.models.store.get(model).is_none() {
+            return Err(InferenceError::UnknownModel(model.to_owned()));
+        }
+        let (bytes, texts) = request::size(&work);
+        request::check(bytes, texts, &shared.limits)?;
+        let (reply, answer) = oneshot::channel();
+        let request = Arc::new(Request::new(model.to_owned(), work, caller.clone(), reply));
+        let ticket = {
+            let mut queues = shared.queues();
+            if queues.stopping {
+                return Err(InferenceError::Stopping);
+            }
+            let ticket = Ticket::take(shared, &mut queues, &request, bytes)?;
+            let item = Item {
+                group: (),
+                cost: bytes as u64,
+                since: Instant::now(),
+                value: request,
+            };
+            queues.arrived.push(&caller, item);
+            ticket
+        };
+        shared.arrived.notify_one();
+        let answer = answer.await;
+        drop(ticket);
+        // Without an answer the threads have ended.
+        answer.unwrap_or(Err(InferenceError::Stopping))
+    }
+}
+
+impl Running {
+    fn spawn(&self, name: String, work: impl FnOnce() + Send + 'static) -> Result<(), DeviceError> {
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(work)
+            .map_err(DeviceError::Threads)?;
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.push(thread);
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.queues().stopping = true;
+        self.shared.arrived.notify_all();
+        self.shared.ready.notify_all();
+        let threads = self
+            .threads
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // One that panicked has nothing more to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A CPU gains little from more than a few thousand tokens, and others wait meanwhile.
+fn batch_limits(device: &Device, wanted: &BatchOptions) -> BatchLimits {
+    let (sequences, tokens) = if device.is_gpu() {
+        (256, 65_536)
+    } else {
+        (64, 4_096)
+    };
+    BatchLimits {
+        sequences: wanted.sequences.unwrap_or(sequences),
+        tokens: wanted.tokens.unwrap_or(tokens),
+        delay: wanted.delay.unwrap_or(Duration::from_millis(1)),
+    }
+}
+
+/// Lengths of one class are padded to less than twice the shortest of them.
+const fn length_class(tokens: usize) -> u8 {
+    // At most the number of bits of a `usize`.
+    #[allow(clippy::cast_possible_truncation)]
+    let class = tokens.next_power_of_two().trailing_zeros() as u8;
+    if class < 4 { 4 } else { class }
+}
+
+/// A thread that reads: takes requests in fair order and makes pieces of them.
+fn read(shared: &Shared) {
+    loop {
+        let request = {
+            let mut queues = shared.queues();
+            loop {
+                if queues.stopping {
+                    return;
+                }
+                if let Some(item) = queues.arrived.pop(None) {
+                    break item.value;
+                }
+                queues = shared
+                    .arrived
+                    .wait(queues)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        if request.is_cancelled() {
+            continue;
+        }
+        // A panic of a tokenizer costs one request, not the thread.
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let model = shared.models.get(&request.model)?;
+            request::pieces(&request, &model)
+        }));
+        let pieces = made.unwrap_or_else(|panic| {
+            let message = crate::panic_message(panic.as_ref());
+            tracing::error!(message, model = request.model, "a text could not be read");
+            Err(InferenceError::Internal)
+        });
+        match pieces {
+            Ok(pieces) if pieces.is_empty() => request.finish_empty(),
+            Ok(pieces) => {
+                let mut queues = shared.queues();
+                for piece in pieces {
+                    let length = piece.tokens.ids.len();
+                    let item = Item {
+                        group: (piece.model.id, length_class(length)),
+                        cost: length as u64,
+                        since: Instant::now(),
+                        value: piece,
+                    };
+                    queues.pieces.push(&request.caller, item);
+                }
+                drop(queues);
+                shared.ready.notify_one();
+            }
+            Err(error) => request.answer(Err(error)),
+        }
+    }
+}

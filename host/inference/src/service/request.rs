@@ -1,0 +1,436 @@
+//! One request: its admission, its pieces, its answer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::loaded::Loaded;
+use super::queue::Caller;
+use super::{Piece, QueueLimits, Queues, Shared, Work};
+use crate::error::InferenceError;
+use crate::model::tokens::TokenError;
+use crate::model::{Task, Window, average};
+
+/// What a request used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens that were computed, with those that the model adds.
+    pub tokens: u64,
+    /// From its admission until the first of it was computed.
+    pub queued: Duration,
+    /// Its share of the time of its batches, by tokens.
+    pub computed: Duration,
+    /// Whether that was a GPU's time.
+    pub gpu: bool,
+}
+
+/// Embeddings, one after another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// Numbers of each.
+    pub dimensions: usize,
+    /// All of them, in the order of the texts.
+    pub values: Vec<f32>,
+    /// For each text the tokens that were read of it.
+    pub tokens: Vec<u32>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// Scores of documents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// In the order of the documents.
+    pub values: Vec<f32>,
+    /// For each document the tokens that were read of it and of the query.
+    pub tokens: Vec<u32>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// What a request becomes: a vector for each text.
+#[derive(Debug)]
+pub(super) struct Answer {
+    vectors: Vec<Vec<f32>>,
+    tokens: Vec<u32>,
+    dimensions: usize,
+    usage: Usage,
+}
+
+impl Answer {
+    pub(super) fn into_embeddings(self) -> Embeddings {
+        Embeddings {
+            dimensions: self.dimensions,
+            values: self.vectors.concat(),
+            tokens: self.tokens,
+            usage: self.usage,
+        }
+    }
+
+    pub(super) fn into_scores(self) -> Scores {
+        Scores {
+            values: self.vectors.concat(),
+            tokens: self.tokens,
+            usage: self.usage,
+        }
+    }
+}
+
+/// What is known so far.
+#[derive(Debug, Default)]
+struct Progress {
+    /// For each text its pieces' lengths and, once computed, vectors.
+    texts: Vec<Vec<(usize, Option<Vec<f32>>)>>,
+    left: usize,
+    normalized: bool,
+    dimensions: usize,
+    started: Option<Instant>,
+    usage: Usage,
+}
+
+type Reply = oneshot::Sender<Result<Answer, InferenceError>>;
+
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) model: String,
+    pub(super) caller: Caller,
+    work: Work,
+    arrived: Instant,
+    cancelled: AtomicBool,
+    progress: Mutex<Progress>,
+    reply: Mutex<Option<Reply>>,
+}
+
+impl Request {
+    pub(super) fn new(model: String, work: Work, caller: Caller, reply: Reply) -> Self {
+        Self {
+            model,
+            caller,
+            work,
+            arrived: Instant::now(),
+            cancelled: AtomicBool::new(false),
+            progress: Mutex::default(),
+            reply: Mutex::new(Some(reply)),
+        }
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Answers it, unless it was.
+    pub(super) fn answer(&self, answer: Result<Answer, InferenceError>) {
+        let mut reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reply) = reply.take() {
+            // Who asked may have gone.
+            let _ = reply.send(answer);
+        }
+        drop(reply);
+        // What is still queued of it is for nobody.
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Answers one of no texts.
+    pub(super) fn finish_empty(&self) {
+        let dimensions = self.progress().dimensions;
+        self.answer(Ok(Answer {
+            vectors: Vec::new(),
+            tokens: Vec::new(),
+            dimensions,
+            usage: Usage {
+                queued: self.arrived.elapsed(),
+                ..Usage::default()
+            },
+        }));
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch with pieces of it begins.
+    pub(super) fn started(&self, at: Instant) {
+        self.progress().started.get_or_insert(at);
+    }
+
+    /// One of its pieces was computed, in that share of a batch's time.
+    pub(super) fn computed(
+        &self,
+        at: (usize, usize),
+        vector: Vec<f32>,
+        share: Duration,
+        gpu: bool,
+    ) {
+        let mut progress = self.progress();
+        let piece = progress
+            .texts
+            .get_mut(at.0)
+            .and_then(|pieces| pieces.get_mut(at.1));
+        let Some((length, slot)) = piece else {
+            return;
+        };
+        let length = *length;
+        if slot.replace(vector).is_some() {
+            return;
+        }
+        progress.usage.tokens += length as u64;
+        progress.usage.computed += share;
+        progress.usage.gpu |= gpu;
+        progress.left -= 1;
+        if progress.left > 0 {
+            return;
+        }
+        let done = std::mem::take(&mut *progress);
+        drop(progress);
+        self.answer(Ok(self.assemble(done)));
+    }
+
+    fn assemble(&self, progress: Progress) -> Answer {
+        let started = progress.started.unwrap_or(self.arrived);
+        let mut answer = Answer {
+            vectors: Vec::with_capacity(progress.texts.len()),
+            tokens: Vec::with_capacity(progress.texts.len()),
+            dimensions: progress.dimensions,
+            usage: Usage {
+                queued: started.saturating_duration_since(self.arrived),
+                ..progress.usage
+            },
+        };
+        for pieces in progress.texts {
+            let (lengths, vectors): (Vec<usize>, Vec<Option<Vec<f32>>>) =
+                pieces.into_iter().unzip();
+            let tokens: usize = lengths.iter().sum();
+            answer
+                .tokens
+                .push(u32::try_from(tokens).unwrap_or(u32::MAX));
+            let vectors: Vec<Vec<f32>> = vectors.into_iter().flatten().collect();
+            answer.vectors.push(match self.work {
+                Work::Embed { .. } => average(vectors, &lengths, progress.normalized),
+                Work::Rerank { .. } => {
+                    let scores = vectors.iter().flatten().copied();
+                    vec![scores.fold(f32::NEG_INFINITY, f32::max)]
+                }
+            });
+        }
+        answer
+    }
+}
+
+/// Bytes and number of its texts.
+pub(super) fn size(work: &Work) -> (usize, usize) {
+    let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
+    match work {
+        Work::Embed { texts, .. } => (bytes(texts), texts.len()),
+        // The query is read again with each document.
+        Work::Rerank {
+            query, documents, ..
+        } => {
+            let queries = query.len().saturating_mul(documents.len());
+            (bytes(documents).saturating_add(queries), documents.len())
+        }
+    }
+}
+
+pub(super) fn check(
+    bytes: usize,
+    texts: usize,
+    limits: &QueueLimits,
+) -> Result<(), InferenceError> {
+    if texts > limits.request_texts {
+        return Err(InferenceError::LimitExceeded(format!(
+            "{texts} texts at once; one request has at most {}",
+            limits.request_texts
+        )));
+    }
+    if bytes > limits.request_bytes {
+        return Err(InferenceError::LimitExceeded(format!(
+            "{bytes} bytes of texts at once; one request has at most {}",
+            limits.request_bytes
+        )));
+    }
+    Ok(())
+}
+
+/// What was admitted and is not answered.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    all: Held,
+    by_caller: HashMap<Caller, Held>,
+}
+
+impl Admitted {
+    #[cfg(test)]
+    pub(super) const fn requests(&self) -> usize {
+        self.all.requests
+    }
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Held {
+    const fn fits(&self, bytes: usize, requests_limit: usize, bytes_limit: usize) -> bool {
+        self.requests < requests_limit && self.bytes.saturating_add(bytes) <= bytes_limit
+    }
+
+    const fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    const fn remove(&mut self, bytes: usize) {
+        self.requests -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+/// A request's place in the queue; dropped, the place is free and the request cancelled.
+pub(super) struct Ticket<'a> {
+    shared: &'a Shared,
+    request: Arc<Request>,
+    bytes: usize,
+}
+
+impl<'a> Ticket<'a> {
+    pub(super) fn take(
+        shared: &'a Shared,
+        queues: &mut Queues,
+        request: &Arc<Request>,
+        bytes: usize,
+    ) -> Result<Self, InferenceError> {
+        let limits = &shared.limits;
+        let admitted = &mut queues.admitted;
+        let own = admitted.by_caller.get(&request.caller);
+        let half = (limits.requests.div_ceil(2), limits.bytes.div_ceil(2));
+        let fits = admitted.all.fits(bytes, limits.requests, limits.bytes)
+            && own.is_none_or(|own| own.fits(bytes, half.0, half.1));
+        if !fits {
+            return Err(InferenceError::Busy);
+        }
+        admitted.all.add(bytes);
+        admitted
+            .by_caller
+            .entry(request.caller.clone())
+            .or_default()
+            .add(bytes);
+        Ok(Self {
+            shared,
+            request: Arc::clone(request),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let answered = self.request.cancelled.swap(true, Ordering::AcqRel);
+        let mut queues = self.shared.queues();
+        queues.stale |= !answered;
+        let admitted = &mut queues.admitted;
+        admitted.all.remove(self.bytes);
+        if let Some(own) = admitted.by_caller.get_mut(&self.request.caller) {
+            own.remove(self.bytes);
+            if own.requests == 0 {
+                admitted.by_caller.remove(&self.request.caller);
+            }
+        }
+        drop(queues);
+        if !answered {
+            // It throws away what is queued.
+            self.shared.ready.notify_one();
+        }
+    }
+}
+
+/// Makes the pieces of a request's texts.
+pub(super) fn pieces(
+    request: &Arc<Request>,
+    model: &Arc<Loaded>,
+) -> Result<Vec<Piece>, InferenceError> {
+    let properties = model.model.properties();
+    let (wanted, what) = match request.work {
+        Work::Embed { .. } => (Task::Embed, "embed"),
+        Work::Rerank { .. } => (Task::Rerank, "rerank"),
+    };
+    if properties.task != wanted {
+        return Err(InferenceError::Unsupported {
+            model: model.name.clone(),
+            what,
+        });
+    }
+    let tokenizer = &model.model.tokenizer;
+    let windows: Vec<Window> = match &request.work {
+        Work::Embed { texts, long } => {
+            let each = texts.iter().map(|text| tokenizer.text(text, *long));
+            read_each(request, model, each)?
+        }
+        Work::Rerank {
+            query,
+            documents,
+            long,
+        } => {
+            let each = documents
+                .iter()
+                .map(|text| tokenizer.pair(query, text, *long));
+            read_each(request, model, each)?
+        }
+    };
+    let mut progress = request.progress();
+    progress.normalized = properties.normalized;
+    progress.dimensions = properties.dimensions.unwrap_or_default();
+    progress.texts = windows
+        .iter()
+        .map(|window| {
+            let lengths = window.pieces.iter().map(|piece| piece.ids.len());
+            lengths.map(|length| (length, None)).collect()
+        })
+        .collect();
+    progress.left = windows.iter().map(|window| window.pieces.len()).sum();
+    drop(progress);
+    let mut pieces = Vec::new();
+    for (text, window) in windows.into_iter().enumerate() {
+        for (number, tokens) in window.pieces.into_iter().enumerate() {
+            pieces.push(Piece {
+                request: Arc::clone(request),
+                model: Arc::clone(model),
+                tokens,
+                at: (text, number),
+            });
+        }
+    }
+    Ok(pieces)
+}
+
+fn read_each(
+    request: &Request,
+    model: &Loaded,
+    each: impl Iterator<Item = Result<Window, TokenError>>,
+) -> Result<Vec<Window>, InferenceError> {
+    let mut windows = Vec::new();
+    for (index, window) in each.enumerate() {
+        // Nobody waits: what is answered here is not heard.
+        if request.is_cancelled() {
+            return Err(InferenceError::Stopping);
+        }
+        windows.push(window.map_err(|error| match error {
+            TokenError::TooLong(told) => InferenceError::InputTooLong {
+                model: model.name.clone(),
+                index,
+                tokens: told.tokens,
+                window: told.window,
+            },
+            TokenError::Failed(message) => {
+                tracing::error!(message, model = model.name, "a tokenizer failed");
+                InferenceError::Internal
+            }
+        })?);
+    }
+    Ok(windows)
+}

@@ -1,0 +1,529 @@
+//! Imported models, by the digests of their files.
+//!
+//! Below the store's folder lie `blobs/HEX`, each file once however many models have it, and
+//! `models/NAME.json`, which lists a model's files by name and digest. A model appears with
+//! its manifest, which is written last and moved into place; what no manifest names is
+//! removed when a model is. One process writes there; others may read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::ModelError;
+use crate::model::{Description, Limits, ModelFiles, Properties};
+
+/// One file of a stored model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Its name in the model, `1_Pooling/config.json`.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A stored model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredModel {
+    /// Its name here.
+    pub name: String,
+    /// SHA-256 over its files' names and digests, in hexadecimal.
+    pub digest: String,
+    /// What it is.
+    pub properties: Properties,
+    /// Its files, by name.
+    pub files: Vec<StoredFile>,
+    /// When it was imported: milliseconds since the Unix epoch.
+    pub imported_ms: u64,
+}
+
+/// Why the store did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No name of a model.
+    #[error(
+        "`{0}` is not a name of a model: names have 1 to 63 of a-z, 0-9 and -, and begin with a \
+         letter"
+    )]
+    InvalidName(String),
+    /// There is none of that name.
+    #[error("there is no model {0}")]
+    NotFound(String),
+    /// There is another one of that name.
+    #[error("there is another model {0}: remove it first, or use another name")]
+    Exists(String),
+    /// It cannot be a model here.
+    #[error(transparent)]
+    Refused(#[from] ModelError),
+    /// A file of a stored model changed or vanished.
+    #[error("the model {model} is damaged: {message}")]
+    Damaged {
+        /// Its name.
+        model: String,
+        /// Which file, and how.
+        message: String,
+    },
+    /// The store's folder cannot be used.
+    #[error("the model store {} cannot be used", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    |source| StoreError::Io { path, source }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct ModelStore {
+    folder: PathBuf,
+    limits: Limits,
+    models: RwLock<BTreeMap<String, Arc<StoredModel>>>,
+    /// Held while something changes.
+    changing: Mutex<()>,
+}
+
+/// Whether a model can have that name.
+#[must_use]
+pub fn is_model_name(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+impl ModelStore {
+    /// Opens the store in a folder, which need not exist yet. A manifest that cannot be read
+    /// is left out, with a line in the log.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn open(folder: impl Into<PathBuf>, limits: Limits) -> Result<Self, StoreError> {
+        let folder = folder.into();
+        let manifests = folder.join("models");
+        let mut models = BTreeMap::new();
+        if manifests.is_dir() {
+            let entries = std::fs::read_dir(&manifests).map_err(failed(&manifests))?;
+            for entry in entries {
+                let path = entry.map_err(failed(&manifests))?.path();
+                if path.extension().is_none_or(|extension| extension != "json") {
+                    continue;
+                }
+                if let Some(model) = read_manifest(&path).map_err(failed(&path))? {
+                    models.insert(model.name.clone(), Arc::new(model));
+                }
+            }
+        }
+        Ok(Self {
+            folder,
+            limits,
+            models: RwLock::new(models),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// Bounds on its models.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// All models, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<StoredModel>> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.values().cloned().collect()
+    }
+
+    /// The model of that name; also one that another process imported meanwhile.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<StoredModel>> {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = models.get(name) {
+            return Some(Arc::clone(model));
+        }
+        drop(models);
+        if !is_model_name(name) {
+            return None;
+        }
+        let found = read_manifest(&self.manifest(name)).ok().flatten()?;
+        let model = Arc::new(found);
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        models.insert(name.to_owned(), Arc::clone(&model));
+        Some(model)
+    }
+
+    /// Where a stored model's files lie.
+    #[must_use]
+    pub fn files(&self, model: &StoredModel) -> ModelFiles {
+        let files = model.files.iter();
+        ModelFiles::new(
+            files
+                .map(|file| (file.name.clone(), self.blob(&file.sha256)))
+                .collect(),
+        )
+    }
+
+    fn blob(&self, sha256: &str) -> PathBuf {
+        self.folder.join("blobs").join(sha256)
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.folder.join("models").join(format!("{name}.json"))
+    }
+
+    /// Copies a model into the store. Everything about it is checked before, every weight
+    /// too; the same model again changes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be a model here, with the reason, or another one has the name.
+    pub fn import(&self, name: &str, from: &Path) -> Result<Arc<StoredModel>, StoreError> {
+        if !is_model_name(name) {
+            return Err(StoreError::InvalidName(name.to_owned()));
+        }
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = ModelFiles::find(from)?;
+        // Cheap, and says what is wrong before anything is copied.
+        let properties = Description::read(&found, &self.limits)?.properties();
+        let blobs = self.folder.join("blobs");
+        make_folder(&blobs)?;
+        let mut files = Vec::new();
+        for (name, path) in found.iter() {
+            files.push(self.copy(name, path, &blobs)?);
+        }
+        let mut model = StoredModel {
+            name: name.to_owned(),
+            digest: digest(&files),
+            properties,
+            files,
+            imported_ms: now_ms(),
+        };
+        // What is stored is what counts: the folder may have changed meanwhile.
+        let checked =
+            Description::read(&self.files(&model), &self.limits).and_then(|description| {
+                description.verify_weights()?;
+                Ok(description.properties())
+            });
+        let kept = match (checked, self.get(name)) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(_), Some(before)) if before.digest == model.digest => Ok(before),
+            (Ok(_), Some(_)) => Err(StoreError::Exists(name.to_owned())),
+            (Ok(properties), None) => {
+                model.properties = properties;
+                self.put(model)
+            }
+        };
+        if kept.is_err() {
+            self.sweep();
+        }
+        kept
+    }
+
+    fn put(&self, model: StoredModel) -> Result<Arc<StoredModel>, StoreError> {
+        let path = self.manifest(&model.name);
+        make_folder(&self.folder.join("models"))?;
+        let text = serde_json::to_vec_pretty(&model)
+            .map_err(|error| failed(&path)(io::Error::other(error)))?;
+        let temporary = path.with_extension("tmp");
+        let written = File::create(&temporary).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &path)?;
+            sync_folder(&path)
+        });
+        written.map_err(failed(&path))?;
+        let model = Arc::new(model);
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        models.insert(model.name.clone(), Arc::clone(&model));
+        Ok(model)
+    }
+
+    /// Copies one file and answers its digest.
+    fn copy(&self, name: &str, from: &Path, blobs: &Path) -> Result<StoredFile, StoreError> {
+        let temporary = blobs.join(format!("incoming-{}", std::process::id()));
+        let copied = (|| {
+            let mut reader = File::open(from)?.take(self.limits.model_bytes);
+            let mut writer = File::create(&temporary)?;
+            let mut hasher = Sha256::new();
+            let mut buffer = vec![0; 1 << 20];
+            let mut size = 0;
+            loop {
+                let count = reader.read(&mut buffer)?;
+                if count == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..count]);
+                writer.write_all(&buffer[..count])?;
+                size += count as u64;
+            }
+            writer.sync_all()?;
+            let sha256 = hex(&hasher.finalize());
+            let target = self.blob(&sha256);
+            std::fs::rename(&temporary, &target)?;
+            sync_folder(&target)?;
+            Ok(StoredFile {
+                name: name.to_owned(),
+                size,
+                sha256,
+            })
+        })();
+        copied.map_err(|error| {
+            // What is left of it is swept.
+            let _ = std::fs::remove_file(&temporary);
+            failed(from)(error)
+        })
+    }
+
+    /// Reads all of a model again and compares it with its digests.
+    ///
+    /// # Errors
+    /// When there is none, or a file is not what it was.
+    pub fn verify(&self, name: &str) -> Result<Arc<StoredModel>, StoreError> {
+        let model = self
+            .get(name)
+            .ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
+        let damaged = |message: String| StoreError::Damaged {
+            model: name.to_owned(),
+            message,
+        };
+        for file in &model.files {
+            let path = self.blob(&file.sha256);
+            let mut hasher = Sha256::new();
+            let read = File::open(&path).and_then(|mut opened| {
+                let mut buffer = vec![0; 1 << 20];
+                loop {
+                    let count = opened.read(&mut buffer)?;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    hasher.update(&buffer[..count]);
+                }
+            });
+            read.map_err(|error| damaged(format!("{} cannot be read: {error}", file.name)))?;
+            if hex(&hasher.finalize()) != file.sha256 {
+                return Err(damaged(format!("{} is not what was imported", file.name)));
+            }
+        }
+        Description::read(&self.files(&model), &self.limits)
+            .and_then(|description| description.verify_weights())
+            .map_err(|error| damaged(error.to_string()))?;
+        Ok(model)
+    }
+
+    /// Removes a model, and its files unless another has them.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn remove(&self, name: &str) -> Result<Arc<StoredModel>, StoreError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = self
+            .get(name)
+            .ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
+        let path = self.manifest(name);
+        std::fs::remove_file(&path).map_err(failed(&path))?;
+        self.models
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+        self.sweep();
+        Ok(model)
+    }
+
+    /// Removes what no model names. Who has a file open goes on reading it.
+    fn sweep(&self) {
+        let models = self.list();
+        let files = models.iter().flat_map(|model| &model.files);
+        let named: BTreeSet<&str> = files.map(|file| file.sha256.as_str()).collect();
+        let Ok(entries) = std::fs::read_dir(self.folder.join("blobs")) else {
+            return;
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_none_or(|name| !named.contains(name))
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "a file that no model names stays");
+            }
+        }
+    }
+}
+
+/// A manifest; none where it is damaged.
+fn read_manifest(path: &Path) -> io::Result<Option<StoredModel>> {
+    let bytes = std::fs::read(path)?;
+    let model = serde_json::from_slice::<StoredModel>(&bytes).ok();
+    let model = model.filter(|model| {
+        let named = path
+            .file_stem()
+            .is_some_and(|stem| stem == model.name.as_str());
+        named && is_model_name(&model.name) && names_blobs(model)
+    });
+    if model.is_none() {
+        tracing::warn!(path = %path.display(), "a model's manifest is damaged");
+    }
+    Ok(model)
+}
+
+/// Whether its digests are names of blobs, and nothing else.
+fn names_blobs(model: &StoredModel) -> bool {
+    model.files.iter().all(|file| {
+        file.sha256.len() == 64 && file.sha256.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+fn digest(files: &[StoredFile]) -> String {
+    let mut hasher = Sha256::new();
+    for file in files {
+        hasher.update(format!("{} {}\n", file.sha256, file.name));
+    }
+    hex(&hasher.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+fn make_folder(folder: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir_all(folder).map_err(failed(folder))
+}
+
+/// Makes a file's name as durable as its bytes.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tests::reference;
+
+    fn source(name: &str) -> PathBuf {
+        let mut models = reference().into_iter().map(|case| case.model);
+        models.find(|model| model.ends_with(name)).expect("a model")
+    }
+
+    fn blobs(store: &ModelStore) -> usize {
+        std::fs::read_dir(store.folder.join("blobs")).map_or(0, Iterator::count)
+    }
+
+    #[test]
+    fn a_model_is_kept_found_again_verified_and_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || ModelStore::open(folder.path(), Limits::default()).expect("opens");
+        let store = open();
+        assert!(store.list().is_empty());
+        let model = store
+            .import("small", &source("bert-cls"))
+            .expect("imported");
+        assert_eq!(model.properties.dimensions, Some(48));
+        let again = store
+            .import("small", &source("bert-cls"))
+            .expect("the same");
+        assert_eq!(again, model);
+        let twin = store
+            .import("twin", &source("bert-cls"))
+            .expect("another name");
+        assert_eq!(twin.digest, model.digest);
+        assert_eq!(blobs(&store), model.files.len());
+        let other = store.import("small", &source("bert-odd"));
+        assert!(matches!(other, Err(StoreError::Exists(_))), "{other:?}");
+        assert_eq!(blobs(&store), model.files.len());
+        drop(store);
+
+        let store = open();
+        assert_eq!(store.get("small"), Some(Arc::clone(&model)));
+        store.verify("small").expect("whole");
+        store.remove("small").expect("removed");
+        assert_eq!(blobs(&store), model.files.len(), "the twin has them");
+        store.verify("twin").expect("whole");
+        store.remove("twin").expect("removed");
+        assert_eq!(blobs(&store), 0);
+        for missing in [store.remove("twin"), store.verify("twin")] {
+            assert!(matches!(missing, Err(StoreError::NotFound(_))));
+        }
+        assert!(open().list().is_empty());
+    }
+
+    #[test]
+    fn what_changed_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+        let model = store
+            .import("small", &source("bert-cls"))
+            .expect("imported");
+        let weights = model
+            .files
+            .iter()
+            .find(|file| file.name == "model.safetensors");
+        let path = store.blob(&weights.expect("weights").sha256);
+        let mut bytes = std::fs::read(&path).expect("read");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let error = store.verify("small").expect_err("changed");
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+        std::fs::remove_file(&path).expect("removed");
+        store.verify("small").expect_err("gone");
+    }
+
+    #[test]
+    fn what_is_refused_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store =
+            ModelStore::open(folder.path().join("store"), Limits::default()).expect("opens");
+        for name in ["", "Small", "../small", "a_b", "1a", &"a".repeat(64)] {
+            let refused = store.import(name, &source("bert-cls"));
+            assert!(matches!(refused, Err(StoreError::InvalidName(_))), "{name}");
+        }
+        let refused = store.import("none", folder.path());
+        assert!(
+            matches!(refused, Err(StoreError::Refused(_))),
+            "{refused:?}"
+        );
+        // A weight that is no number is found only when all of them were copied.
+        let damaged = folder.path().join("damaged");
+        for (name, path) in ModelFiles::find(&source("bert-cls"))
+            .expect("a model")
+            .iter()
+        {
+            let target = damaged.join(name);
+            std::fs::create_dir_all(target.parent().expect("a folder")).expect("made");
+            std::fs::copy(path, &target).expect("copied");
+        }
+        let weights = damaged.join("model.safetensors");
+        let mut bytes = std::fs::read(&weights).expect("read");
+        let last = bytes.len() - 4;
+        bytes[last..].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        std::fs::write(&weights, bytes).expect("written");
+        let refused = store.import("damaged", &damaged);
+        assert!(
+            matches!(refused, Err(StoreError::Refused(_))),
+            "{refused:?}"
+        );
+        assert!(store.list().is_empty());
+        assert_eq!(blobs(&store), 0);
+    }
+}

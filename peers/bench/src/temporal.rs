@@ -1,0 +1,351 @@
+//! A workflow with one activity on a Temporal cluster: our Wasm activity against native
+//! activities of Temporal's SDKs, all on one dev server in one run.
+//!
+//! Every side is a worker in a process of its own. Native workflows are started by the
+//! harness's client. Ours are started in two ways: by Heyday's API, as its users do, and by
+//! that same client under the flow's type, as other Temporal code does; the latter are
+//! pinned to versions by their first step, which asks the server.
+//!
+//! Latency: one client, the sides in turns, call by call. Where the time goes is what the
+//! histories say: when each task was scheduled, taken and answered. Throughput: a hundred
+//! clients, the sides in turns; what it costs is the CPU time of the side's worker.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::cluster::{Client, Cluster, Native, WORKFLOW, steps};
+use crate::http::Connection;
+use crate::report::{Figure, Goal, Report, Times, median, shown};
+use crate::servers::{Heyday, HeydayWorker};
+use crate::usage;
+use crate::workflow::{CLIENTS, clients, load, load_cluster};
+
+/// The flow that other Temporal code starts.
+const FLOW: &str = "document: {dsl: 1.0.3, namespace: bench, name: one, version: 1.0.0}\n\
+                    do:\n  - a: {call: probe.echo}\n";
+/// Its type, and the queue of flows.
+const OURS: (&str, &str) = ("bench.one", "general-queue");
+/// The same by the API, which answers when the run has ended.
+const PATH: &str = "/api/v1/activities/probe.echo?wait=30s";
+/// The SDKs, in the order in which the best one is looked for.
+const SDKS: [&str; 3] = ["Rust", "Python", "Go"];
+
+/// What is measured, and beside what.
+#[derive(Args)]
+pub struct Options {
+    /// Our binary, built for release.
+    #[arg(long)]
+    pub heyday: PathBuf,
+    /// The folder of this workspace, `peers`.
+    #[arg(long)]
+    pub peers: PathBuf,
+    /// The virtual environment with Temporal's dev server and Python SDK.
+    #[arg(long)]
+    pub temporal: PathBuf,
+    /// The worker on Temporal's Go SDK; without it, it is not compared with.
+    #[arg(long)]
+    pub go: Option<PathBuf>,
+}
+
+impl Options {
+    /// Starts the cluster.
+    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
+        println!("starting Temporal");
+        Cluster::start(&self.temporal.join("bin/temporal")).await
+    }
+
+    /// Starts a worker on the Python SDK.
+    pub async fn python(&self, cluster: &Cluster) -> anyhow::Result<Native> {
+        let mut command = tokio::process::Command::new(self.temporal.join("bin/python"));
+        command.arg(self.peers.join("temporal/peer.py"));
+        cluster.worker("Python", command).await
+    }
+}
+
+/// How much is measured.
+struct Size {
+    turns: usize,
+    calls: usize,
+    rounds: usize,
+    seconds: f64,
+}
+
+/// What is measured in one run.
+struct Sides {
+    cluster: Cluster,
+    heyday: Heyday,
+    worker: HeydayWorker,
+    natives: Vec<Native>,
+}
+
+/// Measures all of it.
+pub async fn run(
+    report: &mut Report,
+    probe: &[u8],
+    options: &Options,
+    quick: bool,
+) -> anyhow::Result<()> {
+    let size = if quick {
+        Size {
+            turns: 1,
+            calls: 3,
+            rounds: 1,
+            seconds: 1.0,
+        }
+    } else {
+        Size {
+            turns: 15,
+            calls: 10,
+            rounds: 3,
+            seconds: 6.0,
+        }
+    };
+    let sides = Sides::start(probe, options).await?;
+    latency(report, &sides, &size).await?;
+    throughput(report, &sides, &size).await
+}
+
+impl Sides {
+    async fn start(probe: &[u8], options: &Options) -> anyhow::Result<Self> {
+        let cluster = options.cluster().await?;
+        println!("starting Heyday and its worker");
+        let heyday = Heyday::serve(&options.heyday, cluster.address).await?;
+        let mut worker = heyday
+            .begin_worker(&options.heyday, cluster.address)
+            .await?;
+        worker.until_ready().await?;
+        heyday.push(probe).await?;
+        heyday.push_flows(&[FLOW]).await?;
+        println!("starting the native workers");
+        let mut rust = tokio::process::Command::new(std::env::current_exe()?);
+        rust.arg("native");
+        let mut natives = vec![
+            cluster.worker("Rust", rust).await?,
+            options.python(&cluster).await?,
+        ];
+        if let Some(go) = &options.go {
+            let command = tokio::process::Command::new(go);
+            natives.push(cluster.worker("Go", command).await?);
+        }
+        Ok(Self {
+            cluster,
+            heyday,
+            worker,
+            natives,
+        })
+    }
+
+    /// What is started on the cluster by its own client: ours, and the natives.
+    fn started_by_type(&self) -> Vec<(&'static str, &str, &str)> {
+        let natives = self.natives.iter();
+        std::iter::once(("Heyday, by its type", OURS.0, OURS.1))
+            .chain(natives.map(|native| (native.sdk, WORKFLOW, native.queue.as_str())))
+            .collect()
+    }
+}
+
+/// A run by the API; answers its workflow id.
+async fn run_by_api(connection: &mut Connection) -> anyhow::Result<String> {
+    let ended: Value = serde_json::from_slice(&connection.post(PATH, "7").await?)?;
+    if ended["status"] != "Completed" || ended["result"] != 7 {
+        bail!("a workflow ended otherwise: {ended}");
+    }
+    let id = ended["workflow_id"].as_str();
+    Ok(id.context("an answer without workflow_id")?.to_owned())
+}
+
+/// What one side's runs took.
+#[derive(Default)]
+struct Side {
+    name: &'static str,
+    /// The median of each turn, in milliseconds.
+    turns: Vec<f64>,
+    all: Times,
+    /// Workflow ids of the last turn.
+    last: Vec<String>,
+}
+
+async fn latency(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::Result<()> {
+    let mut api = sides.heyday.connect().await?;
+    let mut client = sides.cluster.client().await?;
+    let by_type = sides.started_by_type();
+    let mut measured: Vec<Side> = std::iter::once("Heyday")
+        .chain(by_type.iter().map(|(name, ..)| *name))
+        .map(|name| Side {
+            name,
+            ..Side::default()
+        })
+        .collect();
+    // The first turn warms up all of them.
+    for turn in 0..=size.turns {
+        let mut times = vec![Times::default(); measured.len()];
+        for side in &mut measured {
+            side.last.clear();
+        }
+        for call in 0..size.calls {
+            // Which one comes first changes: it finds an idle server.
+            for step in 0..measured.len() {
+                let side = (call + step) % measured.len();
+                let begun = Instant::now();
+                let id = match side.checked_sub(1) {
+                    None => run_by_api(&mut api).await?,
+                    Some(index) => {
+                        let (_, workflow_type, queue) = by_type[index];
+                        client.run(workflow_type, queue).await?
+                    }
+                };
+                times[side].push(begun.elapsed());
+                measured[side].last.push(id);
+            }
+        }
+        if turn > 0 {
+            for (side, mut times) in measured.iter_mut().zip(times) {
+                side.turns.push(times.percentile(50.0).as_secs_f64() * 1e3);
+                side.all.extend(times);
+            }
+        }
+    }
+    let of = |name: &str| {
+        let side = measured.iter().find(|side| side.name == name);
+        side.map(|side| median(side.turns.clone()))
+    };
+    let natives = SDKS
+        .iter()
+        .filter_map(|sdk| Some((native(sdk), of(sdk)?)))
+        .min_by(|(_, a), (_, b)| a.total_cmp(b));
+    for (name, side, goal) in [
+        (
+            "temporal.1_activity",
+            "Heyday",
+            Some(Goal::RatioAtMost(1.1)),
+        ),
+        ("temporal.1_activity_by_type", "Heyday, by its type", None),
+    ] {
+        report.add(Figure {
+            name: name.to_owned(),
+            value: of(side).unwrap_or_default(),
+            unit: "ms",
+            peer: natives,
+            goal,
+        });
+    }
+    for side in &mut measured {
+        println!("    {}: {}", side.name, side.all.text());
+    }
+    parts(&mut client, &measured).await
+}
+
+const fn native(sdk: &str) -> &'static str {
+    match sdk.as_bytes() {
+        b"Rust" => "Temporal's Rust SDK",
+        b"Python" => "Temporal's Python SDK",
+        _ => "Temporal's Go SDK",
+    }
+}
+
+/// Where the time of a run goes, by the cluster's history of it.
+async fn parts(client: &mut Client, measured: &[Side]) -> anyhow::Result<()> {
+    const NAMES: [&str; 6] = [
+        "its first task waits",
+        "its first task runs",
+        "the activity waits",
+        "the activity runs",
+        "its last task waits",
+        "its last task runs",
+    ];
+    println!("where the time of a workflow with one activity goes (means in ms, by its history):");
+    println!("    {:<24}{}", "", NAMES.join("; "));
+    for side in measured {
+        let mut sums = [0.0; 6];
+        for id in &side.last {
+            let history = client.history(id).await?;
+            let at = steps(&history).with_context(|| format!("{}'s history of {id}", side.name))?;
+            let mut before = 0.0;
+            for (sum, at) in sums.iter_mut().zip(at) {
+                *sum += (at - before) * 1e3 / side.last.len() as f64;
+                before = at;
+            }
+        }
+        let text: Vec<String> = sums.iter().map(|ms| format!("{ms:.1}")).collect();
+        println!("    {:<24}{}", side.name, text.join("; "));
+    }
+    Ok(())
+}
+
+/// Runs a second, and CPU milliseconds of the worker for each.
+#[derive(Default)]
+struct Rate {
+    per_second: Vec<f64>,
+    cpu_ms: Vec<f64>,
+}
+
+impl Rate {
+    fn push(&mut self, per_second: f64, begun: Instant, cpu: Duration) {
+        let runs = per_second * begun.elapsed().as_secs_f64();
+        self.per_second.push(per_second);
+        self.cpu_ms.push(cpu.as_secs_f64() * 1e3 / runs);
+    }
+}
+
+async fn throughput(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::Result<()> {
+    let time = Duration::from_secs_f64(size.seconds);
+    let client = sides.cluster.client().await?;
+    let (worker, server) = (sides.worker.pid()?, sides.heyday.pid()?);
+    let (mut ours, mut by_type) = (Rate::default(), Rate::default());
+    let mut api_ms = Vec::new();
+    let mut natives: Vec<Rate> = sides.natives.iter().map(|_| Rate::default()).collect();
+    for _ in 0..size.rounds {
+        let clients = clients(|| sides.heyday.connect()).await?;
+        let (begun, cpu, api) = (Instant::now(), usage::cpu(worker)?, usage::cpu(server)?);
+        let rate = load(clients, PATH, time).await?;
+        let api = usage::cpu(server)? - api;
+        api_ms.push(api.as_secs_f64() * 1e3 / (rate * begun.elapsed().as_secs_f64()));
+        ours.push(rate, begun, usage::cpu(worker)? - cpu);
+        let (begun, cpu) = (Instant::now(), usage::cpu(worker)?);
+        let rate = load_cluster(&client, OURS, CLIENTS, time).await?;
+        by_type.push(rate, begun, usage::cpu(worker)? - cpu);
+        for (native, measured) in sides.natives.iter().zip(&mut natives) {
+            let (begun, cpu) = (Instant::now(), usage::cpu(native.pid()?)?);
+            let run = (WORKFLOW, native.queue.as_str());
+            let rate = load_cluster(&client, run, CLIENTS, time).await?;
+            measured.push(rate, begun, usage::cpu(native.pid()?)? - cpu);
+        }
+    }
+    let per_second = median(ours.per_second.clone());
+    let cpu_ms = median(ours.cpu_ms.clone());
+    for (native, measured) in sides.natives.iter().zip(natives) {
+        let name = native.sdk.to_lowercase();
+        let peer = self::native(native.sdk);
+        report.add(Figure {
+            name: format!("temporal.1_activity_throughput_by_{name}"),
+            value: per_second,
+            unit: "per s",
+            peer: Some((peer, median(measured.per_second))),
+            goal: None,
+        });
+        report.add(Figure {
+            name: format!("temporal.worker_cpu_by_{name}"),
+            value: cpu_ms,
+            unit: "ms",
+            peer: Some((peer, median(measured.cpu_ms))),
+            // More runs a core than Python's.
+            goal: (native.sdk == "Python").then_some(Goal::RatioAtMost(1.0)),
+        });
+    }
+    println!(
+        "    of the API's server {} a run; started by their type {:.1} a second, and {} a run of \
+         the worker",
+        cpu_time(median(api_ms)),
+        median(by_type.per_second),
+        cpu_time(median(by_type.cpu_ms)),
+    );
+    Ok(())
+}
+
+fn cpu_time(ms: f64) -> String {
+    format!("{} of CPU time", shown(Duration::from_secs_f64(ms / 1e3)))
+}

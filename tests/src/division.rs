@@ -1,0 +1,188 @@
+//! Who takes which tasks: workers of activities alone, servers that take workflow tasks, and
+//! workers of several namespaces, as processes of their own on one cluster.
+
+use serde_json::{Value, json};
+
+use crate::support::component;
+use crate::support::handmade::Handmade;
+use crate::support::server::Client;
+use crate::support::temporal;
+use crate::support::worker::{Site, eventually};
+
+/// Pushes a plugin and a flow that calls it.
+async fn push(client: &Client) {
+    client.push(Handmade::default().build(), "").await.unwrap();
+    let flow = "document: {dsl: 1.0.3, namespace: tests, name: divided, version: 1.0.0}
+do:
+  - asked: {call: handmade.answer, with: {}}
+  - after: {set: {answer: '${ . }'}}
+";
+    let pushed = client.push_flow(flow).await.unwrap();
+    Client::ok(pushed).await.unwrap();
+}
+
+/// Who did the tasks of that kind, as the run's history says: the processes.
+fn doers(site: &Site, workflow_id: &str, kind: &str) -> Vec<u32> {
+    let history = site.temporal(&["workflow", "show", "-w", workflow_id, "-o", "json"]);
+    let history: Value = serde_json::from_str(&history).unwrap();
+    let events = history["events"].as_array().unwrap();
+    let of_kind = events.iter().filter(|event| event["eventType"] == kind);
+    of_kind
+        .map(|event| {
+            let attributes = event.as_object().unwrap().iter();
+            let identity = attributes
+                .filter(|(name, _)| name.ends_with("EventAttributes"))
+                .find_map(|(_, value)| value["identity"].as_str())
+                .unwrap_or_else(|| panic!("{event}"));
+            let (_, pid) = identity.rsplit_once('@').unwrap();
+            pid.parse().unwrap()
+        })
+        .collect()
+}
+
+/// Who polls the queue now: processes and what they poll it for.
+fn pollers(site: &Site) -> Vec<(u32, String)> {
+    let line = ["task-queue", "describe", "--task-queue", "general-queue"];
+    let described = site.temporal(&[&line[..], &["-o", "json"]].concat());
+    let described: Value = serde_json::from_str(&described).unwrap();
+    let pollers = described["pollers"].as_array().cloned().unwrap_or_default();
+    pollers
+        .iter()
+        .map(|poller| {
+            let (_, pid) = poller["identity"]
+                .as_str()
+                .unwrap()
+                .rsplit_once('@')
+                .unwrap();
+            let kind = poller["taskQueueType"].as_str().unwrap();
+            (pid.parse().unwrap(), kind.to_owned())
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_takes_workflow_tasks_and_its_workers_activities() {
+    let Some(site) = Site::with(&["--workflows"], "").await else {
+        return;
+    };
+    let worker = site.worker(&["--activities-only"]).await;
+    let client = &site.server.client;
+    push(client).await;
+    for _ in 0..3 {
+        let id = client.start("tests.divided", &json!({})).await.unwrap();
+        let outcome = client.result(&id).await.unwrap();
+        assert_eq!(
+            outcome.body["result"],
+            json!({"answer": 42}),
+            "{}",
+            outcome.body
+        );
+        let flows = doers(&site, &id, "EVENT_TYPE_WORKFLOW_TASK_STARTED");
+        assert!(!flows.is_empty());
+        assert!(
+            flows.iter().all(|pid| *pid == site.server.pid()),
+            "{flows:?}"
+        );
+        let activities = doers(&site, &id, "EVENT_TYPE_ACTIVITY_TASK_STARTED");
+        assert_eq!(activities, [worker.pid()]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_of_activities_leaves_workflow_tasks_to_others() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    let activities = site.worker(&["--activities-only"]).await;
+    let client = &site.server.client;
+    push(client).await;
+    let id = client.start("tests.divided", &json!({})).await.unwrap();
+    let polled =
+        eventually(async || Some(pollers(&site)).filter(|polled| !polled.is_empty())).await;
+    assert!(
+        polled
+            .iter()
+            .all(|(pid, kind)| *pid == activities.pid() && kind == "activity"),
+        "{polled:?}"
+    );
+    assert!(doers(&site, &id, "EVENT_TYPE_WORKFLOW_TASK_STARTED").is_empty());
+    let both = site.worker(&[]).await;
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    let flows = doers(&site, &id, "EVENT_TYPE_WORKFLOW_TASK_STARTED");
+    assert!(flows.iter().all(|pid| *pid == both.pid()), "{flows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_of_a_worker_have_slots_and_bindings_of_their_own() {
+    // Only `default` may be called otherwise on a cluster.
+    let Some((_, other)) = temporal::namespace() else {
+        return;
+    };
+    let bindings = |who: &str| {
+        format!(
+            "[bindings.namespaces.default.kv.default]\npath = '{who}-default.db'\n\
+             [bindings.namespaces.{other}.kv.default]\npath = '{who}-other.db'\n"
+        )
+    };
+    let Some(site) = Site::with(&[], &bindings("server")).await else {
+        return;
+    };
+    let config = site.config(&bindings("worker"));
+    let worker = site
+        .worker(&[
+            "--config",
+            &config,
+            "--queue",
+            "general-queue=1",
+            "--namespace",
+            "default",
+            "--namespace",
+            &other,
+        ])
+        .await;
+    let first = site.server.client.clone();
+    let second = first.within(&other);
+    for client in [&first, &second] {
+        client.grant("probe", "kv", "default", None).await.unwrap();
+        let pushed = client.push(component("probe"), "&allow_missing=true").await;
+        assert_eq!(pushed.unwrap()["active"], true);
+    }
+    // Each counts in a store of its own.
+    let count = json!({ "binding": "default" });
+    for (client, expected) in [(&first, 1), (&first, 2), (&second, 1), (&first, 3)] {
+        let counted = client.succeed("probe.kv_count", &count).await.unwrap();
+        assert_eq!(counted, expected);
+    }
+    // The one slot of a namespace is taken; the other namespace has its own.
+    let waiting = first.start_waiting().await.unwrap();
+    worker
+        .until_metric("heyday_queue_in_flight{namespace=\"default\",queue=\"general-queue\"} 1.0")
+        .await
+        .unwrap();
+    let counted = second.succeed("probe.kv_count", &count).await.unwrap();
+    assert_eq!(counted, 2);
+    let behind = first
+        .start_activity("probe.kv_count", &count)
+        .await
+        .unwrap();
+    eventually(async || {
+        let shown = first.get(&format!("/workflows/{behind}")).await.unwrap();
+        let pending = &shown["pending_activities"][0]["state"];
+        (pending == "Scheduled").then_some(())
+    })
+    .await;
+    for line in [
+        "heyday_queue_limit{namespace=\"default\",queue=\"general-queue\"} 1.0".to_owned(),
+        format!("heyday_queue_limit{{namespace=\"{other}\",queue=\"general-queue\"}} 1.0"),
+        format!("heyday_queue_in_flight{{namespace=\"{other}\",queue=\"general-queue\"}} 0.0"),
+    ] {
+        worker.until_metric(&line).await.unwrap();
+    }
+    first.cancel(&waiting).await.unwrap();
+    let outcome = first.result(&behind).await.unwrap();
+    assert_eq!(outcome.body["result"], 4, "{}", outcome.body);
+    // Runs of one are not seen in the other.
+    let listed = second.get("/workflows").await.unwrap();
+    assert!(!listed.to_string().contains(&behind), "{listed}");
+}

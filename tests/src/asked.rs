@@ -128,7 +128,7 @@ async fn runs_on_the_cluster_are_asked_and_updated_by_the_command_line() {
     assert_eq!(state["result"]["tasks"], json!(["/do/0/first"]), "{state}");
     run("heyday workflow query told nothing")
         .await
-        .code(5)
+        .code(2)
         .says("taken");
     run("heyday workflow update told add --input '{\"n\": 0}'")
         .await

@@ -40,7 +40,7 @@ impl Connection {
     ///         Ok(match statement {
     ///             "SELECT sum FROM account" => sql::Rows::new(["sum"], [vec![58.into()]]).into(),
     ///             _ if statement.starts_with("SELECT") => sql::Rows::new(["outcome"], []).into(),
-    ///             _ => 1.into(),
+    ///             _ => heyday_sdk::test::SqlAnswer::changed(1),
     ///         })
     ///     })
     ///     .enter();

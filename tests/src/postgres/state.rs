@@ -182,7 +182,7 @@ async fn types_of_the_database_have_names() {
             "timestamptz"
         ]
     );
-    assert_eq!(set.rows, [expected.clone()]);
+    assert_eq!(set.rows, std::slice::from_ref(&expected));
     let mut cursor = binding
         .database
         .stream(Access::Read, statement.into(), Vec::new())

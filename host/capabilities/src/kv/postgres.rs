@@ -157,7 +157,11 @@ impl PostgresStore {
         let operation = operation(self.clone());
         self.on_host(async move {
             let (answer, mut lease) = operation.await?;
-            if this.shared.writes.fetch_add(1, Ordering::Relaxed) % SWEEP_EACH == 0
+            if this
+                .shared
+                .writes
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(SWEEP_EACH)
                 && let Err(error) = sweep(&mut lease).await
             {
                 tracing::debug!(?error, "ended entries were not removed");

@@ -132,8 +132,8 @@ async fn runs_on_the_cluster_are_asked_and_updated_by_the_command_line() {
         .says("taken");
     run("heyday workflow update told add --input '{\"n\": 0}'")
         .await
-        .code(6)
-        .says("no task");
+        .code(4)
+        .says("no such update");
     let line = "heyday workflow update told add --input '{\"n\": 3}' --output json";
     let answer = run(line).await.ok().json();
     assert_eq!(answer["result"], json!({"added": 3}), "{answer}");

@@ -57,6 +57,8 @@ async fn a_plugin_and_a_flow_run_on_the_cluster_and_survive_a_kill() {
     while !waits().await {
         assert!(Instant::now() < deadline, "the timer was not started");
     }
+    // Who reads receipts has them written; on a cluster a crash takes those that are not.
+    assert_eq!(server.client.receipts(&id).await.unwrap().len(), 1);
     let server = server
         .kill_and_restart(Options::on_temporal(&address, &namespace))
         .await

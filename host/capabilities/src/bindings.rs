@@ -36,12 +36,6 @@ pub struct Bindings {
     sql: HashMap<Key, Arc<dyn Database>>,
     blob: HashMap<Key, Arc<dyn Container>>,
     kv: HashMap<Key, Arc<dyn Store>>,
-    databases: Vec<SqliteDatabase>,
-    postgres_databases: Vec<PostgresDatabase>,
-    /// Who signs in where: binding, role and server, whether it only reads.
-    roles: Vec<(String, String, bool)>,
-    stores: Vec<SqliteStore>,
-    postgres_stores: Vec<PostgresStore>,
     inference: Option<Inference>,
 }
 
@@ -66,11 +60,12 @@ impl Bindings {
         check_names(config)?;
         check_overlap(config)?;
         let mut bindings = Self::default();
+        let mut roles = Roles::default();
         for (namespace, of_namespace) in &config.namespaces {
             for (name, binding) in &of_namespace.sql {
                 check_sql_limits(namespace, name, &binding.limits)?;
                 let full = full_name(namespace, "sql", name);
-                let database = bindings.database_of(full, binding, runtime)?;
+                let database = roles.database(full, binding, runtime)?;
                 bindings
                     .sql
                     .insert((namespace.clone(), name.clone()), database);
@@ -94,110 +89,11 @@ impl Bindings {
             for (name, binding) in &of_namespace.kv {
                 check_kv_limits(namespace, name, &binding.limits)?;
                 let full = full_name(namespace, "kv", name);
-                let store = bindings.store_of(full, binding, runtime)?;
+                let store = roles.store(full, binding, runtime)?;
                 bindings.kv.insert((namespace.clone(), name.clone()), store);
             }
         }
         Ok(bindings)
-    }
-
-    /// Opens a database. A role on a server belongs to one binding, because whoever signs
-    /// in with it reaches all that it owns.
-    fn database_of(
-        &mut self,
-        full: String,
-        binding: &SqlBinding,
-        runtime: &Handle,
-    ) -> Result<Arc<dyn Database>, BindingError> {
-        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
-        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
-            Backend::Here(path) => {
-                let limits = binding.limits.clone();
-                let opened = SqliteDatabase::new(path, binding.read_only, limits, runtime.clone());
-                let database = opened.map_err(|source| BindingError::Database {
-                    binding: full,
-                    source,
-                })?;
-                self.databases.push(database.clone());
-                Ok(Arc::new(database))
-            }
-            Backend::Server(server) => {
-                if binding.limits.database_bytes.is_some() {
-                    return Err(BindingError::ForeignLimit {
-                        binding: full,
-                        limit: "database_bytes",
-                    });
-                }
-                let limits = binding.limits.clone();
-                let opened =
-                    PostgresDatabase::new(server, binding.read_only, limits, runtime.clone());
-                let database = opened.map_err(|source| BindingError::Postgres {
-                    binding: full.clone(),
-                    source,
-                })?;
-                self.claim(full, database.identity(), binding.read_only)?;
-                self.postgres_databases.push(database.clone());
-                Ok(Arc::new(database))
-            }
-        }
-    }
-
-    /// As [`Self::database_of`], of a key-value store.
-    fn store_of(
-        &mut self,
-        full: String,
-        binding: &KvBinding,
-        runtime: &Handle,
-    ) -> Result<Arc<dyn Store>, BindingError> {
-        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
-        let limits = binding.limits.clone();
-        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
-            Backend::Here(path) => {
-                let opened = SqliteStore::new(path, binding.read_only, limits, runtime.clone());
-                let store = opened.map_err(|source| BindingError::Database {
-                    binding: full,
-                    source,
-                })?;
-                self.stores.push(store.clone());
-                Ok(Arc::new(store))
-            }
-            Backend::Server(server) => {
-                if limits.store_bytes.is_some() {
-                    return Err(BindingError::ForeignLimit {
-                        binding: full,
-                        limit: "store_bytes",
-                    });
-                }
-                let opened = PostgresStore::new(server, binding.read_only, limits, runtime.clone());
-                let store = opened.map_err(|source| BindingError::Postgres {
-                    binding: full.clone(),
-                    source,
-                })?;
-                self.claim(full, store.identity(), binding.read_only)?;
-                self.postgres_stores.push(store.clone());
-                Ok(Arc::new(store))
-            }
-        }
-    }
-
-    fn claim(
-        &mut self,
-        second: String,
-        identity: String,
-        read_only: bool,
-    ) -> Result<(), BindingError> {
-        let same = self.roles.iter().find(|(_, other, other_read_only)| {
-            *other == identity && !(read_only && *other_read_only)
-        });
-        if let Some((first, ..)) = same {
-            return Err(BindingError::SharedRole {
-                first: first.clone(),
-                second,
-                identity,
-            });
-        }
-        self.roles.push((second, identity, read_only));
-        Ok(())
     }
 
     /// The database of that name.
@@ -255,18 +151,114 @@ impl Bindings {
 
     /// Closes the databases, when no more calls come.
     pub async fn close(&self) {
-        for database in &self.databases {
+        for database in self.sql.values() {
             database.close().await;
         }
-        for database in &self.postgres_databases {
-            database.close().await;
-        }
-        for store in &self.stores {
+        for store in self.kv.values() {
             store.close().await;
         }
-        for store in &self.postgres_stores {
-            store.close().await;
+    }
+}
+
+/// Who signs in where, of the bindings opened so far: binding, role and server, whether it
+/// only reads.
+#[derive(Default)]
+struct Roles(Vec<(String, String, bool)>);
+
+impl Roles {
+    /// Opens a database. A role on a server belongs to one binding, because whoever signs
+    /// in with it reaches all that it owns.
+    fn database(
+        &mut self,
+        full: String,
+        binding: &SqlBinding,
+        runtime: &Handle,
+    ) -> Result<Arc<dyn Database>, BindingError> {
+        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
+        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
+            Backend::Here(path) => {
+                let limits = binding.limits.clone();
+                let opened = SqliteDatabase::new(path, binding.read_only, limits, runtime.clone());
+                let database = opened.map_err(|source| BindingError::Database {
+                    binding: full,
+                    source,
+                })?;
+                Ok(Arc::new(database))
+            }
+            Backend::Server(server) => {
+                if binding.limits.database_bytes.is_some() {
+                    return Err(BindingError::ForeignLimit {
+                        binding: full,
+                        limit: "database_bytes",
+                    });
+                }
+                let limits = binding.limits.clone();
+                let opened =
+                    PostgresDatabase::new(server, binding.read_only, limits, runtime.clone());
+                let database = opened.map_err(|source| BindingError::Postgres {
+                    binding: full.clone(),
+                    source,
+                })?;
+                self.claim(full, database.identity(), binding.read_only)?;
+                Ok(Arc::new(database))
+            }
         }
+    }
+
+    /// As [`Self::database`], of a key-value store.
+    fn store(
+        &mut self,
+        full: String,
+        binding: &KvBinding,
+        runtime: &Handle,
+    ) -> Result<Arc<dyn Store>, BindingError> {
+        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
+        let limits = binding.limits.clone();
+        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
+            Backend::Here(path) => {
+                let opened = SqliteStore::new(path, binding.read_only, limits, runtime.clone());
+                let store = opened.map_err(|source| BindingError::Database {
+                    binding: full,
+                    source,
+                })?;
+                Ok(Arc::new(store))
+            }
+            Backend::Server(server) => {
+                if limits.store_bytes.is_some() {
+                    return Err(BindingError::ForeignLimit {
+                        binding: full,
+                        limit: "store_bytes",
+                    });
+                }
+                let opened = PostgresStore::new(server, binding.read_only, limits, runtime.clone());
+                let store = opened.map_err(|source| BindingError::Postgres {
+                    binding: full.clone(),
+                    source,
+                })?;
+                self.claim(full, store.identity(), binding.read_only)?;
+                Ok(Arc::new(store))
+            }
+        }
+    }
+
+    fn claim(
+        &mut self,
+        second: String,
+        identity: String,
+        read_only: bool,
+    ) -> Result<(), BindingError> {
+        let same = self.0.iter().find(|(_, other, other_read_only)| {
+            *other == identity && !(read_only && *other_read_only)
+        });
+        if let Some((first, ..)) = same {
+            return Err(BindingError::SharedRole {
+                first: first.clone(),
+                second,
+                identity,
+            });
+        }
+        self.0.push((second, identity, read_only));
+        Ok(())
     }
 }
 

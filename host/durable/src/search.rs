@@ -280,6 +280,15 @@ pub(crate) fn taken_away(
     (gone, set)
 }
 
+/// The types of those that are in none of the known ones.
+pub(crate) fn new_types(fitted: &SearchAttributes, known: &SearchTypes) -> SearchTypes {
+    fitted
+        .iter()
+        .filter(|(name, _)| !known.contains_key(*name))
+        .map(|(name, value)| (name.clone(), value.search_type()))
+        .collect()
+}
+
 /// All that changes, as stored and as Temporal takes it: null where one is taken away.
 pub(crate) fn change_payloads(changes: &SearchChanges) -> BTreeMap<String, Payload> {
     let changes = changes.iter();

@@ -32,7 +32,7 @@ const BATCH: usize = 2_000;
 /// Rows of one statement.
 const ROWS: usize = 100;
 /// How long a batch gathers. Whoever reads writes it at once ([`Recorder::flush`]).
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(20);
 /// How long a failed write waits for the next try.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The marker of a rebuild that has not come to its end.
@@ -55,6 +55,21 @@ pub struct AttemptName {
     pub queue: String,
     /// The attempt.
     pub attempt: u32,
+}
+
+#[cfg(test)]
+impl AttemptName {
+    /// Of a run of its own.
+    pub(crate) fn for_tests() -> Arc<Self> {
+        Arc::new(Self {
+            namespace: "default".to_owned(),
+            run_id: Uuid::now_v7(),
+            activity_id: "1".to_owned(),
+            activity_type: "greet.hello".to_owned(),
+            queue: "general-queue".to_owned(),
+            attempt: 1,
+        })
+    }
 }
 
 /// A receipt to be written.
@@ -528,14 +543,7 @@ mod tests {
             .await
             .expect("opened");
         let records = Recorder::new(database);
-        let attempt = Arc::new(AttemptName {
-            namespace: "default".to_owned(),
-            run_id: Uuid::now_v7(),
-            activity_id: "1".to_owned(),
-            activity_type: "greet.hello".to_owned(),
-            queue: "general-queue".to_owned(),
-            attempt: 1,
-        });
+        let attempt = AttemptName::for_tests();
         for number in 0..3 {
             records.log(
                 &attempt,

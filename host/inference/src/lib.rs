@@ -4,7 +4,7 @@
 //! The way of a request: [`service::Inference`] admits it to a bounded queue, a thread of
 //! its own makes tokens of its texts ([`model::tokens`]) and loads the model if it is not in
 //! memory, another takes pieces of like length from all callers in turn
-//! ([`service::queue`]), computes them as one batch ([`model::encoder`]) and answers each.
+//! ([`service::queue`]), computes them as one batch (`model/encoder.rs`) and answers each.
 //! No work is done on the callers' threads. A request whose future is dropped leaves the
 //! queue.
 //!

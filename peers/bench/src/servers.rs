@@ -79,16 +79,6 @@ impl Heyday {
     /// Starts it with its defaults, pushes the plugin `probe` and these flows.
     pub async fn start(binary: &Path, probe: &[u8], flows: &[&str]) -> anyhow::Result<Self> {
         let heyday = Self::launch(binary, &["up"]).await?;
-        let mut connection = heyday.connect().await?;
-        for capability in ["sql", "blob", "kv"] {
-            let grant =
-                json!({ "subject": "probe", "capability": capability, "binding": "default" });
-            let body = Bytes::from(grant.to_string());
-            let method = Method::PUT;
-            connection
-                .send(method, "/api/v1/grants", "application/json", body)
-                .await?;
-        }
         heyday.push(probe).await?;
         heyday.push_flows(flows).await?;
         Ok(heyday)

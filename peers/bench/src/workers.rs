@@ -26,7 +26,7 @@ pub async fn run(
     quick: bool,
 ) -> anyhow::Result<()> {
     let cluster = options.cluster().await?;
-    let mut python = options.python(&cluster).await?;
+    let python = options.python(&cluster).await?;
     let mut client = cluster.client().await?;
     println!("starting Heyday");
     let heyday = Heyday::serve(&options.heyday, cluster.address).await?;

@@ -132,6 +132,9 @@ pub trait Store: Send + Sync + 'static {
     /// Its limits.
     fn limits(&self) -> &KvLimits;
 
+    /// Closes it, when no more operations come.
+    async fn close(&self);
+
     /// The entries under these keys, as of one moment, in the order of the keys.
     ///
     /// # Errors
@@ -188,6 +191,14 @@ fn after_prefix(prefix: &str) -> Option<String> {
     let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32)?;
     let rest = &prefix[..prefix.len() - last.len_utf8()];
     Some(format!("{rest}{next}"))
+}
+
+/// The page of these keys, of which one more than `limit` was asked for.
+fn page(mut keys: Vec<String>, limit: u32) -> Page {
+    let more = keys.len() > limit as usize;
+    keys.truncate(limit as usize);
+    let next = more.then(|| keys.last().cloned()).flatten();
+    Page { keys, next }
 }
 
 fn milliseconds(duration: Duration) -> i64 {

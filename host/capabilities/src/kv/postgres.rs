@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use super::postgres_tables;
 use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
-    check_condition, milliseconds,
+    check_condition, milliseconds, page,
 };
 use crate::postgres::{
     Lease, Param, PgError, Pool, PoolOptions, PostgresConfig, PostgresConfigError, from_hex,
@@ -103,11 +103,6 @@ impl PostgresStore {
     #[must_use]
     pub fn identity(&self) -> String {
         self.shared.pool.identity()
-    }
-
-    /// Closes its connections; those in use when they come back.
-    pub async fn close(&self) {
-        self.shared.pool.close().await;
     }
 
     /// A connection to a database that has the tables.
@@ -204,6 +199,11 @@ impl Store for PostgresStore {
 
     fn limits(&self) -> &KvLimits {
         &self.shared.limits
+    }
+
+    /// Closes its connections; those in use when they come back.
+    async fn close(&self) {
+        self.shared.pool.close().await;
     }
 
     async fn get(&self, keys: Vec<String>) -> Result<Vec<Option<Entry>>, KvError> {
@@ -374,10 +374,7 @@ impl Store for PostgresStore {
             for row in &rows {
                 keys.push(text(row, 0)?.to_owned());
             }
-            let more = keys.len() > limit as usize;
-            keys.truncate(limit as usize);
-            let next = more.then(|| keys.last().cloned()).flatten();
-            Ok(Page { keys, next })
+            Ok(page(keys, limit))
         })
         .await
     }

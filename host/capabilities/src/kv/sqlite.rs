@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
-    check_condition, milliseconds,
+    check_condition, milliseconds, page,
 };
 use crate::error::chain;
 use crate::sqlite_file::{OpenError, check_database};
@@ -119,14 +119,6 @@ impl SqliteStore {
                 runtime,
             }),
         })
-    }
-
-    /// Closes the store: waits for the operations that run.
-    pub async fn close(&self) {
-        if let Some(writing) = &self.shared.writing {
-            writing.close().await;
-        }
-        self.shared.reading.close().await;
     }
 
     /// Makes the tables, at the first use.
@@ -292,6 +284,14 @@ impl Store for SqliteStore {
         &self.shared.limits
     }
 
+    /// Waits for what runs.
+    async fn close(&self) {
+        if let Some(writing) = &self.shared.writing {
+            writing.close().await;
+        }
+        self.shared.reading.close().await;
+    }
+
     async fn get(&self, keys: Vec<String>) -> Result<Vec<Option<Entry>>, KvError> {
         self.read(async move |pool| {
             // In one transaction they are as of one moment.
@@ -398,7 +398,7 @@ impl Store for SqliteStore {
             let from = after.as_deref().unwrap_or_default();
             // SQLite compares texts by their bytes. What begins with the prefix stands
             // together, from the prefix itself on.
-            let mut keys: Vec<String> = sqlx::query_scalar(
+            let keys: Vec<String> = sqlx::query_scalar(
                 "SELECT key FROM entries \
                  WHERE key >= ?1 AND key > ?2 AND substr(key, 1, length(?1)) = ?1 \
                    AND (expires_ms IS NULL OR expires_ms > ?3) \
@@ -412,10 +412,7 @@ impl Store for SqliteStore {
             .bind(i64::from(limit) + 1)
             .fetch_all(&pool)
             .await?;
-            let more = keys.len() > limit as usize;
-            keys.truncate(limit as usize);
-            let next = more.then(|| keys.last().cloned()).flatten();
-            Ok(Page { keys, next })
+            Ok(page(keys, limit))
         })
         .await
     }

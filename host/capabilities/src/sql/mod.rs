@@ -162,6 +162,9 @@ pub trait Database: Send + Sync + 'static {
     /// Its limits.
     fn limits(&self) -> &SqlLimits;
 
+    /// Closes it, when no more operations come.
+    async fn close(&self);
+
     /// Runs one statement and answers all its rows.
     ///
     /// # Errors

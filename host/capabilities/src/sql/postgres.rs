@@ -79,11 +79,6 @@ impl PostgresDatabase {
         self.shared.pool.identity()
     }
 
-    /// Closes its connections; those in use when they come back.
-    pub async fn close(&self) {
-        self.shared.pool.close().await;
-    }
-
     async fn session(&self, access: Access) -> Result<Session, SqlError> {
         let shared = &self.shared;
         if access == Access::Write && shared.read_only {
@@ -119,6 +114,11 @@ impl Database for PostgresDatabase {
 
     fn limits(&self) -> &SqlLimits {
         &self.shared.limits
+    }
+
+    /// Closes its connections; those in use when they come back.
+    async fn close(&self) {
+        self.shared.pool.close().await;
     }
 
     async fn query(

@@ -107,14 +107,6 @@ impl SqliteDatabase {
         })
     }
 
-    /// Closes the database: waits for the statements that run.
-    pub async fn close(&self) {
-        if let Some(writing) = &self.shared.writing {
-            writing.close().await;
-        }
-        self.shared.reading.close().await;
-    }
-
     /// Waits for the right to write, as long as for any other lock; readers need none.
     async fn turn(&self, access: Access) -> Result<Option<OwnedSemaphorePermit>, SqlError> {
         if access == Access::Read {
@@ -411,6 +403,14 @@ impl Database for SqliteDatabase {
 
     fn limits(&self) -> &SqlLimits {
         &self.shared.limits
+    }
+
+    /// Waits for what runs.
+    async fn close(&self) {
+        if let Some(writing) = &self.shared.writing {
+            writing.close().await;
+        }
+        self.shared.reading.close().await;
     }
 
     async fn query(

@@ -21,7 +21,7 @@ use crate::engine::EngineError;
 use crate::failure::{Failure, kind};
 use crate::payload::Payload;
 use crate::search::{
-    GivenChanges, SearchChanges, SearchTypes, SearchValue, change_payloads, fit, taken_away,
+    GivenChanges, SearchChanges, SearchValue, change_payloads, fit, new_types, taken_away,
 };
 
 /// What a command sets, as its event has it.
@@ -84,11 +84,7 @@ async fn fitted(
     let types = types.map_err(unreadable)?;
     let (mut changes, set) = taken_away(&given, |name| types.contains_key(name));
     let fitted = fit(&set, |name| types.get(name).copied())?;
-    let new: SearchTypes = fitted
-        .iter()
-        .filter(|(name, _)| !types.contains_key(*name))
-        .map(|(name, value)| (name.clone(), value.search_type()))
-        .collect();
+    let new = new_types(&fitted, &types);
     if !new.is_empty() {
         let (answer, answered) = oneshot::channel();
         core.writer.submit(Write {

@@ -112,15 +112,7 @@ async fn answer(
         Ok((run, commands)) => {
             // Before the answer: the next activation may come at once.
             lock(runs).insert(run_id.clone(), run);
-            let status = sdk::ActivationStatus::Successful(sdk::ActivationDone {
-                commands,
-                ..Default::default()
-            });
-            sdk::WorkflowActivationCompletion {
-                run_id,
-                status: Some(status),
-                ..Default::default()
-            }
+            done(run_id, commands)
         }
         Err(trouble) => {
             tracing::warn!(run_id, error = %trouble, "a run could not go on; its workflow task fails");
@@ -136,6 +128,22 @@ async fn answer(
             };
             sdk::WorkflowActivationCompletion::fail(run_id, failure(why, None), Some(cause))
         }
+    }
+}
+
+/// The answer to an activation that led to these commands.
+pub fn done(
+    run_id: String,
+    commands: Vec<sdk::WorkflowCommand>,
+) -> sdk::WorkflowActivationCompletion {
+    let status = sdk::ActivationStatus::Successful(sdk::ActivationDone {
+        commands,
+        ..Default::default()
+    });
+    sdk::WorkflowActivationCompletion {
+        run_id,
+        status: Some(status),
+        ..Default::default()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::embedded::lock;
 use crate::engine::EngineError;
 use crate::search::{
     GivenAttribute, GivenChanges, SearchAttributes, SearchChanges, SearchType, SearchTypes, fit,
-    taken_away,
+    new_types, taken_away,
 };
 
 /// Between two looks whether the cluster takes a new attribute.
@@ -78,11 +78,7 @@ async fn admit_known(
     mut types: SearchTypes,
 ) -> Result<SearchAttributes, EngineError> {
     let fitted = fit(given, |name| types.get(name).copied())?;
-    let new: SearchTypes = fitted
-        .iter()
-        .filter(|(name, _)| !types.contains_key(*name))
-        .map(|(name, value)| (name.clone(), value.search_type()))
-        .collect();
+    let new = new_types(&fitted, &types);
     if !new.is_empty() {
         make(core, namespace, new).await?;
         // Somebody else may have made one of them with another type meanwhile.

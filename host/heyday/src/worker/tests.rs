@@ -200,14 +200,7 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_under_its_number() {
     let stop = CancellationToken::new();
     let running = tokio::spawn(spool.clone().run(stop.clone()));
     let row = || ReceiptRow {
-        attempt: Arc::new(AttemptName {
-            namespace: "default".to_owned(),
-            run_id: Uuid::now_v7(),
-            activity_id: "1".to_owned(),
-            activity_type: "greet.hello".to_owned(),
-            queue: "general-queue".to_owned(),
-            attempt: 1,
-        }),
+        attempt: AttemptName::for_tests(),
         started_at: Timestamp::now(),
         ended_at: Timestamp::now(),
         outcome: "completed".to_owned(),

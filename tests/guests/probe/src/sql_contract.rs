@@ -30,7 +30,10 @@ fn sql_run_on(input: Statement) -> Result<u64> {
 )]
 pub fn sql_contract(input: Dialect) -> Result<u32> {
     let db = sql::Connection::open(&input.binding)?;
-    ensure(db.dialect() == input.dialect, "the dialect is as it was said")?;
+    ensure(
+        db.dialect() == input.dialect,
+        "the dialect is as it was said",
+    )?;
     values(&db)?;
     transactions(&db)?;
     constraints(&db)?;
@@ -88,7 +91,10 @@ pub struct Once {
 )]
 pub fn sql_once(input: Once) -> Result<i64> {
     let db = sql::Connection::open(&input.binding)?;
-    db.execute("CREATE TABLE IF NOT EXISTS counted (n BIGINT NOT NULL)", &[])?;
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS counted (n BIGINT NOT NULL)",
+        &[],
+    )?;
     let sum = db.once(&context::idempotency_key(), |transaction| {
         transaction.execute("INSERT INTO counted VALUES (1)", &[])?;
         let rows = transaction.query("SELECT count(*) FROM counted", &[])?;
@@ -113,7 +119,11 @@ pub struct Abandon {
 }
 
 /// As `sql_run`, tried again until the database is there.
-#[activity(retry(initial_interval = "50ms", maximum_interval = "200ms", maximum_attempts = 300))]
+#[activity(retry(
+    initial_interval = "50ms",
+    maximum_interval = "200ms",
+    maximum_attempts = 300
+))]
 pub fn sql_patient(input: Statement) -> Result<u64> {
     sql_run_on(input)
 }
@@ -167,7 +177,10 @@ fn columns(db: &sql::Connection) -> Vec<(&'static str, Value)> {
                 "j TIMESTAMPTZ",
                 Value::Timestamp("2026-11-24T13:37:00Z".into()),
             ),
-            ("k TIMESTAMP", Value::Datetime("2026-11-24T13:37:00.25".into())),
+            (
+                "k TIMESTAMP",
+                Value::Datetime("2026-11-24T13:37:00.25".into()),
+            ),
             ("l JSON", Value::Json(r#"{"a":[1,null]}"#.into())),
             ("m INTEGER[]", Value::Array("[1,null,3]".into())),
             ("o TEXT[]", Value::Array(r#"["a\"b","","NULL"]"#.into())),
@@ -304,7 +317,10 @@ fn many(db: &sql::Connection) -> Result<()> {
     let changed = transaction.execute_many(&insert, &rows)?;
     ensure(changed == 1, "a transaction goes on after it")?;
     transaction.commit()?;
-    ensure(count(db, "numbers")? == 10_002, "and keeps its other effects")?;
+    ensure(
+        count(db, "numbers")? == 10_002,
+        "and keeps its other effects",
+    )?;
     let deleted = db.execute("DELETE FROM numbers WHERE n >= 20000", &[])?;
     ensure(deleted == 2, "a DELETE says how many")
 }
@@ -357,7 +373,11 @@ fn statements(db: &sql::Connection) -> Result<()> {
         )?;
     }
     let uuid = [Value::Uuid("not one".into())];
-    ensure_code(db.query(&text(db, "SELECT ?1"), &uuid), "invalid-parameter", "no UUID")?;
+    ensure_code(
+        db.query(&text(db, "SELECT ?1"), &uuid),
+        "invalid-parameter",
+        "no UUID",
+    )?;
     Ok(())
 }
 

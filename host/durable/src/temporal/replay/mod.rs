@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::commands::{comparable, event_of, without_taken_back};
-use super::activation::{Drive, Source, go_on};
+use super::activation::{Drive, Source, done, go_on};
 use super::events::{Names, pins_of, read};
 use super::json::{read_event, write_event};
 use super::pins::Pins;
@@ -270,13 +270,16 @@ impl Replayed {
 }
 
 impl Recording {
-    /// Whether its last workflow task was begun and not completed.
+    /// Whether a workflow task is due or under way: core replays what came before it, too.
     fn is_within_a_task(&self) -> bool {
         let completed = self.last_completed_task().unwrap_or_default();
         self.history.events[completed..].iter().any(|event| {
             matches!(
                 event.attributes,
-                Some(sdk::Attributes::WorkflowTaskStartedEventAttributes(_))
+                Some(
+                    sdk::Attributes::WorkflowTaskScheduledEventAttributes(_)
+                        | sdk::Attributes::WorkflowTaskStartedEventAttributes(_)
+                )
             )
         })
     }
@@ -414,15 +417,7 @@ impl<'r> Replay<'r> {
                     .entry(length)
                     .or_default()
                     .extend(events);
-                let status = sdk::ActivationStatus::Successful(sdk::ActivationDone {
-                    commands,
-                    ..Default::default()
-                });
-                sdk::WorkflowActivationCompletion {
-                    run_id,
-                    status: Some(status),
-                    ..Default::default()
-                }
+                done(run_id, commands)
             }
             Err(trouble) => {
                 let why = trouble.to_string();

@@ -10,17 +10,6 @@ fn spool(folder: &Path) -> Spool {
     Spool::open(client, "default".to_owned(), folder)
 }
 
-fn attempt() -> Arc<AttemptName> {
-    Arc::new(AttemptName {
-        namespace: "default".to_owned(),
-        run_id: Uuid::now_v7(),
-        activity_id: "1".to_owned(),
-        activity_type: "greet.hello".to_owned(),
-        queue: "general-queue".to_owned(),
-        attempt: 1,
-    })
-}
-
 fn line(bytes: usize) -> LogLine {
     LogLine {
         at: Timestamp::now(),
@@ -52,7 +41,7 @@ fn progress(spool: &Spool, attempt: &Arc<AttemptName>, completed: u64) {
 #[test]
 fn a_batch_is_bounded_and_keeps_the_order() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (spool, attempt) = (spool(folder.path()), attempt());
+    let (spool, attempt) = (spool(folder.path()), AttemptName::for_tests());
     for _ in 0..3 {
         spool.log(&attempt, line(1 << 20));
     }
@@ -90,7 +79,7 @@ fn a_batch_is_bounded_and_keeps_the_order() {
 #[test]
 fn what_does_not_fit_is_dropped_and_counted() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (spool, attempt) = (spool(folder.path()), attempt());
+    let (spool, attempt) = (spool(folder.path()), AttemptName::for_tests());
     for _ in 0..63 {
         spool.log(&attempt, line(1 << 20));
     }
@@ -107,7 +96,7 @@ fn what_does_not_fit_is_dropped_and_counted() {
 #[test]
 fn what_a_killed_worker_left_is_the_next_ones() {
     let folder = tempfile::tempdir().expect("a folder");
-    let attempt = attempt();
+    let attempt = AttemptName::for_tests();
     let first = spool(folder.path());
     first.log(&attempt, line(5));
     first.receipt(receipt(&attempt));
@@ -156,7 +145,7 @@ fn what_a_killed_worker_left_is_the_next_ones() {
 #[test]
 fn without_a_folder_it_is_in_memory() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    let (spool, attempt) = (spool(file.path()), attempt());
+    let (spool, attempt) = (spool(file.path()), AttemptName::for_tests());
     spool.receipt(receipt(&attempt));
     spool.save();
     let batch = spool.take().expect("a batch");

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::client::reason_of;
 use super::convert::{
-    first, from_duration, from_failure, from_json_payload, from_payload, from_retry, take_receipt,
-    timed_out, timestamp,
+    first, from_duration, from_failure, from_json_payload, from_payload, from_retry, own_words,
+    take_receipt, timed_out, timestamp,
 };
 use super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, Pins, RESUME_HEADER, RUN_HEADER,
@@ -215,7 +215,7 @@ fn meaning(
             ..new(EventType::WorkflowExecutionContinuedAsNew, "")
         },
         A::WorkflowExecutionCancelRequestedEventAttributes(asked) => Event {
-            reason: asked.cause,
+            reason: own_words(&asked.cause).to_owned(),
             ..new(EventType::WorkflowExecutionCancelRequested, "")
         },
         A::WorkflowExecutionSignaledEventAttributes(sent) => signaled(
@@ -467,7 +467,7 @@ fn meaning(
         A::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(asked) => {
             let execution = asked.workflow_execution.unwrap_or_default();
             Event {
-                reason: asked.reason,
+                reason: own_words(&asked.reason).to_owned(),
                 workflow_id: execution.workflow_id.clone(),
                 ..new(
                     EventType::RequestCancelExternalWorkflowExecutionInitiated,

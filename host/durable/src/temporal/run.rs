@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::attributes;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
-    maybe, payload, payloads, retry, timestamp,
+    maybe, own_words, payload, payloads, retry, timestamp,
 };
 use super::outcome::{activity_outcome, child_outcome, child_started};
 use super::pins::{
@@ -93,6 +93,8 @@ pub struct Run {
     pub activities: BTreeMap<u32, String>,
     /// Workflow ids of the signals that were sent and have not resolved.
     sent: BTreeMap<u32, String>,
+    /// Children that have started and not ended.
+    children: BTreeSet<u32>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
     /// What was said of updates that came.
@@ -156,6 +158,7 @@ impl Run {
             entered: Vec::new(),
             activities: BTreeMap::new(),
             sent: BTreeMap::new(),
+            children: BTreeSet::new(),
             signals: BTreeSet::new(),
             answers: Vec::new(),
             offered: Vec::new(),
@@ -206,6 +209,9 @@ impl Run {
             }
             sdk::Job::ResolveChildWorkflowExecutionStart(started) => {
                 let outcome = child_started(started.status)?;
+                if outcome.is_ok() {
+                    self.children.insert(started.seq);
+                }
                 self.resolutions.push(Resolution::ChildStarted {
                     child_id: started.seq.to_string(),
                     outcome,
@@ -213,6 +219,7 @@ impl Run {
             }
             sdk::Job::ResolveChildWorkflowExecution(ended) => {
                 let status = ended.result.and_then(|result| result.status);
+                self.children.remove(&ended.seq);
                 self.resolutions.push(Resolution::Child {
                     child_id: ended.seq.to_string(),
                     outcome: child_outcome(status)?,
@@ -220,7 +227,7 @@ impl Run {
             }
             sdk::Job::CancelWorkflow(cancel) => {
                 self.resolutions.push(Resolution::CancelRequested {
-                    reason: cancel.reason,
+                    reason: own_words(&cancel.reason).to_owned(),
                 });
             }
             sdk::Job::QueryWorkflow(query) => self.queries.push(query),
@@ -253,11 +260,13 @@ impl Run {
                     outcome,
                 });
             }
-            // The run's random numbers are its own.
-            sdk::Job::UpdateRandomSeed(_) | sdk::Job::NotifyHasPatch(_) => {}
+            // The run's random numbers are its own; and a child that could not be asked to
+            // cancel has ended, which is told as well.
+            sdk::Job::UpdateRandomSeed(_)
+            | sdk::Job::NotifyHasPatch(_)
+            | sdk::Job::ResolveRequestCancelExternalWorkflow(_) => {}
             job @ (sdk::Job::InitializeWorkflow(_)
             | sdk::Job::RemoveFromCache(_)
-            | sdk::Job::ResolveRequestCancelExternalWorkflow(_)
             | sdk::Job::ResolveNexusOperationStart(_)
             | sdk::Job::ResolveNexusOperation(_)) => {
                 return Err(Unexpected(format!("the run was given {job:?}")));
@@ -458,14 +467,8 @@ impl Run {
                 (self.start_child(*child, stored)?, task)
             }
             Command::CancelChild { child_id } => {
-                let cancel = sdk::CancelChildWorkflowExecution {
-                    child_workflow_seq: number(&child_id)?,
-                    reason: "its parent asked for it".to_owned(),
-                };
-                (
-                    sdk::CommandVariant::CancelChildWorkflowExecution(cancel),
-                    String::new(),
-                )
+                let cancel = self.cancel_child(number(&child_id)?);
+                (cancel, String::new())
             }
             Command::Emit { event, task } => {
                 let memo = sdk::ModifyWorkflowProperties {
@@ -512,6 +515,29 @@ impl Run {
             }
         };
         Ok(self::command(variant, &task))
+    }
+
+    /// Asks a child to cancel. One that runs is named by its workflow id alone: it may have
+    /// continued as new, and core would name its first run, which has ended then.
+    fn cancel_child(&self, seq: u32) -> sdk::CommandVariant {
+        let reason = "the parent asked for it".to_owned();
+        if !self.children.contains(&seq) {
+            let cancel = sdk::CancelChildWorkflowExecution {
+                child_workflow_seq: seq,
+                reason,
+            };
+            return sdk::CommandVariant::CancelChildWorkflowExecution(cancel);
+        }
+        let cancel = sdk::RequestCancelExternalWorkflowExecution {
+            seq,
+            workflow_execution: Some(sdk::NamespacedWorkflowExecution {
+                namespace: self.cluster_namespace.clone(),
+                workflow_id: format!("{}_{seq}", self.run_id),
+                run_id: String::new(),
+            }),
+            reason,
+        };
+        sdk::CommandVariant::RequestCancelExternalWorkflowExecution(cancel)
     }
 
     /// The run goes on as another one, of the same input, pins and memo, and of the search

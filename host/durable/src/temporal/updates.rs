@@ -285,7 +285,16 @@ async fn refused(
                 ..run.clone()
             };
             match end(core, &named, update_id.to_owned(), None, Instant::now()).await {
-                Err(EngineError::NoSuchUpdate { .. }) => Err(closed_or(core, run, status).await),
+                Err(EngineError::NoSuchUpdate { .. }) => {
+                    let before = match run.run_id {
+                        None => ended_before(core, run, update_id).await?,
+                        Some(_) => None,
+                    };
+                    match before {
+                        Some(known) => Ok(known),
+                        None => Err(closed_or(core, run, status).await),
+                    }
+                }
                 known => known,
             }
         }

@@ -81,6 +81,11 @@ pub fn event_of(command: sdk::WorkflowCommand) -> Option<Event> {
             EventType::RequestCancelExternalWorkflowExecutionInitiated,
             cancel.child_workflow_seq.to_string(),
         ),
+        // Only children are asked.
+        C::RequestCancelExternalWorkflowExecution(cancel) => new(
+            EventType::RequestCancelExternalWorkflowExecutionInitiated,
+            cancel.seq.to_string(),
+        ),
         C::ModifyWorkflowProperties(changed) => {
             let mut fields = changed.upserted_memo.unwrap_or_default().fields;
             Event {

@@ -292,6 +292,62 @@ fn what_was_cancelled_keeps_its_own_words() {
 }
 
 #[test]
+fn a_child_that_runs_is_asked_to_cancel_whichever_of_its_runs_is_open() {
+    use temporalio_common::protos::coresdk::child_workflow::ChildWorkflowResult;
+    use temporalio_common::protos::coresdk::workflow_activation::{
+        ResolveChildWorkflowExecution, ResolveChildWorkflowExecutionStart,
+        ResolveChildWorkflowExecutionStartSuccess,
+    };
+    let mut run = started_with(&RunHeader::default());
+    let cancel = |run: &mut Run| {
+        let cancel = Command::CancelChild {
+            child_id: "3".to_owned(),
+        };
+        run.command(cancel, &mut Vec::new()).unwrap().variant
+    };
+    let early = cancel(&mut run);
+    assert!(
+        matches!(
+            &early,
+            Some(sdk::CommandVariant::CancelChildWorkflowExecution(asked)) if asked.child_workflow_seq == 3
+        ),
+        "{early:?}"
+    );
+    let started = ResolveChildWorkflowExecutionStart {
+        seq: 3,
+        status: Some(sdk::ChildStarted::Succeeded(
+            ResolveChildWorkflowExecutionStartSuccess {
+                run_id: Uuid::now_v7().to_string(),
+            },
+        )),
+    };
+    run.take(sdk::Job::ResolveChildWorkflowExecutionStart(started))
+        .unwrap();
+    let Some(sdk::CommandVariant::RequestCancelExternalWorkflowExecution(asked)) = cancel(&mut run)
+    else {
+        panic!("it should be asked by its workflow id");
+    };
+    let execution = asked.workflow_execution.unwrap();
+    assert_eq!(execution.workflow_id, format!("{RUN_ID}_3"));
+    assert_eq!(execution.run_id, "");
+    assert_eq!(execution.namespace, "cluster");
+    // It may have ended just then.
+    run.take(sdk::Job::ResolveRequestCancelExternalWorkflow(
+        Default::default(),
+    ))
+    .unwrap();
+    let ended = ResolveChildWorkflowExecution {
+        seq: 3,
+        result: Some(ChildWorkflowResult {
+            status: Some(sdk::ChildEnded::Completed(Default::default())),
+        }),
+    };
+    run.take(sdk::Job::ResolveChildWorkflowExecution(ended))
+        .unwrap();
+    assert!(run.children.is_empty());
+}
+
+#[test]
 fn the_next_run_has_the_input_the_pins_and_what_is_carried() {
     let mut run = started_with(&RunHeader {
         depth: 2,

@@ -12,8 +12,8 @@
 //! 1. `activate` sets the activation's time and hands one resolution after another to
 //!    the `port`, polling the interpreter after each, so that it does not matter
 //!    whether an engine feeds them together or one by one.
-//! 2. The `interpreter` goes on from where it waited, task by task; `tasks` and `calls`
-//!    are what the tasks do, `scene` what their expressions see, `data` counts what the
+//! 2. The `interpreter` goes on from where it waited, task by task; `whole` is what is
+//!    around them all, `tasks` and `calls` are what the tasks do, `scene` what their expressions see, `data` counts what the
 //!    run holds, `stop` is why a task ends without an output.
 //! 3. Each wait pushes its command to the port, and `activate` answers them all. The
 //!    last one may be terminal: the run completes, fails, ends as cancelled, or continues
@@ -41,6 +41,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod update;
+mod whole;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

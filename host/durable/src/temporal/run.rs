@@ -5,6 +5,9 @@
 //! driver's decimal ids, counted from 1 for each kind, are core's sequence numbers.
 //! Whatever a job says is the same on replay, so the same commands come.
 
+mod children;
+mod continuing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
@@ -22,10 +25,7 @@ use super::pins::{
 };
 use super::sdk;
 use super::updates::Offered;
-use crate::definition::ParentClosePolicy;
-use crate::driver::{
-    Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal, StartChild,
-};
+use crate::driver::{Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::{Payload, Referred, referred};
@@ -517,65 +517,6 @@ impl Run {
         Ok(self::command(variant, &task))
     }
 
-    /// Asks a child to cancel. One that runs is named by its workflow id alone: it may have
-    /// continued as new, and core would name its first run, which has ended then.
-    fn cancel_child(&self, seq: u32) -> sdk::CommandVariant {
-        let reason = "the parent asked for it".to_owned();
-        if !self.children.contains(&seq) {
-            let cancel = sdk::CancelChildWorkflowExecution {
-                child_workflow_seq: seq,
-                reason,
-            };
-            return sdk::CommandVariant::CancelChildWorkflowExecution(cancel);
-        }
-        let cancel = sdk::RequestCancelExternalWorkflowExecution {
-            seq,
-            workflow_execution: Some(sdk::NamespacedWorkflowExecution {
-                namespace: self.cluster_namespace.clone(),
-                workflow_id: format!("{}_{seq}", self.run_id),
-                run_id: String::new(),
-            }),
-            reason,
-        };
-        sdk::CommandVariant::RequestCancelExternalWorkflowExecution(cancel)
-    }
-
-    /// The run goes on as another one, of the same input, pins and memo, and of the search
-    /// attributes as they are now. Core would take those of events alone, and what changed
-    /// just now has none yet.
-    fn continue_as_new(&mut self, resume: Payload) -> Result<sdk::CommandVariant, Unexpected> {
-        let pins = self.next_pins.take();
-        let pins = pins.ok_or_else(|| Unexpected("a run without pins goes on".to_owned()))?;
-        let mut memo = std::mem::take(&mut self.memo);
-        // A run that was pinned in its first step was started without.
-        memo.entry(MEMO.to_owned())
-            .or_insert_with(|| pins.memo(None));
-        let mut search_attributes = std::mem::take(&mut self.search_attributes);
-        search_attributes.extend(pins.search_attributes().indexed_fields);
-        let header = RunHeader {
-            pins: Some(pins),
-            signal: None,
-            ..self.header.clone()
-        };
-        Ok(sdk::CommandVariant::ContinueAsNewWorkflowExecution(
-            sdk::ContinueAsNewWorkflowExecution {
-                workflow_type: self.workflow_type.clone(),
-                task_queue: self.queue.clone(),
-                arguments: vec![payload(self.input.clone())],
-                memo,
-                search_attributes: Some(sdk::SearchAttributes {
-                    indexed_fields: search_attributes,
-                }),
-                headers: [
-                    (RUN_HEADER.to_owned(), json_payload(&header)),
-                    (RESUME_HEADER.to_owned(), payload(resume)),
-                ]
-                .into(),
-                ..Default::default()
-            },
-        ))
-    }
-
     fn schedule(
         &mut self,
         activity: ScheduleActivity,
@@ -633,44 +574,6 @@ impl Run {
                 args: vec![payload(external.signal.data)],
                 headers: [(SIGNAL_HEADER.to_owned(), header)].into(),
                 target: Some(sdk::SignalTarget::WorkflowExecution(run)),
-            },
-        ))
-    }
-
-    fn start_child(
-        &self,
-        child: StartChild,
-        stored: &mut Vec<Referred>,
-    ) -> Result<sdk::CommandVariant, Unexpected> {
-        let header = RunHeader {
-            depth: child.depth,
-            detached: child.detached,
-            version: child.workflow.version,
-            traceparent: self.header.traceparent.clone(),
-            ..RunHeader::default()
-        };
-        let (queue, input) = match child.foreign_queue {
-            Some(queue) => (queue, child.input),
-            None => (self.queue.clone(), referred(child.input, stored)),
-        };
-        let policy = match child.parent_close {
-            ParentClosePolicy::Terminate => sdk::ParentClosePolicy::Terminate,
-            ParentClosePolicy::Abandon => sdk::ParentClosePolicy::Abandon,
-            ParentClosePolicy::RequestCancel => sdk::ParentClosePolicy::RequestCancel,
-        };
-        Ok(sdk::CommandVariant::StartChildWorkflowExecution(
-            sdk::StartChildWorkflowExecution {
-                seq: number(&child.child_id)?,
-                workflow_id: child.workflow_id,
-                workflow_type: child.workflow.workflow_type,
-                task_queue: queue,
-                input: vec![payload(input)],
-                parent_close_policy: policy.into(),
-                workflow_id_reuse_policy: sdk::WorkflowIdReusePolicy::RejectDuplicate.into(),
-                headers: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
-                cancellation_type: sdk::ChildWorkflowCancellationType::WaitCancellationCompleted
-                    .into(),
-                ..Default::default()
             },
         ))
     }

@@ -35,9 +35,9 @@ pub use temporalio_common::protos::coresdk::workflow_commands::{
     ActivityCancellationType, CancelChildWorkflowExecution, CancelTimer, CancelWorkflowExecution,
     CompleteWorkflowExecution, ContinueAsNewWorkflowExecution, FailWorkflowExecution,
     ModifyWorkflowProperties, QueryResult, QuerySuccess, RequestCancelActivity,
-    RequestCancelExternalWorkflowExecution, ScheduleActivity,
-    ScheduleLocalActivity, SignalExternalWorkflowExecution, StartChildWorkflowExecution,
-    StartTimer, UpdateResponse, UpsertWorkflowSearchAttributes, WorkflowCommand, query_result,
+    RequestCancelExternalWorkflowExecution, ScheduleActivity, ScheduleLocalActivity,
+    SignalExternalWorkflowExecution, StartChildWorkflowExecution, StartTimer, UpdateResponse,
+    UpsertWorkflowSearchAttributes, WorkflowCommand, query_result,
     signal_external_workflow_execution::Target as SignalTarget, update_response,
     workflow_command::Variant as CommandVariant,
 };

@@ -354,7 +354,7 @@ do:
         - pause: {wait: {milliseconds: 1}}
         - count: {set: {rounds: '${ .rounds }', sum: '${ (.sum // 0) + $n }'}}
 ",
-        start: Start::With("{\"rounds\": 110}"),
+        start: Start::With("{\"rounds\": 80}"),
         steps: &[],
         ends: "ContinuedAsNew",
         has: &["TimerFired", "WorkflowExecutionContinuedAsNew"],

@@ -1,51 +1,120 @@
 //! Which database or folder stands behind a binding's name, per namespace.
 //!
 //! Plugins see names; addresses and paths come only from here. A binding belongs to one
-//! namespace, and no two bindings share a file or folder, so that what plugins of one
-//! namespace store is out of reach for those of another.
+//! namespace, and no two bindings share a file, a folder or a role on a server, so that
+//! what plugins of one namespace store is out of reach for those of another.
+//!
+//! How a capability's bindings are written stands in a file of its own here, as a type
+//! that is [`Declared`] (what is checked of all alike) and a [`Binding`] (what it opens).
+//! To add one: that type, a field in [`NamespaceBindings`], and one in [`Bindings`].
 
+mod blob;
 mod config;
+mod database;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heyday_inference::Inference;
 use tokio::runtime::Handle;
 
-pub use config::{
-    BindingError, BindingsConfig, BlobBinding, KvBinding, NamespaceBindings, SqlBinding,
-};
+pub use blob::BlobBinding;
+pub use config::{BindingError, BindingsConfig, NamespaceBindings};
+pub use database::{DatabaseBinding, KvBinding, SqlBinding};
 
-use config::Backend;
+use crate::blob::Container;
+use crate::kv::Store;
+use crate::sql::Database;
 
-use crate::blob::files::FileContainer;
-use crate::blob::{BlobLimits, Container};
-use crate::kv::postgres::PostgresStore;
-use crate::kv::sqlite::SqliteStore;
-use crate::kv::{KvLimits, Store};
-use crate::sql::postgres::PostgresDatabase;
-use crate::sql::sqlite::SqliteDatabase;
-use crate::sql::{Database, SqlLimits};
+/// What is checked of every binding before any is opened.
+pub(crate) trait Declared {
+    /// The file or folder of this machine where it keeps its data, if it has one, and
+    /// whether nobody writes there.
+    fn place(&self) -> Option<(&PathBuf, bool)>;
 
-type Key = (String, String);
+    /// Every path that it names.
+    fn paths(&mut self) -> Vec<&mut PathBuf>;
+
+    /// Its limits that cannot be zero.
+    fn limits(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// A binding as the configuration writes it.
+pub(crate) trait Binding: Declared {
+    /// The capability.
+    const CAPABILITY: &'static str;
+    /// What stands behind it.
+    type Opened: ?Sized;
+
+    /// Opens it. `full` is its name for people.
+    fn open(
+        &self,
+        full: &str,
+        claims: &mut Claims,
+        runtime: &Handle,
+    ) -> Result<Arc<Self::Opened>, BindingError>;
+}
+
+/// What is opened of one capability, by namespace and name.
+struct Table<T: ?Sized>(HashMap<(String, String), Arc<T>>);
+
+impl<T: ?Sized> Default for Table<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: ?Sized> Table<T> {
+    fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.0.get(&key).cloned()
+    }
+
+    fn open<B: Binding<Opened = T>>(
+        &mut self,
+        namespace: &str,
+        declared: &BTreeMap<String, B>,
+        claims: &mut Claims,
+        runtime: &Handle,
+    ) -> Result<(), BindingError> {
+        for (name, binding) in declared {
+            let full = full_name(namespace, B::CAPABILITY, name);
+            let opened = binding.open(&full, claims, runtime)?;
+            self.0.insert((namespace.to_owned(), name.clone()), opened);
+        }
+        Ok(())
+    }
+
+    /// Those of a namespace: the capability, the name, and what stands behind it.
+    fn list<'a>(
+        &'a self,
+        capability: &'static str,
+        namespace: &'a str,
+        backend: fn(&T) -> &'static str,
+    ) -> impl Iterator<Item = (&'static str, String, &'static str)> + 'a {
+        let all = self.0.iter();
+        let of_namespace = all.filter(move |((owner, _), _)| owner == namespace);
+        of_namespace.map(move |((_, name), it)| (capability, name.clone(), backend(it)))
+    }
+}
 
 /// The opened bindings of a process.
 #[derive(Default)]
 pub struct Bindings {
-    sql: HashMap<Key, Arc<dyn Database>>,
-    blob: HashMap<Key, Arc<dyn Container>>,
-    kv: HashMap<Key, Arc<dyn Store>>,
+    sql: Table<dyn Database>,
+    blob: Table<dyn Container>,
+    kv: Table<dyn Store>,
     inference: Option<Inference>,
 }
 
 impl std::fmt::Debug for Bindings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Bindings")
-            .field("sql", &self.sql.keys())
-            .field("blob", &self.blob.keys())
-            .field("kv", &self.kv.keys())
-            .finish()
+            .field("sql", &self.sql.0.keys())
+            .field("blob", &self.blob.0.keys())
+            .field("kv", &self.kv.0.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,41 +126,14 @@ impl Bindings {
     /// # Errors
     /// The first that cannot be used, by name.
     pub fn open(config: &BindingsConfig, runtime: &Handle) -> Result<Self, BindingError> {
-        check_names(config)?;
-        check_overlap(config)?;
+        check(config)?;
         let mut bindings = Self::default();
-        let mut roles = Roles::default();
-        for (namespace, of_namespace) in &config.namespaces {
-            for (name, binding) in &of_namespace.sql {
-                check_sql_limits(namespace, name, &binding.limits)?;
-                let full = full_name(namespace, "sql", name);
-                let database = roles.database(full, binding, runtime)?;
-                bindings
-                    .sql
-                    .insert((namespace.clone(), name.clone()), database);
-            }
-            for (name, binding) in &of_namespace.blob {
-                check_blob_limits(namespace, name, &binding.limits)?;
-                let container = FileContainer::new(
-                    &binding.path,
-                    binding.read_only,
-                    binding.limits.clone(),
-                    runtime.clone(),
-                )
-                .map_err(|source| BindingError::Blob {
-                    binding: full_name(namespace, "blob", name),
-                    source,
-                })?;
-                bindings
-                    .blob
-                    .insert((namespace.clone(), name.clone()), Arc::new(container));
-            }
-            for (name, binding) in &of_namespace.kv {
-                check_kv_limits(namespace, name, &binding.limits)?;
-                let full = full_name(namespace, "kv", name);
-                let store = roles.store(full, binding, runtime)?;
-                bindings.kv.insert((namespace.clone(), name.clone()), store);
-            }
+        let mut claims = Claims::default();
+        for (namespace, of) in &config.namespaces {
+            let (sql, blob, kv) = (&mut bindings.sql, &mut bindings.blob, &mut bindings.kv);
+            sql.open(namespace, &of.sql, &mut claims, runtime)?;
+            blob.open(namespace, &of.blob, &mut claims, runtime)?;
+            kv.open(namespace, &of.kv, &mut claims, runtime)?;
         }
         Ok(bindings)
     }
@@ -99,22 +141,19 @@ impl Bindings {
     /// The database of that name.
     #[must_use]
     pub fn database(&self, namespace: &str, name: &str) -> Option<Arc<dyn Database>> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.sql.get(&key).cloned()
+        self.sql.get(namespace, name)
     }
 
     /// The container of that name.
     #[must_use]
     pub fn container(&self, namespace: &str, name: &str) -> Option<Arc<dyn Container>> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.blob.get(&key).cloned()
+        self.blob.get(namespace, name)
     }
 
     /// The key-value store of that name.
     #[must_use]
     pub fn store(&self, namespace: &str, name: &str) -> Option<Arc<dyn Store>> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.kv.get(&key).cloned()
+        self.kv.get(namespace, name)
     }
 
     /// Serves models too, the same in every namespace: each is a binding of `inference`.
@@ -133,15 +172,9 @@ impl Bindings {
     /// The bindings of a namespace in order: capability, name, and what stands behind it.
     #[must_use]
     pub fn list(&self, namespace: &str) -> Vec<(&'static str, String, &'static str)> {
-        let of = |capability, (owner, name): &Key, backend| {
-            (owner == namespace).then(|| (capability, name.clone(), backend))
-        };
-        let sql = self.sql.iter();
-        let sql = sql.filter_map(|(key, it)| of("sql", key, it.dialect()));
-        let blob = self.blob.iter();
-        let blob = blob.filter_map(|(key, it)| of("blob", key, it.backend()));
-        let kv = self.kv.iter();
-        let kv = kv.filter_map(|(key, it)| of("kv", key, it.backend()));
+        let sql = self.sql.list("sql", namespace, |it| it.dialect());
+        let blob = self.blob.list("blob", namespace, |it| it.backend());
+        let kv = self.kv.list("kv", namespace, |it| it.backend());
         let mut all: Vec<_> = sql.chain(blob).chain(kv).collect();
         let models = self.inference.iter().flat_map(|it| it.store().list());
         all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
@@ -151,105 +184,32 @@ impl Bindings {
 
     /// Closes the databases, when no more calls come.
     pub async fn close(&self) {
-        for database in self.sql.values() {
+        for database in self.sql.0.values() {
             database.close().await;
         }
-        for store in self.kv.values() {
+        for store in self.kv.0.values() {
             store.close().await;
         }
     }
 }
 
-/// Who signs in where, of the bindings opened so far: binding, role and server, whether it
-/// only reads.
+/// Who signs in where, of the bindings opened so far: binding, who and where, whether it
+/// only reads. Whoever signs in as one role reaches all that it owns, so a role belongs to
+/// one binding.
 #[derive(Default)]
-struct Roles(Vec<(String, String, bool)>);
+pub(crate) struct Claims(Vec<(String, String, bool)>);
 
-impl Roles {
-    /// Opens a database. A role on a server belongs to one binding, because whoever signs
-    /// in with it reaches all that it owns.
-    fn database(
-        &mut self,
-        full: String,
-        binding: &SqlBinding,
-        runtime: &Handle,
-    ) -> Result<Arc<dyn Database>, BindingError> {
-        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
-        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
-            Backend::Here(path) => {
-                let limits = binding.limits.clone();
-                let opened = SqliteDatabase::new(path, binding.read_only, limits, runtime.clone());
-                let database = opened.map_err(|source| BindingError::Database {
-                    binding: full,
-                    source,
-                })?;
-                Ok(Arc::new(database))
-            }
-            Backend::Server(server) => {
-                if binding.limits.database_bytes.is_some() {
-                    return Err(BindingError::ForeignLimit {
-                        binding: full,
-                        limit: "database_bytes",
-                    });
-                }
-                let limits = binding.limits.clone();
-                let opened =
-                    PostgresDatabase::new(server, binding.read_only, limits, runtime.clone());
-                let database = opened.map_err(|source| BindingError::Postgres {
-                    binding: full.clone(),
-                    source,
-                })?;
-                self.claim(full, database.identity(), binding.read_only)?;
-                Ok(Arc::new(database))
-            }
-        }
-    }
-
-    /// As [`Self::database`], of a key-value store.
-    fn store(
-        &mut self,
-        full: String,
-        binding: &KvBinding,
-        runtime: &Handle,
-    ) -> Result<Arc<dyn Store>, BindingError> {
-        let (path, postgres) = (binding.path.as_ref(), binding.postgres.as_ref());
-        let limits = binding.limits.clone();
-        match Backend::of(&full, path, postgres, "`path` and `postgres`")? {
-            Backend::Here(path) => {
-                let opened = SqliteStore::new(path, binding.read_only, limits, runtime.clone());
-                let store = opened.map_err(|source| BindingError::Database {
-                    binding: full,
-                    source,
-                })?;
-                Ok(Arc::new(store))
-            }
-            Backend::Server(server) => {
-                if limits.store_bytes.is_some() {
-                    return Err(BindingError::ForeignLimit {
-                        binding: full,
-                        limit: "store_bytes",
-                    });
-                }
-                let opened = PostgresStore::new(server, binding.read_only, limits, runtime.clone());
-                let store = opened.map_err(|source| BindingError::Postgres {
-                    binding: full.clone(),
-                    source,
-                })?;
-                self.claim(full, store.identity(), binding.read_only)?;
-                Ok(Arc::new(store))
-            }
-        }
-    }
-
+impl Claims {
     fn claim(
         &mut self,
-        second: String,
+        second: &str,
         identity: String,
         read_only: bool,
     ) -> Result<(), BindingError> {
         let same = self.0.iter().find(|(_, other, other_read_only)| {
             *other == identity && !(read_only && *other_read_only)
         });
+        let second = second.to_owned();
         if let Some((first, ..)) = same {
             return Err(BindingError::SharedRole {
                 first: first.clone(),
@@ -266,12 +226,36 @@ fn full_name(namespace: &str, capability: &str, name: &str) -> String {
     format!("{namespace}/{capability}/{name}")
 }
 
-fn check_names(config: &BindingsConfig) -> Result<(), BindingError> {
+/// Refuses names, limits and places that no binding can have. Of two bindings none may
+/// reach the other's bytes; two read-only ones may share a path: neither can tell the
+/// other anything.
+fn check(config: &BindingsConfig) -> Result<(), BindingError> {
+    let mut seen: Vec<(String, PathBuf, bool)> = Vec::new();
     for (namespace, bindings) in &config.namespaces {
         check_name("the namespace", namespace)?;
-        let names = bindings.sql.keys().chain(bindings.blob.keys());
-        for name in names.chain(bindings.kv.keys()) {
+        for (capability, name, binding) in bindings.all() {
             check_name("the binding", name)?;
+            let second = full_name(namespace, capability, name);
+            if let Some((limit, _)) = binding.limits().into_iter().find(|(_, it)| *it == 0) {
+                let binding = second;
+                return Err(BindingError::ZeroLimit { binding, limit });
+            }
+            let Some((path, read_only)) = binding.place() else {
+                continue;
+            };
+            let path = resolve(path);
+            let overlapping = seen.iter().find(|(_, other, other_read_only)| {
+                !(read_only && *other_read_only)
+                    && (path.starts_with(other) || other.starts_with(&path))
+            });
+            if let Some((first, ..)) = overlapping {
+                return Err(BindingError::Overlap {
+                    first: first.clone(),
+                    second,
+                    path,
+                });
+            }
+            seen.push((second, path, read_only));
         }
     }
     Ok(())
@@ -292,43 +276,6 @@ fn check_name(what: &'static str, name: &str) -> Result<(), BindingError> {
     })
 }
 
-/// Refuses two bindings of which one could reach the other's bytes. Two read-only ones
-/// may share a path: neither can tell the other anything.
-fn check_overlap(config: &BindingsConfig) -> Result<(), BindingError> {
-    let mut seen: Vec<(String, PathBuf, bool)> = Vec::new();
-    for (namespace, bindings) in &config.namespaces {
-        let sql = bindings
-            .sql
-            .iter()
-            .filter_map(|(name, it)| Some(("sql", name, it.path.as_ref()?, it.read_only)));
-        let blob = bindings
-            .blob
-            .iter()
-            .map(|(name, binding)| ("blob", name, &binding.path, binding.read_only));
-        let kv = bindings
-            .kv
-            .iter()
-            .filter_map(|(name, it)| Some(("kv", name, it.path.as_ref()?, it.read_only)));
-        for (capability, name, path, read_only) in sql.chain(blob).chain(kv) {
-            let path = resolve(path);
-            let second = full_name(namespace, capability, name);
-            let overlapping = seen.iter().find(|(_, other, other_read_only)| {
-                !(read_only && *other_read_only)
-                    && (path.starts_with(other) || other.starts_with(&path))
-            });
-            if let Some((first, ..)) = overlapping {
-                return Err(BindingError::Overlap {
-                    first: first.clone(),
-                    second,
-                    path,
-                });
-            }
-            seen.push((second, path, read_only));
-        }
-    }
-    Ok(())
-}
-
 /// The path without links, as far as it exists.
 fn resolve(path: &Path) -> PathBuf {
     if let Ok(resolved) = path.canonicalize() {
@@ -338,46 +285,6 @@ fn resolve(path: &Path) -> PathBuf {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => resolve(parent).join(name),
         _ => path,
-    }
-}
-
-fn check_sql_limits(namespace: &str, name: &str, limits: &SqlLimits) -> Result<(), BindingError> {
-    let zero = [
-        ("result_rows", limits.result_rows),
-        ("result_bytes", limits.result_bytes),
-        ("attempt_bytes", limits.attempt_bytes),
-        ("open_handles", u64::from(limits.open_handles)),
-        ("statement_timeout_ms", limits.statement_timeout_ms),
-        ("connections", u64::from(limits.connections)),
-        ("memory_bytes", limits.memory_bytes),
-        ("database_bytes", limits.database_bytes.unwrap_or(1)),
-    ];
-    check_zero(full_name(namespace, "sql", name), &zero)
-}
-
-fn check_blob_limits(namespace: &str, name: &str, limits: &BlobLimits) -> Result<(), BindingError> {
-    let zero = [
-        ("object_bytes", limits.object_bytes),
-        ("attempt_bytes", limits.attempt_bytes),
-        ("open_handles", u64::from(limits.open_handles)),
-    ];
-    check_zero(full_name(namespace, "blob", name), &zero)
-}
-
-fn check_kv_limits(namespace: &str, name: &str, limits: &KvLimits) -> Result<(), BindingError> {
-    let zero = [
-        ("value_bytes", limits.value_bytes),
-        ("attempt_bytes", limits.attempt_bytes),
-        ("busy_timeout_ms", limits.busy_timeout_ms),
-        ("store_bytes", limits.store_bytes.unwrap_or(1)),
-    ];
-    check_zero(full_name(namespace, "kv", name), &zero)
-}
-
-fn check_zero(binding: String, limits: &[(&'static str, u64)]) -> Result<(), BindingError> {
-    match limits.iter().find(|(_, value)| *value == 0) {
-        Some((limit, _)) => Err(BindingError::ZeroLimit { binding, limit }),
-        None => Ok(()),
     }
 }
 

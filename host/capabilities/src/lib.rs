@@ -23,6 +23,7 @@ use heyday_sandbox::{Capability, Grants};
 pub mod bindings;
 pub mod blob;
 mod call;
+mod credential;
 pub mod error;
 pub mod http;
 pub mod inference;
@@ -31,6 +32,7 @@ pub mod postgres;
 pub mod sql;
 pub mod sqlite_file;
 mod task;
+mod tls;
 
 pub use bindings::{BindingError, Bindings, BindingsConfig, NamespaceBindings};
 pub use error::{CapabilityError, ErrorCode};

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::blob::BlobLimits;
-use crate::kv::KvLimits;
-use crate::postgres::{PostgresConfig, PostgresConfigError};
-use crate::sql::SqlLimits;
+use super::{BlobBinding, Declared, KvBinding, SqlBinding};
+use crate::postgres::PostgresConfigError;
 
 /// All bindings of a process, as its configuration writes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,75 +28,33 @@ pub struct NamespaceBindings {
     pub kv: BTreeMap<String, KvBinding>,
 }
 
-/// A database: a SQLite file, or a PostgreSQL database; one of both is said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SqlBinding {
-    /// The SQLite file; it and its folder are made when they are missing.
-    #[serde(default)]
-    pub path: Option<PathBuf>,
-    /// The PostgreSQL database.
-    #[serde(default)]
-    pub postgres: Option<PostgresConfig>,
-    /// Whether nobody may write to it; then a file must exist.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Its limits.
-    #[serde(default)]
-    pub limits: SqlLimits,
-}
-
-/// A folder of files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BlobBinding {
-    /// The folder; it is made when it is missing.
-    pub path: PathBuf,
-    /// Whether nobody may write to it; then the folder must exist. For a folder of
-    /// one's own documents.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Its limits.
-    #[serde(default)]
-    pub limits: BlobLimits,
-}
-
-/// A key-value store: in a SQLite file, or in a PostgreSQL database; one of both is said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KvBinding {
-    /// The SQLite file; it and its folder are made when they are missing.
-    #[serde(default)]
-    pub path: Option<PathBuf>,
-    /// The PostgreSQL database.
-    #[serde(default)]
-    pub postgres: Option<PostgresConfig>,
-    /// Whether nobody may write to it; then a file, or the tables, must exist.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Its limits.
-    #[serde(default)]
-    pub limits: KvLimits,
-}
+/// A capability's bindings as all of them are looked at: what it is called, and they.
+type Of<'a> = (&'static str, Vec<(&'a String, &'a dyn Declared)>);
 
 impl NamespaceBindings {
+    /// Every binding: capability, name, and what the configuration says of it.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &String, &dyn Declared)> {
+        fn of<B: super::Binding>(bindings: &BTreeMap<String, B>) -> Of<'_> {
+            let declared = bindings
+                .iter()
+                .map(|(name, it)| (name, it as &dyn Declared));
+            (B::CAPABILITY, declared.collect())
+        }
+        [of(&self.sql), of(&self.blob), of(&self.kv)]
+            .into_iter()
+            .flat_map(|(capability, all)| {
+                all.into_iter()
+                    .map(move |(name, binding)| (capability, name, binding))
+            })
+    }
+
     /// Every path that they name.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let sql = self.sql.values_mut();
-        let sql = sql.flat_map(|it| paths(it.path.as_mut(), it.postgres.as_mut()));
-        let blob = self.blob.values_mut().map(|it| &mut it.path);
-        let kv = self.kv.values_mut();
-        let kv = kv.flat_map(|it| paths(it.path.as_mut(), it.postgres.as_mut()));
+        let sql = self.sql.values_mut().flat_map(Declared::paths);
+        let blob = self.blob.values_mut().flat_map(Declared::paths);
+        let kv = self.kv.values_mut().flat_map(Declared::paths);
         sql.chain(blob).chain(kv)
     }
-}
-
-fn paths<'a>(
-    path: Option<&'a mut PathBuf>,
-    postgres: Option<&'a mut PostgresConfig>,
-) -> impl Iterator<Item = &'a mut PathBuf> {
-    let postgres = postgres.into_iter().flat_map(PostgresConfig::paths);
-    path.into_iter().chain(postgres)
 }
 
 /// Why a configuration of bindings cannot be used.

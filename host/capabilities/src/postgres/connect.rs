@@ -11,12 +11,10 @@ use tokio::net::TcpStream;
 
 use super::error::{PgError, ServerError};
 use super::wire::{Message, Socket, Wire};
-use super::{Password, Server, quoted};
+use super::{Server, quoted};
 
 /// Bytes of the largest message before the sign-in is done.
 const SIGN_IN_BYTES: usize = 64 << 10;
-/// Bytes of the largest password.
-const PASSWORD_BYTES: usize = 4 << 10;
 
 /// Settings that a session begins with and is reset to.
 #[derive(Debug, Clone)]
@@ -167,25 +165,11 @@ impl Server {
 
     /// The role's password, as it is now.
     async fn password(&self) -> Result<Vec<u8>, PgError> {
-        let found = match &self.password {
-            Password::None => {
-                return Err(PgError::Refused(
-                    "the server asks for a password, and the binding has none".to_owned(),
-                ));
-            }
-            Password::Environment(name) => std::env::var(name)
-                .map_err(|_| PgError::Refused(format!("the variable {name} is not set")))?,
-            Password::File(path) => tokio::fs::read_to_string(path)
-                .await
-                .map_err(|error| PgError::Refused(format!("the password's file: {error}")))?,
-        };
-        let password = found.trim_end_matches(['\r', '\n']);
-        if password.is_empty() || password.len() > PASSWORD_BYTES {
-            return Err(PgError::Refused(
-                "a password has 1 to 4,096 bytes".to_owned(),
-            ));
-        }
-        Ok(password.as_bytes().to_vec())
+        let source = self.password.as_ref().ok_or_else(|| {
+            PgError::Refused("the server asks for a password, and the binding has none".to_owned())
+        })?;
+        let password = source.read().await.map_err(PgError::Refused)?;
+        Ok(password.into_bytes())
     }
 }
 

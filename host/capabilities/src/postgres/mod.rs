@@ -16,7 +16,6 @@ mod error;
 mod isolation;
 mod pool;
 pub mod setup;
-mod tls;
 mod wire;
 
 use std::path::PathBuf;
@@ -24,6 +23,9 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
+
+use crate::credential::Source;
+use crate::tls;
 
 pub(crate) use error::{PgError, ServerError};
 pub(crate) use pool::{Lease, Pool, PoolOptions};
@@ -81,14 +83,6 @@ pub enum PostgresConfigError {
     NoTls,
 }
 
-/// Where a password is.
-#[derive(Debug, Clone)]
-enum Password {
-    None,
-    File(PathBuf),
-    Environment(String),
-}
-
 /// A configuration that was checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -97,7 +91,7 @@ pub(crate) struct Server {
     role: String,
     database: String,
     schema: String,
-    password: Password,
+    password: Option<Source>,
     tls: Option<tls::Tls>,
 }
 
@@ -132,12 +126,9 @@ impl Server {
         let role = decode(url.username(), "it has a role")?;
         let database = decode(url.path().trim_start_matches('/'), "it has a database")?;
         let schema = config.schema.clone().unwrap_or_else(|| role.clone());
-        let password = match (&config.password_file, &config.password_env) {
-            (Some(_), Some(_)) => return Err(PostgresConfigError::TwoPasswords),
-            (Some(file), None) => Password::File(file.clone()),
-            (None, Some(name)) => Password::Environment(name.clone()),
-            (None, None) => Password::None,
-        };
+        let (file, variable) = (config.password_file.as_ref(), config.password_env.as_ref());
+        let password =
+            Source::of(file, variable).map_err(|()| PostgresConfigError::TwoPasswords)?;
         let ca = config.tls_server_ca_cert_path.as_deref();
         let tls = if config.tls.unwrap_or(ca.is_some() || !is_here(&host)) {
             let tls = tls::Tls::new(&host, ca).map_err(PostgresConfigError::Certificates)?;

@@ -1,0 +1,66 @@
+//! TLS to servers whose certificates are verified.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio_rustls::TlsConnector;
+
+/// How a server is spoken to.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) connector: TlsConnector,
+    pub(crate) name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// For a host, with certificates of its own where there are some.
+    pub(crate) fn new(host: &str, ca: Option<&Path>) -> Result<Self, String> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(client_config(ca)?)),
+            name,
+        })
+    }
+}
+
+/// Takes certificates that descend from those of a file (PEM), or from the operating
+/// system's.
+///
+/// # Errors
+/// Why the certificates cannot be used.
+pub(crate) fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let config = match ca {
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            let found = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
+            for certificate in found {
+                let certificate = certificate.map_err(|error| error.to_string())?;
+                roots.add(certificate).map_err(|error| error.to_string())?;
+            }
+            if roots.is_empty() {
+                return Err("there is no certificate in it".to_owned());
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => builder
+            .with_platform_verifier()
+            .map_err(|error| error.to_string())?,
+    };
+    Ok(config.with_no_client_auth())
+}

@@ -14,7 +14,7 @@ use super::super::outcome::cancelled_failure;
 use super::*;
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::{PinnedActivity, WorkflowReference};
-use crate::driver::{REVISION, RunLimits};
+use crate::driver::{REVISION, RunLimits, StartChild};
 use crate::payload::{BLOB_REF, Digest, INLINE_LIMIT};
 
 const RUN_ID: &str = "019b0000-0000-7000-8000-000000000001";

@@ -13,6 +13,7 @@ mod bad_input;
 mod capabilities;
 mod cluster_death;
 mod conformance;
+mod continuing;
 mod division;
 mod doctor;
 mod events;

@@ -250,6 +250,7 @@ impl Config {
     pub fn temporal_options(&self) -> TemporalOptions {
         let mut options = TemporalOptions::new(self.temporal.address(), self.queues());
         options.access = self.temporal.access();
+        options.limits.history_events = self.limits.history_events;
         let wanted = &self.limits.resources;
         if wanted.memory.is_some() || wanted.cpu.is_some() {
             options.resources = Some(Resources {

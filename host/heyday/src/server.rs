@@ -432,6 +432,7 @@ async fn open_engine(
         EngineKind::Embedded => {
             let database = config.data_dir.join("history.db");
             let mut options = EmbeddedOptions::new(database, config.queues());
+            options.limits.history_events = config.limits.history_events;
             options.traces = Traces {
                 join: |span, traceparent| telemetry::set_parent(span, Some(traceparent)),
                 traceparent: telemetry::traceparent,

@@ -33,8 +33,9 @@ pub use temporalio_common::protos::coresdk::workflow_activation::{
 };
 pub use temporalio_common::protos::coresdk::workflow_commands::{
     ActivityCancellationType, CancelChildWorkflowExecution, CancelTimer, CancelWorkflowExecution,
-    CompleteWorkflowExecution, FailWorkflowExecution, ModifyWorkflowProperties, QueryResult,
-    QuerySuccess, RequestCancelActivity, ScheduleActivity, ScheduleLocalActivity,
+    CompleteWorkflowExecution, ContinueAsNewWorkflowExecution, FailWorkflowExecution,
+    ModifyWorkflowProperties, QueryResult, QuerySuccess, RequestCancelActivity,
+    RequestCancelExternalWorkflowExecution, ScheduleActivity, ScheduleLocalActivity,
     SignalExternalWorkflowExecution, StartChildWorkflowExecution, StartTimer, UpdateResponse,
     UpsertWorkflowSearchAttributes, WorkflowCommand, query_result,
     signal_external_workflow_execution::Target as SignalTarget, update_response,

@@ -1,7 +1,7 @@
 //! Native unit tests of activities, without a host.
 //!
 //! A test enters a [`Context`]; until the guard that [`Context::enter`] answers is dropped,
-//! the calling thread's `context`, `log`, `blob`, `kv`, `sql` and `inference` are answered from it, and the
+//! the calling thread's `context`, `log` and capabilities are answered from it, and the
 //! guard tells what the activity did.
 //!
 //! ```
@@ -130,6 +130,32 @@ impl Context {
         self
     }
 
+    /// Grants settings of that name, with these keys and values.
+    pub fn config<K: Into<String>, V: Into<String>>(
+        mut self,
+        binding: &str,
+        settings: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let settings = settings.into_iter();
+        let settings = settings.map(|(key, value)| (key.into(), value.into()));
+        let of_binding = self.state.config.entry(binding.to_owned()).or_default();
+        of_binding.extend(settings);
+        self
+    }
+
+    /// Grants secrets of that name: these, by their names.
+    pub fn secrets<K: Into<String>, V: AsRef<[u8]>>(
+        mut self,
+        binding: &str,
+        secrets: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let secrets = secrets.into_iter();
+        let secrets = secrets.map(|(name, value)| (name.into(), Some(value.as_ref().to_vec())));
+        let of_binding = self.state.secrets.entry(binding.to_owned()).or_default();
+        of_binding.extend(secrets);
+        self
+    }
+
     /// Grants a container of that name, in memory, with these objects (key, content).
     pub fn blob<K: Into<String>, B: AsRef<[u8]>>(
         mut self,
@@ -206,6 +232,30 @@ impl Entered {
     /// From now on the activity is asked to stop.
     pub fn cancel(&self) {
         state::with(|state| state.cancelled = true);
+    }
+
+    /// From now on a setting has that value, as when an operator changes it.
+    pub fn set_config(&self, binding: &str, key: &str, value: &str) {
+        state::with(|state| {
+            let settings = state.config.entry(binding.to_owned()).or_default();
+            settings.insert(key.to_owned(), value.to_owned());
+        });
+    }
+
+    /// From now on a secret has that value, as when it is rotated.
+    pub fn set_secret(&self, binding: &str, name: &str, value: impl AsRef<[u8]>) {
+        state::with(|state| {
+            let secrets = state.secrets.entry(binding.to_owned()).or_default();
+            secrets.insert(name.to_owned(), Some(value.as_ref().to_vec()));
+        });
+    }
+
+    /// From now on a secret is not there, though the binding gives it out.
+    pub fn remove_secret(&self, binding: &str, name: &str) {
+        state::with(|state| {
+            let secrets = state.secrets.entry(binding.to_owned()).or_default();
+            secrets.insert(name.to_owned(), None);
+        });
     }
 
     /// The details of all heartbeats, in order.
@@ -338,6 +388,9 @@ pub(crate) mod state {
         pub(crate) logs: Vec<LogLine>,
         pub(crate) blobs: BTreeMap<String, Objects>,
         pub(crate) kv: BTreeMap<String, Values>,
+        pub(crate) config: BTreeMap<String, BTreeMap<String, String>>,
+        /// None where one is given out and not there.
+        pub(crate) secrets: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
         pub(crate) models: BTreeMap<String, StandIn>,
@@ -363,6 +416,8 @@ pub(crate) mod state {
                 logs: Vec::new(),
                 blobs: BTreeMap::new(),
                 kv: BTreeMap::new(),
+                config: BTreeMap::new(),
+                secrets: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
                 models: BTreeMap::new(),

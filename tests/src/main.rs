@@ -34,6 +34,7 @@ mod review;
 mod schedules;
 mod search;
 mod security;
+mod settings;
 mod support;
 mod temporal;
 mod traces;

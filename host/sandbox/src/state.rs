@@ -270,6 +270,11 @@ impl CallState {
         Ok(())
     }
 
+    /// Keeps a secret out of what the guest tells from now on; see [`crate::mask`].
+    pub fn mask(&self, secret: &[u8]) {
+        self.control.masks.add(secret);
+    }
+
     /// Adds to one of the receipt's counters, `sql.rows`.
     pub fn count(&mut self, counter: &'static str, amount: u64) {
         let value = self.usage.counters.entry(counter).or_default();

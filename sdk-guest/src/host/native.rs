@@ -7,6 +7,9 @@ use crate::log::Level;
 use crate::test::state;
 
 pub(crate) mod inference;
+mod settings;
+
+pub(crate) use settings::{config, secrets};
 
 pub(crate) fn current() -> Attempt {
     state::with(|state| state.attempt.clone())

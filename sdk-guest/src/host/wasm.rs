@@ -20,6 +20,10 @@ macro_rules! convert_error {
     }};
 }
 
+mod settings;
+
+pub(crate) use settings::{config, secrets};
+
 pub(crate) fn current() -> Attempt {
     let attempt = wit::context::current();
     Attempt {

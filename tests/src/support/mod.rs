@@ -13,6 +13,7 @@ pub mod handmade;
 pub mod http_server;
 pub mod postgres;
 pub mod probe;
+pub mod secret_manager_stand_in;
 pub mod server;
 pub mod temporal;
 pub mod worker;

@@ -23,11 +23,14 @@ use heyday_sandbox::{Capability, Grants};
 pub mod bindings;
 pub mod blob;
 mod call;
+pub mod config;
 pub mod error;
 pub mod http;
 pub mod inference;
 pub mod kv;
 pub mod postgres;
+pub mod secrets;
+pub mod source;
 pub mod sql;
 pub mod sqlite_file;
 mod task;
@@ -42,6 +45,8 @@ pub fn capabilities(bindings: &Arc<Bindings>) -> Vec<Arc<dyn Capability>> {
         Arc::new(sql::SqlCapability::new(Arc::clone(bindings))),
         Arc::new(blob::BlobCapability::new(Arc::clone(bindings))),
         Arc::new(kv::KvCapability::new(Arc::clone(bindings))),
+        Arc::new(config::ConfigCapability::new(Arc::clone(bindings))),
+        Arc::new(secrets::SecretsCapability::new(Arc::clone(bindings))),
         Arc::new(inference::InferenceCapability::new(Arc::clone(bindings))),
     ]
 }
@@ -90,7 +95,7 @@ mod tests {
             assert!(!capability.interfaces().is_empty());
         }
         let names: Vec<_> = all.iter().map(|capability| capability.name()).collect();
-        assert_eq!(names, ["sql", "blob", "kv", "inference"]);
+        assert_eq!(names, ["sql", "blob", "kv", "config", "secrets", "inference"]);
         // The same functions twice are a fault of the host that linking tells.
         all[0].link(&mut linker).expect_err("linked twice");
     }

@@ -30,7 +30,7 @@ use bindings::heyday::config::config;
 
 type ConfigFault = Fault<ConfigCode>;
 
-pub(super) const NAME: &str = "config";
+pub(crate) const NAME: &str = "config";
 
 /// The capability `config`.
 pub struct ConfigCapability {

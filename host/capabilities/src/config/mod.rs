@@ -7,42 +7,19 @@
 mod host;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub use host::ConfigCapability;
+pub(crate) use host::NAME;
 pub use host::bindings::heyday::config::config::{Page, Setting};
 
+use crate::bindings::ConfigBinding;
 use crate::error::{CapabilityError, ErrorCode};
 use crate::source::{ReadError, Reader, Source, SourceError};
 
 /// The most settings of one page.
 pub const PAGE_SETTINGS: u32 = 1_000;
-
-/// Settings: in a file of TOML or JSON, in a folder with one file for each, or in variables
-/// of the host's environment; one of them is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ConfigBinding {
-    /// The file, `*.toml` or `*.json`.
-    pub file: Option<PathBuf>,
-    /// The folder.
-    pub folder: Option<PathBuf>,
-    /// Whether in the environment; then `names` says all that is given out.
-    pub environment: bool,
-    /// What the plugins call a setting, and what it is called in the file, the folder or
-    /// the environment. Where empty, all of a file or a folder by their own names.
-    pub names: BTreeMap<String, String>,
-}
-
-impl ConfigBinding {
-    /// Every path that it names.
-    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        self.file.iter_mut().chain(&mut self.folder)
-    }
-}
 
 /// The codes of `heyday:config`; see `wit/config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -83,9 +83,6 @@ pub enum GcpConfigError {
     /// Not an address that may be used.
     #[error("its gcp.{0} is no address: {1}")]
     Endpoint(&'static str, &'static str),
-    /// A time of 0.
-    #[error("its gcp.timeout_ms is 0: nothing could ever be answered")]
-    NoTime,
     /// TLS cannot be set up.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
@@ -186,9 +183,6 @@ impl SecretManager {
         }
         if config.location.as_ref().is_some_and(|it| !is_name(it, b"-")) {
             return Err(GcpConfigError::Name("location"));
-        }
-        if config.timeout_ms == 0 {
-            return Err(GcpConfigError::NoTime);
         }
         let endpoint = match (&config.endpoint, &config.location) {
             (Some(endpoint), _) => endpoint.clone(),

@@ -29,7 +29,7 @@ use bindings::heyday::secrets::secrets;
 
 type SecretsFault = Fault<SecretsCode>;
 
-pub(super) const NAME: &str = "secrets";
+pub(crate) const NAME: &str = "secrets";
 
 /// The capability `secrets`.
 pub struct SecretsCapability {

@@ -16,43 +16,17 @@ mod host;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
+pub(crate) use host::NAME;
 pub use host::SecretsCapability;
 
+use crate::bindings::SecretsBinding;
 use crate::error::{CapabilityError, ErrorCode};
 use crate::source::{ReadError, Reader, Source, SourceError, check_key};
-use gcp::{GcpConfig, SecretManager};
-
-/// Secrets: in a file of TOML or JSON, in a folder with one file for each, in variables of
-/// the host's environment, or in Secret Manager of Google Cloud; one of them is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SecretsBinding {
-    /// The file, `*.toml` or `*.json`.
-    pub file: Option<PathBuf>,
-    /// The folder.
-    pub folder: Option<PathBuf>,
-    /// Whether in the environment.
-    pub environment: bool,
-    /// Secret Manager.
-    pub gcp: Option<GcpConfig>,
-    /// All that is given out: what the plugins call a secret, and what it is called in the
-    /// file, the folder, the environment or Secret Manager.
-    pub names: BTreeMap<String, String>,
-}
-
-impl SecretsBinding {
-    /// Every path that it names.
-    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let gcp = self.gcp.iter_mut().flat_map(GcpConfig::paths);
-        self.file.iter_mut().chain(&mut self.folder).chain(gcp)
-    }
-}
+use gcp::SecretManager;
 
 /// A secret's value. It is not printed, and its memory is cleared when it is dropped.
 #[derive(Clone, PartialEq, Eq)]

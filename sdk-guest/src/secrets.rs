@@ -43,9 +43,8 @@ impl Secret {
     /// # Errors
     /// `invalid-text` where it is no UTF-8.
     pub fn text(&self) -> Result<&str> {
-        std::str::from_utf8(&self.0).map_err(|_| {
-            CapabilityError::new("invalid-text", "the secret is no text in UTF-8")
-        })
+        std::str::from_utf8(&self.0)
+            .map_err(|_| CapabilityError::new("invalid-text", "the secret is no text in UTF-8"))
     }
 }
 

@@ -109,7 +109,10 @@ impl Fixture {
             let granted = client.grant("visitor", "secrets", binding, None);
             granted.await.unwrap();
         }
-        client.push(component("visitor"), "&allow_missing=true").await.unwrap();
+        client
+            .push(component("visitor"), "&allow_missing=true")
+            .await
+            .unwrap();
         Self {
             server,
             google,
@@ -147,9 +150,11 @@ fn hold(folder: &Path, google: &SecretManagerStandIn, password: &str) {
 
 /// FNV-1a, as the guest answers it.
 fn digest(text: &str) -> String {
-    let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
-        (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let digest = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+            (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
     format!("{digest:016x}")
 }
 
@@ -166,7 +171,10 @@ async fn settings_and_secrets_do_what_their_wit_promises() {
         ("secrets", "visitor.secrets_contract", &SECRETS, 4),
     ] {
         for binding in bindings {
-            let id = client.start_activity(activity, &json!(binding)).await.unwrap();
+            let id = client
+                .start_activity(activity, &json!(binding))
+                .await
+                .unwrap();
             let outcome = client.result(&id).await.unwrap();
             assert_eq!(outcome.body["result"], parts, "{binding}: {}", outcome.body);
             let receipts = client.receipts(&id).await.unwrap();
@@ -219,7 +227,9 @@ async fn secrets_that_are_away_are_waited_for_and_nothing_of_them_is_told() {
     let torn = "password = 'hunter2hunter2";
     write(&fixture.folder.path().join("secrets.toml"), torn);
     for binding in ["gcp", "toml"] {
-        let failure = fixture.fail("visitor.secret_digest", password(binding)).await;
+        let failure = fixture
+            .fail("visitor.secret_digest", password(binding))
+            .await;
         assert_eq!(failure["kind"], "unavailable", "{failure}");
         assert_eq!(failure["retryable"], true, "{failure}");
     }
@@ -230,11 +240,18 @@ async fn secrets_that_are_away_are_waited_for_and_nothing_of_them_is_told() {
         waiting.push(id.await.unwrap());
     }
     // Other bindings are served meanwhile.
-    fixture.succeed("visitor.secret_digest", password("folder")).await;
+    fixture
+        .succeed("visitor.secret_digest", password("folder"))
+        .await;
     hold(fixture.folder.path(), &fixture.google, "back again");
     for id in waiting {
         let outcome = client.result(&id).await.unwrap();
-        assert_eq!(outcome.body["result"], digest("back again"), "{}", outcome.body);
+        assert_eq!(
+            outcome.body["result"],
+            digest("back again"),
+            "{}",
+            outcome.body
+        );
     }
     let log = fixture.server.log();
     assert!(log.contains("secrets.toml: line 1 is no TOML"), "{log}");
@@ -251,8 +268,14 @@ async fn nothing_is_read_without_a_grant() {
         let revoked = client.request(reqwest::Method::DELETE, &path).send().await;
         assert!(revoked.unwrap().status().is_success());
     }
-    client.grant("visitor", "config", "toml", None).await.unwrap();
-    client.grant("visitor", "secrets", "json", None).await.unwrap();
+    client
+        .grant("visitor", "config", "toml", None)
+        .await
+        .unwrap();
+    client
+        .grant("visitor", "secrets", "json", None)
+        .await
+        .unwrap();
     for (activity, binding, name) in [
         ("visitor.config_get", "json", "text"),
         ("visitor.config_get", "../toml", "text"),
@@ -267,11 +290,18 @@ async fn nothing_is_read_without_a_grant() {
     }
     let text = json!({ "binding": "toml", "name": "text" });
     fixture.succeed("visitor.config_get", text).await;
-    fixture.succeed("visitor.secret_digest", password("json")).await;
+    fixture
+        .succeed("visitor.secret_digest", password("json"))
+        .await;
     for (capability, binding) in [("config", "toml"), ("secrets", "json")] {
-        let refused = client.grant("visitor", capability, binding, Some("ro")).await;
+        let refused = client
+            .grant("visitor", capability, binding, Some("ro"))
+            .await;
         let told = refused.unwrap_err().to_string();
-        assert!(told.contains(&format!("{capability} has no mode")), "{told}");
+        assert!(
+            told.contains(&format!("{capability} has no mode")),
+            "{told}"
+        );
     }
 }
 
@@ -309,18 +339,34 @@ async fn a_secret_is_told_to_nobody_in_whatever_way_its_plugin_does() {
         ("answer", "Failed"),
     ] {
         let input = json!({ "binding": "gcp", "name": "password", "way": way });
-        let id = client.start_activity("visitor.secret_tell", &input).await.unwrap();
+        let id = client
+            .start_activity("visitor.secret_tell", &input)
+            .await
+            .unwrap();
         let outcome = client.result(&id).await.unwrap();
         assert_eq!(outcome.status, status, "{way}: {}", outcome.body);
         let mut seen = outcome.body.to_string();
-        for what in ["", "/events", "/logs?page_size=1000", "/receipts", "/history"] {
+        for what in [
+            "",
+            "/events",
+            "/logs?page_size=1000",
+            "/receipts",
+            "/history",
+        ] {
             let path = format!("/workflows/{id}{what}");
             let response = client.request(reqwest::Method::GET, &path).send().await;
             seen += &response.unwrap().text().await.unwrap();
         }
         let masked = seen.contains("[secret]");
         let refused = seen.contains("contains the value of a secret");
-        assert_eq!((masked, refused), (way != "answer" && way != "heartbeat" && way != "progress", way == "answer"), "{way}: {seen}");
+        assert_eq!(
+            (masked, refused),
+            (
+                way != "answer" && way != "heartbeat" && way != "progress",
+                way == "answer"
+            ),
+            "{way}: {seen}"
+        );
         told += &seen;
     }
     let written = serde_json::to_string(secret).unwrap();
@@ -337,7 +383,9 @@ async fn a_secret_is_told_to_nobody_in_whatever_way_its_plugin_does() {
     for path in all {
         let bytes = std::fs::read(&path).unwrap();
         for text in [secret, written] {
-            let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
+            let found = bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes());
             assert!(!found, "{} has the secret", path.display());
         }
     }
@@ -348,8 +396,14 @@ async fn bindings_that_cannot_be_are_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     for (binding, told) in [
         ("secrets.main]\nenvironment = true\n", "gives nothing out"),
-        ("secrets.main]\nfolder = '/no/such/folder'\nnames = { a = 'b' }\n", "cannot be read"),
-        ("secrets.main]\nfile = 'a.toml'\nenvironment = true\n", "two backends"),
+        (
+            "secrets.main]\nfolder = '/no/such/folder'\nnames = { a = 'b' }\n",
+            "cannot be read",
+        ),
+        (
+            "secrets.main]\nfile = 'a.toml'\nenvironment = true\n",
+            "two backends",
+        ),
         ("config.main]\n", "no backend"),
         ("config.Main]\nenvironment = true\n", "`Main`"),
         ("config.main]\nenv = true\n", "unknown field `env`"),

@@ -198,8 +198,12 @@ impl Bindings {
         let sql = self.sql.list("sql", namespace, |it| it.dialect());
         let blob = self.blob.list("blob", namespace, |it| it.backend());
         let kv = self.kv.list("kv", namespace, |it| it.backend());
-        let config = self.config.list(crate::config::NAME, namespace, Settings::backend);
-        let secrets = self.secrets.list(crate::secrets::NAME, namespace, Secrets::backend);
+        let config = self
+            .config
+            .list(crate::config::NAME, namespace, Settings::backend);
+        let secrets = self
+            .secrets
+            .list(crate::secrets::NAME, namespace, Secrets::backend);
         let mut all: Vec<_> = sql.chain(blob).chain(kv).collect();
         all.extend(config.chain(secrets));
         let models = self.inference.iter().flat_map(|it| it.store().list());

@@ -95,7 +95,10 @@ mod tests {
             assert!(!capability.interfaces().is_empty());
         }
         let names: Vec<_> = all.iter().map(|capability| capability.name()).collect();
-        assert_eq!(names, ["sql", "blob", "kv", "config", "secrets", "inference"]);
+        assert_eq!(
+            names,
+            ["sql", "blob", "kv", "config", "secrets", "inference"]
+        );
         // The same functions twice are a fault of the host that linking tells.
         all[0].link(&mut linker).expect_err("linked twice");
     }

@@ -572,7 +572,10 @@ mod tests {
         let store = &config.bindings.namespaces["team-a"].kv["main"];
         assert_eq!(store.path, Some(folder.path().join("kv.db")));
         let secrets = &config.bindings.namespaces["team-a"].secrets["main"];
-        let credentials = secrets.gcp.as_ref().and_then(|gcp| gcp.credentials_file.as_deref());
+        let credentials = secrets
+            .gcp
+            .as_ref()
+            .and_then(|gcp| gcp.credentials_file.as_deref());
         assert_eq!(credentials, Some(&*folder.path().join("key")));
         let missing = Config::load(&folder.path().join("nothing.toml"));
         assert!(matches!(missing, Err(ConfigError::Read { .. })));

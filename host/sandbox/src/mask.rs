@@ -144,7 +144,12 @@ mod tests {
 
     #[test]
     fn a_secret_is_hidden_wherever_it_stands_in_a_text() {
-        let masks = masks(&[b"hunter2-hunter2", b"hunter2-", b"short", b"\xff\xfe\xfd\xfc\xff\xfe\xfd\xfc"]);
+        let masks = masks(&[
+            b"hunter2-hunter2",
+            b"hunter2-",
+            b"short",
+            b"\xff\xfe\xfd\xfc\xff\xfe\xfd\xfc",
+        ]);
         assert_eq!(masks.text("nothing"), "nothing");
         assert_eq!(
             masks.text("a hunter2-hunter2 b hunter2-x, short"),

@@ -38,9 +38,11 @@ impl SecretManagerStandIn {
             )
             .route(
                 "/v1/projects/test-project/secrets/{secret}/versions/{version}",
-                get(async move |Path((secret, version)): Path<(String, String)>, headers| {
-                    access(&inside, &secret, &version, &headers)
-                }),
+                get(
+                    async move |Path((secret, version)): Path<(String, String)>, headers| {
+                        access(&inside, &secret, &version, &headers)
+                    },
+                ),
             );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -71,7 +73,10 @@ impl SecretManagerStandIn {
 }
 
 async fn token(headers: HeaderMap) -> Response {
-    if headers.get("metadata-flavor").is_none_or(|it| it != "Google") {
+    if headers
+        .get("metadata-flavor")
+        .is_none_or(|it| it != "Google")
+    {
         return StatusCode::FORBIDDEN.into_response();
     }
     Json(json!({ "access_token": TOKEN, "expires_in": 3599, "token_type": "Bearer" }))

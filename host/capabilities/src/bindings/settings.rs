@@ -94,7 +94,10 @@ impl Declared for SecretsBinding {
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {
-        let timeout = self.gcp.as_ref().map(|gcp| ("gcp.timeout_ms", gcp.timeout_ms));
+        let timeout = self
+            .gcp
+            .as_ref()
+            .map(|gcp| ("gcp.timeout_ms", gcp.timeout_ms));
         timeout.into_iter().collect()
     }
 }

@@ -132,8 +132,7 @@ impl Settings {
         after: Option<&str>,
     ) -> Result<Page, ConfigError> {
         let mut settings = Vec::new();
-        let wanted =
-            |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        let wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
         let most = limit as usize + 1;
         if self.names.is_empty() {
             let all = self.reader.read_all().await.map_err(failed)?;
@@ -203,7 +202,11 @@ mod tests {
         std::fs::write(&path, r#"{"b":1,"a":{"z":"x","y":2},"c":3}"#).expect("written");
         let settings = settings(serde_json::json!({ "file": path })).expect("fine");
         let page = keys(&settings, "", 3, None).await;
-        let pairs: Vec<_> = page.settings.iter().map(|it| (&*it.key, &*it.value)).collect();
+        let pairs: Vec<_> = page
+            .settings
+            .iter()
+            .map(|it| (&*it.key, &*it.value))
+            .collect();
         assert_eq!(pairs, [("a.y", "2"), ("a.z", "x"), ("b", "1")]);
         let rest = keys(&settings, "", 3, page.next.as_deref()).await;
         assert_eq!((rest.settings.len(), rest.next), (1, None));

@@ -105,17 +105,11 @@ pub(super) fn check_name(entry: &str) -> Result<(), &'static str> {
 }
 
 fn split(entry: &str) -> (&str, &str) {
-    entry
-        .split_once("/versions/")
-        .unwrap_or((entry, "latest"))
+    entry.split_once("/versions/").unwrap_or((entry, "latest"))
 }
 
 /// Checks an address. `plain`: whether it may be without TLS wherever it is.
-fn address(
-    member: &'static str,
-    text: &str,
-    plain: bool,
-) -> Result<Url, GcpConfigError> {
+fn address(member: &'static str, text: &str, plain: bool) -> Result<Url, GcpConfigError> {
     let wrong = |why| GcpConfigError::Endpoint(member, why);
     let url = Url::parse(text).map_err(|_| wrong("it begins with https:// and has a host"))?;
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
@@ -181,12 +175,18 @@ impl SecretManager {
         if !is_name(&config.project, b"-.:") {
             return Err(GcpConfigError::Name("project"));
         }
-        if config.location.as_ref().is_some_and(|it| !is_name(it, b"-")) {
+        if config
+            .location
+            .as_ref()
+            .is_some_and(|it| !is_name(it, b"-"))
+        {
             return Err(GcpConfigError::Name("location"));
         }
         let endpoint = match (&config.endpoint, &config.location) {
             (Some(endpoint), _) => endpoint.clone(),
-            (None, Some(location)) => format!("https://secretmanager.{location}.rep.googleapis.com"),
+            (None, Some(location)) => {
+                format!("https://secretmanager.{location}.rep.googleapis.com")
+            }
             (None, None) => ENDPOINT.to_owned(),
         };
         let endpoint = address("endpoint", &endpoint, false)?;
@@ -246,7 +246,10 @@ impl Inner {
         *kept = None;
         let asked = Instant::now();
         let mut answer = self.ask(entry).await;
-        if matches!(&answer, Err(AccessError::Status(StatusCode::UNAUTHORIZED, _))) {
+        if matches!(
+            &answer,
+            Err(AccessError::Status(StatusCode::UNAUTHORIZED, _))
+        ) {
             // A token may be taken back before its time.
             self.tokens.forget().await;
             answer = self.ask(entry).await;
@@ -284,7 +287,9 @@ impl Inner {
         let request = self.http.get(url).bearer_auth(token.as_str());
         let response = request.send().await.map_err(other)?;
         let status = response.status();
-        let body = body(response, ANSWER_BYTES).await.map_err(AccessError::Other)?;
+        let body = body(response, ANSWER_BYTES)
+            .await
+            .map_err(AccessError::Other)?;
         if !status.is_success() {
             let refused: Refused = serde_json::from_slice(&body).unwrap_or_default();
             let mut word = refused.error.status;

@@ -77,7 +77,10 @@ impl SecretManagerStandIn {
             let mut tokens = self.tokens.lock().expect("no panic");
             *tokens += 1;
             let token = format!("token-{tokens}");
-            (200, json!({ "access_token": token, "expires_in": 3599, "token_type": "Bearer" }))
+            (
+                200,
+                json!({ "access_token": token, "expires_in": 3599, "token_type": "Bearer" }),
+            )
         } else {
             self.answer.lock().expect("no panic").clone()
         };
@@ -159,10 +162,16 @@ async fn the_machine_signs_in_and_a_secret_is_kept_for_its_time() {
     // Each is kept by itself, and a version is what was asked for.
     assert_eq!(value(&kept, "api-key/versions/7").await, "rotated");
     assert!(server.asked()[2].line.contains("/versions/7:access"));
-    let always = manager(address, json!({ "cache_ttl_ms": 0, "location": "europe-west3" }));
+    let always = manager(
+        address,
+        json!({ "cache_ttl_ms": 0, "location": "europe-west3" }),
+    );
     assert_eq!(value(&always, "api-key").await, "rotated");
     let line = server.asked().pop().expect("asked").line;
-    assert!(line.contains("/projects/my-project/locations/europe-west3/secrets/"), "{line}");
+    assert!(
+        line.contains("/projects/my-project/locations/europe-west3/secrets/"),
+        "{line}"
+    );
     server.holds("again");
     assert_eq!(value(&always, "api-key").await, "again");
     // Over its time, what is not there any more is not answered.
@@ -187,7 +196,10 @@ async fn a_service_account_signs_in_with_its_key() {
     });
     write(key.clone());
     let further = json!({ "credentials_file": path, "cache_ttl_ms": 0 });
-    assert_eq!(value(&manager(address, further.clone()), "s").await, "value");
+    assert_eq!(
+        value(&manager(address, further.clone()), "s").await,
+        "value"
+    );
     let asked = server.asked();
     assert_eq!(asked[0].line, "POST /token HTTP/1.1");
     let assertion = asked[0].body.split_once("&assertion=").expect("one").1;
@@ -242,15 +254,27 @@ async fn refusals_are_told_apart() {
         assert_eq!(error.code, SecretsCode::Unavailable, "{what}");
         assert!(!error.message.contains("hunter2"), "{error}");
     };
-    for (status, word) in [(403, "PERMISSION_DENIED"), (429, "RESOURCE_EXHAUSTED"), (500, "")] {
+    for (status, word) in [
+        (403, "PERMISSION_DENIED"),
+        (429, "RESOURCE_EXHAUSTED"),
+        (500, ""),
+    ] {
         server.refuses(status, word);
         unavailable(&manager, word).await;
     }
     // A token that was taken back is asked for again, once.
-    let before = server.asked().iter().filter(|asked| asked.is_token()).count();
+    let before = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.is_token())
+        .count();
     server.refuses(401, "UNAUTHENTICATED");
     unavailable(&manager, "401").await;
-    let after = server.asked().iter().filter(|asked| asked.is_token()).count();
+    let after = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.is_token())
+        .count();
     assert_eq!((before, after), (1, 2));
     let mut torn = payload("whole");
     torn["payload"]["data"] = json!(STANDARD.encode("torn"));
@@ -258,7 +282,10 @@ async fn refusals_are_told_apart() {
         ("another checksum", torn),
         ("no payload", json!({})),
         ("no base64", json!({ "payload": { "data": "%" } })),
-        ("too much", json!({ "payload": { "data": "A".repeat(ANSWER_BYTES) } })),
+        (
+            "too much",
+            json!({ "payload": { "data": "A".repeat(ANSWER_BYTES) } }),
+        ),
     ] {
         server.answers(200, answer);
         unavailable(&manager, what).await;
@@ -292,7 +319,14 @@ fn addresses_take_no_token_over_a_plain_connection() {
     for good in ["a", "api-key", "a_b/versions/3", "a/versions/latest"] {
         assert_eq!(check_name(good), Ok(()), "{good}");
     }
-    for bad in ["", "a/b", "projects/p/secrets/s", "a/versions/", "a/versions/1:destroy", "a?x"] {
+    for bad in [
+        "",
+        "a/b",
+        "projects/p/secrets/s",
+        "a/versions/",
+        "a/versions/1:destroy",
+        "a?x",
+    ] {
         assert!(check_name(bad).is_err(), "{bad}");
     }
 }

@@ -269,7 +269,10 @@ mod tests {
         let gcp = serde_json::json!({ "project": "p" });
         for (binding, told) in [
             (serde_json::json!({ "names": { "a": "b" } }), "no backend"),
-            (serde_json::json!({ "folder": at.path() }), "gives nothing out"),
+            (
+                serde_json::json!({ "folder": at.path() }),
+                "gives nothing out",
+            ),
             (serde_json::json!({ "gcp": gcp }), "gives nothing out"),
             (
                 serde_json::json!({ "gcp": gcp, "environment": true, "names": { "a": "b" } }),

@@ -1,16 +1,14 @@
 //! A file of TOML or JSON, made flat.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Bytes, ReadError, SOURCE_BYTES, SourceError, check_key, check_kind, read_file};
-
-/// By key.
-type Entries = BTreeMap<String, Zeroizing<String>>;
+use super::{
+    Bytes, Entries, ReadError, SOURCE_BYTES, SourceError, check_key, check_kind, read_file,
+};
 
 #[derive(Debug, Clone, Copy)]
 enum Format {

@@ -31,6 +31,8 @@ const KEY_BYTES: usize = 256;
 
 /// The bytes of a value; gone from memory when dropped.
 pub(crate) type Bytes = Zeroizing<Vec<u8>>;
+/// Texts by key.
+type Entries = BTreeMap<String, Zeroizing<String>>;
 
 /// Why a configuration of a source cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -191,11 +193,11 @@ impl Source {
 
     /// All entries that are texts, by key; none of the environment, which may hold
     /// anything.
-    fn read_all(&self) -> Result<BTreeMap<String, Zeroizing<String>>, ReadError> {
+    fn read_all(&self) -> Result<Arc<Entries>, ReadError> {
         match self {
-            Self::File(file) => Ok(file.read()?.clone()),
-            Self::Folder(folder) => read_folder(folder),
-            Self::Environment => Ok(BTreeMap::new()),
+            Self::File(file) => file.read(),
+            Self::Folder(folder) => read_folder(folder).map(Arc::new),
+            Self::Environment => Ok(Arc::default()),
         }
     }
 }
@@ -224,7 +226,7 @@ impl Reader {
         self.blocking(move |source| source.read(&entry)).await
     }
 
-    pub(crate) async fn read_all(&self) -> Result<BTreeMap<String, Zeroizing<String>>, ReadError> {
+    pub(crate) async fn read_all(&self) -> Result<Arc<Entries>, ReadError> {
         self.blocking(Source::read_all).await
     }
 
@@ -316,7 +318,7 @@ fn read_entry(path: &Path) -> Result<Option<Bytes>, ReadError> {
     Ok(Some(bytes))
 }
 
-fn read_folder(folder: &Path) -> Result<BTreeMap<String, Zeroizing<String>>, ReadError> {
+fn read_folder(folder: &Path) -> Result<Entries, ReadError> {
     let unreadable =
         |error: std::io::Error| ReadError::Unreadable(format!("{}: {error}", folder.display()));
     // What was swapped away while it was read is read again from where the link leads now.
@@ -349,15 +351,13 @@ enum FolderError {
 }
 
 /// The entries of a folder; none where it, or one of them, is gone while it is read.
-fn read_folder_at(
-    folder: &Path,
-) -> Result<Option<BTreeMap<String, Zeroizing<String>>>, FolderError> {
+fn read_folder_at(folder: &Path) -> Result<Option<Entries>, FolderError> {
     let listing = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         listing => listing.map_err(FolderError::Io)?,
     };
     let too_large = |what: String| FolderError::Read(ReadError::TooLarge(what));
-    let mut entries = BTreeMap::new();
+    let mut entries = Entries::new();
     let mut bytes = 0;
     for (index, found) in listing.enumerate() {
         if index >= ENTRIES {

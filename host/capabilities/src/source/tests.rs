@@ -102,7 +102,11 @@ fn a_folder_is_one_file_for_each_entry_and_nothing_else() {
     assert_eq!(text(&source, "b").as_deref(), Some("two\n"));
     assert_eq!(text(&source, ".dotted").as_deref(), Some("three"));
     let bytes = source.read("bytes").expect("read").expect("there");
-    assert_eq!(bytes.as_slice(), b"\xff\n", "what is no text stays as it is");
+    assert_eq!(
+        bytes.as_slice(),
+        b"\xff\n",
+        "what is no text stays as it is"
+    );
     for outside in [
         "../outside",
         "deeper/x",
@@ -204,7 +208,13 @@ fn what_cannot_be_a_source_is_told() {
     assert!(Source::of(None, None, false).expect("none").is_none());
     let source = folder(at.path());
     source.check_names(&names(&[("a", "b")])).expect("fine");
-    for (name, entry) in [("a", "../b"), ("a", ".."), ("a", ""), ("", "b"), ("a\n", "b")] {
+    for (name, entry) in [
+        ("a", "../b"),
+        ("a", ".."),
+        ("a", ""),
+        ("", "b"),
+        ("a\n", "b"),
+    ] {
         let refused = source.check_names(&names(&[(name, entry)]));
         assert!(refused.is_err(), "{name:?} = {entry:?}");
     }

@@ -58,7 +58,7 @@ impl File {
         let text = std::str::from_utf8(&bytes).map_err(|_| unreadable("it is not UTF-8"))?;
         let value = self.format.parse(text).map_err(|why| unreadable(&why))?;
         let mut entries = Entries::new();
-        flatten(String::new(), value, &mut entries).map_err(|why| unreadable(why))?;
+        flatten(None, value, &mut entries).map_err(|why| unreadable(why))?;
         let entries = Arc::new(entries);
         *last = Some((bytes, Arc::clone(&entries)));
         Ok(entries)
@@ -100,24 +100,23 @@ fn json(value: toml::Value) -> Value {
 }
 
 /// Puts a value's members under keys joined by dots. JSON's null is not set.
-fn flatten(key: String, value: Value, into: &mut Entries) -> Result<(), &'static str> {
+fn flatten(key: Option<String>, value: Value, into: &mut Entries) -> Result<(), &'static str> {
     let text = match value {
         Value::Null => return Ok(()),
         Value::Object(members) => {
             for (name, value) in members {
-                let key = if key.is_empty() {
-                    name
-                } else {
-                    format!("{key}.{name}")
+                let key = match &key {
+                    None => name,
+                    Some(key) => format!("{key}.{name}"),
                 };
-                flatten(key, value, into)?;
+                flatten(Some(key), value, into)?;
             }
             return Ok(());
         }
-        _ if key.is_empty() => return Err("it is no object"),
         Value::String(text) => text,
         other => other.to_string(),
     };
+    let key = key.ok_or("it is no object")?;
     check_key(&key)?;
     match into.insert(key, Zeroizing::new(text)) {
         None => Ok(()),

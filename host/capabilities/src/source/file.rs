@@ -58,7 +58,7 @@ impl File {
         let text = std::str::from_utf8(&bytes).map_err(|_| unreadable("it is not UTF-8"))?;
         let value = self.format.parse(text).map_err(|why| unreadable(&why))?;
         let mut entries = Entries::new();
-        flatten(None, value, &mut entries).map_err(|why| unreadable(why))?;
+        flatten(None, value, &mut entries).map_err(unreadable)?;
         let entries = Arc::new(entries);
         *last = Some((bytes, Arc::clone(&entries)));
         Ok(entries)

@@ -236,7 +236,8 @@ async fn secrets_that_are_away_are_waited_for_and_nothing_of_them_is_told() {
     let client = &fixture.server.client;
     let mut waiting = Vec::new();
     for binding in ["gcp", "toml"] {
-        let id = client.start_activity("visitor.secret_patient", &password(binding));
+        let input = password(binding);
+        let id = client.start_activity("visitor.secret_patient", &input);
         waiting.push(id.await.unwrap());
     }
     // Other bindings are served meanwhile.

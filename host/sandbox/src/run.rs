@@ -154,7 +154,7 @@ impl Runner {
         let result = ended
             .and_then(|returned| returned.map_err(|error| explain(&error, &state)))
             .and_then(|answer| check(answer, &state));
-        let mut usage = std::mem::take(&mut state.usage);
+        let mut usage = state.take_usage();
         usage.peak_memory_bytes = state.memory.peak as u64;
         usage.log_bytes = control.log_bytes();
         if let Ok(output) = &result {

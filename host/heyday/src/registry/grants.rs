@@ -157,11 +157,6 @@ impl Core {
                 .map_err(|error| RegistryError::Invalid(error.to_string()))?;
         }
         if row.capability == "http" {
-            if !row.subject.contains('.') {
-                return invalid(
-                    "plugins have no http yet; a flow has: name it NAMESPACE.NAME".to_owned(),
-                );
-            }
             if row.mode.is_some() {
                 return invalid("a grant of http has no mode".to_owned());
             }

@@ -72,7 +72,11 @@ pub(crate) struct Url {
 impl Url {
     /// The host reads it again, and decides; here it is only taken apart.
     fn parse(text: &str) -> Result<Self> {
-        let wrong = || invalid(format!("{text:?} is no URL: it begins with https:// and a host"));
+        let wrong = || {
+            invalid(format!(
+                "{text:?} is no URL: it begins with https:// and a host"
+            ))
+        };
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
@@ -225,9 +229,7 @@ impl Request {
     /// Sends a value as JSON.
     pub fn json(mut self, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
-            Ok(bytes) => self
-                .header("content-type", "application/json")
-                .body(bytes),
+            Ok(bytes) => self.header("content-type", "application/json").body(bytes),
             Err(error) => {
                 self.failed = Some(invalid(format!("the body cannot be written: {error}")));
                 self
@@ -337,7 +339,9 @@ impl Response {
     /// The first header of that name, where it is a text; case does not matter.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut named = self.headers().filter(|(own, _)| own.eq_ignore_ascii_case(name));
+        let mut named = self
+            .headers()
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name));
         let (_, value) = named.next()?;
         std::str::from_utf8(value).ok()
     }
@@ -426,7 +430,9 @@ mod tests {
     #[test]
     fn nothing_is_reached_without_a_grant() {
         let _test = Context::new().enter();
-        let error = Request::get("https://example.com/").send().expect_err("no grant");
+        let error = Request::get("https://example.com/")
+            .send()
+            .expect_err("no grant");
         assert!(error.is("capability-denied"));
         assert!(error.message.contains("http=GET:example.com"), "{error}");
         assert!(!error.retryable);
@@ -475,7 +481,14 @@ mod tests {
         let _test = Context::new()
             .http(|_| Ok(HttpReply::new(503).body([0xff])))
             .enter();
-        for url in ["", "example.com", "ftp://example.com/", "http://", "http:///a", "http://a b/"] {
+        for url in [
+            "",
+            "example.com",
+            "ftp://example.com/",
+            "http://",
+            "http:///a",
+            "http://a b/",
+        ] {
             let error = Request::get(url).send().expect_err(url);
             assert!(error.is("invalid-request"), "{url}: {error}");
         }

@@ -46,6 +46,7 @@
 //! | databases | [`sql`] |
 //! | settings | [`config`] |
 //! | passwords, keys, tokens | [`secrets`] |
+//! | requests by HTTP | [`http`] |
 //! | embeddings and scores by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
@@ -67,6 +68,7 @@ pub mod config;
 pub mod context;
 mod error;
 mod host;
+pub mod http;
 pub mod inference;
 pub mod kv;
 pub mod log;
@@ -82,7 +84,8 @@ pub use heyday_sdk_macros::activity;
 /// What most plugins use.
 pub mod prelude {
     pub use crate::{
-        Error, Result, activity, blob, config, context, inference, kv, log, params, secrets, sql,
+        Error, Result, activity, blob, config, context, http, inference, kv, log, params, secrets,
+        sql,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

@@ -31,6 +31,8 @@ use crate::error::CapabilityError;
 use crate::log::Level;
 use crate::sql::Rows;
 
+pub use crate::host::http::{HttpCall, HttpReply};
+
 /// A line that was logged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogLine {
@@ -153,6 +155,16 @@ impl Context {
         let secrets = secrets.map(|(name, value)| (name.into(), Some(value.as_ref().to_vec())));
         let of_binding = self.state.secrets.entry(binding.to_owned()).or_default();
         of_binding.extend(secrets);
+        self
+    }
+
+    /// Grants requests by HTTP. The closure stands in for the other side: it is given each
+    /// request and answers it, or fails as the host would.
+    pub fn http(
+        mut self,
+        answer: impl FnMut(&HttpCall) -> Result<HttpReply, CapabilityError> + 'static,
+    ) -> Self {
+        self.state.http = Some(Rc::new(RefCell::new(answer)));
         self
     }
 
@@ -325,6 +337,9 @@ pub(crate) mod state {
     pub(crate) type Handler =
         dyn FnMut(&str, &[crate::sql::Value]) -> Result<SqlAnswer, CapabilityError>;
 
+    pub(crate) type HttpHandler =
+        dyn FnMut(&super::HttpCall) -> Result<super::HttpReply, CapabilityError>;
+
     pub(crate) struct Object {
         pub(crate) bytes: Vec<u8>,
         /// Rises with every write, in place of a clock.
@@ -389,6 +404,7 @@ pub(crate) mod state {
         pub(crate) blobs: BTreeMap<String, Objects>,
         pub(crate) kv: BTreeMap<String, Values>,
         pub(crate) config: BTreeMap<String, BTreeMap<String, String>>,
+        pub(crate) http: Option<Rc<RefCell<HttpHandler>>>,
         /// None where one is given out and not there.
         pub(crate) secrets: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
@@ -417,6 +433,7 @@ pub(crate) mod state {
                 blobs: BTreeMap::new(),
                 kv: BTreeMap::new(),
                 config: BTreeMap::new(),
+                http: None,
                 secrets: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),

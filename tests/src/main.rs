@@ -38,4 +38,5 @@ mod settings;
 mod support;
 mod temporal;
 mod traces;
+mod visiting;
 mod workers;

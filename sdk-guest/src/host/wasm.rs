@@ -20,6 +20,7 @@ macro_rules! convert_error {
     }};
 }
 
+pub(crate) mod http;
 mod settings;
 
 pub(crate) use settings::{config, secrets};

@@ -1,6 +1,7 @@
 //! `http`, answered by a test's closure.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -19,6 +20,8 @@ pub struct HttpCall {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Its body.
     pub body: Vec<u8>,
+    /// How long the other side may say nothing, where the plugin said so.
+    pub timeout: Option<Duration>,
 }
 
 impl HttpCall {
@@ -107,6 +110,7 @@ pub(crate) fn send(request: Outgoing) -> Result<Answer, CapabilityError> {
         url,
         headers: request.headers,
         body,
+        timeout: request.timeout,
     })?;
     Ok(Answer {
         status: reply.status,

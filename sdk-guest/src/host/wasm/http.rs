@@ -233,15 +233,20 @@ pub(crate) fn send(request: Outgoing) -> Result<Answer> {
         }
         false => None,
     };
-    let response = outgoing_handler::handle(outgoing, Some(options))
-        .map_err(|code| error(&code, &denied))?;
+    let response =
+        outgoing_handler::handle(outgoing, Some(options)).map_err(|code| error(&code, &denied))?;
     if let Some(body) = body {
         send_body(body, request.body, &denied)?;
     }
     response.subscribe().block();
     let answered = match response.get() {
         Some(Ok(answered)) => answered.map_err(|code| error(&code, &denied))?,
-        _ => return Err(CapabilityError::new("internal", "the host answered nothing")),
+        _ => {
+            return Err(CapabilityError::new(
+                "internal",
+                "the host answered nothing",
+            ));
+        }
     };
     let body = answered
         .consume()

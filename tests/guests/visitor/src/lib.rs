@@ -1,7 +1,8 @@
-//! What the integration tests read and reach outside: settings and secrets. The contracts
+//! What the integration tests read and reach outside: settings, secrets and the web. The contracts
 //! assert here and answer or fail; they run natively too, against the SDK's stand-ins.
 
 mod settings;
+mod web;
 
 use heyday_sdk::prelude::*;
 

@@ -98,9 +98,11 @@ pub fn secret_patient(input: Named) -> Result<String> {
 
 /// FNV-1a: the secret itself must not be answered.
 fn digest(bytes: &[u8]) -> String {
-    let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
-        (digest ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let digest = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+            (digest ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        });
     format!("{digest:016x}")
 }
 

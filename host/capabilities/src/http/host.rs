@@ -65,19 +65,18 @@ struct Service {
     /// Where connections live: the host's own runtime, not the guests'.
     runtime: Handle,
     /// Made when the first request comes.
-    client: OnceLock<Result<HttpClient, HttpError>>,
+    client: Arc<OnceLock<Result<HttpClient, HttpError>>>,
 }
 
 impl HttpCapability {
     /// With these limits; connections are kept on `runtime`.
     #[must_use]
     pub fn new(limits: PluginHttpLimits, runtime: Handle) -> Self {
-        let client = OnceLock::new();
         Self {
             service: Arc::new(Service {
                 limits,
                 runtime,
-                client,
+                client: Arc::default(),
             }),
         }
     }
@@ -247,15 +246,12 @@ impl Service {
         // Checked and sent as the same URL, so that no two readings of it differ.
         let url = Url::parse(&parts.uri.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
         check_url(&url).map_err(|error| error_of(&error))?;
+        // Behind a proxy it would reach anything.
+        if parts.method == reqwest::Method::CONNECT {
+            return Err(Error::HttpRequestMethodInvalid);
+        }
         let host = url.host_str().unwrap_or_default();
         call.http_request(parts.method.as_str(), host, url.port_or_known_default());
-        let client = match self.client.get_or_init(HttpClient::new) {
-            Ok(client) => client.clone(),
-            Err(error) => {
-                tracing::error!(%error, "plugins cannot call http");
-                return Err(Error::ConfigurationError);
-            }
-        };
         let outgoing = Outgoing {
             method: parts.method,
             url: url.clone(),
@@ -265,9 +261,13 @@ impl Service {
         let silence = Duration::from_millis(self.limits.silence_ms);
         let shorter = |own: Option<Duration>| own.map_or(silence, |own| own.min(silence));
         let options = options.unwrap_or_default();
-        let policy = policy.clone();
+        let (client, policy) = (Arc::clone(&self.client), policy.clone());
         let sending = run_on(&self.runtime, async move {
-            client.send(outgoing, &policy).await
+            // Reads the certificates of authorities: not on the guests' threads.
+            match client.get_or_init(HttpClient::new) {
+                Ok(client) => client.send(outgoing, &policy).await,
+                Err(error) => Err(error.clone()),
+            }
         });
         // A guest that is slow to write its body has not sent the request yet, so there is
         // one limit on both.

@@ -174,6 +174,8 @@ fn refusals(base: &str) -> Result<()> {
     ensure_code(Request::get(user).send(), "invalid-request", "a user")?;
     let method = Request::new("GE T", format!("{base}/text")).send();
     ensure_code(method, "invalid-request", "no method")?;
+    let tunnel = Request::new("CONNECT", format!("{base}/text")).send();
+    ensure_code(tunnel, "invalid-request", "a tunnel")?;
     let short = Request::post(format!("{base}/count"))
         .header("content-length", "5")
         .body("four");

@@ -233,8 +233,9 @@ async fn a_request_ends_with_its_grant_and_with_its_attempt() {
     let server = server(config, &rules).await;
     let client = &server.client;
     let start = async |url: String| {
-        let id = client.start_activity("visitor.http_ask", &json!({ "url": url }));
-        id.await.unwrap()
+        let input = json!({ "url": url });
+        let id = client.start_activity("visitor.http_ask", &input).await;
+        id.unwrap()
     };
     let revoke = async |rule: &str| {
         let path = format!("/grants?subject=visitor&capability=http&binding={rule}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
-use axum::extract::{Path, Query};
+use axum::extract::{Path, Query, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
@@ -246,12 +246,10 @@ pub async fn hostile() -> anyhow::Result<(SocketAddr, Arc<AtomicU64>)> {
                 (StatusCode::FOUND, [("location", location)])
             }),
         )
-        .layer(axum::middleware::from_fn(
-            async move |request: axum::extract::Request, next: axum::middleware::Next| {
-                inside.fetch_add(1, Ordering::SeqCst);
-                next.run(request).await
-            },
-        ));
+        .layer(axum::middleware::map_request(move |request: Request| {
+            inside.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(request)
+        }));
     Ok((serve(router).await?, came))
 }
 

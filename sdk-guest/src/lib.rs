@@ -44,6 +44,9 @@
 //! | files and objects | [`blob`] |
 //! | small values under keys | [`kv`] |
 //! | databases | [`sql`] |
+//! | settings | [`config`] |
+//! | passwords, keys, tokens | [`secrets`] |
+//! | requests by HTTP | [`http`] |
 //! | embeddings and scores by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
@@ -61,12 +64,15 @@ mod activity;
 #[doc(hidden)]
 pub mod bindings;
 pub mod blob;
+pub mod config;
 pub mod context;
 mod error;
 mod host;
+pub mod http;
 pub mod inference;
 pub mod kv;
 pub mod log;
+pub mod secrets;
 pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
@@ -77,7 +83,10 @@ pub use heyday_sdk_macros::activity;
 
 /// What most plugins use.
 pub mod prelude {
-    pub use crate::{Error, Result, activity, blob, context, inference, kv, log, params, sql};
+    pub use crate::{
+        Error, Result, activity, blob, config, context, http, inference, kv, log, params, secrets,
+        sql,
+    };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
 }

@@ -1,7 +1,7 @@
 //! Native unit tests of activities, without a host.
 //!
 //! A test enters a [`Context`]; until the guard that [`Context::enter`] answers is dropped,
-//! the calling thread's `context`, `log`, `blob`, `kv`, `sql` and `inference` are answered from it, and the
+//! the calling thread's `context`, `log` and capabilities are answered from it, and the
 //! guard tells what the activity did.
 //!
 //! ```
@@ -30,6 +30,8 @@ use serde_json::{Map, Value};
 use crate::error::CapabilityError;
 use crate::log::Level;
 use crate::sql::Rows;
+
+pub use crate::host::http::{HttpCall, HttpReply};
 
 /// A line that was logged.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,6 +132,42 @@ impl Context {
         self
     }
 
+    /// Grants settings of that name, with these keys and values.
+    pub fn config<K: Into<String>, V: Into<String>>(
+        mut self,
+        binding: &str,
+        settings: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let settings = settings.into_iter();
+        let settings = settings.map(|(key, value)| (key.into(), value.into()));
+        let of_binding = self.state.config.entry(binding.to_owned()).or_default();
+        of_binding.extend(settings);
+        self
+    }
+
+    /// Grants secrets of that name: these, by their names.
+    pub fn secrets<K: Into<String>, V: AsRef<[u8]>>(
+        mut self,
+        binding: &str,
+        secrets: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let secrets = secrets.into_iter();
+        let secrets = secrets.map(|(name, value)| (name.into(), Some(value.as_ref().to_vec())));
+        let of_binding = self.state.secrets.entry(binding.to_owned()).or_default();
+        of_binding.extend(secrets);
+        self
+    }
+
+    /// Grants requests by HTTP. The closure stands in for the other side: it is given each
+    /// request and answers it, or fails as the host would.
+    pub fn http(
+        mut self,
+        answer: impl FnMut(&HttpCall) -> Result<HttpReply, CapabilityError> + 'static,
+    ) -> Self {
+        self.state.http = Some(Rc::new(RefCell::new(answer)));
+        self
+    }
+
     /// Grants a container of that name, in memory, with these objects (key, content).
     pub fn blob<K: Into<String>, B: AsRef<[u8]>>(
         mut self,
@@ -208,6 +246,30 @@ impl Entered {
         state::with(|state| state.cancelled = true);
     }
 
+    /// From now on a setting has that value, as when an operator changes it.
+    pub fn set_config(&self, binding: &str, key: &str, value: &str) {
+        state::with(|state| {
+            let settings = state.config.entry(binding.to_owned()).or_default();
+            settings.insert(key.to_owned(), value.to_owned());
+        });
+    }
+
+    /// From now on a secret has that value, as when it is rotated.
+    pub fn set_secret(&self, binding: &str, name: &str, value: impl AsRef<[u8]>) {
+        state::with(|state| {
+            let secrets = state.secrets.entry(binding.to_owned()).or_default();
+            secrets.insert(name.to_owned(), Some(value.as_ref().to_vec()));
+        });
+    }
+
+    /// From now on a secret is not there, though the binding gives it out.
+    pub fn remove_secret(&self, binding: &str, name: &str) {
+        state::with(|state| {
+            let secrets = state.secrets.entry(binding.to_owned()).or_default();
+            secrets.insert(name.to_owned(), None);
+        });
+    }
+
     /// The details of all heartbeats, in order.
     #[must_use]
     pub fn heartbeats(&self) -> Vec<Value> {
@@ -275,6 +337,9 @@ pub(crate) mod state {
     pub(crate) type Handler =
         dyn FnMut(&str, &[crate::sql::Value]) -> Result<SqlAnswer, CapabilityError>;
 
+    pub(crate) type HttpHandler =
+        dyn FnMut(&super::HttpCall) -> Result<super::HttpReply, CapabilityError>;
+
     pub(crate) struct Object {
         pub(crate) bytes: Vec<u8>,
         /// Rises with every write, in place of a clock.
@@ -338,6 +403,10 @@ pub(crate) mod state {
         pub(crate) logs: Vec<LogLine>,
         pub(crate) blobs: BTreeMap<String, Objects>,
         pub(crate) kv: BTreeMap<String, Values>,
+        pub(crate) config: BTreeMap<String, BTreeMap<String, String>>,
+        pub(crate) http: Option<Rc<RefCell<HttpHandler>>>,
+        /// None where one is given out and not there.
+        pub(crate) secrets: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
         pub(crate) models: BTreeMap<String, StandIn>,
@@ -363,6 +432,9 @@ pub(crate) mod state {
                 logs: Vec::new(),
                 blobs: BTreeMap::new(),
                 kv: BTreeMap::new(),
+                config: BTreeMap::new(),
+                http: None,
+                secrets: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
                 models: BTreeMap::new(),

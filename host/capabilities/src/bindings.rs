@@ -11,6 +11,7 @@
 mod blob;
 mod config;
 mod database;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,13 @@ use tokio::runtime::Handle;
 pub use blob::BlobBinding;
 pub use config::{BindingError, BindingsConfig, NamespaceBindings};
 pub use database::{DatabaseBinding, KvBinding, SqlBinding};
+pub use settings::{ConfigBinding, SecretsBinding};
 
 use crate::blob::Container;
 use crate::diagnosis::{Diagnosis, Finding};
+use crate::config::Settings;
 use crate::kv::Store;
+use crate::secrets::Secrets;
 use crate::sql::Database;
 
 /// What is checked of every binding before any is opened.
@@ -135,6 +139,8 @@ pub struct Bindings {
     sql: Table<dyn Database>,
     blob: Table<dyn Container>,
     kv: Table<dyn Store>,
+    config: Table<Settings>,
+    secrets: Table<Secrets>,
     inference: Option<Inference>,
 }
 
@@ -144,6 +150,8 @@ impl std::fmt::Debug for Bindings {
             .field("sql", &self.sql.0.keys())
             .field("blob", &self.blob.0.keys())
             .field("kv", &self.kv.0.keys())
+            .field("config", &self.config.0.keys())
+            .field("secrets", &self.secrets.0.keys())
             .finish_non_exhaustive()
     }
 }
@@ -164,6 +172,9 @@ impl Bindings {
             sql.open(namespace, &of.sql, &mut claims, runtime)?;
             blob.open(namespace, &of.blob, &mut claims, runtime)?;
             kv.open(namespace, &of.kv, &mut claims, runtime)?;
+            let (config, secrets) = (&mut bindings.config, &mut bindings.secrets);
+            config.open(namespace, &of.config, &mut claims, runtime)?;
+            secrets.open(namespace, &of.secrets, &mut claims, runtime)?;
         }
         Ok(bindings)
     }
@@ -186,6 +197,18 @@ impl Bindings {
         self.kv.get(namespace, name)
     }
 
+    /// The settings of that name.
+    #[must_use]
+    pub fn settings(&self, namespace: &str, name: &str) -> Option<Arc<Settings>> {
+        self.config.get(namespace, name)
+    }
+
+    /// The secrets of that name.
+    #[must_use]
+    pub fn secrets(&self, namespace: &str, name: &str) -> Option<Arc<Secrets>> {
+        self.secrets.get(namespace, name)
+    }
+
     /// Serves models too, the same in every namespace: each is a binding of `inference`.
     #[must_use]
     pub fn with_inference(mut self, inference: Inference) -> Self {
@@ -205,7 +228,14 @@ impl Bindings {
         let sql = self.sql.list("sql", namespace, |it| it.dialect());
         let blob = self.blob.list("blob", namespace, |it| it.backend());
         let kv = self.kv.list("kv", namespace, |it| it.backend());
+        let config = self
+            .config
+            .list(crate::config::NAME, namespace, Settings::backend);
+        let secrets = self
+            .secrets
+            .list(crate::secrets::NAME, namespace, Secrets::backend);
         let mut all: Vec<_> = sql.chain(blob).chain(kv).collect();
+        all.extend(config.chain(secrets));
         let models = self.inference.iter().flat_map(|it| it.store().list());
         all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
         all.sort();

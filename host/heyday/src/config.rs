@@ -416,6 +416,7 @@ mod tests {
     fn keys(table: &str) -> Vec<String> {
         let required = match table.strip_prefix("bindings") {
             Some(rest) if rest.ends_with(".postgres") => "url = 'u'\n",
+            Some(rest) if rest.ends_with(".gcp") => "project = 'p'\n",
             Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
             _ => "",
         };
@@ -439,6 +440,9 @@ mod tests {
         let blob = format!("{binding}.blob.NAME");
         let kv = format!("{binding}.kv.NAME");
         let postgres = format!("{sql}.postgres");
+        let settings = format!("{binding}.config.NAME");
+        let secrets = format!("{binding}.secrets.NAME");
+        let gcp = format!("{secrets}.gcp");
         let mut count = 0;
         for table in [
             "",
@@ -446,6 +450,7 @@ mod tests {
             "inference",
             "limits",
             "limits.call",
+            "limits.http",
             "limits.throttle.NAME",
             "limits.resources",
             "bindings",
@@ -454,6 +459,9 @@ mod tests {
             &postgres,
             &blob,
             &kv,
+            &settings,
+            &secrets,
+            &gcp,
         ] {
             for key in keys(table) {
                 let whole = format!("{table}.{key}");
@@ -497,6 +505,7 @@ mod tests {
             ("limits.resources.memory = 80.0", "limits.resources.memory"),
             ("limits.resources.cpu = 0.0", "limits.resources.cpu"),
             ("limits.guest_threads = 0", "limits.guest_threads"),
+            ("limits.http.open_requests = 0", "limits.http.open_requests"),
             ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
             ("limits.connections = 15", "limits.connections"),
             ("limits.waiting = 0", "limits.waiting"),
@@ -556,7 +565,7 @@ mod tests {
     fn paths_in_a_file_are_relative_to_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("heyday.toml");
-        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n[bindings.namespaces.team-a.kv.main]\npath = 'kv.db'\n";
+        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n[bindings.namespaces.team-a.kv.main]\npath = 'kv.db'\n[bindings.namespaces.team-a.secrets.main.gcp]\nproject = 'p'\ncredentials_file = 'key'\n";
         std::fs::write(&path, text).expect("written");
         let config = Config::load(&path).expect("loads");
         assert_eq!(config.data_dir, folder.path().join("data"));
@@ -566,6 +575,12 @@ mod tests {
         assert_eq!(main.path, Some(folder.path().join("main.db")));
         let store = &config.bindings.namespaces["team-a"].kv["main"];
         assert_eq!(store.path, Some(folder.path().join("kv.db")));
+        let secrets = &config.bindings.namespaces["team-a"].secrets["main"];
+        let credentials = secrets
+            .gcp
+            .as_ref()
+            .and_then(|gcp| gcp.credentials_file.as_deref());
+        assert_eq!(credentials, Some(&*folder.path().join("key")));
         let missing = Config::load(&folder.path().join("nothing.toml"));
         assert!(matches!(missing, Err(ConfigError::Read { .. })));
     }

@@ -20,6 +20,11 @@ macro_rules! convert_error {
     }};
 }
 
+pub(crate) mod http;
+mod settings;
+
+pub(crate) use settings::{config, secrets};
+
 pub(crate) fn current() -> Attempt {
     let attempt = wit::context::current();
     Attempt {

@@ -14,6 +14,7 @@ pub mod http_server;
 pub mod postgres;
 pub mod probe;
 pub mod s3;
+pub mod secret_manager_stand_in;
 pub mod server;
 pub mod temporal;
 pub mod worker;

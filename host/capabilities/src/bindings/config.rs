@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlobBinding, Declared, KvBinding, SqlBinding};
+use super::{BlobBinding, ConfigBinding, Declared, KvBinding, SecretsBinding, SqlBinding};
 use crate::postgres::PostgresConfigError;
+use crate::secrets::SecretsConfigError;
+use crate::source::SourceError;
 
 /// All bindings of a process, as its configuration writes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,10 @@ pub struct NamespaceBindings {
     pub blob: BTreeMap<String, BlobBinding>,
     /// Key-value stores, by name.
     pub kv: BTreeMap<String, KvBinding>,
+    /// Settings, by name.
+    pub config: BTreeMap<String, ConfigBinding>,
+    /// Secrets, by name.
+    pub secrets: BTreeMap<String, SecretsBinding>,
 }
 
 /// A capability's bindings as all of them are looked at: what it is called, and they.
@@ -40,8 +46,10 @@ impl NamespaceBindings {
                 .map(|(name, it)| (name, it as &dyn Declared));
             (B::CAPABILITY, declared.collect())
         }
-        [of(&self.sql), of(&self.blob), of(&self.kv)]
-            .into_iter()
+        let data = [of(&self.sql), of(&self.blob), of(&self.kv)];
+        let settings = [of(&self.config), of(&self.secrets)];
+        data.into_iter()
+            .chain(settings)
             .flat_map(|(capability, all)| {
                 all.into_iter()
                     .map(move |(name, binding)| (capability, name, binding))
@@ -53,7 +61,9 @@ impl NamespaceBindings {
         let sql = self.sql.values_mut().flat_map(Declared::paths);
         let blob = self.blob.values_mut().flat_map(Declared::paths);
         let kv = self.kv.values_mut().flat_map(Declared::paths);
-        sql.chain(blob).chain(kv)
+        let config = self.config.values_mut().flat_map(Declared::paths);
+        let secrets = self.secrets.values_mut().flat_map(Declared::paths);
+        sql.chain(blob).chain(kv).chain(config).chain(secrets)
     }
 }
 
@@ -154,6 +164,22 @@ pub enum BindingError {
         binding: String,
         /// Why.
         source: crate::blob::files::OpenError,
+    },
+    /// Settings that cannot be given out.
+    #[error("the binding {binding} cannot be used")]
+    Config {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: SourceError,
+    },
+    /// Secrets that cannot be given out.
+    #[error("the binding {binding} cannot be used")]
+    Secrets {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: SecretsConfigError,
     },
 }
 

@@ -20,6 +20,8 @@ use super::view;
     after_help = "Examples:\n  \
         heyday grant index sql=main                    the plugin `index` may use the database `main`\n  \
         heyday grant report sql=main:ro                read only\n  \
+        heyday grant index config=tuning secrets=mail  settings, and the secrets that `mail` gives out\n  \
+        heyday grant index http=GET:api.example.com/v1  the plugin may GET below that address\n  \
         heyday grant docs.process http=GET:example.com/feed   the flow may GET below that address\n  \
         heyday grant list index\n  \
         heyday grant revoke index sql=main"

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heyday_durable::driver::RunLimits;
+use heyday_capabilities::http::PluginHttpLimits;
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ use crate::names;
 pub struct LimitsConfig {
     /// Of one call of any plugin.
     pub call: Limits,
+    /// Of requests that plugins make by HTTP.
+    pub http: PluginHttpLimits,
     /// Of one call of that plugin, in its place; whole, in every namespace.
     pub plugins: BTreeMap<String, Limits>,
     /// How much of that plugin runs in one process, in all namespaces together.
@@ -71,6 +74,7 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             call: Limits::default(),
+            http: PluginHttpLimits::default(),
             plugins: BTreeMap::new(),
             throttle: BTreeMap::new(),
             resources: ResourcesConfig::default(),
@@ -116,6 +120,20 @@ impl LimitsConfig {
                 return wrong(
                     &format!("{setting}.per_second"),
                     "a plugin begins 0.001 to 1,000,000 attempts each second",
+                );
+            }
+        }
+        let http = &self.http;
+        for (name, limit) in [
+            ("request_bytes", http.request_bytes),
+            ("response_bytes", http.response_bytes),
+            ("open_requests", u64::from(http.open_requests)),
+            ("silence_ms", http.silence_ms),
+        ] {
+            if limit == 0 {
+                return wrong(
+                    &format!("limits.http.{name}"),
+                    "no request could ever be made; grants decide who makes any",
                 );
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlobBinding, Declared, KvBinding, SqlBinding};
+use super::{BlobBinding, Declared, GraphBinding, KvBinding, SqlBinding};
 use crate::postgres::PostgresConfigError;
 
 /// All bindings of a process, as its configuration writes them.
@@ -26,6 +26,8 @@ pub struct NamespaceBindings {
     pub blob: BTreeMap<String, BlobBinding>,
     /// Key-value stores, by name.
     pub kv: BTreeMap<String, KvBinding>,
+    /// Graphs, by name.
+    pub graph: BTreeMap<String, GraphBinding>,
 }
 
 /// A capability's bindings as all of them are looked at: what it is called, and they.
@@ -40,7 +42,7 @@ impl NamespaceBindings {
                 .map(|(name, it)| (name, it as &dyn Declared));
             (B::CAPABILITY, declared.collect())
         }
-        [of(&self.sql), of(&self.blob), of(&self.kv)]
+        [of(&self.sql), of(&self.blob), of(&self.kv), of(&self.graph)]
             .into_iter()
             .flat_map(|(capability, all)| {
                 all.into_iter()
@@ -53,7 +55,8 @@ impl NamespaceBindings {
         let sql = self.sql.values_mut().flat_map(Declared::paths);
         let blob = self.blob.values_mut().flat_map(Declared::paths);
         let kv = self.kv.values_mut().flat_map(Declared::paths);
-        sql.chain(blob).chain(kv)
+        let graph = self.graph.values_mut().flat_map(Declared::paths);
+        sql.chain(blob).chain(kv).chain(graph)
     }
 }
 
@@ -84,17 +87,17 @@ pub enum BindingError {
         /// Where.
         path: PathBuf,
     },
-    /// Two bindings that sign in to one PostgreSQL server as one role.
+    /// Two bindings that sign in to one server as the same one.
     #[error(
-        "the bindings {first} and {second} are both {identity}: give each a role of its own, \
-         because a role reaches all that it owns"
+        "the bindings {first} and {second} are both {identity}: give each one of its own, \
+         because who signs in reaches all that is there"
     )]
     SharedRole {
         /// The first, `namespace/capability/name`.
         first: String,
         /// The second.
         second: String,
-        /// The role and the server.
+        /// The server, and the role where it has roles.
         identity: String,
     },
     /// No backend, or two.
@@ -115,8 +118,24 @@ pub enum BindingError {
         /// Why.
         source: PostgresConfigError,
     },
+    /// A Neo4j server that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    Neo4j {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::graph::neo4j::Neo4jConfigError,
+    },
+    /// A graph that cannot be opened.
+    #[error("the binding {binding} cannot be opened")]
+    Graph {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::graph::embedded::OpenError,
+    },
     /// A limit of another backend.
-    #[error("the binding {binding} has the limit {limit}, which only SQLite has")]
+    #[error("the binding {binding} has the limit {limit}, which only embedded backends have")]
     ForeignLimit {
         /// The binding.
         binding: String,

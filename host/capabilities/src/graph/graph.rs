@@ -94,7 +94,7 @@ impl Graph {
         let mode = self.alone(access)?;
         let this = self.clone();
         self.on_host(async move {
-            let run = prepare(statement, &params, Some(mode))?;
+            let run = this.prepare(statement, &params, Some(mode))?;
             this.session().await?.query(run).await
         })
         .await
@@ -112,7 +112,7 @@ impl Graph {
                 // Each batch has its limit, and whoever reads them may take their time.
                 timeout: None,
             };
-            let run = prepare(statement, &params, Some(mode))?;
+            let run = this.prepare(statement, &params, Some(mode))?;
             let mut session = this.session().await?;
             let columns = session.run(run).await?;
             Ok(Cursor {
@@ -141,7 +141,7 @@ impl Graph {
         let mode = self.alone(access)?;
         let this = self.clone();
         self.on_host(async move {
-            let run = prepare(statement, &params, Some(mode))?;
+            let run = this.prepare(statement, &params, Some(mode))?;
             this.session().await?.execute(run).await
         })
         .await
@@ -184,6 +184,27 @@ impl Graph {
         })
     }
 
+    fn prepare(
+        &self,
+        statement: String,
+        params: &str,
+        alone: Option<Mode>,
+    ) -> Result<Run, GraphError> {
+        let limit = self.shared.limits.result_bytes;
+        if params.len() as u64 > limit {
+            return Err(GraphError::new(
+                GraphCode::LimitExceeded,
+                format!("the parameters have more than {limit} bytes"),
+            ));
+        }
+        check(&statement)?;
+        Ok(Run {
+            params: value::params(params)?,
+            statement,
+            alone,
+        })
+    }
+
     async fn session(&self) -> Result<Session, GraphError> {
         Ok(Session {
             lease: self.shared.pool.acquire().await.map_err(translate)?,
@@ -200,15 +221,6 @@ impl Graph {
         let outcome = run_on(self.shared.pool.runtime(), operation).await;
         outcome.map_err(GraphError::internal)?
     }
-}
-
-fn prepare(statement: String, params: &str, alone: Option<Mode>) -> Result<Run, GraphError> {
-    check(&statement)?;
-    Ok(Run {
-        params: value::params(params)?,
-        statement,
-        alone,
-    })
 }
 
 /// A connection in use.
@@ -413,7 +425,7 @@ impl Transaction {
     /// # Errors
     /// As the WIT's `error` says.
     pub async fn query(&mut self, statement: String, params: String) -> Result<RowSet, GraphError> {
-        let run = prepare(statement, &params, None);
+        let run = self.graph.prepare(statement, &params, None);
         self.step(|mut session| async move {
             let outcome = match run {
                 Ok(run) => session.query(run).await,
@@ -433,7 +445,7 @@ impl Transaction {
         statement: String,
         params: String,
     ) -> Result<Changes, GraphError> {
-        let run = prepare(statement, &params, None);
+        let run = self.graph.prepare(statement, &params, None);
         self.step(|mut session| async move {
             let outcome = match run {
                 Ok(run) => session.execute(run).await,

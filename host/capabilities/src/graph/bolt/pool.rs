@@ -37,11 +37,12 @@ pub(crate) trait Connector: Send + Sync + 'static {
     /// A connection that is signed in, to a server that may be used.
     async fn connect(&self) -> Result<Wire, BoltError>;
 
-    /// Notes that the server does not end what it was told to end.
-    fn stuck(&self) {}
+    /// Learns that the server does not end what it was told to end.
+    async fn stuck(&self) {}
 
-    /// What the loss of a connection means.
-    async fn explain(&self, error: BoltError) -> BoltError {
+    /// What an error means that ends an operation; `alone` where no other connection is
+    /// in use.
+    async fn explain(&self, error: BoltError, _alone: bool) -> BoltError {
         error
     }
 
@@ -244,7 +245,9 @@ impl Lease {
 
     /// What an error means; asked once of one that ends an operation.
     pub(crate) async fn explain(&self, error: BoltError) -> BoltError {
-        self.shared.connector.explain(error).await
+        let free = self.shared.places.available_permits();
+        let alone = free + 1 >= self.shared.options.connections as usize;
+        self.shared.connector.explain(error, alone).await
     }
 }
 
@@ -271,7 +274,7 @@ async fn take_back(shared: &Shared, mut wire: Wire) {
         if let Err(error) = wire.reset().await {
             tracing::debug!(?error, "a connection to a graph was not reset");
             if error == BoltError::Timeout {
-                shared.connector.stuck();
+                shared.connector.stuck().await;
             }
             return;
         }

@@ -33,18 +33,6 @@ const ROWS: usize = 256;
 /// How often a statement is run again that another one was faster than.
 const TRIES: u32 = 100;
 
-impl AsRef<Turns> for Engine {
-    fn as_ref(&self) -> &Turns {
-        &self.turns
-    }
-}
-
-impl AsRef<Turns> for Shared {
-    fn as_ref(&self) -> &Turns {
-        &self.engine.turns
-    }
-}
-
 /// What the two threads share.
 struct Shared {
     engine: Arc<Engine>,
@@ -166,7 +154,7 @@ struct Open {
     transaction: Transaction,
     /// Whether its schema changed, which the log does not have.
     schema: bool,
-    _turn: Option<Turn<Arc<Engine>>>,
+    _turn: Option<Turn>,
 }
 
 /// Rows that were asked for.
@@ -294,10 +282,11 @@ impl Worker {
         }
     }
 
-    fn turn(&self, alone: bool) -> Result<Turn<Arc<Engine>>, Failed> {
-        let engine = Arc::clone(&self.shared.engine);
+    fn turn(&self, alone: bool) -> Result<Turn, Failed> {
+        let engine = &self.shared.engine;
         let patience = Duration::from_millis(engine.order.busy_timeout_ms);
-        Turns::take(engine, alone, patience, || self.shared.is_stopped()).map_err(|why| match why {
+        let turn = Turns::take(&engine.turns, alone, patience, || self.shared.is_stopped());
+        turn.map_err(|why| match why {
             NoTurn::Busy => Failed(
                 "Neo.TransientError.Transaction.LockAcquisitionTimeout",
                 "others wrote for too long".to_owned(),
@@ -338,6 +327,10 @@ impl Worker {
                 return Err(Failed("Neo.TransientError.General.DatabaseUnavailable", error).into());
             }
             CommitOutcome::OntologyViolated { error } => return Err(Failed::from(*error).into()),
+            _ => {
+                let message = "the commit ended in no known way".to_owned();
+                return Err(Failed("Neo.DatabaseError.General.UnknownError", message).into());
+            }
         }
         self.committed(open.schema)
     }

@@ -47,6 +47,8 @@ const STACK_BYTES: usize = 2 * kglite::api::session::QUERY_THREAD_STACK_SIZE;
 pub(super) struct Order {
     /// The binding's folder.
     pub(super) folder: PathBuf,
+    /// The folder of the socket, which nobody needs after the end.
+    pub(super) scratch: PathBuf,
     pub(super) read_only: bool,
     /// Bytes of the graph and the statements that run.
     pub(super) memory_bytes: u64,
@@ -69,7 +71,7 @@ pub(super) struct Ready {
 /// One graph and what its connections share.
 struct Engine {
     session: Session,
-    turns: Turns,
+    turns: Arc<Turns>,
     order: Order,
     folding: AtomicBool,
 }
@@ -111,6 +113,7 @@ fn serve() -> std::io::Result<()> {
         // What cannot be folded now is in the log.
         let _ = engine.session.checkpoint_online();
     }
+    let _ = std::fs::remove_dir_all(&engine.order.scratch);
     Ok(())
 }
 
@@ -137,7 +140,7 @@ fn open(order: Order) -> Result<Engine, String> {
     std::mem::forget(opened.lease);
     Ok(Engine {
         session: opened.session,
-        turns: Turns::default(),
+        turns: Arc::default(),
         order,
         folding: AtomicBool::new(false),
     })

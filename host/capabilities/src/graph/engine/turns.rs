@@ -2,7 +2,7 @@
 //! a transaction alone; in the order they came, each waiting for so long and no longer.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often one that waits looks whether it was told to stop.
@@ -24,8 +24,8 @@ struct State {
 
 /// A turn; it ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<T: AsRef<Turns>> {
-    turns: T,
+pub(super) struct Turn {
+    turns: Arc<Turns>,
     alone: bool,
 }
 
@@ -45,12 +45,12 @@ impl Turns {
     }
 
     /// Waits for a turn.
-    pub(super) fn take<T: AsRef<Self>>(
-        turns: T,
+    pub(super) fn take(
+        turns: &Arc<Self>,
         alone: bool,
         patience: Duration,
         stopped: impl Fn() -> bool,
-    ) -> Result<Turn<T>, NoTurn> {
+    ) -> Result<Turn, NoTurn> {
         let this = turns.as_ref();
         let deadline = Instant::now() + patience;
         let mut state = this.state();
@@ -83,13 +83,16 @@ impl Turns {
         }
         drop(state);
         this.changed.notify_all();
-        outcome.map(|()| Turn { turns, alone })
+        outcome.map(|()| Turn {
+            turns: Arc::clone(turns),
+            alone,
+        })
     }
 }
 
-impl<T: AsRef<Turns>> Drop for Turn<T> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        let turns = self.turns.as_ref();
+        let turns = &self.turns;
         let mut state = turns.state();
         if self.alone {
             state.alone = false;
@@ -103,19 +106,11 @@ impl<T: AsRef<Turns>> Drop for Turn<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
-    impl AsRef<Turns> for Turns {
-        fn as_ref(&self) -> &Turns {
-            self
-        }
-    }
-
-    fn take(turns: &Arc<Turns>, alone: bool) -> Result<Turn<Arc<Turns>>, NoTurn> {
+    fn take(turns: &Arc<Turns>, alone: bool) -> Result<Turn, NoTurn> {
         let patience = Duration::from_millis(1);
-        Turns::take(Arc::clone(turns), alone, patience, || false)
+        Turns::take(turns, alone, patience, || false)
     }
 
     #[test]
@@ -131,7 +126,7 @@ mod tests {
         assert_eq!(take(&turns, false).err(), Some(NoTurn::Busy));
         assert_eq!(take(&turns, true).err(), Some(NoTurn::Busy));
         let long = Duration::from_secs(60);
-        let stopped = Turns::take(Arc::clone(&turns), true, long, || true);
+        let stopped = Turns::take(&turns, true, long, || true);
         assert_eq!(stopped.err(), Some(NoTurn::Stopped));
         drop(alone);
         take(&turns, true).expect("free again");
@@ -143,7 +138,7 @@ mod tests {
         let first = take(&turns, false).expect("free");
         let waiting = std::thread::spawn({
             let turns = Arc::clone(&turns);
-            move || Turns::take(turns, true, Duration::from_secs(60), || false).map(drop)
+            move || Turns::take(&turns, true, Duration::from_secs(60), || false).map(drop)
         });
         while turns.state().waiting.is_empty() {
             std::thread::yield_now();

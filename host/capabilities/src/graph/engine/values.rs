@@ -1,16 +1,12 @@
 //! Values between Bolt and kglite.
 
-use chrono::{NaiveDate, NaiveDateTime, TimeDelta};
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use kglite::api::{NodeValue, PathValue, PropMap, RelValue, Value as Kg};
 
 use crate::graph::bolt::Value;
 use crate::graph::value::tag;
 
 const NANOS: i64 = 1_000_000_000;
-
-fn epoch() -> NaiveDateTime {
-    NaiveDateTime::UNIX_EPOCH
-}
 
 /// A parameter; the words say what the graph has no value for.
 pub(super) fn from_bolt(value: Value) -> Result<Kg, &'static str> {
@@ -38,7 +34,10 @@ fn structure(kind: u8, fields: &[Value]) -> Result<Kg, &'static str> {
     let beyond = "a time is beyond what an embedded graph holds";
     let numbers: Vec<i64> = fields.iter().filter_map(Value::as_i64).collect();
     let found = match (kind, numbers.as_slice()) {
-        (tag::DATE, [days]) => NaiveDate::from_epoch_days(*days).map(Kg::DateTime),
+        (tag::DATE, [days]) => i32::try_from(*days)
+            .ok()
+            .and_then(NaiveDate::from_epoch_days)
+            .map(Kg::DateTime),
         (tag::LOCAL_TIME, [nanos]) => u64::try_from(*nanos).ok().map(Kg::LocalTime),
         (tag::TIME, [nanos, offset]) => {
             let (nanos, offset) = (u64::try_from(*nanos), i32::try_from(*offset));
@@ -84,8 +83,8 @@ fn structure(kind: u8, fields: &[Value]) -> Result<Kg, &'static str> {
 }
 
 fn datetime(seconds: i64, nanos: i64) -> Option<NaiveDateTime> {
-    let since = TimeDelta::try_seconds(seconds)?.checked_add(&TimeDelta::nanoseconds(nanos))?;
-    epoch().checked_add_signed(since)
+    let instant = DateTime::from_timestamp(seconds, u32::try_from(nanos).ok()?)?;
+    Some(instant.naive_utc())
 }
 
 fn parts(time: NaiveDateTime) -> (i64, i64) {

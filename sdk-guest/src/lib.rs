@@ -44,6 +44,7 @@
 //! | files and objects | [`blob`] |
 //! | small values under keys | [`kv`] |
 //! | databases | [`sql`] |
+//! | property graphs | [`graph`] |
 //! | embeddings and scores by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
@@ -63,6 +64,7 @@ pub mod bindings;
 pub mod blob;
 pub mod context;
 mod error;
+pub mod graph;
 mod host;
 pub mod inference;
 pub mod kv;
@@ -77,7 +79,9 @@ pub use heyday_sdk_macros::activity;
 
 /// What most plugins use.
 pub mod prelude {
-    pub use crate::{Error, Result, activity, blob, context, inference, kv, log, params, sql};
+    pub use crate::{
+        Error, Result, activity, blob, context, graph, inference, kv, log, params, sql,
+    };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
 }

@@ -6,6 +6,7 @@ use crate::error::CapabilityError;
 use crate::log::Level;
 use crate::test::state;
 
+pub(crate) mod graph;
 pub(crate) mod inference;
 
 pub(crate) fn current() -> Attempt {

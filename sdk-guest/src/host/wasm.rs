@@ -20,6 +20,8 @@ macro_rules! convert_error {
     }};
 }
 
+pub(crate) mod graph;
+
 pub(crate) fn current() -> Attempt {
     let attempt = wit::context::current();
     Attempt {

@@ -134,3 +134,6 @@ impl Default for GraphLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,9 @@
 //! [`idempotency_key`](crate::context::idempotency_key) is there once, however many
 //! attempts it takes.
 
+// Only the host's side of a component is spoken to in it.
+#[cfg(any(target_arch = "wasm32", test))]
+mod json;
 mod value;
 
 use std::rc::Rc;
@@ -46,7 +49,8 @@ use serde::de::DeserializeOwned;
 use crate::error::CapabilityError;
 use crate::host::graph as host;
 
-pub(crate) use value::{decode, encode};
+#[cfg(target_arch = "wasm32")]
+pub(crate) use json::{decode, encode};
 pub use value::{Node, Path, Point, Relationship, Value};
 
 /// Why a statement failed; `wit/graph` explains the codes.
@@ -276,7 +280,10 @@ impl ColumnIndex for &str {
         found.ok_or_else(|| {
             Error::new(
                 "invalid-column",
-                format!("there is no column {self:?}; there are: {}", columns.join(", ")),
+                format!(
+                    "there is no column {self:?}; there are: {}",
+                    columns.join(", ")
+                ),
             )
         })
     }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
+use heyday_capabilities::bindings::{BlobBinding, GraphBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
@@ -332,6 +332,13 @@ impl Config {
                 read_only: false,
                 limits: Default::default(),
             });
+        default
+            .graph
+            .entry("default".to_owned())
+            .or_insert_with(|| GraphBinding {
+                path: Some(folder.join("graph").join("default")),
+                ..GraphBinding::default()
+            });
         config
     }
 }
@@ -413,7 +420,9 @@ mod tests {
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
         let required = match table.strip_prefix("bindings") {
-            Some(rest) if rest.ends_with(".postgres") => "url = 'u'\n",
+            Some(rest) if rest.ends_with(".postgres") || rest.ends_with(".neo4j") => {
+                "url = 'u'\n"
+            }
             Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
             _ => "",
         };
@@ -436,7 +445,9 @@ mod tests {
         let sql = format!("{binding}.sql.NAME");
         let blob = format!("{binding}.blob.NAME");
         let kv = format!("{binding}.kv.NAME");
+        let graph = format!("{binding}.graph.NAME");
         let postgres = format!("{sql}.postgres");
+        let neo4j = format!("{graph}.neo4j");
         let mut count = 0;
         for table in [
             "",
@@ -452,6 +463,8 @@ mod tests {
             &postgres,
             &blob,
             &kv,
+            &graph,
+            &neo4j,
         ] {
             for key in keys(table) {
                 let whole = format!("{table}.{key}");
@@ -460,7 +473,7 @@ mod tests {
                 count += 1;
             }
         }
-        for binding in [&sql, &blob, &kv] {
+        for binding in [&sql, &blob, &kv, &graph] {
             let row = format!("| `{binding}.limits` |");
             let row = text.lines().find(|line| line.starts_with(&row));
             let row = row.expect("the row was found before");

@@ -24,7 +24,14 @@ const BEGINNINGS: [&str; 14] = [
 ];
 /// What CREATE and DROP make and remove beside data.
 const SCHEMA: [&str; 8] = [
-    "INDEX", "CONSTRAINT", "RANGE", "TEXT", "POINT", "FULLTEXT", "VECTOR", "LOOKUP",
+    "INDEX",
+    "CONSTRAINT",
+    "RANGE",
+    "TEXT",
+    "POINT",
+    "FULLTEXT",
+    "VECTOR",
+    "LOOKUP",
 ];
 /// What a plugin may call.
 const PROCEDURES: [&str; 8] = [

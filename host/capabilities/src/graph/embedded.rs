@@ -22,10 +22,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::GraphLimits;
 use super::bolt::{BoltError, Connector, SignIn, Wire};
 use super::engine::{COMMAND, Order, Ready};
 use super::graph::Graph;
-use super::GraphLimits;
 
 /// Bytes of memory of a graph whose binding says nothing else.
 const MEMORY_BYTES: u64 = 1 << 30;
@@ -252,7 +252,10 @@ impl Embedded {
 
 /// What a message of the host may have: a number takes at most thrice what it takes in JSON.
 fn message_bytes(limits: &GraphLimits) -> u64 {
-    limits.result_bytes.saturating_mul(3).saturating_add(1 << 20)
+    limits
+        .result_bytes
+        .saturating_mul(3)
+        .saturating_add(1 << 20)
 }
 
 impl Process {

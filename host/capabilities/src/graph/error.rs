@@ -55,7 +55,9 @@ fn server(failure: Failure) -> GraphError {
         (_, "Schema", "ConstraintValidationFailed" | "ConstraintViolation") => {
             GraphCode::Constraint
         }
-        (_, "Statement", "AccessMode") | (_, "Security", _) | (_, _, "ForbiddenOnReadOnlyDatabase") => {
+        (_, "Statement", "AccessMode")
+        | (_, "Security", _)
+        | (_, _, "ForbiddenOnReadOnlyDatabase") => {
             return GraphError::new(
                 GraphCode::CapabilityDenied,
                 format!("not allowed for plugins: {message}"),
@@ -67,7 +69,11 @@ fn server(failure: Failure) -> GraphError {
         {
             return timeout();
         }
-        (_, "General", "MemoryPoolOutOfMemoryError" | "OutOfMemoryError" | "StackOverFlowError")
+        (
+            _,
+            "General",
+            "MemoryPoolOutOfMemoryError" | "OutOfMemoryError" | "StackOverFlowError",
+        )
         | (_, "Transaction", "MaximumTransactionLimitReached") => GraphCode::LimitExceeded,
         ("TransientError", "Transaction", _) => GraphCode::Conflict,
         ("TransientError", ..) => {
@@ -87,24 +93,54 @@ mod tests {
     #[test]
     fn codes_have_codes() {
         for (code, expected) in [
-            ("Neo.ClientError.Statement.SyntaxError", GraphCode::InvalidStatement),
-            ("Neo.ClientError.Statement.TypeError", GraphCode::InvalidStatement),
-            ("Neo.ClientError.Statement.ParameterMissing", GraphCode::InvalidParameter),
-            ("Neo.ClientError.Statement.AccessMode", GraphCode::CapabilityDenied),
-            ("Neo.ClientError.Security.Forbidden", GraphCode::CapabilityDenied),
-            ("Neo.ClientError.Schema.ConstraintValidationFailed", GraphCode::Constraint),
-            ("Neo.ClientError.Transaction.TransactionTimedOut", GraphCode::Timeout),
+            (
+                "Neo.ClientError.Statement.SyntaxError",
+                GraphCode::InvalidStatement,
+            ),
+            (
+                "Neo.ClientError.Statement.TypeError",
+                GraphCode::InvalidStatement,
+            ),
+            (
+                "Neo.ClientError.Statement.ParameterMissing",
+                GraphCode::InvalidParameter,
+            ),
+            (
+                "Neo.ClientError.Statement.AccessMode",
+                GraphCode::CapabilityDenied,
+            ),
+            (
+                "Neo.ClientError.Security.Forbidden",
+                GraphCode::CapabilityDenied,
+            ),
+            (
+                "Neo.ClientError.Schema.ConstraintValidationFailed",
+                GraphCode::Constraint,
+            ),
+            (
+                "Neo.ClientError.Transaction.TransactionTimedOut",
+                GraphCode::Timeout,
+            ),
             (
                 "Neo.ClientError.Transaction.TransactionTimedOutClientConfiguration",
                 GraphCode::Timeout,
             ),
-            ("Neo.TransientError.Transaction.DeadlockDetected", GraphCode::Conflict),
-            ("Neo.TransientError.General.DatabaseUnavailable", GraphCode::Unavailable),
+            (
+                "Neo.TransientError.Transaction.DeadlockDetected",
+                GraphCode::Conflict,
+            ),
+            (
+                "Neo.TransientError.General.DatabaseUnavailable",
+                GraphCode::Unavailable,
+            ),
             (
                 "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
                 GraphCode::LimitExceeded,
             ),
-            ("Neo.DatabaseError.General.UnknownError", GraphCode::Internal),
+            (
+                "Neo.DatabaseError.General.UnknownError",
+                GraphCode::Internal,
+            ),
             ("", GraphCode::Internal),
         ] {
             let error = server(Failure {

@@ -269,9 +269,8 @@ impl Session {
         let pulled = self.lease.wire().pull().await;
         match self.told(pulled).await? {
             Pulled::Row(values) => {
-                let row = value::row(&values).map_err(|Unknown(what)| {
-                    GraphError::new(GraphCode::InvalidStatement, what)
-                })?;
+                let row = value::row(&values)
+                    .map_err(|Unknown(what)| GraphError::new(GraphCode::InvalidStatement, what))?;
                 Ok(Some(row))
             }
             Pulled::End(_) => Ok(None),

@@ -16,9 +16,9 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use url::{Host, Url};
 
+use super::GraphLimits;
 use super::bolt::{BoltError, Connector, Mode, Pulled, Run, SignIn, Value, Wire};
 use super::graph::Graph;
-use super::GraphLimits;
 use crate::credential::Source;
 use crate::tls::Tls;
 
@@ -155,11 +155,17 @@ impl Server {
             _ => return Err(wrong("it has a host")),
         };
         let user = percent_encoding::percent_decode_str(url.username()).decode_utf8();
-        let user = user.map_err(|_| wrong("a user's name is UTF-8"))?.into_owned();
+        let user = user
+            .map_err(|_| wrong("a user's name is UTF-8"))?
+            .into_owned();
         if user.is_empty() {
             return Err(wrong("it has a user"));
         }
-        if config.database.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("system")) {
+        if config
+            .database
+            .as_deref()
+            .is_some_and(|name| name.eq_ignore_ascii_case("system"))
+        {
             return Err(Neo4jConfigError::System);
         }
         let password = Source::of(config.password_file.as_ref(), config.password_env.as_ref());
@@ -305,8 +311,14 @@ mod tests {
     fn what_cannot_be_is_refused() {
         for (more, told) in [
             (serde_json::json!({}), "password"),
-            (serde_json::json!({ "password_env": "P", "password_file": "f" }), "password"),
-            (serde_json::json!({ "password_env": "P", "database": "System" }), "system"),
+            (
+                serde_json::json!({ "password_env": "P", "password_file": "f" }),
+                "password",
+            ),
+            (
+                serde_json::json!({ "password_env": "P", "database": "System" }),
+                "system",
+            ),
             (
                 serde_json::json!({ "password_env": "P", "tls": false,
                     "tls_server_ca_cert_path": "f" }),

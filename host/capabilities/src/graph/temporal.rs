@@ -187,7 +187,10 @@ pub(super) fn write(kind: u8, fields: &[Value]) -> Option<(&'static str, String)
             ("date", four_digits(date.ok()?)?.to_string())
         }
         (tag::LOCAL_TIME, [nanos]) => ("localtime", time(*nanos)?.to_string()),
-        (tag::TIME, [nanos, offset]) => ("time", format!("{}{}", time(*nanos)?, offset_text(*offset)?)),
+        (tag::TIME, [nanos, offset]) => (
+            "time",
+            format!("{}{}", time(*nanos)?, offset_text(*offset)?),
+        ),
         (tag::LOCAL_DATETIME, [seconds, nanos]) => {
             let local = Offset::UTC.to_datetime(timestamp(*seconds, *nanos)?);
             four_digits(local.date())?;

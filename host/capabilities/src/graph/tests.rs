@@ -17,9 +17,14 @@ fn engine_process() {
 fn command() -> EngineCommand {
     EngineCommand {
         program: std::env::current_exe().expect("this program"),
-        args: ["graph::tests::engine_process", "--exact", "--ignored", "--nocapture"]
-            .map(Into::into)
-            .into(),
+        args: [
+            "graph::tests::engine_process",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ]
+        .map(Into::into)
+        .into(),
     }
 }
 
@@ -106,8 +111,12 @@ async fn explore_hostile() {
         ..GraphLimits::default()
     };
     let it = opened(limits);
-    it.ask("UNWIND range(1, 300) AS x CREATE (:N {x: x})").await.unwrap();
-    it.ask("MATCH (a:N), (b:N) WHERE b.x = a.x + 1 OR b.x = a.x * 2 CREATE (a)-[:R]->(b)").await.unwrap();
+    it.ask("UNWIND range(1, 300) AS x CREATE (:N {x: x})")
+        .await
+        .unwrap();
+    it.ask("MATCH (a:N), (b:N) WHERE b.x = a.x + 1 OR b.x = a.x * 2 CREATE (a)-[:R]->(b)")
+        .await
+        .unwrap();
     let mut doubling = "WITH 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' AS s ".to_owned();
     for _ in 0..40 {
         doubling.push_str("WITH s + s AS s ");
@@ -138,6 +147,10 @@ async fn explore_hostile() {
         let begun = Instant::now();
         let answer = it.ask(statement).await;
         let short: String = statement.chars().take(70).collect();
-        println!("{:?} {short}\n   {:?}", begun.elapsed(), answer.map(|set| set.rows.len()));
+        println!(
+            "{:?} {short}\n   {:?}",
+            begun.elapsed(),
+            answer.map(|set| set.rows.len())
+        );
     }
 }

@@ -235,7 +235,14 @@ fn structure(kind: u8, fields: &[Value], output: &mut String) -> Result<(), Unkn
             let found = Bound::of(fields).ok_or_else(unknown)?;
             return labelled("relationship", output, |output| found.write(output));
         }
-        (tag::PATH, [Value::List(nodes), Value::List(relationships), Value::List(steps)]) => {
+        (
+            tag::PATH,
+            [
+                Value::List(nodes),
+                Value::List(relationships),
+                Value::List(steps),
+            ],
+        ) => {
             return labelled("path", output, |output| {
                 path(nodes, relationships, steps, output)
             });
@@ -443,7 +450,10 @@ mod tests {
         }
         // Other forms of the same.
         for (json, told) in [
-            (r#"{"$duration":"P1Y2W1DT1H2M3.25S"}"#, r#"{"$duration":"P12M15DT3723.25S"}"#),
+            (
+                r#"{"$duration":"P1Y2W1DT1H2M3.25S"}"#,
+                r#"{"$duration":"P12M15DT3723.25S"}"#,
+            ),
             (
                 r#"{"$datetime":"2026-07-01T14:00:00+02:00[Europe/Oslo]"}"#,
                 r#"{"$datetime":"2026-07-01T12:00:00Z[Europe/Oslo]"}"#,
@@ -485,10 +495,20 @@ mod tests {
     fn a_path_has_its_relationships_between_their_nodes() {
         let text = |text: &str| Value::String(text.to_owned());
         let node = |id: &str| {
-            let fields = vec![Value::Integer(0), Value::List(vec![text("A")]), Value::Map(Vec::new()), text(id)];
+            let fields = vec![
+                Value::Integer(0),
+                Value::List(vec![text("A")]),
+                Value::Map(Vec::new()),
+                text(id),
+            ];
             Value::Struct(tag::NODE, fields)
         };
-        let knows = vec![Value::Integer(0), text("KNOWS"), Value::Map(Vec::new()), text("r")];
+        let knows = vec![
+            Value::Integer(0),
+            text("KNOWS"),
+            Value::Map(Vec::new()),
+            text("r"),
+        ];
         let path = |steps: &[i64]| {
             let steps = steps.iter().copied().map(Value::Integer).collect();
             let fields = vec![

@@ -62,7 +62,10 @@ impl Connection {
     pub(crate) fn query(&self, statement: &str, params: &[(&str, Value)]) -> Result<RowSet> {
         let rows = self.answer(statement, params)?.rows;
         let columns = rows.columns().to_vec();
-        Ok((columns, rows.iter().map(|row| row.values().to_vec()).collect()))
+        Ok((
+            columns,
+            rows.iter().map(|row| row.values().to_vec()).collect(),
+        ))
     }
 
     pub(crate) fn query_stream(&self, statement: &str, params: &[(&str, Value)]) -> Result<Cursor> {

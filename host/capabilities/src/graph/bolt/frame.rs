@@ -101,7 +101,9 @@ mod tests {
             Value::Struct(0x70, vec![Value::Map(Vec::new())]),
         ];
         let mut sent = vec![0, 0];
-        messages.iter().for_each(|message| write(message, &mut sent));
+        messages
+            .iter()
+            .for_each(|message| write(message, &mut sent));
         for piece in [1, 3, 1_000, sent.len()] {
             let mut frames = Frames::new(1 << 20);
             let mut received = Vec::new();

@@ -31,7 +31,10 @@ impl Value {
     /// A map's member.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         match self {
-            Self::Map(members) => members.iter().find(|(name, _)| name == key).map(|(_, it)| it),
+            Self::Map(members) => members
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, it)| it),
             _ => None,
         }
     }
@@ -254,7 +257,19 @@ mod tests {
     #[test]
     fn values_read_back_as_they_were_written() {
         let integers = [
-            0, 1, -1, -16, -17, 127, 128, -128, -129, 32_767, 32_768, i64::MIN, i64::MAX,
+            0,
+            1,
+            -1,
+            -16,
+            -17,
+            127,
+            128,
+            -128,
+            -129,
+            32_767,
+            32_768,
+            i64::MIN,
+            i64::MAX,
         ];
         let mut values: Vec<Value> = integers.into_iter().map(Value::Integer).collect();
         for size in [0, 1, 15, 16, 255, 256, 65_535, 65_536] {

@@ -152,7 +152,13 @@ impl Wire {
         }
         let agent = concat!("heyday/", env!("CARGO_PKG_VERSION"));
         let bolt_agent = map([("product", text(agent))]);
-        wire.queue(HELLO, [map([("user_agent", text(agent)), ("bolt_agent", bolt_agent)])]);
+        wire.queue(
+            HELLO,
+            [map([
+                ("user_agent", text(agent)),
+                ("bolt_agent", bolt_agent),
+            ])],
+        );
         let greeting = wire.answer().await?;
         let server = greeting.get("server").and_then(Value::as_str);
         wire.agent = server.unwrap_or_default().to_owned();
@@ -342,7 +348,9 @@ impl Wire {
 
     /// Runs a statement and asks for its first rows; answers its columns.
     pub(crate) async fn run(&mut self, run: Run) -> Result<Vec<String>, BoltError> {
-        let extra = run.alone.map_or_else(|| map([]), |mode| self.transaction(mode));
+        let extra = run
+            .alone
+            .map_or_else(|| map([]), |mode| self.transaction(mode));
         self.queue(RUN, [text(run.statement), run.params, extra]);
         self.queue(PULL, [map([("n", Value::Integer(ROWS))])]);
         let answer = self.answer().await?;
@@ -380,8 +388,7 @@ impl Wire {
                 (FAILURE, Some(details)) => {
                     self.state = State::Failed;
                     self.open = false;
-                    let detail =
-                        |key| details.get(key).and_then(Value::as_str).unwrap_or_default();
+                    let detail = |key| details.get(key).and_then(Value::as_str).unwrap_or_default();
                     return Err(BoltError::Server(Failure {
                         code: detail("code").to_owned(),
                         message: detail("message").to_owned(),

@@ -126,11 +126,14 @@ impl From<KgError> for Failed {
     fn from(error: KgError) -> Self {
         let code = match &error {
             KgError::CypherExecution { message, .. }
-                if message.starts_with("duplicate id") || message.starts_with("duplicate primary") =>
+                if message.starts_with("duplicate id")
+                    || message.starts_with("duplicate primary") =>
             {
                 "Neo.ClientError.Schema.ConstraintValidationFailed"
             }
-            KgError::CypherExecution { message, .. } if message.contains("arameter") && message.contains('$') => {
+            KgError::CypherExecution { message, .. }
+                if message.contains("arameter") && message.contains('$') =>
+            {
                 "Neo.ClientError.Statement.ParameterMissing"
             }
             KgError::Schema { .. } => "Neo.ClientError.Statement.SemanticError",
@@ -247,7 +250,10 @@ impl Worker {
         let mut field = || fields.next().unwrap_or(Value::Null);
         match tag {
             HELLO => {
-                return Ok(map([("server", text(concat!("Heyday/", env!("CARGO_PKG_VERSION"))))]));
+                return Ok(map([(
+                    "server",
+                    text(concat!("Heyday/", env!("CARGO_PKG_VERSION"))),
+                )]));
             }
             LOGON => {
                 let credentials = field();
@@ -339,9 +345,10 @@ impl Worker {
     fn committed(&self, schema: bool) -> Result<(), Problem> {
         let engine = &self.shared.engine;
         if schema {
-            engine.session.checkpoint_online().map_err(|error| {
-                Failed("Neo.TransientError.General.DatabaseUnavailable", error)
-            })?;
+            engine
+                .session
+                .checkpoint_online()
+                .map_err(|error| Failed("Neo.TransientError.General.DatabaseUnavailable", error))?;
         } else {
             engine.fold();
         }
@@ -355,7 +362,10 @@ impl Worker {
         let mut named = HashMap::with_capacity(params.len());
         for (name, value) in params {
             let value = from_bolt(value).map_err(|what| {
-                Failed("Neo.ClientError.Request.Invalid", format!("the parameter {name}: {what}"))
+                Failed(
+                    "Neo.ClientError.Request.Invalid",
+                    format!("the parameter {name}: {what}"),
+                )
             })?;
             named.insert(name, value);
         }
@@ -388,7 +398,9 @@ impl Worker {
                 return Err(denied().into());
             }
             let turn = self.turn(false)?;
-            let outcome = engine.session.execute_auto_commit(statement, &options, TRIES);
+            let outcome = engine
+                .session
+                .execute_auto_commit(statement, &options, TRIES);
             let outcome = outcome.map_err(Failed::from)?;
             drop(turn);
             self.committed(schema)?;
@@ -398,7 +410,10 @@ impl Worker {
             let cursor = execute_read_cursor(graph, statement, &options).map_err(Failed::from)?;
             let fields = names(cursor.columns());
             let rows = Rows::Read(cursor);
-            self.result = Some((Answer { rows, stats: None }, std::collections::VecDeque::new()));
+            self.result = Some((
+                Answer { rows, stats: None },
+                std::collections::VecDeque::new(),
+            ));
             return Ok(fields);
         };
         let fields = names(&outcome.result.columns);
@@ -418,7 +433,8 @@ impl Worker {
             while left > 0 {
                 let Some(row) = ready.pop_front() else { break };
                 let row = row.iter().map(to_bolt).collect();
-                self.send(RECORD, Value::List(row)).map_err(Problem::Socket)?;
+                self.send(RECORD, Value::List(row))
+                    .map_err(Problem::Socket)?;
                 left -= 1;
             }
             if self.shared.is_stopped() {
@@ -449,7 +465,10 @@ impl From<Failed> for Problem {
 }
 
 fn malformed() -> Failed {
-    Failed("Neo.ClientError.Request.Invalid", "an unexpected message".to_owned())
+    Failed(
+        "Neo.ClientError.Request.Invalid",
+        "an unexpected message".to_owned(),
+    )
 }
 
 fn stopped() -> Failed {

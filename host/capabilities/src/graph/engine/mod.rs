@@ -131,8 +131,7 @@ fn open(order: Order) -> Result<Engine, String> {
         lease_timeout: (!order.read_only).then_some(LEASE),
         valid_time_default: None,
     };
-    let opened =
-        open_path(&order.folder.join(FILE), &spec).map_err(|error| error.to_string())?;
+    let opened = open_path(&order.folder.join(FILE), &spec).map_err(|error| error.to_string())?;
     for advice in &opened.advisories {
         let _ = writeln!(std::io::stderr(), "{}", advice.message);
     }

@@ -17,9 +17,7 @@ pub(super) fn from_bolt(value: Value) -> Result<Kg, &'static str> {
         Value::Float(number) => Kg::Float64(number),
         Value::String(text) => Kg::String(text),
         Value::Bytes(_) => return Err("an embedded graph holds no bytes"),
-        Value::List(items) => {
-            Kg::List(items.into_iter().map(from_bolt).collect::<Result<_, _>>()?)
-        }
+        Value::List(items) => Kg::List(items.into_iter().map(from_bolt).collect::<Result<_, _>>()?),
         Value::Map(members) => {
             let pairs = members
                 .into_iter()
@@ -167,18 +165,20 @@ fn own<'a>(node: &'a NodeValue) -> impl Iterator<Item = (&'a str, &'a Kg)> {
         Some(Kg::String(text)) => text.clone(),
         _ => String::new(),
     };
-    node.properties.iter().filter(move |(key, value)| match *key {
-        "id" => !matches!(value, Kg::UniqueId(_)),
-        "type" => !matches!(value, Kg::String(text) if text == label),
-        "title" => match value {
-            Kg::Null => false,
-            Kg::String(text) => *text != made && *text != format!("{label}_{made}"),
-            Kg::UniqueId(_) => false,
-            Kg::Int64(number) => number.to_string() != made,
+    node.properties
+        .iter()
+        .filter(move |(key, value)| match *key {
+            "id" => !matches!(value, Kg::UniqueId(_)),
+            "type" => !matches!(value, Kg::String(text) if text == label),
+            "title" => match value {
+                Kg::Null => false,
+                Kg::String(text) => *text != made && *text != format!("{label}_{made}"),
+                Kg::UniqueId(_) => false,
+                Kg::Int64(number) => number.to_string() != made,
+                _ => true,
+            },
             _ => true,
-        },
-        _ => true,
-    })
+        })
 }
 
 fn node(node: &NodeValue) -> Value {

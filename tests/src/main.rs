@@ -16,6 +16,7 @@ mod conformance;
 mod division;
 mod events;
 mod flows;
+mod graph;
 mod histories;
 mod inference;
 mod interop;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{inference, interop, real_temporal, temporal};
+use crate::{inference, interop, neo4j, real_temporal, temporal};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -91,6 +91,9 @@ impl Project {
         }
         if let Some(postgres) = real_temporal::postgres() {
             command.env("HEYDAY_POSTGRES", postgres);
+        }
+        if let Some(neo4j) = neo4j::server() {
+            command.env("HEYDAY_NEO4J", neo4j);
         }
         without_cargos(&mut command);
         command

@@ -2,7 +2,7 @@
 //!
 //! The guests are built while the host's dependencies compile. The binary embeds the
 //! evaluator, so its build script waits for that one component; then it compiles once.
-//! What the tests need of Temporal is fetched and built beside all of it. Where the real
+//! What the tests need of Temporal and Neo4j is fetched and built beside all of it. Where a
 //! server cannot be had, its tests say that they were not run, and so does the end; in CI
 //! that is a failure.
 
@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, real_temporal, temporal};
+use crate::{inference, interop, neo4j, real_temporal, temporal};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -95,23 +95,33 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
                 interop::prepare(project)
             })?;
             // Not to be had everywhere, so that it is no failure everywhere.
-            anyhow::Ok(timed("Temporal's real server", real_temporal::install).err())
+            anyhow::Ok([
+                (
+                    "the tests on Temporal's real server",
+                    timed("Temporal's real server", real_temporal::install).err(),
+                ),
+                ("the tests on Neo4j", timed("Neo4j", neo4j::install).err()),
+            ])
         });
         let built = build(project);
-        let servers = counted(Budget::Builds, "waiting for Temporal's parts", || {
+        let servers = counted(Budget::Builds, "waiting for the servers", || {
             servers
                 .join()
-                .map_err(|_| anyhow::anyhow!("fetching Temporal's parts panicked"))?
+                .map_err(|_| anyhow::anyhow!("fetching the servers panicked"))?
         });
         built.and(servers)
     })?;
-    let missing = match missing {
-        Some(why) if process::in_ci() => return Err(why),
-        missing => missing,
-    };
+    let mut not_run = Vec::new();
+    for (tests, why) in missing {
+        match why {
+            Some(why) if process::in_ci() => return Err(why),
+            Some(why) => not_run.push(format!("{tests}: {why:#}")),
+            None => {}
+        }
+    }
     let ran = run_all(project, options.filter.as_deref());
-    if let Some(why) = missing {
-        println!("--- not run: the tests on Temporal's real server: {why:#}");
+    for tests in not_run {
+        println!("--- not run: {tests}");
     }
     ran
 }

@@ -420,9 +420,7 @@ mod tests {
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
         let required = match table.strip_prefix("bindings") {
-            Some(rest) if rest.ends_with(".postgres") || rest.ends_with(".neo4j") => {
-                "url = 'u'\n"
-            }
+            Some(rest) if rest.ends_with(".postgres") || rest.ends_with(".neo4j") => "url = 'u'\n",
             Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
             _ => "",
         };

@@ -129,7 +129,11 @@ fn one<T: serde::de::DeserializeOwned>(
 fn values(graph: &Connection) -> Result<()> {
     let map = |members: &[(&str, Value)]| {
         let members = members.iter().cloned();
-        Value::Map(members.map(|(key, value)| (key.to_owned(), value)).collect())
+        Value::Map(
+            members
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        )
     };
     let properties: Vec<Value> = vec![
         true.into(),
@@ -161,10 +165,19 @@ fn values(graph: &Connection) -> Result<()> {
     ];
     for (index, value) in properties.iter().enumerate() {
         let params = [("p", value.clone()), ("i", (index as i64).into())];
-        let rows = graph.query("CREATE (v:Value {i: $i, p: $p}) RETURN $p AS p, v.p AS q", &params)?;
+        let rows = graph.query(
+            "CREATE (v:Value {i: $i, p: $p}) RETURN $p AS p, v.p AS q",
+            &params,
+        )?;
         let row = rows.first().ok_or_else(none)?;
-        ensure(row.values()[0] == *value, format!("{value:?} came back {:?}", row.values()[0]))?;
-        ensure(row.values()[1] == *value, format!("{value:?} was kept as {:?}", row.values()[1]))?;
+        ensure(
+            row.values()[0] == *value,
+            format!("{value:?} came back {:?}", row.values()[0]),
+        )?;
+        ensure(
+            row.values()[1] == *value,
+            format!("{value:?} was kept as {:?}", row.values()[1]),
+        )?;
     }
     let kept = graph.query("MATCH (v:Value) RETURN v ORDER BY v.i", &[])?;
     for (row, value) in kept.iter().zip(&properties) {
@@ -180,17 +193,28 @@ fn values(graph: &Connection) -> Result<()> {
     for value in [
         Value::Null,
         Value::from(Vec::<i64>::new()),
-        Value::from(vec![Value::Null, 1.into(), "x".into(), Value::from(vec![1.5])]),
+        Value::from(vec![
+            Value::Null,
+            1.into(),
+            "x".into(),
+            Value::from(vec![1.5]),
+        ]),
         map(&[("a", 1.into()), ("b", map(&[("c", Value::Null)]))]),
         map(&[("$date", "none".into()), ("x", 1.into())]),
     ] {
         let rows = graph.query("RETURN $p AS p", &[("p", value.clone())])?;
         let found = rows.first().ok_or_else(none)?;
-        ensure(found.values() == [value.clone()], format!("{value:?} came back {found:?}"))?;
+        ensure(
+            found.values() == [value.clone()],
+            format!("{value:?} came back {found:?}"),
+        )?;
     }
     let refused = graph.query("RETURN $p AS p", &[("p", Value::Date("2026-02-30".into()))]);
     ensure_code(refused, "invalid-parameter", "the 30th of February")?;
-    let refused = graph.query("RETURN $p AS p", &[("p", graph::Node::new("1", [], []).into())]);
+    let refused = graph.query(
+        "RETURN $p AS p",
+        &[("p", graph::Node::new("1", [], []).into())],
+    );
     ensure_code(refused, "invalid-parameter", "a node as a parameter")?;
     let refused = graph.query("RETURN $p AS p, $q AS q", &[("p", 1.into())]);
     ensure_code(refused, "invalid-parameter", "a parameter that is missing")?;
@@ -209,7 +233,11 @@ fn entities(graph: &Connection) -> Result<()> {
         &[],
     )?;
     ensure(
-        (made.nodes_created, made.relationships_created, made.nodes_deleted) == (3, 2, 0)
+        (
+            made.nodes_created,
+            made.relationships_created,
+            made.nodes_deleted,
+        ) == (3, 2, 0)
             && made.properties_set == 6,
         format!("what was made: {made:?}"),
     )?;
@@ -222,15 +250,29 @@ fn entities(graph: &Connection) -> Result<()> {
         format!("columns keep their order: {:?}", rows.columns()),
     )?;
     let row = rows.first().ok_or_else(none)?;
-    let [_, Value::Node(a), Value::Relationship(r), Value::Path(p), Value::Node(b), _] = row.values()
+    let [
+        _,
+        Value::Node(a),
+        Value::Relationship(r),
+        Value::Path(p),
+        Value::Node(b),
+        _,
+    ] = row.values()
     else {
         return Err(Error::permanent("contract", format!("{row:?}")));
     };
     let mut labels = a.labels.clone();
     labels.sort();
-    ensure(labels == ["Author", "Person"], format!("labels: {labels:?}"))?;
-    let own: BTreeMap<String, Value> = [("name".into(), "Ada".into()), ("born".into(), 1815.into())].into();
-    ensure(a.properties == own, format!("a node's properties: {:?}", a.properties))?;
+    ensure(
+        labels == ["Author", "Person"],
+        format!("labels: {labels:?}"),
+    )?;
+    let own: BTreeMap<String, Value> =
+        [("name".into(), "Ada".into()), ("born".into(), 1815.into())].into();
+    ensure(
+        a.properties == own,
+        format!("a node's properties: {:?}", a.properties),
+    )?;
     ensure(
         r.kind == "KNOWS" && r.start == a.id && r.end == b.id && r.get::<i64>("since")? == 1833,
         format!("a relationship: {r:?}"),
@@ -245,13 +287,23 @@ fn entities(graph: &Connection) -> Result<()> {
         born: u16,
     }
     let ada: Person = row.get("a")?;
-    ensure(ada == Person { name: "Ada".into(), born: 1815 }, "a node reads as a structure")?;
+    ensure(
+        ada == Person {
+            name: "Ada".into(),
+            born: 1815,
+        },
+        "a node reads as a structure",
+    )?;
     // Against its direction a path has the relationship as it is.
     let rows = graph.query("MATCH p = (:Note)<-[:WROTE]-()-[:KNOWS]->() RETURN p", &[])?;
     let Some(Value::Path(p)) = rows.first().map(|row| &row.values()[0]) else {
         return Err(none());
     };
-    let ends: Vec<_> = p.relationships.iter().map(|it| (&it.start, &it.end)).collect();
+    let ends: Vec<_> = p
+        .relationships
+        .iter()
+        .map(|it| (&it.start, &it.end))
+        .collect();
     let ids: Vec<_> = p.nodes.iter().map(|it| &it.id).collect();
     ensure(
         ends == [(ids[1], ids[0]), (ids[1], ids[2])],
@@ -261,7 +313,10 @@ fn entities(graph: &Connection) -> Result<()> {
         "MATCH (c:Person {name: 'Charles'}) SET c.born = 1792, c.died = 1871 REMOVE c.name",
         &[],
     )?;
-    ensure(changed.properties_set == 3, format!("what was set: {changed:?}"))?;
+    ensure(
+        changed.properties_set == 3,
+        format!("what was set: {changed:?}"),
+    )?;
     let gone = graph.execute("MATCH (n:Note) DETACH DELETE n", &[])?;
     ensure(
         (gone.nodes_deleted, gone.relationships_deleted) == (1, 1),
@@ -292,51 +347,147 @@ fn cypher(graph: &Connection) -> Result<()> {
     )?;
     for (statement, expected) in [
         // Reading.
-        ("MATCH (p:P) WHERE p.age > 20 AND NOT p.city = 'Rome' RETURN collect(p.name)", r#"["Ann","Cyd"]"#),
+        (
+            "MATCH (p:P) WHERE p.age > 20 AND NOT p.city = 'Rome' RETURN collect(p.name)",
+            r#"["Ann","Cyd"]"#,
+        ),
         ("MATCH (p:P) WHERE p.age IS NULL RETURN p.name", r#""Dan""#),
-        ("MATCH (p:P) WHERE p.name IN ['Ann', 'Ben'] RETURN count(*)", "2"),
-        ("MATCH (p:P) WHERE p.name STARTS WITH 'A' OR p.name ENDS WITH 'n' OR p.name CONTAINS 'y' RETURN count(p)", "4"),
+        (
+            "MATCH (p:P) WHERE p.name IN ['Ann', 'Ben'] RETURN count(*)",
+            "2",
+        ),
+        (
+            "MATCH (p:P) WHERE p.name STARTS WITH 'A' OR p.name ENDS WITH 'n' OR p.name CONTAINS 'y' RETURN count(p)",
+            "4",
+        ),
         ("MATCH (p:P) WHERE p.name =~ '[AB].*' RETURN count(p)", "2"),
-        ("MATCH (p:P) WITH p.city AS city, count(*) AS n WHERE n > 1 RETURN city", r#""Oslo""#),
+        (
+            "MATCH (p:P) WITH p.city AS city, count(*) AS n WHERE n > 1 RETURN city",
+            r#""Oslo""#,
+        ),
         ("MATCH (p:P) RETURN sum(p.age)", "90"),
         ("MATCH (p:P) RETURN avg(p.age)", "30.0"),
-        ("MATCH (p:P) RETURN [min(p.age), max(p.age), count(p.age), count(DISTINCT p.city)]", "[20,40,3,3]"),
-        ("MATCH (p:P) WITH p ORDER BY p.name DESC SKIP 1 LIMIT 2 RETURN collect(p.name)", r#"["Cyd","Ben"]"#),
-        ("MATCH (p:P) WITH DISTINCT p.city AS c ORDER BY c RETURN collect(c)", r#"["Bern","Oslo","Rome"]"#),
-        ("MATCH (a:P)-[l:LIKES]->(b) WITH a, l, b ORDER BY l.w RETURN collect(a.name + b.name + toString(l.w))", r#"["AnnBen1","BenCyd2","CydDan3"]"#),
-        ("MATCH (a:P {name: 'Ann'})-[:LIKES*1..3]->(b) WITH b ORDER BY b.name RETURN collect(b.name)", r#"["Ben","Cyd","Dan"]"#),
-        ("MATCH (a:P {name: 'Ann'})-[:LIKES|HATES]->(b) WITH b ORDER BY b.name RETURN collect(b.name)", r#"["Ben","Dan"]"#),
-        ("MATCH (b:P {name: 'Ben'})--(x) WITH x ORDER BY x.name RETURN collect(x.name)", r#"["Ann","Cyd"]"#),
-        ("MATCH p = shortestPath((a:P {name: 'Ann'})-[:LIKES*..5]->(d:P {name: 'Dan'})) RETURN length(p)", "3"),
-        ("MATCH p = (:P {name: 'Ann'})-[:LIKES*2]->() RETURN [n IN nodes(p) | n.name]", r#"["Ann","Ben","Cyd"]"#),
-        ("MATCH p = (:P {name: 'Ann'})-[:LIKES*2]->() RETURN reduce(s = 0, r IN relationships(p) | s + r.w)", "3"),
-        ("MATCH (d:P {name: 'Dan'}) OPTIONAL MATCH (d)-[:LIKES]->(x) RETURN x", "null"),
-        ("MATCH (p:P) WHERE EXISTS { (p)-[:HATES]->() } RETURN p.name", r#""Ann""#),
-        ("MATCH (p:P) WHERE NOT (p)-[:LIKES]->() RETURN p.name", r#""Dan""#),
+        (
+            "MATCH (p:P) RETURN [min(p.age), max(p.age), count(p.age), count(DISTINCT p.city)]",
+            "[20,40,3,3]",
+        ),
+        (
+            "MATCH (p:P) WITH p ORDER BY p.name DESC SKIP 1 LIMIT 2 RETURN collect(p.name)",
+            r#"["Cyd","Ben"]"#,
+        ),
+        (
+            "MATCH (p:P) WITH DISTINCT p.city AS c ORDER BY c RETURN collect(c)",
+            r#"["Bern","Oslo","Rome"]"#,
+        ),
+        (
+            "MATCH (a:P)-[l:LIKES]->(b) WITH a, l, b ORDER BY l.w RETURN collect(a.name + b.name + toString(l.w))",
+            r#"["AnnBen1","BenCyd2","CydDan3"]"#,
+        ),
+        (
+            "MATCH (a:P {name: 'Ann'})-[:LIKES*1..3]->(b) WITH b ORDER BY b.name RETURN collect(b.name)",
+            r#"["Ben","Cyd","Dan"]"#,
+        ),
+        (
+            "MATCH (a:P {name: 'Ann'})-[:LIKES|HATES]->(b) WITH b ORDER BY b.name RETURN collect(b.name)",
+            r#"["Ben","Dan"]"#,
+        ),
+        (
+            "MATCH (b:P {name: 'Ben'})--(x) WITH x ORDER BY x.name RETURN collect(x.name)",
+            r#"["Ann","Cyd"]"#,
+        ),
+        (
+            "MATCH p = shortestPath((a:P {name: 'Ann'})-[:LIKES*..5]->(d:P {name: 'Dan'})) RETURN length(p)",
+            "3",
+        ),
+        (
+            "MATCH p = (:P {name: 'Ann'})-[:LIKES*2]->() RETURN [n IN nodes(p) | n.name]",
+            r#"["Ann","Ben","Cyd"]"#,
+        ),
+        (
+            "MATCH p = (:P {name: 'Ann'})-[:LIKES*2]->() RETURN reduce(s = 0, r IN relationships(p) | s + r.w)",
+            "3",
+        ),
+        (
+            "MATCH (d:P {name: 'Dan'}) OPTIONAL MATCH (d)-[:LIKES]->(x) RETURN x",
+            "null",
+        ),
+        (
+            "MATCH (p:P) WHERE EXISTS { (p)-[:HATES]->() } RETURN p.name",
+            r#""Ann""#,
+        ),
+        (
+            "MATCH (p:P) WHERE NOT (p)-[:LIKES]->() RETURN p.name",
+            r#""Dan""#,
+        ),
         ("MATCH (p:P {name: 'Ann'}) RETURN COUNT { (p)-->() }", "2"),
-        ("MATCH (p:P {name: 'Ann'}) RETURN [(p)-[:LIKES]->(x) | x.name]", r#"["Ben"]"#),
-        ("MATCH (p:P {name: 'Ann'})-[r]->() WITH type(r) AS t ORDER BY t RETURN collect(t)", r#"["HATES","LIKES"]"#),
+        (
+            "MATCH (p:P {name: 'Ann'}) RETURN [(p)-[:LIKES]->(x) | x.name]",
+            r#"["Ben"]"#,
+        ),
+        (
+            "MATCH (p:P {name: 'Ann'})-[r]->() WITH type(r) AS t ORDER BY t RETURN collect(t)",
+            r#"["HATES","LIKES"]"#,
+        ),
         ("MATCH (p:P {name: 'Ann'}) RETURN labels(p)", r#"["P"]"#),
-        ("MATCH (p:P {name: 'Ann'}) RETURN p {.name, x: 1}", r#"{"name":"Ann","x":1}"#),
-        ("MATCH (p:P {name: 'Ann'}) CALL { WITH p MATCH (p)-->(x) RETURN count(x) AS n } RETURN n", "2"),
-        ("UNWIND [3, 1, 2] AS x WITH x ORDER BY x RETURN collect(x)", "[1,2,3]"),
+        (
+            "MATCH (p:P {name: 'Ann'}) RETURN p {.name, x: 1}",
+            r#"{"name":"Ann","x":1}"#,
+        ),
+        (
+            "MATCH (p:P {name: 'Ann'}) CALL { WITH p MATCH (p)-->(x) RETURN count(x) AS n } RETURN n",
+            "2",
+        ),
+        (
+            "UNWIND [3, 1, 2] AS x WITH x ORDER BY x RETURN collect(x)",
+            "[1,2,3]",
+        ),
         ("RETURN 1 AS x UNION RETURN 1 AS x", "1"),
         // Expressions.
         ("RETURN [7 / 2, 7 % 3, -7 + 2 * 3]", "[3,1,-1]"),
         ("RETURN [7.0 / 2, 2 ^ 3]", "[3.5,8.0]"),
-        ("RETURN [1 = 1.0, 1 <> 2, 1 < 2, null = null, true AND null, true OR null, true XOR true]", "[true,true,true,null,null,true,false]"),
-        ("RETURN CASE WHEN 1 > 2 THEN 'a' WHEN 2 > 1 THEN 'b' ELSE 'c' END", r#""b""#),
+        (
+            "RETURN [1 = 1.0, 1 <> 2, 1 < 2, null = null, true AND null, true OR null, true XOR true]",
+            "[true,true,true,null,null,true,false]",
+        ),
+        (
+            "RETURN CASE WHEN 1 > 2 THEN 'a' WHEN 2 > 1 THEN 'b' ELSE 'c' END",
+            r#""b""#,
+        ),
         ("RETURN CASE 3 WHEN 3 THEN 'x' ELSE 'y' END", r#""x""#),
         ("RETURN coalesce(null, 1, 2)", "1"),
-        ("RETURN [size([1, 2]), size('abc'), head([1, 2]), last([1, 2]), [1, 2, 3][1], [1, 2, 3][0..2]]", "[2,3,1,2,2,[1,2]]"),
-        ("RETURN [x IN range(1, 6) WHERE x % 2 = 0 | x * x]", "[4,16,36]"),
-        ("RETURN [any(x IN [1, 2] WHERE x = 2), all(x IN [1, 2] WHERE x = 2), none(x IN [1] WHERE x = 2), single(x IN [1, 2] WHERE x = 1)]", "[true,false,true,true]"),
-        ("RETURN [toUpper('a'), toLower('A'), trim(' a '), replace('aba', 'a', 'c'), substring('abcd', 1, 2), left('abc', 2), right('abc', 2), reverse('abc')]", r#"["A","a","a","cbc","bc","ab","bc","cba"]"#),
-        ("RETURN [split('a,b', ','), toString(1), toInteger('7'), toFloat('1.5'), toBoolean('true')]", r#"[["a","b"],"1",7,1.5,true]"#),
-        ("RETURN [toInteger('x'), abs(-3), sign(-2), ceil(1.2), floor(1.8), round(1.6), sqrt(16.0)]", "[null,3,-1,2.0,1.0,2.0,4.0]"),
+        (
+            "RETURN [size([1, 2]), size('abc'), head([1, 2]), last([1, 2]), [1, 2, 3][1], [1, 2, 3][0..2]]",
+            "[2,3,1,2,2,[1,2]]",
+        ),
+        (
+            "RETURN [x IN range(1, 6) WHERE x % 2 = 0 | x * x]",
+            "[4,16,36]",
+        ),
+        (
+            "RETURN [any(x IN [1, 2] WHERE x = 2), all(x IN [1, 2] WHERE x = 2), none(x IN [1] WHERE x = 2), single(x IN [1, 2] WHERE x = 1)]",
+            "[true,false,true,true]",
+        ),
+        (
+            "RETURN [toUpper('a'), toLower('A'), trim(' a '), replace('aba', 'a', 'c'), substring('abcd', 1, 2), left('abc', 2), right('abc', 2), reverse('abc')]",
+            r#"["A","a","a","cbc","bc","ab","bc","cba"]"#,
+        ),
+        (
+            "RETURN [split('a,b', ','), toString(1), toInteger('7'), toFloat('1.5'), toBoolean('true')]",
+            r#"[["a","b"],"1",7,1.5,true]"#,
+        ),
+        (
+            "RETURN [toInteger('x'), abs(-3), sign(-2), ceil(1.2), floor(1.8), round(1.6), sqrt(16.0)]",
+            "[null,3,-1,2.0,1.0,2.0,4.0]",
+        ),
         ("RETURN [keys({a: 1}), {a: {b: 2}}.a.b]", r#"[["a"],2]"#),
-        ("RETURN [date('2026-11-24').year, date('2026-11-24') < date('2026-11-25'), date('2026-11-24') + duration('P7D') = date('2026-12-01')]", "[2026,true,true]"),
-        ("RETURN [datetime('2026-11-24T13:37:00+01:00').hour, datetime('2026-11-24T13:37:00Z') > datetime('2026-11-24T13:37:00+01:00')]", "[13,true]"),
+        (
+            "RETURN [date('2026-11-24').year, date('2026-11-24') < date('2026-11-25'), date('2026-11-24') + duration('P7D') = date('2026-12-01')]",
+            "[2026,true,true]",
+        ),
+        (
+            "RETURN [datetime('2026-11-24T13:37:00+01:00').hour, datetime('2026-11-24T13:37:00Z') > datetime('2026-11-24T13:37:00+01:00')]",
+            "[13,true]",
+        ),
     ] {
         let rows = graph.query(statement, &[])?;
         let found: serde_json::Value = rows.first().ok_or_else(none)?.get(0)?;
@@ -347,16 +498,52 @@ fn cypher(graph: &Connection) -> Result<()> {
     }
     // Writing.
     for (statement, check, expected) in [
-        ("MERGE (p:P {name: 'Ann'}) ON MATCH SET p.seen = 1 ON CREATE SET p.new = 1", "MATCH (p:P {name: 'Ann'}) RETURN [p.seen, p.new]", "[1,null]"),
-        ("MERGE (p:P {name: 'Eve'}) ON MATCH SET p.seen = 1 ON CREATE SET p.new = 1", "MATCH (p:P {name: 'Eve'}) RETURN [p.seen, p.new]", "[null,1]"),
-        ("MATCH (a:P {name: 'Ann'}), (e:P {name: 'Eve'}) MERGE (a)-[:LIKES]->(e)", "MATCH (:P {name: 'Ann'})-[l:LIKES]->(:P {name: 'Eve'}) RETURN count(l)", "1"),
-        ("MATCH (p:P {name: 'Eve'}) SET p += {age: 1, city: 'Rome'}", "MATCH (p:P {name: 'Eve'}) RETURN [p.new, p.age, p.city]", r#"[1,1,"Rome"]"#),
-        ("MATCH (p:P {name: 'Eve'}) SET p:Q:R", "MATCH (p:Q:R) RETURN p.name", r#""Eve""#),
-        ("MATCH (p:Q) REMOVE p:R, p.city", "MATCH (p:Q) RETURN [p.city, size(labels(p))]", "[null,2]"),
-        ("MATCH (:P {name: 'Ann'})-[l:LIKES]->(:P {name: 'Eve'}) DELETE l", "MATCH (:P)-[l:LIKES]->() RETURN count(l)", "3"),
+        (
+            "MERGE (p:P {name: 'Ann'}) ON MATCH SET p.seen = 1 ON CREATE SET p.new = 1",
+            "MATCH (p:P {name: 'Ann'}) RETURN [p.seen, p.new]",
+            "[1,null]",
+        ),
+        (
+            "MERGE (p:P {name: 'Eve'}) ON MATCH SET p.seen = 1 ON CREATE SET p.new = 1",
+            "MATCH (p:P {name: 'Eve'}) RETURN [p.seen, p.new]",
+            "[null,1]",
+        ),
+        (
+            "MATCH (a:P {name: 'Ann'}), (e:P {name: 'Eve'}) MERGE (a)-[:LIKES]->(e)",
+            "MATCH (:P {name: 'Ann'})-[l:LIKES]->(:P {name: 'Eve'}) RETURN count(l)",
+            "1",
+        ),
+        (
+            "MATCH (p:P {name: 'Eve'}) SET p += {age: 1, city: 'Rome'}",
+            "MATCH (p:P {name: 'Eve'}) RETURN [p.new, p.age, p.city]",
+            r#"[1,1,"Rome"]"#,
+        ),
+        (
+            "MATCH (p:P {name: 'Eve'}) SET p:Q:R",
+            "MATCH (p:Q:R) RETURN p.name",
+            r#""Eve""#,
+        ),
+        (
+            "MATCH (p:Q) REMOVE p:R, p.city",
+            "MATCH (p:Q) RETURN [p.city, size(labels(p))]",
+            "[null,2]",
+        ),
+        (
+            "MATCH (:P {name: 'Ann'})-[l:LIKES]->(:P {name: 'Eve'}) DELETE l",
+            "MATCH (:P)-[l:LIKES]->() RETURN count(l)",
+            "3",
+        ),
         ("MATCH (p:Q) DELETE p", "MATCH (p:P) RETURN count(p)", "4"),
-        ("FOREACH (x IN [1, 2, 3] | CREATE (:X {x: x}))", "MATCH (x:X) RETURN sum(x.x)", "6"),
-        ("UNWIND range(1, 100) AS i MERGE (:M {m: i % 10})", "MATCH (m:M) RETURN count(m)", "10"),
+        (
+            "FOREACH (x IN [1, 2, 3] | CREATE (:X {x: x}))",
+            "MATCH (x:X) RETURN sum(x.x)",
+            "6",
+        ),
+        (
+            "UNWIND range(1, 100) AS i MERGE (:M {m: i % 10})",
+            "MATCH (m:M) RETURN count(m)",
+            "10",
+        ),
     ] {
         graph.execute(statement, &[])?;
         let found: serde_json::Value = one(graph, check, &[])?;
@@ -390,7 +577,11 @@ fn transactions(graph: &Connection) -> Result<()> {
     ensure(count()? == 1, "what was dropped was rolled back")?;
     let transaction = graph.begin()?;
     transaction.execute("CREATE (:Tx {n: 3})", &[])?;
-    ensure_code(transaction.execute("CREATE (", &[]), "invalid-statement", "half a statement")?;
+    ensure_code(
+        transaction.execute("CREATE (", &[]),
+        "invalid-statement",
+        "half a statement",
+    )?;
     ensure_code(
         transaction.execute("CREATE (:Tx {n: 4})", &[]),
         "transaction-closed",
@@ -420,7 +611,10 @@ fn constraints(graph: &Connection) -> Result<()> {
         one::<i64>(graph, "MATCH (u:Unique) RETURN count(u)", &[])? == 1,
         "none of them is there",
     )?;
-    graph.execute("CREATE INDEX probe_index IF NOT EXISTS FOR (n:Unique) ON (n.other)", &[])?;
+    graph.execute(
+        "CREATE INDEX probe_index IF NOT EXISTS FOR (n:Unique) ON (n.other)",
+        &[],
+    )?;
     graph.execute("DROP INDEX probe_index IF EXISTS", &[])?;
     graph.execute("DROP CONSTRAINT probe_unique IF EXISTS", &[])?;
     graph.execute("CREATE (:Unique {key: 'a'})", &[])?;
@@ -443,7 +637,10 @@ fn streaming(graph: &Connection) -> Result<()> {
     }
     let writes = graph.query_stream("CREATE (s:S) RETURN s", &[]);
     let refused = match writes {
-        Ok(mut stream) => stream.next().unwrap_or_else(|| Err(graph::Error::new("none", "no row"))).map(drop),
+        Ok(mut stream) => stream
+            .next()
+            .unwrap_or_else(|| Err(graph::Error::new("none", "no row")))
+            .map(drop),
         Err(error) => Err(error),
     };
     ensure_code(refused, "capability-denied", "a stream that writes")?;
@@ -468,35 +665,72 @@ fn statements(graph: &Connection) -> Result<()> {
         ("RETURN 1 / 0", "invalid-statement"),
         ("RETURN 1; RETURN 2", "invalid-statement"),
         ("RETURN '\\u0041'", "invalid-statement"),
-        ("LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line", "capability-denied"),
-        ("LOAD CSV FROM 'http://127.0.0.1:1/' AS line RETURN line", "capability-denied"),
-        ("CALL { LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line } RETURN line", "capability-denied"),
-        ("MATCH (n) /* */ load /* */ csv FROM 'file:///etc/passwd' AS l RETURN l", "capability-denied"),
+        (
+            "LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line",
+            "capability-denied",
+        ),
+        (
+            "LOAD CSV FROM 'http://127.0.0.1:1/' AS line RETURN line",
+            "capability-denied",
+        ),
+        (
+            "CALL { LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line } RETURN line",
+            "capability-denied",
+        ),
+        (
+            "MATCH (n) /* */ load /* */ csv FROM 'file:///etc/passwd' AS l RETURN l",
+            "capability-denied",
+        ),
         ("USE system MATCH (n) RETURN n", "capability-denied"),
-        ("CALL { USE system MATCH (n) RETURN n } RETURN n", "capability-denied"),
-        ("RETURN 1 AS n UNION USE system MATCH (n) RETURN n", "capability-denied"),
+        (
+            "CALL { USE system MATCH (n) RETURN n } RETURN n",
+            "capability-denied",
+        ),
+        (
+            "RETURN 1 AS n UNION USE system MATCH (n) RETURN n",
+            "capability-denied",
+        ),
         ("SHOW DATABASES", "capability-denied"),
         ("SHOW USERS", "capability-denied"),
         ("SHOW SETTINGS", "capability-denied"),
         ("SHOW TRANSACTIONS", "capability-denied"),
-        ("TERMINATE TRANSACTIONS 'neo4j-transaction-1'", "capability-denied"),
-        ("CREATE USER mallory SET PASSWORD 'password1'", "capability-denied"),
-        ("ALTER CURRENT USER SET PASSWORD FROM 'a' TO 'password2'", "capability-denied"),
+        (
+            "TERMINATE TRANSACTIONS 'neo4j-transaction-1'",
+            "capability-denied",
+        ),
+        (
+            "CREATE USER mallory SET PASSWORD 'password1'",
+            "capability-denied",
+        ),
+        (
+            "ALTER CURRENT USER SET PASSWORD FROM 'a' TO 'password2'",
+            "capability-denied",
+        ),
         ("CREATE DATABASE other", "capability-denied"),
         ("DROP DATABASE neo4j", "capability-denied"),
         ("CALL dbms.listConfig()", "capability-denied"),
         ("CALL `dbms`.`components`()", "capability-denied"),
         ("CALL dbms.killConnection('x')", "capability-denied"),
         ("CALL db.clearQueryCaches()", "capability-denied"),
-        ("MATCH (n) CALL apoc.load.json('http://127.0.0.1') YIELD value RETURN value", "capability-denied"),
+        (
+            "MATCH (n) CALL apoc.load.json('http://127.0.0.1') YIELD value RETURN value",
+            "capability-denied",
+        ),
         ("EXPLAIN MATCH (n) RETURN n", "capability-denied"),
     ] {
         ensure_code(graph.query(statement, &[]), code, statement)?;
         ensure_code(graph.execute(statement, &[]), code, statement)?;
         ensure_code(graph.query_stream(statement, &[]), code, statement)?;
     }
-    let labels = graph.query("CALL db.labels() YIELD label RETURN collect(label) AS labels", &[])?;
+    let labels = graph.query(
+        "CALL db.labels() YIELD label RETURN collect(label) AS labels",
+        &[],
+    )?;
     ensure(labels.len() == 1, "an allowed procedure")?;
-    ensure_code(Connection::open("none"), "capability-denied", "another binding")?;
+    ensure_code(
+        Connection::open("none"),
+        "capability-denied",
+        "another binding",
+    )?;
     Ok(())
 }

@@ -87,6 +87,17 @@ impl Shared {
         // A panic while it was held leaves nothing half-done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Keeps a clean connection for the next; gives it back where none comes.
+    fn keep(&self, mut wire: Wire) -> Option<Wire> {
+        wire.set_deadline(None);
+        let mut state = self.state();
+        if state.closed {
+            return Some(wire);
+        }
+        state.idle.push(wire);
+        None
+    }
 }
 
 impl Pool {
@@ -261,6 +272,12 @@ impl Drop for Lease {
             return;
         }
         let shared = Arc::clone(&self.shared);
+        let left = if wire.is_clean() {
+            shared.keep(wire)
+        } else {
+            Some(wire)
+        };
+        let Some(wire) = left else { return };
         self.shared.runtime.spawn(async move {
             take_back(&shared, wire).await;
             drop(place);
@@ -279,16 +296,9 @@ async fn take_back(shared: &Shared, mut wire: Wire) {
             return;
         }
     }
-    wire.set_deadline(None);
-    let closed = {
-        let mut state = shared.state();
-        if !state.closed {
-            state.idle.push(wire);
-            return;
-        }
-        wire
-    };
-    say_goodbye(closed).await;
+    if let Some(wire) = shared.keep(wire) {
+        say_goodbye(wire).await;
+    }
 }
 
 async fn say_goodbye(mut wire: Wire) {

@@ -78,7 +78,7 @@ async fn graph_does_what_its_wit_promises() {
         let id = client.start_activity("probe.graph_contract", &input).await;
         let id = id.unwrap();
         let outcome = client.result(&id).await.unwrap();
-        assert_eq!(outcome.body["result"], 7, "{binding}: {}", outcome.body);
+        assert_eq!(outcome.body["result"], 8, "{binding}: {}", outcome.body);
         let receipts = client.receipts(&id).await.unwrap();
         let counters = &receipts[0]["counters"];
         for name in ["calls", "rows", "bytes_read", "bytes_written"] {

@@ -5,6 +5,9 @@
 use super::bolt::{BoltError, Failure};
 use super::{GraphCode, GraphError};
 
+/// The most that is told of a server's message.
+const MESSAGE_BYTES: usize = 1_000;
+
 pub(super) fn closed() -> GraphError {
     GraphError::new(
         GraphCode::TransactionClosed,
@@ -32,7 +35,7 @@ pub(super) fn translate(error: BoltError) -> GraphError {
         ),
         BoltError::TooLarge => GraphError::new(
             GraphCode::LimitExceeded,
-            "a row is larger than the binding allows",
+            "a row is larger than the binding allows, or nests too deep",
         ),
         BoltError::Timeout => timeout(),
         BoltError::Protocol(cause) => GraphError::internal(cause),
@@ -47,7 +50,13 @@ fn timeout() -> GraphError {
 }
 
 fn server(failure: Failure) -> GraphError {
-    let Failure { code, message } = failure;
+    let Failure { code, mut message } = failure;
+    // Some show the whole statement.
+    let end = message.floor_char_boundary(MESSAGE_BYTES);
+    if end < message.len() {
+        message.truncate(end);
+        message.push_str(" ...");
+    }
     let mut parts = code.split('.').skip(1);
     let mut part = || parts.next().unwrap_or_default();
     let (class, category, title) = (part(), part(), part());

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 
-use super::bolt::Value;
+use super::bolt::{DEPTH, Value};
 use super::temporal;
 use super::{GraphCode, GraphError};
 
@@ -38,14 +38,20 @@ pub(super) fn params(text: &str) -> Result<Value, GraphError> {
         return Err(invalid("the parameters are one JSON object".to_owned()));
     };
     let members = members.into_iter().map(|(name, value)| {
-        let value = from_json(value)
+        let value = from_json(value, 0)
             .map_err(|Unknown(what)| invalid(format!("the parameter {name}: {what}")))?;
         Ok((name, value))
     });
     Ok(Value::Map(members.collect::<Result<_, GraphError>>()?))
 }
 
-fn from_json(json: Json) -> Result<Value, Unknown> {
+/// How deep a parameter nests: a message has two levels more, and its type another.
+const PARAMETER_DEPTH: usize = DEPTH - 4;
+
+fn from_json(json: Json, depth: usize) -> Result<Value, Unknown> {
+    if depth > PARAMETER_DEPTH {
+        return Err(Unknown(format!("it nests deeper than {PARAMETER_DEPTH}")));
+    }
     Ok(match json {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Boolean(value),
@@ -56,7 +62,8 @@ fn from_json(json: Json) -> Result<Value, Unknown> {
         },
         Json::String(text) => Value::String(text),
         Json::Array(items) => {
-            Value::List(items.into_iter().map(from_json).collect::<Result<_, _>>()?)
+            let items = items.into_iter().map(|item| from_json(item, depth + 1));
+            Value::List(items.collect::<Result<_, _>>()?)
         }
         Json::Object(members) => {
             let mut named = members.iter();
@@ -68,26 +75,26 @@ fn from_json(json: Json) -> Result<Value, Unknown> {
                             .to_owned(),
                     ));
                 }
-                _ => return map(members),
+                _ => return map(members, depth),
             }
             match members.into_iter().next() {
-                Some((key, value)) => tagged(&key, value)?,
+                Some((key, value)) => tagged(&key, value, depth)?,
                 None => Value::Map(Vec::new()),
             }
         }
     })
 }
 
-fn map(members: Map<String, Json>) -> Result<Value, Unknown> {
+fn map(members: Map<String, Json>, depth: usize) -> Result<Value, Unknown> {
     let members = members
         .into_iter()
-        .map(|(key, value)| Ok((key, from_json(value)?)));
+        .map(|(key, value)| Ok((key, from_json(value, depth + 1)?)));
     Ok(Value::Map(members.collect::<Result<_, _>>()?))
 }
 
-fn tagged(key: &str, value: Json) -> Result<Value, Unknown> {
+fn tagged(key: &str, value: Json, depth: usize) -> Result<Value, Unknown> {
     match (key, value) {
-        ("$map", Json::Object(members)) => map(members),
+        ("$map", Json::Object(members)) => map(members, depth),
         ("$point", Json::Object(members)) => point(&members),
         (_, Json::String(text)) => {
             let found = match key {
@@ -421,10 +428,10 @@ mod tests {
             "-9223372036854775808",
             "9223372036854775807",
             "1.0",
-            "1e300",
+            "1e+300",
             "0.1",
             "-0.0",
-            "1.7976931348623157e308",
+            "1.7976931348623157e+308",
             r#""Grüße \u0000\" 日本""#,
             r#"[1,[2,{"a":null}]]"#,
             r#"{"a":1,"b":{"c":[]}}"#,
@@ -465,7 +472,9 @@ mod tests {
 
     #[test]
     fn what_is_no_parameter_is_named() {
-        for text in ["", "[]", "1", "{\"a\":}"] {
+        let deep = format!("{{\"p\":{}{}}}", "[".repeat(70), "]".repeat(70));
+        let deeper = format!("{{\"p\":{}{}}}", "[".repeat(9_000), "]".repeat(9_000));
+        for text in ["", "[]", "1", "{\"a\":}", &deep, &deeper] {
             let error = params(text).expect_err(text);
             assert_eq!(error.code, GraphCode::InvalidParameter, "{text}");
         }

@@ -103,8 +103,9 @@ pub fn graph_contract(input: Dialect) -> Result<u32> {
     transactions(&graph)?;
     constraints(&graph)?;
     streaming(&graph)?;
+    indexes(&graph)?;
     statements(&graph)?;
-    Ok(7)
+    Ok(8)
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -652,6 +653,61 @@ fn streaming(graph: &Connection) -> Result<()> {
     );
     ensure_code(large, "limit-exceeded", "over 16 MiB")?;
     graph.execute("MATCH (s:S) DELETE s", &[])?;
+    Ok(())
+}
+
+/// Full text and vectors.
+fn indexes(graph: &Connection) -> Result<()> {
+    graph.execute("DROP INDEX probe_text IF EXISTS", &[])?;
+    graph.execute("DROP INDEX probe_vector IF EXISTS", &[])?;
+    graph.execute(
+        "CREATE FULLTEXT INDEX probe_text FOR (n:Doc) ON EACH [n.text]",
+        &[],
+    )?;
+    graph.execute(
+        "CREATE VECTOR INDEX probe_vector FOR (n:Doc) ON (n.vector) OPTIONS {indexConfig: \
+         {`vector.dimensions`: 3, `vector.similarity_function`: 'cosine'}}",
+        &[],
+    )?;
+    for (name, text, vector) in [
+        ("cats", "the cat sat on the mat", [1.0, 0.0, 0.0]),
+        ("dogs", "a dog barked at the moon", [0.0, 1.0, 0.0]),
+        ("both", "cats and dogs, a cat and a dog", [0.7, 0.7, 0.0]),
+    ] {
+        graph.execute(
+            "CREATE (:Doc {name: $name, text: $text, vector: $vector})",
+            &[
+                ("name", name.into()),
+                ("text", text.into()),
+                ("vector", vector.to_vec().into()),
+            ],
+        )?;
+    }
+    for (statement, params, expected) in [
+        (
+            "CALL db.index.fulltext.queryNodes('probe_text', $q) YIELD node, score \
+             RETURN collect(node.name)",
+            [("q", Value::from("barked"))],
+            r#"["dogs"]"#,
+        ),
+        (
+            "CALL db.index.vector.queryNodes('probe_vector', 2, $q) YIELD node, score \
+             WITH node ORDER BY score DESC RETURN collect(node.name)",
+            [("q", Value::from(vec![1.0, 0.1, 0.0]))],
+            r#"["cats","both"]"#,
+        ),
+    ] {
+        // An index may be filled a while after its data.
+        loop {
+            let found: serde_json::Value = one(graph, statement, &params)?;
+            if found.to_string() == expected {
+                break;
+            }
+            let waits = context::remaining() > std::time::Duration::from_secs(60);
+            ensure(waits, format!("{statement}: {found}, not {expected}"))?;
+        }
+    }
+    graph.execute("MATCH (d:Doc) DELETE d", &[])?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::{Buf as _, BytesMut};
 
-use super::packstream::{Malformed, Value};
+use super::packstream::{Malformed, TOO_DEEP, Value};
 
 /// The most bytes of a chunk.
 const CHUNK: usize = u16::MAX as usize;
@@ -11,7 +11,7 @@ const CHUNK: usize = u16::MAX as usize;
 /// Why a message cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameError {
-    /// More bytes than it may have.
+    /// More bytes than it may have, or deeper.
     TooLarge,
     /// Not PackStream.
     Malformed(Malformed),
@@ -67,7 +67,10 @@ impl Frames {
             if self.message.is_empty() {
                 continue;
             }
-            let value = Value::read(&self.message).map_err(FrameError::Malformed);
+            let value = Value::read(&self.message).map_err(|malformed| match malformed {
+                TOO_DEEP => FrameError::TooLarge,
+                malformed => FrameError::Malformed(malformed),
+            });
             self.message.clear();
             // What carried a large message is not kept.
             self.message.shrink_to(CHUNK);

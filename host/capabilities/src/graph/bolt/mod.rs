@@ -11,6 +11,6 @@ mod packstream;
 mod pool;
 mod wire;
 
-pub(crate) use packstream::Value;
+pub(crate) use packstream::{DEPTH, Value};
 pub(crate) use pool::{Connector, Lease, Pool, PoolOptions};
 pub(crate) use wire::{BoltError, Failure, Mode, Pulled, Run, SignIn, Wire};

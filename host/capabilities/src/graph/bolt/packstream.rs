@@ -27,6 +27,9 @@ pub(crate) enum Value {
 #[error("malformed PackStream: {0}")]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
+/// Of what nests deeper than [`DEPTH`].
+pub(crate) const TOO_DEEP: Malformed = Malformed("it nests too deep");
+
 impl Value {
     /// A map's member.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
@@ -205,7 +208,7 @@ impl<'a> Reader<'a> {
 
     fn value(&mut self, depth: usize) -> Result<Value, Malformed> {
         if depth > DEPTH {
-            return Err(Malformed("it nests too deep"));
+            return Err(TOO_DEEP);
         }
         let [marker] = self.array()?;
         let tiny = usize::from(marker & 0x0f);
@@ -320,7 +323,7 @@ mod tests {
         }
         let mut deep = vec![0x91; DEPTH + 1];
         deep.push(0xc0);
-        assert_eq!(Value::read(&deep), Err(Malformed("it nests too deep")));
+        assert_eq!(Value::read(&deep), Err(TOO_DEEP));
         assert!(Value::read(&deep[1..]).is_ok());
     }
 }

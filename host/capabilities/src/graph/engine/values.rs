@@ -156,29 +156,35 @@ fn id(number: u32) -> (Value, Value) {
 }
 
 /// What a node has of its own: kglite gives each an id, a title and a type, told with its
-/// properties. A title that equals what kglite makes of label and id is not told.
-fn own<'a>(node: &'a NodeValue) -> impl Iterator<Item = (&'a str, &'a Kg)> {
+/// properties. A title is not told that equals what kglite makes of name, label or id.
+fn own(node: &NodeValue) -> impl Iterator<Item = (&str, &Kg)> {
     let label = node.labels.first().map_or("", String::as_str);
-    let made = match node.properties.get("id") {
-        Some(Kg::UniqueId(number)) => number.to_string(),
-        Some(Kg::Int64(number)) => number.to_string(),
-        Some(Kg::String(text)) => text.clone(),
-        _ => String::new(),
-    };
+    let id = node.properties.get("id").map(plain);
+    let id = id.unwrap_or_default();
+    let minted = matches!(node.properties.get("id"), Some(Kg::UniqueId(_)));
+    let made = [
+        format!("{label}_{id}"),
+        node.properties.get("name").map(plain).unwrap_or_default(),
+        id,
+    ];
     node.properties
         .iter()
         .filter(move |(key, value)| match *key {
-            "id" => !matches!(value, Kg::UniqueId(_)),
+            "id" => !minted,
             "type" => !matches!(value, Kg::String(text) if text == label),
-            "title" => match value {
-                Kg::Null => false,
-                Kg::String(text) => *text != made && *text != format!("{label}_{made}"),
-                Kg::UniqueId(_) => false,
-                Kg::Int64(number) => number.to_string() != made,
-                _ => true,
-            },
+            "title" => !matches!(value, Kg::Null) && !made.contains(&plain(value)),
             _ => true,
         })
+}
+
+/// A number or a text as kglite writes it into a title.
+fn plain(value: &Kg) -> String {
+    match value {
+        Kg::UniqueId(number) => number.to_string(),
+        Kg::Int64(number) => number.to_string(),
+        Kg::String(text) => text.clone(),
+        other => format!("{other:?}"),
+    }
 }
 
 fn node(node: &NodeValue) -> Value {

@@ -222,18 +222,23 @@ fn split(statement: &str) -> Result<Vec<Word<'_>>, GraphError> {
             words.push(Word::Literal);
             if rest[1..].starts_with('`') {
                 1 + quoted(&rest[1..])?.1
+            } else if rest[1..].starts_with(|next: char| next.is_ascii_digit()) {
+                1 + number_length(&rest[1..])
             } else {
                 1 + name_length(&rest[1..])
             }
         } else if first.is_ascii_digit() {
             words.push(Word::Literal);
-            name_length(rest)
+            number_length(rest)
         } else if is_name(first) {
             let length = name_length(rest);
             words.push(Word::Plain(&rest[..length]));
             length
-        } else {
+        } else if first.is_ascii() {
             words.push(Word::Symbol(first));
+            1
+        } else {
+            // Servers take more for a space than Unicode calls one.
             first.len_utf8()
         };
         rest = &rest[length..];
@@ -247,6 +252,12 @@ fn is_name(character: char) -> bool {
 
 fn name_length(text: &str) -> usize {
     text.find(|character| !is_name(character))
+        .unwrap_or(text.len())
+}
+
+/// The digits of a number. A word may follow at once.
+fn number_length(text: &str) -> usize {
+    text.find(|character: char| !character.is_ascii_digit())
         .unwrap_or(text.len())
 }
 
@@ -328,6 +339,14 @@ mod tests {
             "MATCH (n) load/* */csv FROM $x AS line RETURN line",
             "MATCH (n) LOAD // x\nCSV FROM $x AS line RETURN line",
             "CALL { LOAD CSV FROM $x AS line RETURN line } RETURN line",
+            "MATCH (n) WHERE n.a = 1LOAD CSV FROM $x AS line RETURN line",
+            "MATCH (n) WHERE n.a = $1LOAD CSV FROM $x AS line RETURN line",
+            "MATCH (n) LOAD\u{180e}CSV FROM $x AS line RETURN line",
+            "MATCH (n) LOAD\u{a0}CSV FROM $x AS line RETURN line",
+            "MATCH (n) LOAD\u{2003}CSV FROM $x AS line RETURN line",
+            "MATCH (n) LOAD\u{200b}CSV FROM $x AS line RETURN line",
+            "MATCH (n) LOAD\u{b}CSV FROM $x AS line RETURN line",
+            "MATCH (n) LOAD\u{1c}CSV FROM $x AS line RETURN line",
             "RETURN 'a\\\\' AS x UNION LOAD CSV FROM 'b' AS x RETURN x",
             "RETURN `a``b` AS x UNION LOAD CSV FROM 'b' AS x RETURN x",
             "USE system SHOW USERS",
@@ -339,6 +358,7 @@ mod tests {
             "MATCH (n) WHERE n.a = 1.CALL dbms.listConfig() RETURN n",
             "MATCH (n) WHERE n.a = 1.LOAD CSV FROM 'x' AS y RETURN y",
             "CALL dbms.listConfig()",
+            "CALL\u{180e}dbms.listConfig()",
             "CALL dbms.components() YIELD name RETURN name",
             "MATCH (n) CALL dbms.killTransaction('x') RETURN n",
             "MATCH (n) CALL `dbms`.`listConfig`() YIELD name RETURN name",

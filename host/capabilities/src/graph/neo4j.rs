@@ -2,8 +2,8 @@
 //!
 //! Its Community Edition has one database and no rights, so that whoever signs in reaches
 //! all that the server has: no two bindings share a server, and what leads out of its data
-//! is refused before it is sent (`check.rs`). At each connection the server is asked for
-//! the settings that would refuse most of it too; where they are not set, the log says so.
+//! is refused before it is sent (`check.rs`). The server is tried, once, for the settings by
+//! which it refuses the worst of it too; where they are not set, the log says so.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::GraphLimits;
-use super::bolt::{BoltError, Connector, Mode, Pulled, Run, SignIn, Value, Wire};
+use super::bolt::{BoltError, Connector, Mode, Run, SignIn, Value, Wire};
 use super::graph::Graph;
 use crate::credential::Source;
 use crate::tls::Tls;
@@ -27,13 +27,11 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// What a message has beside a row.
 const MESSAGE_BYTES: u64 = 1 << 20;
 
-/// The settings that a server should have, as `neo4j.conf` writes them.
+/// The settings that a server should have, as `neo4j.conf` writes them: it opens no files
+/// and no addresses, whatever a statement says.
 pub const SETTINGS: [(&str, &str); 2] = [
     ("dbms.security.allow_csv_import_from_file_urls", "false"),
-    (
-        "dbms.security.procedures.allowlist",
-        "db.labels,db.relationshipTypes,db.propertyKeys,db.index.*,db.awaitIndexes",
-    ),
+    ("internal.dbms.cypher_ip_blocklist", "0.0.0.0/0,::/0"),
 ];
 
 /// A Neo4j server, and who signs in to it.
@@ -197,37 +195,40 @@ impl Server {
         })
     }
 
-    /// Looks, once, for settings that the server should have.
+    /// Looks, once, whether the server has its settings: by statements that it refuses then.
     async fn advise(&self, wire: &mut Wire) -> Result<(), BoltError> {
         if self.advised.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let run = Run {
-            statement: "SHOW SETTINGS YIELD name, value".to_owned(),
-            params: Value::Map(Vec::new()),
-            alone: Some(Mode {
-                read_only: true,
-                timeout: Some(CONNECTING),
-            }),
-        };
-        let mut missing: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
-        match wire.run(run).await {
-            Ok(_) => {}
-            // Who may not ask is not told.
-            Err(BoltError::Server(_)) => return wire.reset().await,
-            Err(error) => return Err(error),
-        }
-        while let Pulled::Row(row) = wire.pull().await? {
-            if let [Value::String(name), Value::String(value)] = row.as_slice() {
-                let open = value.is_empty() || value == "*" || value == "true";
-                missing.retain(|wanted| wanted != name || open);
+        let mut missing = Vec::new();
+        // Neither is anywhere; a server that is open tries to.
+        let opened = ["file:///heyday", "http://127.0.0.1:1/heyday"];
+        for ((setting, value), address) in SETTINGS.into_iter().zip(opened) {
+            let run = Run {
+                statement: format!("LOAD CSV FROM '{address}' AS line RETURN line"),
+                params: Value::Map(Vec::new()),
+                alone: Some(Mode {
+                    read_only: true,
+                    timeout: Some(CONNECTING),
+                }),
+            };
+            let refused = match wire.run(run).await {
+                Ok(_) => wire.pull().await.map(drop),
+                Err(error) => Err(error),
+            };
+            match refused {
+                Err(BoltError::Server(failure)) if failure.message.contains(setting) => {}
+                Err(BoltError::Server(_)) | Ok(()) => missing.push(format!("{setting}={value}")),
+                Err(error) => return Err(error),
             }
+            wire.reset().await?;
         }
         if !missing.is_empty() {
             tracing::warn!(
                 server = self.identity(),
-                missing = missing.join(", "),
-                "Neo4j would allow more than plugins may ask for; see docs/capabilities.md"
+                missing = missing.join(" "),
+                "Neo4j would open files or addresses, which plugins may not ask it to; see \
+                 docs/capabilities.md"
             );
         }
         Ok(())

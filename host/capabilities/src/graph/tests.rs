@@ -87,6 +87,7 @@ async fn a_node_has_what_was_stored_and_no_more() {
 async fn what_takes_too_much_ends_its_process_and_nothing_else() {
     let it = opened(GraphLimits {
         memory_bytes: Some(64 << 20),
+        statement_timeout_ms: 5_000,
         ..GraphLimits::default()
     });
     it.ask("CREATE (:Kept)").await.expect("made");
@@ -136,7 +137,11 @@ async fn what_takes_too_much_ends_its_process_and_nothing_else() {
             );
             assert!(error.message.len() < 1_100, "{error}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(70), "{short}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "{short}: {:?}",
+            begun.elapsed()
+        );
         assert_eq!(
             it.ask("RETURN 1").await,
             Ok(vec![json!([1])]),

@@ -15,7 +15,7 @@ use kglite::api::session::{
 };
 use kglite::api::{KgError, Value as Kg};
 
-use super::turns::{NoTurn, Turn, Turns};
+use super::turns::{NoTurn, Turn};
 use super::values::{from_bolt, to_bolt};
 use super::{Engine, STACK_BYTES, Stream};
 use crate::graph::bolt::Value;
@@ -30,8 +30,6 @@ use crate::graph::check::changes_schema;
 const SEND_BYTES: usize = 64 << 10;
 /// Rows that are taken from a cursor at once.
 const ROWS: usize = 256;
-/// How often a statement is run again that another one was faster than.
-const TRIES: u32 = 100;
 
 /// What the two threads share.
 struct Shared {
@@ -132,7 +130,7 @@ impl From<KgError> for Failed {
                 "Neo.ClientError.Schema.ConstraintValidationFailed"
             }
             KgError::CypherExecution { message, .. }
-                if message.contains("arameter") && message.contains('$') =>
+                if message.starts_with("Missing parameter") =>
             {
                 "Neo.ClientError.Statement.ParameterMissing"
             }
@@ -288,10 +286,10 @@ impl Worker {
         }
     }
 
-    fn turn(&self, alone: bool) -> Result<Turn, Failed> {
+    fn turn(&self) -> Result<Turn, Failed> {
         let engine = &self.shared.engine;
         let patience = Duration::from_millis(engine.order.busy_timeout_ms);
-        let turn = Turns::take(&engine.turns, alone, patience, || self.shared.is_stopped());
+        let turn = engine.turns.take(patience, || self.shared.is_stopped());
         turn.map_err(|why| match why {
             NoTurn::Busy => Failed(
                 "Neo.TransientError.Transaction.LockAcquisitionTimeout",
@@ -306,7 +304,7 @@ impl Worker {
         let (transaction, turn) = if is_reader(extra) {
             (session.begin_read(), None)
         } else {
-            let turn = self.turn(true)?;
+            let turn = self.turn()?;
             (session.begin(), Some(turn))
         };
         self.open = Some(Open {
@@ -397,10 +395,8 @@ impl Worker {
             if is_reader(extra) {
                 return Err(denied().into());
             }
-            let turn = self.turn(false)?;
-            let outcome = engine
-                .session
-                .execute_auto_commit(statement, &options, TRIES);
+            let turn = self.turn()?;
+            let outcome = engine.session.execute_auto_commit(statement, &options, 1);
             let outcome = outcome.map_err(Failed::from)?;
             drop(turn);
             self.committed(schema)?;

@@ -1,5 +1,5 @@
-//! Turns of writers: statements that commit by themselves may run beside each other,
-//! a transaction alone; in the order they came, each waiting for so long and no longer.
+//! Turns of those that write: one at a time, in the order they came, each waiting for so
+//! long and no longer, and not at all once it was told to stop.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,16 +18,12 @@ pub(super) struct Turns {
 struct State {
     next: u64,
     waiting: VecDeque<u64>,
-    shared: u32,
-    alone: bool,
+    taken: bool,
 }
 
 /// A turn; it ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Arc<Turns>,
-    alone: bool,
-}
+pub(super) struct Turn(Arc<Turns>);
 
 /// Why there was no turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,61 +42,41 @@ impl Turns {
 
     /// Waits for a turn.
     pub(super) fn take(
-        turns: &Arc<Self>,
-        alone: bool,
+        self: &Arc<Self>,
         patience: Duration,
         stopped: impl Fn() -> bool,
     ) -> Result<Turn, NoTurn> {
-        let this = turns.as_ref();
         let deadline = Instant::now() + patience;
-        let mut state = this.state();
+        let mut state = self.state();
         let number = state.next;
         state.next += 1;
         state.waiting.push_back(number);
         let outcome = loop {
-            let first = state.waiting.front() == Some(&number);
-            let free = !state.alone && (!alone || state.shared == 0);
-            if first && free {
-                break Ok(());
-            }
             if stopped() {
                 break Err(NoTurn::Stopped);
+            }
+            if !state.taken && state.waiting.front() == Some(&number) {
+                state.taken = true;
+                break Ok(());
             }
             let now = Instant::now();
             if now >= deadline {
                 break Err(NoTurn::Busy);
             }
-            let waited = this.changed.wait_timeout(state, LOOK.min(deadline - now));
+            let waited = self.changed.wait_timeout(state, LOOK.min(deadline - now));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         };
         state.waiting.retain(|other| *other != number);
-        if outcome.is_ok() {
-            if alone {
-                state.alone = true;
-            } else {
-                state.shared += 1;
-            }
-        }
         drop(state);
-        this.changed.notify_all();
-        outcome.map(|()| Turn {
-            turns: Arc::clone(turns),
-            alone,
-        })
+        self.changed.notify_all();
+        outcome.map(|()| Turn(Arc::clone(self)))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let turns = &self.turns;
-        let mut state = turns.state();
-        if self.alone {
-            state.alone = false;
-        } else {
-            state.shared -= 1;
-        }
-        drop(state);
-        turns.changed.notify_all();
+        self.0.state().taken = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -108,44 +84,47 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    fn take(turns: &Arc<Turns>, alone: bool) -> Result<Turn, NoTurn> {
-        let patience = Duration::from_millis(1);
-        Turns::take(turns, alone, patience, || false)
-    }
+    const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn one_alone_or_many_together() {
+    fn there_is_one_turn_at_a_time() {
         let turns = Arc::new(Turns::default());
-        let first = take(&turns, false).expect("free");
-        let second = take(&turns, false).expect("beside it");
-        assert_eq!(take(&turns, true).err(), Some(NoTurn::Busy));
+        let short = || turns.take(Duration::from_millis(1), || false);
+        let first = short().expect("free");
+        assert_eq!(short().err(), Some(NoTurn::Busy));
+        assert_eq!(turns.take(LONG, || true).err(), Some(NoTurn::Stopped));
         drop(first);
-        assert_eq!(take(&turns, true).err(), Some(NoTurn::Busy));
-        drop(second);
-        let alone = take(&turns, true).expect("free");
-        assert_eq!(take(&turns, false).err(), Some(NoTurn::Busy));
-        assert_eq!(take(&turns, true).err(), Some(NoTurn::Busy));
-        let long = Duration::from_secs(60);
-        let stopped = Turns::take(&turns, true, long, || true);
-        assert_eq!(stopped.err(), Some(NoTurn::Stopped));
-        drop(alone);
-        take(&turns, true).expect("free again");
+        drop(short().expect("free again"));
+        short().expect("and again");
     }
 
     #[test]
-    fn one_that_waits_alone_is_not_passed() {
+    fn who_waits_longer_is_first() {
         let turns = Arc::new(Turns::default());
-        let first = take(&turns, false).expect("free");
-        let waiting = std::thread::spawn({
-            let turns = Arc::clone(&turns);
-            move || Turns::take(&turns, true, Duration::from_secs(60), || false).map(drop)
-        });
-        while turns.state().waiting.is_empty() {
-            std::thread::yield_now();
+        let first = turns.take(LONG, || false).expect("free");
+        let (told, order) = std::sync::mpsc::channel();
+        let waiting: Vec<_> = (0..3)
+            .map(|number| {
+                let (turns, told) = (Arc::clone(&turns), told.clone());
+                let before = turns.state().waiting.len();
+                let waiting = std::thread::spawn({
+                    let turns = Arc::clone(&turns);
+                    move || {
+                        let turn = turns.take(LONG, || false).expect("in time");
+                        told.send(number).expect("heard");
+                        drop(turn);
+                    }
+                });
+                while turns.state().waiting.len() == before {
+                    std::thread::yield_now();
+                }
+                waiting
+            })
+            .collect();
+        drop(first);
+        for waiting in waiting {
+            waiting.join().expect("no panic");
         }
-        assert_eq!(take(&turns, false).err(), Some(NoTurn::Busy));
-        drop(first);
-        assert_eq!(waiting.join().expect("no panic"), Ok(()));
-        take(&turns, false).expect("free again");
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use heyday_capabilities::graph::neo4j::{Neo4jConfig, SETTINGS};
+use heyday_capabilities::Mode;
+use heyday_capabilities::graph::GraphLimits;
+use heyday_capabilities::graph::neo4j::{Neo4jConfig, SETTINGS, open};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -73,16 +75,27 @@ impl Neo4j {
         Some(server)
     }
 
+    /// Until it answers a statement, or says that the password is wrong.
     fn wait_until_ready(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(
-                Instant::now() < deadline,
-                "Neo4j does not answer: {}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let config = self.config();
+        // The caller may be within a runtime of its own.
+        let asking = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let limits = GraphLimits::default();
+            let graph = open(&config, true, limits, runtime.handle().clone()).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while Instant::now() < deadline {
+                let asked = graph.query(Mode::ReadOnly, "RETURN 1".into(), "{}".into());
+                match runtime.block_on(asked) {
+                    Err(error) if !error.message.contains("operator") => {}
+                    _ => return true,
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            false
+        });
+        let ready = asking.join().unwrap();
+        assert!(ready, "Neo4j does not answer: {}", self.log());
     }
 
     fn log(&self) -> String {

@@ -65,6 +65,16 @@ pub mod secrets {
     });
 }
 
+/// `heyday:graph`.
+pub mod graph {
+    wit_bindgen::generate!({
+        path: "../wit/graph",
+        world: "imports",
+        runtime_path: "::heyday_sdk::__private::wit_bindgen::rt",
+        type_section_suffix: "graph",
+    });
+}
+
 /// `heyday:inference`.
 pub mod inference {
     wit_bindgen::generate!({

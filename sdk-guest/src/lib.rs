@@ -47,6 +47,7 @@
 //! | settings | [`config`] |
 //! | passwords, keys, tokens | [`secrets`] |
 //! | requests by HTTP | [`http`] |
+//! | property graphs | [`graph`] |
 //! | embeddings and scores by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
@@ -67,6 +68,7 @@ pub mod blob;
 pub mod config;
 pub mod context;
 mod error;
+pub mod graph;
 mod host;
 pub mod http;
 pub mod inference;
@@ -84,8 +86,8 @@ pub use heyday_sdk_macros::activity;
 /// What most plugins use.
 pub mod prelude {
     pub use crate::{
-        Error, Result, activity, blob, config, context, http, inference, kv, log, params, secrets,
-        sql,
+        Error, Result, activity, blob, config, context, graph, http, inference, kv, log, params,
+        secrets, sql,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

@@ -20,6 +20,7 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
@@ -65,6 +66,31 @@ impl SqlAnswer {
 impl From<Rows> for SqlAnswer {
     fn from(rows: Rows) -> Self {
         Self { rows, changed: 0 }
+    }
+}
+
+/// What a stand-in for a graph answers a statement.
+#[derive(Debug, Clone)]
+pub struct GraphAnswer {
+    pub(crate) rows: crate::graph::Rows,
+    pub(crate) changes: crate::graph::Changes,
+}
+
+impl From<crate::graph::Rows> for GraphAnswer {
+    fn from(rows: crate::graph::Rows) -> Self {
+        Self {
+            rows,
+            changes: crate::graph::Changes::default(),
+        }
+    }
+}
+
+impl From<crate::graph::Changes> for GraphAnswer {
+    fn from(changes: crate::graph::Changes) -> Self {
+        Self {
+            rows: crate::graph::Rows::from_parts(Vec::new(), Vec::new()),
+            changes,
+        }
     }
 }
 
@@ -196,6 +222,24 @@ impl Context {
         self
     }
 
+    /// Grants a graph of that name. The closure stands in for it: it is given each
+    /// statement with its parameters and answers rows or changes. It is no graph: what a
+    /// statement means is tested on a running Heyday.
+    pub fn graph(
+        mut self,
+        binding: &str,
+        answer: impl FnMut(
+            &str,
+            &BTreeMap<String, crate::graph::Value>,
+        ) -> Result<GraphAnswer, CapabilityError>
+        + 'static,
+    ) -> Self {
+        self.state
+            .graphs
+            .insert(binding.to_owned(), Rc::new(RefCell::new(answer)));
+        self
+    }
+
     /// Grants a model of that name that makes embeddings of so many numbers. It is no model:
     /// texts with the same words are alike, whatever the words mean.
     ///
@@ -312,6 +356,15 @@ impl Entered {
     pub fn statements(&self, binding: &str) -> Vec<String> {
         state::with(|state| state.statements.get(binding).cloned().unwrap_or_default())
     }
+
+    /// The statements that reached the stand-in of a graph, likewise.
+    #[must_use]
+    pub fn graph_statements(&self, binding: &str) -> Vec<String> {
+        state::with(|state| {
+            let statements = state.graph_statements.get(binding);
+            statements.cloned().unwrap_or_default()
+        })
+    }
 }
 
 impl Drop for Entered {
@@ -329,7 +382,7 @@ pub(crate) mod state {
 
     use serde_json::Value;
 
-    use super::{LogLine, SqlAnswer};
+    use super::{GraphAnswer, LogLine, SqlAnswer};
     use crate::context::Attempt;
     use crate::error::CapabilityError;
 
@@ -339,6 +392,10 @@ pub(crate) mod state {
 
     pub(crate) type HttpHandler =
         dyn FnMut(&super::HttpCall) -> Result<super::HttpReply, CapabilityError>;
+    pub(crate) type GraphHandler = dyn FnMut(
+        &str,
+        &BTreeMap<String, crate::graph::Value>,
+    ) -> Result<GraphAnswer, CapabilityError>;
 
     pub(crate) struct Object {
         pub(crate) bytes: Vec<u8>,
@@ -409,6 +466,8 @@ pub(crate) mod state {
         pub(crate) secrets: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
+        pub(crate) graphs: BTreeMap<String, Rc<RefCell<GraphHandler>>>,
+        pub(crate) graph_statements: BTreeMap<String, Vec<String>>,
         pub(crate) models: BTreeMap<String, StandIn>,
     }
 
@@ -437,6 +496,8 @@ pub(crate) mod state {
                 secrets: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
+                graphs: BTreeMap::new(),
+                graph_statements: BTreeMap::new(),
                 models: BTreeMap::new(),
             }
         }
@@ -464,6 +525,10 @@ pub(crate) mod state {
 
     pub(crate) fn sql(binding: &str) -> Option<Rc<RefCell<Handler>>> {
         with(|state| state.sql.get(binding).cloned())
+    }
+
+    pub(crate) fn graph(binding: &str) -> Option<Rc<RefCell<GraphHandler>>> {
+        with(|state| state.graphs.get(binding).cloned())
     }
 }
 

@@ -31,6 +31,7 @@ async fn nothing_is_reached_without_a_grant() {
         ("probe.sql_run", run("SELECT 1")),
         ("probe.blob_put", binding.clone()),
         ("probe.kv_count", binding.clone()),
+        ("probe.graph_run", run("RETURN 1")),
     ] {
         let id = client.start_activity(activity, &input).await.unwrap();
         let body = client.result(&id).await.unwrap().body;

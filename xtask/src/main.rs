@@ -13,6 +13,7 @@ mod histories;
 mod inference;
 mod interop;
 mod lint;
+mod neo4j;
 mod process;
 mod real_temporal;
 mod s3_gateway;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{inference, interop, real_temporal, s3_gateway, temporal};
+use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -94,6 +94,9 @@ impl Project {
         }
         if let Some(gateway) = s3_gateway::folder() {
             command.env("HEYDAY_S3_GATEWAY", gateway);
+        }
+        if let Some(neo4j) = neo4j::server() {
+            command.env("HEYDAY_NEO4J", neo4j);
         }
         without_cargos(&mut command);
         command

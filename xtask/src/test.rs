@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, real_temporal, s3_gateway, temporal};
+use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -24,8 +24,9 @@ pub struct Options {
 
 /// Servers that are not to be had everywhere, so that a missing one is no failure
 /// everywhere: what they are, and what installs them.
-const SERVERS: [(&str, fn() -> anyhow::Result<()>); 2] = [
+const SERVERS: [(&str, fn() -> anyhow::Result<()>); 3] = [
     ("Temporal's real server", real_temporal::install),
+    ("Neo4j", neo4j::install),
     ("a gateway that speaks S3", s3_gateway::install),
 ];
 

@@ -12,6 +12,7 @@ mod blob;
 mod config;
 mod database;
 mod settings;
+mod graph;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,13 @@ use tokio::runtime::Handle;
 pub use blob::BlobBinding;
 pub use config::{BindingError, BindingsConfig, NamespaceBindings};
 pub use database::{DatabaseBinding, KvBinding, SqlBinding};
+pub use graph::GraphBinding;
 pub use settings::{ConfigBinding, SecretsBinding};
 
 use crate::blob::Container;
-use crate::diagnosis::{Diagnosis, Finding};
 use crate::config::Settings;
+use crate::diagnosis::{Diagnosis, Finding};
+use crate::graph::Graph;
 use crate::kv::Store;
 use crate::secrets::Secrets;
 use crate::sql::Database;
@@ -141,6 +144,7 @@ pub struct Bindings {
     kv: Table<dyn Store>,
     config: Table<Settings>,
     secrets: Table<Secrets>,
+    graph: Table<Graph>,
     inference: Option<Inference>,
 }
 
@@ -152,6 +156,7 @@ impl std::fmt::Debug for Bindings {
             .field("kv", &self.kv.0.keys())
             .field("config", &self.config.0.keys())
             .field("secrets", &self.secrets.0.keys())
+            .field("graph", &self.graph.0.keys())
             .finish_non_exhaustive()
     }
 }
@@ -175,6 +180,8 @@ impl Bindings {
             let (config, secrets) = (&mut bindings.config, &mut bindings.secrets);
             config.open(namespace, &of.config, &mut claims, runtime)?;
             secrets.open(namespace, &of.secrets, &mut claims, runtime)?;
+            let graph = &mut bindings.graph;
+            graph.open(namespace, &of.graph, &mut claims, runtime)?;
         }
         Ok(bindings)
     }
@@ -209,6 +216,12 @@ impl Bindings {
         self.secrets.get(namespace, name)
     }
 
+    /// The graph of that name.
+    #[must_use]
+    pub fn graph(&self, namespace: &str, name: &str) -> Option<Arc<Graph>> {
+        self.graph.get(namespace, name)
+    }
+
     /// Serves models too, the same in every namespace: each is a binding of `inference`.
     #[must_use]
     pub fn with_inference(mut self, inference: Inference) -> Self {
@@ -228,13 +241,14 @@ impl Bindings {
         let sql = self.sql.list("sql", namespace, |it| it.dialect());
         let blob = self.blob.list("blob", namespace, |it| it.backend());
         let kv = self.kv.list("kv", namespace, |it| it.backend());
+        let graph = self.graph.list("graph", namespace, Graph::dialect);
         let config = self
             .config
             .list(crate::config::NAME, namespace, Settings::backend);
         let secrets = self
             .secrets
             .list(crate::secrets::NAME, namespace, Secrets::backend);
-        let mut all: Vec<_> = sql.chain(blob).chain(kv).collect();
+        let mut all: Vec<_> = sql.chain(blob).chain(kv).chain(graph).collect();
         all.extend(config.chain(secrets));
         let models = self.inference.iter().flat_map(|it| it.store().list());
         all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
@@ -263,6 +277,9 @@ impl Bindings {
         }
         for store in self.kv.0.values() {
             store.close().await;
+        }
+        for graph in self.graph.0.values() {
+            graph.close().await;
         }
     }
 }

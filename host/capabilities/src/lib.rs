@@ -27,6 +27,7 @@ mod credential;
 pub mod diagnosis;
 pub mod config;
 pub mod error;
+pub mod graph;
 pub mod http;
 pub mod inference;
 pub mod kv;
@@ -54,6 +55,7 @@ pub fn capabilities(
         Arc::new(kv::KvCapability::new(Arc::clone(bindings))),
         Arc::new(config::ConfigCapability::new(Arc::clone(bindings))),
         Arc::new(secrets::SecretsCapability::new(Arc::clone(bindings))),
+        Arc::new(graph::GraphCapability::new(Arc::clone(bindings))),
         Arc::new(inference::InferenceCapability::new(Arc::clone(bindings))),
         Arc::new(http),
     ]
@@ -115,6 +117,7 @@ mod tests {
                 "kv",
                 "config",
                 "secrets",
+                "graph",
                 "inference",
                 "http"
             ]

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
+use heyday_capabilities::bindings::{BlobBinding, GraphBinding, KvBinding, SqlBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
@@ -334,6 +334,13 @@ impl Config {
                 read_only: false,
                 limits: Default::default(),
             });
+        default
+            .graph
+            .entry("default".to_owned())
+            .or_insert_with(|| GraphBinding {
+                path: Some(folder.join("graph").join("default")),
+                ..GraphBinding::default()
+            });
         config
     }
 }
@@ -415,7 +422,7 @@ mod tests {
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
         let required = match table.strip_prefix("bindings") {
-            Some(rest) if rest.ends_with(".postgres") => "url = 'u'\n",
+            Some(rest) if rest.ends_with(".postgres") || rest.ends_with(".neo4j") => "url = 'u'\n",
             Some(rest) if rest.ends_with(".gcp") => "project = 'p'\n",
             Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
             _ => "",
@@ -439,10 +446,12 @@ mod tests {
         let sql = format!("{binding}.sql.NAME");
         let blob = format!("{binding}.blob.NAME");
         let kv = format!("{binding}.kv.NAME");
+        let graph = format!("{binding}.graph.NAME");
         let postgres = format!("{sql}.postgres");
         let settings = format!("{binding}.config.NAME");
         let secrets = format!("{binding}.secrets.NAME");
         let gcp = format!("{secrets}.gcp");
+        let neo4j = format!("{graph}.neo4j");
         let mut count = 0;
         for table in [
             "",
@@ -462,6 +471,8 @@ mod tests {
             &settings,
             &secrets,
             &gcp,
+            &graph,
+            &neo4j,
         ] {
             for key in keys(table) {
                 let whole = format!("{table}.{key}");
@@ -470,7 +481,7 @@ mod tests {
                 count += 1;
             }
         }
-        for binding in [&sql, &blob, &kv] {
+        for binding in [&sql, &blob, &kv, &graph] {
             let row = format!("| `{binding}.limits` |");
             let row = text.lines().find(|line| line.starts_with(&row));
             let row = row.expect("the row was found before");

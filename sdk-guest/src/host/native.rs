@@ -7,6 +7,7 @@ use crate::log::Level;
 use crate::test::state;
 
 pub(crate) mod http;
+pub(crate) mod graph;
 pub(crate) mod inference;
 mod settings;
 

@@ -24,6 +24,7 @@ pub(crate) mod http;
 mod settings;
 
 pub(crate) use settings::{config, secrets};
+pub(crate) mod graph;
 
 pub(crate) fn current() -> Attempt {
     let attempt = wit::context::current();

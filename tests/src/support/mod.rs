@@ -11,6 +11,7 @@ pub mod front;
 pub mod gherkin;
 pub mod handmade;
 pub mod http_server;
+pub mod neo4j;
 pub mod postgres;
 pub mod probe;
 pub mod s3;

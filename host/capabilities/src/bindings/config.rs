@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlobBinding, ConfigBinding, Declared, KvBinding, SecretsBinding, SqlBinding};
+use super::{
+    BlobBinding, ConfigBinding, Declared, GraphBinding, KvBinding, SecretsBinding, SqlBinding,
+};
 use crate::postgres::PostgresConfigError;
 use crate::secrets::SecretsConfigError;
 use crate::source::SourceError;
@@ -32,6 +34,8 @@ pub struct NamespaceBindings {
     pub config: BTreeMap<String, ConfigBinding>,
     /// Secrets, by name.
     pub secrets: BTreeMap<String, SecretsBinding>,
+    /// Graphs, by name.
+    pub graph: BTreeMap<String, GraphBinding>,
 }
 
 /// A capability's bindings as all of them are looked at: what it is called, and they.
@@ -46,7 +50,7 @@ impl NamespaceBindings {
                 .map(|(name, it)| (name, it as &dyn Declared));
             (B::CAPABILITY, declared.collect())
         }
-        let data = [of(&self.sql), of(&self.blob), of(&self.kv)];
+        let data = [of(&self.sql), of(&self.blob), of(&self.kv), of(&self.graph)];
         let settings = [of(&self.config), of(&self.secrets)];
         data.into_iter()
             .chain(settings)
@@ -61,9 +65,10 @@ impl NamespaceBindings {
         let sql = self.sql.values_mut().flat_map(Declared::paths);
         let blob = self.blob.values_mut().flat_map(Declared::paths);
         let kv = self.kv.values_mut().flat_map(Declared::paths);
+        let graph = self.graph.values_mut().flat_map(Declared::paths);
         let config = self.config.values_mut().flat_map(Declared::paths);
         let secrets = self.secrets.values_mut().flat_map(Declared::paths);
-        sql.chain(blob).chain(kv).chain(config).chain(secrets)
+        sql.chain(blob).chain(kv).chain(graph).chain(config).chain(secrets)
     }
 }
 
@@ -94,10 +99,11 @@ pub enum BindingError {
         /// Where.
         path: PathBuf,
     },
-    /// Two bindings that sign in to one server as one role, or have one place in a bucket.
+    /// Two bindings that sign in to one server as the same one, or have one place in a
+    /// bucket.
     #[error(
-        "the bindings {first} and {second} are both {identity}: give each a role or a prefix of \
-         its own, because a role reaches all that it owns"
+        "the bindings {first} and {second} are both {identity}: give each a role, a server or a \
+         prefix of its own, because who signs in reaches all that is there"
     )]
     Shared {
         /// The first, `namespace/capability/name`.
@@ -125,8 +131,24 @@ pub enum BindingError {
         /// Why.
         source: PostgresConfigError,
     },
+    /// A Neo4j server that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    Neo4j {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::graph::neo4j::Neo4jConfigError,
+    },
+    /// A graph that cannot be opened.
+    #[error("the binding {binding} cannot be opened")]
+    Graph {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::graph::embedded::OpenError,
+    },
     /// A limit of another backend.
-    #[error("the binding {binding} has the limit {limit}, which only SQLite has")]
+    #[error("the binding {binding} has the limit {limit}, which only embedded backends have")]
     ForeignLimit {
         /// The binding.
         binding: String,

@@ -11,7 +11,7 @@
 //! A backend answers the same codes for the same faults: the contract is the doc
 //! comment of `error` in `wit/sql`.
 
-mod check;
+pub(crate) mod check;
 mod cursor;
 pub(crate) mod host;
 pub mod postgres;

@@ -1,0 +1,792 @@
+//! What `wit/graph` promises, and the openCypher that every backend has.
+
+use std::collections::BTreeMap;
+
+use graph::{Connection, Value};
+use heyday_sdk::prelude::*;
+
+use crate::{ensure, ensure_code};
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Asked {
+    binding: String,
+    statement: String,
+}
+
+/// Runs one statement; answers its rows' number.
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
+pub fn graph_run(input: Asked) -> Result<u64> {
+    run(&input)
+}
+
+fn run(input: &Asked) -> Result<u64> {
+    let graph = Connection::open(&input.binding)?;
+    Ok(graph.query(&input.statement, &[])?.len() as u64)
+}
+
+/// As `graph_run`, tried again until the graph is there.
+#[activity(retry(
+    initial_interval = "50ms",
+    maximum_interval = "200ms",
+    maximum_attempts = 300
+))]
+pub fn graph_patient(input: Asked) -> Result<u64> {
+    run(&input)
+}
+
+/// As `graph_run`, for as long as it takes; logs a line when it begins.
+#[activity(start_to_close = "5m", retry(maximum_attempts = 1))]
+pub fn graph_long(input: Asked) -> Result<u64> {
+    log::info!("asking");
+    run(&input)
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Count {
+    binding: String,
+    /// Fail as often between effect and answer, as an attempt that was lost would.
+    #[serde(default)]
+    lost: u32,
+}
+
+/// Makes a node under the idempotency key; answers how many there are.
+#[activity(retry(initial_interval = "10ms", maximum_attempts = 5))]
+pub fn graph_count(input: Count) -> Result<i64> {
+    let graph = Connection::open(&input.binding)?;
+    let key = context::idempotency_key();
+    graph.execute("MERGE (:Counted {key: $key})", &[("key", key.into())])?;
+    if context::attempt() <= input.lost {
+        return Err(Error::retryable("lost", "between effect and answer"));
+    }
+    one(&graph, "MATCH (c:Counted) RETURN count(c) AS n", &[])
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Abandon {
+    binding: String,
+    end: String,
+}
+
+/// Leaves a transaction open and ends as it is told.
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
+pub fn graph_abandon(input: Abandon) -> Result<()> {
+    let graph = Connection::open(&input.binding)?;
+    let transaction = graph.begin()?;
+    transaction.execute("CREATE (:Abandoned)", &[])?;
+    match input.end.as_str() {
+        "fail" => Err(Error::permanent("on-purpose", "with a transaction open")),
+        "panic" => panic!("with a transaction open"),
+        // Its destructor does not run, so the host must end the transaction.
+        _ => {
+            std::mem::forget(transaction);
+            Ok(())
+        }
+    }
+}
+
+/// Asserts what the interface promises, on a binding of that dialect.
+#[activity(
+    queue = "general-queue",
+    start_to_close = "2m",
+    retry(maximum_attempts = 1)
+)]
+pub fn graph_contract(input: Dialect) -> Result<u32> {
+    let graph = Connection::open(&input.binding)?;
+    ensure(
+        graph.dialect() == input.dialect,
+        "the dialect is as it was said",
+    )?;
+    graph.execute("MATCH (n) DETACH DELETE n", &[])?;
+    values(&graph)?;
+    entities(&graph)?;
+    cypher(&graph)?;
+    transactions(&graph)?;
+    constraints(&graph)?;
+    streaming(&graph)?;
+    indexes(&graph)?;
+    statements(&graph)?;
+    Ok(8)
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Dialect {
+    binding: String,
+    dialect: String,
+}
+
+fn one<T: serde::de::DeserializeOwned>(
+    graph: &Connection,
+    statement: &str,
+    params: graph::Params<'_>,
+) -> Result<T> {
+    let rows = graph.query(statement, params)?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::permanent("contract", format!("no row: {statement}")))?;
+    Ok(row.get(0)?)
+}
+
+/// Values that pass through, and that a property keeps.
+fn values(graph: &Connection) -> Result<()> {
+    let map = |members: &[(&str, Value)]| {
+        let members = members.iter().cloned();
+        Value::Map(
+            members
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        )
+    };
+    let properties: Vec<Value> = vec![
+        true.into(),
+        0.into(),
+        i64::MIN.into(),
+        i64::MAX.into(),
+        1.0.into(),
+        0.1.into(),
+        1.797_693_134_862_315_7e308.into(),
+        "".into(),
+        "Grüße \u{1f600} \"'\\ `".into(),
+        "x".repeat(100_000).into(),
+        Value::from(vec![1, 2, 3]),
+        Value::from(vec!["a", "b"]),
+        Value::Date("2026-11-24".into()),
+        Value::LocalTime("13:37:00.5".into()),
+        Value::Time("13:37:00.25+01:00".into()),
+        Value::LocalDateTime("2026-11-24T13:37:00.000001".into()),
+        Value::DateTime("2026-11-24T13:37:00-05:30".into()),
+        Value::DateTime("1969-12-31T23:59:59.5Z".into()),
+        Value::Duration("P14M-3DT0.5S".into()),
+        graph::Point {
+            srid: 4326,
+            x: 10.75,
+            y: 59.91,
+            z: None,
+        }
+        .into(),
+    ];
+    for (index, value) in properties.iter().enumerate() {
+        let params = [("p", value.clone()), ("i", (index as i64).into())];
+        let rows = graph.query(
+            "CREATE (v:Value {i: $i, p: $p}) RETURN $p AS p, v.p AS q",
+            &params,
+        )?;
+        let row = rows.first().ok_or_else(none)?;
+        ensure(
+            row.values()[0] == *value,
+            format!("{value:?} came back {:?}", row.values()[0]),
+        )?;
+        ensure(
+            row.values()[1] == *value,
+            format!("{value:?} was kept as {:?}", row.values()[1]),
+        )?;
+    }
+    let kept = graph.query("MATCH (v:Value) RETURN v ORDER BY v.i", &[])?;
+    for (row, value) in kept.iter().zip(&properties) {
+        let Value::Node(node) = row.value("v")? else {
+            return Err(Error::permanent("contract", "a node is no node"));
+        };
+        ensure(
+            node.properties.get("p") == Some(value),
+            format!("{value:?} is {:?} in its node", node.properties.get("p")),
+        )?;
+    }
+    // These are no properties, but values.
+    for value in [
+        Value::Null,
+        Value::from(Vec::<i64>::new()),
+        Value::from(vec![
+            Value::Null,
+            1.into(),
+            "x".into(),
+            Value::from(vec![1.5]),
+        ]),
+        map(&[("a", 1.into()), ("b", map(&[("c", Value::Null)]))]),
+        map(&[("$date", "none".into()), ("x", 1.into())]),
+    ] {
+        let rows = graph.query("RETURN $p AS p", &[("p", value.clone())])?;
+        let found = rows.first().ok_or_else(none)?;
+        ensure(
+            found.values() == [value.clone()],
+            format!("{value:?} came back {found:?}"),
+        )?;
+    }
+    let refused = graph.query("RETURN $p AS p", &[("p", Value::Date("2026-02-30".into()))]);
+    ensure_code(refused, "invalid-parameter", "the 30th of February")?;
+    let refused = graph.query(
+        "RETURN $p AS p",
+        &[("p", graph::Node::new("1", [], []).into())],
+    );
+    ensure_code(refused, "invalid-parameter", "a node as a parameter")?;
+    let refused = graph.query("RETURN $p AS p, $q AS q", &[("p", 1.into())]);
+    ensure_code(refused, "invalid-parameter", "a parameter that is missing")?;
+    Ok(())
+}
+
+fn none() -> Error {
+    Error::permanent("contract", "there is no row")
+}
+
+/// Nodes, relationships and paths, and what a statement tells of its changes.
+fn entities(graph: &Connection) -> Result<()> {
+    let made = graph.execute(
+        "CREATE (a:Person:Author {name: 'Ada', born: 1815})-[:KNOWS {since: 1833}]->\
+         (c:Person {name: 'Charles', born: 1791}), (a)-[:WROTE]->(:Note {key: 'G'})",
+        &[],
+    )?;
+    ensure(
+        (
+            made.nodes_created,
+            made.relationships_created,
+            made.nodes_deleted,
+        ) == (3, 2, 0)
+            && made.properties_set == 6,
+        format!("what was made: {made:?}"),
+    )?;
+    let rows = graph.query(
+        "MATCH p = (a:Author)-[r:KNOWS]->(c) RETURN c.name AS z, a, r, p, c AS b, 1 AS a1",
+        &[],
+    )?;
+    ensure(
+        rows.columns() == ["z", "a", "r", "p", "b", "a1"],
+        format!("columns keep their order: {:?}", rows.columns()),
+    )?;
+    let row = rows.first().ok_or_else(none)?;
+    let [
+        _,
+        Value::Node(a),
+        Value::Relationship(r),
+        Value::Path(p),
+        Value::Node(b),
+        _,
+    ] = row.values()
+    else {
+        return Err(Error::permanent("contract", format!("{row:?}")));
+    };
+    let mut labels = a.labels.clone();
+    labels.sort();
+    ensure(
+        labels == ["Author", "Person"],
+        format!("labels: {labels:?}"),
+    )?;
+    let own: BTreeMap<String, Value> =
+        [("name".into(), "Ada".into()), ("born".into(), 1815.into())].into();
+    ensure(
+        a.properties == own,
+        format!("a node's properties: {:?}", a.properties),
+    )?;
+    ensure(
+        r.kind == "KNOWS" && r.start == a.id && r.end == b.id && r.get::<i64>("since")? == 1833,
+        format!("a relationship: {r:?}"),
+    )?;
+    ensure(
+        p.nodes == [a.clone(), b.clone()] && p.relationships == [r.clone()],
+        format!("a path: {p:?}"),
+    )?;
+    #[derive(Deserialize, PartialEq, Debug)]
+    struct Person {
+        name: String,
+        born: u16,
+    }
+    let ada: Person = row.get("a")?;
+    ensure(
+        ada == Person {
+            name: "Ada".into(),
+            born: 1815,
+        },
+        "a node reads as a structure",
+    )?;
+    // Against its direction a path has the relationship as it is.
+    let rows = graph.query("MATCH p = (:Note)<-[:WROTE]-()-[:KNOWS]->() RETURN p", &[])?;
+    let Some(Value::Path(p)) = rows.first().map(|row| &row.values()[0]) else {
+        return Err(none());
+    };
+    let ends: Vec<_> = p
+        .relationships
+        .iter()
+        .map(|it| (&it.start, &it.end))
+        .collect();
+    let ids: Vec<_> = p.nodes.iter().map(|it| &it.id).collect();
+    ensure(
+        ends == [(ids[1], ids[0]), (ids[1], ids[2])],
+        format!("a path there and back: {p:?}"),
+    )?;
+    let changed = graph.execute(
+        "MATCH (c:Person {name: 'Charles'}) SET c.born = 1792, c.died = 1871 REMOVE c.name",
+        &[],
+    )?;
+    ensure(
+        changed.properties_set == 3,
+        format!("what was set: {changed:?}"),
+    )?;
+    let gone = graph.execute("MATCH (n:Note) DETACH DELETE n", &[])?;
+    ensure(
+        (gone.nodes_deleted, gone.relationships_deleted) == (1, 1),
+        format!("what was deleted: {gone:?}"),
+    )
+}
+
+/// The clauses and functions that every backend has: statement, and the one value of its
+/// one row. `docs/capabilities.md` lists them.
+fn cypher(graph: &Connection) -> Result<()> {
+    graph.execute(
+        "UNWIND $people AS p CREATE (:P {name: p.name, age: p.age, city: p.city})",
+        &[(
+            "people",
+            Value::of(&serde_json::json!([
+                { "name": "Ann", "age": 30, "city": "Oslo" },
+                { "name": "Ben", "age": 20, "city": "Rome" },
+                { "name": "Cyd", "age": 40, "city": "Oslo" },
+                { "name": "Dan", "age": null, "city": "Bern" },
+            ]))?,
+        )],
+    )?;
+    graph.execute(
+        "MATCH (a:P {name: 'Ann'}), (b:P {name: 'Ben'}), (c:P {name: 'Cyd'}), (d:P {name: 'Dan'}) \
+         CREATE (a)-[:LIKES {w: 1}]->(b), (b)-[:LIKES {w: 2}]->(c), (c)-[:LIKES {w: 3}]->(d), \
+         (a)-[:HATES]->(d)",
+        &[],
+    )?;
+    for (statement, expected) in [
+        // Reading.
+        (
+            "MATCH (p:P) WHERE p.age > 20 AND NOT p.city = 'Rome' RETURN collect(p.name)",
+            r#"["Ann","Cyd"]"#,
+        ),
+        ("MATCH (p:P) WHERE p.age IS NULL RETURN p.name", r#""Dan""#),
+        (
+            "MATCH (p:P) WHERE p.name IN ['Ann', 'Ben'] RETURN count(*)",
+            "2",
+        ),
+        (
+            "MATCH (p:P) WHERE p.name STARTS WITH 'A' OR p.name ENDS WITH 'n' OR p.name CONTAINS 'y' RETURN count(p)",
+            "4",
+        ),
+        ("MATCH (p:P) WHERE p.name =~ '[AB].*' RETURN count(p)", "2"),
+        (
+            "MATCH (p:P) WITH p.city AS city, count(*) AS n WHERE n > 1 RETURN city",
+            r#""Oslo""#,
+        ),
+        ("MATCH (p:P) RETURN sum(p.age)", "90"),
+        ("MATCH (p:P) RETURN avg(p.age)", "30.0"),
+        (
+            "MATCH (p:P) RETURN [min(p.age), max(p.age), count(p.age), count(DISTINCT p.city)]",
+            "[20,40,3,3]",
+        ),
+        (
+            "MATCH (p:P) WITH p ORDER BY p.name DESC SKIP 1 LIMIT 2 RETURN collect(p.name)",
+            r#"["Cyd","Ben"]"#,
+        ),
+        (
+            "MATCH (p:P) WITH DISTINCT p.city AS c ORDER BY c RETURN collect(c)",
+            r#"["Bern","Oslo","Rome"]"#,
+        ),
+        (
+            "MATCH (a:P)-[l:LIKES]->(b) WITH a, l, b ORDER BY l.w RETURN collect(a.name + b.name + toString(l.w))",
+            r#"["AnnBen1","BenCyd2","CydDan3"]"#,
+        ),
+        (
+            "MATCH (a:P {name: 'Ann'})-[:LIKES*1..3]->(b) WITH b ORDER BY b.name RETURN collect(b.name)",
+            r#"["Ben","Cyd","Dan"]"#,
+        ),
+        (
+            "MATCH (a:P {name: 'Ann'})-[:LIKES|HATES]->(b) WITH b ORDER BY b.name RETURN collect(b.name)",
+            r#"["Ben","Dan"]"#,
+        ),
+        (
+            "MATCH (b:P {name: 'Ben'})--(x) WITH x ORDER BY x.name RETURN collect(x.name)",
+            r#"["Ann","Cyd"]"#,
+        ),
+        (
+            "MATCH p = shortestPath((a:P {name: 'Ann'})-[:LIKES*..5]->(d:P {name: 'Dan'})) RETURN length(p)",
+            "3",
+        ),
+        (
+            "MATCH p = (:P {name: 'Ann'})-[:LIKES*2]->() RETURN [n IN nodes(p) | n.name]",
+            r#"["Ann","Ben","Cyd"]"#,
+        ),
+        (
+            "MATCH p = (:P {name: 'Ann'})-[:LIKES*2]->() RETURN reduce(s = 0, r IN relationships(p) | s + r.w)",
+            "3",
+        ),
+        (
+            "MATCH (d:P {name: 'Dan'}) OPTIONAL MATCH (d)-[:LIKES]->(x) RETURN x",
+            "null",
+        ),
+        (
+            "MATCH (p:P) WHERE EXISTS { (p)-[:HATES]->() } RETURN p.name",
+            r#""Ann""#,
+        ),
+        (
+            "MATCH (p:P) WHERE NOT (p)-[:LIKES]->() RETURN p.name",
+            r#""Dan""#,
+        ),
+        ("MATCH (p:P {name: 'Ann'}) RETURN COUNT { (p)-->() }", "2"),
+        (
+            "MATCH (p:P {name: 'Ann'}) RETURN [(p)-[:LIKES]->(x) | x.name]",
+            r#"["Ben"]"#,
+        ),
+        (
+            "MATCH (p:P {name: 'Ann'})-[r]->() WITH type(r) AS t ORDER BY t RETURN collect(t)",
+            r#"["HATES","LIKES"]"#,
+        ),
+        ("MATCH (p:P {name: 'Ann'}) RETURN labels(p)", r#"["P"]"#),
+        (
+            "MATCH (p:P {name: 'Ann'}) RETURN p {.name, x: 1}",
+            r#"{"name":"Ann","x":1}"#,
+        ),
+        (
+            "MATCH (p:P {name: 'Ann'}) CALL { WITH p MATCH (p)-->(x) RETURN count(x) AS n } RETURN n",
+            "2",
+        ),
+        (
+            "UNWIND [3, 1, 2] AS x WITH x ORDER BY x RETURN collect(x)",
+            "[1,2,3]",
+        ),
+        ("RETURN 1 AS x UNION RETURN 1 AS x", "1"),
+        // Expressions.
+        ("RETURN [7 / 2, 7 % 3, -7 + 2 * 3]", "[3,1,-1]"),
+        ("RETURN [7.0 / 2, 2 ^ 3]", "[3.5,8.0]"),
+        (
+            "RETURN [1 = 1.0, 1 <> 2, 1 < 2, null = null, true AND null, true OR null, true XOR true]",
+            "[true,true,true,null,null,true,false]",
+        ),
+        (
+            "RETURN CASE WHEN 1 > 2 THEN 'a' WHEN 2 > 1 THEN 'b' ELSE 'c' END",
+            r#""b""#,
+        ),
+        ("RETURN CASE 3 WHEN 3 THEN 'x' ELSE 'y' END", r#""x""#),
+        ("RETURN coalesce(null, 1, 2)", "1"),
+        (
+            "RETURN [size([1, 2]), size('abc'), head([1, 2]), last([1, 2]), [1, 2, 3][1], [1, 2, 3][0..2]]",
+            "[2,3,1,2,2,[1,2]]",
+        ),
+        (
+            "RETURN [x IN range(1, 6) WHERE x % 2 = 0 | x * x]",
+            "[4,16,36]",
+        ),
+        (
+            "RETURN [any(x IN [1, 2] WHERE x = 2), all(x IN [1, 2] WHERE x = 2), none(x IN [1] WHERE x = 2), single(x IN [1, 2] WHERE x = 1)]",
+            "[true,false,true,true]",
+        ),
+        (
+            "RETURN [toUpper('a'), toLower('A'), trim(' a '), replace('aba', 'a', 'c'), substring('abcd', 1, 2), left('abc', 2), right('abc', 2), reverse('abc')]",
+            r#"["A","a","a","cbc","bc","ab","bc","cba"]"#,
+        ),
+        (
+            "RETURN [split('a,b', ','), toString(1), toInteger('7'), toFloat('1.5'), toBoolean('true')]",
+            r#"[["a","b"],"1",7,1.5,true]"#,
+        ),
+        (
+            "RETURN [toInteger('x'), abs(-3), sign(-2), ceil(1.2), floor(1.8), round(1.6), sqrt(16.0)]",
+            "[null,3,-1,2.0,1.0,2.0,4.0]",
+        ),
+        ("RETURN [keys({a: 1}), {a: {b: 2}}.a.b]", r#"[["a"],2]"#),
+        (
+            "RETURN [date('2026-11-24').year, date('2026-11-24') < date('2026-11-25'), date('2026-11-24') + duration('P7D') = date('2026-12-01')]",
+            "[2026,true,true]",
+        ),
+        (
+            "RETURN [datetime('2026-11-24T13:37:00+01:00').hour, datetime('2026-11-24T13:37:00Z') > datetime('2026-11-24T13:37:00+01:00')]",
+            "[13,true]",
+        ),
+    ] {
+        let rows = graph.query(statement, &[])?;
+        let found: serde_json::Value = rows.first().ok_or_else(none)?.get(0)?;
+        ensure(
+            rows.len() == 1 && found.to_string() == expected,
+            format!("{statement}: {found}, not {expected}"),
+        )?;
+    }
+    // Writing.
+    for (statement, check, expected) in [
+        (
+            "MERGE (p:P {name: 'Ann'}) ON MATCH SET p.seen = 1 ON CREATE SET p.new = 1",
+            "MATCH (p:P {name: 'Ann'}) RETURN [p.seen, p.new]",
+            "[1,null]",
+        ),
+        (
+            "MERGE (p:P {name: 'Eve'}) ON MATCH SET p.seen = 1 ON CREATE SET p.new = 1",
+            "MATCH (p:P {name: 'Eve'}) RETURN [p.seen, p.new]",
+            "[null,1]",
+        ),
+        (
+            "MATCH (a:P {name: 'Ann'}), (e:P {name: 'Eve'}) MERGE (a)-[:LIKES]->(e)",
+            "MATCH (:P {name: 'Ann'})-[l:LIKES]->(:P {name: 'Eve'}) RETURN count(l)",
+            "1",
+        ),
+        (
+            "MATCH (p:P {name: 'Eve'}) SET p += {age: 1, city: 'Rome'}",
+            "MATCH (p:P {name: 'Eve'}) RETURN [p.new, p.age, p.city]",
+            r#"[1,1,"Rome"]"#,
+        ),
+        (
+            "MATCH (p:P {name: 'Eve'}) SET p:Q:R",
+            "MATCH (p:Q:R) RETURN p.name",
+            r#""Eve""#,
+        ),
+        (
+            "MATCH (p:Q) REMOVE p:R, p.city",
+            "MATCH (p:Q) RETURN [p.city, size(labels(p))]",
+            "[null,2]",
+        ),
+        (
+            "MATCH (:P {name: 'Ann'})-[l:LIKES]->(:P {name: 'Eve'}) DELETE l",
+            "MATCH (:P)-[l:LIKES]->() RETURN count(l)",
+            "3",
+        ),
+        ("MATCH (p:Q) DELETE p", "MATCH (p:P) RETURN count(p)", "4"),
+        (
+            "FOREACH (x IN [1, 2, 3] | CREATE (:X {x: x}))",
+            "MATCH (x:X) RETURN sum(x.x)",
+            "6",
+        ),
+        (
+            "UNWIND range(1, 100) AS i MERGE (:M {m: i % 10})",
+            "MATCH (m:M) RETURN count(m)",
+            "10",
+        ),
+    ] {
+        graph.execute(statement, &[])?;
+        let found: serde_json::Value = one(graph, check, &[])?;
+        ensure(
+            found.to_string() == expected,
+            format!("{statement}: {check}: {found}, not {expected}"),
+        )?;
+    }
+    Ok(())
+}
+
+fn transactions(graph: &Connection) -> Result<()> {
+    let count = || one::<i64>(graph, "MATCH (t:Tx) RETURN count(t)", &[]);
+    let transaction = graph.begin()?;
+    ensure_code(graph.begin(), "limit-exceeded", "a second transaction")?;
+    transaction.execute("CREATE (:Tx {n: 1})", &[])?;
+    let rows = transaction.query("MATCH (t:Tx) RETURN t.n AS n", &[])?;
+    ensure(rows.len() == 1, "a transaction sees what it wrote")?;
+    ensure(count()? == 0, "others do not")?;
+    transaction.commit()?;
+    ensure(count()? == 1, "what was committed is there")?;
+    let transaction = graph.begin()?;
+    transaction.execute("MATCH (t:Tx) DELETE t", &[])?;
+    transaction.rollback()?;
+    ensure(count()? == 1, "what was rolled back is not gone")?;
+    drop({
+        let transaction = graph.begin()?;
+        transaction.execute("CREATE (:Tx {n: 2})", &[])?;
+        transaction
+    });
+    ensure(count()? == 1, "what was dropped was rolled back")?;
+    let transaction = graph.begin()?;
+    transaction.execute("CREATE (:Tx {n: 3})", &[])?;
+    ensure_code(
+        transaction.execute("CREATE (", &[]),
+        "invalid-statement",
+        "half a statement",
+    )?;
+    ensure_code(
+        transaction.execute("CREATE (:Tx {n: 4})", &[]),
+        "transaction-closed",
+        "a transaction of which a statement failed",
+    )?;
+    ensure_code(transaction.commit(), "transaction-closed", "its commit")?;
+    ensure(count()? == 1, "a statement that fails rolls back")?;
+    // A statement is done whole or not at all.
+    let half = graph.execute("UNWIND [1, 1, 0] AS x CREATE (:Tx {n: 10 / x})", &[]);
+    ensure_code(half, "invalid-statement", "a division by zero")?;
+    ensure(count()? == 1, "of a statement that fails nothing stays")
+}
+
+fn constraints(graph: &Connection) -> Result<()> {
+    graph.execute("DROP CONSTRAINT probe_unique IF EXISTS", &[])?;
+    graph.execute(
+        "CREATE CONSTRAINT probe_unique IF NOT EXISTS FOR (n:Unique) REQUIRE n.key IS UNIQUE",
+        &[],
+    )?;
+    graph.execute("CREATE (:Unique {key: 'a'})", &[])?;
+    let twice = graph.execute("CREATE (:Unique {key: 'a'})", &[]);
+    let error = ensure_code(twice, "constraint", "a second one")?;
+    ensure(!error.retryable, "it is not worth another try")?;
+    let both = graph.execute("UNWIND ['b', 'b'] AS k CREATE (:Unique {key: k})", &[]);
+    ensure_code(both, "constraint", "two at once")?;
+    ensure(
+        one::<i64>(graph, "MATCH (u:Unique) RETURN count(u)", &[])? == 1,
+        "none of them is there",
+    )?;
+    graph.execute(
+        "CREATE INDEX probe_index IF NOT EXISTS FOR (n:Unique) ON (n.other)",
+        &[],
+    )?;
+    graph.execute("DROP INDEX probe_index IF EXISTS", &[])?;
+    graph.execute("DROP CONSTRAINT probe_unique IF EXISTS", &[])?;
+    graph.execute("CREATE (:Unique {key: 'a'})", &[])?;
+    Ok(())
+}
+
+fn streaming(graph: &Connection) -> Result<()> {
+    graph.execute("UNWIND range(1, 5000) AS i CREATE (:S {i: i, s: 'x'})", &[])?;
+    let stream = graph.query_stream("MATCH (s:S) RETURN s.i AS i, s.s AS s", &[])?;
+    ensure(stream.columns() == ["i", "s"], "a stream's columns")?;
+    let mut sum = 0;
+    for row in stream {
+        sum += row?.get::<i64>("i")?;
+    }
+    ensure(sum == 12_502_500, "every row is streamed")?;
+    // One that is left early is ended.
+    for _ in 0..40 {
+        let mut stream = graph.query_stream("MATCH (s:S), (t:S) RETURN s.i AS i, t.i AS j", &[])?;
+        ensure(stream.next().is_some(), "a first row")?;
+    }
+    let writes = graph.query_stream("CREATE (s:S) RETURN s", &[]);
+    let refused = match writes {
+        Ok(mut stream) => stream
+            .next()
+            .unwrap_or_else(|| Err(graph::Error::new("none", "no row")))
+            .map(drop),
+        Err(error) => Err(error),
+    };
+    ensure_code(refused, "capability-denied", "a stream that writes")?;
+    let many = graph.query("UNWIND range(1, 100001) AS x RETURN x", &[]);
+    ensure_code(many, "limit-exceeded", "over 100,000 rows")?;
+    let large = graph.query(
+        "UNWIND range(1, 40) AS x RETURN $s AS s",
+        &[("s", "x".repeat(500_000).into())],
+    );
+    ensure_code(large, "limit-exceeded", "over 16 MiB")?;
+    graph.execute("MATCH (s:S) DELETE s", &[])?;
+    Ok(())
+}
+
+/// Full text and vectors.
+fn indexes(graph: &Connection) -> Result<()> {
+    graph.execute("DROP INDEX probe_text IF EXISTS", &[])?;
+    graph.execute("DROP INDEX probe_vector IF EXISTS", &[])?;
+    graph.execute(
+        "CREATE FULLTEXT INDEX probe_text FOR (n:Doc) ON EACH [n.text]",
+        &[],
+    )?;
+    graph.execute(
+        "CREATE VECTOR INDEX probe_vector FOR (n:Doc) ON (n.vector) OPTIONS {indexConfig: \
+         {`vector.dimensions`: 3, `vector.similarity_function`: 'cosine'}}",
+        &[],
+    )?;
+    for (name, text, vector) in [
+        ("cats", "the cat sat on the mat", [1.0, 0.0, 0.0]),
+        ("dogs", "a dog barked at the moon", [0.0, 1.0, 0.0]),
+        ("both", "cats and dogs, a cat and a dog", [0.7, 0.7, 0.0]),
+    ] {
+        graph.execute(
+            "CREATE (:Doc {name: $name, text: $text, vector: $vector})",
+            &[
+                ("name", name.into()),
+                ("text", text.into()),
+                ("vector", vector.to_vec().into()),
+            ],
+        )?;
+    }
+    for (statement, params, expected) in [
+        (
+            "CALL db.index.fulltext.queryNodes('probe_text', $q) YIELD node, score \
+             RETURN collect(node.name)",
+            [("q", Value::from("barked"))],
+            r#"["dogs"]"#,
+        ),
+        (
+            "CALL db.index.vector.queryNodes('probe_vector', 2, $q) YIELD node, score \
+             WITH node ORDER BY score DESC RETURN collect(node.name)",
+            [("q", Value::from(vec![1.0, 0.1, 0.0]))],
+            r#"["cats","both"]"#,
+        ),
+    ] {
+        // An index may be filled a while after its data.
+        loop {
+            let found: serde_json::Value = one(graph, statement, &params)?;
+            if found.to_string() == expected {
+                break;
+            }
+            let waits = context::remaining() > std::time::Duration::from_secs(60);
+            ensure(waits, format!("{statement}: {found}, not {expected}"))?;
+        }
+    }
+    graph.execute("MATCH (d:Doc) DELETE d", &[])?;
+    Ok(())
+}
+
+/// What is refused, and how.
+fn statements(graph: &Connection) -> Result<()> {
+    for (statement, code) in [
+        ("", "invalid-statement"),
+        ("MATCH (n RETURN n", "invalid-statement"),
+        ("RETURN nothing", "invalid-statement"),
+        ("RETURN noSuchFunction(1)", "invalid-statement"),
+        ("RETURN 1 / 0", "invalid-statement"),
+        ("RETURN 1; RETURN 2", "invalid-statement"),
+        ("RETURN '\\u0041'", "invalid-statement"),
+        (
+            "LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line",
+            "capability-denied",
+        ),
+        (
+            "LOAD CSV FROM 'http://127.0.0.1:1/' AS line RETURN line",
+            "capability-denied",
+        ),
+        (
+            "CALL { LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line } RETURN line",
+            "capability-denied",
+        ),
+        (
+            "MATCH (n) /* */ load /* */ csv FROM 'file:///etc/passwd' AS l RETURN l",
+            "capability-denied",
+        ),
+        ("USE system MATCH (n) RETURN n", "capability-denied"),
+        (
+            "CALL { USE system MATCH (n) RETURN n } RETURN n",
+            "capability-denied",
+        ),
+        (
+            "RETURN 1 AS n UNION USE system MATCH (n) RETURN n",
+            "capability-denied",
+        ),
+        ("SHOW DATABASES", "capability-denied"),
+        ("SHOW USERS", "capability-denied"),
+        ("SHOW SETTINGS", "capability-denied"),
+        ("SHOW TRANSACTIONS", "capability-denied"),
+        (
+            "TERMINATE TRANSACTIONS 'neo4j-transaction-1'",
+            "capability-denied",
+        ),
+        (
+            "CREATE USER mallory SET PASSWORD 'password1'",
+            "capability-denied",
+        ),
+        (
+            "ALTER CURRENT USER SET PASSWORD FROM 'a' TO 'password2'",
+            "capability-denied",
+        ),
+        ("CREATE DATABASE other", "capability-denied"),
+        ("DROP DATABASE neo4j", "capability-denied"),
+        ("CALL dbms.listConfig()", "capability-denied"),
+        ("CALL `dbms`.`components`()", "capability-denied"),
+        ("CALL dbms.killConnection('x')", "capability-denied"),
+        ("CALL db.clearQueryCaches()", "capability-denied"),
+        (
+            "MATCH (n) CALL apoc.load.json('http://127.0.0.1') YIELD value RETURN value",
+            "capability-denied",
+        ),
+        ("EXPLAIN MATCH (n) RETURN n", "capability-denied"),
+    ] {
+        ensure_code(graph.query(statement, &[]), code, statement)?;
+        ensure_code(graph.execute(statement, &[]), code, statement)?;
+        ensure_code(graph.query_stream(statement, &[]), code, statement)?;
+    }
+    let labels = graph.query(
+        "CALL db.labels() YIELD label RETURN collect(label) AS labels",
+        &[],
+    )?;
+    ensure(labels.len() == 1, "an allowed procedure")?;
+    ensure_code(
+        Connection::open("none"),
+        "capability-denied",
+        "another binding",
+    )?;
+    Ok(())
+}

@@ -43,6 +43,7 @@
 //! | log lines | [`log`] |
 //! | files and objects | [`blob`] |
 //! | small values under keys | [`kv`] |
+//! | items found by vectors and words | [`vector`] |
 //! | databases | [`sql`] |
 //! | embeddings and scores by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
@@ -70,6 +71,7 @@ pub mod log;
 pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
+pub mod vector;
 
 pub use activity::{Outcome, Plugin};
 pub use error::{CapabilityError, Error, Result};
@@ -77,7 +79,7 @@ pub use heyday_sdk_macros::activity;
 
 /// What most plugins use.
 pub mod prelude {
-    pub use crate::{Error, Result, activity, blob, context, inference, kv, log, params, sql};
+    pub use crate::{Error, Result, activity, blob, context, inference, kv, log, params, sql, vector};
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
 }

@@ -1,8 +1,8 @@
 //! Native unit tests of activities, without a host.
 //!
 //! A test enters a [`Context`]; until the guard that [`Context::enter`] answers is dropped,
-//! the calling thread's `context`, `log`, `blob`, `kv`, `sql` and `inference` are answered from it, and the
-//! guard tells what the activity did.
+//! the calling thread's `context`, `log`, `blob`, `kv`, `sql`, `vector` and `inference` are answered from
+//! it, and the guard tells what the activity did.
 //!
 //! ```
 //! use heyday_sdk::prelude::*;
@@ -127,6 +127,13 @@ impl Context {
             values.put(key.as_ref(), value.as_ref().to_vec(), None);
         }
         self.state.kv.insert(binding.to_owned(), values);
+        self
+    }
+
+    /// Grants a vector store of that name, in memory and empty.
+    pub fn vector(mut self, binding: &str) -> Self {
+        let store = crate::host::vector::Collections::default();
+        self.state.vectors.insert(binding.to_owned(), store);
         self
     }
 
@@ -338,6 +345,7 @@ pub(crate) mod state {
         pub(crate) logs: Vec<LogLine>,
         pub(crate) blobs: BTreeMap<String, Objects>,
         pub(crate) kv: BTreeMap<String, Values>,
+        pub(crate) vectors: BTreeMap<String, crate::host::vector::Collections>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
         pub(crate) models: BTreeMap<String, StandIn>,
@@ -363,6 +371,7 @@ pub(crate) mod state {
                 logs: Vec::new(),
                 blobs: BTreeMap::new(),
                 kv: BTreeMap::new(),
+                vectors: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
                 models: BTreeMap::new(),

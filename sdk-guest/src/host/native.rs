@@ -7,6 +7,7 @@ use crate::log::Level;
 use crate::test::state;
 
 pub(crate) mod inference;
+pub(crate) mod vector;
 
 pub(crate) fn current() -> Attempt {
     state::with(|state| state.attempt.clone())

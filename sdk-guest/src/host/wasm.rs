@@ -20,6 +20,9 @@ macro_rules! convert_error {
     }};
 }
 
+// After the macro, which it uses.
+pub(crate) mod vector;
+
 pub(crate) fn current() -> Attempt {
     let attempt = wit::context::current();
     Attempt {

@@ -11,6 +11,7 @@
 mod blob;
 mod config;
 mod database;
+mod vector;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -22,10 +23,12 @@ use tokio::runtime::Handle;
 pub use blob::BlobBinding;
 pub use config::{BindingError, BindingsConfig, NamespaceBindings};
 pub use database::{DatabaseBinding, KvBinding, SqlBinding};
+pub use vector::VectorBinding;
 
 use crate::blob::Container;
 use crate::kv::Store;
 use crate::sql::Database;
+use crate::vector as vector_store;
 
 /// What is checked of every binding before any is opened.
 pub(crate) trait Declared {
@@ -105,6 +108,7 @@ pub struct Bindings {
     sql: Table<dyn Database>,
     blob: Table<dyn Container>,
     kv: Table<dyn Store>,
+    vector: Table<dyn vector_store::Store>,
     inference: Option<Inference>,
 }
 
@@ -114,6 +118,7 @@ impl std::fmt::Debug for Bindings {
             .field("sql", &self.sql.0.keys())
             .field("blob", &self.blob.0.keys())
             .field("kv", &self.kv.0.keys())
+            .field("vector", &self.vector.0.keys())
             .finish_non_exhaustive()
     }
 }
@@ -134,6 +139,8 @@ impl Bindings {
             sql.open(namespace, &of.sql, &mut claims, runtime)?;
             blob.open(namespace, &of.blob, &mut claims, runtime)?;
             kv.open(namespace, &of.kv, &mut claims, runtime)?;
+            let vector = &mut bindings.vector;
+            vector.open(namespace, &of.vector, &mut claims, runtime)?;
         }
         Ok(bindings)
     }
@@ -156,6 +163,12 @@ impl Bindings {
         self.kv.get(namespace, name)
     }
 
+    /// The vector store of that name.
+    #[must_use]
+    pub fn vector(&self, namespace: &str, name: &str) -> Option<Arc<dyn vector_store::Store>> {
+        self.vector.get(namespace, name)
+    }
+
     /// Serves models too, the same in every namespace: each is a binding of `inference`.
     #[must_use]
     pub fn with_inference(mut self, inference: Inference) -> Self {
@@ -175,7 +188,8 @@ impl Bindings {
         let sql = self.sql.list("sql", namespace, |it| it.dialect());
         let blob = self.blob.list("blob", namespace, |it| it.backend());
         let kv = self.kv.list("kv", namespace, |it| it.backend());
-        let mut all: Vec<_> = sql.chain(blob).chain(kv).collect();
+        let vector = self.vector.list("vector", namespace, |it| it.backend());
+        let mut all: Vec<_> = sql.chain(blob).chain(kv).chain(vector).collect();
         let models = self.inference.iter().flat_map(|it| it.store().list());
         all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
         all.sort();
@@ -188,6 +202,9 @@ impl Bindings {
             database.close().await;
         }
         for store in self.kv.0.values() {
+            store.close().await;
+        }
+        for store in self.vector.0.values() {
             store.close().await;
         }
     }

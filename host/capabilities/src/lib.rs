@@ -33,6 +33,7 @@ pub mod sql;
 pub mod sqlite_file;
 mod task;
 mod tls;
+pub mod vector;
 
 pub use bindings::{BindingError, Bindings, BindingsConfig, NamespaceBindings};
 pub use error::{CapabilityError, ErrorCode};
@@ -44,6 +45,7 @@ pub fn capabilities(bindings: &Arc<Bindings>) -> Vec<Arc<dyn Capability>> {
         Arc::new(sql::SqlCapability::new(Arc::clone(bindings))),
         Arc::new(blob::BlobCapability::new(Arc::clone(bindings))),
         Arc::new(kv::KvCapability::new(Arc::clone(bindings))),
+        Arc::new(vector::VectorCapability::new(Arc::clone(bindings))),
         Arc::new(inference::InferenceCapability::new(Arc::clone(bindings))),
     ]
 }
@@ -92,7 +94,7 @@ mod tests {
             assert!(!capability.interfaces().is_empty());
         }
         let names: Vec<_> = all.iter().map(|capability| capability.name()).collect();
-        assert_eq!(names, ["sql", "blob", "kv", "inference"]);
+        assert_eq!(names, ["sql", "blob", "kv", "vector", "inference"]);
         // The same functions twice are a fault of the host that linking tells.
         all[0].link(&mut linker).expect_err("linked twice");
     }

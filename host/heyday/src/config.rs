@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding};
+use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding, VectorBinding};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
@@ -329,6 +329,14 @@ impl Config {
             .or_insert_with(|| KvBinding {
                 path: Some(folder.join("kv").join("default.db")),
                 postgres: None,
+                read_only: false,
+                limits: Default::default(),
+            });
+        default
+            .vector
+            .entry("default".to_owned())
+            .or_insert_with(|| VectorBinding {
+                path: folder.join("vector").join("default.db"),
                 read_only: false,
                 limits: Default::default(),
             });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlobBinding, Declared, KvBinding, SqlBinding};
+use super::{BlobBinding, Declared, KvBinding, SqlBinding, VectorBinding};
 use crate::postgres::PostgresConfigError;
 
 /// All bindings of a process, as its configuration writes them.
@@ -26,6 +26,8 @@ pub struct NamespaceBindings {
     pub blob: BTreeMap<String, BlobBinding>,
     /// Key-value stores, by name.
     pub kv: BTreeMap<String, KvBinding>,
+    /// Vector stores, by name.
+    pub vector: BTreeMap<String, VectorBinding>,
 }
 
 /// A capability's bindings as all of them are looked at: what it is called, and they.
@@ -40,7 +42,7 @@ impl NamespaceBindings {
                 .map(|(name, it)| (name, it as &dyn Declared));
             (B::CAPABILITY, declared.collect())
         }
-        [of(&self.sql), of(&self.blob), of(&self.kv)]
+        [of(&self.sql), of(&self.blob), of(&self.kv), of(&self.vector)]
             .into_iter()
             .flat_map(|(capability, all)| {
                 all.into_iter()
@@ -53,7 +55,8 @@ impl NamespaceBindings {
         let sql = self.sql.values_mut().flat_map(Declared::paths);
         let blob = self.blob.values_mut().flat_map(Declared::paths);
         let kv = self.kv.values_mut().flat_map(Declared::paths);
-        sql.chain(blob).chain(kv)
+        let vector = self.vector.values_mut().flat_map(Declared::paths);
+        sql.chain(blob).chain(kv).chain(vector)
     }
 }
 

@@ -79,7 +79,9 @@ pub use heyday_sdk_macros::activity;
 
 /// What most plugins use.
 pub mod prelude {
-    pub use crate::{Error, Result, activity, blob, context, inference, kv, log, params, sql, vector};
+    pub use crate::{
+        Error, Result, activity, blob, context, inference, kv, log, params, sql, vector,
+    };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};
 }

@@ -319,12 +319,7 @@ impl Collection {
     ///
     /// # Errors
     /// As [`nearest`](Self::nearest).
-    pub fn nearest_within(
-        &self,
-        vector: &[f32],
-        within: f32,
-        search: &Search,
-    ) -> Result<Vec<Hit>> {
+    pub fn nearest_within(&self, vector: &[f32], within: f32, search: &Search) -> Result<Vec<Hit>> {
         self.host.nearest(vector, Some(within), search)
     }
 

@@ -58,7 +58,10 @@ async fn versions_are_immutable_and_one_is_active() {
     let response = client.upload(bytes.clone(), "").await.unwrap();
     assert_eq!(response.status(), StatusCode::CREATED);
     let first: Value = response.json().await.unwrap();
-    assert_eq!(first["missing_grants"], json!(["blob", "kv", "sql"]));
+    assert_eq!(
+        first["missing_grants"],
+        json!(["blob", "kv", "sql", "vector"])
+    );
     assert_eq!(first["active"], false);
     assert_eq!(active(client).await, Value::Null);
     let version = json!({ "version": probe::VERSION });
@@ -71,8 +74,11 @@ async fn versions_are_immutable_and_one_is_active() {
     let refused = activate(version.clone()).await.unwrap();
     let problem = Client::refused(refused, StatusCode::CONFLICT).await;
     assert_eq!(problem["type"], "urn:heyday:problems:missing-grants");
-    assert_eq!(problem["missing_grants"], json!(["blob", "kv", "sql"]));
-    for capability in ["sql", "blob", "kv"] {
+    assert_eq!(
+        problem["missing_grants"],
+        json!(["blob", "kv", "sql", "vector"])
+    );
+    for capability in ["sql", "blob", "kv", "vector"] {
         client
             .grant("probe", capability, "default", None)
             .await

@@ -63,9 +63,8 @@ impl From<bool> for Value {
 
 impl From<SystemTime> for Value {
     fn from(time: SystemTime) -> Self {
-        let milliseconds = |duration: std::time::Duration| {
-            i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-        };
+        let milliseconds =
+            |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::Timestamp(match time.duration_since(UNIX_EPOCH) {
             Ok(since) => milliseconds(since),
             Err(before) => -milliseconds(before.duration()),

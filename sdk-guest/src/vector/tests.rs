@@ -11,9 +11,17 @@ fn books(context: Context) -> (crate::test::Entered, Collection) {
     store.create("books", &specification).unwrap();
     let books = store.collection("books").unwrap();
     let items = [
-        Item::new("a").vector([1.0, 0.0]).set("title", "Rotor and rotor").set("year", 1988),
-        Item::new("b").vector([0.0, 1.0]).set("title", "Bread, not a rotor in a long title"),
-        Item::new("c").vector([1.0, 1.0]).set("tags", ["x", "y"]).set("year", 2001),
+        Item::new("a")
+            .vector([1.0, 0.0])
+            .set("title", "Rotor and rotor")
+            .set("year", 1988),
+        Item::new("b")
+            .vector([0.0, 1.0])
+            .set("title", "Bread, not a rotor in a long title"),
+        Item::new("c")
+            .vector([1.0, 1.0])
+            .set("tags", ["x", "y"])
+            .set("year", 2001),
     ];
     books.upsert(items).unwrap();
     (test, books)

@@ -42,12 +42,17 @@ impl NamespaceBindings {
                 .map(|(name, it)| (name, it as &dyn Declared));
             (B::CAPABILITY, declared.collect())
         }
-        [of(&self.sql), of(&self.blob), of(&self.kv), of(&self.vector)]
-            .into_iter()
-            .flat_map(|(capability, all)| {
-                all.into_iter()
-                    .map(move |(name, binding)| (capability, name, binding))
-            })
+        [
+            of(&self.sql),
+            of(&self.blob),
+            of(&self.kv),
+            of(&self.vector),
+        ]
+        .into_iter()
+        .flat_map(|(capability, all)| {
+            all.into_iter()
+                .map(move |(name, binding)| (capability, name, binding))
+        })
     }
 
     /// Every path that they name.

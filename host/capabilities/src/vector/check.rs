@@ -344,7 +344,18 @@ mod tests {
         for good in ["a", "chunks-2", &"n".repeat(63)] {
             assert!(name(good).is_ok(), "{good}");
         }
-        for bad in ["", "A", "2a", "a_b", "a.b", "é", "a\0", "a b", "../a", &"n".repeat(64)] {
+        for bad in [
+            "",
+            "A",
+            "2a",
+            "a_b",
+            "a.b",
+            "é",
+            "a\0",
+            "a b",
+            "../a",
+            &"n".repeat(64),
+        ] {
             assert!(name(bad).is_err(), "{bad}");
         }
         for good in ["A", "0", "_-", &"t".repeat(64)] {

@@ -67,9 +67,7 @@ pub(super) fn parse(
                 (compare(specification, &name, comparison, value)?, 1)
             }
             FilterNode::OneOf((name, values)) => (one_of(specification, &name, values)?, 1),
-            FilterNode::Missing(name) => {
-                (Filter::Missing(filterable(specification, &name)?.0), 1)
-            }
+            FilterNode::Missing(name) => (Filter::Missing(filterable(specification, &name)?.0), 1),
             FilterNode::AllOf(count) => {
                 let (parts, levels) = take(&mut trees, count as usize)?;
                 (Filter::All(parts), levels)
@@ -124,7 +122,9 @@ fn filterable<'a>(
     match found {
         Some((number, property)) if property.filterable => Ok((number, property)),
         Some(_) => Err(invalid(format!("the property {name} is not filterable"))),
-        None => Err(invalid("a filter names a property that the collection has not")),
+        None => Err(invalid(
+            "a filter names a property that the collection has not",
+        )),
     }
 }
 

@@ -89,7 +89,11 @@ impl StoreHandle {
     }
 
     /// Takes bytes from what one call, and the attempt, may move.
-    fn take(&self, bytes: u64, of_call: impl FnOnce(u64) -> VectorError) -> Result<(), VectorError> {
+    fn take(
+        &self,
+        bytes: u64,
+        of_call: impl FnOnce(u64) -> VectorError,
+    ) -> Result<(), VectorError> {
         let limits = self.store.limits();
         if bytes > limits.call_bytes {
             return Err(of_call(limits.call_bytes));
@@ -98,7 +102,11 @@ impl StoreHandle {
     }
 
     /// The collection of that name, which has tenants.
-    async fn with_tenants(&self, call: &HostCall, name: String) -> Result<super::Collection, VectorFault> {
+    async fn with_tenants(
+        &self,
+        call: &HostCall,
+        name: String,
+    ) -> Result<super::Collection, VectorFault> {
         check::name(&name)?;
         let found = run(call, self.store.find(name.clone())).await?;
         let found = found.ok_or_else(|| not_found(&name));
@@ -201,7 +209,14 @@ impl vector::HostStore for CallState {
             binding: store,
             mode,
             budget,
-        } = open(self, &call, NAME, "vector store", &binding, Bindings::vector)?;
+        } = open(
+            self,
+            &call,
+            NAME,
+            "vector store",
+            &binding,
+            Bindings::vector,
+        )?;
         let handle = StoreHandle {
             read_only: mode == crate::Mode::ReadOnly || store.read_only(),
             store,

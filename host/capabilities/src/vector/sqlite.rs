@@ -26,9 +26,9 @@ use super::sqlite_filter::{Param, Statement};
 use super::sqlite_search::Reading;
 use super::sqlite_tables::{MIGRATIONS, MOST_TENANTS, Tables, blob, length, rows_of, searchable};
 use super::{
-    Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorCode,
-    VectorError, VectorLimits, Want, already_exists, not_found, read_only, sqlite_vec,
-    too_many_collections, too_slow,
+    Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorCode, VectorError,
+    VectorLimits, Want, already_exists, not_found, read_only, sqlite_vec, too_many_collections,
+    too_slow,
 };
 use crate::error::chain;
 use crate::sqlite_file::{OpenError, check_database};
@@ -135,9 +135,9 @@ impl SqliteVectors {
                 .max_connections(connections)
                 .acquire_timeout(wait.max(Duration::from_millis(1)))
                 .after_connect(|connection, _| {
-                    Box::pin(async move {
-                        sqlite_vec::install(&mut connection.lock_handle().await?)
-                    })
+                    Box::pin(
+                        async move { sqlite_vec::install(&mut connection.lock_handle().await?) },
+                    )
                 })
                 .after_release(|connection, _| Box::pin(end_transaction(connection)))
         };
@@ -180,7 +180,9 @@ impl SqliteVectors {
     ) -> Result<T, VectorError>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut SqliteConnection) -> futures::future::BoxFuture<'a, Result<T, Failed>>
+        F: for<'a> FnOnce(
+                &'a mut SqliteConnection,
+            ) -> futures::future::BoxFuture<'a, Result<T, Failed>>
             + Send
             + 'static,
     {
@@ -205,7 +207,9 @@ impl SqliteVectors {
     async fn read<T, F>(&self, operation: F) -> Result<T, VectorError>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut SqliteConnection) -> futures::future::BoxFuture<'a, Result<T, Failed>>
+        F: for<'a> FnOnce(
+                &'a mut SqliteConnection,
+            ) -> futures::future::BoxFuture<'a, Result<T, Failed>>
             + Send
             + 'static,
     {
@@ -217,7 +221,9 @@ impl SqliteVectors {
     async fn write<T, F>(&self, operation: F) -> Result<T, VectorError>
     where
         T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut SqliteConnection) -> futures::future::BoxFuture<'a, Result<T, Failed>>
+        F: for<'a> FnOnce(
+                &'a mut SqliteConnection,
+            ) -> futures::future::BoxFuture<'a, Result<T, Failed>>
             + Send
             + 'static,
     {
@@ -583,21 +589,17 @@ async fn tables(
     collection: &Collection,
 ) -> Result<Tables, Failed> {
     let tables = number_of(collection)?;
-    let found: Option<i64> =
-        sqlx::query_scalar("SELECT number FROM collections WHERE number = ?1")
-            .bind(tables.number)
-            .fetch_optional(connection)
-            .await?;
+    let found: Option<i64> = sqlx::query_scalar("SELECT number FROM collections WHERE number = ?1")
+        .bind(tables.number)
+        .fetch_optional(connection)
+        .await?;
     if found.is_some() {
         return Ok(tables);
     }
     Err(not_found(&collection.name).into())
 }
 
-async fn find(
-    connection: &mut SqliteConnection,
-    name: &str,
-) -> Result<Option<Collection>, Failed> {
+async fn find(connection: &mut SqliteConnection, name: &str) -> Result<Option<Collection>, Failed> {
     let row = sqlx::query("SELECT number, specification FROM collections WHERE name = ?1")
         .bind(name)
         .fetch_optional(connection)
@@ -679,8 +681,10 @@ async fn put(
     if existing.is_some() {
         for kind in Tables::kinds(specification) {
             let column = Tables::row_column(kind);
-            let mut delete =
-                Statement::new(format!("DELETE FROM {} WHERE {column} = ", tables.table(kind)));
+            let mut delete = Statement::new(format!(
+                "DELETE FROM {} WHERE {column} = ",
+                tables.table(kind)
+            ));
             delete.param(Param::Integer(row));
             execute(connection, delete).await?;
         }

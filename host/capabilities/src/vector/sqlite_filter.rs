@@ -82,9 +82,8 @@ impl Statement {
 
     /// Adds a condition on the row `i` of a table of items; it is true or false, not NULL.
     pub(super) fn condition(&mut self, specification: &Specification, filter: &Filter) {
-        let is_list = |number: &usize| {
-            specification.properties[*number].kind == PropertyType::TextList
-        };
+        let is_list =
+            |number: &usize| specification.properties[*number].kind == PropertyType::TextList;
         let each = |number: &usize| {
             format!("EXISTS (SELECT 1 FROM json_each(i.p{number}) AS e WHERE e.value ")
         };
@@ -154,15 +153,16 @@ impl Statement {
     /// The query that it is. Statements that come again are kept prepared.
     pub(super) fn query(self, kept: bool) -> Query<'static, Sqlite, SqliteArguments> {
         let query = sqlx::query(sqlx::AssertSqlSafe(self.text));
-        let query = self.params.into_iter().fold(query, |query, param| {
-            match param {
+        let query = self
+            .params
+            .into_iter()
+            .fold(query, |query, param| match param {
                 Param::Integer(value) => query.bind(value),
                 Param::Real(value) => query.bind(value),
                 Param::Text(value) => query.bind(value),
                 Param::Blob(value) => query.bind(value),
                 Param::Null => query.bind(None::<i64>),
-            }
-        });
+            });
         query.persistent(kept)
     }
 }

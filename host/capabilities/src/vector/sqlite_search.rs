@@ -66,7 +66,9 @@ impl Reading<'_> {
             .push("i.tenant = ")
             .param(Param::Integer(self.tenant))
             .push(" AND i.id IN (SELECT value FROM json_each(")
-            .param(Param::Text(serde_json::Value::from(ids.clone()).to_string()))
+            .param(Param::Text(
+                serde_json::Value::from(ids.clone()).to_string(),
+            ))
             .push("))");
         let found = self.entries(condition, &want).await?;
         let mut by_id: HashMap<String, Entry> = found
@@ -122,8 +124,15 @@ impl Reading<'_> {
             statement.push(&format!("CROSS JOIN {items} AS i ON i.row = w.rowid "));
         }
         // Words are letters and digits: within quotes they are no syntax of FTS5.
-        let columns: Vec<String> = properties.iter().map(|number| format!("w{number}")).collect();
-        let matched = format!("{{{}}} : (\"{}\")", columns.join(" "), words.join("\" OR \""));
+        let columns: Vec<String> = properties
+            .iter()
+            .map(|number| format!("w{number}"))
+            .collect();
+        let matched = format!(
+            "{{{}}} : (\"{}\")",
+            columns.join(" "),
+            words.join("\" OR \"")
+        );
         statement
             .push(&format!("WHERE {table} MATCH "))
             .param(Param::Text(matched))
@@ -212,9 +221,7 @@ fn entry(specification: &Specification, want: &Want, row: &SqliteRow) -> Result<
                 let kept: Option<i64> = row.try_get(column)?;
                 kept.map(|kept| Value::Boolean(kept != 0))
             }
-            PropertyType::Timestamp => {
-                row.try_get::<Option<i64>, _>(column)?.map(Value::Timestamp)
-            }
+            PropertyType::Timestamp => row.try_get::<Option<i64>, _>(column)?.map(Value::Timestamp),
             PropertyType::TextList => {
                 let kept: Option<String> = row.try_get(column)?;
                 let texts = kept.map(|kept| serde_json::from_str(&kept)).transpose();

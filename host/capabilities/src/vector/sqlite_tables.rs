@@ -77,7 +77,8 @@ impl Tables {
         for (number, property) in specification.properties.iter().enumerate() {
             // Of a list the index would be of its text as a whole.
             if property.filterable && property.kind != PropertyType::TextList {
-                sql += &format!("CREATE INDEX {items}_by_p{number} ON {items} (tenant, p{number});");
+                sql +=
+                    &format!("CREATE INDEX {items}_by_p{number} ON {items} (tenant, p{number});");
             }
         }
         sql += &format!(
@@ -162,9 +163,7 @@ pub(super) fn distance(specification: &Specification, vector: &[f32]) -> Stateme
         Distance::Dot => {
             statement.push("ifnull((vec_distance_cosine(v.vector, ");
             statement.param(blob).push(") - 1.0) * v.length * ");
-            statement
-                .param(Param::Real(length(vector)))
-                .push(", 0.0)");
+            statement.param(Param::Real(length(vector))).push(", 0.0)");
         }
     }
     statement
@@ -181,7 +180,10 @@ pub(super) fn blob(vector: &[f32]) -> Vec<u8> {
 /// The vector of these bytes.
 pub(super) fn vector(blob: &[u8]) -> Vec<f32> {
     let (numbers, _) = blob.as_chunks::<4>();
-    numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    numbers
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect()
 }
 
 /// How long a vector is.

@@ -20,6 +20,7 @@ use super::view;
     after_help = "Examples:\n  \
         heyday grant index sql=main                    the plugin `index` may use the database `main`\n  \
         heyday grant report sql=main:ro                read only\n  \
+        heyday grant index vector=chunks               the plugin `index` may use the vector store `chunks`\n  \
         heyday grant docs.process http=GET:example.com/feed   the flow may GET below that address\n  \
         heyday grant list index\n  \
         heyday grant revoke index sql=main"

@@ -21,6 +21,7 @@ const LIST: usize = 1_000;
 const NODES: usize = 256;
 const LEVELS: usize = 16;
 const TEXT_BYTES: usize = 4_096;
+const ITEM_BYTES: usize = 1 << 20;
 const LARGEST_INTEGER: i64 = (1 << 53) - 1;
 /// The years 0001 to 9999.
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
@@ -168,14 +169,23 @@ impl Specification {
             self.check_vector(vector)?;
         }
         let mut values: Vec<Option<Value>> = vec![None; self.properties.len()];
+        let mut bytes = item.id.len() + item.vector.as_ref().map_or(0, |it| 4 * it.len());
         for (name, value) in item.properties {
             let Some(index) = self.property_index(&name) else {
                 return refused("invalid-property", format!("there is no property {name:?}"));
             };
             self.check_value(index, &value)?;
+            bytes += match &value {
+                Value::Text(text) => text.len(),
+                Value::TextList(texts) => texts.iter().map(|text| text.len() + 8).sum(),
+                _ => 8,
+            };
             if values[index].replace(value).is_some() {
                 return refused("invalid-property", format!("the property {name} twice"));
             }
+        }
+        if bytes > ITEM_BYTES {
+            return refused("limit-exceeded", "an item has at most 1 MiB here");
         }
         let named = self.properties.iter().zip(values);
         item.properties = named
@@ -241,8 +251,7 @@ impl Specification {
         for node in &filter.nodes {
             let taken = match node {
                 Node::Compare(name, comparison, value) => {
-                    let ordered =
-                        !matches!(comparison, Comparison::Equal | Comparison::NotEqual);
+                    let ordered = !matches!(comparison, Comparison::Equal | Comparison::NotEqual);
                     self.comparable(name, value, ordered)?;
                     0
                 }
@@ -402,7 +411,8 @@ fn bm25(query: &[String], texts: &[(&Item, Vec<String>)]) -> Vec<f32> {
 fn answered(item: &Item, properties: Option<&[String]>, vectors: bool) -> Item {
     let mut item = item.clone();
     if let Some(properties) = properties {
-        item.properties.retain(|(name, _)| properties.contains(name));
+        item.properties
+            .retain(|(name, _)| properties.contains(name));
     }
     if !vectors {
         item.vector = None;

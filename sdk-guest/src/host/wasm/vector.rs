@@ -14,19 +14,22 @@ fn error(error: wit::Error) -> CapabilityError {
 }
 
 fn specification_to_wit(specification: &Specification) -> wit::Specification {
-    let properties = specification.properties.iter().map(|property| wit::Property {
-        name: property.name.clone(),
-        kind: match property.kind {
-            PropertyType::Text => wit::PropertyType::Text,
-            PropertyType::Integer => wit::PropertyType::Integer,
-            PropertyType::Real => wit::PropertyType::Real,
-            PropertyType::Boolean => wit::PropertyType::Boolean,
-            PropertyType::Timestamp => wit::PropertyType::Timestamp,
-            PropertyType::TextList => wit::PropertyType::TextList,
-        },
-        filterable: property.filterable,
-        searchable: property.searchable,
-    });
+    let properties = specification
+        .properties
+        .iter()
+        .map(|property| wit::Property {
+            name: property.name.clone(),
+            kind: match property.kind {
+                PropertyType::Text => wit::PropertyType::Text,
+                PropertyType::Integer => wit::PropertyType::Integer,
+                PropertyType::Real => wit::PropertyType::Real,
+                PropertyType::Boolean => wit::PropertyType::Boolean,
+                PropertyType::Timestamp => wit::PropertyType::Timestamp,
+                PropertyType::TextList => wit::PropertyType::TextList,
+            },
+            filterable: property.filterable,
+            searchable: property.searchable,
+        });
     wit::Specification {
         dimensions: specification.dimensions,
         distance: match specification.distance {
@@ -126,11 +129,9 @@ fn comparison_to_wit(comparison: Comparison) -> wit::Comparison {
 
 fn filter_to_wit(filter: &Filter) -> Vec<wit::FilterNode> {
     let nodes = filter.nodes.iter().cloned().map(|node| match node {
-        Node::Compare(property, comparison, value) => wit::FilterNode::Compare((
-            property,
-            comparison_to_wit(comparison),
-            value_to_wit(value),
-        )),
+        Node::Compare(property, comparison, value) => {
+            wit::FilterNode::Compare((property, comparison_to_wit(comparison), value_to_wit(value)))
+        }
         Node::OneOf(property, values) => {
             let values = values.into_iter().map(value_to_wit).collect();
             wit::FilterNode::OneOf((property, values))

@@ -62,7 +62,10 @@ fn collections(store: &Store) -> Result<()> {
         .property(Property::integer("page").filterable());
     for name in ["contract-b", "contract-a"] {
         store.drop_collection(name)?;
-        ensure(store.create(name, &specification)?, "one that was not there")?;
+        ensure(
+            store.create(name, &specification)?,
+            "one that was not there",
+        )?;
     }
     ensure(
         !store.create("contract-a", &specification)?,
@@ -132,7 +135,10 @@ fn items(store: &Store) -> Result<()> {
         let specified = specification.properties.iter().map(|it| it.name.as_str());
         names.eq(specified)
     });
-    ensure(in_order, "properties come in the order of the specification")?;
+    ensure(
+        in_order,
+        "properties come in the order of the specification",
+    )?;
     let same = found.is_some_and(|found| {
         found.vector == whole.vector
             && specification
@@ -161,7 +167,9 @@ fn items(store: &Store) -> Result<()> {
     let none = collection.keywords("words", &[], &Search::new(10))?;
     ensure(none.is_empty(), "also from what is searched")?;
     ensure(
-        collection.nearest(&[0.0, 0.0], &Search::new(10))?.is_empty(),
+        collection
+            .nearest(&[0.0, 0.0], &Search::new(10))?
+            .is_empty(),
         "without a vector it is not near",
     )?;
     ensure(
@@ -215,7 +223,10 @@ fn distances(store: &Store) -> Result<()> {
             format!("{name}: a vector comes back as it was written"),
         )?;
         let two = collection.nearest(&[1.0, 0.0], &Search::new(2))?;
-        ensure(ids(&two) == [expected[0].0, expected[1].0], "the closest two")?;
+        ensure(
+            ids(&two) == [expected[0].0, expected[1].0],
+            "the closest two",
+        )?;
         let within = (expected[1].1 + expected[2].1) / 2.0;
         let close = collection.nearest_within(&[1.0, 0.0], within, &search)?;
         ensure(
@@ -314,10 +325,7 @@ fn filters(store: &Store) -> Result<()> {
             Filter::eq("language", "en").or(Filter::gt("year", 2000)),
             "ab",
         ),
-        (
-            Filter::gt("year", 0).and(!Filter::eq("tags", "blue")),
-            "a",
-        ),
+        (Filter::gt("year", 0).and(!Filter::eq("tags", "blue")), "a"),
         (
             !Filter::any([
                 Filter::missing("price"),
@@ -365,7 +373,10 @@ fn filters(store: &Store) -> Result<()> {
         (Filter::eq("year", "2001"), "another type"),
         (Filter::lt("language", "x"), "texts have no order"),
         (Filter::gt("old", true), "booleans have no order"),
-        (Filter::eq("tags", ["red"]), "a list is compared with a text"),
+        (
+            Filter::eq("tags", ["red"]),
+            "a list is compared with a text",
+        ),
         (Filter::eq("price", f64::NAN), "no number"),
     ] {
         let refused = library.count(&filter);
@@ -375,7 +386,10 @@ fn filters(store: &Store) -> Result<()> {
     }
     let all = library.delete_where(&Filter::everything());
     ensure_code(all, "invalid-filter", "deleting without a filter")?;
-    ensure(library.count(&Filter::everything())? == 1, "it is still there")
+    ensure(
+        library.count(&Filter::everything())? == 1,
+        "it is still there",
+    )
 }
 
 fn words(store: &Store) -> Result<()> {
@@ -397,13 +411,18 @@ fn words(store: &Store) -> Result<()> {
             .set("body", "A rotor; the rotor's blades. ROTOR!")
             .set("page", 1),
         Item::new("b")
-            .set("body", "a rotor once, among a good many other words that are no rotors")
+            .set(
+                "body",
+                "a rotor once, among a good many other words that are no rotors",
+            )
             .set("page", 2),
         Item::new("c")
             .set("title", "rotor")
             .set("note", "blades")
             .set("page", 3),
-        Item::new("d").set("body", "Été à Zürich, 日本 x-ray").set("page", 4),
+        Item::new("d")
+            .set("body", "Été à Zürich, 日本 x-ray")
+            .set("page", 4),
     ])?;
     let search = Search::new(10);
     let ask = |text: &str, properties: &[&str]| collection.keywords(text, properties, &search);
@@ -412,10 +431,18 @@ fn words(store: &Store) -> Result<()> {
         ids(&hits) == ["a", "b"],
         format!("who says it more often comes first, not {hits:?}"),
     )?;
-    let scored = hits.iter().all(|hit| hit.score.is_some() && hit.distance.is_none());
+    let scored = hits
+        .iter()
+        .all(|hit| hit.score.is_some() && hit.distance.is_none());
     ensure(scored && hits[0].score > hits[1].score, "scores fall")?;
-    ensure(hits[0].item.text("title") == Some("Turbine"), "with all it has")?;
-    ensure(ids(&ask("rotor", &["title"])?) == ["c"], "only in that property")?;
+    ensure(
+        hits[0].item.text("title") == Some("Turbine"),
+        "with all it has",
+    )?;
+    ensure(
+        ids(&ask("rotor", &["title"])?) == ["c"],
+        "only in that property",
+    )?;
     let anywhere = ask("rotor", &[])?;
     let mut anywhere = ids(&anywhere);
     anywhere.sort_unstable();
@@ -425,7 +452,10 @@ fn words(store: &Store) -> Result<()> {
         "what is not searchable is not searched",
     )?;
     let hits = ask("turbine blades nonsense", &[])?;
-    ensure(ids(&hits) == ["a"], format!("any of the words, not {hits:?}"))?;
+    ensure(
+        ids(&hits) == ["a"],
+        format!("any of the words, not {hits:?}"),
+    )?;
     for text in ["été", "ZÜRICH", "日本", "ray x"] {
         ensure(ids(&ask(text, &[])?) == ["d"], format!("{text} is found"))?;
     }
@@ -435,11 +465,20 @@ fn words(store: &Store) -> Result<()> {
         ensure(ids(&hits) == expected, format!("{text:?}: {hits:?}"))?;
     }
     // What has a meaning in query languages has none here.
-    for text in ["NOT rotor", "title:rotor", "rotor AND", "(rotor", "rotor^2", "NEAR(rotor)"] {
+    for text in [
+        "NOT rotor",
+        "title:rotor",
+        "rotor AND",
+        "(rotor",
+        "rotor^2",
+        "NEAR(rotor)",
+    ] {
         let hits = ask(text, &["title"])?;
         ensure(ids(&hits) == ["c"], format!("{text:?}: {hits:?}"))?;
     }
-    let some = Search::new(1).filter(Filter::gt("page", 1)).properties(["page"]);
+    let some = Search::new(1)
+        .filter(Filter::gt("page", 1))
+        .properties(["page"]);
     let hits = collection.keywords("rotor", &["body"], &some)?;
     ensure(
         ids(&hits) == ["b"] && hits[0].item.properties == [("page".into(), Value::Integer(2))],
@@ -449,7 +488,11 @@ fn words(store: &Store) -> Result<()> {
     let hits = ask(&format!("{many} rotor"), &["title"])?;
     ensure(ids(&hits) == ["c"], "of many words")?;
     let refused = ask("rotor", &["note"]);
-    ensure_code(refused, "invalid-search", "a property that is not searchable")?;
+    ensure_code(
+        refused,
+        "invalid-search",
+        "a property that is not searchable",
+    )?;
     let long = "x".repeat(4_097);
     ensure_code(ask(&long, &[]), "limit-exceeded", "a long text")?;
     Ok(())
@@ -511,13 +554,18 @@ fn tenants(store: &Store) -> Result<()> {
     let refused = store.collection(name);
     ensure_code(refused, "invalid-specification", "no tenant is named")?;
     let (one, other) = (store.tenant(name, "one")?, store.tenant(name, "Other_2-x")?);
-    ensure(store.tenants(name, 10, None)?.is_empty(), "none is there yet")?;
+    ensure(
+        store.tenants(name, 10, None)?.is_empty(),
+        "none is there yet",
+    )?;
     ensure(one.count(&Filter::everything())? == 0, "nothing is there")?;
     ensure(one.get(["1"])?[0].is_none(), "nothing is there")?;
     ensure(
         one.nearest(&[1.0, 0.0], &Search::new(5))?.is_empty()
             && one.keywords("rotor", &[], &Search::new(5))?.is_empty()
-            && one.hybrid("rotor", &[], &[1.0, 0.0], 0.5, &Search::new(5))?.is_empty()
+            && one
+                .hybrid("rotor", &[], &[1.0, 0.0], 0.5, &Search::new(5))?
+                .is_empty()
             && one.delete(["1"])? == 0
             && one.delete_where(&Filter::missing("owner"))? == 0,
         "nothing is found of a tenant that is not there",
@@ -536,7 +584,10 @@ fn tenants(store: &Store) -> Result<()> {
             found[0].as_ref().and_then(|item| item.text("owner")) == Some(owner),
             "each has its own item of that id",
         )?;
-        ensure(tenant.count(&Filter::everything())? == count, "each its own")?;
+        ensure(
+            tenant.count(&Filter::everything())? == count,
+            "each its own",
+        )?;
         ensure(
             tenant.nearest(&[1.0, 0.0], &Search::new(5))?.len() as u64 == count,
             "each finds its own by vectors",
@@ -576,15 +627,33 @@ fn tenants(store: &Store) -> Result<()> {
         ensure_code(refused, "invalid-name", &format!("the tenant {tenant:?}"))?;
     }
     let plain = store.tenant("contract-words", "one");
-    ensure_code(plain, "invalid-specification", "a tenant where there are none")?;
+    ensure_code(
+        plain,
+        "invalid-specification",
+        "a tenant where there are none",
+    )?;
     let plain = store.tenants("contract-words", 10, None);
-    ensure_code(plain, "invalid-specification", "tenants where there are none")?;
+    ensure_code(
+        plain,
+        "invalid-specification",
+        "tenants where there are none",
+    )?;
     Ok(())
 }
 
 fn bounds(store: &Store) -> Result<()> {
     let plain = Specification::new(2, Distance::Cosine);
-    for name in ["", "Upper", "a_b", "a.b", "../a", "a\0", "1a", "é", &"n".repeat(64)] {
+    for name in [
+        "",
+        "Upper",
+        "a_b",
+        "a.b",
+        "../a",
+        "a\0",
+        "1a",
+        "é",
+        &"n".repeat(64),
+    ] {
         let refused = store.create(name, &plain);
         ensure_code(refused, "invalid-name", &format!("the name {name:?}"))?;
         let refused = store.collection(name);
@@ -592,15 +661,31 @@ fn bounds(store: &Store) -> Result<()> {
     }
     let with = |property| plain.clone().property(property);
     for (specification, code, what) in [
-        (Specification::new(0, Distance::Dot), "invalid-specification", "no numbers"),
-        (Specification::new(5_000, Distance::Dot), "limit-exceeded", "5,000 numbers"),
+        (
+            Specification::new(0, Distance::Dot),
+            "invalid-specification",
+            "no numbers",
+        ),
+        (
+            Specification::new(5_000, Distance::Dot),
+            "limit-exceeded",
+            "5,000 numbers",
+        ),
         (
             with(Property::new("a", PropertyType::Integer).searchable()),
             "invalid-specification",
             "a searchable number",
         ),
-        (with(Property::text("a b")), "invalid-name", "a name of a property"),
-        (with(Property::text("p0); DROP TABLE x")), "invalid-name", "SQL"),
+        (
+            with(Property::text("a b")),
+            "invalid-name",
+            "a name of a property",
+        ),
+        (
+            with(Property::text("p0); DROP TABLE x")),
+            "invalid-name",
+            "SQL",
+        ),
         (
             with(Property::text("a")).property(Property::integer("a")),
             "invalid-specification",
@@ -618,7 +703,11 @@ fn bounds(store: &Store) -> Result<()> {
     }
     // Names that mean something elsewhere are names like others.
     let specification = (0..57).fold(plain.clone(), |all, number| {
-        all.property(Property::text(format!("p{number}")).searchable().filterable())
+        all.property(
+            Property::text(format!("p{number}"))
+                .searchable()
+                .filterable(),
+        )
     });
     let specification = ["id", "vector", "row", "select", "rowid", "tenant", "a-b"]
         .into_iter()
@@ -626,7 +715,10 @@ fn bounds(store: &Store) -> Result<()> {
             all.property(Property::text(name).searchable().filterable())
         });
     let wide = fresh(store, "contract-wide", &specification)?;
-    let item = Item::new("1").set("id", "x").set("row", "y").set("a-b", "word");
+    let item = Item::new("1")
+        .set("id", "x")
+        .set("row", "y")
+        .set("a-b", "word");
     wide.upsert([item.clone()])?;
     ensure(wide.count(&Filter::eq("row", "y"))? == 1, "a filter of it")?;
     let hits = wide.keywords("word", &["a-b"], &Search::new(1))?;
@@ -653,11 +745,31 @@ fn bounds(store: &Store) -> Result<()> {
         (Item::new(""), "invalid-id", "an empty id"),
         (Item::new("a\nb"), "invalid-id", "a control character"),
         (Item::new("i".repeat(513)), "invalid-id", "a long id"),
-        (Item::new("x").set("nothing", 1), "invalid-property", "no property"),
-        (Item::new("x").set("year", "1988"), "invalid-property", "another type"),
-        (Item::new("x").set("year", 1).set("year", 2), "invalid-property", "twice"),
-        (Item::new("x").set("year", 1_i64 << 53), "invalid-property", "2^53"),
-        (Item::new("x").set("price", f64::INFINITY), "invalid-property", "no number"),
+        (
+            Item::new("x").set("nothing", 1),
+            "invalid-property",
+            "no property",
+        ),
+        (
+            Item::new("x").set("year", "1988"),
+            "invalid-property",
+            "another type",
+        ),
+        (
+            Item::new("x").set("year", 1).set("year", 2),
+            "invalid-property",
+            "twice",
+        ),
+        (
+            Item::new("x").set("year", 1_i64 << 53),
+            "invalid-property",
+            "2^53",
+        ),
+        (
+            Item::new("x").set("price", f64::INFINITY),
+            "invalid-property",
+            "no number",
+        ),
         (
             Item::new("x").set("added", Value::Timestamp(253_402_300_800_000)),
             "invalid-property",

@@ -75,6 +75,16 @@ pub mod graph {
     });
 }
 
+/// `heyday:vector`.
+pub mod vector {
+    wit_bindgen::generate!({
+        path: "../wit/vector",
+        world: "imports",
+        runtime_path: "::heyday_sdk::__private::wit_bindgen::rt",
+        type_section_suffix: "vector",
+    });
+}
+
 /// `heyday:inference`.
 pub mod inference {
     wit_bindgen::generate!({

@@ -43,6 +43,7 @@
 //! | log lines | [`log`] |
 //! | files and objects | [`blob`] |
 //! | small values under keys | [`kv`] |
+//! | items found by vectors and words | [`vector`] |
 //! | databases | [`sql`] |
 //! | settings | [`config`] |
 //! | passwords, keys, tokens | [`secrets`] |
@@ -78,6 +79,7 @@ pub mod secrets;
 pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
+pub mod vector;
 
 pub use activity::{Outcome, Plugin};
 pub use error::{CapabilityError, Error, Result};
@@ -87,7 +89,7 @@ pub use heyday_sdk_macros::activity;
 pub mod prelude {
     pub use crate::{
         Error, Result, activity, blob, config, context, graph, http, inference, kv, log, params,
-        secrets, sql,
+        secrets, sql, vector,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

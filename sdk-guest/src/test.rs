@@ -194,6 +194,13 @@ impl Context {
         self
     }
 
+    /// Grants a vector store of that name, in memory and empty.
+    pub fn vector(mut self, binding: &str) -> Self {
+        let store = crate::host::vector::Collections::default();
+        self.state.vectors.insert(binding.to_owned(), store);
+        self
+    }
+
     /// Grants a container of that name, in memory, with these objects (key, content).
     pub fn blob<K: Into<String>, B: AsRef<[u8]>>(
         mut self,
@@ -464,6 +471,7 @@ pub(crate) mod state {
         pub(crate) http: Option<Rc<RefCell<HttpHandler>>>,
         /// None where one is given out and not there.
         pub(crate) secrets: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
+        pub(crate) vectors: BTreeMap<String, crate::host::vector::Collections>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
         pub(crate) graphs: BTreeMap<String, Rc<RefCell<GraphHandler>>>,
@@ -494,6 +502,7 @@ pub(crate) mod state {
                 config: BTreeMap::new(),
                 http: None,
                 secrets: BTreeMap::new(),
+                vectors: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
                 graphs: BTreeMap::new(),

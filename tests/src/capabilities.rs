@@ -32,6 +32,7 @@ async fn nothing_is_reached_without_a_grant() {
         ("probe.blob_put", binding.clone()),
         ("probe.kv_count", binding.clone()),
         ("probe.graph_run", run("RETURN 1")),
+        ("probe.vector_put", json!("default")),
     ] {
         let id = client.start_activity(activity, &input).await.unwrap();
         let body = client.result(&id).await.unwrap().body;
@@ -86,7 +87,7 @@ async fn grants_name_what_there_is() {
             .send()
     };
     for (capability, binding, mode, told) in [
-        ("graph", "default", "rw", "blob, kv, sql"),
+        ("graph", "default", "rw", "blob, kv, sql, vector"),
         ("sql", "nope", "rw", "are: default"),
         ("sql", "default", "all", "`ro` or `rw`"),
     ] {
@@ -114,7 +115,9 @@ async fn a_read_only_grant_reads() {
         .await
         .unwrap();
     client.succeed("probe.kv_count", &binding).await.unwrap();
-    for capability in ["sql", "blob", "kv"] {
+    let vectors = json!("default");
+    client.succeed("probe.vector_put", &vectors).await.unwrap();
+    for capability in ["sql", "blob", "kv", "vector"] {
         client
             .grant("probe", capability, "default", Some("ro"))
             .await
@@ -130,8 +133,14 @@ async fn a_read_only_grant_reads() {
     );
     let count = client.succeed("probe.kv_get", &json!("default")).await;
     assert_eq!(count.unwrap(), "1");
-    for writes in ["probe.blob_put", "probe.kv_count"] {
-        let denied = client.fail(writes, &binding).await.unwrap();
+    let count = client.succeed("probe.vector_count", &vectors).await;
+    assert_eq!(count.unwrap(), 1);
+    for (writes, binding) in [
+        ("probe.blob_put", &binding),
+        ("probe.kv_count", &binding),
+        ("probe.vector_put", &vectors),
+    ] {
+        let denied = client.fail(writes, binding).await.unwrap();
         assert_eq!(denied["kind"], "capability-denied", "{writes}");
     }
     for statement in [
@@ -251,6 +260,32 @@ async fn kv_does_what_its_wit_promises() {
         let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
         let binding = json!(binding);
         keeps(&server.client, "probe.kv_contract", &binding, 6, counted).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vector_does_what_its_wit_promises() {
+    let server = with_backends().await;
+    for (binding, _) in backends(&server.client, "vector").await {
+        let counted = Counted(
+            &[
+                "vector.calls",
+                "vector.items_read",
+                "vector.items_written",
+                "vector.bytes_read",
+                "vector.bytes_written",
+            ],
+            100,
+        );
+        let binding = json!(binding);
+        keeps(
+            &server.client,
+            "probe.vector_contract",
+            &binding,
+            8,
+            counted,
+        )
+        .await;
     }
 }
 

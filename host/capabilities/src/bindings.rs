@@ -11,8 +11,9 @@
 mod blob;
 mod config;
 mod database;
-mod settings;
 mod graph;
+mod settings;
+mod vector;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use config::{BindingError, BindingsConfig, NamespaceBindings};
 pub use database::{DatabaseBinding, KvBinding, SqlBinding};
 pub use graph::GraphBinding;
 pub use settings::{ConfigBinding, SecretsBinding};
+pub use vector::VectorBinding;
 
 use crate::blob::Container;
 use crate::config::Settings;
@@ -34,6 +36,7 @@ use crate::graph::Graph;
 use crate::kv::Store;
 use crate::secrets::Secrets;
 use crate::sql::Database;
+use crate::vector as vector_store;
 
 /// What is checked of every binding before any is opened.
 pub(crate) trait Declared {
@@ -145,6 +148,7 @@ pub struct Bindings {
     config: Table<Settings>,
     secrets: Table<Secrets>,
     graph: Table<Graph>,
+    vector: Table<dyn vector_store::Store>,
     inference: Option<Inference>,
 }
 
@@ -157,6 +161,7 @@ impl std::fmt::Debug for Bindings {
             .field("config", &self.config.0.keys())
             .field("secrets", &self.secrets.0.keys())
             .field("graph", &self.graph.0.keys())
+            .field("vector", &self.vector.0.keys())
             .finish_non_exhaustive()
     }
 }
@@ -182,6 +187,8 @@ impl Bindings {
             secrets.open(namespace, &of.secrets, &mut claims, runtime)?;
             let graph = &mut bindings.graph;
             graph.open(namespace, &of.graph, &mut claims, runtime)?;
+            let vector = &mut bindings.vector;
+            vector.open(namespace, &of.vector, &mut claims, runtime)?;
         }
         Ok(bindings)
     }
@@ -222,6 +229,12 @@ impl Bindings {
         self.graph.get(namespace, name)
     }
 
+    /// The vector store of that name.
+    #[must_use]
+    pub fn vector(&self, namespace: &str, name: &str) -> Option<Arc<dyn vector_store::Store>> {
+        self.vector.get(namespace, name)
+    }
+
     /// Serves models too, the same in every namespace: each is a binding of `inference`.
     #[must_use]
     pub fn with_inference(mut self, inference: Inference) -> Self {
@@ -241,6 +254,7 @@ impl Bindings {
         let sql = self.sql.list("sql", namespace, |it| it.dialect());
         let blob = self.blob.list("blob", namespace, |it| it.backend());
         let kv = self.kv.list("kv", namespace, |it| it.backend());
+        let vector = self.vector.list("vector", namespace, |it| it.backend());
         let graph = self.graph.list("graph", namespace, Graph::dialect);
         let config = self
             .config
@@ -248,7 +262,12 @@ impl Bindings {
         let secrets = self
             .secrets
             .list(crate::secrets::NAME, namespace, Secrets::backend);
-        let mut all: Vec<_> = sql.chain(blob).chain(kv).chain(graph).collect();
+        let mut all: Vec<_> = sql
+            .chain(blob)
+            .chain(kv)
+            .chain(graph)
+            .chain(vector)
+            .collect();
         all.extend(config.chain(secrets));
         let models = self.inference.iter().flat_map(|it| it.store().list());
         all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
@@ -280,6 +299,9 @@ impl Bindings {
         }
         for graph in self.graph.0.values() {
             graph.close().await;
+        }
+        for store in self.vector.0.values() {
+            store.close().await;
         }
     }
 }

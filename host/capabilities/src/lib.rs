@@ -23,9 +23,9 @@ use heyday_sandbox::{Capability, Grants};
 pub mod bindings;
 pub mod blob;
 mod call;
+pub mod config;
 mod credential;
 pub mod diagnosis;
-pub mod config;
 pub mod error;
 pub mod graph;
 pub mod http;
@@ -38,6 +38,7 @@ pub mod sql;
 pub mod sqlite_file;
 mod task;
 mod tls;
+pub mod vector;
 
 pub use bindings::{BindingError, Bindings, BindingsConfig, NamespaceBindings};
 pub use diagnosis::{Diagnosis, Finding, Health};
@@ -56,6 +57,7 @@ pub fn capabilities(
         Arc::new(config::ConfigCapability::new(Arc::clone(bindings))),
         Arc::new(secrets::SecretsCapability::new(Arc::clone(bindings))),
         Arc::new(graph::GraphCapability::new(Arc::clone(bindings))),
+        Arc::new(vector::VectorCapability::new(Arc::clone(bindings))),
         Arc::new(inference::InferenceCapability::new(Arc::clone(bindings))),
         Arc::new(http),
     ]
@@ -118,6 +120,7 @@ mod tests {
                 "config",
                 "secrets",
                 "graph",
+                "vector",
                 "inference",
                 "http"
             ]

@@ -13,7 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyday_capabilities::bindings::{BlobBinding, GraphBinding, KvBinding, SqlBinding};
+use heyday_capabilities::bindings::{
+    BlobBinding, GraphBinding, KvBinding, SqlBinding, VectorBinding,
+};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
@@ -340,6 +342,14 @@ impl Config {
             .or_insert_with(|| GraphBinding {
                 path: Some(folder.join("graph").join("default")),
                 ..GraphBinding::default()
+            });
+        default
+            .vector
+            .entry("default".to_owned())
+            .or_insert_with(|| VectorBinding {
+                path: folder.join("vector").join("default.db"),
+                read_only: false,
+                limits: Default::default(),
             });
         config
     }

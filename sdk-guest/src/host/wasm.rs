@@ -25,6 +25,8 @@ mod settings;
 
 pub(crate) use settings::{config, secrets};
 pub(crate) mod graph;
+// After the macro, which it uses.
+pub(crate) mod vector;
 
 pub(crate) fn current() -> Attempt {
     let attempt = wit::context::current();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BlobBinding, ConfigBinding, Declared, GraphBinding, KvBinding, SecretsBinding, SqlBinding,
+    VectorBinding,
 };
 use crate::postgres::PostgresConfigError;
 use crate::secrets::SecretsConfigError;
@@ -36,6 +37,8 @@ pub struct NamespaceBindings {
     pub secrets: BTreeMap<String, SecretsBinding>,
     /// Graphs, by name.
     pub graph: BTreeMap<String, GraphBinding>,
+    /// Vector stores, by name.
+    pub vector: BTreeMap<String, VectorBinding>,
 }
 
 /// A capability's bindings as all of them are looked at: what it is called, and they.
@@ -50,9 +53,11 @@ impl NamespaceBindings {
                 .map(|(name, it)| (name, it as &dyn Declared));
             (B::CAPABILITY, declared.collect())
         }
-        let data = [of(&self.sql), of(&self.blob), of(&self.kv), of(&self.graph)];
+        let data = [of(&self.sql), of(&self.blob), of(&self.kv)];
+        let found = [of(&self.graph), of(&self.vector)];
         let settings = [of(&self.config), of(&self.secrets)];
         data.into_iter()
+            .chain(found)
             .chain(settings)
             .flat_map(|(capability, all)| {
                 all.into_iter()
@@ -65,10 +70,12 @@ impl NamespaceBindings {
         let sql = self.sql.values_mut().flat_map(Declared::paths);
         let blob = self.blob.values_mut().flat_map(Declared::paths);
         let kv = self.kv.values_mut().flat_map(Declared::paths);
+        let vector = self.vector.values_mut().flat_map(Declared::paths);
         let graph = self.graph.values_mut().flat_map(Declared::paths);
         let config = self.config.values_mut().flat_map(Declared::paths);
         let secrets = self.secrets.values_mut().flat_map(Declared::paths);
-        sql.chain(blob).chain(kv).chain(graph).chain(config).chain(secrets)
+        let data = sql.chain(blob).chain(kv).chain(graph).chain(vector);
+        data.chain(config).chain(secrets)
     }
 }
 

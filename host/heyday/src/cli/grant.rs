@@ -22,6 +22,7 @@ use super::view;
         heyday grant report sql=main:ro graph=people:ro   read only\n  \
         heyday grant index config=tuning secrets=mail  settings, and the secrets that `mail` gives out\n  \
         heyday grant index http=GET:api.example.com/v1  the plugin may GET below that address\n  \
+        heyday grant index vector=chunks               the plugin `index` may use the vector store `chunks`\n  \
         heyday grant docs.process http=GET:example.com/feed   the flow may GET below that address\n  \
         heyday grant list index\n  \
         heyday grant revoke index sql=main"

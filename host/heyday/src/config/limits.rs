@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use heyday_durable::driver::RunLimits;
 use heyday_capabilities::http::PluginHttpLimits;
+use heyday_durable::driver::RunLimits;
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 

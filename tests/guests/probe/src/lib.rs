@@ -7,6 +7,7 @@ mod hostile;
 mod kv_contract;
 mod ordinary;
 mod sql_contract;
+mod vector_contract;
 
 use heyday_sdk::prelude::*;
 

@@ -265,7 +265,7 @@ async fn kv_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vector_does_what_its_wit_promises() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     for (binding, _) in backends(&server.client, "vector").await {
         let counted = Counted(
             &[

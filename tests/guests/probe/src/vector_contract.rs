@@ -200,7 +200,12 @@ fn distances(store: &Store) -> Result<()> {
         (
             "contract-euclid",
             Distance::Euclidean,
-            [("a", 0.0), ("b", 1.414_213), ("c", 2.236_068), ("d", 4.0)],
+            [
+                ("a", 0.0),
+                ("b", std::f32::consts::SQRT_2),
+                ("c", 2.236_068),
+                ("d", 4.0),
+            ],
         ),
     ] {
         let collection = fresh(store, name, &Specification::new(2, distance))?;

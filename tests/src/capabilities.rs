@@ -8,6 +8,7 @@ use crate::support::component;
 use crate::support::postgres::{self, Postgres, until};
 use crate::support::probe;
 use crate::support::server::{Client, Options, Server};
+use crate::support::weaviate;
 
 fn run(statement: &str) -> Value {
     on("default", statement)
@@ -197,6 +198,13 @@ async fn with_backends() -> Server {
         let kv = server.role(&database).toml();
         config += &format!("[bindings.namespaces.default.kv.postgresql]\n{kv}");
         granted.extend([("sql", "postgresql"), ("kv", "postgresql")]);
+    }
+    if let Some(server) = weaviate::shared() {
+        config += &format!(
+            "[bindings.namespaces.default.vector.weaviate]\n{}",
+            server.toml()
+        );
+        granted.push(("vector", "weaviate"));
     }
     let options = Options {
         config: Some(config),

@@ -37,4 +37,5 @@ mod security;
 mod support;
 mod temporal;
 mod traces;
+mod weaviate;
 mod workers;

@@ -18,6 +18,7 @@ mod real_temporal;
 mod temporal;
 mod test;
 mod up;
+mod weaviate;
 
 use clap::{Parser, Subcommand};
 

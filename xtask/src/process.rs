@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{inference, interop, real_temporal, temporal};
+use crate::{inference, interop, real_temporal, temporal, weaviate};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -91,6 +91,9 @@ impl Project {
         }
         if let Some(postgres) = real_temporal::postgres() {
             command.env("HEYDAY_POSTGRES", postgres);
+        }
+        if let Some(server) = weaviate::server() {
+            command.env("HEYDAY_WEAVIATE", server);
         }
         without_cargos(&mut command);
         command

@@ -2,15 +2,15 @@
 //!
 //! The guests are built while the host's dependencies compile. The binary embeds the
 //! evaluator, so its build script waits for that one component; then it compiles once.
-//! What the tests need of Temporal is fetched and built beside all of it. Where the real
-//! server cannot be had, its tests say that they were not run, and so does the end; in CI
-//! that is a failure.
+//! The servers that the tests need are fetched and built beside all of it. Where one of them
+//! cannot be had, its tests say that they were not run, and so does the end; in CI that is a
+//! failure.
 
 use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, real_temporal, temporal};
+use crate::{inference, interop, real_temporal, temporal, weaviate};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -21,6 +21,15 @@ pub struct Options {
     #[arg(long)]
     gpu: bool,
 }
+
+/// Makes a server ready.
+type Install = fn() -> anyhow::Result<()>;
+
+/// Servers that are not to be had everywhere, so that it is no failure everywhere.
+const SERVERS: [(&str, Install); 2] = [
+    ("Temporal's real server", real_temporal::install),
+    ("Weaviate", weaviate::install),
+];
 
 /// Workspaces of guests, whose tests run on this machine.
 const WORKSPACES: [&str; 2] = ["plugins", "tests/guests"];
@@ -85,7 +94,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     if options.gpu {
         return run_gpu(project, options.filter.as_deref());
     }
-    let missing = std::thread::scope(|scope| {
+    let mut missing = std::thread::scope(|scope| {
         let servers = scope.spawn(|| {
             timed("what inference is compared with", || {
                 inference::prepare(project)
@@ -94,24 +103,27 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
                 temporal::install(project)?;
                 interop::prepare(project)
             })?;
-            // Not to be had everywhere, so that it is no failure everywhere.
-            anyhow::Ok(timed("Temporal's real server", real_temporal::install).err())
+            let missing = SERVERS.iter().filter_map(|(name, install)| {
+                let why = timed(name, install).err()?;
+                Some((*name, why))
+            });
+            anyhow::Ok(missing.collect::<Vec<_>>())
         });
         let built = build(project);
-        let servers = counted(Budget::Builds, "waiting for Temporal's parts", || {
+        let servers = counted(Budget::Builds, "waiting for servers", || {
             servers
                 .join()
-                .map_err(|_| anyhow::anyhow!("fetching Temporal's parts panicked"))?
+                .map_err(|_| anyhow::anyhow!("fetching servers panicked"))?
         });
         built.and(servers)
     })?;
-    let missing = match missing {
-        Some(why) if process::in_ci() => return Err(why),
-        missing => missing,
-    };
+    if process::in_ci() && !missing.is_empty() {
+        let (name, why) = missing.remove(0);
+        return Err(why.context(name));
+    }
     let ran = run_all(project, options.filter.as_deref());
-    if let Some(why) = missing {
-        println!("--- not run: the tests on Temporal's real server: {why:#}");
+    for (name, why) in missing {
+        println!("--- not run: the tests on {name}: {why:#}");
     }
     ran
 }

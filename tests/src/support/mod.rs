@@ -11,10 +11,12 @@ pub mod front;
 pub mod gherkin;
 pub mod handmade;
 pub mod http_server;
+pub mod keeper;
 pub mod postgres;
 pub mod probe;
 pub mod server;
 pub mod temporal;
+pub mod weaviate;
 pub mod worker;
 
 use std::path::PathBuf;

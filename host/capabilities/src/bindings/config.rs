@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BlobBinding, Declared, KvBinding, SqlBinding, VectorBinding};
 use crate::postgres::PostgresConfigError;
+use crate::vector::weaviate::WeaviateConfigError;
 
 /// All bindings of a process, as its configuration writes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,17 +93,18 @@ pub enum BindingError {
         /// Where.
         path: PathBuf,
     },
-    /// Two bindings that sign in to one PostgreSQL server as one role.
+    /// Two bindings that are the same to one server: one role of PostgreSQL, one prefix of
+    /// Weaviate.
     #[error(
-        "the bindings {first} and {second} are both {identity}: give each a role of its own, \
-         because a role reaches all that it owns"
+        "the bindings {first} and {second} are both {identity}: give each its own, because \
+         it reaches all that is there under it"
     )]
     SharedRole {
         /// The first, `namespace/capability/name`.
         first: String,
         /// The second.
         second: String,
-        /// The role and the server.
+        /// Who they are to which server.
         identity: String,
     },
     /// No backend, or two.
@@ -122,6 +124,14 @@ pub enum BindingError {
         binding: String,
         /// Why.
         source: PostgresConfigError,
+    },
+    /// A Weaviate that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    Weaviate {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: WeaviateConfigError,
     },
     /// A limit of another backend.
     #[error("the binding {binding} has the limit {limit}, which only SQLite has")]

@@ -91,3 +91,59 @@ impl Binding for VectorBinding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::{Bindings, BindingsConfig};
+    use super::*;
+
+    fn open(bindings: Value) -> Result<Bindings, BindingError> {
+        let json = json!({ "namespaces": { "default": { "vector": bindings } } });
+        let config: BindingsConfig = serde_json::from_value(json).expect("a configuration");
+        Bindings::open(&config, &Handle::current())
+    }
+
+    #[tokio::test]
+    async fn a_prefix_is_one_bindings_own() {
+        let server = |url: &str| json!({ "weaviate": { "url": url } });
+        let with = |prefix: &str, read_only: bool| {
+            json!({ "weaviate": { "url": "http://localhost:8080", "prefix": prefix },
+                    "read_only": read_only })
+        };
+        let url = "http://localhost:8080";
+        let opened = open(json!({ "a": server(url), "b": server(url) })).expect("opened");
+        assert_eq!(opened.list("default").len(), 2);
+        open(json!({ "a": with("x", true), "b": with("x", true) })).expect("both only read");
+        let error =
+            open(json!({ "a": with("x", false), "b": with("x", true) })).expect_err("one prefix");
+        let told = error.to_string();
+        assert!(
+            told.contains("default/vector/a and default/vector/b")
+                && told.contains("the prefix x on localhost:8080"),
+            "{told}"
+        );
+        for (binding, told) in [
+            (json!({}), "no backend"),
+            (
+                json!({ "path": "v.db", "weaviate": { "url": url } }),
+                "two backends",
+            ),
+            (
+                json!({ "weaviate": { "url": url }, "limits": { "store_bytes": 1 } }),
+                "store_bytes",
+            ),
+            (
+                json!({ "weaviate": { "url": url }, "limits": { "dimensions": 0 } }),
+                "dimensions",
+            ),
+            (server("http://key:hunter2@localhost"), "default/vector/x"),
+            (server("localhost:8080"), "default/vector/x"),
+        ] {
+            let error = open(json!({ "x": binding })).expect_err(told);
+            assert!(error.to_string().contains(told), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

@@ -16,12 +16,14 @@ mod filter;
 mod fusion;
 mod host;
 pub mod sqlite;
+mod sqlite_error;
 mod sqlite_filter;
 mod sqlite_search;
 mod sqlite_tables;
 #[cfg(test)]
 mod sqlite_tests;
 mod sqlite_vec;
+mod sqlite_write;
 pub mod weaviate;
 
 use std::sync::Arc;

@@ -240,7 +240,6 @@ pub struct Collection {
 
 impl Collection {
     /// What it is.
-    #[must_use]
     pub fn specification(&self) -> Specification {
         self.host.specification()
     }

@@ -9,6 +9,7 @@ use crate::support::postgres::{self, Postgres, until};
 use crate::support::probe;
 use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options, Server};
+use crate::support::weaviate;
 
 fn run(statement: &str) -> Value {
     on("default", statement)
@@ -206,6 +207,13 @@ async fn with_backends() -> (Server, Option<Gateway>) {
         let blob = gateway.toml("contract");
         config += &format!("[bindings.namespaces.default.blob.bucket]\n{blob}");
         granted.push(("blob", "bucket"));
+    }
+    if let Some(server) = weaviate::shared() {
+        config += &format!(
+            "[bindings.namespaces.default.vector.weaviate]\n{}",
+            server.toml()
+        );
+        granted.push(("vector", "weaviate"));
     }
     let options = Options {
         config: Some(config),

@@ -43,4 +43,5 @@ mod support;
 mod temporal;
 mod traces;
 mod visiting;
+mod weaviate;
 mod workers;

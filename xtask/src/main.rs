@@ -20,6 +20,7 @@ mod s3_gateway;
 mod temporal;
 mod test;
 mod up;
+mod weaviate;
 
 use clap::{Parser, Subcommand};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal};
+use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -97,6 +97,9 @@ impl Project {
         }
         if let Some(neo4j) = neo4j::server() {
             command.env("HEYDAY_NEO4J", neo4j);
+        }
+        if let Some(server) = weaviate::server() {
+            command.env("HEYDAY_WEAVIATE", server);
         }
         without_cargos(&mut command);
         command

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal};
+use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -22,10 +22,14 @@ pub struct Options {
     gpu: bool,
 }
 
+/// Makes a server ready.
+type Install = fn() -> anyhow::Result<()>;
+
 /// Servers that are not to be had everywhere, so that a missing one is no failure
 /// everywhere: what they are, and what installs them.
-const SERVERS: [(&str, fn() -> anyhow::Result<()>); 3] = [
+const SERVERS: [(&str, Install); 4] = [
     ("Temporal's real server", real_temporal::install),
+    ("Weaviate", weaviate::install),
     ("Neo4j", neo4j::install),
     ("a gateway that speaks S3", s3_gateway::install),
 ];
@@ -93,7 +97,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     if options.gpu {
         return run_gpu(project, options.filter.as_deref());
     }
-    let missing = std::thread::scope(|scope| {
+    let mut missing = std::thread::scope(|scope| {
         let servers = scope.spawn(|| {
             timed("what inference is compared with", || {
                 inference::prepare(project)

@@ -5,7 +5,7 @@
 //! what plugins of one namespace store is out of reach for those of another.
 //!
 //! How a capability's bindings are written stands in a file of its own here, as a type
-//! that is [`Declared`] (what is checked of all alike) and a [`Binding`] (what it opens).
+//! that is `Declared` (what is checked of all alike) and a `Binding` (what it opens).
 //! To add one: that type, a field in [`NamespaceBindings`], and one in [`Bindings`].
 
 mod blob;

@@ -347,9 +347,8 @@ impl Config {
             .vector
             .entry("default".to_owned())
             .or_insert_with(|| VectorBinding {
-                path: folder.join("vector").join("default.db"),
-                read_only: false,
-                limits: Default::default(),
+                path: Some(folder.join("vector").join("default.db")),
+                ..VectorBinding::default()
             });
         config
     }

@@ -12,12 +12,14 @@ pub mod gherkin;
 pub mod handmade;
 pub mod http_server;
 pub mod neo4j;
+pub mod keeper;
 pub mod postgres;
 pub mod probe;
 pub mod s3;
 pub mod secret_manager_stand_in;
 pub mod server;
 pub mod temporal;
+pub mod weaviate;
 pub mod worker;
 
 use std::path::PathBuf;

@@ -9,12 +9,12 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use heyday_capabilities::postgres::PostgresConfig;
 use uuid::Uuid;
 
+use super::keeper::{Keeper, Kept};
 use super::server::PATIENCE;
 
 /// Its superuser.
@@ -317,45 +317,14 @@ impl Drop for Postgres {
 }
 
 /// The one that tests share.
-static SHARED: Mutex<Option<Postgres>> = Mutex::new(None);
+static SHARED: Keeper<Postgres> = Keeper::new();
 
-/// Stops the shared one with the process: nothing drops a static.
 extern "C" fn stop_shared() {
-    if let Ok(mut shared) = SHARED.try_lock() {
-        drop(shared.take());
-    }
+    SHARED.stop();
 }
 
 /// The server that tests share, for whoever does not stop it; `None` where there is none.
-pub fn shared() -> Option<Shared> {
+pub fn shared() -> Option<Kept<Postgres>> {
     programs()?;
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if shared.is_none() {
-        // The kernel ends the server with the thread that started it, so that one stays.
-        let (started, server) = std::sync::mpsc::channel();
-        let keeping = std::thread::Builder::new().name("postgres".to_owned());
-        keeping
-            .spawn(move || {
-                let _ = started.send(Postgres::start(&["max_connections=200"]));
-                loop {
-                    std::thread::park();
-                }
-            })
-            .unwrap();
-        *shared = server.recv().expect("the server starts");
-        // SAFETY: it may be called at any time until the process exits.
-        unsafe { libc::atexit(stop_shared) };
-    }
-    shared.is_some().then_some(Shared(shared))
-}
-
-/// The shared server, for as long as something is made on it.
-pub struct Shared(MutexGuard<'static, Option<Postgres>>);
-
-impl std::ops::Deref for Shared {
-    type Target = Postgres;
-
-    fn deref(&self) -> &Postgres {
-        self.0.as_ref().expect("it was started")
-    }
+    SHARED.get(|| Postgres::start(&["max_connections=200"]), stop_shared)
 }

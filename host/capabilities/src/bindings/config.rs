@@ -12,6 +12,7 @@ use super::{
 use crate::postgres::PostgresConfigError;
 use crate::secrets::SecretsConfigError;
 use crate::source::SourceError;
+use crate::vector::weaviate::WeaviateConfigError;
 
 /// All bindings of a process, as its configuration writes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +154,14 @@ pub enum BindingError {
         binding: String,
         /// Why.
         source: crate::graph::embedded::OpenError,
+    },
+    /// A Weaviate that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    Weaviate {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: WeaviateConfigError,
     },
     /// A limit of another backend.
     #[error("the binding {binding} has the limit {limit}, which only embedded backends have")]

@@ -5,7 +5,8 @@
 //! and `filter` make of what the guest said what a [`Store`] takes, once for all backends:
 //! names became numbers of properties, a filter a typed tree, and every value has its
 //! property's type. The operation of [`Store`] runs under the attempt's deadline,
-//! cancellation and grants. [`sqlite`] keeps everything in a database file of its own.
+//! cancellation and grants. [`sqlite`] keeps everything in a database file of its own,
+//! [`weaviate`] in classes of a Weaviate.
 //!
 //! A hybrid search is two searches and the fusion of their ranks, here and not in a backend
 //! (`fusion`): ranks are alike on all of them where the scores of BM25 are not.
@@ -15,12 +16,15 @@ mod filter;
 mod fusion;
 mod host;
 pub mod sqlite;
+mod sqlite_error;
 mod sqlite_filter;
 mod sqlite_search;
 mod sqlite_tables;
 #[cfg(test)]
 mod sqlite_tests;
 mod sqlite_vec;
+mod sqlite_write;
+pub mod weaviate;
 
 use std::sync::Arc;
 
@@ -145,6 +149,8 @@ pub struct VectorLimits {
     pub call_timeout_ms: u64,
     /// How long a call waits for its turn, in milliseconds.
     pub busy_timeout_ms: u64,
+    /// Calls that are under way at once, on Weaviate.
+    pub concurrent_calls: u32,
     /// Bytes that the store may have, on SQLite; none means as the disk allows.
     pub store_bytes: Option<u64>,
 }
@@ -161,6 +167,7 @@ impl Default for VectorLimits {
             attempt_bytes: 4 << 30,
             call_timeout_ms: 60_000,
             busy_timeout_ms: 30_000,
+            concurrent_calls: 16,
             store_bytes: None,
         }
     }

@@ -22,15 +22,15 @@ use sqlx::{ConnectOptions as _, Row as _, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
+use super::sqlite_error::{Failed, translate};
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_search::Reading;
-use super::sqlite_tables::{MIGRATIONS, MOST_TENANTS, Tables, blob, length, rows_of, searchable};
+use super::sqlite_tables::{MIGRATIONS, Tables, rows_of};
+use super::sqlite_write::{delete_rows, new_tenant, put};
 use super::{
-    Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorCode, VectorError,
+    Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorError,
     VectorLimits, Want, already_exists, not_found, read_only, sqlite_vec, too_many_collections,
-    too_slow,
 };
-use crate::error::chain;
 use crate::sqlite_file::{OpenError, check_database};
 use crate::task::run_on;
 
@@ -55,24 +55,6 @@ struct Shared {
     migrated: OnceCell<()>,
     limits: VectorLimits,
     runtime: Handle,
-}
-
-/// Why an operation did not happen.
-pub(super) enum Failed {
-    Refused(VectorError),
-    Database(sqlx::Error),
-}
-
-impl From<VectorError> for Failed {
-    fn from(error: VectorError) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl From<sqlx::Error> for Failed {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
 }
 
 /// Ends, when it is dropped, what its connection still does.
@@ -167,7 +149,7 @@ impl SqliteVectors {
             shared.migrated.get_or_try_init(migrate).await.copied()
         });
         let migrated = migrated.await.map_err(VectorError::internal)?;
-        migrated.map_err(|error| self.translate(&error))
+        migrated.map_err(|error| translate(&error, &self.shared.limits))
     }
 
     /// Runs an operation in one transaction, on the host's runtime; nothing remains where it
@@ -199,7 +181,7 @@ impl SqliteVectors {
         match outcome.await.map_err(VectorError::internal)? {
             Ok(answer) => Ok(answer),
             Err(Failed::Refused(error)) => Err(error),
-            Err(Failed::Database(error)) => Err(self.translate(&error)),
+            Err(Failed::Database(error)) => Err(translate(&error, &self.shared.limits)),
         }
     }
 
@@ -260,49 +242,6 @@ impl SqliteVectors {
             })
         })
         .await
-    }
-
-    /// What a failure of SQLite is in the words of `heyday:vector`.
-    fn translate(&self, error: &sqlx::Error) -> VectorError {
-        use libsqlite3_sys as ffi;
-        let unavailable = || {
-            tracing::warn!(cause = %chain(error), "a vector store cannot be reached");
-            VectorError::new(
-                VectorCode::Unavailable,
-                "the store cannot be read or written",
-            )
-        };
-        match error {
-            sqlx::Error::PoolTimedOut => VectorError::new(
-                VectorCode::Conflict,
-                "others used the store all the time that the binding allows to wait",
-            ),
-            sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::Io(_)
-            | sqlx::Error::Configuration(_) => unavailable(),
-            sqlx::Error::Database(database) => {
-                let code = database.code().and_then(|code| code.parse::<i32>().ok());
-                match code.unwrap_or_default() & 0xff {
-                    ffi::SQLITE_INTERRUPT => too_slow(self.shared.limits.call_timeout_ms),
-                    ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => VectorError::new(
-                        VectorCode::Conflict,
-                        "another process holds the store; try again",
-                    ),
-                    ffi::SQLITE_FULL => VectorError::new(
-                        VectorCode::Unavailable,
-                        "the disk is full, or the store has the size that its binding allows",
-                    )
-                    .with_details(serde_json::json!({ "kind": "disk-full" })),
-                    ffi::SQLITE_IOERR
-                    | ffi::SQLITE_CANTOPEN
-                    | ffi::SQLITE_NOTADB
-                    | ffi::SQLITE_CORRUPT => unavailable(),
-                    _ => VectorError::internal(chain(error)),
-                }
-            }
-            other => VectorError::internal(chain(other)),
-        }
     }
 }
 
@@ -551,27 +490,13 @@ impl SqliteVectors {
         self.write(move |connection| {
             Box::pin(async move {
                 let tables = tables(connection, &target.collection).await?;
-                let Some(tenant) = tenant(connection, tables, target.tenant.as_deref()).await?
-                else {
+                let name = target.tenant.as_deref();
+                let Some(tenant) = tenant(connection, tables, name).await? else {
                     return Ok(0);
                 };
                 let specification = &target.collection.specification;
-                let mut deleted = 0;
-                // The items last: the others' rows are found by them.
-                for kind in Tables::kinds(specification) {
-                    let mut statement = condition.clone();
-                    statement.prepend(&format!(
-                        "DELETE FROM {} WHERE {} IN (SELECT i.row FROM {} AS i WHERE \
-                         i.tenant = {tenant} AND ",
-                        tables.table(kind),
-                        Tables::row_column(kind),
-                        tables.table("items"),
-                    ));
-                    statement.push(")");
-                    let done = statement.query(false).execute(&mut *connection).await?;
-                    deleted = done.rows_affected();
-                }
-                Ok(deleted)
+                let deleted = delete_rows(connection, tables, specification, tenant, &condition);
+                Ok(deleted.await?)
             })
         })
         .await
@@ -630,126 +555,6 @@ async fn tenant(
         .bind(name)
         .fetch_optional(connection)
         .await
-}
-
-async fn new_tenant(
-    connection: &mut SqliteConnection,
-    tables: Tables,
-    name: &str,
-) -> Result<i64, Failed> {
-    let number: i64 = sqlx::query_scalar(
-        "INSERT INTO tenants (collection, name, number) VALUES (?1, ?2, \
-         (SELECT ifnull(max(number), 0) + 1 FROM tenants WHERE collection = ?1)) \
-         RETURNING number",
-    )
-    .bind(tables.number)
-    .bind(name)
-    .fetch_one(connection)
-    .await?;
-    if number >= MOST_TENANTS {
-        return Err(VectorError::new(
-            VectorCode::LimitExceeded,
-            "the collection has as many tenants as it can have",
-        )
-        .into());
-    }
-    Ok(number)
-}
-
-/// Writes an item in the place of the one with its id.
-async fn put(
-    connection: &mut SqliteConnection,
-    tables: Tables,
-    specification: &Specification,
-    tenant: i64,
-    entry: Entry,
-) -> Result<(), Failed> {
-    let execute = async |connection: &mut SqliteConnection, statement: Statement| {
-        statement.query(true).execute(connection).await
-    };
-    let items = tables.table("items");
-    let mut find = Statement::new(format!("SELECT row FROM {items} WHERE tenant = "));
-    find.param(Param::Integer(tenant))
-        .push(" AND id = ")
-        .param(Param::Text(entry.id.clone()));
-    let found = find.query(true).fetch_optional(&mut *connection).await?;
-    let existing = found.map(|row| row.try_get::<i64, _>(0)).transpose()?;
-    let row = match existing {
-        Some(row) => row,
-        None => next_row(connection, tables, tenant).await?,
-    };
-    if existing.is_some() {
-        for kind in Tables::kinds(specification) {
-            let column = Tables::row_column(kind);
-            let mut delete = Statement::new(format!(
-                "DELETE FROM {} WHERE {column} = ",
-                tables.table(kind)
-            ));
-            delete.param(Param::Integer(row));
-            execute(connection, delete).await?;
-        }
-    }
-    let texts: Vec<Param> = searchable(specification)
-        .map(|number| Param::of(entry.values[number].clone()))
-        .collect();
-    if texts.iter().any(|text| *text != Param::Null) {
-        let mut words = Statement::new(format!("INSERT INTO {} (rowid", tables.table("words")));
-        for number in searchable(specification) {
-            words.push(&format!(", w{number}"));
-        }
-        words
-            .push(") VALUES (")
-            .params(std::iter::once(Param::Integer(row)).chain(texts))
-            .push(")");
-        execute(connection, words).await?;
-    }
-    if let Some(vector) = &entry.vector {
-        let mut insert =
-            Statement::new(format!("INSERT INTO {} VALUES (", tables.table("vectors")));
-        insert
-            .params([
-                Param::Integer(row),
-                Param::Real(length(vector)),
-                Param::Blob(blob(vector)),
-            ])
-            .push(")");
-        execute(connection, insert).await?;
-    }
-    let first = [
-        Param::Integer(row),
-        Param::Integer(tenant),
-        Param::Text(entry.id),
-    ];
-    let values = entry.values.into_iter().map(Param::of);
-    let mut insert = Statement::new(format!("INSERT INTO {items} VALUES ("));
-    insert.params(first.into_iter().chain(values)).push(")");
-    execute(connection, insert).await?;
-    Ok(())
-}
-
-/// The number of a tenant's next row.
-async fn next_row(
-    connection: &mut SqliteConnection,
-    tables: Tables,
-    tenant: i64,
-) -> Result<i64, Failed> {
-    let rows = rows_of(tenant);
-    let mut last = Statement::new(format!(
-        "SELECT max(row) FROM {} WHERE row BETWEEN ",
-        tables.table("items")
-    ));
-    last.param(Param::Integer(*rows.start()))
-        .push(" AND ")
-        .param(Param::Integer(*rows.end()));
-    let last = last.query(true).fetch_one(connection).await?;
-    let row = match last.try_get::<Option<i64>, _>(0)? {
-        None => *rows.start(),
-        Some(last) => last + 1,
-    };
-    if rows.contains(&row) {
-        return Ok(row);
-    }
-    Err(VectorError::new(VectorCode::LimitExceeded, "the collection is full").into())
 }
 
 /// Rolls back what an operation left open: it failed, or nobody waited for it any more.

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::sqlite::Failed;
+use super::sqlite_error::Failed;
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_tables::{Tables, distance, vector};
 use super::{

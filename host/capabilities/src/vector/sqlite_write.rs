@@ -1,0 +1,154 @@
+//! What is written to a collection in SQLite.
+
+use sqlx::{Row as _, SqliteConnection};
+
+use super::sqlite_error::Failed;
+use super::sqlite_filter::{Param, Statement};
+use super::sqlite_tables::{MOST_TENANTS, Tables, blob, length, rows_of, searchable};
+use super::{Entry, Specification, VectorCode, VectorError};
+
+/// Deletes a tenant's items that fulfil a condition on the row `i`; answers how many.
+pub(super) async fn delete_rows(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    specification: &Specification,
+    tenant: i64,
+    condition: &Statement,
+) -> Result<u64, sqlx::Error> {
+    let mut deleted = 0;
+    // The items last: the others' rows are found by them.
+    for kind in Tables::kinds(specification) {
+        let mut statement = condition.clone();
+        statement.prepend(&format!(
+            "DELETE FROM {} WHERE {} IN (SELECT i.row FROM {} AS i WHERE i.tenant = {tenant} AND ",
+            tables.table(kind),
+            Tables::row_column(kind),
+            tables.table("items"),
+        ));
+        statement.push(")");
+        let done = statement.query(false).execute(&mut *connection).await?;
+        deleted = done.rows_affected();
+    }
+    Ok(deleted)
+}
+
+/// Gives a tenant its number.
+pub(super) async fn new_tenant(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    name: &str,
+) -> Result<i64, Failed> {
+    let number: i64 = sqlx::query_scalar(
+        "INSERT INTO tenants (collection, name, number) VALUES (?1, ?2, \
+         (SELECT ifnull(max(number), 0) + 1 FROM tenants WHERE collection = ?1)) \
+         RETURNING number",
+    )
+    .bind(tables.number)
+    .bind(name)
+    .fetch_one(connection)
+    .await?;
+    if number >= MOST_TENANTS {
+        return Err(VectorError::new(
+            VectorCode::LimitExceeded,
+            "the collection has as many tenants as it can have",
+        )
+        .into());
+    }
+    Ok(number)
+}
+
+/// Writes an item in the place of the one with its id.
+pub(super) async fn put(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    specification: &Specification,
+    tenant: i64,
+    entry: Entry,
+) -> Result<(), Failed> {
+    let execute = async |connection: &mut SqliteConnection, statement: Statement| {
+        statement.query(true).execute(connection).await
+    };
+    let items = tables.table("items");
+    let mut find = Statement::new(format!("SELECT row FROM {items} WHERE tenant = "));
+    find.param(Param::Integer(tenant))
+        .push(" AND id = ")
+        .param(Param::Text(entry.id.clone()));
+    let found = find.query(true).fetch_optional(&mut *connection).await?;
+    let existing = found.map(|row| row.try_get::<i64, _>(0)).transpose()?;
+    let row = match existing {
+        Some(row) => row,
+        None => next_row(connection, tables, tenant).await?,
+    };
+    if existing.is_some() {
+        for kind in Tables::kinds(specification) {
+            let column = Tables::row_column(kind);
+            let mut delete = Statement::new(format!(
+                "DELETE FROM {} WHERE {column} = ",
+                tables.table(kind)
+            ));
+            delete.param(Param::Integer(row));
+            execute(connection, delete).await?;
+        }
+    }
+    let texts: Vec<Param> = searchable(specification)
+        .map(|number| Param::of(entry.values[number].clone()))
+        .collect();
+    if texts.iter().any(|text| *text != Param::Null) {
+        let mut words = Statement::new(format!("INSERT INTO {} (rowid", tables.table("words")));
+        for number in searchable(specification) {
+            words.push(&format!(", w{number}"));
+        }
+        words
+            .push(") VALUES (")
+            .params(std::iter::once(Param::Integer(row)).chain(texts))
+            .push(")");
+        execute(connection, words).await?;
+    }
+    if let Some(vector) = &entry.vector {
+        let mut insert =
+            Statement::new(format!("INSERT INTO {} VALUES (", tables.table("vectors")));
+        insert
+            .params([
+                Param::Integer(row),
+                Param::Real(length(vector)),
+                Param::Blob(blob(vector)),
+            ])
+            .push(")");
+        execute(connection, insert).await?;
+    }
+    let first = [
+        Param::Integer(row),
+        Param::Integer(tenant),
+        Param::Text(entry.id),
+    ];
+    let values = entry.values.into_iter().map(Param::of);
+    let mut insert = Statement::new(format!("INSERT INTO {items} VALUES ("));
+    insert.params(first.into_iter().chain(values)).push(")");
+    execute(connection, insert).await?;
+    Ok(())
+}
+
+/// The number of a tenant's next row.
+async fn next_row(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    tenant: i64,
+) -> Result<i64, Failed> {
+    let rows = rows_of(tenant);
+    let mut last = Statement::new(format!(
+        "SELECT max(row) FROM {} WHERE row BETWEEN ",
+        tables.table("items")
+    ));
+    last.param(Param::Integer(*rows.start()))
+        .push(" AND ")
+        .param(Param::Integer(*rows.end()));
+    let last = last.query(true).fetch_one(connection).await?;
+    let row = match last.try_get::<Option<i64>, _>(0)? {
+        None => *rows.start(),
+        Some(last) => last + 1,
+    };
+    if rows.contains(&row) {
+        return Ok(row);
+    }
+    Err(VectorError::new(VectorCode::LimitExceeded, "the collection is full").into())
+}

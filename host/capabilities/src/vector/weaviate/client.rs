@@ -1,0 +1,330 @@
+//! Calls of a Weaviate: REST for classes, gRPC for everything else.
+//!
+//! One connection of each is made when it is first needed, and made again when it is lost.
+//! So many calls as the binding allows are under way at once, and no more wait for their
+//! turn than there are turns: a slow server holds up nothing but what uses it. A call that
+//! nobody waits for is cancelled on the server.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use reqwest::StatusCode;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde_json::Value as Json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsConnector;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use super::super::{VectorCode, VectorError, VectorLimits, too_large};
+use super::config::{Address, Server, WeaviateConfig, WeaviateConfigError};
+use super::proto::Method;
+use crate::credential::Source;
+use crate::error::chain;
+use crate::tls;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection on which nothing comes for so long is asked whether it still is one.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a key is used before it is read again.
+const KEY_AGE: Duration = Duration::from_secs(1);
+/// What an answer may have beyond the bytes of its items.
+const OVERHEAD: u64 = 4 << 20;
+/// Bytes of an answer of REST: the specifications of all collections of the server.
+const REST_BYTES: usize = 64 << 20;
+
+/// Why a call was not answered.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// In the words of the capability.
+    Known(VectorError),
+    /// The server refused it; why, it says in words only.
+    Refused(String),
+}
+
+impl From<VectorError> for Failed {
+    fn from(error: VectorError) -> Self {
+        Self::Known(error)
+    }
+}
+
+/// The calls of one binding.
+pub(super) struct Client {
+    server: Server,
+    rest: reqwest::Client,
+    grpc: Channel,
+    places: Arc<Semaphore>,
+    waiting: AtomicU32,
+    key: Mutex<Option<(Instant, Arc<str>)>>,
+    calls: u32,
+    wait: Duration,
+    call_bytes: u64,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("server", &self.server.identity())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    pub(super) fn new(
+        config: &WeaviateConfig,
+        full: &str,
+        limits: &VectorLimits,
+        runtime: &Handle,
+    ) -> Result<Self, WeaviateConfigError> {
+        let server = Server::new(config, full)?;
+        let tls = |wanted: bool| {
+            let ca = config.tls_server_ca_cert_path.as_deref();
+            let config = wanted.then(|| tls_config(ca)).transpose();
+            config.map_err(WeaviateConfigError::Certificates)
+        };
+        let (rest_tls, grpc_tls) = (tls(server.rest.tls)?, tls(server.grpc.tls)?);
+        // Connections are served where they are made.
+        let _entered = runtime.enter();
+        // Fails only where another part of the process chose one, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut rest = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("heyday/", env!("CARGO_PKG_VERSION")));
+        if let Some(config) = rest_tls {
+            rest = rest.tls_backend_preconfigured(config);
+        }
+        let rest = rest.build().map_err(|error| {
+            // Without the address, which is in the binding.
+            WeaviateConfigError::Certificates(chain(&error.without_url()))
+        })?;
+        let grpc = channel(&server.grpc, grpc_tls)?;
+        Ok(Self {
+            server,
+            rest,
+            grpc,
+            places: Arc::new(Semaphore::new(limits.concurrent_calls.max(1) as usize)),
+            waiting: AtomicU32::new(0),
+            key: Mutex::default(),
+            calls: limits.concurrent_calls.max(1),
+            wait: Duration::from_millis(limits.busy_timeout_ms),
+            call_bytes: limits.call_bytes,
+        })
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.server.prefix
+    }
+
+    pub(super) fn identity(&self) -> String {
+        self.server.identity()
+    }
+
+    /// A turn, for as long as it is kept.
+    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, VectorError> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(place);
+        }
+        let waiting = Waiting::new(&self.waiting);
+        if waiting.before < self.calls {
+            let place = Arc::clone(&self.places).acquire_owned();
+            if let Ok(Ok(place)) = tokio::time::timeout(self.wait, place).await {
+                return Ok(place);
+            }
+        }
+        Err(VectorError::new(
+            VectorCode::Unavailable,
+            "all calls that the binding allows at once are in use",
+        ))
+    }
+
+    /// The API key, if there is one.
+    async fn key(&self) -> Result<Option<Arc<str>>, VectorError> {
+        let Some(source) = &self.server.key else {
+            return Ok(None);
+        };
+        let kept = self.kept_key().clone();
+        if let Some((since, key)) = kept
+            && since.elapsed() < KEY_AGE
+        {
+            return Ok(Some(key));
+        }
+        let key: Arc<str> = read_key(source).await?.into();
+        *self.kept_key() = Some((Instant::now(), Arc::clone(&key)));
+        Ok(Some(key))
+    }
+
+    fn kept_key(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Arc<str>)>> {
+        // A panic while it was held leaves nothing half-done.
+        self.key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls a method of gRPC.
+    pub(super) async fn call<M: Method>(&self, message: M) -> Result<M::Reply, Failed> {
+        let mut request = tonic::Request::new(message);
+        if let Some(key) = self.key().await? {
+            let mut value = AsciiMetadataValue::from_str(&format!("Bearer {key}"))
+                .map_err(|_| not_let_in("the API key is no text of one line"))?;
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
+        let most = usize::try_from(self.call_bytes.saturating_mul(2) + OVERHEAD);
+        let mut grpc = tonic::client::Grpc::new(self.grpc.clone())
+            .max_decoding_message_size(most.unwrap_or(usize::MAX));
+        grpc.ready().await.map_err(|error| away(&chain(&error)))?;
+        let codec = tonic_prost::ProstCodec::<M, M::Reply>::default();
+        let path = PathAndQuery::from_static(M::PATH);
+        let answer = grpc.unary(request, path, codec).await;
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| self.failed(&status))
+    }
+
+    fn failed(&self, status: &Status) -> Failed {
+        match status.code() {
+            Code::Unavailable | Code::Cancelled | Code::Aborted => away(&chain(status)).into(),
+            Code::DeadlineExceeded => VectorError::new(
+                VectorCode::Timeout,
+                "the store took longer than it allows itself",
+            )
+            .into(),
+            // Of ours, where an answer is too large to be read.
+            Code::OutOfRange => too_large(self.call_bytes).into(),
+            Code::ResourceExhausted => {
+                tracing::warn!(cause = %status.message(), "Weaviate is overloaded");
+                VectorError::new(VectorCode::Unavailable, "the store is overloaded").into()
+            }
+            Code::Unauthenticated | Code::PermissionDenied => not_let_in(status.message()).into(),
+            // Connections that are lost in the middle come so.
+            _ if std::error::Error::source(status).is_some() => away(&chain(status)).into(),
+            _ => Failed::Refused(status.message().to_owned()),
+        }
+    }
+
+    /// Calls REST: the status, and the JSON that was answered.
+    pub(super) async fn rest(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&Json>,
+    ) -> Result<(StatusCode, Json), VectorError> {
+        let mut request = self.rest.request(method, self.server.rest.url(path));
+        if let Some(key) = self.key().await? {
+            request = request.bearer_auth(key);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let broken = |error: reqwest::Error| away(&chain(&error.without_url()));
+        let mut response = request.send().await.map_err(broken)?;
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(not_let_in(status.as_str()));
+        }
+        if status.is_server_error() {
+            return Err(away(&format!("it answered {status}")));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if bytes.len() + chunk.len() > REST_BYTES {
+                return Err(VectorError::internal("an answer of Weaviate is too large"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+}
+
+/// Counts who waits.
+struct Waiting<'a> {
+    count: &'a AtomicU32,
+    before: u32,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        let before = count.fetch_add(1, Ordering::AcqRel);
+        Self { count, before }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The error of a server that cannot be reached; the log has the cause.
+pub(super) fn away(cause: &str) -> VectorError {
+    tracing::warn!(cause, "Weaviate cannot be reached");
+    VectorError::new(VectorCode::Unavailable, "the store cannot be reached")
+}
+
+/// The error of a server that does not let the host in.
+fn not_let_in(cause: &str) -> VectorError {
+    tracing::warn!(cause, "Weaviate does not let this host in");
+    VectorError::new(
+        VectorCode::Unavailable,
+        "the store does not let the host in",
+    )
+}
+
+async fn read_key(source: &Source) -> Result<String, VectorError> {
+    source.read().await.map_err(|cause| not_let_in(&cause))
+}
+
+fn tls_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
+    tls::client_config(ca)
+}
+
+/// What is read and written, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A connection of gRPC that is made when it is needed.
+fn channel(address: &Address, tls: Option<ClientConfig>) -> Result<Channel, WeaviateConfigError> {
+    let tls = tls
+        .map(|mut config| {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            let name = match address.host.parse::<IpAddr>() {
+                Ok(ip) => ServerName::from(ip),
+                Err(_) => ServerName::try_from(address.host.clone())
+                    .map_err(|error| WeaviateConfigError::Certificates(error.to_string()))?,
+            };
+            Ok((TlsConnector::from(Arc::new(config)), name))
+        })
+        .transpose()?;
+    let (host, port) = (address.host.clone(), address.port);
+    let connect = tower::service_fn(move |_| {
+        let (tls, host) = (tls.clone(), host.clone());
+        async move {
+            let plain = TcpStream::connect((host.as_str(), port)).await?;
+            plain.set_nodelay(true)?;
+            let stream: Box<dyn Stream> = match tls {
+                None => Box::new(plain),
+                Some((connector, name)) => Box::new(connector.connect(name, plain).await?),
+            };
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    let endpoint = Endpoint::from_shared(address.url(""))
+        .map_err(|_| WeaviateConfigError::Url("grpc_url", "it is no address"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(CONNECT_TIMEOUT);
+    Ok(endpoint.connect_with_connector_lazy(connect))
+}

@@ -53,14 +53,12 @@ impl Backends {
 
     /// Runs a statement that must succeed; answers its rows' number.
     async fn run(&self, binding: &str, statement: &str) -> Value {
-        let client = &self.server.client;
-        let input = on(binding, statement);
+        let (client, input) = (&self.server.client, on(binding, statement));
         client.succeed("probe.graph_run", &input).await.unwrap()
     }
 
     async fn fail(&self, binding: &str, statement: &str) -> Value {
-        let client = &self.server.client;
-        let input = on(binding, statement);
+        let (client, input) = (&self.server.client, on(binding, statement));
         client.fail("probe.graph_run", &input).await.unwrap()
     }
 }

@@ -17,7 +17,7 @@
 //!    run holds, `stop` is why a task ends without an output.
 //! 3. Each wait pushes its command to the port, and `activate` answers them all. The
 //!    last one may be terminal: the run completes, fails, ends as cancelled, or continues
-//!    as a new one ([`resume`]), where the activation suggests it.
+//!    as a new one (`resume`), where the activation suggests it.
 
 #![cfg_attr(
     test,

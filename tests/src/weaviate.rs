@@ -14,6 +14,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::Handle;
 
+use crate::support::certificates::{Authority, Files};
+use crate::support::front::Front;
 use crate::support::server::PATIENCE;
 use crate::support::weaviate::{self, Weaviate};
 
@@ -208,6 +210,36 @@ async fn a_server_that_comes_back_is_used_again() {
     assert_eq!(error.code, VectorCode::Unavailable, "{error}");
     std::fs::write(&server.key_file, &server.key).unwrap();
     assert_eq!(until_done(async || count().await).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_certificate_is_verified() {
+    let Some(config) = weaviate::shared().map(|server| server.config()) else {
+        return;
+    };
+    let (authority, other) = (Authority::new("weaviate"), Authority::new("other"));
+    let (trusted, distrusted) = (Files::new(&authority), Files::new(&other));
+    let plain = config.grpc_url.clone().expect("it is said");
+    let plain = plain.trim_start_matches("http://");
+    let front = Front::start(plain, &authority.issue("server"), None).await;
+    let through = |files: &Files| WeaviateConfig {
+        grpc_url: Some(format!("https://{}", front.address())),
+        tls_server_ca_cert_path: Some(files.ca()),
+        ..config.clone()
+    };
+    let store = open(&through(&trusted), "n/vector/tls", VectorLimits::default());
+    let target = target(&store, "tls", 2).await;
+    let written = store.upsert(&target, vec![entry("a", vec![1.0, 0.0])]);
+    written.await.expect("written by TLS");
+    assert_eq!(store.count(&target, None).await, Ok(1));
+    let deceived = open(
+        &through(&distrusted),
+        "n/vector/tls",
+        VectorLimits::default(),
+    );
+    let outcome = deceived.count(&target, None).await;
+    assert_eq!(code(outcome), VectorCode::Unavailable);
+    assert_eq!(store.drop_collection("tls".to_owned()).await, Ok(true));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use super::super::{
     Collection, Entry, Specification, Target, VectorCode, VectorError, Want, not_found, too_large,
 };
 use super::Shared;
-use super::client::Failed;
+use super::client::{Failed, away};
 use super::proto::{
     BatchDeleteRequest, BatchObject, BatchObjectsRequest, Filters, MetadataRequest, MetadataResult,
     PropertiesRequest, QUORUM, SearchRequest, SearchResult, TenantNames, TenantsGetRequest,
@@ -244,11 +244,15 @@ pub(super) fn refused(status: StatusCode, body: &Json) -> VectorError {
 
 /// The error of a call that the server refused for another reason than its target.
 fn not_written(words: &str) -> VectorError {
-    // What it says when its disk is nearly full; there is no code for it.
+    // What it says when its disk is nearly full, or while it still loads; there is no code
+    // for either.
     if words.contains("read-only") || words.contains("no space left") {
         tracing::warn!(cause = words, "Weaviate takes no writes");
         return VectorError::new(VectorCode::Unavailable, "the store has no room left")
             .with_details(json!({ "kind": "disk-full" }));
+    }
+    if words.contains("is not ready") || words.contains("not enough memory") {
+        return away(words);
     }
     VectorError::internal(format!("Weaviate refused a call: {words}"))
 }

@@ -2,8 +2,8 @@
 //!
 //! One connection of each is made when it is first needed, and made again when it is lost.
 //! So many calls as the binding allows are under way at once, and no more wait for their
-//! turn than there are turns: a slow server holds up nothing but what uses it. A call that
-//! nobody waits for is cancelled on the server.
+//! turn than there are turns: a slow server holds up nothing but what uses it. The stream of a
+//! call that nobody waits for is reset.
 
 use std::net::IpAddr;
 use std::path::Path;

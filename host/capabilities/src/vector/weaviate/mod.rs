@@ -6,9 +6,9 @@
 //! or of a query language: filters are typed messages (`filter`), words are words.
 //! `client` makes the calls, `calls` knows what they mean.
 //!
-//! Weaviate says in words why it refuses a call. They are not read: the server is asked
-//! whether the class and the tenant are there, and else it is a fault, whose words stand in
-//! the log.
+//! Weaviate says in words why it refuses a call. They are not relied on: the server is asked
+//! whether the class and the tenant are there. Else a few words tell that it has no room or
+//! is not ready, and the rest is a fault, whose words stand in the log.
 
 mod calls;
 mod client;

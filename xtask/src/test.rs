@@ -97,7 +97,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     if options.gpu {
         return run_gpu(project, options.filter.as_deref());
     }
-    let mut missing = std::thread::scope(|scope| {
+    let missing = std::thread::scope(|scope| {
         let servers = scope.spawn(|| {
             timed("what inference is compared with", || {
                 inference::prepare(project)

@@ -1,6 +1,6 @@
 //! Where an operator keeps settings and secrets: what `config` and `secrets` read alike.
 //!
-//! A [`Source`] is a file of TOML or JSON, a folder with one file for each entry (as
+//! A `Source` is a file of TOML or JSON, a folder with one file for each entry (as
 //! Kubernetes mounts ConfigMaps and Secrets), or named variables of the environment. It is
 //! read at each call and nothing is watched: what an operator changes is seen by the next
 //! call. A folder's entry is one open file, and a listing first resolves the link `..data`

@@ -19,7 +19,7 @@ use heyday_capabilities::vector::weaviate::WeaviateConfig;
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Kept};
-use super::postgres::{free_ports, until};
+use super::postgres::until;
 
 /// The folder of the program. Without it the caller lists its tests as not run, which fails
 /// where nothing may be missing.
@@ -49,7 +49,7 @@ impl Weaviate {
         let key = Uuid::new_v4().to_string();
         let key_file = folder.path().join("key");
         std::fs::write(&key_file, format!("{key}\n")).unwrap();
-        let ports = free_ports();
+        let ports = ports_in_a_row();
         let (child, forwarders) = launch(&program, folder.path(), ports, &key);
         let mut server = Self {
             child,
@@ -148,6 +148,18 @@ extern "C" fn stop_shared() {
 pub fn shared() -> Option<Kept<Weaviate>> {
     program()?;
     SHARED.get(Weaviate::start, stop_shared)
+}
+
+/// Free ports, one after the other: a node on its own machine finds its own by adding one.
+fn ports_in_a_row() -> [u16; 6] {
+    loop {
+        let first: u16 = rand::random_range(10_000..32_000);
+        let ports = [0, 1, 2, 3, 4, 5].map(|number| first + number);
+        let free = ports.map(|port| TcpListener::bind(("127.0.0.1", port)));
+        if free.iter().all(Result::is_ok) {
+            return ports;
+        }
+    }
 }
 
 /// Whether its REST says that it is ready.

@@ -115,31 +115,31 @@ async fn what_takes_too_long_is_ended_and_what_nobody_waits_for_too() {
     let folder = folder();
     let path = folder.path().join("v.db");
     let patient = store(&path, VectorLimits::default());
-    let target = target(&patient, 256).await;
-    fill(&patient, &target, vectors(8_000, 256)).await;
+    let target = target(&patient, 2_048).await;
+    fill(&patient, &target, vectors(2_000, 2_048)).await;
     let limits = VectorLimits {
         call_timeout_ms: 1,
         ..VectorLimits::default()
     };
     let hasty = SqliteVectors::new(&path, true, limits, Handle::current()).expect("a store");
-    let search = hasty.nearest(&target, vec![0.1; 256], None, query(10));
+    let search = hasty.nearest(&target, vec![0.1; 2_048], None, query(10));
     let error = search.await.expect_err("in a millisecond");
     assert_eq!(error.code, VectorCode::Timeout, "{error}");
     assert!(error.message.contains("1 ms"), "{error}");
     for pause in 0..40 {
-        let search = patient.nearest(&target, vec![0.1; 256], None, query(10));
+        let search = patient.nearest(&target, vec![0.1; 2_048], None, query(10));
         let _ = tokio::time::timeout(Duration::from_micros(pause * 50), search).await;
         let write = patient.delete_where(&target, Filter::Missing(0));
         let _ = tokio::time::timeout(Duration::from_micros(pause * 50), write).await;
     }
     // Every connection serves again.
-    let searches = (0..8).map(|_| patient.nearest(&target, vec![0.1; 256], None, query(10)));
+    let searches = (0..8).map(|_| patient.nearest(&target, vec![0.1; 2_048], None, query(10)));
     for found in futures::future::join_all(searches).await {
         assert_eq!(found.expect("found").len(), 10);
     }
-    let more = vec![entry("more", vec![1.0; 256], "more")];
+    let more = vec![entry("more", vec![1.0; 2_048], "more")];
     patient.upsert(&target, more).await.expect("written");
-    assert_eq!(patient.count(&target, None).await, Ok(8_001));
+    assert_eq!(patient.count(&target, None).await, Ok(2_001));
     hasty.close().await;
     patient.close().await;
 }

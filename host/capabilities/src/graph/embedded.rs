@@ -2,7 +2,7 @@
 //!
 //! The process (`engine`) is started at the first use and again whenever it is gone; what
 //! it acknowledged is in the graph's log. Its end is told from its last words: for want of
-//! memory, if it was alone with one statement, that statement is over the binding's limit;
+//! memory or stack, if it was alone with one statement, that statement is over the binding's limit;
 //! otherwise whoever was there may try again.
 
 use std::ffi::OsString;
@@ -332,7 +332,8 @@ impl Connector for Embedded {
             said,
             "an embedded graph's process ended"
         );
-        if alone && said.contains("memory allocation of") {
+        let exhausted = ["memory allocation of", "overflowed its stack"];
+        if alone && exhausted.iter().any(|words| said.contains(words)) {
             return BoltError::Memory;
         }
         error

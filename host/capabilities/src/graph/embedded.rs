@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use super::GraphLimits;
 use super::bolt::{BoltError, Connector, SignIn, Wire};
 use super::engine::{COMMAND, Order, Ready};
-use super::graph::Graph;
+use super::session::Graph;
 
 /// Bytes of memory of a graph whose binding says nothing else.
 const MEMORY_BYTES: u64 = 1 << 30;
@@ -175,10 +175,10 @@ impl Embedded {
     /// The process, started where there is none.
     async fn process(&self) -> Result<Arc<Process>, BoltError> {
         let mut known = self.process.lock().await;
-        if let Some(process) = &*known {
-            if matches!(process.child.lock().await.try_wait(), Ok(None)) {
-                return Ok(Arc::clone(process));
-            }
+        if let Some(process) = &*known
+            && matches!(process.child.lock().await.try_wait(), Ok(None))
+        {
+            return Ok(Arc::clone(process));
         }
         *known = None;
         let process = self.start().await?;

@@ -21,7 +21,7 @@ pub(super) fn from_bolt(value: Value) -> Result<Kg, &'static str> {
         Value::Map(members) => {
             let pairs = members
                 .into_iter()
-                .map(|(key, value)| Ok((key.into(), from_bolt(value)?)));
+                .map(|(key, value)| Ok((key, from_bolt(value)?)));
             Kg::Map(PropMap::from_pairs(pairs.collect::<Result<_, &str>>()?))
         }
         Value::Struct(kind, fields) => structure(kind, &fields)?,

@@ -120,10 +120,15 @@ fn one<T: serde::de::DeserializeOwned>(
     params: graph::Params<'_>,
 ) -> Result<T> {
     let rows = graph.query(statement, params)?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Error::permanent("contract", format!("no row: {statement}")))?;
+    ensure(rows.len() == 1, format!("{} rows: {statement}", rows.len()))?;
+    let row = rows.first().ok_or_else(none)?;
     Ok(row.get(0)?)
+}
+
+/// The one value that a statement answers, as JSON.
+fn json(graph: &Connection, statement: &str, params: graph::Params<'_>) -> Result<String> {
+    let value: serde_json::Value = one(graph, statement, params)?;
+    Ok(value.to_string())
 }
 
 /// Values that pass through, and that a property keeps.
@@ -486,10 +491,9 @@ fn cypher(graph: &Connection) -> Result<()> {
             "[13,true]",
         ),
     ] {
-        let rows = graph.query(statement, &[])?;
-        let found: serde_json::Value = rows.first().ok_or_else(none)?.get(0)?;
+        let found = json(graph, statement, &[])?;
         ensure(
-            rows.len() == 1 && found.to_string() == expected,
+            found == expected,
             format!("{statement}: {found}, not {expected}"),
         )?;
     }
@@ -543,9 +547,9 @@ fn cypher(graph: &Connection) -> Result<()> {
         ),
     ] {
         graph.execute(statement, &[])?;
-        let found: serde_json::Value = one(graph, check, &[])?;
+        let found = json(graph, check, &[])?;
         ensure(
-            found.to_string() == expected,
+            found == expected,
             format!("{statement}: {check}: {found}, not {expected}"),
         )?;
     }
@@ -695,8 +699,8 @@ fn indexes(graph: &Connection) -> Result<()> {
     ] {
         // An index may be filled a while after its data.
         loop {
-            let found: serde_json::Value = one(graph, statement, &params)?;
-            if found.to_string() == expected {
+            let found = json(graph, statement, &params)?;
+            if found == expected {
                 break;
             }
             let waits = context::remaining() > std::time::Duration::from_secs(60);

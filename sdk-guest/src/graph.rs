@@ -80,7 +80,7 @@ pub struct Changes {
     pub relationships_created: u64,
     /// Relationships removed.
     pub relationships_deleted: u64,
-    /// Properties set or removed.
+    /// Properties set or removed; some databases count those of new nodes too.
     pub properties_set: u64,
 }
 

@@ -208,8 +208,8 @@ fn split(statement: &str) -> Result<Vec<Word<'_>>, GraphError> {
             first.len_utf8()
         } else if rest.starts_with("//") {
             rest.find(['\n', '\r']).unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            let end = rest[2..].find("*/");
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            let end = comment.find("*/");
             end.ok_or_else(|| invalid("a comment does not end"))? + 4
         } else if first == '\'' || first == '"' {
             words.push(Word::Literal);

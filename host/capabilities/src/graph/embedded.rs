@@ -2,7 +2,7 @@
 //!
 //! The process (`engine`) is started at the first use and again whenever it is gone; what
 //! it acknowledged is in the graph's log. Its end is told from its last words: for want of
-//! memory, if it was alone with one statement, that statement is over the binding's limit;
+//! memory or stack, if it was alone with one statement, that statement is over the binding's limit;
 //! otherwise whoever was there may try again.
 
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use super::GraphLimits;
 use super::bolt::{BoltError, Connector, SignIn, Wire};
 use super::engine::{COMMAND, Order, Ready};
-use super::graph::Graph;
+use super::session::Graph;
 
 /// Bytes of memory of a graph whose binding says nothing else.
 const MEMORY_BYTES: u64 = 1 << 30;
@@ -175,10 +175,10 @@ impl Embedded {
     /// The process, started where there is none.
     async fn process(&self) -> Result<Arc<Process>, BoltError> {
         let mut known = self.process.lock().await;
-        if let Some(process) = &*known {
-            if matches!(process.child.lock().await.try_wait(), Ok(None)) {
-                return Ok(Arc::clone(process));
-            }
+        if let Some(process) = &*known
+            && matches!(process.child.lock().await.try_wait(), Ok(None))
+        {
+            return Ok(Arc::clone(process));
         }
         *known = None;
         let process = self.start().await?;
@@ -332,7 +332,8 @@ impl Connector for Embedded {
             said,
             "an embedded graph's process ended"
         );
-        if alone && said.contains("memory allocation of") {
+        let exhausted = ["memory allocation of", "overflowed its stack"];
+        if alone && exhausted.iter().any(|words| said.contains(words)) {
             return BoltError::Memory;
         }
         error

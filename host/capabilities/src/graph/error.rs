@@ -30,8 +30,8 @@ pub(super) fn translate(error: BoltError) -> GraphError {
         BoltError::Full => unavailable("no connection to the graph became free in time"),
         BoltError::Memory => GraphError::new(
             GraphCode::LimitExceeded,
-            "the graph ended for want of memory, perhaps by this statement: it takes more than \
-             the binding allows",
+            "the graph ended for want of memory or stack, perhaps by this statement: it takes \
+             more than the binding allows",
         ),
         BoltError::TooLarge => GraphError::new(
             GraphCode::LimitExceeded,

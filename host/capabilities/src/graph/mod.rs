@@ -18,18 +18,18 @@ mod check;
 pub mod embedded;
 pub mod engine;
 mod error;
-mod graph;
 pub(crate) mod host;
 pub mod neo4j;
+mod session;
 mod temporal;
 mod value;
 
 use serde::{Deserialize, Serialize};
 
 pub use embedded::EngineCommand;
-pub use graph::{Cursor, Graph, Transaction};
 pub use host::GraphCapability;
 pub use host::bindings::heyday::graph::graph::{Changes, RowSet};
+pub use session::{Cursor, Graph, Transaction};
 
 use crate::error::{CapabilityError, ErrorCode};
 

@@ -18,7 +18,7 @@ use url::{Host, Url};
 
 use super::GraphLimits;
 use super::bolt::{BoltError, Connector, Mode, Run, SignIn, Value, Wire};
-use super::graph::Graph;
+use super::session::Graph;
 use crate::credential::Source;
 use crate::tls::Tls;
 

@@ -132,7 +132,10 @@ async fn what_takes_too_much_ends_its_process_and_nothing_else() {
         let short = &statement[..40];
         if let Err(error) = answered {
             assert!(
-                matches!(error.code, GraphCode::InvalidStatement | GraphCode::Timeout),
+                matches!(
+                    error.code,
+                    GraphCode::InvalidStatement | GraphCode::Timeout | GraphCode::LimitExceeded
+                ),
                 "{short}: {error}"
             );
             assert!(error.message.len() < 1_100, "{error}");

@@ -3,6 +3,7 @@
 
 mod blob_contract;
 mod graph_contract;
+mod graph_cypher;
 mod hostile;
 mod kv_contract;
 mod ordinary;

@@ -41,7 +41,7 @@ pub(crate) enum BoltError {
     Away(String),
     /// It does not let us in, or cannot be used; the words are for the log.
     Refused(String),
-    /// It ended for want of memory.
+    /// It ended for want of memory or stack.
     Memory,
     /// No connection became free in time.
     Full,

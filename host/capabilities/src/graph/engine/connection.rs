@@ -171,10 +171,10 @@ enum Rows {
 }
 
 impl Rows {
-    fn next(&mut self) -> Result<Vec<Vec<Kg>>, KgError> {
+    fn next(&mut self) -> Result<Vec<Vec<Kg>>, Failed> {
         match self {
             Self::Made(rows) => Ok(rows.take(ROWS).collect()),
-            Self::Read(cursor) => cursor.next_batch(ROWS),
+            Self::Read(cursor) => cursor.next_batch(ROWS).map_err(Failed::from),
         }
     }
 }
@@ -440,7 +440,7 @@ impl Worker {
                 self.result = Some((answer, ready));
                 return Ok(map([("has_more", Value::Boolean(true))]));
             }
-            ready = answer.rows.next().map_err(Failed::from)?.into();
+            ready = answer.rows.next()?.into();
             if ready.is_empty() {
                 return Ok(map([("stats", counted(answer.stats.as_ref()))]));
             }

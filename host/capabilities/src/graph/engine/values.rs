@@ -21,7 +21,7 @@ pub(super) fn from_bolt(value: Value) -> Result<Kg, &'static str> {
         Value::Map(members) => {
             let pairs = members
                 .into_iter()
-                .map(|(key, value)| Ok((key.into(), from_bolt(value)?)));
+                .map(|(key, value)| Ok((key, from_bolt(value)?)));
             Kg::Map(PropMap::from_pairs(pairs.collect::<Result<_, &str>>()?))
         }
         Value::Struct(kind, fields) => structure(kind, &fields)?,
@@ -156,23 +156,23 @@ fn id(number: u32) -> (Value, Value) {
 }
 
 /// What a node has of its own: kglite gives each an id, a title and a type, told with its
-/// properties. A title is not told that equals what kglite makes of name, label or id.
+/// properties, and a name and a label where others have one. What equals that is not told.
 fn own(node: &NodeValue) -> impl Iterator<Item = (&str, &Kg)> {
     let label = node.labels.first().map_or("", String::as_str);
-    let id = node.properties.get("id").map(plain);
-    let id = id.unwrap_or_default();
+    let id = node.properties.get("id").map(plain).unwrap_or_default();
     let minted = matches!(node.properties.get("id"), Some(Kg::UniqueId(_)));
-    let made = [
-        format!("{label}_{id}"),
-        node.properties.get("name").map(plain).unwrap_or_default(),
-        id,
-    ];
+    let made = format!("{label}_{id}");
+    let name = node.properties.get("name").map(plain);
     node.properties
         .iter()
         .filter(move |(key, value)| match *key {
             "id" => !minted,
             "type" => !matches!(value, Kg::String(text) if text == label),
-            "title" => !matches!(value, Kg::Null) && !made.contains(&plain(value)),
+            "name" | "label" => plain(value) != made,
+            "title" => {
+                let title = plain(value);
+                !matches!(value, Kg::Null) && title != made && title != id && Some(title) != name
+            }
             _ => true,
         })
 }

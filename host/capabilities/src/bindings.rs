@@ -287,6 +287,18 @@ impl Bindings {
         for (key, it) in &self.kv.0 {
             each(key.diagnosis("kv", it.backend(), it.diagnose().await));
         }
+        for (key, it) in &self.graph.0 {
+            each(key.diagnosis("graph", it.dialect(), it.diagnose().await));
+        }
+        for (key, it) in &self.vector.0 {
+            each(key.diagnosis("vector", it.backend(), it.diagnose().await));
+        }
+        for (key, it) in &self.config.0 {
+            each(key.diagnosis(crate::config::NAME, it.backend(), it.diagnose().await));
+        }
+        for (key, it) in &self.secrets.0 {
+            each(key.diagnosis(crate::secrets::NAME, it.backend(), it.diagnose().await));
+        }
     }
 
     /// Closes the databases, when no more calls come.

@@ -196,6 +196,55 @@ pub(crate) async fn within(diagnosis: impl Future<Output = Vec<Finding>>) -> Vec
     }
 }
 
+/// A store that is read and written.
+pub(crate) struct Asked<'a> {
+    /// Its version, where it is known without asking.
+    pub(crate) version: Option<String>,
+    /// Whether it is not to be written.
+    pub(crate) read_only: bool,
+    /// What to do where it cannot be read.
+    pub(crate) advice: &'a str,
+}
+
+/// Looks whether a store can be used: `read` reads something, `write` begins to write and
+/// writes nothing.
+pub(crate) async fn of_store<E: std::fmt::Display, R>(
+    asked: Asked<'_>,
+    mut read: impl FnMut() -> R,
+    write: impl Future<Output = Result<(), E>>,
+) -> Vec<Finding>
+where
+    R: Future<Output = Result<(), E>>,
+{
+    within(async {
+        let mut findings = Findings::default();
+        let answered = findings.latency(|| {
+            let answer = read();
+            async { answer.await.map_err(|error| Trouble::reach(error, asked.advice)) }
+        });
+        if answered.await.is_err() {
+            return findings.into_inner();
+        }
+        if let Some(version) = asked.version {
+            findings.ok("version", version);
+        }
+        if asked.read_only {
+            findings.ok("rights", "read-only, as configured");
+        } else if let Err(error) = write.await {
+            findings.fail(
+                "rights",
+                error.to_string(),
+                "give this user the right to write, or make the binding `read_only`; the log has \
+                 the cause",
+            );
+        } else {
+            findings.ok("rights", "read and write");
+        }
+        findings.into_inner()
+    })
+    .await
+}
+
 /// What was found of one binding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {

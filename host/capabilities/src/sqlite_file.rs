@@ -1,9 +1,6 @@
 //! The files of SQLite databases.
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
-
-use crate::diagnosis::{Finding, Findings, Trouble, within};
 
 /// Why a database cannot be a binding.
 #[derive(Debug, thiserror::Error)]
@@ -43,48 +40,12 @@ pub(crate) fn check_database(path: &Path, read_only: bool) -> Result<(), OpenErr
     Ok(())
 }
 
-/// Looks whether a database can be used: `read` reads something, `write` begins to write
-/// and writes nothing.
-pub(crate) async fn diagnose<E: Display, R>(
-    read_only: bool,
-    mut read: impl FnMut() -> R,
-    write: impl Future<Output = Result<(), E>>,
-) -> Vec<Finding>
-where
-    R: Future<Output = Result<(), E>>,
-{
-    within(async {
-        let mut findings = Findings::default();
-        let asked = findings.latency(|| {
-            let answer = read();
-            async {
-                answer.await.map_err(|error| {
-                    Trouble::reach(
-                        error,
-                        "look whether the file is a database, and whether this user may read it \
-                         and write its folder; the log has the cause",
-                    )
-                })
-            }
-        });
-        if asked.await.is_err() {
-            return findings.into_inner();
-        }
-        let version = libsqlite3_sys::SQLITE_VERSION;
-        let version = version.to_str().unwrap_or("of an unknown version");
-        findings.ok("version", format!("SQLite {version}"));
-        if read_only {
-            findings.ok("rights", "read-only, as configured");
-        } else if let Err(error) = write.await {
-            findings.fail(
-                "rights",
-                error.to_string(),
-                "give this user the right to write the file, or make the binding `read_only`",
-            );
-        } else {
-            findings.ok("rights", "read and write");
-        }
-        findings.into_inner()
-    })
-    .await
+/// SQLite's version, for operators.
+pub(crate) fn version() -> String {
+    let version = libsqlite3_sys::SQLITE_VERSION.to_str();
+    format!("SQLite {}", version.unwrap_or("of an unknown version"))
 }
+
+/// What to do where a database cannot be read.
+pub(crate) const ADVICE: &str = "look whether the file is a database, and whether this user may \
+                                 read it and write its folder; the log has the cause";

@@ -15,6 +15,7 @@ pub(crate) use host::NAME;
 pub use host::bindings::heyday::config::config::{Page, Setting};
 
 use crate::bindings::ConfigBinding;
+use crate::diagnosis::{Asked, Finding, of_store};
 use crate::error::{CapabilityError, ErrorCode};
 use crate::source::{ReadError, Reader, Source, SourceError};
 
@@ -103,6 +104,19 @@ impl Settings {
     #[must_use]
     pub fn backend(&self) -> &'static str {
         self.reader.source().backend()
+    }
+
+    /// Looks whether its settings can be read.
+    pub async fn diagnose(&self) -> Vec<Finding> {
+        let read = || async { self.list("", 1, None).await.map(drop) };
+        let write = std::future::ready(Ok(()));
+        let asked = Asked {
+            version: None,
+            read_only: true,
+            advice: "look whether the file or folder is there, and whether this user may read it; \
+                     the log has the cause",
+        };
+        of_store(asked, read, write).await
     }
 
     /// A setting, as it is now. The key was checked.

@@ -11,6 +11,7 @@ use super::error::{closed, translate};
 use super::value::{self, Unknown};
 use super::{Changes, GraphCode, GraphError, GraphLimits, RowSet};
 use crate::Mode as Access;
+use crate::diagnosis::{Asked, Finding, of_store};
 use crate::task::run_on;
 
 /// What the server may take longer than the limit on a statement, which is kept here.
@@ -79,6 +80,24 @@ impl Graph {
     /// Closes it, when no more operations come.
     pub async fn close(&self) {
         self.shared.pool.close().await;
+    }
+
+    /// Looks whether it can be used; changes nothing that a plugin stored.
+    pub async fn diagnose(&self) -> Vec<Finding> {
+        let read = || async {
+            let one = "RETURN 1".to_owned();
+            let asked = self.query(Access::ReadOnly, one, "{}".to_owned());
+            asked.await.map(drop)
+        };
+        let write = async { self.begin(Access::ReadWrite).await?.rollback().await };
+        let asked = Asked {
+            version: None,
+            read_only: self.shared.read_only,
+            advice: "look whether the server runs and the binding's address, user and password are \
+                     right, or whether the folder is a graph that no other process has open; the \
+                     log has the cause",
+        };
+        of_store(asked, read, write).await
     }
 
     /// Runs one statement and answers all its rows. `params` is one JSON object.

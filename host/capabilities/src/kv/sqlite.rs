@@ -23,9 +23,9 @@ use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
     check_condition, milliseconds, page,
 };
-use crate::diagnosis::Finding;
+use crate::diagnosis::{Asked, Finding, of_store};
 use crate::error::chain;
-use crate::sqlite_file::{OpenError, check_database};
+use crate::sqlite_file::{self, OpenError, check_database};
 use crate::task::run_on;
 
 /// Connections that read.
@@ -290,7 +290,12 @@ impl Store for SqliteStore {
         let key = || "\0".to_owned();
         let read = || async { self.get(vec![key()]).await.map(drop) };
         let write = async { self.delete(key(), Condition::Always).await.map(drop) };
-        crate::sqlite_file::diagnose(self.read_only(), read, write).await
+        let asked = Asked {
+            version: Some(sqlite_file::version()),
+            read_only: self.read_only(),
+            advice: sqlite_file::ADVICE,
+        };
+        of_store(asked, read, write).await
     }
 
     /// Waits for what runs.

@@ -24,6 +24,7 @@ pub(crate) use host::NAME;
 pub use host::SecretsCapability;
 
 use crate::bindings::SecretsBinding;
+use crate::diagnosis::{Finding, Findings, within};
 use crate::error::{CapabilityError, ErrorCode};
 use crate::source::{ReadError, Reader, Source, SourceError, check_key};
 use gcp::SecretManager;
@@ -168,6 +169,26 @@ impl Secrets {
             Backend::Source(reader) => reader.source().backend(),
             Backend::Gcp(_) => "gcp",
         }
+    }
+
+    /// Looks whether each secret that is given out is there. Tells names, never values.
+    pub async fn diagnose(&self) -> Vec<Finding> {
+        within(async {
+            let mut findings = Findings::default();
+            for name in self.names.keys() {
+                match self.get(name).await {
+                    Ok(_) => findings.ok("reach", format!("{name} can be read")),
+                    Err(error) => findings.fail(
+                        "reach",
+                        format!("{name}: {error}"),
+                        "put the secret where `names` says, and let this user or service account \
+                         read it; the log has the cause",
+                    ),
+                }
+            }
+            findings.into_inner()
+        })
+        .await
     }
 
     /// The secret of this name, as it is now.

@@ -36,8 +36,8 @@ use super::{
     check_parameters, row_bytes,
 };
 
-use crate::diagnosis::Finding;
-use crate::sqlite_file::{OpenError, check_database};
+use crate::diagnosis::{Asked, Finding, of_store};
+use crate::sqlite_file::{self, OpenError, check_database};
 use crate::task::run_on;
 
 /// Rows that sqlx reads ahead of us.
@@ -412,7 +412,12 @@ impl Database for SqliteDatabase {
             asked.await.map(drop)
         };
         let write = async { self.begin(Access::Write).await.map(drop) };
-        crate::sqlite_file::diagnose(self.shared.writing.is_none(), read, write).await
+        let asked = Asked {
+            version: Some(sqlite_file::version()),
+            read_only: self.shared.writing.is_none(),
+            advice: sqlite_file::ADVICE,
+        };
+        of_store(asked, read, write).await
     }
 
     /// Waits for what runs.

@@ -268,7 +268,7 @@ pub trait Store: Send + Sync + 'static {
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding> {
         let read = || async { self.collections().await.map(drop) };
-        let none = format!("heyday-doctor-{}", Uuid::now_v7());
+        let none = format!("heyday-doctor-{}", uuid::Uuid::now_v7());
         let write = async { self.drop_collection(none).await.map(drop) };
         let asked = Asked {
             version: None,

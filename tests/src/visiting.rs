@@ -101,17 +101,17 @@ async fn a_grant_is_of_a_method_a_host_a_port_and_a_path() {
         ("GET", format!("http://{address}/to/../silent")),
         ("GET", format!("http://{address}/to/%2e%2e/silent")),
         ("GET", format!("http://{address}/to/..%2fsilent")),
-        ("GET", format!("https://127.0.0.1/to")),
+        ("GET", "https://127.0.0.1/to".to_owned()),
         ("GET", format!("http://{other}/to")),
         ("GET", format!("http://localhost:{port}/to")),
         ("GET", format!("http://[::1]:{port}/to")),
         ("GET", format!("http://[::ffff:127.0.0.1]:{port}/to")),
         ("GET", format!("http://127.0.0.2:{port}/to")),
         ("GET", format!("http://0.0.0.0:{port}/to")),
-        ("GET", format!("http://169.254.169.254/latest/meta-data")),
-        ("GET", format!("http://metadata.google.internal/")),
+        ("GET", "http://169.254.169.254/latest/meta-data".to_owned()),
+        ("GET", "http://metadata.google.internal/".to_owned()),
         ("GET", format!("http://127.0.0.1.nip.io:{port}/to")),
-        ("GET", format!("http://example.com.evil.net/")),
+        ("GET", "http://example.com.evil.net/".to_owned()),
     ] {
         let (kind, failure) = refused(client, &json!({ "url": url, "method": method })).await;
         assert_eq!(kind, "capability-denied", "{method} {url}: {failure}");

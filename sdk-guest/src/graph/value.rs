@@ -191,11 +191,10 @@ impl Value {
     /// ```
     /// use heyday_sdk::{graph::Value, prelude::*};
     /// #[derive(Serialize)]
-    /// struct Person { name: &'static str, age: Option<u8> }
-    /// let people = [Person { name: "Ada", age: Some(36) }];
-    /// let rows = Value::of(&people).unwrap();
-    /// assert_eq!(rows.parse::<Vec<(String, u8)>>().is_err(), true);
-    /// assert!(matches!(&rows, Value::List(rows) if rows.len() == 1));
+    /// struct Person { name: &'static str, born: u16 }
+    /// let people = Value::of(&[Person { name: "Ada", born: 1815 }]).unwrap();
+    /// let Value::List(people) = people else { panic!() };
+    /// assert!(matches!(&people[0], Value::Map(ada) if ada["born"] == 1815.into()));
     /// ```
     ///
     /// # Errors

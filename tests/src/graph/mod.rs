@@ -115,6 +115,14 @@ async fn a_graph_is_reached_with_a_grant_and_written_with_more() {
             );
             assert_eq!(denied["retryable"], false);
         }
+        // A subquery that writes is of one dialect only.
+        let subquery = "MATCH (a:A) CALL { WITH a CREATE (:C) } RETURN a";
+        let denied = backends.fail(binding, subquery).await;
+        let code = match dialect {
+            "neo4j" => "capability-denied",
+            _ => "invalid-statement",
+        };
+        assert_eq!(denied["kind"], code, "{binding}: {denied}");
         let rows = backends
             .run(binding, "MATCH (a:A {x: 1})-->(:B) RETURN a")
             .await;

@@ -157,13 +157,58 @@ async fn what_takes_too_much_ends_its_process_and_nothing_else() {
     assert_eq!(error.code, GraphCode::LimitExceeded, "{error}");
 }
 
-/// Kills the process that has the graph open.
-fn kill(folder: &std::path::Path) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_heeds_its_end_and_a_process_that_does_not_is_killed() {
+    let it = opened(GraphLimits {
+        statement_timeout_ms: 300,
+        ..GraphLimits::default()
+    });
+    it.ask("CREATE (:Kept)").await.expect("made");
+    let first = owner(it.folder.path());
+    // One expression, which looks at nothing else.
+    let endless = "RETURN reduce(a = 0, x IN range(1, 5000) | a + reduce(b = 0, y IN range(1, 5000) \
+                   | b + reduce(c = 0, z IN range(1, 5000) | c + z))) AS sum";
+    let kept = "MATCH (n:Kept) RETURN count(n)";
+    let begun = Instant::now();
+    let error = it.ask(endless).await.expect_err("it is told to stop");
+    assert_eq!(error.code, GraphCode::Timeout, "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(it.ask(kept).await, Ok(vec![json!([1])]));
+    assert_eq!(owner(it.folder.path()), first);
+    // Frozen it heeds nothing.
+    // SAFETY: it is a child of ours, which nobody waits for before its end is noticed.
+    assert_eq!(unsafe { libc::kill(first, libc::SIGSTOP) }, 0);
+    let error = it.ask(kept).await.expect_err("it does not answer");
+    assert_eq!(error.code, GraphCode::Timeout, "{error}");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match it.ask(kept).await {
+            Ok(rows) => {
+                assert_eq!(rows, [json!([1])]);
+                break;
+            }
+            Err(error) => assert!(error.code.retryable(), "{error}"),
+        }
+        assert!(Instant::now() < deadline, "its process is not replaced");
+    }
+    assert_ne!(owner(it.folder.path()), first);
+}
+
+/// The process that has the graph open.
+fn owner(folder: &std::path::Path) -> libc::pid_t {
     let owner = std::fs::read_to_string(folder.join("graph.kgl.lock-owner")).expect("an owner");
     let pid = owner.lines().find_map(|line| line.strip_prefix("pid="));
-    let pid: libc::pid_t = pid.expect(&owner).parse().expect(&owner);
+    pid.expect(&owner).parse().expect(&owner)
+}
+
+/// Kills the process that has the graph open.
+fn kill(folder: &std::path::Path) {
     // SAFETY: it is a child of ours, which nobody waits for before its end is noticed.
-    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    assert_eq!(unsafe { libc::kill(owner(folder), libc::SIGKILL) }, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

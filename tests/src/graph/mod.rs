@@ -90,7 +90,7 @@ async fn graph_does_what_its_wit_promises() {
 async fn a_graph_is_reached_with_a_grant_and_written_with_more() {
     let backends = Backends::new().await;
     let client = &backends.server.client;
-    for (binding, _) in backends.bindings.clone() {
+    for (binding, dialect) in backends.bindings.clone() {
         backends.run(binding, "CREATE (:A {x: 1})-[:R]->(:B)").await;
         backends.grant(binding, Some("ro")).await;
         let rows = backends.run(binding, "MATCH (a:A)-->(b) RETURN a, b").await;

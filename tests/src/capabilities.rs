@@ -88,7 +88,7 @@ async fn grants_name_what_there_is() {
             .send()
     };
     for (capability, binding, mode, told) in [
-        ("graph", "default", "rw", "blob, kv, sql, vector"),
+        ("queue", "default", "rw", "blob, graph, kv, sql, vector"),
         ("sql", "nope", "rw", "are: default"),
         ("sql", "default", "all", "`ro` or `rw`"),
     ] {
@@ -256,7 +256,7 @@ async fn blob_does_what_its_wit_promises() {
     let (server, _gateway) = with_backends().await;
     for (binding, _) in backends(&server.client, "blob").await {
         let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
-        let binding = json!(binding);
+        let binding = json!({ "binding": binding });
         keeps(&server.client, "probe.blob_contract", &binding, 6, counted).await;
     }
 }

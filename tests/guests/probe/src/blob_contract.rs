@@ -32,8 +32,8 @@ pub fn blob_get(input: Binding) -> Result<u64> {
     start_to_close = "2m",
     retry(maximum_attempts = 1)
 )]
-pub fn blob_contract(binding: String) -> Result<u32> {
-    let files = blob::Container::open(&binding)?;
+pub fn blob_contract(input: Binding) -> Result<u32> {
+    let files = blob::Container::open(&input.binding)?;
     objects(&files)?;
     conditions(&files)?;
     listing(&files)?;

@@ -17,6 +17,8 @@ use super::client::{BodyTooLarge, translate};
 use super::host::{error_of, stopped};
 use crate::call::Place;
 
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
 /// The body of a guest's request. A guest that writes slowly is held up by its own
 /// deadline, and by the silence that the other side allows.
 pub(super) fn outgoing(body: WasiBody, limit: u64, written: Arc<AtomicU64>) -> reqwest::Body {
@@ -25,13 +27,12 @@ pub(super) fn outgoing(body: WasiBody, limit: u64, written: Arc<AtomicU64>) -> r
     }
     let mut sent = 0_u64;
     let frames = BodyStream::new(body);
-    reqwest::Body::wrap_stream(frames.map(move |frame| {
+    reqwest::Body::wrap_stream(frames.map(move |frame| -> Result<Bytes, BoxedError> {
         // Trailers are not sent on: HTTP/1.1 has them only where both sides said so.
-        let frame = frame.map_err(std::io::Error::other)?;
-        let bytes = frame.into_data().unwrap_or_default();
+        let bytes = frame?.into_data().unwrap_or_default();
         sent += bytes.len() as u64;
         if sent > limit {
-            return Err(std::io::Error::other(BodyTooLarge(limit)));
+            return Err(BodyTooLarge(limit).into());
         }
         written.fetch_add(bytes.len() as u64, Ordering::AcqRel);
         Ok(bytes)

@@ -358,16 +358,12 @@ async fn a_secret_is_told_to_nobody_in_whatever_way_its_plugin_does() {
             let response = client.request(reqwest::Method::GET, &path).send().await;
             seen += &response.unwrap().text().await.unwrap();
         }
-        let masked = seen.contains("[secret]");
         let refused = seen.contains("contains the value of a secret");
-        assert_eq!(
-            (masked, refused),
-            (
-                way != "answer" && way != "heartbeat" && way != "progress",
-                way == "answer"
-            ),
-            "{way}: {seen}"
-        );
+        assert_eq!(refused, way == "answer", "{way}: {seen}");
+        // What is told while it runs need not be kept after its end.
+        if !matches!(way, "answer" | "progress" | "heartbeat") {
+            assert!(seen.contains("[secret]"), "{way}: {seen}");
+        }
         told += &seen;
     }
     let written = serde_json::to_string(secret).unwrap();

@@ -148,6 +148,13 @@ pub async fn echo() -> anyhow::Result<SocketAddr> {
         .route("/empty", get(async || StatusCode::NO_CONTENT))
         .route("/count", post(counted))
         .route(
+            "/length",
+            post(async |headers: HeaderMap| {
+                let length = headers.get("content-length");
+                length.map_or_else(Vec::new, |length| length.as_bytes().to_vec())
+            }),
+        )
+        .route(
             "/stream/{bytes}",
             get(async |Path(bytes): Path<usize>| {
                 let piece = Bytes::from(vec![b'x'; 10_000]);
@@ -185,7 +192,6 @@ async fn echoed(method: Method, uri: Uri, headers: HeaderMap, body: String) -> i
         "body": body,
         "content_type": header("content-type"),
         "authorization": header("authorization"),
-        "length": header("content-length"),
         "custom": header("x-custom"),
     }))
 }

@@ -17,6 +17,8 @@ use super::client::{BodyTooLarge, translate};
 use super::host::{error_of, stopped};
 use crate::call::Place;
 
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
 /// The body of a guest's request. A guest that writes slowly is held up by its own
 /// deadline, and by the silence that the other side allows.
 pub(super) fn outgoing(body: WasiBody, limit: u64, written: Arc<AtomicU64>) -> reqwest::Body {
@@ -25,13 +27,12 @@ pub(super) fn outgoing(body: WasiBody, limit: u64, written: Arc<AtomicU64>) -> r
     }
     let mut sent = 0_u64;
     let frames = BodyStream::new(body);
-    reqwest::Body::wrap_stream(frames.map(move |frame| {
+    reqwest::Body::wrap_stream(frames.map(move |frame| -> Result<Bytes, BoxedError> {
         // Trailers are not sent on: HTTP/1.1 has them only where both sides said so.
-        let frame = frame.map_err(std::io::Error::other)?;
-        let bytes = frame.into_data().unwrap_or_default();
+        let bytes = frame?.into_data().unwrap_or_default();
         sent += bytes.len() as u64;
         if sent > limit {
-            return Err(std::io::Error::other(BodyTooLarge(limit)));
+            return Err(BodyTooLarge(limit).into());
         }
         written.fetch_add(bytes.len() as u64, Ordering::AcqRel);
         Ok(bytes)
@@ -81,5 +82,54 @@ impl Incoming {
         }
         self.read.fetch_add(bytes.len() as u64, Ordering::AcqRel);
         Ok(Some((bytes, read)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use reqwest::Method;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::http::client::Outgoing;
+    use crate::http::{HttpClient, HttpError, HttpPolicy};
+
+    /// A body of so many pieces of 1,000 bytes.
+    fn pieces(count: usize) -> WasiBody {
+        let piece = || Ok(Frame::data(Bytes::from(vec![7; 1_000])));
+        let pieces = stream::iter(std::iter::repeat_with(piece).take(count));
+        StreamBody::new(pieces).boxed_unsync()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_ends_its_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        // Takes whatever comes, and never answers.
+        let taken = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut taken = Vec::new();
+            let _ = stream.read_to_end(&mut taken).await;
+            taken.len()
+        });
+        let policy = HttpPolicy::parse([format!("POST:{address}").as_str()]).expect("a rule");
+        let written = Arc::new(AtomicU64::new(0));
+        let begun = Instant::now();
+        let request = Outgoing {
+            method: Method::POST,
+            url: format!("http://{address}/").parse().expect("a URL"),
+            headers: reqwest::header::HeaderMap::new(),
+            body: outgoing(pieces(1_000_000), 5_500, Arc::clone(&written)),
+        };
+        let client = HttpClient::new().expect("a client");
+        let answer = client.send(request, &policy).await;
+        assert_eq!(answer.err(), Some(HttpError::TooLarge(5_500)));
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert_eq!(written.load(Ordering::Acquire), 5_000);
+        let taken = taken.await.expect("it ended");
+        assert!(taken < 7_000, "{taken}");
     }
 }

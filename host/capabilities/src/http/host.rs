@@ -27,6 +27,8 @@ use crate::call::{Budget, Place};
 use crate::task::run_on;
 
 pub(crate) const NAME: &str = "http";
+/// Its types, in the version of the linked implementation.
+const TYPES: &str = "wasi:http/types@0.2.12";
 
 /// Limits of plugins' requests. How long one may take is the attempt's own time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +96,18 @@ impl Capability for HttpCapability {
     fn link(&self, linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
         let options = types::LinkOptions::default();
         types::add_to_linker::<_, WasiHttp>(linker, &options, view)?;
+        // In place of one that does not know the errors that bodies end with.
+        linker.allow_shadowing(true);
+        let shadowed = linker.instance(TYPES).and_then(|mut types| {
+            types.func_wrap(
+                "http-error-code",
+                |mut store: StoreContextMut<'_, CallState>, (error,)| {
+                    Ok((error_code(store.data_mut(), &error)?,))
+                },
+            )
+        });
+        linker.allow_shadowing(false);
+        shadowed?;
         // Not by the generated function: what it calls knows nothing of the attempt.
         let mut handler = linker.instance("wasi:http/outgoing-handler@0.2.0")?;
         handler.func_wrap("handle", |mut store: StoreContextMut<'_, CallState>, of| {
@@ -163,6 +177,27 @@ fn handle(
     scope.hooks.granted = Some(granted);
     let mut view = self::scope(state).map_err(Trappable::trap)?;
     outgoing_handler::Host::handle(&mut view, request, options)
+}
+
+/// `types.http-error-code`: why a body ended early, if that was an error of HTTP.
+fn error_code(
+    state: &mut CallState,
+    error: &Resource<types::IoError>,
+) -> wasmtime::Result<Option<types::ErrorCode>> {
+    let error = state.table().get(error)?;
+    if let Some(code) = error.downcast_ref::<types::ErrorCode>() {
+        return Ok(Some(code.clone()));
+    }
+    Ok(error.downcast_ref::<Error>().map(|error| match error {
+        Error::HttpResponseBodySize(size) => types::ErrorCode::HttpResponseBodySize(*size),
+        Error::HttpRequestBodySize(size) => types::ErrorCode::HttpRequestBodySize(*size),
+        Error::ConnectionReadTimeout => types::ErrorCode::ConnectionReadTimeout,
+        Error::HttpResponseTimeout => types::ErrorCode::HttpResponseTimeout,
+        Error::HttpRequestDenied => types::ErrorCode::HttpRequestDenied,
+        Error::DestinationUnavailable => types::ErrorCode::ConnectionTerminated,
+        Error::InternalError(message) => types::ErrorCode::InternalError(message.clone()),
+        _ => types::ErrorCode::HttpProtocolError,
+    }))
 }
 
 /// What one request goes by.

@@ -88,7 +88,7 @@ async fn grants_name_what_there_is() {
             .send()
     };
     for (capability, binding, mode, told) in [
-        ("graph", "default", "rw", "blob, kv, sql, vector"),
+        ("cache", "default", "rw", "blob, graph, kv, sql, vector"),
         ("sql", "nope", "rw", "are: default"),
         ("sql", "default", "all", "`ro` or `rw`"),
     ] {

@@ -220,7 +220,11 @@ where
         let mut findings = Findings::default();
         let answered = findings.latency(|| {
             let answer = read();
-            async { answer.await.map_err(|error| Trouble::reach(error, asked.advice)) }
+            async {
+                answer
+                    .await
+                    .map_err(|error| Trouble::reach(error, asked.advice))
+            }
         });
         if answered.await.is_err() {
             return findings.into_inner();

@@ -198,6 +198,26 @@ async fn a_statement_heeds_its_end_and_a_process_that_does_not_is_killed() {
     assert_ne!(owner(it.folder.path()), first);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_has_what_came_after_it() {
+    let it = opened(GraphLimits::default());
+    it.ask("CREATE (:Doc {text: 'gone'})").await.expect("made");
+    it.ask("MATCH (n) DETACH DELETE n").await.expect("deleted");
+    it.ask("DROP INDEX t IF EXISTS").await.expect("none");
+    let made = it
+        .ask("CREATE FULLTEXT INDEX t FOR (n:Doc) ON EACH [n.text]")
+        .await;
+    made.expect("made");
+    for text in ["the cat sat", "a dog barked", "cats and dogs"] {
+        let statement = format!("CREATE (:Doc {{name: 'x', text: '{text}'}})");
+        it.ask(&statement).await.expect("made");
+    }
+    let found = "CALL db.index.fulltext.queryNodes('t', 'barked') YIELD node, score \
+                 RETURN collect(node.text)";
+    assert_eq!(it.ask(found).await, Ok(vec![json!([["a dog barked"]])]));
+    it.graph.close().await;
+}
+
 /// The process that has the graph open.
 fn owner(folder: &std::path::Path) -> libc::pid_t {
     let owner = std::fs::read_to_string(folder.join("graph.kgl.lock-owner")).expect("an owner");

@@ -155,6 +155,8 @@ struct Open {
     transaction: Transaction,
     /// Whether its schema changed, which the log does not have.
     schema: bool,
+    /// Whether it is one statement's alone, and ends when its rows were taken.
+    alone: bool,
     _turn: Option<Turn>,
 }
 
@@ -310,6 +312,7 @@ impl Worker {
         self.open = Some(Open {
             transaction,
             schema: false,
+            alone: false,
             _turn: turn,
         });
         Ok(())
@@ -396,10 +399,15 @@ impl Worker {
                 return Err(denied().into());
             }
             let turn = self.turn()?;
-            let outcome = engine.session.execute_auto_commit(statement, &options, 1);
-            let outcome = outcome.map_err(Failed::from)?;
-            drop(turn);
-            self.committed(schema)?;
+            let mut transaction = engine.session.begin();
+            let graph = transaction.working_mut().map_err(Failed::from)?;
+            let outcome = execute_mut(graph, statement, &options).map_err(Failed::from)?;
+            self.open = Some(Open {
+                transaction,
+                schema,
+                alone: true,
+                _turn: Some(turn),
+            });
             outcome
         } else {
             let graph = engine.session.snapshot();
@@ -442,6 +450,9 @@ impl Worker {
             }
             ready = answer.rows.next()?.into();
             if ready.is_empty() {
+                if self.open.as_ref().is_some_and(|open| open.alone) {
+                    self.commit()?;
+                }
                 return Ok(map([("stats", counted(answer.stats.as_ref()))]));
             }
         }

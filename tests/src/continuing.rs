@@ -215,7 +215,7 @@ async fn whoever_follows_a_workflow_goes_on_with_its_runs() -> anyhow::Result<()
     let body =
         json!({ "workflow_type": "tests.long", "workflow_id": "long", "input": {"rounds": 40} });
     server.client.post("/workflows", &body).await?;
-    let mut watched = desk.watch("heyday workflow history long --follow")?;
+    let mut watched = desk.watch("heyday workflow events long --follow")?;
     watched.line("WorkflowExecutionContinuedAsNew").await?;
     watched.line("goes on after run").await?;
     let stop = json!({ "name": "stop", "id": "stop" });

@@ -34,6 +34,9 @@ on_both!(
 /// Enough for several runs of [`SHORT`] events.
 const ITEMS: u64 = 12;
 
+/// Signals or updates, which are fewer events each, enough for several runs.
+const SENT: u64 = 24;
+
 /// Events after which runs continue here.
 const SHORT: u64 = 14;
 
@@ -198,14 +201,15 @@ async fn untaken_signals_go_on_and_each_counts_once_over_all_runs(mut bench: Ben
         "hub",
         &rounds("{l: {listen: {to: {one: {with: {type: go}}}}}}", ""),
     );
-    let first = bench.start("hub", items(json!({}))).await;
+    let input = json!({ "items": (0..SENT).collect::<Vec<_>>() });
+    let first = bench.start("hub", input).await;
     let latest = run(&first.workflow_id);
     let send = async |name: &str, id: String, n: u64| {
         let sent = signal(name, &id, json!(n));
         bench.engine().signal(&latest, sent).await.unwrap();
     };
     send("other", "unread".to_owned(), 0).await;
-    for n in 0..ITEMS - 1 {
+    for n in 0..SENT - 1 {
         send("go", format!("g{n}"), n).await;
         let taken = async || {
             let described = bench.engine().describe(&latest).await.unwrap();
@@ -217,7 +221,7 @@ async fn untaken_signals_go_on_and_each_counts_once_over_all_runs(mut bench: Ben
     let chain = bench.chain(&first).await;
     assert!(chain.len() > 2, "{chain:?}");
     // Known from an earlier run, from this one, and as one that waits.
-    for n in 0..ITEMS - 1 {
+    for n in 0..SENT - 1 {
         send("go", format!("g{n}"), 100 + n).await;
     }
     send("other", "unread".to_owned(), 100).await;
@@ -255,7 +259,7 @@ async fn an_update_is_answered_again_by_whichever_run_is_open(mut bench: Bench) 
         bench.engine().update(&latest, update, PATIENCE).await
     };
     let mut runs = Vec::new();
-    for n in 0..ITEMS {
+    for n in 0..SENT {
         let status = offer("add", &format!("u{n}"), json!(n)).await.unwrap();
         runs.push(status.run_id);
         assert_eq!(answer(status), json!({ "n": n }));
@@ -269,7 +273,7 @@ async fn an_update_is_answered_again_by_whichever_run_is_open(mut bench: Bench) 
                 || run == chain.last().unwrap())
     );
     // The same ids again, of the earliest run and of the latest.
-    for n in [0, ITEMS - 1] {
+    for n in [0, SENT - 1] {
         let id = format!("u{n}");
         let status = offer("add", &id, json!(100)).await.unwrap();
         assert_eq!(status.run_id, runs[usize::try_from(n).unwrap()]);
@@ -290,7 +294,7 @@ async fn an_update_is_answered_again_by_whichever_run_is_open(mut bench: Bench) 
     // It took each once.
     assert_eq!(
         bench.result(&first).await,
-        json!((0..ITEMS).collect::<Vec<_>>())
+        json!((0..SENT).collect::<Vec<_>>())
     );
     let late = offer("add", "u1", json!(100)).await.unwrap();
     assert_eq!(answer(late), json!({"n": 1}));

@@ -65,12 +65,21 @@ async fn until_gone_on(bench: &Bench, first: &RunRef, times: usize) -> Vec<RunRe
     bench.chain(first).await
 }
 
+/// Waits until a task of the run listens.
+async fn until_listening(bench: &Bench, run: &RunRef) {
+    let listens = async || {
+        let described = bench.engine().describe(run).await.unwrap();
+        !described.pending_listens.is_empty()
+    };
+    bench.until("a task listens", listens).await;
+}
+
 async fn a_long_run_goes_on_as_others_and_does_each_step_once(mut bench: Bench) {
     bench.with_short_histories(SHORT).await;
     bench.define(
         "long",
         &rounds(
-            "{a: {call: t.echo, with: {x: '${ .x }'}, export: {as: {seen: '${ .x }'}}}}, {w: {wait: PT0.01S}}",
+            "{a: {call: t.echo, with: {x: '${ .x }'}, export: {as: {seen: '${ .x }'}}}}",
             "  - last: {call: t.hand, with: {x: '${ .x }'}}\n",
         ),
     );
@@ -309,7 +318,7 @@ async fn parent_of_a_long_child(bench: &mut Bench) -> (RunRef, RunRef, super::be
     bench.define(
         "child",
         &rounds(
-            "{a: {call: t.echo, with: {items: '${ .items }'}}}, {w: {wait: PT0.01S}}",
+            "{a: {call: t.echo, with: {items: '${ .items }'}}}",
             "  - last: {call: t.hand}\n",
         ),
     );
@@ -376,11 +385,7 @@ async fn what_names_an_ended_run_is_refused(mut bench: Bench) {
         ),
     );
     let first = bench.start("long", items(json!({}))).await;
-    let listens = async || {
-        let described = bench.engine().describe(&run(&first.workflow_id)).await;
-        !described.unwrap().pending_listens.is_empty()
-    };
-    bench.until("its last task listens", listens).await;
+    until_listening(&bench, &run(&first.workflow_id)).await;
     assert!(bench.chain(&first).await.len() > 1);
     let engine = bench.engine();
     let closed = |result: Result<(), EngineError>| {
@@ -407,16 +412,20 @@ async fn runs_that_went_on_are_replayed(mut bench: Bench) {
     bench.define(
         "long",
         &rounds(
-            "{t: {try: [{a: {call: t.echo, with: {x: '${ .x }'}}}, {w: {wait: PT0.01S}}], catch: {}}}",
-            "  - rest: {wait: PT1S}\n  - last: {call: t.hand, with: {x: '${ .x }'}}\n",
+            "{t: {try: [{a: {call: t.echo, with: {x: '${ .x }'}}}], catch: {}}}",
+            "  - rest: {listen: {to: {one: {with: {type: go}}}}}\n  - last: {call: t.hand, with: {x: '${ .0.x }'}}\n",
         ),
     );
     let first = bench.start("long", items(json!({"x": 3}))).await;
-    until_gone_on(&bench, &first, 1).await;
+    let latest = run(&first.workflow_id);
+    until_listening(&bench, &latest).await;
+    assert!(bench.chain(&first).await.len() > 1);
     let loaded = bench.loaded();
     bench.restart().await;
+    let go = signal("go", "go", json!({"x": 4}));
+    bench.engine().signal(&latest, go).await.unwrap();
     let attempt = bench.attempt().await;
-    assert_eq!(attempt.task.input.to_json().unwrap(), json!({"x": 3}));
+    assert_eq!(attempt.task.input.to_json().unwrap(), json!({"x": 4}));
     assert!(
         bench.loaded() > loaded,
         "a driver should have been made anew"
@@ -438,7 +447,7 @@ async fn search_attributes_go_on_as_the_run_changed_them(mut bench: Bench) {
     bench.with_short_histories(SHORT).await;
     let marks = "  - mark:\n      set: ${ . }\n      metadata: {heyday: {search_attributes: {GoneStage: late, GoneColour: null}}}\n";
     let rounds = rounds(
-        "{a: {call: t.echo, with: {x: 1}}}, {w: {wait: PT0.01S}}",
+        "{a: {call: t.echo, with: {x: 1}}}",
         "  - last: {call: t.hand}\n",
     );
     bench.define("marked", &format!("{marks}{rounds}"));
@@ -487,7 +496,8 @@ async fn large_values_go_on_by_reference(mut bench: Bench) {
         ),
     );
     let text = "x".repeat(300_000);
-    let input = json!({ "items": vec![0; 20], "text": text });
+    // A cluster's timers take up to a second.
+    let input = json!({ "items": vec![0; 8], "text": text });
     let first = bench.start("large", input).await;
     assert_eq!(bench.result(&first).await, json!(300_000));
     assert!(bench.chain(&first).await.len() > 1);
@@ -497,7 +507,7 @@ async fn large_values_go_on_by_reference(mut bench: Bench) {
     bench.define(
         "grown",
         &rounds(
-            "{a: {call: t.big, with: {n: '${ .n }'}, output: {as: {text: '${ . }', n: 290000}}}}, {w: {wait: PT0.01S}}",
+            "{a: {call: t.big, with: {n: '${ .n }'}, output: {as: {text: '${ . }', n: 290000}}}}",
             "  - last: {call: t.length, with: {text: '${ .text }'}}\n",
         ),
     );
@@ -565,11 +575,11 @@ async fn a_start_with_a_signal_reaches_the_run_that_goes_on(mut bench: Bench) {
 
 async fn a_timeout_of_the_flow_goes_on(mut bench: Bench) {
     bench.with_short_histories(SHORT).await;
-    let after = "  - last: {call: t.hand}\ntimeout: {after: PT5S}\n";
-    bench.define("late", &rounds("{w: {wait: PT0.01S}}", after));
-    let first = bench.start("late", json!({ "items": vec![0; 8] })).await;
+    let after = "  - last: {call: t.hand}\ntimeout: {after: PT10S}\n";
+    bench.define("late", &rounds("{a: {call: t.echo, with: {x: 1}}}", after));
+    let first = bench.start("late", json!({ "items": vec![0; 4] })).await;
     bench.attempt().await.obey().await;
     let failure = bench.failure(&first).await;
-    assert!(format!("{failure:?}").contains("PT5S"), "{failure:?}");
+    assert!(format!("{failure:?}").contains("PT10S"), "{failure:?}");
     assert!(bench.chain(&first).await.len() > 1);
 }

@@ -241,9 +241,9 @@ async fn a_buffered_start_follows_the_open_run(mut bench: Bench) {
 
 async fn a_run_that_goes_on_as_another_is_still_open(mut bench: Bench) {
     bench.with_short_histories(12).await;
-    let waits = |n| format!("  - w{n}: {{wait: PT0.01S}}\n");
-    let waits: String = (0..12).map(waits).collect();
-    bench.define("long", &format!("{waits}  - a: {{call: t.hand}}\n"));
+    let step = |n| format!("  - s{n}: {{call: t.echo}}\n");
+    let steps: String = (0..6).map(step).collect();
+    bench.define("long", &format!("{steps}  - a: {{call: t.hand}}\n"));
     create(&bench, "s", schedule("s", "long", never(), json!({}))).await;
     trigger(&bench, "s", None).await;
     let attempt = bench.attempt().await;

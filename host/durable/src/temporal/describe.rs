@@ -110,7 +110,9 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
     let last = last.filter(|last| last.event_type() == EventType::WorkflowExecutionContinuedAsNew);
     let continued_from = start.and_then(|start| run_of(&start.continued_from));
     let first_run_id = start.and_then(|start| run_of(&start.first_run_id));
-    let continued_as = last.and_then(|last| last.run_uuid());
+    // The history was read later, and may say more than the state did.
+    let went_on = info.status == ExecutionStatus::ContinuedAsNew;
+    let continued_as = last.filter(|_| went_on).and_then(|last| last.run_uuid());
     let timers = state.timers.iter().filter(|_| open);
     let memo = known.memo.unwrap_or_default().fields.into_iter();
     let children = described.pending_children.into_iter();

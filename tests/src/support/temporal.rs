@@ -15,7 +15,6 @@ use super::server::{PATIENCE, end_with_parent, free_port};
 <<<<<<< HEAD
 const NAMESPACES: usize = 220;
 =======
-const NAMESPACES: usize = 180;
 >>>>>>> can
 
 /// The built `temporal`. Without one the caller lists its tests as not run, which fails

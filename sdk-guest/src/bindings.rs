@@ -45,6 +45,36 @@ pub mod kv {
     });
 }
 
+/// `heyday:config`.
+pub mod config {
+    wit_bindgen::generate!({
+        path: "../wit/config",
+        world: "imports",
+        runtime_path: "::heyday_sdk::__private::wit_bindgen::rt",
+        type_section_suffix: "config",
+    });
+}
+
+/// `heyday:secrets`.
+pub mod secrets {
+    wit_bindgen::generate!({
+        path: "../wit/secrets",
+        world: "imports",
+        runtime_path: "::heyday_sdk::__private::wit_bindgen::rt",
+        type_section_suffix: "secrets",
+    });
+}
+
+/// `heyday:graph`.
+pub mod graph {
+    wit_bindgen::generate!({
+        path: "../wit/graph",
+        world: "imports",
+        runtime_path: "::heyday_sdk::__private::wit_bindgen::rt",
+        type_section_suffix: "graph",
+    });
+}
+
 /// `heyday:vector`.
 pub mod vector {
     wit_bindgen::generate!({

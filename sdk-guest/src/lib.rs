@@ -45,6 +45,10 @@
 //! | small values under keys | [`kv`] |
 //! | items found by vectors and words | [`vector`] |
 //! | databases | [`sql`] |
+//! | settings | [`config`] |
+//! | passwords, keys, tokens | [`secrets`] |
+//! | requests by HTTP | [`http`] |
+//! | property graphs | [`graph`] |
 //! | embeddings and scores by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
@@ -62,12 +66,16 @@ mod activity;
 #[doc(hidden)]
 pub mod bindings;
 pub mod blob;
+pub mod config;
 pub mod context;
 mod error;
+pub mod graph;
 mod host;
+pub mod http;
 pub mod inference;
 pub mod kv;
 pub mod log;
+pub mod secrets;
 pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
@@ -80,7 +88,8 @@ pub use heyday_sdk_macros::activity;
 /// What most plugins use.
 pub mod prelude {
     pub use crate::{
-        Error, Result, activity, blob, context, inference, kv, log, params, sql, vector,
+        Error, Result, activity, blob, config, context, graph, http, inference, kv, log, params,
+        secrets, sql, vector,
     };
     pub use schemars::JsonSchema;
     pub use serde::{Deserialize, Serialize};

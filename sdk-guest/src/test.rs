@@ -1,8 +1,8 @@
 //! Native unit tests of activities, without a host.
 //!
 //! A test enters a [`Context`]; until the guard that [`Context::enter`] answers is dropped,
-//! the calling thread's `context`, `log`, `blob`, `kv`, `sql`, `vector` and `inference` are answered from
-//! it, and the guard tells what the activity did.
+//! the calling thread's `context`, `log` and capabilities are answered from it, and the
+//! guard tells what the activity did.
 //!
 //! ```
 //! use heyday_sdk::prelude::*;
@@ -20,6 +20,7 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ use serde_json::{Map, Value};
 use crate::error::CapabilityError;
 use crate::log::Level;
 use crate::sql::Rows;
+
+pub use crate::host::http::{HttpCall, HttpReply};
 
 /// A line that was logged.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +66,31 @@ impl SqlAnswer {
 impl From<Rows> for SqlAnswer {
     fn from(rows: Rows) -> Self {
         Self { rows, changed: 0 }
+    }
+}
+
+/// What a stand-in for a graph answers a statement.
+#[derive(Debug, Clone)]
+pub struct GraphAnswer {
+    pub(crate) rows: crate::graph::Rows,
+    pub(crate) changes: crate::graph::Changes,
+}
+
+impl From<crate::graph::Rows> for GraphAnswer {
+    fn from(rows: crate::graph::Rows) -> Self {
+        Self {
+            rows,
+            changes: crate::graph::Changes::default(),
+        }
+    }
+}
+
+impl From<crate::graph::Changes> for GraphAnswer {
+    fn from(changes: crate::graph::Changes) -> Self {
+        Self {
+            rows: crate::graph::Rows::from_parts(Vec::new(), Vec::new()),
+            changes,
+        }
     }
 }
 
@@ -130,6 +158,42 @@ impl Context {
         self
     }
 
+    /// Grants settings of that name, with these keys and values.
+    pub fn config<K: Into<String>, V: Into<String>>(
+        mut self,
+        binding: &str,
+        settings: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let settings = settings.into_iter();
+        let settings = settings.map(|(key, value)| (key.into(), value.into()));
+        let of_binding = self.state.config.entry(binding.to_owned()).or_default();
+        of_binding.extend(settings);
+        self
+    }
+
+    /// Grants secrets of that name: these, by their names.
+    pub fn secrets<K: Into<String>, V: AsRef<[u8]>>(
+        mut self,
+        binding: &str,
+        secrets: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let secrets = secrets.into_iter();
+        let secrets = secrets.map(|(name, value)| (name.into(), Some(value.as_ref().to_vec())));
+        let of_binding = self.state.secrets.entry(binding.to_owned()).or_default();
+        of_binding.extend(secrets);
+        self
+    }
+
+    /// Grants requests by HTTP. The closure stands in for the other side: it is given each
+    /// request and answers it, or fails as the host would.
+    pub fn http(
+        mut self,
+        answer: impl FnMut(&HttpCall) -> Result<HttpReply, CapabilityError> + 'static,
+    ) -> Self {
+        self.state.http = Some(Rc::new(RefCell::new(answer)));
+        self
+    }
+
     /// Grants a vector store of that name, in memory and empty.
     pub fn vector(mut self, binding: &str) -> Self {
         let store = crate::host::vector::Collections::default();
@@ -161,6 +225,24 @@ impl Context {
     ) -> Self {
         self.state
             .sql
+            .insert(binding.to_owned(), Rc::new(RefCell::new(answer)));
+        self
+    }
+
+    /// Grants a graph of that name. The closure stands in for it: it is given each
+    /// statement with its parameters and answers rows or changes. It is no graph: what a
+    /// statement means is tested on a running Heyday.
+    pub fn graph(
+        mut self,
+        binding: &str,
+        answer: impl FnMut(
+            &str,
+            &BTreeMap<String, crate::graph::Value>,
+        ) -> Result<GraphAnswer, CapabilityError>
+        + 'static,
+    ) -> Self {
+        self.state
+            .graphs
             .insert(binding.to_owned(), Rc::new(RefCell::new(answer)));
         self
     }
@@ -215,6 +297,30 @@ impl Entered {
         state::with(|state| state.cancelled = true);
     }
 
+    /// From now on a setting has that value, as when an operator changes it.
+    pub fn set_config(&self, binding: &str, key: &str, value: &str) {
+        state::with(|state| {
+            let settings = state.config.entry(binding.to_owned()).or_default();
+            settings.insert(key.to_owned(), value.to_owned());
+        });
+    }
+
+    /// From now on a secret has that value, as when it is rotated.
+    pub fn set_secret(&self, binding: &str, name: &str, value: impl AsRef<[u8]>) {
+        state::with(|state| {
+            let secrets = state.secrets.entry(binding.to_owned()).or_default();
+            secrets.insert(name.to_owned(), Some(value.as_ref().to_vec()));
+        });
+    }
+
+    /// From now on a secret is not there, though the binding gives it out.
+    pub fn remove_secret(&self, binding: &str, name: &str) {
+        state::with(|state| {
+            let secrets = state.secrets.entry(binding.to_owned()).or_default();
+            secrets.insert(name.to_owned(), None);
+        });
+    }
+
     /// The details of all heartbeats, in order.
     #[must_use]
     pub fn heartbeats(&self) -> Vec<Value> {
@@ -257,6 +363,15 @@ impl Entered {
     pub fn statements(&self, binding: &str) -> Vec<String> {
         state::with(|state| state.statements.get(binding).cloned().unwrap_or_default())
     }
+
+    /// The statements that reached the stand-in of a graph, likewise.
+    #[must_use]
+    pub fn graph_statements(&self, binding: &str) -> Vec<String> {
+        state::with(|state| {
+            let statements = state.graph_statements.get(binding);
+            statements.cloned().unwrap_or_default()
+        })
+    }
 }
 
 impl Drop for Entered {
@@ -274,13 +389,20 @@ pub(crate) mod state {
 
     use serde_json::Value;
 
-    use super::{LogLine, SqlAnswer};
+    use super::{GraphAnswer, LogLine, SqlAnswer};
     use crate::context::Attempt;
     use crate::error::CapabilityError;
 
     pub(crate) type Objects = BTreeMap<String, Object>;
     pub(crate) type Handler =
         dyn FnMut(&str, &[crate::sql::Value]) -> Result<SqlAnswer, CapabilityError>;
+
+    pub(crate) type HttpHandler =
+        dyn FnMut(&super::HttpCall) -> Result<super::HttpReply, CapabilityError>;
+    pub(crate) type GraphHandler = dyn FnMut(
+        &str,
+        &BTreeMap<String, crate::graph::Value>,
+    ) -> Result<GraphAnswer, CapabilityError>;
 
     pub(crate) struct Object {
         pub(crate) bytes: Vec<u8>,
@@ -345,9 +467,15 @@ pub(crate) mod state {
         pub(crate) logs: Vec<LogLine>,
         pub(crate) blobs: BTreeMap<String, Objects>,
         pub(crate) kv: BTreeMap<String, Values>,
+        pub(crate) config: BTreeMap<String, BTreeMap<String, String>>,
+        pub(crate) http: Option<Rc<RefCell<HttpHandler>>>,
+        /// None where one is given out and not there.
+        pub(crate) secrets: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
         pub(crate) vectors: BTreeMap<String, crate::host::vector::Collections>,
         pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
         pub(crate) statements: BTreeMap<String, Vec<String>>,
+        pub(crate) graphs: BTreeMap<String, Rc<RefCell<GraphHandler>>>,
+        pub(crate) graph_statements: BTreeMap<String, Vec<String>>,
         pub(crate) models: BTreeMap<String, StandIn>,
     }
 
@@ -371,9 +499,14 @@ pub(crate) mod state {
                 logs: Vec::new(),
                 blobs: BTreeMap::new(),
                 kv: BTreeMap::new(),
+                config: BTreeMap::new(),
+                http: None,
+                secrets: BTreeMap::new(),
                 vectors: BTreeMap::new(),
                 sql: BTreeMap::new(),
                 statements: BTreeMap::new(),
+                graphs: BTreeMap::new(),
+                graph_statements: BTreeMap::new(),
                 models: BTreeMap::new(),
             }
         }
@@ -401,6 +534,10 @@ pub(crate) mod state {
 
     pub(crate) fn sql(binding: &str) -> Option<Rc<RefCell<Handler>>> {
         with(|state| state.sql.get(binding).cloned())
+    }
+
+    pub(crate) fn graph(binding: &str) -> Option<Rc<RefCell<GraphHandler>>> {
+        with(|state| state.graphs.get(binding).cloned())
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::component;
 use crate::support::postgres::{self, Postgres, until};
 use crate::support::probe;
+use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options, Server};
 use crate::support::weaviate;
 
@@ -31,6 +32,7 @@ async fn nothing_is_reached_without_a_grant() {
         ("probe.sql_run", run("SELECT 1")),
         ("probe.blob_put", binding.clone()),
         ("probe.kv_count", binding.clone()),
+        ("probe.graph_run", run("RETURN 1")),
         ("probe.vector_put", json!("default")),
     ] {
         let id = client.start_activity(activity, &input).await.unwrap();
@@ -86,7 +88,7 @@ async fn grants_name_what_there_is() {
             .send()
     };
     for (capability, binding, mode, told) in [
-        ("graph", "default", "rw", "blob, kv, sql, vector"),
+        ("queue", "default", "rw", "blob, graph, kv, sql, vector"),
         ("sql", "nope", "rw", "are: default"),
         ("sql", "default", "all", "`ro` or `rw`"),
     ] {
@@ -183,8 +185,9 @@ async fn keeps(client: &Client, activity: &str, input: &Value, parts: u64, count
 struct Counted<'a>(&'a [&'static str], u64);
 
 /// A server with the probe, and with a binding of each capability on each backend that
-/// there is here: `default` is embedded, the other is named after its backend.
-async fn with_backends() -> Server {
+/// there is here: `default` is embedded, the other is named after its backend. What the last
+/// needs as long as the server runs comes with it.
+async fn with_backends() -> (Server, Option<Gateway>) {
     let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
                       limits = { busy_timeout_ms = 500 }\n"
         .to_owned();
@@ -198,6 +201,12 @@ async fn with_backends() -> Server {
         let kv = server.role(&database).toml();
         config += &format!("[bindings.namespaces.default.kv.postgresql]\n{kv}");
         granted.extend([("sql", "postgresql"), ("kv", "postgresql")]);
+    }
+    let gateway = Gateway::start();
+    if let Some(gateway) = &gateway {
+        let blob = gateway.toml("contract");
+        config += &format!("[bindings.namespaces.default.blob.bucket]\n{blob}");
+        granted.push(("blob", "bucket"));
     }
     if let Some(server) = weaviate::shared() {
         config += &format!(
@@ -218,7 +227,7 @@ async fn with_backends() -> Server {
             .await
             .unwrap();
     }
-    server
+    (server, gateway)
 }
 
 /// The names of the bindings of a capability.
@@ -234,7 +243,7 @@ async fn backends(client: &Client, capability: &str) -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_does_what_its_wit_promises() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     for (binding, dialect) in backends(&server.client, "sql").await {
         let input = json!({ "binding": binding, "dialect": dialect });
         let counted = Counted(&["sql.calls", "sql.rows"], 1);
@@ -244,21 +253,17 @@ async fn sql_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_does_what_its_wit_promises() {
-    let server = probe::server(Options::default()).await.unwrap();
-    let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
-    keeps(
-        &server.client,
-        "probe.blob_contract",
-        &Value::Null,
-        5,
-        counted,
-    )
-    .await;
+    let (server, _gateway) = with_backends().await;
+    for (binding, _) in backends(&server.client, "blob").await {
+        let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
+        let binding = json!({ "binding": binding });
+        keeps(&server.client, "probe.blob_contract", &binding, 6, counted).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kv_does_what_its_wit_promises() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     for (binding, _) in backends(&server.client, "kv").await {
         let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
         let binding = json!(binding);
@@ -268,7 +273,7 @@ async fn kv_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vector_does_what_its_wit_promises() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     for (binding, _) in backends(&server.client, "vector").await {
         let counted = Counted(
             &[
@@ -294,7 +299,7 @@ async fn vector_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     let client = &server.client;
     let bindings = backends(client, "kv").await;
     for (binding, _) in &bindings {
@@ -327,7 +332,7 @@ async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     let bindings = backends(&server.client, "sql").await;
     for (binding, _) in &bindings {
         let client = &server.client;
@@ -373,7 +378,7 @@ async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_ends_with_its_attempt() {
-    let server = with_backends().await;
+    let (server, _gateway) = with_backends().await;
     let client = &server.client;
     for (binding, _) in backends(client, "sql").await {
         for (end, status) in [

@@ -3,12 +3,13 @@
 //! runs again once its completion was recorded.
 //!
 //! They are killed in turn at random moments while clients start runs of three HTTP steps,
-//! and are started again on their own data: the server works for nobody, [`WORKERS`] workers
-//! do all of it, and the cluster is the dev server on a file. A client asks until it is answered: a lost answer to a start is asked for again
-//! with its Idempotency-Key. What the runs did is counted by a server of the test
-//! ([`Effects`]), each with a number; a step's answer is the number of its effect. So
-//! the number in a run's result must be the last one of its step: a later one would be
-//! of an attempt after the completion.
+//! and are started again on their own data: the server works for nobody, [`WORKERS`]
+//! workers do all of it, and the cluster is the dev server on a file. Runs that are started
+//! in some lives of the server continue as new between their steps. A client asks until it
+//! is answered: a lost answer to a start is asked for again with its Idempotency-Key. What
+//! the runs did is counted by a server of the test ([`Effects`]), each with a number; a
+//! step's answer is the number of its effect. So the number in a run's result must be the
+//! last one of its step: a later one would be of an attempt after the completion.
 //!
 //! `HEYDAY_CHAOS_KILLS=N` kills N times instead of [`KILLS`] times
 //! (`cargo xtask chaos --engine temporal --kills N`).
@@ -39,6 +40,8 @@ const WORKERS: usize = 2;
 const FLOW: &str = "chaos.steps";
 /// The flow's HTTP steps.
 const STEPS: [&str; 3] = ["first", "second", "third"];
+/// Events after which runs continue as new, in some lives of the server.
+const SHORT: u32 = 12;
 /// Longest time between two kills.
 const LIFE: u64 = 3_000;
 
@@ -92,6 +95,8 @@ struct Shared {
     /// No further runs are started.
     ending: AtomicBool,
     created: AtomicUsize,
+    /// Runs that ended as another one than they began.
+    continued: AtomicUsize,
     /// Answers that were lost, or said that the cluster is away.
     unanswered: AtomicUsize,
     /// Runs that completed: the run's id, and its result.
@@ -112,12 +117,15 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     let (port, own) = (free_port()?, free_port()?);
     let address = format!("127.0.0.1:{port}");
     let mut cluster = Some(DevServer::start(port, &[], Some(&file)));
-    let options = || Options {
-        serve: Some(Vec::new()),
-        port: Some(own),
-        ..Options::on_temporal(&address, "default")
+    let options = |history_events: u32| {
+        let mut options = Options::on_temporal(&address, "default");
+        options.serve = Some(Vec::new());
+        options.port = Some(own);
+        let config = options.config.get_or_insert_default();
+        config.push_str(&format!("[limits]\nhistory_events = {history_events}\n"));
+        options
     };
-    let mut server = Server::on(&data, options()).await?;
+    let mut server = Server::on(&data, options(SHORT)).await?;
     Client::ok(server.client.push_flow(&definition(&effects)).await?).await?;
     let binding = format!("*:{}", effects.address);
     server.client.grant(FLOW, "http", &binding, None).await?;
@@ -126,6 +134,7 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
         client: RwLock::new(server.client.clone()),
         ending: AtomicBool::new(false),
         created: AtomicUsize::new(0),
+        continued: AtomicUsize::new(0),
         unanswered: AtomicUsize::new(0),
         done: Mutex::default(),
     });
@@ -156,7 +165,8 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
         killed[victim as usize] += 1;
         match victim {
             Victim::Server => {
-                server = server.kill_and_restart(options()).await?;
+                let history_events = [SHORT, 10_000][rand::random_range(0..2)];
+                server = server.kill_and_restart(options(history_events)).await?;
                 *shared.client.write().unwrap() = server.client.clone();
             }
             Victim::Worker => {
@@ -182,9 +192,11 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     let created = shared.created.load(Ordering::SeqCst);
     ensure!(done.len() == created, "{} of {created} ended", done.len());
     let repeated = compare(&effects.read()?, &done)?;
+    let continued = shared.continued.load(Ordering::SeqCst);
+    ensure!(continued > 0, "no run continued as new");
     eprintln!(
         "{} kills of the server, {} of workers and {} of the cluster in {:.0?}; {created} runs completed, \
-         {} answers were lost or said that the cluster is away, {repeated} effects were repeated",
+         of which {continued} had continued as new, {} answers were lost or said that the cluster is away, {repeated} effects were repeated",
         killed[0],
         killed[1],
         killed[2],
@@ -209,6 +221,10 @@ async fn client(shared: Arc<Shared>) -> anyhow::Result<()> {
             match ended["status"].as_str() {
                 Some("Running") => {}
                 Some("Completed") => {
+                    let went_on = ended["run_id"] != json!(run_id);
+                    shared
+                        .continued
+                        .fetch_add(usize::from(went_on), Ordering::SeqCst);
                     break serde_json::from_value(ended["result"]["numbers"].clone())?;
                 }
                 _ => bail!("{name} ended as {ended}"),

@@ -60,7 +60,7 @@ async fn versions_are_immutable_and_one_is_active() {
     let first: Value = response.json().await.unwrap();
     assert_eq!(
         first["missing_grants"],
-        json!(["blob", "kv", "sql", "vector"])
+        json!(["blob", "graph", "kv", "sql", "vector"])
     );
     assert_eq!(first["active"], false);
     assert_eq!(active(client).await, Value::Null);
@@ -76,9 +76,9 @@ async fn versions_are_immutable_and_one_is_active() {
     assert_eq!(problem["type"], "urn:heyday:problems:missing-grants");
     assert_eq!(
         problem["missing_grants"],
-        json!(["blob", "kv", "sql", "vector"])
+        json!(["blob", "graph", "kv", "sql", "vector"])
     );
-    for capability in ["sql", "blob", "kv", "vector"] {
+    for capability in ["sql", "blob", "kv", "graph", "vector"] {
         client
             .grant("probe", capability, "default", None)
             .await

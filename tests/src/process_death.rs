@@ -8,13 +8,14 @@
 //! that syncs each effect to a file ([`effects`]); what must hold of a run's history is
 //! in [`history`].
 //!
-//! What was open goes on in the next life: an acknowledged run must be there, a start
-//! whose answer was lost is sent again with its Idempotency-Key, a signal or an update
-//! with its id. At the end all runs complete. Each has taken its signals once and in
-//! their order, and its update has the answer that was given. The effects are compared
-//! with the runs: per step, at most as many as it had attempts, each in another life,
-//! the last one being the one whose answer is in the run's result. So after a step's
-//! completion there is no effect of it any more.
+//! In about each second life the runs that are started have short histories, so that
+//! they continue as new again and again. What was open goes on in the next life: an
+//! acknowledged run must be there, a start whose answer was lost is sent again with its
+//! Idempotency-Key, a signal or an update with its id. At the end all runs complete.
+//! Each has taken its signals once and in their order, and its update has the answer
+//! that was given. The effects are compared with the runs: per step, at most as many as
+//! it had attempts, each in another life, the last one being the one whose answer is in
+//! the run's result. So after a step's completion there is no effect of it any more.
 //!
 //! `HEYDAY_CHAOS_KILLS=N` kills N times instead of [`KILLS`] times
 //! (`cargo xtask chaos --kills N`).
@@ -75,6 +76,11 @@ const PHASES: [Phase; 7] = [
     phase("in-timer", 20, 100),
     phase("in-checkpoint", 1, 200_000),
 ];
+
+/// The configuration by which runs that are started continue as new between their tasks.
+fn short_histories() -> String {
+    "[limits]\nhistory_events = 10\n".to_owned()
+}
 
 fn definition(effects: &Effects) -> String {
     let mut text =
@@ -166,8 +172,7 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     let ledger = ledger.into_inner()?;
     load::all_finished(&server.client, &ledger).await?;
     let repeated = compare(&effects.read()?, &ledger.done)?;
-    report(&tally, &ledger, repeated);
-    Ok(())
+    report(&tally, &ledger, repeated)
 }
 
 /// One life of the server, ended by a kill; answers whether it came before the server
@@ -179,7 +184,10 @@ async fn life(
     tally: &mut Tally,
 ) -> anyhow::Result<bool> {
     let outside = phase.name == "outside";
-    let mut options = Options::default();
+    let mut options = Options {
+        config: rand::random::<bool>().then(short_histories),
+        ..Options::default()
+    };
     if !outside {
         let count = rand::random_range(1..=phase.count);
         let value = format!("{}:{count}", phase.name);
@@ -266,15 +274,17 @@ fn compare(effects: &[Effect], runs: &BTreeMap<String, Run>) -> anyhow::Result<u
     Ok(repeated)
 }
 
-fn report(tally: &Tally, ledger: &Ledger, repeated: usize) {
+fn report(tally: &Tally, ledger: &Ledger, repeated: usize) -> anyhow::Result<()> {
     for (name, (count, early)) in &tally.kills {
         eprintln!("{count:5} kills {name} ({early} of them while it recovered)");
     }
     let attempts: u32 = ledger.done.values().flat_map(|run| run.attempts).sum();
     let steps = ledger.done.len() * STEPS.len();
+    let continued = ledger.done.values().filter(|run| run.runs > 1).count();
+    ensure!(continued > 0, "no run continued as new");
     let slowest = tally.recoveries.iter().max().copied().unwrap_or_default();
     eprintln!(
-        "{} runs completed, {} of them over a kill after their start was acknowledged; \
+        "{} runs completed, {continued} of them continued as new, {} of them over a kill after their start was acknowledged; \
          {} starts lost their answer, {} of these were found; {} signals and {} updates \
          lost theirs; {steps} steps took {attempts} attempts, {repeated} of them repeated an effect; \
          the slowest start of the server took {slowest:.1?}",
@@ -285,4 +295,5 @@ fn report(tally: &Tally, ledger: &Ledger, repeated: usize) {
         ledger.signals_unanswered,
         ledger.updates_unanswered,
     );
+    Ok(())
 }

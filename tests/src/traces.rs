@@ -20,7 +20,7 @@ document: {dsl: 1.0.3, namespace: tests, name: traced, version: 1.0.0}
 do:
   - first: {call: probe.echo, with: {secret: '${ .secret }'}}
   - second: {call: probe.sql_contract, with: {}}
-  - third: {call: probe.blob_contract, with: {}}
+  - third: {call: probe.blob_contract, with: {binding: default}}
 ";
 
 const WAITING_FLOW: &str = "

@@ -2,8 +2,9 @@
 //! was lost.
 //!
 //! It is the test `process_death` of the integration tests, or with Temporal
-//! `cluster_death`, which kills workers and the cluster too, with another number of kills; debug
-//! builds only, since others have no fail points.
+//! `cluster_death`, which kills workers and the cluster too, with another number of kills;
+//! debug builds only, since others have no fail points. With Temporal the cluster is also
+//! once away for a minute.
 
 use clap::{Args, ValueEnum};
 
@@ -29,6 +30,9 @@ enum Engine {
     Temporal,
 }
 
+/// The test of a cluster that is away.
+const AWAY: &str = "conformance::away::a_cluster_that_is_away_is_waited_for_and_loses_nothing";
+
 /// Builds everything and kills the server so many times.
 pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     test::build(project)?;
@@ -39,11 +43,17 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
             "cluster_death::cluster_death"
         }
     };
-    timed(&format!("{} kills", options.kills), || {
+    let run = |test: &str, (name, value): (&str, String)| {
         let mut command = project.cargo(["test", "--workspace", "--test", "integration", "--"]);
-        command
-            .args(["--exact", test, "--nocapture"])
-            .env("HEYDAY_CHAOS_KILLS", options.kills.to_string());
-        process::run(&mut command)
+        command.args(["--exact", test, "--nocapture"]);
+        process::run(command.env(name, value))
+    };
+    if matches!(options.engine, Engine::Temporal) {
+        timed("a cluster that is away for a minute", || {
+            run(AWAY, ("HEYDAY_AWAY_SECONDS", "60".to_owned()))
+        })?;
+    }
+    timed(&format!("{} kills", options.kills), || {
+        run(test, ("HEYDAY_CHAOS_KILLS", options.kills.to_string()))
     })
 }

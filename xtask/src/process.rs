@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{inference, interop, real_temporal, temporal, weaviate};
+use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -91,6 +91,12 @@ impl Project {
         }
         if let Some(postgres) = real_temporal::postgres() {
             command.env("HEYDAY_POSTGRES", postgres);
+        }
+        if let Some(gateway) = s3_gateway::folder() {
+            command.env("HEYDAY_S3_GATEWAY", gateway);
+        }
+        if let Some(neo4j) = neo4j::server() {
+            command.env("HEYDAY_NEO4J", neo4j);
         }
         if let Some(server) = weaviate::server() {
             command.env("HEYDAY_WEAVIATE", server);

@@ -2,15 +2,15 @@
 //!
 //! The guests are built while the host's dependencies compile. The binary embeds the
 //! evaluator, so its build script waits for that one component; then it compiles once.
-//! The servers that the tests need are fetched and built beside all of it. Where one of them
-//! cannot be had, its tests say that they were not run, and so does the end; in CI that is a
-//! failure.
+//! The servers that the tests need are fetched and built beside all of it. Where one
+//! cannot be had, its tests say that they were not run, and so does the end; in CI that is
+//! a failure.
 
 use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, real_temporal, temporal, weaviate};
+use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -25,10 +25,13 @@ pub struct Options {
 /// Makes a server ready.
 type Install = fn() -> anyhow::Result<()>;
 
-/// Servers that are not to be had everywhere, so that it is no failure everywhere.
-const SERVERS: [(&str, Install); 2] = [
+/// Servers that are not to be had everywhere, so that a missing one is no failure
+/// everywhere: what they are, and what installs them.
+const SERVERS: [(&str, Install); 4] = [
     ("Temporal's real server", real_temporal::install),
     ("Weaviate", weaviate::install),
+    ("Neo4j", neo4j::install),
+    ("a gateway that speaks S3", s3_gateway::install),
 ];
 
 /// Workspaces of guests, whose tests run on this machine.
@@ -94,7 +97,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     if options.gpu {
         return run_gpu(project, options.filter.as_deref());
     }
-    let mut missing = std::thread::scope(|scope| {
+    let missing = std::thread::scope(|scope| {
         let servers = scope.spawn(|| {
             timed("what inference is compared with", || {
                 inference::prepare(project)
@@ -103,27 +106,26 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
                 temporal::install(project)?;
                 interop::prepare(project)
             })?;
-            let missing = SERVERS.iter().filter_map(|(name, install)| {
-                let why = timed(name, install).err()?;
-                Some((*name, why))
-            });
-            anyhow::Ok(missing.collect::<Vec<_>>())
+            let missing = SERVERS.map(|(what, install)| Some((what, timed(what, install).err()?)));
+            anyhow::Ok(missing.into_iter().flatten().collect::<Vec<_>>())
         });
         let built = build(project);
-        let servers = counted(Budget::Builds, "waiting for servers", || {
+        let servers = counted(Budget::Builds, "waiting for the servers", || {
             servers
                 .join()
-                .map_err(|_| anyhow::anyhow!("fetching servers panicked"))?
+                .map_err(|_| anyhow::anyhow!("fetching the servers panicked"))?
         });
         built.and(servers)
     })?;
-    if process::in_ci() && !missing.is_empty() {
-        let (name, why) = missing.remove(0);
-        return Err(why.context(name));
+    let mut missing = missing.into_iter();
+    if process::in_ci()
+        && let Some((what, why)) = missing.next()
+    {
+        return Err(why.context(format!("{what} is missing")));
     }
     let ran = run_all(project, options.filter.as_deref());
-    for (name, why) in missing {
-        println!("--- not run: the tests on {name}: {why:#}");
+    for (what, why) in missing {
+        println!("--- not run: the tests on {what}: {why:#}");
     }
     ran
 }

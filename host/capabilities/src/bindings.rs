@@ -11,9 +11,11 @@
 mod blob;
 mod config;
 mod database;
+mod graph;
+mod settings;
 mod vector;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,10 +25,16 @@ use tokio::runtime::Handle;
 pub use blob::BlobBinding;
 pub use config::{BindingError, BindingsConfig, NamespaceBindings};
 pub use database::{DatabaseBinding, KvBinding, SqlBinding};
+pub use graph::GraphBinding;
+pub use settings::{ConfigBinding, SecretsBinding};
 pub use vector::VectorBinding;
 
 use crate::blob::Container;
+use crate::config::Settings;
+use crate::diagnosis::{Diagnosis, Finding};
+use crate::graph::Graph;
 use crate::kv::Store;
+use crate::secrets::Secrets;
 use crate::sql::Database;
 use crate::vector as vector_store;
 
@@ -60,18 +68,47 @@ pub(crate) trait Binding: Declared {
 }
 
 /// What is opened of one capability, by namespace and name.
-struct Table<T: ?Sized>(HashMap<(String, String), Arc<T>>);
+struct Table<T: ?Sized>(BTreeMap<Key, Arc<T>>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    namespace: String,
+    name: String,
+}
+
+impl Key {
+    fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn diagnosis(
+        &self,
+        capability: &'static str,
+        backend: &'static str,
+        findings: Vec<Finding>,
+    ) -> Diagnosis {
+        Diagnosis {
+            namespace: self.namespace.clone(),
+            capability,
+            name: self.name.clone(),
+            backend,
+            findings,
+        }
+    }
+}
 
 impl<T: ?Sized> Default for Table<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(BTreeMap::new())
     }
 }
 
 impl<T: ?Sized> Table<T> {
     fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.0.get(&key).cloned()
+        self.0.get(&Key::new(namespace, name)).cloned()
     }
 
     fn open<B: Binding<Opened = T>>(
@@ -84,7 +121,7 @@ impl<T: ?Sized> Table<T> {
         for (name, binding) in declared {
             let full = full_name(namespace, B::CAPABILITY, name);
             let opened = binding.open(&full, claims, runtime)?;
-            self.0.insert((namespace.to_owned(), name.clone()), opened);
+            self.0.insert(Key::new(namespace, name), opened);
         }
         Ok(())
     }
@@ -97,8 +134,8 @@ impl<T: ?Sized> Table<T> {
         backend: fn(&T) -> &'static str,
     ) -> impl Iterator<Item = (&'static str, String, &'static str)> + 'a {
         let all = self.0.iter();
-        let of_namespace = all.filter(move |((owner, _), _)| owner == namespace);
-        of_namespace.map(move |((_, name), it)| (capability, name.clone(), backend(it)))
+        let of_namespace = all.filter(move |(key, _)| key.namespace == namespace);
+        of_namespace.map(move |(key, it)| (capability, key.name.clone(), backend(it)))
     }
 }
 
@@ -108,6 +145,9 @@ pub struct Bindings {
     sql: Table<dyn Database>,
     blob: Table<dyn Container>,
     kv: Table<dyn Store>,
+    config: Table<Settings>,
+    secrets: Table<Secrets>,
+    graph: Table<Graph>,
     vector: Table<dyn vector_store::Store>,
     inference: Option<Inference>,
 }
@@ -118,6 +158,9 @@ impl std::fmt::Debug for Bindings {
             .field("sql", &self.sql.0.keys())
             .field("blob", &self.blob.0.keys())
             .field("kv", &self.kv.0.keys())
+            .field("config", &self.config.0.keys())
+            .field("secrets", &self.secrets.0.keys())
+            .field("graph", &self.graph.0.keys())
             .field("vector", &self.vector.0.keys())
             .finish_non_exhaustive()
     }
@@ -139,6 +182,11 @@ impl Bindings {
             sql.open(namespace, &of.sql, &mut claims, runtime)?;
             blob.open(namespace, &of.blob, &mut claims, runtime)?;
             kv.open(namespace, &of.kv, &mut claims, runtime)?;
+            let (config, secrets) = (&mut bindings.config, &mut bindings.secrets);
+            config.open(namespace, &of.config, &mut claims, runtime)?;
+            secrets.open(namespace, &of.secrets, &mut claims, runtime)?;
+            let graph = &mut bindings.graph;
+            graph.open(namespace, &of.graph, &mut claims, runtime)?;
             let vector = &mut bindings.vector;
             vector.open(namespace, &of.vector, &mut claims, runtime)?;
         }
@@ -161,6 +209,24 @@ impl Bindings {
     #[must_use]
     pub fn store(&self, namespace: &str, name: &str) -> Option<Arc<dyn Store>> {
         self.kv.get(namespace, name)
+    }
+
+    /// The settings of that name.
+    #[must_use]
+    pub fn settings(&self, namespace: &str, name: &str) -> Option<Arc<Settings>> {
+        self.config.get(namespace, name)
+    }
+
+    /// The secrets of that name.
+    #[must_use]
+    pub fn secrets(&self, namespace: &str, name: &str) -> Option<Arc<Secrets>> {
+        self.secrets.get(namespace, name)
+    }
+
+    /// The graph of that name.
+    #[must_use]
+    pub fn graph(&self, namespace: &str, name: &str) -> Option<Arc<Graph>> {
+        self.graph.get(namespace, name)
     }
 
     /// The vector store of that name.
@@ -189,11 +255,50 @@ impl Bindings {
         let blob = self.blob.list("blob", namespace, |it| it.backend());
         let kv = self.kv.list("kv", namespace, |it| it.backend());
         let vector = self.vector.list("vector", namespace, |it| it.backend());
-        let mut all: Vec<_> = sql.chain(blob).chain(kv).chain(vector).collect();
+        let graph = self.graph.list("graph", namespace, Graph::dialect);
+        let config = self
+            .config
+            .list(crate::config::NAME, namespace, Settings::backend);
+        let secrets = self
+            .secrets
+            .list(crate::secrets::NAME, namespace, Secrets::backend);
+        let mut all: Vec<_> = sql
+            .chain(blob)
+            .chain(kv)
+            .chain(graph)
+            .chain(vector)
+            .collect();
+        all.extend(config.chain(secrets));
         let models = self.inference.iter().flat_map(|it| it.store().list());
         all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
         all.sort();
         all
+    }
+
+    /// Looks whether each binding can be used, one after the other, and tells `each` what
+    /// was found.
+    pub async fn diagnose(&self, mut each: impl FnMut(Diagnosis)) {
+        for (key, it) in &self.sql.0 {
+            each(key.diagnosis("sql", it.dialect(), it.diagnose().await));
+        }
+        for (key, it) in &self.blob.0 {
+            each(key.diagnosis("blob", it.backend(), it.diagnose().await));
+        }
+        for (key, it) in &self.kv.0 {
+            each(key.diagnosis("kv", it.backend(), it.diagnose().await));
+        }
+        for (key, it) in &self.graph.0 {
+            each(key.diagnosis("graph", it.dialect(), it.diagnose().await));
+        }
+        for (key, it) in &self.vector.0 {
+            each(key.diagnosis("vector", it.backend(), it.diagnose().await));
+        }
+        for (key, it) in &self.config.0 {
+            each(key.diagnosis(crate::config::NAME, it.backend(), it.diagnose().await));
+        }
+        for (key, it) in &self.secrets.0 {
+            each(key.diagnosis(crate::secrets::NAME, it.backend(), it.diagnose().await));
+        }
     }
 
     /// Closes the databases, when no more calls come.
@@ -204,37 +309,67 @@ impl Bindings {
         for store in self.kv.0.values() {
             store.close().await;
         }
+        for graph in self.graph.0.values() {
+            graph.close().await;
+        }
         for store in self.vector.0.values() {
             store.close().await;
         }
     }
 }
 
-/// Who signs in where, of the bindings opened so far: binding, who and where, whether it
-/// only reads. Whoever signs in as one role reaches all that it owns, so a role belongs to
-/// one binding.
+/// Who signs in where, of the bindings opened so far. Whoever signs in as one role reaches
+/// all that it owns, so a role belongs to one binding; in a bucket, what begins with a
+/// prefix does.
 #[derive(Default)]
-pub(crate) struct Claims(Vec<(String, String, bool)>);
+pub(crate) struct Claims(Vec<Claim>);
+
+struct Claim {
+    binding: String,
+    /// A role and its server, or a bucket.
+    identity: String,
+    /// Of the names there.
+    prefix: String,
+    read_only: bool,
+}
 
 impl Claims {
     fn claim(
         &mut self,
-        second: &str,
+        binding: &str,
         identity: String,
         read_only: bool,
     ) -> Result<(), BindingError> {
-        let same = self.0.iter().find(|(_, other, other_read_only)| {
-            *other == identity && !(read_only && *other_read_only)
+        self.claim_below(binding, identity, String::new(), read_only)
+    }
+
+    /// Claims only the names that begin with a prefix.
+    fn claim_below(
+        &mut self,
+        binding: &str,
+        identity: String,
+        prefix: String,
+        read_only: bool,
+    ) -> Result<(), BindingError> {
+        let same = self.0.iter().find(|other| {
+            other.identity == identity
+                && !(read_only && other.read_only)
+                && (prefix.starts_with(&other.prefix) || other.prefix.starts_with(&prefix))
         });
-        let second = second.to_owned();
-        if let Some((first, ..)) = same {
-            return Err(BindingError::SharedRole {
-                first: first.clone(),
-                second,
+        let binding = binding.to_owned();
+        if let Some(first) = same {
+            return Err(BindingError::Shared {
+                first: first.binding.clone(),
+                second: binding,
                 identity,
             });
         }
-        self.0.push((second, identity, read_only));
+        self.0.push(Claim {
+            binding,
+            identity,
+            prefix,
+            read_only,
+        });
         Ok(())
     }
 }

@@ -66,15 +66,20 @@ impl Place {
         limit: u32,
         what: &str,
     ) -> Result<Self, CapabilityError<C>> {
-        let taken = budget.open.fetch_add(1, Ordering::AcqRel);
-        let place = Self(Arc::clone(budget));
-        if taken >= limit {
-            return Err(CapabilityError::new(
+        Self::free(budget, limit).ok_or_else(|| {
+            CapabilityError::new(
                 C::LIMIT_EXCEEDED,
                 format!("an attempt holds at most {limit} {what} open: drop some first"),
-            ));
-        }
-        Ok(place)
+            )
+        })
+    }
+
+    /// The same for what has other errors; none where there is no place.
+    pub(crate) fn free(budget: &Arc<Budget>, limit: u32) -> Option<Self> {
+        let taken = budget.open.fetch_add(1, Ordering::AcqRel);
+        // Gives it back, where it is dropped.
+        let place = Self(Arc::clone(budget));
+        (taken < limit).then_some(place)
     }
 }
 

@@ -11,8 +11,8 @@
 //! do what blocks on threads of the host's runtime, never on the guests'.
 //!
 //! [`Bindings`] says which database or folder stands behind a name, per namespace;
-//! [`capabilities`] makes of them what the sandbox links. [`http`] has no interface of
-//! its own yet: the host calls it for the `http` activity of flows.
+//! [`capabilities`] makes of them what the sandbox links. [`http`] has no bindings: what is
+//! granted of it are rules, to plugins (`wasi:http`) and to flows (`call: http`).
 //!
 //! Start reading at [`sql`].
 
@@ -23,12 +23,17 @@ use heyday_sandbox::{Capability, Grants};
 pub mod bindings;
 pub mod blob;
 mod call;
+pub mod config;
 mod credential;
+pub mod diagnosis;
 pub mod error;
+pub mod graph;
 pub mod http;
 pub mod inference;
 pub mod kv;
 pub mod postgres;
+pub mod secrets;
+pub mod source;
 pub mod sql;
 pub mod sqlite_file;
 mod task;
@@ -36,17 +41,25 @@ mod tls;
 pub mod vector;
 
 pub use bindings::{BindingError, Bindings, BindingsConfig, NamespaceBindings};
+pub use diagnosis::{Diagnosis, Finding, Health};
 pub use error::{CapabilityError, ErrorCode};
 
-/// All capabilities of this build, over these bindings.
+/// All capabilities of this build, over these bindings; [`http`] has grants alone.
 #[must_use]
-pub fn capabilities(bindings: &Arc<Bindings>) -> Vec<Arc<dyn Capability>> {
+pub fn capabilities(
+    bindings: &Arc<Bindings>,
+    http: http::HttpCapability,
+) -> Vec<Arc<dyn Capability>> {
     vec![
         Arc::new(sql::SqlCapability::new(Arc::clone(bindings))),
         Arc::new(blob::BlobCapability::new(Arc::clone(bindings))),
         Arc::new(kv::KvCapability::new(Arc::clone(bindings))),
+        Arc::new(config::ConfigCapability::new(Arc::clone(bindings))),
+        Arc::new(secrets::SecretsCapability::new(Arc::clone(bindings))),
+        Arc::new(graph::GraphCapability::new(Arc::clone(bindings))),
         Arc::new(vector::VectorCapability::new(Arc::clone(bindings))),
         Arc::new(inference::InferenceCapability::new(Arc::clone(bindings))),
+        Arc::new(http),
     ]
 }
 
@@ -84,17 +97,34 @@ fn grant_mode(grants: &Grants, capability: &str, binding: &str) -> Result<Mode, 
 mod tests {
     use super::*;
 
-    #[test]
-    fn all_capabilities_link_into_one_linker() {
+    #[tokio::test]
+    async fn all_capabilities_link_into_one_linker() {
         let engine = wasmtime::Engine::default();
         let mut linker = wasmtime::component::Linker::new(&engine);
-        let all = capabilities(&Arc::new(Bindings::default()));
+        let http = http::HttpCapability::new(
+            http::PluginHttpLimits::default(),
+            tokio::runtime::Handle::current(),
+        );
+        let all = capabilities(&Arc::new(Bindings::default()), http);
         for capability in &all {
             capability.link(&mut linker).expect("links");
             assert!(!capability.interfaces().is_empty());
         }
         let names: Vec<_> = all.iter().map(|capability| capability.name()).collect();
-        assert_eq!(names, ["sql", "blob", "kv", "vector", "inference"]);
+        assert_eq!(
+            names,
+            [
+                "sql",
+                "blob",
+                "kv",
+                "config",
+                "secrets",
+                "graph",
+                "vector",
+                "inference",
+                "http"
+            ]
+        );
         // The same functions twice are a fault of the host that linking tells.
         all[0].link(&mut linker).expect_err("linked twice");
     }

@@ -39,3 +39,13 @@ pub(crate) fn check_database(path: &Path, read_only: bool) -> Result<(), OpenErr
     }
     Ok(())
 }
+
+/// SQLite's version, for operators.
+pub(crate) fn version() -> String {
+    let version = libsqlite3_sys::SQLITE_VERSION.to_str();
+    format!("SQLite {}", version.unwrap_or("of an unknown version"))
+}
+
+/// What to do where a database cannot be read.
+pub(crate) const ADVICE: &str = "look whether the file is a database, and whether this user may \
+                                 read it and write its folder; the log has the cause";

@@ -201,6 +201,9 @@ pub enum ExecutionStatus {
     Terminated,
     /// Ended by its own timeout.
     TimedOut,
+    /// Ended because its history had grown long; another run of the same workflow id goes
+    /// on where it was.
+    ContinuedAsNew,
 }
 
 /// How a run ended.
@@ -208,7 +211,7 @@ pub enum ExecutionStatus {
 pub struct RunResult {
     /// The run that ended.
     pub run_id: Uuid,
-    /// Never `Running`.
+    /// Never `Running`, and never `ContinuedAsNew`: that of the last run.
     pub status: ExecutionStatus,
     /// The result of a completed run; the failure of any other.
     pub outcome: Result<Payload, Failure>,
@@ -289,6 +292,12 @@ pub enum PendingState {
 pub struct RunDescription {
     /// As in lists.
     pub info: RunInfo,
+    /// The run that continued as this one.
+    pub continued_from: Option<Uuid>,
+    /// The run that goes on where this one ended.
+    pub continued_as: Option<Uuid>,
+    /// The first of the runs that continued so; itself where none did.
+    pub first_run_id: Uuid,
     /// Values given at the start.
     pub memo: BTreeMap<String, Payload>,
     /// Values by which lists find it.
@@ -515,7 +524,8 @@ pub trait Engine: Schedules + Send + Sync + 'static {
     /// Starts a run; when this answers, it survives any crash.
     async fn start(&self, request: StartWorkflow) -> Result<Started, EngineError>;
 
-    /// Waits up to `wait` for a run's end; `None` while it is open.
+    /// Waits up to `wait` for a run's end; `None` while it is open. Where it continued as
+    /// new, that is the end of the last run that goes on where it was.
     async fn result(&self, run: &RunRef, wait: Duration) -> Result<Option<RunResult>, EngineError>;
 
     /// A run in detail.

@@ -13,7 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyday_capabilities::bindings::{BlobBinding, KvBinding, SqlBinding, VectorBinding};
+use heyday_capabilities::bindings::{
+    BlobBinding, GraphBinding, KvBinding, SqlBinding, VectorBinding,
+};
 use heyday_capabilities::{BindingsConfig, NamespaceBindings};
 use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
@@ -250,6 +252,7 @@ impl Config {
     pub fn temporal_options(&self) -> TemporalOptions {
         let mut options = TemporalOptions::new(self.temporal.address(), self.queues());
         options.access = self.temporal.access();
+        options.limits.history_events = self.limits.history_events;
         let wanted = &self.limits.resources;
         if wanted.memory.is_some() || wanted.cpu.is_some() {
             options.resources = Some(Resources {
@@ -319,7 +322,8 @@ impl Config {
             .blob
             .entry("default".to_owned())
             .or_insert_with(|| BlobBinding {
-                path: folder.join("blob").join("default"),
+                path: Some(folder.join("blob").join("default")),
+                s3: None,
                 read_only: false,
                 limits: Default::default(),
             });
@@ -331,6 +335,13 @@ impl Config {
                 postgres: None,
                 read_only: false,
                 limits: Default::default(),
+            });
+        default
+            .graph
+            .entry("default".to_owned())
+            .or_insert_with(|| GraphBinding {
+                path: Some(folder.join("graph").join("default")),
+                ..GraphBinding::default()
             });
         default
             .vector
@@ -420,7 +431,8 @@ mod tests {
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
         let required = match table.strip_prefix("bindings") {
-            Some(rest) if rest.ends_with(".postgres") => "url = 'u'\n",
+            Some(rest) if rest.ends_with(".postgres") || rest.ends_with(".neo4j") => "url = 'u'\n",
+            Some(rest) if rest.ends_with(".gcp") => "project = 'p'\n",
             Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
             _ => "",
         };
@@ -443,7 +455,12 @@ mod tests {
         let sql = format!("{binding}.sql.NAME");
         let blob = format!("{binding}.blob.NAME");
         let kv = format!("{binding}.kv.NAME");
+        let graph = format!("{binding}.graph.NAME");
         let postgres = format!("{sql}.postgres");
+        let settings = format!("{binding}.config.NAME");
+        let secrets = format!("{binding}.secrets.NAME");
+        let gcp = format!("{secrets}.gcp");
+        let neo4j = format!("{graph}.neo4j");
         let mut count = 0;
         for table in [
             "",
@@ -451,6 +468,7 @@ mod tests {
             "inference",
             "limits",
             "limits.call",
+            "limits.http",
             "limits.throttle.NAME",
             "limits.resources",
             "bindings",
@@ -459,6 +477,11 @@ mod tests {
             &postgres,
             &blob,
             &kv,
+            &settings,
+            &secrets,
+            &gcp,
+            &graph,
+            &neo4j,
         ] {
             for key in keys(table) {
                 let whole = format!("{table}.{key}");
@@ -467,7 +490,7 @@ mod tests {
                 count += 1;
             }
         }
-        for binding in [&sql, &blob, &kv] {
+        for binding in [&sql, &blob, &kv, &graph] {
             let row = format!("| `{binding}.limits` |");
             let row = text.lines().find(|line| line.starts_with(&row));
             let row = row.expect("the row was found before");
@@ -502,6 +525,7 @@ mod tests {
             ("limits.resources.memory = 80.0", "limits.resources.memory"),
             ("limits.resources.cpu = 0.0", "limits.resources.cpu"),
             ("limits.guest_threads = 0", "limits.guest_threads"),
+            ("limits.http.open_requests = 0", "limits.http.open_requests"),
             ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
             ("limits.connections = 15", "limits.connections"),
             ("limits.waiting = 0", "limits.waiting"),
@@ -561,7 +585,7 @@ mod tests {
     fn paths_in_a_file_are_relative_to_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("heyday.toml");
-        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n[bindings.namespaces.team-a.kv.main]\npath = 'kv.db'\n";
+        let text = "data_dir = 'data'\n[temporal]\napi_key_file = 'key'\n[bindings.namespaces.team-a.sql.main]\npath = 'main.db'\n[bindings.namespaces.team-a.kv.main]\npath = 'kv.db'\n[bindings.namespaces.team-a.secrets.main.gcp]\nproject = 'p'\ncredentials_file = 'key'\n";
         std::fs::write(&path, text).expect("written");
         let config = Config::load(&path).expect("loads");
         assert_eq!(config.data_dir, folder.path().join("data"));
@@ -571,6 +595,12 @@ mod tests {
         assert_eq!(main.path, Some(folder.path().join("main.db")));
         let store = &config.bindings.namespaces["team-a"].kv["main"];
         assert_eq!(store.path, Some(folder.path().join("kv.db")));
+        let secrets = &config.bindings.namespaces["team-a"].secrets["main"];
+        let credentials = secrets
+            .gcp
+            .as_ref()
+            .and_then(|gcp| gcp.credentials_file.as_deref());
+        assert_eq!(credentials, Some(&*folder.path().join("key")));
         let missing = Config::load(&folder.path().join("nothing.toml"));
         assert!(matches!(missing, Err(ConfigError::Read { .. })));
     }

@@ -25,6 +25,13 @@ fn main() -> ExitCode {
     {
         return ExitCode::from(heyday_sandbox::compile::child_main());
     }
+    // And once more for each embedded graph.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == heyday_capabilities::graph::engine::COMMAND)
+    {
+        return ExitCode::from(heyday_capabilities::graph::engine::main());
+    }
     let cli = Cli::parse();
     cli::client::install_tls_provider();
     let output = cli.global.output();

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use heyday_capabilities::http::HttpCapability;
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
@@ -23,7 +24,7 @@ use heyday_durable::temporal::{self, Tasks, TemporalEngine};
 use heyday_durable::trace::Traces;
 use heyday_inference::{DeviceError, Inference, ModelStore, StoreError};
 use heyday_sandbox::{
-    CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
+    Capability, CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
     SandboxOptions,
 };
 use jiff::Timestamp;
@@ -209,7 +210,7 @@ impl Server {
         let tokens = WorkerTokens::open(state.clone()).await?;
         let bindings = Bindings::open(&config.bindings(), &Handle::current())?;
         let bindings = Arc::new(bindings.with_inference(inference(&config).await?));
-        let capabilities = heyday_capabilities::capabilities(&bindings);
+        let capabilities = capabilities(&config, &bindings);
         let sandbox = Sandbox::new(
             sandbox_options(&config, config.max_calls(), compiler),
             capabilities,
@@ -432,6 +433,7 @@ async fn open_engine(
         EngineKind::Embedded => {
             let database = config.data_dir.join("history.db");
             let mut options = EmbeddedOptions::new(database, config.queues());
+            options.limits.history_events = config.limits.history_events;
             options.traces = Traces {
                 join: |span, traceparent| telemetry::set_parent(span, Some(traceparent)),
                 traceparent: telemetry::traceparent,
@@ -476,6 +478,12 @@ pub(crate) async fn inference(config: &Config) -> Result<Inference, ServerError>
         });
     }
     Ok(inference)
+}
+
+/// What plugins may import, over these bindings.
+pub(crate) fn capabilities(config: &Config, bindings: &Arc<Bindings>) -> Vec<Arc<dyn Capability>> {
+    let http = HttpCapability::new(config.limits.http.clone(), Handle::current());
+    heyday_capabilities::capabilities(bindings, http)
 }
 
 /// The evaluator of expressions.

@@ -151,6 +151,12 @@ pub enum CallError {
     /// The answer is no JSON.
     #[error("the guest's answer is not JSON: {0}")]
     InvalidOutput(String),
+    /// The answer contains a secret that the attempt has read.
+    #[error(
+        "the guest's answer contains the value of a secret that the attempt has read; the \
+         run's history would keep it"
+    )]
+    SecretInOutput,
     /// The deadline came.
     #[error("the guest was interrupted at its deadline")]
     TimedOut,

@@ -19,6 +19,8 @@ use wasmtime::Engine;
 
 use crate::call::{CallContext, CallError, LogLevel};
 use crate::limits::Limits;
+use crate::mask::Masks;
+use crate::plugin::cut;
 use crate::state::Stopped;
 
 /// The time slice of a guest that computes, and the precision of deadlines.
@@ -51,6 +53,8 @@ struct Logged {
 /// One call, as its task, its host calls and the clock share it.
 pub(crate) struct Control {
     pub(crate) context: CallContext,
+    /// What the guest must not tell.
+    pub(crate) masks: Masks,
     revoked: CancellationToken,
     grace: Duration,
     flags: AtomicU8,
@@ -73,6 +77,7 @@ impl Control {
     pub(crate) fn new(context: CallContext, revoked: CancellationToken, limits: &Limits) -> Self {
         Self {
             context,
+            masks: Masks::default(),
             revoked,
             grace: limits.cancel_grace(),
             logged: Mutex::new(Logged {
@@ -169,7 +174,9 @@ impl Control {
             }
         };
         if fits {
-            self.context.sink.log(level, message, fields);
+            let message = self.masks.text(message);
+            let fields = fields.map(|fields| self.masks.json(fields));
+            self.context.sink.log(level, &message, fields.as_deref());
         } else if first_dropped {
             self.context.sink.log(
                 LogLevel::Warn,
@@ -177,6 +184,20 @@ impl Control {
                 None,
             );
         }
+    }
+
+    /// Passes a heartbeat on; the details are checked JSON.
+    pub(crate) fn heartbeat(&self, details: Option<String>) {
+        let details = details.map(|details| self.masks.json(&details).into_owned());
+        self.context.sink.heartbeat(details);
+    }
+
+    /// Passes on how far the guest is, with so many bytes of its message.
+    pub(crate) fn progress(&self, completed: u64, total: u64, message: &str, bytes: usize) {
+        // Masked before it is cut: half a secret is not found.
+        let message = self.masks.text(message);
+        let message = cut(&message, bytes);
+        self.context.sink.progress(completed, total, message);
     }
 
     /// Bytes that were logged.

@@ -32,6 +32,7 @@ mod engine;
 pub mod expressions;
 mod json;
 pub mod limits;
+pub mod mask;
 mod options;
 mod plugin;
 mod run;

@@ -112,7 +112,7 @@ impl context::Host for CallState {
                 )));
             }
         }
-        self.control.context.sink.heartbeat(details);
+        self.control.heartbeat(details);
         Ok(Ok(()))
     }
 
@@ -123,8 +123,7 @@ impl context::Host for CallState {
 
     fn progress(&mut self, completed: u64, total: u64, message: String) -> wasmtime::Result<()> {
         self.count_host_call("context", "progress")?;
-        let sink = &self.control.context.sink;
-        sink.progress(completed, total, cut(&message, PROGRESS));
+        self.control.progress(completed, total, &message, PROGRESS);
         Ok(())
     }
 }

@@ -154,7 +154,7 @@ impl Runner {
         let result = ended
             .and_then(|returned| returned.map_err(|error| explain(&error, &state)))
             .and_then(|answer| check(answer, &state));
-        let mut usage = std::mem::take(&mut state.usage);
+        let mut usage = state.take_usage();
         usage.peak_memory_bytes = state.memory.peak as u64;
         usage.log_bytes = control.log_bytes();
         if let Ok(output) = &result {
@@ -194,6 +194,9 @@ fn check(answer: Result<String, Failure>, state: &CallState) -> Result<String, C
                 return Err(too_large(output.len()));
             }
             crate::json::check(&output).map_err(CallError::InvalidOutput)?;
+            if state.control.masks.within(&output) {
+                return Err(CallError::SecretInOutput);
+            }
             Ok(output)
         }
         Err(failure) => {
@@ -205,14 +208,15 @@ fn check(answer: Result<String, Failure>, state: &CallState) -> Result<String, C
             if state.control.cancelled() && failure.kind == "cancelled" {
                 return Err(CallError::Cancelled);
             }
+            let masks = &state.control.masks;
             Err(CallError::Failed {
-                kind: plugin::cut(&failure.kind, KIND).to_owned(),
-                message: failure.message,
+                kind: plugin::cut(&masks.text(&failure.kind), KIND).to_owned(),
+                message: masks.text(&failure.message).into_owned(),
                 retryable: failure.retryable,
                 // A failure is worth more than its details.
                 details: failure.details.map(|text| match crate::json::check(&text) {
-                    Ok(()) => text,
-                    Err(_) => serde_json::Value::String(text).to_string(),
+                    Ok(()) => masks.json(&text).into_owned(),
+                    Err(_) => serde_json::Value::String(masks.text(&text).into_owned()).to_string(),
                 }),
             })
         }
@@ -278,7 +282,7 @@ fn explain(error: &wasmtime::Error, state: &CallState) -> CallError {
     };
     let printed = state.control.error_tail();
     if !printed.is_empty() {
-        message = format!("{message}: {printed}");
+        message = format!("{message}: {}", state.control.masks.text(&printed));
     }
     CallError::Trap {
         message,

@@ -10,6 +10,7 @@
 use std::any::Any;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use wasmtime::component::ResourceTable;
@@ -33,6 +34,8 @@ pub struct CallState {
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) usage: Usage,
+    /// Counters of what goes on between host calls.
+    shared: Vec<(&'static str, Arc<AtomicU64>)>,
     pub(crate) capabilities: Vec<(&'static str, Box<dyn Any + Send>)>,
     pub(crate) control: Arc<Control>,
     /// The attempt's span.
@@ -76,6 +79,23 @@ impl HostCall {
     pub fn database(&self, system: &str, operation: &'static str) {
         self.span.record("db.system.name", system);
         self.span.record("db.operation.name", operation);
+    }
+
+    /// Notes in the call's span that it is an HTTP request: its method, and where it goes.
+    pub fn http_request(&self, method: &str, host: &str, port: Option<u16>) {
+        self.span.record("http.request.method", method);
+        self.span.record("server.address", host);
+        self.span.record("server.port", port);
+    }
+
+    /// Notes in the call's span the status of an HTTP response.
+    pub fn http_status(&self, status: u16) {
+        self.span.record("http.response.status_code", status);
+        if status >= 400 {
+            self.span
+                .record("error.type", tracing::field::display(status));
+            self.span.record("otel.status_code", "ERROR");
+        }
     }
 
     /// Notes in the call's span that it failed, with a code.
@@ -162,6 +182,7 @@ impl CallState {
             memory: Memory::new(&limits),
             limits,
             usage: Usage::default(),
+            shared: Vec::new(),
             capabilities: Vec::new(),
             control,
             span,
@@ -241,6 +262,10 @@ impl CallState {
             heyday.binding = tracing::field::Empty,
             db.system.name = tracing::field::Empty,
             db.operation.name = tracing::field::Empty,
+            http.request.method = tracing::field::Empty,
+            http.response.status_code = tracing::field::Empty,
+            server.address = tracing::field::Empty,
+            server.port = tracing::field::Empty,
             error.type = tracing::field::Empty,
         );
         Ok(HostCall {
@@ -268,6 +293,30 @@ impl CallState {
         }
         self.usage.host_calls += 1;
         Ok(())
+    }
+
+    /// One of the receipt's counters, for what goes on between host calls: what it has
+    /// when the call ends is added.
+    pub fn counter(&mut self, counter: &'static str) -> Arc<AtomicU64> {
+        if let Some((_, shared)) = self.shared.iter().find(|(name, _)| *name == counter) {
+            return Arc::clone(shared);
+        }
+        let shared = Arc::new(AtomicU64::new(0));
+        self.shared.push((counter, Arc::clone(&shared)));
+        shared
+    }
+
+    /// What the call used, at its end.
+    pub(crate) fn take_usage(&mut self) -> Usage {
+        for (counter, shared) in std::mem::take(&mut self.shared) {
+            self.count(counter, shared.load(Ordering::Acquire));
+        }
+        std::mem::take(&mut self.usage)
+    }
+
+    /// Keeps a secret out of what the guest tells from now on; see [`crate::mask`].
+    pub fn mask(&self, secret: &[u8]) {
+        self.control.masks.add(secret);
     }
 
     /// Adds to one of the receipt's counters, `sql.rows`.

@@ -16,7 +16,7 @@ const ACTIVITIES: &str = "heyday:plugin/activities";
 /// Interfaces that every plugin may import without a grant.
 const FREE: [&str; 2] = ["heyday:plugin/context", "heyday:plugin/log"];
 
-/// WASI 0.2 as it is linked here. `wasi:http` is a matter of capabilities.
+/// WASI 0.2 as it is linked here. `wasi:http` is a matter of a capability.
 const WASI: [&str; 27] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -146,7 +146,10 @@ pub(crate) fn verify(
         {
             continue;
         }
-        match heyday.and_then(|name| interfaces.get(name)) {
+        // A capability's interface is Heyday's own, or one of WASI.
+        let wasi = wasi.filter(|name| name.starts_with("wasi:"));
+        let heyday = heyday.filter(|name| !name.starts_with("wasi:"));
+        match wasi.or(heyday).and_then(|name| interfaces.get(name)) {
             Some(capability) => {
                 capabilities.insert((*capability).to_owned());
             }

@@ -6,7 +6,12 @@ use crate::error::CapabilityError;
 use crate::log::Level;
 use crate::test::state;
 
+pub(crate) mod graph;
+pub(crate) mod http;
 pub(crate) mod inference;
+mod settings;
+
+pub(crate) use settings::{config, secrets};
 pub(crate) mod vector;
 
 pub(crate) fn current() -> Attempt {

@@ -20,6 +20,11 @@ macro_rules! convert_error {
     }};
 }
 
+pub(crate) mod http;
+mod settings;
+
+pub(crate) use settings::{config, secrets};
+pub(crate) mod graph;
 // After the macro, which it uses.
 pub(crate) mod vector;
 

@@ -17,8 +17,8 @@ use heyday_durable::definition::{
 };
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
 use heyday_durable::engine::{
-    Engine, EngineError, HistoryEvent, IdConflictPolicy, IdReusePolicy, RunRef, RunResult,
-    StartWorkflow,
+    Engine, EngineError, ExecutionStatus, HistoryEvent, IdConflictPolicy, IdReusePolicy, RunRef,
+    RunResult, StartWorkflow,
 };
 use heyday_durable::expressions::{ExpressionError, Expressions, Program};
 use heyday_durable::failure::{Failure, kind};
@@ -395,6 +395,44 @@ impl Bench {
     pub async fn restart(&mut self) {
         self.drain().await;
         self.open().await;
+    }
+
+    /// Stops gently, but at once, and opens again: runs that are started then continue as
+    /// new after so many events.
+    pub async fn with_short_histories(&mut self, events: u64) {
+        self.drain().await;
+        let limits = match &mut self.place {
+            Place::Embedded { options, .. } => &mut options.limits,
+            Place::Temporal(options) => &mut options.limits,
+        };
+        limits.history_events = events;
+        self.open().await;
+    }
+
+    /// The runs that went on as each other from this one, in their order.
+    pub async fn chain(&self, first: &RunRef) -> Vec<RunRef> {
+        let mut chain = vec![first.clone()];
+        loop {
+            let last = chain.last().unwrap();
+            let described = self.engine().describe(last).await.unwrap();
+            assert_eq!(Some(described.first_run_id), first.run_id);
+            let before = chain.len().checked_sub(2).map(|at| &chain[at]);
+            assert_eq!(
+                described.continued_from,
+                before.and_then(|before| before.run_id)
+            );
+            assert_eq!(
+                described.continued_as.is_some(),
+                described.info.status == ExecutionStatus::ContinuedAsNew
+            );
+            let Some(next) = described.continued_as else {
+                return chain;
+            };
+            chain.push(RunRef {
+                run_id: Some(next),
+                ..first.clone()
+            });
+        }
     }
 
     /// Stops gently, but at once, and opens again to ask only: nobody takes a task. On a

@@ -44,6 +44,7 @@ mod away;
 pub mod bench;
 mod cancelling;
 mod children;
+mod continuing;
 pub mod foreign;
 mod lists;
 mod payloads;

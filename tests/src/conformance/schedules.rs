@@ -19,6 +19,7 @@ on_both!(
     a_paused_schedule_lets_its_times_pass_and_takes_triggers,
     a_trigger_is_skipped_while_a_run_is_open,
     a_buffered_start_follows_the_open_run,
+    a_run_that_goes_on_as_another_is_still_open,
     an_open_run_makes_way_for_the_next,
     a_backfill_starts_times_that_have_passed,
     a_failed_run_pauses_the_schedule,
@@ -236,6 +237,36 @@ async fn a_buffered_start_follows_the_open_run(mut bench: Bench) {
         .unwrap();
     let info = until(&bench, "s", "the next", |seen| seen.info.action_count == 3).await;
     assert_eq!(info.buffer_size, 0);
+}
+
+async fn a_run_that_goes_on_as_another_is_still_open(mut bench: Bench) {
+    bench.with_short_histories(12).await;
+    let step = |n| format!("  - s{n}: {{call: t.echo}}\n");
+    let steps: String = (0..6).map(step).collect();
+    bench.define("long", &format!("{steps}  - a: {{call: t.hand}}\n"));
+    create(&bench, "s", schedule("s", "long", never(), json!({}))).await;
+    trigger(&bench, "s", None).await;
+    let attempt = bench.attempt().await;
+    let info = until(&bench, "s", "it runs", |seen| {
+        seen.info.running_workflows.len() == 1
+    })
+    .await;
+    assert!(bench.chain(&run_of(&info, 0)).await.len() > 1);
+    next_second().await;
+    trigger(&bench, "s", None).await;
+    until(&bench, "s", "another is skipped", |seen| {
+        seen.info.overlap_skipped == 1
+    })
+    .await;
+    next_second().await;
+    trigger(&bench, "s", Some(OverlapPolicy::CancelOther)).await;
+    attempt.obey().await;
+    let info = until(&bench, "s", "the next one", |seen| {
+        seen.info.action_count == 2
+    })
+    .await;
+    let end = bench.end(&run_of(&info, 0)).await;
+    assert_eq!(end.status, ExecutionStatus::Canceled);
 }
 
 /// Waits for another second: a run's id has no finer time.

@@ -15,7 +15,7 @@ use heyday_durable::driver::REVISION;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use self::scenarios::{CHILD, SCENARIOS, Scenario, Start, Step};
+use self::scenarios::{CHILD, HISTORY_EVENTS, SCENARIOS, Scenario, Start, Step};
 use crate::support::probe;
 use crate::support::server::{Client, Options, PATIENCE, Server};
 use crate::support::temporal;
@@ -102,8 +102,8 @@ async fn begin(client: &Client, scenario: &Scenario) -> String {
 async fn play(client: &Client, scenario: &Scenario) -> Value {
     push(client, &document(scenario.name, scenario.flow)).await;
     let id = begin(client, scenario).await;
-    let id = id.replace(':', "%3A");
-    let run = format!("/workflows/{id}");
+    let mut id = id.replace(':', "%3A");
+    let mut run = format!("/workflows/{id}");
     for (number, step) in scenario.steps.iter().enumerate() {
         match step {
             Step::Until(kind) => {
@@ -158,11 +158,22 @@ async fn play(client: &Client, scenario: &Scenario) -> Value {
         .await;
     } else {
         let outcome = client.result(&id).await.unwrap();
+        let goes_on = scenario.ends == "ContinuedAsNew";
+        let status = if goes_on { "Completed" } else { scenario.ends };
         assert_eq!(
-            outcome.status, scenario.ends,
+            outcome.status, status,
             "{}: {}",
             scenario.name, outcome.body
         );
+        if goes_on {
+            let last = client.get(&run).await.unwrap();
+            let before = last["continued_from"].as_str().unwrap();
+            id = format!("{id}/runs/{before}");
+            run = format!("/workflows/{id}");
+            let shown = client.get(&run).await.unwrap();
+            assert_eq!(shown["status"], scenario.ends);
+            assert!(shown["continued_from"].is_string(), "{shown}");
+        }
     }
     let kinds = kinds(client, &id).await;
     for kind in scenario.has {
@@ -231,9 +242,17 @@ fn agrees(what: &str, replayed: &Value) {
     assert_eq!(replayed["agrees"], true, "{what}: {replayed}");
 }
 
+/// Whose configuration lets runs continue as new early.
+fn short_histories(mut options: Options) -> Options {
+    let config = options.config.get_or_insert_default();
+    config.push_str(&format!("[limits]\nhistory_events = {HISTORY_EVENTS}\n"));
+    options
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn today_s_histories_of_the_embedded_engine_replay() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let options = short_histories(Options::default());
+    let server = probe::server(options).await.unwrap();
     today(&server, "embedded").await;
 }
 
@@ -242,9 +261,8 @@ async fn today_s_histories_of_a_cluster_replay() {
     let Some((address, namespace)) = temporal::namespace() else {
         return;
     };
-    let server = probe::server(Options::on_temporal(&address, &namespace))
-        .await
-        .unwrap();
+    let options = short_histories(Options::on_temporal(&address, &namespace));
+    let server = probe::server(options).await.unwrap();
     server.wait_for_engine().await.unwrap();
     today(&server, "temporal").await;
 }

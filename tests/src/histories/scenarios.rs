@@ -35,7 +35,8 @@ pub struct Scenario {
     pub start: Start,
     /// What is done to it.
     pub steps: &'static [Step],
-    /// How it ends; `Running` where its history is taken before its end.
+    /// How it ends; `Running` where its history is taken before its end, and
+    /// `ContinuedAsNew` where that of the run before the last is, which continued another.
     pub ends: &'static str,
     /// Types of events that its history must have, so that it is of what it is for.
     pub has: &'static [&'static str],
@@ -48,6 +49,9 @@ pub const CHILD: &str = "
 do:
   - double: {set: {n: '${ .n * 2 }'}}
 ";
+
+/// Events after which runs continue as new: more than those have that shall not.
+pub const HISTORY_EVENTS: u64 = 60;
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
@@ -339,5 +343,19 @@ do:
         steps: &[Listening, Signal("other", "{}")],
         ends: "Running",
         has: &["ActivityTaskCompleted", "TimerStarted", "WorkflowExecutionSignaled"],
+    },
+    Scenario {
+        name: "continuing",
+        flow: "
+do:
+  - each:
+      for: {each: n, in: '${ [range(.rounds)] }'}
+      do:
+        - count: {call: probe.echo, with: {sum: '${ (.sum // 0) + $n }'}}
+",
+        start: Start::With("{\"rounds\": 50}"),
+        steps: &[],
+        ends: "ContinuedAsNew",
+        has: &["ActivityTaskCompleted", "WorkflowExecutionContinuedAsNew"],
     },
 ];

@@ -1,28 +1,35 @@
-//! What the history of a completed run must say.
+//! What the history of a completed run must say, and those of the runs that it continued.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::STEPS;
 
-/// Checks the history of a run that completed, and answers how many attempts each of
-/// its steps had.
+/// Checks the histories of a run that completed and of those that it continued, the first one
+/// first, and answers how many attempts each of its steps had.
 ///
 /// Each attempt but the last of a step was lost with its process, nothing follows the
 /// completion of a step, and each timer fired once, not early.
-pub fn attempts(history: &Value) -> anyhow::Result<[u32; STEPS.len()]> {
-    let events = history["events"].as_array().context("no events")?;
-    ensure!(
-        history["complete"] == true,
-        "the end is missing: {history:#}"
-    );
-    let mut steps: BTreeMap<String, Step> = BTreeMap::new();
-    let mut timers: BTreeMap<String, (jiff::Timestamp, u32)> = BTreeMap::new();
-    for event in events {
+pub fn attempts(chain: &[Value]) -> anyhow::Result<[u32; STEPS.len()]> {
+    let history = json!(chain);
+    let mut all = Vec::new();
+    for (run, history) in chain.iter().enumerate() {
+        let events = history["events"].as_array().context("no events")?;
+        ensure!(
+            history["complete"] == true,
+            "the end is missing: {history:#}"
+        );
+        all.extend(events.iter().map(|event| (run, event)));
+    }
+    // Each run counts anew.
+    let mut steps: BTreeMap<(usize, String), Step> = BTreeMap::new();
+    let mut timers: BTreeMap<(usize, String), (jiff::Timestamp, u32)> = BTreeMap::new();
+    for (run, event) in all {
         let attributes = &event["attributes"];
         let text = |name: &str| attributes[name].as_str().unwrap_or_default().to_owned();
+        let id = |name: &str| (run, text(name));
         let time = |value: &Value| -> anyhow::Result<jiff::Timestamp> {
             let text = value
                 .as_str()
@@ -36,23 +43,23 @@ pub fn attempts(history: &Value) -> anyhow::Result<[u32; STEPS.len()]> {
                     task: text("task"),
                     ..Step::default()
                 };
-                let before = steps.insert(text("activity_id"), step);
+                let before = steps.insert(id("activity_id"), step);
                 ensure!(before.is_none(), "a step was scheduled twice: {history:#}");
             }
             "ActivityTaskStarted" | "ActivityTaskCompleted" | "ActivityTaskFailed" => {
                 let step = steps
-                    .get_mut(&text("activity_id"))
+                    .get_mut(&id("activity_id"))
                     .with_context(|| format!("{event} is of no step"))?;
                 step.event(kind, attributes)
                     .with_context(|| format!("{event} in {history:#}"))?;
             }
             "TimerStarted" => {
                 let due = time(&attributes["fire_time"])?;
-                timers.insert(text("timer_id"), (due, 0));
+                timers.insert(id("timer_id"), (due, 0));
             }
             "TimerFired" => {
                 let (due, fired) = timers
-                    .get_mut(&text("timer_id"))
+                    .get_mut(&id("timer_id"))
                     .with_context(|| format!("{event} is of no timer"))?;
                 *fired += 1;
                 let at = time(&event["event_time"])?;

@@ -32,6 +32,8 @@ pub struct Run {
     pub numbers: Vec<u64>,
     /// The attempts of its steps.
     pub attempts: [u32; STEPS.len()],
+    /// How many runs it was, as it continued as new.
+    pub runs: usize,
 }
 
 /// What was sent to a run.
@@ -148,7 +150,7 @@ async fn drive(client: &Client, ledger: &Mutex<Ledger>, run: &mut Run) -> Result
     let path = format!("/workflows/{}", run.name);
     if let Some(run_id) = &run.run_id {
         let found = json_of(get(client, &path).await?).await?;
-        wrong_unless(found["run_id"] == **run_id, || format!("{found}"))?;
+        wrong_unless(found["first_run_id"] == **run_id, || format!("{found}"))?;
     }
     let again = run.asked;
     run.asked = true;
@@ -195,9 +197,25 @@ async fn drive(client: &Client, ledger: &Mutex<Ledger>, run: &mut Run) -> Result
             _ => return Err(End::Wrong(anyhow::anyhow!("it ended as {ended}"))),
         }
     }
-    let events = json_of(get(client, &format!("{path}/history?limit=1000")).await?).await?;
-    run.attempts = history::attempts(&events)?;
+    let chain = histories(client, &path).await?;
+    run.runs = chain.len();
+    run.attempts = history::attempts(&chain)?;
     Ok(())
+}
+
+/// The histories of a workflow's latest run and of those that it continued, the first one first.
+async fn histories(client: &Client, path: &str) -> Result<Vec<Value>, End> {
+    let mut chain = Vec::new();
+    let mut run = path.to_owned();
+    loop {
+        let events = json_of(get(client, &format!("{run}/history?limit=1000")).await?).await?;
+        chain.insert(0, events);
+        let shown = json_of(get(client, &run).await?).await?;
+        match shown["continued_from"].as_str() {
+            Some(before) => run = format!("{path}/runs/{before}"),
+            None => return Ok(chain),
+        }
+    }
 }
 
 /// Sends a run its update once it listens, and checks the answer.

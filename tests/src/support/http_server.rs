@@ -1,15 +1,19 @@
 //! Small HTTP servers of the tests' own, in place of the public hosts that the kit
 //! names, and for what a test wants to decide itself. They end with the runtime.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{Path, Query};
+use axum::body::Body;
+use axum::extract::{Path, Query, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::IntoResponse;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -142,6 +146,27 @@ pub async fn echo() -> anyhow::Result<SocketAddr> {
             get(async || ([("content-type", "application/json")], "{\"cut\":")),
         )
         .route("/empty", get(async || StatusCode::NO_CONTENT))
+        .route("/count", post(counted))
+        .route(
+            "/length",
+            post(async |headers: HeaderMap| {
+                let length = headers.get("content-length");
+                length.map_or_else(Vec::new, |length| length.as_bytes().to_vec())
+            }),
+        )
+        .route(
+            "/stream/{bytes}",
+            get(async |Path(bytes): Path<usize>| {
+                let piece = Bytes::from(vec![b'x'; 10_000]);
+                let pieces = bytes.div_ceil(piece.len());
+                let last = bytes - (pieces.max(1) - 1) * piece.len();
+                Body::from_stream(stream::iter((0..pieces).map(move |number| {
+                    let whole = number + 1 < pieces;
+                    let length = if whole { piece.len() } else { last };
+                    Ok::<_, Infallible>(piece.slice(..length))
+                })))
+            }),
+        )
         .route(
             "/third-time",
             get(async move || {
@@ -169,6 +194,69 @@ async fn echoed(method: Method, uri: Uri, headers: HeaderMap, body: String) -> i
         "authorization": header("authorization"),
         "custom": header("x-custom"),
     }))
+}
+
+/// Bytes of a body, as they come.
+async fn counted(body: Body) -> Json<usize> {
+    let mut pieces = body.into_data_stream();
+    let mut count = 0;
+    while let Some(Ok(piece)) = pieces.next().await {
+        count += piece.len();
+    }
+    Json(count)
+}
+
+/// Serves what a client must not put up with; the counter has the requests that came.
+pub async fn hostile() -> anyhow::Result<(SocketAddr, Arc<AtomicU64>)> {
+    let came = Arc::new(AtomicU64::new(0));
+    let inside = Arc::clone(&came);
+    let piece = || Ok::<_, Infallible>(Bytes::from(vec![b'x'; 10_000]));
+    let router = Router::new()
+        .route(
+            "/endless",
+            get(async move || Body::from_stream(stream::repeat_with(piece))),
+        )
+        .route(
+            "/huge",
+            get(async || {
+                (
+                    [("content-length", "1000000000")],
+                    Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
+                )
+            }),
+        )
+        .route(
+            "/drip",
+            get(async move || {
+                let one = stream::once(async move { piece() });
+                Body::from_stream(one.chain(stream::pending()))
+            }),
+        )
+        .route("/silent", get(std::future::pending::<StatusCode>))
+        .route("/take", post(counted))
+        .route(
+            "/headers",
+            get(async || {
+                let mut headers = HeaderMap::new();
+                for number in 0..1_000_u16 {
+                    let name = axum::http::HeaderName::try_from(format!("x-{number}"));
+                    headers.insert(name.expect("a name"), number.into());
+                }
+                headers
+            }),
+        )
+        .route(
+            "/to",
+            get(async |Query(to): Query<Vec<(String, String)>>| {
+                let location = to.into_iter().next().unwrap_or_default().1;
+                (StatusCode::FOUND, [("location", location)])
+            }),
+        )
+        .layer(axum::middleware::map_request(move |request: Request| {
+            inside.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(request)
+        }));
+    Ok((serve(router).await?, came))
 }
 
 async fn serve(router: Router) -> anyhow::Result<SocketAddr> {

@@ -34,7 +34,7 @@ pub fn other_bytes() -> Vec<u8> {
 /// A server with the probe, active, with all that it asks for.
 pub async fn server(options: Options) -> anyhow::Result<Server> {
     let server = Server::with(options).await?;
-    for capability in ["sql", "blob", "kv", "vector"] {
+    for capability in ["sql", "blob", "kv", "graph", "vector"] {
         server
             .client
             .grant("probe", capability, "default", None)

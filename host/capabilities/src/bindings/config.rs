@@ -5,8 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlobBinding, Declared, KvBinding, SqlBinding, VectorBinding};
+use super::{
+    BlobBinding, ConfigBinding, Declared, GraphBinding, KvBinding, SecretsBinding, SqlBinding,
+    VectorBinding,
+};
 use crate::postgres::PostgresConfigError;
+use crate::secrets::SecretsConfigError;
+use crate::source::SourceError;
 use crate::vector::weaviate::WeaviateConfigError;
 
 /// All bindings of a process, as its configuration writes them.
@@ -27,6 +32,12 @@ pub struct NamespaceBindings {
     pub blob: BTreeMap<String, BlobBinding>,
     /// Key-value stores, by name.
     pub kv: BTreeMap<String, KvBinding>,
+    /// Settings, by name.
+    pub config: BTreeMap<String, ConfigBinding>,
+    /// Secrets, by name.
+    pub secrets: BTreeMap<String, SecretsBinding>,
+    /// Graphs, by name.
+    pub graph: BTreeMap<String, GraphBinding>,
     /// Vector stores, by name.
     pub vector: BTreeMap<String, VectorBinding>,
 }
@@ -43,17 +54,16 @@ impl NamespaceBindings {
                 .map(|(name, it)| (name, it as &dyn Declared));
             (B::CAPABILITY, declared.collect())
         }
-        [
-            of(&self.sql),
-            of(&self.blob),
-            of(&self.kv),
-            of(&self.vector),
-        ]
-        .into_iter()
-        .flat_map(|(capability, all)| {
-            all.into_iter()
-                .map(move |(name, binding)| (capability, name, binding))
-        })
+        let data = [of(&self.sql), of(&self.blob), of(&self.kv)];
+        let found = [of(&self.graph), of(&self.vector)];
+        let settings = [of(&self.config), of(&self.secrets)];
+        data.into_iter()
+            .chain(found)
+            .chain(settings)
+            .flat_map(|(capability, all)| {
+                all.into_iter()
+                    .map(move |(name, binding)| (capability, name, binding))
+            })
     }
 
     /// Every path that they name.
@@ -62,7 +72,11 @@ impl NamespaceBindings {
         let blob = self.blob.values_mut().flat_map(Declared::paths);
         let kv = self.kv.values_mut().flat_map(Declared::paths);
         let vector = self.vector.values_mut().flat_map(Declared::paths);
-        sql.chain(blob).chain(kv).chain(vector)
+        let graph = self.graph.values_mut().flat_map(Declared::paths);
+        let config = self.config.values_mut().flat_map(Declared::paths);
+        let secrets = self.secrets.values_mut().flat_map(Declared::paths);
+        let data = sql.chain(blob).chain(kv).chain(graph).chain(vector);
+        data.chain(config).chain(secrets)
     }
 }
 
@@ -93,18 +107,18 @@ pub enum BindingError {
         /// Where.
         path: PathBuf,
     },
-    /// Two bindings that are the same to one server: one role of PostgreSQL, one prefix of
-    /// Weaviate.
+    /// Two bindings that sign in to one server as the same one, or have one place in a
+    /// bucket.
     #[error(
-        "the bindings {first} and {second} are both {identity}: give each its own, because \
-         it reaches all that is there under it"
+        "the bindings {first} and {second} are both {identity}: give each a role, a server or a \
+         prefix of its own, because who signs in reaches all that is there"
     )]
-    SharedRole {
+    Shared {
         /// The first, `namespace/capability/name`.
         first: String,
         /// The second.
         second: String,
-        /// Who they are to which server.
+        /// The role and the server, or the bucket.
         identity: String,
     },
     /// No backend, or two.
@@ -125,6 +139,22 @@ pub enum BindingError {
         /// Why.
         source: PostgresConfigError,
     },
+    /// A Neo4j server that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    Neo4j {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::graph::neo4j::Neo4jConfigError,
+    },
+    /// A graph that cannot be opened.
+    #[error("the binding {binding} cannot be opened")]
+    Graph {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::graph::embedded::OpenError,
+    },
     /// A Weaviate that cannot be one.
     #[error("the binding {binding} cannot be used")]
     Weaviate {
@@ -134,7 +164,7 @@ pub enum BindingError {
         source: WeaviateConfigError,
     },
     /// A limit of another backend.
-    #[error("the binding {binding} has the limit {limit}, which only SQLite has")]
+    #[error("the binding {binding} has the limit {limit}, which only embedded backends have")]
     ForeignLimit {
         /// The binding.
         binding: String,
@@ -157,6 +187,14 @@ pub enum BindingError {
         /// Why.
         source: crate::sqlite_file::OpenError,
     },
+    /// A bucket that cannot be one.
+    #[error("the binding {binding} cannot be used")]
+    S3 {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: crate::blob::s3_config::S3ConfigError,
+    },
     /// A folder that cannot be opened.
     #[error("the binding {binding} cannot be opened")]
     Blob {
@@ -164,6 +202,22 @@ pub enum BindingError {
         binding: String,
         /// Why.
         source: crate::blob::files::OpenError,
+    },
+    /// Settings that cannot be given out.
+    #[error("the binding {binding} cannot be used")]
+    Config {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: SourceError,
+    },
+    /// Secrets that cannot be given out.
+    #[error("the binding {binding} cannot be used")]
+    Secrets {
+        /// The binding.
+        binding: String,
+        /// Why.
+        source: SecretsConfigError,
     },
 }
 

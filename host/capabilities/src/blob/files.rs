@@ -27,6 +27,8 @@ use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
     ObjectWriter, Page, READ_BYTES,
 };
+use crate::blob::diagnosis::diagnose;
+use crate::diagnosis::Finding;
 use crate::error::chain;
 use crate::task::run_on;
 
@@ -242,6 +244,10 @@ impl Container for FileContainer {
 
     fn limits(&self) -> &BlobLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        diagnose(self).await
     }
 
     async fn head(&self, key: String) -> Result<Metadata, BlobError> {

@@ -2,13 +2,18 @@
 //!
 //! The way of a call: `host.rs` takes the guest's call, looks the container up and runs
 //! the operation of [`Container`] under the attempt's deadline, cancellation and
-//! grants. [`files`] keeps objects as files of one folder. Keys are checked here, once
-//! for all backends ([`check_key`]), so that the same keys are valid on each.
+//! grants. [`files`] keeps objects as files of one folder, [`s3`] in a bucket. Keys are
+//! checked here, once for all backends ([`check_key`]), so that the same keys are valid on
+//! each.
 
+mod diagnosis;
 pub mod files;
 mod host;
 mod key;
 mod listing;
+pub mod s3;
+pub mod s3_config;
+mod s3_wire;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,6 +23,7 @@ pub use host::BlobCapability;
 pub use host::bindings::heyday::blob::blob::{Condition, Metadata, Page};
 pub use key::check_key;
 
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, ErrorCode};
 
 /// The most bytes of one `get` or `get-range`.
@@ -122,6 +128,9 @@ pub trait Container: Send + Sync + 'static {
 
     /// Its limits.
     fn limits(&self) -> &BlobLimits;
+
+    /// Looks whether it can be used; changes nothing that a plugin stored.
+    async fn diagnose(&self) -> Vec<Finding>;
 
     /// What is known of an object.
     ///

@@ -43,6 +43,14 @@ impl Default for HttpLimits {
     }
 }
 
+/// A request with a body that may still be in the making, as [`HttpClient::send`] takes it.
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: reqwest::Body,
+}
+
 /// A request.
 #[derive(Debug, Clone)]
 pub struct HttpRequest {
@@ -170,16 +178,15 @@ impl HttpClient {
         let mut usage = HttpUsage::default();
         let mut redirects = 0;
         loop {
-            let client = self.client(policy, &method, &url)?;
+            let outgoing = Outgoing {
+                method: method.clone(),
+                url: url.clone(),
+                headers: headers.clone(),
+                body: body.clone().into(),
+            };
             usage.calls += 1;
             usage.bytes_written += body.len() as u64;
-            let response = client
-                .request(method.clone(), url.clone())
-                .headers(headers.clone())
-                .body(body.clone())
-                .send()
-                .await
-                .map_err(|error| translate(&error, &url))?;
+            let response = self.send(outgoing, policy).await?;
             let status = response.status();
             let target = match redirect_target(&response, &url)? {
                 Some(target) if limits.redirects > 0 => target,
@@ -213,6 +220,25 @@ impl HttpClient {
         }
     }
 
+    /// Sends one request, if the policy allows it; a redirect is an answer. How long it may
+    /// take is the caller's matter.
+    pub(super) async fn send(
+        &self,
+        request: Outgoing,
+        policy: &HttpPolicy,
+    ) -> Result<reqwest::Response, HttpError> {
+        let Outgoing {
+            method,
+            url,
+            headers,
+            body,
+        } = request;
+        let client = self.client(policy, &method, &url)?;
+        let request = client.request(method, url.clone());
+        let sent = request.headers(headers).body(body).send();
+        sent.await.map_err(|error| translate(&error, &url))
+    }
+
     fn client(
         &self,
         policy: &HttpPolicy,
@@ -236,7 +262,7 @@ impl HttpClient {
 }
 
 fn denied_address(host: &str) -> HttpError {
-    HttpError::Denied(format!(
+    HttpError::NotPublic(format!(
         "{host} is no public address: a grant must name the address itself"
     ))
 }
@@ -248,7 +274,8 @@ fn parse_url(text: &str) -> Result<Url, HttpError> {
     Ok(url)
 }
 
-fn check_url(url: &Url) -> Result<(), HttpError> {
+/// Checks that a URL is one of HTTP, and names no user.
+pub(super) fn check_url(url: &Url) -> Result<(), HttpError> {
     let why = if !matches!(url.scheme(), "http" | "https") {
         "a URL begins with http:// or https://"
     } else if url.host().is_none() {
@@ -350,10 +377,18 @@ async fn read(
     })
 }
 
-fn translate(error: &reqwest::Error, url: &Url) -> HttpError {
+/// The body of a request is larger than allowed; see [`HttpError::TooLarge`].
+#[derive(Debug, thiserror::Error)]
+#[error("the body has more than {0} bytes")]
+pub(super) struct BodyTooLarge(pub(super) u64);
+
+pub(super) fn translate(error: &reqwest::Error, url: &Url) -> HttpError {
     let host = url.host_str().unwrap_or_default().to_owned();
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = source {
+        if let Some(BodyTooLarge(limit)) = cause.downcast_ref() {
+            return HttpError::TooLarge(*limit);
+        }
         match cause.downcast_ref::<ResolveError>() {
             Some(ResolveError::NotPublic) => return denied_address(&host),
             Some(ResolveError::Unknown) => return HttpError::Dns(host),

@@ -1,4 +1,4 @@
-//! HTTP on behalf of flows and, later, plugins: deny by default.
+//! HTTP on behalf of flows and plugins: deny by default.
 //!
 //! The way of a call: [`HttpClient::call`] finds the rule of the [`HttpPolicy`] that
 //! allows the request, and sends it through one of two clients. The first connects to
@@ -8,22 +8,33 @@
 //! (`127.0.0.1:8080`) or `localhost`: what was named may be reached. Redirects are
 //! followed here, each as a request of its own with the same checks.
 //!
+//! Plugins have `wasi:http`: `host.rs` links wasmtime's implementation of its types, and
+//! sends every request itself, by [`HttpClient`] under the plugin's grants. Each request
+//! of a guest is one request here: a redirect is an answer, and where the guest follows it,
+//! that is another request with the same checks.
+//!
 //! A status is an answer, not an error.
 
 mod address;
+mod body;
 mod client;
+mod host;
 mod policy;
 
 pub use address::is_public;
 pub use client::{HttpClient, HttpLimits, HttpRequest, HttpResponse, HttpUsage};
+pub use host::{HttpCapability, PluginHttpLimits};
 pub use policy::{HttpPolicy, HttpRule, RuleError};
 
 /// Why a request has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
-    /// No rule allows it, or the address is not a public one. Not retryable.
+    /// No rule allows it. Not retryable.
     #[error("not allowed: {0}")]
     Denied(String),
+    /// The address is not a public one, and no rule names it. Not retryable.
+    #[error("not allowed: {0}")]
+    NotPublic(String),
     /// The name has no address.
     #[error("the name {0} cannot be resolved")]
     Dns(String),
@@ -53,7 +64,7 @@ impl HttpError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Denied(_) => "denied",
+            Self::Denied(_) | Self::NotPublic(_) => "denied",
             Self::Dns(_) => "dns",
             Self::Connect(_) => "connect",
             Self::Timeout => "timeout",

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use host::KvCapability;
 pub use host::bindings::heyday::kv::kv::{Condition, Entry, Page};
 
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, ErrorCode};
 
 /// The most keys of one `get-many`.
@@ -131,6 +132,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Its limits.
     fn limits(&self) -> &KvLimits;
+
+    /// Looks whether it can be used; changes nothing that a plugin stored.
+    async fn diagnose(&self) -> Vec<Finding>;
 
     /// Closes it, when no more operations come.
     async fn close(&self);

@@ -20,6 +20,7 @@ use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
     check_condition, milliseconds, page,
 };
+use crate::diagnosis::Finding;
 use crate::postgres::{
     Lease, Param, PgError, Pool, PoolOptions, PostgresConfig, PostgresConfigError, from_hex,
     text_array,
@@ -202,6 +203,10 @@ impl Store for PostgresStore {
     }
 
     /// Closes its connections; those in use when they come back.
+    async fn diagnose(&self) -> Vec<Finding> {
+        crate::postgres::diagnose(&self.shared.pool).await
+    }
+
     async fn close(&self) {
         self.shared.pool.close().await;
     }

@@ -23,8 +23,9 @@ use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
     check_condition, milliseconds, page,
 };
+use crate::diagnosis::{Asked, Finding, of_store};
 use crate::error::chain;
-use crate::sqlite_file::{OpenError, check_database};
+use crate::sqlite_file::{self, OpenError, check_database};
 use crate::task::run_on;
 
 /// Connections that read.
@@ -282,6 +283,19 @@ impl Store for SqliteStore {
 
     fn limits(&self) -> &KvLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        // No guest's key has a control character.
+        let key = || "\0".to_owned();
+        let read = || async { self.get(vec![key()]).await.map(drop) };
+        let write = async { self.delete(key(), Condition::Always).await.map(drop) };
+        let asked = Asked {
+            version: Some(sqlite_file::version()),
+            read_only: self.read_only(),
+            advice: sqlite_file::ADVICE,
+        };
+        of_store(asked, read, write).await
     }
 
     /// Waits for what runs.

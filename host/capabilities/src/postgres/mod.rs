@@ -12,6 +12,7 @@
 //! nothing ([`setup`] makes it; `isolation.rs` looks whether it is so at each connection).
 
 mod connect;
+mod diagnosis;
 mod error;
 mod isolation;
 mod pool;
@@ -27,6 +28,7 @@ use url::{Host, Url};
 use crate::credential::Source;
 use crate::tls;
 
+pub(crate) use diagnosis::diagnose;
 pub(crate) use error::{PgError, ServerError};
 pub(crate) use pool::{Lease, Pool, PoolOptions};
 pub(crate) use wire::{Event, Field, Param, Status, Wire};

@@ -124,6 +124,11 @@ impl Pool {
         self.shared.server.identity()
     }
 
+    /// How many connections it opens at most.
+    pub(crate) fn connections(&self) -> u32 {
+        self.shared.options.connections
+    }
+
     /// Where its work is done.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.shared.runtime

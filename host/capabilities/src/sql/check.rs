@@ -48,7 +48,7 @@ pub fn check_parameters(params: &[Value]) -> Result<(), SqlError> {
     Ok(())
 }
 
-pub(super) fn is_decimal(text: &str) -> bool {
+pub(crate) fn is_decimal(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = match digits.split_once('.') {
         Some((whole, fraction)) => (whole, Some(fraction)),
@@ -57,7 +57,7 @@ pub(super) fn is_decimal(text: &str) -> bool {
     all_digits(whole) && fraction.is_none_or(all_digits)
 }
 
-pub(super) fn is_uuid(text: &str) -> bool {
+pub(crate) fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(index, byte)| match index {
             8 | 13 | 18 | 23 => byte == b'-',
@@ -65,7 +65,7 @@ pub(super) fn is_uuid(text: &str) -> bool {
         })
 }
 
-pub(super) fn is_date(text: &str) -> bool {
+pub(crate) fn is_date(text: &str) -> bool {
     let bytes = text.as_bytes();
     if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
         return false;
@@ -88,7 +88,7 @@ pub(super) fn is_date(text: &str) -> bool {
     (1..=days).contains(&day)
 }
 
-pub(super) fn is_time(text: &str) -> bool {
+pub(crate) fn is_time(text: &str) -> bool {
     let (clock, fraction) = match text.split_once('.') {
         Some((clock, fraction)) => (clock.as_bytes(), Some(fraction)),
         None => (text.as_bytes(), None),
@@ -109,11 +109,11 @@ pub(super) fn is_time(text: &str) -> bool {
         && fraction.is_none_or(|digits| digits.len() <= 9 && all_digits(digits))
 }
 
-pub(super) fn is_datetime(text: &str) -> bool {
+pub(crate) fn is_datetime(text: &str) -> bool {
     split_date(text).is_some_and(|(date, time)| is_date(date) && is_time(time))
 }
 
-pub(super) fn is_timestamp(text: &str) -> bool {
+pub(crate) fn is_timestamp(text: &str) -> bool {
     let Some((date, rest)) = split_date(text) else {
         return false;
     };
@@ -137,11 +137,11 @@ pub(super) fn is_timestamp(text: &str) -> bool {
     is_date(date) && is_time(time)
 }
 
-pub(super) fn is_json(text: &str) -> bool {
+pub(crate) fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-pub(super) fn is_array(text: &str) -> bool {
+pub(crate) fn is_array(text: &str) -> bool {
     text.trim_start().starts_with('[') && is_json(text)
 }
 

@@ -11,7 +11,7 @@
 //! A backend answers the same codes for the same faults: the contract is the doc
 //! comment of `error` in `wit/sql`.
 
-mod check;
+pub(crate) mod check;
 mod cursor;
 pub(crate) mod host;
 pub mod postgres;
@@ -34,6 +34,7 @@ pub use check::check_parameters;
 pub use host::SqlCapability;
 pub use host::bindings::heyday::sql::sql::{Column, RowSet, Value};
 
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, ErrorCode};
 
 /// The codes of `heyday:sql`; see `wit/sql`.
@@ -161,6 +162,9 @@ pub trait Database: Send + Sync + 'static {
 
     /// Its limits.
     fn limits(&self) -> &SqlLimits;
+
+    /// Looks whether it can be used; changes nothing that a plugin stored.
+    async fn diagnose(&self) -> Vec<Finding>;
 
     /// Closes it, when no more operations come.
     async fn close(&self);

@@ -19,6 +19,7 @@ use super::{
     Access, Cursor, Database, RowSet, Rows, SqlCode, SqlError, SqlLimits, Transaction, Value,
     row_bytes,
 };
+use crate::diagnosis::Finding;
 use crate::postgres::{Event, Pool, PoolOptions, PostgresConfig, PostgresConfigError, Status};
 use crate::task::run_on;
 
@@ -114,6 +115,10 @@ impl Database for PostgresDatabase {
 
     fn limits(&self) -> &SqlLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        crate::postgres::diagnose(&self.shared.pool).await
     }
 
     /// Closes its connections; those in use when they come back.

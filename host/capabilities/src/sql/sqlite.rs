@@ -36,7 +36,8 @@ use super::{
     check_parameters, row_bytes,
 };
 
-use crate::sqlite_file::{OpenError, check_database};
+use crate::diagnosis::{Asked, Finding, of_store};
+use crate::sqlite_file::{self, OpenError, check_database};
 use crate::task::run_on;
 
 /// Rows that sqlx reads ahead of us.
@@ -403,6 +404,20 @@ impl Database for SqliteDatabase {
 
     fn limits(&self) -> &SqlLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        let read = || async {
+            let asked = self.query(Access::Read, "SELECT 1".to_owned(), Vec::new());
+            asked.await.map(drop)
+        };
+        let write = async { self.begin(Access::Write).await.map(drop) };
+        let asked = Asked {
+            version: Some(sqlite_file::version()),
+            read_only: self.shared.writing.is_none(),
+            advice: sqlite_file::ADVICE,
+        };
+        of_store(asked, read, write).await
     }
 
     /// Waits for what runs.

@@ -37,6 +37,7 @@ pub use host::bindings::heyday::vector::vector::{
     Comparison, Distance, FilterNode, Property, PropertyType, Specification, Value,
 };
 
+use crate::diagnosis::{Asked, Finding, of_store};
 use crate::error::{CapabilityError, ErrorCode};
 
 /// The most properties of a collection.
@@ -263,6 +264,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// Its limits.
     fn limits(&self) -> &VectorLimits;
+
+    /// Looks whether it can be used; changes nothing that a plugin stored.
+    async fn diagnose(&self) -> Vec<Finding> {
+        let read = || async { self.collections().await.map(drop) };
+        let none = format!("heyday-doctor-{}", uuid::Uuid::now_v7());
+        let write = async { self.drop_collection(none).await.map(drop) };
+        let asked = Asked {
+            version: None,
+            read_only: self.read_only(),
+            advice: "look whether the server runs and the binding's addresses and API key are \
+                     right, or whether the file is a database that this user may write; the log \
+                     has the cause",
+        };
+        of_store(asked, read, write).await
+    }
 
     /// Closes it, when no more operations come.
     async fn close(&self);

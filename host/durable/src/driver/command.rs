@@ -23,6 +23,9 @@ pub struct Activation {
     pub now: Timestamp,
     /// What resolved. Empty only in the first activation, which starts the run.
     pub resolutions: Vec<Resolution>,
+    /// Whether the history has grown so long that the run should continue as new, if it
+    /// can. Recorded, and the same on replay.
+    pub continue_as_new_suggested: bool,
 }
 
 /// Something that the driver waits for has happened.
@@ -178,6 +181,13 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// The run ends, and another one of the same workflow id, input and pins goes on where
+    /// it was. Nothing follows.
+    ContinueAsNew {
+        /// The next run's [`RunStart::resume`](super::RunStart::resume); by reference where
+        /// it is large.
+        resume: Payload,
+    },
 }
 
 impl Command {
@@ -186,7 +196,10 @@ impl Command {
     pub const fn is_terminal(&self) -> bool {
         matches!(
             self,
-            Self::Complete { .. } | Self::Fail { .. } | Self::Cancel { .. }
+            Self::Complete { .. }
+                | Self::Fail { .. }
+                | Self::Cancel { .. }
+                | Self::ContinueAsNew { .. }
         )
     }
 }

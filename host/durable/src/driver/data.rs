@@ -97,6 +97,11 @@ impl Held {
     pub(super) fn size(&self) -> u64 {
         self.0.size
     }
+
+    /// What its copies have in common, and no other value that lives.
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
 }
 
 impl std::ops::Deref for Held {

@@ -29,15 +29,18 @@
 //!   answer. A clean-up that fails replaces the cancel by its error.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::RunStart;
 use super::data::Held;
 use super::port::{Port, Scope};
+use super::resume::{Begun, Deadline, Left, Position, Round, misplaced};
 use super::scene::{Evaluator, Running, Scene, Variables};
 use super::stop::{Stop, limit};
 use crate::failure::{Failure, kind};
@@ -63,6 +66,9 @@ pub(super) struct Done {
 pub(super) struct Surroundings {
     pub(super) scope: Scope,
     pub(super) variables: Variables,
+    /// Whether a run may continue as new from here: its position, down from the flow's own
+    /// list, says all that there is to say.
+    pub(super) carried: bool,
 }
 
 /// One run.
@@ -72,54 +78,28 @@ pub(super) struct Run {
     pub(super) port: Arc<Port>,
     pub(super) evaluator: Evaluator,
     context: Mutex<Option<Held>>,
+    /// The run that this one began as, and when that was.
+    pub(super) origin: (Uuid, Timestamp),
+    /// Until when the whole flow is to be done, where it says so.
+    pub(super) deadline: OnceLock<Deadline>,
 }
 
 impl Run {
-    pub(super) fn new(start: RunStart, port: Arc<Port>, evaluator: Evaluator) -> Self {
+    pub(super) fn new(
+        start: RunStart,
+        origin: (Uuid, Timestamp),
+        port: Arc<Port>,
+        evaluator: Evaluator,
+    ) -> Self {
         Self {
             flow: Arc::clone(&start.definition.flow),
             start,
             port,
             evaluator,
             context: Mutex::new(None),
+            origin,
+            deadline: OnceLock::new(),
         }
-    }
-
-    /// The whole flow, from the raw workflow input to the transformed output.
-    pub(super) async fn flow(&self, raw_input: Held) -> Result<Held, Stop> {
-        let around = Surroundings {
-            scope: Scope::of(self.port.run_flag()),
-            variables: Variables::default(),
-        };
-        let input = {
-            let scene = self.workflow_scene("/input", &around.variables, None);
-            if let Some(schema) = &self.flow.input.schema {
-                validate(schema, &raw_input, "input", scene.reference)?;
-            }
-            self.transformed(&self.flow.input, &raw_input, &scene)?
-        };
-        drop(raw_input);
-        self.set_context(input.clone());
-        let done = match self.flow.timeout {
-            None => self.list(&around, &self.flow.tasks, input).await?,
-            Some(after) => {
-                let after = {
-                    let scene = self.workflow_scene("/timeout", &around.variables, None);
-                    self.duration(after, &input, &scene)?
-                };
-                self.within(&around, after, "/do", |around| async move {
-                    self.list(&around, &self.flow.tasks, input).await
-                })
-                .await?
-            }
-        };
-        let context = self.context();
-        let scene = self.workflow_scene("/output", &around.variables, context.as_ref());
-        let output = self.transformed(&self.flow.output, &done.output, &scene)?;
-        if let Some(schema) = &self.flow.output.schema {
-            validate(schema, &output, "output", scene.reference)?;
-        }
-        Ok(output)
     }
 
     /// Tasks one after another.
@@ -129,10 +109,33 @@ impl Run {
         tasks: &'a [Task],
         input: Held,
     ) -> Doing<'a, Done> {
+        self.list_from(around, tasks, Position::begin(input))
+    }
+
+    /// The same, from a place in them.
+    pub(super) fn list_from<'a>(
+        &'a self,
+        around: &'a Surroundings,
+        tasks: &'a [Task],
+        from: Position<Held>,
+    ) -> Doing<'a, Done> {
         Box::pin(async move {
-            let (mut at, mut data) = (0, input);
+            let Position {
+                mut at,
+                mut data,
+                task: mut begun,
+            } = from;
+            let mut moved = false;
             while let Some(task) = tasks.get(at) {
-                let (output, then) = self.task(around, task, data).await?;
+                if moved && self.continues(around) {
+                    let task = None;
+                    return Err(Left::List(Position { at, data, task }).into());
+                }
+                moved = true;
+                let (output, then) = self
+                    .task(around, task, data, begun.take())
+                    .await
+                    .map_err(|stop| stop.at(at))?;
                 data = output;
                 at = match then {
                     Then::Continue => at + 1,
@@ -153,12 +156,13 @@ impl Run {
         })
     }
 
-    /// One task: its transformed output, and where to go on.
+    /// One task, or what is left of it: its transformed output, and where to go on.
     pub(super) fn task<'a>(
         &'a self,
         around: &'a Surroundings,
         task: &'a Task,
         raw_input: Held,
+        begun: Option<Box<Begun<Held>>>,
     ) -> Doing<'a, (Held, Then)> {
         Box::pin(async move {
             self.step(&task.reference)?;
@@ -174,12 +178,24 @@ impl Run {
                 raw_output: None,
                 output: None,
             };
-            if !self.enter(around, &mut running)? {
-                return Ok((running.raw_input, Then::Continue));
-            }
+            let round = match begun {
+                Some(begun) => {
+                    running.started_at = begun.started_at;
+                    running.input = Some(begun.input);
+                    Some(begun.round)
+                }
+                None if self.enter(around, &mut running)? => None,
+                None => return Ok((running.raw_input, Then::Continue)),
+            };
             self.port.entered(&task.reference);
             let _shown = self.port.runs(&task.reference);
-            let (raw_output, then) = self.timed(around, &running).await?;
+            let (raw_output, then) = match self.timed(around, &running, round).await {
+                Ok(done) => done,
+                Err(stop) => {
+                    let input = input_of(&running).clone();
+                    return Err(stop.within(running.started_at, running.raw_input, &input));
+                }
+            };
             match then {
                 // Nothing of the tasks around one that says `end` is applied.
                 None => Ok((raw_output, Then::End)),
@@ -241,15 +257,16 @@ impl Run {
         Ok(output)
     }
 
-    /// The task itself, within its timeout: its raw output, and where to go on; `None`
-    /// where a task in it ended the flow.
+    /// The task itself, or what is left of it, within its timeout: its raw output, and
+    /// where to go on; `None` where a task in it ended the flow.
     fn timed<'a>(
         &'a self,
         around: &'a Surroundings,
         running: &'a Running<'a>,
+        round: Option<Round<Held>>,
     ) -> Doing<'a, (Held, Option<Then>)> {
         let Some(after) = running.task.timeout else {
-            return self.execute(around, running);
+            return self.execute(around, running, round);
         };
         Box::pin(async move {
             let after = {
@@ -259,7 +276,7 @@ impl Run {
             };
             let reference = &running.task.reference;
             self.within(around, after, reference, |around| async move {
-                self.execute(&around, running).await
+                self.execute(&around, running, round).await
             })
             .await
         })
@@ -269,24 +286,39 @@ impl Run {
         &'a self,
         around: &'a Surroundings,
         running: &'a Running<'a>,
+        round: Option<Round<Held>>,
     ) -> Doing<'a, (Held, Option<Then>)> {
         let task = running.task;
+        let holds = matches!(
+            task.kind,
+            TaskKind::Do(_) | TaskKind::For(_) | TaskKind::Try(_) | TaskKind::Listen(_)
+        );
+        if round.is_some() && !holds {
+            return Box::pin(std::future::ready(Err(misplaced(&task.reference).into())));
+        }
         let then = Some(task.then);
         let plain = move |done: Done| (done.output, if done.end { None } else { then });
         match &task.kind {
             TaskKind::Do(tasks) => Box::pin(async move {
-                let input = input_of(running).clone();
-                self.list(around, tasks, input).await.map(plain)
+                let from = match round {
+                    None => Position::begin(input_of(running).clone()),
+                    Some(Round::Do(from)) => from,
+                    Some(_) => return Err(misplaced(&task.reference).into()),
+                };
+                let done = self.list_from(around, tasks, from).await;
+                done.map(plain).map_err(|stop| stop.around(Round::Do))
             }),
-            TaskKind::For(repeat) => {
-                Box::pin(async move { self.repeat(around, running, repeat).await.map(plain) })
-            }
+            TaskKind::For(repeat) => Box::pin(async move {
+                let done = self.repeat(around, running, repeat, round).await;
+                done.map(plain)
+            }),
             TaskKind::Fork(fork) => {
                 Box::pin(async move { self.fork(around, running, fork).await.map(plain) })
             }
-            TaskKind::Try(attempt) => {
-                Box::pin(async move { self.attempt(around, running, attempt).await.map(plain) })
-            }
+            TaskKind::Try(attempt) => Box::pin(async move {
+                let done = self.attempt(around, running, attempt, round).await;
+                done.map(plain)
+            }),
             TaskKind::Switch(cases) => Box::pin(async move {
                 let then = self.switch(around, running, cases)?;
                 Ok((input_of(running).clone(), Some(then)))
@@ -321,9 +353,10 @@ impl Run {
                     .await
                     .map(|output| (output, then))
             }),
-            TaskKind::Listen(listen) => {
-                Box::pin(async move { self.listen(around, running, listen).await.map(plain) })
-            }
+            TaskKind::Listen(listen) => Box::pin(async move {
+                let done = self.listen(around, running, listen, round).await;
+                done.map(plain)
+            }),
             TaskKind::Emit(emit) => Box::pin(async move {
                 self.emit(around, running, emit)
                     .await
@@ -349,11 +382,26 @@ impl Run {
     where
         F: Future<Output = Result<T, Stop>> + Send + 'a,
     {
+        self.within_of(around, (after, after), reference, act).await
+    }
+
+    /// The same, where so much of that time is left.
+    pub(super) async fn within_of<'a, T, F>(
+        &'a self,
+        around: &Surroundings,
+        (left, after): (Duration, Duration),
+        reference: &'a str,
+        act: impl FnOnce(Surroundings) -> F,
+    ) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T, Stop>> + Send + 'a,
+    {
         let (scope, flag) = around.scope.child();
-        let timer = self.port.start_timer(after, reference);
+        let timer = self.port.start_timer(left, reference);
         let mut acting: Pin<Box<F>> = Box::pin(act(Surroundings {
             scope,
             variables: around.variables.clone(),
+            carried: false,
         }));
         let mut over = false;
         let result = std::future::poll_fn(|context| {
@@ -370,7 +418,7 @@ impl Run {
         })
         .await;
         match result {
-            Err(stop @ (Stop::Fatal(_) | Stop::Unavailable(_))) => Err(stop),
+            Err(stop) if stop.is_final() => Err(stop),
             _ if over => Err(Fault::new(
                 TIMEOUT,
                 "Timeout",
@@ -441,20 +489,6 @@ impl Run {
 
     pub(super) fn set_context(&self, context: Held) {
         *self.context.lock().unwrap_or_else(PoisonError::into_inner) = Some(context);
-    }
-
-    fn workflow_scene<'a>(
-        &self,
-        reference: &'a str,
-        variables: &'a Variables,
-        context: Option<&'a Held>,
-    ) -> Scene<'a> {
-        Scene {
-            reference,
-            running: None,
-            variables,
-            context,
-        }
     }
 }
 

@@ -12,12 +12,15 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::task::Poll;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::command::Listening;
 use super::data::Held;
 use super::interpreter::{Done, Run, Surroundings, input_of, task_scene, validate};
 use super::port::{Arrived, Verdict};
+use super::resume::{Left, Round, misplaced};
 use super::scene::{Running, Scene};
 use super::stop::Stop;
 use crate::flow::model::{
@@ -26,8 +29,8 @@ use crate::flow::model::{
 use crate::flow::template::{Expr, Template};
 
 /// What a listening task has found so far.
-#[derive(Clone)]
-struct Heard {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Heard {
     /// The number of the last signal it looked at.
     looked_at: u64,
     /// Which filters of `to` had their event, where each needs one.
@@ -35,7 +38,31 @@ struct Heard {
     /// The same of `until`.
     until: Vec<bool>,
     /// Values of correlations that expect none in particular.
+    #[serde(with = "as_texts")]
     correlated: BTreeMap<String, Value>,
+}
+
+/// Values as JSON texts: they may nest as deep as JSON that is read may.
+mod as_texts {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        values: &BTreeMap<String, Value>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_map(values.iter().map(|(name, value)| (name, value.to_string())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<String, Value>, D::Error> {
+        let texts = BTreeMap::<String, String>::deserialize(from)?;
+        let values = texts.into_iter().map(|(name, text)| {
+            let value = serde_json::from_str(&text).map_err(D::Error::custom)?;
+            Ok((name, value))
+        });
+        values.collect()
+    }
 }
 
 /// For whom an event is.
@@ -54,9 +81,10 @@ impl Run {
         around: &Surroundings,
         running: &Running<'_>,
         listen: &Listen,
+        round: Option<Round<Held>>,
     ) -> Result<Done, Stop> {
         let reference = &running.task.reference;
-        let mut heard = Heard {
+        let nothing = || Heard {
             looked_at: 0,
             to: vec![false; listen.to.filters.len()],
             until: match &listen.until {
@@ -65,14 +93,23 @@ impl Run {
             },
             correlated: BTreeMap::new(),
         };
+        let (mut items, mut heard) = match round {
+            None => (Vec::new(), nothing()),
+            Some(Round::Listen { items, heard }) => (items, heard),
+            Some(_) => return Err(misplaced(reference).into()),
+        };
         let updates = running.task.options.update.as_ref();
         let _shown = self.port.listens(Listening {
             task: reference.clone(),
             signals: signals(listen),
             updates: updates.is_some(),
         });
-        let mut items: Vec<Held> = Vec::new();
+        let mut moved = false;
         loop {
+            if moved && self.continues(around) {
+                return Err(Left::Round(Round::Listen { items, heard }).into());
+            }
+            moved = true;
             let (arrived, taken) = self.next_event(around, running, listen, &mut heard).await?;
             let update = arrived.update.zip(updates);
             let consumed = self
@@ -366,6 +403,7 @@ impl Run {
                 .variables
                 .with(&each.item, item.clone())
                 .with(&each.at, index),
+            carried: false,
         };
         let done = self.list(&inside, &each.tasks, item.clone()).await?;
         if done.end {

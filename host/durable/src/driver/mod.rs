@@ -12,11 +12,12 @@
 //! 1. `activate` sets the activation's time and hands one resolution after another to
 //!    the `port`, polling the interpreter after each, so that it does not matter
 //!    whether an engine feeds them together or one by one.
-//! 2. The `interpreter` goes on from where it waited, task by task; `tasks` and `calls`
-//!    are what the tasks do, `scene` what their expressions see, `data` counts what the
+//! 2. The `interpreter` goes on from where it waited, task by task; `whole` is what is
+//!    around them all, `tasks` and `calls` are what the tasks do, `scene` what their expressions see, `data` counts what the
 //!    run holds, `stop` is why a task ends without an output.
 //! 3. Each wait pushes its command to the port, and `activate` answers them all. The
-//!    last one may be terminal: the run completes, fails, or ends as cancelled.
+//!    last one may be terminal: the run completes, fails, ends as cancelled, or continues
+//!    as a new one (`resume`), where the activation suggests it.
 
 #![cfg_attr(
     test,
@@ -33,12 +34,14 @@ mod listen;
 mod port;
 mod query;
 mod random;
+mod resume;
 mod scene;
 mod stop;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod update;
+mod whole;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +56,7 @@ pub use command::{
 };
 
 pub use query::{METADATA as METADATA_QUERY, QueryError, STATE as STATE_QUERY};
+pub use update::ENDED_BEFORE;
 
 use crate::definition::PinnedDefinition;
 use crate::expressions::{ExpressionError, Expressions};
@@ -62,12 +66,20 @@ use crate::payload::{FOREIGN_LIMIT, Payload};
 use data::{Held, Meter};
 use interpreter::{Doing, Run, poll_once};
 use port::{Port, Refused};
+use resume::{Carried, Left};
 use scene::Evaluator;
 use stop::{Stop, bounded, data_limit, limit_failure};
 
 /// Raised by every change of which commands come in which order; recorded with each
 /// run. Old behaviour stays behind its number while histories may need it.
-pub const REVISION: u32 = 1;
+///
+/// | revision | since then |
+/// |---|---|
+/// | 2 | a run continues as new where an activation suggests it |
+pub const REVISION: u32 = 2;
+
+/// The first revision whose runs continue as new.
+const CONTINUES: u32 = 2;
 
 /// Limits on what one run may do, recorded with it and counted, never timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -78,6 +90,18 @@ pub struct RunLimits {
     pub data_bytes: u64,
     /// How deep children nest.
     pub depth: u32,
+    /// Events of a history after which the run continues as new, where it can.
+    #[serde(default = "RunLimits::default_history_events")]
+    pub history_events: u64,
+}
+
+/// Bytes of a history after which the run continues as new, where it can.
+pub const HISTORY_BYTES: u64 = 8 * 1024 * 1024;
+
+impl RunLimits {
+    const fn default_history_events() -> u64 {
+        10_000
+    }
 }
 
 impl Default for RunLimits {
@@ -86,6 +110,7 @@ impl Default for RunLimits {
             tasks_per_activation: 10_000,
             data_bytes: 16 * 1024 * 1024,
             depth: 32,
+            history_events: Self::default_history_events(),
         }
     }
 }
@@ -115,6 +140,9 @@ pub struct RunStart {
     pub revision: u32,
     /// The expressions' answer revision under which the run was started.
     pub answer_revision: u32,
+    /// Where it goes on, where another run continued as this one: what that one's
+    /// [`Command::ContinueAsNew`] said, with references resolved.
+    pub resume: Option<Payload>,
 }
 
 /// The activity type of `call: http`, which the host itself executes.
@@ -169,6 +197,8 @@ pub struct Driver {
     run: Option<Arc<Run>>,
     /// Whether the flow's beginning was reached by an activation.
     started: bool,
+    /// Whether it may continue as new.
+    continues: bool,
     /// What was said of updates that were offered.
     verdicts: Vec<(String, Result<(), Failure>)>,
 }
@@ -198,10 +228,17 @@ impl Driver {
                 recorded: start.revision,
             });
         }
+        let continues = start.revision >= CONTINUES;
+        let carried = start.resume.as_ref().map(Carried::read).transpose();
+        let carried = carried.map_err(|why| {
+            DriverError::Unexpected(format!(
+                "what the run before this one carried cannot be read: {why}"
+            ))
+        })?;
         let meter = Meter::new(start.limits.data_bytes);
         let port = Arc::new(Port::new(start.started_at, start.seed, Arc::clone(&meter)));
         let prepared = catch_unwind(AssertUnwindSafe(|| {
-            prepare(start, expressions, &port, meter)
+            prepare(start, carried, expressions, &port, meter)
         }))
         .map_err(|panic| DriverError::Panicked(message_of(&*panic)))?;
         let (doing, run): (Doing<'static, Held>, _) = match prepared {
@@ -214,6 +251,7 @@ impl Driver {
             doing: Some(doing),
             run,
             started: false,
+            continues,
             verdicts: Vec::new(),
         })
     }
@@ -266,14 +304,24 @@ impl Driver {
 
     fn advance(&mut self, activation: Activation) -> Result<(), DriverError> {
         self.port.begin(activation.now);
+        // What follows must not be lost with the run, so that it ends with the last of
+        // it. An update that nobody takes leaves no trace, and what the run does must not
+        // depend on whether one came: all updates may follow.
+        let asked = self.started && self.continues && activation.continue_as_new_suggested;
+        let resolutions = activation.resolutions;
+        let is_update =
+            |it: &Resolution| matches!(it, Resolution::Offer(_) | Resolution::Update(_));
+        let last = resolutions.iter().rposition(|it| !is_update(it));
         if !self.started {
             self.started = true;
             self.poll()?;
         }
-        for resolution in activation.resolutions {
+        for (index, resolution) in resolutions.into_iter().enumerate() {
             if self.doing.is_none() {
                 break;
             }
+            self.port
+                .ask_to_continue(asked && last.is_none_or(|last| index >= last));
             let resolution = match resolution {
                 Resolution::Offer(update) => {
                     let verdict = self.validate(&update)?;
@@ -299,14 +347,14 @@ impl Driver {
                     {
                         // It was not asked before whether a task takes it.
                         let outcome = Err(self.rejected(&name));
-                        self.port
-                            .command(Command::CompleteUpdate { update_id, outcome });
+                        self.port.complete_update(update_id, outcome);
                     }
                 }
                 Err(Refused::Unexpected(message)) => return Err(DriverError::Unexpected(message)),
                 Err(Refused::Full(limit)) => self.end(Err(data_limit(limit, "/signals")))?,
             }
         }
+        self.port.ask_to_continue(false);
         Ok(())
     }
 
@@ -326,6 +374,16 @@ impl Driver {
         let command = match result {
             Ok(output) => completed(&output),
             Err(Stop::Unavailable(message)) => return Err(DriverError::Unavailable(message)),
+            Err(Stop::Continue(left)) => {
+                let (Left::List(position), Some(run)) = (*left, &self.run) else {
+                    return Err(DriverError::Panicked(
+                        "a run continues as new from the middle of a task".to_owned(),
+                    ));
+                };
+                Command::ContinueAsNew {
+                    resume: run.carry(position),
+                }
+            }
             Err(Stop::Fatal(failure)) => Command::Fail {
                 failure: bounded(*failure),
             },
@@ -341,9 +399,10 @@ impl Driver {
     }
 }
 
-/// The interpreter at the beginning of its flow.
+/// The interpreter at the beginning of its flow, or where an earlier run left it.
 fn prepare(
     start: RunStart,
+    carried: Option<Carried>,
     expressions: &Arc<dyn Expressions>,
     port: &Arc<Port>,
     meter: Arc<Meter>,
@@ -369,10 +428,27 @@ fn prepare(
         )))
     })?;
     let input = Held::new(input, &meter).map_err(|limit| data_limit(limit, "/input"))?;
-    let evaluator = Evaluator::new(&start, program, input.clone(), meter);
-    let run = Arc::new(Run::new(start, Arc::clone(port), evaluator));
+    let resumed = match carried {
+        None => None,
+        Some(carried) => {
+            let mut resumed = carried.restore(&input, &meter)?;
+            port.restore(&mut resumed);
+            Some(resumed)
+        }
+    };
+    let origin = resumed.as_ref().map(|resumed| resumed.origin);
+    let origin = origin.unwrap_or((start.run_id, start.started_at));
+    let evaluator = Evaluator::new(&start, origin, program, input.clone(), meter);
+    let run = Arc::new(Run::new(start, origin, Arc::clone(port), evaluator));
     let flow = Arc::clone(&run);
-    Ok((Box::pin(async move { flow.flow(input).await }), run))
+    let doing: Doing<'static, Held> = match resumed {
+        None => Box::pin(async move { flow.begin(input).await }),
+        Some(resumed) => {
+            drop(input);
+            Box::pin(async move { flow.resume(resumed).await })
+        }
+    };
+    Ok((doing, run))
 }
 
 /// The end of a run that went well. Its result must stay inline.

@@ -24,6 +24,8 @@ use uuid::Uuid;
 use super::command::{Command, Listening, Resolution, ScheduleActivity, StartChild};
 use super::data::{DataLimit, Meter};
 use super::random::Random;
+use super::resume::{Keys, WaitingSignal};
+use crate::definition::ParentClosePolicy;
 use crate::failure::Failure;
 use crate::payload::Payload;
 use crate::search::GivenChanges;
@@ -154,6 +156,14 @@ struct Inner {
     random: Random,
     steps: u64,
     entered: Vec<String>,
+    /// Whether the run is to continue as new, if it can.
+    asked: bool,
+    /// Whether a child runs, perhaps, that is to end with this run.
+    bound: bool,
+    /// Keys of signals that came.
+    keys: Keys,
+    /// Ids of updates that have ended.
+    ended_updates: Keys,
 }
 
 /// Tasks of one activation that are named; a loop may run thousands.
@@ -192,6 +202,10 @@ impl Port {
                 random: Random::new(seed),
                 steps: 0,
                 entered: Vec::new(),
+                asked: false,
+                bound: false,
+                keys: Keys::default(),
+                ended_updates: Keys::default(),
             }),
             cancel: Arc::default(),
             meter,
@@ -209,6 +223,26 @@ impl Port {
         let mut inner = self.lock();
         inner.now = now;
         inner.steps = 0;
+    }
+
+    /// Says whether the run is to continue as new, if it can.
+    pub(super) fn ask_to_continue(&self, asked: bool) {
+        self.lock().asked = asked;
+    }
+
+    /// Whether the run is to continue as new, and nothing stands in the way: nothing is
+    /// under way but the timer of the whole flow, where it has one.
+    pub(super) fn continues(&self, has_deadline: bool) -> bool {
+        let inner = self.lock();
+        inner.asked
+            && !inner.bound
+            && self.cancel.reason().is_none()
+            && inner.timers.waiting.len() <= usize::from(has_deadline)
+            && inner.activities.waiting.is_empty()
+            && inner.starts.waiting.is_empty()
+            && inner.children.waiting.is_empty()
+            && inner.externals.waiting.is_empty()
+            && inner.signals.iter().all(|one| one.update.is_none())
     }
 
     /// Takes the commands of this activation.
@@ -238,10 +272,16 @@ impl Port {
                 return Ok(());
             }
             Resolution::Signal(signal) => {
+                let key = signal.key();
+                if inner.keys.is_of_before(&key) {
+                    inner.consumed.push(key);
+                    return Ok(());
+                }
+                inner.keys.add(key.clone());
                 match signal.event(inner.now) {
-                    Ok(event) => self.arrive(&mut inner, signal.key(), event, None)?,
+                    Ok(event) => self.arrive(&mut inner, key, event, None)?,
                     // It can be no event of a flow.
-                    Err(_) => inner.consumed.push(signal.key()),
+                    Err(_) => inner.consumed.push(key),
                 }
                 return Ok(());
             }
@@ -467,6 +507,7 @@ impl Port {
             } else {
                 inner.children.waiting.insert(id, None);
             }
+            inner.bound |= detached && start.parent_close != ParentClosePolicy::Abandon;
             start.child_id = id.to_string();
             start.workflow_id = format!("{parent}_{id}");
             inner.commands.push(Command::StartChild(Box::new(start)));

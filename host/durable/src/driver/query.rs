@@ -17,7 +17,7 @@ use super::stop::Stop;
 /// The query that every run answers: an object of `tasks` (those that run, as JSON
 /// pointers, the outer ones first), `context`, `listening` (as
 /// [`Listening`](super::Listening)) and `signals` (those that nobody has taken: `name`,
-/// `id`).
+/// `id`, `time`).
 pub const STATE: &str = "__heyday_state";
 
 /// The query by which Temporal's UI and command line show a run. Its answer is Temporal's
@@ -94,6 +94,8 @@ impl Driver {
                         .unwrap_or_else(|| "an expression failed".to_owned()),
                 ),
                 Stop::Fatal(failure) => QueryError::Failed(failure.message),
+                // No task is asked.
+                Stop::Continue(_) => QueryError::Failed("the run ends".to_owned()),
             })
     }
 

@@ -12,6 +12,11 @@ impl Random {
         Self(seed)
     }
 
+    /// What [`new`](Self::new) makes the same generator of.
+    pub(super) const fn state(&self) -> u64 {
+        self.0
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

@@ -12,7 +12,8 @@
 //! `$workflow` and `$runtime` are there everywhere, and so are the variables of the
 //! `for` and `catch` around. A variable without a value is null. `$runtime.version` is
 //! the driver's revision, because it must be the same on replay under a newer binary;
-//! `$runtime.metadata` has `namespace`, `workflowId` and `runId`.
+//! `$runtime.metadata` has `namespace`, `workflowId` and `runId`. Of a run that another one
+//! continued as, `$workflow` has the `id` and `startedAt` of the first.
 //!
 //! Only the variables that an expression names are given to the evaluator: a big
 //! context costs nothing where it is not read.
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::data::{DataLimit, Held, Meter, size_of};
 use super::stop::{Stop, data_limit};
@@ -99,12 +101,13 @@ pub(super) struct Evaluator {
     runtime: Value,
     pub(super) meter: Arc<Meter>,
     /// `$workflow.input`.
-    raw_input: Held,
+    pub(super) raw_input: Held,
 }
 
 impl Evaluator {
     pub(super) fn new(
         start: &RunStart,
+        (first_run, started_at): (Uuid, Timestamp),
         program: Option<Arc<dyn Program>>,
         raw_input: Held,
         meter: Arc<Meter>,
@@ -114,8 +117,8 @@ impl Evaluator {
         Self {
             program,
             names,
-            workflow_id: start.run_id.to_string().into(),
-            started_at: date_time(start.started_at),
+            workflow_id: first_run.to_string().into(),
+            started_at: date_time(started_at),
             runtime: json!({
                 "name": Driver::RUNTIME_NAME,
                 "version": start.revision.to_string(),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::data::{DataLimit, MAX_DEPTH};
 use super::port::Cancelled;
+use super::resume::Left;
 use crate::failure::{Failure, kind};
 use crate::flow::error::Fault;
 use crate::payload::FOREIGN_LIMIT;
@@ -17,6 +18,21 @@ pub(super) enum Stop {
     Fatal(Box<Failure>),
     /// The evaluator could not run; the activation is given up.
     Unavailable(String),
+    /// The run ends here, and another one goes on.
+    Continue(Box<Left>),
+}
+
+impl Stop {
+    /// Whether nothing in the flow stands in its way.
+    pub(super) const fn is_final(&self) -> bool {
+        !matches!(self, Self::Fault(_))
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Fatal(Box::new(failure))
+    }
 }
 
 impl From<Fault> for Stop {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::data::Held;
 use super::interpreter::{Doing, Done, Run, Surroundings, input_of, poll_once, task_scene};
 use super::port::Scope;
+use super::resume::{Left, Position, Round, misplaced};
 use super::scene::{Running, Scene};
 use super::stop::Stop;
 use crate::flow::duration;
@@ -24,56 +25,93 @@ impl Run {
         around: &Surroundings,
         running: &Running<'_>,
         repeat: &For,
+        round: Option<Round<Held>>,
     ) -> Result<Done, Stop> {
         let reference = &running.task.reference;
-        let collection = {
-            let context = self.context();
-            let scene = task_scene(running, around, context.as_ref());
-            let value = self
-                .evaluator
-                .evaluate(repeat.collection, input_of(running), &scene)?;
-            if !value.is_array() {
-                return Err(Fault::new(
-                    EXPRESSION,
-                    "No collection",
-                    format!("for.in must answer an array, not {}", kind_of(&value)),
-                )
-                .at(reference)
-                .into());
+        let (collection, first, mut begun, mut from) = match round {
+            None => {
+                let collection = self.collection(around, running, repeat)?;
+                let from = Position::begin(input_of(running).clone());
+                (collection, 0, false, from)
             }
-            self.evaluator.hold(value, reference)?
+            Some(Round::For {
+                items,
+                index,
+                begun,
+                inside,
+            }) => (items, index, begun, inside),
+            Some(_) => return Err(misplaced(reference).into()),
         };
-        let mut data = input_of(running).clone();
-        // Checked above to be an array.
+        // Checked to be an array when it arose.
         let items = collection.as_array().map_or(&[][..], Vec::as_slice);
-        for (index, item) in items.iter().enumerate() {
+        for (index, item) in items.iter().enumerate().skip(first) {
+            let here = |begun, inside| Round::For {
+                items: collection.clone(),
+                index,
+                begun,
+                inside,
+            };
+            if index > first && self.continues(around) {
+                return Err(Left::Round(here(false, from)).into());
+            }
             self.step(reference)?;
             let item = self.evaluator.hold(item.clone(), reference)?;
-            let index = self.evaluator.hold(index.into(), reference)?;
+            let at = self.evaluator.hold(index.into(), reference)?;
             let inside = Surroundings {
                 scope: around.scope.clone(),
                 variables: around
                     .variables
                     .with(&repeat.each, item)
-                    .with(&repeat.at, index),
+                    .with(&repeat.at, at),
+                carried: around.carried,
             };
-            if let Some(condition) = repeat.condition {
+            if !std::mem::take(&mut begun)
+                && let Some(condition) = repeat.condition
+            {
                 let context = self.context();
                 let scene = task_scene(running, &inside, context.as_ref());
-                if !self.evaluator.holds(condition, &data, &scene)? {
+                if !self.evaluator.holds(condition, &from.data, &scene)? {
                     break;
                 }
             }
-            let done = self.list(&inside, &repeat.tasks, data).await?;
+            let done = self
+                .list_from(&inside, &repeat.tasks, from)
+                .await
+                .map_err(|stop| stop.around(|inside| here(true, inside)))?;
             if done.end {
                 return Ok(done);
             }
-            data = done.output;
+            from = Position::begin(done.output);
         }
         Ok(Done {
-            output: data,
+            output: from.data,
             end: false,
         })
+    }
+
+    /// What a `for` goes through: an array.
+    fn collection(
+        &self,
+        around: &Surroundings,
+        running: &Running<'_>,
+        repeat: &For,
+    ) -> Result<Held, Stop> {
+        let reference = &running.task.reference;
+        let context = self.context();
+        let scene = task_scene(running, around, context.as_ref());
+        let value = self
+            .evaluator
+            .evaluate(repeat.collection, input_of(running), &scene)?;
+        if !value.is_array() {
+            return Err(Fault::new(
+                EXPRESSION,
+                "No collection",
+                format!("for.in must answer an array, not {}", kind_of(&value)),
+            )
+            .at(reference)
+            .into());
+        }
+        self.evaluator.hold(value, reference)
     }
 
     /// `fork`. Branches are polled in the order in which they stand.
@@ -88,8 +126,12 @@ impl Run {
             .iter()
             .map(|_| {
                 let (scope, flag) = around.scope.child();
-                let variables = around.variables.clone();
-                (Surroundings { scope, variables }, flag)
+                let inside = Surroundings {
+                    scope,
+                    variables: around.variables.clone(),
+                    carried: false,
+                };
+                (inside, flag)
             })
             .unzip();
         let mut branches: Vec<Branch<'_>> = fork
@@ -107,9 +149,7 @@ impl Run {
                     let polled = branch.poll(self, input_of(running), decided_before);
                     match polled {
                         Ok(Poll::Pending) => {}
-                        Err(stop @ (Stop::Fatal(_) | Stop::Unavailable(_))) => {
-                            return Poll::Ready(Some(Err(stop)));
-                        }
+                        Err(stop) if stop.is_final() => return Poll::Ready(Some(Err(stop))),
                         // Decided already: whatever the others say is too late.
                         _ if decided_before => {}
                         Ok(Poll::Ready(done)) if done.end || fork.compete => {
@@ -259,13 +299,22 @@ impl Run {
         around: &Surroundings,
         running: &Running<'_>,
         attempt: &Try,
+        round: Option<Round<Held>>,
     ) -> Result<Done, Stop> {
         let input = input_of(running);
-        let mut retries = 0_u32;
+        let (mut retries, mut place) = match round {
+            None => (0_u32, None),
+            Some(Round::Try { retries, inside }) => (retries, Some(inside)),
+            Some(_) => return Err(misplaced(&running.task.reference).into()),
+        };
         loop {
-            let fault = match self.attempt_once(around, running, attempt).await {
+            let once = self.attempt_once(around, running, attempt, place.take());
+            let fault = match once.await {
                 Err(Stop::Fault(fault)) => fault,
-                result => return result,
+                result => {
+                    return result
+                        .map_err(|stop| stop.around(|inside| Round::Try { retries, inside }));
+                }
             };
             let error = self
                 .evaluator
@@ -273,6 +322,7 @@ impl Run {
             let mut inside = Surroundings {
                 scope: around.scope.clone(),
                 variables: around.variables.with(&attempt.catch.variable, error),
+                carried: false,
             };
             if !self.catches(&inside, running, &attempt.catch, &fault)? {
                 return Err(Stop::Fault(fault));
@@ -318,6 +368,7 @@ impl Run {
         around: &Surroundings,
         running: &Running<'_>,
         attempt: &Try,
+        place: Option<Position<Held>>,
     ) -> Result<Done, Stop> {
         let input = input_of(running).clone();
         let after = attempt
@@ -326,7 +377,8 @@ impl Run {
             .as_ref()
             .and_then(|retry| retry.attempt_duration);
         let Some(after) = after else {
-            return self.list(around, &attempt.tasks, input).await;
+            let from = place.unwrap_or_else(|| Position::begin(input));
+            return self.list_from(around, &attempt.tasks, from).await;
         };
         let after = {
             let context = self.context();
@@ -434,7 +486,7 @@ impl<'a> Branch<'a> {
             *self = if decided {
                 Self::Done(None)
             } else {
-                Self::Running(run.task(around, task, input.clone()))
+                Self::Running(run.task(around, task, input.clone(), None))
             };
         }
         let Self::Running(doing) = self else {

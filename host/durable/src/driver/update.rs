@@ -6,14 +6,13 @@
 //! tasks that listen while they are polled once more. Where one does, the engine records
 //! the update and lets it resolve ([`Resolution::Update`](super::Resolution::Update)); the
 //! task takes it at once and completes it
-//! ([`Command::CompleteUpdate`]) when it has done with it.
+//! ([`Command::CompleteUpdate`](super::Command::CompleteUpdate)) when it has done with it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::command::Command;
 use super::data::Held;
 use super::interpreter::{Run, Surroundings, poll_once, task_scene};
 use super::port::Verdict;
@@ -24,6 +23,10 @@ use crate::failure::{Failure, kind};
 use crate::flow::model::UpdateOptions;
 use crate::payload::{FOREIGN_LIMIT, Payload};
 use crate::signal::Signal;
+
+/// The member of a rejection's details that says that an update of the same id ended
+/// before the run continued as new: it has a result already.
+pub const ENDED_BEFORE: &str = "ended_before";
 
 impl Driver {
     /// Whether the run takes an update just now; `Err` inside says why it does not.
@@ -38,12 +41,17 @@ impl Driver {
                 "an update came before the run began or after its end".to_owned(),
             ));
         };
+        let refused = |message: String| Ok(Err(Failure::permanent(kind::UPDATE_REJECTED, message)));
+        if self.port.ended_before(&update.id) {
+            let why = Failure::permanent(
+                kind::UPDATE_REJECTED,
+                "an update of this id ended before the run continued as new; ask for its result",
+            );
+            return Ok(Err(why.with_details(json!({ ENDED_BEFORE: true }))));
+        }
         let event = match update.event(self.port.now()) {
             Ok(event) => event,
-            Err(error) => {
-                let message = format!("the update cannot be read: {error}");
-                return Ok(Err(Failure::permanent(kind::UPDATE_REJECTED, message)));
-            }
+            Err(error) => return refused(format!("the update cannot be read: {error}")),
         };
         // In the middle of an activation there may be some.
         let commands = self.port.command_count();
@@ -132,22 +140,18 @@ impl Run {
                 ),
             ))
         };
-        self.port
-            .command(Command::CompleteUpdate { update_id, outcome });
+        self.port.complete_update(update_id, outcome);
         Ok(())
     }
 
     /// The end of an update whose task stops.
     pub(super) fn unanswered(&self, update_id: String, stop: &Stop) {
         let failure = match stop {
-            // Nothing of this activation is recorded.
-            Stop::Unavailable(_) => return,
+            // Nothing of this activation is recorded; and none ends in an update.
+            Stop::Unavailable(_) | Stop::Continue(_) => return,
             Stop::Fault(fault) => (**fault).clone().into_failure(),
             Stop::Fatal(failure) => (**failure).clone(),
         };
-        self.port.command(Command::CompleteUpdate {
-            update_id,
-            outcome: Err(bounded(failure)),
-        });
+        self.port.complete_update(update_id, Err(bounded(failure)));
     }
 }

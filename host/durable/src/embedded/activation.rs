@@ -128,12 +128,14 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     let mut resolutions = step.working.state.unconsumed.clone();
     let core = step.core;
     resolve(core.payloads.as_ref(), &core.runtime, &mut resolutions)?;
+    let continue_as_new_suggested = step.suggests_continuing();
     let Some(driver) = &mut step.working.driver else {
         return Ok(());
     };
     let commands = driver.activate(Activation {
         now: super::events::timestamp(step.now.as_microsecond()),
         resolutions,
+        continue_as_new_suggested,
     })?;
     let tasks = driver.take_entered();
     let consumed = driver.take_consumed();
@@ -142,6 +144,7 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
     let events: Vec<Event> = commands
         .into_iter()
         .map(|command| event_of(command, step.now, &mut stored))
+        .map(|event| super::continuing::named(step.core, event, step.now))
         .collect();
     if !store(step.core, stored) {
         return Err(Trouble::Later(
@@ -149,6 +152,7 @@ fn activate(step: &mut Step<'_>) -> Result<(), Trouble> {
         ));
     }
     step.transition.activation_us = step.now.as_microsecond();
+    step.transition.continue_as_new_suggested = continue_as_new_suggested;
     step.working.state.consumed();
     let from = step.transition.events.len();
     let shows =

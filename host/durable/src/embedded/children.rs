@@ -61,7 +61,7 @@ pub fn start(core: &Arc<Core>, parent: &Arc<RunCell>, initiated: Event) {
                 if let (Ok(Err(_)), Some(run_id), Some(message)) =
                     (told, run_id, parent_ended(policy))
                 {
-                    core.post(run_id, message);
+                    core.post_to_chain(run_id, message);
                 }
                 if let Some(run_id) = run_id {
                     told_already(&core, run_id).await;

@@ -107,6 +107,10 @@ pub fn event_of(command: Command, now: Timestamp, stored: &mut Vec<Referred>) ->
             reason,
             ..Event::new(EventType::WorkflowExecutionCanceled, now, "")
         },
+        Command::ContinueAsNew { resume } => Event {
+            payload: Some(referred(resume, stored)),
+            ..Event::new(EventType::WorkflowExecutionContinuedAsNew, now, "")
+        },
     }
 }
 
@@ -182,6 +186,7 @@ pub const fn is_command(kind: EventType) -> bool {
             | EventType::WorkflowExecutionCompleted
             | EventType::WorkflowExecutionFailed
             | EventType::WorkflowExecutionCanceled
+            | EventType::WorkflowExecutionContinuedAsNew
     )
 }
 
@@ -323,6 +328,7 @@ pub fn started(start: &RunStart, stored: StoredStart) -> Event {
             tasks_per_activation: start.limits.tasks_per_activation,
             data_bytes: start.limits.data_bytes,
             depth_limit: start.limits.depth,
+            history_events: start.limits.history_events,
             ..stored
         }),
         ..Event::new(
@@ -374,6 +380,30 @@ impl Beginning {
         ))
     }
 
+    /// The run that continued as this one.
+    pub fn continued_from(&self) -> Option<uuid::Uuid> {
+        uuid::Uuid::from_slice(&self.stored().continued_from).ok()
+    }
+
+    /// The first of the runs that continued so; itself where none did.
+    pub fn first_run_id(&self) -> uuid::Uuid {
+        uuid::Uuid::from_slice(&self.stored().first_run_id).unwrap_or_else(|_| self.run_id())
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> RunLimits {
+        let stored = self.stored();
+        RunLimits {
+            tasks_per_activation: stored.tasks_per_activation,
+            data_bytes: stored.data_bytes,
+            depth: stored.depth_limit,
+            history_events: match stored.history_events {
+                0 => u64::MAX,
+                events => events,
+            },
+        }
+    }
+
     /// What happens to it when its parent ends before it.
     pub fn parent_close(&self) -> ParentClosePolicy {
         let stored = self.stored();
@@ -403,8 +433,9 @@ impl Beginning {
         pins
     }
 
-    /// What a driver is made of, with this flow and this resolved input.
-    pub fn run_start(&self, flow: Arc<Flow>, input: Payload) -> RunStart {
+    /// What a driver is made of, with this flow, this resolved input, and what the run
+    /// before it carried, resolved as well.
+    pub fn run_start(&self, flow: Arc<Flow>, input: Payload, resume: Option<Payload>) -> RunStart {
         let stored = self.stored();
         RunStart {
             namespace: self.namespace.clone(),
@@ -421,20 +452,19 @@ impl Beginning {
             input,
             depth: stored.depth,
             seed: stored.seed,
-            limits: RunLimits {
-                tasks_per_activation: stored.tasks_per_activation,
-                data_bytes: stored.data_bytes,
-                depth: stored.depth_limit,
-            },
+            limits: self.limits(),
             revision: stored.revision,
             answer_revision: stored.answer_revision,
+            resume,
         }
     }
 }
 
 /// Digests that an event's payloads refer to.
 pub fn references(event: &Event, found: &mut Vec<Digest>) {
-    for payload in [&event.payload, &event.heartbeat].into_iter().flatten() {
+    let resume = event.start.as_ref().and_then(|start| start.resume.as_ref());
+    let payloads = [event.payload.as_ref(), event.heartbeat.as_ref(), resume];
+    for payload in payloads.into_iter().flatten() {
         if let Ok(Some(reference)) = payload.as_blob_ref() {
             found.push(reference.digest);
         }

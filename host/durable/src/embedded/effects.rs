@@ -84,6 +84,8 @@ pub struct Effects {
     pub hold: Option<String>,
     /// How the run ended.
     pub closed: Option<Arc<RunResult>>,
+    /// The run that goes on where it ended.
+    pub next: Option<Arc<RunCell>>,
     /// Events of the run so far.
     pub length: u64,
     /// Whether the run may be removed from memory.
@@ -184,7 +186,7 @@ impl Effects {
             return;
         }
         if self.closed.is_some() {
-            self::end(core, cell);
+            self::end(core, cell, self.next.as_ref());
         } else if let Some(reason) = self.hold {
             core.writer.submit(Write {
                 kind: WriteKind::Hold {
@@ -241,10 +243,10 @@ impl Effects {
             super::attributes::set(core, cell, initiated);
         }
         for (child, message) in self.parent_ended {
-            core.post(child, message);
+            core.post_to_chain(child, message);
         }
         for child in self.cancel_runs {
-            core.post(
+            core.post_to_chain(
                 child,
                 Message::Cancel {
                     reason: "the parent asked for it".to_owned(),
@@ -267,7 +269,7 @@ impl Effects {
             };
             core.queues.enqueue(&queue, waiting, since);
         }
-        if let Some(result) = self.closed {
+        if let Some(result) = self.closed.filter(|_| self.next.is_none()) {
             super::children::tell_parent(core, &cell.beginning, &result);
         }
         drop(self.slots);
@@ -286,7 +288,7 @@ impl Effects {
 }
 
 /// A run that has ended leaves memory.
-fn end(core: &Arc<Core>, cell: &Arc<RunCell>) {
+fn end(core: &Arc<Core>, cell: &Arc<RunCell>, next: Option<&Arc<RunCell>>) {
     let left = {
         let mut inbox = lock(&cell.inbox);
         inbox.gone = true;
@@ -295,8 +297,13 @@ fn end(core: &Arc<Core>, cell: &Arc<RunCell>) {
     core.remove(cell);
     core.unpin(&cell.beginning.pins());
     core.live.end(cell.run_id);
-    for message in left {
-        Effects::refuse_closed(cell, message);
+    match next {
+        Some(next) => super::continuing::hand_over(core, next, left),
+        None => {
+            for message in left {
+                Effects::refuse_closed(cell, message);
+            }
+        }
     }
     for running in lock(&cell.running).values() {
         running.stop(CancelReason::RunClosed);

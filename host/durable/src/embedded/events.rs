@@ -36,6 +36,8 @@ pub enum EventType {
     WorkflowExecutionCancelRequested = 6,
     /// The driver was given what resolved earlier, and commanded nothing.
     WorkflowTaskCompleted = 7,
+    /// Ended, and another run goes on where it was.
+    WorkflowExecutionContinuedAsNew = 8,
     /// An activity waits for a slot of its queue.
     ActivityTaskScheduled = 10,
     /// An attempt starts.
@@ -106,6 +108,7 @@ impl EventType {
                 | Self::WorkflowExecutionFailed
                 | Self::WorkflowExecutionCanceled
                 | Self::WorkflowExecutionTerminated
+                | Self::WorkflowExecutionContinuedAsNew
         )
     }
 
@@ -238,6 +241,44 @@ pub struct StoredStart {
     /// Values by which lists find the run, each with its type.
     #[prost(btree_map = "string, message", tag = "17")]
     pub search_attributes: BTreeMap<String, Payload>,
+    /// Events after which the run continues as new; 0 where it never did.
+    #[prost(uint64, tag = "18")]
+    pub history_events: u64,
+    /// Where it goes on, where another run continued as this one.
+    #[prost(message, optional, tag = "19")]
+    pub resume: Option<Payload>,
+    /// That run's id; empty where there is none.
+    #[prost(bytes = "vec", tag = "20")]
+    pub continued_from: Vec<u8>,
+    /// The id of the first run that continued so; empty where there is none.
+    #[prost(bytes = "vec", tag = "21")]
+    pub first_run_id: Vec<u8>,
+    /// Signals that no task of it had taken.
+    #[prost(message, repeated, tag = "22")]
+    pub waiting: Vec<StoredSignal>,
+    /// Ids of updates that ended before, the newest last.
+    #[prost(string, repeated, tag = "23")]
+    pub updates: Vec<String>,
+}
+
+/// A signal that no task has taken, without its data.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct StoredSignal {
+    /// What tells it from others.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Its id.
+    #[prost(string, tag = "2")]
+    pub id: String,
+    /// Its name.
+    #[prost(string, tag = "3")]
+    pub name: String,
+    /// When it came, in microseconds since the epoch.
+    #[prost(int64, tag = "4")]
+    pub time_us: i64,
+    /// Its bytes.
+    #[prost(uint64, tag = "5")]
+    pub size: u64,
 }
 
 /// An activity that a run is pinned to.
@@ -422,6 +463,9 @@ pub struct Transition {
     /// The events, in order: those that resolve, then those that were commanded.
     #[prost(message, repeated, tag = "2")]
     pub events: Vec<Event>,
+    /// Whether the activation suggested to continue as new.
+    #[prost(bool, tag = "3")]
+    pub continue_as_new_suggested: bool,
 }
 
 impl Event {

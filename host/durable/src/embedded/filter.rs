@@ -164,8 +164,7 @@ fn status(name: &str) -> Option<i64> {
         "Canceled" => ExecutionStatus::Canceled,
         "Terminated" => ExecutionStatus::Terminated,
         "TimedOut" => ExecutionStatus::TimedOut,
-        // Temporal has it, no run of this engine ever does.
-        "ContinuedAsNew" => return Some(6),
+        "ContinuedAsNew" => ExecutionStatus::ContinuedAsNew,
         _ => return None,
     }))
 }

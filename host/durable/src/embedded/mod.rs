@@ -11,7 +11,8 @@
 //! 4. A [`step`] takes the inbox, makes events of it, lets the driver answer
 //!    ([`activation`]), and is the next transition.
 //!
-//! [`schedules`] start runs by themselves, by the same way.
+//! [`schedules`] start runs by themselves, by the same way; a run whose history has grown
+//! long goes on as another one ([`continuing`]).
 //!
 //! So a run with one activity takes two commits. What is in memory is a fold over the
 //! events ([`state`]), made by the same function when they are recorded and when they
@@ -28,6 +29,7 @@ pub(crate) mod attributes;
 mod cache;
 mod checkpoint;
 mod children;
+mod continuing;
 pub(crate) mod convert;
 mod core;
 mod dispatch;
@@ -323,18 +325,13 @@ impl EmbeddedEngine {
         message: impl FnOnce(Option<Answer>) -> Message,
     ) -> Result<(), EngineError> {
         self.core.admit()?;
-        let run_id = read::run_id(&self.core, run).await?;
         let (answer, mut answered) = oneshot::channel();
+        let (run_id, sent) = continuing::send(&self.core, run, message(Some(answer))).await?;
         let closed = || EngineError::Closed {
             workflow_id: run.workflow_id.clone(),
             run_id,
         };
-        if self
-            .core
-            .send(run_id, message(Some(answer)))
-            .await?
-            .is_err()
-        {
+        if sent.is_err() {
             return Err(closed());
         }
         let mut looks = tokio::time::interval(Duration::from_millis(250));

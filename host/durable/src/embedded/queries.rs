@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::activation;
+use super::continuing;
 use super::convert::Beginning;
 use super::core::Core;
-use super::read;
 use super::replay::replayed;
 use super::run::{Asked, Message};
 use super::step::Step;
@@ -29,14 +29,14 @@ pub async fn request(
     arguments: Payload,
 ) -> Result<Payload, EngineError> {
     let arguments = read_arguments(&arguments)?;
-    let run_id = read::run_id(core, run).await?;
     let (answer, answered) = oneshot::channel();
     let asked = Asked {
         name: name.to_owned(),
         arguments: arguments.clone(),
         answer,
     };
-    if core.send(run_id, Message::Query(asked)).await?.is_ok()
+    let (run_id, sent) = continuing::send(core, run, Message::Query(asked)).await?;
+    if sent.is_ok()
         && let Ok(answer) = answered.await
     {
         return answer;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::continuing::{last_of_chain, next};
 use super::convert::Beginning;
 use super::core::Core;
 use super::events::{Event, EventType, Transition, digest};
@@ -44,6 +45,11 @@ pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResu
             kind::TERMINATED,
             said("the run was terminated"),
         )),
+        // Whoever waits goes on to the next run.
+        ExecutionStatus::ContinuedAsNew => Err(Failure::permanent(
+            kind::INTERNAL,
+            "the run continued as a new one",
+        )),
         ExecutionStatus::Failed | ExecutionStatus::TimedOut | ExecutionStatus::Running => {
             Err(last.failure())
         }
@@ -55,8 +61,22 @@ pub fn result_of(run_id: Uuid, status: ExecutionStatus, last: &Event) -> RunResu
     }
 }
 
-/// How a run ended; `None` while it is open, or where there is none.
+/// How a run ended, or the last of those that went on where it ended; `None` while that is
+/// open, or where there is none.
 pub async fn result(core: &Core, run_id: Uuid) -> Result<Option<RunResult>, StoreError> {
+    let mut run_id = run_id;
+    loop {
+        match own_result(core, run_id).await? {
+            Some(result) if result.status == ExecutionStatus::ContinuedAsNew => {
+                run_id = last_of_chain(core, run_id).await?;
+            }
+            result => return Ok(result),
+        }
+    }
+}
+
+/// How a run itself ended; `None` while it is open, or where there is none.
+async fn own_result(core: &Core, run_id: Uuid) -> Result<Option<RunResult>, StoreError> {
     let Some((_, last)) = core.store.last_transition(run_id).await? else {
         return Ok(None);
     };
@@ -66,6 +86,7 @@ pub async fn result(core: &Core, run_id: Uuid) -> Result<Option<RunResult>, Stor
             EventType::WorkflowExecutionFailed => ExecutionStatus::Failed,
             EventType::WorkflowExecutionCanceled => ExecutionStatus::Canceled,
             EventType::WorkflowExecutionTerminated => ExecutionStatus::Terminated,
+            EventType::WorkflowExecutionContinuedAsNew => ExecutionStatus::ContinuedAsNew,
             _ => return None,
         };
         Some(result_of(run_id, status, event))
@@ -105,18 +126,36 @@ pub async fn run_id(core: &Core, run: &RunRef) -> Result<Uuid, EngineError> {
     Ok(find(core, run).await?.run_id)
 }
 
-/// Waits for a run's end.
+/// Waits for a run's end, or that of the last one that goes on where it ended.
 pub async fn wait_for_result(
     core: &Core,
     run: &RunRef,
     wait: Duration,
 ) -> Result<Option<RunResult>, EngineError> {
-    let run_id = run_id(core, run).await?;
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut run_id = run_id(core, run).await?;
+    loop {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        match wait_for_own_result(core, run_id, left).await? {
+            Some(result) if result.status == ExecutionStatus::ContinuedAsNew => {
+                run_id = last_of_chain(core, run_id).await?;
+            }
+            result => return Ok(result),
+        }
+    }
+}
+
+/// Waits for the end of a run itself.
+async fn wait_for_own_result(
+    core: &Core,
+    run_id: Uuid,
+    wait: Duration,
+) -> Result<Option<RunResult>, EngineError> {
     // Before the look: an end between the two is not missed.
     let mut seen = core.watch(run_id);
     // A run in memory is open, and whoever watches it is told its end: nothing is read.
     let in_memory = lock(&core.runs).contains_key(&run_id);
-    if !in_memory && let Some(result) = result(core, run_id).await? {
+    if !in_memory && let Some(result) = own_result(core, run_id).await? {
         return Ok(Some(result));
     }
     if !seen.until(wait, |seen| seen.result.is_some()).await {
@@ -124,7 +163,7 @@ pub async fn wait_for_result(
     }
     match seen.result() {
         Some(result) => Ok(Some(result)),
-        None => Ok(result(core, run_id).await?),
+        None => Ok(own_result(core, run_id).await?),
     }
 }
 
@@ -259,7 +298,14 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         .children
         .values()
         .filter(|child| open && !child.initiated.detached);
+    let continued_as = match info.status {
+        ExecutionStatus::ContinuedAsNew => next(core, info.run_id).await?,
+        _ => None,
+    };
     Ok(RunDescription {
+        continued_from: beginning.continued_from(),
+        continued_as,
+        first_run_id: beginning.first_run_id(),
         memo: beginning.stored().memo.clone(),
         search_attributes: super::attributes::current(
             &beginning.stored().search_attributes,

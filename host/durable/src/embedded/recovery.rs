@@ -74,7 +74,8 @@ pub async fn recover(core: &Arc<Core>) -> Result<(), OpenError> {
         core.queues.enqueue(&queue, waiting, since);
     }
     for (run_id, message) in plan.messages {
-        core.post(run_id, message);
+        // A child may have continued as a new run since its parent learnt of it.
+        core.post_to_chain(run_id, message);
     }
     for (cell, initiated) in plan.children {
         super::children::start(core, &cell, initiated);

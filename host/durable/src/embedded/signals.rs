@@ -24,7 +24,7 @@ use crate::failure::{Failure, kind};
 use crate::signal::Signal;
 
 /// Signals that one run takes in all; Temporal's limit.
-const SIGNALS: usize = 10_000;
+pub const SIGNALS: usize = 10_000;
 
 /// Signals that may wait for a task that listens.
 const WAITING: usize = 1_000;
@@ -69,13 +69,25 @@ async fn try_send(
         let message = format!("no run of workflow {workflow_id:?} is open");
         Ok(Err(Failure::permanent(kind::UNKNOWN_WORKFLOW, message)))
     };
-    let latest = core.store.latest(namespace, workflow_id).await;
-    let Some(run_id) = latest.map_err(unreadable)? else {
+    let latest = async || {
+        let latest = core.store.latest(namespace, workflow_id).await;
+        latest.map_err(unreadable)
+    };
+    let Some(mut run_id) = latest().await? else {
         return nobody();
     };
-    match deliver(core, run_id, &external_of(initiated)).await {
-        Ok(true) => Ok(Ok(())),
-        Ok(false) => nobody(),
+    let delivered = loop {
+        match deliver(core, run_id, &external_of(initiated)).await {
+            // It may have gone on as a new run just now.
+            Ok(false) => match latest().await? {
+                Some(now) if now != run_id => run_id = now,
+                _ => return nobody(),
+            },
+            delivered => break delivered,
+        }
+    };
+    match delivered {
+        Ok(_) => Ok(Ok(())),
         Err(EngineError::LimitReached(message)) => {
             let message = format!("workflow {workflow_id:?}: {message}");
             Ok(Err(Failure::permanent(kind::LIMIT_EXCEEDED, message)))

@@ -217,6 +217,7 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
         limits: core.options.limits,
         revision: REVISION,
         answer_revision: ANSWER_REVISION,
+        resume: None,
     };
     let first = started(&start, stored);
     let Some(beginning) = Beginning::read(first.clone()) else {

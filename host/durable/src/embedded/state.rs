@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use prost::Message as _;
 use uuid::Uuid;
 
 use super::attributes::changes;
@@ -108,12 +109,18 @@ pub struct RunState {
     pub cancel_requested: bool,
     /// Signals to other runs that are on their way, by id: each as it was initiated.
     pub externals: BTreeMap<String, Event>,
+    /// Bytes of its transitions.
+    pub bytes: u64,
     /// Changes of search attributes that are on their way, by id: each as it was initiated.
     pub setting: BTreeMap<String, Event>,
     /// What was changed of the search attributes of its start.
     pub search_changes: SearchChanges,
     /// Ids of all updates that were ever accepted, and whether each has ended.
     pub updates: BTreeMap<String, bool>,
+    /// Ids of those that have, the newest last.
+    pub ended_updates: Vec<String>,
+    /// How many of them ended before the run continued as this one.
+    pub carried_updates: usize,
     /// Keys of all signals that ever came.
     pub signals: BTreeSet<String>,
     /// Signals that no task has taken yet, the oldest first.
@@ -136,9 +143,12 @@ impl Default for RunState {
             children: BTreeMap::new(),
             cancel_requested: false,
             externals: BTreeMap::new(),
+            bytes: 0,
             setting: BTreeMap::new(),
             search_changes: SearchChanges::new(),
             updates: BTreeMap::new(),
+            ended_updates: Vec::new(),
+            carried_updates: 0,
             signals: BTreeSet::new(),
             waiting_signals: Vec::new(),
             listening: Vec::new(),
@@ -152,6 +162,11 @@ impl RunState {
     /// Whether it has not ended.
     pub fn is_open(&self) -> bool {
         self.status == ExecutionStatus::Running
+    }
+
+    /// How many updates it has accepted itself.
+    pub fn own_updates(&self) -> usize {
+        self.updates.len().saturating_sub(self.carried_updates)
     }
 
     /// Whether an activation is due.
@@ -170,6 +185,7 @@ impl RunState {
 
     /// A recorded transition.
     pub fn apply_transition(&mut self, transition: &Transition) {
+        self.bytes += transition.encoded_len() as u64;
         for event in &transition.events {
             self.apply(event);
         }
@@ -182,6 +198,27 @@ impl RunState {
     pub fn consumed(&mut self) {
         self.unconsumed.clear();
         self.activated = true;
+    }
+
+    /// What the run before it handed on.
+    fn carried(&mut self, event: &Event) {
+        let Some(start) = &event.start else {
+            return;
+        };
+        for signal in &start.waiting {
+            self.signals.insert(signal.key.clone());
+            self.waiting_signals.push(Waiting {
+                key: signal.key.clone(),
+                id: signal.id.clone(),
+                name: signal.name.clone(),
+                at: super::events::timestamp(signal.time_us),
+                size: signal.size,
+            });
+        }
+        let ended = start.updates.iter().map(|id| (id.clone(), true));
+        self.updates.extend(ended);
+        self.ended_updates.clone_from(&start.updates);
+        self.carried_updates = self.updates.len();
     }
 
     /// The next event.
@@ -299,6 +336,7 @@ impl RunState {
             }
             EventType::WorkflowExecutionUpdateCompleted => {
                 self.updates.insert(event.id.clone(), true);
+                self.ended_updates.push(event.id.clone());
             }
             EventType::SignalExternalWorkflowExecutionInitiated => {
                 self.externals.insert(event.id.clone(), event.clone());
@@ -306,6 +344,9 @@ impl RunState {
             EventType::ExternalWorkflowExecutionSignaled
             | EventType::SignalExternalWorkflowExecutionFailed => {
                 self.externals.remove(&event.id);
+            }
+            EventType::WorkflowExecutionContinuedAsNew => {
+                self.status = ExecutionStatus::ContinuedAsNew;
             }
             EventType::UpsertWorkflowSearchAttributesInitiated => {
                 self.setting.insert(event.id.clone(), event.clone());
@@ -317,9 +358,8 @@ impl RunState {
             EventType::UpsertWorkflowSearchAttributesFailed => {
                 self.setting.remove(&event.id);
             }
-            EventType::WorkflowExecutionStarted
-            | EventType::MarkerRecorded
-            | EventType::Unspecified => {}
+            EventType::WorkflowExecutionStarted => self.carried(event),
+            EventType::MarkerRecorded | EventType::Unspecified => {}
         }
     }
 }

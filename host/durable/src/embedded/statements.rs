@@ -168,6 +168,12 @@ impl<'c> Statements<'c> {
         }
         self.search_attributes(start, bytes)?;
         self.remember(start, start.run_id)?;
+        self.insert(start, bytes)?;
+        Ok(Written::Done)
+    }
+
+    /// A run's row and its first transition.
+    fn insert(&mut self, start: &StartRow, bytes: &mut usize) -> Result<(), SqlError> {
         let parent = start.parent.as_ref();
         self.add_run.run(&[
             Value::Blob(start.run_id.as_bytes()),
@@ -191,8 +197,7 @@ impl<'c> Statements<'c> {
             parent.map_or(Value::Null, |(_, run)| Value::Blob(run.as_bytes())),
         ])?;
         *bytes += 400;
-        self.transition(&start.append, bytes)?;
-        Ok(Written::Done)
+        self.transition(&start.append, bytes)
     }
 
     /// Writes what lists find the run by, each name with its type where it is new.
@@ -271,7 +276,12 @@ impl<'c> Statements<'c> {
         ])
     }
 
-    fn append(&mut self, append: &Append, bytes: &mut usize) -> Result<(), SqlError> {
+    fn append(&mut self, append: &Append, bytes: &mut usize) -> Result<(), WriteError> {
+        if let Some(next) = &append.next {
+            // First: a refusal, which the same types do not meet, leaves nothing written.
+            self.search_attributes(next, bytes)?;
+            self.insert(next, bytes)?;
+        }
         self.transition(append, bytes)?;
         if let Some((status, at)) = append.closed {
             self.close_run.run(&[

@@ -75,6 +75,11 @@ pub fn advance(core: &Arc<Core>, cell: &Arc<RunCell>) {
 
 /// Hands a transition to the writer and lets its effects follow.
 fn commit(core: &Arc<Core>, cell: &Arc<RunCell>, append: Append, effects: Effects) {
+    if let Some(next) = &effects.next {
+        // Whoever learns its id from the database must find it here.
+        lock(&core.runs).insert(next.run_id, Arc::clone(next));
+        core.pin(&next.beginning.pins());
+    }
     // Somebody who waits for an answer is not left waiting for a disk that is full: the
     // transition stays queued, and asking again changes nothing.
     let core_then = Arc::clone(core);
@@ -95,6 +100,9 @@ fn commit(core: &Arc<Core>, cell: &Arc<RunCell>, append: Append, effects: Effect
 fn abandoned(core: &Arc<Core>, cell: &Arc<RunCell>, effects: Effects, error: WriteError) {
     let stopped = matches!(error, WriteError::Stopped);
     let message = error.to_string();
+    if let Some(next) = &effects.next {
+        super::continuing::forget(core, next);
+    }
     effects.refuse(error);
     if !stopped {
         tracing::error!(run_id = %cell.run_id, message, "a transition was refused; the run is held until the next start");
@@ -526,11 +534,14 @@ impl<'a> Step<'a> {
         for event in &self.transition.events {
             references(event, &mut named);
         }
+        let body = self.transition.encode_to_vec();
+        self.working.state.bytes += body.len() as u64;
         let state = &self.working.state;
         let closed = (!state.is_open()).then_some(state.status);
         if closed.is_some() {
             self.end_updates();
         }
+        let next = self.next_run();
         let state = &self.working.state;
         if let Some(status) = closed {
             self.effects.close(self.cell, state, status);
@@ -557,12 +568,17 @@ impl<'a> Step<'a> {
         self.effects.span = Some(self.span);
         self.effects.length = state.length;
         self.effects.evictable = state.is_evictable() && self.working.held.is_none();
+        let next = next.map(|(cell, row)| {
+            self.effects.next = Some(cell);
+            Box::new(row)
+        });
         let append = Append {
             run_id: self.cell.run_id,
             last_event: state.length,
-            body: self.transition.encode_to_vec(),
+            body,
             closed: closed.map(|status| (status, self.now.as_microsecond())),
             references: named,
+            next,
             search_changes,
         };
         (append, self.effects)

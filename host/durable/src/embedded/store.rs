@@ -332,6 +332,7 @@ pub const fn status_number(status: ExecutionStatus) -> i64 {
         ExecutionStatus::Failed => 3,
         ExecutionStatus::Canceled => 4,
         ExecutionStatus::Terminated => 5,
+        ExecutionStatus::ContinuedAsNew => 6,
         ExecutionStatus::TimedOut => 7,
     }
 }
@@ -344,6 +345,7 @@ pub const fn status_of(number: i64) -> Option<ExecutionStatus> {
         3 => ExecutionStatus::Failed,
         4 => ExecutionStatus::Canceled,
         5 => ExecutionStatus::Terminated,
+        6 => ExecutionStatus::ContinuedAsNew,
         7 => ExecutionStatus::TimedOut,
         _ => return None,
     })

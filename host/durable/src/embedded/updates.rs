@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::activation;
+use super::continuing;
 use super::convert::updated;
 use super::core::Core;
 use super::events::{Event, EventType};
@@ -25,7 +26,7 @@ use crate::payload::Payload;
 use crate::signal::Signal;
 
 /// Updates that one run takes in all; Temporal's limit.
-const UPDATES: usize = 2_000;
+pub const UPDATES: usize = 2_000;
 
 /// Updates of a run that may be under way; Temporal's limit.
 const UNDER_WAY: usize = 10;
@@ -66,19 +67,25 @@ pub async fn request(
 ) -> Result<UpdateStatus, EngineError> {
     update.check()?;
     core.admit()?;
-    let run_id = read::run_id(core, run).await?;
     let update_id = update.id.clone();
-    let watching = core.updates.watch(run_id, &update_id);
+    let first = read::run_id(core, run).await?;
+    let watching = core.updates.watch(first, &update_id);
     let (answer, answered) = oneshot::channel();
     let message = Message::Update {
         update: Box::new(update),
         answer: Some(answer),
     };
+    let (run_id, sent) = continuing::send(core, run, message).await?;
+    let watching = if run_id == first {
+        watching
+    } else {
+        core.updates.watch(run_id, &update_id)
+    };
     let closed = || EngineError::Closed {
         workflow_id: run.workflow_id.clone(),
         run_id,
     };
-    let reply = match core.send(run_id, message).await? {
+    let reply = match sent {
         Ok(()) => answered.await.unwrap_or_else(|_| Err(closed())),
         Err(_) => Err(closed()),
     };
@@ -89,10 +96,10 @@ pub async fn request(
         }
         // It may have been done before the end.
         Err(EngineError::Closed { .. }) => {
-            let known = recorded(core, run_id, &update_id).await?;
+            let known = find(core, run_id, &update_id, run.run_id.is_none()).await?;
             return known.map_or_else(
                 || Err(closed()),
-                |outcome| {
+                |(run_id, outcome)| {
                     Ok(UpdateStatus {
                         run_id,
                         update_id,
@@ -113,15 +120,15 @@ pub async fn result(
     update_id: &str,
     wait: Duration,
 ) -> Result<UpdateStatus, EngineError> {
-    let run_id = read::run_id(core, run).await?;
-    let watching = core.updates.watch(run_id, update_id);
-    if recorded(core, run_id, update_id).await?.is_none() {
+    let named = read::run_id(core, run).await?;
+    let Some((run_id, _)) = find(core, named, update_id, run.run_id.is_none()).await? else {
         return Err(EngineError::NoSuchUpdate {
             workflow_id: run.workflow_id.clone(),
-            run_id,
+            run_id: named,
             update_id: update_id.chars().take(200).collect(),
         });
-    }
+    };
+    let watching = core.updates.watch(run_id, update_id);
     end(core, run_id, update_id.to_owned(), watching, wait).await
 }
 
@@ -134,9 +141,21 @@ async fn end(
     wait: Duration,
 ) -> Result<UpdateStatus, EngineError> {
     let told = |watching: &watch::Receiver<Option<Outcome>>| watching.borrow().clone();
+    let mut run_id = run_id;
     let mut outcome = told(&watching);
-    if outcome.is_none() {
-        outcome = recorded(core, run_id, &update_id).await?.flatten();
+    // The run may have gone on as a new one while the update was on its way, or have been
+    // started by one that ended it.
+    if outcome.is_none()
+        && let Some((found, known)) = find(core, run_id, &update_id, true).await?
+    {
+        if found != run_id {
+            run_id = found;
+            watching = core.updates.watch(run_id, &update_id);
+        }
+        outcome = known;
+        if outcome.is_none() {
+            outcome = told(&watching);
+        }
     }
     if outcome.is_none() && !wait.is_zero() {
         tokio::select! {
@@ -151,6 +170,38 @@ async fn end(
         update_id,
         outcome,
     })
+}
+
+/// What the histories of a run, and of those before and after it that it continues or that
+/// continue it, say of an update: which of them accepted it, and how it ended there.
+async fn find(
+    core: &Core,
+    run_id: Uuid,
+    update_id: &str,
+    in_chain: bool,
+) -> Result<Option<(Uuid, Option<Outcome>)>, EngineError> {
+    if let Some(outcome) = recorded(core, run_id, update_id).await? {
+        return Ok(Some((run_id, outcome)));
+    }
+    let mut after = run_id;
+    while in_chain && let Some(next) = continuing::next(core, after).await? {
+        if let Some(outcome) = recorded(core, next, update_id).await? {
+            return Ok(Some((next, outcome)));
+        }
+        after = next;
+    }
+    let mut before = run_id;
+    while in_chain
+        && let Some(beginning) = continuing::beginning(core, before).await?
+        && beginning.stored().updates.iter().any(|id| id == update_id)
+        && let Some(earlier) = beginning.continued_from()
+    {
+        if let Some(outcome) = recorded(core, earlier, update_id).await? {
+            return Ok(Some((earlier, outcome)));
+        }
+        before = earlier;
+    }
+    Ok(None)
 }
 
 /// What the history says of an update: nothing, that it was accepted, or how it ended.
@@ -219,7 +270,7 @@ impl Step<'_> {
         if state.updates.contains_key(&update.id) {
             return Ok(false);
         }
-        if state.updates.len() >= UPDATES {
+        if state.own_updates() >= UPDATES {
             return Err(EngineError::LimitReached(format!(
                 "the run has had {UPDATES} updates, and takes no more; start another one"
             )));

@@ -43,6 +43,7 @@ pub const fn type_name(kind: EventType) -> &'static str {
         EventType::WorkflowExecutionFailed => "WorkflowExecutionFailed",
         EventType::WorkflowExecutionCanceled => "WorkflowExecutionCanceled",
         EventType::WorkflowExecutionTerminated => "WorkflowExecutionTerminated",
+        EventType::WorkflowExecutionContinuedAsNew => "WorkflowExecutionContinuedAsNew",
         EventType::WorkflowExecutionCancelRequested => "WorkflowExecutionCancelRequested",
         EventType::WorkflowTaskCompleted => "WorkflowTaskCompleted",
         EventType::ActivityTaskScheduled => "ActivityTaskScheduled",
@@ -96,6 +97,10 @@ fn attributes(event: &Event) -> Map<String, Value> {
         EventType::WorkflowExecutionCanceled | EventType::WorkflowExecutionTerminated => {
             shown.failure(event);
             shown.text("reason", &event.reason);
+        }
+        EventType::WorkflowExecutionContinuedAsNew => {
+            // What it carries would tell what a flow's random numbers will be.
+            shown.run_id("new_execution_run_id", &event.run_id);
         }
         EventType::WorkflowExecutionCancelRequested => shown.text("cause", &event.reason),
         EventType::WorkflowExecutionUpdateAccepted => {
@@ -227,8 +232,15 @@ fn started(event: &Event, shown: &mut Attributes) {
         depth_limit,
         // The parent's event says it.
         parent_close: _,
-        // It would tell what a flow's random numbers will be.
+        // They would tell what a flow's random numbers will be.
         seed: _,
+        resume: _,
+        history_events,
+        continued_from,
+        first_run_id,
+        waiting,
+        // They are of histories of their own.
+        updates: _,
     }) = &event.start
     else {
         return;
@@ -241,6 +253,14 @@ fn started(event: &Event, shown: &mut Attributes) {
         shown.text("child_id", child_id);
         shown.put("detached", *detached);
     }
+    shown.run_id("continued_execution_run_id", continued_from);
+    shown.run_id("first_execution_run_id", first_run_id);
+    if !waiting.is_empty() {
+        let signals = waiting
+            .iter()
+            .map(|signal| json!({ "signal_name": signal.name, "signal_id": signal.id }));
+        shown.put("carried_signals", signals.collect::<Vec<_>>());
+    }
     shown.put("depth", *depth);
     shown.payloads("memo", memo);
     shown.payloads("search_attributes", search_attributes);
@@ -249,14 +269,16 @@ fn started(event: &Event, shown: &mut Attributes) {
         .map(|(name, pin)| (name.clone(), pin_view(pin)))
         .collect();
     shown.put("pinned", pinned);
-    shown.put(
-        "limits",
-        json!({
-            "tasks_per_activation": tasks_per_activation,
-            "data_bytes": data_bytes,
-            "depth": depth_limit,
-        }),
-    );
+    let mut limits = json!({
+        "tasks_per_activation": tasks_per_activation,
+        "data_bytes": data_bytes,
+        "depth": depth_limit,
+    });
+    // Runs of an earlier driver have none.
+    if *history_events > 0 {
+        limits["history_events"] = json!(history_events);
+    }
+    shown.put("limits", limits);
     shown.put("revision", *revision);
     shown.put("answer_revision", *answer_revision);
     shown.digest("evaluator", evaluator);

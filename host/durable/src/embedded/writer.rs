@@ -134,6 +134,8 @@ pub struct Append {
     pub closed: Option<(ExecutionStatus, i64)>,
     /// Payloads that it names.
     pub references: Vec<Digest>,
+    /// The run that goes on where this one ended with it.
+    pub next: Option<Box<StartRow>>,
     /// Search attributes that it sets, of names whose types are written.
     pub search_changes: SearchChanges,
 }

@@ -27,12 +27,14 @@ fn an_event_of_a_newer_release_is_told_from_damage() {
             kind: 999,
             ..Event::default()
         }],
+        ..Transition::default()
     };
     let error = RecordedHistory::from_json(file(&[first])).unwrap_err();
     assert!(matches!(error, HistoryError::Newer(_)), "{error}");
     let timer = Transition {
         activation_us: 1,
         events: vec![event(EventType::TimerStarted, "1")],
+        ..Transition::default()
     };
     let error = RecordedHistory::from_json(file(&[timer])).unwrap_err();
     assert!(matches!(error, HistoryError::Damaged(_)), "{error}");
@@ -40,6 +42,7 @@ fn an_event_of_a_newer_release_is_told_from_damage() {
     let started = Transition {
         activation_us: 1,
         events: vec![event(EventType::WorkflowExecutionStarted, "default")],
+        ..Transition::default()
     };
     let error = RecordedHistory::from_json(file(&[started])).unwrap_err();
     assert!(matches!(error, HistoryError::Damaged(_)), "{error}");

@@ -18,7 +18,7 @@ use super::run::{Run, Stage, Unexpected, command, fail};
 use super::sdk;
 use crate::activity::CancelReason;
 use crate::definition::{Definitions, PinnedDefinition};
-use crate::driver::{Activation, Driver, Resolution};
+use crate::driver::{Activation, Command, Driver, Resolution};
 use crate::embedded::{lock, pool::Pool};
 use crate::expressions::Expressions;
 use crate::failure::{Failure, kind};
@@ -197,6 +197,10 @@ pub async fn go_on(
     activation: sdk::WorkflowActivation,
 ) -> Result<(Run, Vec<sdk::WorkflowCommand>), Trouble> {
     let now = maybe_timestamp(activation.timestamp);
+    let history = (
+        activation.continue_as_new_suggested,
+        u64::from(activation.history_length),
+    );
     for job in activation.jobs.into_iter().filter_map(|job| job.variant) {
         match (job, &mut known) {
             (sdk::Job::InitializeWorkflow(start), known) => {
@@ -224,7 +228,9 @@ pub async fn go_on(
         commands.extend(make_driver(driving, &mut run).await?);
     }
     if let Some(now) = now {
-        commands.extend(drive(driving, &mut run, now).await?);
+        // Both stand in the history, as the workflow task began: the same on replay.
+        let suggested = history.0 || history.1 >= run.history_events();
+        commands.extend(drive(driving, &mut run, now, suggested).await?);
     }
     // Nothing may follow a terminal command.
     commands.splice(0..0, run.take_answers());
@@ -241,20 +247,25 @@ async fn make_driver(
         return Ok(Vec::new());
     };
     let input = resolve(driving.payloads, run.input.clone()).await?;
+    let resume = match run.resume.clone() {
+        Some(resume) => Some(resolve(driving.payloads, resume).await?),
+        None => None,
+    };
     let start = match driving.definitions {
         Source::Known(definitions) => {
             let flow = definitions
                 .load(run.namespace(), &pins.digest)
                 .await
                 .map_err(Trouble::unloadable)?;
-            run.run_start(&pins, flow, input)
+            run.run_start(&pins, flow, input, resume)
         }
         Source::Given(definition) => {
-            let mut start = run.run_start(&pins, Arc::clone(&definition.flow), input);
+            let mut start = run.run_start(&pins, Arc::clone(&definition.flow), input, resume);
             start.definition = pinned_again(pins.digest, pins.activities.clone(), definition);
             start
         }
     };
+    run.next_pins = Some(pins.next(driving.expressions.digest()));
     let expressions = Arc::clone(driving.expressions);
     let driver = on_thread(driving.pool, move || Driver::new(start, &expressions)).await??;
     run.stage = Stage::Running(Box::new(driver));
@@ -270,6 +281,7 @@ async fn drive(
     driving: Drive<'_>,
     run: &mut Run,
     now: jiff::Timestamp,
+    continue_as_new_suggested: bool,
 ) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
     if !matches!(run.stage, Stage::Running(_)) || (run.started && run.resolutions.is_empty()) {
         return Ok(Vec::new());
@@ -285,7 +297,11 @@ async fn drive(
     };
     run.started = true;
     let (mut driver, answered) = on_thread(driving.pool, move || {
-        let answered = driver.activate(Activation { now, resolutions });
+        let answered = driver.activate(Activation {
+            now,
+            resolutions,
+            continue_as_new_suggested,
+        });
         (driver, answered)
     })
     .await?;
@@ -293,6 +309,7 @@ async fn drive(
     run.entered.extend(driver.take_entered());
     // The history has the signals; which of them were taken it cannot say.
     driver.take_consumed();
+    run.continued = matches!(answered.last(), Some(Command::ContinueAsNew { .. }));
     run.settle(driver.take_verdicts());
     run.stage = Stage::Running(driver);
     let mut stored: Vec<Referred> = Vec::new();

@@ -84,7 +84,7 @@ pub async fn fit(
 }
 
 /// What it answered, as values.
-fn fitted(answer: &Payload) -> Result<HashMap<String, sdk::Payload>, Unexpected> {
+fn fitted(answer: &Payload) -> Result<SearchChanges, Unexpected> {
     let unread = |error: &dyn std::fmt::Display| {
         Unexpected(format!("fitted search attributes cannot be read: {error}"))
     };
@@ -101,10 +101,7 @@ fn fitted(answer: &Payload) -> Result<HashMap<String, sdk::Payload>, Unexpected>
         };
         changes.insert(name, value);
     }
-    let payloads = change_payloads(&changes).into_iter();
-    Ok(payloads
-        .map(|(name, value)| (name, payload(value)))
-        .collect())
+    Ok(changes)
 }
 
 impl Run {
@@ -116,7 +113,20 @@ impl Run {
     ) -> Result<(), Unexpected> {
         let outcome = match activity_outcome(status)? {
             Ok(answer) => {
-                let fields = fitted(&answer)?;
+                let changes = fitted(&answer)?;
+                let fields: HashMap<_, _> = change_payloads(&changes)
+                    .into_iter()
+                    .map(|(name, value)| (name, payload(value)))
+                    .collect();
+                for (name, change) in &changes {
+                    match (change, fields.get(name)) {
+                        (Some(_), Some(value)) => {
+                            let value = value.clone();
+                            self.search_attributes.insert(name.clone(), value);
+                        }
+                        _ => drop(self.search_attributes.remove(name)),
+                    }
+                }
                 if !fields.is_empty() {
                     let upsert = sdk::UpsertWorkflowSearchAttributes {
                         search_attributes: Some(sdk::SearchAttributes {

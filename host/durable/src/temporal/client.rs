@@ -29,7 +29,7 @@ use crate::engine::{
 };
 use crate::failure::{Failure, kind};
 use crate::flow::model::Document;
-use crate::payload::Payload;
+use crate::payload::{Digest, Payload};
 use crate::signal::Signal;
 
 /// What an answer may take beyond the engine's patience before it counts as none.
@@ -169,10 +169,12 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
     let evaluator = core.host.expressions.digest();
     let pins = Pins::new(&start.definition, limits, evaluator, rand::random());
     // Two requests with one key differ in it, so that the second can tell.
-    let nonce = start.idempotency_key.as_ref().map(|_| Uuid::now_v7());
+    let key = start.idempotency_key.as_ref();
+    let key = key.map(|key| Digest::of(key.as_bytes()));
+    let nonce = key.map(|_| Uuid::now_v7());
     let memo = start.memo.into_iter();
     let mut memo: HashMap<_, _> = memo.map(|(name, value)| (name, payload(value))).collect();
-    memo.insert(MEMO.to_owned(), pins.memo(nonce));
+    memo.insert(MEMO.to_owned(), pins.memo(nonce.zip(key)));
     let mut search_attributes = pins.search_attributes();
     search_attributes.indexed_fields.extend(
         attributes
@@ -246,7 +248,14 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
     };
     let (run_id, started) = match sent {
         Ok(started) => started,
-        Err(status) => return Err(not_started(core, run, &status)),
+        Err(status) => {
+            return match (not_started(core, run.clone(), &status), key) {
+                (error @ EngineError::AlreadyExists { .. }, Some(key)) => {
+                    goes_on(core, &run, &key).await?.ok_or(error)
+                }
+                (error, _) => Err(error),
+            };
+        }
     };
     let run_id = run_id
         .parse()
@@ -264,6 +273,22 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
         _ => started,
     };
     Ok(Started { run_id, created })
+}
+
+/// The first of the runs that went on as the workflow's latest one, where that was started
+/// under this key. The cluster itself knows the key of a run, not that of those before it.
+async fn goes_on(core: &Core, run: &RunRef, key: &Digest) -> Result<Option<Started>, EngineError> {
+    let info = describe(core, run).await?.workflow_execution_info;
+    let info = info.unwrap_or_default();
+    let memo = memo_of(info.memo.as_ref());
+    if memo.and_then(|memo| memo.key) != Some(*key) {
+        return Ok(None);
+    }
+    let first = info.first_run_id.parse().ok();
+    Ok(first.map(|run_id| Started {
+        run_id,
+        created: false,
+    }))
 }
 
 /// A signal as a start's header has it.

@@ -38,6 +38,14 @@ const CAUSES: usize = 16;
 /// The shortest time that Temporal takes for one; it reads 0 as none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// Why a run is asked to cancel, without what core says before it of the run that asks.
+pub fn own_words(reason: &str) -> &str {
+    reason
+        .strip_prefix("Cancel requested by workflow with run id ")
+        .and_then(|said| said.split_once(" with reason: "))
+        .map_or(reason, |(_, own)| own)
+}
+
 /// Our payload as Temporal's.
 pub fn payload(payload: Payload) -> sdk::Payload {
     let metadata = payload.metadata.into_iter();
@@ -349,6 +357,15 @@ mod tests {
         assert_eq!(from_failure(sent), given);
         let cancelled = Failure::permanent(kind::CANCELLED, "enough");
         assert_eq!(from_failure(failure(cancelled.clone(), None)), cancelled);
+    }
+
+    #[test]
+    fn a_cancel_s_reason_is_what_was_given() {
+        let core_s = "Cancel requested by workflow with run id 0-1 with reason: no, with reason: x";
+        assert_eq!(own_words(core_s), "no, with reason: x");
+        for given in ["", "enough", "Cancel requested by workflow with run id 7"] {
+            assert_eq!(own_words(given), given);
+        }
     }
 
     #[test]

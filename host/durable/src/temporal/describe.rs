@@ -32,10 +32,8 @@ pub fn status_of(status: sdk::WorkflowExecutionStatus) -> ExecutionStatus {
         sdk::WorkflowExecutionStatus::Canceled => ExecutionStatus::Canceled,
         sdk::WorkflowExecutionStatus::Terminated => ExecutionStatus::Terminated,
         sdk::WorkflowExecutionStatus::TimedOut => ExecutionStatus::TimedOut,
-        // A run that goes on as another one has done its part.
-        sdk::WorkflowExecutionStatus::Completed | sdk::WorkflowExecutionStatus::ContinuedAsNew => {
-            ExecutionStatus::Completed
-        }
+        sdk::WorkflowExecutionStatus::Completed => ExecutionStatus::Completed,
+        sdk::WorkflowExecutionStatus::ContinuedAsNew => ExecutionStatus::ContinuedAsNew,
         _ => ExecutionStatus::Running,
     }
 }
@@ -105,11 +103,24 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         .into_iter()
         .map(|pending| pending_activity(core, run_id, &state, pending))
         .collect();
+    let run_of = |bytes: &[u8]| uuid::Uuid::from_slice(bytes).ok();
+    let first = events.first().and_then(|event| event.event.as_ref());
+    let start = first.and_then(|first| first.start.as_ref());
+    let last = events.last().and_then(|event| event.event.as_ref());
+    let last = last.filter(|last| last.event_type() == EventType::WorkflowExecutionContinuedAsNew);
+    let continued_from = start.and_then(|start| run_of(&start.continued_from));
+    let first_run_id = start.and_then(|start| run_of(&start.first_run_id));
+    // The history was read later, and may say more than the state did.
+    let went_on = info.status == ExecutionStatus::ContinuedAsNew;
+    let continued_as = last.filter(|_| went_on).and_then(|last| last.run_uuid());
     let timers = state.timers.iter().filter(|_| open);
     let memo = known.memo.unwrap_or_default().fields.into_iter();
     let children = described.pending_children.into_iter();
     let attributes = known.search_attributes.unwrap_or_default().indexed_fields;
     Ok(RunDescription {
+        continued_from,
+        continued_as,
+        first_run_id: first_run_id.unwrap_or(run_id),
         search_attributes: attributes
             .into_iter()
             .filter(|(name, _)| check_name(name).is_ok())
@@ -173,10 +184,16 @@ fn signals(stands: &Value, events: &[Shown]) -> Vec<PendingSignal> {
     waiting
         .map(|one| {
             let id = one["id"].as_str().unwrap_or_default();
+            let text = |member: &str| one[member].as_str().unwrap_or_default();
+            // One that an earlier run was sent is known by its event alone.
+            let received_at = match came.get(id) {
+                Some(came) => stored_time(*came),
+                None => text("time").parse().unwrap_or_default(),
+            };
             PendingSignal {
-                name: one["name"].as_str().unwrap_or_default().to_owned(),
+                name: text("name").to_owned(),
                 id: id.to_owned(),
-                received_at: stored_time(came.get(id).copied().unwrap_or_default()),
+                received_at,
             }
         })
         .collect()

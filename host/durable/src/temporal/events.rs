@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use super::client::reason_of;
 use super::convert::{
-    first, from_duration, from_failure, from_json_payload, from_payload, from_retry, take_receipt,
-    timed_out, timestamp,
+    first, from_duration, from_failure, from_json_payload, from_payload, from_retry, own_words,
+    take_receipt, timed_out, timestamp,
 };
 use super::pins::{
-    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, Pins, RUN_HEADER, RunHeader, SignalHeader,
-    signal_header,
+    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, Pins, RESUME_HEADER, RUN_HEADER,
+    RunHeader, SignalHeader, signal_header,
 };
 use super::sdk;
 use super::updates::outcome;
@@ -206,8 +206,16 @@ fn meaning(
             reason: terminated.reason,
             ..new(EventType::WorkflowExecutionTerminated, "")
         },
+        A::WorkflowExecutionContinuedAsNewEventAttributes(next) => Event {
+            run_id: bytes_of(&next.new_execution_run_id),
+            payload: next
+                .header
+                .and_then(|mut header| header.fields.remove(RESUME_HEADER))
+                .map(from_payload),
+            ..new(EventType::WorkflowExecutionContinuedAsNew, "")
+        },
         A::WorkflowExecutionCancelRequestedEventAttributes(asked) => Event {
-            reason: asked.cause,
+            reason: own_words(&asked.cause).to_owned(),
             ..new(EventType::WorkflowExecutionCancelRequested, "")
         },
         A::WorkflowExecutionSignaledEventAttributes(sent) => signaled(
@@ -459,7 +467,7 @@ fn meaning(
         A::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(asked) => {
             let execution = asked.workflow_execution.unwrap_or_default();
             Event {
-                reason: asked.reason,
+                reason: own_words(&asked.reason).to_owned(),
                 workflow_id: execution.workflow_id.clone(),
                 ..new(
                     EventType::RequestCancelExternalWorkflowExecutionInitiated,
@@ -577,6 +585,13 @@ fn started(at: jiff::Timestamp, start: sdk::WorkflowExecutionStartedEventAttribu
             child_id(&start.workflow_id)
         },
         parent_workflow_id: parent.workflow_id,
+        continued_from: bytes_of(&start.continued_execution_run_id),
+        // Each run has it; only one that continues another is not its own first.
+        first_run_id: if start.continued_execution_run_id.is_empty() {
+            Vec::new()
+        } else {
+            bytes_of(&start.first_execution_run_id)
+        },
         ..StoredStart::default()
     };
     event.workflow_id = start.workflow_id;
@@ -595,6 +610,7 @@ fn started(at: jiff::Timestamp, start: sdk::WorkflowExecutionStartedEventAttribu
             tasks_per_activation: pins.limits.tasks_per_activation,
             data_bytes: pins.limits.data_bytes,
             depth_limit: pins.limits.depth,
+            history_events: pins.limits.history_events,
             ..stored
         };
     }

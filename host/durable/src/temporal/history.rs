@@ -169,6 +169,29 @@ pub async fn page(
     })
 }
 
+/// The run that continued as this one.
+pub async fn continued_from(core: &Core, run: &RunRef) -> Result<Option<Uuid>, EngineError> {
+    let mut connection = core.connection()?;
+    let message = sdk::GetWorkflowExecutionHistoryRequest {
+        namespace: core.namespace(&run.namespace),
+        execution: Some(execution(run)),
+        maximum_page_size: 1,
+        ..Default::default()
+    };
+    let message = request(core, message, Duration::ZERO);
+    let call = connection.get_workflow_execution_history(message);
+    let page = answer(core, Duration::ZERO, call).await;
+    let page = page.map_err(|status| refusal_of(core, run, &status))?;
+    let first = page.history.unwrap_or_default().events.into_iter().next();
+    let attributes = first.and_then(|first| first.attributes);
+    Ok(match attributes {
+        Some(sdk::Attributes::WorkflowExecutionStartedEventAttributes(start)) => {
+            start.continued_execution_run_id.parse().ok()
+        }
+        _ => None,
+    })
+}
+
 /// All that is recorded of a run now, and its pins.
 pub async fn all(
     core: &Core,

@@ -29,6 +29,7 @@ mod activation;
 mod attempt;
 mod attributes;
 mod client;
+mod connection;
 mod convert;
 mod core;
 mod describe;
@@ -61,6 +62,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use access::{Access, Source};
+pub use connection::{Cluster, look};
 pub use options::{OpenError, Resources, Tasks, TemporalOptions};
 pub use profile::Profile;
 

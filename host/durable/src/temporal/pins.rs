@@ -23,6 +23,9 @@ use crate::signal::Signal;
 
 /// The header of a run: a [`RunHeader`].
 pub const RUN_HEADER: &str = "heyday-run";
+/// The header of a run that goes on where another one ended: what that one carried, as a
+/// driver reads it.
+pub const RESUME_HEADER: &str = "heyday-resume";
 /// The header of a signal: a [`SignalHeader`].
 pub const SIGNAL_HEADER: &str = "heyday-signal";
 /// The header of an activity: an [`ActivityHeader`].
@@ -146,6 +149,9 @@ pub struct RunMemo {
     /// Which of several requests with one idempotency key started the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<uuid::Uuid>,
+    /// The digest of that key: a run that goes on as another one is found by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Digest>,
 }
 
 /// What a run is pinned to.
@@ -189,6 +195,16 @@ impl Pins {
         }
     }
 
+    /// Those of the run that goes on where this one ends: what the process is, is new.
+    pub fn next(&self, evaluator: Digest) -> Self {
+        Self {
+            revision: REVISION,
+            answer_revision: ANSWER_REVISION,
+            evaluator,
+            ..self.clone()
+        }
+    }
+
     /// The definition that a driver is made of.
     pub fn definition(&self, workflow_type: &str, flow: Arc<Flow>) -> PinnedDefinition {
         PinnedDefinition {
@@ -215,11 +231,12 @@ impl Pins {
     }
 
     /// The memo.
-    pub fn memo(&self, request: Option<uuid::Uuid>) -> sdk::Payload {
+    pub fn memo(&self, request: Option<(uuid::Uuid, Digest)>) -> sdk::Payload {
         json_payload(&RunMemo {
             version: self.version.clone(),
             digest: self.digest,
-            request,
+            request: request.map(|(request, _)| request),
+            key: request.map(|(_, key)| key),
         })
     }
 }

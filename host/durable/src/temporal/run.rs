@@ -5,27 +5,27 @@
 //! driver's decimal ids, counted from 1 for each kind, are core's sequence numbers.
 //! Whatever a job says is the same on replay, so the same commands come.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod children;
+mod continuing;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::attributes;
 use super::convert::{
-    DETAILS, argument, duration, failure, fitting, from_json_payload, json_payload, maybe, payload,
-    payloads, retry, timestamp,
+    DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
+    maybe, own_words, payload, payloads, retry, timestamp,
 };
 use super::outcome::{activity_outcome, child_outcome, child_started};
 use super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, MEMO, PIN_ACTIVITY, PinRequest, Pins,
-    RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader, signal_header,
+    RESUME_HEADER, RUN_HEADER, RunHeader, SIGNAL_HEADER, SignalHeader, signal_header,
 };
 use super::sdk;
 use super::updates::Offered;
-use crate::definition::ParentClosePolicy;
-use crate::driver::{
-    Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal, StartChild,
-};
+use crate::driver::{Command, Driver, Resolution, RunStart, ScheduleActivity, SignalExternal};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::{Payload, Referred, referred};
@@ -75,6 +75,14 @@ pub struct Run {
     header: RunHeader,
     /// The input, perhaps a reference.
     pub input: Payload,
+    /// What the run before it carried, perhaps a reference.
+    pub resume: Option<Payload>,
+    /// What the run that goes on where this one ends is pinned to.
+    pub next_pins: Option<Pins>,
+    /// The memo that it was started with.
+    memo: HashMap<String, sdk::Payload>,
+    /// The search attributes that it has now: those of its start, and what it changed.
+    pub search_attributes: HashMap<String, sdk::Payload>,
     /// Where it stands.
     pub stage: Stage,
     /// What resolved and was not yet given to the driver.
@@ -85,6 +93,8 @@ pub struct Run {
     pub activities: BTreeMap<u32, String>,
     /// Workflow ids of the signals that were sent and have not resolved.
     sent: BTreeMap<u32, String>,
+    /// Children that have started and not ended.
+    children: BTreeSet<u32>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
     /// What was said of updates that came.
@@ -97,6 +107,8 @@ pub struct Run {
     pub queries: Vec<sdk::QueryWorkflow>,
     /// Whether the driver was given anything yet.
     pub started: bool,
+    /// Whether its driver has continued as new.
+    pub continued: bool,
     /// Whether it came without pins.
     pub was_pinned_here: bool,
 }
@@ -137,17 +149,23 @@ impl Run {
             started_at: timestamp(start.start_time),
             header: RunHeader::default(),
             input: Payload::null(),
+            resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
+            next_pins: None,
+            memo: start.memo.unwrap_or_default().fields,
+            search_attributes: start.search_attributes.unwrap_or_default().indexed_fields,
             stage: Stage::Begun,
             resolutions: Vec::new(),
             entered: Vec::new(),
             activities: BTreeMap::new(),
             sent: BTreeMap::new(),
+            children: BTreeSet::new(),
             signals: BTreeSet::new(),
             answers: Vec::new(),
             offered: Vec::new(),
             updates: BTreeMap::new(),
             queries: Vec::new(),
             started: false,
+            continued: false,
             was_pinned_here: false,
         };
         match header.and_then(|header| Ok((header, argument(start.arguments)?))) {
@@ -191,6 +209,9 @@ impl Run {
             }
             sdk::Job::ResolveChildWorkflowExecutionStart(started) => {
                 let outcome = child_started(started.status)?;
+                if outcome.is_ok() {
+                    self.children.insert(started.seq);
+                }
                 self.resolutions.push(Resolution::ChildStarted {
                     child_id: started.seq.to_string(),
                     outcome,
@@ -198,6 +219,7 @@ impl Run {
             }
             sdk::Job::ResolveChildWorkflowExecution(ended) => {
                 let status = ended.result.and_then(|result| result.status);
+                self.children.remove(&ended.seq);
                 self.resolutions.push(Resolution::Child {
                     child_id: ended.seq.to_string(),
                     outcome: child_outcome(status)?,
@@ -205,7 +227,7 @@ impl Run {
             }
             sdk::Job::CancelWorkflow(cancel) => {
                 self.resolutions.push(Resolution::CancelRequested {
-                    reason: cancel.reason,
+                    reason: own_words(&cancel.reason).to_owned(),
                 });
             }
             sdk::Job::QueryWorkflow(query) => self.queries.push(query),
@@ -238,11 +260,13 @@ impl Run {
                     outcome,
                 });
             }
-            // The run's random numbers are its own.
-            sdk::Job::UpdateRandomSeed(_) | sdk::Job::NotifyHasPatch(_) => {}
+            // The run's random numbers are its own; and a child that could not be asked to
+            // cancel has ended, which is told as well.
+            sdk::Job::UpdateRandomSeed(_)
+            | sdk::Job::NotifyHasPatch(_)
+            | sdk::Job::ResolveRequestCancelExternalWorkflow(_) => {}
             job @ (sdk::Job::InitializeWorkflow(_)
             | sdk::Job::RemoveFromCache(_)
-            | sdk::Job::ResolveRequestCancelExternalWorkflow(_)
             | sdk::Job::ResolveNexusOperationStart(_)
             | sdk::Job::ResolveNexusOperation(_)) => {
                 return Err(Unexpected(format!("the run was given {job:?}")));
@@ -354,8 +378,15 @@ impl Run {
         ]
     }
 
-    /// What its driver is made of, with this flow and this resolved input.
-    pub fn run_start(&self, pins: &Pins, flow: std::sync::Arc<Flow>, input: Payload) -> RunStart {
+    /// What its driver is made of, with this flow, this resolved input, and what the run
+    /// before it carried, resolved as well.
+    pub fn run_start(
+        &self,
+        pins: &Pins,
+        flow: std::sync::Arc<Flow>,
+        input: Payload,
+        resume: Option<Payload>,
+    ) -> RunStart {
         RunStart {
             namespace: self.namespace.clone(),
             workflow_id: self.workflow_id.clone(),
@@ -368,7 +399,14 @@ impl Run {
             limits: pins.limits,
             revision: pins.revision,
             answer_revision: pins.answer_revision,
+            resume,
         }
+    }
+
+    /// How many events the history has when the run is to continue as new.
+    pub fn history_events(&self) -> u64 {
+        let pins = self.next_pins.as_ref();
+        pins.map_or(u64::MAX, |pins| pins.limits.history_events)
     }
 
     /// Its id.
@@ -429,14 +467,8 @@ impl Run {
                 (self.start_child(*child, stored)?, task)
             }
             Command::CancelChild { child_id } => {
-                let cancel = sdk::CancelChildWorkflowExecution {
-                    child_workflow_seq: number(&child_id)?,
-                    reason: "its parent asked for it".to_owned(),
-                };
-                (
-                    sdk::CommandVariant::CancelChildWorkflowExecution(cancel),
-                    String::new(),
-                )
+                let cancel = self.cancel_child(number(&child_id)?);
+                (cancel, String::new())
             }
             Command::Emit { event, task } => {
                 let memo = sdk::ModifyWorkflowProperties {
@@ -476,6 +508,10 @@ impl Run {
                     sdk::CommandVariant::CancelWorkflowExecution(cancel),
                     String::new(),
                 )
+            }
+            Command::ContinueAsNew { resume } => {
+                let next = self.continue_as_new(referred(resume, stored))?;
+                (next, String::new())
             }
         };
         Ok(self::command(variant, &task))
@@ -538,44 +574,6 @@ impl Run {
                 args: vec![payload(external.signal.data)],
                 headers: [(SIGNAL_HEADER.to_owned(), header)].into(),
                 target: Some(sdk::SignalTarget::WorkflowExecution(run)),
-            },
-        ))
-    }
-
-    fn start_child(
-        &self,
-        child: StartChild,
-        stored: &mut Vec<Referred>,
-    ) -> Result<sdk::CommandVariant, Unexpected> {
-        let header = RunHeader {
-            depth: child.depth,
-            detached: child.detached,
-            version: child.workflow.version,
-            traceparent: self.header.traceparent.clone(),
-            ..RunHeader::default()
-        };
-        let (queue, input) = match child.foreign_queue {
-            Some(queue) => (queue, child.input),
-            None => (self.queue.clone(), referred(child.input, stored)),
-        };
-        let policy = match child.parent_close {
-            ParentClosePolicy::Terminate => sdk::ParentClosePolicy::Terminate,
-            ParentClosePolicy::Abandon => sdk::ParentClosePolicy::Abandon,
-            ParentClosePolicy::RequestCancel => sdk::ParentClosePolicy::RequestCancel,
-        };
-        Ok(sdk::CommandVariant::StartChildWorkflowExecution(
-            sdk::StartChildWorkflowExecution {
-                seq: number(&child.child_id)?,
-                workflow_id: child.workflow_id,
-                workflow_type: child.workflow.workflow_type,
-                task_queue: queue,
-                input: vec![payload(input)],
-                parent_close_policy: policy.into(),
-                workflow_id_reuse_policy: sdk::WorkflowIdReusePolicy::RejectDuplicate.into(),
-                headers: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
-                cancellation_type: sdk::ChildWorkflowCancellationType::WaitCancellationCompleted
-                    .into(),
-                ..Default::default()
             },
         ))
     }

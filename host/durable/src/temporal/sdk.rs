@@ -33,8 +33,9 @@ pub use temporalio_common::protos::coresdk::workflow_activation::{
 };
 pub use temporalio_common::protos::coresdk::workflow_commands::{
     ActivityCancellationType, CancelChildWorkflowExecution, CancelTimer, CancelWorkflowExecution,
-    CompleteWorkflowExecution, FailWorkflowExecution, ModifyWorkflowProperties, QueryResult,
-    QuerySuccess, RequestCancelActivity, ScheduleActivity, ScheduleLocalActivity,
+    CompleteWorkflowExecution, ContinueAsNewWorkflowExecution, FailWorkflowExecution,
+    ModifyWorkflowProperties, QueryResult, QuerySuccess, RequestCancelActivity,
+    RequestCancelExternalWorkflowExecution, ScheduleActivity, ScheduleLocalActivity,
     SignalExternalWorkflowExecution, StartChildWorkflowExecution, StartTimer, UpdateResponse,
     UpsertWorkflowSearchAttributes, WorkflowCommand, query_result,
     signal_external_workflow_execution::Target as SignalTarget, update_response,
@@ -81,15 +82,16 @@ pub use temporalio_common::protos::temporal::api::workflow::v1::{
 };
 pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
     CountWorkflowExecutionsRequest, CreateScheduleRequest, DeleteScheduleRequest,
-    DescribeScheduleRequest, DescribeScheduleResponse, DescribeTaskQueueRequest,
-    DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
-    GetWorkflowExecutionHistoryRequest, ListScheduleMatchingTimesRequest, ListSchedulesRequest,
-    ListWorkflowExecutionsRequest, PatchScheduleRequest, PollWorkflowExecutionUpdateRequest,
-    QueryWorkflowRequest, RequestCancelWorkflowExecutionRequest,
-    RespondActivityTaskCanceledRequest, RespondActivityTaskCompletedRequest,
-    RespondActivityTaskFailedRequest, SignalWithStartWorkflowExecutionRequest,
-    SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
-    TerminateWorkflowExecutionRequest, UpdateScheduleRequest, UpdateWorkflowExecutionRequest,
+    DescribeNamespaceRequest, DescribeScheduleRequest, DescribeScheduleResponse,
+    DescribeTaskQueueRequest, DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
+    GetSystemInfoRequest, GetWorkflowExecutionHistoryRequest, ListScheduleMatchingTimesRequest,
+    ListSchedulesRequest, ListWorkflowExecutionsRequest, PatchScheduleRequest,
+    PollWorkflowExecutionUpdateRequest, QueryWorkflowRequest,
+    RequestCancelWorkflowExecutionRequest, RespondActivityTaskCanceledRequest,
+    RespondActivityTaskCompletedRequest, RespondActivityTaskFailedRequest,
+    SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest, TerminateWorkflowExecutionRequest, UpdateScheduleRequest,
+    UpdateWorkflowExecutionRequest,
 };
 pub use temporalio_common::protos::utilities::decode_status_detail;
 pub use temporalio_common::worker::WorkerTaskTypes;

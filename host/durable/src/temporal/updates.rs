@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::client::{
@@ -19,14 +20,20 @@ use super::core::Core;
 use super::pins::{SIGNAL_HEADER, SignalHeader, signal_header};
 use super::run::{Run, Unexpected, command};
 use super::sdk::{self, WorkflowService as _};
-use crate::driver::Resolution;
+use crate::driver::{ENDED_BEFORE, Resolution};
 use crate::engine::{EngineError, RunRef, UpdateStatus};
 use crate::failure::{Failure, kind};
 use crate::payload::Payload;
 use crate::signal::Signal;
 
+/// How often an update is sent again because its run has just continued as new.
+const CONTINUATIONS: usize = 10;
+
 /// How an update ended.
 type Outcome = Result<Payload, Failure>;
+
+/// The member of a rejection's details that says that the run ended by continuing as new.
+const CONTINUED: &str = "continued";
 
 /// What Temporal calls the failure of an update whose run ended before it.
 const UNFINISHED: &str = "AcceptedUpdateCompletedWorkflow";
@@ -40,9 +47,47 @@ pub async fn request(
 ) -> Result<UpdateStatus, EngineError> {
     update.check()?;
     let deadline = Instant::now() + wait;
+    for _ in 0..CONTINUATIONS {
+        let result = offer(core, run, &update, deadline).await;
+        let Err(EngineError::UpdateRejected(failure)) = &result else {
+            return result;
+        };
+        let says = |member: &str| {
+            failure
+                .details
+                .as_ref()
+                .is_some_and(|it| it[member] == true)
+        };
+        if run.run_id.is_none() && says(ENDED_BEFORE) {
+            return Ok(ended_before(core, run, &update.id)
+                .await?
+                .unwrap_or(UpdateStatus {
+                    run_id: run_id(core, run).await?,
+                    update_id: update.id,
+                    outcome: None,
+                }));
+        }
+        if run.run_id.is_some() || !says(CONTINUED) {
+            return result;
+        }
+    }
+    Err(nobody(
+        run,
+        "the run continued as a new one again and again",
+        None,
+    ))
+}
+
+/// Offers the run that is open now an update.
+async fn offer(
+    core: &Core,
+    run: &RunRef,
+    update: &Signal,
+    deadline: Instant,
+) -> Result<UpdateStatus, EngineError> {
     let mut connection = core.connection()?;
     let update_id = update.id.clone();
-    let header = super::convert::json_payload(&SignalHeader::of(&update));
+    let header = super::convert::json_payload(&SignalHeader::of(update));
     let message = sdk::UpdateWorkflowExecutionRequest {
         namespace: core.namespace(&run.namespace),
         workflow_execution: Some(execution(run)),
@@ -56,8 +101,8 @@ pub async fn request(
                 header: Some(sdk::Header {
                     fields: [(SIGNAL_HEADER.to_owned(), header)].into(),
                 }),
-                name: update.name,
-                args: Some(payloads(update.data)),
+                name: update.name.clone(),
+                args: Some(payloads(update.data.clone())),
             }),
             ..Default::default()
         }),
@@ -100,7 +145,39 @@ pub async fn result(
         run_id: Some(run_id(core, run).await?),
         ..run.clone()
     };
-    end(core, &named, update_id.to_owned(), None, deadline).await
+    match end(core, &named, update_id.to_owned(), None, deadline).await {
+        Err(error @ EngineError::NoSuchUpdate { .. }) if run.run_id.is_none() => {
+            let before = ended_before(core, run, update_id).await?;
+            before.ok_or(error)
+        }
+        known => known,
+    }
+}
+
+/// How an update stands that one of the runs before the workflow's latest one ended.
+async fn ended_before(
+    core: &Core,
+    run: &RunRef,
+    update_id: &str,
+) -> Result<Option<UpdateStatus>, EngineError> {
+    let mut at = RunRef {
+        run_id: Some(run_id(core, run).await?),
+        ..run.clone()
+    };
+    while let Some(before) = super::history::continued_from(core, &at).await? {
+        at.run_id = Some(before);
+        let outcome = match poll(core, &at, update_id, Duration::ZERO).await {
+            Ok(outcome) => outcome,
+            Err(status) if status.code() == sdk::Code::NotFound => continue,
+            Err(status) => return Err(refusal_of(core, &at, &status)),
+        };
+        return Ok(Some(UpdateStatus {
+            run_id: before,
+            update_id: update_id.to_owned(),
+            outcome,
+        }));
+    }
+    Ok(None)
 }
 
 /// Waits for the end of an update that was accepted.
@@ -208,7 +285,16 @@ async fn refused(
                 ..run.clone()
             };
             match end(core, &named, update_id.to_owned(), None, Instant::now()).await {
-                Err(EngineError::NoSuchUpdate { .. }) => Err(closed_or(core, run, status).await),
+                Err(EngineError::NoSuchUpdate { .. }) => {
+                    let before = match run.run_id {
+                        None => ended_before(core, run, update_id).await?,
+                        Some(_) => None,
+                    };
+                    match before {
+                        Some(known) => Ok(known),
+                        None => Err(closed_or(core, run, status).await),
+                    }
+                }
                 known => known,
             }
         }
@@ -298,15 +384,7 @@ impl Run {
         for offered in std::mem::take(&mut self.offered) {
             let verdict = if offered.asked {
                 let said = verdicts.next_if(|(id, _)| *id == offered.update_id);
-                said.map_or_else(
-                    || {
-                        Err(Failure::permanent(
-                            kind::UPDATE_REJECTED,
-                            "the run has ended",
-                        ))
-                    },
-                    |(_, verdict)| verdict,
-                )
+                said.map_or_else(|| Err(self.over()), |(_, verdict)| verdict)
             } else {
                 Ok(())
             };
@@ -320,6 +398,16 @@ impl Run {
                 Err(why) => self.answers.push(rejected(offered.instance, why)),
             }
         }
+    }
+
+    /// Why an update is rejected that came after the driver's end.
+    fn over(&self) -> Failure {
+        if self.continued {
+            let why = "the run continues as a new one; send the update again";
+            return Failure::permanent(kind::UPDATE_REJECTED, why)
+                .with_details(json!({ CONTINUED: true }));
+        }
+        Failure::permanent(kind::UPDATE_REJECTED, "the run has ended")
     }
 
     /// The command that ends an update.

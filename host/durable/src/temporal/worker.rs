@@ -18,12 +18,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Credentials;
-use super::client::{answer, describe_status, request};
+use super::client::{answer, request};
 use super::core::Core;
 use super::options::Tasks;
 use super::pins::DIGESTS;
 use super::sdk::{self, OperatorService as _, WorkflowService as _};
-use super::{activation, attempt};
+use super::{activation, attempt, connection};
 use crate::embedded::lock;
 
 /// Workflow tasks of one queue at once in this process; the activation threads bound what
@@ -210,36 +210,17 @@ async fn follow(core: &Core, mut used: Credentials) -> Infallible {
 
 /// Reads what a connection is made of; says why it cannot.
 async fn read(core: &Core) -> Result<Credentials, String> {
-    let options = core.options.clone();
-    let read = tokio::task::spawn_blocking(move || options.read_credentials());
-    match read.await {
-        Ok(credentials) => credentials.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
+    connection::read(&core.options).await
 }
 
 /// Makes a connection and gives it to all; says why it cannot.
 async fn try_connect(core: &Core, credentials: &Credentials) -> Result<(), String> {
     let options = &core.options;
-    let headers = &options.access.headers;
-    let connecting = sdk::ConnectionOptions::new(options.url().map_err(|error| error.to_string())?)
-        .identity(format!(
-            "heyday-{}@{}",
-            env!("CARGO_PKG_VERSION"),
-            std::process::id()
-        ))
-        .connect_timeout(options.patience)
-        .maybe_tls_options(options.access.tls_options(credentials))
-        .maybe_api_key(credentials.api_key().map(str::to_owned))
-        .headers(headers.clone().into_iter().collect())
-        .build();
     let connected = async {
-        let connection = sdk::Connection::connect(connecting)
-            .await
-            .map_err(|error| reason(&error))?;
+        let connection = connection::make(options, credentials).await?;
         prepare(core, &connection)
             .await
-            .map_err(|status| refused(&status))?;
+            .map_err(|status| connection::refused(&status))?;
         Ok(connection)
     };
     // By a name with several addresses it would wait for one of them without an end.
@@ -253,31 +234,6 @@ async fn try_connect(core: &Core, credentials: &Credentials) -> Result<(), Strin
         before.set_api_key(credentials.api_key().map(str::to_owned));
     }
     Ok(())
-}
-
-/// An error with its causes, in one line.
-fn reason(error: &sdk::ClientConnectError) -> String {
-    if let sdk::ClientConnectError::SystemInfoCallError(status) = error {
-        return refused(status);
-    }
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text = next.to_string();
-        cause = next.source();
-    }
-    text
-}
-
-/// What a refusal says, and whether it is about who asks.
-fn refused(status: &sdk::Status) -> String {
-    let said = describe_status(status);
-    match status.code() {
-        sdk::Code::PermissionDenied | sdk::Code::Unauthenticated => {
-            format!("it refuses this server's credentials: {said}")
-        }
-        _ => said,
-    }
 }
 
 /// Makes the search attribute that runs are counted by, where it is missing. Whoever may

@@ -35,6 +35,8 @@ const AHEAD: usize = 64;
 const BATCH: usize = 200;
 /// One wait for the next event.
 const SLICE: Duration = Duration::from_secs(20);
+/// Between two looks whether a run that is not over has continued as a new one.
+const LOOK: Duration = Duration::from_secs(5);
 /// A comment is sent after so long without an event, so that nobody between closes.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -75,10 +77,17 @@ async fn pinned(app: &App, run: RunRef) -> Result<(RunRef, bool), Problem> {
     Ok((run, info.closed_at.is_some()))
 }
 
+/// Whether a run that has no result yet has ended by itself: another one goes on.
+async fn continued(app: &App, run: &RunRef) -> Result<bool, EngineError> {
+    let described = app.engine.describe(run).await?;
+    Ok(described.info.closed_at.is_some())
+}
+
 /// A run's events, live
 ///
 /// Server-sent events: `history` (a history event; its id is the event's), `progress`
-/// (how far an attempt is; no id) and, when the run has ended, `end` with its status.
+/// (how far an attempt is; no id) and, when the run has ended, `end` with its status, and
+/// with `continued_as` where another run goes on.
 #[utoipa::path(get, path = "/workflows/{workflow_id}/events", tag = "workflows",
     params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"),
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this event")),
@@ -145,12 +154,12 @@ async fn send_events(
             }
         }
         if page.complete {
-            let end = app.engine.result(run, Duration::ZERO).await?;
-            let status = end.map(|end| end.status);
-            let end = event(
-                "end",
-                &serde_json::json!({ "type": "end", "status": status }),
-            );
+            let ended = app.engine.describe(run).await?;
+            let mut end = serde_json::json!({ "type": "end", "status": ended.info.status });
+            if let Some(next) = ended.continued_as {
+                end["continued_as"] = next.to_string().into();
+            }
+            let end = event("end", &end);
             // Nobody may be there any more to hear it.
             let _ = sender.send(Ok(end.id(after.to_string()))).await;
             return Ok(());
@@ -280,10 +289,10 @@ async fn send_logs(
         }
         tokio::select! {
             changed = written.changed() => ended = changed.is_err(),
-            end = app.engine.result(run, app.patience(SLICE)) => {
+            end = app.engine.result(run, app.patience(LOOK)) => {
                 // What its last attempts said may still be on the way to the database, and
                 // from workers on the way here.
-                if end?.is_some() {
+                if end?.is_some() || continued(app, run).await? {
                     app.elsewhere_waits().await;
                     app.recorder.flush().await;
                     ended = true;

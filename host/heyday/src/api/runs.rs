@@ -96,7 +96,8 @@ pub struct RunRow {
     pub version: String,
     /// The definition's digest.
     pub digest: String,
-    /// `Running`, `Completed`, `Failed`, `Canceled`, `Terminated` or `TimedOut`.
+    /// `Running`, `Completed`, `Failed`, `Canceled`, `Terminated`, `TimedOut` or
+    /// `ContinuedAsNew`.
     #[schema(value_type = String, example = "Running")]
     pub status: ExecutionStatus,
     /// When it was started.
@@ -233,6 +234,14 @@ pub struct RunBody {
     /// As in lists.
     #[serde(flatten)]
     pub row: RunRow,
+    /// The run that continued as this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continued_from: Option<Uuid>,
+    /// The run that goes on where this one ended, where that is `ContinuedAsNew`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continued_as: Option<Uuid>,
+    /// The first of the runs that continued so; this one where none did.
+    pub first_run_id: Uuid,
     /// Values given at the start.
     #[schema(value_type = Object)]
     pub memo: BTreeMap<String, Value>,
@@ -272,6 +281,9 @@ impl From<RunDescription> for RunBody {
         };
         Self {
             row: run.info.into(),
+            continued_from: run.continued_from,
+            continued_as: run.continued_as,
+            first_run_id: run.first_run_id,
             memo: run
                 .memo
                 .into_iter()
@@ -339,7 +351,8 @@ impl From<RunDescription> for RunBody {
 pub struct ResultBody {
     /// The workflow id.
     pub workflow_id: String,
-    /// The execution; of the latest run while it is open, only where the path named it.
+    /// The execution that ended: the last one, where the run continued as new. Of the
+    /// latest run while it is open, only where the path named it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_id: Option<Uuid>,
     /// `Running` while it is open.

@@ -4,7 +4,7 @@
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use heyday_durable::engine::{HistoryEvent, ListRuns, RunRef};
+use heyday_durable::engine::{ExecutionStatus, HistoryEvent, ListRuns, RunRef};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -126,13 +126,15 @@ pub(super) async fn show(
     RunPath(run): RunPath,
 ) -> Result<JsonAnswer<RunBody>, Problem> {
     let description = app.engine.describe(&run).await?;
-    let closed = description.info.closed_at.is_some();
+    // What the run came to that goes on where it ended is said by that one.
+    let ended = description.info.closed_at.is_some()
+        && description.info.status != ExecutionStatus::ContinuedAsNew;
     let run = RunRef {
         run_id: Some(description.info.run_id),
         ..run
     };
     let mut body = RunBody::from(description);
-    if closed && let Some(end) = app.engine.result(&run, std::time::Duration::ZERO).await? {
+    if ended && let Some(end) = app.engine.result(&run, std::time::Duration::ZERO).await? {
         body.failure = end.outcome.err().map(Into::into);
     }
     Ok(JsonAnswer(body))
@@ -149,7 +151,8 @@ pub(super) struct WaitQuery {
 
 /// How a run ended
 ///
-/// Answers with `status: "Running"` where it has not ended within `wait`.
+/// Answers with `status: "Running"` where it has not ended within `wait`. Where it continued
+/// as a new run, that is the end of the last of them.
 #[utoipa::path(get, path = "/workflows/{workflow_id}/result", tag = "workflows",
     params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"), WaitQuery),
     responses((status = 200, body = ResultBody),

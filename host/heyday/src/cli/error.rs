@@ -211,6 +211,9 @@ pub enum CliError {
     /// A run or an activity ended otherwise than completed. Its failure was shown.
     #[error("{0}")]
     RunFailed(String),
+    /// What is configured cannot be used. What and why was shown.
+    #[error("{0}")]
+    Unusable(String),
     /// Something stands in the way.
     #[error("{message}")]
     Refused {
@@ -282,6 +285,7 @@ impl CliError {
             Self::Unreachable { .. } | Self::ConnectionLost { .. } => code::UNAVAILABLE,
             Self::BadAnswer { .. } | Self::Other(_) => code::INTERNAL,
             Self::RunFailed(_) => code::RUN_FAILED,
+            Self::Unusable(_) => code::UNAVAILABLE,
             Self::Refused { .. } => code::REFUSED,
             Self::BuildFailed { .. } => code::BUILD_FAILED,
             Self::Diverges { .. } => code::DIVERGES,
@@ -348,6 +352,7 @@ impl CliError {
             Self::ConnectionLost { .. } => "connection-lost",
             Self::BadAnswer { .. } => "bad-answer",
             Self::RunFailed(_) => "run-failed",
+            Self::Unusable(_) => "unusable",
             Self::Refused { .. } => "refused",
             Self::BuildFailed { .. } => "build-failed",
             Self::Diverges { .. } => "diverges",

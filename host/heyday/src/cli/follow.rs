@@ -68,17 +68,43 @@ async fn stream(
     what: What,
     show: impl Fn(&Event) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
+    if run.run_id.is_some() {
+        return stream_run(context, run, what, &show).await.map(|_| ());
+    }
     // The latest run may be another one by the time the stream is opened again.
-    let run = match run.run_id {
-        Some(_) => run.clone(),
-        None => {
-            let answer = context
-                .client
-                .send(&Request::get(&run.segments(&[])))
-                .await?;
-            Run::of(&answer.json()?).unwrap_or_else(|| run.clone())
+    let answer = context
+        .client
+        .send(&Request::get(&run.segments(&[])))
+        .await?;
+    let mut run = Run::of(&answer.json()?).unwrap_or_else(|| run.clone());
+    loop {
+        // Where it continued as a new run, that one is followed.
+        let end = match stream_run(context, &run, what, &show).await? {
+            Some(end) => end,
+            None => {
+                let answer = context
+                    .client
+                    .send(&Request::get(&run.segments(&[])))
+                    .await?;
+                answer.json()?
+            }
+        };
+        let next = view::text(&end, "continued_as");
+        if next.is_empty() {
+            return Ok(());
         }
-    };
+        run.run_id = Some(next);
+    }
+}
+
+/// Shows each event of one run until it has ended; answers what the event `end` says, where
+/// there was one.
+async fn stream_run(
+    context: &Context,
+    run: &Run,
+    what: What,
+    show: &impl Fn(&Event) -> Result<(), CliError>,
+) -> Result<Option<Value>, CliError> {
     let mut request = Request::get(&run.segments(&[what.segment()]));
     if what == What::Logs {
         request = request.query("follow", "true");
@@ -92,11 +118,11 @@ async fn stream(
             .await;
         let lost = match opened {
             // All was said before.
-            Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(()),
+            Ok(response) if response.status() == StatusCode::NO_CONTENT => return Ok(None),
             Ok(mut response) => {
-                let read = read(context, &mut response, &mut last_event_id, &show).await?;
+                let read = read(context, &mut response, &mut last_event_id, show).await?;
                 match read {
-                    Read::End => return Ok(()),
+                    Read::End(end) => return Ok(Some(end)),
                     // The server has said all, or is going away: asking again tells.
                     Read::Some => {
                         lost_since = None;
@@ -118,10 +144,10 @@ async fn stream(
 }
 
 /// What one connection brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Read {
-    /// The event `end`: the run has ended.
-    End,
+    /// The event `end`: the run has ended; and what it says.
+    End(Value),
     /// Events, and then the connection ended.
     Some,
     /// Nothing, and then the connection ended.
@@ -152,7 +178,9 @@ async fn read(
             read = Read::Some;
             show(&event)?;
             if event.event == "end" {
-                return Ok(Read::End);
+                return Ok(Read::End(
+                    serde_json::from_str(&event.data).unwrap_or_default(),
+                ));
             }
         }
         if let Some(id) = parser.last_event_id() {
@@ -229,6 +257,8 @@ fn summary(attributes: &Value) -> String {
         ("task_queue", "on "),
         ("start_to_fire_timeout", "in "),
         ("reason", ""),
+        ("continued_execution_run_id", "goes on after run "),
+        ("new_execution_run_id", "goes on as run "),
     ] {
         let value = view::text(attributes, member);
         if !value.is_empty() {
@@ -362,6 +392,11 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
              id: 2\ndata: b\n\nid: 3\ndata: c\n\n",
             "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n",
+            // Did another run go on?
+            "HTTP/1.1 200 OK\r\ncontent-length: 51\r\nconnection: close\r\n\r\n\
+             {\"workflow_id\":\"w\",\"run_id\":\"r\",\"continued_as\":\"s\"}",
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
+             id: 1\ndata: d\n\nid: 1\nevent: end\ndata: {}\n\n",
         ])
         .await;
         let run = Run {
@@ -375,7 +410,7 @@ mod tests {
         })
         .await
         .expect("followed to the end");
-        assert_eq!(*seen.borrow(), ["a", "b", "c"]);
+        assert_eq!(*seen.borrow(), ["a", "b", "c", "d", "{}"]);
         let heads = served.await.expect("served");
         assert!(
             heads[1].starts_with("get /api/v1/workflows/w/runs/r/events"),
@@ -386,6 +421,12 @@ mod tests {
         assert!(heads[2].contains("last-event-id: 1"), "{}", heads[2]);
         assert!(heads[3].contains("last-event-id: 1"), "{}", heads[3]);
         assert!(heads[4].contains("last-event-id: 3"), "{}", heads[4]);
+        assert!(
+            heads[6].starts_with("get /api/v1/workflows/w/runs/s/events"),
+            "{}",
+            heads[6]
+        );
+        assert!(!heads[6].contains("last-event-id"), "{}", heads[6]);
     }
 
     #[tokio::test]

@@ -19,7 +19,9 @@ use super::view;
                       heyday grant revoke <SUBJECT> <CAPABILITY=BINDING>...",
     after_help = "Examples:\n  \
         heyday grant index sql=main                    the plugin `index` may use the database `main`\n  \
-        heyday grant report sql=main:ro                read only\n  \
+        heyday grant report sql=main:ro graph=people:ro   read only\n  \
+        heyday grant index config=tuning secrets=mail  settings, and the secrets that `mail` gives out\n  \
+        heyday grant index http=GET:api.example.com/v1  the plugin may GET below that address\n  \
         heyday grant index vector=chunks               the plugin `index` may use the vector store `chunks`\n  \
         heyday grant docs.process http=GET:example.com/feed   the flow may GET below that address\n  \
         heyday grant list index\n  \
@@ -32,7 +34,7 @@ pub struct GrantArgs {
     /// A plugin's or a flow's name
     #[arg(required = true)]
     pub subject: Option<String>,
-    /// What it may reach: `sql=main`, `blob=documents:ro`, `http=GET:example.com/path`
+    /// What it may reach: `sql=main`, `blob=documents:ro`, `graph=people`, `http=GET:example.com/path`
     #[arg(value_name = "CAPABILITY=BINDING[:MODE]", required = true, value_parser = grant)]
     pub grants: Vec<GrantText>,
 }
@@ -62,7 +64,7 @@ pub enum GrantCommand {
 /// One grant as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantText {
-    /// The capability: `sql`, `blob`, `http`.
+    /// The capability: `sql`, `blob`, `graph`, `http`.
     pub capability: String,
     /// The binding's name; for `http` the whole `METHOD:HOST[/PATH]`.
     pub binding: String,

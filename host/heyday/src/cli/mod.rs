@@ -13,6 +13,7 @@
 pub mod activity;
 pub mod build;
 pub mod client;
+pub mod doctor;
 #[cfg(test)]
 mod documented;
 pub mod error;
@@ -138,6 +139,14 @@ pub enum Command {
     /// What can be granted
     #[command(subcommand, visible_alias = "bindings")]
     Binding(status::BindingCommand),
+    /// Look whether everything that the configuration names can be used, and say what to do
+    #[command(
+        after_help = "Examples:\n  heyday doctor --config heyday.toml\n  heyday doctor --config heyday.toml -o json\n\n\
+        It asks each binding and, with `--engine temporal`, the cluster, from this machine; no server \
+        needs to run. Where a container may be written, an object of a name of its own is written and \
+        deleted. The exit code is 5 if something cannot be used."
+    )]
+    Doctor(doctor::DoctorArgs),
     /// Whether the server is up and well
     #[command(
         after_help = "Examples:\n  heyday health\n  heyday health --server http://127.0.0.1:9000 -o json"
@@ -192,6 +201,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Binding(status::BindingCommand::Setup(args)) => {
             status::setup(&args, &global.output())
         }
+        Command::Doctor(args) => doctor::run(args, &global).await,
         Command::Health => status::health(&global.context()?).await,
         Command::Completions(args) => completions(args.shell, &global.output()),
     }

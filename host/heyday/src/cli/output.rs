@@ -88,6 +88,7 @@ impl Style {
         match word {
             "Completed" | "ready" | "active" | "ok" => self.good(word),
             "Failed" | "TimedOut" | "failed" => self.paint("31", word),
+            "ContinuedAsNew" => self.dim(word),
             "Canceled" | "Terminated" | "compiling" | "staged" | "draining" => self.warn(word),
             _ => word.to_owned(),
         }

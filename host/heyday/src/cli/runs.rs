@@ -275,6 +275,10 @@ pub fn describe(context: &Context, description: &Value) -> String {
             )
         })
         .unwrap_or_default();
+    let run_id = view::text(description, "run_id");
+    let first_run = Some(view::text(description, "first_run_id"));
+    let first_run = first_run.filter(|first| *first != run_id);
+    let first_run = first_run.unwrap_or_default();
     let pinned = description
         .get("pinned")
         .and_then(Value::as_object)
@@ -352,6 +356,9 @@ pub fn describe(context: &Context, description: &Value) -> String {
                 view::lasted(description, "started_at", "closed_at", now),
             ),
             ("events", view::text(description, "history_length")),
+            ("continued from", view::text(description, "continued_from")),
+            ("continued as", view::text(description, "continued_as")),
+            ("first run", first_run),
             ("parent", clean(parent)),
             ("waits for", clean(activities)),
             (

@@ -373,6 +373,7 @@ mod tests {
             "wit/sql/sql.wit",
             "wit/blob/blob.wit",
             "wit/kv/kv.wit",
+            "wit/graph/graph.wit",
         ] {
             assert!(folder.join(path).is_file(), "{path}");
         }

@@ -61,7 +61,7 @@ pub struct ServeArgs {
 
 impl UpArgs {
     /// The configuration: the file, and over it what the command line says.
-    fn config(&self, global: &GlobalOptions) -> Result<Config, CliError> {
+    pub fn config(&self, global: &GlobalOptions) -> Result<Config, CliError> {
         let mut config = self.process.config(global, self.engine)?;
         if let Some(address) = self.listen {
             config.listen = address;

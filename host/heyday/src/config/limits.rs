@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use heyday_capabilities::http::PluginHttpLimits;
+use heyday_durable::driver::RunLimits;
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,8 @@ use crate::names;
 pub struct LimitsConfig {
     /// Of one call of any plugin.
     pub call: Limits,
+    /// Of requests that plugins make by HTTP.
+    pub http: PluginHttpLimits,
     /// Of one call of that plugin, in its place; whole, in every namespace.
     pub plugins: BTreeMap<String, Limits>,
     /// How much of that plugin runs in one process, in all namespaces together.
@@ -34,6 +38,9 @@ pub struct LimitsConfig {
     pub cache_bytes: u64,
     /// Guests that compute at once; as many as the machine has cores where absent.
     pub guest_threads: Option<usize>,
+    /// Events of a run's history, 10 to 50,000, after which it continues as a new run where
+    /// its flow lets it; on a Temporal cluster it does so, too, when the cluster suggests it.
+    pub history_events: u64,
     /// How many days receipts and log lines are kept.
     pub record_days: u32,
     /// Connections of the API at once, 16 to 65,536; further ones wait.
@@ -67,6 +74,7 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             call: Limits::default(),
+            http: PluginHttpLimits::default(),
             plugins: BTreeMap::new(),
             throttle: BTreeMap::new(),
             resources: ResourcesConfig::default(),
@@ -75,6 +83,7 @@ impl Default for LimitsConfig {
             compile_memory_bytes: 2 << 30,
             cache_bytes: heyday_sandbox::CACHE_BYTES,
             guest_threads: None,
+            history_events: RunLimits::default().history_events,
             record_days: 30,
             connections: 1024,
             waiting: 768,
@@ -114,6 +123,20 @@ impl LimitsConfig {
                 );
             }
         }
+        let http = &self.http;
+        for (name, limit) in [
+            ("request_bytes", http.request_bytes),
+            ("response_bytes", http.response_bytes),
+            ("open_requests", u64::from(http.open_requests)),
+            ("silence_ms", http.silence_ms),
+        ] {
+            if limit == 0 {
+                return wrong(
+                    &format!("limits.http.{name}"),
+                    "no request could ever be made; grants decide who makes any",
+                );
+            }
+        }
         for (name, share) in [
             ("memory", self.resources.memory),
             ("cpu", self.resources.cpu),
@@ -144,6 +167,12 @@ impl LimitsConfig {
             return wrong(
                 "limits.guest_threads",
                 "at least one guest must be able to compute",
+            );
+        }
+        if !(10..=50_000).contains(&self.history_events) {
+            return wrong(
+                "limits.history_events",
+                "a run has 10 to 50,000 events before it continues as a new one",
             );
         }
         if !(16..=65_536).contains(&self.connections) {

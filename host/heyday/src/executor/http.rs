@@ -249,7 +249,9 @@ fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
         details["detail"] = json!(message);
     }
     let failure = match error {
-        HttpError::Denied(_) => Failure::permanent(kind::CAPABILITY_DENIED, message),
+        HttpError::Denied(_) | HttpError::NotPublic(_) => {
+            Failure::permanent(kind::CAPABILITY_DENIED, message)
+        }
         HttpError::InvalidRequest(_) => Failure::permanent(kind::INVALID_INPUT, message),
         HttpError::TooLarge(_) => Failure::permanent(kind::LIMIT_EXCEEDED, message),
         HttpError::Cancelled => match reason {

@@ -258,7 +258,9 @@ fn failure(error: CallError, reason: Option<CancelReason>) -> Failure {
         },
         CallError::LimitExceeded { limit, .. } => Failure::permanent(kind::LIMIT_EXCEEDED, message)
             .with_details(json!({ "limit": limit })),
-        CallError::InvalidOutput(_) => Failure::permanent(kind::INVALID_OUTPUT, message),
+        CallError::InvalidOutput(_) | CallError::SecretInOutput => {
+            Failure::permanent(kind::INVALID_OUTPUT, message)
+        }
         CallError::TimedOut => Failure::transient(kind::TIMEOUT, message)
             .with_details(json!({ "timeout": "start_to_close" })),
         CallError::Cancelled => match reason {

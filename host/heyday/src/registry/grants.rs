@@ -157,11 +157,6 @@ impl Core {
                 .map_err(|error| RegistryError::Invalid(error.to_string()))?;
         }
         if row.capability == "http" {
-            if !row.subject.contains('.') {
-                return invalid(
-                    "plugins have no http yet; a flow has: name it NAMESPACE.NAME".to_owned(),
-                );
-            }
             if row.mode.is_some() {
                 return invalid("a grant of http has no mode".to_owned());
             }
@@ -170,8 +165,8 @@ impl Core {
                 Err(error) => invalid(error.to_string()),
             };
         }
-        if row.capability == "inference" && row.mode.is_some() {
-            return invalid("a grant of inference has no mode".to_owned());
+        if matches!(&*row.capability, "inference" | "config" | "secrets") && row.mode.is_some() {
+            return invalid(format!("a grant of {} has no mode", row.capability));
         }
         if let Err(message) = heyday_capabilities::parse_mode(row.mode.as_deref()) {
             return invalid(message);

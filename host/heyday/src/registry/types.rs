@@ -269,7 +269,7 @@ pub struct BindingInfo {
     pub capability: String,
     /// Its name.
     pub name: String,
-    /// What stands behind it: `sqlite`, `postgresql`, `files`.
+    /// What stands behind it: `sqlite`, `postgresql`, `files`, `kglite`, `neo4j`.
     pub backend: String,
     /// Modes in which it can be granted.
     pub modes: Vec<String>,

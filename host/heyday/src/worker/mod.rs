@@ -222,7 +222,7 @@ impl Worker {
         let bindings = Arc::new(bindings.with_inference(inference));
         let sandbox = Sandbox::new(
             server::sandbox_options(&config, options.slots(), server::compiler()?),
-            heyday_capabilities::capabilities(&bindings),
+            server::capabilities(&config, &bindings),
         )?;
         let (expressions, reached) = tokio::join!(
             server::evaluator(&config),

@@ -26,20 +26,21 @@ pub fn blob_get(input: Binding) -> Result<u64> {
         .len() as u64)
 }
 
-/// Asserts what the interface promises, on the binding `default`.
+/// Asserts what the interface promises, on a binding.
 #[activity(
     queue = "general-queue",
     start_to_close = "2m",
     retry(maximum_attempts = 1)
 )]
-pub fn blob_contract() -> Result<u32> {
-    let files = blob::Container::open("default")?;
+pub fn blob_contract(input: Binding) -> Result<u32> {
+    let files = blob::Container::open(&input.binding)?;
     objects(&files)?;
     conditions(&files)?;
     listing(&files)?;
     streaming(&files)?;
+    conditional_streaming(&files)?;
     keys(&files)?;
-    Ok(5)
+    Ok(6)
 }
 
 fn objects(files: &blob::Container) -> Result<()> {
@@ -97,7 +98,60 @@ fn conditions(files: &blob::Container) -> Result<()> {
         "a refused write leaves the object",
     )?;
     files.put_if("contract/once", b"333", IfMatch(second.etag))?;
+    for etag in ["", "*", "\"\"", "a\nb"] {
+        ensure_code(
+            files.put_if("contract/once", b"4", IfMatch(etag.to_owned())),
+            "precondition-failed",
+            &format!("the etag {etag:?}"),
+        )?;
+    }
+    ensure_code(
+        files.put_if("contract/never", b"1", IfMatch(first_etag(files)?)),
+        "precondition-failed",
+        "an etag where there is no object",
+    )?;
     Ok(())
+}
+
+fn first_etag(files: &blob::Container) -> Result<String> {
+    Ok(files.head("contract/once")?.etag)
+}
+
+/// As large objects are written, in many parts.
+fn conditional_streaming(files: &blob::Container) -> Result<()> {
+    use blob::Condition::{IfAbsent, IfMatch};
+    let block = vec![7; 1 << 20];
+    let large = |condition| -> Result<blob::Writer> {
+        let mut writer = files.write_if("contract/large", condition)?;
+        for _ in 0..18 {
+            writer.write_all(&block)?;
+        }
+        Ok(writer)
+    };
+    let mut first = large(IfAbsent)?;
+    first.write_all(b"first")?;
+    let second = large(IfAbsent)?;
+    let first = first.finish()?;
+    ensure(first.size == (18 << 20) + 5, "all parts are there")?;
+    ensure_code(
+        second.finish(),
+        "precondition-failed",
+        "whoever comes second",
+    )?;
+    ensure_code(
+        files.write_if("contract/large", IfAbsent),
+        "precondition-failed",
+        "an object that is there, told at once",
+    )?;
+    let (one, other) = (
+        large(IfMatch(first.etag.clone()))?,
+        large(IfMatch(first.etag.clone()))?,
+    );
+    let replaced = one.finish()?;
+    ensure(replaced.size == 18 << 20, "the etag was right")?;
+    ensure_code(other.finish(), "precondition-failed", "an old etag")?;
+    let tail = files.get_range("contract/large", (18 << 20) - 2, 10)?;
+    ensure(tail == [7, 7], "the second one's bytes")
 }
 
 fn listing(files: &blob::Container) -> Result<()> {

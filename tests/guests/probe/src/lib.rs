@@ -2,6 +2,8 @@
 //! ones, and contracts of the capabilities, which assert here and answer or fail.
 
 mod blob_contract;
+mod graph_contract;
+mod graph_cypher;
 mod hostile;
 mod kv_contract;
 mod ordinary;

@@ -8,10 +8,12 @@ use std::task::Poll;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Inner, Port, Refused};
+use super::{Inner, Keys, Port, Random, Refused, WaitingSignal};
 use crate::driver::command::{Command, Listening, SignalExternal};
 use crate::driver::data::Held;
+use crate::driver::resume::Resumed;
 use crate::failure::Failure;
+use crate::payload::Payload;
 
 /// A signal that nobody has taken yet.
 #[derive(Debug, Clone)]
@@ -108,7 +110,7 @@ impl Port {
         let inner = self.lock();
         let signals = inner.signals.iter().filter(|one| one.update.is_none());
         signals
-            .map(|one| json!({ "name": one.event["type"], "id": one.event["id"] }))
+            .map(|one| json!({ "name": one.event["type"], "id": one.event["id"], "time": one.event["time"] }))
             .collect()
     }
 
@@ -185,6 +187,59 @@ impl Port {
     /// The ids of the signals that were taken since the last call.
     pub(in crate::driver) fn take_consumed(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().consumed)
+    }
+
+    /// Whether an update of that id ended in an earlier run.
+    pub(in crate::driver) fn ended_before(&self, update_id: &str) -> bool {
+        self.lock().ended_updates.is_of_before(update_id)
+    }
+
+    /// An update has ended.
+    pub(in crate::driver) fn complete_update(
+        &self,
+        update_id: String,
+        outcome: Result<Payload, Failure>,
+    ) {
+        let mut inner = self.lock();
+        inner.ended_updates.add(update_id.clone());
+        inner
+            .commands
+            .push(Command::CompleteUpdate { update_id, outcome });
+    }
+
+    /// What the next run needs of all this: it is over here.
+    pub(in crate::driver) fn carry(&self, resumed: &mut Resumed) {
+        let mut inner = self.lock();
+        resumed.random = inner.random.state();
+        resumed.arrived = inner.arrived;
+        let signals = std::mem::take(&mut inner.signals).into_iter();
+        resumed.signals = signals
+            .map(|one| WaitingSignal {
+                number: one.number,
+                key: one.id,
+                event: one.event,
+            })
+            .collect();
+        resumed.keys = inner.keys.all();
+        resumed.updates = inner.ended_updates.all();
+    }
+
+    /// Begins with what an earlier run carried.
+    pub(in crate::driver) fn restore(&self, resumed: &mut Resumed) {
+        let mut inner = self.lock();
+        inner.random = Random::new(resumed.random);
+        inner.arrived = resumed.arrived;
+        inner.keys = Keys::of(std::mem::take(&mut resumed.keys));
+        inner.ended_updates = Keys::of(std::mem::take(&mut resumed.updates));
+        let signals = std::mem::take(&mut resumed.signals).into_iter();
+        inner.signals = signals
+            .map(|one| Arrived {
+                number: one.number,
+                id: one.key,
+                event: one.event,
+                update: None,
+            })
+            .collect();
     }
 
     /// A signal or update came.

@@ -29,6 +29,7 @@ fn an_activity_without_with_evaluates_nothing() {
         .activate(Activation {
             now: timestamp(0),
             resolutions: Vec::new(),
+            continue_as_new_suggested: false,
         })
         .unwrap();
     assert_eq!(evaluations.load(std::sync::atomic::Ordering::Relaxed), 0);

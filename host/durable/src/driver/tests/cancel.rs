@@ -253,6 +253,7 @@ fn a_cancel_before_the_first_activation_is_taken() {
         .activate(Activation {
             now: timestamp(0),
             resolutions: vec![cancel()],
+            continue_as_new_suggested: false,
         })
         .unwrap();
     assert_eq!(

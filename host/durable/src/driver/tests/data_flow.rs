@@ -219,7 +219,7 @@ fn descriptors_are_those_of_the_specification() {
         result["runtime"],
         json!({
             "name": "heyday",
-            "version": "1",
+            "version": REVISION.to_string(),
             "metadata": {
                 "namespace": "default",
                 "workflowId": "sample-1",
@@ -247,6 +247,7 @@ fn values_without_expressions_are_never_evaluated() {
         .activate(Activation {
             now: timestamp(0),
             resolutions: Vec::new(),
+            continue_as_new_suggested: false,
         })
         .unwrap();
     assert_eq!(

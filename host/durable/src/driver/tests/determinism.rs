@@ -97,6 +97,7 @@ fn a_driver_can_move_between_threads() {
         driver.activate(Activation {
             now: timestamp(1),
             resolutions: vec![done(1, json!(1))],
+            continue_as_new_suggested: false,
         })
     })
     .join()

@@ -252,6 +252,7 @@ fn an_unavailable_evaluator_gives_the_activation_up() {
     let activation = Activation {
         now: timestamp(0),
         resolutions: Vec::new(),
+        continue_as_new_suggested: false,
     };
     assert!(matches!(
         driver.activate(activation.clone()),
@@ -269,6 +270,7 @@ fn a_panic_is_an_error_of_its_own() {
     let activation = Activation {
         now: timestamp(0),
         resolutions: Vec::new(),
+        continue_as_new_suggested: false,
     };
     assert_eq!(
         driver(&start).activate(activation),

@@ -60,6 +60,7 @@ fn a_signal_may_be_there_before_the_flow_begins() {
         .activate(Activation {
             now: timestamp(0),
             resolutions: vec![signal("go", json!(7))],
+            continue_as_new_suggested: false,
         })
         .unwrap();
     assert_eq!(

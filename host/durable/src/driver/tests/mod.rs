@@ -3,6 +3,7 @@
 mod attributes;
 mod calls;
 mod cancel;
+mod continuing;
 mod data_flow;
 mod determinism;
 mod emit;
@@ -81,6 +82,7 @@ fn start_of(document: &str, input: &Value) -> RunStart {
         limits: RunLimits::default(),
         revision: REVISION,
         answer_revision: crate::expressions::ANSWER_REVISION,
+        resume: None,
     }
 }
 
@@ -90,6 +92,8 @@ struct Fed {
     driver: Driver,
     /// Milliseconds since the start.
     now: i64,
+    /// Whether each activation suggests to continue as new.
+    suggested: bool,
     /// The commands of the last activation.
     commands: Vec<Command>,
     /// All activations with their commands.
@@ -107,6 +111,7 @@ impl Fed {
             driver: driver(&start),
             start,
             now: 0,
+            suggested: false,
             commands: Vec::new(),
             log: Vec::new(),
         };
@@ -121,6 +126,7 @@ impl Fed {
         let activation = Activation {
             now: timestamp(self.now),
             resolutions: resolutions.into_iter().collect(),
+            continue_as_new_suggested: self.suggested,
         };
         self.commands = self.driver.activate(activation.clone())?;
         self.log.push((activation, self.commands.clone()));
@@ -229,6 +235,7 @@ fn brief(command: &Command) -> String {
         }
         Command::Fail { failure } => format!("fail {}", failure.kind),
         Command::Cancel { reason } => format!("cancelled {reason}"),
+        Command::ContinueAsNew { .. } => "continue as new".to_owned(),
     }
 }
 

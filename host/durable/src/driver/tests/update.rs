@@ -233,7 +233,7 @@ fn every_run_says_where_it_stands() {
             "tasks": ["/do/1/guard", "/do/1/guard/try/0/l"],
             "context": {"n": 1},
             "listening": [{"task": "/do/1/guard/try/0/l", "signals": ["go"], "updates": false}],
-            "signals": [{"name": "other", "id": "other"}],
+            "signals": [{"name": "other", "id": "other", "time": "2023-11-14T22:13:20Z"}],
         })
     );
     fed.feed([signal("go", json!(1))]);

@@ -172,7 +172,7 @@ async fn advance(core: &Arc<Core>, name: &ScheduleRef, row: &mut Row) -> Result<
         row.overlap_skipped += plan.skipped;
         if plan.cancel || plan.terminate {
             for (_, run_id) in &row.running {
-                core.post(*run_id, end_of(plan.terminate));
+                core.post_to_chain(*run_id, end_of(plan.terminate));
             }
         }
         row.waiting = plan.rest;

@@ -8,6 +8,7 @@
 
 mod cancelling;
 mod children;
+mod continuing;
 mod emitting;
 mod held;
 mod lists;

@@ -158,7 +158,7 @@ async fn a_query_sees_open_evicted_and_ended_runs() {
         .unwrap();
     assert_eq!(
         bench.state(&run).await["signals"],
-        json!([{"name": "other", "id": "o"}])
+        json!([{"name": "other", "id": "o", "time": "2027-01-15T08:00:00Z"}])
     );
     bench
         .engine()

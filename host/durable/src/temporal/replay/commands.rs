@@ -10,7 +10,8 @@ use super::super::client::reason_of;
 use super::super::convert::{first, from_duration, from_failure, from_json_payload, from_payload};
 use super::super::events::child_id;
 use super::super::pins::{
-    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, RUN_HEADER, RunHeader, signal_header,
+    ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, RESUME_HEADER, RUN_HEADER, RunHeader,
+    signal_header,
 };
 use super::super::sdk;
 
@@ -80,6 +81,11 @@ pub fn event_of(command: sdk::WorkflowCommand) -> Option<Event> {
             EventType::RequestCancelExternalWorkflowExecutionInitiated,
             cancel.child_workflow_seq.to_string(),
         ),
+        // Only children are asked.
+        C::RequestCancelExternalWorkflowExecution(cancel) => new(
+            EventType::RequestCancelExternalWorkflowExecutionInitiated,
+            cancel.seq.to_string(),
+        ),
         C::ModifyWorkflowProperties(changed) => {
             let mut fields = changed.upserted_memo.unwrap_or_default().fields;
             Event {
@@ -139,6 +145,10 @@ pub fn event_of(command: sdk::WorkflowCommand) -> Option<Event> {
             reason: reason_of(cancelled.details).unwrap_or_default(),
             ..new(EventType::WorkflowExecutionCanceled, String::new())
         },
+        C::ContinueAsNewWorkflowExecution(next) => Event {
+            payload: next.headers.get(RESUME_HEADER).cloned().map(from_payload),
+            ..new(EventType::WorkflowExecutionContinuedAsNew, String::new())
+        },
         _ => return None,
     };
     if let Some(summary) = summary
@@ -176,6 +186,10 @@ pub fn comparable(recorded: Event) -> Event {
     if !of_task.contains(&event.event_type()) {
         // Core shows the task of what is taken back.
         event.task.clear();
+    }
+    if event.event_type() == EventType::WorkflowExecutionContinuedAsNew {
+        // The next run's id is the cluster's.
+        event.run_id.clear();
     }
     if of_child.contains(&event.event_type()) {
         // It is made of the run's id and the child's.

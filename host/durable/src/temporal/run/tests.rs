@@ -14,7 +14,7 @@ use super::super::outcome::cancelled_failure;
 use super::*;
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::{PinnedActivity, WorkflowReference};
-use crate::driver::{REVISION, RunLimits};
+use crate::driver::{REVISION, RunLimits, StartChild};
 use crate::payload::{BLOB_REF, Digest, INLINE_LIMIT};
 
 const RUN_ID: &str = "019b0000-0000-7000-8000-000000000001";
@@ -289,4 +289,111 @@ fn what_was_cancelled_keeps_its_own_words() {
     let silent = cancelled_failure(None, "the child");
     assert_eq!(silent.message, "the child was cancelled");
     assert_eq!(silent.kind, kind::CANCELLED);
+}
+
+#[test]
+fn a_child_that_runs_is_asked_to_cancel_whichever_of_its_runs_is_open() {
+    use temporalio_common::protos::coresdk::child_workflow::ChildWorkflowResult;
+    use temporalio_common::protos::coresdk::workflow_activation::{
+        ResolveChildWorkflowExecution, ResolveChildWorkflowExecutionStart,
+        ResolveChildWorkflowExecutionStartSuccess,
+    };
+    let mut run = started_with(&RunHeader::default());
+    let cancel = |run: &mut Run| {
+        let cancel = Command::CancelChild {
+            child_id: "3".to_owned(),
+        };
+        run.command(cancel, &mut Vec::new()).unwrap().variant
+    };
+    let early = cancel(&mut run);
+    assert!(
+        matches!(
+            &early,
+            Some(sdk::CommandVariant::CancelChildWorkflowExecution(asked)) if asked.child_workflow_seq == 3
+        ),
+        "{early:?}"
+    );
+    let started = ResolveChildWorkflowExecutionStart {
+        seq: 3,
+        status: Some(sdk::ChildStarted::Succeeded(
+            ResolveChildWorkflowExecutionStartSuccess {
+                run_id: Uuid::now_v7().to_string(),
+            },
+        )),
+    };
+    run.take(sdk::Job::ResolveChildWorkflowExecutionStart(started))
+        .unwrap();
+    let Some(sdk::CommandVariant::RequestCancelExternalWorkflowExecution(asked)) = cancel(&mut run)
+    else {
+        panic!("it should be asked by its workflow id");
+    };
+    let execution = asked.workflow_execution.unwrap();
+    assert_eq!(execution.workflow_id, format!("{RUN_ID}_3"));
+    assert_eq!(execution.run_id, "");
+    assert_eq!(execution.namespace, "cluster");
+    // It may have ended just then.
+    run.take(sdk::Job::ResolveRequestCancelExternalWorkflow(
+        Default::default(),
+    ))
+    .unwrap();
+    let ended = ResolveChildWorkflowExecution {
+        seq: 3,
+        result: Some(ChildWorkflowResult {
+            status: Some(sdk::ChildEnded::Completed(Default::default())),
+        }),
+    };
+    run.take(sdk::Job::ResolveChildWorkflowExecution(ended))
+        .unwrap();
+    assert!(run.children.is_empty());
+}
+
+#[test]
+fn the_next_run_has_the_input_the_pins_and_what_is_carried() {
+    let mut run = started_with(&RunHeader {
+        depth: 2,
+        detached: true,
+        traceparent: Some("00-1".to_owned()),
+        pins: Some(pins()),
+        ..RunHeader::default()
+    });
+    assert_eq!(run.history_events(), u64::MAX);
+    let earlier = Pins {
+        revision: 1,
+        ..pins()
+    };
+    run.next_pins = Some(earlier.next(Digest::of(b"newer jq")));
+    assert_eq!(run.history_events(), 10_000);
+    let large = Payload::json(&json!("x".repeat(INLINE_LIMIT)));
+    let mut stored = Vec::new();
+    let command = Command::ContinueAsNew { resume: large };
+    assert!(command.is_terminal());
+    let command = run.command(command, &mut stored).unwrap();
+    let Some(sdk::CommandVariant::ContinueAsNewWorkflowExecution(next)) = command.variant else {
+        panic!("{command:?}");
+    };
+    assert_eq!(next.workflow_type, "test.flow");
+    assert_eq!(next.task_queue, "general-queue");
+    assert_eq!(stored.len(), 1);
+    // It was started without, as a child is; lists show the next run by it.
+    let memo: super::super::pins::RunMemo = from_json_payload(&next.memo[MEMO]).unwrap();
+    assert_eq!(memo.digest, pins().digest);
+    let start = sdk::InitializeWorkflow {
+        workflow_type: next.workflow_type,
+        workflow_id: "one".to_owned(),
+        headers: next.headers,
+        arguments: next.arguments,
+        ..Default::default()
+    };
+    let run = Run::begin(("default", "cluster"), "general-queue", RUN_ID, start).unwrap();
+    assert_eq!(run.input.to_json().unwrap(), json!({"n": 1}));
+    let Stage::Pinned(pinned) = &run.stage else {
+        panic!("{run:?}");
+    };
+    assert_eq!((pinned.revision, pinned.seed), (REVISION, pins().seed));
+    assert_eq!(pinned.evaluator, Digest::of(b"newer jq"));
+    let header = &run.header;
+    assert_eq!((header.depth, header.detached), (2, true));
+    assert_eq!(header.traceparent.as_deref(), Some("00-1"));
+    let resume = run.resume.clone().unwrap();
+    assert_eq!(resume.encoding(), BLOB_REF);
 }

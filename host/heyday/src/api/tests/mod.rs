@@ -96,8 +96,11 @@ async fn api() -> Api {
     let handle = tokio::runtime::Handle::current();
     let bindings = Arc::new(Bindings::open(&config, &handle).expect("no bindings"));
     let options = SandboxOptions::new(path("cache"), Compiler::InProcessForTests);
-    let sandbox =
-        Sandbox::new(options, heyday_capabilities::capabilities(&bindings)).expect("set up");
+    let sandbox = Sandbox::new(
+        options,
+        crate::server::capabilities(&Config::default(), &bindings),
+    )
+    .expect("set up");
     let expressions: Arc<dyn Expressions> = Arc::new(NoExpressions);
     let config = Arc::new(Config::default());
     let registry = Registry::open(RegistryOptions {

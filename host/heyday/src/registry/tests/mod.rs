@@ -22,6 +22,7 @@ use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
 
 use super::types::{Actor, PluginVersion, Upload, UploadOptions};
 use super::{Registry, RegistryError, RegistryOptions};
+use crate::config::Config;
 use crate::files::ContentFiles;
 use crate::state::HostDb;
 
@@ -190,7 +191,7 @@ async fn open_with_sandbox(folder: &std::path::Path) -> (Registry, Sandbox) {
     let bindings = Arc::new(Bindings::open(&config, &runtime).expect("bindings"));
     let mut options = SandboxOptions::new(folder.join("cache"), Compiler::InProcessForTests);
     options.max_calls = 2;
-    let capabilities = heyday_capabilities::capabilities(&bindings);
+    let capabilities = crate::server::capabilities(&Config::default(), &bindings);
     let sandbox = Sandbox::new(options, capabilities).expect("a sandbox");
     let registry = Registry::open(RegistryOptions {
         database: HostDb::open(&folder.join("host.db"))

@@ -1,0 +1,83 @@
+//! What `heyday doctor` asks PostgreSQL.
+
+use super::error::PgError;
+use super::pool::Pool;
+use crate::diagnosis::{Finding, Findings, Trouble, within};
+
+/// Answers one row: version, clock in milliseconds, connections of the server and of the
+/// role (-1: as many as the server has).
+const QUESTION: &str = "
+SELECT current_setting('server_version'),
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text,
+       current_setting('max_connections'),
+       (SELECT rolconnlimit::text FROM pg_catalog.pg_roles WHERE rolname = current_user)";
+
+/// Looks whether a pool's server can be used. Its connections check the role's rights.
+pub(crate) async fn diagnose(pool: &Pool) -> Vec<Finding> {
+    within(async {
+        let mut findings = Findings::default();
+        let rows = findings.latency(|| async {
+            let mut lease = pool.acquire().await.map_err(trouble)?;
+            let rows = lease.wire().rows(QUESTION, &[]).await.map_err(trouble)?;
+            lease.settle().await;
+            Ok(rows)
+        });
+        let Ok(rows) = rows.await else {
+            return findings.into_inner();
+        };
+        let texts: Vec<_> = rows.first().into_iter().flatten().collect();
+        let text = |index: usize| {
+            let value = texts.get(index).and_then(|value| value.as_deref());
+            String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+        };
+        findings.ok("version", format!("PostgreSQL {}", text(0)));
+        findings.ok(
+            "rights",
+            format!("{} is kept to its schema", pool.identity()),
+        );
+        if let Ok(theirs) = text(1).parse() {
+            findings.clock(theirs);
+        }
+        let of_server: i64 = text(2).parse().unwrap_or(i64::MAX);
+        let of_role = text(3).parse().ok().filter(|limit| *limit >= 0);
+        let allowed = of_role.unwrap_or(of_server).min(of_server);
+        let wanted = i64::from(pool.connections());
+        let found = format!("{allowed} allowed, {wanted} wanted by this process");
+        if allowed < wanted {
+            findings.warn(
+                "connections",
+                found,
+                "lower the binding's `connections`, or raise the role's CONNECTION LIMIT or the \
+                 server's max_connections",
+            );
+        } else {
+            findings.ok("connections", found);
+        }
+        findings.into_inner()
+    })
+    .await
+}
+
+fn trouble(error: PgError) -> Trouble {
+    match error {
+        PgError::Away(cause) => Trouble::reach(
+            cause,
+            "start the server, or correct the binding's `postgres.url` or `postgres.tls`",
+        ),
+        PgError::Refused(cause) => Trouble {
+            check: "rights",
+            found: cause,
+            advice: "correct the password, or make the role with `heyday binding setup`".to_owned(),
+        },
+        PgError::Server(error) => Trouble::reach(error.message, "look into the server's log"),
+        PgError::Full => Trouble::reach(
+            "no connection became free",
+            "raise the binding's `connections`",
+        ),
+        PgError::Timeout => Trouble::reach("it does not answer in time", "look whether it hangs"),
+        other => Trouble::reach(
+            format!("{other:?}"),
+            "look whether a PostgreSQL server listens there",
+        ),
+    }
+}

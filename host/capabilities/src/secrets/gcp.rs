@@ -1,0 +1,364 @@
+//! Secrets in Secret Manager of Google Cloud, by its REST API (v1).
+//!
+//! One request accesses one version, `latest` unless another is named. What it answered is
+//! kept for `cache_ttl_ms`, so that a rotated secret is seen after that time at the latest,
+//! and never longer: where Secret Manager cannot be reached then, the call fails as
+//! `unavailable`. Callers that ask for the same secret wait for one request.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use super::gcp_token::Tokens;
+use super::{Secret, SecretsCode, SecretsError, unavailable};
+use crate::error::chain;
+use crate::source::VALUE_BYTES;
+use crate::task::run_on;
+
+const ENDPOINT: &str = "https://secretmanager.googleapis.com";
+const METADATA: &str = "http://metadata.google.internal";
+/// Bytes of the largest answer: a secret of 64 KiB in base64, and what is around it.
+const ANSWER_BYTES: usize = 256 << 10;
+
+/// What its answers are checked with.
+const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+
+/// Secret Manager, and how the host signs in to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GcpConfig {
+    /// The project's id or number.
+    pub project: String,
+    /// The region of regional secrets, such as `europe-west3`.
+    #[serde(default)]
+    pub location: Option<String>,
+    /// The key of a service account, JSON; read at each sign-in. Where absent, the metadata
+    /// server of the machine says who it is.
+    #[serde(default)]
+    pub credentials_file: Option<PathBuf>,
+    /// Secret Manager's address, where it is not the public one.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The metadata server's address, where it is not the usual one.
+    #[serde(default)]
+    pub metadata_endpoint: Option<String>,
+    /// How long a secret is kept, in milliseconds; 0 asks each time.
+    #[serde(default = "cache_ttl_ms")]
+    pub cache_ttl_ms: u64,
+    /// How long one request may take, in milliseconds.
+    #[serde(default = "timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+const fn cache_ttl_ms() -> u64 {
+    60_000
+}
+
+const fn timeout_ms() -> u64 {
+    10_000
+}
+
+impl GcpConfig {
+    /// Every path that it names.
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.credentials_file.iter_mut()
+    }
+}
+
+/// Why a configuration of Secret Manager cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GcpConfigError {
+    /// Not the form of a project or a region.
+    #[error("its gcp.{0} has letters, digits and hyphens (a project also . and :)")]
+    Name(&'static str),
+    /// Not an address that may be used.
+    #[error("its gcp.{0} is no address: {1}")]
+    Endpoint(&'static str, &'static str),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
+/// Checks what a name stands for: `SECRET` or `SECRET/versions/VERSION`.
+pub(super) fn check_name(entry: &str) -> Result<(), &'static str> {
+    let (secret, version) = split(entry);
+    let valid = |text: &str| {
+        (1..=255).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if valid(secret) && valid(version) {
+        Ok(())
+    } else {
+        Err("it stands for SECRET or SECRET/versions/VERSION, without the project")
+    }
+}
+
+fn split(entry: &str) -> (&str, &str) {
+    entry.split_once("/versions/").unwrap_or((entry, "latest"))
+}
+
+/// Checks an address. `plain`: whether it may be without TLS wherever it is.
+fn address(member: &'static str, text: &str, plain: bool) -> Result<Url, GcpConfigError> {
+    let wrong = |why| GcpConfigError::Endpoint(member, why);
+    let url = Url::parse(text).map_err(|_| wrong("it begins with https:// and has a host"))?;
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Err(wrong("it has no user, password or query"));
+    }
+    match (url.scheme(), url.host()) {
+        ("https", Some(_)) => Ok(url),
+        ("http", Some(host)) if plain || is_here(&host) => Ok(url),
+        ("http", Some(_)) => Err(wrong("a token goes there, so it begins with https://")),
+        _ => Err(wrong("it begins with https:// and has a host")),
+    }
+}
+
+/// Checks where a key's token is asked for.
+pub(super) fn check_token_address(text: &str) -> Result<(), String> {
+    let checked = address("token_uri", text, false);
+    checked.map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn is_here(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    }
+}
+
+/// A secret that was answered, and when.
+type Kept = Option<(Secret, Instant)>;
+
+/// Secret Manager, and what it answered lately.
+pub(super) struct SecretManager {
+    inner: Arc<Inner>,
+    runtime: Handle,
+}
+
+struct Inner {
+    http: reqwest::Client,
+    tokens: Tokens,
+    /// Up to and with `secrets/`.
+    base: String,
+    ttl: Duration,
+    /// By what a name stands for: of these there are as many as the configuration names.
+    kept: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Kept>>>>,
+}
+
+/// Why there is no secret. For the host's log: neither a token nor a secret is in it.
+#[derive(Debug)]
+enum AccessError {
+    /// What it answered: the HTTP status and its own word for it.
+    Status(StatusCode, String),
+    Other(String),
+}
+
+impl SecretManager {
+    pub(super) fn new(config: &GcpConfig, runtime: Handle) -> Result<Self, GcpConfigError> {
+        let is_name = |text: &str, further: &[u8]| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || further.contains(&byte))
+        };
+        if !is_name(&config.project, b"-.:") {
+            return Err(GcpConfigError::Name("project"));
+        }
+        if config
+            .location
+            .as_ref()
+            .is_some_and(|it| !is_name(it, b"-"))
+        {
+            return Err(GcpConfigError::Name("location"));
+        }
+        let endpoint = match (&config.endpoint, &config.location) {
+            (Some(endpoint), _) => endpoint.clone(),
+            (None, Some(location)) => {
+                format!("https://secretmanager.{location}.rep.googleapis.com")
+            }
+            (None, None) => ENDPOINT.to_owned(),
+        };
+        let endpoint = address("endpoint", &endpoint, false)?;
+        let metadata = config.metadata_endpoint.as_deref().unwrap_or(METADATA);
+        let metadata = address("metadata_endpoint", metadata, true)?;
+        let mut base = format!(
+            "{}/v1/projects/{}",
+            endpoint.as_str().trim_end_matches('/'),
+            config.project
+        );
+        if let Some(location) = &config.location {
+            base += &format!("/locations/{location}");
+        }
+        // Fails only where another part of the process chose one, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .timeout(Duration::from_millis(config.timeout_ms))
+            .user_agent(concat!("heyday/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| GcpConfigError::Tls(chain(&error)))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                tokens: Tokens::new(http.clone(), config.credentials_file.clone(), &metadata),
+                http,
+                base: base + "/secrets/",
+                ttl: Duration::from_millis(config.cache_ttl_ms),
+                kept: Mutex::default(),
+            }),
+            runtime,
+        })
+    }
+
+    /// The secret that a name stands for; none where there is none, or its version is
+    /// disabled.
+    pub(super) async fn access(&self, entry: &str) -> Result<Option<Secret>, SecretsError> {
+        let (inner, entry) = (Arc::clone(&self.inner), entry.to_owned());
+        let asked = run_on(&self.runtime, async move { inner.get(&entry).await });
+        asked.await.map_err(SecretsError::internal)?
+    }
+}
+
+impl Inner {
+    async fn get(&self, entry: &str) -> Result<Option<Secret>, SecretsError> {
+        let kept = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(kept.entry(entry.to_owned()).or_default())
+        };
+        let mut kept = kept.lock().await;
+        if let Some((secret, at)) = &*kept
+            && at.elapsed() < self.ttl
+        {
+            return Ok(Some(secret.clone()));
+        }
+        *kept = None;
+        let asked = Instant::now();
+        let mut answer = self.ask(entry).await;
+        if matches!(
+            &answer,
+            Err(AccessError::Status(StatusCode::UNAUTHORIZED, _))
+        ) {
+            // A token may be taken back before its time.
+            self.tokens.forget().await;
+            answer = self.ask(entry).await;
+        }
+        match answer {
+            Ok(secret) => {
+                if secret.expose().len() as u64 > VALUE_BYTES {
+                    return Err(SecretsError::new(
+                        SecretsCode::LimitExceeded,
+                        "the secret is larger than may be read",
+                    ));
+                }
+                *kept = Some((secret.clone(), asked));
+                Ok(Some(secret))
+            }
+            Err(AccessError::Status(StatusCode::NOT_FOUND, _)) => Ok(None),
+            // Disabled, or destroyed.
+            Err(AccessError::Status(_, word)) if word == "FAILED_PRECONDITION" => Ok(None),
+            Err(error) => {
+                let cause = match error {
+                    AccessError::Status(status, word) => format!("it answered {status} {word}"),
+                    AccessError::Other(cause) => cause,
+                };
+                tracing::warn!(secret = entry, cause, "Secret Manager cannot be used");
+                Err(unavailable())
+            }
+        }
+    }
+
+    async fn ask(&self, entry: &str) -> Result<Secret, AccessError> {
+        let other = |error: reqwest::Error| AccessError::Other(chain(&error.without_url()));
+        let token = self.tokens.token().await.map_err(AccessError::Other)?;
+        let (secret, version) = split(entry);
+        let url = format!("{}{secret}/versions/{version}:access", self.base);
+        let request = self.http.get(url).bearer_auth(token.as_str());
+        let response = request.send().await.map_err(other)?;
+        let status = response.status();
+        let body = body(response, ANSWER_BYTES)
+            .await
+            .map_err(AccessError::Other)?;
+        if !status.is_success() {
+            let refused: Refused = serde_json::from_slice(&body).unwrap_or_default();
+            let mut word = refused.error.status;
+            word.retain(|letter| letter.is_ascii_uppercase() || letter == '_');
+            return Err(AccessError::Status(status, word));
+        }
+        let malformed = |what: &str| AccessError::Other(format!("its answer has {what}"));
+        // Without serde's words: they may quote the secret.
+        let accessed: Accessed =
+            serde_json::from_slice(&body).map_err(|_| malformed("no payload"))?;
+        let data = Zeroizing::new(accessed.payload.data);
+        let bytes = STANDARD
+            .decode(data.as_bytes())
+            .map_err(|_| malformed("no base64"))?;
+        let secret = Secret::new(bytes);
+        if let Some(expected) = accessed.payload.checksum
+            && expected.parse() != Ok(i64::from(CRC32C.checksum(secret.expose())))
+        {
+            return Err(malformed("another checksum than its payload"));
+        }
+        Ok(secret)
+    }
+}
+
+#[derive(Deserialize)]
+struct Accessed {
+    payload: Payload,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    #[serde(default)]
+    data: String,
+    /// Of 64 bits, as Google writes such numbers: as a text.
+    #[serde(default, rename = "dataCrc32c")]
+    checksum: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Refused {
+    #[serde(default)]
+    error: RefusedError,
+}
+
+#[derive(Deserialize, Default)]
+struct RefusedError {
+    #[serde(default)]
+    status: String,
+}
+
+/// A body of at most so many bytes.
+pub(super) async fn body(
+    mut response: reqwest::Response,
+    limit: usize,
+) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| chain(&error.without_url()))?
+    {
+        if body.len() + chunk.len() > limit {
+            return Err(format!("its answer has more than {limit} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+#[path = "gcp_tests.rs"]
+mod tests;

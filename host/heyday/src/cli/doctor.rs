@@ -1,0 +1,143 @@
+//! `heyday doctor`: whether everything that the configuration names can be used from here.
+//!
+//! It takes the options of `heyday up` and reads the same configuration, opens the
+//! bindings in this process and asks each; no server needs to run. On a worker's machine it
+//! shows what that worker will meet.
+
+use clap::Args;
+use heyday::config::{Config, EngineKind};
+use heyday_capabilities::diagnosis::{Diagnosis, Finding, Findings, Health};
+use heyday_capabilities::{BindingError, Bindings};
+use heyday_durable::temporal;
+use serde_json::json;
+use tokio::runtime::Handle;
+
+use super::error::CliError;
+use super::options::GlobalOptions;
+use super::output::{Output, one_line};
+use super::up::UpArgs;
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// As `up` is told.
+    #[command(flatten)]
+    pub up: UpArgs,
+}
+
+/// Looks at everything, and tells.
+pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliError> {
+    let output = global.output();
+    let config = args.up.config(global)?;
+    let bindings = Bindings::open(&config.bindings(), &Handle::current()).map_err(refused)?;
+    let mut all = Vec::new();
+    if config.engine == EngineKind::Temporal {
+        let found = cluster(&config).await;
+        tell(&output, "engine (temporal)", &found)?;
+        all.push(json!({ "capability": "engine", "backend": "temporal", "findings": found }));
+    }
+    let mut failed = all.iter().any(has_failed);
+    let mut told = Ok(());
+    bindings
+        .diagnose(|diagnosis: Diagnosis| {
+            let Diagnosis {
+                namespace,
+                capability,
+                name,
+                backend,
+                findings,
+            } = &diagnosis;
+            let title = format!("{capability} {name} of {namespace} ({backend})");
+            if told.is_ok() {
+                told = tell(&output, &title, findings);
+            }
+            let value = json!(diagnosis);
+            failed |= has_failed(&value);
+            all.push(value);
+        })
+        .await;
+    bindings.close().await;
+    told?;
+    if output.is_json() {
+        output.raw_json(json!({ "diagnoses": all }).to_string().as_bytes())?;
+    }
+    if failed {
+        return Err(CliError::Unusable(
+            "something that the configuration names cannot be used".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn has_failed(diagnosis: &serde_json::Value) -> bool {
+    let findings = diagnosis["findings"].as_array();
+    findings.is_some_and(|all| all.iter().any(|it| it["status"] == "failed"))
+}
+
+fn refused(error: BindingError) -> CliError {
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    CliError::usage(format!("{error}{}", cause.unwrap_or_default()))
+}
+
+fn tell(output: &Output, title: &str, findings: &[Finding]) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(());
+    }
+    let style = output.style;
+    let mut text = style.bold(title);
+    for finding in findings {
+        let word = match finding.status {
+            Health::Ok => "ok",
+            Health::Warning => "warning",
+            Health::Failed => "failed",
+        };
+        // Padding goes outside of the paint, so that colours do not disturb it.
+        let fill = " ".repeat(9 - word.len());
+        let painted = if finding.status == Health::Warning {
+            style.warn(word)
+        } else {
+            style.status(word)
+        };
+        text.push_str(&format!(
+            "\n  {painted}{fill}{:12}{}",
+            finding.check,
+            one_line(&finding.found)
+        ));
+        if let Some(advice) = &finding.advice {
+            text.push_str(&format!(
+                "\n           {} {}",
+                style.hint("help:"),
+                one_line(advice)
+            ));
+        }
+    }
+    output.line(&text)
+}
+
+async fn cluster(config: &Config) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    match temporal::look(&config.temporal_options()).await {
+        Ok(cluster) => {
+            findings.ok("reach", format!("answered in {:.1?}", cluster.connected_in));
+            findings.ok("latency", format!("{:.1?}", cluster.answered_in));
+            findings.ok("version", format!("Temporal {}", cluster.version));
+            for (namespace, kept) in cluster.retention {
+                let kept = kept.map_or_else(
+                    || "for a time that it does not say".to_owned(),
+                    |kept| format!("for {} h", kept.as_secs() / 3_600),
+                );
+                findings.ok(
+                    "rights",
+                    format!("the namespace {namespace} is there, and keeps ended runs {kept}"),
+                );
+            }
+        }
+        Err(why) => findings.fail(
+            "reach",
+            why,
+            "start the cluster, or correct --temporal-address, --temporal-namespace or its \
+             credentials",
+        ),
+    }
+    findings.into_inner()
+}

@@ -1,0 +1,120 @@
+//! `http`, answered by a test's closure.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::CapabilityError;
+use crate::http::{Answer, Body, Outgoing, invalid};
+use crate::test::state;
+
+/// A request that a plugin sent, as the stand-in of a test sees it.
+#[derive(Debug, Clone)]
+pub struct HttpCall {
+    /// Its method.
+    pub method: String,
+    /// Its URL, without a fragment.
+    pub url: String,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// How long the other side may say nothing, where the plugin said so.
+    pub timeout: Option<Duration>,
+}
+
+impl HttpCall {
+    /// The first header of that name, where it is a text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(own, _)| own.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok()
+    }
+}
+
+/// What the stand-in of a test answers a request.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct HttpReply {
+    status: u16,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+}
+
+impl HttpReply {
+    /// That status, without headers and body.
+    pub fn new(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// One header more.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        self.headers
+            .push((name.to_owned(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// That body.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
+        self
+    }
+
+    /// That value as JSON.
+    ///
+    /// # Panics
+    /// Where it cannot be written as JSON.
+    pub fn json(self, value: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(value).expect("a value that is JSON");
+        self.header("content-type", "application/json").body(body)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Incoming(std::io::Cursor<Vec<u8>>);
+
+impl Incoming {
+    #[allow(clippy::unnecessary_wraps)] // the host's can fail
+    pub(crate) fn read(&mut self, max: usize) -> Result<Vec<u8>, CapabilityError> {
+        let mut piece = Vec::new();
+        let _ = self.0.by_ref().take(max as u64).read_to_end(&mut piece);
+        Ok(piece)
+    }
+}
+
+pub(crate) fn send(request: Outgoing) -> Result<Answer, CapabilityError> {
+    let Some(handler) = state::with(|state| state.http.clone()) else {
+        return Err(request.denied());
+    };
+    let url = &request.url;
+    let scheme = if url.secure { "https" } else { "http" };
+    let url = format!("{scheme}://{}{}", url.authority, url.path_with_query);
+    let body = match request.body {
+        Body::Bytes(bytes) => bytes,
+        Body::Stream(mut stream) => {
+            let mut bytes = Vec::new();
+            let read = stream.read_to_end(&mut bytes);
+            read.map_err(|error| invalid(format!("the body cannot be read: {error}")))?;
+            bytes
+        }
+    };
+    // The state is not borrowed here: the closure may use the SDK itself.
+    let reply = (handler.borrow_mut())(&HttpCall {
+        method: request.method,
+        url,
+        headers: request.headers,
+        body,
+        timeout: request.timeout,
+    })?;
+    Ok(Answer {
+        status: reply.status,
+        headers: reply.headers,
+        body: Incoming(std::io::Cursor::new(reply.body)),
+    })
+}

@@ -1,0 +1,178 @@
+//! `heyday doctor` on real backends: what it finds, what it advises, and what it never
+//! prints.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::binary;
+use crate::support::postgres;
+use crate::support::s3::Gateway;
+use crate::support::server::free_port;
+use crate::support::temporal;
+
+/// A configuration in a folder, and `heyday doctor` on it.
+fn doctor(folder: &Path, config: &str, arguments: &[&str]) -> Output {
+    let file = folder.join("heyday.toml");
+    std::fs::write(&file, config).unwrap();
+    Command::new(binary())
+        .arg("doctor")
+        .arg("--config")
+        .arg(&file)
+        .arg("--data")
+        .arg(folder.join("data"))
+        .args(arguments)
+        .output()
+        .expect("it starts")
+}
+
+/// What was found of a binding, by check.
+fn found<'a>(report: &'a Value, capability: &str, name: &str, check: &str) -> &'a Value {
+    let diagnoses = report["diagnoses"].as_array().unwrap();
+    let of_binding = diagnoses
+        .iter()
+        .find(|it| it["capability"] == capability && it["name"] == name)
+        .unwrap_or_else(|| panic!("no {capability} {name} in {report}"));
+    let findings = of_binding["findings"].as_array().unwrap();
+    findings
+        .iter()
+        .find(|it| it["check"] == check)
+        .unwrap_or_else(|| panic!("no {check} in {of_binding}"))
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn what_can_be_used_is_ok() {
+    let folder = tempfile::tempdir().unwrap();
+    let (Some(gateway), Some(server)) = (Gateway::start(), postgres::shared()) else {
+        return;
+    };
+    let database = server.database();
+    let (sql, kv) = (server.role(&database), server.role(&database));
+    drop(server);
+    let config = format!(
+        "[bindings.namespaces.default.sql.main]\n{}[bindings.namespaces.default.kv.main]\n{}\
+         [bindings.namespaces.default.blob.bucket]\n{}",
+        sql.toml(),
+        kv.toml(),
+        gateway.toml("doctor"),
+    );
+    let output = doctor(folder.path(), &config, &["-o", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    for capability in ["sql", "kv", "blob"] {
+        for name in [
+            "default",
+            if capability == "blob" {
+                "bucket"
+            } else {
+                "main"
+            },
+        ] {
+            for check in ["reach", "latency", "rights"] {
+                let found = found(&report, capability, name, check);
+                assert_ne!(found["status"], "failed", "{found}");
+            }
+        }
+    }
+    for check in ["version", "clock", "connections"] {
+        assert_eq!(found(&report, "sql", "main", check)["status"], "ok");
+    }
+    // What it wrote to see whether it may is gone.
+    let left = std::fs::read_dir(gateway.bucket().join("doctor"));
+    assert_eq!(left.map_or(0, Iterator::count), 0);
+    // For people, the same.
+    let output = doctor(folder.path(), &config, &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("sql main of default (postgresql)"), "{text}");
+    assert!(text.contains("write under a condition"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_used_is_told_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (Some(gateway), Some(server)) = (Gateway::start(), postgres::shared()) else {
+        return;
+    };
+    std::fs::write(gateway.secret_file(), "no-secret-of-theirs").unwrap();
+    let database = server.database();
+    let role = server.role(&database);
+    server.psql(&database, &format!("ALTER ROLE {} CREATEDB", role.name));
+    drop(server);
+    std::fs::write(folder.path().join("text.db"), "this is no database").unwrap();
+    let config = format!(
+        "[bindings.namespaces.default.sql.surplus]\n{}\
+         [bindings.namespaces.default.sql.away]\n\
+         postgres = {{ url = 'postgres://nobody@127.0.0.1:{}/none' }}\n\
+         [bindings.namespaces.default.sql.text]\npath = 'text.db'\n\
+         [bindings.namespaces.default.blob.bucket]\n{}",
+        role.toml(),
+        free_port().unwrap(),
+        gateway.toml(""),
+    );
+    let output = doctor(folder.path(), &config, &["-o", "json"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let report = json(&output);
+    for (capability, name, check, told, advice) in [
+        (
+            "sql",
+            "surplus",
+            "rights",
+            "it may make databases",
+            "binding setup",
+        ),
+        ("sql", "away", "reach", "refused", "postgres.url"),
+        ("sql", "text", "reach", "", "whether the file is a database"),
+        ("blob", "bucket", "reach", "credentials", "clocks"),
+    ] {
+        let found = found(&report, capability, name, check);
+        assert_eq!(found["status"], "failed", "{found}");
+        let says = |member: &str| found[member].as_str().unwrap_or_default().to_owned();
+        assert!(says("found").contains(told), "{found}");
+        assert!(says("advice").contains(advice), "{found}");
+    }
+    // One that cannot be used hides none of the others.
+    assert_eq!(found(&report, "kv", "default", "rights")["status"], "ok");
+    let all = format!("{output:?}");
+    for secret in ["no-secret-of-theirs", &role.password] {
+        assert!(!all.contains(secret), "{all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_is_asked() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let ask = |address: &str, namespace: &str| {
+        let arguments = [
+            "-o",
+            "json",
+            "--engine",
+            "temporal",
+            "--temporal-address",
+            address,
+            "--temporal-namespace",
+            namespace,
+        ];
+        let output = doctor(folder.path(), "", &arguments);
+        let report = json(&output);
+        let engine = report["diagnoses"][0].clone();
+        assert_eq!(engine["backend"], "temporal", "{report}");
+        (output.status.code(), engine.to_string())
+    };
+    let (code, engine) = ask(&address, &namespace);
+    assert_eq!(code, Some(0), "{engine}");
+    assert!(engine.contains(&namespace), "{engine}");
+    let (code, engine) = ask(&address, "nobodys-namespace");
+    assert_eq!(code, Some(5), "{engine}");
+    assert!(engine.contains("nobodys-namespace"), "{engine}");
+    let (code, engine) = ask(&format!("127.0.0.1:{}", free_port().unwrap()), &namespace);
+    assert_eq!(code, Some(5), "{engine}");
+    assert!(engine.contains("--temporal-address"), "{engine}");
+}

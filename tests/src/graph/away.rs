@@ -1,0 +1,143 @@
+//! A Neo4j that stops, freezes, comes back, or does not let us in.
+
+use std::time::{Duration, Instant};
+
+use heyday_capabilities::ErrorCode as _;
+use heyday_capabilities::Mode::ReadWrite;
+use heyday_capabilities::graph::{Graph, GraphCode, GraphError, GraphLimits, neo4j};
+use tokio::runtime::Handle;
+
+use super::*;
+use crate::support::neo4j::Neo4j;
+use crate::support::server::PATIENCE;
+
+fn open(server: &Neo4j, limits: GraphLimits) -> Graph {
+    neo4j::open(&server.config(), false, limits, Handle::current()).unwrap()
+}
+
+async fn ask(graph: &Graph, statement: &str) -> Result<usize, GraphError> {
+    let asked = graph.query(ReadWrite, statement.to_owned(), "{}".to_owned());
+    asked.await.map(|set| set.rows.len())
+}
+
+/// Asks until the server is there again: for a moment it is taken to be still away.
+async fn ask_until_there(graph: &Graph, statement: &str) -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask(graph, statement).await {
+            Ok(rows) => return rows,
+            Err(error) => {
+                assert!(error.code.retryable(), "{error}");
+                assert!(Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neo4j_that_stops_is_waited_for_and_holds_up_nothing_else() {
+    let Some(mut neo4j) = Neo4j::start(&[]) else {
+        return;
+    };
+    let config = format!("[bindings.namespaces.default.graph.away]\n{}", neo4j.toml());
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let client = &server.client;
+    client.grant("probe", "graph", "away", None).await.unwrap();
+    let create = on("away", "CREATE (:A) RETURN 1");
+    assert_eq!(client.succeed("probe.graph_run", &create).await.unwrap(), 1);
+    // In the middle of a transaction and of a statement.
+    let graph = open(&neo4j, GraphLimits::default());
+    ask(&graph, "CREATE (:Lock {x: 0})").await.unwrap();
+    let mut transaction = graph.begin(ReadWrite).await.unwrap();
+    let write = transaction.execute("CREATE (:B)".into(), "{}".into());
+    write.await.unwrap();
+    let waiting = tokio::spawn({
+        let graph = graph.clone();
+        async move { ask(&graph, LONG).await }
+    });
+    neo4j.kill();
+    // It may have been asked before or after.
+    if let Err(error) = waiting.await.unwrap() {
+        assert_eq!(error.code, GraphCode::Unavailable, "{error}");
+    }
+    let error = transaction.commit().await.expect_err("the server is gone");
+    assert_eq!(error.code, GraphCode::Unavailable, "{error}");
+    let failure = client.fail("probe.graph_run", &create).await.unwrap();
+    assert_eq!(failure["kind"], "unavailable", "{failure}");
+    assert_eq!(failure["retryable"], true, "{failure}");
+    let mut patient = Vec::new();
+    for _ in 0..20 {
+        let started = client.start_activity("probe.graph_patient", &create).await;
+        patient.push(started.unwrap());
+    }
+    // Others are served meanwhile, by the same queue.
+    client.works().await;
+    let here = on("default", "RETURN 1");
+    client.succeed("probe.graph_run", &here).await.unwrap();
+    neo4j.launch();
+    for id in patient {
+        let outcome = client.result(&id).await.unwrap();
+        assert_eq!(outcome.body["result"], 1, "{}", outcome.body);
+    }
+    let found = ask_until_there(&graph, "MATCH (a:A) RETURN a").await;
+    assert_eq!(found, 21, "what was acknowledged is there");
+    assert_eq!(ask(&graph, "MATCH (b:B) RETURN b").await, Ok(0));
+    // Where it does not let the host in, nobody is told by what.
+    std::fs::write(&neo4j.password_file, "not-the-password").unwrap();
+    neo4j.kill();
+    neo4j.launch();
+    let error = ask(&open(&neo4j, GraphLimits::default()), "RETURN 1").await;
+    let error = error.expect_err("a wrong password");
+    assert_eq!(error.code, GraphCode::Unavailable, "{error}");
+    assert!(error.message.contains("operator"), "{error}");
+    assert!(
+        !format!("{error:?}").contains("not-the-password"),
+        "{error:?}"
+    );
+    let log = server.log();
+    for secret in ["not-the-password", neo4j.password.as_str()] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neo4j_that_freezes_is_left() {
+    let Some(neo4j) = Neo4j::start(&[]) else {
+        return;
+    };
+    let limits = GraphLimits {
+        statement_timeout_ms: 500,
+        connections: 2,
+        ..GraphLimits::default()
+    };
+    let graph = open(&neo4j, limits);
+    assert_eq!(ask(&graph, "RETURN 1").await, Ok(1));
+    neo4j.freeze(true);
+    let begun = Instant::now();
+    let error = ask(&graph, "RETURN 1")
+        .await
+        .expect_err("it does not answer");
+    assert_eq!(error.code, GraphCode::Timeout, "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    // No connection can be made either: the kernel takes it, and nobody answers.
+    let error = ask(&graph, "RETURN 1")
+        .await
+        .expect_err("it does not answer");
+    assert_eq!(error.code, GraphCode::Unavailable, "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+    neo4j.freeze(false);
+    assert_eq!(ask_until_there(&graph, "RETURN 1").await, 1);
+}

@@ -1,0 +1,278 @@
+//! Objects in a real bucket, without a guest in between: whose they are, who wins, what
+//! is left behind, and what happens when the store is away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use heyday_capabilities::blob::s3::S3Container;
+use heyday_capabilities::blob::s3_config::S3Config;
+use heyday_capabilities::blob::{BlobCode, BlobError, BlobLimits, Condition, Container as _};
+use tokio::runtime::Handle;
+
+use crate::support::certificates::{Authority, Files};
+use crate::support::postgres::until;
+use crate::support::s3::Gateway;
+use crate::support::server::PATIENCE;
+
+/// More than one part of an upload.
+const LARGE: usize = 9 << 20;
+
+fn open(config: &S3Config) -> S3Container {
+    let limits = BlobLimits::default();
+    S3Container::new(config, false, limits, Handle::current()).expect("a configuration")
+}
+
+async fn put(container: &S3Container, key: &str, bytes: &'static [u8]) -> Result<(), BlobError> {
+    let put = container.put(key.to_owned(), Bytes::from_static(bytes), Condition::Always);
+    put.await.map(|_| ())
+}
+
+async fn get(container: &S3Container, key: &str) -> Result<Bytes, BlobError> {
+    container.get(key.to_owned(), 0, u64::MAX).await
+}
+
+fn code<T>(outcome: Result<T, BlobError>) -> BlobCode {
+    outcome.map(|_| ()).expect_err("it is refused").code
+}
+
+async fn keys(container: &S3Container, prefix: &str) -> Vec<String> {
+    let page = container.list(prefix.to_owned(), 1_000, None).await;
+    let objects = page.unwrap().objects.into_iter();
+    objects.map(|object| object.key).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_is_all_there_is() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let (one, two) = (open(&gateway.config("one")), open(&gateway.config("two/")));
+    put(&one, "a", b"1").await.unwrap();
+    put(&two, "a", b"2").await.unwrap();
+    put(&two, "only", b"2").await.unwrap();
+    assert_eq!(get(&one, "a").await.unwrap(), "1");
+    assert_eq!(get(&two, "a").await.unwrap(), "2");
+    assert_eq!(keys(&one, "").await, ["a"]);
+    assert_eq!(keys(&two, "").await, ["a", "only"]);
+    for key in [
+        "only",
+        "two/only",
+        "/two/only",
+        "../two/only",
+        "%2e%2e/two/only",
+    ] {
+        let found = code(get(&one, key).await);
+        let expected = [BlobCode::NotFound, BlobCode::InvalidKey];
+        assert!(expected.contains(&found), "{key}: {found:?}");
+    }
+    // A listing's text is a text, wherever it stands.
+    for prefix in [
+        "../",
+        "../two",
+        "/",
+        "%",
+        "&prefix=two/",
+        "?",
+        "\u{0}",
+        "x\r\nHost: y",
+    ] {
+        assert!(keys(&one, prefix).await.is_empty(), "{prefix:?}");
+    }
+    let after = one.list(String::new(), 10, Some("../".to_owned())).await;
+    assert_eq!(after.unwrap().objects.len(), 1);
+    // What others put there that no plugin could name is not listed, and stops nothing.
+    std::fs::create_dir(gateway.bucket().join("one/folder")).unwrap();
+    assert_eq!(keys(&one, "").await, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_writers_wins() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let container = Arc::new(open(&gateway.config("race")));
+    for large in [false, true] {
+        let key = if large { "large" } else { "small" };
+        let writers = (0..8_u8).map(|number| {
+            let container = Arc::clone(&container);
+            tokio::spawn(async move {
+                let bytes = Bytes::from(vec![number; if large { LARGE } else { 10 }]);
+                let mut writer = container.write(key.to_owned(), Condition::IfAbsent).await?;
+                writer.write(bytes).await?;
+                writer.finish().await.map(|written| (number, written))
+            })
+        });
+        let mut won = Vec::new();
+        for outcome in futures::future::join_all(writers).await {
+            match outcome.unwrap() {
+                Ok(winner) => won.push(winner),
+                Err(error) => assert_eq!(error.code, BlobCode::PreconditionFailed, "{error}"),
+            }
+        }
+        let [(number, written)] = &won[..] else {
+            panic!("{won:?} wrote {key}");
+        };
+        let found = container.head(key.to_owned()).await.unwrap();
+        assert_eq!(found, *written);
+        let read = get(&container, key).await.unwrap();
+        assert!(read.iter().all(|byte| byte == number));
+        assert_eq!(read.len() as u64, found.size);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_leaves_nothing() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let container = open(&gateway.config(""));
+    let large = || Bytes::from(vec![1; LARGE]);
+    let begin = || container.write("given-up".to_owned(), Condition::Always);
+    let mut writer = begin().await.unwrap();
+    writer.write(large()).await.unwrap();
+    // Parts of uploads lie in a folder of the gateway's own until these end.
+    let parts = gateway.bucket().join(".sgwtmp");
+    let files = || walk(&parts);
+    until("a part is there", || files() > 0);
+    drop(writer);
+    until("the parts are gone", || files() == 0);
+    // Nor does one that is refused at its end.
+    let mut writer = container
+        .write("refused".to_owned(), Condition::IfAbsent)
+        .await
+        .unwrap();
+    writer.write(large()).await.unwrap();
+    put(&container, "refused", b"first").await.unwrap();
+    assert_eq!(code(writer.finish().await), BlobCode::PreconditionFailed);
+    until("the parts are gone", || files() == 0);
+    assert_eq!(keys(&container, "").await, ["refused"]);
+}
+
+/// How many files lie below a folder.
+fn walk(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => walk(&entry.path()),
+            _ => 1,
+        })
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_comes_back_is_used_again() {
+    let Some(mut gateway) = Gateway::start() else {
+        return;
+    };
+    let container = open(&gateway.config("away"));
+    put(&container, "a", b"1").await.unwrap();
+    let big = Bytes::from(vec![3; 64 << 20]);
+    container
+        .put("big".to_owned(), big, Condition::Always)
+        .await
+        .unwrap();
+    let mut reader = container.read("big".to_owned()).await.unwrap();
+    let mut read = reader.read(1 << 20).await.unwrap().len();
+    gateway.kill();
+    for outcome in [
+        code(get(&container, "a").await),
+        code(put(&container, "b", b"2").await),
+        code(container.list(String::new(), 1, None).await),
+    ] {
+        assert_eq!(outcome, BlobCode::Unavailable);
+    }
+    gateway.launch();
+    assert_eq!(get(&container, "a").await.unwrap(), "1");
+    // A reader goes on where it was, or fails so that the attempt is made again.
+    loop {
+        match reader.read(1 << 20).await {
+            Ok(bytes) if bytes.is_empty() => {
+                assert_eq!(read, 64 << 20);
+                break;
+            }
+            Ok(bytes) => {
+                assert!(bytes.iter().all(|byte| *byte == 3));
+                read += bytes.len();
+            }
+            Err(error) => {
+                assert_eq!(error.code, BlobCode::Unavailable, "{error}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_store_is_left_and_fills_only_its_own_limit() {
+    let (Some(frozen), Some(other)) = (Gateway::start(), Gateway::start()) else {
+        return;
+    };
+    let mut config = frozen.config("");
+    config.connections = 2;
+    let container = Arc::new(open(&config));
+    put(&container, "a", b"1").await.unwrap();
+    let elsewhere = open(&other.config(""));
+    frozen.signal(libc::SIGSTOP);
+    let waiting: Vec<_> = (0..6)
+        .map(|_| {
+            let container = Arc::clone(&container);
+            tokio::spawn(async move { get(&container, "a").await })
+        })
+        .collect();
+    // Whoever uses another store does not notice.
+    for _ in 0..20 {
+        put(&elsewhere, "b", b"2").await.unwrap();
+    }
+    assert!(waiting.iter().all(|it| !it.is_finished()));
+    // An attempt that ends gives its turn back.
+    for waits in &waiting {
+        waits.abort();
+    }
+    frozen.signal(libc::SIGCONT);
+    let deadline = Instant::now() + PATIENCE;
+    while get(&container, "a").await.is_err() {
+        assert!(Instant::now() < deadline, "the store is not used again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_read_again_and_never_told() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    std::fs::write(gateway.secret_file(), "not-the-secret").unwrap();
+    let container = open(&gateway.config(""));
+    for outcome in [
+        put(&container, "a", b"1").await.map(|()| String::new()),
+        container
+            .list(String::new(), 1, None)
+            .await
+            .map(|_| String::new()),
+    ] {
+        let error = outcome.expect_err("a wrong secret");
+        assert_eq!(error.code, BlobCode::Unavailable);
+        assert!(error.message.contains("credentials"), "{error}");
+        assert!(!format!("{error:?}").contains("not-the-secret"));
+    }
+    std::fs::write(gateway.secret_file(), &gateway.secret).unwrap();
+    put(&container, "a", b"1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stores_certificate_is_verified() {
+    let authority = Authority::new("s3");
+    let files = Files::new(&authority);
+    let certificate = authority.issue("server");
+    let Some(gateway) = Gateway::start_with(Some((&certificate.pem, &certificate.key))) else {
+        return;
+    };
+    let mut config = gateway.config("");
+    let stranger = open(&config);
+    assert_eq!(code(get(&stranger, "a").await), BlobCode::Unavailable);
+    config.tls_server_ca_cert_path = Some(files.ca());
+    let container = open(&config);
+    put(&container, "a", b"1").await.unwrap();
+    assert_eq!(keys(&container, "").await, ["a"]);
+}

@@ -1,0 +1,230 @@
+//! A real Neo4j server, Community Edition.
+//!
+//! `cargo xtask test` fetches it, and names the folder of its jars in `HEYDAY_NEO4J`. It
+//! has one database, so that whoever tests on the shared one has it alone.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use heyday_capabilities::Mode;
+use heyday_capabilities::graph::GraphLimits;
+use heyday_capabilities::graph::neo4j::{Neo4jConfig, SETTINGS, open};
+use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+use super::postgres::{free_ports, run};
+use super::server::PATIENCE;
+
+/// A server of its own. Stopped when it is dropped.
+pub struct Neo4j {
+    child: Child,
+    jars: PathBuf,
+    /// Of Bolt, on 127.0.0.1.
+    pub port: u16,
+    /// Of the user `neo4j`, which nobody may see.
+    pub password: String,
+    /// The file that has it.
+    pub password_file: PathBuf,
+    folder: tempfile::TempDir,
+    settings: Vec<String>,
+}
+
+fn java(jars: &Path, home: &Path) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args([
+            "-Xmx256m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-cp",
+        ])
+        .arg(jars.join("*"))
+        .env("NEO4J_HOME", home);
+    command
+}
+
+impl Neo4j {
+    /// Starts one with further settings (`NAME=VALUE`), and waits until it answers; `None`
+    /// where there is none to start.
+    pub fn start(settings: &[&str]) -> Option<Self> {
+        let jars = super::folder("HEYDAY_NEO4J")?;
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        let password = Uuid::new_v4().to_string();
+        let password_file = folder.path().join("password");
+        std::fs::write(&password_file, format!("{password}\n")).unwrap();
+        let mut command = java(&jars, &home);
+        command.args(["org.neo4j.cli.AdminTool", "dbms", "set-initial-password"]);
+        run(command.arg(&password));
+        let settings: Vec<_> = settings.iter().map(|&it| it.to_owned()).collect();
+        let [port] = free_ports();
+        let child = launch(&jars, folder.path(), port, &settings);
+        let server = Self {
+            child,
+            jars,
+            port,
+            password,
+            password_file,
+            folder,
+            settings,
+        };
+        server.wait_until_ready();
+        Some(server)
+    }
+
+    /// Until it answers a statement, or says that the password is wrong.
+    fn wait_until_ready(&self) {
+        let config = self.config();
+        // The caller may be within a runtime of its own.
+        let asking = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let limits = GraphLimits::default();
+            let graph = open(&config, true, limits, runtime.handle().clone()).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while Instant::now() < deadline {
+                let asked = graph.query(Mode::ReadOnly, "RETURN 1".into(), "{}".into());
+                match runtime.block_on(asked) {
+                    Err(error) if !error.message.contains("operator") => {}
+                    _ => return true,
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            false
+        });
+        let ready = asking.join().unwrap();
+        assert!(ready, "Neo4j does not answer: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Ends it at once, as power loss would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, where it was.
+    pub fn launch(&mut self) {
+        self.child = launch(&self.jars, self.folder.path(), self.port, &self.settings);
+        self.wait_until_ready();
+    }
+
+    /// Stops it from doing anything, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: it is our child, and was not waited for.
+        unsafe { libc::kill(pid, signal) };
+    }
+
+    /// How a binding names it.
+    pub fn config(&self) -> Neo4jConfig {
+        Neo4jConfig {
+            url: format!("neo4j://neo4j@127.0.0.1:{}", self.port),
+            password_file: Some(self.password_file.clone()),
+            ..Neo4jConfig::default()
+        }
+    }
+
+    /// As members of a binding's table in the configuration.
+    pub fn toml(&self) -> String {
+        format!(
+            "neo4j = {{ url = 'neo4j://neo4j@127.0.0.1:{}', password_file = '{}' }}\n",
+            self.port,
+            self.password_file.display()
+        )
+    }
+}
+
+fn launch(jars: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
+    let mut options = std::fs::OpenOptions::new();
+    let log = options.create(true).append(true).open(folder.join("log"));
+    let log = log.unwrap();
+    let home = folder.join("home");
+    let mut command = java(jars, &home);
+    command
+        .arg("org.neo4j.server.CommunityEntryPoint")
+        .arg(format!("--home-dir={}", home.display()))
+        .arg(format!("--config-dir={}", home.join("conf").display()))
+        .args([
+            "-c",
+            &format!("server.bolt.listen_address=127.0.0.1:{port}"),
+        ])
+        .args(["-c", "server.http.enabled=false"])
+        .args(["-c", "server.memory.pagecache.size=16m"])
+        .args(["-c", "db.tx_log.preallocate=false"])
+        .args(["-c", "dbms.usage_report.enabled=false"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    for (name, value) in SETTINGS {
+        command.args(["-c", &format!("{name}={value}")]);
+    }
+    for setting in settings {
+        command.args(["-c", setting]);
+    }
+    // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    command.spawn().expect("java starts")
+}
+
+impl Drop for Neo4j {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The one that tests share, one after the other.
+static SHARED: Mutex<Option<Neo4j>> = Mutex::const_new(None);
+
+/// Stops the shared one with the process: nothing drops a static.
+extern "C" fn stop_shared() {
+    if let Ok(mut shared) = SHARED.try_lock() {
+        drop(shared.take());
+    }
+}
+
+/// The server that tests share, for as long as it is held, with nothing in it; `None`
+/// where there is none.
+pub async fn shared() -> Option<Shared> {
+    super::folder("HEYDAY_NEO4J")?;
+    let mut shared = SHARED.lock().await;
+    if shared.is_none() {
+        // The kernel ends the server with the thread that started it, so that one stays.
+        let (started, server) = std::sync::mpsc::channel();
+        let keeping = std::thread::Builder::new().name("neo4j".to_owned());
+        keeping
+            .spawn(move || {
+                let _ = started.send(Neo4j::start(&[]));
+                loop {
+                    std::thread::park();
+                }
+            })
+            .unwrap();
+        *shared = tokio::task::block_in_place(|| server.recv()).expect("the server starts");
+        // SAFETY: it may be called at any time until the process exits.
+        unsafe { libc::atexit(stop_shared) };
+    }
+    shared.is_some().then_some(Shared(shared))
+}
+
+/// The shared server.
+pub struct Shared(MutexGuard<'static, Option<Neo4j>>);
+
+impl std::ops::Deref for Shared {
+    type Target = Neo4j;
+
+    fn deref(&self) -> &Neo4j {
+        self.0.as_ref().expect("it was started")
+    }
+}

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
-use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::http::uri::{PathAndQuery, Uri};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -321,8 +321,12 @@ fn channel(address: &Address, tls: Option<ClientConfig>) -> Result<Channel, Weav
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
     });
-    let endpoint = Endpoint::from_shared(address.url(""))
+    let wrong = |_| WeaviateConfigError::Url("grpc_url", "it is no address");
+    let origin = address.url("").parse::<Uri>().map_err(wrong)?;
+    // TLS is the connector's matter: of an https address tonic would make its own.
+    let endpoint = Endpoint::from_shared(format!("http://{}", address.authority()))
         .map_err(|_| WeaviateConfigError::Url("grpc_url", "it is no address"))?
+        .origin(origin)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(CONNECT_TIMEOUT);

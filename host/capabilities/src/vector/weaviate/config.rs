@@ -105,7 +105,7 @@ impl Address {
     }
 
     /// As part of an address.
-    fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {

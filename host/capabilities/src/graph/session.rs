@@ -113,8 +113,19 @@ impl Graph {
         let mode = self.alone(access)?;
         let this = self.clone();
         self.on_host(async move {
-            let run = this.prepare(statement, &params, Some(mode))?;
-            this.session().await?.query(run).await
+            if mode.read_only {
+                let run = this.prepare(statement, &params, Some(mode))?;
+                return this.session().await?.query(run).await;
+            }
+            // What it wrote stays only if its rows were not too many.
+            let run = this.prepare(statement, &params, None)?;
+            let mut session = this.session().await?;
+            let begun = session.lease.wire().begin(mode).await;
+            session.told(begun).await?;
+            let set = session.query(run).await?;
+            let ended = session.lease.wire().end(true).await;
+            session.told(ended).await?;
+            Ok(set)
         })
         .await
     }

@@ -150,14 +150,16 @@ impl From<KgError> for Failed {
     }
 }
 
-/// A transaction, and the turn that it has where it writes.
+/// A transaction, and the turn that it has from its first write on.
 struct Open {
     transaction: Transaction,
+    /// Whether a statement ran in it.
+    used: bool,
     /// Whether its schema changed, which the log does not have.
     schema: bool,
     /// Whether it is one statement's alone, and ends when its rows were taken.
     alone: bool,
-    _turn: Option<Turn>,
+    turn: Option<Turn>,
 }
 
 /// Rows that were asked for.
@@ -270,7 +272,10 @@ impl Worker {
             return Err(Failed("Neo.ClientError.Security.Unauthorized", message).into());
         }
         match tag {
-            BEGIN => self.begin(&field()).map(|()| map([])),
+            BEGIN => {
+                self.begin(&field());
+                Ok(map([]))
+            }
             RUN => {
                 let (statement, params, extra) = (field(), field(), field());
                 let Value::String(statement) = statement else {
@@ -301,21 +306,20 @@ impl Worker {
         })
     }
 
-    fn begin(&mut self, extra: &Value) -> Result<(), Problem> {
+    fn begin(&mut self, extra: &Value) {
         let session = &self.shared.engine.session;
-        let (transaction, turn) = if is_reader(extra) {
-            (session.begin_read(), None)
+        let transaction = if is_reader(extra) {
+            session.begin_read()
         } else {
-            let turn = self.turn()?;
-            (session.begin(), Some(turn))
+            session.begin()
         };
         self.open = Some(Open {
             transaction,
+            used: false,
             schema: false,
             alone: false,
-            _turn: turn,
+            turn: None,
         });
-        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), Problem> {
@@ -383,32 +387,36 @@ impl Worker {
                 "it writes, and may only read".to_owned(),
             )
         };
-        let outcome = if let Some(open) = &mut self.open {
-            if !writes {
+        if writes && self.open.is_none() && !is_reader(extra) {
+            self.begin(extra);
+            if let Some(open) = &mut self.open {
+                open.alone = true;
+            }
+        }
+        // One that fails is rolled back.
+        let outcome = if let Some(mut open) = self.open.take() {
+            let outcome = if !writes {
                 let graph = open.transaction.current().ok_or_else(malformed)?;
                 execute_read(graph, statement, &options).map_err(Failed::from)?
             } else if open.transaction.is_read_only() {
                 return Err(denied().into());
             } else {
+                if open.turn.is_none() {
+                    open.turn = Some(self.turn()?);
+                    // It has seen nothing yet, and so may see what others did meanwhile.
+                    if !open.used {
+                        open.transaction = engine.session.begin();
+                    }
+                }
                 open.schema |= schema;
                 let graph = open.transaction.working_mut().map_err(Failed::from)?;
                 execute_mut(graph, statement, &options).map_err(Failed::from)?
-            }
-        } else if writes {
-            if is_reader(extra) {
-                return Err(denied().into());
-            }
-            let turn = self.turn()?;
-            let mut transaction = engine.session.begin();
-            let graph = transaction.working_mut().map_err(Failed::from)?;
-            let outcome = execute_mut(graph, statement, &options).map_err(Failed::from)?;
-            self.open = Some(Open {
-                transaction,
-                schema,
-                alone: true,
-                _turn: Some(turn),
-            });
+            };
+            open.used = true;
+            self.open = Some(open);
             outcome
+        } else if writes {
+            return Err(denied().into());
         } else {
             let graph = engine.session.snapshot();
             let cursor = execute_read_cursor(graph, statement, &options).map_err(Failed::from)?;

@@ -13,6 +13,7 @@ mod key;
 mod listing;
 pub mod s3;
 pub mod s3_config;
+mod s3_stream;
 mod s3_wire;
 
 use async_trait::async_trait;

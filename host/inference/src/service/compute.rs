@@ -100,9 +100,15 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
     match computed {
         Ok(vectors) if vectors.len() == batch.len() => {
             let all: usize = tokens.iter().map(|tokens| tokens.ids.len()).sum();
-            for (piece, vector) in batch.iter().zip(vectors) {
-                let share = took.mul_f64(piece.tokens.ids.len() as f64 / all as f64);
-                piece.request.computed(piece.at, vector, share, gpu);
+            // Whoever is answered may ask for a model that takes this one's place.
+            drop(model);
+            let asked = batch.into_iter();
+            let asked: Vec<_> = asked
+                .map(|piece| (piece.request, piece.at, piece.tokens.ids.len()))
+                .collect();
+            for ((request, at, length), vector) in asked.into_iter().zip(vectors) {
+                let share = took.mul_f64(length as f64 / all as f64);
+                request.computed(at, vector, share, gpu);
             }
         }
         Ok(vectors) => {

@@ -3,10 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use heyday_toolchain::cache_folder;
+use anyhow::Context as _;
 
-use crate::{process, temporal};
+use crate::process;
 
 /// The server's module and its version.
 const MODULE: &str = "go.temporal.io/server";
@@ -20,8 +19,7 @@ const POSTGRES: &str = "/usr/lib/postgresql";
 
 /// The folder of the server's programs, if they are built.
 pub fn server() -> Option<PathBuf> {
-    let folder = cache_folder().ok()?.join(FOLDER);
-    folder.is_dir().then_some(folder)
+    process::cached(FOLDER)
 }
 
 /// The folder of PostgreSQL's programs, if they are installed.
@@ -49,21 +47,6 @@ pub fn install() -> anyhow::Result<()> {
         process::apt_install("postgresql")?;
         postgres().context("apt-get installed no PostgreSQL")?;
     }
-    if server().is_some() {
-        return Ok(());
-    }
-    if process::find("go").is_none() {
-        bail!("there is no go to build the Temporal server with");
-    }
-    temporal::install_once(&cache_folder()?.join(FOLDER), build)
-}
-
-fn build(folder: &Path) -> anyhow::Result<()> {
-    let mut command = process::command("go");
-    command
-        .args(["install", "-ldflags=-s -w"])
-        .args(PROGRAMS.map(|program| format!("{MODULE}/{program}@{VERSION}")))
-        .env("GOFLAGS", "-buildvcs=false")
-        .env("GOBIN", folder);
-    process::run(&mut command).context("the Temporal server cannot be built")
+    let programs = PROGRAMS.map(|program| format!("{MODULE}/{program}@{VERSION}"));
+    process::go_install(FOLDER, &programs)
 }

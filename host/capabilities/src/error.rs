@@ -119,6 +119,45 @@ impl<C: ErrorCode> From<Stopped> for Fault<C> {
     }
 }
 
+/// The codes of a capability, each with the text that the WIT has for it; and which of them
+/// are retryable. Those that every capability has are among them.
+macro_rules! codes {
+    (
+        $(#[$meta:meta])*
+        $name:ident {
+            $($(#[$doc:meta])* $case:ident = $text:literal,)*
+        }
+        retryable: $($retryable:ident),+
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$doc])* $case,)*
+        }
+
+        impl $crate::error::ErrorCode for $name {
+            const DENIED: Self = Self::CapabilityDenied;
+            const UNKNOWN_BINDING: Self = Self::UnknownBinding;
+            const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
+            const TIMEOUT: Self = Self::Timeout;
+            const CANCELLED: Self = Self::Cancelled;
+            const INTERNAL: Self = Self::Internal;
+
+            fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$case => $text,)*
+                }
+            }
+
+            fn retryable(self) -> bool {
+                // A timeout is worth another attempt: its deadline is a new one.
+                matches!(self, $(Self::$retryable)|+)
+            }
+        }
+    };
+}
+pub(crate) use codes;
+
 /// The answer to a guest of a call that failed: every interface's `error` has the same
 /// members, and is a type of its own.
 macro_rules! answer {

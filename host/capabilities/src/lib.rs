@@ -31,6 +31,7 @@ pub mod graph;
 pub mod http;
 pub mod inference;
 pub mod kv;
+mod places;
 pub mod postgres;
 pub mod secrets;
 pub mod source;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sqlx::SqliteConnection;
+
 /// Why a database cannot be a binding.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -49,3 +51,43 @@ pub(crate) fn version() -> String {
 /// What to do where a database cannot be read.
 pub(crate) const ADVICE: &str = "look whether the file is a database, and whether this user may \
                                  read it and write its folder; the log has the cause";
+
+/// Rolls back what an operation left open: it failed, or nobody waited for it any more.
+/// SQLite itself has done so after some errors, so that there may be nothing to end; sqlx's
+/// own transactions would be out of step then. For a pool's `after_release`: answers whether
+/// the connection is still good.
+pub(crate) async fn end_transaction(
+    connection: &mut SqliteConnection,
+) -> Result<bool, sqlx::Error> {
+    let ended = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+    // A connection that is no more must not go back.
+    Ok(matches!(ended, Ok(_) | Err(sqlx::Error::Database(_))))
+}
+
+/// Takes the steps of a schema that a database of ours does not have; `user_version` counts
+/// those that it has.
+///
+/// # Errors
+/// Also where it has more: a newer Heyday wrote it.
+pub(crate) async fn migrate(
+    connection: &mut SqliteConnection,
+    steps: &[&str],
+) -> Result<(), sqlx::Error> {
+    let done: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&mut *connection)
+        .await?;
+    let done = usize::try_from(done).unwrap_or_default();
+    if done > steps.len() {
+        return Err(sqlx::Error::Configuration(
+            "the store was written by a newer Heyday".into(),
+        ));
+    }
+    for (index, step) in steps.iter().enumerate().skip(done) {
+        let number = index + 1;
+        let text = format!("BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}

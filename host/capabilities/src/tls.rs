@@ -24,9 +24,40 @@ impl std::fmt::Debug for Tls {
     }
 }
 
+/// Why a server cannot be spoken to by TLS.
+#[derive(Debug)]
+pub(crate) enum TlsError {
+    /// The certificates cannot be used.
+    Certificates(String),
+    /// There are certificates, but TLS is off.
+    Off,
+}
+
 impl Tls {
+    /// As a binding says it: unless said otherwise, for every host but this machine, and
+    /// where there are certificates.
+    pub(crate) fn of(
+        host: &str,
+        wanted: Option<bool>,
+        ca: Option<&Path>,
+    ) -> Result<Option<Self>, TlsError> {
+        let here = host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
+        if wanted.unwrap_or(ca.is_some() || !here) {
+            return Self::new(host, ca)
+                .map(Some)
+                .map_err(TlsError::Certificates);
+        }
+        if ca.is_some() {
+            return Err(TlsError::Off);
+        }
+        Ok(None)
+    }
+
     /// For a host, with certificates of its own where there are some.
-    pub(crate) fn new(host: &str, ca: Option<&Path>) -> Result<Self, String> {
+    fn new(host: &str, ca: Option<&Path>) -> Result<Self, String> {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
         Ok(Self {
             connector: TlsConnector::from(Arc::new(client_config(ca)?)),

@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 use super::listing::{self, Query, metadata};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, READ_BYTES,
+    ObjectWriter, Page, READ_BYTES, check_writable, not_found, too_large,
 };
 use crate::blob::diagnosis::diagnose;
 use crate::diagnosis::Finding;
@@ -209,27 +209,6 @@ impl Shared {
         };
         Err(BlobError::new(BlobCode::PreconditionFailed, failed))
     }
-
-    fn check_writable(&self) -> Result<(), BlobError> {
-        if self.read_only {
-            return Err(BlobError::new(
-                BlobCode::CapabilityDenied,
-                "the container is read-only",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_size(&self, bytes: u64) -> Result<(), BlobError> {
-        let limit = self.limits.object_bytes;
-        if bytes > limit {
-            return Err(BlobError::new(
-                BlobCode::LimitExceeded,
-                format!("an object has at most {limit} bytes in this container"),
-            ));
-        }
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -271,14 +250,7 @@ impl Container for FileContainer {
             }
             let end = offset.saturating_add(length).min(found.size);
             if end - offset > GET_BYTES {
-                return Err(BlobError::new(
-                    BlobCode::LimitExceeded,
-                    format!(
-                        "one answer has at most {GET_BYTES} bytes, and these are {}: use \
-                         `read`",
-                        end - offset
-                    ),
-                ));
+                return Err(too_large(end - offset));
             }
             if end == offset {
                 return Ok(Bytes::new());
@@ -299,8 +271,8 @@ impl Container for FileContainer {
         bytes: Bytes,
         condition: Condition,
     ) -> Result<Metadata, BlobError> {
-        self.shared.check_writable()?;
-        self.shared.check_size(bytes.len() as u64)?;
+        check_writable(self.shared.read_only)?;
+        self.shared.limits.check_object(bytes.len() as u64)?;
         let shared = Arc::clone(&self.shared);
         self.run(async move {
             let path = object_path(&key)?;
@@ -322,7 +294,7 @@ impl Container for FileContainer {
     }
 
     async fn delete(&self, key: String) -> Result<(), BlobError> {
-        self.shared.check_writable()?;
+        check_writable(self.shared.read_only)?;
         let shared = Arc::clone(&self.shared);
         self.run(async move {
             let path = object_path(&key)?;
@@ -392,7 +364,7 @@ impl Container for FileContainer {
         key: String,
         condition: Condition,
     ) -> Result<Box<dyn ObjectWriter>, BlobError> {
-        self.shared.check_writable()?;
+        check_writable(self.shared.read_only)?;
         let shared = Arc::clone(&self.shared);
         let opened = self
             .run(async move {
@@ -474,7 +446,7 @@ struct FileWriter {
 impl ObjectWriter for FileWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
         self.written = self.written.saturating_add(bytes.len() as u64);
-        self.shared.check_size(self.written)?;
+        self.shared.limits.check_object(self.written)?;
         self.upload
             .wait_for_capacity(2)
             .await
@@ -510,13 +482,6 @@ impl ObjectWriter for FileWriter {
 
 fn object_path(key: &str) -> Result<ObjectPath, BlobError> {
     ObjectPath::parse(key).map_err(|error| BlobError::new(BlobCode::InvalidKey, error.to_string()))
-}
-
-fn not_found(key: &str) -> BlobError {
-    BlobError::new(
-        BlobCode::NotFound,
-        format!("there is no object under the key {key}"),
-    )
 }
 
 fn translate(key: &str, error: &object_store::Error) -> BlobError {

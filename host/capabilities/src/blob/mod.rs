@@ -25,7 +25,7 @@ pub use host::bindings::heyday::blob::blob::{Condition, Metadata, Page};
 pub use key::check_key;
 
 use crate::diagnosis::Finding;
-use crate::error::{CapabilityError, ErrorCode};
+use crate::error::{CapabilityError, codes};
 
 /// The most bytes of one `get` or `get-range`.
 pub const GET_BYTES: u64 = 64 << 20;
@@ -34,63 +34,35 @@ pub const READ_BYTES: u32 = 1 << 20;
 /// The most objects of one page.
 pub const PAGE_OBJECTS: u32 = 1_000;
 
-/// The codes of `heyday:blob`; see `wit/blob`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlobCode {
-    /// Not granted, or a write through a read-only grant.
-    CapabilityDenied,
-    /// Granted but not configured.
-    UnknownBinding,
-    /// No object under that key.
-    NotFound,
-    /// A key that no container takes.
-    InvalidKey,
-    /// A range past the end.
-    InvalidRange,
-    /// The object is not as the condition says.
-    PreconditionFailed,
-    /// Over a limit.
-    LimitExceeded,
-    /// The deadline came.
-    Timeout,
-    /// The attempt was asked to stop.
-    Cancelled,
-    /// The store cannot be reached, or has no room.
-    Unavailable,
-    /// The writer was finished or aborted before.
-    Closed,
-    /// A fault of the host.
-    Internal,
-}
-
-impl ErrorCode for BlobCode {
-    const DENIED: Self = Self::CapabilityDenied;
-    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
-    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
-    const TIMEOUT: Self = Self::Timeout;
-    const CANCELLED: Self = Self::Cancelled;
-    const INTERNAL: Self = Self::Internal;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CapabilityDenied => "capability-denied",
-            Self::UnknownBinding => "unknown-binding",
-            Self::NotFound => "not-found",
-            Self::InvalidKey => "invalid-key",
-            Self::InvalidRange => "invalid-range",
-            Self::PreconditionFailed => "precondition-failed",
-            Self::LimitExceeded => "limit-exceeded",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Unavailable => "unavailable",
-            Self::Closed => "closed",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// The codes of `heyday:blob`; see `wit/blob`.
+    BlobCode {
+        /// Not granted, or a write through a read-only grant.
+        CapabilityDenied = "capability-denied",
+        /// Granted but not configured.
+        UnknownBinding = "unknown-binding",
+        /// No object under that key.
+        NotFound = "not-found",
+        /// A key that no container takes.
+        InvalidKey = "invalid-key",
+        /// A range past the end.
+        InvalidRange = "invalid-range",
+        /// The object is not as the condition says.
+        PreconditionFailed = "precondition-failed",
+        /// Over a limit.
+        LimitExceeded = "limit-exceeded",
+        /// The deadline came.
+        Timeout = "timeout",
+        /// The attempt was asked to stop.
+        Cancelled = "cancelled",
+        /// The store cannot be reached, or has no room.
+        Unavailable = "unavailable",
+        /// The writer was finished or aborted before.
+        Closed = "closed",
+        /// A fault of the host.
+        Internal = "internal",
     }
-
-    fn retryable(self) -> bool {
-        matches!(self, Self::Timeout | Self::Unavailable)
-    }
+    retryable: Timeout, Unavailable
 }
 
 /// An error of `heyday:blob`.
@@ -116,6 +88,44 @@ impl Default for BlobLimits {
             open_handles: 16,
         }
     }
+}
+
+impl BlobLimits {
+    /// Refuses an object of more bytes than it may have.
+    fn check_object(&self, bytes: u64) -> Result<(), BlobError> {
+        let limit = self.object_bytes;
+        if bytes > limit {
+            return Err(BlobError::new(
+                BlobCode::LimitExceeded,
+                format!("an object has at most {limit} bytes in this container"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn check_writable(read_only: bool) -> Result<(), BlobError> {
+    if read_only {
+        return Err(BlobError::new(
+            BlobCode::CapabilityDenied,
+            "the container is read-only",
+        ));
+    }
+    Ok(())
+}
+
+fn not_found(key: &str) -> BlobError {
+    BlobError::new(
+        BlobCode::NotFound,
+        format!("there is no object under the key {key}"),
+    )
+}
+
+fn too_large(bytes: u64) -> BlobError {
+    BlobError::new(
+        BlobCode::LimitExceeded,
+        format!("one answer has at most {GET_BYTES} bytes, and these are {bytes}: use `read`"),
+    )
 }
 
 /// One container. Keys that it is given were checked; numbers are in range.

@@ -33,7 +33,7 @@ use super::s3_config::{S3Config, S3ConfigError, connect};
 use super::s3_stream::{S3Reader, S3Writer};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, check_key,
+    ObjectWriter, Page, check_key, check_writable, not_found, too_large,
 };
 use crate::blob::diagnosis::diagnose;
 use crate::diagnosis::Finding;
@@ -256,36 +256,10 @@ impl Shared {
         };
         let bytes = result.range.end - result.range.start;
         if bytes > GET_BYTES {
-            return Err(BlobError::new(
-                BlobCode::LimitExceeded,
-                format!(
-                    "one answer has at most {GET_BYTES} bytes, and these are {bytes}: use `read`"
-                ),
-            ));
+            return Err(too_large(bytes));
         }
         let read = result.bytes().await;
         read.map_err(|error| translate(key, &error))
-    }
-
-    fn check_writable(&self) -> Result<(), BlobError> {
-        if self.read_only {
-            return Err(BlobError::new(
-                BlobCode::CapabilityDenied,
-                "the container is read-only",
-            ));
-        }
-        Ok(())
-    }
-
-    pub(super) fn check_size(&self, bytes: u64) -> Result<(), BlobError> {
-        let limit = self.limits.object_bytes;
-        if bytes > limit {
-            return Err(BlobError::new(
-                BlobCode::LimitExceeded,
-                format!("an object has at most {limit} bytes in this container"),
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -323,8 +297,8 @@ impl Container for S3Container {
         bytes: Bytes,
         condition: Condition,
     ) -> Result<Metadata, BlobError> {
-        self.shared.check_writable()?;
-        self.shared.check_size(bytes.len() as u64)?;
+        check_writable(self.shared.read_only)?;
+        self.shared.limits.check_object(bytes.len() as u64)?;
         self.run(|shared| async move {
             shared.check_place(&key).await?;
             shared.put(&key, bytes, condition).await
@@ -333,7 +307,7 @@ impl Container for S3Container {
     }
 
     async fn delete(&self, key: String) -> Result<(), BlobError> {
-        self.shared.check_writable()?;
+        check_writable(self.shared.read_only)?;
         self.run(|shared| async move {
             // A store says nothing of an object that was not there.
             shared.existing(&key).await?;
@@ -369,7 +343,7 @@ impl Container for S3Container {
         key: String,
         condition: Condition,
     ) -> Result<Box<dyn ObjectWriter>, BlobError> {
-        self.shared.check_writable()?;
+        check_writable(self.shared.read_only)?;
         let condition = self
             .run(|shared| async move {
                 shared.check(&key, &condition).await?;
@@ -416,13 +390,6 @@ pub(super) fn precondition() -> BlobError {
     BlobError::new(
         BlobCode::PreconditionFailed,
         "the object is not as the condition says",
-    )
-}
-
-fn not_found(key: &str) -> BlobError {
-    BlobError::new(
-        BlobCode::NotFound,
-        format!("there is no object under the key {key}"),
     )
 }
 

@@ -189,7 +189,7 @@ impl S3Writer {
 impl ObjectWriter for S3Writer {
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), BlobError> {
         self.size = self.size.saturating_add(bytes.len() as u64);
-        self.container.shared.check_size(self.size)?;
+        self.container.shared.limits.check_object(self.size)?;
         while !bytes.is_empty() {
             let room = self.part_bytes - self.rest.len();
             let taken = bytes.split_to(room.min(bytes.len()));

@@ -16,57 +16,33 @@ pub use host::bindings::heyday::config::config::{Page, Setting};
 
 use crate::bindings::ConfigBinding;
 use crate::diagnosis::{Asked, Finding, of_store};
-use crate::error::{CapabilityError, ErrorCode};
+use crate::error::{CapabilityError, codes};
 use crate::source::{ReadError, Reader, Source, SourceError};
 
 /// The most settings of one page.
 pub const PAGE_SETTINGS: u32 = 1_000;
 
-/// The codes of `heyday:config`; see `wit/config`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConfigCode {
-    /// Not granted.
-    CapabilityDenied,
-    /// Granted but not configured.
-    UnknownBinding,
-    /// A key that no binding has.
-    InvalidKey,
-    /// Over a limit.
-    LimitExceeded,
-    /// The deadline came.
-    Timeout,
-    /// The attempt was asked to stop.
-    Cancelled,
-    /// The settings cannot be read.
-    Unavailable,
-    /// A fault of the host.
-    Internal,
-}
-
-impl ErrorCode for ConfigCode {
-    const DENIED: Self = Self::CapabilityDenied;
-    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
-    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
-    const TIMEOUT: Self = Self::Timeout;
-    const CANCELLED: Self = Self::Cancelled;
-    const INTERNAL: Self = Self::Internal;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CapabilityDenied => "capability-denied",
-            Self::UnknownBinding => "unknown-binding",
-            Self::InvalidKey => "invalid-key",
-            Self::LimitExceeded => "limit-exceeded",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// The codes of `heyday:config`; see `wit/config`.
+    ConfigCode {
+        /// Not granted.
+        CapabilityDenied = "capability-denied",
+        /// Granted but not configured.
+        UnknownBinding = "unknown-binding",
+        /// A key that no binding has.
+        InvalidKey = "invalid-key",
+        /// Over a limit.
+        LimitExceeded = "limit-exceeded",
+        /// The deadline came.
+        Timeout = "timeout",
+        /// The attempt was asked to stop.
+        Cancelled = "cancelled",
+        /// The settings cannot be read.
+        Unavailable = "unavailable",
+        /// A fault of the host.
+        Internal = "internal",
     }
-
-    fn retryable(self) -> bool {
-        matches!(self, Self::Timeout | Self::Unavailable)
-    }
+    retryable: Timeout, Unavailable
 }
 
 /// An error of `heyday:config`.

@@ -20,7 +20,7 @@ use super::GraphLimits;
 use super::bolt::{BoltError, Connector, Mode, Run, SignIn, Value, Wire};
 use super::session::Graph;
 use crate::credential::Source;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsError};
 
 /// How long a connection may take to be made.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -171,17 +171,10 @@ impl Server {
             return Err(Neo4jConfigError::Password);
         };
         let ca = config.tls_server_ca_cert_path.as_deref();
-        let here = host == "localhost"
-            || host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
-        let tls = if config.tls.unwrap_or(ca.is_some() || !here) {
-            Some(Tls::new(&host, ca).map_err(Neo4jConfigError::Certificates)?)
-        } else if ca.is_some() {
-            return Err(Neo4jConfigError::NoTls);
-        } else {
-            None
-        };
+        let tls = Tls::of(&host, config.tls, ca).map_err(|error| match error {
+            TlsError::Certificates(why) => Neo4jConfigError::Certificates(why),
+            TlsError::Off => Neo4jConfigError::NoTls,
+        })?;
         Ok(Self {
             host,
             port: url.port().unwrap_or(7687),

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::Mode::ReadWrite;
+use crate::error::ErrorCode as _;
 
 /// The process, as `heyday` starts it; run by the tests, not as one.
 #[test]

@@ -10,71 +10,40 @@ use heyday_inference::InferenceError;
 
 pub use host::InferenceCapability;
 
-use crate::error::{CapabilityError, ErrorCode};
+use crate::error::{CapabilityError, codes};
 
 /// The capability's name in grants.
 pub const NAME: &str = "inference";
 
-/// Why a call of `heyday:inference` failed; the WIT explains each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InferenceCode {
-    /// No grant.
-    CapabilityDenied,
-    /// Granted but not here.
-    UnknownBinding,
-    /// The model cannot do that.
-    Unsupported,
-    /// A text does not fit into the window.
-    InputTooLong,
-    /// Over a limit of one call.
-    LimitExceeded,
-    /// Too much is waiting.
-    Busy,
-    /// No room.
-    OutOfMemory,
-    /// The device failed.
-    DeviceLost,
-    /// The deadline came.
-    Timeout,
-    /// The attempt was asked to stop.
-    Cancelled,
-    /// The model cannot be loaded, or the host is stopping.
-    Unavailable,
-    /// A fault of the host.
-    Internal,
-}
-
-impl ErrorCode for InferenceCode {
-    const DENIED: Self = Self::CapabilityDenied;
-    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
-    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
-    const TIMEOUT: Self = Self::Timeout;
-    const CANCELLED: Self = Self::Cancelled;
-    const INTERNAL: Self = Self::Internal;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CapabilityDenied => "capability-denied",
-            Self::UnknownBinding => "unknown-binding",
-            Self::Unsupported => "unsupported",
-            Self::InputTooLong => "input-too-long",
-            Self::LimitExceeded => "limit-exceeded",
-            Self::Busy => "busy",
-            Self::OutOfMemory => "out-of-memory",
-            Self::DeviceLost => "device-lost",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// Why a call of `heyday:inference` failed; the WIT explains each.
+    InferenceCode {
+        /// No grant.
+        CapabilityDenied = "capability-denied",
+        /// Granted but not here.
+        UnknownBinding = "unknown-binding",
+        /// The model cannot do that.
+        Unsupported = "unsupported",
+        /// A text does not fit into the window.
+        InputTooLong = "input-too-long",
+        /// Over a limit of one call.
+        LimitExceeded = "limit-exceeded",
+        /// Too much is waiting.
+        Busy = "busy",
+        /// No room.
+        OutOfMemory = "out-of-memory",
+        /// The device failed.
+        DeviceLost = "device-lost",
+        /// The deadline came.
+        Timeout = "timeout",
+        /// The attempt was asked to stop.
+        Cancelled = "cancelled",
+        /// The model cannot be loaded, or the host is stopping.
+        Unavailable = "unavailable",
+        /// A fault of the host.
+        Internal = "internal",
     }
-
-    fn retryable(self) -> bool {
-        matches!(
-            self,
-            Self::Busy | Self::OutOfMemory | Self::DeviceLost | Self::Timeout | Self::Unavailable
-        )
-    }
+    retryable: Busy, OutOfMemory, DeviceLost, Timeout, Unavailable
 }
 
 /// An error of `heyday:inference`.
@@ -118,6 +87,7 @@ fn told(error: InferenceError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode as _;
 
     #[test]
     fn a_guest_learns_what_it_can_act_on_and_no_file_of_the_host() {

@@ -21,7 +21,7 @@ pub use host::KvCapability;
 pub use host::bindings::heyday::kv::kv::{Condition, Entry, Page};
 
 use crate::diagnosis::Finding;
-use crate::error::{CapabilityError, ErrorCode};
+use crate::error::{CapabilityError, codes};
 
 /// The most keys of one `get-many`.
 pub const MANY_KEYS: usize = 1_000;
@@ -33,63 +33,35 @@ pub const ONCE_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const KEY_BYTES: usize = 512;
 const LONGEST_TTL_MS: u64 = 100 * 365 * 24 * 60 * 60 * 1_000;
 
-/// The codes of `heyday:kv`; see `wit/kv`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvCode {
-    /// Not granted, or a write through a read-only grant.
-    CapabilityDenied,
-    /// Granted but not configured.
-    UnknownBinding,
-    /// A key, or a name of an addition, that no store takes.
-    InvalidKey,
-    /// A time to live out of range.
-    InvalidTimeToLive,
-    /// The entry is not as the condition says.
-    PreconditionFailed,
-    /// The value is no whole number, or the sum does not fit.
-    NotANumber,
-    /// Over a limit.
-    LimitExceeded,
-    /// Other writers were faster.
-    Conflict,
-    /// The deadline came.
-    Timeout,
-    /// The attempt was asked to stop.
-    Cancelled,
-    /// The store cannot be reached, or has no room.
-    Unavailable,
-    /// A fault of the host.
-    Internal,
-}
-
-impl ErrorCode for KvCode {
-    const DENIED: Self = Self::CapabilityDenied;
-    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
-    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
-    const TIMEOUT: Self = Self::Timeout;
-    const CANCELLED: Self = Self::Cancelled;
-    const INTERNAL: Self = Self::Internal;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CapabilityDenied => "capability-denied",
-            Self::UnknownBinding => "unknown-binding",
-            Self::InvalidKey => "invalid-key",
-            Self::InvalidTimeToLive => "invalid-time-to-live",
-            Self::PreconditionFailed => "precondition-failed",
-            Self::NotANumber => "not-a-number",
-            Self::LimitExceeded => "limit-exceeded",
-            Self::Conflict => "conflict",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// The codes of `heyday:kv`; see `wit/kv`.
+    KvCode {
+        /// Not granted, or a write through a read-only grant.
+        CapabilityDenied = "capability-denied",
+        /// Granted but not configured.
+        UnknownBinding = "unknown-binding",
+        /// A key, or a name of an addition, that no store takes.
+        InvalidKey = "invalid-key",
+        /// A time to live out of range.
+        InvalidTimeToLive = "invalid-time-to-live",
+        /// The entry is not as the condition says.
+        PreconditionFailed = "precondition-failed",
+        /// The value is no whole number, or the sum does not fit.
+        NotANumber = "not-a-number",
+        /// Over a limit.
+        LimitExceeded = "limit-exceeded",
+        /// Other writers were faster.
+        Conflict = "conflict",
+        /// The deadline came.
+        Timeout = "timeout",
+        /// The attempt was asked to stop.
+        Cancelled = "cancelled",
+        /// The store cannot be reached, or has no room.
+        Unavailable = "unavailable",
+        /// A fault of the host.
+        Internal = "internal",
     }
-
-    fn retryable(self) -> bool {
-        matches!(self, Self::Conflict | Self::Timeout | Self::Unavailable)
-    }
+    retryable: Conflict, Timeout, Unavailable
 }
 
 /// An error of `heyday:kv`.

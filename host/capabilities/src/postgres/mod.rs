@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use crate::credential::Source;
-use crate::tls;
+use crate::tls::{Tls, TlsError};
 
 pub(crate) use diagnosis::diagnose;
 pub(crate) use error::{PgError, ServerError};
@@ -94,7 +94,7 @@ pub(crate) struct Server {
     database: String,
     schema: String,
     password: Option<Source>,
-    tls: Option<tls::Tls>,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -132,14 +132,10 @@ impl Server {
         let password =
             Source::of(file, variable).map_err(|()| PostgresConfigError::TwoPasswords)?;
         let ca = config.tls_server_ca_cert_path.as_deref();
-        let tls = if config.tls.unwrap_or(ca.is_some() || !is_here(&host)) {
-            let tls = tls::Tls::new(&host, ca).map_err(PostgresConfigError::Certificates)?;
-            Some(tls)
-        } else if ca.is_some() {
-            return Err(PostgresConfigError::NoTls);
-        } else {
-            None
-        };
+        let tls = Tls::of(&host, config.tls, ca).map_err(|error| match error {
+            TlsError::Certificates(why) => PostgresConfigError::Certificates(why),
+            TlsError::Off => PostgresConfigError::NoTls,
+        })?;
         Ok(Self {
             host,
             port: url.port().unwrap_or(5432),
@@ -156,13 +152,6 @@ impl Server {
     pub(crate) fn identity(&self) -> String {
         format!("postgres://{}@{}:{}", self.role, self.host, self.port)
     }
-}
-
-fn is_here(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 /// A name as SQL writes it, whatever it is.

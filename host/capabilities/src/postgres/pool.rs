@@ -6,12 +6,12 @@
 //! closed. Until then its place stays taken, so that a slow server fills the places of
 //! its binding and nothing else; and no more wait for a place than there are.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::connect::Session;
@@ -19,6 +19,7 @@ use super::error::PgError;
 use super::isolation;
 use super::wire::{Status, Wire};
 use super::{PostgresConfig, PostgresConfigError, Server};
+use crate::places::Places;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,8 +59,7 @@ struct Shared {
     session: Session,
     options: PoolOptions,
     runtime: Handle,
-    places: Arc<Semaphore>,
-    waiting: AtomicU32,
+    places: Places,
     /// Whether the log has what the role need not have.
     advised: AtomicBool,
     state: Mutex<State>,
@@ -104,15 +104,14 @@ impl Pool {
             lock_timeout: options.lock_timeout,
             message_bytes: usize::try_from(options.message_bytes).unwrap_or(usize::MAX),
         };
-        let places = options.connections.max(1) as usize;
+        let places = Places::new(options.connections);
         Ok(Self {
             shared: Arc::new(Shared {
                 server: Server::new(config)?,
                 session,
                 options,
                 runtime,
-                places: Arc::new(Semaphore::new(places)),
-                waiting: AtomicU32::new(0),
+                places,
                 advised: AtomicBool::new(false),
                 state: Mutex::default(),
             }),
@@ -151,7 +150,8 @@ impl Pool {
     /// # Errors
     /// When none becomes free, or the server cannot be used; the log has the cause.
     pub(crate) async fn acquire(&self) -> Result<Lease, PgError> {
-        let place = self.place().await?;
+        let place = self.shared.places.take(ACQUIRE_TIMEOUT).await;
+        let place = place.ok_or(PgError::Full)?;
         loop {
             let idle = self.shared.state().idle.pop();
             let Some(mut wire) = idle else { break };
@@ -178,21 +178,6 @@ impl Pool {
         lease
     }
 
-    async fn place(&self) -> Result<OwnedSemaphorePermit, PgError> {
-        let shared = &self.shared;
-        if let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() {
-            return Ok(place);
-        }
-        let waiting = Waiting::new(&shared.waiting);
-        if waiting.before >= shared.options.connections {
-            return Err(PgError::Full);
-        }
-        match timeout(ACQUIRE_TIMEOUT, Arc::clone(&shared.places).acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(PgError::Full),
-        }
-    }
-
     async fn connect(&self) -> Result<Wire, PgError> {
         let shared = &self.shared;
         let away = shared.state().away;
@@ -213,25 +198,6 @@ impl Pool {
         let is_away = matches!(outcome, Err(PgError::Away(_)));
         shared.state().away = is_away.then(Instant::now);
         outcome
-    }
-}
-
-/// Counts who waits.
-struct Waiting<'a> {
-    count: &'a AtomicU32,
-    before: u32,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        let before = count.fetch_add(1, Ordering::AcqRel);
-        Self { count, before }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

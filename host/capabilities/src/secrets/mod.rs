@@ -25,7 +25,7 @@ pub use host::SecretsCapability;
 
 use crate::bindings::SecretsBinding;
 use crate::diagnosis::{Finding, Findings, within};
-use crate::error::{CapabilityError, ErrorCode};
+use crate::error::{CapabilityError, codes};
 use crate::source::{ReadError, Reader, Source, SourceError, check_key};
 use gcp::SecretManager;
 
@@ -53,51 +53,27 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The codes of `heyday:secrets`; see `wit/secrets`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretsCode {
-    /// Not granted, or not given out.
-    CapabilityDenied,
-    /// Granted but not configured.
-    UnknownBinding,
-    /// Given out, and not there.
-    NotFound,
-    /// Over a limit.
-    LimitExceeded,
-    /// The deadline came.
-    Timeout,
-    /// The attempt was asked to stop.
-    Cancelled,
-    /// The secrets cannot be read.
-    Unavailable,
-    /// A fault of the host.
-    Internal,
-}
-
-impl ErrorCode for SecretsCode {
-    const DENIED: Self = Self::CapabilityDenied;
-    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
-    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
-    const TIMEOUT: Self = Self::Timeout;
-    const CANCELLED: Self = Self::Cancelled;
-    const INTERNAL: Self = Self::Internal;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CapabilityDenied => "capability-denied",
-            Self::UnknownBinding => "unknown-binding",
-            Self::NotFound => "not-found",
-            Self::LimitExceeded => "limit-exceeded",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// The codes of `heyday:secrets`; see `wit/secrets`.
+    SecretsCode {
+        /// Not granted, or not given out.
+        CapabilityDenied = "capability-denied",
+        /// Granted but not configured.
+        UnknownBinding = "unknown-binding",
+        /// Given out, and not there.
+        NotFound = "not-found",
+        /// Over a limit.
+        LimitExceeded = "limit-exceeded",
+        /// The deadline came.
+        Timeout = "timeout",
+        /// The attempt was asked to stop.
+        Cancelled = "cancelled",
+        /// The secrets cannot be read.
+        Unavailable = "unavailable",
+        /// A fault of the host.
+        Internal = "internal",
     }
-
-    fn retryable(self) -> bool {
-        matches!(self, Self::Timeout | Self::Unavailable)
-    }
+    retryable: Timeout, Unavailable
 }
 
 /// An error of `heyday:secrets`.
@@ -245,6 +221,7 @@ fn unavailable() -> SecretsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorCode as _;
 
     fn secrets(binding: serde_json::Value) -> Result<Secrets, SecretsConfigError> {
         let binding = serde_json::from_value(binding).expect("a binding");

@@ -35,66 +35,37 @@ pub use host::SqlCapability;
 pub use host::bindings::heyday::sql::sql::{Column, RowSet, Value};
 
 use crate::diagnosis::Finding;
-use crate::error::{CapabilityError, ErrorCode};
+use crate::error::{CapabilityError, codes};
 
-/// The codes of `heyday:sql`; see `wit/sql`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SqlCode {
-    /// Not granted, or what no plugin may do.
-    CapabilityDenied,
-    /// Granted but not configured.
-    UnknownBinding,
-    /// Not parsed or not prepared.
-    InvalidStatement,
-    /// Parameters do not fit.
-    InvalidParameter,
-    /// A constraint was violated.
-    Constraint,
-    /// Lost against another transaction.
-    Conflict,
-    /// Past the statement's limit or the deadline.
-    Timeout,
-    /// The attempt was asked to stop.
-    Cancelled,
-    /// Over a limit of the binding.
-    LimitExceeded,
-    /// The database cannot be reached, or has no room.
-    Unavailable,
-    /// Committed or rolled back before.
-    TransactionClosed,
-    /// A fault of the host.
-    Internal,
-}
-
-impl ErrorCode for SqlCode {
-    const DENIED: Self = Self::CapabilityDenied;
-    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
-    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
-    const TIMEOUT: Self = Self::Timeout;
-    const CANCELLED: Self = Self::Cancelled;
-    const INTERNAL: Self = Self::Internal;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CapabilityDenied => "capability-denied",
-            Self::UnknownBinding => "unknown-binding",
-            Self::InvalidStatement => "invalid-statement",
-            Self::InvalidParameter => "invalid-parameter",
-            Self::Constraint => "constraint",
-            Self::Conflict => "conflict",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::LimitExceeded => "limit-exceeded",
-            Self::Unavailable => "unavailable",
-            Self::TransactionClosed => "transaction-closed",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// The codes of `heyday:sql`; see `wit/sql`.
+    SqlCode {
+        /// Not granted, or what no plugin may do.
+        CapabilityDenied = "capability-denied",
+        /// Granted but not configured.
+        UnknownBinding = "unknown-binding",
+        /// Not parsed or not prepared.
+        InvalidStatement = "invalid-statement",
+        /// Parameters do not fit.
+        InvalidParameter = "invalid-parameter",
+        /// A constraint was violated.
+        Constraint = "constraint",
+        /// Lost against another transaction.
+        Conflict = "conflict",
+        /// Past the statement's limit or the deadline.
+        Timeout = "timeout",
+        /// The attempt was asked to stop.
+        Cancelled = "cancelled",
+        /// Over a limit of the binding.
+        LimitExceeded = "limit-exceeded",
+        /// The database cannot be reached, or has no room.
+        Unavailable = "unavailable",
+        /// Committed or rolled back before.
+        TransactionClosed = "transaction-closed",
+        /// A fault of the host.
+        Internal = "internal",
     }
-
-    fn retryable(self) -> bool {
-        // A timeout is worth another attempt: its deadline is a new one.
-        matches!(self, Self::Conflict | Self::Unavailable | Self::Timeout)
-    }
+    retryable: Conflict, Unavailable, Timeout
 }
 
 /// An error of `heyday:sql`.

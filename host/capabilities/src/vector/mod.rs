@@ -38,7 +38,7 @@ pub use host::bindings::heyday::vector::vector::{
 };
 
 use crate::diagnosis::{Asked, Finding, of_store};
-use crate::error::{CapabilityError, ErrorCode};
+use crate::error::{CapabilityError, codes};
 
 /// The most properties of a collection.
 pub const PROPERTIES: usize = 64;
@@ -51,78 +51,45 @@ pub const LIST: usize = 1_000;
 /// The most tenants of one page.
 pub const PAGE_TENANTS: u32 = 1_000;
 
-/// The codes of `heyday:vector`; see `wit/vector`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VectorCode {
-    /// Not granted, or a write through a read-only grant.
-    CapabilityDenied,
-    /// Granted but not configured.
-    UnknownBinding,
-    /// No such collection.
-    NotFound,
-    /// Another collection of that name.
-    AlreadyExists,
-    /// A name that nothing has.
-    InvalidName,
-    /// A specification that no collection can have, or a tenant where it has none.
-    InvalidSpecification,
-    /// An id that no item has, or one twice.
-    InvalidId,
-    /// Not a vector of the collection.
-    InvalidVector,
-    /// Not a property of the collection, or not its value.
-    InvalidProperty,
-    /// No filter of the collection.
-    InvalidFilter,
-    /// Not to be searched so.
-    InvalidSearch,
-    /// Over a limit.
-    LimitExceeded,
-    /// Other writers were faster.
-    Conflict,
-    /// The deadline came, or the binding's limit.
-    Timeout,
-    /// The attempt was asked to stop.
-    Cancelled,
-    /// The store cannot be reached, or has no room.
-    Unavailable,
-    /// A fault of the host.
-    Internal,
-}
-
-impl ErrorCode for VectorCode {
-    const DENIED: Self = Self::CapabilityDenied;
-    const UNKNOWN_BINDING: Self = Self::UnknownBinding;
-    const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
-    const TIMEOUT: Self = Self::Timeout;
-    const CANCELLED: Self = Self::Cancelled;
-    const INTERNAL: Self = Self::Internal;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CapabilityDenied => "capability-denied",
-            Self::UnknownBinding => "unknown-binding",
-            Self::NotFound => "not-found",
-            Self::AlreadyExists => "already-exists",
-            Self::InvalidName => "invalid-name",
-            Self::InvalidSpecification => "invalid-specification",
-            Self::InvalidId => "invalid-id",
-            Self::InvalidVector => "invalid-vector",
-            Self::InvalidProperty => "invalid-property",
-            Self::InvalidFilter => "invalid-filter",
-            Self::InvalidSearch => "invalid-search",
-            Self::LimitExceeded => "limit-exceeded",
-            Self::Conflict => "conflict",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// The codes of `heyday:vector`; see `wit/vector`.
+    VectorCode {
+        /// Not granted, or a write through a read-only grant.
+        CapabilityDenied = "capability-denied",
+        /// Granted but not configured.
+        UnknownBinding = "unknown-binding",
+        /// No such collection.
+        NotFound = "not-found",
+        /// Another collection of that name.
+        AlreadyExists = "already-exists",
+        /// A name that nothing has.
+        InvalidName = "invalid-name",
+        /// A specification that no collection can have, or a tenant where it has none.
+        InvalidSpecification = "invalid-specification",
+        /// An id that no item has, or one twice.
+        InvalidId = "invalid-id",
+        /// Not a vector of the collection.
+        InvalidVector = "invalid-vector",
+        /// Not a property of the collection, or not its value.
+        InvalidProperty = "invalid-property",
+        /// No filter of the collection.
+        InvalidFilter = "invalid-filter",
+        /// Not to be searched so.
+        InvalidSearch = "invalid-search",
+        /// Over a limit.
+        LimitExceeded = "limit-exceeded",
+        /// Other writers were faster.
+        Conflict = "conflict",
+        /// The deadline came, or the binding's limit.
+        Timeout = "timeout",
+        /// The attempt was asked to stop.
+        Cancelled = "cancelled",
+        /// The store cannot be reached, or has no room.
+        Unavailable = "unavailable",
+        /// A fault of the host.
+        Internal = "internal",
     }
-
-    fn retryable(self) -> bool {
-        matches!(self, Self::Conflict | Self::Timeout | Self::Unavailable)
-    }
+    retryable: Conflict, Timeout, Unavailable
 }
 
 /// An error of `heyday:vector`.

@@ -31,7 +31,7 @@ use super::{
     Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorError,
     VectorLimits, Want, already_exists, not_found, read_only, sqlite_vec, too_many_collections,
 };
-use crate::sqlite_file::{OpenError, check_database};
+use crate::sqlite_file::{OpenError, check_database, end_transaction, migrate};
 use crate::task::run_on;
 
 /// Connections that read.
@@ -145,7 +145,7 @@ impl SqliteVectors {
             let Some(pool) = &shared.writing else {
                 return Ok(());
             };
-            let migrate = async || migrate(&mut *pool.acquire().await?).await;
+            let migrate = async || migrate(&mut *pool.acquire().await?, MIGRATIONS).await;
             shared.migrated.get_or_try_init(migrate).await.copied()
         });
         let migrated = migrated.await.map_err(VectorError::internal)?;
@@ -555,33 +555,4 @@ async fn tenant(
         .bind(name)
         .fetch_optional(connection)
         .await
-}
-
-/// Rolls back what an operation left open: it failed, or nobody waited for it any more.
-/// SQLite itself has done so after some errors, so that there may be nothing to end; sqlx's
-/// own transactions would be out of step then.
-async fn end_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    let ended = sqlx::query("ROLLBACK").execute(&mut *connection).await;
-    // A connection that is no more must not go back.
-    Ok(matches!(ended, Ok(_) | Err(sqlx::Error::Database(_))))
-}
-
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let done: i64 = sqlx::query_scalar("PRAGMA user_version")
-        .fetch_one(&mut *connection)
-        .await?;
-    let done = usize::try_from(done).unwrap_or_default();
-    if done > MIGRATIONS.len() {
-        return Err(sqlx::Error::Configuration(
-            "the store was written by a newer Heyday".into(),
-        ));
-    }
-    for (index, step) in MIGRATIONS.iter().enumerate().skip(done) {
-        let number = index + 1;
-        let text = format!("BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(text))
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
 }

@@ -5,16 +5,16 @@
 //! Until then its place stays taken, so that a slow server fills the places of its binding
 //! and nothing else; and no more wait for a place than there are.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::wire::{BoltError, Wire};
+use crate::places::Places;
 
 /// How long is waited for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,8 +69,7 @@ struct Shared {
     connector: Box<dyn Connector>,
     options: PoolOptions,
     runtime: Handle,
-    places: Arc<Semaphore>,
-    waiting: AtomicU32,
+    places: Places,
     state: Mutex<State>,
 }
 
@@ -107,14 +106,13 @@ impl Pool {
         options: PoolOptions,
         runtime: Handle,
     ) -> Self {
-        let places = options.connections.max(1) as usize;
+        let places = Places::new(options.connections);
         Self {
             shared: Arc::new(Shared {
                 connector,
                 options,
                 runtime,
-                places: Arc::new(Semaphore::new(places)),
-                waiting: AtomicU32::new(0),
+                places,
                 state: Mutex::default(),
             }),
         }
@@ -143,7 +141,8 @@ impl Pool {
     /// # Errors
     /// When none becomes free, or the server cannot be used; the log has the cause.
     pub(crate) async fn acquire(&self) -> Result<Lease, BoltError> {
-        let place = self.place().await?;
+        let place = self.shared.places.take(ACQUIRE_TIMEOUT).await;
+        let place = place.ok_or(BoltError::Full)?;
         loop {
             let idle = self.shared.state().idle.pop();
             let Some(mut wire) = idle else { break };
@@ -179,21 +178,6 @@ impl Pool {
         lease
     }
 
-    async fn place(&self) -> Result<OwnedSemaphorePermit, BoltError> {
-        let shared = &self.shared;
-        if let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() {
-            return Ok(place);
-        }
-        let waiting = Waiting::new(&shared.waiting);
-        if waiting.before >= shared.options.connections {
-            return Err(BoltError::Full);
-        }
-        match timeout(ACQUIRE_TIMEOUT, Arc::clone(&shared.places).acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            _ => Err(BoltError::Full),
-        }
-    }
-
     async fn connect(&self) -> Result<Wire, BoltError> {
         let shared = &self.shared;
         let away = shared.state().away;
@@ -210,25 +194,6 @@ impl Pool {
         let is_away = matches!(outcome, Err(BoltError::Away(_)));
         shared.state().away = is_away.then(Instant::now);
         outcome
-    }
-}
-
-/// Counts who waits.
-struct Waiting<'a> {
-    count: &'a AtomicU32,
-    before: u32,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        let before = count.fetch_add(1, Ordering::AcqRel);
-        Self { count, before }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -256,8 +221,7 @@ impl Lease {
 
     /// What an error means; asked once of one that ends an operation.
     pub(crate) async fn explain(&self, error: BoltError) -> BoltError {
-        let free = self.shared.places.available_permits();
-        let alone = free + 1 >= self.shared.options.connections as usize;
+        let alone = self.shared.places.is_alone();
         self.shared.connector.explain(error, alone).await
     }
 }

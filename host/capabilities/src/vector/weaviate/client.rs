@@ -8,7 +8,6 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr as _;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use serde_json::Value as Json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsConnector;
 use tonic::codegen::http::uri::{PathAndQuery, Uri};
 use tonic::metadata::AsciiMetadataValue;
@@ -32,6 +31,7 @@ use super::config::{Address, Server, WeaviateConfig, WeaviateConfigError};
 use super::proto::Method;
 use crate::credential::Source;
 use crate::error::chain;
+use crate::places::Places;
 use crate::tls;
 
 /// How long a connection may take to be made.
@@ -65,10 +65,8 @@ pub(super) struct Client {
     server: Server,
     rest: reqwest::Client,
     grpc: Channel,
-    places: Arc<Semaphore>,
-    waiting: AtomicU32,
+    places: Places,
     key: Mutex<Option<(Instant, Arc<str>)>>,
-    calls: u32,
     wait: Duration,
     call_bytes: u64,
 }
@@ -116,10 +114,8 @@ impl Client {
             server,
             rest,
             grpc,
-            places: Arc::new(Semaphore::new(limits.concurrent_calls.max(1) as usize)),
-            waiting: AtomicU32::new(0),
+            places: Places::new(limits.concurrent_calls),
             key: Mutex::default(),
-            calls: limits.concurrent_calls.max(1),
             wait: Duration::from_millis(limits.busy_timeout_ms),
             call_bytes: limits.call_bytes,
         })
@@ -135,20 +131,12 @@ impl Client {
 
     /// A turn, for as long as it is kept.
     pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, VectorError> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(place);
-        }
-        let waiting = Waiting::new(&self.waiting);
-        if waiting.before < self.calls {
-            let place = Arc::clone(&self.places).acquire_owned();
-            if let Ok(Ok(place)) = tokio::time::timeout(self.wait, place).await {
-                return Ok(place);
-            }
-        }
-        Err(VectorError::new(
-            VectorCode::Unavailable,
-            "all calls that the binding allows at once are in use",
-        ))
+        self.places.take(self.wait).await.ok_or_else(|| {
+            VectorError::new(
+                VectorCode::Unavailable,
+                "all calls that the binding allows at once are in use",
+            )
+        })
     }
 
     /// The API key, if there is one.
@@ -245,25 +233,6 @@ impl Client {
             bytes.extend_from_slice(&chunk);
         }
         Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
-    }
-}
-
-/// Counts who waits.
-struct Waiting<'a> {
-    count: &'a AtomicU32,
-    before: u32,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        let before = count.fetch_add(1, Ordering::AcqRel);
-        Self { count, before }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -8,6 +8,7 @@ mod hostile;
 mod kv_contract;
 mod ordinary;
 mod sql_contract;
+mod timed;
 mod vector_contract;
 
 use heyday_sdk::prelude::*;

@@ -12,12 +12,17 @@ use tokio::runtime::Handle;
 
 use crate::clustered::Numbers;
 use crate::report::{Figure, Report, Sides, Times, shown};
-use crate::support::neo4j::{LARGE, Neo4j};
+use crate::support::neo4j::{Neo4j, Size as Server};
 
 const SEED: u64 = 0x6eaf;
 const PEER: &str = "Neo4j";
 /// Memory that the embedded graph may take.
 const MEMORY_BYTES: u64 = 3 << 30;
+/// As one would run it for a graph of some gigabytes.
+const SERVER: Server = Server {
+    java: &["-Xms2g", "-Xmx2g"],
+    cache: "1g",
+};
 /// Relationships by nodes.
 const DEGREE: usize = 10;
 /// Nodes, or relationships, of one statement.
@@ -88,7 +93,7 @@ pub async fn run(report: &mut Report, quick: bool) -> anyhow::Result<()> {
     let (path, command) = (folder.path().join("graph"), EngineCommand::own()?);
     let embedded = embedded::open(&path, false, limits.clone(), command, Handle::current())?;
     let mut graphs = vec![embedded];
-    let server = Neo4j::start_of(LARGE, &[]);
+    let server = Neo4j::start_of(SERVER, &[]);
     if let Some(server) = &server {
         let limits = GraphLimits {
             memory_bytes: None,

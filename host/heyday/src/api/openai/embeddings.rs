@@ -66,19 +66,17 @@ fn input(members: &mut Members) -> Result<Vec<String>, Problem> {
         .and_then(Value::as_array)
         .is_some_and(|all| all.iter().any(|it| it.is_number() || it.is_array()));
     if of_tokens {
-        return Err(invalid(
+        return Err(members.invalid(
             "input",
-            "`input` is a text or a list of texts; lists of tokens are not supported",
+            "a text or a list of texts; lists of tokens are not supported",
         ));
     }
-    let Some(value) = value else {
-        return members.need("input");
-    };
+    let value = value.ok_or_else(|| members.missing("input"))?;
     let texts: Texts = serde_json::from_value(value)
-        .map_err(|_| invalid("input", "`input` is a text or a list of texts"))?;
+        .map_err(|_| members.invalid("input", "a text or a list of texts"))?;
     let texts = texts.into_vec();
     if texts.is_empty() {
-        return Err(invalid("input", "`input` has no text"));
+        return Err(members.invalid("input", "there is no text"));
     }
     Ok(texts)
 }
@@ -141,7 +139,7 @@ pub(in crate::api) async fn embed(
     Json(body): Json<Map<String, Value>>,
 ) -> Result<JsonAnswer<EmbeddingsBody>, Problem> {
     let inference = inference(&app)?;
-    let request = EmbeddingsRequest::read(Members(body))?;
+    let request = EmbeddingsRequest::read(Members::of_body(body))?;
     let _place = app.waiting_place()?;
     if let (Some(asked), Some(model)) = (request.dimensions, inference.store().get(&request.model))
         && let Some(dimensions) = model.properties.dimensions
@@ -196,7 +194,7 @@ mod tests {
 
     fn read(value: Value) -> Result<EmbeddingsRequest, Problem> {
         match value {
-            Value::Object(map) => EmbeddingsRequest::read(Members(map)),
+            Value::Object(map) => EmbeddingsRequest::read(Members::of_body(map)),
             other => panic!("{other}"),
         }
     }

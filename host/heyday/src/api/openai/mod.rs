@@ -11,9 +11,12 @@
 //! asked for something learns that it does not get it. Those that only OpenAI's own service
 //! could act on, and that change no answer, are accepted.
 
+pub mod chat;
+mod chat_answer;
 pub mod embeddings;
 pub mod error;
 pub mod models;
+pub mod rerank;
 
 use heyday_inference::{Inference, InferenceError};
 use serde::de::DeserializeOwned;
@@ -66,6 +69,14 @@ pub struct Usage {
 }
 
 impl Usage {
+    const fn of(prompt_tokens: u64, completion_tokens: u64) -> Self {
+        Self {
+            prompt_tokens,
+            completion_tokens: Some(completion_tokens),
+            total_tokens: prompt_tokens + completion_tokens,
+        }
+    }
+
     const fn read(prompt_tokens: u64) -> Self {
         Self {
             prompt_tokens,
@@ -75,12 +86,33 @@ impl Usage {
     }
 }
 
-/// The members of a request's body, taken one after the other. One that is `null` is absent.
-struct Members(Map<String, Value>);
+/// The members of an object of a request, taken one after the other. One that is `null` is
+/// absent.
+struct Members {
+    /// What its members' names begin with: nothing, or `messages[1].`.
+    at: String,
+    map: Map<String, Value>,
+}
 
 impl Members {
+    const fn of_body(map: Map<String, Value>) -> Self {
+        Self {
+            at: String::new(),
+            map,
+        }
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.at)
+    }
+
+    fn invalid(&self, name: &str, why: &str) -> Problem {
+        let name = self.name(name);
+        invalid(&name, format!("`{name}`: {why}"))
+    }
+
     fn take_value(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).filter(|value| !value.is_null())
+        self.map.remove(name).filter(|value| !value.is_null())
     }
 
     /// The member, where it is there.
@@ -90,24 +122,47 @@ impl Members {
         };
         serde_json::from_value(value).map(Some).map_err(|error| {
             let told: String = error.to_string().chars().take(TOLD).collect();
-            invalid(name, format!("`{name}`: {told}"))
+            self.invalid(name, &told)
         })
+    }
+
+    fn missing(&self, name: &str) -> Problem {
+        let name = self.name(name);
+        Problem::invalid(format!("`{name}` is missing")).with(PARAM, name)
     }
 
     /// The member, which must be there.
     fn need<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, Problem> {
-        self.take(name)?.ok_or_else(|| {
-            Problem::invalid(format!("`{name}` is missing")).with(PARAM, name.to_owned())
-        })
+        self.take(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// Members that change no answer.
+    fn accept(&mut self, names: &[&str]) {
+        for name in names {
+            self.map.remove(*name);
+        }
+    }
+
+    /// A member of which only what asks for nothing is taken.
+    fn only(
+        &mut self,
+        name: &str,
+        asks_nothing: fn(&Value) -> bool,
+        why: &str,
+    ) -> Result<(), Problem> {
+        match self.take_value(name) {
+            Some(value) if !asks_nothing(&value) => Err(unsupported(&self.name(name), why)),
+            _ => Ok(()),
+        }
     }
 
     /// Nothing may be left.
     fn end(self) -> Result<(), Problem> {
-        let Some(name) = self.0.into_iter().map(|(name, _)| name).next() else {
+        let Some(name) = self.map.keys().next() else {
             return Ok(());
         };
         let told: String = name.chars().take(TOLD).collect();
-        Err(unsupported(&told, "it is not known here"))
+        Err(unsupported(&self.name(&told), "it is not known here"))
     }
 }
 
@@ -173,7 +228,9 @@ fn refusal(error: InferenceError, input: &'static str) -> Problem {
             detail,
         )
         .with(PARAM, input),
-        InferenceError::LimitExceeded(_) => invalid(input, detail),
+        InferenceError::LimitExceeded(_) | InferenceError::InvalidRequest(_) => {
+            invalid(input, detail)
+        }
         InferenceError::Busy => Problem::new(
             axum::http::StatusCode::TOO_MANY_REQUESTS,
             "busy",
@@ -182,6 +239,7 @@ fn refusal(error: InferenceError, input: &'static str) -> Problem {
         ),
         InferenceError::OutOfMemory(_) => Problem::unavailable("out-of-memory", detail),
         InferenceError::DeviceLost => Problem::unavailable("device-lost", detail),
+        InferenceError::Unavailable { .. } => Problem::unavailable("model-unavailable", detail),
         InferenceError::Stopping => Problem::unavailable("shutting-down", detail),
         // Its words name files of the host.
         InferenceError::Unloadable { ref model, .. } => {
@@ -203,7 +261,7 @@ mod tests {
 
     fn members(value: Value) -> Members {
         match value {
-            Value::Object(map) => Members(map),
+            Value::Object(map) => Members::of_body(map),
             other => panic!("{other}"),
         }
     }
@@ -220,6 +278,8 @@ mod tests {
             body.need::<Texts>("input").expect("texts").into_vec(),
             ["a"]
         );
+        body.map.insert("user".to_owned(), json!("u"));
+        body.accept(&["user"]);
         let left = body.end().expect_err("one is left");
         assert_eq!(left.name, "unsupported-parameter");
         assert_eq!(left.further["param"], "odd");

@@ -42,6 +42,7 @@ mod settings;
 mod support;
 mod temporal;
 mod traces;
+mod triggered;
 mod visiting;
 mod weaviate;
 mod workers;

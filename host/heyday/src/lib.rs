@@ -32,6 +32,7 @@ pub mod recorder;
 pub mod registry;
 pub mod remote;
 pub mod replays;
+pub mod listeners;
 pub mod schedules;
 pub mod server;
 pub mod sse;

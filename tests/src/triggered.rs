@@ -85,7 +85,10 @@ async fn results(client: &Client, flow: &str, count: usize) -> Vec<Value> {
 
 /// Which events started runs of the first flow.
 fn ids(results: &[Value]) -> BTreeSet<&str> {
-    let ids: BTreeSet<_> = results.iter().filter_map(|one| one["id"].as_str()).collect();
+    let ids: BTreeSet<_> = results
+        .iter()
+        .filter_map(|one| one["id"].as_str())
+        .collect();
     assert_eq!(ids.len(), results.len(), "{results:?}");
     ids
 }
@@ -127,7 +130,10 @@ async fn tour(server: Server, options: Options) {
     // Another version waits for what it says; what waits for events can be ended by hand,
     // and the next event brings it back.
     push(client, RENAMED).await;
-    assert_eq!(send(client, uploaded("5", "pdf")).await, Vec::<String>::new());
+    assert_eq!(
+        send(client, uploaded("5", "pdf")).await,
+        Vec::<String>::new()
+    );
     let desk = Desk::new(&server).unwrap();
     desk.run("", "heyday workflow terminate events:tests.uploaded")
         .await
@@ -151,7 +157,10 @@ async fn tour(server: Server, options: Options) {
         .unwrap()
         .ok()
         .says("no flow waits for an event");
-    let ended = client.get("/workflows/events%3Atests.uploaded").await.unwrap();
+    let ended = client
+        .get("/workflows/events%3Atests.uploaded")
+        .await
+        .unwrap();
     assert_eq!(ended["status"], "Terminated", "{ended:#}");
 }
 

@@ -26,6 +26,7 @@ mod kit;
 mod knowledge;
 mod logs;
 mod metrics;
+mod openai;
 mod plugins;
 mod postgres;
 mod power_loss;

@@ -22,10 +22,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::aws::AmazonS3;
 use object_store::path::Path as ObjectPath;
+use object_store::signer::Signer as _;
 use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload,
     UpdateVersion,
 };
+use reqwest::Method;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -33,7 +35,7 @@ use super::s3_config::{S3Config, S3ConfigError, connect};
 use super::s3_stream::{S3Reader, S3Writer};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, check_key, check_writable, not_found, too_large,
+    ObjectWriter, Page, Presigned, check_key, check_writable, not_found, too_large,
 };
 use crate::blob::diagnosis::diagnose;
 use crate::diagnosis::Finding;
@@ -352,6 +354,31 @@ impl Container for S3Container {
             .await?;
         let (key, condition) = condition;
         Ok(Box::new(S3Writer::new(self.clone(), key, condition)))
+    }
+
+    async fn presign(
+        &self,
+        key: String,
+        what: Presigned,
+        lasts: Duration,
+    ) -> Result<String, BlobError> {
+        if what == Presigned::Put {
+            check_writable(self.shared.read_only)?;
+        }
+        self.run(|shared| async move {
+            let method = match what {
+                Presigned::Get => Method::GET,
+                Presigned::Put => {
+                    shared.check_place(&key).await?;
+                    Method::PUT
+                }
+            };
+            let path = shared.path(&key)?;
+            let signed = shared.store.signed_url(method, &path, lasts).await;
+            let signed = signed.map_err(|error| translate(&key, &error))?;
+            Ok(signed.into())
+        })
+        .await
     }
 }
 

@@ -185,7 +185,7 @@ pub fn plugin() -> Digest {
 }
 
 impl FlowsByName {
-    fn pinned(&self, name: &str) -> Option<PinnedDefinition> {
+    pub(super) fn pinned(&self, name: &str) -> Option<PinnedDefinition> {
         let (digest, flow) = lock(&self.active).get(name)?.clone();
         Some(Self::pin_all(digest, flow))
     }

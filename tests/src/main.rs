@@ -40,6 +40,7 @@ mod schedules;
 mod search;
 mod security;
 mod settings;
+mod slow_backends;
 mod support;
 mod temporal;
 mod traces;

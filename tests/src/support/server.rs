@@ -278,9 +278,14 @@ impl Client {
 
     /// A request to `/api/v1` and this path.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.at(method, &format!("/api/v1{path}"))
+    }
+
+    /// A request to this path.
+    pub fn at(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self
             .http
-            .request(method, format!("{}/api/v1{path}", self.url))
+            .request(method, format!("{}{path}", self.url))
             .bearer_auth(&self.token);
         match &self.namespace {
             Some(namespace) => request.header("heyday-namespace", namespace),

@@ -25,6 +25,7 @@ const PLUGINS: &[(&str, &[&str])] = &[
     ("split", &["blob=work"]),
     ("hashed-ngram-embedding", &["blob=work"]),
     ("entities", &["blob=work", "graph=knowledge"]),
+    ("answer", &[]),
     (
         "index",
         &[
@@ -37,7 +38,13 @@ const PLUGINS: &[(&str, &[&str])] = &[
 ];
 
 /// Flows of the example.
-const FLOWS: [&str; 4] = ["document-processing", "sync", "search", "reset"];
+const FLOWS: [&str; 5] = [
+    "document-processing",
+    "sync",
+    "search",
+    "question-answering",
+    "reset",
+];
 
 /// What is searched for in this repository's own documentation.
 const OWN_SEARCH: &str = "what survives a crash";
@@ -173,7 +180,8 @@ fn upload(project: &Project, cli: &Cli) -> anyhow::Result<()> {
         }
         // Every build is a version of its own, so that an edited plugin needs no number.
         cli.run(&["plugin", "push", &component, "--dev"])?;
-        println!("  plugin {plugin}, granted {}", grants.join(", "));
+        let granted = if grants.is_empty() { "nothing" } else { &grants.join(", ") };
+        println!("  plugin {plugin}, granted {granted}");
     }
     for flow in FLOWS {
         let path = format!("examples/knowledge/flows/{flow}.yaml");

@@ -17,6 +17,7 @@ const PLUGINS: &[(&str, &[(&str, &str)])] = &[
     ("split", &[("blob", "work")]),
     ("hashed-ngram-embedding", &[("blob", "work")]),
     ("entities", &[("blob", "work"), ("graph", "knowledge")]),
+    ("answer", &[]),
     (
         "index",
         &[
@@ -29,7 +30,13 @@ const PLUGINS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// Its flows.
-const FLOWS: [&str; 4] = ["document-processing", "sync", "search", "reset"];
+const FLOWS: [&str; 5] = [
+    "document-processing",
+    "sync",
+    "search",
+    "question-answering",
+    "reset",
+];
 
 /// A binding of a path in the folder.
 fn path(folder: &Path, capability: &str, binding: &str, name: &str) -> String {

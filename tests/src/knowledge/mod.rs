@@ -1,6 +1,8 @@
 //! The example over the real server: a folder with a document of each kind becomes
 //! searchable, and the index follows what happens to the folder.
 
+mod questions;
+mod retrieval;
 mod servers;
 
 use std::path::Path;
@@ -87,11 +89,11 @@ async fn start(options: Options) -> Server {
 
 /// Compares the folder with the catalogue, and waits for the documents that it starts.
 async fn synchronize(server: &Server) -> Value {
-    let outcome = server
-        .client
-        .run("knowledge.sync", &Value::Null)
-        .await
-        .unwrap();
+    synchronize_with(server, &Value::Null).await
+}
+
+async fn synchronize_with(server: &Server, input: &Value) -> Value {
+    let outcome = server.client.run("knowledge.sync", input).await.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
     let deadline = std::time::Instant::now() + PATIENCE * 2;
     loop {

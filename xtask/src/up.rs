@@ -180,7 +180,11 @@ fn upload(project: &Project, cli: &Cli) -> anyhow::Result<()> {
         }
         // Every build is a version of its own, so that an edited plugin needs no number.
         cli.run(&["plugin", "push", &component, "--dev"])?;
-        let granted = if grants.is_empty() { "nothing" } else { &grants.join(", ") };
+        let granted = if grants.is_empty() {
+            "nothing"
+        } else {
+            &grants.join(", ")
+        };
         println!("  plugin {plugin}, granted {granted}");
     }
     for flow in FLOWS {

@@ -219,7 +219,7 @@ mod tests {
         let work = blob::Container::open("work").unwrap();
         let mut reader = ::passages::vectors::Reader::open(&work, "text/1.vectors").unwrap();
         assert_eq!(reader.embedding, embedding());
-        assert_eq!(reader.next().unwrap(), vector("Rotors\nThey turn."));
+        assert_eq!(reader.take().unwrap(), vector("Rotors\nThey turn."));
         drop(test);
         let texts = vec![String::new(); MOST_TEXTS + 1];
         assert_eq!(embed(Texts { texts }).unwrap_err().kind(), "invalid-input");

@@ -112,7 +112,7 @@ pub fn index(input: Document) -> Result<Indexed> {
                 &input.key,
                 &version,
                 passage?,
-                vectors.next()?,
+                vectors.take()?,
             )?);
         }
         if batch.is_empty() {

@@ -223,7 +223,7 @@ mod tests {
         };
         let asked = embed(of(["text 0"])).unwrap();
         assert_eq!(asked.embedding, reader.embedding);
-        assert_eq!(asked.vectors[0], reader.next().unwrap());
+        assert_eq!(asked.vectors[0], reader.take().unwrap());
     }
 
     #[test]

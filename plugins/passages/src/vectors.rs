@@ -99,7 +99,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where there is none, and as `wit/blob` says.
-    pub fn next(&mut self) -> Result<Vec<f32>> {
+    pub fn take(&mut self) -> Result<Vec<f32>> {
         let mut bytes = vec![0; self.embedding.dimensions as usize * 4];
         self.reader.read_exact(&mut bytes)?;
         let (numbers, _) = bytes.as_chunks::<4>();
@@ -129,8 +129,8 @@ mod tests {
         writer.finish().unwrap();
         let mut reader = Reader::open(&work, "v").unwrap();
         assert_eq!(reader.embedding, embedding);
-        assert_eq!(reader.next().unwrap(), [1.5, -0.1]);
-        assert_eq!(reader.next().unwrap(), [0.0, 1e-9]);
-        assert!(reader.next().is_err());
+        assert_eq!(reader.take().unwrap(), [1.5, -0.1]);
+        assert_eq!(reader.take().unwrap(), [0.0, 1e-9]);
+        assert!(reader.take().is_err());
     }
 }

@@ -2,6 +2,7 @@
 //! searchable, and the index follows what happens to the folder.
 
 mod questions;
+mod readme;
 mod retrieval;
 mod servers;
 
@@ -95,6 +96,12 @@ async fn synchronize(server: &Server) -> Value {
 async fn synchronize_with(server: &Server, input: &Value) -> Value {
     let outcome = server.client.run("knowledge.sync", input).await.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    settle(server).await;
+    outcome.body["result"].clone()
+}
+
+/// Waits until no run is open.
+async fn settle(server: &Server) {
     let deadline = std::time::Instant::now() + PATIENCE * 2;
     loop {
         let query = "ExecutionStatus%20%3D%20%27Running%27";
@@ -109,7 +116,6 @@ async fn synchronize_with(server: &Server, input: &Value) -> Value {
         let id = run["workflow_id"].as_str().unwrap();
         server.client.result(id).await.unwrap();
     }
-    outcome.body["result"].clone()
 }
 
 async fn search(server: &Server, text: &str) -> Vec<Value> {

@@ -59,7 +59,10 @@ async fn documents_answer_and_people_where_they_do_not() {
     let quote = "A rotor is balanced with small weights before it runs.";
     assert_eq!(found["answer"], format!("{quote} [1]"), "{found}");
     let citation = &found["citations"][0];
-    assert_eq!((&citation["key"], &citation["quote"]), (&json!("rotors.md"), &json!(quote)));
+    assert_eq!(
+        (&citation["key"], &citation["quote"]),
+        (&json!("rotors.md"), &json!(quote))
+    );
     let offset = usize::try_from(citation["offset"].as_u64().unwrap()).unwrap();
     assert!(ROTORS[offset..].starts_with(quote), "{citation}");
     assert!(found["confidence"].as_f64() > Some(0.5), "{found}");
@@ -79,7 +82,10 @@ async fn documents_answer_and_people_where_they_do_not() {
     let taken = Client::ok(update(client, "q1", "correct", data).await).await;
     assert_eq!(taken.unwrap()["result"]["taken"], "correct");
     let result = client.result("q1").await.unwrap().body["result"].clone();
-    assert_eq!((&result["answer"], &result["citations"]), (&json!("With weights."), &json!([])));
+    assert_eq!(
+        (&result["answer"], &result["citations"]),
+        (&json!("With weights."), &json!([]))
+    );
     assert_eq!(result["review"]["by"], "Ada", "{result}");
 
     unsure(client, "q2").await;
@@ -87,12 +93,18 @@ async fn documents_answer_and_people_where_they_do_not() {
     Client::ok(taken).await.unwrap();
     let result = client.result("q2").await.unwrap().body["result"].clone();
     assert_eq!(result["answer"], format!("{quote} [1]"), "{result}");
-    assert_eq!((&result["confidence"], &result["review"]["by"]), (&json!(1), &json!("Grace")));
+    assert_eq!(
+        (&result["confidence"], &result["review"]["by"]),
+        (&json!(1), &json!("Grace"))
+    );
 
     unsure(client, "q3").await;
     let data = json!({ "by": "Grace", "reason": "Not so." });
     let taken = update(client, "q3", "reject", data).await;
     Client::ok(taken).await.unwrap();
     let result = client.result("q3").await.unwrap().body["result"].clone();
-    assert_eq!((&result["answer"], &result["confidence"]), (&Value::Null, &json!(0)));
+    assert_eq!(
+        (&result["answer"], &result["confidence"]),
+        (&Value::Null, &json!(0))
+    );
 }

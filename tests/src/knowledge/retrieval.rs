@@ -114,7 +114,10 @@ async fn what_answers_is_found() {
     synchronize(&server).await;
     let passages = passages(&folder.path().join("work"));
     let ideal = |judgement: &Judgement| {
-        let mut grades: Vec<u32> = passages.iter().map(|it| judgement.grade(None, it)).collect();
+        let mut grades: Vec<u32> = passages
+            .iter()
+            .map(|it| judgement.grade(None, it))
+            .collect();
         grades.sort_unstable_by(|one, other| other.cmp(one));
         gain(grades)
     };

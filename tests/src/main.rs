@@ -44,6 +44,7 @@ mod slow_backends;
 mod support;
 mod temporal;
 mod traces;
+mod triggered;
 mod visiting;
 mod weaviate;
 mod workers;

@@ -73,7 +73,7 @@ pub fn is_calendar(word: &str) -> bool {
 /// A month by its name or the first three letters of it.
 fn month(word: &str) -> Option<u32> {
     let is = |name: &&str| *name == word || (word.len() == 3 && name.starts_with(word));
-    u32::try_from(MONTHS.iter().position(|name| is(&name))? + 1).ok()
+    u32::try_from(MONTHS.iter().position(is)? + 1).ok()
 }
 
 fn year(word: &str) -> Option<u32> {

@@ -7,7 +7,12 @@ use crate::support::examples;
 use crate::support::server::{Options, Server};
 
 /// What is typed where there is a model, and what waits for a person.
-const LEFT_OUT: [&str; 4] = ["heyday up", "minilm", "target/guests/models", "question-1 correct"];
+const LEFT_OUT: [&str; 4] = [
+    "heyday up",
+    "minilm",
+    "target/guests/models",
+    "question-1 correct",
+];
 
 const PAPER: &str = "# Rotors\n\nA rotor balance is good. A rotor is balanced with weights.\n";
 

@@ -34,6 +34,7 @@ use crate::auth::AuthError;
 use crate::recorder::{AttemptName, ReceiptRow, Records as _};
 use crate::registry::RegistryError;
 use crate::registry::feed::Revision;
+use crate::state::shared::Shared;
 use crate::tokens::WorkerToken;
 use crate::worker::wire::{
     NewsBody, PinsBody, PluginBody, RecordBody, RecordsBody, RevisionBody, Said,
@@ -129,6 +130,13 @@ pub(super) async fn stream(
             .map_err(|error| Problem::invalid(format!("Last-Event-ID: {error}")))
     });
     let after = after.transpose()?;
+    let shared = app.state.shared().cloned();
+    if shared.as_ref().is_some_and(|shared| !shared.is_sure()) {
+        return Err(Problem::unavailable(
+            "storage-unavailable",
+            "the server's state is away, so that nobody knows what is granted now",
+        ));
+    }
     let place = app.waiting_place()?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
@@ -136,6 +144,8 @@ pub(super) async fn stream(
         tokio::select! {
             () = tell(&app, &namespaces, after, &sender) => {}
             () = token.revoked.cancelled() => {}
+            // What it was told may be wrong by now: its lease must end.
+            () = unsure(shared.as_deref()) => {}
             () = app.stopping.cancelled() => {}
             () = sender.closed() => {}
         }
@@ -144,6 +154,14 @@ pub(super) async fn stream(
     Ok(Sse::new(ReceiverStream::new(receiver))
         .keep_alive(keep_alive)
         .into_response())
+}
+
+/// Waits until the server does not know any more what was granted.
+async fn unsure(shared: Option<&Shared>) {
+    match shared {
+        Some(shared) => shared.unsure().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Tells news until the worker has gone.
@@ -367,9 +385,10 @@ fn take(app: &App, record: RecordBody) {
             let event = LiveEvent::Progress {
                 activity_id: attempt.activity_id.clone(),
                 attempt: attempt.attempt,
-                progress,
+                progress: progress.clone(),
             };
             app.engine.tell(attempt.run_id, event);
+            app.recorder.progress(&attempt, &progress);
         }
         Said::Ended {
             started_at,

@@ -39,6 +39,7 @@ mod schedules;
 mod search;
 mod security;
 mod settings;
+mod state;
 mod support;
 mod temporal;
 mod traces;

@@ -191,6 +191,24 @@ impl Recorder {
         self.inner.written.subscribe()
     }
 
+    /// Writes a batch of a worker where several servers share the state, so that what was
+    /// acknowledged is there whatever becomes of this server.
+    ///
+    /// # Errors
+    /// When the database cannot be written; the worker keeps the batch.
+    pub async fn take_batch(
+        &self,
+        worker: Uuid,
+        sequence: u64,
+        lines: &[(Arc<AttemptName>, LogLine)],
+        receipts: &[ReceiptRow],
+    ) -> Result<(), RegistryError> {
+        let database = &self.inner.database;
+        database.take_batch(worker, sequence, lines, receipts).await?;
+        self.inner.written.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
     /// Another server wrote records.
     pub fn written_elsewhere(&self) {
         self.inner.written.send_modify(|count| *count += 1);

@@ -36,9 +36,7 @@ use crate::registry::RegistryError;
 use crate::registry::feed::Revision;
 use crate::state::shared::Shared;
 use crate::tokens::WorkerToken;
-use crate::worker::wire::{
-    NewsBody, PinsBody, PluginBody, RecordBody, RecordsBody, RevisionBody, Said,
-};
+use crate::worker::wire::{NewsBody, PinsBody, PluginBody, RecordsBody, RevisionBody, Said};
 
 /// News that wait for a slow worker.
 const AHEAD: usize = 16;
@@ -369,38 +367,51 @@ pub(super) async fn records(
     for record in &body.records {
         opens(&worker.token, &record.attempt.namespace)?;
     }
-    if app.sent.is_new(body.worker, body.sequence) {
-        for record in body.records {
-            take(&app, record);
+    let mut lines = Vec::new();
+    let mut receipts = Vec::new();
+    let mut progress = Vec::new();
+    for record in body.records {
+        let attempt = Arc::new(AttemptName::from(record.attempt));
+        match record.said {
+            Said::Log(line) => lines.push((attempt, line)),
+            Said::Progress(how_far) => progress.push((attempt, how_far)),
+            Said::Ended {
+                started_at,
+                ended_at,
+                outcome,
+                receipt,
+            } => receipts.push(ReceiptRow {
+                attempt,
+                started_at,
+                ended_at,
+                outcome,
+                receipt,
+            }),
         }
+    }
+    if app.state.is_shared() {
+        let taken = app
+            .recorder
+            .take_batch(body.worker, body.sequence, &lines, &receipts);
+        taken.await?;
+    } else if app.sent.is_new(body.worker, body.sequence) {
+        for (attempt, line) in lines {
+            app.recorder.log(&attempt, line);
+        }
+        for row in receipts {
+            app.recorder.receipt(row);
+        }
+    } else {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    for (attempt, how_far) in progress {
+        app.recorder.progress(&attempt, &how_far);
+        let event = LiveEvent::Progress {
+            activity_id: attempt.activity_id.clone(),
+            attempt: attempt.attempt,
+            progress: how_far,
+        };
+        app.engine.tell(attempt.run_id, event);
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn take(app: &App, record: RecordBody) {
-    let attempt = Arc::new(AttemptName::from(record.attempt));
-    match record.said {
-        Said::Log(line) => app.recorder.log(&attempt, line),
-        Said::Progress(progress) => {
-            let event = LiveEvent::Progress {
-                activity_id: attempt.activity_id.clone(),
-                attempt: attempt.attempt,
-                progress: progress.clone(),
-            };
-            app.engine.tell(attempt.run_id, event);
-            app.recorder.progress(&attempt, &progress);
-        }
-        Said::Ended {
-            started_at,
-            ended_at,
-            outcome,
-            receipt,
-        } => app.recorder.receipt(ReceiptRow {
-            attempt,
-            started_at,
-            ended_at,
-            outcome,
-            receipt,
-        }),
-    }
 }

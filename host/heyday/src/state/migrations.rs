@@ -201,6 +201,9 @@ const STEPS: &[Step] = &[
         PRIMARY KEY (store, digest)
     );
     ALTER TABLE content ALTER COLUMN bytes SET STORAGE EXTERNAL;
+    CREATE TABLE batches (
+        worker BYTEA NOT NULL PRIMARY KEY, sequence BIGINT NOT NULL, at_us BIGINT NOT NULL
+    );
     CREATE TABLE operator (
         one BIGINT NOT NULL PRIMARY KEY CHECK (one = 1), digest BYTEA NOT NULL
     );

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::backend::{Row, Tx, Value, placeholders, values};
 use super::shared::{LINES_LOCK, in_order};
-use super::{HostDb, StateError, json, limit, micros, timestamp, unsigned};
+use super::{HostDb, StateError, json, limit, micros, signed, timestamp, unsigned};
 use crate::recorder::{AttemptName, ReceiptRow};
 use crate::registry::types::{LogRecord, ReceiptRecord};
 
@@ -130,6 +130,36 @@ impl HostDb {
         tx.commit().await
     }
 
+    /// Writes a batch of a worker, unless a server took it before. Only where there are
+    /// several servers: what one of them says it took, no other takes again.
+    ///
+    /// # Errors
+    /// As [`write_records`](Self::write_records).
+    pub async fn take_batch(
+        &self,
+        worker: Uuid,
+        sequence: u64,
+        lines: &[(Arc<AttemptName>, LogLine)],
+        receipts: &[ReceiptRow],
+    ) -> Result<(), StateError> {
+        let mut tx = self.backend.begin().await?;
+        let new = tx
+            .execute(
+                "INSERT INTO batches (worker, sequence, at_us) VALUES ($1,$2,$3) \
+                 ON CONFLICT (worker) DO UPDATE SET sequence = excluded.sequence, \
+                 at_us = excluded.at_us WHERE batches.sequence < excluded.sequence",
+                values![&worker, signed(sequence), micros(Timestamp::now())],
+            )
+            .await?;
+        if new == 0 {
+            return Ok(());
+        }
+        insert_lines(&mut tx, lines).await?;
+        insert_receipts(&mut tx, Known::Replaced, receipts).await?;
+        self.tell_records(&mut tx).await?;
+        tx.commit().await
+    }
+
     /// Writes receipts where they are missing; answers how many were.
     ///
     /// # Errors
@@ -200,7 +230,7 @@ impl HostDb {
             .rows(
                 "SELECT id, activity_id, activity_type, attempt, at_us, level, message, fields \
              FROM log_lines WHERE run_id = $1 AND id > $2 AND namespace = $3 ORDER BY id LIMIT $4",
-                values![&run_id, super::signed(after), namespace, limit(lines)],
+                values![&run_id, signed(after), namespace, limit(lines)],
             )
             .await;
         rows?.iter().map(log_record).collect()
@@ -244,6 +274,14 @@ impl HostDb {
                     break;
                 }
             }
+        }
+        if self.is_shared() {
+            // Of workers that ended long ago.
+            self.execute(
+                "DELETE FROM batches WHERE at_us < $1",
+                values![micros(before)],
+            )
+            .await?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What several servers on one database of PostgreSQL tell each other, and what each does
 //! alone.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgListener;
@@ -18,8 +18,6 @@ pub const ALIVE: Duration = Duration::from_secs(5);
 pub const LOOK: Duration = Duration::from_secs(1);
 /// A server that has not seen the database for longer does not know what was granted.
 pub const UNSURE: Duration = Duration::from_secs(10);
-/// The database is not asked for the sake of reads so soon after it did not answer.
-const AWAY: Duration = Duration::from_secs(1);
 
 /// Holds while entries of the audit are written, so that ids appear in their order.
 pub(super) const AUDIT_LOCK: i64 = 0x6865_7964_617a;
@@ -63,8 +61,8 @@ pub struct Shared {
     id: Uuid,
     /// When the database was seen last.
     sure: watch::Sender<Instant>,
-    /// When it did not answer.
-    away: Mutex<Option<Instant>>,
+    /// Whether it did not answer the last time.
+    away: AtomicBool,
 }
 
 impl Default for Shared {
@@ -72,7 +70,7 @@ impl Default for Shared {
         Self {
             id: Uuid::now_v7(),
             sure: watch::channel(Instant::now()).0,
-            away: Mutex::default(),
+            away: AtomicBool::new(false),
         }
     }
 }
@@ -106,20 +104,17 @@ impl Shared {
 
     /// The database answered, or it did not.
     pub fn saw(&self, answered: bool) {
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        self.away.store(!answered, Ordering::Relaxed);
         if answered {
-            *away = None;
             self.sure.send_replace(Instant::now());
-        } else {
-            *away = Some(Instant::now());
         }
     }
 
-    /// Whether it did not answer a moment ago.
+    /// Whether it did not answer the last time: it is not asked for the sake of reads then,
+    /// until a look finds it again.
     #[must_use]
     pub fn is_away(&self) -> bool {
-        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        away.is_some_and(|since| since.elapsed() < AWAY)
+        self.away.load(Ordering::Relaxed)
     }
 }
 

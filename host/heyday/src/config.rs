@@ -516,6 +516,7 @@ mod tests {
         for table in [
             "",
             "temporal",
+            "state",
             "inference",
             "limits",
             "limits.call",

@@ -204,7 +204,9 @@ impl Recorder {
         receipts: &[ReceiptRow],
     ) -> Result<(), RegistryError> {
         let database = &self.inner.database;
-        database.take_batch(worker, sequence, lines, receipts).await?;
+        database
+            .take_batch(worker, sequence, lines, receipts)
+            .await?;
         self.inner.written.send_modify(|count| *count += 1);
         Ok(())
     }

@@ -61,8 +61,14 @@ async fn a_state_that_is_away_costs_nothing_that_was_acknowledged() {
                      WHERE application_name = 'heyday'";
     assert_eq!(database.psql("postgres", encrypted), "t");
     let client = &server.client;
-    client.grant("tests.one", "http", "GET:one.example", None).await.unwrap();
-    let made = client.post("/tokens", &json!({ "kind": "worker" })).await.unwrap();
+    client
+        .grant("tests.one", "http", "GET:one.example", None)
+        .await
+        .unwrap();
+    let made = client
+        .post("/tokens", &json!({ "kind": "worker" }))
+        .await
+        .unwrap();
     let token = made["token"].as_str().unwrap();
     let send = async |sequence: u32| {
         let worker = "01890000-0000-7000-8000-000000000001";

@@ -38,7 +38,10 @@ macro_rules! on_both {
                     return;
                 };
                 let empty = empty.migrated().await;
-                super::both(&empty.location(), async |one, other| $test(one, other).await).await;
+                super::both(&empty.location(), async |one, other| {
+                    $test(one, other).await
+                })
+                .await;
             }
         }
     };
@@ -138,7 +141,9 @@ async fn changes(one: &HostDb, other: &HostDb) {
     // Many at once, at both, are one sequence.
     let numbers = futures::future::join_all((0..10).map(async |number| {
         let state = if number % 2 == 0 { one } else { other };
-        granted(state, &grant(&format!("g{number}"), None)).await.revision
+        granted(state, &grant(&format!("g{number}"), None))
+            .await
+            .revision
     }));
     let mut numbers = numbers.await;
     numbers.sort_unstable();
@@ -157,7 +162,9 @@ async fn versions(one: &HostDb, other: &HostDb) {
         let all = reading.activations().await.unwrap();
         let of_name = reading.activations_of(Kind::Plugin, "default", "greet");
         assert_eq!(all, of_name.await.unwrap());
-        all.into_iter().map(|row| row.3.to_string()).collect::<Vec<_>>()
+        all.into_iter()
+            .map(|row| row.3.to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(activations(other).await, ["1.0.0", "1.1.0"]);
     let mut reading = other.read().await.unwrap();
@@ -172,7 +179,10 @@ async fn versions(one: &HostDb, other: &HostDb) {
     assert!(change.insert_version(&rows[0], false).await.is_err());
     drop(change);
     let mut change = other.change().await.unwrap();
-    change.rollback(Kind::Plugin, "default", "greet").await.unwrap();
+    change
+        .rollback(Kind::Plugin, "default", "greet")
+        .await
+        .unwrap();
     change.commit().await.unwrap();
     assert_eq!(activations(one).await, ["1.0.0"]);
     let mut change = one.change().await.unwrap();
@@ -188,7 +198,10 @@ async fn grants_and_uploads(one: &HostDb, other: &HostDb) {
     let again = grant("a", Some("ro"));
     granted(other, &again).await;
     let mut reading = one.read().await.unwrap();
-    assert_eq!(reading.grants().await.unwrap(), std::slice::from_ref(&again));
+    assert_eq!(
+        reading.grants().await.unwrap(),
+        std::slice::from_ref(&again)
+    );
     let of_subject = reading.grants_of("default", "a").await;
     assert_eq!(of_subject.unwrap(), std::slice::from_ref(&again));
     assert!(reading.grants_of("other", "a").await.unwrap().is_empty());
@@ -216,7 +229,10 @@ async fn grants_and_uploads(one: &HostDb, other: &HostDb) {
         change.commit().await.unwrap();
         let mut reading = other.read().await.unwrap();
         assert!(reading.grants().await.unwrap().is_empty());
-        assert_eq!(reading.uploads().await.unwrap(), std::slice::from_ref(&upload));
+        assert_eq!(
+            reading.uploads().await.unwrap(),
+            std::slice::from_ref(&upload)
+        );
         let read = reading.upload("default", &upload.digest).await;
         assert_eq!(read.unwrap(), Some(upload.clone()));
     }
@@ -239,7 +255,10 @@ async fn tokens(one: &HostDb, other: &HostDb) {
         id: Uuid::now_v7(),
         ..row.clone()
     };
-    assert!(change.insert_token(&twice).await.is_err(), "the same digest");
+    assert!(
+        change.insert_token(&twice).await.is_err(),
+        "the same digest"
+    );
     drop(change);
     let mut change = other.change().await.unwrap();
     assert!(change.remove_token(row.id).await.unwrap());
@@ -269,8 +288,14 @@ async fn audit(one: &HostDb, other: &HostDb) {
         before = i64::try_from(last.id).unwrap();
         seen.extend(page.into_iter().map(|entry| (entry.id, entry.details)));
     }
-    assert!(seen.is_sorted_by(|a, b| a.0 > b.0), "newest first: {seen:?}");
-    let numbers: HashSet<String> = seen.iter().map(|(_, details)| details.to_string()).collect();
+    assert!(
+        seen.is_sorted_by(|a, b| a.0 > b.0),
+        "newest first: {seen:?}"
+    );
+    let numbers: HashSet<String> = seen
+        .iter()
+        .map(|(_, details)| details.to_string())
+        .collect();
     assert_eq!((seen.len(), numbers.len()), (20, 20));
 }
 
@@ -283,7 +308,10 @@ async fn replies(one: &HostDb, other: &HostDb) {
     };
     assert_eq!(one.reply("n", "/r", "k").await.unwrap(), None);
     one.keep_reply("n", "/r", "k", &reply).await.unwrap();
-    assert_eq!(other.reply("n", "/r", "k").await.unwrap(), Some(reply.clone()));
+    assert_eq!(
+        other.reply("n", "/r", "k").await.unwrap(),
+        Some(reply.clone())
+    );
     reply.location = None;
     reply.status = 200;
     other.keep_reply("n", "/r", "k", &reply).await.unwrap();
@@ -355,7 +383,10 @@ async fn records(one: &HostDb, other: &HostDb) {
     assert_eq!(read[151].1, "last");
     let found = other.receipts("default", run).await.unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].outcome.as_str(), found[0].attempt), ("completed", 1));
+    assert_eq!(
+        (found[0].outcome.as_str(), found[0].attempt),
+        ("completed", 1)
+    );
     assert_eq!(found[0].counters["cpu_us"], 7);
     assert!(other.receipts("other", run).await.unwrap().is_empty());
     // What is there stays as it is.
@@ -431,7 +462,9 @@ async fn servers_share_bytes_batches_and_the_token() {
     };
     let empty = empty.migrated().await;
     both(&empty.location(), async |one, other| {
-        let bytes: Vec<u8> = (0..3_000_000_u32).map(|byte| byte.to_le_bytes()[1]).collect();
+        let bytes: Vec<u8> = (0..3_000_000_u32)
+            .map(|byte| byte.to_le_bytes()[1])
+            .collect();
         let digest = Digest::of(&bytes);
         for state in [one, other] {
             let put = state.put_content(Store::Components, &digest, &bytes);

@@ -56,7 +56,10 @@ fn refused(state: &Empty, arguments: &[&str]) -> String {
 
 async fn pretend(state: &Empty, statement: &'static str) {
     let mut connection = sqlx::PgConnection::connect(&state.url).await.unwrap();
-    sqlx::query(statement).execute(&mut connection).await.unwrap();
+    sqlx::query(statement)
+        .execute(&mut connection)
+        .await
+        .unwrap();
     connection.close().await.unwrap();
 }
 
@@ -70,7 +73,9 @@ async fn migrating_again_or_at_once_changes_nothing_more() {
     let check = ["migrate", "--check", "--data", data];
     let text = ran(&state, &check, 5);
     assert!(text.contains("schema 0"), "{text}");
-    let serve = ["serve", "--engine", "temporal", "--port", "0", "--data", data];
+    let serve = [
+        "serve", "--engine", "temporal", "--port", "0", "--data", data,
+    ];
     let text = refused(&state, &serve);
     assert!(text.contains("heyday migrate"), "{text}");
     // From four processes at once: one does it.
@@ -88,7 +93,11 @@ async fn migrating_again_or_at_once_changes_nothing_more() {
             told["found"].as_u64().unwrap()
         })
         .collect();
-    assert_eq!(found.iter().filter(|found| **found == 0).count(), 1, "{found:?}");
+    assert_eq!(
+        found.iter().filter(|found| **found == 0).count(),
+        1,
+        "{found:?}"
+    );
     ran(&state, &check, 0);
     let text = ran(&state, &["migrate", "--data", data], 0);
     assert!(text.contains("already"), "{text}");
@@ -106,7 +115,10 @@ async fn migrating_again_or_at_once_changes_nothing_more() {
     // An older one is named with what to do.
     pretend(&state, "UPDATE heyday_schema SET version = 1").await;
     let text = refused(&state, &serve);
-    assert!(text.contains("schema 1") && text.contains("heyday migrate"), "{text}");
+    assert!(
+        text.contains("schema 1") && text.contains("heyday migrate"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,15 +150,24 @@ async fn what_cannot_share_a_state_is_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
-    let serve = ["serve", "--engine", "temporal", "--port", "0", "--data", data];
+    let serve = [
+        "serve", "--engine", "temporal", "--port", "0", "--data", data,
+    ];
     let text = refused(&state, &serve);
     assert!(text.contains("--token-file"), "{text}");
     let file = token.to_str().unwrap();
-    ran(&state, &["migrate", "--token-file", file, "--data", data], 0);
+    ran(
+        &state,
+        &["migrate", "--token-file", file, "--data", data],
+        0,
+    );
     let open = HostDb::open(&state.location()).await.unwrap();
     let known = open.known_operator_token().await.unwrap();
     open.close().await;
-    assert_eq!(known, Some(heyday::auth::digest("a-token-of-another-server")));
+    assert_eq!(
+        known,
+        Some(heyday::auth::digest("a-token-of-another-server"))
+    );
 }
 
 #[test]

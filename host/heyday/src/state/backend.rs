@@ -9,15 +9,21 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgPool, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction};
+use sqlx::{Connection as _, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction};
 
-use super::StateError;
+use super::location::StateUrl;
+use super::{StateError, migrations};
+
+/// How long is waited for a connection, or for a server that is away.
+const ACQUIRE_TIME: Duration = Duration::from_secs(3);
+/// How long a first connection may take.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// What a statement is given for `$1` and so on.
 #[derive(Debug)]
@@ -230,6 +236,28 @@ impl Backend {
         Ok(Self::Sqlite { pool, behind })
     }
 
+    /// Connects to a server's database, with so many connections at most.
+    pub(super) async fn open_server(url: &StateUrl, connections: u32) -> Result<Self, StateError> {
+        let options = url.options()?;
+        // A pool tries again and again, and does not say why in the end.
+        connect(&options).await?.close().await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIME)
+            .max_lifetime(Duration::from_secs(30 * 60))
+            .connect_with(options)
+            .await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// The steps of the schema that it has.
+    pub(super) async fn steps(&self) -> Result<usize, StateError> {
+        match self {
+            Self::Sqlite { pool, .. } => migrations::steps_of_file(pool).await,
+            Self::Postgres(pool) => migrations::steps_of_server(pool).await,
+        }
+    }
+
     /// Runs a statement; answers how many rows it concerned.
     pub(super) async fn execute(
         &self,
@@ -389,6 +417,18 @@ impl Tx {
             Self::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
+    }
+}
+
+/// One connection to a server's database.
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StateError> {
+    let connecting = PgConnection::connect_with(options);
+    match tokio::time::timeout(CONNECT_TIME, connecting).await {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(StateError::Database(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the database does not answer",
+        )))),
     }
 }
 

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgPoolOptions;
-
 use super::backend::Backend;
 use super::location::StateLocation;
-use super::{ACQUIRE_TIME, HostDb, StateError, migrations};
+use super::{HostDb, StateError};
 
 /// What was found.
 #[derive(Debug)]
@@ -35,13 +33,7 @@ impl HostDb {
         let backend = match location {
             StateLocation::File(path) if !path.exists() => return Ok(None),
             StateLocation::File(path) => Backend::open_file(path).await?,
-            StateLocation::Postgres(url) => Backend::Postgres(
-                PgPoolOptions::new()
-                    .max_connections(1)
-                    .acquire_timeout(ACQUIRE_TIME)
-                    .connect_with(url.options()?)
-                    .await?,
-            ),
+            StateLocation::Postgres(url) => Backend::open_server(url, 1).await?,
         };
         let connected_in = began.elapsed();
         let look = look(&backend, connected_in).await;
@@ -54,15 +46,12 @@ async fn look(backend: &Backend, connected_in: Duration) -> Result<Look, StateEr
     let began = Instant::now();
     backend.execute("SELECT 1", &[]).await?;
     let answered_in = began.elapsed();
-    let (schema, text) = match backend {
-        Backend::Sqlite { pool, .. } => (
-            migrations::steps_of_file(pool).await?,
-            "SELECT 'SQLite ' || sqlite_version() AS version",
-        ),
-        Backend::Postgres(pool) => (
-            migrations::steps_of_server(pool).await?,
-            "SELECT 'PostgreSQL ' || current_setting('server_version') AS version",
-        ),
+    let schema = backend.steps().await?;
+    let text = match backend {
+        Backend::Sqlite { .. } => "SELECT 'SQLite ' || sqlite_version() AS version",
+        Backend::Postgres(_) => {
+            "SELECT 'PostgreSQL ' || current_setting('server_version') AS version"
+        }
     };
     let rows = backend.rows(text, &[]).await?;
     let version = match rows.first() {

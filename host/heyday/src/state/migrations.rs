@@ -5,11 +5,12 @@
 //! transaction, under a lock that lets one process migrate at a time: who comes second
 //! finds nothing left to do.
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::StateError;
+use super::backend::connect;
 use super::location::POSTGRES;
 
 /// A step in both dialects.
@@ -271,7 +272,7 @@ pub(super) async fn steps_of_server(pool: &PgPool) -> Result<usize, StateError> 
 /// Takes the steps that a server's database lacks, all or none; answers how many it had.
 /// Waits while another process does the same.
 pub(super) async fn migrate_server(options: &PgConnectOptions) -> Result<usize, StateError> {
-    let mut connection = PgConnection::connect_with(options).await?;
+    let mut connection = connect(options).await?;
     let mut transaction = connection.begin().await?;
     // Statements that change tables may take long, and so may the other process.
     sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")

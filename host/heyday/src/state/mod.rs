@@ -49,10 +49,8 @@ pub mod tokens;
 pub mod versions;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::postgres::PgPoolOptions;
 
 pub use self::location::{StateLocation, StateUrl};
 pub use self::look::Look;
@@ -63,8 +61,6 @@ use self::shared::Shared;
 
 /// Connections of one server to PostgreSQL, the one that listens among them.
 const CONNECTIONS: u32 = 12;
-/// How long is waited for a connection, or for a server that is away.
-const ACQUIRE_TIME: Duration = Duration::from_secs(3);
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -180,13 +176,8 @@ impl HostDb {
                 })
             }
             StateLocation::Postgres(url) => {
-                let pool = PgPoolOptions::new()
-                    .max_connections(CONNECTIONS)
-                    .acquire_timeout(ACQUIRE_TIME)
-                    .max_lifetime(Duration::from_secs(30 * 60))
-                    .connect_with(url.options()?)
-                    .await?;
-                let found = migrations::steps_of_server(&pool).await?;
+                let backend = Backend::open_server(url, CONNECTIONS).await?;
+                let found = backend.steps().await?;
                 if found < newest() {
                     return Err(StateError::TooOld {
                         found,
@@ -194,7 +185,7 @@ impl HostDb {
                     });
                 }
                 Ok(Self {
-                    backend: Backend::Postgres(pool),
+                    backend,
                     shared: Some(Arc::default()),
                 })
             }
@@ -226,30 +217,14 @@ impl HostDb {
     /// # Errors
     /// When it cannot be read, or was written by a newer Heyday.
     pub async fn schema(location: &StateLocation) -> Result<usize, StateError> {
-        match location {
-            StateLocation::File(path) => {
-                if !path.exists() {
-                    return Ok(0);
-                }
-                let backend = Backend::open_file(path).await?;
-                let Backend::Sqlite { pool, .. } = &backend else {
-                    return Ok(0);
-                };
-                let found = migrations::steps_of_file(pool).await;
-                backend.close().await;
-                found
-            }
-            StateLocation::Postgres(url) => {
-                let pool = PgPoolOptions::new()
-                    .max_connections(1)
-                    .acquire_timeout(ACQUIRE_TIME)
-                    .connect_with(url.options()?)
-                    .await?;
-                let found = migrations::steps_of_server(&pool).await;
-                pool.close().await;
-                found
-            }
-        }
+        let backend = match location {
+            StateLocation::File(path) if !path.exists() => return Ok(0),
+            StateLocation::File(path) => Backend::open_file(path).await?,
+            StateLocation::Postgres(url) => Backend::open_server(url, 1).await?,
+        };
+        let found = backend.steps().await;
+        backend.close().await;
+        found
     }
 
     /// What several servers have in common, where there may be several.

@@ -27,6 +27,7 @@ pub mod executor;
 pub mod expressions;
 pub mod files;
 pub mod follower;
+pub mod listeners;
 pub mod metrics;
 pub mod names;
 pub mod rebuild;

@@ -76,13 +76,17 @@ pub enum InferenceError {
     Unsupported {
         /// Its name.
         model: String,
-        /// `embed`, `rerank`.
+        /// `embed`, `rerank`, `generate text`.
         what: &'static str,
     },
-    /// A text is longer than the model's window, and the caller asked to refuse it.
+    /// A request for text that cannot be answered as it is.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// A text is longer than the model's window, and the caller asked to refuse it; or a
+    /// prompt leaves no room for an answer.
     #[error(
-        "text {index} has {tokens} tokens; the model {model} reads at most {window} at once: \
-         truncate or split it"
+        "text {index} has {tokens} tokens; the model {model} takes at most {window} at once: \
+         shorten, truncate or split it"
     )]
     InputTooLong {
         /// The model.
@@ -112,6 +116,15 @@ pub enum InferenceError {
         /// Its name.
         model: String,
         /// Why.
+        message: String,
+    },
+    /// The service elsewhere that runs the model does not answer, or not as it should.
+    /// Retryable.
+    #[error("the model {model} cannot be asked: {message}")]
+    Unavailable {
+        /// Its name.
+        model: String,
+        /// Why, without addresses or credentials: guests see it.
         message: String,
     },
     /// The service is stopping. Retryable, elsewhere.

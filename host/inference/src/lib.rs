@@ -17,12 +17,17 @@
 
 pub mod device;
 pub mod error;
+pub mod generation;
 pub mod model;
 pub mod service;
 pub mod store;
 
 pub use device::{Device, DeviceChoice};
 pub use error::{DeviceError, InferenceError, ModelError};
+pub use generation::{
+    FinishReason, GenerateRequest, Generation, GenerationSender, GenerationSummary,
+    GenerationUsage, Message, Role,
+};
 pub use model::{LongText, Properties, Task};
 pub use service::{Caller, Embeddings, Inference, Options, Scores, Usage};
 pub use store::{ModelStore, StoreError, StoredModel};

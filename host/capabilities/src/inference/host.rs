@@ -4,13 +4,15 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use heyday_inference::{Caller, Inference, LongText, StoredModel, Usage};
+use heyday_inference::{
+    Caller, GenerateRequest, Generation, GenerationUsage, Inference, LongText, StoredModel, Usage,
+};
 use heyday_sandbox::{CallState, Capability, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{Error, InferenceCode, NAME, told};
 use crate::bindings::Bindings;
-use crate::call::{Opened, Scope, open};
+use crate::call::{Budget, Opened, Place, Scope, open};
 use crate::error::{ErrorCode as _, Fault, run};
 
 /// Generated from `wit/inference`.
@@ -22,12 +24,20 @@ pub mod bindings {
         world: "imports",
         imports: { default: async | trappable },
         trappable_error_type: { "heyday:inference/inference.error" => super::InferenceFault },
-        with: { "heyday:inference/inference.model": super::ModelHandle },
+        with: {
+            "heyday:inference/inference.model": super::ModelHandle,
+            "heyday:inference/inference.generation": super::GenerationHandle,
+        },
         additional_derives: [PartialEq],
     });
 }
 
 use bindings::heyday::inference::inference;
+
+/// Texts that one attempt generates at once.
+const GENERATIONS: u32 = 64;
+/// Bytes of a request for text.
+const REQUEST_BYTES: usize = 8 << 20;
 
 type InferenceFault = Fault<InferenceCode>;
 
@@ -67,6 +77,16 @@ impl Capability for InferenceCapability {
 pub struct ModelHandle {
     inference: Inference,
     name: String,
+    budget: Arc<Budget>,
+}
+
+/// What stands behind a guest's `generation`.
+pub struct GenerationHandle {
+    model: String,
+    generation: Generation,
+    /// What the receipt has of it.
+    counted: GenerationUsage,
+    _place: Place,
 }
 
 fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, InferenceFault> {
@@ -112,6 +132,21 @@ fn count(state: &mut CallState, texts: usize, usage: &Usage) {
     if usage.gpu {
         state.count("inference.gpu_us", computed);
     }
+}
+
+/// Puts what a generation used since the last time into the receipt.
+fn count_more(state: &mut CallState, before: &GenerationUsage, now: &GenerationUsage) {
+    let prompt = now.prompt_tokens - before.prompt_tokens;
+    let completion = now.completion_tokens - before.completion_tokens;
+    state.count("inference.prompt_tokens", prompt);
+    state.count("inference.completion_tokens", completion);
+    let usage = Usage {
+        tokens: prompt + completion,
+        queued: now.queued.saturating_sub(before.queued),
+        computed: now.computed.saturating_sub(before.computed),
+        gpu: now.gpu,
+    };
+    count(state, 0, &usage);
 }
 
 fn properties(model: &StoredModel) -> String {
@@ -162,10 +197,14 @@ impl inference::HostModel for CallState {
             inference.store().get(name)?;
             Some(Arc::new(inference.clone()))
         };
-        let Opened { binding, .. } = open(self, &call, NAME, "model", &name, find)?;
+        let opened = open(self, &call, NAME, "model", &name, find)?;
+        let Opened {
+            binding, budget, ..
+        } = opened;
         let handle = ModelHandle {
             inference: (*binding).clone(),
             name,
+            budget,
         };
         Ok(self.table().push(handle)?)
     }
@@ -222,8 +261,80 @@ impl inference::HostModel for CallState {
         Ok(answer.values)
     }
 
+    async fn generate(
+        &mut self,
+        this: Resource<ModelHandle>,
+        request: String,
+    ) -> Result<Resource<GenerationHandle>, InferenceFault> {
+        let call = begin(self, "model.generate")?;
+        let (handle, caller) = caller(self, &call, &this)?;
+        let place = Place::take(&handle.budget, GENERATIONS, "generations")?;
+        let asked = async {
+            if request.len() > REQUEST_BYTES {
+                return Err(Error::new(
+                    InferenceCode::LimitExceeded,
+                    format!(
+                        "the request has {} bytes, over {REQUEST_BYTES}",
+                        request.len()
+                    ),
+                ));
+            }
+            let request = GenerateRequest::from_json(&request).map_err(told)?;
+            let asked = handle.inference.generate(caller, &handle.name, request);
+            asked.await.map_err(told)
+        };
+        let generation = run(&call, asked).await?;
+        count(self, 1, &Usage::default());
+        Ok(self.table().push(GenerationHandle {
+            model: handle.name,
+            generation,
+            counted: GenerationUsage::default(),
+            _place: place,
+        })?)
+    }
+
     async fn drop(&mut self, this: Resource<ModelHandle>) -> wasmtime::Result<()> {
         self.table().delete(this)?;
+        Ok(())
+    }
+}
+
+impl inference::HostGeneration for CallState {
+    async fn next(
+        &mut self,
+        this: Resource<GenerationHandle>,
+    ) -> Result<Option<String>, InferenceFault> {
+        let call = begin(self, "generation.next")?;
+        let handle = self.table().get_mut(&this)?;
+        call.binding(&handle.model);
+        let next = async { handle.generation.next().await.map_err(told) };
+        let answer = run(&call, next).await;
+        let now = handle.generation.usage();
+        let before = std::mem::replace(&mut handle.counted, now);
+        count_more(self, &before, &now);
+        answer
+    }
+
+    async fn summary(
+        &mut self,
+        this: Resource<GenerationHandle>,
+    ) -> Result<String, InferenceFault> {
+        let call = begin(self, "generation.summary")?;
+        let handle = self.table().get(&this)?;
+        call.binding(&handle.model);
+        let summary = handle.generation.summary().ok_or_else(|| {
+            Error::new(
+                InferenceCode::InvalidRequest,
+                "a generation has a summary when `next` has answered none",
+            )
+        })?;
+        serde_json::to_string(summary).map_err(|error| Error::internal(error).into())
+    }
+
+    async fn drop(&mut self, this: Resource<GenerationHandle>) -> wasmtime::Result<()> {
+        let handle = self.table().delete(this)?;
+        // What is computed of it from here on is nobody's.
+        count_more(self, &handle.counted, &handle.generation.usage());
         Ok(())
     }
 }

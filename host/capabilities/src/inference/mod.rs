@@ -24,6 +24,8 @@ codes! {
         UnknownBinding = "unknown-binding",
         /// The model cannot do that.
         Unsupported = "unsupported",
+        /// The request for text is not of its form.
+        InvalidRequest = "invalid-request",
         /// A text does not fit into the window.
         InputTooLong = "input-too-long",
         /// Over a limit of one call.
@@ -38,7 +40,7 @@ codes! {
         Timeout = "timeout",
         /// The attempt was asked to stop.
         Cancelled = "cancelled",
-        /// The model cannot be loaded, or the host is stopping.
+        /// The model cannot be loaded or asked, or the host is stopping.
         Unavailable = "unavailable",
         /// A fault of the host.
         Internal = "internal",
@@ -54,12 +56,13 @@ fn told(error: InferenceError) -> Error {
     let code = match &error {
         InferenceError::UnknownModel(_) => InferenceCode::UnknownBinding,
         InferenceError::Unsupported { .. } => InferenceCode::Unsupported,
+        InferenceError::InvalidRequest(_) => InferenceCode::InvalidRequest,
         InferenceError::InputTooLong { .. } => InferenceCode::InputTooLong,
         InferenceError::LimitExceeded(_) => InferenceCode::LimitExceeded,
         InferenceError::Busy => InferenceCode::Busy,
         InferenceError::OutOfMemory(_) => InferenceCode::OutOfMemory,
         InferenceError::DeviceLost => InferenceCode::DeviceLost,
-        InferenceError::Stopping => InferenceCode::Unavailable,
+        InferenceError::Stopping | InferenceError::Unavailable { .. } => InferenceCode::Unavailable,
         // Its words name files of the host.
         InferenceError::Unloadable { model, message } => {
             tracing::error!(model, message, "a model cannot be loaded");
@@ -112,6 +115,14 @@ mod tests {
             (InferenceError::OutOfMemory("x".to_owned()), true),
             (InferenceError::DeviceLost, true),
             (InferenceError::Stopping, true),
+            (
+                InferenceError::Unavailable {
+                    model: "m".to_owned(),
+                    message: "x".to_owned(),
+                },
+                true,
+            ),
+            (InferenceError::InvalidRequest("x".to_owned()), false),
             (InferenceError::UnknownModel("m".to_owned()), false),
             (InferenceError::LimitExceeded("x".to_owned()), false),
             (InferenceError::Internal, false),

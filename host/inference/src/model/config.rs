@@ -34,6 +34,8 @@ pub enum Task {
     Embed,
     /// Scores how well a document answers a query: a cross-encoder.
     Rerank,
+    /// Continues texts.
+    Generate,
 }
 
 impl Task {
@@ -43,6 +45,7 @@ impl Task {
         match self {
             Self::Embed => "embed",
             Self::Rerank => "rerank",
+            Self::Generate => "generate",
         }
     }
 }

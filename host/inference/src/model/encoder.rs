@@ -172,7 +172,7 @@ impl Encoder {
             });
         }
         let head = match (config.task, config.architecture) {
-            (Task::Embed, _) => None,
+            (Task::Embed | Task::Generate, _) => None,
             (Task::Rerank, Architecture::Bert) => Some(("pooler.dense", "classifier")),
             (Task::Rerank, Architecture::Roberta) => {
                 Some(("classifier.dense", "classifier.out_proj"))

@@ -27,7 +27,7 @@ use crate::error::ModelError;
 /// What a caller may know of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Properties {
-    /// `embed` or `rerank`.
+    /// `embed`, `rerank` or `generate`.
     pub task: Task,
     /// `bert`, `roberta`: as `model_type` in `config.json`.
     pub architecture: String,

@@ -24,6 +24,7 @@ use self::queue::{BatchLimits, FairQueue, Item};
 use self::request::{Answer, Request, Ticket};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{DeviceError, InferenceError};
+use crate::generation::{GenerateRequest, Generation};
 use crate::model::{LongText, Tokens};
 use crate::store::ModelStore;
 
@@ -296,6 +297,33 @@ impl Inference {
             long,
         };
         Ok(self.ask(caller, model, work).await?.into_scores())
+    }
+
+    /// Begins to generate text, and answers when its prompt was accepted. Dropping the
+    /// future or the handle stops it.
+    ///
+    /// # Errors
+    /// As [`InferenceError`] says; what comes later is told by the handle.
+    pub async fn generate(
+        &self,
+        _caller: Caller,
+        model: &str,
+        request: GenerateRequest,
+    ) -> Result<Generation, InferenceError> {
+        let shared = &self.running.shared;
+        request.check()?;
+        request::check(
+            request.bytes(),
+            request.messages.len().max(1),
+            &shared.limits,
+        )?;
+        if shared.models.store.get(model).is_none() {
+            return Err(InferenceError::UnknownModel(model.to_owned()));
+        }
+        Err(InferenceError::Unsupported {
+            model: model.to_owned(),
+            what: "generate text",
+        })
     }
 
     async fn ask(&self, caller: Caller, model: &str, work: Work) -> Result<Answer, InferenceError> {

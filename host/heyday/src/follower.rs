@@ -100,8 +100,7 @@ impl Follower {
     /// Learns what other servers changed.
     async fn follow(&self) -> Result<(), RegistryError> {
         let parts = &self.0;
-        parts.registry.catch_up().await?;
-        let moved = parts.registry.take_moved();
+        let moved = parts.registry.catch_up().await?;
         if moved.flows {
             parts.schedules.look_again();
         }

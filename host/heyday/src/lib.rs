@@ -21,6 +21,7 @@ pub mod auth;
 pub mod config;
 pub mod connections;
 pub mod content;
+pub mod data_folder;
 pub mod definitions;
 pub mod description;
 pub mod executor;

@@ -7,7 +7,6 @@
 //! their grace, what was to be written behind is written, databases close. A process
 //! that dies without it loses nothing that was acknowledged.
 
-use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +38,7 @@ use crate::auth::{self, Auth, TokenError};
 use crate::config::{Config, ConfigError, EngineKind};
 use crate::connections::{self, ConnectionLimits};
 use crate::content::Content;
+use crate::data_folder::DataLock;
 use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::{ExpressionsError, JqExpressions};
@@ -57,8 +57,6 @@ use crate::tokens::WorkerTokens;
 
 /// The subcommand of the running binary that compiles one component.
 pub const COMPILE_COMMAND: &str = "compile-component";
-/// The file whose lock says that a process has the data folder.
-const LOCK_FILE: &str = "lock";
 /// How long a request's head may take to come, and a connection may be idle.
 pub(crate) const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long open connections may take to end, beyond the grace of attempts.
@@ -420,48 +418,6 @@ impl Server {
     }
 }
 
-/// A data folder that no other process has meanwhile.
-#[derive(Debug)]
-pub struct DataLock {
-    _file: File,
-}
-
-impl DataLock {
-    /// Makes the data folder, for its owner alone, and takes its lock.
-    ///
-    /// # Errors
-    /// When the folder cannot be used, or another process has it.
-    pub fn take(data: &Path) -> Result<Self, ServerError> {
-        open_data(data).map(|_file| Self { _file })
-    }
-}
-
-fn open_data(data: &Path) -> Result<File, ServerError> {
-    let failed = |source| ServerError::DataFolder {
-        path: data.to_owned(),
-        source,
-    };
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt as _;
-        builder.mode(0o700);
-    }
-    builder.create(data).map_err(failed)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data.join(LOCK_FILE))
-        .map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(ServerError::InUse(data.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address)
         .await
@@ -577,22 +533,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_data_folder_belongs_to_one_process() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let data = folder.path().join("data");
-        let lock = open_data(&data).expect("free");
-        let error = open_data(&data).expect_err("taken");
-        assert!(matches!(error, ServerError::InUse(_)));
-        assert!(error.to_string().contains("--data"), "{error}");
-        drop(lock);
-        open_data(&data).expect("free again");
-        let file = folder.path().join("file");
-        std::fs::write(&file, "").expect("written");
-        let error = open_data(&file.join("data")).expect_err("below a file");
-        assert!(matches!(error, ServerError::DataFolder { .. }));
-    }
 
     #[tokio::test]
     async fn a_taken_address_names_the_flag() {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use heyday::state::shared::LOOK;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -56,9 +57,9 @@ async fn what_one_server_did_the_other_knows_at_once() {
     assert_eq!(pushed.status(), StatusCode::CREATED);
     let _workers = (pair.worker(0).await, pair.worker(1).await);
     for _ in 0..4 {
-        let outcome = client.run("tests.both", &json!({})).await.unwrap();
+        let id = client.start("tests.both", &json!({})).await.unwrap();
+        let outcome = client.result(&id).await.unwrap();
         assert_eq!(outcome.status, "Completed", "{}", outcome.body);
-        let id = outcome.body["workflow_id"].as_str().unwrap().to_owned();
         // Whichever server its worker told.
         for number in [0, 1] {
             let receipts = eventually(async || {
@@ -183,15 +184,25 @@ async fn a_revision_means_the_same_at_both() {
     let mut at_first = follow(0, None).await;
     let (seen, whole) = next_event(&mut at_first).await;
     assert_eq!(whole["changes"], json!([]));
-    // What is granted at the second is told by the first, within a second.
+    // What is granted at the second is told by the first long before it looks by itself;
+    // a machine that is busy may be slow once.
+    let mut quickest = Duration::MAX;
+    for number in 0..5 {
+        let binding = format!("GET:one{number}.example");
+        let granted = pair.of(1).grant("tests.one", "http", &binding, None);
+        granted.await.unwrap();
+        let since = Instant::now();
+        let (_, told) = next_event(&mut at_first).await;
+        quickest = quickest.min(since.elapsed());
+        assert!(told.to_string().contains(&binding), "{told}");
+    }
+    eprintln!("the other server told of a grant after {quickest:?}");
+    assert!(quickest < LOOK / 2, "{quickest:?}");
     let granted = pair
         .of(1)
         .grant("tests.one", "http", "GET:one.example", None);
     granted.await.unwrap();
-    let since = Instant::now();
     let (after_one, one) = next_event(&mut at_first).await;
-    let took = since.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(one.to_string().contains("one.example"), "{one}");
     // Who was told that by the first goes on at the second, and misses nothing.
     let granted = pair
@@ -207,7 +218,7 @@ async fn a_revision_means_the_same_at_both() {
     );
     let mut at_second = follow(1, Some(&seen)).await;
     let (_, all) = next_event(&mut at_second).await;
-    assert_eq!(all["changes"].as_array().unwrap().len(), 2, "{all}");
+    assert_eq!(all["changes"].as_array().unwrap().len(), 7, "{all}");
     // A token that is taken back at one server ends streams at the other.
     let id = made["id"].as_str().unwrap();
     let revoked = pair.of(0).request(Method::DELETE, &format!("/tokens/{id}"));
@@ -300,7 +311,7 @@ async fn an_upload_goes_on_when_its_server_is_killed() {
     };
     // It describes itself for a while.
     let spin = "(local $i i32) (loop $spin (local.set $i (i32.add (local.get $i) (i32.const 1))) \
-                (br_if $spin (i32.lt_u (local.get $i) (i32.const 1500000000))))";
+                (br_if $spin (i32.lt_u (local.get $i) (i32.const 300000000))))";
     let bytes = plugin("survivor", "1.0.0", spin);
     let sent = pair.of(0).request(Method::POST, "/plugins?wait=0s");
     let sent = sent.header("content-type", "application/wasm").body(bytes);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use heyday::auth;
 use heyday::config::{Config, EngineKind};
-use heyday::server::DataLock;
+use heyday::data_folder::DataLock;
 use heyday::state::{HostDb, StateLocation, newest};
 use serde_json::json;
 

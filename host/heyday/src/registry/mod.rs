@@ -550,21 +550,17 @@ impl Registry {
         self.core.news(after)
     }
 
-    /// Brings what is known to what is stored, where other servers changed it.
+    /// Brings what is known to what is stored, where other servers changed it; answers what
+    /// of it others follow, since this was asked last.
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn catch_up(&self) -> Result<(), RegistryError> {
-        self.core.catch_up().await
+    pub async fn catch_up(&self) -> Result<Moved, RegistryError> {
+        self.core.catch_up().await?;
+        Ok(self.core.take_moved())
     }
 
-    /// What others changed since this was asked last.
-    #[must_use]
-    pub fn take_moved(&self) -> Moved {
-        self.core.take_moved()
-    }
-
-    /// What [`take_moved`](Self::take_moved) answered is to be asked again.
+    /// What [`catch_up`](Self::catch_up) answered is to be answered again.
     pub fn note_moved(&self, moved: Moved) {
         self.core.note_moved(moved);
     }

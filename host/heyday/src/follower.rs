@@ -181,7 +181,11 @@ impl Follower {
     async fn hear(&self) {
         loop {
             match self.0.state.listen().await {
-                Ok(Some(ear)) => self.hear_by(ear).await,
+                Ok(Some(ear)) => {
+                    // Something may have been told before it was heard.
+                    self.learn_all().await;
+                    self.hear_by(ear).await;
+                }
                 Ok(None) => return std::future::pending().await,
                 Err(error) => {
                     tracing::debug!(error = %error.chain(), "other servers cannot be heard now");
@@ -191,11 +195,16 @@ impl Follower {
         }
     }
 
+    /// Learns what may have been told and was not heard.
+    async fn learn_all(&self) {
+        self.catch_up().await;
+        self.0.recorder.written_elsewhere();
+    }
+
     async fn hear_by(&self, mut ear: Ear) {
         let parts = &self.0;
         let own = parts.state.shared().map(|shared| shared.id());
         loop {
-            // A connection that was just made may have missed something.
             match ear.hear().await {
                 Ok(Heard::Change) => self.catch_up().await,
                 Ok(Heard::Records(server)) => {
@@ -204,10 +213,7 @@ impl Follower {
                     }
                 }
                 Ok(Heard::Progress(said)) => self.take_progress(own, &said),
-                Ok(Heard::Missed) => {
-                    self.catch_up().await;
-                    parts.recorder.written_elsewhere();
-                }
+                Ok(Heard::Missed) => self.learn_all().await,
                 Err(error) => {
                     tracing::debug!(error = %error.chain(), "other servers are not heard now");
                     return;

@@ -69,7 +69,7 @@ async fn results(client: &Client, flow: &str, count: usize) -> Vec<Value> {
     let query = format!("/workflows?query=WorkflowType%20%3D%20%27{flow}%27");
     loop {
         let page = client.get(&query).await.unwrap();
-        let runs = page["items"].as_array().unwrap().clone();
+        let runs = page["workflows"].as_array().unwrap().clone();
         if runs.len() >= count {
             let mut results = Vec::new();
             for run in runs {

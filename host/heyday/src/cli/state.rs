@@ -49,16 +49,18 @@ impl StateArgs {
 
 /// What an error of the state is on the command line.
 pub fn failed(location: &StateLocation, error: &StateError) -> CliError {
-    let mut text = error.to_string();
+    CliError::Unusable(words(location, error))
+}
+
+/// An error with its causes, and where the state is.
+fn words(location: &StateLocation, error: &StateError) -> String {
+    let mut text = format!("{location}: {error}");
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         text.push_str(&format!(": {cause}"));
         next = cause.source();
     }
-    match error {
-        StateError::TooNew { .. } | StateError::TooOld { .. } => CliError::Unusable(text),
-        _ => CliError::Unusable(format!("{location}: {text}")),
-    }
+    text
 }
 
 /// Whether the state can be used, and what to do.
@@ -76,10 +78,7 @@ pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
                     "start the database, or correct --state, its password, or the rights of its role"
                 }
             };
-            let CliError::Unusable(text) = failed(&location, &error) else {
-                return Ok(findings.into_inner());
-            };
-            findings.fail("reach", text, advice);
+            findings.fail("reach", words(&location, &error), advice);
             return Ok(findings.into_inner());
         }
     };

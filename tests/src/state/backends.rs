@@ -441,6 +441,7 @@ async fn what_a_server_does_alone_is_owned_until_it_is_gone() {
         // What is given back late is not taken from who has it now.
         claim.unwrap().give_back().await;
         one.show().await.unwrap();
+        other.show().await.unwrap();
         assert!(one.claim("n", "/r", "k").await.unwrap().is_none());
         taken.unwrap().give_back().await;
         let again = one.claim("n", "/r", "k").await.unwrap();

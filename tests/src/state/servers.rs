@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Pair;
+use crate::support::component;
 use crate::support::handmade::Handmade;
 use crate::support::http_server;
 use crate::support::server::{Client, PATIENCE};
@@ -134,6 +135,47 @@ async fn a_grant_that_one_server_takes_back_ends_calls_at_workers_of_the_other()
         "{}",
         outcome.body
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_attempts_say_to_one_server_is_followed_at_the_other() {
+    let Some(pair) = Pair::start().await else {
+        return;
+    };
+    let pushed = pair.of(0).push(component("probe"), "&allow_missing=true");
+    assert_eq!(pushed.await.unwrap()["active"], true);
+    // Its lines go to the first server, and are followed at the second.
+    let _worker = pair.worker(0).await;
+    let follower = pair.of(1);
+    let id = follower.start_waiting().await.unwrap();
+    let shown = follower.get(&format!("/workflows/{id}")).await.unwrap();
+    let batch = json!({ "worker": shown["run_id"], "sequence": 1, "records": [{
+        "attempt": {
+            "namespace": "default", "run_id": shown["run_id"], "activity_id": "1",
+            "activity_type": "probe.wait_for_cancel", "queue": "general-queue", "attempt": 1,
+        },
+        "said": { "progress": { "completed": 1, "total": 2, "message": "half way" } },
+    }]});
+    let body = json!({ "kind": "worker" });
+    let made = pair.of(1).post("/tokens", &body).await.unwrap();
+    let sent = pair
+        .of(0)
+        .http
+        .post(format!("{}/api/v1/worker/records", pair.servers[0].url))
+        .bearer_auth(made["token"].as_str().unwrap())
+        .json(&batch);
+    assert_eq!(sent.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    eventually(async || {
+        let shown = follower.get(&format!("/workflows/{id}")).await.unwrap();
+        shown.to_string().contains("half way").then_some(())
+    })
+    .await;
+    follower.cancel(&id).await.unwrap();
+    follower.wait_for_line(&id, "cleaned up").await.unwrap();
+    assert_eq!(follower.result(&id).await.unwrap().status, "Canceled");
+    let lines = [pair.of(0).logs(&id).await, follower.logs(&id).await];
+    let [first, second] = lines.map(|lines| lines.unwrap());
+    assert_eq!(first, second);
 }
 
 /// The next event of a stream of news: its revision and its data.

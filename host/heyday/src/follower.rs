@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::auth::Auth;
 use crate::recorder::Recorder;
+use crate::registry::follow::Moved;
 use crate::registry::{Registry, RegistryError};
 use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
@@ -68,6 +69,19 @@ pub struct ToldProgress {
     pub progress: Progress,
 }
 
+/// What was learnt and is not passed on yet. Dropped with something in it, it is learnt
+/// again the next time: a request that waited for it may have ended.
+struct Unfinished<'r> {
+    moved: Moved,
+    registry: &'r Registry,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.registry.note_moved(self.moved);
+    }
+}
+
 impl Follower {
     /// Of these parts.
     #[must_use]
@@ -100,25 +114,20 @@ impl Follower {
     /// Learns what other servers changed.
     async fn follow(&self) -> Result<(), RegistryError> {
         let parts = &self.0;
-        let moved = parts.registry.catch_up().await?;
-        if moved.flows {
+        let mut unfinished = Unfinished {
+            moved: parts.registry.catch_up().await?,
+            registry: &parts.registry,
+        };
+        if unfinished.moved.flows {
             parts.schedules.look_again();
         }
-        if moved.tokens {
-            let read = async {
-                parts.tokens.read_again().await?;
-                parts.state.known_operator_token().await
-            };
-            match read.await {
-                Ok(Some(digest)) => parts.auth.replace_token(digest),
-                Ok(None) => {}
-                Err(error) => {
-                    // It is tried again.
-                    parts.registry.note_moved(moved);
-                    return Err(error.into());
-                }
+        if unfinished.moved.tokens {
+            parts.tokens.read_again().await?;
+            if let Some(digest) = parts.state.known_operator_token().await? {
+                parts.auth.replace_token(digest);
             }
         }
+        unfinished.moved = Moved::default();
         Ok(())
     }
 

@@ -269,7 +269,7 @@ async fn tokens(one: &HostDb, other: &HostDb) {
 
 async fn audit(one: &HostDb, other: &HostDb) {
     let many = (0..20).map(async |number: u32| {
-        let state = if number % 2 == 0 { one } else { other };
+        let state = if number.is_multiple_of(2) { one } else { other };
         let details = json!({ "number": number });
         state
             .audit("default", "operator", "grant.put", "a", &details)

@@ -83,7 +83,7 @@ pub fn search(
         catalogue,
         collection,
         // Some of them belong to versions that are being written, or were.
-        asked: Search::new((limit * 4 + 100).max(200)),
+        asked: Search::new((limit * 4 + 100).max(400)),
         passages: HashMap::new(),
     };
     let mut lists = Vec::new();

@@ -101,7 +101,7 @@ pub fn search(
         // One list alone has a score that says more than its ranks.
         scores.extend(ranked.iter().cloned());
     } else {
-        for (weight, ranked) in &lists {
+        for (weight, ranked) in lists.iter().filter(|(weight, _)| *weight > 0.0) {
             for (rank, (place, _)) in (1_u32..).zip(ranked) {
                 let score = weight / (RANK + f64::from(rank));
                 *scores.entry(place.clone()).or_default() += score;

@@ -41,6 +41,7 @@ mod search;
 mod security;
 mod settings;
 mod slow_backends;
+mod state;
 mod support;
 mod temporal;
 mod traces;

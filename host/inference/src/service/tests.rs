@@ -11,8 +11,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::model::Limits;
+use crate::model::decoder::Chunk;
 use crate::model::tests::reference;
-use crate::model::{Limits, Task};
 
 /// Computes when it is told to, and tells what.
 struct Gate {
@@ -29,6 +30,14 @@ impl Compute for Gate {
         // Without a gatekeeper everything passes.
         self.open.lock().unwrap().recv().unwrap_or(Ok(()))?;
         model.model.compute(batch)
+    }
+
+    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+        let tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+        let seen = (model.name.clone(), tokens);
+        self.seen.lock().unwrap().send(seen).unwrap();
+        self.open.lock().unwrap().recv().unwrap_or(Ok(()))?;
+        generate::read_on(model, chunks)
     }
 }
 
@@ -75,7 +84,7 @@ fn scene(names: &[&str], options: &Options) -> Scene {
         open: Mutex::new(gate),
         seen: Mutex::new(sender),
     };
-    let inference = Inference::start_with(models, options, Box::new(compute)).expect("starts");
+    let inference = Inference::start_with(models, options, Arc::new(compute)).expect("starts");
     Scene {
         inference,
         open,

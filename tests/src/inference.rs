@@ -307,8 +307,8 @@ async fn what_is_no_model_is_refused_with_the_reason() {
         std::fs::write(to.join(file), json.to_string()).unwrap();
         to.to_string_lossy().into_owned()
     };
-    let llama = broken("llama", "config.json", &|config| {
-        config["model_type"] = json!("llama")
+    let other = broken("other", "config.json", &|config| {
+        config["model_type"] = json!("gpt_neox")
     });
     let deep = broken("deep", "config.json", &|config| {
         config["num_hidden_layers"] = json!(9)
@@ -331,7 +331,7 @@ async fn what_is_no_model_is_refused_with_the_reason() {
         ),
         ("m", &empty, StatusCode::BAD_REQUEST, "config.json"),
         ("Not A Name", &cut, StatusCode::BAD_REQUEST, "not a name"),
-        ("m", &llama, StatusCode::UNPROCESSABLE_ENTITY, "`llama`"),
+        ("m", &other, StatusCode::UNPROCESSABLE_ENTITY, "`gpt_neox`"),
         (
             "m",
             &deep,

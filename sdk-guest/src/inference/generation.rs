@@ -314,10 +314,7 @@ mod tests {
         assert_eq!(answer.text().unwrap(), "chat one two ");
         let mut short = model.generate(&Request::prompt("").max_tokens(1)).unwrap();
         assert_eq!(short.text().unwrap(), " one");
-        assert_eq!(
-            short.summary().unwrap().finish_reason,
-            FinishReason::Length
-        );
+        assert_eq!(short.summary().unwrap().finish_reason, FinishReason::Length);
     }
 
     #[test]

@@ -217,6 +217,8 @@ impl Text {
                  ask for less by `max_tokens`"
             )));
         }
+        let detokenizer = Detokenizer::after(&prompt, &model.model.tokenizer)
+            .map_err(|error| failed(&model, &error))?;
         let cache = decoder.cache();
         let sampler = Sampler::new(&request);
         Ok(move |caller, sender: GenerationSender, arrived| {
@@ -231,7 +233,7 @@ impl Text {
                 read: 0,
                 cache,
                 sampler,
-                detokenizer: Detokenizer::default(),
+                detokenizer,
                 stops: Stops::new(request.stop),
                 latest: 0,
                 count: 0,
@@ -491,3 +493,6 @@ pub(super) fn read_on(model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Ve
     let decoder: &Decoder = model.model.decoder().ok_or("it is no decoder")?;
     decoder.read_on(chunks)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@ use crate::model::tokens::{TokenError, Tokenizer};
 const BROKEN: char = char::REPLACEMENT_CHARACTER;
 /// Tokens that may wait for a character to become whole.
 const WAITING: usize = 64;
+/// Tokens of a prompt that decide what its continuation's first one says.
+const CONTEXT: usize = 8;
 
 /// Makes text of tokens, one after another.
 #[derive(Debug, Default)]
@@ -18,6 +20,16 @@ pub(crate) struct Detokenizer {
 }
 
 impl Detokenizer {
+    /// Of what comes after these tokens, so that a text's first space is kept.
+    pub(crate) fn after(prompt: &[u32], tokenizer: &Tokenizer) -> Result<Self, TokenError> {
+        let ids = prompt[prompt.len().saturating_sub(CONTEXT)..].to_vec();
+        Ok(Self {
+            given: ids.len(),
+            before: tokenizer.decode(&ids)?,
+            ids,
+        })
+    }
+
     /// A token comes; answers the text that is whole now.
     pub(crate) fn push(&mut self, id: u32, tokenizer: &Tokenizer) -> Result<String, TokenError> {
         self.ids.push(id);

@@ -41,8 +41,9 @@ impl Compute for Gate {
 }
 
 pub(super) struct Scene {
-    pub(super) inference: Inference,
+    /// Dropped first: what still computes passes then.
     pub(super) open: mpsc::Sender<Result<(), String>>,
+    pub(super) inference: Inference,
     seen: mpsc::Receiver<(String, usize)>,
     _folder: TempDir,
 }

@@ -25,6 +25,7 @@
 //! ```
 
 use std::io;
+use std::time::Duration;
 
 use crate::error::CapabilityError;
 use crate::host::blob as host;
@@ -36,6 +37,10 @@ type Result<T> = std::result::Result<T, Error>;
 
 /// The most bytes that the host answers at once.
 const CHUNK: usize = 1024 * 1024;
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// What is known of an object without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,12 +149,94 @@ impl Container {
         self.host.put(key, bytes.as_ref(), condition)
     }
 
+    /// The object under a key, made if it is not there: whoever comes first makes it, all
+    /// others are answered what that one wrote. Under a key with
+    /// [`context::idempotency_key`](crate::context::idempotency_key) in it, an activity has
+    /// one outcome however many attempts it takes: also where an attempt is lost after the
+    /// write and before its answer. What `make` does beside may be done more than once.
+    ///
+    /// ```
+    /// use heyday_sdk::prelude::*;
+    ///
+    /// fn ticket(number: u32) -> Result<Vec<u8>> {
+    ///     let tickets = blob::Container::open("default")?;
+    ///     let key = format!("tickets/{}", context::idempotency_key());
+    ///     tickets.once(&key, || Ok(format!("ticket {number}").into_bytes()))
+    /// }
+    ///
+    /// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+    /// assert_eq!(ticket(1)?, b"ticket 1");
+    /// assert_eq!(ticket(2)?, b"ticket 1"); // Another attempt of the same activity.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `make`, and as [`get`](Self::get) and [`put_if`](Self::put_if).
+    pub fn once(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> crate::Result<Vec<u8>>,
+    ) -> crate::Result<Vec<u8>> {
+        match self.get(key) {
+            Err(error) if error.is("not-found") => {}
+            found => return Ok(found?),
+        }
+        let bytes = make()?;
+        match self.put_if(key, &bytes, Condition::IfAbsent) {
+            Ok(_) => Ok(bytes),
+            // Another attempt, which is still under way, was quicker.
+            Err(error) if error.is("precondition-failed") => Ok(self.get(key)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Deletes the object.
     ///
     /// # Errors
     /// `not-found` and others.
     pub fn delete(&self, key: &str) -> Result<()> {
         self.host.delete(key)
+    }
+
+    /// An address that answers the object to a plain GET by whoever has it, for so long:
+    /// 1 second to an hour, unless the operator allows another time. It outlives the
+    /// attempt and the grant, and whether there is such an object shows when it is asked for.
+    ///
+    /// ```
+    /// use heyday_sdk::prelude::*;
+    /// use std::time::Duration;
+    ///
+    /// # let _test = heyday_sdk::test::Context::new().blob("default", [("a", "x")]).enter();
+    /// let reports = blob::Container::open("default")?;
+    /// let link = reports.presign_get("a", Duration::from_secs(600))?;
+    /// assert!(link.contains("a?"), "{link}");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `unsupported` where the container is a folder of files, `invalid-expiry`, and others.
+    pub fn presign_get(&self, key: &str, lasts: Duration) -> Result<String> {
+        self.host.presign_get(key, milliseconds(lasts))
+    }
+
+    /// An address under which whoever has it may write the object by a plain PUT, for so long,
+    /// over what is there.
+    ///
+    /// ```
+    /// use heyday_sdk::prelude::*;
+    /// use std::time::Duration;
+    ///
+    /// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+    /// let inbox = blob::Container::open("default")?;
+    /// let link = inbox.presign_put("inbox/scan.pdf", Duration::from_secs(600))?;
+    /// assert!(link.contains("inbox/scan.pdf?"), "{link}");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`presign_get`](Self::presign_get); `capability-denied` where the grant only reads.
+    pub fn presign_put(&self, key: &str, lasts: Duration) -> Result<String> {
+        self.host.presign_put(key, milliseconds(lasts))
     }
 
     /// One page of the objects whose keys begin with `prefix`: at most `limit` (1 to

@@ -140,6 +140,10 @@ async fn a_read_only_grant_reads() {
         ("probe.blob_put", &binding),
         ("probe.kv_count", &binding),
         ("probe.vector_put", &vectors),
+        (
+            "probe.blob_presign",
+            &json!({ "binding": "default", "key": "a", "put": true, "lasts_ms": 60_000 }),
+        ),
     ] {
         let denied = client.fail(writes, binding).await.unwrap();
         assert_eq!(denied["kind"], "capability-denied", "{writes}");
@@ -257,7 +261,7 @@ async fn blob_does_what_its_wit_promises() {
     for (binding, _) in backends(&server.client, "blob").await {
         let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
         let binding = json!({ "binding": binding });
-        keeps(&server.client, "probe.blob_contract", &binding, 6, counted).await;
+        keeps(&server.client, "probe.blob_contract", &binding, 7, counted).await;
     }
 }
 
@@ -373,6 +377,50 @@ async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
         let all = on(binding, "SELECT * FROM counted");
         let all = server.client.succeed("probe.sql_run", &all).await;
         assert_eq!(all.unwrap(), 3, "{binding}");
+    }
+}
+
+/// Writes under the idempotency key; each answers how many of them there are. Of `sql` and
+/// `graph` they have tests of their own.
+const ONCE: [(&str, &str); 3] = [
+    ("kv", "probe.kv_count"),
+    ("blob", "probe.blob_once"),
+    ("vector", "probe.vector_once"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_under_the_idempotency_key_is_there_once_though_attempts_are_lost() {
+    let (server, _gateway) = with_backends().await;
+    let mut all = Vec::new();
+    for (capability, activity) in ONCE {
+        for (binding, _) in backends(&server.client, capability).await {
+            all.push((activity, binding));
+        }
+    }
+    let mut killed = Vec::new();
+    for (activity, binding) in &all {
+        let client = &server.client;
+        let lost = json!({ "binding": binding, "once": true, "lost": 2 });
+        let id = client.start_activity(activity, &lost).await.unwrap();
+        let outcome = client.result(&id).await.unwrap();
+        let told = format!("{activity} on {binding}: {}", outcome.body);
+        assert_eq!(outcome.body["result"], 1, "{told}");
+        assert_eq!(client.receipts(&id).await.unwrap().len(), 3, "{told}");
+        let hang = json!({ "binding": binding, "once": true, "hang": true });
+        let id = client.start_activity(activity, &hang).await.unwrap();
+        client.wait_for_line(&id, "committed").await.unwrap();
+        killed.push(id);
+    }
+    let config = std::fs::read_to_string(server.data().join("test-config.toml")).unwrap();
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = server.kill_and_restart(options).await.unwrap();
+    for ((activity, binding), id) in all.iter().zip(killed) {
+        let outcome = server.client.result(&id).await.unwrap();
+        let told = format!("{activity} on {binding}: {}", outcome.body);
+        assert_eq!(outcome.body["result"], 2, "{told}");
     }
 }
 

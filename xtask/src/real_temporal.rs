@@ -41,12 +41,18 @@ pub fn postgres() -> Option<PathBuf> {
         .max()
 }
 
-/// Builds and installs what is missing; the error says what cannot be had here.
-pub fn install() -> anyhow::Result<()> {
+/// Installs PostgreSQL where it is missing.
+pub fn install_postgres() -> anyhow::Result<()> {
     if postgres().is_none() {
         process::apt_install("postgresql")?;
         postgres().context("apt-get installed no PostgreSQL")?;
     }
+    Ok(())
+}
+
+/// Builds and installs what is missing; the error says what cannot be had here.
+pub fn install() -> anyhow::Result<()> {
+    install_postgres()?;
     let programs = PROGRAMS.map(|program| format!("{MODULE}/{program}@{VERSION}"));
     process::go_install(FOLDER, &programs)
 }

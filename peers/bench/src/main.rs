@@ -10,6 +10,9 @@
 //! - [`workflow`]: durable workflows over HTTP against Restate and Temporal ([`servers`]);
 //! - [`temporal`]: one activity on one Temporal cluster, ours against activities on its
 //!   SDKs ([`cluster`], [`native`]), and the CPU time of the workers ([`usage`]);
+//! - [`host_calls`]: calls of capabilities by a guest against the same done natively;
+//! - [`vectors`] and [`graphs`]: the embedded stores against Weaviate and Neo4j
+//!   ([`support`]), on the same data ([`clustered`]);
 //! - [`workers`]: how soon a worker has its first task done, and its memory with many
 //!   plugins.
 //!
@@ -19,6 +22,9 @@
 
 mod bare;
 mod cluster;
+mod clustered;
+mod graphs;
+mod host_calls;
 mod http;
 mod interrupt;
 mod memory;
@@ -28,9 +34,11 @@ mod parts;
 mod report;
 mod sandbox;
 mod servers;
+mod support;
 mod syncs;
 mod temporal;
 mod usage;
+mod vectors;
 mod workers;
 mod workflow;
 
@@ -40,6 +48,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use heyday_capabilities::graph::engine;
 
 use report::Report;
 
@@ -74,6 +83,12 @@ enum Benchmark {
     },
     /// How late a guest that computes for ever is stopped.
     Interrupt,
+    /// Calls of capabilities by a guest against the same done natively.
+    HostCalls,
+    /// The embedded vector store against Weaviate.
+    Vectors,
+    /// The embedded graph against Neo4j.
+    Graphs,
     /// Durable workflows over HTTP against Restate and Temporal.
     Workflow(workflow::Options),
     /// One activity on a Temporal cluster against activities on its SDKs.
@@ -91,6 +106,13 @@ enum Benchmark {
 }
 
 fn main() -> anyhow::Result<()> {
+    // Started once more for each embedded graph, as the server's own program is.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == engine::COMMAND)
+    {
+        std::process::exit(engine::main().into());
+    }
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -110,6 +132,9 @@ fn main() -> anyhow::Result<()> {
             Benchmark::Sandbox => sandbox::run(&mut report, &component()?, probe()?, quick).await,
             Benchmark::Memory { side } => memory::measure(*side, &component()?).await,
             Benchmark::Interrupt => interrupt::run(&mut report, &component()?, quick).await,
+            Benchmark::HostCalls => host_calls::run(&mut report, &component()?, quick).await,
+            Benchmark::Vectors => vectors::run(&mut report, quick).await,
+            Benchmark::Graphs => graphs::run(&mut report, quick).await,
             Benchmark::Workflow(options) => {
                 workflow::run(&mut report, &component()?, options, quick).await
             }

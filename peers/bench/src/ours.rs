@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use heyday_capabilities::{Bindings, BindingsConfig};
+use heyday_capabilities::Bindings;
+use heyday_capabilities::http::{HttpCapability, PluginHttpLimits};
 use heyday_sandbox::call::{Attempt, CallSink, LogLevel};
 use heyday_sandbox::{
     CallContext, CallOutcome, CallRequest, Compiler, Grants, Limits, Plugin, Sandbox,
@@ -34,12 +35,22 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// The usual setup, with this component compiled.
+    /// The usual setup, with this component compiled, and nothing granted.
     pub async fn new(component: &[u8], limits: Limits) -> anyhow::Result<Arc<Self>> {
+        Self::with(component, limits, Arc::default(), Grants::default()).await
+    }
+
+    /// As [`new`](Self::new), with bindings and grants of them.
+    pub async fn with(
+        component: &[u8],
+        limits: Limits,
+        bindings: Arc<Bindings>,
+        grants: Grants,
+    ) -> anyhow::Result<Arc<Self>> {
         let folder = tempfile::tempdir()?;
-        let bindings = Bindings::open(&BindingsConfig::default(), &Handle::current())?;
         let options = SandboxOptions::new(folder.path(), Compiler::InProcessForTests);
-        let capabilities = heyday_capabilities::capabilities(&Arc::new(bindings));
+        let http = HttpCapability::new(PluginHttpLimits::default(), Handle::current());
+        let capabilities = heyday_capabilities::capabilities(&bindings, http);
         let sandbox = Sandbox::new(options, capabilities)?;
         let digest = Sandbox::digest(component);
         let bytes = bytes::Bytes::copy_from_slice(component);
@@ -50,7 +61,7 @@ impl Ours {
         Ok(Arc::new(Self {
             sandbox,
             plugin,
-            grants: Arc::default(),
+            grants: Arc::new(grants),
             limits: Arc::new(limits),
             sink: Arc::new(Nowhere),
             _folder: folder,

@@ -381,6 +381,30 @@ pub(crate) mod blob {
             })
         }
 
+        pub(crate) fn presign_get(&self, key: &str, lasts_ms: u64) -> Result<String> {
+            self.presign("GET", key, lasts_ms)
+        }
+
+        pub(crate) fn presign_put(&self, key: &str, lasts_ms: u64) -> Result<String> {
+            self.presign("PUT", key, lasts_ms)
+        }
+
+        /// As a bucket's binding with the default limit; nobody listens there.
+        fn presign(&self, method: &str, key: &str, lasts_ms: u64) -> Result<String> {
+            check_key(key)?;
+            if !(1_000..=3_600_000).contains(&lasts_ms) {
+                return Err(CapabilityError::new(
+                    "invalid-expiry",
+                    "an address is good for 1,000 to 3,600,000 ms in this container",
+                ));
+            }
+            self.with(|_| Ok(()))?;
+            let (binding, seconds) = (&self.binding, lasts_ms / 1_000);
+            Ok(format!(
+                "https://bucket.invalid/{binding}/{key}?method={method}&seconds={seconds}"
+            ))
+        }
+
         pub(crate) fn read(&self, key: &str) -> Result<Reader> {
             self.object(key, |object| {
                 Ok(Reader {

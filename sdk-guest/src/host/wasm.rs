@@ -317,6 +317,14 @@ pub(crate) mod blob {
             })
         }
 
+        pub(crate) fn presign_get(&self, key: &str, lasts_ms: u64) -> Result<String> {
+            self.0.presign_get(key, lasts_ms).map_err(error)
+        }
+
+        pub(crate) fn presign_put(&self, key: &str, lasts_ms: u64) -> Result<String> {
+            self.0.presign_put(key, lasts_ms).map_err(error)
+        }
+
         pub(crate) fn read(&self, key: &str) -> Result<Reader> {
             self.0.read(key).map(Reader).map_err(error)
         }

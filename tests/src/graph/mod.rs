@@ -155,6 +155,15 @@ async fn an_effect_under_the_idempotency_key_happens_once_and_survives_a_kill() 
         backends.run(binding, constraint).await;
         backends.run(binding, "CREATE (:Counted {key: 'a'})").await;
     }
+    // The process is killed between effect and answer.
+    let mut killed = Vec::new();
+    for (binding, _) in &backends.bindings {
+        let hang = json!({ "binding": binding, "hang": true });
+        let id = client.start_activity("probe.graph_count", &hang).await;
+        let id = id.unwrap();
+        client.wait_for_line(&id, "committed").await.unwrap();
+        killed.push(id);
+    }
     let config = std::fs::read_to_string(backends.server.data().join("test-config.toml")).unwrap();
     let options = Options {
         config: Some(config),
@@ -171,9 +180,11 @@ async fn an_effect_under_the_idempotency_key_happens_once_and_survives_a_kill() 
         bindings,
         neo4j,
     };
-    for (binding, _) in &backends.bindings {
+    for ((binding, _), id) in backends.bindings.iter().zip(killed) {
+        let outcome = backends.server.client.result(&id).await.unwrap();
+        assert_eq!(outcome.body["result"], 4, "{binding}: {}", outcome.body);
         let all = backends.run(binding, "MATCH (c:Counted) RETURN c").await;
-        assert_eq!(all, 3, "{binding}");
+        assert_eq!(all, 4, "{binding}");
         let twice = backends.fail(binding, "CREATE (:Counted {key: 'a'})").await;
         assert_eq!(twice["kind"], "constraint", "{binding}: {twice}");
         backends.run(binding, "DROP CONSTRAINT k").await;

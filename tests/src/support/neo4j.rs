@@ -17,9 +17,25 @@ use uuid::Uuid;
 use super::postgres::{free_ports, run};
 use super::server::PATIENCE;
 
+/// What it may take of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Java's options.
+    pub java: &'static [&'static str],
+    /// Of the data, in its own notation.
+    pub cache: &'static str,
+}
+
+/// Little, and soon ready.
+const SMALL: Size = Size {
+    java: &["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"],
+    cache: "16m",
+};
+
 /// A server of its own. Stopped when it is dropped.
 pub struct Neo4j {
     child: Child,
+    size: Size,
     jars: PathBuf,
     /// Of Bolt, on 127.0.0.1.
     pub port: u16,
@@ -31,15 +47,11 @@ pub struct Neo4j {
     settings: Vec<String>,
 }
 
-fn java(jars: &Path, home: &Path) -> Command {
+fn java(jars: &Path, home: &Path, size: Size) -> Command {
     let mut command = Command::new("java");
     command
-        .args([
-            "-Xmx256m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-cp",
-        ])
+        .args(size.java)
+        .arg("-cp")
         .arg(jars.join("*"))
         .env("NEO4J_HOME", home);
     command
@@ -49,6 +61,11 @@ impl Neo4j {
     /// Starts one with further settings (`NAME=VALUE`), and waits until it answers; `None`
     /// where there is none to start.
     pub fn start(settings: &[&str]) -> Option<Self> {
+        Self::start_of(SMALL, settings)
+    }
+
+    /// As [`start`](Self::start), of that size.
+    pub fn start_of(size: Size, settings: &[&str]) -> Option<Self> {
         let jars = super::folder("HEYDAY_NEO4J")?;
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().join("home");
@@ -56,14 +73,15 @@ impl Neo4j {
         let password = Uuid::new_v4().to_string();
         let password_file = folder.path().join("password");
         std::fs::write(&password_file, format!("{password}\n")).unwrap();
-        let mut command = java(&jars, &home);
+        let mut command = java(&jars, &home, SMALL);
         command.args(["org.neo4j.cli.AdminTool", "dbms", "set-initial-password"]);
         run(command.arg(&password));
         let settings: Vec<_> = settings.iter().map(|&it| it.to_owned()).collect();
         let [port] = free_ports();
-        let child = launch(&jars, folder.path(), port, &settings);
+        let child = launch(&jars, folder.path(), port, size, &settings);
         let server = Self {
             child,
+            size,
             jars,
             port,
             password,
@@ -110,7 +128,13 @@ impl Neo4j {
 
     /// Starts it again, where it was.
     pub fn launch(&mut self) {
-        self.child = launch(&self.jars, self.folder.path(), self.port, &self.settings);
+        self.child = launch(
+            &self.jars,
+            self.folder.path(),
+            self.port,
+            self.size,
+            &self.settings,
+        );
         self.wait_until_ready();
     }
 
@@ -141,12 +165,12 @@ impl Neo4j {
     }
 }
 
-fn launch(jars: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
+fn launch(jars: &Path, folder: &Path, port: u16, size: Size, settings: &[String]) -> Child {
     let mut options = std::fs::OpenOptions::new();
     let log = options.create(true).append(true).open(folder.join("log"));
     let log = log.unwrap();
     let home = folder.join("home");
-    let mut command = java(jars, &home);
+    let mut command = java(jars, &home, size);
     command
         .arg("org.neo4j.server.CommunityEntryPoint")
         .arg(format!("--home-dir={}", home.display()))
@@ -156,7 +180,10 @@ fn launch(jars: &Path, folder: &Path, port: u16, settings: &[String]) -> Child {
             &format!("server.bolt.listen_address=127.0.0.1:{port}"),
         ])
         .args(["-c", "server.http.enabled=false"])
-        .args(["-c", "server.memory.pagecache.size=16m"])
+        .args([
+            "-c",
+            &format!("server.memory.pagecache.size={}", size.cache),
+        ])
         .args(["-c", "db.tx_log.preallocate=false"])
         .args(["-c", "dbms.usage_report.enabled=false"])
         .stdin(Stdio::null())

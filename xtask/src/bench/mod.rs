@@ -12,13 +12,13 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::guests;
 use crate::process::{self, Profile, Project, timed};
+use crate::{guests, neo4j, real_temporal, weaviate};
 
 /// What `--help` shows beneath the options.
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask bench                          all of them, in about 20 minutes once it is built
+  cargo xtask bench                          all of them, in about 30 minutes once it is built
   cargo xtask bench sandbox                  only the sandbox
   cargo xtask bench sandbox interrupt
   cargo xtask bench --json figures.json      also writes [{name, value, unit, peer, peer_value,
@@ -27,8 +27,8 @@ Examples:
                                              benchmark works, and measures nothing
 
 Peers: wasmtime; Restate (needs node and npm); Temporal's dev server with workers on its Rust,
-Python and Go SDKs (needs python3, and go for the last). They are fetched into the user's cache
-folder. Close other programs: what counts is the ratio to the
+Python and Go SDKs (needs python3, and go for the last); PostgreSQL, Weaviate (needs go) and Neo4j
+(needs java and maven). They are fetched into the user's cache folder. Close other programs: what counts is the ratio to the
 peer in the same run, but a busy machine still makes it uncertain. docs/benchmarks.md says
 what each figure is.";
 
@@ -59,15 +59,24 @@ enum Name {
     Temporal,
     /// A worker's start, and its memory with many plugins.
     Workers,
+    /// Calls of capabilities by a guest against the same done natively.
+    HostCalls,
+    /// The embedded vector store against Weaviate.
+    Vectors,
+    /// The embedded graph against Neo4j.
+    Graphs,
 }
 
 impl Name {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::Sandbox,
         Self::Interrupt,
         Self::Workflow,
         Self::Temporal,
         Self::Workers,
+        Self::HostCalls,
+        Self::Vectors,
+        Self::Graphs,
     ];
 
     const fn text(self) -> &'static str {
@@ -77,6 +86,19 @@ impl Name {
             Self::Workflow => "workflow",
             Self::Temporal => "temporal",
             Self::Workers => "workers",
+            Self::HostCalls => "host-calls",
+            Self::Vectors => "vectors",
+            Self::Graphs => "graphs",
+        }
+    }
+
+    /// The server that it starts as the tests do: what it is, and what makes it ready.
+    fn server(self) -> Option<(&'static str, fn() -> anyhow::Result<()>)> {
+        match self {
+            Self::HostCalls => Some(("PostgreSQL", real_temporal::install_postgres)),
+            Self::Vectors => Some(("Weaviate", weaviate::install)),
+            Self::Graphs => Some(("Neo4j", neo4j::install)),
+            _ => None,
         }
     }
 
@@ -145,6 +167,12 @@ fn measure(
         command.arg("--quick");
     }
     command.arg(name.text());
+    if let Some((what, install)) = name.server() {
+        if let Err(error) = timed(what, install) {
+            println!("not compared: {error:#}");
+        }
+        process::name_servers(&mut command);
+    }
     if name.needs_heyday() {
         let peers = project.root.join("peers");
         command

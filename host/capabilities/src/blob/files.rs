@@ -14,6 +14,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use tokio::runtime::Handle;
 use super::listing::{self, Query, metadata};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, READ_BYTES, check_writable, not_found, too_large,
+    ObjectWriter, Page, Presigned, READ_BYTES, check_writable, not_found, too_large,
 };
 use crate::blob::diagnosis::diagnose;
 use crate::diagnosis::Finding;
@@ -387,6 +388,14 @@ impl Container for FileContainer {
             key,
             condition,
         }))
+    }
+
+    async fn presign(&self, _: String, _: Presigned, _: Duration) -> Result<String, BlobError> {
+        Err(BlobError::new(
+            BlobCode::Unsupported,
+            "a folder of files has no addresses: let the bytes go through the plugin, or bind a \
+             bucket",
+        ))
     }
 }
 

@@ -8,7 +8,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{
     BlobCode, BlobError, Condition, Container, Metadata, ObjectReader, ObjectWriter, PAGE_OBJECTS,
-    Page, READ_BYTES, check_key,
+    Page, Presigned, READ_BYTES, check_key,
 };
 use crate::bindings::Bindings;
 use crate::call::{Budget, Opened, Place, Scope, open};
@@ -129,6 +129,19 @@ fn writable(
         .into());
     }
     container(state, this, key)
+}
+
+async fn presign(
+    state: &mut CallState,
+    call: &HostCall,
+    container: &dyn Container,
+    (key, what): (String, Presigned),
+    lasts_ms: u64,
+) -> Result<String, BlobFault> {
+    let lasts = container.limits().check_expiry(lasts_ms)?;
+    let address = run(call, container.presign(key, what, lasts)).await?;
+    state.count("blob.presigned", 1);
+    Ok(address)
 }
 
 fn closed() -> BlobError {
@@ -284,6 +297,28 @@ impl blob::HostContainer for CallState {
             _place: place,
         };
         Ok(self.table().push(handle)?)
+    }
+
+    async fn presign_get(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+        lasts_ms: u64,
+    ) -> Result<String, BlobFault> {
+        let call = begin(self, "container.presign-get")?;
+        let (container, _) = container(self, &this, &key)?;
+        presign(self, &call, &*container, (key, Presigned::Get), lasts_ms).await
+    }
+
+    async fn presign_put(
+        &mut self,
+        this: Resource<ContainerHandle>,
+        key: String,
+        lasts_ms: u64,
+    ) -> Result<String, BlobFault> {
+        let call = begin(self, "container.presign-put")?;
+        let (container, _) = writable(self, &this, &key)?;
+        presign(self, &call, &*container, (key, Presigned::Put), lasts_ms).await
     }
 
     async fn drop(&mut self, this: Resource<ContainerHandle>) -> wasmtime::Result<()> {

@@ -16,6 +16,8 @@ pub mod s3_config;
 mod s3_stream;
 mod s3_wire;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,8 @@ pub const GET_BYTES: u64 = 64 << 20;
 pub const READ_BYTES: u32 = 1 << 20;
 /// The most objects of one page.
 pub const PAGE_OBJECTS: u32 = 1_000;
+/// The longest that stores sign an address for.
+const LONGEST_PRESIGNED_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 
 codes! {
     /// The codes of `heyday:blob`; see `wit/blob`.
@@ -59,6 +63,10 @@ codes! {
         Unavailable = "unavailable",
         /// The writer was finished or aborted before.
         Closed = "closed",
+        /// An address would be good for too short or too long.
+        InvalidExpiry = "invalid-expiry",
+        /// The container has no addresses of its own.
+        Unsupported = "unsupported",
         /// A fault of the host.
         Internal = "internal",
     }
@@ -78,6 +86,9 @@ pub struct BlobLimits {
     pub attempt_bytes: u64,
     /// Readers and writers that one attempt may hold open together.
     pub open_handles: u32,
+    /// How long a presigned address may be good for, in milliseconds, 7 days at most;
+    /// with 0 none is given out.
+    pub presign_ms: u64,
 }
 
 impl Default for BlobLimits {
@@ -86,6 +97,7 @@ impl Default for BlobLimits {
             object_bytes: 1 << 30,
             attempt_bytes: 16 << 30,
             open_handles: 16,
+            presign_ms: 60 * 60 * 1_000,
         }
     }
 }
@@ -102,6 +114,43 @@ impl BlobLimits {
         }
         Ok(())
     }
+
+    /// How long an address is good for that a guest wants for so long.
+    fn check_expiry(&self, lasts_ms: u64) -> Result<Duration, BlobError> {
+        let most = self.presign_ms.min(LONGEST_PRESIGNED_MS);
+        if most == 0 {
+            return Err(BlobError::new(
+                BlobCode::CapabilityDenied,
+                "the binding gives out no addresses",
+            ));
+        }
+        if !(1_000..=most).contains(&lasts_ms) {
+            return Err(BlobError::new(
+                BlobCode::InvalidExpiry,
+                format!("an address is good for 1,000 to {most} ms in this container"),
+            ));
+        }
+        // Stores count whole seconds.
+        Ok(Duration::from_secs(lasts_ms / 1_000))
+    }
+}
+
+/// What the server of a store says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreServer {
+    /// Its name, and perhaps its version.
+    pub name: Option<String>,
+    /// Its clock, to the second: milliseconds since the Unix epoch.
+    pub clock_ms: Option<i64>,
+}
+
+/// What a presigned address lets its owner do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presigned {
+    /// Read the object.
+    Get,
+    /// Write it.
+    Put,
 }
 
 fn check_writable(read_only: bool) -> Result<(), BlobError> {
@@ -142,6 +191,11 @@ pub trait Container: Send + Sync + 'static {
 
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
+
+    /// What its server says of itself, where it has one that answers; for operators.
+    async fn server(&self) -> Option<StoreServer> {
+        None
+    }
 
     /// What is known of an object.
     ///
@@ -199,6 +253,17 @@ pub trait Container: Send + Sync + 'static {
         key: String,
         condition: Condition,
     ) -> Result<Box<dyn ObjectWriter>, BlobError>;
+
+    /// An address that lets whoever has it do that, for so long.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn presign(
+        &self,
+        key: String,
+        what: Presigned,
+        lasts: Duration,
+    ) -> Result<String, BlobError>;
 }
 
 /// Reads an object piece by piece.

@@ -22,22 +22,24 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::aws::AmazonS3;
 use object_store::path::Path as ObjectPath;
+use object_store::signer::Signer as _;
 use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload,
     UpdateVersion,
 };
+use reqwest::Method;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use super::s3_config::{S3Config, S3ConfigError, connect};
 use super::s3_stream::{S3Reader, S3Writer};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, check_key, check_writable, not_found, too_large,
+    ObjectWriter, Page, Presigned, StoreServer, check_key, check_writable, not_found, too_large,
 };
 use crate::blob::diagnosis::diagnose;
 use crate::diagnosis::Finding;
 use crate::error::chain;
+use crate::places::Places;
 use crate::task::run_on;
 
 /// HEADs of one check that are on their way together.
@@ -62,7 +64,7 @@ pub(super) struct Shared {
     read_only: bool,
     pub(super) limits: BlobLimits,
     pub(super) runtime: Handle,
-    operations: Arc<Semaphore>,
+    operations: Places,
 }
 
 impl S3Container {
@@ -86,7 +88,7 @@ impl S3Container {
                 read_only,
                 limits,
                 runtime,
-                operations: Arc::new(Semaphore::new(config.connections.into())),
+                operations: Places::new(config.connections.into()),
             }),
         })
     }
@@ -98,8 +100,7 @@ impl S3Container {
         T: Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        let turn = Arc::clone(&shared.operations).acquire_owned();
-        let turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| {
+        let turn = shared.operations.take(PATIENCE).await.ok_or_else(|| {
             BlobError::new(
                 BlobCode::Unavailable,
                 "the store is busy with other calls of this binding",
@@ -281,6 +282,11 @@ impl Container for S3Container {
         diagnose(self).await
     }
 
+    async fn server(&self) -> Option<StoreServer> {
+        let told = self.run(|shared| async move { Ok(shared.told().await) });
+        told.await.ok()?
+    }
+
     async fn head(&self, key: String) -> Result<Metadata, BlobError> {
         self.run(|shared| async move { shared.existing(&key).await })
             .await
@@ -352,6 +358,31 @@ impl Container for S3Container {
             .await?;
         let (key, condition) = condition;
         Ok(Box::new(S3Writer::new(self.clone(), key, condition)))
+    }
+
+    async fn presign(
+        &self,
+        key: String,
+        what: Presigned,
+        lasts: Duration,
+    ) -> Result<String, BlobError> {
+        if what == Presigned::Put {
+            check_writable(self.shared.read_only)?;
+        }
+        self.run(|shared| async move {
+            let method = match what {
+                Presigned::Get => Method::GET,
+                Presigned::Put => {
+                    shared.check_place(&key).await?;
+                    Method::PUT
+                }
+            };
+            let path = shared.path(&key)?;
+            let signed = shared.store.signed_url(method, &path, lasts).await;
+            let signed = signed.map_err(|error| translate(&key, &error))?;
+            Ok(signed.into())
+        })
+        .await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every request passes on its way in and out.
 //!
 //! From the outside in: [`describe`] gives it an id and a span, counts it and writes
-//! problem documents with that id; `guard` checks `Host`, `Origin` and, where the
+//! problem documents with that id (below `/v1` OpenAI's errors); `guard` checks `Host`, `Origin` and, where the
 //! route needs one, the token.
 
 use std::any::Any;
@@ -15,8 +15,8 @@ use axum::response::{IntoResponse as _, Response};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::App;
 use super::problem::Problem;
+use super::{App, openai};
 use crate::auth::{self, AuthError};
 use crate::telemetry;
 use crate::tokens::WorkerToken;
@@ -115,8 +115,14 @@ fn with_id(mut response: Response, id: &str, path: &str) -> Response {
             status.canonical_reason().unwrap_or("refused"),
         ),
     };
-    let problem = problem.with("request_id", id).with("instance", path);
-    let mut rendered = problem.render();
+    let mut rendered = if openai::error::is_here(path) {
+        openai::error::render(&problem)
+    } else {
+        problem
+            .with("request_id", id)
+            .with("instance", path)
+            .render()
+    };
     for (name, value) in response.headers() {
         if name == header::ALLOW {
             rendered.headers_mut().insert(name, value.clone());

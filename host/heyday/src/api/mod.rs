@@ -1,4 +1,4 @@
-//! The REST API: `/api/v1`, `/health`, `/metrics`, `/openapi.json`, `/docs`.
+//! The REST API: `/api/v1`, `/v1` ([`openai`]), `/health`, `/metrics`, `/openapi.json`, `/docs`.
 //!
 //! The way of a request: [`layers`] give it an id, a span and a limit on its body, check
 //! `Host`, `Origin` and the token; the handler takes a [`extract::Caller`] (who, and in
@@ -12,6 +12,7 @@
 //! Start reading at [`workflows`].
 
 pub mod activities;
+pub mod events;
 pub mod extract;
 pub mod flows;
 pub mod follow;
@@ -19,6 +20,7 @@ pub mod grants;
 pub mod idempotency;
 pub mod layers;
 pub mod models;
+pub mod openai;
 pub mod plugins;
 pub mod problem;
 mod refusals;

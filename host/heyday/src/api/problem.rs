@@ -201,15 +201,20 @@ impl Problem {
     pub(super) fn render(&self) -> Response {
         // Strings, numbers and maps with string keys cannot fail to be written.
         let body = serde_json::to_vec(self).unwrap_or_default();
+        self.respond(MEDIA_TYPE, body)
+    }
+
+    /// A response that says it in this body.
+    pub(super) fn respond(&self, media_type: &'static str, body: Vec<u8>) -> Response {
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self.status {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
             }
             _ => {}

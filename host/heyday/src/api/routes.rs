@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, models, plugins, replays,
-    schedules, signals, starts, system, tokens, worker, workflows,
+    App, activities, events, flows, follow, grants, idempotency, layers, models, openai, plugins,
+    replays, schedules, signals, starts, system, tokens, worker, workflows,
 };
 
 /// Where the versioned API is.
@@ -30,6 +30,11 @@ const ONE_RUN: &str = "/api/v1/workflows/{workflow_id}/runs/{run_id}";
 const INPUT_BODY: BodyLimit = BodyLimit {
     bytes: 17 << 20,
     advice: "write what is large to a blob and pass its key",
+};
+/// Of texts for a model: what one request may hold, escaped, and what is around it.
+const TEXTS_BODY: BodyLimit = BodyLimit {
+    bytes: 17 << 20,
+    advice: "send the texts in several requests",
 };
 /// Of a flow, over the parser's own limit so that its message is the answer.
 const FLOW_BODY: BodyLimit = BodyLimit {
@@ -59,6 +64,8 @@ const SMALLER_COMPONENT: &str = "build the component in release mode without deb
         (name = "flows", description = "Workflow definitions, their versions, the active one"),
         (name = "workflows", description = "Runs: start, look, wait, end"),
         (name = "schedules", description = "What starts runs by itself, at times"),
+        (name = "models", description = "What runs on this server for plugins and clients"),
+        (name = "openai", description = "The same models by OpenAI's protocol"),
         (name = "grants", description = "What plugins and flows may reach"),
         (name = "workers", description = "Their tokens, and what they ask"),
         (name = "system", description = "The server itself"),
@@ -93,6 +100,7 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(starts::start, workflows::list))
         .routes(routes!(workflows::count))
         .routes(routes!(activities::run))
+        .routes(routes!(events::publish))
         .routes(routes!(signals::send))
         .routes(routes!(signals::query))
         .routes(routes!(signals::update))
@@ -210,8 +218,15 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke));
     let tokens = limited(tokens, SMALL_BODY);
+    let by_openai = OpenApiRouter::new()
+        .routes(routes!(openai::models::list))
+        .routes(routes!(openai::models::show))
+        .routes(routes!(openai::embeddings::embed))
+        .routes(routes!(openai::rerank::rerank))
+        .routes(routes!(openai::chat::complete));
     let with_token = OpenApiRouter::new()
         .nest(BASE, starts.merge(changes).merge(tokens))
+        .merge(limited(by_openai, TEXTS_BODY))
         .routes(routes!(system::metrics))
         .route_layer(from_fn_with_state(app.clone(), layers::guard_token));
     let asked = OpenApiRouter::new()
@@ -279,7 +294,7 @@ fn complete(api: &mut OpenApi) {
             let Some(operation) = operation else { continue };
             // The handlers' names are unique within their module only.
             operation.operation_id = Some(operation_id(method, path));
-            if path.starts_with(BASE) {
+            if path.starts_with(BASE) || openai::error::is_here(path) {
                 let namespace = parameter(
                     "Heyday-Namespace",
                     ParameterIn::Header,

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -29,6 +30,8 @@ pub use asked::Sources;
 pub const ACTIVITIES: usize = 500;
 /// So many namespaces are told apart, for the same reason.
 pub const NAMESPACES: usize = 100;
+/// So many models are told apart.
+const MODELS: usize = 100;
 /// The name of what has none of its own.
 const OTHER: &str = "_OTHER";
 
@@ -57,6 +60,12 @@ struct AttemptLabels {
 struct QueueLabels {
     namespace: String,
     queue: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    model: String,
+    direction: &'static str,
 }
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -93,6 +102,8 @@ pub struct Metrics {
     attempts: Histograms<AttemptLabels>,
     waits: Histograms<QueueLabels>,
     active: Gauge,
+    tokens: Family<TokenLabels, Counter>,
+    models: Known<MODELS>,
     activities: Known<ACTIVITIES>,
     namespaces: Known<NAMESPACES>,
     asked: asked::Asked,
@@ -105,6 +116,7 @@ impl Default for Metrics {
         let attempts: Histograms<AttemptLabels> = Family::new_with_constructor(histogram);
         let waits: Histograms<QueueLabels> = Family::new_with_constructor(histogram);
         let active = Gauge::default();
+        let tokens = Family::<TokenLabels, Counter>::default();
         let asked = asked::Asked::default();
         registry.register_with_unit(
             "http_server_request_duration",
@@ -130,6 +142,11 @@ impl Default for Metrics {
             active.clone(),
         );
         registry.register(
+            "heyday_api_model_tokens",
+            "Tokens that models read and wrote for clients of the API",
+            tokens.clone(),
+        );
+        registry.register(
             "heyday_build",
             "The version of this server",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
@@ -141,6 +158,8 @@ impl Default for Metrics {
             attempts,
             waits,
             active,
+            tokens,
+            models: Known::default(),
             activities: Known::default(),
             namespaces: Known::default(),
             asked,
@@ -208,6 +227,15 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// A model read (`input`) or wrote (`output`) tokens for a client of the API.
+    pub fn model_tokens(&self, model: &str, direction: &'static str, tokens: u64) {
+        let labels = TokenLabels {
+            model: self.models.name(model),
+            direction,
+        };
+        self.tokens.get_or_create(&labels).inc_by(tokens);
+    }
+
     /// An attempt of a namespace got its slot, after so many microseconds in its queue.
     pub fn attempt_started<'a>(
         &'a self,
@@ -253,6 +281,7 @@ mod tests {
         metrics.request("GET", "/api/v1/queues", 200, Duration::from_millis(3));
         let running = metrics.attempt_started("default", "general-queue", 2_000);
         running.ended("greet.hello", "timeout", Duration::from_secs(2));
+        metrics.model_tokens("minilm", "input", 7);
         let active = metrics.request_began();
         let text = metrics.render().expect("text");
         drop(active);
@@ -260,6 +289,7 @@ mod tests {
             "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_route=\"/api/v1/queues\",http_response_status_code=\"200\"} 1",
             "heyday_activity_attempt_duration_seconds_count{namespace=\"default\",queue=\"general-queue\",activity=\"greet.hello\",outcome=\"timeout\"} 1",
             "heyday_queue_wait_duration_seconds_count{namespace=\"default\",queue=\"general-queue\"} 1",
+            "heyday_api_model_tokens_total{model=\"minilm\",direction=\"input\"} 7",
             "http_server_active_requests 1",
             concat!(
                 "heyday_build_info{version=\"",

@@ -1,10 +1,11 @@
 //! What `wit/blob` promises.
 
 use std::io::{Read as _, Write as _};
+use std::time::Duration;
 
 use heyday_sdk::prelude::*;
 
-use crate::{ensure, ensure_code};
+use crate::{Once, ensure, ensure_code, lose};
 
 #[derive(Deserialize, JsonSchema)]
 pub struct Binding {
@@ -26,6 +27,24 @@ pub fn blob_get(input: Binding) -> Result<u64> {
         .len() as u64)
 }
 
+/// Makes an object, once however many attempts it takes; answers how many such there are.
+#[activity(
+    start_to_close = "2m",
+    retry(initial_interval = "10ms", maximum_attempts = 5)
+)]
+pub fn blob_once(input: Once) -> Result<u64> {
+    let container = blob::Container::open(&input.binding)?;
+    let attempt = context::attempt().to_string().into_bytes();
+    let key = format!("once/{}", context::idempotency_key());
+    let made = container.once(&key, || Ok(attempt))?;
+    lose(input.lost, input.hang)?;
+    ensure(
+        made == b"1",
+        "the first attempt's object is answered to all",
+    )?;
+    Ok(container.objects("once/").count() as u64)
+}
+
 /// Asserts what the interface promises, on a binding.
 #[activity(
     queue = "general-queue",
@@ -40,7 +59,59 @@ pub fn blob_contract(input: Binding) -> Result<u32> {
     streaming(&files)?;
     conditional_streaming(&files)?;
     keys(&files)?;
-    Ok(6)
+    addresses(&files)?;
+    Ok(7)
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Presign {
+    binding: String,
+    key: String,
+    /// An address to write rather than to read.
+    #[serde(default)]
+    put: bool,
+    lasts_ms: u64,
+}
+
+/// Answers a presigned address.
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
+pub fn blob_presign(input: Presign) -> Result<String> {
+    let container = blob::Container::open(&input.binding)?;
+    let lasts = Duration::from_millis(input.lasts_ms);
+    if input.put {
+        return Ok(container.presign_put(&input.key, lasts)?);
+    }
+    Ok(container.presign_get(&input.key, lasts)?)
+}
+
+fn addresses(files: &blob::Container) -> Result<()> {
+    type Presign = fn(&blob::Container, &str, Duration) -> std::result::Result<String, blob::Error>;
+    let both: [(&str, Presign); 2] = [
+        ("reading", blob::Container::presign_get),
+        ("writing", blob::Container::presign_put),
+    ];
+    for (what, presign) in both {
+        for (key, lasts, code) in [
+            ("../a", 60_000, "invalid-key"),
+            ("contract/address", 0, "invalid-expiry"),
+            ("contract/address", 999, "invalid-expiry"),
+            ("contract/address", u64::MAX, "invalid-expiry"),
+        ] {
+            let refused = presign(files, key, Duration::from_millis(lasts));
+            ensure_code(refused, code, &format!("{what} {key} for {lasts} ms"))?;
+        }
+        match presign(files, "contract/address", Duration::from_secs(60)) {
+            Ok(address) => ensure(
+                address.starts_with("http") && address.contains("contract/address?"),
+                format!("an address for {what}, not {address}"),
+            )?,
+            Err(error) if error.is("unsupported") => {
+                ensure(!error.retryable, "it is never supported later")?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn objects(files: &blob::Container) -> Result<()> {

@@ -6,7 +6,7 @@ use graph::{Connection, Value};
 use heyday_sdk::prelude::*;
 
 use crate::graph_cypher::cypher;
-use crate::{ensure, ensure_code};
+use crate::{Once, ensure, ensure_code, lose};
 
 #[derive(Deserialize, JsonSchema)]
 pub struct Asked {
@@ -42,23 +42,13 @@ pub fn graph_long(input: Asked) -> Result<u64> {
     run(&input)
 }
 
-#[derive(Deserialize, JsonSchema)]
-pub struct Count {
-    binding: String,
-    /// Fail as often between effect and answer, as an attempt that was lost would.
-    #[serde(default)]
-    lost: u32,
-}
-
 /// Makes a node under the idempotency key; answers how many there are.
 #[activity(retry(initial_interval = "10ms", maximum_attempts = 5))]
-pub fn graph_count(input: Count) -> Result<i64> {
+pub fn graph_count(input: Once) -> Result<i64> {
     let graph = Connection::open(&input.binding)?;
     let key = context::idempotency_key();
     graph.execute("MERGE (:Counted {key: $key})", &[("key", key.into())])?;
-    if context::attempt() <= input.lost {
-        return Err(Error::retryable("lost", "between effect and answer"));
-    }
+    lose(input.lost, input.hang)?;
     one(&graph, "MATCH (c:Counted) RETURN count(c) AS n", &[])
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heyday_sdk::prelude::*;
 
-use crate::{ensure, ensure_code};
+use crate::{ensure, ensure_code, lose};
 
 #[derive(Deserialize, JsonSchema)]
 pub struct Count {
@@ -12,6 +12,9 @@ pub struct Count {
     /// Fail as often before the count is answered, as an attempt that was lost would.
     #[serde(default)]
     lost: u32,
+    /// Spin there instead, for the test to kill the server.
+    #[serde(default)]
+    hang: bool,
     #[serde(default)]
     once: bool,
 }
@@ -28,9 +31,7 @@ pub fn kv_count(input: Count) -> Result<i64> {
         how = how.once(&key);
     }
     let sum = kv::Store::open(&input.binding)?.increment("probe/count", 1, how)?;
-    if context::attempt() <= input.lost {
-        return Err(Error::retryable("lost", "between effect and answer"));
-    }
+    lose(input.lost, input.hang)?;
     Ok(sum)
 }
 

@@ -8,6 +8,7 @@ mod hostile;
 mod kv_contract;
 mod ordinary;
 mod sql_contract;
+mod timed;
 mod vector_contract;
 
 use heyday_sdk::prelude::*;
@@ -37,6 +38,32 @@ fn ensure_code<T>(
             format!("{what}: expected {code}, not {error}"),
         )),
     }
+}
+
+/// Loses the attempt between its effect and its answer, as often; or spins there on the
+/// first one, for the test to kill the server.
+fn lose(lost: u32, hang: bool) -> Result<()> {
+    if context::attempt() <= lost {
+        return Err(Error::retryable("lost", "between effect and answer"));
+    }
+    if hang && context::attempt() == 1 {
+        log::info!("committed");
+        loop {
+            std::hint::black_box(());
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Once {
+    binding: String,
+    /// Fail as often between effect and answer, as an attempt that was lost would.
+    #[serde(default)]
+    lost: u32,
+    /// Spin there instead, for the test to kill the server.
+    #[serde(default)]
+    hang: bool,
 }
 
 heyday_sdk::plugin!();

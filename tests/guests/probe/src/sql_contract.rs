@@ -3,7 +3,7 @@
 use heyday_sdk::prelude::*;
 use heyday_sdk::sql::Value;
 
-use crate::{ensure, ensure_code};
+use crate::{Once, ensure, ensure_code, lose};
 
 #[derive(Deserialize, JsonSchema)]
 pub struct Statement {
@@ -74,16 +74,6 @@ fn text(db: &sql::Connection, statement: &str) -> String {
     }
 }
 
-#[derive(Deserialize, JsonSchema)]
-pub struct Once {
-    binding: String,
-    /// Fail as often between effect and answer, as an attempt that was lost would.
-    lost: u32,
-    /// Spin there instead, for the test to kill the server.
-    #[serde(default)]
-    hang: bool,
-}
-
 /// Adds one to a number in a table, once however many attempts it takes; answers the sum.
 #[activity(
     start_to_close = "2m",
@@ -100,15 +90,7 @@ pub fn sql_once(input: Once) -> Result<i64> {
         let rows = transaction.query("SELECT count(*) FROM counted", &[])?;
         Ok(rows.first().map_or(Ok(-1), |row| row.get::<i64>(0))?)
     })?;
-    if context::attempt() <= input.lost {
-        return Err(Error::retryable("lost", "between effect and answer"));
-    }
-    if input.hang && context::attempt() == 1 {
-        log::info!("committed");
-        loop {
-            std::hint::black_box(());
-        }
-    }
+    lose(input.lost, input.hang)?;
     Ok(sum)
 }
 

@@ -9,7 +9,7 @@ use heyday_sdk::vector::{
     Collection, Distance, Filter, Hit, Item, Property, Search, Specification, Store, Value,
 };
 
-use crate::{ensure, ensure_code};
+use crate::{Once, ensure, ensure_code, lose};
 
 /// Opens a binding and writes an item; answers how many there are.
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
@@ -20,6 +20,23 @@ pub fn vector_put(binding: String) -> Result<u64> {
     let item = Item::new(context::idempotency_key()).vector([1.0]);
     collection.upsert([item])?;
     Ok(collection.count(&Filter::everything())?)
+}
+
+/// Writes two items, once however many attempts it takes; answers how many such pairs there
+/// are.
+#[activity(
+    start_to_close = "2m",
+    retry(initial_interval = "10ms", maximum_attempts = 5)
+)]
+pub fn vector_once(input: Once) -> Result<u64> {
+    let store = Store::open(&input.binding)?;
+    store.create("once", &Specification::new(1, Distance::Dot))?;
+    let collection = store.collection("once")?;
+    let key = context::idempotency_key();
+    let items = ["a", "b"].map(|part| Item::new(format!("{key}/{part}")).vector([1.0]));
+    collection.upsert(items)?;
+    lose(input.lost, input.hang)?;
+    Ok(collection.count(&Filter::everything())? / 2)
 }
 
 /// Opens a binding and counts the items that [`vector_put`] wrote.
@@ -302,6 +319,7 @@ fn filters(store: &Store) -> Result<()> {
         (Filter::eq("language", "EN "), "b"),
         (Filter::eq("language", ""), "c"),
         (Filter::eq("language", quote), ""),
+        (Filter::eq("language", "en\"}) { Get { A { b } } }"), ""),
         (Filter::eq("language", "*"), ""),
         (Filter::ne("language", "en"), "bcd"),
         (Filter::one_of("language", ["en", "", "fr"]), "ac"),

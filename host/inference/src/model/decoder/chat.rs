@@ -5,6 +5,7 @@
 //! templates, no clock.
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Deserialize;
 
@@ -122,7 +123,7 @@ impl Chat {
         let environment = self.environment.as_ref()?;
         let rendered = environment.get_template(NAME).and_then(|template| {
             template.render(context! {
-                messages => Value::from_serialize(messages),
+                messages => Value::from(Serde(messages)),
                 add_generation_prompt => true,
                 bos_token => self.begin,
                 eos_token => self.end.as_deref().unwrap_or_default(),

@@ -161,13 +161,14 @@ impl Weights {
         }
         weights.prefix = prefixes
             .iter()
+            .copied()
             .find(|prefix| weights.tensors.contains_key(&format!("{prefix}{word}")))
             .ok_or_else(|| {
                 ModelError::Mismatch(format!(
                     "the weights have no {word}, which every model of its family has"
                 ))
             })?
-            .to_string();
+            .to_owned();
         Ok(weights)
     }
 

@@ -213,6 +213,50 @@ async fn a_server_that_comes_back_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_the_right_is_refused_and_another_binding_goes_on() {
+    let Some((config, reader, nobody)) = weaviate::shared().map(|server| {
+        let others = (
+            server.reader_key_file.clone(),
+            server.nobody_key_file.clone(),
+        );
+        (server.config(), others.0, others.1)
+    }) else {
+        return;
+    };
+    let of = |key_file| {
+        let config = WeaviateConfig {
+            api_key_file: Some(key_file),
+            ..config.clone()
+        };
+        open(&config, "n/vector/rights", VectorLimits::default())
+    };
+    let owner = open(&config, "n/vector/rights", VectorLimits::default());
+    let target = target(&owner, "c", 2).await;
+    let items = || vec![entry("a", vec![1.0, 0.0])];
+    owner.upsert(&target, items()).await.expect("written");
+    let (reader, nobody) = (of(reader), of(nobody));
+    assert_eq!(reader.count(&target, None).await, Ok(1));
+    let other = reader.create("other".to_owned(), specification(2));
+    for refused in [
+        reader.upsert(&target, items()).await,
+        reader.delete(&target, vec!["a".to_owned()]).await.map(drop),
+        reader.drop_collection("c".to_owned()).await.map(drop),
+        other.await.map(drop),
+        nobody.count(&target, None).await.map(drop),
+        nobody.collections().await.map(drop),
+    ] {
+        let error = refused.expect_err("no right");
+        assert_eq!(error.code, VectorCode::Unavailable, "{error}");
+        assert!(
+            error.message.contains("does not let the host in"),
+            "{error}"
+        );
+    }
+    assert_eq!(owner.count(&target, None).await, Ok(1));
+    assert_eq!(owner.drop_collection("c".to_owned()).await, Ok(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_certificate_is_verified() {
     let Some(config) = weaviate::shared().map(|server| server.config()) else {
         return;

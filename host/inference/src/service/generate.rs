@@ -219,7 +219,8 @@ impl Text {
         }
         let detokenizer = Detokenizer::after(&prompt, &model.model.tokenizer)
             .map_err(|error| failed(&model, &error))?;
-        let cache = decoder.cache();
+        // It has room when it joins.
+        let cache = decoder.cache(0);
         let sampler = Sampler::new(&request);
         Ok(move |caller, sender: GenerationSender, arrived| {
             sender.used(|usage| usage.prompt_tokens = prompt.len() as u64);
@@ -245,6 +246,13 @@ impl Text {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    fn make_room(&mut self) {
+        if let Some(decoder) = self.model.model.decoder() {
+            let most = usize::try_from(self.most).unwrap_or_default();
+            self.cache = decoder.cache(self.prompt.len() + most);
+        }
     }
 
     const fn unread(&self) -> usize {
@@ -335,7 +343,9 @@ fn join(shared: &Shared, texts: &mut Vec<Text>) -> bool {
         }
         queues.texts.retain(|text| !text.is_cancelled());
         while let Some(at) = next(&queues.texts, texts, &shared.generate) {
-            texts.push(queues.texts.remove(at));
+            let mut text = queues.texts.remove(at);
+            text.make_room();
+            texts.push(text);
         }
         if !texts.is_empty() {
             return true;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::model::kernels::{LANES, Lanes, ROWS, softmax};
 
 /// Keys and values of one head in one layer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Head {
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -37,10 +37,18 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(layers: usize, kv_heads: usize) -> Self {
-        let heads = || (0..kv_heads).map(|_| Head::default()).collect();
+    /// With room for so many tokens, of heads of so many numbers: it takes what was counted
+    /// for it, and no more as it grows.
+    pub(crate) fn new(layers: usize, kv_heads: usize, size: usize, tokens: usize) -> Self {
+        let numbers = tokens.next_multiple_of(LANES) * size;
+        let head = |_| Head {
+            keys: Vec::with_capacity(numbers),
+            values: Vec::with_capacity(numbers),
+        };
         Self {
-            layers: (0..layers).map(|_| heads()).collect(),
+            layers: (0..layers)
+                .map(|_| (0..kv_heads).map(head).collect())
+                .collect(),
             length: 0,
         }
     }
@@ -370,29 +378,17 @@ mod tests {
                 numbers(lengths[0] * sizes.stride(), 3),
                 numbers(lengths[1] * sizes.stride(), 4),
             ];
-            let mut caches = [Cache::new(1, kv_heads), Cache::new(1, kv_heads)];
+            let mut caches = lengths.map(|length| Cache::new(1, kv_heads, size, length));
             let mut found = [Vec::new(), Vec::new()];
             let width = heads * size;
             for step in 0..parts[0].len() {
                 let mut qkv = Vec::new();
                 let mut spans = Vec::new();
-                for (text, cache) in
-                    texts
-                        .iter()
-                        .zip(&mut caches)
-                        .enumerate()
-                        .map(|(n, (text, cache))| {
-                            let from = cache.length * sizes.stride();
-                            qkv.extend_from_slice(
-                                &text[from..from + parts[n][step] * sizes.stride()],
-                            );
-                            (n, cache)
-                        })
-                {
-                    spans.push(Span {
-                        tokens: parts[text][step],
-                        cache,
-                    });
+                for (number, (text, cache)) in texts.iter().zip(&mut caches).enumerate() {
+                    let tokens = parts[number][step];
+                    let from = cache.length * sizes.stride();
+                    qkv.extend_from_slice(&text[from..from + tokens * sizes.stride()]);
+                    spans.push(Span { cache, tokens });
                 }
                 // No turn: cosines are 1, sines 0.
                 let rows: usize = spans.iter().map(|span| span.tokens).sum();

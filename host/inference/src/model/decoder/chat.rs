@@ -16,9 +16,12 @@ use crate::model::files::ModelFiles;
 /// Instructions, or 64 bytes each: a prompt of 8 MiB takes a few hundred thousand.
 const FUEL: u64 = 2_000_000;
 /// Bytes of a template: large ones, with tools, have 20 KB.
-const TEMPLATE_BYTES: usize = 256 << 10;
-/// Calls of macros in each other.
-const DEPTH: usize = 64;
+const TEMPLATE_BYTES: usize = 64 << 10;
+/// The stack of the thread that reads a template: minijinja calls itself for each sign of a
+/// chain (`x+x+x`, `---x`), of which a template may be full. Only what is used of it is memory.
+const STACK: usize = 1 << 30;
+/// How deep macros call each other, in minijinja's units.
+const DEPTH: usize = 200;
 const NAME: &str = "chat";
 const CONFIG: &str = "tokenizer_config.json";
 const FILE: &str = "chat_template.jinja";
@@ -125,7 +128,7 @@ impl Chat {
             template.render(context! {
                 messages => Value::from(Serde(messages)),
                 add_generation_prompt => true,
-                bos_token => self.begin,
+                bos_token => self.begin.as_str(),
                 eos_token => self.end.as_deref().unwrap_or_default(),
             })
         });
@@ -149,17 +152,30 @@ fn told(error: &Error) -> ChatError {
     }
 }
 
-fn environment(template: String) -> Result<Environment<'static>, ModelError> {
-    let damaged = |message: String| ModelError::Damaged {
+fn damaged(message: String) -> ModelError {
+    ModelError::Damaged {
         file: format!("chat template in {CONFIG}"),
         message,
-    };
+    }
+}
+
+fn environment(template: String) -> Result<Environment<'static>, ModelError> {
     if template.len() > TEMPLATE_BYTES {
         return Err(ModelError::TooLarge(format!(
             "its chat template has {} bytes, over {TEMPLATE_BYTES}",
             template.len()
         )));
     }
+    let read = std::thread::Builder::new()
+        .name("inference-template".to_owned())
+        .stack_size(STACK)
+        .spawn(move || compiled(template))
+        .map_err(|error| ModelError::Unsupported(format!("no thread can read it: {error}")))?;
+    read.join()
+        .unwrap_or_else(|panic| Err(damaged(crate::panic_message(panic.as_ref()))))
+}
+
+fn compiled(template: String) -> Result<Environment<'static>, ModelError> {
     let mut environment = Environment::new();
     // As Python's programs set it for these templates.
     let syntax = SyntaxConfig::builder()
@@ -178,8 +194,8 @@ fn environment(template: String) -> Result<Environment<'static>, ModelError> {
             format!("{REFUSAL}{message}"),
         ))
     });
-    environment.add_filter("tojson", |value: &Value| {
-        serde_json::to_string(value)
+    environment.add_filter("tojson", |value: Value| {
+        serde_json::to_string(&value)
             .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
     });
     environment
@@ -285,10 +301,21 @@ mod tests {
                 error.expect_err(template);
             }
         }
-        let deep = "{{ ".to_owned() + &"(".repeat(100_000) + &")".repeat(100_000) + " }}";
+        let deep = "{{ ".to_owned() + &"(".repeat(30_000) + &")".repeat(30_000) + " }}";
         environment(deep).expect_err("too deep");
-        let nested = "{% if 1 %}".repeat(20_000) + &"{% endif %}".repeat(20_000);
-        let _ = environment(nested);
+        let nested = "{% if 1 %}".repeat(3_000) + &"{% endif %}".repeat(3_000);
+        environment(nested).expect_err("too deep");
+        // Chains are as long as there is room for them, and cost no stack but while they are read.
+        for (link, last, times) in [
+            ("-", "1", TEMPLATE_BYTES - 20),
+            ("x+", "x", 4_000),
+            ("not ", "x", 4_000),
+            ("x|", "trim", 4_000),
+            ("x.", "x", 4_000),
+        ] {
+            let chain = link.repeat(times);
+            let _ = environment(format!("{{{{ {chain}{last} }}}}"));
+        }
         environment("{% for %}".to_owned()).expect_err("no Jinja");
         environment("x".repeat(TEMPLATE_BYTES + 1)).expect_err("too large");
     }

@@ -144,9 +144,10 @@ impl Decoder {
         })
     }
 
-    /// Room for what is read of a text.
-    pub(crate) fn cache(&self) -> Cache {
-        Cache::new(self.config.layers, self.config.kv_heads)
+    /// Room for what is read of a text of so many tokens.
+    pub(crate) fn cache(&self, tokens: usize) -> Cache {
+        let config = &self.config;
+        Cache::new(config.layers, config.kv_heads, config.head_size, tokens)
     }
 
     /// Reads new tokens of several texts and answers the wanted logits, text by text. Tokens

@@ -81,7 +81,10 @@ fn compare(device: &Device) {
             assert_eq!(ids.expect("tokens"), case.ids, "{name}");
         }
         // All prompts together, each in parts of another size; then all texts together.
-        let mut caches: Vec<Cache> = cases.iter().map(|_| decoder.cache()).collect();
+        let mut caches: Vec<Cache> = cases
+            .iter()
+            .map(|case| decoder.cache(case.ids.len() + case.next.len()))
+            .collect();
         let mut found: Vec<Vec<Vec<f32>>> = cases.iter().map(|_| Vec::new()).collect();
         let sizes = [3, 64, 17, 200];
         while cases

@@ -112,7 +112,7 @@ fn pieces(model: &Model) -> Result<String> {
     ensure(properties["chat"].is_boolean(), "whether it converses")?;
     let mut generation = model.generate(&likeliest())?;
     let mut text = String::new();
-    while let Some(piece) = generation.next() {
+    for piece in generation.by_ref() {
         let piece = piece?;
         ensure(!piece.is_empty(), "no piece is empty")?;
         text.push_str(&piece);
@@ -158,7 +158,11 @@ fn ends(model: &Model, text: &str) -> Result<()> {
 
 fn seeds(model: &Model) -> Result<()> {
     let drawn = |seed| {
-        let request = likeliest().temperature(1.0).top_p(0.9).top_k(50).seed(seed);
+        let request = likeliest()
+            .temperature(2.0)
+            .top_p(0.95)
+            .top_k(50)
+            .seed(seed);
         Ok::<_, Error>(whole(model, &request)?.0)
     };
     ensure(drawn(1)? == drawn(1)?, "a seed gives the same text")?;

@@ -12,7 +12,7 @@ pub(crate) mod config;
 mod rope;
 pub(crate) mod sample;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod text;
 
 use burn_tensor::activation::silu;

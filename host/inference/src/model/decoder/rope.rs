@@ -165,7 +165,8 @@ impl Rope {
 
     /// Cosines, then sines, of all pairs at a position.
     pub(crate) fn at(&self, position: usize, into: &mut Vec<f32>) {
-        let angles = || self.frequencies.iter().map(|one| one * position as f64);
+        let position = position as f64;
+        let angles = || self.frequencies.iter().map(move |one| one * position);
         into.extend(angles().map(|angle| (angle.cos() * self.scale) as f32));
         into.extend(angles().map(|angle| (angle.sin() * self.scale) as f32));
     }

@@ -167,7 +167,7 @@ mod tests {
             [364, 5_818, 364, 1_454],
         );
         near(counts(&sampler(1.0, 0.7, None, 7)), [0, 5_333, 0, 2_667]);
-        near(counts(&sampler(1.0, 0.5, None, 7)), [0, 8_000, 0, 0]);
+        near(counts(&sampler(1.0, 0.49, None, 7)), [0, 8_000, 0, 0]);
         near(counts(&sampler(1.0, 0.000_1, None, 7)), [0, 8_000, 0, 0]);
         near(counts(&sampler(1.0, 1.0, Some(2), 7)), [0, 5_333, 0, 2_667]);
         near(

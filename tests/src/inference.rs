@@ -90,7 +90,11 @@ pub fn assert_close(found: &Value, expected: &[Vec<f32>]) {
 async fn plugins_get_the_embeddings_and_scores_of_the_reference() {
     let minilm = model(MINILM, "split");
     let judge = small_model();
-    let server = server(&[("minilm", &minilm.model), ("judge", &judge.model)]).await;
+    let server = server(&[
+        ("minilm", minilm.model.as_path()),
+        ("judge", judge.model.as_path()),
+    ])
+    .await;
     let client = &server.client;
 
     let id = client
@@ -137,7 +141,11 @@ async fn the_host_keeps_what_the_wit_promises() {
         model("bert-odd", "refuse"),
         model("rerank-bert", "truncate"),
     );
-    let server = server(&[("small", &small.model), ("judge", &judge.model)]).await;
+    let server = server(&[
+        ("small", small.model.as_path()),
+        ("judge", judge.model.as_path()),
+    ])
+    .await;
     let input = json!({ "embeds": "small", "scores": "judge" });
     let answer = server.client.succeed("thinker.contract", &input).await;
     assert_eq!(answer.unwrap(), 5);
@@ -201,7 +209,7 @@ async fn nothing_is_asked_without_a_grant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_is_cancelled_waits_for_no_model() {
     let minilm = model(MINILM, "refuse");
-    let server = server(&[("minilm", &minilm.model)]).await;
+    let server = server(&[("minilm", minilm.model.as_path())]).await;
     let client = &server.client;
     let text = "balance ".repeat(200);
     let input = json!({

@@ -309,15 +309,22 @@ impl Text {
 
     /// Tells the end, where it came.
     fn tell(self) {
-        let summary = GenerationSummary {
-            finish_reason: FinishReason::Stop,
-            prompt_tokens: self.prompt.len() as u64,
-            completion_tokens: self.count,
-        };
-        if let Some(end) = self.end {
-            self.sender.end(end.map(|finish_reason| GenerationSummary {
+        let Self {
+            model,
+            cache,
+            sender,
+            prompt,
+            count,
+            end,
+            ..
+        } = self;
+        // Whoever is told may ask for a model that takes this one's place.
+        drop((model, cache));
+        if let Some(end) = end {
+            sender.end(end.map(|finish_reason| GenerationSummary {
                 finish_reason,
-                ..summary
+                prompt_tokens: prompt.len() as u64,
+                completion_tokens: count,
             }));
         }
     }

@@ -499,7 +499,13 @@ fn step_of(
         if text.unread() == 0
             && let Some(logits) = computed.next()
         {
-            text.go_on(logits);
+            // A panic of a tokenizer costs one text, not the thread.
+            let went = catch_unwind(AssertUnwindSafe(|| text.go_on(logits)));
+            if let Err(panic) = went {
+                let message = crate::panic_message(panic.as_ref());
+                tracing::error!(message, model = model.name, "a token could not be read");
+                text.end = Some(Err(InferenceError::Internal));
+            }
         }
     }
     Ok(())

@@ -49,12 +49,12 @@ pub(super) struct Scene {
 }
 
 pub(super) fn store(names: &[&str]) -> (Arc<ModelStore>, TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+    let home = tempfile::tempdir().expect("a folder");
+    let store = ModelStore::open(home.path(), Limits::default()).expect("opens");
     for name in names {
         store.import(name, &folder(name)).expect("imported");
     }
-    (Arc::new(store), folder)
+    (Arc::new(store), home)
 }
 
 pub(super) fn options() -> Options {

@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::process::{self, Profile, Project, timed};
+use crate::test::Install;
 use crate::{guests, neo4j, real_temporal, weaviate};
 
 /// What `--help` shows beneath the options.
@@ -93,7 +94,7 @@ impl Name {
     }
 
     /// The server that it starts as the tests do: what it is, and what makes it ready.
-    fn server(self) -> Option<(&'static str, fn() -> anyhow::Result<()>)> {
+    fn server(self) -> Option<(&'static str, Install)> {
         match self {
             Self::HostCalls => Some(("PostgreSQL", real_temporal::install_postgres)),
             Self::Vectors => Some(("Weaviate", weaviate::install)),

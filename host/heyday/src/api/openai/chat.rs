@@ -125,9 +125,12 @@ fn is_false(value: &Value) -> bool {
     value == &Value::Bool(false)
 }
 
-/// Members that may be there as long as they ask for nothing: when they do not, and why
-/// they are refused otherwise.
-const ONLY: [(&str, fn(&Value) -> bool, &str); 12] = [
+/// A member that may be there as long as it asks for nothing: when it does not, and why it
+/// is refused otherwise.
+type Idle = (&'static str, fn(&Value) -> bool, &'static str);
+
+/// All such members.
+const ONLY: [Idle; 12] = [
     ("n", |it| it.as_u64() == Some(1), "one answer is made"),
     ("frequency_penalty", is_zero, "nothing is penalized"),
     ("presence_penalty", is_zero, "nothing is penalized"),

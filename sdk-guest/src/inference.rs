@@ -1,4 +1,5 @@
-//! Models that the host runs: embeddings of texts, and scores of documents. The calls of many
+//! Models that the host runs: embeddings of texts, scores of documents, and text that is
+//! generated ([`Model::generate`]). The calls of many
 //! plugins are computed together, so give [`embed`](Model::embed) many texts at once.
 //!
 //! ```
@@ -26,12 +27,16 @@
 //! assert_eq!(found, Some(passages[1]));
 //! ```
 
+mod generation;
+
 use std::ops::Index;
 
 use serde_json::Value;
 
 use crate::error::CapabilityError;
 use crate::host::inference as host;
+
+pub use generation::{FinishReason, Generation, Message, Request, Role, Summary};
 
 /// Why a call failed; `wit/inference` explains the codes.
 pub type Error = CapabilityError;

@@ -49,7 +49,7 @@
 //! | passwords, keys, tokens | [`secrets`] |
 //! | requests by HTTP | [`http`] |
 //! | property graphs | [`graph`] |
-//! | embeddings and scores by models | [`inference`] |
+//! | embeddings, scores and text by models | [`inference`] |
 //! | unit tests with plain `cargo test` | [`mod@test`] |
 //!
 //! *How a call flows:* the host calls the exported `run` with an activity's name and JSON;

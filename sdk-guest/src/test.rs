@@ -269,6 +269,20 @@ impl Context {
         self
     }
 
+    /// Grants a model of that name that generates text. The closure stands in for it: it is
+    /// given the request and answers the text, which comes in pieces; each word of it is a
+    /// token.
+    pub fn generates(
+        mut self,
+        model: &str,
+        answer: impl Fn(&crate::inference::Request) -> String + 'static,
+    ) -> Self {
+        self.state
+            .models
+            .insert(model.to_owned(), state::StandIn::Generates(Rc::new(answer)));
+        self
+    }
+
     /// Makes this what the calling thread's SDK answers, until the guard is dropped.
     #[must_use = "dropping the guard ends the context"]
     pub fn enter(self) -> Entered {
@@ -447,6 +461,7 @@ pub(crate) mod state {
 
     /// The score of a document for a query.
     pub(crate) type Score = dyn Fn(&str, &str) -> f32;
+    pub(crate) type Generate = dyn Fn(&crate::inference::Request) -> String;
 
     /// What stands in for a model.
     #[derive(Clone)]
@@ -455,6 +470,8 @@ pub(crate) mod state {
         Embeds(usize),
         /// Scores a document for a query.
         Scores(Rc<Score>),
+        /// Answers a request for text.
+        Generates(Rc<Generate>),
     }
 
     pub(crate) struct State {

@@ -8,6 +8,8 @@ double precision, with nothing but numpy, and writes OUT/reference.json:
 
     [{"model": FOLDER, "task": "embed", "texts": [...], "long": "refuse", "ids": [...],
       "values": [[...]]}, ...]
+
+and OUT/generation.json, of models that generate, as `decoder.py` beside this file says.
 """
 
 import json
@@ -18,6 +20,8 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+
+import decoder
 
 TEXTS = [
     "This is a test.",
@@ -376,6 +380,8 @@ def main():
         make(out / name, **options)
     folders = [minilm] + [out / name for name in made]
     reference = [case for folder in folders for case in cases(folder)]
+    generated = list(decoder.cases(out, write_weights, read_weights))
+    (out / "generation.json").write_text(json.dumps(generated), "utf-8")
     (out / "reference.json").write_text(json.dumps(reference), "utf-8")
 
 

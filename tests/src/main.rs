@@ -18,6 +18,7 @@ mod division;
 mod doctor;
 mod events;
 mod flows;
+mod generation;
 mod graph;
 mod histories;
 mod inference;

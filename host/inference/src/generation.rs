@@ -83,6 +83,11 @@ impl GenerateRequest {
     /// # Errors
     /// [`InferenceError::InvalidRequest`], with what is wrong.
     pub fn from_json(json: &str) -> Result<Self, InferenceError> {
+        // serde takes a list as the members in their order.
+        if !json.trim_ascii_start().starts_with('{') {
+            let message = "the request is no JSON object".to_owned();
+            return Err(InferenceError::InvalidRequest(message));
+        }
         let request: Self = serde_json::from_str(json)
             .map_err(|error| InferenceError::InvalidRequest(format!("the request: {error}")))?;
         request.check()?;
@@ -347,8 +352,9 @@ mod tests {
         let short = GenerateRequest::from_json(r#"{"prompt": ""}"#).expect("a request");
         assert_eq!(short.max_tokens(), 1_024);
         for (json, told) in [
-            ("", "EOF"),
-            ("[]", "the request"),
+            ("", "no JSON object"),
+            ("{", "EOF"),
+            ("[]", "no JSON object"),
             ("{}", "either"),
             (
                 r#"{"prompt": "a", "messages": [{"role": "user", "content": "b"}]}"#,

@@ -6,7 +6,8 @@
 //! memory, another takes pieces of like length from all callers in turn
 //! ([`service::queue`]), computes them as one batch (`model/encoder.rs`) and answers each.
 //! No work is done on the callers' threads. A request whose future is dropped leaves the
-//! queue.
+//! queue. A text is generated step by step, together with all others ([`generation`],
+//! `service/generate.rs`, `model/decoder`).
 //!
 //! A model is a folder as the model hub has it: `config.json` says which architecture and
 //! sizes ([`model::config`]), `tokenizer.json` makes tokens, `model.safetensors` holds the

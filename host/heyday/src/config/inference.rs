@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use heyday_inference::service::{BatchOptions, QueueLimits};
+use heyday_inference::service::{BatchOptions, GenerateOptions, QueueLimits};
 use heyday_inference::{DeviceChoice, Options};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,13 @@ pub struct InferenceConfig {
     /// How long a text waits for others to be computed with.
     #[serde(with = "heyday_durable::flow::duration::required")]
     pub batch_delay: Duration,
+    /// Texts that are generated together; 16 on the CPU and 64 on a GPU where absent.
+    pub generate_texts: Option<usize>,
+    /// Tokens of one step: so much of prompts is read before all texts go on; 128 on the CPU
+    /// and 512 on a GPU where absent.
+    pub generate_tokens: Option<usize>,
+    /// Bytes of what was read of all texts that are generated: their keys and values.
+    pub cache_bytes: u64,
     /// Calls that wait or are computed; further ones are `busy`.
     pub queue_calls: usize,
     /// Bytes of their texts.
@@ -52,6 +59,9 @@ impl Default for InferenceConfig {
             batch_texts: None,
             batch_tokens: None,
             batch_delay: Duration::from_millis(1),
+            generate_texts: None,
+            generate_tokens: None,
+            cache_bytes: options.generate.cache_bytes,
             queue_calls: queue.requests,
             queue_bytes: queue.bytes,
         }
@@ -80,6 +90,18 @@ impl InferenceConfig {
                 self.batch_tokens.is_none_or(|n| (1..=1 << 22).contains(&n)),
                 "1 to 4,194,304",
             ),
+            (
+                "generate_texts",
+                self.generate_texts.is_none_or(|n| (1..=1_024).contains(&n)),
+                "1 to 1,024",
+            ),
+            (
+                "generate_tokens",
+                self.generate_tokens
+                    .is_none_or(|n| (1..=65_536).contains(&n)),
+                "1 to 65,536",
+            ),
+            ("cache_bytes", self.cache_bytes >= 1 << 20, "1 MiB or more"),
             (
                 "batch_delay",
                 self.batch_delay <= Duration::from_secs(1),
@@ -124,6 +146,11 @@ impl InferenceConfig {
                 tokens: self.batch_tokens,
                 delay: Some(self.batch_delay),
             },
+            generate: GenerateOptions {
+                texts: self.generate_texts,
+                tokens: self.generate_tokens,
+                cache_bytes: self.cache_bytes,
+            },
             queue: QueueLimits {
                 requests: self.queue_calls,
                 bytes: self.queue_bytes,
@@ -146,6 +173,9 @@ mod tests {
             ("batch_texts = 0", "inference.batch_texts"),
             ("batch_tokens = 0", "inference.batch_tokens"),
             ("batch_delay = '2s'", "inference.batch_delay"),
+            ("generate_texts = 0", "inference.generate_texts"),
+            ("generate_tokens = 0", "inference.generate_tokens"),
+            ("cache_bytes = 1000", "inference.cache_bytes"),
             ("queue_calls = 0", "inference.queue_calls"),
             ("queue_bytes = 1000", "inference.queue_bytes"),
             ("memory_bytes = 0", "inference.memory_bytes"),

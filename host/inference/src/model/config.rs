@@ -194,15 +194,6 @@ impl Config {
         let raw: RawConfig = files.json(CONFIG, "it says what the model is")?;
         let architecture = architecture(&raw)?;
         let task = task(&raw)?;
-        let size = |name: &str, value: u64, most: u64| {
-            if (1..=most).contains(&value) {
-                // Not over `most`, which fits.
-                return Ok(usize::try_from(value).unwrap_or(usize::MAX));
-            }
-            Err(ModelError::TooLarge(format!(
-                "{name} in {CONFIG} is {value}; this version takes 1 to {most}"
-            )))
-        };
         let hidden = size("hidden_size", raw.hidden_size, 16_384)?;
         let heads = size("num_attention_heads", raw.num_attention_heads, 1_024)?;
         if !hidden.is_multiple_of(heads) {
@@ -282,13 +273,7 @@ impl Config {
     /// The numbers in its weights.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        self.tensors()
-            .iter()
-            .map(|tensor| {
-                let sizes = tensor.shape.iter().map(|&size| size as u64);
-                sizes.fold(1_u64, u64::saturating_mul)
-            })
-            .fold(0, u64::saturating_add)
+        numbers(&self.tensors())
     }
 
     /// Bytes of its loaded weights.
@@ -349,6 +334,28 @@ impl Config {
     }
 }
 
+/// A size that is not 0 and within a bound.
+pub(crate) fn size(name: &str, value: u64, most: u64) -> Result<usize, ModelError> {
+    if (1..=most).contains(&value) {
+        // Not over `most`, which fits.
+        return Ok(usize::try_from(value).unwrap_or(usize::MAX));
+    }
+    Err(ModelError::TooLarge(format!(
+        "{name} in {CONFIG} is {value}; this version takes 1 to {most}"
+    )))
+}
+
+/// Numbers of all tensors.
+pub(crate) fn numbers(tensors: &[TensorShape]) -> u64 {
+    tensors
+        .iter()
+        .map(|tensor| {
+            let sizes = tensor.shape.iter().map(|&size| size as u64);
+            sizes.fold(1_u64, u64::saturating_mul)
+        })
+        .fold(0, u64::saturating_add)
+}
+
 fn architecture(raw: &RawConfig) -> Result<Architecture, ModelError> {
     let unsupported = |message: String| Err(ModelError::Unsupported(message));
     if raw.is_decoder {
@@ -372,7 +379,8 @@ fn architecture(raw: &RawConfig) -> Result<Architecture, ModelError> {
             why: "it says which architecture the model has",
         }),
         other => unsupported(format!(
-            "its architecture is `{other}`; there are bert, roberta, xlm-roberta and camembert"
+            "its architecture is `{other}`; there are bert, roberta, xlm-roberta, camembert, llama, \
+             mistral and qwen2"
         )),
     }
 }

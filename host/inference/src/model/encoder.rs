@@ -6,30 +6,23 @@
 //! each linear layer as one matrix, and query, key and value are one product.
 
 use burn_tensor::activation::{gelu, gelu_approximate, relu, softmax, tanh};
-use burn_tensor::module::{layer_norm, linear};
+use burn_tensor::module::layer_norm;
 use burn_tensor::{Int, Tensor, TensorData};
 
 use super::config::{Activation, Architecture, Config, Pooling, Task};
 use super::kernels::{self, Heads};
+use super::loader::{Linear, Loader, guarded};
 use super::tokens::Tokens;
 use super::weights::Weights;
 use crate::device::Device;
 use crate::error::ModelError;
 
+/// The table of words, and what stands before names of models that were saved with a head.
+pub(super) const WORD: &str = "embeddings.word_embeddings.weight";
+pub(super) const PREFIXES: [&str; 4] = ["", "bert.", "roberta.", "model."];
+
 /// What is added to a score of padding, as the first BERT had it.
 const MASKED: f32 = -10_000.0;
-
-#[derive(Debug)]
-struct Linear {
-    weight: Tensor<2>,
-    bias: Tensor<1>,
-}
-
-impl Linear {
-    fn apply<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        linear(input, self.weight.clone(), Some(self.bias.clone()))
-    }
-}
 
 #[derive(Debug)]
 struct Norm {
@@ -76,59 +69,24 @@ pub struct Encoder {
     device: Device,
 }
 
-/// Reads tensors onto a device.
-struct Loader<'a> {
-    weights: &'a Weights,
-    device: &'a Device,
+/// Reads the encoder's layers.
+struct Reader<'a> {
+    loader: Loader<'a>,
     epsilon: f64,
 }
 
-impl Loader<'_> {
-    fn tensor<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
-        Tensor::from_data(TensorData::new(values, shape), &self.device.tensor)
-    }
-
-    fn table(&self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, ModelError> {
-        Ok(self.tensor(self.weights.read(name)?, shape))
-    }
-
-    fn vector(&self, name: &str) -> Result<Tensor<1>, ModelError> {
-        let values = self.weights.read(name)?;
-        let length = values.len();
-        Ok(self.tensor(values, [length]))
-    }
-
+impl Reader<'_> {
     fn norm(&self, name: &str) -> Result<Norm, ModelError> {
         Ok(Norm {
-            gamma: self.vector(&format!("{name}.weight"))?,
-            beta: self.vector(&format!("{name}.bias"))?,
+            gamma: self.loader.vector(&format!("{name}.weight"))?,
+            beta: self.loader.vector(&format!("{name}.bias"))?,
             epsilon: self.epsilon,
         })
     }
 
     fn linear(&self, name: &str, input: usize, output: usize) -> Result<Linear, ModelError> {
-        self.linears(&[name.to_owned()], input, output)
-    }
-
-    /// Several linear layers of one input as one, their outputs beside each other. Files have
-    /// a row for each output; burn has a row for each input.
-    fn linears(&self, names: &[String], input: usize, each: usize) -> Result<Linear, ModelError> {
-        let output = each * names.len();
-        let mut weight = vec![0.0; input * output];
-        let mut bias = Vec::with_capacity(output);
-        for (at, name) in names.iter().enumerate() {
-            let rows = self.weights.read(&format!("{name}.weight"))?;
-            for (column, row) in rows.chunks_exact(input).enumerate() {
-                for (number, &value) in row.iter().enumerate() {
-                    weight[number * output + at * each + column] = value;
-                }
-            }
-            bias.extend(self.weights.read(&format!("{name}.bias"))?);
-        }
-        Ok(Linear {
-            weight: self.tensor(weight, [input, output]),
-            bias: self.tensor(bias, [output]),
-        })
+        self.loader
+            .linears(&[(name.to_owned(), output)], input, true)
     }
 }
 
@@ -139,21 +97,17 @@ impl Encoder {
         weights: &Weights,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        // burn panics where the device has no memory.
-        let load = std::panic::AssertUnwindSafe(|| Self::read(config, weights, device));
-        std::panic::catch_unwind(load)
-            .unwrap_or_else(|panic| Err(ModelError::Device(crate::panic_message(panic.as_ref()))))
+        guarded(device, || Self::read(config, weights, device))
     }
 
     fn read(config: &Config, weights: &Weights, device: &Device) -> Result<Self, ModelError> {
-        let loader = Loader {
-            weights,
-            device,
+        let reader = Reader {
+            loader: Loader { weights, device },
             epsilon: config.epsilon,
         };
         let (hidden, between) = (config.hidden, config.intermediate);
         let table = |name: &str, rows: usize| {
-            loader.table(
+            reader.loader.table(
                 &format!("embeddings.{name}_embeddings.weight"),
                 [rows, hidden],
             )
@@ -161,14 +115,15 @@ impl Encoder {
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
             let of = |name: &str| format!("encoder.layer.{layer}.{name}");
-            let qkv = ["query", "key", "value"].map(|name| of(&format!("attention.self.{name}")));
+            let qkv = ["query", "key", "value"]
+                .map(|name| (of(&format!("attention.self.{name}")), hidden));
             layers.push(Layer {
-                qkv: loader.linears(&qkv, hidden, hidden)?,
-                attended: loader.linear(&of("attention.output.dense"), hidden, hidden)?,
-                attended_norm: loader.norm(&of("attention.output.LayerNorm"))?,
-                widen: loader.linear(&of("intermediate.dense"), hidden, between)?,
-                narrow: loader.linear(&of("output.dense"), between, hidden)?,
-                norm: loader.norm(&of("output.LayerNorm"))?,
+                qkv: reader.loader.linears(&qkv, hidden, true)?,
+                attended: reader.linear(&of("attention.output.dense"), hidden, hidden)?,
+                attended_norm: reader.norm(&of("attention.output.LayerNorm"))?,
+                widen: reader.linear(&of("intermediate.dense"), hidden, between)?,
+                narrow: reader.linear(&of("output.dense"), between, hidden)?,
+                norm: reader.norm(&of("output.LayerNorm"))?,
             });
         }
         let head = match (config.task, config.architecture) {
@@ -181,26 +136,21 @@ impl Encoder {
         let head = head
             .map(|(dense, out)| {
                 Ok::<_, ModelError>(Head {
-                    dense: loader.linear(dense, hidden, hidden)?,
-                    out: loader.linear(out, hidden, 1)?,
+                    dense: reader.linear(dense, hidden, hidden)?,
+                    out: reader.linear(out, hidden, 1)?,
                 })
             })
             .transpose()?;
-        let encoder = Self {
+        Ok(Self {
             words: table("word", config.vocabulary)?,
             positions: table("position", config.positions)?,
             types: table("token_type", config.types)?,
-            norm: loader.norm("embeddings.LayerNorm")?,
+            norm: reader.norm("embeddings.LayerNorm")?,
             layers,
             head,
             config: config.clone(),
             device: device.clone(),
-        };
-        device
-            .tensor
-            .sync()
-            .map_err(|error| ModelError::Device(error.to_string()))?;
-        Ok(encoder)
+        })
     }
 
     /// For each sequence its embedding, or its one score. Sequences are not empty and within

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::error::ModelError;
 
 /// Files that a model may have, beside its weights.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 9] = [
     "config.json",
     "tokenizer.json",
     "modules.json",
@@ -18,6 +18,8 @@ const SMALL: [&str; 7] = [
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
 ];
 /// The weights, whole.
 pub(crate) const WEIGHTS: &str = "model.safetensors";

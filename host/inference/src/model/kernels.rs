@@ -8,15 +8,15 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Numbers that are computed side by side: one register of AVX-512.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Query rows that share what is loaded of keys and values.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
 /// Query rows of one task.
 const TASK_ROWS: usize = 64;
 /// Numbers of one task of an activation.
 const CHUNK: usize = 16_384;
 
-type Lanes = [f32; LANES];
+pub(super) type Lanes = [f32; LANES];
 
 /// `e^x` for x up to 0, to 2e-7 of the result, without a branch.
 #[inline(always)]
@@ -69,6 +69,35 @@ pub(super) fn gelu(values: &mut [f32]) {
     values
         .par_chunks_mut(CHUNK)
         .for_each(|chunk| arch.dispatch(Gelu(chunk)));
+}
+
+struct Swiglu<'a> {
+    wide: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Swiglu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (gates, values) = self.wide.split_at(self.out.len());
+        for ((out, &gate), &value) in self.out.iter_mut().zip(gates).zip(values) {
+            let power = exp(-gate.abs());
+            let share = if gate < 0.0 { power } else { 1.0 } / (1.0 + power);
+            *out = gate * share * value;
+        }
+    }
+}
+
+/// SwiGLU of rows that have a gate and then a value for each of `width` numbers.
+pub(super) fn swiglu(wide: &[f32], width: usize) -> Vec<f32> {
+    let arch = Arch::new();
+    let mut out = vec![0.0; wide.len() / 2];
+    out.par_chunks_mut(width)
+        .zip(wide.par_chunks(2 * width))
+        .for_each(|(out, wide)| arch.dispatch(Swiglu { wide, out }));
+    out
 }
 
 /// Sizes of an attention.
@@ -254,8 +283,9 @@ fn weigh(
     sums
 }
 
+/// In place, of numbers that are multiplied with `scale` before.
 #[inline(always)]
-fn softmax(row: &mut [f32], scale: f32) {
+pub(super) fn softmax(row: &mut [f32], scale: f32) {
     let mut most = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -323,6 +353,22 @@ mod tests {
         for (found, expected) in values.iter().zip(expected) {
             let error = (f64::from(*found) - expected).abs();
             assert!(error < 3e-6, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn swiglu_is_what_its_definition_says() {
+        let wide = numbers(3 * 2 * 37, 5);
+        let found = swiglu(&wide, 37);
+        for (found, wide) in found.chunks_exact(37).zip(wide.chunks_exact(74)) {
+            for (number, found) in found.iter().enumerate() {
+                let (gate, value) = (f64::from(wide[number]), f64::from(wide[37 + number]));
+                let expected = gate / (1.0 + (-gate).exp()) * value;
+                assert!(
+                    (f64::from(*found) - expected).abs() < 2e-6,
+                    "{found} {expected}"
+                );
+            }
         }
     }
 

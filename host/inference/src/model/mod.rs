@@ -4,9 +4,11 @@
 //! [`Model::load`] reads them onto a device. What is loaded never changes and is shared.
 
 pub mod config;
+pub(crate) mod decoder;
 mod encoder;
 pub mod files;
 mod kernels;
+mod loader;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
@@ -19,7 +21,11 @@ pub use self::encoder::Encoder;
 pub use self::files::ModelFiles;
 pub use self::tokens::{LongText, Tokens, Window};
 
-use self::tokens::Tokenizer;
+use self::config::TensorShape;
+use self::decoder::Decoder;
+use self::decoder::chat::Chat;
+use self::decoder::config::DecoderConfig;
+use self::tokens::{Sizes, Tokenizer};
 use self::weights::Weights;
 use crate::device::Device;
 use crate::error::ModelError;
@@ -29,7 +35,7 @@ use crate::error::ModelError;
 pub struct Properties {
     /// `embed`, `rerank` or `generate`.
     pub task: Task,
-    /// `bert`, `roberta`: as `model_type` in `config.json`.
+    /// `bert`, `llama`: as `model_type` in `config.json`.
     pub architecture: String,
     /// Numbers in an embedding; absent where the model makes none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +45,8 @@ pub struct Properties {
     pub pooling: Option<Pooling>,
     /// Whether embeddings have the length 1.
     pub normalized: bool,
-    /// The most tokens that it reads at once, with those that it adds itself.
+    /// The most tokens that it reads at once, with those that it adds itself; prompt and
+    /// answer together where it generates.
     pub window: usize,
     /// Its weights' numbers.
     pub parameters: u64,
@@ -49,14 +56,64 @@ pub struct Properties {
     /// matter.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub prompts: std::collections::BTreeMap<String, String>,
+    /// Whether it has a template for conversations; absent where it does not generate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<bool>,
 }
 
 /// A model whose files were checked but whose weights were not read.
 #[derive(Debug)]
 pub struct Description {
-    config: Config,
+    kind: Kind,
     tokenizer: Tokenizer,
     weights: Weights,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Encoder(Config),
+    Decoder(Box<DecoderConfig>, Chat),
+}
+
+#[derive(Deserialize)]
+struct RawKind {
+    #[serde(default)]
+    model_type: String,
+}
+
+impl Kind {
+    fn read(files: &ModelFiles, limits: &Limits) -> Result<Self, ModelError> {
+        let raw: RawKind = files.json("config.json", "it says what the model is")?;
+        if !decoder::config::is_decoder(&raw.model_type) {
+            return Ok(Self::Encoder(Config::read(files, limits)?));
+        }
+        let config = DecoderConfig::read(files, limits)?;
+        Ok(Self::Decoder(Box::new(config), Chat::read(files)?))
+    }
+
+    fn tensors(&self) -> Vec<TensorShape> {
+        match self {
+            Self::Encoder(config) => config.tensors(),
+            Self::Decoder(config, _) => config.tensors(),
+        }
+    }
+
+    const fn sizes(&self) -> Sizes {
+        match self {
+            Self::Encoder(config) => Sizes {
+                window: config.window,
+                vocabulary: config.vocabulary,
+                types: config.types,
+                lowercase: config.lowercase,
+            },
+            Self::Decoder(config, _) => Sizes {
+                window: config.window,
+                vocabulary: config.vocabulary,
+                types: 1,
+                lowercase: false,
+            },
+        }
+    }
 }
 
 impl Description {
@@ -67,12 +124,20 @@ impl Description {
     /// # Errors
     /// The first thing that is wrong.
     pub fn read(files: &ModelFiles, limits: &Limits) -> Result<Self, ModelError> {
-        let config = Config::read(files, limits)?;
-        let weights = Weights::open(files, limits)?;
-        weights.check(&config)?;
-        let tokenizer = Tokenizer::read(files, &config)?;
+        let mut kind = Kind::read(files, limits)?;
+        let (word, prefixes) = match kind {
+            Kind::Encoder(_) => (encoder::WORD, encoder::PREFIXES.as_slice()),
+            Kind::Decoder(..) => (decoder::WORD, decoder::PREFIXES.as_slice()),
+        };
+        let weights = Weights::open(files, limits, word, prefixes)?;
+        weights.check(&kind.tensors())?;
+        let tokenizer = Tokenizer::read(files, &kind.sizes())?;
+        if let Kind::Decoder(config, chat) = &mut kind {
+            let end = chat.end.as_deref().and_then(|end| tokenizer.id(end));
+            config.ends.extend(end);
+        }
         Ok(Self {
-            config,
+            kind,
             tokenizer,
             weights,
         })
@@ -81,18 +146,35 @@ impl Description {
     /// What it is.
     #[must_use]
     pub fn properties(&self) -> Properties {
-        let config = &self.config;
-        let embeds = config.task == Task::Embed;
-        Properties {
-            task: config.task,
-            architecture: config.model_type.clone(),
-            dimensions: embeds.then_some(config.hidden),
-            pooling: embeds.then_some(config.pooling),
-            normalized: embeds && config.normalize,
-            window: config.window,
-            parameters: config.parameters(),
-            memory_bytes: config.memory_bytes(),
-            prompts: config.prompts.clone(),
+        let parameters = config::numbers(&self.kind.tensors());
+        match &self.kind {
+            Kind::Encoder(config) => {
+                let embeds = config.task == Task::Embed;
+                Properties {
+                    task: config.task,
+                    architecture: config.model_type.clone(),
+                    dimensions: embeds.then_some(config.hidden),
+                    pooling: embeds.then_some(config.pooling),
+                    normalized: embeds && config.normalize,
+                    window: config.window,
+                    parameters,
+                    memory_bytes: config.memory_bytes(),
+                    prompts: config.prompts.clone(),
+                    chat: None,
+                }
+            }
+            Kind::Decoder(config, chat) => Properties {
+                task: Task::Generate,
+                architecture: config.model_type.clone(),
+                dimensions: None,
+                pooling: None,
+                normalized: false,
+                window: config.window,
+                parameters,
+                memory_bytes: config.memory_bytes(),
+                prompts: std::collections::BTreeMap::new(),
+                chat: Some(chat.has_template()),
+            },
         }
     }
 
@@ -102,8 +184,8 @@ impl Description {
     /// # Errors
     /// When a weight is not finite, or the file ends early.
     pub fn verify_weights(&self) -> Result<(), ModelError> {
-        for name in self.config.tensors().iter().map(|tensor| &tensor.name) {
-            self.weights.read(name)?;
+        for tensor in self.kind.tensors() {
+            self.weights.read(&tensor.name)?;
         }
         Ok(())
     }
@@ -114,8 +196,14 @@ impl Description {
 pub struct Model {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    encoder: Encoder,
+    computes: Computes,
     properties: Properties,
+}
+
+#[derive(Debug)]
+enum Computes {
+    Encoder(Box<Encoder>),
+    Decoder(Box<Decoder>),
 }
 
 impl Model {
@@ -126,10 +214,18 @@ impl Model {
     pub fn load(files: &ModelFiles, limits: &Limits, device: &Device) -> Result<Self, ModelError> {
         let description = Description::read(files, limits)?;
         let properties = description.properties();
-        let encoder = Encoder::load(&description.config, &description.weights, device)?;
+        let weights = &description.weights;
+        let computes = match description.kind {
+            Kind::Encoder(config) => {
+                Computes::Encoder(Box::new(Encoder::load(&config, weights, device)?))
+            }
+            Kind::Decoder(config, chat) => {
+                Computes::Decoder(Box::new(Decoder::load(&config, chat, weights, device)?))
+            }
+        };
         Ok(Self {
             tokenizer: description.tokenizer,
-            encoder,
+            computes,
             properties,
         })
     }
@@ -145,7 +241,18 @@ impl Model {
     /// # Errors
     /// What the device says where it fails.
     pub fn compute(&self, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
-        self.encoder.compute(batch)
+        match &self.computes {
+            Computes::Encoder(encoder) => encoder.compute(batch),
+            Computes::Decoder(_) => Err("it is a decoder".to_owned()),
+        }
+    }
+
+    /// What generates; none where it is an encoder.
+    pub(crate) fn decoder(&self) -> Option<&Decoder> {
+        match &self.computes {
+            Computes::Encoder(_) => None,
+            Computes::Decoder(decoder) => Some(decoder),
+        }
     }
 }
 

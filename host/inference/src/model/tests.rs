@@ -24,20 +24,29 @@ pub(crate) struct Case {
     pub(crate) values: Vec<Vec<f32>>,
 }
 
-/// What the reference computed.
-pub(crate) fn reference() -> Vec<Case> {
-    let file = std::env::var_os("HEYDAY_INFERENCE_REFERENCE")
-        .expect("HEYDAY_INFERENCE_REFERENCE: run the tests by `cargo xtask test`");
-    let text = std::fs::read_to_string(file).expect("the reference");
-    serde_json::from_str(&text).expect("the reference")
+/// Where the reference and the models that it made lie.
+fn reference_file() -> PathBuf {
+    std::env::var_os("HEYDAY_INFERENCE_REFERENCE")
+        .expect("HEYDAY_INFERENCE_REFERENCE: run the tests by `cargo xtask test`")
+        .into()
 }
 
-fn folder(name: &str) -> PathBuf {
-    reference()
-        .into_iter()
-        .map(|case| case.model)
-        .find(|model| model.ends_with(name))
-        .expect("a model of that name")
+/// What the reference computed of one kind of models, by the name of its file.
+pub(crate) fn reference_of<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let text = std::fs::read_to_string(reference_file().with_file_name(name));
+    serde_json::from_str(&text.expect("the reference")).expect("the reference")
+}
+
+/// What the reference computed of encoders.
+pub(crate) fn reference() -> Vec<Case> {
+    reference_of("reference.json")
+}
+
+/// A model that the reference made.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    let folder = reference_file().with_file_name(name);
+    assert!(folder.is_dir(), "{}", folder.display());
+    folder
 }
 
 fn long(name: &str) -> LongText {
@@ -167,10 +176,10 @@ fn a_long_text_is_refused_where_it_is_to_be() {
 }
 
 /// A copy of a small model, to be spoiled.
-struct Copy(TempDir);
+pub(crate) struct Copy(TempDir);
 
 impl Copy {
-    fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         let to = tempfile::tempdir().expect("a folder");
         for (name, path) in ModelFiles::find(&folder(name)).expect("a model").iter() {
             let target = to.path().join(name);
@@ -180,11 +189,11 @@ impl Copy {
         Self(to)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn change(&self, name: &str, change: impl FnOnce(&mut serde_json::Value)) {
+    pub(crate) fn change(&self, name: &str, change: impl FnOnce(&mut serde_json::Value)) {
         let path = self.path(name);
         let text = std::fs::read(&path).expect("read");
         let mut value = serde_json::from_slice(&text).expect("JSON");
@@ -192,12 +201,12 @@ impl Copy {
         std::fs::write(&path, value.to_string()).expect("written");
     }
 
-    fn read(&self) -> Result<Description, ModelError> {
+    pub(crate) fn read(&self) -> Result<Description, ModelError> {
         Description::read(&ModelFiles::find(self.0.path())?, &Limits::default())
     }
 
     #[track_caller]
-    fn refused(&self, word: &str) -> ModelError {
+    pub(crate) fn refused(&self, word: &str) -> ModelError {
         let error = self.read().expect_err("refused");
         assert!(error.to_string().contains(word), "{error}");
         error
@@ -239,7 +248,7 @@ fn a_config_that_does_not_match_its_weights_is_refused_by_name() {
 #[test]
 fn what_this_version_cannot_run_is_refused_with_the_reason() {
     for (file, member, value, told) in [
-        ("config.json", "model_type", "\"llama\"", "`llama`"),
+        ("config.json", "model_type", "\"gpt_neox\"", "`gpt_neox`"),
         ("config.json", "hidden_act", "\"swish\"", "`swish`"),
         ("config.json", "is_decoder", "true", "decoder"),
         (

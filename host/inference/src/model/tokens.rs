@@ -3,7 +3,6 @@
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{Encoding, Tokenizer as Inner};
 
-use super::config::Config;
 use super::files::ModelFiles;
 use crate::error::ModelError;
 
@@ -60,6 +59,19 @@ pub enum TokenError {
     Failed(String),
 }
 
+/// What a model says of its tokens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// The most tokens of one sequence.
+    pub(crate) window: usize,
+    /// Tokens that the model knows.
+    pub(crate) vocabulary: usize,
+    /// Kinds of texts in a pair.
+    pub(crate) types: usize,
+    /// Whether texts are read in small letters.
+    pub(crate) lowercase: bool,
+}
+
 /// A model's tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -75,7 +87,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When it is missing or damaged, or has more words than the model.
-    pub(crate) fn read(files: &ModelFiles, config: &Config) -> Result<Self, ModelError> {
+    pub(crate) fn read(files: &ModelFiles, sizes: &Sizes) -> Result<Self, ModelError> {
         let bytes = files.bytes(TOKENIZER, "it makes tokens of texts")?;
         let mut inner = Inner::from_bytes(&bytes).map_err(|error| ModelError::Damaged {
             file: TOKENIZER.to_owned(),
@@ -90,19 +102,19 @@ impl Tokenizer {
                 message: error.to_string(),
             })?;
         let highest = inner.get_vocab(true).into_values().max();
-        if highest.is_none_or(|highest| highest as usize >= config.vocabulary) {
+        if highest.is_none_or(|highest| highest as usize >= sizes.vocabulary) {
             return Err(ModelError::Mismatch(format!(
                 "the tokenizer's highest token is {}; the model knows {}",
                 highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string()),
-                config.vocabulary
+                sizes.vocabulary
             )));
         }
         let tokenizer = Self {
             inner,
-            window: config.window,
-            vocabulary: u32::try_from(config.vocabulary).unwrap_or(u32::MAX),
-            types: u32::try_from(config.types).unwrap_or(u32::MAX),
-            lowercase: config.lowercase,
+            window: sizes.window,
+            vocabulary: u32::try_from(sizes.vocabulary).unwrap_or(u32::MAX),
+            types: u32::try_from(sizes.types).unwrap_or(u32::MAX),
+            lowercase: sizes.lowercase,
         };
         // A tokenizer that fails at all fails here, not in the first request.
         let sample = tokenizer
@@ -210,6 +222,44 @@ impl Tokenizer {
         Ok(Window { pieces, left_out })
     }
 
+    /// The tokens of a prompt, however many; with those that the model puts around a text, or
+    /// without, where a chat template wrote them already.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn prompt(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenError> {
+        let failed = |error: tokenizers::Error| TokenError::Failed(error.to_string());
+        let encoding = self.inner.encode_fast(text, special).map_err(failed)?;
+        let ids = encoding.get_ids().to_vec();
+        self.known(&ids)?;
+        Ok(ids)
+    }
+
+    /// The text of tokens, without those that stand for none.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenError> {
+        let decoded = self.inner.decode(ids, true);
+        decoded.map_err(|error| TokenError::Failed(error.to_string()))
+    }
+
+    /// The number of a token that is written so.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    fn known(&self, ids: &[u32]) -> Result<(), TokenError> {
+        match ids.iter().find(|&&id| id >= self.vocabulary) {
+            Some(id) => Err(TokenError::Failed(format!(
+                "it made the token {id}; the model knows {}",
+                self.vocabulary
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn added(&self, pair: bool) -> usize {
         use tokenizers::PostProcessor as _;
         self.inner
@@ -241,12 +291,7 @@ impl Tokenizer {
                 self.window
             )));
         }
-        if let Some(id) = ids.iter().find(|&&id| id >= self.vocabulary) {
-            return Err(TokenError::Failed(format!(
-                "it made the token {id}; the model knows {}",
-                self.vocabulary
-            )));
-        }
+        self.known(&ids)?;
         let types = encoding.get_type_ids();
         let types = types
             .iter()

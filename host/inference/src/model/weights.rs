@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use half::{bf16, f16};
 use serde::Deserialize;
 
-use super::config::{Config, Limits};
+use super::config::{Limits, TensorShape};
 use super::files::{ModelFiles, WEIGHTS, WEIGHTS_INDEX};
 use crate::error::ModelError;
 
@@ -113,11 +113,17 @@ fn damaged(file: &str, message: impl Into<String>) -> ModelError {
 }
 
 impl Weights {
-    /// Opens the files and reads their headers.
+    /// Opens the files and reads their headers. `word` is the table of words, which every
+    /// model of its family has; `prefixes` may stand before each name.
     ///
     /// # Errors
     /// A file that is missing, damaged or larger than a model may be.
-    pub fn open(files: &ModelFiles, limits: &Limits) -> Result<Self, ModelError> {
+    pub fn open(
+        files: &ModelFiles,
+        limits: &Limits,
+        word: &str,
+        prefixes: &[&str],
+    ) -> Result<Self, ModelError> {
         let names = if files.has(WEIGHTS) || !files.has(WEIGHTS_INDEX) {
             vec![WEIGHTS.to_owned()]
         } else {
@@ -153,13 +159,13 @@ impl Weights {
                 file: Mutex::new(file),
             });
         }
-        let word = "embeddings.word_embeddings.weight";
-        weights.prefix = ["", "bert.", "roberta.", "model."]
-            .into_iter()
+        weights.prefix = prefixes
+            .iter()
+            .copied()
             .find(|prefix| weights.tensors.contains_key(&format!("{prefix}{word}")))
             .ok_or_else(|| {
                 ModelError::Mismatch(format!(
-                    "the weights have no {word}, which every model of the BERT family has"
+                    "the weights have no {word}, which every model of its family has"
                 ))
             })?
             .to_owned();
@@ -170,8 +176,8 @@ impl Weights {
     ///
     /// # Errors
     /// The first tensor that is missing, or has another shape or other numbers.
-    pub fn check(&self, config: &Config) -> Result<(), ModelError> {
-        for wanted in config.tensors() {
+    pub fn check(&self, wanted: &[TensorShape]) -> Result<(), ModelError> {
+        for wanted in wanted {
             let tensor = self.find(&wanted.name).ok_or_else(|| {
                 ModelError::Mismatch(format!(
                     "the configuration needs the tensor {}, which the weights do not have",

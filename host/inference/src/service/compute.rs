@@ -1,4 +1,4 @@
-//! The thread that computes: takes batches, and answers their requests.
+//! The thread that computes batches of the encoders, and answers their requests.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -9,11 +9,15 @@ use super::queue::{Item, Readiness};
 use super::{Group, Piece, Shared};
 use crate::error::InferenceError;
 use crate::model::Tokens;
+use crate::model::decoder::Chunk;
 
 /// Computes a batch; tests put another in its place.
 pub(super) trait Compute: Send + Sync {
     /// A vector for each sequence, or what the device says.
     fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String>;
+
+    /// The wanted logits of texts that go on, or what the device says.
+    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String>;
 }
 
 /// On the model's device. What the CPU computes is computed by threads of its own, which are
@@ -42,6 +46,11 @@ impl Compute for OnDevice {
     fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
         self.pool()?.install(|| model.model.compute(batch))
     }
+
+    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+        self.pool()?
+            .install(|| super::generate::read_on(model, chunks))
+    }
 }
 
 /// The thread.
@@ -67,7 +76,7 @@ fn next(shared: &Shared) -> Option<Vec<Item<Group, Piece>>> {
         }
         if std::mem::take(&mut queues.stale) {
             queues.pieces.retain(|piece| !piece.request.is_cancelled());
-            queues.arrived.retain(|request| !request.is_cancelled());
+            queues.arrived.retain(|arrival| !arrival.is_cancelled());
         }
         let now = Instant::now();
         let waited = match queues.pieces.readiness(now, &shared.batch) {
@@ -123,17 +132,21 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
             tracing::error!(message, model = model.name, "a batch failed");
             // What is queued would meet the same device; its callers may try again.
             let queued = shared.queues().pieces.drain();
-            let memory = message.to_ascii_lowercase().contains("memory");
-            let error = if memory {
-                InferenceError::OutOfMemory("the device has too little for the batch".to_owned())
-            } else {
-                InferenceError::DeviceLost
-            };
+            let error = failure(&message);
             // Before anybody is told: who tries again meets a device that was opened again.
             shared.models.recover();
             fail(&batch, &error);
             fail(&queued, &error);
         }
+    }
+}
+
+/// What callers are told of a device that says this.
+pub(super) fn failure(message: &str) -> InferenceError {
+    if message.to_ascii_lowercase().contains("memory") {
+        InferenceError::OutOfMemory("the device has too little for the batch".to_owned())
+    } else {
+        InferenceError::DeviceLost
     }
 }
 

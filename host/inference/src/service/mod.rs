@@ -1,11 +1,13 @@
 //! The service: admits requests, makes tokens of texts, computes batches, answers.
 //!
-//! Two kinds of threads, none of them the callers': *readers* load models and make tokens,
-//! one *computer* owns the device's time. Between them lie two [`queue::FairQueue`]s under
-//! one lock. A request counts against the queue's bounds from its admission until its future
-//! ends, whichever way.
+//! Three kinds of threads, none of them the callers': *readers* load models and make tokens,
+//! one *computer* computes batches of the encoders, one *generator* goes on with texts
+//! ([`generate`]). The latter two share the threads of the CPU. Between them lie queues under
+//! one lock. A request counts against the queue's bounds from its admission until its future,
+//! or the handle of its text, ends, whichever way.
 
 mod compute;
+mod generate;
 mod loaded;
 pub(crate) mod queue;
 mod request;
@@ -19,15 +21,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use self::compute::{Compute, OnDevice};
+use self::generate::{Asked, GenerateLimits, GenerateTicket};
 use self::loaded::{Loaded, Models};
 use self::queue::{BatchLimits, FairQueue, Item};
-use self::request::{Answer, Request, Ticket};
+use self::request::{Admission, Answer, Request, Ticket};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{DeviceError, InferenceError};
 use crate::generation::{GenerateRequest, Generation};
-use crate::model::{LongText, Tokens};
+use crate::model::{LongText, Task, Tokens};
 use crate::store::ModelStore;
 
+pub use self::generate::GenerateOptions;
 pub use self::queue::Caller;
 pub use self::request::{Embeddings, Scores, Usage};
 
@@ -40,6 +44,8 @@ pub struct Options {
     pub memory_bytes: u64,
     /// Sizes of batches.
     pub batch: BatchOptions,
+    /// How texts are generated.
+    pub generate: GenerateOptions,
     /// Bounds on what waits.
     pub queue: QueueLimits,
     /// Threads that compute on the CPU; one for each core where absent.
@@ -52,6 +58,7 @@ impl Default for Options {
             device: DeviceChoice::default(),
             memory_bytes: 4 << 30,
             batch: BatchOptions::default(),
+            generate: GenerateOptions::default(),
             queue: QueueLimits::default(),
             threads: None,
         }
@@ -120,12 +127,30 @@ struct Piece {
     at: (usize, usize),
 }
 
+/// What came in.
+#[derive(Debug)]
+enum Arrival {
+    Texts(Arc<Request>),
+    Prompt(Box<Asked>),
+}
+
+impl Arrival {
+    fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Texts(request) => request.is_cancelled(),
+            Self::Prompt(asked) => asked.sender.is_closed(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queues {
     /// To be read; all of one group.
-    arrived: FairQueue<(), Arc<Request>>,
+    arrived: FairQueue<(), Arrival>,
     /// To be computed.
     pieces: FairQueue<Group, Piece>,
+    /// To be generated.
+    texts: Vec<generate::Text>,
     /// Something in them is waited for no more.
     stale: bool,
     admitted: request::Admitted,
@@ -138,9 +163,12 @@ struct Shared {
     arrived: Condvar,
     /// Something can be computed, or it is the end.
     ready: Condvar,
+    /// A text may join or leave, or it is the end.
+    generates: Condvar,
     models: Models,
     limits: QueueLimits,
     batch: BatchLimits,
+    generate: GenerateLimits,
 }
 
 impl Shared {
@@ -179,19 +207,21 @@ impl Inference {
             threads: options.threads,
             pool: OnceLock::new(),
         };
-        Self::start_with(models, options, Box::new(compute))
+        Self::start_with(models, options, Arc::new(compute))
     }
 
     fn start_with(
         models: Models,
         options: &Options,
-        compute: Box<dyn Compute>,
+        compute: Arc<dyn Compute>,
     ) -> Result<Self, DeviceError> {
         let batch = batch_limits(&models.device(), &options.batch);
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
             arrived: Condvar::new(),
             ready: Condvar::new(),
+            generates: Condvar::new(),
+            generate: GenerateLimits::new(&models.device(), &options.generate),
             models,
             limits: options.queue,
             batch,
@@ -205,6 +235,10 @@ impl Inference {
             let shared = Arc::clone(&shared);
             running.spawn(format!("inference-read-{number}"), move || read(&shared))?;
         }
+        let (of_texts, with) = (Arc::clone(&shared), Arc::clone(&compute));
+        running.spawn("inference-generate".to_owned(), move || {
+            generate::run(&of_texts, with.as_ref());
+        })?;
         running.spawn("inference-compute".to_owned(), move || {
             compute::run(&shared, compute.as_ref());
         })?;
@@ -247,17 +281,25 @@ impl Inference {
             namespace: String::new(),
             plugin: String::new(),
         };
-        let rerank = self
-            .store()
-            .get(name)
-            .is_some_and(|model| model.properties.task == crate::model::Task::Rerank);
-        let text = vec!["warm up".to_owned()];
-        if rerank {
-            let query = "warm up".to_owned();
-            self.rerank(caller, name, query, text, LongText::Truncate)
-                .await?;
-        } else {
-            self.embed(caller, name, text, LongText::Truncate).await?;
+        let text = "warm up".to_owned();
+        match self.store().get(name).map(|model| model.properties.task) {
+            Some(Task::Generate) => {
+                let request = GenerateRequest {
+                    prompt: Some(text),
+                    max_tokens: Some(1),
+                    ..GenerateRequest::default()
+                };
+                self.generate(caller, name, request).await?.text().await?;
+            }
+            Some(Task::Rerank) => {
+                let documents = vec![text.clone()];
+                self.rerank(caller, name, text, documents, LongText::Truncate)
+                    .await?;
+            }
+            Some(Task::Embed) | None => {
+                self.embed(caller, name, vec![text], LongText::Truncate)
+                    .await?;
+            }
         }
         Ok(())
     }
@@ -306,24 +348,64 @@ impl Inference {
     /// As [`InferenceError`] says; what comes later is told by the handle.
     pub async fn generate(
         &self,
-        _caller: Caller,
+        caller: Caller,
         model: &str,
         request: GenerateRequest,
     ) -> Result<Generation, InferenceError> {
         let shared = &self.running.shared;
         request.check()?;
-        request::check(
-            request.bytes(),
-            request.messages.len().max(1),
-            &shared.limits,
-        )?;
-        if shared.models.store.get(model).is_none() {
+        let bytes = request.bytes();
+        request::check(bytes, request.messages.len().max(1), &shared.limits)?;
+        let Some(stored) = shared.models.store.get(model) else {
             return Err(InferenceError::UnknownModel(model.to_owned()));
+        };
+        if stored.properties.task != Task::Generate {
+            return Err(InferenceError::Unsupported {
+                model: model.to_owned(),
+                what: "generate text",
+            });
         }
-        Err(InferenceError::Unsupported {
+        let (sender, generation) = Generation::channel();
+        let (accepted, answer) = oneshot::channel();
+        let asked = Asked {
             model: model.to_owned(),
-            what: "generate text",
-        })
+            caller: caller.clone(),
+            request,
+            sender,
+            accepted,
+            arrived: Instant::now(),
+        };
+        let admission = self.admit(&caller, bytes, Arrival::Prompt(Box::new(asked)))?;
+        // What is dropped with this future is for nobody.
+        let generation = generation.holding(GenerateTicket(admission));
+        // Without an answer the threads have ended.
+        answer.await.unwrap_or(Err(InferenceError::Stopping))?;
+        Ok(generation)
+    }
+
+    /// Lets what came in wait for a reader, if there is a place.
+    fn admit(
+        &self,
+        caller: &Caller,
+        bytes: usize,
+        arrival: Arrival,
+    ) -> Result<Admission, InferenceError> {
+        let shared = &self.running.shared;
+        let mut queues = shared.queues();
+        if queues.stopping {
+            return Err(InferenceError::Stopping);
+        }
+        let admission = Admission::take(shared, &mut queues, caller, bytes)?;
+        let item = Item {
+            group: (),
+            cost: bytes as u64,
+            since: Instant::now(),
+            value: arrival,
+        };
+        queues.arrived.push(caller, item);
+        drop(queues);
+        shared.arrived.notify_one();
+        Ok(admission)
     }
 
     async fn ask(&self, caller: Caller, model: &str, work: Work) -> Result<Answer, InferenceError> {
@@ -335,22 +417,9 @@ impl Inference {
         request::check(bytes, texts, &shared.limits)?;
         let (reply, answer) = oneshot::channel();
         let request = Arc::new(Request::new(model.to_owned(), work, caller.clone(), reply));
-        let ticket = {
-            let mut queues = shared.queues();
-            if queues.stopping {
-                return Err(InferenceError::Stopping);
-            }
-            let ticket = Ticket::take(shared, &mut queues, &request, bytes)?;
-            let item = Item {
-                group: (),
-                cost: bytes as u64,
-                since: Instant::now(),
-                value: request,
-            };
-            queues.arrived.push(&caller, item);
-            ticket
-        };
-        shared.arrived.notify_one();
+        let arrival = Arrival::Texts(Arc::clone(&request));
+        let admission = self.admit(&caller, bytes, arrival)?;
+        let ticket = Ticket { admission, request };
         let answer = answer.await;
         drop(ticket);
         // Without an answer the threads have ended.
@@ -375,6 +444,7 @@ impl Drop for Running {
         self.shared.queues().stopping = true;
         self.shared.arrived.notify_all();
         self.shared.ready.notify_all();
+        self.shared.generates.notify_all();
         let threads = self
             .threads
             .get_mut()
@@ -411,7 +481,7 @@ const fn length_class(tokens: usize) -> u8 {
 /// A thread that reads: takes requests in fair order and makes pieces of them.
 fn read(shared: &Shared) {
     loop {
-        let request = {
+        let arrival = {
             let mut queues = shared.queues();
             loop {
                 if queues.stopping {
@@ -426,9 +496,16 @@ fn read(shared: &Shared) {
                     .unwrap_or_else(PoisonError::into_inner);
             }
         };
-        if request.is_cancelled() {
+        if arrival.is_cancelled() {
             continue;
         }
+        let request = match arrival {
+            Arrival::Texts(request) => request,
+            Arrival::Prompt(asked) => {
+                generate::accept(shared, *asked);
+                continue;
+            }
+        };
         // A panic of a tokenizer costs one request, not the thread.
         let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let model = shared.models.get(&request.model)?;

@@ -291,23 +291,23 @@ impl Held {
     }
 }
 
-/// A request's place in the queue; dropped, the place is free and the request cancelled.
-pub(super) struct Ticket<'a> {
-    shared: &'a Shared,
-    request: Arc<Request>,
+/// A place among what was admitted; given back when dropped.
+pub(super) struct Admission {
+    pub(super) shared: Arc<Shared>,
+    caller: Caller,
     bytes: usize,
 }
 
-impl<'a> Ticket<'a> {
+impl Admission {
     pub(super) fn take(
-        shared: &'a Shared,
+        shared: &Arc<Shared>,
         queues: &mut Queues,
-        request: &Arc<Request>,
+        caller: &Caller,
         bytes: usize,
     ) -> Result<Self, InferenceError> {
         let limits = &shared.limits;
         let admitted = &mut queues.admitted;
-        let own = admitted.by_caller.get(&request.caller);
+        let own = admitted.by_caller.get(caller);
         let half = (limits.requests.div_ceil(2), limits.bytes.div_ceil(2));
         let fits = admitted.all.fits(bytes, limits.requests, limits.bytes)
             && own.is_none_or(|own| own.fits(bytes, half.0, half.1));
@@ -317,35 +317,47 @@ impl<'a> Ticket<'a> {
         admitted.all.add(bytes);
         admitted
             .by_caller
-            .entry(request.caller.clone())
+            .entry(caller.clone())
             .or_default()
             .add(bytes);
         Ok(Self {
-            shared,
-            request: Arc::clone(request),
+            shared: Arc::clone(shared),
+            caller: caller.clone(),
             bytes,
         })
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Admission {
     fn drop(&mut self) {
-        let answered = self.request.cancelled.swap(true, Ordering::AcqRel);
         let mut queues = self.shared.queues();
-        queues.stale |= !answered;
         let admitted = &mut queues.admitted;
         admitted.all.remove(self.bytes);
-        if let Some(own) = admitted.by_caller.get_mut(&self.request.caller) {
+        if let Some(own) = admitted.by_caller.get_mut(&self.caller) {
             own.remove(self.bytes);
             if own.requests == 0 {
-                admitted.by_caller.remove(&self.request.caller);
+                admitted.by_caller.remove(&self.caller);
             }
         }
-        drop(queues);
-        if !answered {
-            // It throws away what is queued.
-            self.shared.ready.notify_one();
+    }
+}
+
+/// A request's place in the queue; dropped, the request is cancelled.
+pub(super) struct Ticket {
+    pub(super) admission: Admission,
+    pub(super) request: Arc<Request>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let answered = self.request.cancelled.swap(true, Ordering::AcqRel);
+        if answered {
+            return;
         }
+        let shared = &self.admission.shared;
+        shared.queues().stale = true;
+        // It throws away what is queued.
+        shared.ready.notify_one();
     }
 }
 

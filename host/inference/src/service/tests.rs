@@ -3,7 +3,6 @@
 //! Where a test must know what is computed when, the computer waits at a gate.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,14 +10,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::tests::reference;
-use crate::model::{Limits, Task};
+use crate::model::Limits;
+use crate::model::decoder::Chunk;
+use crate::model::tests::{folder, reference};
 
 /// Computes when it is told to, and tells what.
 struct Gate {
     /// One message lets one batch through; an error is what it fails with.
     open: Mutex<mpsc::Receiver<Result<(), String>>>,
-    /// The model and the size of each batch, before the gate.
+    /// The model and the size of each batch, of texts in tokens, before the gate.
     seen: Mutex<mpsc::Sender<(String, usize)>>,
 }
 
@@ -30,30 +30,34 @@ impl Compute for Gate {
         self.open.lock().unwrap().recv().unwrap_or(Ok(()))?;
         model.model.compute(batch)
     }
+
+    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+        let tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+        let seen = (model.name.clone(), tokens);
+        self.seen.lock().unwrap().send(seen).unwrap();
+        self.open.lock().unwrap().recv().unwrap_or(Ok(()))?;
+        generate::read_on(model, chunks)
+    }
 }
 
-struct Scene {
-    inference: Inference,
-    open: mpsc::Sender<Result<(), String>>,
+pub(super) struct Scene {
+    /// Dropped first: what still computes passes then.
+    pub(super) open: mpsc::Sender<Result<(), String>>,
+    pub(super) inference: Inference,
     seen: mpsc::Receiver<(String, usize)>,
     _folder: TempDir,
 }
 
-fn source(name: &str) -> PathBuf {
-    let mut models = reference().into_iter().map(|case| case.model);
-    models.find(|model| model.ends_with(name)).expect("a model")
-}
-
-fn store(names: &[&str]) -> (Arc<ModelStore>, TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+pub(super) fn store(names: &[&str]) -> (Arc<ModelStore>, TempDir) {
+    let home = tempfile::tempdir().expect("a folder");
+    let store = ModelStore::open(home.path(), Limits::default()).expect("opens");
     for name in names {
-        store.import(name, &source(name)).expect("imported");
+        store.import(name, &folder(name)).expect("imported");
     }
-    (Arc::new(store), folder)
+    (Arc::new(store), home)
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         device: DeviceChoice::Cpu,
         threads: Some(1),
@@ -66,7 +70,7 @@ fn options() -> Options {
     }
 }
 
-fn scene(names: &[&str], options: &Options) -> Scene {
+pub(super) fn scene(names: &[&str], options: &Options) -> Scene {
     let (store, folder) = store(names);
     let models = Models::open(store, options.device, options.memory_bytes).expect("opens");
     let (open, gate) = mpsc::channel();
@@ -75,7 +79,7 @@ fn scene(names: &[&str], options: &Options) -> Scene {
         open: Mutex::new(gate),
         seen: Mutex::new(sender),
     };
-    let inference = Inference::start_with(models, options, Box::new(compute)).expect("starts");
+    let inference = Inference::start_with(models, options, Arc::new(compute)).expect("starts");
     Scene {
         inference,
         open,
@@ -84,7 +88,7 @@ fn scene(names: &[&str], options: &Options) -> Scene {
     }
 }
 
-fn caller(namespace: &str, plugin: &str) -> Caller {
+pub(super) fn caller(namespace: &str, plugin: &str) -> Caller {
     Caller {
         namespace: namespace.to_owned(),
         plugin: plugin.to_owned(),
@@ -105,7 +109,7 @@ impl Scene {
         })
     }
 
-    fn next_batch(&self) -> (String, usize) {
+    pub(super) fn next_batch(&self) -> (String, usize) {
         self.seen
             .recv_timeout(Duration::from_secs(60))
             .expect("a batch")

@@ -1,11 +1,14 @@
-//! Stand-ins for models: embeddings made of the words' hashes, scores by a test's closure.
+//! Stand-ins for models: embeddings made of the words' hashes, scores and texts by a test's
+//! closures.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use serde_json::{Value, json};
 
 use crate::error::CapabilityError;
-use crate::inference::{Embeddings, LongText, ModelInfo};
+use crate::inference::{Embeddings, LongText, ModelInfo, Request};
 use crate::test::state::{self, StandIn};
 
 type Result<T> = std::result::Result<T, CapabilityError>;
@@ -23,6 +26,10 @@ fn properties_of(model: &StandIn) -> Value {
         }),
         StandIn::Scores(_) => json!({
             "task": "rerank", "architecture": "stand-in", "normalized": false, "window": WINDOW,
+        }),
+        StandIn::Generates(_) => json!({
+            "task": "generate", "architecture": "stand-in", "normalized": false,
+            "window": WINDOW, "chat": true,
         }),
     }
 }
@@ -159,5 +166,98 @@ impl Model {
         }
         let scores = documents.iter().map(|document| score(query, document));
         Ok(scores.collect())
+    }
+
+    pub(crate) fn generate(&self, request: &str) -> Result<Generation> {
+        let StandIn::Generates(answer) = self.stand_in()? else {
+            return Err(self.unsupported("generate text"));
+        };
+        let invalid = |message: String| CapabilityError::new("invalid-request", message);
+        let request: Request =
+            serde_json::from_str(request).map_err(|error| invalid(error.to_string()))?;
+        if let Some(what) = wrong(&request) {
+            return Err(invalid(format!("{what} is absent or out of its range")));
+        }
+        let said = request.messages.iter().map(|message| &message.content);
+        let said: Vec<&str> = said.chain(&request.prompt).map(String::as_str).collect();
+        check(said.iter().map(|text| text.len()).sum(), said.len())?;
+        // A prompt leaves room for an answer.
+        let prompt_tokens = tokens(&said, 1, 0, LongText::Refuse)? - 1;
+        let mut text = answer(&request);
+        let ends = request.stop.iter().filter_map(|stop| text.find(stop));
+        if let Some(end) = ends.min() {
+            text.truncate(end);
+        }
+        let mut words: VecDeque<String> = VecDeque::new();
+        for char in text.chars() {
+            match words.back_mut() {
+                // A word comes with the spaces before it, as tokens do.
+                Some(word) if char != ' ' || word.ends_with(' ') => word.push(char),
+                _ => words.push_back(char.to_string()),
+            }
+        }
+        let most = request.max_tokens.unwrap_or(1_024) as usize;
+        let short = words.len() > most;
+        words.truncate(most);
+        let summary = json!({
+            "finish_reason": if short { "length" } else { "stop" },
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": words.len(),
+        });
+        Ok(Generation {
+            pieces: RefCell::new(words),
+            summary,
+        })
+    }
+}
+
+/// Which member the host would refuse.
+fn wrong(request: &Request) -> Option<&'static str> {
+    let within = |number: Option<f32>, least: f32, most: f32| {
+        number.is_none_or(|number| (least..=most).contains(&number))
+    };
+    let checks = [
+        (
+            "messages or prompt",
+            request.messages.is_empty() != request.prompt.is_none(),
+        ),
+        ("messages", request.messages.len() <= 1_024),
+        ("max_tokens", request.max_tokens != Some(0)),
+        (
+            "stop",
+            request.stop.len() <= 16
+                && request
+                    .stop
+                    .iter()
+                    .all(|stop| (1..=256).contains(&stop.len())),
+        ),
+        ("temperature", within(request.temperature, 0.0, 2.0)),
+        ("top_p", within(request.top_p, f32::MIN_POSITIVE, 1.0)),
+        ("top_k", request.top_k != Some(0)),
+        ("seed", request.seed.is_none_or(|seed| seed < 1 << 53)),
+    ];
+    let wrong = checks.iter().find(|(_, holds)| !holds);
+    wrong.map(|(name, _)| *name)
+}
+
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pieces: RefCell<VecDeque<String>>,
+    summary: Value,
+}
+
+impl Generation {
+    pub(crate) fn next(&self) -> Result<Option<String>> {
+        Ok(self.pieces.borrow_mut().pop_front())
+    }
+
+    pub(crate) fn summary(&self) -> Result<Value> {
+        if !self.pieces.borrow().is_empty() {
+            return Err(CapabilityError::new(
+                "invalid-request",
+                "a generation has a summary when it has ended",
+            ));
+        }
+        Ok(self.summary.clone())
     }
 }

@@ -223,6 +223,8 @@ fn scores(embeds: &Model, scores: &Model) -> Result<()> {
     Ok(())
 }
 
+mod talk;
+
 heyday_sdk::plugin!();
 
 #[cfg(test)]
@@ -242,5 +244,22 @@ mod tests {
             scores: "judge".to_owned(),
         };
         assert_eq!(contract(input).expect("the contract"), 5);
+    }
+
+    #[test]
+    fn the_stand_in_for_what_generates_keeps_its_contract() {
+        let _test = heyday_sdk::test::Context::new()
+            .embeddings("small", 48)
+            .generates("talker", |request| {
+                let temperature = request.temperature.unwrap_or(1.0);
+                let seed = request.seed.filter(|_| temperature > 0.0);
+                format!("one two three four of {seed:?} five six")
+            })
+            .enter();
+        let input = talk::Talk {
+            embeds: "small".to_owned(),
+            generates: "talker".to_owned(),
+        };
+        assert_eq!(talk::talk(input).expect("the contract"), 5);
     }
 }

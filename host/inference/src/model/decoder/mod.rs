@@ -1,0 +1,242 @@
+//! The decoder: from tokens to how likely each token is next, on burn's tensors.
+//!
+//! Llama's architecture, and what differs from it in Mistral (attention to the latest tokens
+//! only) and Qwen2 (biases). The new tokens of all texts of a batch lie one after another,
+//! however many each text has, and go through each linear layer as one matrix. Positions,
+//! attention and what was read are the processor's matter on a GPU too ([`cache`]): one
+//! transfer each way and layer, and nothing whose shape grows with the text.
+
+pub(crate) mod cache;
+pub(crate) mod chat;
+pub(crate) mod config;
+mod rope;
+pub(crate) mod sample;
+#[cfg(test)]
+pub(crate) mod tests;
+pub(crate) mod text;
+
+use burn_tensor::activation::silu;
+use burn_tensor::{Tensor, TensorData};
+
+use self::cache::{Cache, Sizes, Span};
+use self::chat::Chat;
+use self::config::DecoderConfig;
+use super::kernels;
+use super::loader::{Linear, Loader, guarded};
+use super::weights::Weights;
+use crate::device::Device;
+use crate::error::ModelError;
+
+/// The table of words, and what stands before names of models that were saved with a head.
+pub(crate) const WORD: &str = "embed_tokens.weight";
+pub(crate) const PREFIXES: [&str; 2] = ["model.", ""];
+
+#[derive(Debug)]
+struct Norm {
+    gamma: Tensor<1>,
+    epsilon: f64,
+}
+
+impl Norm {
+    fn apply(&self, input: Tensor<2>) -> Tensor<2> {
+        let square = (input.clone() * input.clone()).mean_dim(1);
+        input / (square + self.epsilon).sqrt() * self.gamma.clone().unsqueeze_dim(0)
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Norm,
+    /// Query, key and value beside each other.
+    qkv: Linear,
+    attended: Linear,
+    norm: Norm,
+    /// Both halves of what widens.
+    widen: Linear,
+    narrow: Linear,
+}
+
+/// A decoder on its device.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    pub(crate) config: DecoderConfig,
+    pub(crate) chat: Chat,
+    words: Tensor<2>,
+    layers: Vec<Layer>,
+    norm: Norm,
+    /// A row for each token; none where it is the table of words.
+    head: Option<Tensor<2>>,
+    device: Device,
+}
+
+/// The new tokens of one text.
+#[derive(Debug)]
+pub(crate) struct Chunk<'a> {
+    /// At least one.
+    pub(crate) tokens: &'a [u32],
+    /// What was read of it before; the new tokens are added.
+    pub(crate) cache: &'a mut Cache,
+    /// For how many of its last tokens the logits are wanted.
+    pub(crate) wanted: usize,
+}
+
+impl Decoder {
+    /// Reads the weights, which were checked, onto the device.
+    pub(super) fn load(
+        config: &DecoderConfig,
+        chat: Chat,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        guarded(device, || Self::read(config, chat, weights, device))
+    }
+
+    fn read(
+        config: &DecoderConfig,
+        chat: Chat,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let loader = Loader { weights, device };
+        let (hidden, between) = (config.hidden, config.intermediate);
+        let (queries, keys) = (
+            config.heads * config.head_size,
+            config.kv_heads * config.head_size,
+        );
+        let norm = |name: &str| {
+            Ok::<_, ModelError>(Norm {
+                gamma: loader.vector(&format!("{name}.weight"))?,
+                epsilon: config.epsilon,
+            })
+        };
+        let mut layers = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            let of = |name: &str| format!("layers.{layer}.{name}");
+            let qkv = [
+                (of("self_attn.q_proj"), queries),
+                (of("self_attn.k_proj"), keys),
+                (of("self_attn.v_proj"), keys),
+            ];
+            let widen = [(of("mlp.gate_proj"), between), (of("mlp.up_proj"), between)];
+            let linear = |name: &str, input: usize, bias: bool| {
+                loader.linears(&[(of(name), hidden)], input, bias)
+            };
+            layers.push(Layer {
+                attention_norm: norm(&of("input_layernorm"))?,
+                qkv: loader.linears(&qkv, hidden, config.qkv_bias)?,
+                attended: linear("self_attn.o_proj", queries, config.attended_bias)?,
+                norm: norm(&of("post_attention_layernorm"))?,
+                widen: loader.linears(&widen, hidden, config.mlp_bias)?,
+                narrow: linear("mlp.down_proj", between, config.mlp_bias)?,
+            });
+        }
+        let table = |name: &str| loader.table(name, [config.vocabulary, hidden]);
+        Ok(Self {
+            words: table(WORD)?,
+            head: (!config.tied)
+                .then(|| table("lm_head.weight"))
+                .transpose()?,
+            norm: norm("norm")?,
+            layers,
+            chat,
+            config: config.clone(),
+            device: device.clone(),
+        })
+    }
+
+    /// Room for what is read of a text of so many tokens.
+    pub(crate) fn cache(&self, tokens: usize) -> Cache {
+        let config = &self.config;
+        Cache::new(config.layers, config.kv_heads, config.head_size, tokens)
+    }
+
+    /// Reads new tokens of several texts and answers the wanted logits, text by text. Tokens
+    /// are below the vocabulary's size, and texts within the window.
+    ///
+    /// # Errors
+    /// What the device says where it fails; what the caches hold then is undefined.
+    pub(crate) fn read_on(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+        let mut ids = Vec::new();
+        let mut turns = Vec::new();
+        let mut wanted = Vec::new();
+        for chunk in &*chunks {
+            for (number, &id) in chunk.tokens.iter().enumerate() {
+                self.config
+                    .rope
+                    .at(chunk.cache.length() + number, &mut turns);
+                if number + chunk.wanted >= chunk.tokens.len() {
+                    wanted.push(small(ids.len()));
+                }
+                ids.push(small(id as usize));
+            }
+        }
+        let rows = ids.len();
+        let mut spans: Vec<Span<'_>> = chunks
+            .iter_mut()
+            .map(|chunk| Span {
+                tokens: chunk.tokens.len(),
+                cache: &mut *chunk.cache,
+            })
+            .collect();
+        let mut x = self.words.clone().select(0, self.indices(ids));
+        for (number, layer) in self.layers.iter().enumerate() {
+            let qkv = bare(layer.qkv.apply(layer.attention_norm.apply(x.clone())))?;
+            let sizes = Sizes {
+                heads: self.config.heads,
+                kv_heads: self.config.kv_heads,
+                size: self.config.head_size,
+                sliding: self.config.sliding[number],
+            };
+            let attended = cache::attention(&qkv, &turns, number, &mut spans, sizes);
+            let width = sizes.heads * sizes.size;
+            x = x + layer.attended.apply(self.dressed(attended, rows, width));
+            let wide = layer.widen.apply(layer.norm.apply(x.clone()));
+            x = x + layer.narrow.apply(self.gated(wide, rows)?);
+        }
+        for span in spans {
+            span.cache.grew(span.tokens);
+        }
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let x = self.norm.apply(x.select(0, self.indices(wanted)));
+        let head = self.head.as_ref().unwrap_or(&self.words);
+        let logits = bare(x.matmul(head.clone().transpose()))?;
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err("it computed what is no number".to_owned());
+        }
+        let each = logits.chunks_exact(self.config.vocabulary);
+        Ok(each.map(<[f32]>::to_vec).collect())
+    }
+
+    /// One half of what is wide decides how much of the other goes on.
+    fn gated(&self, wide: Tensor<2>, rows: usize) -> Result<Tensor<2>, String> {
+        let between = self.config.intermediate;
+        if self.device.is_gpu() {
+            let half = |at: usize| wide.clone().narrow(1, at * between, between);
+            return Ok(silu(half(0)) * half(1));
+        }
+        let gated = kernels::swiglu(&bare(wide)?, between);
+        Ok(self.dressed(gated, rows, between))
+    }
+
+    fn indices(&self, values: Vec<i32>) -> Tensor<1, burn_tensor::Int> {
+        let length = values.len();
+        Tensor::from_data(TensorData::new(values, [length]), &self.device.tensor)
+    }
+
+    fn dressed(&self, values: Vec<f32>, rows: usize, width: usize) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(values, [rows, width]), &self.device.tensor)
+    }
+}
+
+fn bare(tensor: Tensor<2>) -> Result<Vec<f32>, String> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| error.to_string())
+}
+
+/// Tokens and rows were checked to be below bounds that fit.
+fn small(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or_default()
+}

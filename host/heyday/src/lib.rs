@@ -34,7 +34,6 @@ pub mod remote;
 pub mod replays;
 pub mod schedules;
 pub mod server;
-pub mod sse;
 pub mod state;
 pub mod telemetry;
 pub mod tokens;

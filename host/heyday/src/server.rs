@@ -7,6 +7,7 @@
 //! their grace, what was to be written behind is written, databases close. A process
 //! that dies without it loses nothing that was acknowledged.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heyday_capabilities::http::HttpCapability;
+use heyday_capabilities::inference::remote::{RemoteConfigError, RemoteModel};
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
@@ -22,7 +24,7 @@ use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
 use heyday_durable::temporal::{self, Tasks, TemporalEngine};
 use heyday_durable::trace::Traces;
-use heyday_inference::{DeviceError, Inference, ModelStore, StoreError};
+use heyday_inference::{DeviceError, Inference, ModelStore, Remote, StoreError};
 use heyday_sandbox::{
     Capability, CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
     SandboxOptions,
@@ -110,6 +112,14 @@ pub enum ServerError {
     /// Models have nowhere to run.
     #[error("{}; choose another with --device", chain(.0))]
     Device(#[from] DeviceError),
+    /// A model that runs elsewhere cannot be used.
+    #[error("inference.remote.{model} cannot be used: {source}")]
+    Remote {
+        /// Its name.
+        model: String,
+        /// Why.
+        source: RemoteConfigError,
+    },
     /// The models that were imported cannot be read.
     #[error("{}", chain(.0))]
     Models(#[from] StoreError),
@@ -209,7 +219,8 @@ impl Server {
         let state = HostDb::open(&data.join("host.db")).await?;
         let tokens = WorkerTokens::open(state.clone()).await?;
         let bindings = Bindings::open(&config.bindings(), &Handle::current())?;
-        let bindings = Arc::new(bindings.with_inference(inference(&config).await?));
+        let inference = inference(&config, &bindings).await?;
+        let bindings = Arc::new(bindings.with_inference(inference));
         let capabilities = capabilities(&config, &bindings);
         let sandbox = Sandbox::new(
             sandbox_options(&config, config.max_calls(), compiler),
@@ -458,8 +469,21 @@ pub(crate) fn compiler() -> Result<Compiler, SandboxError> {
     }))
 }
 
-/// What runs models: opened, with those in memory that the configuration names before long.
-pub(crate) async fn inference(config: &Config) -> Result<Inference, ServerError> {
+/// What runs models: opened, with those in memory that the configuration names before long,
+/// and with those that run elsewhere.
+pub(crate) async fn inference(
+    config: &Config,
+    bindings: &Bindings,
+) -> Result<Inference, ServerError> {
+    let remotes = config.inference.remote.iter().map(|(name, remote)| {
+        let model = RemoteModel::new(name, remote, bindings, Handle::current());
+        let model = model.map_err(|source| ServerError::Remote {
+            model: name.clone(),
+            source,
+        })?;
+        Ok::<_, ServerError>((name.clone(), Arc::new(model) as Arc<dyn Remote>))
+    });
+    let remotes = remotes.collect::<Result<BTreeMap<_, _>, _>>()?;
     let limits = heyday_inference::model::Limits {
         model_bytes: config.inference.model_bytes,
     };
@@ -468,7 +492,7 @@ pub(crate) async fn inference(config: &Config) -> Result<Inference, ServerError>
         let store = Arc::new(ModelStore::open(folder, limits)?);
         Ok::<_, ServerError>(Inference::start(store, &options)?)
     });
-    let inference = started.await?;
+    let inference = started.await?.with_remotes(remotes);
     for model in config.inference.warm_up.clone() {
         let inference = inference.clone();
         tokio::spawn(async move {

@@ -217,8 +217,9 @@ impl Worker {
         named
             .namespaces
             .retain(|name, _| options.namespaces.contains(name));
-        let inference = server::inference(&config).await.map_err(Box::new)?;
         let bindings = Bindings::open(&named, &Handle::current())?;
+        let inference = server::inference(&config, &bindings).await;
+        let inference = inference.map_err(Box::new)?;
         let bindings = Arc::new(bindings.with_inference(inference));
         let sandbox = Sandbox::new(
             server::sandbox_options(&config, options.slots(), server::compiler()?),

@@ -27,6 +27,7 @@ pub mod expressions;
 pub mod files;
 pub mod metrics;
 pub mod names;
+pub mod pulls;
 pub mod rebuild;
 pub mod recorder;
 pub mod registry;

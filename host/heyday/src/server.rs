@@ -45,6 +45,7 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::{ExpressionsError, JqExpressions};
 use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
+use crate::pulls::Pulls;
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
 use crate::replays::Replays;
@@ -317,6 +318,8 @@ impl Server {
             tokens,
             sent: Default::default(),
             metrics,
+            pulls: Pulls::new(&shared.models_dir(), stopping.clone()),
+            hubs: shared.inference.hubs.clone(),
             upload_bytes: shared.limits.upload_bytes,
             stopping: stopping.clone(),
             waiting: Arc::new(Semaphore::new(shared.limits.waiting)),

@@ -59,6 +59,14 @@ pub enum StoreError {
     /// There is another one of that name.
     #[error("there is another model {0}: remove it first, or use another name")]
     Exists(String),
+    /// It is another model than was wanted.
+    #[error("the digest of the model is {found}, not {wanted}")]
+    Digest {
+        /// What was wanted.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
     /// It cannot be a model here.
     #[error(transparent)]
     Refused(#[from] ModelError),
@@ -191,6 +199,19 @@ impl ModelStore {
     /// # Errors
     /// When it cannot be a model here, with the reason, or another one has the name.
     pub fn import(&self, name: &str, from: &Path) -> Result<Arc<StoredModel>, StoreError> {
+        self.import_digest(name, from, None)
+    }
+
+    /// The same of a model that must have this digest, where one is said.
+    ///
+    /// # Errors
+    /// As [`import`](Self::import), and when it has another digest.
+    pub fn import_digest(
+        &self,
+        name: &str,
+        from: &Path,
+        wanted: Option<&str>,
+    ) -> Result<Arc<StoredModel>, StoreError> {
         if !is_model_name(name) {
             return Err(StoreError::InvalidName(name.to_owned()));
         }
@@ -219,6 +240,10 @@ impl ModelStore {
             });
         let kept = match (checked, self.get(name)) {
             (Err(error), _) => Err(error.into()),
+            (Ok(_), _) if wanted.is_some_and(|it| it != model.digest) => Err(StoreError::Digest {
+                wanted: wanted.unwrap_or_default().to_owned(),
+                found: model.digest,
+            }),
             (Ok(_), Some(before)) if before.digest == model.digest => Ok(before),
             (Ok(_), Some(_)) => Err(StoreError::Exists(name.to_owned())),
             (Ok(properties), None) => {

@@ -259,7 +259,8 @@ pub async fn hostile() -> anyhow::Result<(SocketAddr, Arc<AtomicU64>)> {
     Ok((serve(router).await?, came))
 }
 
-async fn serve(router: Router) -> anyhow::Result<SocketAddr> {
+/// Serves these routes.
+pub async fn serve(router: Router) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -22,6 +22,7 @@ pub mod models;
 pub mod openai;
 pub mod plugins;
 pub mod problem;
+pub mod pulls;
 mod refusals;
 pub mod replays;
 pub mod routes;
@@ -37,6 +38,7 @@ pub mod versions;
 pub mod worker;
 pub mod workflows;
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +51,8 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::definitions::HostDefinitions;
 use crate::metrics::Metrics;
+use crate::pulls::Pulls;
+use crate::pulls::source::HubConfig;
 use crate::recorder::Recorder;
 use crate::registry::{Kind, Registry};
 use crate::replays::Replays;
@@ -96,6 +100,10 @@ pub struct Parts {
     pub sent: worker::Sent,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Models that are being fetched.
+    pub pulls: Pulls,
+    /// Where they may be fetched from.
+    pub hubs: BTreeMap<String, HubConfig>,
     /// Bytes of an uploaded component.
     pub upload_bytes: usize,
     /// Cancelled when the server begins to stop: waits and streams end then.

@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, models, openai, plugins, replays,
-    schedules, signals, starts, system, tokens, worker, workflows,
+    App, activities, flows, follow, grants, idempotency, layers, models, openai, plugins, pulls,
+    replays, schedules, signals, starts, system, tokens, worker, workflows,
 };
 
 /// Where the versioned API is.
@@ -153,6 +153,10 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(models::list, models::import))
         .routes(routes!(models::show, models::remove))
         .routes(routes!(models::verify))
+        .routes(routes!(pulls::begin, pulls::list))
+        .routes(routes!(pulls::show, pulls::cancel))
+        .routes(routes!(models::load))
+        .routes(routes!(models::unload))
         .merge(runs)
         .route(
             "/workflows/{workflow_id}/runs/{run_id}",

@@ -10,6 +10,7 @@ use heyday_inference::{DeviceChoice, Options};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, wrong};
+use crate::pulls::source::HubConfig;
 
 /// Which device models run on, and what they may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub struct InferenceConfig {
     pub queue_calls: usize,
     /// Bytes of their texts.
     pub queue_bytes: usize,
+    /// Hubs that models may be pulled from, by the names that they have here.
+    pub hubs: BTreeMap<String, HubConfig>,
     /// Models that run elsewhere, by the names that they have here.
     pub remote: BTreeMap<String, RemoteConfig>,
 }
@@ -58,6 +61,7 @@ impl Default for InferenceConfig {
             batch_delay: Duration::from_millis(1),
             queue_calls: queue.requests,
             queue_bytes: queue.bytes,
+            hubs: BTreeMap::new(),
             remote: BTreeMap::new(),
         }
     }
@@ -67,7 +71,11 @@ impl InferenceConfig {
     /// Every path that it names.
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let remotes = self.remote.values_mut().flat_map(RemoteConfig::paths);
-        self.models_dir.iter_mut().chain(remotes)
+        let hubs = self
+            .hubs
+            .values_mut()
+            .filter_map(|hub| hub.key_file.as_mut());
+        self.models_dir.iter_mut().chain(remotes).chain(hubs)
     }
 
     /// Finds what cannot work.
@@ -107,6 +115,15 @@ impl InferenceConfig {
         ] {
             if !holds {
                 return wrong(&format!("inference.{name}"), &format!("it is {range}"));
+            }
+        }
+        for (name, hub) in &self.hubs {
+            let key = format!("inference.hubs.{name}");
+            if !crate::names::is_name(name) {
+                return wrong(&key, crate::names::NAME_RULE);
+            }
+            if let Err(error) = hub.check() {
+                return wrong(&key, &error);
             }
         }
         for (name, remote) in &self.remote {

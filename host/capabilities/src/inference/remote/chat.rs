@@ -216,16 +216,16 @@ impl Inner {
         let queued = begun.elapsed();
         let (path, body) = request(&self.config, asked);
         // An answer begins with its first piece: until then it may be asked for again.
-        let read = async |response| {
-            let mut answer = Answer::new(response)?;
-            let first = answer.next(&self.client).await?;
-            Ok((answer, first))
+        let mut attempt = 1;
+        let (mut answer, first) = loop {
+            match self.begin(path, &body).await {
+                Ok(begun) => break begun,
+                Err(failed) => {
+                    let waited = self.client.wait(&mut attempt, failed).await;
+                    waited.map_err(|failed| self.told(failed))?;
+                }
+            }
         };
-        let (mut answer, first) = self
-            .client
-            .repeat(path, &body, read)
-            .await
-            .map_err(|failed| self.told(failed))?;
         let (sender, generation) = Generation::channel();
         sender.used(|usage| usage.queued = queued);
         tokio::spawn(async move {
@@ -245,6 +245,12 @@ impl Inner {
             sender.end(end.map_err(|failed| self.told(failed)));
         });
         Ok(generation)
+    }
+
+    async fn begin(&self, path: &str, body: &Value) -> Result<(Answer, Next), Failed> {
+        let mut answer = Answer::new(self.client.send(path, body).await?)?;
+        let first = answer.next(&self.client).await?;
+        Ok((answer, first))
     }
 
     async fn pass_on(

@@ -159,48 +159,39 @@ impl Client {
         body: &Value,
         most: usize,
     ) -> Result<Vec<u8>, Failed> {
-        let read = async |response| {
-            let read = tokio::time::timeout(self.timeout, whole(response, most));
-            match read.await {
-                Ok(body) => body,
-                Err(_) => Err(Failed::again("its answer did not come to its end in time")),
-            }
-        };
-        self.repeat(path, body, read).await
-    }
-
-    /// Asks until there is an answer that can be read; `read` begins anew with each.
-    pub(super) async fn repeat<T>(
-        &self,
-        path: &str,
-        body: &Value,
-        read: impl AsyncFn(Response) -> Result<T, Failed>,
-    ) -> Result<T, Failed> {
         let mut attempt = 1;
         loop {
-            let failed = match self.send(path, body).await {
-                Ok(response) => match read(response).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(failed) => failed,
-                },
-                Err(failed) => failed,
-            };
-            let Failed::Again { why, after, .. } = &failed else {
-                return Err(failed);
-            };
-            let asked = after.unwrap_or_default();
-            if attempt >= self.attempts || asked > PATIENCE {
-                return Err(failed);
+            match self.ask_once(path, body, most).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => self.wait(&mut attempt, failed).await?,
             }
-            let wait = asked + backoff(attempt);
-            tracing::debug!(model = self.model, attempt, ?wait, why, "asking once more");
-            tokio::time::sleep(wait).await;
-            attempt += 1;
         }
     }
 
+    async fn ask_once(&self, path: &str, body: &Value, most: usize) -> Result<Vec<u8>, Failed> {
+        let response = self.send(path, body).await?;
+        let read = tokio::time::timeout(self.timeout, whole(response, most)).await;
+        read.unwrap_or_else(|_| Err(Failed::again("its answer did not come to its end in time")))
+    }
+
+    /// Waits before a request is made again, or fails where it is not to be.
+    pub(super) async fn wait(&self, attempt: &mut u32, failed: Failed) -> Result<(), Failed> {
+        let Failed::Again { why, after, .. } = &failed else {
+            return Err(failed);
+        };
+        let asked = after.unwrap_or_default();
+        if *attempt >= self.attempts || asked > PATIENCE {
+            return Err(failed);
+        }
+        let wait = asked + backoff(*attempt);
+        tracing::debug!(model = self.model, attempt, ?wait, why, "asking once more");
+        *attempt += 1;
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
     /// Sends one request; an answer that is no success is a failure.
-    async fn send(&self, path: &str, body: &Value) -> Result<Response, Failed> {
+    pub(super) async fn send(&self, path: &str, body: &Value) -> Result<Response, Failed> {
         let mut request = self.http.post(format!("{}/{path}", self.base)).json(body);
         let mut key = None;
         if let Some(source) = &self.key {

@@ -162,19 +162,8 @@ impl Inner {
         long: LongText,
     ) -> Result<Embeddings, InferenceError> {
         self.check_task(Task::Embed, "embed")?;
-        // The configuration of a model that embeds says it.
-        let dimensions = self.config.dimensions.unwrap_or_default();
-        let ask = async |batch: &[&str]| {
-            let body = json!({
-                "model": self.config.model,
-                "input": batch,
-                "encoding_format": "float",
-            });
-            let most = wire::embeddings_bytes(batch.len(), dimensions);
-            let answer = self.client.ask("embeddings", &body, most).await?;
-            wire::embeddings(&answer, batch, dimensions).map_err(Failed::Odd)
-        };
-        let (found, usage) = self.each(caller, texts, long, ask).await?;
+        let (found, usage) = self.each(caller, texts, long, None).await?;
+        let dimensions = self.dimensions();
         let mut embeddings = Embeddings {
             dimensions,
             values: Vec::with_capacity(found.len() * dimensions),
@@ -200,17 +189,8 @@ impl Inner {
         long: LongText,
     ) -> Result<Scores, InferenceError> {
         self.check_task(Task::Rerank, "rerank")?;
-        let ask = async |batch: &[&str]| {
-            let body = json!({
-                "model": self.config.model,
-                "query": query,
-                "documents": batch,
-            });
-            let most = wire::scores_bytes(batch);
-            let answer = self.client.ask("rerank", &body, most).await?;
-            wire::scores(&answer, batch).map_err(Failed::Odd)
-        };
-        let (found, usage) = self.each(caller, documents, long, ask).await?;
+        let asked = self.each(caller, documents, long, Some(query));
+        let (found, usage) = asked.await?;
         let best = |pieces: &Vec<Found>| {
             let scores = pieces.iter().flat_map(|it| it.values.iter().copied());
             scores.fold(f32::NEG_INFINITY, f32::max)
@@ -222,13 +202,38 @@ impl Inner {
         })
     }
 
+    /// Numbers of an embedding: the configuration of a model that embeds says it.
+    fn dimensions(&self) -> usize {
+        self.config.dimensions.unwrap_or_default()
+    }
+
+    /// Asks once: for scores by a query, or else for embeddings.
+    async fn ask(&self, texts: &[&str], query: Option<&str>) -> Result<Vec<Found>, Failed> {
+        let model = &self.config.model;
+        let found = match query {
+            Some(query) => {
+                let body = json!({ "model": model, "query": query, "documents": texts });
+                let most = wire::scores_bytes(texts);
+                let answer = self.client.ask("rerank", &body, most).await?;
+                wire::scores(&answer, texts)
+            }
+            None => {
+                let body = json!({ "model": model, "input": texts, "encoding_format": "float" });
+                let most = wire::embeddings_bytes(texts.len(), self.dimensions());
+                let answer = self.client.ask("embeddings", &body, most).await?;
+                wire::embeddings(&answer, texts, self.dimensions())
+            }
+        };
+        found.map_err(Failed::Odd)
+    }
+
     /// Asks for all texts, in batches, and answers what was found of each.
     async fn each(
         &self,
         caller: &Caller,
         texts: &[String],
         long: LongText,
-        ask: impl AsyncFn(&[&str]) -> Result<Vec<Found>, Failed>,
+        query: Option<&str>,
     ) -> Result<(Vec<Vec<Found>>, Usage), InferenceError> {
         let begun = Instant::now();
         let _place = self.gate.enter(caller).await?;
@@ -236,7 +241,7 @@ impl Inner {
         let window = self.config.window;
         let mut batch = Batch::new(texts, self.config.batch_texts, long, window);
         while let Some(next) = batch.next() {
-            match ask(&batch.texts_of(&next)).await {
+            match self.ask(&batch.texts_of(&next), query).await {
                 Ok(found) => batch.found(next, found),
                 Err(Failed::TooLong(told)) => {
                     if let Err(index) = batch.too_long(next) {

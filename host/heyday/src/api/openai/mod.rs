@@ -4,7 +4,7 @@
 //!
 //! Requests pass the same layers as those of `/api/v1`: the token, the namespace, the span,
 //! what is counted. A handler takes the members of the body one after the other
-//! ([`Members`]), asks [`Inference`] for them as a caller of its own, and answers. What it
+//! ([`Members`]), asks [`heyday_inference::Inference`] for them as a caller of its own, and answers. What it
 //! refuses is a [`Problem`] as everywhere; [`error`] writes it in OpenAI's form.
 //!
 //! A member that we do not know, or cannot honour, is refused by its name: a client that
@@ -18,14 +18,14 @@ pub mod error;
 pub mod models;
 pub mod rerank;
 
-use heyday_inference::{Inference, InferenceError};
+use heyday_inference::InferenceError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::App;
 use super::extract::Caller;
+use super::models::inference;
 use super::problem::Problem;
 use crate::server::chain;
 
@@ -188,14 +188,6 @@ fn unsupported(param: &str, why: &str) -> Problem {
     .with(PARAM, param)
 }
 
-/// What serves models.
-fn inference(app: &App) -> Result<Inference, Problem> {
-    app.registry
-        .inference()
-        .cloned()
-        .ok_or_else(|| Problem::not_found("this server runs no models"))
-}
-
 /// Who asks, for fairness: no plugin has such a name.
 fn asker(caller: &Caller) -> heyday_inference::Caller {
     heyday_inference::Caller {
@@ -216,7 +208,7 @@ fn unknown_model(name: &str) -> Problem {
 }
 
 /// What inference refuses. `input`: the member that holds the texts.
-fn refusal(error: InferenceError, input: &'static str) -> Problem {
+pub(super) fn refusal(error: InferenceError, input: &'static str) -> Problem {
     let detail = error.to_string();
     match error {
         InferenceError::UnknownModel(name) => unknown_model(&name),

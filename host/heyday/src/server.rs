@@ -317,6 +317,7 @@ impl Server {
             auth: Auth::new(&token, address),
             tokens,
             sent: Default::default(),
+            workers: Default::default(),
             metrics,
             pulls: Pulls::new(&shared.models_dir(), stopping.clone()),
             hubs: shared.inference.hubs.clone(),

@@ -121,26 +121,34 @@ impl ModelStore {
     /// When the folder cannot be read.
     pub fn open(folder: impl Into<PathBuf>, limits: Limits) -> Result<Self, StoreError> {
         let folder = folder.into();
-        let manifests = folder.join("models");
-        let mut models = BTreeMap::new();
-        if manifests.is_dir() {
-            let entries = std::fs::read_dir(&manifests).map_err(failed(&manifests))?;
-            for entry in entries {
-                let path = entry.map_err(failed(&manifests))?.path();
-                if path.extension().is_none_or(|extension| extension != "json") {
-                    continue;
-                }
-                if let Some(model) = read_manifest(&path).map_err(failed(&path))? {
-                    models.insert(model.name.clone(), Arc::new(model));
-                }
-            }
-        }
+        let warn = |path: &Path| {
+            tracing::warn!(path = %path.display(), "a model's manifest is damaged");
+        };
+        let models = read_manifests(&folder.join("models"), warn)?;
         Ok(Self {
             folder,
             limits,
             models: RwLock::new(models),
             changing: Mutex::new(()),
         })
+    }
+
+    /// Looks what other processes imported and removed meanwhile.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = read_manifests(&self.folder.join("models"), |_| {})?;
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        // The same ones stay the same.
+        let kept = found.into_iter().map(|(name, model)| {
+            let before = models.get(&name).filter(|before| ***before == *model);
+            let model = before.map_or(model, Arc::clone);
+            (name, model)
+        });
+        *models = kept.collect();
+        Ok(())
     }
 
     /// Bounds on its models.
@@ -386,6 +394,31 @@ impl ModelStore {
     }
 }
 
+/// All manifests of a folder, which need not exist; `damaged` is told those that are none.
+fn read_manifests(
+    manifests: &Path,
+    damaged: impl Fn(&Path),
+) -> Result<BTreeMap<String, Arc<StoredModel>>, StoreError> {
+    let mut models = BTreeMap::new();
+    if manifests.is_dir() {
+        let entries = std::fs::read_dir(manifests).map_err(failed(manifests))?;
+        for entry in entries {
+            let path = entry.map_err(failed(manifests))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read_manifest(&path) {
+                Ok(Some(model)) => drop(models.insert(model.name.clone(), Arc::new(model))),
+                Ok(None) => damaged(&path),
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&path)(error)),
+            }
+        }
+    }
+    Ok(models)
+}
+
 /// A manifest; none where it is damaged.
 fn read_manifest(path: &Path) -> io::Result<Option<StoredModel>> {
     let bytes = std::fs::read(path)?;
@@ -396,9 +429,6 @@ fn read_manifest(path: &Path) -> io::Result<Option<StoredModel>> {
             .is_some_and(|stem| stem == model.name.as_str());
         named && is_model_name(&model.name) && names_blobs(model)
     });
-    if model.is_none() {
-        tracing::warn!(path = %path.display(), "a model's manifest is damaged");
-    }
     Ok(model)
 }
 
@@ -490,6 +520,42 @@ mod tests {
             assert!(matches!(missing, Err(StoreError::NotFound(_))));
         }
         assert!(open().list().is_empty());
+    }
+
+    #[test]
+    fn what_another_process_did_is_seen() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || ModelStore::open(folder.path(), Limits::default()).expect("opens");
+        let (here, there) = (open(), open());
+        there.import("one", &source("bert-cls")).expect("imported");
+        assert!(here.list().is_empty());
+        here.refresh().expect("read");
+        let first = here.list();
+        assert_eq!(first[0].name, "one");
+        here.refresh().expect("read");
+        assert!(
+            Arc::ptr_eq(&first[0], &here.list()[0]),
+            "the same one stays"
+        );
+        there.remove("one").expect("removed");
+        std::fs::write(folder.path().join("models/odd.json"), "{").expect("written");
+        here.refresh().expect("read");
+        assert!(here.list().is_empty());
+    }
+
+    #[test]
+    fn another_digest_than_was_wanted_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+        let model = source("bert-cls");
+        let refused = store.import_digest("one", &model, Some(&"0".repeat(64)));
+        let Err(StoreError::Digest { found, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(store.list().is_empty());
+        store
+            .import_digest("one", &model, Some(&found))
+            .expect("that one");
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod tests;
 pub mod tokens;
 pub mod versions;
 pub mod worker;
+pub mod workers;
 pub mod workflows;
 
 use std::collections::BTreeMap;
@@ -98,6 +99,8 @@ pub struct Parts {
     pub tokens: WorkerTokens,
     /// What workers sent.
     pub sent: worker::Sent,
+    /// Workers that say that they are there.
+    pub workers: workers::Workers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Models that are being fetched.

@@ -34,6 +34,9 @@ pub enum ModelCommand {
     /// List the models
     #[command(after_help = "Example:\n  heyday model list")]
     List,
+    /// List the workers, and the models that each can serve
+    #[command(after_help = "Example:\n  heyday model workers")]
+    Workers,
     /// Remove a model and its files
     #[command(after_help = "Example:\n  heyday model remove all-minilm-l6-v2")]
     Remove {
@@ -87,6 +90,7 @@ pub async fn run(command: ModelCommand, context: &Context) -> Result<(), CliErro
         ModelCommand::Import(args) => import(args, context).await,
         ModelCommand::Pull(args) => pull(args, context).await,
         ModelCommand::List => list(context).await,
+        ModelCommand::Workers => workers(context).await,
         ModelCommand::Load { name } => {
             let request = Request::post(&["models", &name, "load"]);
             change(context, &request, format!("the model {name} is in memory")).await
@@ -211,6 +215,42 @@ async fn list(context: &Context) -> Result<(), CliError> {
         context
             .output
             .note("There are no models; `heyday model import NAME FOLDER` makes one.");
+        return Ok(());
+    }
+    context.output.line(&table.render(context.output.style))
+}
+
+async fn workers(context: &Context) -> Result<(), CliError> {
+    let answer = context.client.send(&Request::get(&["workers"])).await?;
+    if context.output.is_json() {
+        return context.output.raw_json(&answer.body);
+    }
+    let value = answer.json()?;
+    let mut table = Table::new(&["WORKER", "QUEUES", "DEVICE", "MODELS", "HEARD"]);
+    for worker in view::rows(&value, "workers") {
+        let queues = worker["queues"].as_object().into_iter().flatten();
+        let queues: Vec<String> = queues
+            .map(|(name, limit)| format!("{name}={limit}"))
+            .collect();
+        let models = view::rows_of(worker, "models").iter().map(|model| {
+            let name = view::text(model, "name");
+            match model["loaded"] == true {
+                true => format!("{name} (loaded)"),
+                false => name,
+            }
+        });
+        table.row([
+            view::text(worker, "id"),
+            queues.join(", "),
+            view::text(worker, "device"),
+            models.collect::<Vec<_>>().join(", "),
+            view::text(worker, "heard_at"),
+        ]);
+    }
+    if table.is_empty() {
+        context
+            .output
+            .note("No worker was heard in the last 30 s; `heyday up` runs everything itself.");
         return Ok(());
     }
     context.output.line(&table.render(context.output.style))

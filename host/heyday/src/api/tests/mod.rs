@@ -165,6 +165,7 @@ async fn api() -> Api {
         auth: Auth::new(TOKEN, HOST.parse().expect("an address")),
         tokens: WorkerTokens::open(state.clone()).await.expect("read"),
         sent: Default::default(),
+        workers: Default::default(),
         state,
         metrics,
         pulls: Pulls::new(folder.path(), stop.clone()),

@@ -466,6 +466,8 @@ mod tests {
             "",
             "temporal",
             "inference",
+            "inference.hubs.NAME",
+            "inference.remote.NAME",
             "limits",
             "limits.call",
             "limits.http",

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
-use super::source::{Opened, Source};
+use super::source::{Opened, Source, SourceError};
 use super::{Pull, PullError};
 use crate::server::blocking;
 
@@ -92,7 +92,7 @@ impl Fetch<'_> {
                 Err(error) => error,
             };
             // What breaks off may go on; what is wrong stays so.
-            if attempt >= ATTEMPTS || !matches!(error, PullError::Source(_)) {
+            if attempt >= ATTEMPTS || !matches!(error, PullError::Source(SourceError::Answer(_))) {
                 return Err(error);
             }
             let wait = std::time::Duration::from_millis(250 << attempt);
@@ -194,7 +194,7 @@ impl Fetch<'_> {
             return Ok(());
         }
         let cut = format!("{name} ended after {at} of {} bytes", opened.size);
-        Err(super::source::SourceError::Answer(cut).into())
+        Err(SourceError::Answer(cut).into())
     }
 
     fn tell(&self, of_file: u64, size: u64) {

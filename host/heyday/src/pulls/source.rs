@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use heyday_capabilities::Bindings;
 use heyday_capabilities::blob::{BlobCode, Container};
 use heyday_capabilities::credential::Source as KeySource;
+use heyday_capabilities::{Bindings, ErrorCode as _};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, ETAG, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
@@ -99,9 +99,12 @@ pub enum SourceError {
     /// No such container.
     #[error("the namespace has no binding {0} of blob")]
     NoContainer(String),
-    /// It does not answer as it should. Without keys.
+    /// It does not answer as it should; it may later. Without keys.
     #[error("{0}")]
     Answer(String),
+    /// It refuses.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Where files come from.
@@ -183,7 +186,7 @@ impl Source {
             .ok_or_else(|| SourceError::NoHub((*hub).to_owned()))?;
         Hub::new(config, &repository.join("/"), revision)
             .map(Self::Hub)
-            .map_err(SourceError::Answer)
+            .map_err(SourceError::Refused)
     }
 
     /// Opens a file, from that byte on where it still has that tag; none where there is no
@@ -198,13 +201,16 @@ impl Source {
         tag: Option<&str>,
     ) -> Result<Option<Opened>, SourceError> {
         match self {
-            Self::Hub(hub) => hub.open(file, from, tag).await.map_err(SourceError::Answer),
+            Self::Hub(hub) => hub.open(file, from, tag).await,
             Self::Container(container, prefix) => {
                 let key = format!("{prefix}{file}");
                 let found = match container.head(key.clone()).await {
                     Ok(found) => found,
                     Err(error) if error.code == BlobCode::NotFound => return Ok(None),
-                    Err(error) => return Err(SourceError::Answer(error.to_string())),
+                    Err(error) if error.code.retryable() => {
+                        return Err(SourceError::Answer(error.to_string()));
+                    }
+                    Err(error) => return Err(refused(&error)),
                 };
                 let same = tag == Some(&found.etag);
                 let at = if same { from.min(found.size) } else { 0 };
@@ -298,8 +304,8 @@ impl Hub {
         file: &str,
         from: u64,
         tag: Option<&str>,
-    ) -> Result<Option<Opened>, String> {
-        let mut url = self.base.join(file).map_err(|error| error.to_string())?;
+    ) -> Result<Option<Opened>, SourceError> {
+        let mut url = self.base.join(file).map_err(|error| refused(&error))?;
         let origin = url.origin();
         // What is stored elsewhere has its tag and digest in the hub's own answer.
         let (mut known_tag, mut sha256) = (None, None);
@@ -310,9 +316,12 @@ impl Hub {
             if url.origin() == origin
                 && let Some(key) = &self.key
             {
-                let key = key.read().await.map_err(|why| format!("its key: {why}"))?;
+                let key = key
+                    .read()
+                    .await
+                    .map_err(|why| refused(&format!("its key: {why}")))?;
                 let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
-                    .map_err(|_| "its key cannot be sent in a header".to_owned())?;
+                    .map_err(|_| refused(&"its key cannot be sent in a header"))?;
                 value.set_sensitive(true);
                 request = request.header(AUTHORIZATION, value);
             }
@@ -320,7 +329,8 @@ impl Hub {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
             let response = request.send().await;
-            let response = response.map_err(|error| chain(&error.without_url()))?;
+            let response =
+                response.map_err(|error| SourceError::Answer(chain(&error.without_url())))?;
             let headers = response.headers();
             if known_tag.is_none() {
                 known_tag = text(headers, "x-linked-etag").or_else(|| text(headers, ETAG.as_str()));
@@ -333,16 +343,16 @@ impl Hub {
                 status if status.is_redirection() => {
                     let target = text(headers, LOCATION.as_str());
                     let target = target.and_then(|target| url.join(&target).ok());
-                    let target = target.ok_or("it redirects to nowhere")?;
+                    let target = target.ok_or_else(|| refused(&"it redirects to nowhere"))?;
                     if !(target.scheme() == "https" || is_here(&url) && is_safe(&target)) {
-                        return Err("it redirects to an address without TLS".to_owned());
+                        return Err(refused(&"it redirects to an address without TLS"));
                     }
                     url = target;
                 }
                 StatusCode::PARTIAL_CONTENT if known_tag.as_deref() == tag => {
                     let size = text(headers, "content-range")
                         .and_then(|range| range.rsplit('/').next()?.parse().ok())
-                        .ok_or("its answer does not say how long the file is")?;
+                        .ok_or_else(|| refused(&"its answer does not say how long the file is"))?;
                     return Ok(Some(opened(response, size, from, known_tag, sha256)));
                 }
                 // Another file has the name now: from its beginning.
@@ -352,14 +362,28 @@ impl Hub {
                 StatusCode::OK => {
                     let size = response
                         .content_length()
-                        .ok_or("its answer does not say how long the file is")?;
+                        .ok_or_else(|| refused(&"its answer does not say how long the file is"))?;
                     return Ok(Some(opened(response, size, 0, known_tag, sha256)));
                 }
-                status => return Err(format!("it answered {status}")),
+                status => {
+                    let told = format!("it answered {status}");
+                    let passing = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+                    return Err(if passing {
+                        SourceError::Answer(told)
+                    } else {
+                        SourceError::Refused(told)
+                    });
+                }
             }
         }
-        Err(format!("it redirects more than {REDIRECTS} times"))
+        Err(refused(&format!(
+            "it redirects more than {REDIRECTS} times"
+        )))
     }
+}
+
+fn refused(why: &(dyn std::fmt::Display + '_)) -> SourceError {
+    SourceError::Refused(why.to_string())
 }
 
 fn opened(

@@ -26,6 +26,7 @@ pub mod executor;
 pub mod expressions;
 pub mod files;
 pub mod metrics;
+mod models;
 pub mod names;
 pub mod pulls;
 pub mod rebuild;

@@ -7,7 +7,6 @@
 //! their grace, what was to be written behind is written, databases close. A process
 //! that dies without it loses nothing that was acknowledged.
 
-use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heyday_capabilities::http::HttpCapability;
-use heyday_capabilities::inference::remote::{RemoteConfigError, RemoteModel};
+use heyday_capabilities::inference::remote::RemoteConfigError;
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
@@ -24,7 +23,7 @@ use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
 use heyday_durable::temporal::{self, Tasks, TemporalEngine};
 use heyday_durable::trace::Traces;
-use heyday_inference::{DeviceError, Inference, ModelStore, Remote, StoreError};
+use heyday_inference::{DeviceError, StoreError};
 use heyday_sandbox::{
     Capability, CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
     SandboxOptions,
@@ -45,6 +44,7 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::{ExpressionsError, JqExpressions};
 use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
+use crate::models;
 use crate::pulls::Pulls;
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
@@ -220,7 +220,7 @@ impl Server {
         let state = HostDb::open(&data.join("host.db")).await?;
         let tokens = WorkerTokens::open(state.clone()).await?;
         let bindings = Bindings::open(&config.bindings(), &Handle::current())?;
-        let inference = inference(&config, &bindings).await?;
+        let inference = models::open(&config, &bindings).await?;
         let bindings = Arc::new(bindings.with_inference(inference));
         let capabilities = capabilities(&config, &bindings);
         let sandbox = Sandbox::new(
@@ -471,41 +471,6 @@ pub(crate) fn compiler() -> Result<Compiler, SandboxError> {
         program: std::env::current_exe().map_err(SandboxError::Threads)?,
         args: vec![COMPILE_COMMAND.into()],
     }))
-}
-
-/// What runs models: opened, with those in memory that the configuration names before long,
-/// and with those that run elsewhere.
-pub(crate) async fn inference(
-    config: &Config,
-    bindings: &Bindings,
-) -> Result<Inference, ServerError> {
-    let remotes = config.inference.remote.iter().map(|(name, remote)| {
-        let model = RemoteModel::new(name, remote, bindings, Handle::current());
-        let model = model.map_err(|source| ServerError::Remote {
-            model: name.clone(),
-            source,
-        })?;
-        Ok::<_, ServerError>((name.clone(), Arc::new(model) as Arc<dyn Remote>))
-    });
-    let remotes = remotes.collect::<Result<BTreeMap<_, _>, _>>()?;
-    let limits = heyday_inference::model::Limits {
-        model_bytes: config.inference.model_bytes,
-    };
-    let (folder, options) = (config.models_dir(), config.inference.options()?);
-    let started = blocking(move || {
-        let store = Arc::new(ModelStore::open(folder, limits)?);
-        Ok::<_, ServerError>(Inference::start(store, &options)?)
-    });
-    let inference = started.await?.with_remotes(remotes);
-    for model in config.inference.warm_up.clone() {
-        let inference = inference.clone();
-        tokio::spawn(async move {
-            if let Err(error) = inference.warm_up(&model).await {
-                tracing::warn!(model, %error, "a model cannot be warmed up");
-            }
-        });
-    }
-    Ok(inference)
 }
 
 /// What plugins may import, over these bindings.

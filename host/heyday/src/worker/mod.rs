@@ -57,6 +57,7 @@ use crate::executor::catalogue::Catalogue as _;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::ExpressionsError;
 use crate::metrics::{Metrics, Sources};
+use crate::models;
 use crate::server::{self, HEAD_TIME, SWEEP_INTERVAL, chain};
 
 /// Connections of the worker's own address at once.
@@ -222,7 +223,7 @@ impl Worker {
             .namespaces
             .retain(|name, _| options.namespaces.contains(name));
         let bindings = Bindings::open(&named, &Handle::current())?;
-        let inference = server::inference(&config, &bindings).await;
+        let inference = models::open(&config, &bindings).await;
         let inference = inference.map_err(Box::new)?;
         let bindings = Arc::new(bindings.with_inference(inference.clone()));
         let sandbox = Sandbox::new(

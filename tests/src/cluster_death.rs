@@ -42,6 +42,9 @@ const FLOW: &str = "chaos.steps";
 const STEPS: [&str; 3] = ["first", "second", "third"];
 /// Events after which runs continue as new, in some lives of the server.
 const SHORT: u32 = 12;
+/// How long a client goes on asking: while something is killed every few seconds, it may
+/// have bad luck for a while.
+const STUBBORN: Duration = Duration::from_secs(300);
 /// Longest time between two kills.
 const LIFE: u64 = 3_000;
 
@@ -244,7 +247,7 @@ async fn ask(
     path: &str,
     body: Option<&Value>,
 ) -> anyhow::Result<Value> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + STUBBORN;
     loop {
         let client = shared.client.read().unwrap().clone();
         let mut request = client.request(method.clone(), path);

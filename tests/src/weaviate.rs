@@ -213,17 +213,64 @@ async fn a_server_that_comes_back_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_the_right_is_refused_and_another_binding_goes_on() {
+    let Some((config, reader, nobody)) = weaviate::shared().map(|server| {
+        let others = (
+            server.reader_key_file.clone(),
+            server.nobody_key_file.clone(),
+        );
+        (server.config(), others.0, others.1)
+    }) else {
+        return;
+    };
+    let of = |key_file| {
+        let config = WeaviateConfig {
+            api_key_file: Some(key_file),
+            ..config.clone()
+        };
+        open(&config, "n/vector/rights", VectorLimits::default())
+    };
+    let owner = open(&config, "n/vector/rights", VectorLimits::default());
+    let target = target(&owner, "c", 2).await;
+    let items = || vec![entry("a", vec![1.0, 0.0])];
+    owner.upsert(&target, items()).await.expect("written");
+    let (reader, nobody) = (of(reader), of(nobody));
+    assert_eq!(reader.count(&target, None).await, Ok(1));
+    let other = reader.create("other".to_owned(), specification(2));
+    for refused in [
+        reader.upsert(&target, items()).await,
+        reader.delete(&target, vec!["a".to_owned()]).await.map(drop),
+        reader.drop_collection("c".to_owned()).await.map(drop),
+        other.await.map(drop),
+        nobody.count(&target, None).await.map(drop),
+        nobody.collections().await.map(drop),
+    ] {
+        let error = refused.expect_err("no right");
+        assert_eq!(error.code, VectorCode::Unavailable, "{error}");
+        assert!(
+            error.message.contains("does not let the host in"),
+            "{error}"
+        );
+    }
+    assert_eq!(owner.count(&target, None).await, Ok(1));
+    assert_eq!(owner.drop_collection("c".to_owned()).await, Ok(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_certificate_is_verified() {
     let Some(config) = weaviate::shared().map(|server| server.config()) else {
         return;
     };
     let (authority, other) = (Authority::new("weaviate"), Authority::new("other"));
     let (trusted, distrusted) = (Files::new(&authority), Files::new(&other));
-    let plain = config.grpc_url.clone().expect("it is said");
-    let plain = plain.trim_start_matches("http://");
-    let front = Front::start(plain, &authority.issue("server"), None).await;
+    let certificate = authority.issue("server");
+    let grpc = config.grpc_url.clone().expect("it is said");
+    let grpc = Front::start(grpc.trim_start_matches("http://"), &certificate, None).await;
+    let rest = config.url.trim_start_matches("http://");
+    let rest = Front::of_bytes(rest, &certificate).await;
     let through = |files: &Files| WeaviateConfig {
-        grpc_url: Some(format!("https://{}", front.address())),
+        url: format!("https://{}", rest.address()),
+        grpc_url: Some(format!("https://{}", grpc.address())),
         tls_server_ca_cert_path: Some(files.ca()),
         ..config.clone()
     };
@@ -239,6 +286,7 @@ async fn its_certificate_is_verified() {
     );
     let outcome = deceived.count(&target, None).await;
     assert_eq!(code(outcome), VectorCode::Unavailable);
+    assert_eq!(code(deceived.collections().await), VectorCode::Unavailable);
     assert_eq!(store.drop_collection("tls".to_owned()).await, Ok(true));
 }
 

@@ -23,10 +23,27 @@ use crate::process::{self, Project, in_ci};
 const PLUGINS: &[(&str, &[&str])] = &[
     ("extract", &["blob=documents:ro", "blob=work"]),
     ("split", &["blob=work"]),
+    ("hashed-ngram-embedding", &["blob=work"]),
+    ("entities", &["blob=work", "graph=knowledge"]),
+    ("answer", &[]),
     (
         "index",
-        &["blob=documents:ro", "blob=work", "sql=knowledge"],
+        &[
+            "blob=documents:ro",
+            "blob=work",
+            "sql=knowledge",
+            "vector=knowledge",
+        ],
     ),
+];
+
+/// Flows of the example.
+const FLOWS: [&str; 5] = [
+    "document-processing",
+    "sync",
+    "search",
+    "question-answering",
+    "reset",
 ];
 
 /// What is searched for in this repository's own documentation.
@@ -143,10 +160,14 @@ fn configuration(documents: &Path, data: &Path) -> String {
         "[bindings.namespaces.default.blob.documents]\npath = {}\nread_only = true\n\n\
          [bindings.namespaces.default.blob.work]\npath = {}\n\n\
          [bindings.namespaces.default.sql.knowledge]\npath = {}\n\n\
+         [bindings.namespaces.default.vector.knowledge]\npath = {}\n\n\
+         [bindings.namespaces.default.graph.knowledge]\npath = {}\n\n\
          [limits.plugins.extract]\nmemory_bytes = {EXTRACT_MEMORY}\n",
         text(documents),
         text(&data.join("work")),
         text(&data.join("knowledge.db")),
+        text(&data.join("vectors.db")),
+        text(&data.join("graph")),
     )
 }
 
@@ -159,10 +180,16 @@ fn upload(project: &Project, cli: &Cli) -> anyhow::Result<()> {
         }
         // Every build is a version of its own, so that an edited plugin needs no number.
         cli.run(&["plugin", "push", &component, "--dev"])?;
-        println!("  plugin {plugin}, granted {}", grants.join(", "));
+        let granted = if grants.is_empty() {
+            "nothing"
+        } else {
+            &grants.join(", ")
+        };
+        println!("  plugin {plugin}, granted {granted}");
     }
-    for flow in ["document-processing.yaml", "sync.yaml"] {
-        let path = project.root.join("examples/knowledge/flows").join(flow);
+    for flow in FLOWS {
+        let path = format!("examples/knowledge/flows/{flow}.yaml");
+        let path = project.root.join(path);
         cli.run(&["flow", "push", &path.to_string_lossy()])?;
         println!("  flow {flow}");
     }
@@ -313,7 +340,7 @@ fn report(project: &Project, options: &Options, cli: &Cli) -> anyhow::Result<()>
         (None, Some(_)) => overview["example"].as_str().unwrap_or_default(),
     };
     if text.chars().any(char::is_alphanumeric) {
-        let answer = cli.activity("index.search", &json!({ "text": text, "limit": 3 }))?;
+        let answer = cli.flow("knowledge.search", &json!({ "text": text, "limit": 3 }))?;
         println!("\nSearch for {text:?}:");
         let found = show::passages(&answer);
         if found.is_empty() {
@@ -325,7 +352,14 @@ fn report(project: &Project, options: &Options, cli: &Cli) -> anyhow::Result<()>
         print!("{found}");
     }
     let input = json!({ "text": text }).to_string();
-    let search = ["activity", "run", "index.search", "--input", &input];
+    let search = [
+        "workflow",
+        "start",
+        "knowledge.search",
+        "--wait",
+        "--input",
+        &input,
+    ];
     let commands: [&[&str]; 3] = [
         &search,
         &["workflow", "list", "--query", DOCUMENTS],

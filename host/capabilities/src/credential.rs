@@ -8,14 +8,14 @@ const BYTES: usize = 4 << 10;
 
 /// Where a credential is. Never the credential itself.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum CredentialSource {
     /// In a file.
     File(PathBuf),
     /// In a variable of the environment.
     Environment(String),
 }
 
-impl Source {
+impl CredentialSource {
     /// Of a configuration's file or environment variable.
     ///
     /// # Errors
@@ -62,7 +62,9 @@ mod tests {
     async fn it_is_read_as_it_is_now() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("password");
-        let source = Source::of(Some(&path), None).expect("one").expect("said");
+        let source = CredentialSource::of(Some(&path), None)
+            .expect("one")
+            .expect("said");
         let error = source.read().await.expect_err("no file");
         assert!(error.contains("password"), "{error}");
         for (text, read) in [
@@ -75,6 +77,6 @@ mod tests {
         }
         std::fs::write(&path, "x".repeat(BYTES + 1)).expect("written");
         source.read().await.expect_err("too long");
-        assert!(Source::of(Some(&path), Some(&"NAME".to_owned())).is_err());
+        assert!(CredentialSource::of(Some(&path), Some(&"NAME".to_owned())).is_err());
     }
 }

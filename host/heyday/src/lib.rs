@@ -25,6 +25,7 @@ pub mod description;
 pub mod executor;
 pub mod expressions;
 pub mod files;
+pub mod listeners;
 pub mod metrics;
 mod models;
 pub mod names;

@@ -23,6 +23,9 @@ pub const NAME_RULE: &str = "a name has 1 to 63 of a-z, 0-9 and -, and begins wi
 /// The plugin name that the host keeps for its built-in activities.
 pub const RESERVED: &str = "heyday";
 
+/// The name of the flow that waits for events and starts another one by them.
+pub const LISTENER: &str = "listener";
+
 /// Whether a text may be the name of a plugin, namespace, queue or binding.
 #[must_use]
 pub fn is_name(text: &str) -> bool {

@@ -8,6 +8,9 @@
 //! that failed, or the server stopped in between, by [`keep`], which compares all flows
 //! with all schedules at the start and again until both agree.
 //!
+//! A flow that events start has a listener instead of a schedule ([`listeners`](crate::listeners)),
+//! which follows in the same way.
+//!
 //! No engine has `after`, the wait between the end of a run and the next one: its schedule
 //! has no times, and [`keep`] triggers it. Each run is named after the time at which it
 //! was due, so that what two servers ask for at once is one run.
@@ -20,18 +23,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heyday_durable::engine::{Engine, EngineError, RunRef};
+use heyday_durable::flow::Flow;
 use heyday_durable::flow::model::FlowSchedule;
 use heyday_durable::payload::Payload;
 use heyday_durable::schedule::{
     CreateSchedule, ListSchedules, Schedule, ScheduleAction, SchedulePatch, SchedulePolicies,
     ScheduleRef, ScheduleSpec, ScheduleState,
 };
+use heyday_durable::signal::Signal;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::extract::DEFAULT_NAMESPACE;
+use crate::listeners::{ListenerError, Listeners};
 use crate::registry::Registry;
 
 /// What the ids of flows' schedules begin with; the flow's name follows.
@@ -61,11 +67,21 @@ pub enum FlowScheduleError {
     Flow(String),
 }
 
+impl From<ListenerError> for FlowScheduleError {
+    fn from(error: ListenerError) -> Self {
+        match error {
+            ListenerError::Engine(error) => Self::Engine(error),
+            ListenerError::Registry(error) => Self::Flow(error.to_string()),
+        }
+    }
+}
+
 /// Keeps the schedules of flows; a handle, cheap to clone.
 #[derive(Clone)]
 pub struct FlowSchedules {
     engine: Arc<dyn Engine>,
     registry: Registry,
+    listeners: Listeners,
     /// One change at a time: what is written last is what is active.
     changing: Arc<tokio::sync::Mutex<()>>,
     /// Something failed, or `after` has another flow.
@@ -90,6 +106,7 @@ impl FlowSchedules {
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, registry: Registry) -> Self {
         Self {
+            listeners: Listeners::new(Arc::clone(&engine), registry.clone()),
             engine,
             registry,
             changing: Arc::default(),
@@ -118,7 +135,14 @@ impl FlowSchedules {
     async fn agree(&self, namespace: &str, flow: &str) -> Result<bool, FlowScheduleError> {
         let _one = self.changing.lock().await;
         let name = reference(namespace, flow);
-        let wanted = self.wanted(namespace, flow).await?;
+        let parsed = self.active(namespace, flow).await?;
+        let wanted = parsed.as_ref().and_then(|parsed| parsed.schedule());
+        let trigger = match (&parsed, wanted) {
+            (Some(parsed), Some(FlowSchedule::On(trigger))) => Some((&**parsed, &**trigger)),
+            _ => None,
+        };
+        self.listeners.agree(namespace, flow, trigger).await?;
+        let wanted = wanted.filter(|_| trigger.is_none());
         let known = match self.engine.describe_schedule(&name).await {
             Ok(known) => Some(known.schedule),
             Err(EngineError::ScheduleNotFound { .. }) => None,
@@ -134,13 +158,13 @@ impl FlowSchedules {
             (Some(wanted), None) => {
                 let request = CreateSchedule {
                     reference: name,
-                    schedule: schedule(flow, &wanted, ScheduleState::default()),
+                    schedule: schedule(flow, wanted, ScheduleState::default()),
                     trigger_immediately: false,
                 };
                 self.engine.create_schedule(request).await?;
             }
             (Some(wanted), Some(known)) => {
-                let to = schedule(flow, &wanted, known.state.clone());
+                let to = schedule(flow, wanted, known.state.clone());
                 if to != known {
                     self.engine.update_schedule(&name, to).await?;
                 }
@@ -149,18 +173,48 @@ impl FlowSchedules {
         Ok(concerned)
     }
 
-    /// What the active version of a flow says.
-    async fn wanted(
+    /// The active version of a flow.
+    async fn active(
         &self,
         namespace: &str,
         flow: &str,
-    ) -> Result<Option<FlowSchedule>, FlowScheduleError> {
+    ) -> Result<Option<Arc<Flow>>, FlowScheduleError> {
         let Some(digest) = self.registry.active_flow(namespace, flow) else {
             return Ok(None);
         };
         let parsed = self.registry.parsed(&digest).await;
         let parsed = parsed.map_err(|error| FlowScheduleError::Flow(error.to_string()))?;
-        Ok(parsed.schedule().cloned())
+        Ok(Some(parsed))
+    }
+
+    /// Brings an event to all flows that may be started by it; answers their names. The
+    /// same id of the same source counts once for each of them.
+    ///
+    /// # Errors
+    /// When it did not come to all of them. It may be brought again.
+    pub async fn publish(
+        &self,
+        namespace: &str,
+        event: &Signal,
+    ) -> Result<Vec<String>, FlowScheduleError> {
+        let seen = event.event(Timestamp::now());
+        let seen = seen.map_err(|error| EngineError::Invalid(error.to_string()))?;
+        let mut told = Vec::new();
+        for (_, name) in self.registry.scheduled_flows_of(namespace) {
+            let Some(flow) = self.active(namespace, &name).await? else {
+                continue;
+            };
+            if let Some(FlowSchedule::On(trigger)) = flow.schedule()
+                && trigger.events.may_take(&seen)
+            {
+                let listens = (&*flow, &**trigger);
+                self.listeners
+                    .tell(namespace, &name, listens, event.clone())
+                    .await?;
+                told.push(name);
+            }
+        }
+        Ok(told)
     }
 
     /// Lets flows and schedules agree, and waits between runs where `after` says so, until
@@ -218,22 +272,24 @@ impl FlowSchedules {
         for (namespace, flow) in all {
             let one = async {
                 self.agree(&namespace, &flow).await?;
-                self.wanted(&namespace, &flow).await
+                self.active(&namespace, &flow).await
             };
             match one.await {
-                Ok(Some(FlowSchedule::After(pause))) => {
-                    after.insert((namespace, flow), pause);
+                Ok(active) => {
+                    let schedule = active.as_ref().and_then(|active| active.schedule());
+                    if let Some(FlowSchedule::After(pause)) = schedule {
+                        after.insert((namespace, flow), *pause);
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => agreed = agreed.and(Err(error)),
             }
         }
         (after, agreed)
     }
 
-    /// The flows that the engine has schedules of.
+    /// The flows that the engine has schedules or listeners of.
     async fn flows_of_schedules(&self, namespace: &str) -> Result<Vec<String>, FlowScheduleError> {
-        let mut flows = Vec::new();
+        let mut flows = self.listeners.flows(namespace).await?;
         let mut page_token = None;
         loop {
             let request = ListSchedules {
@@ -326,7 +382,7 @@ impl FlowSchedules {
 fn schedule(flow: &str, wanted: &FlowSchedule, state: ScheduleState) -> Schedule {
     let spec = match wanted {
         FlowSchedule::Times(spec) => spec.clone(),
-        FlowSchedule::After(_) => ScheduleSpec::default(),
+        FlowSchedule::After(_) | FlowSchedule::On(_) => ScheduleSpec::default(),
     };
     Schedule {
         spec,

@@ -14,6 +14,7 @@ mod pdf;
 mod text;
 
 use heyday_sdk::prelude::*;
+use passages::work;
 
 pub use detect::Format;
 
@@ -147,20 +148,20 @@ pub fn extract(input: Document) -> Result<Extracted> {
     context::progress(1, 2, "extracting");
     let content = content(format, bytes)?;
 
-    let work = blob::Container::open("work")?;
-    let key = work_key(&input.key);
-    let text_key = format!("{key}.txt");
-    work.put(&text_key, content.text.as_bytes())?;
+    let objects = blob::Container::open("work")?;
+    let stem = work::stem(&input.key);
+    let text_key = format!("{stem}{}", work::TEXT);
+    objects.put(&text_key, content.text.as_bytes())?;
     let headings_key = if content.headings.is_empty() {
         None
     } else {
-        let headings_key = format!("{key}.headings.jsonl");
+        let headings_key = format!("{stem}{}", work::HEADINGS);
         let mut lines = Vec::new();
         for heading in &content.headings {
             serde_json::to_writer(&mut lines, heading)?;
             lines.push(b'\n');
         }
-        work.put(&headings_key, lines)?;
+        objects.put(&headings_key, lines)?;
         Some(headings_key)
     };
     let characters = content.text.chars().count() as u64;
@@ -226,18 +227,6 @@ fn language(text: &str) -> Option<String> {
 
 fn file_name(key: &str) -> String {
     key.rsplit('/').next().unwrap_or(key).to_owned()
-}
-
-/// Where the text of a document lies, without what tells its parts apart: keys may be as
-/// long as a key may be, so it is made of a digest of the document's.
-fn work_key(key: &str) -> String {
-    // FNV-1a, 128 bits: no adversary gains from a collision with a document of his own.
-    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    for byte in key.bytes() {
-        hash ^= u128::from(byte);
-        hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-    }
-    format!("text/{hash:032x}")
 }
 
 heyday_sdk::plugin!();

@@ -1,253 +1,53 @@
-//! The catalogue and the full-text index of the knowledge example.
+//! The catalogue and the index of the knowledge example.
 //!
-//! `changed` compares a folder of documents with the catalogue, `index` adds a document's
-//! passages, `reject` records one that cannot be read, `remove` forgets those that are
-//! gone, `failures` lists the unreadable ones, `overview` counts, and `search` answers with passages and where
-//! they come from. All SQL is in [`catalogue`] (documents) and [`fulltext`] (passages);
-//! the latter is to be replaced by a capability.
+//! `choose` says by which embedding passages are found, `changed` compares a folder of
+//! documents with the catalogue, `index` adds a document's passages, `reject` records one that
+//! cannot be read, `remove` forgets those that are gone, `reset` all; `failures` lists the
+//! unreadable ones, `overview` counts, and `search` answers with passages and where they come
+//! from. Documents are in SQL ([`catalogue`]), passages in a vector store ([`store`]).
 
 mod catalogue;
-mod fulltext;
+mod search;
 mod snippet;
-
-use std::io::{BufRead, BufReader};
+mod store;
+mod types;
 
 use heyday_sdk::prelude::*;
+use passages::work;
 
-/// Passages that one transaction adds: a fraction of a second's work, so that others get
-/// their turn.
-const BATCH: usize = 500;
+use catalogue::Catalogue;
+pub use types::*;
+
+/// Passages that one call writes.
+const BATCH: usize = 200;
 
 /// Keys of the catalogue in one answer or question.
 const MOST_KEYS: u32 = 1_000;
 
-/// Which part of the folder to compare.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Page {
-    /// Where to go on: `next` of the last answer.
-    #[serde(default)]
-    pub after: Option<String>,
-    /// Documents looked at in one call: 1 to 1,000; 200 where absent.
-    #[serde(default)]
-    pub limit: Option<u32>,
+/// The embedding where nobody says another.
+const STAND_IN: &str = "hashed-ngram-embedding";
+
+fn catalogue() -> Result<Catalogue> {
+    Catalogue::open(store::clear)
 }
 
-/// How a part of the folder differs from the catalogue.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Changes {
-    /// The documents to process.
-    pub documents: Vec<Candidate>,
-    /// Keys of documents that are in the catalogue and no longer in the folder.
-    pub removed: Vec<String>,
-    /// Documents looked at.
-    pub seen: u64,
-    /// Give this as `after` for the next page; null at the end.
-    pub next: Option<String>,
-}
-
-/// A document in the folder.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Candidate {
-    /// Its key.
-    pub key: String,
-    /// Changes whenever it does.
-    pub etag: String,
-    /// Bytes.
-    pub size: u64,
-}
-
-/// A document whose passages are to be searchable.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Document {
-    /// Its key.
-    pub key: String,
-    /// Its etag.
-    pub etag: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its format.
-    pub format: String,
-    /// Its title.
-    pub title: String,
-    /// Its language, ISO 639-3.
-    #[serde(default)]
-    pub language: Option<String>,
-    /// Characters of text.
-    pub characters: u64,
-    /// Pages, where it has any.
-    #[serde(default)]
-    pub pages: Option<u64>,
-    /// Where its passages lie in the binding `work`, JSON Lines.
-    pub passages_key: String,
-}
-
-/// What was indexed.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Indexed {
-    /// The document's key.
-    pub key: String,
-    /// Its title.
-    pub title: String,
-    /// Its format.
-    pub format: String,
-    /// Passages that are searchable now.
-    pub passages: u64,
-}
-
-/// A document that cannot be read.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Rejected {
-    /// Its key.
-    pub key: String,
-    /// Its etag, if it is known.
-    #[serde(default)]
-    pub etag: Option<String>,
-    /// The kind of the failure: `file-encrypted`, `no-text`, ...
-    pub kind: String,
-    /// Why, for a person.
-    pub reason: String,
-}
-
-impl Rejected {
-    /// Whether the document itself is at fault, so that it is not tried again until it
-    /// is changed. Faults of the machine and of its set-up pass.
-    fn is_final(&self) -> bool {
-        !matches!(
-            self.kind.as_str(),
-            "capability-denied"
-                | "unknown-binding"
-                | "unknown-activity"
-                | "unavailable"
-                | "conflict"
-                | "worker-lost"
-                | "cancelled"
-                | "internal"
-        )
+/// Says by which embedding passages are to be found.
+#[activity(queue = "storage-queue", start_to_close = "1m")]
+pub fn choose(input: Wanted) -> Result<Chosen> {
+    let filled = catalogue()?.embedding()?;
+    match (filled, input.embedding) {
+        (Some(filled), Some(asked)) if filled.name != asked => {
+            Err(catalogue::mismatch(&filled, &asked))
+        }
+        (Some(filled), _) => Ok(Chosen {
+            embedding: filled.name,
+            filled: true,
+        }),
+        (None, asked) => Ok(Chosen {
+            embedding: asked.unwrap_or_else(|| STAND_IN.to_owned()),
+            filled: false,
+        }),
     }
-}
-
-/// Documents that are gone.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Removed {
-    /// Their keys; at most 1,000.
-    pub keys: Vec<String>,
-}
-
-/// Which failures to list.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct FailureQuery {
-    /// Only those of this kind.
-    #[serde(default)]
-    pub kind: Option<String>,
-    /// Most documents of each kind: 1 to 1,000; 100 where absent.
-    #[serde(default)]
-    pub limit: Option<u32>,
-    /// Only keys after this one: the last of an answer, for the next page of a kind.
-    #[serde(default)]
-    pub after: Option<String>,
-}
-
-/// The documents that cannot be read.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Failures {
-    /// How many there are in all.
-    pub total: u64,
-    /// By kind, the most frequent first.
-    pub kinds: Vec<Group>,
-}
-
-/// Failures of one kind.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Group {
-    /// The kind.
-    pub kind: String,
-    /// How many documents.
-    pub total: u64,
-    /// Some of them, by their keys.
-    pub documents: Vec<Failure>,
-}
-
-/// A document that cannot be read.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Failure {
-    /// Its key.
-    pub key: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// Nothing is asked.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Nothing {}
-
-/// What the index holds.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Overview {
-    /// Documents that can be searched.
-    pub documents: u64,
-    /// Their passages.
-    pub passages: u64,
-    /// Documents that cannot be read.
-    pub unreadable: u64,
-    /// The title of one that can, to search for.
-    pub example: Option<String>,
-}
-
-/// A question to the index.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Query {
-    /// Words; `"quoted words"` are a phrase. Nothing in it is an operator.
-    pub text: String,
-    /// Most passages in the answer: 1 to 100; 10 where absent.
-    #[serde(default)]
-    pub limit: Option<u32>,
-}
-
-/// What a search found, best first.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Results {
-    /// The passages.
-    pub passages: Vec<Hit>,
-}
-
-/// A passage that fits a query.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Hit {
-    /// The document it is in.
-    pub key: String,
-    /// The document's title.
-    pub title: String,
-    /// The heading above it, if there is one.
-    pub heading: Option<String>,
-    /// The page on which it begins, from 1, where the document has pages.
-    pub page: Option<u64>,
-    /// Its position among the document's passages, from 0.
-    pub position: u64,
-    /// The byte of the document's extracted text at which it begins.
-    pub offset: u64,
-    /// Its text.
-    pub text: String,
-    /// One line of it, around the words that were searched for.
-    pub snippet: String,
-    /// How well it fits; higher is better.
-    pub score: f64,
-}
-
-/// A passage, as the split plugin writes it.
-#[derive(Debug, Deserialize)]
-pub struct Passage {
-    /// Counted from 0.
-    pub position: u64,
-    /// The byte at which it begins in the extracted text.
-    pub offset: u64,
-    /// The page on which it begins.
-    #[serde(default)]
-    pub page: Option<u64>,
-    /// The heading above it.
-    #[serde(default)]
-    pub heading: Option<String>,
-    /// Its text.
-    pub text: String,
 }
 
 /// Finds documents that are new, were changed since they were processed, or are gone.
@@ -259,7 +59,7 @@ pub fn changed(input: Page) -> Result<Changes> {
     // Both lists are in the order of the keys' bytes, and of the same range of keys: where
     // the catalogue has more than one answer should hold, the page ends there.
     let until = page.next.as_deref();
-    let known = catalogue::range(&catalogue::open()?, after, until, MOST_KEYS)?;
+    let known = catalogue()?.range(after, until, MOST_KEYS)?;
     if known.len() == MOST_KEYS as usize {
         page.next = known.last().map(|(key, _)| key.clone());
         page.objects
@@ -292,44 +92,62 @@ pub fn changed(input: Page) -> Result<Changes> {
     })
 }
 
-/// Makes a document's passages searchable, in place of those it had.
-#[activity(queue = "storage-queue", start_to_close = "10m")]
+/// Makes a document's passages searchable, in place of those it had. The same again changes
+/// nothing.
+#[activity(queue = "storage-queue", start_to_close = "1h")]
 pub fn index(input: Document) -> Result<Indexed> {
-    let connection = catalogue::open()?;
-    catalogue::sweep(&connection, &input.key)?;
-    let reader = blob::Container::open("work")?.read(&input.passages_key)?;
-    let mut transaction = connection.begin()?;
-    let id = catalogue::begin(&transaction, &input)?;
-    let mut batch: Vec<Passage> = Vec::new();
+    let catalogue = catalogue()?;
+    let objects = blob::Container::open("work")?;
+    let mut vectors = passages::vectors::Reader::open(&objects, &input.vectors_key)?;
+    catalogue.claim(&vectors.embedding)?;
+    let collection = store::create(&vectors.embedding)?;
+    let version = version(&input, &vectors.embedding.to_string());
+    catalogue.begin(&input.key, &version)?;
+    let mut all = passages::read(&objects, &input.passages_key)?;
     let mut passages = 0;
-    for line in BufReader::new(reader).lines() {
-        batch.push(serde_json::from_str(&line?)?);
-        if batch.len() == BATCH {
-            passages += batch.len() as u64;
-            if passages >= fulltext::MAX_PASSAGES {
-                let message = format!("more than {} passages", fulltext::MAX_PASSAGES);
-                return Err(Error::new("too-large", message));
-            }
-            fulltext::add(&transaction, id, &batch)?;
-            catalogue::advance(&transaction, id, passages)?;
-            transaction.commit()?;
-            batch.clear();
-            context::progress(passages, 0, "indexing");
-            transaction = connection.begin()?;
+    loop {
+        let mut batch = Vec::with_capacity(BATCH);
+        for passage in all.by_ref().take(BATCH) {
+            batch.push(store::item(
+                &input.key,
+                &version,
+                passage?,
+                vectors.take()?,
+            )?);
         }
+        if batch.is_empty() {
+            break;
+        }
+        passages += batch.len() as u64;
+        collection.upsert(batch)?;
+        context::progress(passages, 0, "indexing");
     }
-    passages += batch.len() as u64;
-    fulltext::add(&transaction, id, &batch)?;
-    catalogue::advance(&transaction, id, passages)?;
-    catalogue::complete(&transaction, &input.key, id)?;
-    transaction.commit()?;
-    catalogue::sweep(&connection, &input.key)?;
+    // What this document had before is still found, and this is not yet.
+    let there = store::count(&collection, &version)?;
+    if there < passages {
+        let message = "another run takes the passages of the same document away";
+        return Err(Error::retryable("conflict", message));
+    }
+    catalogue.complete(&input, &version, passages)?;
+    store::sweep(&collection, &input.key, Some((&version, passages)))?;
     Ok(Indexed {
         key: input.key,
         title: input.title,
         format: input.format,
         passages,
     })
+}
+
+/// The same for the same document, unchanged, and the same embedding. FNV-1a, 128 bits: a
+/// collision would need two versions of one document.
+fn version(document: &Document, embedding: &str) -> String {
+    let parts = [&document.key, &document.etag, embedding].map(str::as_bytes);
+    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    for byte in parts.join(&0) {
+        hash ^= u128::from(byte);
+        hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    }
+    format!("{hash:032x}")
 }
 
 /// Records that a document cannot be read, so that it is not tried again unchanged.
@@ -341,30 +159,38 @@ pub fn reject(input: Rejected) -> Result<()> {
             keys: vec![input.key],
         });
     }
-    let connection = catalogue::open()?;
-    let transaction = connection.begin()?;
-    catalogue::reject(&transaction, &input)?;
-    transaction.commit()?;
-    catalogue::sweep(&connection, &input.key)
+    catalogue()?.reject(&input)?;
+    if let Some(collection) = store::open()? {
+        store::sweep(&collection, &input.key, None)?;
+    }
+    Ok(())
 }
 
-/// Forgets documents that are gone: their passages are not found any more.
-#[activity(queue = "storage-queue", start_to_close = "10m")]
+/// Forgets documents that are gone: passages, objects and, last, what the catalogue has, so
+/// that an attempt that breaks off is gone on with.
+#[activity(queue = "storage-queue", start_to_close = "30m")]
 pub fn remove(input: Removed) -> Result<()> {
     if input.keys.len() > MOST_KEYS as usize {
         let message = format!("at most {MOST_KEYS} keys at once, not {}", input.keys.len());
         return Err(Error::new("invalid-input", message));
     }
-    let connection = catalogue::open()?;
-    let transaction = connection.begin()?;
-    for key in &input.keys {
-        catalogue::hide(&transaction, key)?;
+    let catalogue = catalogue()?;
+    if let Some(collection) = store::open()? {
+        store::remove(&collection, &input.keys)?;
     }
-    transaction.commit()?;
+    let objects = blob::Container::open("work")?;
     for key in &input.keys {
-        catalogue::sweep(&connection, key)?;
+        work::delete(&objects, key)?;
     }
-    Ok(())
+    catalogue.remove(&input.keys)
+}
+
+/// Forgets everything, so that the next synchronization processes all documents again.
+#[activity(queue = "storage-queue", start_to_close = "30m")]
+pub fn reset() -> Result<()> {
+    let catalogue = catalogue()?;
+    store::clear()?;
+    catalogue.clear()
 }
 
 /// Lists the documents that cannot be read, by the kind of their failure.
@@ -372,22 +198,21 @@ pub fn remove(input: Removed) -> Result<()> {
 pub fn failures(input: FailureQuery) -> Result<Failures> {
     let limit = range("limit", input.limit, 100, 1_000)?;
     let after = input.after.as_deref().unwrap_or("");
-    catalogue::failures(&catalogue::open()?, input.kind.as_deref(), after, limit)
+    catalogue()?.failures(input.kind.as_deref(), after, limit)
 }
 
 /// Counts what the index holds.
 #[activity(queue = "general-queue", start_to_close = "30s")]
 pub fn overview(_: Nothing) -> Result<Overview> {
-    catalogue::overview(&catalogue::open()?)
+    catalogue()?.overview()
 }
 
 /// Searches the passages of all documents.
 #[activity(queue = "general-queue", start_to_close = "30s")]
 pub fn search(input: Query) -> Result<Results> {
     let limit = range("limit", input.limit, 10, 100)?;
-    Ok(Results {
-        passages: fulltext::search(&catalogue::open()?, &input.text, limit)?,
-    })
+    let passages = search::search(&catalogue()?, store::open()?.as_ref(), &input, limit)?;
+    Ok(Results { passages })
 }
 
 fn range(name: &str, value: Option<u32>, default: u32, most: u32) -> Result<u32> {
@@ -416,9 +241,9 @@ mod tests {
         let test = heyday_sdk::test::Context::new()
             .blob("documents", folder.iter().map(|key| (key.clone(), "text")))
             .sql("knowledge", move |statement, params| {
-                if statement.starts_with("PRAGMA") {
+                if statement.contains("knowledge_settings") {
                     let version = vec![sql::Value::from(catalogue::VERSION)];
-                    return Ok(sql::Rows::new(["user_version"], [version]).into());
+                    return Ok(sql::Rows::new(["value"], [version]).into());
                 }
                 let [after, until, limit] = params else {
                     panic!("{statement} with {params:?}")

@@ -13,6 +13,8 @@ use std::io::{BufRead, BufReader, Write};
 
 use heyday_sdk::prelude::*;
 
+use passages::{Passage, work};
+
 use blocks::Blocks;
 use pieces::pieces;
 
@@ -46,23 +48,6 @@ pub struct Split {
     pub passages: u64,
 }
 
-/// A piece of a text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Passage {
-    /// Counted from 0.
-    pub position: u64,
-    /// The byte at which it begins in the text; its own text is as long there.
-    pub offset: u64,
-    /// The page on which it begins, from 1, where the document has pages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub page: Option<u64>,
-    /// The heading above it, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heading: Option<String>,
-    /// Its text; page breaks are line ends.
-    pub text: String,
-}
-
 /// A heading of the text.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Heading {
@@ -80,22 +65,22 @@ pub fn split(input: Text) -> Result<Split> {
         let message = format!("a passage has 100 to 10,000 characters, not {characters}");
         return Err(Error::new("invalid-input", message));
     }
-    let work = blob::Container::open("work")?;
+    let objects = blob::Container::open("work")?;
     let mut headings = Vec::new();
     if let Some(key) = &input.headings_key {
-        for line in BufReader::new(work.read(key)?).lines() {
+        for line in BufReader::new(objects.read(key)?).lines() {
             headings.push(serde_json::from_str(&line?)?);
         }
     }
-    let reader = work.read(&input.text_key)?;
+    let reader = objects.read(&input.text_key)?;
     let size = reader.metadata().size;
     let splitter = Splitter {
         pages: input.pages.is_some(),
         characters,
         headings,
     };
-    let passages_key = format!("{}.passages.jsonl", input.text_key.trim_end_matches(".txt"));
-    let mut writer = work.write(&passages_key)?;
+    let passages_key = work::beside(&input.text_key, work::PASSAGES);
+    let mut writer = objects.write(&passages_key)?;
     let passages = splitter.run(reader, |passage, offset| {
         serde_json::to_writer(&mut writer, passage)?;
         writer.write_all(b"\n")?;

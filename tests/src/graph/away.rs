@@ -4,15 +4,22 @@ use std::time::{Duration, Instant};
 
 use heyday_capabilities::ErrorCode as _;
 use heyday_capabilities::Mode::ReadWrite;
-use heyday_capabilities::graph::{Graph, GraphCode, GraphError, GraphLimits, neo4j};
+use heyday_capabilities::graph::neo4j::{self, Neo4jConfig};
+use heyday_capabilities::graph::{Graph, GraphCode, GraphError, GraphLimits};
 use tokio::runtime::Handle;
 
 use super::*;
+use crate::support::certificates::{Authority, Files};
+use crate::support::front::Front;
 use crate::support::neo4j::Neo4j;
 use crate::support::server::PATIENCE;
 
 fn open(server: &Neo4j, limits: GraphLimits) -> Graph {
-    neo4j::open(&server.config(), false, limits, Handle::current()).unwrap()
+    open_config(&server.config(), limits)
+}
+
+fn open_config(config: &Neo4jConfig, limits: GraphLimits) -> Graph {
+    neo4j::open(config, false, limits, Handle::current()).unwrap()
 }
 
 async fn ask(graph: &Graph, statement: &str) -> Result<usize, GraphError> {
@@ -102,6 +109,36 @@ async fn a_neo4j_that_stops_is_waited_for_and_holds_up_nothing_else() {
     let log = server.log();
     for secret in ["not-the-password", neo4j.password.as_str()] {
         assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_certificate_is_verified() {
+    let Some(server) = crate::support::neo4j::shared().await else {
+        return;
+    };
+    let (authority, other) = (Authority::new("neo4j"), Authority::new("other"));
+    let (trusted, distrusted) = (Files::new(&authority), Files::new(&other));
+    let behind = format!("127.0.0.1:{}", server.port);
+    let front = Front::of_bytes(&behind, &authority.issue("server")).await;
+    let through = |tls: bool, files: Option<&Files>| {
+        let config = Neo4jConfig {
+            url: format!("neo4j://neo4j@{}", front.address()),
+            tls: Some(tls),
+            tls_server_ca_cert_path: files.map(Files::ca),
+            ..server.config()
+        };
+        open_config(&config, GraphLimits::default())
+    };
+    let graph = through(true, Some(&trusted));
+    assert_eq!(ask(&graph, "UNWIND [1, 2] AS n RETURN n").await, Ok(2));
+    for deceived in [
+        through(true, Some(&distrusted)),
+        through(true, None),
+        through(false, None),
+    ] {
+        let error = ask(&deceived, "RETURN 1").await.expect_err("it is no one");
+        assert_eq!(error.code, GraphCode::Unavailable, "{error}");
     }
 }
 

@@ -1,5 +1,6 @@
-//! A TLS front of a Temporal server, as clusters have one: it terminates TLS, may ask for
-//! client certificates, and lets only requests through that have the right API key.
+//! A TLS front of a server. Of a Temporal server, as clusters have one: it terminates TLS, may
+//! ask for client certificates, and lets only requests through that have the right API key.
+//! Of any other server: it passes on what is inside.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ pub struct Front {
 struct Shared {
     /// The server behind, `HOST:PORT`.
     upstream: String,
+    /// Whether what is said is not looked at.
+    bytes: bool,
     rules: Mutex<Rules>,
     /// The certificates of the clients that connected, in turn.
     clients: Mutex<Vec<Vec<u8>>>,
@@ -45,7 +48,7 @@ struct Rules {
 }
 
 /// TLS with that certificate; clients have one of that authority, where there is any.
-fn tls(own: &Certificate, clients: Option<&Authority>) -> Arc<ServerConfig> {
+fn tls(own: &Certificate, clients: Option<&Authority>, bytes: bool) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -64,20 +67,37 @@ fn tls(own: &Certificate, clients: Option<&Authority>) -> Arc<ServerConfig> {
     let chain = vec![CertificateDer::from(own.der.clone())];
     let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
     let mut config = builder.with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    if !bytes {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
     Arc::new(config)
 }
 
 impl Front {
     /// Starts one before the server at that address, with that certificate.
     pub async fn start(upstream: &str, own: &Certificate, clients: Option<&Authority>) -> Self {
+        Self::launch(upstream, false, own, clients).await
+    }
+
+    /// As [`start`](Self::start), whatever protocol is spoken there.
+    pub async fn of_bytes(upstream: &str, own: &Certificate) -> Self {
+        Self::launch(upstream, true, own, None).await
+    }
+
+    async fn launch(
+        upstream: &str,
+        bytes: bool,
+        own: &Certificate,
+        clients: Option<&Authority>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
+            bytes,
             rules: Mutex::new(Rules {
-                tls: tls(own, clients),
+                tls: tls(own, clients, bytes),
                 api_key: None,
                 cut: stop.child_token(),
             }),
@@ -105,7 +125,7 @@ impl Front {
     /// Cuts all connections, and takes new ones with that certificate only.
     pub fn replace_tls(&self, own: &Certificate, clients: Option<&Authority>) {
         let mut rules = self.shared.rules.lock().unwrap();
-        rules.tls = tls(own, clients);
+        rules.tls = tls(own, clients, self.shared.bytes);
         rules.cut.cancel();
         rules.cut = self.shared.stop.child_token();
     }
@@ -143,7 +163,12 @@ async fn serve(tcp: TcpStream, tls: Arc<ServerConfig>, shared: Arc<Shared>) -> a
     if let Some([client, ..]) = stream.get_ref().1.peer_certificates() {
         shared.clients.lock().unwrap().push(client.to_vec());
     }
-    let behind = TcpStream::connect(&shared.upstream).await?;
+    let mut behind = TcpStream::connect(&shared.upstream).await?;
+    if shared.bytes {
+        let mut stream = stream;
+        tokio::io::copy_bidirectional(&mut stream, &mut behind).await?;
+        return Ok(());
+    }
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(behind)).await?;
     // It ends with the last sender.

@@ -341,12 +341,19 @@ impl Client {
 
     /// Uploads a component and waits until it is compiled; whatever comes of it.
     pub async fn upload(&self, bytes: Vec<u8>, query: &str) -> anyhow::Result<Response> {
-        Ok(self
-            .request(Method::POST, &format!("/plugins?wait=60s{query}"))
-            .header("content-type", "application/wasm")
-            .body(bytes)
-            .send()
-            .await?)
+        let deadline = Instant::now() + 4 * PATIENCE;
+        loop {
+            let answer = self
+                .request(Method::POST, &format!("/plugins?wait=60s{query}"))
+                .header("content-type", "application/wasm")
+                .body(bytes.clone())
+                .send()
+                .await?;
+            // On a busy machine one wait may be too short; the same bytes are one upload.
+            if answer.status() != StatusCode::ACCEPTED || Instant::now() > deadline {
+                return Ok(answer);
+            }
+        }
     }
 
     /// The problem document that an upload is refused with.

@@ -27,6 +27,14 @@ fn program() -> Option<PathBuf> {
     Some(super::folder("HEYDAY_WEAVIATE")?.join("weaviate-server"))
 }
 
+/// Users beside the one who may do everything.
+const OTHERS: [&str; 2] = ["reader", "nobody"];
+
+/// The key of such a user.
+fn of_user(key: &str, user: &str) -> String {
+    format!("{key}-{user}")
+}
+
 /// A Weaviate of its own. Stopped when it is dropped.
 pub struct Weaviate {
     child: Child,
@@ -34,10 +42,14 @@ pub struct Weaviate {
     program: PathBuf,
     /// REST, gRPC, and four that only it uses.
     ports: [u16; 6],
-    /// The only one that it takes.
+    /// Of the user who may do everything.
     pub key: String,
     /// A file with it.
     pub key_file: PathBuf,
+    /// The file of a user who may only read.
+    pub reader_key_file: PathBuf,
+    /// The file of a user without any right.
+    pub nobody_key_file: PathBuf,
     folder: tempfile::TempDir,
 }
 
@@ -49,6 +61,11 @@ impl Weaviate {
         let key = Uuid::new_v4().to_string();
         let key_file = folder.path().join("key");
         std::fs::write(&key_file, format!("{key}\n")).unwrap();
+        let [reader_key_file, nobody_key_file] = OTHERS.map(|user| {
+            let file = folder.path().join(user);
+            std::fs::write(&file, of_user(&key, user)).unwrap();
+            file
+        });
         let ports = ports_in_a_row();
         let (child, forwarders) = launch(&program, folder.path(), ports, &key);
         let mut server = Self {
@@ -58,6 +75,8 @@ impl Weaviate {
             ports,
             key,
             key_file,
+            reader_key_file,
+            nobody_key_file,
             folder,
         };
         server.wait_until_ready();
@@ -177,6 +196,8 @@ fn launch(program: &Path, folder: &Path, ports: [u16; 6], key: &str) -> (Child, 
     let log = options.create(true).append(true).open(folder.join("log"));
     let log = log.unwrap();
     let [rest, grpc, gossip, data, raft, raft_rpc] = ports;
+    let [reader, nobody] = OTHERS.map(|user| of_user(key, user));
+    let keys = format!("{key},{reader},{nobody}");
     let mut command = Command::new(program);
     command
         .args(["--scheme", "http", "--host", "127.0.0.1"])
@@ -209,10 +230,11 @@ fn launch(program: &Path, folder: &Path, ports: [u16; 6], key: &str) -> (Child, 
         .env("CLUSTER_BASIC_AUTH_PASSWORD", key)
         .env("AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED", "false")
         .env("AUTHENTICATION_APIKEY_ENABLED", "true")
-        .env("AUTHENTICATION_APIKEY_ALLOWED_KEYS", key)
-        .env("AUTHENTICATION_APIKEY_USERS", "tests")
+        .env("AUTHENTICATION_APIKEY_ALLOWED_KEYS", keys)
+        .env("AUTHENTICATION_APIKEY_USERS", "tests,reader,nobody")
         .env("AUTHORIZATION_ADMINLIST_ENABLED", "true")
         .env("AUTHORIZATION_ADMINLIST_USERS", "tests")
+        .env("AUTHORIZATION_ADMINLIST_READONLY_USERS", "reader")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log);

@@ -169,6 +169,13 @@ impl Cli {
         Ok(outcome["result"].take())
     }
 
+    /// Runs a flow and answers its result.
+    pub fn flow(&self, name: &str, input: &Value) -> anyhow::Result<Value> {
+        let input = input.to_string();
+        let arguments = ["workflow", "start", name, "--wait", "--input", &input];
+        Ok(self.json(&arguments)?["result"].take())
+    }
+
     /// How many runs fit a filter, by status.
     pub fn count(&self, query: &str) -> anyhow::Result<Runs> {
         let arguments = [

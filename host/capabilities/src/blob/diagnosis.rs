@@ -25,6 +25,14 @@ pub(super) async fn diagnose(container: &dyn Container) -> Vec<Finding> {
         if asked.await.is_err() {
             return findings.into_inner();
         }
+        if let Some(server) = container.server().await {
+            if let Some(name) = server.name {
+                findings.ok("version", name);
+            }
+            if let Some(theirs) = server.clock_ms {
+                findings.clock(theirs);
+            }
+        }
         if container.read_only() {
             findings.ok("rights", "read-only, as configured");
             return findings.into_inner();

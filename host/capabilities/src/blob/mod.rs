@@ -135,6 +135,15 @@ impl BlobLimits {
     }
 }
 
+/// What the server of a store says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreServer {
+    /// Its name, and perhaps its version.
+    pub name: Option<String>,
+    /// Its clock, to the second: milliseconds since the Unix epoch.
+    pub clock_ms: Option<i64>,
+}
+
 /// What a presigned address lets its owner do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presigned {
@@ -182,6 +191,11 @@ pub trait Container: Send + Sync + 'static {
 
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
+
+    /// What its server says of itself, where it has one that answers; for operators.
+    async fn server(&self) -> Option<StoreServer> {
+        None
+    }
 
     /// What is known of an object.
     ///

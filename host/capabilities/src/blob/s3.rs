@@ -29,17 +29,17 @@ use object_store::{
 };
 use reqwest::Method;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use super::s3_config::{S3Config, S3ConfigError, connect};
 use super::s3_stream::{S3Reader, S3Writer};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, Presigned, check_key, check_writable, not_found, too_large,
+    ObjectWriter, Page, Presigned, StoreServer, check_key, check_writable, not_found, too_large,
 };
 use crate::blob::diagnosis::diagnose;
 use crate::diagnosis::Finding;
 use crate::error::chain;
+use crate::places::Places;
 use crate::task::run_on;
 
 /// HEADs of one check that are on their way together.
@@ -64,7 +64,7 @@ pub(super) struct Shared {
     read_only: bool,
     pub(super) limits: BlobLimits,
     pub(super) runtime: Handle,
-    operations: Arc<Semaphore>,
+    operations: Places,
 }
 
 impl S3Container {
@@ -88,7 +88,7 @@ impl S3Container {
                 read_only,
                 limits,
                 runtime,
-                operations: Arc::new(Semaphore::new(config.connections.into())),
+                operations: Places::new(config.connections.into()),
             }),
         })
     }
@@ -100,8 +100,7 @@ impl S3Container {
         T: Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        let turn = Arc::clone(&shared.operations).acquire_owned();
-        let turn = tokio::time::timeout(PATIENCE, turn).await.map_err(|_| {
+        let turn = shared.operations.take(PATIENCE).await.ok_or_else(|| {
             BlobError::new(
                 BlobCode::Unavailable,
                 "the store is busy with other calls of this binding",
@@ -281,6 +280,11 @@ impl Container for S3Container {
 
     async fn diagnose(&self) -> Vec<Finding> {
         diagnose(self).await
+    }
+
+    async fn server(&self) -> Option<StoreServer> {
+        let told = self.run(|shared| async move { Ok(shared.told().await) });
+        told.await.ok()?
     }
 
     async fn head(&self, key: String) -> Result<Metadata, BlobError> {

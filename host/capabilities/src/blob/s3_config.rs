@@ -11,7 +11,7 @@ use object_store::{BackoffConfig, ClientOptions, CredentialProvider, RetryConfig
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::credential::Source;
+use crate::credential::CredentialSource;
 use crate::error::chain;
 use crate::tls::client_config;
 
@@ -50,13 +50,14 @@ pub struct S3Config {
     /// where absent.
     #[serde(default)]
     pub tls_server_ca_cert_path: Option<PathBuf>,
-    /// Operations of this binding that are under way together; 32 where absent.
+    /// Operations of this binding that are under way together; 16 where absent. As many
+    /// again wait.
     #[serde(default = "connections")]
     pub connections: u16,
 }
 
 const fn connections() -> u16 {
-    32
+    16
 }
 
 impl S3Config {
@@ -121,7 +122,7 @@ pub(super) fn connect(config: &S3Config) -> Result<(AmazonS3, reqwest::Client), 
         config.secret_access_key_file.as_ref(),
         config.secret_access_key_env.as_ref(),
     );
-    let secret = Source::of(file, variable).map_err(|()| S3ConfigError::Keys)?;
+    let secret = CredentialSource::of(file, variable).map_err(|()| S3ConfigError::Keys)?;
     let mut builder = match (&config.access_key_id, secret) {
         (Some(id), Some(secret)) => {
             let id = id.clone();
@@ -218,7 +219,7 @@ impl HttpConnector for Connector {
 #[derive(Debug)]
 struct Keys {
     id: String,
-    secret: Source,
+    secret: CredentialSource,
 }
 
 #[async_trait]

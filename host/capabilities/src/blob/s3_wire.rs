@@ -10,12 +10,14 @@ use object_store::path::Path as ObjectPath;
 use object_store::signer::{SignedUrlOptions, Signer as _};
 use percent_encoding::percent_decode_str;
 use quick_xml::escape::escape;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::{
+    CONTENT_TYPE, DATE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, SERVER,
+};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::s3::{Shared, away, is_key, precondition, refused};
-use super::{BlobError, Condition, Metadata, Page};
+use super::{BlobError, Condition, Metadata, Page, StoreServer};
 use crate::error::chain;
 
 /// How long a signed address is good for.
@@ -144,6 +146,19 @@ impl Shared {
             }
             _ => Err(fault(status, &body)),
         }
+    }
+
+    /// What the store says of itself when it answers, whatever it answers.
+    pub(super) async fn told(&self) -> Option<StoreServer> {
+        let bucket = ObjectPath::default();
+        let url = self.store.signed_url(Method::GET, &bucket, SIGNED).await;
+        let answer = self.http.get(url.ok()?).send().await.ok()?;
+        let header = |name| answer.headers().get(name)?.to_str().ok();
+        let date = header(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        Some(StoreServer {
+            name: header(SERVER).map(str::to_owned),
+            clock_ms: date.map(|date| date.timestamp().as_millisecond()),
+        })
     }
 
     /// Sends a request, again where the store failed; answers its status and body.

@@ -15,6 +15,7 @@
 
 pub(crate) mod bolt;
 mod check;
+mod diagnosis;
 pub mod embedded;
 pub mod engine;
 mod error;

@@ -19,7 +19,7 @@ use url::{Host, Url};
 use super::GraphLimits;
 use super::bolt::{BoltError, Connector, Mode, Run, SignIn, Value, Wire};
 use super::session::Graph;
-use crate::credential::Source;
+use crate::credential::CredentialSource;
 use crate::tls::{Tls, TlsError};
 
 /// How long a connection may take to be made.
@@ -94,7 +94,7 @@ struct Server {
     host: String,
     port: u16,
     user: String,
-    password: Source,
+    password: CredentialSource,
     database: Option<String>,
     tls: Option<Tls>,
     message_bytes: usize,
@@ -166,7 +166,8 @@ impl Server {
         {
             return Err(Neo4jConfigError::System);
         }
-        let password = Source::of(config.password_file.as_ref(), config.password_env.as_ref());
+        let password =
+            CredentialSource::of(config.password_file.as_ref(), config.password_env.as_ref());
         let Ok(Some(password)) = password else {
             return Err(Neo4jConfigError::Password);
         };

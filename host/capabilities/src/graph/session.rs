@@ -7,17 +7,26 @@ use tokio::runtime::Handle;
 
 use super::bolt::{BoltError, Connector, Lease, Mode, Pool, PoolOptions, Pulled, Run, Value};
 use super::check::check;
+use super::diagnosis::diagnose;
 use super::error::{closed, translate};
 use super::value::{self, Unknown};
 use super::{Changes, GraphCode, GraphError, GraphLimits, RowSet};
 use crate::Mode as Access;
-use crate::diagnosis::{Asked, Finding, of_store};
+use crate::diagnosis::Finding;
 use crate::task::run_on;
 
 /// What the server may take longer than the limit on a statement, which is kept here.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The most bytes of one answer of a cursor, unless a single row has more.
 const ANSWER_BYTES: u64 = 1 << 20;
+
+/// What a server says of itself.
+pub(super) struct Looked {
+    /// Such as `Neo4j/5.26.0`.
+    pub(super) agent: String,
+    /// Its clock: milliseconds since the Unix epoch.
+    pub(super) clock_ms: Option<i64>,
+}
 
 /// A graph behind a binding. Dropping the future of an operation ends the operation.
 /// Cheap to clone.
@@ -82,22 +91,40 @@ impl Graph {
         self.shared.pool.close().await;
     }
 
+    /// Whether nobody may write to it.
+    pub(super) fn read_only(&self) -> bool {
+        self.shared.read_only
+    }
+
     /// Looks whether it can be used; changes nothing that a plugin stored.
     pub async fn diagnose(&self) -> Vec<Finding> {
-        let read = || async {
-            let one = "RETURN 1".to_owned();
-            let asked = self.query(Access::ReadOnly, one, "{}".to_owned());
-            asked.await.map(drop)
-        };
-        let write = async { self.begin(Access::ReadWrite).await?.rollback().await };
-        let asked = Asked {
-            version: None,
-            read_only: self.shared.read_only,
-            advice: "look whether the server runs and the binding's address, user and password are \
-                     right, or whether the folder is a graph that no other process has open; the \
-                     log has the cause",
-        };
-        of_store(asked, read, write).await
+        diagnose(self).await
+    }
+
+    /// What the server says of itself, with a word for an operator where it cannot be used.
+    pub(super) async fn look(&self) -> Result<Looked, BoltError> {
+        let this = self.clone();
+        let looking = run_on(self.shared.pool.runtime(), async move {
+            let mut lease = this.shared.pool.acquire().await?;
+            let run = Run {
+                statement: "RETURN datetime().epochMillis".to_owned(),
+                params: value::params("{}").unwrap_or(Value::Null),
+                alone: Some(Mode {
+                    read_only: true,
+                    timeout: Some(PATIENCE),
+                }),
+            };
+            let wire = lease.wire();
+            wire.run(run).await?;
+            let mut clock_ms = None;
+            while let Pulled::Row(row) = wire.pull().await? {
+                clock_ms = row.first().and_then(Value::as_i64);
+            }
+            let agent = wire.agent.clone();
+            Ok(Looked { agent, clock_ms })
+        });
+        let ended = looking.await;
+        ended.map_err(|_| BoltError::Protocol("the host failed to ask"))?
     }
 
     /// Runs one statement and answers all its rows. `params` is one JSON object.

@@ -25,7 +25,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use crate::credential::Source;
+use crate::credential::CredentialSource;
 use crate::tls::{Tls, TlsError};
 
 pub(crate) use diagnosis::diagnose;
@@ -93,7 +93,7 @@ pub(crate) struct Server {
     role: String,
     database: String,
     schema: String,
-    password: Option<Source>,
+    password: Option<CredentialSource>,
     tls: Option<Tls>,
 }
 
@@ -130,7 +130,7 @@ impl Server {
         let schema = config.schema.clone().unwrap_or_else(|| role.clone());
         let (file, variable) = (config.password_file.as_ref(), config.password_env.as_ref());
         let password =
-            Source::of(file, variable).map_err(|()| PostgresConfigError::TwoPasswords)?;
+            CredentialSource::of(file, variable).map_err(|()| PostgresConfigError::TwoPasswords)?;
         let ca = config.tls_server_ca_cert_path.as_deref();
         let tls = Tls::of(&host, config.tls, ca).map_err(|error| match error {
             TlsError::Certificates(why) => PostgresConfigError::Certificates(why),

@@ -37,7 +37,7 @@ pub use host::bindings::heyday::vector::vector::{
     Comparison, Distance, FilterNode, Property, PropertyType, Specification, Value,
 };
 
-use crate::diagnosis::{Asked, Finding, of_store};
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, codes};
 
 /// The most properties of a collection.
@@ -233,19 +233,7 @@ pub trait Store: Send + Sync + 'static {
     fn limits(&self) -> &VectorLimits;
 
     /// Looks whether it can be used; changes nothing that a plugin stored.
-    async fn diagnose(&self) -> Vec<Finding> {
-        let read = || async { self.collections().await.map(drop) };
-        let none = format!("heyday-doctor-{}", uuid::Uuid::now_v7());
-        let write = async { self.drop_collection(none).await.map(drop) };
-        let asked = Asked {
-            version: None,
-            read_only: self.read_only(),
-            advice: "look whether the server runs and the binding's addresses and API key are \
-                     right, or whether the file is a database that this user may write; the log \
-                     has the cause",
-        };
-        of_store(asked, read, write).await
-    }
+    async fn diagnose(&self) -> Vec<Finding>;
 
     /// Closes it, when no more operations come.
     async fn close(&self);

@@ -31,7 +31,8 @@ use super::{
     Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorError,
     VectorLimits, Want, already_exists, not_found, read_only, sqlite_vec, too_many_collections,
 };
-use crate::sqlite_file::{OpenError, check_database, end_transaction, migrate};
+use crate::diagnosis::{Asked, Finding, of_store};
+use crate::sqlite_file::{self, OpenError, check_database, end_transaction, migrate};
 use crate::task::run_on;
 
 /// Connections that read.
@@ -257,6 +258,18 @@ impl Store for SqliteVectors {
 
     fn limits(&self) -> &VectorLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        let read = || async { self.collections().await.map(drop) };
+        let none = format!("heyday-doctor-{}", uuid::Uuid::now_v7());
+        let write = async { self.drop_collection(none).await.map(drop) };
+        let asked = Asked {
+            version: Some(sqlite_file::version()),
+            read_only: self.read_only(),
+            advice: sqlite_file::ADVICE,
+        };
+        of_store(asked, read, write).await
     }
 
     /// Waits for what runs.

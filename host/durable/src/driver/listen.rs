@@ -6,7 +6,8 @@
 //! whether somebody listens or not.
 //!
 //! Whoever sends a signal may send anything. A filter's or correlation's expression that
-//! fails on an event lets that event pass by; it does not fail the run.
+//! fails on an event lets that event pass by; it does not fail the run. An event that passes
+//! by waits for another task, unless `metadata.heyday.unmatched` lets it go.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -197,6 +198,13 @@ impl Run {
                     continue;
                 }
                 match self.takes(around, running, listen, heard, &arrived.event) {
+                    Ok(None) if running.task.options.drop_unmatched => {
+                        match self.fits_none(running, around, listen, &arrived.event) {
+                            Ok(true) => self.port.take_signal(arrived.number),
+                            Ok(false) => {}
+                            Err(stop) => return Poll::Ready(Err(stop)),
+                        }
+                    }
                     Ok(None) => {}
                     Ok(Some(taken)) => {
                         self.port.take_signal(arrived.number);
@@ -251,6 +259,28 @@ impl Run {
         Ok(taken.then_some(Taken::Item))
     }
 
+    /// Whether an event is for none of the filters, whatever the task had before.
+    fn fits_none(
+        &self,
+        running: &Running<'_>,
+        around: &Surroundings,
+        listen: &Listen,
+        event: &Value,
+    ) -> Result<bool, Stop> {
+        let context = self.context();
+        let scene = task_scene(running, around, context.as_ref());
+        let until = match &listen.until {
+            Some(Until::Consumed(until)) => &until.filters[..],
+            _ => &[],
+        };
+        for filter in listen.to.filters.iter().chain(until) {
+            if self.fits(filter, event, &scene)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether one of the filters takes an event; notes that it did.
     fn consumes(
         &self,
@@ -289,13 +319,10 @@ impl Run {
                 return Ok(false);
             };
             let fits = match wanted {
-                AttributeFilter::Equals(wanted) => value == wanted,
-                AttributeFilter::Matches { text, pattern } => value
-                    .as_str()
-                    .is_some_and(|value| value == text || pattern.is_match(value)),
                 AttributeFilter::Expression(expression) => {
                     self.agrees(*expression, value, scene)?
                 }
+                wanted => wanted.fits(value).unwrap_or_default(),
             };
             if !fits {
                 return Ok(false);

@@ -31,7 +31,27 @@ pub enum FlowSchedule {
     Times(ScheduleSpec),
     /// So long after the end of its last run: `after`.
     After(Duration),
+    /// By events: `on`.
+    On(Box<EventTrigger>),
 }
+
+/// The events that start a flow, each set of them another run.
+#[derive(Debug, Clone)]
+pub struct EventTrigger {
+    /// Which events.
+    pub events: Consumption,
+    /// The same as it stands in the document.
+    pub document: Value,
+}
+
+/// Two that are written alike are the same.
+impl PartialEq for EventTrigger {
+    fn eq(&self, other: &Self) -> bool {
+        self.document == other.document
+    }
+}
+
+impl Eq for EventTrigger {}
 
 /// What a flow says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,6 +205,9 @@ pub struct TaskOptions {
     pub to: Option<Template>,
     /// Of `listen`: that it takes updates as well as signals, and how it answers them.
     pub update: Option<UpdateOptions>,
+    /// Of `listen`: that signals which none of its filters fits are gone, and do not wait
+    /// for another task.
+    pub drop_unmatched: bool,
     /// Of `run: workflow`: what happens to the child when the run ends before it.
     pub parent_close: Option<ParentClosePolicy>,
     /// Of a call and of `run: workflow`: that a foreign worker does it.

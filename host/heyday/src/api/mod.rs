@@ -12,6 +12,7 @@
 //! Start reading at [`workflows`].
 
 pub mod activities;
+pub mod events;
 pub mod extract;
 pub mod flows;
 pub mod follow;

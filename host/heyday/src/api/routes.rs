@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
-    App, activities, flows, follow, grants, idempotency, layers, models, openai, plugins, pulls,
-    replays, schedules, signals, starts, system, tokens, worker, workers, workflows,
+    App, activities, events, flows, follow, grants, idempotency, layers, models, openai, plugins,
+    pulls, replays, schedules, signals, starts, system, tokens, worker, workers, workflows,
 };
 
 /// Where the versioned API is.
@@ -100,6 +100,7 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(starts::start, workflows::list))
         .routes(routes!(workflows::count))
         .routes(routes!(activities::run))
+        .routes(routes!(events::publish))
         .routes(routes!(signals::send))
         .routes(routes!(signals::query))
         .routes(routes!(signals::update))

@@ -27,6 +27,7 @@ use super::refusals::unpinnable;
 use super::runs::ResultBody;
 use super::signals::SignalBody;
 use super::workflows::WaitQuery;
+use crate::listeners::LISTENER_PREFIX;
 
 /// Bytes of a memo's values together.
 const LARGEST_MEMO: usize = 64 * 1024;
@@ -272,6 +273,11 @@ impl App {
             (None, Some(key)) => id_of_key(&namespace, key),
             (None, None) => Uuid::now_v7().to_string(),
         };
+        if workflow_id.starts_with(LISTENER_PREFIX) {
+            return Err(Problem::invalid(format!(
+                "workflow ids that begin with {LISTENER_PREFIX:?} are of what waits for the events of a flow; use another one"
+            )));
+        }
         let workflow_type = start.definition.workflow_type.clone();
         let version = start.definition.version.to_string();
         let keyed = start.key.is_some();

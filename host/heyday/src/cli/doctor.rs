@@ -9,6 +9,8 @@ use heyday::config::{Config, EngineKind};
 use heyday_capabilities::diagnosis::{Diagnosis, Finding, Findings, Health};
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::temporal;
+use heyday_inference::model::Limits;
+use heyday_inference::{Device, ModelStore};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -35,6 +37,13 @@ pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliErro
         let found = cluster(&config).await;
         tell(&output, "engine (temporal)", &found)?;
         all.push(json!({ "capability": "engine", "backend": "temporal", "findings": found }));
+    }
+    for (name, found) in models(&config) {
+        tell(&output, &format!("inference {name} (models)"), &found)?;
+        all.push(
+            json!({ "capability": "inference", "name": name, "backend": "models",
+                         "findings": found }),
+        );
     }
     let mut failed = all.iter().any(has_failed);
     let mut told = Ok(());
@@ -75,8 +84,7 @@ fn has_failed(diagnosis: &serde_json::Value) -> bool {
 }
 
 fn refused(error: BindingError) -> CliError {
-    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-    CliError::usage(format!("{error}{}", cause.unwrap_or_default()))
+    CliError::usage(with_cause(&error))
 }
 
 fn tell(output: &Output, title: &str, findings: &[Finding]) -> Result<(), CliError> {
@@ -112,6 +120,74 @@ fn tell(output: &Output, title: &str, findings: &[Finding]) -> Result<(), CliErr
         }
     }
     output.line(&text)
+}
+
+/// The device that models compute on, where there are models, and each model.
+fn models(config: &Config) -> Vec<(String, Vec<Finding>)> {
+    let folder = config.models_dir();
+    let limits = Limits {
+        model_bytes: config.inference.model_bytes,
+    };
+    let one = |look: &dyn Fn(&mut Findings)| {
+        let mut findings = Findings::default();
+        look(&mut findings);
+        findings.into_inner()
+    };
+    let store = match ModelStore::open(&folder, limits) {
+        Ok(store) => store,
+        Err(error) => {
+            let found = one(&|findings| {
+                findings.fail(
+                    "reach",
+                    with_cause(&error),
+                    "let this user read the folder, or correct `inference.models_dir`",
+                );
+            });
+            return vec![("store".to_owned(), found)];
+        }
+    };
+    let models = store.list();
+    if models.is_empty() {
+        return Vec::new();
+    }
+    let device = config
+        .inference
+        .options()
+        .and_then(|options| Device::open(options.device));
+    let device = one(&|findings| match &device {
+        Ok(device) => findings.ok("reach", device.name()),
+        Err(error) => findings.fail(
+            "reach",
+            with_cause(error),
+            "correct `inference.device`, install the driver, or use `cpu`",
+        ),
+    });
+    let mut all = vec![("device".to_owned(), device)];
+    for model in models {
+        let verified = store.verify(&model.name);
+        let found = one(&|findings| match &verified {
+            Ok(model) => {
+                let bytes: u64 = model.files.iter().map(|file| file.size).sum();
+                findings.ok("reach", format!("whole, {} MiB", bytes.div_ceil(1 << 20)));
+                findings.ok("version", format!("sha256:{}", model.digest));
+            }
+            Err(error) => findings.fail(
+                "reach",
+                with_cause(error),
+                format!(
+                    "remove it and import it again: heyday model remove {}",
+                    model.name
+                ),
+            ),
+        });
+        all.push((model.name.clone(), found));
+    }
+    all
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
 }
 
 async fn cluster(config: &Config) -> Vec<Finding> {

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::CliError;
@@ -90,6 +91,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// A duration as the API's `wait` parameter takes it: whole milliseconds.
 pub fn wait_parameter(wait: Duration) -> String {
     format!("{}ms", wait.as_millis())
+}
+
+/// `NAME=JSON`, or `NAME=TEXT`.
+///
+/// # Errors
+/// A sentence for a person.
+pub fn named_value(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not NAME=JSON"))?;
+    if name.is_empty() {
+        return Err(format!("{text:?} has no name"));
+    }
+    // A word that is no JSON is meant as text.
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((name.to_owned(), value))
 }
 
 #[cfg(test)]

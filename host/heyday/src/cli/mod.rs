@@ -17,6 +17,7 @@ pub mod doctor;
 #[cfg(test)]
 mod documented;
 pub mod error;
+pub mod event;
 pub mod flow;
 pub mod follow;
 pub mod gate;
@@ -131,6 +132,9 @@ pub enum Command {
     /// Run one activity durably, without a flow
     #[command(subcommand)]
     Activity(activity::ActivityCommand),
+    /// Send events, which start flows
+    #[command(subcommand, visible_alias = "events")]
+    Event(event::EventCommand),
     /// Grant a plugin or a flow what it may reach
     Grant(grant::GrantArgs),
     /// What the queues are doing
@@ -191,6 +195,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Flow(command) => flow::run(command, &global).await,
         Command::Workflow(command) => workflow::run(command, &global.context()?).await,
         Command::Schedule(command) => schedule::run(command, &global.context()?).await,
+        Command::Event(command) => event::run(command, &global.context()?).await,
         Command::Activity(command) => activity::run(command, &global.context()?).await,
         Command::Grant(args) => grant::run(args, &global.context()?).await,
         Command::Queue(command) => status::queues(command, &global.context()?).await,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use heyday_capabilities::blob::{BlobCode, Container};
-use heyday_capabilities::credential::Source as KeySource;
+use heyday_capabilities::credential::CredentialSource;
 use heyday_capabilities::{Bindings, ErrorCode as _};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, ETAG, HeaderMap, HeaderValue, LOCATION, RANGE,
@@ -65,8 +65,8 @@ impl HubConfig {
         self.key().map(|_| ())
     }
 
-    fn key(&self) -> Result<Option<KeySource>, String> {
-        KeySource::of(self.key_file.as_ref(), self.key_env.as_ref())
+    fn key(&self) -> Result<Option<CredentialSource>, String> {
+        CredentialSource::of(self.key_file.as_ref(), self.key_env.as_ref())
             .map_err(|()| "it has one of key_file and key_env".to_owned())
     }
 }
@@ -118,7 +118,7 @@ pub enum Source {
 /// A repository of a hub.
 pub struct Hub {
     http: reqwest::Client,
-    key: Option<KeySource>,
+    key: Option<CredentialSource>,
     /// Up to and with `resolve/REVISION/`.
     base: Url,
 }

@@ -10,12 +10,13 @@ use heyday_durable::definition::{
 };
 use heyday_durable::driver::HTTP_ACTIVITY_TYPE;
 use heyday_durable::flow::Flow;
-use heyday_durable::flow::model::HTTP_ACTIVITY;
+use heyday_durable::flow::model::{EventTrigger, HTTP_ACTIVITY};
 use heyday_durable::payload::Digest;
+use serde_json::Value;
 
 use super::RegistryError;
 use super::core::{Core, MAX_PARSED};
-use super::flows::ActivityOptions;
+use super::flows::{ActivityOptions, activity_document, listener_document};
 use super::versions::{Stored, parse_version};
 use crate::state::versions::Kind;
 
@@ -225,7 +226,31 @@ impl Core {
                 version,
             )));
         }
-        let (digest, flow) = self.activity_flow(activity_type, &options).await?;
+        self.pin_own(namespace, &activity_document(activity_type, &options))
+            .await
+    }
+
+    /// Pins the flow that waits for the events of a flow and starts it.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn pin_listener(
+        &self,
+        namespace: &str,
+        flow: &Flow,
+        trigger: &EventTrigger,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        self.pin_own(namespace, &listener_document(flow, trigger))
+            .await
+    }
+
+    /// Pins a flow that the host made itself.
+    async fn pin_own(
+        &self,
+        namespace: &str,
+        document: &Value,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        let (digest, flow) = self.own_flow(document).await?;
         Ok(PinnedDefinition {
             workflow_type: flow.workflow_type(),
             version: flow.document.version.clone(),

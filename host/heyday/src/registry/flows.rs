@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use heyday_durable::expressions::ExpressionError;
-use heyday_durable::flow::model::{Task, TaskKind};
+use heyday_durable::flow::model::{EventTrigger, Task, TaskKind};
 use heyday_durable::flow::{Flow, Problem};
 use heyday_durable::payload::Digest;
 use jiff::Timestamp;
@@ -16,10 +16,10 @@ use super::RegistryError;
 use super::core::{Core, MAX_PARSED};
 use super::types::UploadOptions;
 use super::versions::{Stored, Uploaded};
-use crate::names::RESERVED;
+use crate::names::{LISTENER, RESERVED};
 use crate::state::versions::{Kind, VersionRow};
 
-/// How one activity is run by `activity_flow`; absent members leave the
+/// How one activity is run by its one-step flow; absent members leave the
 /// activity's own.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ActivityOptions {
@@ -234,17 +234,15 @@ impl Core {
         parsed.insert(digest, flow);
     }
 
-    /// The flow of one step that runs one activity, stored so that its runs survive a
-    /// restart.
+    /// The flow that the host made of this document, which is kept under its digest.
     ///
     /// # Errors
-    /// When the options make no flow, or it cannot be stored.
-    pub async fn activity_flow(
+    /// When it is no flow that can run, or cannot be stored.
+    pub(super) async fn own_flow(
         &self,
-        activity_type: &str,
-        options: &ActivityOptions,
+        document: &Value,
     ) -> Result<(Digest, Arc<Flow>), RegistryError> {
-        let bytes = Bytes::from(activity_document(activity_type, options).to_string());
+        let bytes = Bytes::from(document.to_string());
         let digest = Digest::of(&bytes);
         let kept = {
             let parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,7 +266,8 @@ fn wrong(problems: Vec<Problem>) -> RegistryError {
     RegistryError::wrong("the flow", problems.into_iter().map(Into::into).collect())
 }
 
-fn activity_document(activity_type: &str, options: &ActivityOptions) -> Value {
+/// The one-step flow of an activity.
+pub(super) fn activity_document(activity_type: &str, options: &ActivityOptions) -> Value {
     let call = match &options.version {
         Some(version) => format!("{activity_type}:{version}@default"),
         None => activity_type.to_owned(),
@@ -301,6 +300,36 @@ fn activity_document(activity_type: &str, options: &ActivityOptions) -> Value {
             "dsl": "1.0.0", "namespace": RESERVED, "name": "activity", "version": "1.0.0",
         },
         "do": [{ "run": task }],
+    })
+}
+
+/// The flow that waits for the events that start a flow, and starts it for each set of
+/// them, again and again: its active version, whichever that is then. A start that fails
+/// is in its history; the next one is tried all the same.
+pub(super) fn listener_document(flow: &Flow, trigger: &EventTrigger) -> Value {
+    json!({
+        "document": {
+            "dsl": "1.0.0", "namespace": RESERVED, "name": LISTENER, "version": "1.0.0",
+        },
+        "do": [
+            { "events": {
+                "listen": { "to": trigger.document, "read": "envelope" },
+                "metadata": { "heyday": { "unmatched": "drop" } },
+            } },
+            { "start": {
+                "try": [ { "flow": { "run": {
+                    "await": false,
+                    "workflow": {
+                        "namespace": flow.document.namespace,
+                        "name": flow.document.name,
+                        "version": "latest",
+                        "input": "${ . }",
+                    },
+                } } } ],
+                "catch": { "do": [] },
+                "then": "events",
+            } },
+        ],
     })
 }
 

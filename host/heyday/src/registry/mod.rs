@@ -30,6 +30,7 @@ use bytes::Bytes;
 use heyday_durable::definition::{PinnedDefinition, WorkflowReference};
 use heyday_durable::engine::Engine;
 use heyday_durable::flow::Flow;
+use heyday_durable::flow::model::EventTrigger;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::Grants;
 use serde_json::{Value, json};
@@ -460,6 +461,16 @@ impl Registry {
         self.core.pin_activity(namespace, activity, options).await
     }
 
+    /// The flow that waits for the events of a flow and starts it, pinned.
+    pub(crate) async fn pin_listener(
+        &self,
+        namespace: &str,
+        flow: &Flow,
+        trigger: &EventTrigger,
+    ) -> Result<PinnedDefinition, RegistryError> {
+        self.core.pin_listener(namespace, flow, trigger).await
+    }
+
     /// A flow that is stored nowhere, checked, with what it calls pinned.
     pub(crate) async fn flow_of(
         &self,
@@ -516,6 +527,13 @@ impl Registry {
     /// Namespace and name of all flows whose active version has a schedule.
     pub(crate) fn scheduled_flows(&self) -> Vec<(String, String)> {
         self.core.scheduled_flows()
+    }
+
+    /// Those of one namespace.
+    pub(crate) fn scheduled_flows_of(&self, namespace: &str) -> Vec<(String, String)> {
+        let mut flows = self.scheduled_flows();
+        flows.retain(|(of, _)| of == namespace);
+        flows
     }
 
     /// The namespaces that have flows.

@@ -319,6 +319,7 @@ fn filters(store: &Store) -> Result<()> {
         (Filter::eq("language", "EN "), "b"),
         (Filter::eq("language", ""), "c"),
         (Filter::eq("language", quote), ""),
+        (Filter::eq("language", "en\"}) { Get { A { b } } }"), ""),
         (Filter::eq("language", "*"), ""),
         (Filter::ne("language", "en"), "bcd"),
         (Filter::one_of("language", ["en", "", "fr"]), "ac"),

@@ -17,7 +17,7 @@ use kglite::api::{KgError, Value as Kg};
 
 use super::turns::{NoTurn, Turn};
 use super::values::{from_bolt, to_bolt};
-use super::{Engine, STACK_BYTES, Stream};
+use super::{Engine, KGLITE, STACK_BYTES, Stream};
 use crate::graph::bolt::Value;
 use crate::graph::bolt::frame::{self, Frames};
 use crate::graph::bolt::message::{
@@ -252,10 +252,7 @@ impl Worker {
         let mut field = || fields.next().unwrap_or(Value::Null);
         match tag {
             HELLO => {
-                return Ok(map([(
-                    "server",
-                    text(concat!("Heyday/", env!("CARGO_PKG_VERSION"))),
-                )]));
+                return Ok(map([("server", text(format!("kglite/{KGLITE}")))]));
             }
             LOGON => {
                 let credentials = field();

@@ -37,6 +37,8 @@ pub const COMMAND: &str = "graph-engine";
 const FILE: &str = "graph.kgl";
 /// How long is waited for a process before, which ends with its host.
 const LEASE: Duration = Duration::from_secs(10);
+/// kglite's version, which it tells nobody.
+const KGLITE: &str = "0.21.5";
 /// What the process takes beside the graph, its statements, and their stacks.
 const OVERHEAD_BYTES: u64 = 128 << 20;
 /// The stack of a thread that runs statements.
@@ -202,3 +204,13 @@ fn restrain(order: &Order) -> std::io::Result<()> {
 /// A connection's socket may be closed by the host at any time, which is an error to
 /// write to it and no signal: Rust's programs ignore SIGPIPE.
 type Stream = UnixStream;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_the_one_that_is_pinned() {
+        let manifest = include_str!("../../../../../Cargo.toml");
+        let pinned = format!("kglite = {{ version = \"={}\"", super::KGLITE);
+        assert!(manifest.contains(&pinned), "{pinned}");
+    }
+}

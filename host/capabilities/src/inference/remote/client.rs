@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::config::{RemoteConfig, RemoteConfigError};
 use super::wire::Refusal;
 use crate::bindings::Bindings;
-use crate::credential::Source;
+use crate::credential::CredentialSource;
 use crate::error::chain;
 use crate::secrets::Secrets;
 use crate::tls::client_config;
@@ -66,13 +66,13 @@ impl Failed {
 
 /// Where the key is.
 enum Key {
-    At(Source),
+    At(CredentialSource),
     Secret { secrets: Arc<Secrets>, name: String },
 }
 
 impl Key {
     fn of(config: &RemoteConfig, bindings: &Bindings) -> Result<Option<Self>, RemoteConfigError> {
-        let source = Source::of(config.key_file.as_ref(), config.key_env.as_ref())
+        let source = CredentialSource::of(config.key_file.as_ref(), config.key_env.as_ref())
             .map_err(|()| RemoteConfigError::Keys)?;
         let Some(secret) = &config.key_secret else {
             return Ok(source.map(Self::At));

@@ -27,9 +27,12 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::super::{VectorCode, VectorError, VectorLimits, too_large};
+use super::calls::class_path;
 use super::config::{Address, Server, WeaviateConfig, WeaviateConfigError};
+use super::diagnosis::{Looked, nobodys};
 use super::proto::Method;
-use crate::credential::Source;
+use crate::credential::CredentialSource;
+use crate::diagnosis::Trouble;
 use crate::error::chain;
 use crate::places::Places;
 use crate::tls;
@@ -202,6 +205,65 @@ impl Client {
         }
     }
 
+    /// What the server says of itself; why not, is for an operator.
+    pub(super) async fn look(&self) -> Result<Looked, Trouble> {
+        let answer = self.ask(reqwest::Method::GET, "/v1/meta").await?;
+        let date = answer.headers().get(reqwest::header::DATE);
+        let clock_ms = date
+            .and_then(|date| date.to_str().ok())
+            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+            .map(|date| date.timestamp().as_millisecond());
+        let meta: Json = answer.json().await.map_err(|error| {
+            Trouble::reach(
+                chain(&error.without_url()),
+                "look whether a Weaviate listens at the binding's `weaviate.url`",
+            )
+        })?;
+        let version = meta["version"].as_str().unwrap_or("of an unknown version");
+        Ok(Looked {
+            version: version.to_owned(),
+            clock_ms,
+        })
+    }
+
+    /// Whether its key may delete a class of the binding: one that is not there.
+    pub(super) async fn may_write(&self) -> Result<(), Trouble> {
+        let path = class_path(&nobodys(self));
+        self.ask(reqwest::Method::DELETE, &path).await.map(drop)
+    }
+
+    /// An answer of REST, also that there is no such thing.
+    async fn ask(&self, method: reqwest::Method, path: &str) -> Result<reqwest::Response, Trouble> {
+        let mut request = self.rest.request(method, self.server.rest.url(path));
+        let key = self.key().await.map_err(|_| Trouble {
+            check: "rights",
+            found: "the API key cannot be read".to_owned(),
+            advice: "correct the binding's `weaviate.api_key_file` or `api_key_env`".to_owned(),
+        })?;
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        let answer = request.send().await.map_err(|error| {
+            Trouble::reach(
+                chain(&error.without_url()),
+                "start the server, or correct the binding's `weaviate.url` or its certificates",
+            )
+        })?;
+        match answer.status() {
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(Trouble {
+                check: "rights",
+                found: format!("it answered {status}"),
+                advice: "correct the API key, or give its user the right to the binding's classes"
+                    .to_owned(),
+            }),
+            status if status.is_server_error() => Err(Trouble::reach(
+                format!("it answered {status}"),
+                "look into the server's log",
+            )),
+            _ => Ok(answer),
+        }
+    }
+
     /// Calls REST: the status, and the JSON that was answered.
     pub(super) async fn rest(
         &self,
@@ -251,7 +313,7 @@ fn not_let_in(cause: &str) -> VectorError {
     )
 }
 
-async fn read_key(source: &Source) -> Result<String, VectorError> {
+async fn read_key(source: &CredentialSource) -> Result<String, VectorError> {
     source.read().await.map_err(|cause| not_let_in(&cause))
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::{Host, Url};
 
-use crate::credential::Source;
+use crate::credential::CredentialSource;
 
 /// Weaviate's own port of gRPC.
 const GRPC_PORT: u16 = 50_051;
@@ -125,7 +125,7 @@ impl Address {
 pub(super) struct Server {
     pub(super) rest: Address,
     pub(super) grpc: Address,
-    pub(super) key: Option<Source>,
+    pub(super) key: Option<CredentialSource>,
     pub(super) prefix: String,
 }
 
@@ -147,7 +147,7 @@ impl Server {
         if config.tls_server_ca_cert_path.is_some() && !rest.tls && !grpc.tls {
             return Err(WeaviateConfigError::NoTls);
         }
-        let key = Source::of(config.api_key_file.as_ref(), config.api_key_env.as_ref())
+        let key = CredentialSource::of(config.api_key_file.as_ref(), config.api_key_env.as_ref())
             .map_err(|()| WeaviateConfigError::TwoKeys)?;
         let prefix = match &config.prefix {
             None => default_prefix(full),

@@ -13,6 +13,7 @@
 mod calls;
 mod client;
 mod config;
+mod diagnosis;
 mod filter;
 mod proto;
 mod schema;
@@ -33,6 +34,7 @@ use super::{
     Collection, Distance, Entry, Filter, Found, Query, Specification, Store, Target, VectorError,
     VectorLimits, Want, already_exists, not_found, read_only, too_many_collections, too_slow,
 };
+use crate::diagnosis::Finding;
 use crate::task::run_on;
 use calls::{class_path, refused};
 use client::Client;
@@ -126,6 +128,10 @@ impl Store for WeaviateVectors {
 
     fn limits(&self) -> &VectorLimits {
         &self.shared.limits
+    }
+
+    async fn diagnose(&self) -> Vec<Finding> {
+        diagnosis::diagnose(&self.shared.client, self.shared.read_only).await
     }
 
     async fn close(&self) {}

@@ -116,6 +116,16 @@ impl EventFilter {
             AttributeFilter::Expression(_) => None,
         }
     }
+
+    /// Whether an event may be what it asks for, as far as can be told without an
+    /// expression.
+    #[must_use]
+    pub fn may_fit(&self, event: &Value) -> bool {
+        self.attributes.iter().all(|(name, filter)| {
+            let value = event.get(name);
+            value.is_some_and(|value| filter.fits(value).unwrap_or(true))
+        })
+    }
 }
 
 /// What an attribute of an event must be.
@@ -132,6 +142,31 @@ pub enum AttributeFilter {
     },
     /// Evaluated on the attribute: `true`, or the value that the attribute must be.
     Expression(Expr),
+}
+
+impl AttributeFilter {
+    /// Whether it fits; none where an expression says so.
+    #[must_use]
+    pub fn fits(&self, value: &Value) -> Option<bool> {
+        match self {
+            Self::Equals(wanted) => Some(value == wanted),
+            Self::Matches { text, pattern } => Some(
+                value
+                    .as_str()
+                    .is_some_and(|value| value == text || pattern.is_match(value)),
+            ),
+            Self::Expression(_) => None,
+        }
+    }
+}
+
+impl Consumption {
+    /// Whether an event may be for one of the filters, as far as can be told without an
+    /// expression.
+    #[must_use]
+    pub fn may_take(&self, event: &Value) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| filter.may_fit(event))
+    }
 }
 
 /// One correlation of a filter.

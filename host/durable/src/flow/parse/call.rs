@@ -329,15 +329,30 @@ impl<'d> Reader<'d> {
                 })
             }
             "listen" => {
-                let fields = reader.object(&heyday.value, "metadata.heyday", &["update"])?;
+                let known = &["update", "unmatched"];
+                let fields = reader.object(&heyday.value, "metadata.heyday", known)?;
                 let update = reader.field(fields, "update", |reader, node| {
                     let fields = reader.object(node, "update", &["answer"])?;
                     Some(UpdateOptions {
                         answer: reader.field(fields, "answer", Self::template),
                     })
-                })?;
+                });
+                let drop = reader.field(fields, "unmatched", |reader, node| {
+                    match reader.string(node, "unmatched")? {
+                        "keep" => Some(false),
+                        "drop" => Some(true),
+                        other => {
+                            reader.problem(
+                                node.line,
+                                format!("unmatched must be keep or drop, not {}", quote(other)),
+                            );
+                            None
+                        }
+                    }
+                });
                 Some(TaskOptions {
-                    update: Some(update),
+                    update,
+                    drop_unmatched: drop.unwrap_or_default(),
                     ..TaskOptions::default()
                 })
             }

@@ -136,7 +136,7 @@ impl<'d> Reader<'d> {
     }
 
     /// A strategy, with its `until` where it may have one.
-    fn consumption(
+    pub(super) fn consumption(
         &mut self,
         node: &'d Node,
         what: &'static str,

@@ -1,7 +1,8 @@
-//! The document's `schedule`: times at which the flow is started by itself.
+//! The document's `schedule`: times at which the flow is started by itself, or events that
+//! start it.
 
-use super::{Reader, Step};
-use crate::flow::model::FlowSchedule;
+use super::Reader;
+use crate::flow::model::{EventTrigger, FlowSchedule};
 use crate::flow::source::Node;
 use crate::schedule::{IntervalSpec, ScheduleRef, ScheduleSpec, Times};
 
@@ -9,13 +10,22 @@ impl<'d> Reader<'d> {
     pub(super) fn schedule(&mut self, node: &'d Node) -> Option<FlowSchedule> {
         let fields = self.object(node, "schedule", &["every", "cron", "after", "on"])?;
         if let Some(on) = fields.get("on") {
-            self.within(Step::Key("on"), |reader| {
-                reader.problem(
-                    on.line,
-                    "schedule.on is not supported: events are sent to runs, so there must be one; let a run listen for them",
-                );
+            for other in ["every", "cron", "after"] {
+                if fields.get(other).is_some() {
+                    self.problem(
+                        on.line,
+                        format!("schedule.on cannot stand beside {other}; make a flow of each"),
+                    );
+                    return None;
+                }
+            }
+            return self.field(fields, "on", |reader, node| {
+                let (events, _) = reader.consumption(node, "schedule.on", false)?;
+                Some(FlowSchedule::On(Box::new(EventTrigger {
+                    events,
+                    document: node.to_value(),
+                })))
             });
-            return None;
         }
         let every = self.field(fields, "every", |reader, node| {
             let every = reader.positive_duration(node)?;
@@ -43,7 +53,7 @@ impl<'d> Reader<'d> {
         let after = self.field(fields, "after", Self::fixed_duration);
         match (fields.get("after"), fields.get("every"), fields.get("cron")) {
             (None, None, None) => {
-                self.problem(node.line, "schedule needs every, cron or after");
+                self.problem(node.line, "schedule needs every, cron, after or on");
                 None
             }
             (Some(_), None, None) => after.map(FlowSchedule::After),

@@ -145,7 +145,13 @@ fn refuses_malformed_documents() {
         ("{every: PT0S}", "longer than"),
         ("{after: soon}", "duration"),
         ("{after: PT1H, cron: '@daily'}", "schedule.after counts"),
-        ("{on: {any: []}}", "schedule.on is not supported"),
+        (
+            "{on: {any: [], until: '${ true }'}}",
+            "no property \"until\"",
+        ),
+        ("{on: {one: {with: {}}}}", "at least one"),
+        ("{on: {}}", "exactly one of one, any, all"),
+        ("{on: {any: []}, every: PT1H}", "cannot stand beside every"),
         ("{cron: '@daily', at: noon}", "no property \"at\""),
         ("{}", "schedule needs"),
     ] {

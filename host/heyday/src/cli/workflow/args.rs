@@ -37,10 +37,10 @@ pub struct StartArgs {
     #[arg(long, value_enum, value_name = "POLICY")]
     pub id_conflict_policy: Option<IdConflictPolicy>,
     /// A value shown with the run; may be given more than once
-    #[arg(long, value_name = "NAME=JSON", value_parser = memo)]
+    #[arg(long, value_name = "NAME=JSON", value_parser = input::named_value)]
     pub memo: Vec<(String, Value)>,
     /// A value by which `workflow list --query` finds the run; may be given more than once
-    #[arg(long, value_name = "NAME=JSON", value_parser = memo)]
+    #[arg(long, value_name = "NAME=JSON", value_parser = input::named_value)]
     pub search_attribute: Vec<(String, Value)>,
     /// A signal that the run has from its first moment on; an open run of the id gets it
     #[arg(long, value_name = "NAME")]
@@ -104,19 +104,6 @@ fn workflow_id(text: &str) -> Result<String, String> {
         )),
         _ => Ok(text.to_owned()),
     }
-}
-
-/// `NAME=JSON`, or `NAME=TEXT`.
-fn memo(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} is not NAME=JSON"))?;
-    if name.is_empty() {
-        return Err(format!("{text:?} has no name"));
-    }
-    // A word that is no JSON is meant as text.
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-    Ok((name.to_owned(), value))
 }
 
 /// Names a run.
@@ -244,7 +231,7 @@ pub struct SignalArgs {
     #[arg(long = "id", value_name = "SIGNAL-ID")]
     pub signal_id: Option<String>,
     /// An attribute of the event (source, subject, time, ...); may be given more than once
-    #[arg(long, value_name = "NAME=VALUE", value_parser = memo)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = input::named_value)]
     pub attribute: Vec<(String, Value)>,
 }
 

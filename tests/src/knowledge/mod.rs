@@ -1,6 +1,11 @@
 //! The example over the real server: a folder with a document of each kind becomes
 //! searchable, and the index follows what happens to the folder.
 
+mod questions;
+mod readme;
+mod retrieval;
+mod servers;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -9,44 +14,71 @@ use crate::support::documents::{docx, pdf};
 use crate::support::server::{Options, PATIENCE, Server};
 use crate::support::{component, examples};
 
-/// The bindings of the example.
-fn options(folder: &Path) -> Options {
-    let path = |name: &str| json!(folder.join(name).to_string_lossy()).to_string();
+/// The example's plugins, and what each may reach.
+const PLUGINS: &[(&str, &[(&str, &str)])] = &[
+    ("extract", &[("blob", "documents"), ("blob", "work")]),
+    ("split", &[("blob", "work")]),
+    ("hashed-ngram-embedding", &[("blob", "work")]),
+    ("entities", &[("blob", "work"), ("graph", "knowledge")]),
+    ("answer", &[]),
+    (
+        "index",
+        &[
+            ("blob", "documents"),
+            ("blob", "work"),
+            ("sql", "knowledge"),
+            ("vector", "knowledge"),
+        ],
+    ),
+];
+
+/// Its flows.
+const FLOWS: [&str; 5] = [
+    "document-processing",
+    "sync",
+    "search",
+    "question-answering",
+    "reset",
+];
+
+/// A binding of a path in the folder.
+fn path(folder: &Path, capability: &str, binding: &str, name: &str) -> String {
+    let path = json!(folder.join(name).to_string_lossy());
+    format!("[bindings.namespaces.default.{capability}.{binding}]\npath = {path}\n")
+}
+
+/// The bindings of the example, without any server.
+fn embedded(folder: &Path) -> Options {
+    let config = [
+        path(folder, "blob", "documents", "documents"),
+        "read_only = true\n".to_owned(),
+        path(folder, "blob", "work", "work"),
+        path(folder, "sql", "knowledge", "knowledge.db"),
+        path(folder, "vector", "knowledge", "vectors.db"),
+        path(folder, "graph", "knowledge", "graph"),
+    ];
     Options {
-        config: Some(format!(
-            "[bindings.namespaces.default.blob.documents]\npath = {}\nread_only = true\n\
-             [bindings.namespaces.default.blob.work]\npath = {}\n\
-             [bindings.namespaces.default.sql.knowledge]\npath = {}\n",
-            path("documents"),
-            path("work"),
-            path("knowledge.db"),
-        )),
+        config: Some(config.concat()),
         ..Options::default()
     }
 }
 
 /// A server with the example's plugins and flows.
-async fn start(folder: &Path) -> Server {
-    let server = Server::with(options(folder)).await.unwrap();
+async fn start(options: Options) -> Server {
+    let server = Server::with(options).await.unwrap();
     let client = &server.client;
-    for (plugin, capability, binding, mode) in [
-        ("extract", "blob", "documents", Some("ro")),
-        ("extract", "blob", "work", None),
-        ("split", "blob", "work", None),
-        ("index", "blob", "documents", Some("ro")),
-        ("index", "blob", "work", None),
-        ("index", "sql", "knowledge", None),
-    ] {
-        client
-            .grant(plugin, capability, binding, mode)
-            .await
-            .unwrap();
-    }
-    for plugin in ["extract", "split", "index"] {
+    for (plugin, grants) in PLUGINS {
+        for (capability, binding) in *grants {
+            let mode = (*binding == "documents").then_some("ro");
+            client
+                .grant(plugin, capability, binding, mode)
+                .await
+                .unwrap();
+        }
         let version = client.push(component(plugin), "").await.unwrap();
         assert_eq!(version["active"], true, "{version}");
     }
-    for flow in ["document-processing", "sync"] {
+    for flow in FLOWS {
         let path = examples().join(format!("knowledge/flows/{flow}.yaml"));
         let text = std::fs::read_to_string(path).unwrap();
         let pushed = client.push_flow(&text).await.unwrap();
@@ -58,12 +90,18 @@ async fn start(folder: &Path) -> Server {
 
 /// Compares the folder with the catalogue, and waits for the documents that it starts.
 async fn synchronize(server: &Server) -> Value {
-    let outcome = server
-        .client
-        .run("knowledge.sync", &Value::Null)
-        .await
-        .unwrap();
+    synchronize_with(server, &Value::Null).await
+}
+
+async fn synchronize_with(server: &Server, input: &Value) -> Value {
+    let outcome = server.client.run("knowledge.sync", input).await.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    settle(server).await;
+    outcome.body["result"].clone()
+}
+
+/// Waits until no run is open.
+async fn settle(server: &Server) {
     let deadline = std::time::Instant::now() + PATIENCE * 2;
     loop {
         let query = "ExecutionStatus%20%3D%20%27Running%27";
@@ -78,13 +116,28 @@ async fn synchronize(server: &Server) -> Value {
         let id = run["workflow_id"].as_str().unwrap();
         server.client.result(id).await.unwrap();
     }
-    outcome.body["result"].clone()
 }
 
 async fn search(server: &Server, text: &str) -> Vec<Value> {
     let input = json!({ "text": text });
     let found = server.client.succeed("index.search", &input).await.unwrap();
     found["passages"].as_array().unwrap().clone()
+}
+
+/// What the flow finds.
+async fn flow(server: &Server, input: Value) -> Vec<Value> {
+    let outcome = server.client.run("knowledge.search", &input).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    outcome.body["result"]["passages"]
+        .as_array()
+        .unwrap()
+        .clone()
+}
+
+/// What a document mentions, as the graph has it.
+async fn mentioned(server: &Server, key: &str) -> Value {
+    let input = json!({ "key": key });
+    server.client.succeed("entities.of", &input).await.unwrap()
 }
 
 /// The keys of the documents that are found.
@@ -101,14 +154,19 @@ fn write(documents: &Path) {
     };
     std::fs::create_dir_all(documents.join("deep/er")).unwrap();
     for (name, bytes) in [
-        ("notes.txt", b"A plain note about lighthouses.\n".to_vec()),
+        (
+            "notes.txt",
+            b"A plain note about lighthouses. On 24 November 2026 we met Ada Lovelace there.\n"
+                .to_vec(),
+        ),
         (
             "guide.md",
             b"# Guide\n\nIntro.\n\n## Harbours\n\nShips rest in \"harbours\" AND bays.\n".to_vec(),
         ),
         (
             "deep/er/page.html",
-            b"<html><title>A page</title><body><h2>Tides</h2><p>The tide comes&nbsp;in.</p>"
+            b"<html><title>A page</title><body><h2>Tides</h2><p>The tide comes&nbsp;in. \
+              We saw Ada Lovelace with Charles Babbage.</p>"
                 .to_vec(),
         ),
         ("paper.pdf", pdf(&["About rotors", "Their balance matters"])),
@@ -133,7 +191,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     let folder = tempfile::tempdir().unwrap();
     let documents = folder.path().join("documents");
     write(&documents);
-    let server = start(folder.path()).await;
+    let server = start(embedded(folder.path())).await;
     let summary = synchronize(&server).await;
     assert_eq!(summary, json!({"seen": 11, "started": 11, "removed": 0}));
 
@@ -208,12 +266,55 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
         (&json!(7), &json!(4))
     );
 
+    // By vectors, a slip of the pen is no obstacle; by both, words come first.
+    let found = flow(&server, json!({ "text": "lihgthouse", "mode": "vector" })).await;
+    assert_eq!(found[0]["key"], "notes.txt", "{found:?}");
+    let found = flow(&server, json!({ "text": "anchor holds" })).await;
+    assert_eq!(found[0]["key"], "letter.docx", "{found:?}");
+    assert!(found.len() > 1, "{found:?}");
+    let input = json!({ "text": "anchor", "mode": "vector" });
+    let failure = server.client.fail("index.search", &input).await.unwrap();
+    assert_eq!(failure["kind"], "invalid-input", "{failure}");
+    // Vectors of another embedding are refused, and so is to go on with one.
+    let other = json!({ "name": "other", "revision": "1", "dimensions": 2 });
+    let input = json!({ "text": "anchor", "vector": [1, 0], "embedding": other });
+    let failure = server.client.fail("index.search", &input).await.unwrap();
+    assert_eq!(failure["kind"], "embedding-mismatch", "{failure}");
+    let input = json!({ "embedding": "all-minilm-l6-v2" });
+    let outcome = server.client.run("knowledge.sync", &input).await.unwrap();
+    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+    let told = outcome.body.to_string();
+    assert!(
+        told.contains("embedding-mismatch") && told.contains("knowledge.reset"),
+        "{told}"
+    );
+    // What stands in the texts is in the graph.
+    let page = "deep/er/page.html";
+    let found = mentioned(&server, page).await;
+    let (ada, charles) = ("name:ada lovelace", "name:charles babbage");
+    assert_eq!(found["entities"][0]["id"], ada, "{found}");
+    assert_eq!(found["entities"][0]["passages"], json!([0]), "{found}");
+    let together = json!([{"one": ada, "other": charles, "times": 1}]);
+    assert_eq!(found["relations"], together);
+    let question = json!({ "text": "When did Ada Lovelace come?" });
+    let related = server.client.succeed("entities.related", &question).await;
+    let related = related.unwrap();
+    let known = json!([{"id": ada, "kind": "name", "documents": 2}]);
+    assert_eq!(related["entities"], known, "{related}");
+    let beside = related["beside"].as_array().unwrap();
+    assert!(beside.iter().any(|it| it["id"] == charles), "{related}");
+    assert_eq!(related["passages"][0]["key"], page, "{related}");
+    let work = folder.path().join("work/text");
+    let objects = || std::fs::read_dir(&work).unwrap().count();
+    // Each of the seven has a text, passages and vectors, three have headings.
+    assert_eq!(objects(), 24);
+
     let summary = synchronize(&server).await;
     assert_eq!(summary, json!({"seen": 11, "started": 0, "removed": 0}));
 
     // One is changed, one mended, two go, one comes; also over a kill of the server.
     let server = server
-        .kill_and_restart(options(folder.path()))
+        .kill_and_restart(embedded(folder.path()))
         .await
         .unwrap();
     std::fs::write(documents.join("guide.md"), "# Guide\n\nNow about reefs.\n").unwrap();
@@ -233,6 +334,24 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     ] {
         assert_eq!(keys(&server, text).await, expected, "{text}");
     }
+    // What is gone is gone everywhere, and what only it mentioned.
+    let found = mentioned(&server, page).await;
+    assert_eq!(found, json!({"entities": [], "relations": []}));
+    let related = server.client.succeed("entities.related", &question).await;
+    let known = json!([{"id": ada, "kind": "name", "documents": 1}]);
+    assert_eq!(related.unwrap()["entities"], known);
+    let question = json!({ "text": "Charles Babbage" });
+    let related = server.client.succeed("entities.related", &question).await;
+    assert_eq!(related.unwrap()["entities"], json!([]));
+    let found = flow(
+        &server,
+        json!({ "text": "the tide comes in", "mode": "vector" }),
+    )
+    .await;
+    assert!(found.iter().all(|hit| hit["key"] != page), "{found:?}");
+    // Two more have texts now, one has not.
+    assert_eq!(objects(), 26);
+
     let failures = server
         .client
         .succeed("index.failures", &json!({ "kind": "file-damaged" }))
@@ -242,4 +361,13 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
         (&failures["total"], &failures["kinds"]),
         (&json!(2), &json!([]))
     );
+
+    // All over again.
+    let outcome = server.client.run("knowledge.reset", &Value::Null).await;
+    assert_eq!(outcome.unwrap().status, "Completed");
+    assert_eq!(keys(&server, "lighthouse").await, [""; 0]);
+    let summary = synchronize(&server).await;
+    assert_eq!(summary, json!({"seen": 10, "started": 10, "removed": 0}));
+    assert_eq!(keys(&server, "lighthouse").await, ["notes.txt"]);
+    assert_eq!(objects(), 26);
 }

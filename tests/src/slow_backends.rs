@@ -1,0 +1,154 @@
+//! A backend that hangs fills its own places, never the queue: each server in turn, with more
+//! attempts on it than the queue has slots.
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use serde_json::{Value, json};
+
+use crate::support::neo4j::Neo4j;
+use crate::support::postgres::Postgres;
+use crate::support::probe;
+use crate::support::s3::Gateway;
+use crate::support::server::{Client, Options};
+use crate::support::weaviate::Weaviate;
+
+/// Places of each binding; as many again may wait for one.
+const PLACES: usize = 2;
+/// Attempts on a backend that hangs: more than the general queue has slots.
+const ATTEMPTS: usize = 60;
+
+/// A backend, and what hangs there.
+struct Slow<'a> {
+    capability: &'static str,
+    /// As a member of a binding's table.
+    toml: String,
+    activity: &'static str,
+    input: Value,
+    /// Stops it, or lets it go on; none where the call itself takes its time.
+    freeze: Option<Box<dyn Fn(bool) + 'a>>,
+}
+
+fn on_binding(statement: &str) -> Value {
+    json!({ "binding": "slow", "statement": statement })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
+    let (Some(postgres), Some(gateway), Some(neo4j), Some(weaviate)) = (
+        Postgres::start(&[]),
+        Gateway::start(),
+        Neo4j::start(&[]),
+        Weaviate::start(),
+    ) else {
+        return;
+    };
+    let connections = format!("limits = {{ connections = {PLACES} }}\n");
+    let bucket = gateway.toml("slow");
+    let bucket = bucket.trim_end().trim_end_matches('}');
+    let table = [
+        Slow {
+            capability: "sql",
+            toml: postgres.role(&postgres.database()).toml() + &connections,
+            activity: "probe.sql_run",
+            input: on_binding("SELECT pg_sleep(600)"),
+            freeze: None,
+        },
+        Slow {
+            capability: "blob",
+            toml: format!("{bucket}, connections = {PLACES} }}\n"),
+            activity: "probe.blob_get",
+            input: json!({ "binding": "slow" }),
+            freeze: Some(Box::new(|frozen| {
+                gateway.signal(if frozen { libc::SIGSTOP } else { libc::SIGCONT });
+            })),
+        },
+        Slow {
+            capability: "graph",
+            toml: neo4j.toml() + &connections,
+            activity: "probe.graph_run",
+            input: on_binding("RETURN 1"),
+            freeze: Some(Box::new(|frozen| neo4j.freeze(frozen))),
+        },
+        Slow {
+            capability: "vector",
+            toml: format!(
+                "{}limits = {{ concurrent_calls = {PLACES} }}\n",
+                weaviate.toml()
+            ),
+            activity: "probe.vector_count",
+            input: json!("slow"),
+            freeze: Some(Box::new(|frozen| {
+                if frozen {
+                    weaviate.freeze();
+                } else {
+                    weaviate.thaw();
+                }
+            })),
+        },
+    ];
+    let mut config = "[limits.call]\ncancel_grace_ms = 100\n".to_owned();
+    for slow in &table {
+        let Slow {
+            capability, toml, ..
+        } = slow;
+        config += &format!("[bindings.namespaces.default.{capability}.slow]\n{toml}");
+    }
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    for slow in &table {
+        let client = &server.client;
+        let granted = client.grant("probe", slow.capability, "slow", None);
+        granted.await.unwrap();
+    }
+    for slow in &table {
+        hang(&server.client, slow).await;
+    }
+}
+
+async fn hang(client: &Client, slow: &Slow<'_>) {
+    let capability = slow.capability;
+    if let Some(freeze) = &slow.freeze {
+        freeze(true);
+    }
+    let mut started = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let id = client.start_activity(slow.activity, &slow.input).await;
+        started.push(id.unwrap());
+    }
+    let mut results: FuturesUnordered<_> = started
+        .iter()
+        .map(|id| async move { (id, client.result(id).await.unwrap()) })
+        .collect();
+    // All but those with a place, and those that wait for one, are told at once.
+    for _ in 0..ATTEMPTS - 2 * PLACES {
+        let (_, outcome) = results.next().await.expect("further ones");
+        let failure = &outcome.body["failure"]["cause"];
+        assert_eq!(failure["kind"], "unavailable", "{capability}: {failure}");
+        assert_eq!(failure["retryable"], true, "{capability}: {failure}");
+        let message = failure["message"].as_str().unwrap_or_default();
+        // A graph that was not connected to before the freeze is known to be away, later on.
+        let mut told = vec!["free", "busy", "in use"];
+        told.extend((capability == "graph").then_some("cannot be reached"));
+        let full = told.iter().any(|word| message.contains(word));
+        assert!(full, "{capability}: {failure}");
+    }
+    // The queue has slots for everybody else, also for other backends of the capability.
+    client.works().await;
+    let here = json!({ "binding": "default", "statement": "SELECT 1" });
+    let here = client.succeed("probe.sql_run", &here).await;
+    assert_eq!(here.unwrap(), 1, "{capability}");
+    match &slow.freeze {
+        Some(freeze) => freeze(false),
+        None => {
+            for id in &started {
+                // Most have ended.
+                let _ = client.cancel(id).await;
+            }
+        }
+    }
+    while results.next().await.is_some() {}
+    client.works().await;
+}

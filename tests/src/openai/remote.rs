@@ -405,3 +405,63 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
         .collect();
     assert_eq!(named, BTreeMap::from([("far", true), ("far-judge", true)]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_client_chats_and_may_go_away() {
+    // Three endpoints: one that is well, and two that are not after their first piece.
+    let (well, silent, broken) = (
+        StandIn::start().await,
+        StandIn::start().await,
+        StandIn::start().await,
+    );
+    silent.fail([Fault::SilentAfter(1)]);
+    broken.fail([Fault::ErrorAfter(1)]);
+    let of = |name: &str, stand_in: &StandIn| {
+        format!(
+            "[inference.remote.{name}]\nurl = '{}'\nmodel = 'theirs'\ntask = 'generate'\n\
+             window = 4096\n",
+            stand_in.url
+        )
+    };
+    let config = [
+        "[inference]\ndevice = 'cpu'\n".to_owned(),
+        of("well", &well),
+        of("silent", &silent),
+        of("broken", &broken),
+    ];
+    let options = Options {
+        config: Some(config.concat()),
+        ..Options::default()
+    };
+    let server = Server::with(options).await.unwrap();
+    let question = "what is said twice is said";
+    let asked = json!({
+        "model": "well", "question": question, "silent": "silent", "broken": "broken",
+    });
+    let said = super::client(&server, "chat", &asked).await;
+    assert_eq!(said["whole"], question);
+    assert_eq!(said["streamed"], question);
+    let seen = well.seen();
+    assert_eq!(seen[0].body["messages"][0]["role"], "system");
+    assert_eq!(
+        (&seen[0].body["seed"], &seen[0].body["max_tokens"]),
+        (&json!(7), &json!(50))
+    );
+    // The client left in the middle: so did the server.
+    let left = tokio::time::timeout(PATIENCE, silent.left.acquire());
+    left.await
+        .expect("the endpoint's connection ends")
+        .unwrap()
+        .forget();
+    let metrics = server.client.at(Method::GET, "/metrics").send().await;
+    let metrics = metrics.unwrap().text().await.unwrap();
+    for line in [
+        "heyday_api_model_tokens_total{model=\"silent\",direction=\"output\"} 1",
+        "heyday_api_model_tokens_total{model=\"broken\",direction=\"output\"} 1",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line}: {metrics}"
+        );
+    }
+}

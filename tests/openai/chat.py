@@ -64,7 +64,7 @@ for param, further in [
     ("n", {"n": 2}),
     ("response_format", {"response_format": {"type": "json_object"}}),
     ("messages", {"messages": []}),
-    ("messages", {"temperature": 3}),
+    ("temperature", {"temperature": 3}),
     ("model", {"model": "none"}),
 ]:
     try:

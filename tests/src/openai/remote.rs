@@ -17,8 +17,10 @@ use tokio::runtime::Handle;
 
 use super::stand_in::{DIMENSIONS, Fault, StandIn, WINDOW, embedding};
 use crate::inference::{MINILM, assert_close, import, model};
+use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::server::{Options, PATIENCE, Server};
+use crate::support::worker::eventually;
 
 fn config(stand_in: &StandIn, task: &str, further: &Value) -> RemoteConfig {
     let mut config = json!({
@@ -386,6 +388,14 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
     let log = far.log();
     assert!(!log.contains(token.trim()), "{log}");
 
+    let desk = Desk::new(&far).unwrap();
+    let config = far.data().join("test-config.toml");
+    let line = format!("heyday doctor --config {}", config.display());
+    let found = desk.run("", &line).await.unwrap();
+    found
+        .says("it answers, and has minilm")
+        .says("it answers, and has judge");
+
     // By the protocol too, and by the client.
     let asked = json!({
         "model": "far", "judge": "far-judge", "texts": minilm.texts, "dimensions": 384,
@@ -453,15 +463,14 @@ async fn the_official_client_chats_and_may_go_away() {
         .expect("the endpoint's connection ends")
         .unwrap()
         .forget();
-    let metrics = server.client.at(Method::GET, "/metrics").send().await;
-    let metrics = metrics.unwrap().text().await.unwrap();
-    for line in [
-        "heyday_api_model_tokens_total{model=\"silent\",direction=\"output\"} 1",
-        "heyday_api_model_tokens_total{model=\"broken\",direction=\"output\"} 1",
-    ] {
-        assert!(
-            metrics.lines().any(|found| found == line),
-            "{line}: {metrics}"
-        );
+    for model in ["silent", "broken"] {
+        let line =
+            format!("heyday_api_model_tokens_total{{model=\"{model}\",direction=\"output\"}} 1");
+        eventually(async || {
+            let metrics = server.client.at(Method::GET, "/metrics").send().await;
+            let metrics = metrics.unwrap().text().await.unwrap();
+            metrics.lines().any(|found| found == line).then_some(())
+        })
+        .await;
     }
 }

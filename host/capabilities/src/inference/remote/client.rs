@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::config::{RemoteConfig, RemoteConfigError};
-use super::wire::Refusal;
+use super::wire::{self, Refusal};
 use crate::bindings::Bindings;
 use crate::credential::CredentialSource;
 use crate::error::chain;
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a refusal that are read, and characters of its words that are told.
 const REFUSAL_BYTES: usize = 64 << 10;
 const TOLD: usize = 500;
+/// Bytes of a list of models.
+const LIST_BYTES: usize = 4 << 20;
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -192,7 +194,20 @@ impl Client {
 
     /// Sends one request; an answer that is no success is a failure.
     pub(super) async fn send(&self, path: &str, body: &Value) -> Result<Response, Failed> {
-        let mut request = self.http.post(format!("{}/{path}", self.base)).json(body);
+        let request = self.http.post(format!("{}/{path}", self.base));
+        self.send_as(request.json(body)).await
+    }
+
+    /// What the endpoint calls its models.
+    pub(super) async fn models(&self) -> Result<Vec<String>, Failed> {
+        let request = self.http.get(format!("{}/models", self.base));
+        let response = self.send_as(request).await?;
+        let read = tokio::time::timeout(self.timeout, whole(response, LIST_BYTES)).await;
+        let read = read.unwrap_or_else(|_| Err(Failed::again("its answer has no end")))?;
+        wire::models(&read).map_err(Failed::Odd)
+    }
+
+    async fn send_as(&self, mut request: RequestBuilder) -> Result<Response, Failed> {
         let mut key = None;
         if let Some(source) = &self.key {
             let read = source.read().await;

@@ -39,6 +39,7 @@ use self::client::{Client, Failed};
 use self::gate::Gate;
 use self::texts::{Batch, Found};
 use crate::bindings::Bindings;
+use crate::diagnosis::{Finding, Findings};
 use crate::task::run_on;
 
 /// A model of an endpoint.
@@ -89,6 +90,38 @@ impl RemoteModel {
             inner: Arc::new(inner),
             runtime,
         })
+    }
+
+    /// Looks whether the endpoint can be asked and has the model.
+    pub async fn diagnose(&self) -> Vec<Finding> {
+        let mut findings = Findings::default();
+        let wanted = &self.inner.config.model;
+        match self.inner.client.models().await {
+            Ok(models) if models.iter().any(|name| name == wanted) => {
+                findings.ok("reach", format!("it answers, and has {wanted}"));
+            }
+            Ok(models) => findings.warn(
+                "reach",
+                format!(
+                    "it answers, and its {} models have no {wanted}",
+                    models.len()
+                ),
+                "correct `model`, unless the endpoint lists only some",
+            ),
+            Err(Failed::Again { why, .. } | Failed::Never(why) | Failed::Invalid(why)) => findings
+                .fail(
+                    "reach",
+                    why,
+                    "correct `url` and the key, or start the endpoint",
+                ),
+            Err(Failed::Odd(why)) => findings.warn(
+                "reach",
+                why,
+                "look whether it is an endpoint that speaks OpenAI's protocol",
+            ),
+            Err(Failed::TooLong(_)) => findings.warn("reach", "it refuses", "look at its log"),
+        }
+        findings.into_inner()
     }
 
     async fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, InferenceError>

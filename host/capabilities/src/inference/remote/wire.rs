@@ -47,6 +47,23 @@ struct Score {
     relevance_score: f32,
 }
 
+#[derive(Deserialize)]
+struct Models {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+}
+
+/// What an endpoint calls its models.
+pub(super) fn models(answer: &[u8]) -> Result<Vec<String>, String> {
+    let answer: Models =
+        serde_json::from_slice(answer).map_err(|error| format!("its list of models: {error}"))?;
+    Ok(answer.data.into_iter().map(|model| model.id).collect())
+}
+
 /// What an endpoint says it read and wrote.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]

@@ -220,8 +220,14 @@ pub(super) fn refusal(error: InferenceError, input: &'static str) -> Problem {
             detail,
         )
         .with(PARAM, input),
-        InferenceError::LimitExceeded(_) | InferenceError::InvalidRequest(_) => {
-            invalid(input, detail)
+        InferenceError::LimitExceeded(_) => invalid(input, detail),
+        // It begins with the member that it is about, where it is about one.
+        InferenceError::InvalidRequest(_) => {
+            let member = detail.strip_prefix('`').and_then(|rest| {
+                let (name, _) = rest.split_once(['`', '['])?;
+                Some(name.to_owned())
+            });
+            invalid(member.as_deref().unwrap_or(input), detail)
         }
         InferenceError::Busy => Problem::new(
             axum::http::StatusCode::TOO_MANY_REQUESTS,
@@ -295,6 +301,10 @@ mod tests {
             let response = error::render(&problem);
             assert_eq!(response.headers().contains_key("retry-after"), retry);
         }
+        let wrong = InferenceError::InvalidRequest("`stop[3]` has 1 to 256 bytes".to_owned());
+        assert_eq!(refusal(wrong, "messages").further["param"], "stop");
+        let wrong = InferenceError::InvalidRequest("17 texts".to_owned());
+        assert_eq!(refusal(wrong, "messages").further["param"], "messages");
         let unloadable = refusal(
             InferenceError::Unloadable {
                 model: "m".to_owned(),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::inference::model;
 use crate::support::cli::Desk;
-use crate::support::http_server::serve;
+use crate::support::http_server::{cut, serve};
 use crate::support::server::{Client, Options, Server};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -117,15 +117,15 @@ async fn stored(State(hub): State<Hub>, Path(file): Path<String>, headers: Heade
         let from = range.strip_prefix("bytes=").unwrap().trim_end_matches('-');
         from.parse().unwrap()
     });
-    let mut pieces: Vec<Result<Vec<u8>, std::io::Error>> = bytes[from..]
-        .chunks(10_000)
-        .map(|it| Ok(it.to_vec()))
-        .collect();
-    if let Some(cut) = state.cuts.pop() {
-        pieces.truncate(cut / 10_000);
-        pieces.push(Err(std::io::Error::other("the connection is cut")));
-    }
-    let body = Body::from_stream(stream::iter(pieces).boxed());
+    let pieces = |bytes: &[u8]| {
+        let pieces: Vec<_> = bytes.chunks(10_000).map(|it| Ok(it.to_vec())).collect();
+        stream::iter(pieces)
+    };
+    let rest = &bytes[from..];
+    let body = match state.cuts.pop() {
+        Some(length) => Body::from_stream(pieces(&rest[..length]).chain(cut())),
+        None => Body::from_stream(pieces(rest).chain(stream::empty::<std::io::Result<Vec<u8>>>())),
+    };
     let length = (header::CONTENT_LENGTH, (all - from).to_string());
     let tag = (header::ETAG, "\"of the store\"".to_owned());
     if range.is_none() {
@@ -220,7 +220,7 @@ async fn a_pull_goes_on_where_it_was_and_believes_nobody() {
     hub.state().lies = false;
 
     // A server that ended in the middle goes on at its next start.
-    hub.state().cuts = vec![40_000; 5];
+    hub.state().cuts = vec![20_000; 5];
     let halted = json!({ "name": "halted", "source": "hub:main/org/small" });
     let failed = pull(client, &halted).await;
     assert_eq!(failed["state"], "failed", "{failed}");

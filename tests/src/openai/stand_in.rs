@@ -16,7 +16,7 @@ use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::http_server::serve;
+use crate::support::http_server::{cut, serve};
 
 /// Numbers of its embeddings.
 pub const DIMENSIONS: usize = 3;
@@ -239,10 +239,7 @@ fn streamed(stand_in: &StandIn, text: &str, chat: bool, fault: Option<Fault>) ->
     let ok = |events: Vec<String>| stream::iter(events).map(Ok::<_, std::io::Error>);
     let first = |pieces: usize| events[..before + pieces].to_vec();
     let body = match fault {
-        Some(Fault::CutAfter(pieces)) => {
-            let cut = Err(std::io::Error::other("the connection is cut"));
-            Body::from_stream(ok(first(pieces)).chain(stream::iter([cut])))
-        }
+        Some(Fault::CutAfter(pieces)) => Body::from_stream(ok(first(pieces)).chain(cut())),
         Some(Fault::ErrorAfter(pieces)) => {
             let mut events = first(pieces);
             events.push(

@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -257,6 +257,14 @@ pub async fn hostile() -> anyhow::Result<(SocketAddr, Arc<AtomicU64>)> {
             std::future::ready(request)
         }));
     Ok((serve(router).await?, came))
+}
+
+/// The end of a body whose connection is cut. What was sent before has left by then.
+pub fn cut<T>() -> impl Stream<Item = std::io::Result<T>> + Send {
+    stream::once(async {
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("the connection is cut"))
+    })
 }
 
 /// Serves these routes.

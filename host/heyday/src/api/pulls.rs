@@ -3,7 +3,7 @@
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use heyday_inference::{ServedModel, StoreError};
+use heyday_inference::{ModelError, ServedModel, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -104,9 +104,9 @@ fn told(pull: &Pull) -> PullInfo {
 /// Why a pull failed, for a client: without paths of the server.
 fn said(error: &PullError) -> String {
     match error {
-        PullError::Store(error) => problem(error).detail,
-        PullError::Io { .. } => {
-            "its files cannot be written; the server's log has the cause".to_owned()
+        PullError::Io { .. }
+        | PullError::Store(StoreError::Io { .. } | StoreError::Refused(ModelError::Io { .. })) => {
+            "its files cannot be written or read; the server's log has the cause".to_owned()
         }
         error => chain(error),
     }

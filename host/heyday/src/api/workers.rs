@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
@@ -11,7 +11,6 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -42,10 +41,16 @@ struct Heard {
     heard_at: Timestamp,
 }
 
+impl Heard {
+    fn is_here(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < SILENCE
+    }
+}
+
 impl Workers {
-    fn hear(&self, body: AnnouncementBody) {
+    fn hear(&self, body: AnnouncementBody, now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, heard| heard.at.elapsed() < SILENCE);
+        all.retain(|_, heard| heard.is_here(now));
         let since = match all.get(&body.worker) {
             Some(heard) => heard.since,
             // More than there can be are somebody's play.
@@ -54,18 +59,18 @@ impl Workers {
         };
         let heard = Heard {
             since,
-            at: Instant::now(),
+            at: now,
             heard_at: Timestamp::now(),
             body,
         };
         all.insert(heard.body.worker, heard);
     }
 
-    fn list(&self) -> Vec<Heard> {
+    fn list(&self, now: Instant) -> Vec<Heard> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut here: Vec<Heard> = all
             .values()
-            .filter(|heard| heard.at.elapsed() < SILENCE)
+            .filter(|heard| heard.is_here(now))
             .cloned()
             .collect();
         here.sort_by_key(|heard| (heard.since, heard.body.worker));
@@ -109,7 +114,7 @@ pub struct WorkersBody {
 /// With the models that each can serve. Empty where this process runs everything itself.
 #[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, body = WorkersBody)))]
 pub(super) async fn list(State(app): State<App>, caller: Caller) -> JsonAnswer<WorkersBody> {
-    let workers = app.workers.list().into_iter();
+    let workers = app.workers.list(Instant::now()).into_iter();
     let of_namespace = workers.filter(|it| it.body.namespaces.contains(&caller.namespace));
     let told = of_namespace.map(|heard| WorkerInfo {
         id: heard.body.worker,
@@ -148,7 +153,7 @@ pub(super) async fn announce(
             "an announcement has at most {ENTRIES} namespaces, queues and models each"
         )));
     }
-    app.workers.hear(body);
+    app.workers.hear(body, Instant::now());
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -166,17 +171,17 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_falls_silent_is_gone() {
+    #[test]
+    fn who_falls_silent_is_gone() {
         let workers = Workers::default();
         let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
-        workers.hear(body(first));
-        tokio::time::advance(INTERVAL * 2).await;
-        workers.hear(body(second));
-        workers.hear(body(second));
-        assert_eq!(workers.list().len(), 2);
-        tokio::time::advance(INTERVAL * 2).await;
-        let left = workers.list();
+        let begun = Instant::now();
+        workers.hear(body(first), begun);
+        let later = begun + INTERVAL * 2;
+        workers.hear(body(second), later);
+        workers.hear(body(second), later);
+        assert_eq!(workers.list(later).len(), 2);
+        let left = workers.list(later + INTERVAL * 2);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].body.worker, second);
     }

@@ -234,9 +234,10 @@ async fn workers(context: &Context) -> Result<(), CliError> {
             .collect();
         let models = view::rows_of(worker, "models").iter().map(|model| {
             let name = view::text(model, "name");
-            match model["loaded"] == true {
-                true => format!("{name} (loaded)"),
-                false => name,
+            if model["loaded"] == true {
+                format!("{name} (loaded)")
+            } else {
+                name
             }
         });
         table.row([

@@ -166,11 +166,12 @@ impl Pulls {
         let mut all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = all.get(&wanted.name) {
             let pull = running.told.borrow().clone();
-            match pull.has_ended() {
-                true => {}
-                // It is asked for again by who lost the answer, or wants to watch.
-                false if pull.wanted == wanted => return Ok(pull),
-                false => return Err(PullError::Running(wanted.name)),
+            // It is asked for again by who lost the answer, or wants to watch.
+            if !pull.has_ended() && pull.wanted == wanted {
+                return Ok(pull);
+            }
+            if !pull.has_ended() {
+                return Err(PullError::Running(wanted.name));
             }
         }
         if all.len() >= REMEMBERED {

@@ -305,15 +305,15 @@ impl Hub {
         from: u64,
         tag: Option<&str>,
     ) -> Result<Option<Opened>, SourceError> {
-        let mut url = self.base.join(file).map_err(|error| refused(&error))?;
-        let origin = url.origin();
+        let first = self.base.join(file).map_err(|error| refused(&error))?;
+        let (mut url, mut from, mut tag) = (first.clone(), from, tag);
         // What is stored elsewhere has its tag and digest in the hub's own answer.
         let (mut known_tag, mut sha256) = (None, None);
         for _ in 0..=REDIRECTS {
             let mut request = self.http.get(url.clone());
             // Compressed, it would have other bytes.
             request = request.header(ACCEPT_ENCODING, "identity");
-            if url.origin() == origin
+            if url.origin() == first.origin()
                 && let Some(key) = &self.key
             {
                 let key = key
@@ -357,7 +357,8 @@ impl Hub {
                 }
                 // Another file has the name now: from its beginning.
                 StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
-                    return Box::pin(self.open(file, 0, None)).await;
+                    (url, from, tag) = (first.clone(), 0, None);
+                    (known_tag, sha256) = (None, None);
                 }
                 StatusCode::OK => {
                     let size = response

@@ -158,7 +158,8 @@ impl Members {
 
     /// Nothing may be left.
     fn end(self) -> Result<(), Problem> {
-        let Some(name) = self.map.keys().next() else {
+        let left = self.map.iter().find(|(_, value)| !value.is_null());
+        let Some((name, _)) = left else {
             return Ok(());
         };
         let told: String = name.chars().take(TOLD).collect();
@@ -266,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let mut body = members(json!({ "model": 5, "input": ["a"], "odd": null }));
+        let mut body = members(json!({ "model": 5, "input": ["a"], "odd": 1, "nothing": null }));
         let wrong = body.need::<String>("model").expect_err("a number");
         assert!(wrong.detail.contains("`model`"), "{wrong:?}");
         assert_eq!(wrong.further["param"], "model");

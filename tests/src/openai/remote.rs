@@ -319,6 +319,48 @@ async fn a_text_is_never_begun_twice() {
         .forget();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_may_be_a_secret_that_changes() {
+    let stand_in = StandIn::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("models-key");
+    std::fs::write(&key, "sk-one\n").unwrap();
+    let bindings = serde_json::from_value(json!({ "namespaces": { "default": { "secrets": {
+        "keys": { "folder": folder.path(), "names": { "models": "models-key" } },
+    } } } }));
+    let bindings = Bindings::open(&bindings.unwrap(), &Handle::current()).unwrap();
+    let open = |secret: &str| {
+        let config = config(&stand_in, "embed", &json!({ "key_secret": secret }));
+        RemoteModel::new("ours", &config, &bindings, Handle::current())
+    };
+    let model = open("default/keys/models").unwrap();
+    embed(&model, &["a"]).await.unwrap();
+    std::fs::write(&key, "sk-two").unwrap();
+    embed(&model, &["a"]).await.unwrap();
+    let keys = stand_in
+        .seen()
+        .into_iter()
+        .map(|seen| seen.authorization.unwrap());
+    assert_eq!(keys.collect::<Vec<_>>(), ["Bearer sk-one", "Bearer sk-two"]);
+    // An endpoint that says the key back tells it to nobody.
+    let told = "{\"error\":{\"message\":\"what is sk-two?\"}}";
+    stand_in.fail([Fault::Status(400, None, told)]);
+    let failed = embed(&model, &["a"]).await.unwrap_err();
+    assert_eq!(
+        failed,
+        InferenceError::InvalidRequest("what is ***?".to_owned())
+    );
+    stand_in.seen();
+    // Without a key nothing is sent.
+    std::fs::remove_file(&key).unwrap();
+    assert!(is_unavailable(&embed(&model, &["a"]).await.unwrap_err()));
+    assert!(stand_in.seen().is_empty());
+    for secret in ["default/none/models", "models"] {
+        let error = open(secret).unwrap_err().to_string();
+        assert!(error.contains("key_secret"), "{error}");
+    }
+}
+
 /// A configuration file with models of that endpoint.
 fn file(url: &str, folder: &Path) -> String {
     let key = folder.join("key");

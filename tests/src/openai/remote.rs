@@ -76,7 +76,8 @@ async fn embeddings_scores_and_texts_are_those_of_the_endpoint() {
     let stand_in = StandIn::start().await;
     let model = remote(&stand_in, "embed", &json!({ "batch_texts": 2 }));
     let texts = ["one two", "eins", "a e i o u"].map(str::to_owned);
-    let found = model.embed(&caller("me"), texts.to_vec(), LongText::Refuse);
+    let me = caller("me");
+    let found = model.embed(&me, texts.to_vec(), LongText::Refuse);
     let found = found.await.unwrap();
     let expected: Vec<f32> = texts.iter().flat_map(|text| embedding(text)).collect();
     assert_eq!(found.values, expected);
@@ -95,7 +96,7 @@ async fn embeddings_scores_and_texts_are_those_of_the_endpoint() {
 
     let judge = remote(&stand_in, "rerank", &json!({}));
     let documents = ["b", "a a", "a"].map(str::to_owned).to_vec();
-    let scores = judge.rerank(&caller("me"), "a".to_owned(), documents, LongText::Refuse);
+    let scores = judge.rerank(&me, "a".to_owned(), documents, LongText::Refuse);
     assert_eq!(scores.await.unwrap().values, [0.0, 2.0, 1.0]);
 
     let writer = remote(&stand_in, "generate", &json!({}));
@@ -153,12 +154,8 @@ async fn texts_that_are_too_long_are_treated_as_was_asked() {
 
     let judge = remote(&stand_in, "rerank", &json!({}));
     let documents = vec![format!("{long} needle {long}"), "x".to_owned()];
-    let scores = judge.rerank(
-        &caller("me"),
-        "needle".to_owned(),
-        documents,
-        LongText::Split,
-    );
+    let me = caller("me");
+    let scores = judge.rerank(&me, "needle".to_owned(), documents, LongText::Split);
     assert_eq!(
         scores.await.unwrap().values,
         [1.0, 0.0],

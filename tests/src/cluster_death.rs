@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::process_death::effects::{Effect, Effects};
-use crate::support::server::{Client, Options, PATIENCE, Server, free_port};
+use crate::support::server::{Client, Options, Server, free_port};
 use crate::support::temporal::{self, DevServer};
 use crate::support::worker::Place;
 
@@ -217,7 +217,7 @@ async fn client(shared: Arc<Shared>) -> anyhow::Result<()> {
         let body = json!({ "workflow_type": FLOW, "workflow_id": name, "input": {"numbers": []} });
         let started = ask(&shared, Method::POST, "/workflows", Some(&body)).await?;
         let run_id = started["run_id"].as_str().context("no run_id")?.to_owned();
-        let deadline = Instant::now() + PATIENCE * 3;
+        let deadline = Instant::now() + STUBBORN;
         let numbers = loop {
             let path = format!("/workflows/{name}/runs/{run_id}/result?wait=5s");
             let ended = ask(&shared, Method::GET, &path, None).await?;

@@ -42,6 +42,7 @@ mod search;
 mod security;
 mod settings;
 mod slow_backends;
+mod state;
 mod support;
 mod temporal;
 mod traces;

@@ -11,12 +11,16 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::TryRngCore as _;
 use sha2::{Digest as _, Sha256};
+
+use crate::server::ServerError;
+use crate::state::{HostDb, StateError};
 
 /// The token's file in the data folder.
 pub const TOKEN_FILE: &str = "token";
@@ -68,14 +72,17 @@ pub enum AuthError {
 #[derive(Debug, Clone)]
 pub struct Auth {
     /// Digests of fixed length are compared, so that the time says nothing of the token.
-    token: [u8; 32],
+    token: Arc<RwLock<[u8; 32]>>,
     hosts: Vec<String>,
+    /// Hosts that another process answers as, before this one.
+    fronts: Vec<String>,
 }
 
 impl Auth {
-    /// Requests need this token and come to this address.
+    /// Requests need the token of this digest and come to this address, or to one of the
+    /// hosts of a load balancer before it.
     #[must_use]
-    pub fn new(token: &str, listen: SocketAddr) -> Self {
+    pub fn new(token: [u8; 32], listen: SocketAddr, fronts: &[String]) -> Self {
         let port = listen.port();
         let mut hosts = vec![listen.to_string()];
         if listen.ip().is_loopback() || listen.ip().is_unspecified() {
@@ -90,9 +97,15 @@ impl Auth {
             hosts.extend(bare);
         }
         Self {
-            token: Sha256::digest(token.as_bytes()).into(),
+            token: Arc::new(RwLock::new(token)),
             hosts,
+            fronts: fronts.iter().map(|host| host.to_lowercase()).collect(),
         }
+    }
+
+    /// From now on another token is the operator's.
+    pub fn replace_token(&self, digest: [u8; 32]) {
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = digest;
     }
 
     /// Whether the request is meant for this server and not sent by a foreign page.
@@ -110,7 +123,8 @@ impl Auth {
                 .iter()
                 .map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase())
         };
-        let own = |host: &str| self.hosts.iter().any(|own| own == host);
+        let front = |host: &str| self.fronts.iter().any(|front| front == host);
+        let own = |host: &str| self.hosts.iter().any(|own| own == host) || front(host);
         // An absolute target names the host too. Each that is named must be right: others
         // may read another one than we do.
         let mut named = 0;
@@ -124,7 +138,9 @@ impl Auth {
             return Err(AuthError::Host(String::new()));
         }
         for origin in texts(header::ORIGIN) {
-            if !origin.strip_prefix("http://").is_some_and(own) {
+            // Only a load balancer has TLS.
+            let by_tls = origin.strip_prefix("https://").is_some_and(front);
+            if !by_tls && !origin.strip_prefix("http://").is_some_and(own) {
                 return Err(AuthError::Origin(origin.chars().take(200).collect()));
             }
         }
@@ -137,10 +153,11 @@ impl Auth {
     /// [`AuthError::NoToken`] or [`AuthError::WrongToken`].
     pub fn check_token(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
         let given = bearer(headers)?;
-        let digest: [u8; 32] = Sha256::digest(given.as_bytes()).into();
+        let digest = digest(given);
+        let token = *self.token.read().unwrap_or_else(PoisonError::into_inner);
         let different = digest
             .iter()
-            .zip(&self.token)
+            .zip(&token)
             .fold(0_u8, |different, (a, b)| different | (a ^ b));
         if different == 0 {
             Ok(Principal {
@@ -150,6 +167,12 @@ impl Auth {
             Err(AuthError::WrongToken)
         }
     }
+}
+
+/// What is compared, and stored, of a token.
+#[must_use]
+pub fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
 }
 
 /// The bearer token of a request.
@@ -183,17 +206,62 @@ pub enum TokenError {
     NoRandomness(String),
 }
 
+/// The token of a data folder, if it has one.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn load_token(data: &Path) -> Result<Option<String>, TokenError> {
+    match fs::File::open(data.join(TOKEN_FILE)) {
+        Ok(file) => read(file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The token in a file that only its owner reads.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn token_in(path: &Path) -> Result<String, TokenError> {
+    read(fs::File::open(path)?)
+}
+
 /// The token of a data folder; made where there is none.
 ///
 /// # Errors
 /// When the file cannot be used or made.
 pub fn load_or_create_token(data: &Path) -> Result<String, TokenError> {
-    let path = data.join(TOKEN_FILE);
-    match fs::File::open(&path) {
-        Ok(file) => read(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(&path),
-        Err(error) => Err(error.into()),
+    match load_token(data)? {
+        Some(token) => Ok(token),
+        None => create(&data.join(TOKEN_FILE)),
     }
+}
+
+/// The digest of the token that all servers of a state take, and whether this data folder
+/// has the token itself. The first server makes it; another one has it only where it was
+/// put there.
+///
+/// # Errors
+/// When a file cannot be used, the state cannot be asked, or the folder has another token.
+pub async fn shared_token(data: &Path, state: &HostDb) -> Result<([u8; 32], bool), ServerError> {
+    if let Some(token) = load_token(data)? {
+        let own = digest(&token);
+        return if state.operator_token(&own).await? == own {
+            Ok((own, true))
+        } else {
+            Err(StateError::OtherToken.into())
+        };
+    }
+    if let Some(known) = state.known_operator_token().await? {
+        return Ok((known, false));
+    }
+    let own = digest(&load_or_create_token(data)?);
+    let known = state.operator_token(&own).await?;
+    if known != own {
+        // Another server was quicker: this one opens nothing.
+        fs::remove_file(data.join(TOKEN_FILE)).map_err(TokenError::from)?;
+    }
+    Ok((known, known == own))
 }
 
 fn read(file: fs::File) -> Result<String, TokenError> {
@@ -257,8 +325,9 @@ mod tests {
 
     fn auth() -> Auth {
         Auth::new(
-            "secret-secret-secret",
+            digest("secret-secret-secret"),
             "127.0.0.1:8000".parse().expect("an address"),
+            &["Heyday.Example".to_owned()],
         )
     }
 
@@ -343,6 +412,15 @@ mod tests {
                 "{origin}"
             );
         }
+        // A load balancer's host, which may have TLS.
+        for origin in [
+            None,
+            Some("https://heyday.example"),
+            Some("http://heyday.example"),
+        ] {
+            assert_eq!(check("heyday.example", origin), Ok(()), "{origin:?}");
+        }
+        assert!(check("heyday.example", Some("https://localhost:8000")).is_err());
         assert_eq!(
             auth().check_host(&HeaderMap::new(), Some("localhost:8000")),
             Ok(())

@@ -4,8 +4,10 @@
 //! member has a default; [`Config::check`] says what cannot work before anything is
 //! opened.
 
+mod bindings;
 mod inference;
 mod limits;
+mod state;
 mod temporal;
 
 use std::collections::BTreeMap;
@@ -13,10 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyday_capabilities::bindings::{
-    BlobBinding, GraphBinding, KvBinding, SqlBinding, VectorBinding,
-};
-use heyday_capabilities::{BindingsConfig, NamespaceBindings};
+use heyday_capabilities::BindingsConfig;
 use heyday_durable::definition::{AI_QUEUE, GENERAL_QUEUE, STORAGE_QUEUE};
 use heyday_durable::temporal::{Resources, TemporalOptions};
 use heyday_sandbox::Limits;
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::inference::InferenceConfig;
 pub use self::limits::{LimitsConfig, ResourcesConfig, ThrottleConfig};
+pub use self::state::StateConfig;
 pub use self::temporal::TemporalConfig;
 use crate::names;
 
@@ -41,6 +41,11 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The address of the API; a loopback address.
     pub listen: SocketAddr,
+    /// Further hosts, as a request's `Host` names them: those of a load balancer before
+    /// this server, which then may have TLS.
+    pub hosts: Vec<String>,
+    /// Where the server's own state is.
+    pub state: StateConfig,
     /// Where compiled code is kept; `cache` in the data folder where absent. Servers of
     /// one user may share a folder. Whoever can write there can run code as the server,
     /// so it must be this user's, and writable by nobody else.
@@ -95,6 +100,8 @@ impl Default for Config {
         Self {
             data_dir: default_data_dir().unwrap_or_else(|| PathBuf::from(".heyday")),
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            hosts: Vec::new(),
+            state: StateConfig::default(),
             cache_dir: None,
             queues: BTreeMap::new(),
             bindings: BindingsConfig::default(),
@@ -180,6 +187,7 @@ impl Config {
             config.cache_dir.as_mut().map(resolve);
             config.inference.paths().for_each(resolve);
             config.temporal.paths().for_each(resolve);
+            config.state.paths().for_each(resolve);
             for bindings in config.bindings.namespaces.values_mut() {
                 bindings.paths().for_each(resolve);
             }
@@ -198,6 +206,17 @@ impl Config {
                 "there is no sign-in yet, so the API listens on loopback only; use 127.0.0.1",
             );
         }
+        for host in &self.hosts {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+            if host.is_empty() || !host.bytes().all(allowed) {
+                return wrong(
+                    "hosts",
+                    "each is a host as requests name it, such as heyday.example or \
+                     heyday.example:8443",
+                );
+            }
+        }
+        self.state.check(self.engine)?;
         for (name, limit) in &self.queues {
             if !names::is_name(name) {
                 return wrong(&format!("queues.{name}"), names::NAME_RULE);
@@ -299,59 +318,6 @@ impl Config {
             .clone()
             .unwrap_or_else(|| self.data_dir.join("models"))
     }
-
-    /// All bindings, with those that there always are.
-    #[must_use]
-    pub fn bindings(&self) -> BindingsConfig {
-        let mut config = self.bindings.clone();
-        let folder = self.data_dir.join("bindings");
-        let default: &mut NamespaceBindings = config
-            .namespaces
-            .entry(DEFAULT_NAMESPACE.to_owned())
-            .or_default();
-        default
-            .sql
-            .entry("default".to_owned())
-            .or_insert_with(|| SqlBinding {
-                path: Some(folder.join("sql").join("default.db")),
-                postgres: None,
-                read_only: false,
-                limits: Default::default(),
-            });
-        default
-            .blob
-            .entry("default".to_owned())
-            .or_insert_with(|| BlobBinding {
-                path: Some(folder.join("blob").join("default")),
-                s3: None,
-                read_only: false,
-                limits: Default::default(),
-            });
-        default
-            .kv
-            .entry("default".to_owned())
-            .or_insert_with(|| KvBinding {
-                path: Some(folder.join("kv").join("default.db")),
-                postgres: None,
-                read_only: false,
-                limits: Default::default(),
-            });
-        default
-            .graph
-            .entry("default".to_owned())
-            .or_insert_with(|| GraphBinding {
-                path: Some(folder.join("graph").join("default")),
-                ..GraphBinding::default()
-            });
-        default
-            .vector
-            .entry("default".to_owned())
-            .or_insert_with(|| VectorBinding {
-                path: Some(folder.join("vector").join("default.db")),
-                ..VectorBinding::default()
-            });
-        config
-    }
 }
 
 #[cfg(test)]
@@ -389,6 +355,36 @@ mod tests {
         };
         let said = options("[limits]\nresources = { memory = 0.8 }");
         assert_eq!(said.resources, Some(wanted));
+    }
+
+    #[test]
+    fn a_state_for_several_servers_needs_a_cluster_and_one_password() {
+        let check = |text: &str| parse(text).expect(text).check();
+        let url = "state.url = 'postgres://r@localhost/d'\n";
+        let error = check(url).expect_err("embedded").to_string();
+        assert!(error.contains("--engine temporal"), "{error}");
+        check(&format!("engine = 'temporal'\n{url}")).expect("it may be");
+        for text in [
+            "state.password_file = 'f'",
+            "engine = 'temporal'\nstate.url = 'postgres://r:p@localhost/d'\n\
+             state.password_file = 'f'",
+            "hosts = ['http://heyday.example']",
+            "hosts = ['']",
+        ] {
+            check(text).expect_err(text);
+        }
+        let error = parse("state.url = 'postgres://r:hunter2@/d'").expect_err("no host");
+        assert!(!error.message().contains("hunter2"), "{error}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("password");
+        std::fs::write(&file, "hunter2\n").expect("written");
+        let text = format!("{url}state.password_file = '{}'\n", file.display());
+        let location = parse(&text).expect("a configuration").state_location();
+        let shown = format!("{:?}", location.expect("read"));
+        assert!(
+            shown.contains("***") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -465,6 +461,7 @@ mod tests {
         for table in [
             "",
             "temporal",
+            "state",
             "inference",
             "inference.hubs.NAME",
             "inference.remote.NAME",

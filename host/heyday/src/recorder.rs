@@ -9,28 +9,28 @@
 //! receipts stand in the history too, and [`rebuild`](crate::rebuild) takes them from
 //! there at the next start.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heyday_durable::activity::{AttemptReceipt, LogLine, Progress, Receipt};
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, SqliteConnection};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use crate::follower::ToldProgress;
 use crate::registry::RegistryError;
 use crate::registry::types::{LogRecord, ReceiptRecord};
-use crate::state::{HostDb, StateError, json, micros, timestamp};
+use crate::state::{HostDb, StateError, timestamp};
 
 /// Lines that wait to be written, at most; further ones are dropped and counted.
 const MAX_LINES: usize = 50_000;
 /// Receipts that wait to be written, at most.
 const MAX_RECEIPTS: usize = 100_000;
+/// Attempts whose progress waits to be told to other servers, at most.
+const MAX_PROGRESS: usize = 1_000;
 /// Rows of one transaction.
 const BATCH: usize = 2_000;
-/// Rows of one statement.
-const ROWS: usize = 100;
 /// How long a batch gathers. Whoever reads writes it at once ([`Recorder::flush`]).
 const GATHER: Duration = Duration::from_millis(20);
 /// How long a failed write waits for the next try.
@@ -106,82 +106,6 @@ impl From<AttemptReceipt> for ReceiptRow {
     }
 }
 
-/// What becomes of a receipt that is there already.
-#[derive(Debug, Clone, Copy)]
-enum Known {
-    Replaced,
-    Kept,
-}
-
-/// Writes receipts, many with each statement: sqlx takes a statement to another thread
-/// and back. Answers how many were written.
-async fn insert_receipts(
-    connection: &mut SqliteConnection,
-    known: Known,
-    rows: &[ReceiptRow],
-) -> Result<u64, StateError> {
-    let mut written = 0;
-    for rows in rows.chunks(ROWS) {
-        let counters = rows
-            .iter()
-            .map(|row| serde_json::to_string(&row.receipt))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| StateError::Damaged(error.to_string()))?;
-        let mut query = QueryBuilder::new(match known {
-            Known::Replaced => "INSERT OR REPLACE",
-            Known::Kept => "INSERT OR IGNORE",
-        });
-        query.push(
-            " INTO receipts (run_id, activity_id, attempt, namespace, activity_type, queue, \
-             started_us, ended_us, outcome, counters) ",
-        );
-        query.push_values(rows.iter().zip(counters), |mut values, (row, counters)| {
-            values
-                .push_bind(&row.attempt.run_id.as_bytes()[..])
-                .push_bind(&row.attempt.activity_id)
-                .push_bind(row.attempt.attempt)
-                .push_bind(&row.attempt.namespace)
-                .push_bind(&row.attempt.activity_type)
-                .push_bind(&row.attempt.queue)
-                .push_bind(micros(row.started_at))
-                .push_bind(micros(row.ended_at))
-                .push_bind(&row.outcome)
-                .push_bind(counters);
-        });
-        let done = query.build().persistent(false).execute(&mut *connection);
-        written += done.await?.rows_affected();
-    }
-    Ok(written)
-}
-
-/// Writes log lines, in their order.
-async fn insert_lines(
-    connection: &mut SqliteConnection,
-    lines: &[(Arc<AttemptName>, LogLine)],
-) -> Result<(), StateError> {
-    for lines in lines.chunks(ROWS) {
-        let mut query = QueryBuilder::new(
-            "INSERT INTO log_lines (run_id, activity_id, activity_type, attempt, at_us, level, \
-             message, fields, namespace) ",
-        );
-        query.push_values(lines, |mut values, (attempt, line)| {
-            values
-                .push_bind(&attempt.run_id.as_bytes()[..])
-                .push_bind(&attempt.activity_id)
-                .push_bind(&attempt.activity_type)
-                .push_bind(attempt.attempt)
-                .push_bind(micros(line.at))
-                .push_bind(level(line.level))
-                .push_bind(&line.message)
-                .push_bind(serde_json::Value::Object(line.fields.clone()).to_string())
-                .push_bind(&attempt.namespace);
-        });
-        let done = query.build().persistent(false).execute(&mut *connection);
-        done.await?;
-    }
-    Ok(())
-}
-
 /// Where what attempts say and use goes. Nothing here waits.
 pub trait Records: Send + Sync + 'static {
     /// Takes a log line.
@@ -190,8 +114,8 @@ pub trait Records: Send + Sync + 'static {
     /// Takes a receipt.
     fn receipt(&self, row: ReceiptRow);
 
-    /// Takes how far an attempt is, for those who follow its run elsewhere. Those who
-    /// follow it here are told by the engine.
+    /// Takes how far an attempt is, for those who follow its run at another process. Those
+    /// who follow it here are told by the engine.
     fn progress(&self, attempt: &Arc<AttemptName>, progress: &Progress) {
         let _ = (attempt, progress);
     }
@@ -204,6 +128,8 @@ pub trait Records: Send + Sync + 'static {
 struct Pending {
     lines: Vec<(Arc<AttemptName>, LogLine)>,
     receipts: Vec<ReceiptRow>,
+    /// For other servers: how far each attempt is.
+    progress: HashMap<(Uuid, String, u32), Progress>,
     dropped: u64,
     dropped_ever: u64,
 }
@@ -265,6 +191,31 @@ impl Recorder {
         self.inner.written.subscribe()
     }
 
+    /// Writes a batch of a worker where several servers share the state, so that what was
+    /// acknowledged is there whatever becomes of this server.
+    ///
+    /// # Errors
+    /// When the database cannot be written; the worker keeps the batch.
+    pub async fn take_batch(
+        &self,
+        worker: Uuid,
+        sequence: u64,
+        lines: &[(Arc<AttemptName>, LogLine)],
+        receipts: &[ReceiptRow],
+    ) -> Result<(), RegistryError> {
+        let database = &self.inner.database;
+        database
+            .take_batch(worker, sequence, lines, receipts)
+            .await?;
+        self.inner.written.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Another server wrote records.
+    pub fn written_elsewhere(&self) {
+        self.inner.written.send_modify(|count| *count += 1);
+    }
+
     /// Writes records until `stop` is cancelled, and then what is left.
     pub async fn run(self, stop: tokio_util::sync::CancellationToken) {
         loop {
@@ -299,6 +250,7 @@ impl Recorder {
 
     async fn write_all(&self) -> Result<(), StateError> {
         let _one = self.inner.writing.lock().await;
+        self.tell_progress().await;
         loop {
             let (lines, receipts, dropped) = {
                 let mut pending = self.pending();
@@ -319,7 +271,8 @@ impl Recorder {
             if lines.is_empty() && receipts.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.write(&lines, &receipts).await {
+            let written = self.inner.database.write_records(&lines, &receipts);
+            if let Err(error) = written.await {
                 let mut pending = self.pending();
                 pending.lines.splice(0..0, lines);
                 pending.receipts.splice(0..0, receipts);
@@ -329,16 +282,29 @@ impl Recorder {
         }
     }
 
-    async fn write(
-        &self,
-        lines: &[(Arc<AttemptName>, LogLine)],
-        receipts: &[ReceiptRow],
-    ) -> Result<(), StateError> {
-        let mut transaction = self.inner.database.behind().begin().await?;
-        insert_lines(&mut transaction, lines).await?;
-        insert_receipts(&mut transaction, Known::Replaced, receipts).await?;
-        transaction.commit().await?;
-        Ok(())
+    /// Tells other servers how far attempts are. It is not told again where it cannot be
+    /// told now: the next one comes.
+    async fn tell_progress(&self) {
+        let progress = std::mem::take(&mut self.pending().progress);
+        let database = &self.inner.database;
+        let Some(shared) = database.shared() else {
+            return;
+        };
+        for ((run_id, activity_id, attempt), progress) in progress {
+            let told = ToldProgress {
+                server: shared.id(),
+                run_id,
+                activity_id,
+                attempt,
+                progress,
+            };
+            // Texts and numbers cannot fail to be written.
+            let text = serde_json::to_string(&told).unwrap_or_default();
+            if let Err(error) = database.tell_progress(&text).await {
+                tracing::debug!(error = %error.chain(), "progress is not told");
+                return;
+            }
+        }
     }
 
     /// Since when receipts may be missing: a little before the last one that was written,
@@ -349,20 +315,10 @@ impl Recorder {
     /// # Errors
     /// When the database cannot be read or written.
     pub async fn missing_since(&self) -> Result<Timestamp, StateError> {
-        let pool = self.inner.database.pool();
-        let last: Option<i64> = sqlx::query_scalar("SELECT MAX(ended_us) FROM receipts")
-            .fetch_one(pool)
-            .await?;
+        let database = &self.inner.database;
+        let last = database.last_receipt().await?;
         let last = last.map_or(0, |last| last.saturating_sub(OUT_OF_ORDER_US));
-        let since: i64 = sqlx::query_scalar(
-            "INSERT INTO markers (name, at_us) VALUES (?1, ?2) \
-             ON CONFLICT (name) DO UPDATE SET at_us = MIN(at_us, excluded.at_us) RETURNING at_us",
-        )
-        .bind(REBUILDING)
-        .bind(last)
-        .fetch_one(pool)
-        .await?;
-        timestamp(since)
+        timestamp(database.mark_earliest(REBUILDING, last).await?)
     }
 
     /// Writes receipts that the history has, where they are missing. Answers how many
@@ -371,9 +327,7 @@ impl Recorder {
     /// # Errors
     /// When the database cannot be written.
     pub async fn restore(&self, rows: &[ReceiptRow]) -> Result<u64, StateError> {
-        let mut transaction = self.inner.database.behind().begin().await?;
-        let missing = insert_receipts(&mut transaction, Known::Kept, rows).await?;
-        transaction.commit().await?;
+        let missing = self.inner.database.restore_receipts(rows).await?;
         if missing > 0 {
             self.inner.written.send_modify(|count| *count += 1);
         }
@@ -385,11 +339,7 @@ impl Recorder {
     /// # Errors
     /// When the database cannot be written.
     pub async fn rebuilt(&self) -> Result<(), StateError> {
-        sqlx::query("DELETE FROM markers WHERE name = ?1")
-            .bind(REBUILDING)
-            .execute(self.inner.database.behind())
-            .await?;
-        Ok(())
+        self.inner.database.unmark(REBUILDING).await
     }
 
     /// Log lines of a run after that id, ascending.
@@ -403,18 +353,8 @@ impl Recorder {
         after: u64,
         limit: usize,
     ) -> Result<Vec<LogRecord>, RegistryError> {
-        let rows = sqlx::query(
-            "SELECT id, activity_id, activity_type, attempt, at_us, level, message, fields \
-             FROM log_lines WHERE run_id = ?1 AND id > ?2 AND namespace = ?3 ORDER BY id LIMIT ?4",
-        )
-        .bind(&run_id.as_bytes()[..])
-        .bind(i64::try_from(after).unwrap_or(i64::MAX))
-        .bind(namespace)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(self.inner.database.pool())
-        .await
-        .map_err(StateError::from)?;
-        Ok(rows.iter().map(log_record).collect::<Result<_, _>>()?)
+        let database = &self.inner.database;
+        Ok(database.logs(namespace, run_id, after, limit).await?)
     }
 
     /// The receipts of a run, by start.
@@ -426,16 +366,7 @@ impl Recorder {
         namespace: &str,
         run_id: Uuid,
     ) -> Result<Vec<ReceiptRecord>, RegistryError> {
-        let rows = sqlx::query(
-            "SELECT * FROM receipts WHERE run_id = ?1 AND namespace = ?2 \
-             ORDER BY started_us, attempt",
-        )
-        .bind(&run_id.as_bytes()[..])
-        .bind(namespace)
-        .fetch_all(self.inner.database.pool())
-        .await
-        .map_err(StateError::from)?;
-        Ok(rows.iter().map(receipt_record).collect::<Result<_, _>>()?)
+        Ok(self.inner.database.receipts(namespace, run_id).await?)
     }
 
     /// Removes records that are older; a few at a time, so that nothing waits long.
@@ -443,24 +374,7 @@ impl Recorder {
     /// # Errors
     /// When the database cannot be written.
     pub async fn prune(&self, before: Timestamp) -> Result<(), RegistryError> {
-        for statement in [
-            "DELETE FROM log_lines WHERE id IN \
-             (SELECT id FROM log_lines WHERE at_us < ?1 LIMIT 5000)",
-            "DELETE FROM receipts WHERE (run_id, activity_id, attempt) IN \
-             (SELECT run_id, activity_id, attempt FROM receipts WHERE ended_us < ?1 LIMIT 5000)",
-        ] {
-            loop {
-                let done = sqlx::query(statement)
-                    .bind(micros(before))
-                    .execute(self.inner.database.behind())
-                    .await
-                    .map_err(StateError::from)?;
-                if done.rows_affected() == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(())
+        Ok(self.inner.database.prune_records(before).await?)
     }
 }
 
@@ -489,59 +403,37 @@ impl Records for Recorder {
         self.inner.wake.notify_one();
     }
 
+    fn progress(&self, attempt: &Arc<AttemptName>, progress: &Progress) {
+        if !self.inner.database.is_shared() {
+            return;
+        }
+        {
+            let key = (attempt.run_id, attempt.activity_id.clone(), attempt.attempt);
+            let mut pending = self.pending();
+            if pending.progress.len() >= MAX_PROGRESS && !pending.progress.contains_key(&key) {
+                return;
+            }
+            pending.progress.insert(key, progress.clone());
+        }
+        self.inner.wake.notify_one();
+    }
+
     fn dropped_ever(&self) -> u64 {
         self.pending().dropped_ever
-    }
-}
-
-fn log_record(row: &SqliteRow) -> Result<LogRecord, StateError> {
-    Ok(LogRecord {
-        id: u64::try_from(row.try_get::<i64, _>("id")?).unwrap_or_default(),
-        at: timestamp(row.try_get("at_us")?)?,
-        level: row.try_get("level")?,
-        message: row.try_get("message")?,
-        fields: json(row.try_get("fields")?)?,
-        activity_id: row.try_get("activity_id")?,
-        activity_type: row.try_get("activity_type")?,
-        attempt: row.try_get("attempt")?,
-    })
-}
-
-fn receipt_record(row: &SqliteRow) -> Result<ReceiptRecord, StateError> {
-    Ok(ReceiptRecord {
-        activity_id: row.try_get("activity_id")?,
-        activity_type: row.try_get("activity_type")?,
-        queue: row.try_get("queue")?,
-        attempt: row.try_get("attempt")?,
-        started_at: timestamp(row.try_get("started_us")?)?,
-        ended_at: timestamp(row.try_get("ended_us")?)?,
-        outcome: row.try_get("outcome")?,
-        counters: json(row.try_get("counters")?)?,
-    })
-}
-
-const fn level(level: heyday_durable::activity::LogLevel) -> &'static str {
-    use heyday_durable::activity::LogLevel;
-    match level {
-        LogLevel::Trace => "trace",
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::StateLocation;
     use heyday_durable::activity::LogLevel;
 
     #[tokio::test]
     async fn records_are_read_back_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
-        let database = HostDb::open(&folder.path().join("host.db"))
-            .await
-            .expect("opened");
+        let location = StateLocation::File(folder.path().join("host.db"));
+        let database = HostDb::open(&location).await.expect("opened");
         let records = Recorder::new(database);
         let attempt = AttemptName::for_tests();
         for number in 0..3 {

@@ -130,6 +130,11 @@ impl FlowSchedules {
         }
     }
 
+    /// Other flows may have schedules now: [`keep`](Self::keep) compares all of them.
+    pub fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
     /// Makes the engine's schedule what the flow says; answers whether [`keep`](Self::keep)
     /// must know of it: `after` begins, ends, or may be another one.
     async fn agree(&self, namespace: &str, flow: &str) -> Result<bool, FlowScheduleError> {

@@ -1,13 +1,12 @@
 //! The whole server in one process: everything is opened, wired and closed here.
 //!
 //! [`Server::start`] opens from the bottom up: the data folder and its lock, the
-//! listening socket, `host.db`, bindings and capabilities, the sandbox, the registry, the
+//! listening socket, the state, bindings and capabilities, the sandbox, the registry, the
 //! executor, the engine (which lets open runs go on), and last the API. [`Server::drain`]
 //! closes in the other direction: no new requests, waits and streams end, attempts get
 //! their grace, what was to be written behind is written, databases close. A process
 //! that dies without it loses nothing that was acknowledged.
 
-use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,10 +38,13 @@ use crate::api::{self, App, Parts};
 use crate::auth::{self, Auth, TokenError};
 use crate::config::{Config, ConfigError, EngineKind};
 use crate::connections::{self, ConnectionLimits};
+use crate::content::Content;
+use crate::data_folder::DataLock;
 use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::{ExpressionsError, JqExpressions};
 use crate::files::ContentFiles;
+use crate::follower::{self, Follower};
 use crate::metrics::{Metrics, Sources};
 use crate::models;
 use crate::pulls::Pulls;
@@ -50,25 +52,18 @@ use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
 use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
+use crate::state::content::Store;
 use crate::state::{HostDb, StateError};
+use crate::sweeping::{Old, kept_since};
 use crate::telemetry;
 use crate::tokens::WorkerTokens;
 
 /// The subcommand of the running binary that compiles one component.
 pub const COMPILE_COMMAND: &str = "compile-component";
-/// The file whose lock says that a process has the data folder.
-const LOCK_FILE: &str = "lock";
-/// How often what is too old is removed.
-pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// Values that no history names are kept so long: an activity's result is stored before
-/// the history names it.
-const PAYLOAD_GRACE: Duration = Duration::from_secs(48 * 60 * 60);
 /// How long a request's head may take to come, and a connection may be idle.
 pub(crate) const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long open connections may take to end, beyond the grace of attempts.
 const CONNECTION_GRACE: Duration = Duration::from_secs(5);
-/// Seconds of a day.
-const DAY: i64 = 24 * 60 * 60;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +99,7 @@ pub enum ServerError {
     /// There is no token.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// `host.db` cannot be opened.
+    /// The state cannot be opened.
     #[error("the server's own database cannot be opened: {}", chain(.0))]
     State(#[from] StateError),
     /// A binding cannot be opened.
@@ -155,7 +150,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// A running server.
 pub struct Server {
     address: SocketAddr,
-    token_file: PathBuf,
+    token_file: Option<PathBuf>,
     data: PathBuf,
     grace: Duration,
     stopping: CancellationToken,
@@ -166,10 +161,11 @@ pub struct Server {
     sweeping: JoinHandle<()>,
     rebuilding: JoinHandle<()>,
     scheduling: JoinHandle<()>,
+    following: Option<JoinHandle<()>>,
     bindings: Arc<Bindings>,
     state: HostDb,
     /// Given back when the server is dropped.
-    _lock: File,
+    _lock: DataLock,
 }
 
 impl std::fmt::Debug for Server {
@@ -208,7 +204,7 @@ impl Server {
             return Err(ExpressionsError::NotEmbedded.into());
         }
         let data = config.data_dir.clone();
-        let lock = open_data(&data)?;
+        let lock = DataLock::take(&data)?;
         let listener = listen(config.listen).await?;
         let address = listener
             .local_addr()
@@ -216,8 +212,15 @@ impl Server {
                 address: config.listen,
                 source,
             })?;
-        let token = auth::load_or_create_token(&data)?;
-        let state = HostDb::open(&data.join("host.db")).await?;
+        let state = HostDb::open(&config.state_location()?).await?;
+        let (token, has_token) = if state.is_shared() {
+            // Before it owns anything.
+            state.show().await?;
+            auth::shared_token(&data, &state).await?
+        } else {
+            (auth::digest(&auth::load_or_create_token(&data)?), true)
+        };
+        let auth = Auth::new(token, address, &config.hosts);
         let tokens = WorkerTokens::open(state.clone()).await?;
         let bindings = Bindings::open(&config.bindings(), &Handle::current())?;
         let inference = models::open(&config, &bindings).await?;
@@ -235,10 +238,13 @@ impl Server {
                 source,
             })
         };
-        let payloads = Arc::new(folder("payloads")?);
+        let components = Content::new(folder("components")?, &state, Store::Components);
+        let payloads = Content::new(folder("payloads")?, &state, Store::Payloads);
+        let copies = [components.clone(), payloads.clone()];
+        let payloads = Arc::new(payloads);
         let registry = Registry::open(RegistryOptions {
             database: state.clone(),
-            files: folder("components")?,
+            files: components,
             sandbox: sandbox.clone(),
             expressions: Arc::clone(&expressions),
             bindings: Arc::clone(&bindings),
@@ -247,7 +253,11 @@ impl Server {
         })
         .await?;
         let recorder = Recorder::new(state.clone());
-        let missing_since = recorder.missing_since().await?;
+        let missing_since = match config.engine {
+            EngineKind::Embedded => recorder.missing_since().await?,
+            // Where runs are on a cluster, this process does not know which ended here.
+            EngineKind::Temporal => Timestamp::now(),
+        };
         let metrics = Arc::new(Metrics::default());
         let definitions = Arc::new(HostDefinitions::new(registry.clone()));
         let shared = Arc::new(config);
@@ -281,21 +291,22 @@ impl Server {
             records: Arc::new(recorder.clone()),
         });
         let stopping = CancellationToken::new();
-        let sweeping = tokio::spawn(sweep(
-            Arc::clone(&engine),
-            embedded.clone(),
-            registry.clone(),
-            cache,
-            recorder.clone(),
-            shared.limits.record_days,
-            stopping.clone(),
-        ));
+        let old = Old {
+            engine: Arc::clone(&engine),
+            embedded: embedded.clone(),
+            registry: registry.clone(),
+            sandbox: cache,
+            recorder: recorder.clone(),
+            state: state.clone(),
+            copies,
+            record_days: shared.limits.record_days,
+        };
+        let sweeping = tokio::spawn(old.sweep(stopping.clone()));
         let rebuilding = {
             let recorder = recorder.clone();
             let (stopping, kept) = (stopping.clone(), kept_since(shared.limits.record_days));
             tokio::spawn(async move {
                 let since = missing_since.max(kept);
-                // Where runs are on a cluster, this process does not know which ended here.
                 if let Some(engine) = embedded {
                     crate::rebuild::receipts(&engine, &recorder, since, &stopping).await;
                 }
@@ -303,6 +314,21 @@ impl Server {
         };
         let flow_schedules = FlowSchedules::new(Arc::clone(&engine), registry.clone());
         let scheduling = tokio::spawn(flow_schedules.clone().keep(stopping.clone()));
+        let follower = state.is_shared().then(|| {
+            Follower::new(follower::Parts {
+                state: state.clone(),
+                registry: registry.clone(),
+                tokens: tokens.clone(),
+                auth: auth.clone(),
+                schedules: flow_schedules.clone(),
+                recorder: recorder.clone(),
+                engine: Arc::clone(&engine),
+            })
+        });
+        let following = follower.clone().map(|follower| {
+            let stop = stopping.clone();
+            tokio::spawn(follower.run(stop))
+        });
         let app = App::new(Parts {
             engine: Arc::clone(&engine),
             flow_schedules,
@@ -313,8 +339,9 @@ impl Server {
             definitions,
             recorder,
             state: state.clone(),
+            follower,
             payloads,
-            auth: Auth::new(&token, address),
+            auth,
             tokens,
             sent: Default::default(),
             workers: Default::default(),
@@ -338,7 +365,7 @@ impl Server {
         tracing::info!(%address, data = %data.display(), "listening");
         Ok(Self {
             address,
-            token_file: data.join(auth::TOKEN_FILE),
+            token_file: has_token.then(|| data.join(auth::TOKEN_FILE)),
             data,
             grace: shared.drain_grace,
             stopping,
@@ -349,6 +376,7 @@ impl Server {
             sweeping,
             rebuilding,
             scheduling,
+            following,
             bindings,
             state,
             _lock: lock,
@@ -361,10 +389,10 @@ impl Server {
         self.address
     }
 
-    /// The file that holds the token.
+    /// The file that holds the token; none where another server of the same state has it.
     #[must_use]
-    pub fn token_file(&self) -> &Path {
-        &self.token_file
+    pub fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
     }
 
     /// Where everything is kept.
@@ -391,6 +419,10 @@ impl Server {
         self.sweeping.abort();
         self.rebuilding.abort();
         self.scheduling.abort();
+        if let Some(following) = self.following {
+            // It ends by itself when the server stops; what it left is no use to wait for.
+            let _ = tokio::time::timeout(CONNECTION_GRACE, following).await;
+        }
         self.behind.cancel();
         if let Err(error) = self.recording.await {
             tracing::error!(%error, "receipts and log lines were lost");
@@ -398,33 +430,6 @@ impl Server {
         self.bindings.close().await;
         self.state.close().await;
         tracing::info!("stopped");
-    }
-}
-
-/// Makes the data folder, for its owner alone, and takes its lock.
-fn open_data(data: &Path) -> Result<File, ServerError> {
-    let failed = |source| ServerError::DataFolder {
-        path: data.to_owned(),
-        source,
-    };
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt as _;
-        builder.mode(0o700);
-    }
-    builder.create(data).map_err(failed)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data.join(LOCK_FILE))
-        .map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(ServerError::InUse(data.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
@@ -518,67 +523,9 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// The oldest time of which receipts and log lines are kept.
-fn kept_since(record_days: u32) -> Timestamp {
-    let kept = jiff::SignedDuration::from_secs(i64::from(record_days) * DAY);
-    // Before that there was no Heyday.
-    Timestamp::now()
-        .checked_sub(kept)
-        .unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// Removes what is too old or named by nothing, now and then.
-async fn sweep(
-    engine: Arc<dyn Engine>,
-    embedded: Option<Arc<EmbeddedEngine>>,
-    registry: Registry,
-    sandbox: Sandbox,
-    recorder: Recorder,
-    record_days: u32,
-    stopping: CancellationToken,
-) {
-    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = stopping.cancelled() => return,
-        }
-        registry.sweep(engine.as_ref()).await;
-        let cache = sandbox.clone();
-        blocking(move || cache.sweep_cache()).await;
-        // Which values Temporal's histories name nobody here knows; they are kept.
-        if let Some(embedded) = &embedded {
-            match embedded.sweep_payloads(PAYLOAD_GRACE).await {
-                Ok(0) => {}
-                Ok(removed) => tracing::info!(removed, "removed values that no history names"),
-                Err(error) => tracing::warn!(%error, "values are not swept now"),
-            }
-        }
-        if let Err(error) = recorder.prune(kept_since(record_days)).await {
-            tracing::warn!(%error, "old receipts and log lines are not removed now");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_data_folder_belongs_to_one_process() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let data = folder.path().join("data");
-        let lock = open_data(&data).expect("free");
-        let error = open_data(&data).expect_err("taken");
-        assert!(matches!(error, ServerError::InUse(_)));
-        assert!(error.to_string().contains("--data"), "{error}");
-        drop(lock);
-        open_data(&data).expect("free again");
-        let file = folder.path().join("file");
-        std::fs::write(&file, "").expect("written");
-        let error = open_data(&file.join("data")).expect_err("below a file");
-        assert!(matches!(error, ServerError::DataFolder { .. }));
-    }
 
     #[tokio::test]
     async fn a_taken_address_names_the_flag() {

@@ -41,6 +41,12 @@ impl WorkerToken {
     }
 }
 
+/// Whether a text has the form of one.
+#[must_use]
+pub fn is_one(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
 /// Why no token was made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
@@ -52,11 +58,13 @@ pub enum MakeError {
     NoRandomness(String),
 }
 
-/// All tokens of workers, in memory and in `host.db`.
-#[derive(Debug)]
+type Good = HashMap<[u8; 32], Arc<WorkerToken>>;
+
+/// All tokens of workers, in memory and in the state. Clones are handles of the same.
+#[derive(Debug, Clone)]
 pub struct WorkerTokens {
     database: HostDb,
-    good: RwLock<HashMap<[u8; 32], Arc<WorkerToken>>>,
+    good: Arc<RwLock<Good>>,
 }
 
 impl WorkerTokens {
@@ -65,12 +73,31 @@ impl WorkerTokens {
     /// # Errors
     /// When the state cannot be read.
     pub async fn open(database: HostDb) -> Result<Self, StateError> {
-        let rows = database.tokens().await?;
-        let good = rows.into_iter().map(|row| (row.digest, good(row)));
-        Ok(Self {
-            good: RwLock::new(good.collect()),
+        let tokens = Self {
+            good: Arc::default(),
             database,
-        })
+        };
+        tokens.read_again().await?;
+        Ok(tokens)
+    }
+
+    /// Reads them again: other servers made some, or took some back.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn read_again(&self) -> Result<(), StateError> {
+        let rows = self.database.tokens().await?;
+        let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *tokens);
+        for row in rows {
+            let known = before.remove(&row.digest);
+            tokens.insert(row.digest, known.unwrap_or_else(|| good(row)));
+        }
+        drop(tokens);
+        for gone in before.into_values() {
+            gone.revoked.cancel();
+        }
+        Ok(())
     }
 
     /// The token of that text. Digests are looked up, so that the time says nothing of the
@@ -116,7 +143,9 @@ impl WorkerTokens {
                 .round(jiff::Unit::Microsecond)
                 .unwrap_or_else(|_| Timestamp::now()),
         };
-        self.database.insert_token(&row).await?;
+        let mut change = self.database.change().await?;
+        change.insert_token(&row).await?;
+        change.commit().await?;
         let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(row.digest, good(row.clone()));
         Ok((row, token))
@@ -127,7 +156,10 @@ impl WorkerTokens {
     /// # Errors
     /// When the state cannot be written.
     pub async fn revoke(&self, id: Uuid) -> Result<Option<TokenRow>, StateError> {
-        self.database.remove_token(id).await?;
+        let mut change = self.database.change().await?;
+        if change.remove_token(id).await? {
+            change.commit().await?;
+        }
         let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
         let found = tokens.values().find(|token| token.row.id == id).cloned();
         Ok(found.map(|token| {
@@ -148,11 +180,12 @@ fn good(row: TokenRow) -> Arc<WorkerToken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::StateLocation;
 
     #[tokio::test]
     async fn a_token_is_known_by_its_digest_and_no_more_when_revoked() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("host.db");
+        let path = StateLocation::File(folder.path().join("host.db"));
         let database = HostDb::open(&path).await.expect("opened");
         let tokens = WorkerTokens::open(database).await.expect("read");
         let namespaces = BTreeSet::from(["team-a".to_owned()]);

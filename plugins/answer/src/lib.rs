@@ -1,9 +1,10 @@
 //! Answers a question with sentences of passages that were found for it, word for word and
 //! with where they stand: no model, and nothing that no document says.
 //!
-//! A sentence counts by the words of the question that it has, rare ones more, and a little by
-//! the place of its passage. The *confidence* says how much of the question the answer has in
-//! common with: 0 is nothing, 1 is all its words in one sentence. It is no probability.
+//! A sentence counts by the words of the question that it has, rare ones more; less where it is
+//! long, for those have many words by chance; and a little by the place of its passage. The
+//! *confidence* says how much of the question the answer has: 0 is nothing, 1 is all its words
+//! in one sentence of a usual length. It is no probability.
 
 mod sentences;
 
@@ -16,8 +17,9 @@ use sentences::sentences;
 
 /// Passages of one question, at most.
 const MOST_PASSAGES: usize = 100;
-/// Words of a sentence that reads well; what is longer counts less.
-const USUAL_WORDS: usize = 40;
+/// Words of a sentence that reads well. One with so many more counts half.
+const USUAL_WORDS: usize = 20;
+const HALF: f64 = 40.0;
 /// How much the place of a sentence's passage counts.
 const PLACE: f64 = 0.15;
 /// A further sentence that has nothing new of the question counts nearly what the best does;
@@ -97,6 +99,8 @@ struct Candidate {
     quote: String,
     /// Terms of the question that it, or the heading above it, has.
     has: BTreeSet<String>,
+    /// What it counts by its length, 0 to 1.
+    shape: f64,
     score: f64,
 }
 
@@ -127,7 +131,7 @@ pub fn extract(input: Question) -> Result<Answer> {
     for candidate in &mut candidates {
         let place = u32::try_from(candidate.passage).unwrap_or(u32::MAX);
         let place = PLACE / (1.0 + f64::from(place));
-        candidate.score = candidate.score * covers(&candidate.has) + place;
+        candidate.score = candidate.shape * covers(&candidate.has) + place;
     }
     candidates.retain(|candidate| !candidate.has.is_empty());
     // Stable: of equals the first of the best passage.
@@ -188,7 +192,8 @@ fn candidates(asked: &BTreeSet<String>, passages: &[Passage]) -> Vec<Candidate> 
                     .collect::<Vec<_>>()
                     .join(" "),
                 has,
-                score: short / (1.0 + f64::from(long) / 100.0),
+                shape: short / (1.0 + f64::from(long) / HALF),
+                score: 0.0,
             });
         }
     }

@@ -12,12 +12,13 @@ use passages::words::{Word, words};
 
 use crate::dates;
 
-/// Of each kind in one document, at most: the most frequent.
-const MOST_NAMES: usize = 32;
-const MOST_DATES: usize = 16;
-const MOST_TERMS: usize = 16;
+/// Of each kind in one document, at most: the most frequent. An embedded graph is in memory,
+/// and copied by each transaction that writes.
+const MOST_NAMES: usize = 24;
+const MOST_DATES: usize = 8;
+const MOST_TERMS: usize = 12;
 /// Pairs of one document, at most: those that are together in most passages.
-const MOST_RELATIONS: usize = 96;
+const MOST_RELATIONS: usize = 48;
 /// Passages that an entity names, at most: the first.
 const MOST_PLACES: usize = 32;
 /// Words of a name, at most.

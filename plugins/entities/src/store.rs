@@ -17,9 +17,17 @@ const CHUNK: u64 = 2_000;
 
 /// Opens the graph.
 pub fn open() -> Result<Connection> {
-    let graph = Connection::open("knowledge")?;
-    if graph.dialect() == "neo4j" {
-        // The embedded graph finds nodes by their `id` as it is.
+    Ok(Connection::open("knowledge")?)
+}
+
+/// Makes what keeps two writers from making one entity twice, before the first is there. The
+/// embedded graph has one writer, and finds nodes by their `id` as it is.
+fn prepare(graph: &Connection) -> Result<()> {
+    if graph.dialect() != "neo4j" {
+        return Ok(());
+    }
+    let some = graph.query("MATCH (d:Document) RETURN d.id AS id LIMIT 1", &[])?;
+    if some.is_empty() {
         for label in ["Document", "Entity"] {
             let statement = format!(
                 "CREATE CONSTRAINT knowledge_{} IF NOT EXISTS FOR (n:{label}) \
@@ -29,7 +37,7 @@ pub fn open() -> Result<Connection> {
             graph.execute(&statement, &[])?;
         }
     }
-    Ok(graph)
+    Ok(())
 }
 
 /// The id of a document's node: the embedded graph would take a number's digits for one.
@@ -50,6 +58,7 @@ pub fn write(graph: &Connection, key: &str, found: &Found) -> Result<bool> {
     {
         return Ok(false);
     }
+    prepare(graph)?;
     let transaction = graph.begin()?;
     let before = take(&transaction, key)?;
     transaction.execute(

@@ -25,7 +25,7 @@ const BATCH: usize = 200;
 const MOST_KEYS: u32 = 1_000;
 
 /// The embedding where nobody says another.
-const STAND_IN: &str = "hashed-ngram-embedding";
+pub(crate) const STAND_IN: &str = "hashed-ngram-embedding";
 
 fn catalogue() -> Result<Catalogue> {
     Catalogue::open(store::clear)

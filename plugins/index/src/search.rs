@@ -12,13 +12,16 @@ use heyday_sdk::prelude::*;
 use heyday_sdk::vector::{Collection, Search};
 use passages::words::{Word, phrases, words};
 
+use crate::STAND_IN;
 use crate::catalogue::{Catalogue, mismatch};
 use crate::snippet::snippet;
 use crate::store::{self, Stored};
 use crate::types::{Hit, Mode, Place, Query};
 
-/// How much the vector counts where the caller says nothing.
-const ALPHA: f64 = 0.3;
+/// How much a model's vector counts where the caller says nothing, and how much one of the
+/// stand-in, which knows little that words do not say.
+const ALPHA: f64 = 0.5;
+const ALPHA_STAND_IN: f64 = 0.2;
 /// How much counts what was found otherwise.
 const ALSO: f64 = 0.3;
 /// Of the reciprocal of a rank, as the vector store has it.
@@ -45,12 +48,16 @@ pub fn search(
         (None, Some(_)) => Mode::Hybrid,
         (None, None) => Mode::Text,
     };
-    if let (Some(asked), Some(filled)) = (&query.embedding, catalogue.embedding()?)
-        && *asked != filled
+    let filled = catalogue.embedding()?;
+    if let (Some(asked), Some(filled)) = (&query.embedding, &filled)
+        && asked != filled
     {
-        return Err(mismatch(&filled, &asked.to_string()));
+        return Err(mismatch(filled, &asked.to_string()));
     }
-    let alpha = query.alpha.unwrap_or(ALPHA);
+    let alpha = query.alpha.unwrap_or_else(|| match filled {
+        Some(filled) if filled.name != STAND_IN => ALPHA,
+        _ => ALPHA_STAND_IN,
+    });
     if !(0.0..=1.0).contains(&alpha) {
         let message = format!("alpha is 0 to 1, not {alpha}");
         return Err(Error::new("invalid-input", message));
@@ -76,7 +83,7 @@ pub fn search(
         catalogue,
         collection,
         // Some of them belong to versions that are being written, or were.
-        asked: Search::new((limit * 4 + 100).max(200)),
+        asked: Search::new((limit * 4 + 100).max(400)),
         passages: HashMap::new(),
     };
     let mut lists = Vec::new();
@@ -94,7 +101,7 @@ pub fn search(
         // One list alone has a score that says more than its ranks.
         scores.extend(ranked.iter().cloned());
     } else {
-        for (weight, ranked) in &lists {
+        for (weight, ranked) in lists.iter().filter(|(weight, _)| *weight > 0.0) {
             for (rank, (place, _)) in (1_u32..).zip(ranked) {
                 let score = weight / (RANK + f64::from(rank));
                 *scores.entry(place.clone()).or_default() += score;

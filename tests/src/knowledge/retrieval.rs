@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{embedded, start, synchronize};
-use crate::inference::{MINILM, import, model};
+use crate::inference::{MINILM, import, model, small_model};
 use crate::support::component;
 use crate::support::server::Server;
 
@@ -105,7 +105,12 @@ async fn what_answers_is_found() {
     let server = start(embedded(folder.path())).await;
     let client = &server.client;
     import(client, "minilm", &model(MINILM, "split")).await;
-    for (capability, binding) in [("blob", "work"), ("inference", "minilm")] {
+    import(client, "judge", &small_model()).await;
+    for (capability, binding) in [
+        ("blob", "work"),
+        ("inference", "minilm"),
+        ("inference", "judge"),
+    ] {
         let granted = client.grant("models", capability, binding, None).await;
         granted.unwrap();
     }
@@ -157,4 +162,14 @@ async fn what_answers_is_found() {
         assert!(found > least, "{name}: {found}");
     }
     assert!(both_minilm > words - 0.02, "{both_minilm} {words}");
+
+    // A model's order, of more than are answered; its weights are random.
+    let input = json!({ "text": "retry policy", "limit": 5, "rerank": "judge" });
+    let found = super::flow(&server, input).await;
+    let scores: Vec<f64> = found
+        .iter()
+        .map(|hit| hit["score"].as_f64().unwrap())
+        .collect();
+    assert_eq!(scores.len(), 5);
+    assert!(scores.is_sorted_by(|one, other| one >= other), "{scores:?}");
 }

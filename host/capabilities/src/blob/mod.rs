@@ -294,3 +294,31 @@ pub trait ObjectWriter: Send + 'static {
     /// As the WIT's `error` says; nothing is visible then.
     async fn finish(self: Box<Self>) -> Result<Metadata, BlobError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_good_for_whole_seconds_within_the_limit() {
+        let of = |presign_ms, lasts_ms| {
+            let limits = BlobLimits {
+                presign_ms,
+                ..BlobLimits::default()
+            };
+            let checked = limits.check_expiry(lasts_ms);
+            checked.map_err(|error| error.code)
+        };
+        assert_eq!(of(60_000, 1_999), Ok(Duration::from_secs(1)));
+        assert_eq!(of(60_000, 60_000), Ok(Duration::from_secs(60)));
+        for (limit, lasts_ms, code) in [
+            (60_000, 0, BlobCode::InvalidExpiry),
+            (60_000, 999, BlobCode::InvalidExpiry),
+            (60_000, 60_001, BlobCode::InvalidExpiry),
+            (u64::MAX, LONGEST_PRESIGNED_MS + 1, BlobCode::InvalidExpiry),
+            (0, 60_000, BlobCode::CapabilityDenied),
+        ] {
+            assert_eq!(of(limit, lasts_ms), Err(code), "{lasts_ms} of {limit}");
+        }
+    }
+}

@@ -61,6 +61,14 @@ pub(super) fn reused() -> Problem {
     )
 }
 
+fn in_progress() -> Problem {
+    Problem::conflict(
+        "request-in-progress",
+        "The same request is being answered",
+        "a request under this Idempotency-Key is still being answered; ask again soon",
+    )
+}
+
 fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -98,22 +106,36 @@ pub(super) async fn keep_answers(
     let namespace = caller.namespace;
     let holder = digest(&[namespace.as_bytes(), route.as_bytes(), key.as_bytes()]);
     let Some(_held) = app.in_flight.hold(holder) else {
-        return Err(Problem::conflict(
-            "request-in-progress",
-            "The same request is being answered",
-            "a request under this Idempotency-Key is still being answered; ask again soon",
-        ));
+        return Err(in_progress());
     };
-    if let Some(reply) = app.state.reply(&namespace, &route, &key).await? {
+    let Some(claim) = app.state.claim(&namespace, &route, &key).await? else {
+        return Err(in_progress());
+    };
+    let answer = answer(&app, &namespace, &route, &key, request_digest, || {
+        next.run(Request::from_parts(parts, HttpBody::from(bytes)))
+    });
+    let answer = answer.await;
+    claim.give_back().await;
+    answer
+}
+
+/// The answer that the key got before, or one that is kept from now on.
+async fn answer<F: Future<Output = Response>>(
+    app: &App,
+    namespace: &str,
+    route: &str,
+    key: &str,
+    request_digest: [u8; 32],
+    run: impl FnOnce() -> F,
+) -> Result<Response, Problem> {
+    if let Some(reply) = app.state.reply(namespace, route, key).await? {
         return if reply.request == request_digest {
             Ok(again(reply))
         } else {
             Err(reused())
         };
     }
-    let answer = next
-        .run(Request::from_parts(parts, HttpBody::from(bytes)))
-        .await;
+    let answer = run().await;
     let status = answer.status();
     let worth_keeping = status != StatusCode::ACCEPTED && !status.is_server_error();
     if !worth_keeping {
@@ -130,7 +152,7 @@ pub(super) async fn keep_answers(
         location: location.and_then(|value| value.to_str().ok().map(str::to_owned)),
         body: body.to_vec(),
     };
-    if let Err(error) = app.state.keep_reply(&namespace, &route, &key, &reply).await {
+    if let Err(error) = app.state.keep_reply(namespace, route, key, &reply).await {
         // The work is done: the answer counts more than its copy.
         tracing::warn!(%error, "the answer to an Idempotency-Key is not kept");
     }

@@ -19,7 +19,7 @@ use super::problem::Problem;
 use super::{App, openai};
 use crate::auth::{self, AuthError};
 use crate::telemetry;
-use crate::tokens::WorkerToken;
+use crate::tokens::{self, WorkerToken};
 
 /// The header with the request's id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -172,6 +172,7 @@ pub(super) async fn guard_token(
         }
         other => other.map_err(refusal)?,
     };
+    app.catch_up().await;
     request.extensions_mut().insert(principal);
     Ok(next.run(request).await)
 }
@@ -182,6 +183,11 @@ pub(super) async fn guard_worker(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    let headers = request.headers();
+    // One that was just made, or taken back, at another server.
+    if worker(&app, headers).is_ok() || auth::bearer(headers).is_ok_and(tokens::is_one) {
+        app.catch_up().await;
+    }
     let token = match worker(&app, request.headers()) {
         Err(AuthError::WrongToken) if app.auth.check_token(request.headers()).is_ok() => {
             return Err(refusal(AuthError::OperatorToken));

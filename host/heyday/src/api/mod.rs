@@ -52,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
 use crate::definitions::HostDefinitions;
+use crate::follower::Follower;
 use crate::metrics::Metrics;
 use crate::pulls::Pulls;
 use crate::pulls::source::HubConfig;
@@ -92,6 +93,8 @@ pub struct Parts {
     pub recorder: Recorder,
     /// Answers by idempotency key.
     pub state: HostDb,
+    /// Follows other servers, where there may be some.
+    pub follower: Option<Follower>,
     /// Values that go by reference.
     pub payloads: Arc<dyn PayloadStore>,
     /// Who may ask.
@@ -129,6 +132,14 @@ impl App {
     async fn follow(&self, kind: Kind, namespace: &str, name: &str) {
         if kind == Kind::Flow {
             self.flow_schedules.follow(namespace, name).await;
+        }
+    }
+
+    /// Learns what other servers changed: what one acknowledged, the next request finds at
+    /// any other.
+    async fn catch_up(&self) {
+        if let Some(follower) = &self.follower {
+            follower.catch_up().await;
         }
     }
 

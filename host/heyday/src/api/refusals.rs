@@ -123,7 +123,7 @@ impl From<PayloadStoreError> for Problem {
 
 impl From<StateError> for Problem {
     fn from(error: StateError) -> Self {
-        tracing::error!(error = &error as &dyn std::error::Error, "host.db failed");
+        tracing::error!(error = &error as &dyn std::error::Error, "the state failed");
         match error {
             StateError::Database(_) => Self::unavailable(
                 "storage-unavailable",

@@ -34,10 +34,9 @@ use crate::auth::AuthError;
 use crate::recorder::{AttemptName, ReceiptRow, Records as _};
 use crate::registry::RegistryError;
 use crate::registry::feed::Revision;
+use crate::state::shared::Shared;
 use crate::tokens::WorkerToken;
-use crate::worker::wire::{
-    NewsBody, PinsBody, PluginBody, RecordBody, RecordsBody, RevisionBody, Said,
-};
+use crate::worker::wire::{NewsBody, PinsBody, PluginBody, RecordsBody, RevisionBody, Said};
 
 /// News that wait for a slow worker.
 const AHEAD: usize = 16;
@@ -129,6 +128,13 @@ pub(super) async fn stream(
             .map_err(|error| Problem::invalid(format!("Last-Event-ID: {error}")))
     });
     let after = after.transpose()?;
+    let shared = app.state.shared().cloned();
+    if shared.as_ref().is_some_and(|shared| !shared.is_sure()) {
+        return Err(Problem::unavailable(
+            "storage-unavailable",
+            "the server's state is away, so that nobody knows what is granted now",
+        ));
+    }
     let place = app.waiting_place()?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
@@ -136,6 +142,8 @@ pub(super) async fn stream(
         tokio::select! {
             () = tell(&app, &namespaces, after, &sender) => {}
             () = token.revoked.cancelled() => {}
+            // What it was told may be wrong by now: its lease must end.
+            () = unsure(shared.as_deref()) => {}
             () = app.stopping.cancelled() => {}
             () = sender.closed() => {}
         }
@@ -144,6 +152,14 @@ pub(super) async fn stream(
     Ok(Sse::new(ReceiverStream::new(receiver))
         .keep_alive(keep_alive)
         .into_response())
+}
+
+/// Waits until the server does not know any more what was granted.
+async fn unsure(shared: Option<&Shared>) {
+    match shared {
+        Some(shared) => shared.unsure().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Tells news until the worker has gone.
@@ -351,37 +367,51 @@ pub(super) async fn records(
     for record in &body.records {
         opens(&worker.token, &record.attempt.namespace)?;
     }
-    if app.sent.is_new(body.worker, body.sequence) {
-        for record in body.records {
-            take(&app, record);
+    let mut lines = Vec::new();
+    let mut receipts = Vec::new();
+    let mut progress = Vec::new();
+    for record in body.records {
+        let attempt = Arc::new(AttemptName::from(record.attempt));
+        match record.said {
+            Said::Log(line) => lines.push((attempt, line)),
+            Said::Progress(how_far) => progress.push((attempt, how_far)),
+            Said::Ended {
+                started_at,
+                ended_at,
+                outcome,
+                receipt,
+            } => receipts.push(ReceiptRow {
+                attempt,
+                started_at,
+                ended_at,
+                outcome,
+                receipt,
+            }),
         }
+    }
+    if app.state.is_shared() {
+        let taken = app
+            .recorder
+            .take_batch(body.worker, body.sequence, &lines, &receipts);
+        taken.await?;
+    } else if app.sent.is_new(body.worker, body.sequence) {
+        for (attempt, line) in lines {
+            app.recorder.log(&attempt, line);
+        }
+        for row in receipts {
+            app.recorder.receipt(row);
+        }
+    } else {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    for (attempt, how_far) in progress {
+        app.recorder.progress(&attempt, &how_far);
+        let event = LiveEvent::Progress {
+            activity_id: attempt.activity_id.clone(),
+            attempt: attempt.attempt,
+            progress: how_far,
+        };
+        app.engine.tell(attempt.run_id, event);
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn take(app: &App, record: RecordBody) {
-    let attempt = Arc::new(AttemptName::from(record.attempt));
-    match record.said {
-        Said::Log(line) => app.recorder.log(&attempt, line),
-        Said::Progress(progress) => {
-            let event = LiveEvent::Progress {
-                activity_id: attempt.activity_id.clone(),
-                attempt: attempt.attempt,
-                progress,
-            };
-            app.engine.tell(attempt.run_id, event);
-        }
-        Said::Ended {
-            started_at,
-            ended_at,
-            outcome,
-            receipt,
-        } => app.recorder.receipt(ReceiptRow {
-            attempt,
-            started_at,
-            ended_at,
-            outcome,
-            receipt,
-        }),
-    }
 }

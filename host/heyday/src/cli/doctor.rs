@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use super::error::CliError;
 use super::options::GlobalOptions;
 use super::output::{Output, one_line};
+use super::state;
 use super::up::UpArgs;
 
 /// Arguments of `doctor`.
@@ -34,6 +35,14 @@ pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliErro
     let config = args.up.config(global)?;
     let bindings = Bindings::open(&config.bindings(), &Handle::current()).map_err(refused)?;
     let mut all = Vec::new();
+    let found = state::diagnose(&config).await?;
+    let backend = if config.state.url.is_some() {
+        "postgres"
+    } else {
+        "sqlite"
+    };
+    tell(&output, &format!("state ({backend})"), &found)?;
+    all.push(json!({ "capability": "state", "backend": backend, "findings": found }));
     if config.engine == EngineKind::Temporal {
         let found = cluster(&config).await;
         tell(&output, "engine (temporal)", &found)?;

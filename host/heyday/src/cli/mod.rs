@@ -23,6 +23,7 @@ pub mod follow;
 pub mod gate;
 pub mod grant;
 pub mod input;
+pub mod migrate;
 pub mod model;
 pub mod options;
 pub mod output;
@@ -32,6 +33,7 @@ pub mod progress;
 pub mod runs;
 pub mod sample;
 pub mod schedule;
+pub mod state;
 pub mod status;
 pub mod table;
 pub mod template;
@@ -88,9 +90,9 @@ pub enum Command {
         after_help = "Examples:\n  heyday up\n  heyday up --data ./data --port 8001\n  \
         heyday up --config heyday.toml\n\n\
         Keys of the configuration file (options go over it, docs/configuration.md describes them):\n  \
-        data_dir, listen, cache_dir, drain_grace, otlp_endpoint\n  \
+        data_dir, listen, hosts, cache_dir, drain_grace, otlp_endpoint\n  \
         [queues] NAME = LIMIT\n  \
-        [limits], [limits.call], [limits.plugins.NAME], [inference]\n  \
+        [limits], [limits.call], [limits.plugins.NAME], [inference], [state]\n  \
         [bindings.namespaces.NAMESPACE.sql.NAME], [bindings.namespaces.NAMESPACE.blob.NAME]\n\n\
         Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."
     )]
@@ -98,7 +100,8 @@ pub enum Command {
     /// Run the API and the registry, and leave the work to workers
     #[command(
         after_help = "Examples:\n  heyday serve --engine temporal --temporal-address 127.0.0.1:7233\n  \
-        heyday serve --engine temporal --workflows --config heyday.toml\n\n\
+        heyday serve --engine temporal --workflows --config heyday.toml\n  \
+        heyday serve --engine temporal --state postgres://heyday@db.example/heyday\n\n\
         Options and configuration are those of `heyday up`."
     )]
     Serve(up::ServeArgs),
@@ -143,10 +146,20 @@ pub enum Command {
     /// What can be granted
     #[command(subcommand, visible_alias = "bindings")]
     Binding(status::BindingCommand),
+    /// Bring the state of the servers to the schema of this version
+    #[command(
+        after_help = "Examples:\n  heyday migrate --state postgres://heyday@db.example/heyday\n  \
+        heyday migrate --config heyday.toml --check\n\n\
+        It may be run again, and by several at once: one does it, the others find it done. A server \
+        on PostgreSQL starts only when it was run with its version or a newer one; `host.db` in a \
+        data folder is brought up to date by its server too. The password belongs in HEYDAY_STATE \
+        or in a file that the configuration names."
+    )]
+    Migrate(migrate::MigrateArgs),
     /// Look whether everything that the configuration names can be used, and say what to do
     #[command(
         after_help = "Examples:\n  heyday doctor --config heyday.toml\n  heyday doctor --config heyday.toml -o json\n\n\
-        It asks each binding and, with `--engine temporal`, the cluster, from this machine; no server \
+        It asks the state, each binding and, with `--engine temporal`, the cluster, from this machine; no server \
         needs to run. Where a container may be written, an object of a name of its own is written and \
         deleted. The exit code is 5 if something cannot be used."
     )]
@@ -206,6 +219,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Binding(status::BindingCommand::Setup(args)) => {
             status::setup(&args, &global.output())
         }
+        Command::Migrate(args) => migrate::run(args, &global).await,
         Command::Doctor(args) => doctor::run(args, &global).await,
         Command::Health => status::health(&global.context()?).await,
         Command::Completions(args) => completions(args.shell, &global.output()),

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use clap::Args;
 use heyday::config::{Config, EngineKind, default_data_dir};
 use heyday::server::{Server, ServerError};
+use heyday::state::StateError;
 use heyday_durable::temporal::Tasks;
 use heyday_sandbox::SandboxError;
 use serde_json::json;
@@ -19,6 +20,7 @@ use super::options::GlobalOptions;
 use super::output::Output;
 use super::process::{Process, ProcessArgs, unusable};
 use super::progress::Step;
+use super::state::StateArgs;
 use super::table::fields;
 use super::{client, view};
 
@@ -43,6 +45,9 @@ pub struct UpArgs {
     /// What makes runs durable [default: embedded]
     #[arg(long, value_name = "ENGINE", value_enum)]
     pub engine: Option<EngineKind>,
+    /// Where its state is.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// What every process of the server takes.
     #[command(flatten)]
     pub process: ProcessArgs,
@@ -69,6 +74,7 @@ impl UpArgs {
         if let Some(port) = self.port {
             config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         }
+        self.state.apply(&mut config)?;
         config.check().map_err(unusable)?;
         Ok(config)
     }
@@ -93,6 +99,13 @@ fn not_started(error: ServerError) -> CliError {
     match error {
         ServerError::Config(error) => unusable(error),
         error @ (ServerError::AddressTaken(_) | ServerError::InUse(_)) => CliError::Refused {
+            message: error.to_string(),
+            help: None,
+        },
+        ServerError::State(
+            error
+            @ (StateError::TooOld { .. } | StateError::TooNew { .. } | StateError::OtherToken),
+        ) => CliError::Refused {
             message: error.to_string(),
             help: None,
         },
@@ -176,11 +189,18 @@ fn announce(server: &Server, tasks: Tasks, output: &Output) -> Result<(), CliErr
     let mut pairs = vec![
         ("  API", format!("{url}  (its documentation: {url}/docs)")),
         ("  data", server.data().display().to_string()),
-        ("  token", server.token_file().display().to_string()),
+        (
+            "  token",
+            match server.token_file() {
+                Some(file) => file.display().to_string(),
+                None => "that of the other servers".to_owned(),
+            },
+        ),
     ];
     // The token itself only where a person reads it: a log file is read by others.
     if std::io::stdout().is_terminal()
-        && let Ok(token) = client::read_token(server.token_file())
+        && let Some(file) = server.token_file()
+        && let Ok(token) = client::read_token(file)
     {
         pairs.push(("", token));
     }
@@ -331,6 +351,23 @@ mod tests {
         assert!(error.to_string().contains("Temporal"), "{error}");
         let read = serve(&["--engine", "temporal"]).expect("a configuration");
         assert_eq!(read.engine, EngineKind::Temporal);
+    }
+
+    #[test]
+    fn a_state_in_postgresql_needs_a_cluster_and_shows_no_password() {
+        let error = config(&["--data", "/x", "--state", "postgres://r@localhost/d"]);
+        let error = error.expect_err("embedded");
+        assert_eq!(error.code(), 2);
+        assert!(error.to_string().contains("--engine temporal"), "{error}");
+        for url in [
+            "postgres://r:hunter2@localhost/d",
+            "mysql://r:hunter2@localhost/d",
+        ] {
+            let words = ["--data", "/x", "--engine", "temporal", "--state", url];
+            let error = config(&words).expect_err("everybody would see it");
+            assert_eq!(error.code(), 2);
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

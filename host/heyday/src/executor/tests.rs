@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::registry::tests::{World, plugin_running, push, world};
-use crate::state::HostDb;
+use crate::state::{HostDb, StateLocation};
 
 struct Nowhere;
 
@@ -85,7 +85,8 @@ async fn rig() -> Rig {
     let bytes = plugin_running(&description.to_string(), "", "", ECHO);
     let digest = Digest::of(&bytes);
     push(&world.registry, bytes).await.expect("uploaded");
-    let database = HostDb::open(&world.folder.path().join("records.db")).await;
+    let records = StateLocation::File(world.folder.path().join("records.db"));
+    let database = HostDb::open(&records).await;
     let recorder = Recorder::new(database.expect("a database"));
     let executor = Executor::new(ExecutorOptions {
         catalogue: Arc::new(world.registry.clone()),

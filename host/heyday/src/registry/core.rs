@@ -1,7 +1,8 @@
-//! What is registered, in memory and in `host.db`.
+//! What is registered, in memory and in the state.
 //!
 //! Everything is read at the start. A change is written first, in one transaction, and
-//! then shown in memory; one change at a time. Readers never wait for the disk.
+//! then shown in memory; one change at a time. Readers never wait for the disk. What other
+//! servers changed is read before each change, and when they tell ([`super::follow`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,25 +13,33 @@ use heyday_durable::expressions::Expressions;
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::Sandbox;
+use tokio::sync::MutexGuard;
+use uuid::Uuid;
 
 use super::RegistryError;
 use super::definitions;
 use super::feed::Feed;
+use super::follow::{Moved, Whole};
 use super::grants::GrantTable;
 use super::plugins;
 use super::types::{UploadOptions, VersionState};
 use super::versions::{Entry, Stored, parse_version};
-use crate::files::ContentFiles;
+use crate::content::Content;
 use crate::state::HostDb;
+use crate::state::changes::{Change, Head};
 use crate::state::versions::{Kind, UploadRow};
 
 /// Parsed flows that are kept.
 pub(super) const MAX_PARSED: usize = 4_096;
 
-type Name = (String, String);
+/// Bytes of a version that is removed are kept so long at least.
+const KEPT_AFTER: std::time::Duration = std::time::Duration::from_secs(3_600);
 
-#[derive(Default)]
+pub(super) type Name = (String, String);
+
 pub(super) struct Memory {
+    /// Where the stored sequence of changes was when this was so.
+    pub(super) head: Head,
     pub(super) plugins: BTreeMap<Name, Entry>,
     pub(super) flows: BTreeMap<Name, Entry>,
     pub(super) uploads: HashMap<(String, Digest), UploadRow>,
@@ -58,6 +67,37 @@ impl Memory {
             Kind::Flow => &mut self.flows,
         }
     }
+
+    /// The stored sequence of changes is so far; what it is about is told next.
+    pub(super) fn step(&mut self, head: Head) {
+        self.head = head;
+        self.feed.reach(head.revision);
+    }
+}
+
+/// A change under way. Nobody else changes anything, here or at another server, and memory
+/// is what is stored.
+pub(super) struct Changing<'c> {
+    pub(super) change: Change,
+    guards: Guards<'c>,
+}
+
+type Guards<'c> = (MutexGuard<'c, ()>, MutexGuard<'c, ()>);
+
+/// A change that is durable, and is to be shown in memory now.
+pub(super) struct Changed<'c> {
+    pub(super) head: Head,
+    _guards: Guards<'c>,
+}
+
+impl<'c> Changing<'c> {
+    /// Makes it durable.
+    pub(super) async fn commit(self) -> Result<Changed<'c>, RegistryError> {
+        Ok(Changed {
+            head: self.change.commit().await?,
+            _guards: self.guards,
+        })
+    }
 }
 
 /// What a registry is made of.
@@ -65,7 +105,7 @@ pub struct RegistryOptions {
     /// Where it is kept.
     pub database: HostDb,
     /// Where the bytes of versions are kept.
-    pub files: ContentFiles,
+    pub files: Content,
     /// Compiles and describes plugins.
     pub sandbox: Sandbox,
     /// Compiles the expressions of flows.
@@ -81,7 +121,7 @@ pub struct RegistryOptions {
 /// Plugins, flows and grants.
 pub struct Core {
     pub(super) database: HostDb,
-    pub(super) files: ContentFiles,
+    pub(super) files: Content,
     pub(super) sandbox: Sandbox,
     pub(super) expressions: Arc<dyn Expressions>,
     pub(super) bindings: Arc<Bindings>,
@@ -90,6 +130,11 @@ pub struct Core {
     pub(super) memory: RwLock<Memory>,
     /// Held while something changes.
     pub(super) changing: tokio::sync::Mutex<()>,
+    /// Held from the beginning of a change in the database until memory shows it: so long
+    /// nobody else brings memory up to date.
+    pub(super) stepping: tokio::sync::Mutex<()>,
+    /// What others changed, and who follows that was not told yet.
+    pub(super) moved: Mutex<Moved>,
     pub(super) flights: Mutex<plugins::Flights>,
     pub(super) parsed: Mutex<HashMap<Digest, Arc<Flow>>>,
     pub(super) pins: Mutex<definitions::Pins>,
@@ -108,29 +153,30 @@ impl Core {
     /// # Errors
     /// When the state cannot be read.
     pub async fn open(options: RegistryOptions) -> Result<Arc<Self>, RegistryError> {
-        let mut memory = Memory::default();
-        for row in options.database.versions().await? {
-            let stored = Arc::new(Stored::read(row)?);
-            let row = &stored.row;
-            memory.by_digest.insert(row.digest, Arc::clone(&stored));
-            memory
-                .of_mut(row.kind)
-                .entry((row.namespace.clone(), row.name.clone()))
-                .or_default()
-                .versions
-                .insert(row.version.clone(), Arc::clone(&stored));
-        }
-        for (kind, namespace, name, version) in options.database.activations().await? {
-            if let Some(entry) = memory.of_mut(kind).get_mut(&(namespace, name)) {
-                entry.activations.push(version);
-            }
-        }
-        for row in options.database.uploads().await? {
-            memory
-                .uploads
-                .insert((row.namespace.clone(), row.digest), row);
-        }
-        memory.grants = GrantTable::new(options.database.grants().await?);
+        let mut reading = options.database.read().await?;
+        let head = reading.head().await?;
+        let process = match options.database.is_shared() {
+            true => head.lineage,
+            false => Uuid::new_v4(),
+        };
+        let mut memory = Memory {
+            head,
+            plugins: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            uploads: HashMap::new(),
+            by_digest: HashMap::new(),
+            grants: GrantTable::default(),
+            feed: Feed::new(process, head.revision),
+            generation: 0,
+        };
+        let whole = Whole::read(&mut reading).await?;
+        drop(reading);
+        memory.take(whole)?;
+        // Where others may be at work, only what they left is gone on with.
+        let under_way = match options.database.is_shared() {
+            true => Vec::new(),
+            false => memory.uploads.values().cloned().collect(),
+        };
         let registry = Arc::new(Self {
             database: options.database,
             files: options.files,
@@ -141,12 +187,41 @@ impl Core {
             foreign_workers: options.foreign_workers,
             memory: RwLock::new(memory),
             changing: tokio::sync::Mutex::new(()),
+            stepping: tokio::sync::Mutex::new(()),
+            moved: Mutex::default(),
             flights: Mutex::default(),
             parsed: Mutex::default(),
             pins: Mutex::default(),
         });
-        registry.resume_uploads();
+        registry.resume_uploads(under_way);
         Ok(registry)
+    }
+
+    /// Begins a change, when those before it are done.
+    ///
+    /// # Errors
+    /// When the state cannot be read or written.
+    pub(super) async fn change(&self) -> Result<Changing<'_>, RegistryError> {
+        let one = self.changing.lock().await;
+        self.change_after(one).await
+    }
+
+    /// The same for who has `changing` already.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub(super) async fn change_after<'c>(
+        &'c self,
+        one: MutexGuard<'c, ()>,
+    ) -> Result<Changing<'c>, RegistryError> {
+        let step = self.stepping.lock().await;
+        let mut change = self.database.change().await?;
+        let head = change.before();
+        self.read_on(change.reading(), head).await?;
+        Ok(Changing {
+            change,
+            guards: (one, step),
+        })
     }
 
     pub(super) fn memory(&self) -> RwLockReadGuard<'_, Memory> {
@@ -303,7 +378,7 @@ impl Core {
                 .unwrap_or_else(PoisonError::into_inner)
                 .keys(),
         );
-        let files = match self.files.list().await {
+        let files = match self.files.old(KEPT_AFTER).await {
             Ok(files) => files,
             Err(error) => {
                 tracing::warn!(%error, "files of removed versions cannot be listed");
@@ -320,11 +395,7 @@ impl Core {
                 tracing::warn!(%error, %digest, "compiled code cannot be removed");
             }
         }
-        match self
-            .files
-            .sweep(&live, std::time::Duration::from_secs(3_600))
-            .await
-        {
+        match self.files.sweep(&live, KEPT_AFTER).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed files of removed versions"),
             Err(error) => tracing::warn!(%error, "files of removed versions cannot be removed"),

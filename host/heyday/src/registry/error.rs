@@ -71,23 +71,11 @@ pub enum RegistryError {
 
 impl From<StateError> for RegistryError {
     fn from(error: StateError) -> Self {
-        // Primary result codes that pass: SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL,
-        // CANTOPEN.
-        const PASSING: [i64; 6] = [5, 6, 8, 10, 13, 14];
-        let passes = match &error {
-            StateError::Database(sqlx::Error::Database(error)) => error
-                .code()
-                .and_then(|code| code.parse::<i64>().ok())
-                .is_some_and(|code| PASSING.contains(&(code & 0xff))),
-            StateError::Database(
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed,
-            ) => true,
-            _ => false,
-        };
-        if passes {
-            tracing::error!(error = %error.chain(), "host.db cannot be used now");
+        if error.is_passing() {
+            tracing::error!(error = %error.chain(), "the state cannot be used now");
             Self::Unavailable(
-                "its database is busy or the disk is full; the same request may be made again"
+                "its database is away or busy, or the disk is full; the same request may be made \
+                 again"
                     .to_owned(),
             )
         } else {

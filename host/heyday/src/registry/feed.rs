@@ -1,10 +1,12 @@
 //! What workers follow: which versions are active and what was granted, as numbered
 //! changes.
 //!
-//! Each change of either has a number, its revision. The last ones are kept, so that a
-//! follower who knows one of them is told what came after it; any other is told the whole
-//! state, and takes all that is not named for gone. Numbers are those of one process: a
-//! revision names it too, and after a restart everybody is told the whole state.
+//! Each change of either has a number, its revision, which is that of the stored sequence
+//! ([`crate::state::changes`]). The last ones are kept, so that a follower who knows one of
+//! them is told what came after it; any other is told the whole state, and takes all that
+//! is not named for gone. A revision names its sequence too. Where one server has the
+//! state, that is its process: after a restart everybody is told the whole state. Servers
+//! that share the state have one sequence, so that a follower of one goes on at another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -18,7 +20,7 @@ use uuid::Uuid;
 use super::core::{Core, Memory};
 use super::types::GrantInfo;
 use super::view;
-use crate::state::versions::{Kind, VersionRow};
+use crate::state::versions::Kind;
 
 /// Changes that are kept for those who come back.
 const KEPT: usize = 4_096;
@@ -26,7 +28,7 @@ const KEPT: usize = 4_096;
 /// A point in the sequence of changes. As text `PROCESS.NUMBER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision {
-    /// The process that numbered it.
+    /// The process that numbered it, or the sequence of several servers.
     pub process: Uuid,
     /// Its number, ascending from 0.
     pub number: u64,
@@ -104,54 +106,70 @@ pub struct News {
 #[derive(Debug)]
 pub(super) struct Feed {
     revision: Revision,
-    /// The last ones; the newest has the revision's number.
-    kept: VecDeque<Change>,
+    /// All changes after that number are kept.
+    floor: u64,
+    /// The last ones, with their numbers.
+    kept: VecDeque<(u64, Change)>,
     told: watch::Sender<u64>,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
+impl Feed {
+    /// Of a sequence that is so far.
+    pub(super) fn new(process: Uuid, number: u64) -> Self {
         Self {
-            revision: Revision {
-                process: Uuid::new_v4(),
-                number: 0,
-            },
+            revision: Revision { process, number },
+            floor: number,
             kept: VecDeque::new(),
-            told: watch::channel(0).0,
+            told: watch::channel(number).0,
         }
     }
-}
 
-impl Feed {
+    /// The sequence is another one, or what came between is not known: everybody is told
+    /// the whole state.
+    pub(super) fn restart(&mut self, process: Uuid, number: u64) {
+        self.revision = Revision { process, number };
+        self.floor = number;
+        self.kept.clear();
+        self.told.send_replace(number);
+    }
+
+    /// The sequence is so far; what is pushed from now on has this number.
+    pub(super) fn reach(&mut self, number: u64) {
+        self.revision.number = number;
+        self.told.send_replace(number);
+    }
+
     fn push(&mut self, change: Change) {
-        self.revision.number += 1;
-        self.kept.push_back(change);
-        if self.kept.len() > KEPT {
-            self.kept.pop_front();
+        self.kept.push_back((self.revision.number, change));
+        if self.kept.len() > KEPT
+            && let Some((number, _)) = self.kept.pop_front()
+        {
+            self.floor = number;
         }
-        self.told.send_replace(self.revision.number);
     }
 
     /// What came after that revision; none where it is not known any more.
     fn since(&self, after: Revision) -> Option<impl Iterator<Item = &Change>> {
-        let behind = self.revision.number.checked_sub(after.number)?;
-        let behind = usize::try_from(behind).ok()?;
-        let known = after.process == self.revision.process && behind <= self.kept.len();
-        known.then(|| self.kept.range(self.kept.len() - behind..))
+        let known = after.process == self.revision.process
+            && (self.floor..=self.revision.number).contains(&after.number);
+        let first = self
+            .kept
+            .partition_point(|(number, _)| *number <= after.number);
+        known.then(|| self.kept.range(first..).map(|(_, change)| change))
     }
 }
 
 impl Memory {
     /// Tells which version of that plugin is active now. Flows are no workers' business:
     /// runs name theirs by digest.
-    pub(super) fn tell_active(&mut self, row: &VersionRow) {
-        if row.kind != Kind::Plugin {
+    pub(super) fn tell_active(&mut self, kind: Kind, namespace: &str, name: &str) {
+        if kind != Kind::Plugin {
             return;
         }
-        let entry = self.plugins.get(&(row.namespace.clone(), row.name.clone()));
+        let entry = self.plugins.get(&(namespace.to_owned(), name.to_owned()));
         let change = Change::Active {
-            namespace: row.namespace.clone(),
-            plugin: row.name.clone(),
+            namespace: namespace.to_owned(),
+            plugin: name.to_owned(),
             digest: entry
                 .and_then(|entry| entry.active())
                 .map(|stored| stored.row.digest),
@@ -243,23 +261,35 @@ mod tests {
         }
     }
 
+    fn feed() -> Feed {
+        Feed::new(Uuid::new_v4(), 7)
+    }
+
     #[test]
     fn who_knows_a_kept_revision_is_told_what_came_after() {
-        let mut feed = Feed::default();
+        let mut feed = feed();
         let start = feed.revision;
-        for number in 0..KEPT {
+        let at = |number: u64| Revision {
+            number: start.number + number,
+            ..start
+        };
+        for number in 1..=KEPT {
+            // Not each change of the sequence is for followers.
+            feed.reach(start.number + 2 * number as u64);
             feed.push(change(number));
         }
         let all = feed.since(start).expect("all are kept");
         assert_eq!(all.count(), KEPT);
-        let almost = Revision {
-            number: feed.revision.number - 1,
-            ..start
-        };
+        for (number, expected) in [(1, KEPT), (2, KEPT - 1), (3, KEPT - 1)] {
+            let rest = feed.since(at(number)).expect("kept");
+            assert_eq!(rest.count(), expected, "{number}");
+        }
+        let almost = at(2 * KEPT as u64 - 1);
         let last: Vec<_> = feed.since(almost).expect("kept").collect();
-        assert_eq!(last, [&change(KEPT - 1)]);
+        assert_eq!(last, [&change(KEPT)]);
         assert_eq!(feed.since(feed.revision).expect("kept").count(), 0);
-        feed.push(change(KEPT));
+        feed.reach(feed.revision.number + 1);
+        feed.push(change(KEPT + 1));
         assert!(feed.since(start).is_none(), "one is no longer kept");
         let ahead = Revision {
             number: feed.revision.number + 1,
@@ -271,11 +301,14 @@ mod tests {
             ..feed.revision
         };
         assert!(feed.since(other).is_none(), "of another process");
+        let last = feed.revision;
+        feed.restart(last.process, last.number + 5);
+        assert!(feed.since(last).is_none(), "what came between is not known");
     }
 
     #[test]
     fn a_revision_is_a_text() {
-        let revision = Feed::default().revision;
+        let revision = feed().revision;
         assert_eq!(revision.to_string().parse(), Ok(revision));
         for wrong in ["", "1", ".", "x.1", "00000000000000000000000000000000.-1"] {
             assert_eq!(wrong.parse::<Revision>(), Err(NoRevision), "{wrong:?}");

@@ -216,9 +216,11 @@ impl Core {
     /// When there is no such binding, or the grant makes no sense.
     pub async fn grant(&self, row: GrantRow) -> Result<GrantRow, RegistryError> {
         self.check_grant(&row)?;
-        let _one = self.changing.lock().await;
-        self.database.put_grant(&row).await?;
+        let mut changing = self.change().await?;
+        changing.change.put_grant(&row).await?;
+        let done = changing.commit().await?;
         let mut memory = self.memory_mut();
+        memory.step(done.head);
         let mut rows = memory.grants.rows(&row.namespace, &row.subject).to_vec();
         rows.retain(|other| !same(other, &row));
         rows.push(row.clone());
@@ -238,7 +240,7 @@ impl Core {
         capability: &str,
         binding: Option<&str>,
     ) -> Result<Vec<GrantRow>, RegistryError> {
-        let _one = self.changing.lock().await;
+        let mut changing = self.change().await?;
         let rows: Vec<GrantRow> = self
             .list_grants(namespace, Some(subject))
             .into_iter()
@@ -252,8 +254,10 @@ impl Core {
                 namespace,
             ));
         }
-        self.database.remove_grants(&rows).await?;
+        changing.change.remove_grants(&rows).await?;
+        let done = changing.commit().await?;
         let mut memory = self.memory_mut();
+        memory.step(done.head);
         let mut left = memory.grants.rows(namespace, subject).to_vec();
         left.retain(|row| !rows.contains(row));
         memory.grants.replace(namespace, subject, left);

@@ -1,7 +1,8 @@
 //! Plugins, flows and grants: immutable versions, one of each active.
 //!
 //! [`Registry`] is what the API and the executor ask; behind it, `core` keeps
-//! everything in memory and in `host.db`, `versions` changes which versions there are and
+//! everything in memory and in the state, `follow` brings memory to what is stored,
+//! `versions` changes which versions there are and
 //! which one is active, of plugins and flows alike, `plugins` takes uploads of
 //! components, `flows` of flows, `grants` says what they may reach, `definitions` resolves
 //! names for runs, `feed` tells workers what changed, and `view` shows all of it.
@@ -16,6 +17,7 @@ mod definitions;
 pub mod error;
 pub mod feed;
 mod flows;
+pub mod follow;
 pub mod grants;
 mod plugins;
 pub mod types;
@@ -41,6 +43,7 @@ pub use self::core::RegistryOptions;
 pub use self::error::RegistryError;
 use self::feed::{News, Revision};
 pub use self::flows::ActivityOptions;
+use self::follow::Moved;
 use self::plugins::Progress;
 use self::types::{
     Actor, AuditEntry, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest,
@@ -48,8 +51,8 @@ use self::types::{
 };
 pub use self::versions::{Stored, parse_version};
 pub use self::view::VersionView;
-use crate::state::versions::GrantRow;
 pub use crate::state::versions::Kind;
+use crate::state::versions::{GrantRow, UploadRow};
 
 /// Plugins, flows and grants. Clones are handles of the same registry.
 #[derive(Debug, Clone)]
@@ -551,6 +554,26 @@ impl Registry {
     #[must_use]
     pub fn news(&self, after: Option<Revision>) -> News {
         self.core.news(after)
+    }
+
+    /// Brings what is known to what is stored, where other servers changed it; answers what
+    /// of it others follow, since this was asked last.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn catch_up(&self) -> Result<Moved, RegistryError> {
+        self.core.catch_up().await?;
+        Ok(self.core.take_moved())
+    }
+
+    /// What [`catch_up`](Self::catch_up) answered is to be answered again.
+    pub fn note_moved(&self, moved: Moved) {
+        self.core.note_moved(moved);
+    }
+
+    /// Goes on with uploads that are this server's from now on.
+    pub fn resume_uploads(&self, rows: Vec<UploadRow>) {
+        self.core.resume_uploads(rows);
     }
 
     /// Changes when there are news.

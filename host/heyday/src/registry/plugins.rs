@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::RegistryError;
-use super::core::Core;
+use super::core::{Changing, Core};
 use super::types::{Actor, RequestProblem, UploadOptions, VersionState};
 use super::versions::{Stored, Uploaded, dev_version, is_dev};
 use crate::description::{Description, DescriptionProblem, default_queue};
@@ -49,6 +49,8 @@ enum Admitted {
     Before(Arc<Stored>),
     /// Under way.
     Joined(Flight),
+    /// Under way at another server.
+    Elsewhere,
     /// New.
     New(Flight),
 }
@@ -61,6 +63,9 @@ pub(super) enum Progress {
     /// It is not described yet.
     UnderWay(UploadRow),
 }
+
+/// How a reason ends that may not hold the next time.
+const SEND_AGAIN: &str = "; send it again";
 
 /// The queues that a stored description names.
 pub(super) fn named_queues(description: &Value) -> Vec<String> {
@@ -111,6 +116,12 @@ impl Core {
         let (flight, own) = match self.admit(&row).await? {
             Admitted::Before(stored) => return self.uploaded_before(stored, options).await,
             Admitted::Joined(flight) => (flight, false),
+            Admitted::Elsewhere => {
+                return match self.wait_elsewhere(row, wait).await? {
+                    Progress::Done(done) => self.uploaded_before(done.stored, options).await,
+                    under_way @ Progress::UnderWay(_) => Ok(under_way),
+                };
+            }
             Admitted::New(flight) => (flight, true),
         };
         let mut done = match self.wait_for(row, flight.answer, wait).await? {
@@ -126,16 +137,24 @@ impl Core {
 
     /// Starts the task of an upload, or finds what the same bytes are already.
     async fn admit(self: &Arc<Self>, row: &UploadRow) -> Result<Admitted, RegistryError> {
-        // Versions appear only while this is held: the bytes are a version by now, or
-        // under way, or new.
-        let _one = self.changing.lock().await;
+        // Versions appear only by changes: the bytes are a version by now, or under way, or
+        // new.
+        let changing = self.change().await?;
         if let Some(stored) = self.same_bytes(&row.namespace, &row.digest, row.options.dev) {
             return Ok(Admitted::Before(stored));
         }
         if let Some(flight) = self.flight(row) {
             return Ok(Admitted::Joined(flight));
         }
-        self.put_upload(row).await?;
+        let known = self.upload_row(&row.namespace, &row.digest);
+        if self.database.is_shared()
+            && known.is_some_and(|known| {
+                known.state == VersionState::Compiling && known.options.dev == row.options.dev
+            })
+        {
+            return Ok(Admitted::Elsewhere);
+        }
+        self.put_upload(changing, row).await?;
         Ok(Admitted::New(self.fly(row.clone())))
     }
 
@@ -171,6 +190,9 @@ impl Core {
         match self.upload_row(namespace, digest) {
             Some(row) => match self.flight(&row) {
                 Some(flight) => self.wait_for(row, flight.answer, wait).await,
+                None if row.state == VersionState::Compiling => {
+                    self.wait_elsewhere(row, wait).await
+                }
                 None => Ok(Progress::UnderWay(row)),
             },
             None => self.progress(namespace, digest),
@@ -230,6 +252,40 @@ impl Core {
         }
     }
 
+    /// Waits for an upload that another server, or nobody yet, compiles.
+    async fn wait_elsewhere(
+        &self,
+        row: UploadRow,
+        wait: Duration,
+    ) -> Result<Progress, RegistryError> {
+        let mut told = self.told();
+        let ended = async {
+            loop {
+                told.borrow_and_update();
+                let now = self.upload_row(&row.namespace, &row.digest);
+                if !now
+                    .as_ref()
+                    .is_some_and(|row| row.state == VersionState::Compiling)
+                {
+                    return now;
+                }
+                // The sender lives as long as `self`.
+                let _ = told.changed().await;
+            }
+        };
+        match tokio::time::timeout(wait, ended).await {
+            Err(_) => Ok(Progress::UnderWay(row)),
+            Ok(None) => self.progress(&row.namespace, &row.digest),
+            Ok(Some(failed)) => {
+                let reason = failed.reason.unwrap_or_default();
+                Err(match reason.strip_suffix(SEND_AGAIN) {
+                    Some(_) => RegistryError::Unavailable(reason),
+                    None => RegistryError::unusable(reason),
+                })
+            }
+        }
+    }
+
     fn same_bytes(&self, namespace: &str, digest: &Digest, dev: bool) -> Option<Arc<Stored>> {
         let memory = self.memory();
         memory
@@ -246,26 +302,31 @@ impl Core {
         stored: &Arc<Stored>,
         options: UploadOptions,
     ) -> Result<(), RegistryError> {
-        let _one = self.changing.lock().await;
+        let changing = self.change().await?;
         if self.becomes_active(&stored.row, options) {
-            self.activate_stored(stored).await?;
+            self.activate_stored(changing, stored).await?;
         }
         Ok(())
     }
 
-    async fn put_upload(&self, row: &UploadRow) -> Result<(), RegistryError> {
-        self.database.put_upload(row).await?;
-        self.memory_mut()
-            .uploads
-            .insert((row.namespace.clone(), row.digest), row.clone());
+    async fn put_upload(
+        &self,
+        mut changing: Changing<'_>,
+        row: &UploadRow,
+    ) -> Result<(), RegistryError> {
+        changing.change.put_upload(row).await?;
+        let done = changing.commit().await?;
+        let mut memory = self.memory_mut();
+        let key = (row.namespace.clone(), row.digest);
+        memory.uploads.insert(key, row.clone());
+        memory.step(done.head);
         Ok(())
     }
 
-    /// Begins again with uploads that were under way when the last process ended.
-    pub(super) fn resume_uploads(self: &Arc<Self>) {
-        let rows: Vec<_> = self.memory().uploads.values().cloned().collect();
+    /// Begins again with uploads that were under way when their process ended.
+    pub(super) fn resume_uploads(self: &Arc<Self>, rows: Vec<UploadRow>) {
         for row in rows {
-            if row.state == VersionState::Compiling {
+            if row.state == VersionState::Compiling && self.flight(&row).is_none() {
                 self.fly(row);
             }
         }
@@ -308,11 +369,22 @@ impl Core {
         tracing::warn!(digest = %row.digest, error = %reason(error), "an upload failed");
         row.state = VersionState::Failed;
         row.reason = Some(if passing {
-            format!("{}; send it again", reason(error))
+            format!("{}{SEND_AGAIN}", reason(error))
         } else {
             reason(error)
         });
-        if let Err(error) = self.put_upload(&row).await {
+        let kept = async {
+            let changing = self.change().await?;
+            // Another server may have been quicker, where this one was taken for gone.
+            if self
+                .same_bytes(&row.namespace, &row.digest, row.options.dev)
+                .is_some()
+            {
+                return Ok(());
+            }
+            self.put_upload(changing, &row).await
+        };
+        if let Err(error) = kept.await {
             tracing::error!(%error, "the reason of a failed upload cannot be kept");
         }
     }

@@ -1,6 +1,6 @@
 //! Versions of plugins and flows: stored once, never changed, one of each name active.
 //!
-//! Each change holds `changing`, is one transaction of the database, and is shown in
+//! Each change is one transaction of the database ([`Core::change`]), and is shown in
 //! memory when it is durable.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use heyday_durable::payload::Digest;
 use serde_json::json;
 
 use super::RegistryError;
-use super::core::Core;
+use super::core::{Changing, Core};
 use super::plugins;
 use super::types::UploadOptions;
 use crate::description::{Description, default_queue};
@@ -78,6 +78,37 @@ impl Entry {
     fn forget(&mut self, version: &semver::Version) {
         self.versions.remove(version);
         self.activations.retain(|other| other != version);
+    }
+
+    /// Shows a version that was hidden, as it was before; what else changed meanwhile
+    /// stays.
+    fn show_again(&mut self, before: &Self, stored: &Arc<Stored>) {
+        let version = &stored.row.version;
+        if self.versions.contains_key(version) {
+            return;
+        }
+        self.versions.insert(version.clone(), Arc::clone(stored));
+        let mut hidden = before.activations.clone();
+        hidden.retain(|other| other != version);
+        if hidden == self.activations {
+            self.activations.clone_from(&before.activations);
+        }
+    }
+
+    /// Whether a version may be removed.
+    ///
+    /// # Errors
+    /// When it is active beside others.
+    fn check_removable(&self, row: &VersionRow) -> Result<(), RegistryError> {
+        if self.versions.len() > 1 && self.activations.last() == Some(&row.version) {
+            return Err(RegistryError::Conflict(format!(
+                "{} {} {} is active; activate another version first",
+                row.kind.word(),
+                row.name,
+                row.version
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -154,14 +185,14 @@ impl Core {
         stored: Arc<Stored>,
         options: UploadOptions,
     ) -> Result<Uploaded, RegistryError> {
-        let _one = self.changing.lock().await;
+        let mut changing = self.change().await?;
         let row = &stored.row;
         let key = (row.namespace.clone(), row.name.clone());
         let existing = self.check_new(&stored)?;
         let activate = self.becomes_active(row, options);
         if let Some(existing) = existing {
             if activate {
-                self.activate_stored(&existing).await?;
+                self.activate_stored(changing, &existing).await?;
             }
             return Ok(Uploaded {
                 stored: existing,
@@ -174,8 +205,10 @@ impl Core {
             .get(&key)
             .and_then(|entry| entry.activations.last().cloned());
         let activate = activate && active.as_ref() != Some(&row.version);
-        self.database.insert_version(row, activate).await?;
+        changing.change.insert_version(row, activate).await?;
+        let done = changing.commit().await?;
         let mut memory = self.memory_mut();
+        memory.step(done.head);
         memory.by_digest.insert(row.digest, Arc::clone(&stored));
         memory.uploads.remove(&(row.namespace.clone(), row.digest));
         let entry = memory.of_mut(row.kind).entry(key).or_default();
@@ -184,7 +217,7 @@ impl Core {
             .insert(row.version.clone(), Arc::clone(&stored));
         if activate {
             entry.activations.push(row.version.clone());
-            memory.tell_active(row);
+            memory.tell_active(row.kind, &row.namespace, &row.name);
         }
         drop(memory);
         Ok(Uploaded {
@@ -205,26 +238,32 @@ impl Core {
         version: &str,
         allow_missing: bool,
     ) -> Result<Arc<Stored>, RegistryError> {
-        let _one = self.changing.lock().await;
+        let changing = self.change().await?;
         let stored = self.version(kind, namespace, name, version)?;
         self.may_be_active(&stored.row, allow_missing)?;
-        self.activate_stored(&stored).await?;
+        self.activate_stored(changing, &stored).await?;
         Ok(stored)
     }
 
-    /// Call it with `changing` held.
-    pub(super) async fn activate_stored(&self, stored: &Arc<Stored>) -> Result<(), RegistryError> {
+    /// Makes a version the active one, as a change that has begun.
+    pub(super) async fn activate_stored(
+        &self,
+        mut changing: Changing<'_>,
+        stored: &Arc<Stored>,
+    ) -> Result<(), RegistryError> {
         if self.is_active(stored) {
             return Ok(());
         }
         let row = &stored.row;
-        self.database.activate(row).await?;
+        changing.change.activate(row).await?;
         let key = (row.namespace.clone(), row.name.clone());
+        let done = changing.commit().await?;
         let mut memory = self.memory_mut();
+        memory.step(done.head);
         if let Some(entry) = memory.of_mut(row.kind).get_mut(&key) {
             entry.activations.push(row.version.clone());
         }
-        memory.tell_active(row);
+        memory.tell_active(row.kind, &row.namespace, &row.name);
         Ok(())
     }
 
@@ -263,15 +302,17 @@ impl Core {
         namespace: &str,
         name: &str,
     ) -> Result<Arc<Stored>, RegistryError> {
-        let _one = self.changing.lock().await;
+        let mut changing = self.change().await?;
         let stored = self.version_before(kind, namespace, name)?;
-        self.database.rollback(kind, namespace, name).await?;
+        changing.change.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());
+        let done = changing.commit().await?;
         let mut memory = self.memory_mut();
+        memory.step(done.head);
         if let Some(entry) = memory.of_mut(kind).get_mut(&key) {
             entry.activations.pop();
         }
-        memory.tell_active(&stored.row);
+        memory.tell_active(kind, namespace, name);
         drop(memory);
         Ok(stored)
     }
@@ -288,55 +329,60 @@ impl Core {
         name: &str,
         version: &str,
     ) -> Result<Arc<Stored>, RegistryError> {
-        let _one = self.changing.lock().await;
+        let one = self.changing.lock().await;
         let stored = self.version(kind, namespace, name, version)?;
         let entry = self.entry(kind, namespace, name)?;
         let row = &stored.row;
-        if entry.versions.len() > 1 && entry.activations.last() == Some(&row.version) {
-            return Err(RegistryError::Conflict(format!(
-                "{} {name} {} is active; activate another version first",
-                kind.word(),
-                row.version
-            )));
-        }
+        entry.check_removable(row)?;
         let key = (namespace.to_owned(), name.to_owned());
         // Hidden first: a run that starts from now on cannot be pinned to it any more.
         self.memory_mut()
             .of_mut(kind)
             .entry(key.clone())
             .and_modify(|entry| entry.forget(&row.version));
-        let runs = match self.still_used(engine, row).await {
-            Ok(0) => self
-                .database
-                .remove_version(row)
-                .await
-                .map(|()| 0)
-                .map_err(Into::into),
-            other => other,
+        let removed = match self.still_used(engine, row).await {
+            Ok(0) => self.remove_unused(one, row).await,
+            Ok(runs) => Err(RegistryError::Conflict(format!(
+                "{runs} open runs need {} {name} {}; it can be removed when they have ended",
+                kind.word(),
+                row.version
+            ))),
+            Err(error) => Err(error),
         };
-        let mut memory = self.memory_mut();
-        if !matches!(runs, Ok(0)) {
-            memory.of_mut(kind).insert(key, entry);
-            drop(memory);
-            return Err(match runs {
-                Err(error) => error,
-                Ok(runs) => RegistryError::Conflict(format!(
-                    "{runs} open runs need {} {name} {}; it can be removed when they have ended",
-                    kind.word(),
-                    row.version
-                )),
-            });
+        if let Err(error) = removed {
+            let mut memory = self.memory_mut();
+            let now = memory.of_mut(kind).entry(key).or_default();
+            now.show_again(&entry, &stored);
+            return Err(error);
         }
-        if memory
-            .of(kind)
-            .get(&key)
-            .is_some_and(|entry| entry.versions.is_empty())
-        {
-            memory.of_mut(kind).remove(&key);
-        }
-        memory.tell_active(row);
-        drop(memory);
         Ok(stored)
+    }
+
+    async fn remove_unused(
+        &self,
+        one: tokio::sync::MutexGuard<'_, ()>,
+        row: &VersionRow,
+    ) -> Result<(), RegistryError> {
+        let mut changing = self.change_after(one).await?;
+        let key = (row.namespace.clone(), row.name.clone());
+        // Another server may have made it the active one meanwhile.
+        if let Some(entry) = self.memory().of(row.kind).get(&key) {
+            entry.check_removable(row)?;
+        }
+        changing.change.remove_version(row).await?;
+        let done = changing.commit().await?;
+        let mut memory = self.memory_mut();
+        memory.step(done.head);
+        let entry = memory.of_mut(row.kind).get_mut(&key);
+        let empty = entry.is_some_and(|entry| {
+            entry.forget(&row.version);
+            entry.versions.is_empty()
+        });
+        if empty {
+            memory.of_mut(row.kind).remove(&key);
+        }
+        memory.tell_active(row.kind, &row.namespace, &row.name);
+        Ok(())
     }
 
     /// Writes an upload that became a version to the audit.

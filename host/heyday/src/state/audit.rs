@@ -1,11 +1,12 @@
 //! The audit: who did what, and when.
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 
 use crate::registry::types::AuditEntry;
 
-use super::{HostDb, StateError, json, micros, timestamp};
+use super::backend::values;
+use super::shared::{AUDIT_LOCK, in_order};
+use super::{HostDb, StateError, json, limit, micros, timestamp, unsigned};
 
 impl HostDb {
     /// Adds an entry.
@@ -20,19 +21,22 @@ impl HostDb {
         subject: &str,
         details: &serde_json::Value,
     ) -> Result<(), StateError> {
-        sqlx::query(
+        let mut tx = self.backend.begin().await?;
+        in_order(&mut tx, AUDIT_LOCK).await?;
+        tx.execute(
             "INSERT INTO audit (at_us, namespace, principal, action, subject, details) \
-             VALUES (?1,?2,?3,?4,?5,?6)",
+             VALUES ($1,$2,$3,$4,$5,$6)",
+            values![
+                micros(Timestamp::now()),
+                namespace,
+                principal,
+                action,
+                subject,
+                details.to_string(),
+            ],
         )
-        .bind(micros(Timestamp::now()))
-        .bind(namespace)
-        .bind(principal)
-        .bind(action)
-        .bind(subject)
-        .bind(details.to_string())
-        .execute(self.pool())
         .await?;
-        Ok(())
+        tx.commit().await
     }
 
     /// Entries of a namespace, newest first, before that id.
@@ -43,26 +47,25 @@ impl HostDb {
         &self,
         namespace: &str,
         before: i64,
-        limit: usize,
+        rows: usize,
     ) -> Result<Vec<AuditEntry>, StateError> {
-        let rows = sqlx::query(
-            "SELECT id, at_us, principal, action, subject, details FROM audit \
-             WHERE namespace = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3",
-        )
-        .bind(namespace)
-        .bind(before)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(self.pool())
-        .await?;
-        rows.iter()
+        let rows = self
+            .rows(
+                "SELECT id, at_us, principal, action, subject, details FROM audit \
+             WHERE namespace = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+                values![namespace, before, limit(rows)],
+            )
+            .await;
+        rows?
+            .iter()
             .map(|row| {
                 Ok(AuditEntry {
-                    id: u64::try_from(row.try_get::<i64, _>("id")?).unwrap_or_default(),
-                    at: timestamp(row.try_get("at_us")?)?,
-                    principal: row.try_get("principal")?,
-                    action: row.try_get("action")?,
-                    resource: row.try_get("subject")?,
-                    details: json(row.try_get("details")?)?,
+                    id: unsigned(row.int("id")?),
+                    at: timestamp(row.int("at_us")?)?,
+                    principal: row.string("principal")?,
+                    action: row.string("action")?,
+                    resource: row.string("subject")?,
+                    details: json(row.text("details")?)?,
                 })
             })
             .collect()

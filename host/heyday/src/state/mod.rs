@@ -1,114 +1,108 @@
-//! `host.db`: what the server itself knows. Plugins, flows, grants, workers' tokens, the
-//! audit, receipts, log lines and answers by idempotency key.
+//! What the server itself knows: plugins, flows, grants, workers' tokens, the audit,
+//! receipts, log lines and answers by idempotency key.
+//!
+//! It is a file of SQLite (`host.db`) for one server, or a database of PostgreSQL for
+//! many. Behind [`HostDb`] both are the same: each statement stands once and runs on either
+//! ([`backend`]), only the steps of the schema are written in both dialects
+//! ([`migrations`]). PostgreSQL is reached by sqlx, as SQLite is; the client that
+//! [`heyday_capabilities::postgres`] has is made for guests' statements, whose rows and
+//! notifications it does not keep for others.
 //!
 //! Every change of the registry is one transaction that is synced before it is
-//! answered. Receipts and log lines are written behind, in batches, by a connection of
-//! their own that does not wait for the disk ([`crate::recorder`]): they may be lost
-//! when the machine stops, and no answer ever waits for them.
+//! answered. Receipts and log lines are written behind, in batches ([`crate::recorder`]),
+//! and no answer waits for them; on SQLite by a connection of their own that does not wait
+//! for the disk either.
+//!
+//! **Several servers.** Each keeps the registry in memory. Every change of it has the next
+//! revision, which is taken under the lock of one row ([`changes`]): so changes have one
+//! order for all servers, and who changes something first reads what others changed
+//! before. The row also has a random mark of each change and the database's lineage, by
+//! which a server notices that a database was restored or that a standby took over
+//! without the last changes; then everything is read again. A notification tells the
+//! others at once, and a look each second finds what was not told ([`shared`]). The
+//! revision is what workers follow, so it means the same at every server. Before a request
+//! is answered, the server looks whether it is behind: what one server acknowledged, the
+//! next request finds at any other.
+//!
+//! What a server does alone is owned: an upload that it compiles and an Idempotency-Key
+//! whose request it answers name it, and when it has not been seen for
+//! [`shared::ALIVE`], another takes the upload over, and the key is free. Both do no harm
+//! when they are wrong about that: the same bytes become one version.
+//!
+//! Components, flows and values by digest are in the database too ([`content`]), up to the
+//! 64 MiB of an upload, so that no further store is needed; the data folder only keeps
+//! copies. While the database is away, what memory knows is answered, all else is 503;
+//! after [`shared::UNSURE`] workers are not told any more that what they know of grants is
+//! true, and their own lease ends.
 
 pub mod audit;
+pub(crate) mod backend;
+pub mod changes;
+pub mod content;
+pub mod location;
+mod look;
+mod migrations;
+pub mod records;
 pub mod replies;
+pub mod shared;
 pub mod tokens;
 pub mod versions;
 
-use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
 
-/// Steps of the schema, in order; `user_version` counts those that a database has. A
-/// step that was released never changes.
-const MIGRATIONS: &[&str] = &[
-    "
-    CREATE TABLE versions (
-        kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-        digest BLOB NOT NULL, size INTEGER NOT NULL, description TEXT NOT NULL,
-        capabilities TEXT NOT NULL, imports TEXT NOT NULL, created_us INTEGER NOT NULL,
-        PRIMARY KEY (kind, namespace, name, version)
-    ) WITHOUT ROWID;
-    CREATE TABLE activations (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-        at_us INTEGER NOT NULL
-    );
-    CREATE INDEX activations_by_name ON activations (kind, namespace, name, id);
-    CREATE TABLE uploads (
-        namespace TEXT NOT NULL, digest BLOB NOT NULL, size INTEGER NOT NULL,
-        state TEXT NOT NULL, reason TEXT, capabilities TEXT NOT NULL, imports TEXT NOT NULL,
-        options TEXT NOT NULL, principal TEXT NOT NULL, created_us INTEGER NOT NULL,
-        PRIMARY KEY (namespace, digest)
-    ) WITHOUT ROWID;
-    CREATE TABLE grants (
-        namespace TEXT NOT NULL, subject TEXT NOT NULL, capability TEXT NOT NULL,
-        binding TEXT NOT NULL, mode TEXT, granted_us INTEGER NOT NULL,
-        PRIMARY KEY (namespace, subject, capability, binding)
-    ) WITHOUT ROWID;
-    CREATE TABLE audit (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, namespace TEXT NOT NULL,
-        principal TEXT NOT NULL, action TEXT NOT NULL, subject TEXT NOT NULL,
-        details TEXT NOT NULL
-    );
-    CREATE INDEX audit_by_namespace ON audit (namespace, id);
-    CREATE TABLE receipts (
-        run_id BLOB NOT NULL, activity_id TEXT NOT NULL, attempt INTEGER NOT NULL,
-        namespace TEXT NOT NULL, activity_type TEXT NOT NULL, queue TEXT NOT NULL,
-        started_us INTEGER NOT NULL, ended_us INTEGER NOT NULL, outcome TEXT NOT NULL,
-        counters TEXT NOT NULL,
-        PRIMARY KEY (run_id, activity_id, attempt)
-    ) WITHOUT ROWID;
-    CREATE TABLE log_lines (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, run_id BLOB NOT NULL, activity_id TEXT NOT NULL,
-        activity_type TEXT NOT NULL, attempt INTEGER NOT NULL, at_us INTEGER NOT NULL,
-        namespace TEXT NOT NULL, level TEXT NOT NULL, message TEXT NOT NULL, fields TEXT NOT NULL
-    );
-    CREATE INDEX log_lines_by_run ON log_lines (run_id, id);
-    CREATE INDEX log_lines_by_time ON log_lines (at_us);
-    CREATE INDEX receipts_by_time ON receipts (ended_us);
-    CREATE TABLE replies (
-        namespace TEXT NOT NULL, route TEXT NOT NULL, key TEXT NOT NULL,
-        request BLOB NOT NULL, status INTEGER NOT NULL, body BLOB NOT NULL,
-        at_us INTEGER NOT NULL,
-        PRIMARY KEY (namespace, route, key)
-    ) WITHOUT ROWID;
-    CREATE INDEX replies_by_time ON replies (at_us);
-",
-    "
-    CREATE TABLE markers (name TEXT NOT NULL PRIMARY KEY, at_us INTEGER NOT NULL) WITHOUT ROWID;
-",
-    "
-    ALTER TABLE replies ADD COLUMN location TEXT;
-",
-    "
-    CREATE TABLE tokens (
-        id BLOB NOT NULL PRIMARY KEY, digest BLOB NOT NULL UNIQUE, name TEXT NOT NULL,
-        namespaces TEXT NOT NULL, created_us INTEGER NOT NULL
-    ) WITHOUT ROWID;
-",
-];
+pub use self::location::{StateLocation, StateUrl};
+pub use self::look::Look;
+pub use self::migrations::newest;
+
+use self::backend::{Backend, Row, Value};
+use self::shared::Shared;
+
+/// Connections of one server to PostgreSQL, the one that listens among them.
+const CONNECTIONS: u32 = 12;
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The database failed: a full disk, most often. Nothing was changed.
+    /// The database failed: a full disk, or a server that is away, most often. Nothing was
+    /// changed.
     #[error("the server's state cannot be read or written")]
     Database(#[from] sqlx::Error),
     /// It was written by a newer Heyday.
     #[error(
-        "host.db has schema {found}, newer than the {known} that this Heyday knows; use the \
+        "{database} has schema {found}, newer than the {known} that this Heyday knows; use the \
          version that wrote it, or a newer one"
     )]
     TooNew {
+        /// Which database.
+        database: &'static str,
         /// The schema that it has.
         found: i64,
         /// The newest that is known.
         known: usize,
     },
+    /// It has not the schema that is needed.
+    #[error(
+        "the state in PostgreSQL has schema {found}, and this Heyday needs {known}: run `heyday \
+         migrate` with the same --state once, before its servers start"
+    )]
+    TooOld {
+        /// The schema that it has; 0 where it has none.
+        found: usize,
+        /// The one that is needed.
+        known: usize,
+    },
     /// A row that this Heyday cannot have written.
-    #[error("host.db is damaged: {0}")]
+    #[error("the server's state is damaged: {0}")]
     Damaged(String),
+    /// The token in the data folder is another one than the state's.
+    #[error(
+        "the token file of this data folder is not the token of the state that its servers share; \
+         delete the file to use the state's, or run `heyday migrate --token-file FILE` to make it \
+         the token of all servers"
+    )]
+    OtherToken,
 }
 
 impl StateError {
@@ -119,48 +113,130 @@ impl StateError {
             _ => self.to_string(),
         }
     }
+
+    /// Whether the same may succeed later: the database is busy, full or away.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        // Primary result codes of SQLite that pass: BUSY, LOCKED, READONLY, IOERR, FULL,
+        // CANTOPEN.
+        const SQLITE: [i64; 6] = [5, 6, 8, 10, 13, 14];
+        // Classes of SQLSTATE that pass: connection, rights to connect, transaction rolled
+        // back, resources, operator's intervention, system; and objects in use.
+        const POSTGRES: [&str; 7] = ["08", "25", "28", "40", "53", "57", "58"];
+        match self {
+            Self::Database(
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed,
+            ) => true,
+            Self::Database(sqlx::Error::Database(error)) => {
+                let Some(code) = error.code() else {
+                    return false;
+                };
+                if code.len() == 5
+                    && error
+                        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                        .is_some()
+                {
+                    return POSTGRES.contains(&&code[..2]) || code == "55P03" || code == "3D000";
+                }
+                code.parse::<i64>()
+                    .is_ok_and(|code| SQLITE.contains(&(code & 0xff)))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The opened database. Clones are handles of the same one.
 #[derive(Debug, Clone)]
 pub struct HostDb {
-    pool: SqlitePool,
-    behind: SqlitePool,
+    backend: Backend,
+    shared: Option<Arc<Shared>>,
 }
 
 impl HostDb {
-    /// Opens it, and makes or migrates it where needed.
+    /// Opens it. A file is made or migrated where needed; a server's database must have
+    /// been [migrated](Self::migrate).
     ///
     /// # Errors
-    /// When the file cannot be used, or was written by a newer Heyday.
-    pub async fn open(path: &Path) -> Result<Self, StateError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10))
-            .foreign_keys(true);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options.clone())
-            .await?;
-        migrate(&pool).await?;
-        let behind = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.synchronous(SqliteSynchronous::Normal))
-            .await?;
-        Ok(Self { pool, behind })
+    /// When it cannot be used, has another schema, or was written by a newer Heyday.
+    pub async fn open(location: &StateLocation) -> Result<Self, StateError> {
+        match location {
+            StateLocation::File(path) => {
+                let backend = Backend::open_file(path).await?;
+                if let Backend::Sqlite { pool, .. } = &backend {
+                    migrations::migrate_file(pool).await?;
+                }
+                Ok(Self {
+                    backend,
+                    shared: None,
+                })
+            }
+            StateLocation::Postgres(url) => {
+                let backend = Backend::open_server(url, CONNECTIONS).await?;
+                let found = backend.steps().await?;
+                if found < newest() {
+                    return Err(StateError::TooOld {
+                        found,
+                        known: newest(),
+                    });
+                }
+                Ok(Self {
+                    backend,
+                    shared: Some(Arc::default()),
+                })
+            }
+        }
     }
 
-    /// The connections whose writes are synced.
-    pub(crate) const fn pool(&self) -> &SqlitePool {
-        &self.pool
+    /// Brings a database to the newest schema; answers the one that it had. It may be done
+    /// again, and by several processes at once.
+    ///
+    /// # Errors
+    /// When it cannot be changed, or was written by a newer Heyday.
+    pub async fn migrate(location: &StateLocation) -> Result<usize, StateError> {
+        match location {
+            StateLocation::File(path) => {
+                let backend = Backend::open_file(path).await?;
+                let Backend::Sqlite { pool, .. } = &backend else {
+                    return Ok(newest());
+                };
+                let done = migrations::migrate_file(pool).await;
+                backend.close().await;
+                done
+            }
+            StateLocation::Postgres(url) => migrations::migrate_server(&url.options()?).await,
+        }
     }
 
-    /// The connection for what is written behind.
-    pub(crate) const fn behind(&self) -> &SqlitePool {
-        &self.behind
+    /// The schema that a database has; 0 where it has none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or was written by a newer Heyday.
+    pub async fn schema(location: &StateLocation) -> Result<usize, StateError> {
+        let backend = match location {
+            StateLocation::File(path) if !path.exists() => return Ok(0),
+            StateLocation::File(path) => Backend::open_file(path).await?,
+            StateLocation::Postgres(url) => Backend::open_server(url, 1).await?,
+        };
+        let found = backend.steps().await;
+        backend.close().await;
+        found
+    }
+
+    /// What several servers have in common, where there may be several.
+    #[must_use]
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref()
+    }
+
+    /// Whether several servers may use it.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Whether the database can be read now.
@@ -168,40 +244,30 @@ impl HostDb {
     /// # Errors
     /// When it cannot.
     pub async fn check(&self) -> Result<(), StateError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        self.execute("SELECT 1", &[]).await?;
         Ok(())
     }
 
     /// Writes back what is in the log and closes the connections.
     pub async fn close(&self) {
-        self.behind.close().await;
-        self.pool.close().await;
+        self.backend.close().await;
     }
-}
 
-async fn migrate(pool: &SqlitePool) -> Result<(), StateError> {
-    let mut connection = pool.acquire().await?;
-    let found: i64 = sqlx::query_scalar("PRAGMA user_version")
-        .fetch_one(&mut *connection)
-        .await?;
-    let done = usize::try_from(found).unwrap_or(usize::MAX);
-    if done > MIGRATIONS.len() {
-        return Err(StateError::TooNew {
-            found,
-            known: MIGRATIONS.len(),
-        });
+    async fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StateError> {
+        self.backend.execute(sql, values).await
     }
-    for (number, step) in MIGRATIONS.iter().enumerate().skip(done) {
-        // Both are texts of this file.
-        let text = format!(
-            "BEGIN IMMEDIATE; {step}; PRAGMA user_version = {}; COMMIT;",
-            number + 1
-        );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(text))
-            .execute(&mut *connection)
-            .await?;
+
+    async fn rows(&self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<Row>, StateError> {
+        self.backend.rows(sql, values).await
     }
-    Ok(())
+
+    async fn row(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+    ) -> Result<Option<Row>, StateError> {
+        Ok(self.rows(sql, values).await?.into_iter().next())
+    }
 }
 
 /// A time as it is stored: microseconds since 1970.
@@ -226,6 +292,20 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Stat
     serde_json::from_str(text).map_err(|error| StateError::Damaged(error.to_string()))
 }
 
+/// A count as a stored integer; nothing stored comes near the limit.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// How many rows at most.
+fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,25 +313,33 @@ mod tests {
     #[tokio::test]
     async fn it_opens_twice_and_refuses_a_newer_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("host.db");
-        let first = HostDb::open(&path).await.expect("made");
+        let location = StateLocation::File(folder.path().join("host.db"));
+        assert_eq!(HostDb::schema(&location).await.expect("none"), 0);
+        assert_eq!(HostDb::migrate(&location).await.expect("made"), 0);
+        assert_eq!(HostDb::migrate(&location).await.expect("again"), newest());
+        let first = HostDb::open(&location).await.expect("opened");
         first.close().await;
-        let second = HostDb::open(&path).await.expect("opened again");
-        let version: String = sqlx::query_scalar("SELECT sqlite_version()")
-            .fetch_one(second.pool())
-            .await
-            .expect("a version");
-        let version = semver::Version::parse(&version).expect("a version");
+        let second = HostDb::open(&location).await.expect("opened again");
+        let version = second.row("SELECT sqlite_version() AS version", &[]).await;
+        let version = version.expect("read").expect("a row");
+        let version = semver::Version::parse(version.text("version").expect("text"));
+        let version = version.expect("a version");
         // Older ones have a bug that can corrupt a write-ahead log.
         assert!(version >= semver::Version::new(3, 51, 3), "{version}");
-        sqlx::raw_sql("PRAGMA user_version = 999")
-            .execute(second.pool())
+        second
+            .execute("PRAGMA user_version = 999", &[])
             .await
             .expect("set");
         second.close().await;
-        assert!(matches!(
-            HostDb::open(&path).await,
-            Err(StateError::TooNew { found: 999, .. })
-        ));
+        for outcome in [
+            HostDb::open(&location).await.map(|_| 0),
+            HostDb::schema(&location).await,
+            HostDb::migrate(&location).await,
+        ] {
+            assert!(matches!(
+                outcome,
+                Err(StateError::TooNew { found: 999, .. })
+            ));
+        }
     }
 }

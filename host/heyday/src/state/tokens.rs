@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{HostDb, StateError, json, micros, timestamp};
+use super::backend::{Row, values};
+use super::changes::{Change, Touched};
+use super::{HostDb, StateError, digest, json, micros, timestamp};
 
 /// A stored token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,49 +24,47 @@ pub struct TokenRow {
     pub created_at: Timestamp,
 }
 
+fn token_row(row: &Row) -> Result<TokenRow, StateError> {
+    Ok(TokenRow {
+        id: row.uuid("id")?,
+        digest: *digest(row.bytes("digest")?)?.as_bytes(),
+        name: row.string("name")?,
+        namespaces: json(row.text("namespaces")?)?,
+        created_at: timestamp(row.int("created_us")?)?,
+    })
+}
+
 impl HostDb {
     /// All tokens.
     ///
     /// # Errors
     /// As [`StateError`] says; so for all functions here.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, StateError> {
-        let rows = sqlx::query("SELECT * FROM tokens")
-            .fetch_all(self.pool())
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let id: &[u8] = row.try_get("id")?;
-                let digest: &[u8] = row.try_get("digest")?;
-                Ok(TokenRow {
-                    id: Uuid::from_slice(id)
-                        .map_err(|error| StateError::Damaged(error.to_string()))?,
-                    digest: digest.try_into().map_err(|_| {
-                        StateError::Damaged("a token's digest has not 32 bytes".to_owned())
-                    })?,
-                    name: row.try_get("name")?,
-                    namespaces: json(row.try_get("namespaces")?)?,
-                    created_at: timestamp(row.try_get("created_us")?)?,
-                })
-            })
-            .collect()
+        let rows = self.rows("SELECT * FROM tokens", &[]).await?;
+        rows.iter().map(token_row).collect()
     }
+}
 
+impl Change {
     /// Adds a token.
     ///
     /// # Errors
-    /// As [`tokens`](Self::tokens).
-    pub async fn insert_token(&self, row: &TokenRow) -> Result<(), StateError> {
+    /// As [`HostDb::tokens`].
+    pub async fn insert_token(&mut self, row: &TokenRow) -> Result<(), StateError> {
         let namespaces = serde_json::to_string(&row.namespaces)
             .map_err(|error| StateError::Damaged(error.to_string()))?;
-        sqlx::query(
-            "INSERT INTO tokens (id, digest, name, namespaces, created_us) VALUES (?1,?2,?3,?4,?5)",
+        self.touch(Touched::Tokens);
+        let tx = &mut self.reading.tx;
+        tx.execute(
+            "INSERT INTO tokens (id, digest, name, namespaces, created_us) VALUES ($1,$2,$3,$4,$5)",
+            values![
+                &row.id,
+                &row.digest,
+                &row.name,
+                namespaces,
+                micros(row.created_at)
+            ],
         )
-        .bind(&row.id.as_bytes()[..])
-        .bind(&row.digest[..])
-        .bind(&row.name)
-        .bind(namespaces)
-        .bind(micros(row.created_at))
-        .execute(self.pool())
         .await?;
         Ok(())
     }
@@ -73,12 +72,13 @@ impl HostDb {
     /// Removes a token; answers whether it was there.
     ///
     /// # Errors
-    /// As [`tokens`](Self::tokens).
-    pub async fn remove_token(&self, id: Uuid) -> Result<bool, StateError> {
-        let done = sqlx::query("DELETE FROM tokens WHERE id = ?1")
-            .bind(&id.as_bytes()[..])
-            .execute(self.pool())
-            .await?;
-        Ok(done.rows_affected() > 0)
+    /// As [`HostDb::tokens`].
+    pub async fn remove_token(&mut self, id: Uuid) -> Result<bool, StateError> {
+        self.touch(Touched::Tokens);
+        let tx = &mut self.reading.tx;
+        let removed = tx
+            .execute("DELETE FROM tokens WHERE id = $1", values![&id])
+            .await;
+        Ok(removed? > 0)
     }
 }

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use crate::registry::types::{UploadOptions, VersionState};
 use heyday_durable::payload::Digest;
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 
-use crate::registry::types::{UploadOptions, VersionState};
-
-use super::{HostDb, StateError, digest, json, micros, timestamp};
+use super::backend::{Row, values};
+use super::changes::{Change, Reading, Touched};
+use super::{StateError, digest, json, micros, signed, timestamp, unsigned};
 
 /// Plugins or flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,182 +135,277 @@ fn text<T: Serialize + ?Sized>(value: &T) -> Result<String, StateError> {
     serde_json::to_string(value).map_err(|error| StateError::Damaged(error.to_string()))
 }
 
-/// SQLite has no unsigned integers; nothing stored comes near the limit.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or_default()
-}
-
-fn version_row(row: &SqliteRow) -> Result<VersionRow, StateError> {
+fn version_row(row: &Row) -> Result<VersionRow, StateError> {
     Ok(VersionRow {
-        kind: kind(row.try_get("kind")?)?,
-        namespace: row.try_get("namespace")?,
-        name: row.try_get("name")?,
-        version: version(row.try_get("version")?)?,
-        digest: digest(row.try_get("digest")?)?,
-        size: unsigned(row.try_get("size")?),
-        description: json(row.try_get("description")?)?,
-        capabilities: json(row.try_get("capabilities")?)?,
-        imports: json(row.try_get("imports")?)?,
-        created_at: timestamp(row.try_get("created_us")?)?,
+        kind: kind(row.text("kind")?)?,
+        namespace: row.string("namespace")?,
+        name: row.string("name")?,
+        version: version(row.text("version")?)?,
+        digest: digest(row.bytes("digest")?)?,
+        size: unsigned(row.int("size")?),
+        description: json(row.text("description")?)?,
+        capabilities: json(row.text("capabilities")?)?,
+        imports: json(row.text("imports")?)?,
+        created_at: timestamp(row.int("created_us")?)?,
     })
 }
 
-fn upload_row(row: &SqliteRow) -> Result<UploadRow, StateError> {
+fn activation_row(row: &Row) -> Result<ActivationRow, StateError> {
+    Ok((
+        kind(row.text("kind")?)?,
+        row.string("namespace")?,
+        row.string("name")?,
+        version(row.text("version")?)?,
+    ))
+}
+
+pub(super) fn upload_row(row: &Row) -> Result<UploadRow, StateError> {
     Ok(UploadRow {
-        namespace: row.try_get("namespace")?,
-        digest: digest(row.try_get("digest")?)?,
-        size: unsigned(row.try_get("size")?),
-        state: match row.try_get("state")? {
+        namespace: row.string("namespace")?,
+        digest: digest(row.bytes("digest")?)?,
+        size: unsigned(row.int("size")?),
+        state: match row.text("state")? {
             "verifying" => VersionState::Verifying,
             "compiling" => VersionState::Compiling,
             "failed" => VersionState::Failed,
             other => return Err(StateError::Damaged(format!("upload state {other:?}"))),
         },
-        reason: row.try_get("reason")?,
-        capabilities: json(row.try_get("capabilities")?)?,
-        imports: json(row.try_get("imports")?)?,
-        options: json(row.try_get("options")?)?,
-        principal: row.try_get("principal")?,
-        created_at: timestamp(row.try_get("created_us")?)?,
+        reason: row.string_or_none("reason")?,
+        capabilities: json(row.text("capabilities")?)?,
+        imports: json(row.text("imports")?)?,
+        options: json(row.text("options")?)?,
+        principal: row.string("principal")?,
+        created_at: timestamp(row.int("created_us")?)?,
     })
 }
 
-impl HostDb {
+fn grant_row(row: &Row) -> Result<GrantRow, StateError> {
+    Ok(GrantRow {
+        namespace: row.string("namespace")?,
+        subject: row.string("subject")?,
+        capability: row.string("capability")?,
+        binding: row.string("binding")?,
+        mode: row.string_or_none("mode")?,
+        granted_at: timestamp(row.int("granted_us")?)?,
+    })
+}
+
+impl Reading {
     /// All versions.
     ///
     /// # Errors
     /// As [`StateError`] says; so for all functions here.
-    pub async fn versions(&self) -> Result<Vec<VersionRow>, StateError> {
-        let rows = sqlx::query("SELECT * FROM versions")
-            .fetch_all(self.pool())
-            .await?;
+    pub async fn versions(&mut self) -> Result<Vec<VersionRow>, StateError> {
+        let rows = self.tx.rows("SELECT * FROM versions", &[]).await?;
         rows.iter().map(version_row).collect()
+    }
+
+    /// The versions of a name.
+    ///
+    /// # Errors
+    /// As [`versions`](Self::versions).
+    pub async fn versions_of(
+        &mut self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Vec<VersionRow>, StateError> {
+        let rows = self
+            .tx
+            .rows(
+                "SELECT * FROM versions WHERE kind = $1 AND namespace = $2 AND name = $3",
+                values![kind.word(), namespace, name],
+            )
+            .await;
+        rows?.iter().map(version_row).collect()
     }
 
     /// All activations, oldest first.
     ///
     /// # Errors
     /// As [`versions`](Self::versions).
-    pub async fn activations(&self) -> Result<Vec<ActivationRow>, StateError> {
-        let rows =
-            sqlx::query("SELECT kind, namespace, name, version FROM activations ORDER BY id")
-                .fetch_all(self.pool())
-                .await?;
-        rows.iter()
-            .map(|row| {
-                Ok((
-                    kind(row.try_get("kind")?)?,
-                    row.try_get("namespace")?,
-                    row.try_get("name")?,
-                    version(row.try_get("version")?)?,
-                ))
-            })
-            .collect()
+    pub async fn activations(&mut self) -> Result<Vec<ActivationRow>, StateError> {
+        let rows = self
+            .tx
+            .rows(
+                "SELECT kind, namespace, name, version FROM activations ORDER BY id",
+                &[],
+            )
+            .await;
+        rows?.iter().map(activation_row).collect()
+    }
+
+    /// The activations of a name, oldest first.
+    ///
+    /// # Errors
+    /// As [`versions`](Self::versions).
+    pub async fn activations_of(
+        &mut self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Vec<ActivationRow>, StateError> {
+        let rows = self
+            .tx
+            .rows(
+                "SELECT kind, namespace, name, version FROM activations \
+             WHERE kind = $1 AND namespace = $2 AND name = $3 ORDER BY id",
+                values![kind.word(), namespace, name],
+            )
+            .await;
+        rows?.iter().map(activation_row).collect()
     }
 
     /// All uploads without a version.
     ///
     /// # Errors
     /// As [`versions`](Self::versions).
-    pub async fn uploads(&self) -> Result<Vec<UploadRow>, StateError> {
-        let rows = sqlx::query("SELECT * FROM uploads")
-            .fetch_all(self.pool())
-            .await?;
+    pub async fn uploads(&mut self) -> Result<Vec<UploadRow>, StateError> {
+        let rows = self.tx.rows("SELECT * FROM uploads", &[]).await?;
         rows.iter().map(upload_row).collect()
+    }
+
+    /// An upload, if it has no version.
+    ///
+    /// # Errors
+    /// As [`versions`](Self::versions).
+    pub async fn upload(
+        &mut self,
+        namespace: &str,
+        digest: &Digest,
+    ) -> Result<Option<UploadRow>, StateError> {
+        let rows = self
+            .tx
+            .rows(
+                "SELECT * FROM uploads WHERE namespace = $1 AND digest = $2",
+                values![namespace, digest],
+            )
+            .await;
+        rows?.first().map(upload_row).transpose()
     }
 
     /// All grants.
     ///
     /// # Errors
     /// As [`versions`](Self::versions).
-    pub async fn grants(&self) -> Result<Vec<GrantRow>, StateError> {
-        let rows = sqlx::query("SELECT * FROM grants")
-            .fetch_all(self.pool())
-            .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(GrantRow {
-                    namespace: row.try_get("namespace")?,
-                    subject: row.try_get("subject")?,
-                    capability: row.try_get("capability")?,
-                    binding: row.try_get("binding")?,
-                    mode: row.try_get("mode")?,
-                    granted_at: timestamp(row.try_get("granted_us")?)?,
-                })
-            })
-            .collect()
+    pub async fn grants(&mut self) -> Result<Vec<GrantRow>, StateError> {
+        let rows = self.tx.rows("SELECT * FROM grants", &[]).await?;
+        rows.iter().map(grant_row).collect()
     }
 
-    /// Stores a version, makes it the active one where `activate`, and forgets the
-    /// upload that it came from, in one transaction.
+    /// The grants of a subject.
     ///
     /// # Errors
     /// As [`versions`](Self::versions).
-    pub async fn insert_version(&self, row: &VersionRow, activate: bool) -> Result<(), StateError> {
-        let mut transaction = self.pool().begin().await?;
-        sqlx::query(
+    pub async fn grants_of(
+        &mut self,
+        namespace: &str,
+        subject: &str,
+    ) -> Result<Vec<GrantRow>, StateError> {
+        let rows = self
+            .tx
+            .rows(
+                "SELECT * FROM grants WHERE namespace = $1 AND subject = $2",
+                values![namespace, subject],
+            )
+            .await;
+        rows?.iter().map(grant_row).collect()
+    }
+}
+
+impl VersionRow {
+    fn touched(&self) -> Touched {
+        Touched::Versions(self.kind, self.namespace.clone(), self.name.clone())
+    }
+}
+
+impl Change {
+    /// Stores a version, makes it the active one where `activate`, and forgets the
+    /// upload that it came from.
+    ///
+    /// # Errors
+    /// As [`StateError`] says; so for all functions here.
+    pub async fn insert_version(
+        &mut self,
+        row: &VersionRow,
+        activate: bool,
+    ) -> Result<(), StateError> {
+        let tx = &mut self.reading.tx;
+        tx.execute(
             "INSERT INTO versions (kind, namespace, name, version, digest, size, description, \
-             capabilities, imports, created_us) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
+             capabilities, imports, created_us) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10)",
+            values![
+                row.kind.word(),
+                &row.namespace,
+                &row.name,
+                row.version.to_string(),
+                &row.digest,
+                signed(row.size),
+                text(&row.description)?,
+                text(&row.capabilities)?,
+                text(&row.imports)?,
+                micros(row.created_at),
+            ],
         )
-        .bind(row.kind.word())
-        .bind(&row.namespace)
-        .bind(&row.name)
-        .bind(row.version.to_string())
-        .bind(&row.digest.as_bytes()[..])
-        .bind(signed(row.size))
-        .bind(text(&row.description)?)
-        .bind(text(&row.capabilities)?)
-        .bind(text(&row.imports)?)
-        .bind(micros(row.created_at))
-        .execute(&mut *transaction)
         .await?;
-        if activate {
-            insert_activation(&mut transaction, row).await?;
-        }
         if row.kind == Kind::Plugin {
-            sqlx::query("DELETE FROM uploads WHERE namespace = ?1 AND digest = ?2")
-                .bind(&row.namespace)
-                .bind(&row.digest.as_bytes()[..])
-                .execute(&mut *transaction)
-                .await?;
+            tx.execute(
+                "DELETE FROM uploads WHERE namespace = $1 AND digest = $2",
+                values![&row.namespace, &row.digest],
+            )
+            .await?;
+            self.touch(Touched::Upload(row.namespace.clone(), row.digest));
         }
-        transaction.commit().await?;
+        if activate {
+            return self.activate(row).await;
+        }
+        self.touch(row.touched());
         Ok(())
     }
 
     /// Makes a version the active one.
     ///
     /// # Errors
-    /// As [`versions`](Self::versions).
-    pub async fn activate(&self, row: &VersionRow) -> Result<(), StateError> {
-        let mut transaction = self.pool().begin().await?;
-        insert_activation(&mut transaction, row).await?;
-        transaction.commit().await?;
+    /// As [`insert_version`](Self::insert_version).
+    pub async fn activate(&mut self, row: &VersionRow) -> Result<(), StateError> {
+        self.touch(row.touched());
+        let tx = &mut self.reading.tx;
+        tx.execute(
+            "INSERT INTO activations (kind, namespace, name, version, at_us) \
+             VALUES ($1,$2,$3,$4,$5)",
+            values![
+                row.kind.word(),
+                &row.namespace,
+                &row.name,
+                row.version.to_string(),
+                micros(Timestamp::now()),
+            ],
+        )
+        .await?;
         Ok(())
     }
 
     /// Forgets the newest activation of a name.
     ///
     /// # Errors
-    /// As [`versions`](Self::versions).
+    /// As [`insert_version`](Self::insert_version).
     pub async fn rollback(
-        &self,
+        &mut self,
         kind: Kind,
         namespace: &str,
         name: &str,
     ) -> Result<(), StateError> {
-        sqlx::query(
+        self.touch(Touched::Versions(
+            kind,
+            namespace.to_owned(),
+            name.to_owned(),
+        ));
+        let tx = &mut self.reading.tx;
+        tx.execute(
             "DELETE FROM activations WHERE id = (SELECT max(id) FROM activations \
-             WHERE kind = ?1 AND namespace = ?2 AND name = ?3)",
+             WHERE kind = $1 AND namespace = $2 AND name = $3)",
+            values![kind.word(), namespace, name],
         )
-        .bind(kind.word())
-        .bind(namespace)
-        .bind(name)
-        .execute(self.pool())
         .await?;
         Ok(())
     }
@@ -319,45 +413,58 @@ impl HostDb {
     /// Removes a version and its activations.
     ///
     /// # Errors
-    /// As [`versions`](Self::versions).
-    pub async fn remove_version(&self, row: &VersionRow) -> Result<(), StateError> {
-        let mut transaction = self.pool().begin().await?;
+    /// As [`insert_version`](Self::insert_version).
+    pub async fn remove_version(&mut self, row: &VersionRow) -> Result<(), StateError> {
+        self.touch(row.touched());
+        let tx = &mut self.reading.tx;
         for statement in [
-            "DELETE FROM versions WHERE kind = ?1 AND namespace = ?2 AND name = ?3 AND version = ?4",
-            "DELETE FROM activations WHERE kind = ?1 AND namespace = ?2 AND name = ?3 AND version = ?4",
+            "DELETE FROM versions WHERE kind = $1 AND namespace = $2 AND name = $3 AND version = $4",
+            "DELETE FROM activations WHERE kind = $1 AND namespace = $2 AND name = $3 AND version = $4",
         ] {
-            sqlx::query(statement)
-                .bind(row.kind.word())
-                .bind(&row.namespace)
-                .bind(&row.name)
-                .bind(row.version.to_string())
-                .execute(&mut *transaction)
-                .await?;
+            tx.execute(
+                statement,
+                values![
+                    row.kind.word(),
+                    &row.namespace,
+                    &row.name,
+                    row.version.to_string()
+                ],
+            )
+            .await?;
         }
-        transaction.commit().await?;
-        Ok(())
+        super::content::touch_component(tx, &row.digest).await
     }
 
-    /// Stores an upload, or where it stands now.
+    /// Stores an upload, or where it stands now; it is this server's.
     ///
     /// # Errors
-    /// As [`versions`](Self::versions).
-    pub async fn put_upload(&self, row: &UploadRow) -> Result<(), StateError> {
-        sqlx::query(
-            "INSERT OR REPLACE INTO uploads (namespace, digest, size, state, reason, capabilities, \
-             imports, options, principal, created_us) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
+    /// As [`insert_version`](Self::insert_version).
+    pub async fn put_upload(&mut self, row: &UploadRow) -> Result<(), StateError> {
+        self.touch(Touched::Upload(row.namespace.clone(), row.digest));
+        let server = self.server;
+        let tx = &mut self.reading.tx;
+        tx.execute(
+            "INSERT INTO uploads (namespace, digest, size, state, reason, capabilities, imports, \
+             options, principal, created_us, owner) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11) \
+             ON CONFLICT (namespace, digest) DO UPDATE SET size = excluded.size, \
+             state = excluded.state, reason = excluded.reason, \
+             capabilities = excluded.capabilities, imports = excluded.imports, \
+             options = excluded.options, principal = excluded.principal, \
+             created_us = excluded.created_us, owner = excluded.owner",
+            values![
+                &row.namespace,
+                &row.digest,
+                signed(row.size),
+                row.state.as_str(),
+                &row.reason,
+                text(&row.capabilities)?,
+                text(&row.imports)?,
+                text(&row.options)?,
+                &row.principal,
+                micros(row.created_at),
+                &server,
+            ],
         )
-        .bind(&row.namespace)
-        .bind(&row.digest.as_bytes()[..])
-        .bind(signed(row.size))
-        .bind(row.state.as_str())
-        .bind(&row.reason)
-        .bind(text(&row.capabilities)?)
-        .bind(text(&row.imports)?)
-        .bind(text(&row.options)?)
-        .bind(&row.principal)
-        .bind(micros(row.created_at))
-        .execute(self.pool())
         .await?;
         Ok(())
     }
@@ -365,59 +472,43 @@ impl HostDb {
     /// Stores a grant, or its new mode.
     ///
     /// # Errors
-    /// As [`versions`](Self::versions).
-    pub async fn put_grant(&self, row: &GrantRow) -> Result<(), StateError> {
-        sqlx::query(
-            "INSERT OR REPLACE INTO grants (namespace, subject, capability, binding, mode, \
-             granted_us) VALUES (?1,?2,?3,?4,?5,?6)",
+    /// As [`insert_version`](Self::insert_version).
+    pub async fn put_grant(&mut self, row: &GrantRow) -> Result<(), StateError> {
+        self.touch(Touched::Grants(row.namespace.clone(), row.subject.clone()));
+        let tx = &mut self.reading.tx;
+        tx.execute(
+            "INSERT INTO grants (namespace, subject, capability, binding, mode, granted_us) \
+             VALUES ($1,$2,$3,$4,$5,$6) \
+             ON CONFLICT (namespace, subject, capability, binding) DO UPDATE SET \
+             mode = excluded.mode, granted_us = excluded.granted_us",
+            values![
+                &row.namespace,
+                &row.subject,
+                &row.capability,
+                &row.binding,
+                &row.mode,
+                micros(row.granted_at),
+            ],
         )
-        .bind(&row.namespace)
-        .bind(&row.subject)
-        .bind(&row.capability)
-        .bind(&row.binding)
-        .bind(&row.mode)
-        .bind(micros(row.granted_at))
-        .execute(self.pool())
         .await?;
         Ok(())
     }
 
-    /// Removes a grant.
+    /// Removes grants.
     ///
     /// # Errors
-    /// As [`versions`](Self::versions).
-    pub async fn remove_grants(&self, rows: &[GrantRow]) -> Result<(), StateError> {
-        let mut transaction = self.pool().begin().await?;
+    /// As [`insert_version`](Self::insert_version).
+    pub async fn remove_grants(&mut self, rows: &[GrantRow]) -> Result<(), StateError> {
         for row in rows {
-            sqlx::query(
-                "DELETE FROM grants WHERE namespace = ?1 AND subject = ?2 AND capability = ?3 \
-                 AND binding = ?4",
+            self.touch(Touched::Grants(row.namespace.clone(), row.subject.clone()));
+            let tx = &mut self.reading.tx;
+            tx.execute(
+                "DELETE FROM grants WHERE namespace = $1 AND subject = $2 AND capability = $3 \
+                 AND binding = $4",
+                values![&row.namespace, &row.subject, &row.capability, &row.binding],
             )
-            .bind(&row.namespace)
-            .bind(&row.subject)
-            .bind(&row.capability)
-            .bind(&row.binding)
-            .execute(&mut *transaction)
             .await?;
         }
-        transaction.commit().await?;
         Ok(())
     }
-}
-
-async fn insert_activation(
-    transaction: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
-    row: &VersionRow,
-) -> Result<(), StateError> {
-    sqlx::query(
-        "INSERT INTO activations (kind, namespace, name, version, at_us) VALUES (?1,?2,?3,?4,?5)",
-    )
-    .bind(row.kind.word())
-    .bind(&row.namespace)
-    .bind(&row.name)
-    .bind(row.version.to_string())
-    .bind(micros(Timestamp::now()))
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
 }

@@ -58,7 +58,8 @@ use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::ExpressionsError;
 use crate::metrics::{Metrics, Sources};
 use crate::models;
-use crate::server::{self, HEAD_TIME, SWEEP_INTERVAL, chain};
+use crate::server::{self, HEAD_TIME, chain};
+use crate::sweeping::SWEEP_INTERVAL;
 
 /// Connections of the worker's own address at once.
 const CONNECTIONS: usize = 64;

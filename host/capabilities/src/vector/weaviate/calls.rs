@@ -7,7 +7,7 @@ use super::super::{
     Collection, Entry, Specification, Target, VectorCode, VectorError, Want, not_found, too_large,
 };
 use super::Shared;
-use super::client::{Failed, away};
+use super::client::{Failed, away, not_let_in};
 use super::proto::{
     BatchDeleteRequest, BatchObject, BatchObjectsRequest, Filters, MetadataRequest, MetadataResult,
     PropertiesRequest, QUORUM, SearchRequest, SearchResult, TenantNames, TenantsGetRequest,
@@ -250,6 +250,10 @@ fn not_written(words: &str) -> VectorError {
         tracing::warn!(cause = words, "Weaviate takes no writes");
         return VectorError::new(VectorCode::Unavailable, "the store has no room left")
             .with_details(json!({ "kind": "disk-full" }));
+    }
+    // Of one object in a batch; of whole calls there is a code.
+    if words.contains("authorization, forbidden action") {
+        return not_let_in(words);
     }
     if words.contains("is not ready") || words.contains("not enough memory") {
         return away(words);

@@ -305,7 +305,7 @@ pub(super) fn away(cause: &str) -> VectorError {
 }
 
 /// The error of a server that does not let the host in.
-fn not_let_in(cause: &str) -> VectorError {
+pub(super) fn not_let_in(cause: &str) -> VectorError {
     tracing::warn!(cause, "Weaviate does not let this host in");
     VectorError::new(
         VectorCode::Unavailable,

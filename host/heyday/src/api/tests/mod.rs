@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{App, Parts, router};
-use crate::auth::Auth;
+use crate::auth::{Auth, digest};
 use crate::config::Config;
 use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
@@ -30,7 +30,7 @@ use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryOptions};
 use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
-use crate::state::HostDb;
+use crate::state::{HostDb, StateLocation};
 use crate::tokens::WorkerTokens;
 
 mod replays;
@@ -92,7 +92,8 @@ impl Drop for Api {
 async fn api() -> Api {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
-    let state = HostDb::open(&path("host.db")).await.expect("opened");
+    let location = StateLocation::File(path("host.db"));
+    let state = HostDb::open(&location).await.expect("opened");
     let config = BindingsConfig::default();
     let handle = tokio::runtime::Handle::current();
     let bindings = Arc::new(Bindings::open(&config, &handle).expect("no bindings"));
@@ -106,7 +107,9 @@ async fn api() -> Api {
     let config = Arc::new(Config::default());
     let registry = Registry::open(RegistryOptions {
         database: state.clone(),
-        files: ContentFiles::open(path("components")).expect("a folder"),
+        files: ContentFiles::open(path("components"))
+            .expect("a folder")
+            .into(),
         sandbox: sandbox.clone(),
         expressions: Arc::clone(&expressions),
         bindings,
@@ -162,7 +165,8 @@ async fn api() -> Api {
         definitions,
         recorder,
         payloads,
-        auth: Auth::new(TOKEN, HOST.parse().expect("an address")),
+        auth: Auth::new(digest(TOKEN), HOST.parse().expect("an address"), &[]),
+        follower: None,
         tokens: WorkerTokens::open(state.clone()).await.expect("read"),
         sent: Default::default(),
         workers: Default::default(),

@@ -24,7 +24,7 @@ use super::types::{Actor, PluginVersion, Upload, UploadOptions};
 use super::{Registry, RegistryError, RegistryOptions};
 use crate::config::Config;
 use crate::files::ContentFiles;
-use crate::state::HostDb;
+use crate::state::{HostDb, StateLocation};
 
 mod flows;
 mod uploads;
@@ -194,10 +194,12 @@ async fn open_with_sandbox(folder: &std::path::Path) -> (Registry, Sandbox) {
     let capabilities = crate::server::capabilities(&Config::default(), &bindings);
     let sandbox = Sandbox::new(options, capabilities).expect("a sandbox");
     let registry = Registry::open(RegistryOptions {
-        database: HostDb::open(&folder.join("host.db"))
+        database: HostDb::open(&StateLocation::File(folder.join("host.db")))
             .await
             .expect("a database"),
-        files: ContentFiles::open(folder.join("components")).expect("files"),
+        files: ContentFiles::open(folder.join("components"))
+            .expect("files")
+            .into(),
         sandbox: sandbox.clone(),
         expressions: Arc::new(MockExpressions),
         bindings,

@@ -1,0 +1,119 @@
+//! The option that says where a server's state is, and what `heyday doctor` finds there.
+
+use clap::Args;
+use heyday::config::Config;
+use heyday::state::{HostDb, StateError, StateLocation, StateUrl, newest};
+use heyday_capabilities::diagnosis::{Finding, Findings};
+
+use super::error::CliError;
+use super::process::unusable;
+
+/// The variable that says it, which may have the password.
+const VARIABLE: &str = "HEYDAY_STATE";
+
+/// Where the state is.
+#[derive(Debug, Clone, Args)]
+pub struct StateArgs {
+    /// Where the server's own state is, for several servers: postgres://ROLE@HOST/DATABASE [default: host.db in the data folder]
+    // Not parsed by clap, whose message would show it.
+    #[arg(long, value_name = "URL", env = VARIABLE, hide_env_values = true)]
+    pub state: Option<String>,
+}
+
+impl StateArgs {
+    /// Puts it over the configuration.
+    pub fn apply(&self, config: &mut Config) -> Result<(), CliError> {
+        let Some(text) = self.state.as_ref().filter(|text| !text.is_empty()) else {
+            return Ok(());
+        };
+        let url: StateUrl = text
+            .parse()
+            .map_err(|error| CliError::usage(format!("--state: {error}")))?;
+        if url.has_password() && std::env::var(VARIABLE).ok().as_ref() != Some(text) {
+            return Err(CliError::usage_help(
+                "--state has a password, which everybody on this machine would see",
+                format!(
+                    "put the whole address in {VARIABLE}, or the password in a file that \
+                 `state.password_file` of the configuration names"
+                ),
+            ));
+        }
+        if url.has_password() {
+            // It has all of it.
+            config.state.password_file = None;
+        }
+        config.state.url = Some(url);
+        Ok(())
+    }
+}
+
+/// What an error of the state is on the command line.
+pub fn failed(location: &StateLocation, error: &StateError) -> CliError {
+    CliError::Unusable(words(location, error))
+}
+
+/// An error with its causes, and where the state is.
+fn words(location: &StateLocation, error: &StateError) -> String {
+    let mut text = format!("{location}: {error}");
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
+}
+
+/// Whether the state can be used, and what to do.
+pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
+    let location = config.state_location().map_err(unusable)?;
+    let mut findings = Findings::default();
+    let found = match HostDb::look(&location).await {
+        Ok(found) => found,
+        Err(error) => {
+            let advice = match error {
+                StateError::TooNew { .. } => {
+                    "use the version of Heyday that wrote it, or a newer one"
+                }
+                _ => {
+                    "start the database, or correct --state, its password, or the rights of its role"
+                }
+            };
+            findings.fail("reach", words(&location, &error), advice);
+            return Ok(findings.into_inner());
+        }
+    };
+    let Some(found) = found else {
+        findings.ok("reach", format!("{location} is made by the first server"));
+        return Ok(findings.into_inner());
+    };
+    findings.ok(
+        "reach",
+        format!("{location} answered in {:.1?}", found.connected_in),
+    );
+    findings.ok("latency", format!("{:.1?}", found.answered_in));
+    findings.ok("version", found.version);
+    if found.schema == newest() {
+        findings.ok("schema", format!("{}, as this version needs", found.schema));
+    } else {
+        let text = format!("{}, and this version needs {}", found.schema, newest());
+        match location {
+            StateLocation::File(_) => {
+                findings.ok("schema", format!("{text}: its server sees to it"))
+            }
+            StateLocation::Postgres(_) => {
+                findings.fail("schema", text, "run `heyday migrate` with the same --state");
+            }
+        }
+    }
+    if let Some(lacking) = found.lacking {
+        findings.fail(
+            "rights",
+            lacking,
+            "let the role own the database's schema, or grant it USAGE and CREATE there",
+        );
+    }
+    if let Some(theirs) = found.clock_ms {
+        findings.clock(theirs);
+    }
+    Ok(findings.into_inner())
+}

@@ -1,0 +1,248 @@
+//! What a server does to stay one of several on one state: says that it is there, follows
+//! what the others change, and goes on with what one of them left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use heyday_durable::activity::Progress;
+use heyday_durable::engine::{Engine, LiveEvent};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::auth::Auth;
+use crate::recorder::Recorder;
+use crate::registry::follow::Moved;
+use crate::registry::{Registry, RegistryError};
+use crate::schedules::FlowSchedules;
+use crate::state::HostDb;
+use crate::state::shared::{Ear, Heard, LOOK, Shared};
+use crate::tokens::WorkerTokens;
+
+/// How long a request waits to learn what other servers changed, before it is answered by
+/// what is known.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Until a lost connection is made again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Follows the other servers; a handle, cheap to clone.
+#[derive(Clone)]
+pub struct Follower(Arc<Parts>);
+
+/// What follows.
+pub struct Parts {
+    /// The state that they share.
+    pub state: HostDb,
+    /// Plugins, flows, grants.
+    pub registry: Registry,
+    /// Tokens of workers.
+    pub tokens: WorkerTokens,
+    /// The operator's token.
+    pub auth: Auth,
+    /// Schedules that stand in flows.
+    pub schedules: FlowSchedules,
+    /// Who waits for receipts and log lines.
+    pub recorder: Recorder,
+    /// Who follows runs.
+    pub engine: Arc<dyn Engine>,
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").finish_non_exhaustive()
+    }
+}
+
+/// How far an attempt is, as servers tell each other.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ToldProgress {
+    /// The server that was told.
+    pub server: Uuid,
+    /// The run.
+    pub run_id: Uuid,
+    /// The activity.
+    pub activity_id: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// What was learnt and is not passed on yet. Dropped with something in it, it is learnt
+/// again the next time: a request that waited for it may have ended.
+struct Unfinished<'r> {
+    moved: Moved,
+    registry: &'r Registry,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.registry.note_moved(self.moved);
+    }
+}
+
+impl Follower {
+    /// Of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Learns what other servers changed before a request is answered. Where the state is
+    /// away, what is known has to do.
+    pub async fn catch_up(&self) {
+        let Some(shared) = self.0.state.shared() else {
+            return;
+        };
+        if shared.is_away() {
+            return;
+        }
+        match tokio::time::timeout(PATIENCE, self.follow()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                shared.saw(false);
+                tracing::warn!(%error, "the state cannot be asked now");
+            }
+            Err(_) => {
+                shared.saw(false);
+                tracing::warn!("the state does not answer now");
+            }
+        }
+    }
+
+    /// Learns what other servers changed.
+    async fn follow(&self) -> Result<(), RegistryError> {
+        let parts = &self.0;
+        let mut unfinished = Unfinished {
+            moved: parts.registry.catch_up().await?,
+            registry: &parts.registry,
+        };
+        if unfinished.moved.flows {
+            parts.schedules.look_again();
+        }
+        if unfinished.moved.tokens {
+            parts.tokens.read_again().await?;
+            if let Some(digest) = parts.state.known_operator_token().await? {
+                parts.auth.replace_token(digest);
+            }
+        }
+        unfinished.moved = Moved::default();
+        Ok(())
+    }
+
+    /// Follows until `stop`, and says then that this server is gone.
+    pub async fn run(self, stop: CancellationToken) {
+        let Some(shared) = self.0.state.shared().cloned() else {
+            return;
+        };
+        tokio::select! {
+            () = self.look(&shared) => {}
+            () = self.hear() => {}
+            () = stop.cancelled() => {}
+        }
+        if let Err(error) = self.0.state.leave().await {
+            tracing::debug!(error = %error.chain(), "the other servers are not told of the end");
+        }
+    }
+
+    /// Looks again and again, whatever is told.
+    async fn look(&self, shared: &Shared) {
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = false;
+        loop {
+            ticks.tick().await;
+            let began = Instant::now();
+            match self.look_once().await {
+                Ok(()) => {
+                    shared.saw(true);
+                    if std::mem::take(&mut told) {
+                        tracing::info!("the state is there again");
+                    }
+                }
+                Err(error) => {
+                    shared.saw(false);
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::error!(%error, waited = ?began.elapsed(), "the state is away");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look_once(&self) -> Result<(), RegistryError> {
+        let parts = &self.0;
+        parts.state.show().await?;
+        self.follow().await?;
+        let left = parts.state.take_over().await?;
+        if !left.is_empty() {
+            tracing::info!(
+                uploads = left.len(),
+                "uploads of a server that is gone go on here"
+            );
+            parts.registry.resume_uploads(left);
+        }
+        Ok(())
+    }
+
+    /// Hears what other servers tell.
+    async fn hear(&self) {
+        loop {
+            match self.0.state.listen().await {
+                Ok(Some(ear)) => {
+                    // Something may have been told before it was heard.
+                    self.learn_all().await;
+                    self.hear_by(ear).await;
+                }
+                Ok(None) => return std::future::pending().await,
+                Err(error) => {
+                    tracing::debug!(error = %error.chain(), "other servers cannot be heard now");
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Learns what may have been told and was not heard.
+    async fn learn_all(&self) {
+        self.catch_up().await;
+        self.0.recorder.written_elsewhere();
+    }
+
+    async fn hear_by(&self, mut ear: Ear) {
+        let parts = &self.0;
+        let own = parts.state.shared().map(|shared| shared.id());
+        loop {
+            match ear.hear().await {
+                Ok(Heard::Change) => self.catch_up().await,
+                Ok(Heard::Records(server)) => {
+                    if own.is_none_or(|own| own.to_string() != server) {
+                        parts.recorder.written_elsewhere();
+                    }
+                }
+                Ok(Heard::Progress(said)) => self.take_progress(own, &said),
+                Ok(Heard::Missed) => self.learn_all().await,
+                Err(error) => {
+                    tracing::debug!(error = %error.chain(), "other servers are not heard now");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_progress(&self, own: Option<Uuid>, said: &str) {
+        let Ok(told) = serde_json::from_str::<ToldProgress>(said) else {
+            // Of a newer server.
+            return;
+        };
+        if own != Some(told.server) {
+            let event = LiveEvent::Progress {
+                activity_id: told.activity_id,
+                attempt: told.attempt,
+                progress: told.progress,
+            };
+            self.0.engine.tell(told.run_id, event);
+        }
+    }
+}

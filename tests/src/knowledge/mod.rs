@@ -7,6 +7,7 @@ mod retrieval;
 mod servers;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -90,31 +91,26 @@ async fn start(options: Options) -> Server {
 
 /// Compares the folder with the catalogue, and waits for the documents that it starts.
 async fn synchronize(server: &Server) -> Value {
-    synchronize_with(server, &Value::Null).await
-}
-
-async fn synchronize_with(server: &Server, input: &Value) -> Value {
-    let outcome = server.client.run("knowledge.sync", input).await.unwrap();
+    let outcome = server.client.run("knowledge.sync", &Value::Null).await;
+    let outcome = outcome.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
-    settle(server).await;
+    settle(server, PATIENCE * 2).await;
     outcome.body["result"].clone()
 }
 
 /// Waits until no run is open.
-async fn settle(server: &Server) {
-    let deadline = std::time::Instant::now() + PATIENCE * 2;
+async fn settle(server: &Server, patience: Duration) {
+    let deadline = Instant::now() + patience;
     loop {
         let query = "ExecutionStatus%20%3D%20%27Running%27";
-        let page = server
-            .client
-            .get(&format!("/workflows?query={query}"))
-            .await
-            .unwrap();
+        let list = format!("/workflows?query={query}");
+        let page = server.client.get(&list).await.unwrap();
         let open = page["workflows"].as_array().unwrap();
         let Some(run) = open.first() else { break };
-        assert!(std::time::Instant::now() < deadline, "still open: {page}");
+        assert!(Instant::now() < deadline, "still open: {page}");
         let id = run["workflow_id"].as_str().unwrap();
-        server.client.result(id).await.unwrap();
+        let result = format!("/workflows/{id}/result?wait=20s");
+        server.client.get(&result).await.unwrap();
     }
 }
 

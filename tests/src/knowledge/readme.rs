@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::cli::Desk;
 use crate::support::examples;
-use crate::support::server::{Options, Server};
+use crate::support::server::{Options, PATIENCE, Server};
 
 /// What is typed where there is a model, and what waits for a person.
 const LEFT_OUT: [&str; 4] = [
@@ -57,7 +57,7 @@ async fn the_readme_is_so() {
             }
             if line.contains("knowledge.sync --wait") {
                 // The documents are processed by themselves.
-                super::settle(&server).await;
+                super::settle(&server, PATIENCE).await;
             }
         }
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{embedded, start, synchronize};
 use crate::inference::{MINILM, import, model, small_model};
 use crate::support::component;
-use crate::support::server::Server;
+use crate::support::server::{PATIENCE, Server};
 
 /// Passages that count.
 const TOP: usize = 10;
@@ -142,7 +142,13 @@ async fn what_answers_is_found() {
     let reset = client.run("knowledge.reset", &json!(null)).await.unwrap();
     assert_eq!(reset.status, "Completed", "{}", reset.body);
     let input = json!({ "embedding": "minilm" });
-    super::synchronize_with(&server, &input).await;
+    let sync = client.run("knowledge.sync", &input).await.unwrap();
+    assert_eq!(sync.status, "Completed", "{}", sync.body);
+    // A debug build computes, beside other tests.
+    super::settle(&server, PATIENCE * 10).await;
+    let overview = client.succeed("index.overview", &json!({})).await.unwrap();
+    assert_eq!(overview["embedding"]["name"], "minilm", "{overview}");
+    assert_eq!(overview["passages"], passages.len(), "{overview}");
     let minilm = measure(&server, &judged, "vector").await;
     let both_minilm = measure(&server, &judged, "hybrid").await;
     println!(

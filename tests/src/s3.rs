@@ -224,14 +224,21 @@ async fn a_frozen_store_is_left_and_fills_only_its_own_limit() {
             tokio::spawn(async move { get(&container, "a").await })
         })
         .collect();
+    // Two are under way, two wait, and there is no room for more.
+    let ended = || waiting.iter().filter(|it| it.is_finished()).count();
+    until("the others are told", || ended() == 2);
     // Whoever uses another store does not notice.
     for _ in 0..20 {
         put(&elsewhere, "b", b"2").await.unwrap();
     }
-    assert!(waiting.iter().all(|it| !it.is_finished()));
+    assert_eq!(ended(), 2);
     // An attempt that ends gives its turn back.
-    for waits in &waiting {
-        waits.abort();
+    for waits in waiting {
+        if waits.is_finished() {
+            assert_eq!(code(waits.await.unwrap()), BlobCode::Unavailable);
+        } else {
+            waits.abort();
+        }
     }
     frozen.signal(libc::SIGCONT);
     let deadline = Instant::now() + PATIENCE;

@@ -218,11 +218,8 @@ async fn what_may_succeed_is_asked_again_and_not_for_ever() {
     assert_eq!(embed(&model, &["a"]).await.unwrap(), embedding("a"));
 
     // Nobody is there.
-    let gone = StandIn {
-        url: "http://127.0.0.1:1/v1".to_owned(),
-        ..stand_in.clone()
-    };
-    let gone = remote(&gone, "embed", &json!({ "attempts": 2 }));
+    let nowhere = json!({ "attempts": 2, "url": "http://127.0.0.1:1/v1" });
+    let gone = remote(&stand_in, "embed", &nowhere);
     assert!(is_unavailable(&embed(&gone, &["a"]).await.unwrap_err()));
 }
 

@@ -196,6 +196,8 @@ impl RemoteConfig {
             pooling: None,
             normalized: self.normalized,
             window: self.window,
+            // Which template it is, is the endpoint's.
+            chat: (self.task == Task::Generate).then_some(true),
             parameters: 0,
             memory_bytes: 0,
             prompts: Default::default(),

@@ -68,6 +68,9 @@ enum Name {
     Graphs,
 }
 
+/// Makes a server ready to be started.
+type Install = fn() -> anyhow::Result<()>;
+
 impl Name {
     const ALL: [Self; 8] = [
         Self::Sandbox,

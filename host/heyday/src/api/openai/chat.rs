@@ -125,12 +125,11 @@ fn is_false(value: &Value) -> bool {
     value == &Value::Bool(false)
 }
 
-/// A member that may be there as long as it asks for nothing: when it does not, and why it
-/// is refused otherwise.
-type Idle = (&'static str, fn(&Value) -> bool, &'static str);
+/// A member's name, when it asks for nothing, and why it is refused otherwise.
+type Only = (&'static str, fn(&Value) -> bool, &'static str);
 
-/// All such members.
-const ONLY: [Idle; 12] = [
+/// Members that may be there as long as they ask for nothing.
+const ONLY: [Only; 12] = [
     ("n", |it| it.as_u64() == Some(1), "one answer is made"),
     ("frequency_penalty", is_zero, "nothing is penalized"),
     ("presence_penalty", is_zero, "nothing is penalized"),

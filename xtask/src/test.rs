@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Makes a server ready.
-pub type Install = fn() -> anyhow::Result<()>;
+type Install = fn() -> anyhow::Result<()>;
 
 /// Servers that are not to be had everywhere, so that a missing one is no failure
 /// everywhere: what they are, and what installs them.

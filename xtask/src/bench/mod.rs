@@ -13,7 +13,6 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::process::{self, Profile, Project, timed};
-use crate::test::Install;
 use crate::{guests, neo4j, real_temporal, weaviate};
 
 /// What `--help` shows beneath the options.

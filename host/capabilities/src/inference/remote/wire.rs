@@ -230,10 +230,7 @@ mod tests {
                 r#"{"data":[{"index":0,"embedding":[1,2]},{"index":0,"embedding":[1,2]}]}"#,
                 "twice",
             ),
-            (
-                r#"{"data":[{"index":0,"embedding":[1e300,2]}]}"#,
-                "no number",
-            ),
+            (r#"{"data":[{"index":0,"embedding":[1e300,2]}]}"#, "number"),
             (
                 r#"{"data":[{"index":0,"embedding":"AACAPw=="}]}"#,
                 "its answer",

@@ -19,7 +19,7 @@ use crate::support::server::{Client, Options, PATIENCE, Server};
 pub struct Case {
     pub model: PathBuf,
     #[serde(default)]
-    query: String,
+    pub query: String,
     pub texts: Vec<String>,
     long: String,
     pub values: Vec<Vec<f32>>,

@@ -32,6 +32,7 @@ mod plugins;
 mod postgres;
 mod power_loss;
 mod process_death;
+mod pulls;
 mod readme;
 mod receipts;
 mod restart;

@@ -269,8 +269,11 @@ impl Bindings {
             .chain(vector)
             .collect();
         all.extend(config.chain(secrets));
-        let models = self.inference.iter().flat_map(|it| it.store().list());
-        all.extend(models.map(|model| (crate::inference::NAME, model.name.clone(), "models")));
+        let models = self.inference.iter().flat_map(Inference::models);
+        all.extend(models.map(|model| {
+            let backend = model.stored().map_or("remote", |_| "models");
+            (crate::inference::NAME, model.name().to_owned(), backend)
+        }));
         all.sort();
         all
     }

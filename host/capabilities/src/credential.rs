@@ -8,8 +8,10 @@ const BYTES: usize = 4 << 10;
 
 /// Where a credential is. Never the credential itself.
 #[derive(Debug, Clone)]
-pub(crate) enum CredentialSource {
+pub enum CredentialSource {
+    /// In a file.
     File(PathBuf),
+    /// In a variable of the environment.
     Environment(String),
 }
 
@@ -18,10 +20,11 @@ impl CredentialSource {
     ///
     /// # Errors
     /// Both at once.
-    pub(crate) fn of(
-        file: Option<&PathBuf>,
-        variable: Option<&String>,
-    ) -> Result<Option<Self>, ()> {
+    #[allow(
+        clippy::result_unit_err,
+        reason = "there is one thing that can be wrong"
+    )]
+    pub fn of(file: Option<&PathBuf>, variable: Option<&String>) -> Result<Option<Self>, ()> {
         match (file, variable) {
             (Some(_), Some(_)) => Err(()),
             (Some(file), None) => Ok(Some(Self::File(file.clone()))),
@@ -34,7 +37,7 @@ impl CredentialSource {
     ///
     /// # Errors
     /// Why it cannot be had, in words for the log.
-    pub(crate) async fn read(&self) -> Result<String, String> {
+    pub async fn read(&self) -> Result<String, String> {
         let found = match self {
             Self::Environment(name) => {
                 std::env::var(name).map_err(|_| format!("the variable {name} is not set"))?

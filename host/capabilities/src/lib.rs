@@ -24,7 +24,7 @@ pub mod bindings;
 pub mod blob;
 mod call;
 pub mod config;
-mod credential;
+pub mod credential;
 pub mod diagnosis;
 pub mod error;
 pub mod graph;

@@ -185,7 +185,7 @@ impl Config {
             let resolve = |path: &mut PathBuf| *path = folder.join(path.as_path());
             resolve(&mut config.data_dir);
             config.cache_dir.as_mut().map(resolve);
-            config.inference.models_dir.as_mut().map(resolve);
+            config.inference.paths().for_each(resolve);
             config.temporal.paths().for_each(resolve);
             config.state.paths().for_each(resolve);
             for bindings in config.bindings.namespaces.values_mut() {
@@ -463,6 +463,8 @@ mod tests {
             "temporal",
             "state",
             "inference",
+            "inference.hubs.NAME",
+            "inference.remote.NAME",
             "limits",
             "limits.call",
             "limits.http",

@@ -1,7 +1,7 @@
 //! What a server does to stay one of several on one state: says that it is there, follows
 //! what the others change, and goes on with what one of them left.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heyday_durable::activity::Progress;
@@ -17,6 +17,7 @@ use crate::registry::follow::Moved;
 use crate::registry::{Registry, RegistryError};
 use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
+use crate::state::changes::Head;
 use crate::state::shared::{Ear, Heard, LOOK, Shared};
 use crate::tokens::WorkerTokens;
 
@@ -28,7 +29,15 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// Follows the other servers; a handle, cheap to clone.
 #[derive(Clone)]
-pub struct Follower(Arc<Parts>);
+pub struct Follower(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    /// Held while what was learnt is passed on: who asks meanwhile waits for it.
+    following: tokio::sync::Mutex<()>,
+    /// All up to there is passed on.
+    passed_on: Mutex<Option<Head>>,
+}
 
 /// What follows.
 pub struct Parts {
@@ -86,13 +95,17 @@ impl Follower {
     /// Of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(Inner {
+            parts,
+            following: tokio::sync::Mutex::new(()),
+            passed_on: Mutex::default(),
+        }))
     }
 
     /// Learns what other servers changed before a request is answered. Where the state is
     /// away, what is known has to do.
     pub async fn catch_up(&self) {
-        let Some(shared) = self.0.state.shared() else {
+        let Some(shared) = self.0.parts.state.shared() else {
             return;
         };
         if shared.is_away() {
@@ -113,7 +126,16 @@ impl Follower {
 
     /// Learns what other servers changed.
     async fn follow(&self) -> Result<(), RegistryError> {
-        let parts = &self.0;
+        let parts = &self.0.parts;
+        let head = parts.state.head().await?;
+        let known = || {
+            let passed_on = &self.0.passed_on;
+            passed_on.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        if *known() == Some(head) {
+            return Ok(());
+        }
+        let _one = self.0.following.lock().await;
         let mut unfinished = Unfinished {
             moved: parts.registry.catch_up().await?,
             registry: &parts.registry,
@@ -128,12 +150,13 @@ impl Follower {
             }
         }
         unfinished.moved = Moved::default();
+        *known() = Some(head);
         Ok(())
     }
 
     /// Follows until `stop`, and says then that this server is gone.
     pub async fn run(self, stop: CancellationToken) {
-        let Some(shared) = self.0.state.shared().cloned() else {
+        let Some(shared) = self.0.parts.state.shared().cloned() else {
             return;
         };
         tokio::select! {
@@ -141,7 +164,7 @@ impl Follower {
             () = self.hear() => {}
             () = stop.cancelled() => {}
         }
-        if let Err(error) = self.0.state.leave().await {
+        if let Err(error) = self.0.parts.state.leave().await {
             tracing::debug!(error = %error.chain(), "the other servers are not told of the end");
         }
     }
@@ -172,7 +195,7 @@ impl Follower {
     }
 
     async fn look_once(&self) -> Result<(), RegistryError> {
-        let parts = &self.0;
+        let parts = &self.0.parts;
         parts.state.show().await?;
         self.follow().await?;
         let left = parts.state.take_over().await?;
@@ -189,7 +212,7 @@ impl Follower {
     /// Hears what other servers tell.
     async fn hear(&self) {
         loop {
-            match self.0.state.listen().await {
+            match self.0.parts.state.listen().await {
                 Ok(Some(ear)) => {
                     // Something may have been told before it was heard.
                     self.learn_all().await;
@@ -207,11 +230,11 @@ impl Follower {
     /// Learns what may have been told and was not heard.
     async fn learn_all(&self) {
         self.catch_up().await;
-        self.0.recorder.written_elsewhere();
+        self.0.parts.recorder.written_elsewhere();
     }
 
     async fn hear_by(&self, mut ear: Ear) {
-        let parts = &self.0;
+        let parts = &self.0.parts;
         let own = parts.state.shared().map(|shared| shared.id());
         loop {
             match ear.hear().await {
@@ -242,7 +265,7 @@ impl Follower {
                 attempt: told.attempt,
                 progress: told.progress,
             };
-            self.0.engine.tell(told.run_id, event);
+            self.0.parts.engine.tell(told.run_id, event);
         }
     }
 }

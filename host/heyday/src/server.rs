@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heyday_capabilities::http::HttpCapability;
+use heyday_capabilities::inference::remote::RemoteConfigError;
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host, OpenError};
@@ -21,7 +22,7 @@ use heyday_durable::engine::Engine;
 use heyday_durable::expressions::Expressions;
 use heyday_durable::temporal::{self, Tasks, TemporalEngine};
 use heyday_durable::trace::Traces;
-use heyday_inference::{DeviceError, Inference, ModelStore, StoreError};
+use heyday_inference::{DeviceError, StoreError};
 use heyday_sandbox::{
     Capability, CompileLimits, Compiler, CompilerCommand, EvaluatorOptions, Sandbox, SandboxError,
     SandboxOptions,
@@ -45,6 +46,8 @@ use crate::expressions::{ExpressionsError, JqExpressions};
 use crate::files::ContentFiles;
 use crate::follower::{self, Follower};
 use crate::metrics::{Metrics, Sources};
+use crate::models;
+use crate::pulls::Pulls;
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
 use crate::replays::Replays;
@@ -105,6 +108,14 @@ pub enum ServerError {
     /// Models have nowhere to run.
     #[error("{}; choose another with --device", chain(.0))]
     Device(#[from] DeviceError),
+    /// A model that runs elsewhere cannot be used.
+    #[error("inference.remote.{model} cannot be used: {source}")]
+    Remote {
+        /// Its name.
+        model: String,
+        /// Why.
+        source: RemoteConfigError,
+    },
     /// The models that were imported cannot be read.
     #[error("{}", chain(.0))]
     Models(#[from] StoreError),
@@ -212,7 +223,8 @@ impl Server {
         let auth = Auth::new(token, address, &config.hosts);
         let tokens = WorkerTokens::open(state.clone()).await?;
         let bindings = Bindings::open(&config.bindings(), &Handle::current())?;
-        let bindings = Arc::new(bindings.with_inference(inference(&config).await?));
+        let inference = models::open(&config, &bindings).await?;
+        let bindings = Arc::new(bindings.with_inference(inference));
         let capabilities = capabilities(&config, &bindings);
         let sandbox = Sandbox::new(
             sandbox_options(&config, config.max_calls(), compiler),
@@ -332,7 +344,10 @@ impl Server {
             auth,
             tokens,
             sent: Default::default(),
+            workers: Default::default(),
             metrics,
+            pulls: Pulls::new(&shared.models_dir(), stopping.clone()),
+            hubs: shared.inference.hubs.clone(),
             upload_bytes: shared.limits.upload_bytes,
             stopping: stopping.clone(),
             waiting: Arc::new(Semaphore::new(shared.limits.waiting)),
@@ -461,28 +476,6 @@ pub(crate) fn compiler() -> Result<Compiler, SandboxError> {
         program: std::env::current_exe().map_err(SandboxError::Threads)?,
         args: vec![COMPILE_COMMAND.into()],
     }))
-}
-
-/// What runs models: opened, with those in memory that the configuration names before long.
-pub(crate) async fn inference(config: &Config) -> Result<Inference, ServerError> {
-    let limits = heyday_inference::model::Limits {
-        model_bytes: config.inference.model_bytes,
-    };
-    let (folder, options) = (config.models_dir(), config.inference.options()?);
-    let started = blocking(move || {
-        let store = Arc::new(ModelStore::open(folder, limits)?);
-        Ok::<_, ServerError>(Inference::start(store, &options)?)
-    });
-    let inference = started.await?;
-    for model in config.inference.warm_up.clone() {
-        let inference = inference.clone();
-        tokio::spawn(async move {
-            if let Err(error) = inference.warm_up(&model).await {
-                tracing::warn!(model, %error, "a model cannot be warmed up");
-            }
-        });
-    }
-    Ok(inference)
 }
 
 /// What plugins may import, over these bindings.

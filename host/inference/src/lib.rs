@@ -14,12 +14,15 @@
 //! weights ([`model::weights`]), and sentence-transformers' own files say how a text's tokens
 //! become one vector. [`store`] keeps imported models by the digests of their files.
 //!
+//! A model may run elsewhere ([`remote`]); who asks cannot tell.
+//!
 //! It depends on nothing else of Heyday: callers have names, deadlines are dropped futures.
 
 pub mod device;
 pub mod error;
 pub mod generation;
 pub mod model;
+pub mod remote;
 pub mod service;
 pub mod store;
 
@@ -30,6 +33,7 @@ pub use generation::{
     GenerationUsage, Message, Role,
 };
 pub use model::{LongText, Properties, Task};
+pub use remote::{Remote, ServedModel};
 pub use service::{Caller, Embeddings, Inference, Options, Scores, Usage};
 pub use store::{ModelStore, StoreError, StoredModel};
 

@@ -59,6 +59,14 @@ pub enum StoreError {
     /// There is another one of that name.
     #[error("there is another model {0}: remove it first, or use another name")]
     Exists(String),
+    /// It is another model than was wanted.
+    #[error("the digest of the model is {found}, not {wanted}")]
+    Digest {
+        /// What was wanted.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
     /// It cannot be a model here.
     #[error(transparent)]
     Refused(#[from] ModelError),
@@ -113,26 +121,34 @@ impl ModelStore {
     /// When the folder cannot be read.
     pub fn open(folder: impl Into<PathBuf>, limits: Limits) -> Result<Self, StoreError> {
         let folder = folder.into();
-        let manifests = folder.join("models");
-        let mut models = BTreeMap::new();
-        if manifests.is_dir() {
-            let entries = std::fs::read_dir(&manifests).map_err(failed(&manifests))?;
-            for entry in entries {
-                let path = entry.map_err(failed(&manifests))?.path();
-                if path.extension().is_none_or(|extension| extension != "json") {
-                    continue;
-                }
-                if let Some(model) = read_manifest(&path).map_err(failed(&path))? {
-                    models.insert(model.name.clone(), Arc::new(model));
-                }
-            }
-        }
+        let warn = |path: &Path| {
+            tracing::warn!(path = %path.display(), "a model's manifest is damaged");
+        };
+        let models = read_manifests(&folder.join("models"), warn)?;
         Ok(Self {
             folder,
             limits,
             models: RwLock::new(models),
             changing: Mutex::new(()),
         })
+    }
+
+    /// Looks what other processes imported and removed meanwhile.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = read_manifests(&self.folder.join("models"), |_| {})?;
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        // The same ones stay the same.
+        let kept = found.into_iter().map(|(name, model)| {
+            let before = models.get(&name).filter(|before| ***before == *model);
+            let model = before.map_or(model, Arc::clone);
+            (name, model)
+        });
+        *models = kept.collect();
+        Ok(())
     }
 
     /// Bounds on its models.
@@ -191,6 +207,19 @@ impl ModelStore {
     /// # Errors
     /// When it cannot be a model here, with the reason, or another one has the name.
     pub fn import(&self, name: &str, from: &Path) -> Result<Arc<StoredModel>, StoreError> {
+        self.import_digest(name, from, None)
+    }
+
+    /// The same of a model that must have this digest, where one is said.
+    ///
+    /// # Errors
+    /// As [`import`](Self::import), and when it has another digest.
+    pub fn import_digest(
+        &self,
+        name: &str,
+        from: &Path,
+        wanted: Option<&str>,
+    ) -> Result<Arc<StoredModel>, StoreError> {
         if !is_model_name(name) {
             return Err(StoreError::InvalidName(name.to_owned()));
         }
@@ -219,6 +248,10 @@ impl ModelStore {
             });
         let kept = match (checked, self.get(name)) {
             (Err(error), _) => Err(error.into()),
+            (Ok(_), _) if wanted.is_some_and(|it| it != model.digest) => Err(StoreError::Digest {
+                wanted: wanted.unwrap_or_default().to_owned(),
+                found: model.digest,
+            }),
             (Ok(_), Some(before)) if before.digest == model.digest => Ok(before),
             (Ok(_), Some(_)) => Err(StoreError::Exists(name.to_owned())),
             (Ok(properties), None) => {
@@ -361,6 +394,31 @@ impl ModelStore {
     }
 }
 
+/// All manifests of a folder, which need not exist; `damaged` is told those that are none.
+fn read_manifests(
+    manifests: &Path,
+    damaged: impl Fn(&Path),
+) -> Result<BTreeMap<String, Arc<StoredModel>>, StoreError> {
+    let mut models = BTreeMap::new();
+    if manifests.is_dir() {
+        let entries = std::fs::read_dir(manifests).map_err(failed(manifests))?;
+        for entry in entries {
+            let path = entry.map_err(failed(manifests))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read_manifest(&path) {
+                Ok(Some(model)) => drop(models.insert(model.name.clone(), Arc::new(model))),
+                Ok(None) => damaged(&path),
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&path)(error)),
+            }
+        }
+    }
+    Ok(models)
+}
+
 /// A manifest; none where it is damaged.
 fn read_manifest(path: &Path) -> io::Result<Option<StoredModel>> {
     let bytes = std::fs::read(path)?;
@@ -371,9 +429,6 @@ fn read_manifest(path: &Path) -> io::Result<Option<StoredModel>> {
             .is_some_and(|stem| stem == model.name.as_str());
         named && is_model_name(&model.name) && names_blobs(model)
     });
-    if model.is_none() {
-        tracing::warn!(path = %path.display(), "a model's manifest is damaged");
-    }
     Ok(model)
 }
 
@@ -416,114 +471,4 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::tests::reference;
-
-    fn source(name: &str) -> PathBuf {
-        let mut models = reference().into_iter().map(|case| case.model);
-        models.find(|model| model.ends_with(name)).expect("a model")
-    }
-
-    fn blobs(store: &ModelStore) -> usize {
-        std::fs::read_dir(store.folder.join("blobs")).map_or(0, Iterator::count)
-    }
-
-    #[test]
-    fn a_model_is_kept_found_again_verified_and_removed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let open = || ModelStore::open(folder.path(), Limits::default()).expect("opens");
-        let store = open();
-        assert!(store.list().is_empty());
-        let model = store
-            .import("small", &source("bert-cls"))
-            .expect("imported");
-        assert_eq!(model.properties.dimensions, Some(48));
-        let again = store
-            .import("small", &source("bert-cls"))
-            .expect("the same");
-        assert_eq!(again, model);
-        let twin = store
-            .import("twin", &source("bert-cls"))
-            .expect("another name");
-        assert_eq!(twin.digest, model.digest);
-        assert_eq!(blobs(&store), model.files.len());
-        let other = store.import("small", &source("bert-odd"));
-        assert!(matches!(other, Err(StoreError::Exists(_))), "{other:?}");
-        assert_eq!(blobs(&store), model.files.len());
-        drop(store);
-
-        let store = open();
-        assert_eq!(store.get("small"), Some(Arc::clone(&model)));
-        store.verify("small").expect("whole");
-        store.remove("small").expect("removed");
-        assert_eq!(blobs(&store), model.files.len(), "the twin has them");
-        store.verify("twin").expect("whole");
-        store.remove("twin").expect("removed");
-        assert_eq!(blobs(&store), 0);
-        for missing in [store.remove("twin"), store.verify("twin")] {
-            assert!(matches!(missing, Err(StoreError::NotFound(_))));
-        }
-        assert!(open().list().is_empty());
-    }
-
-    #[test]
-    fn what_changed_is_found() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
-        let model = store
-            .import("small", &source("bert-cls"))
-            .expect("imported");
-        let weights = model
-            .files
-            .iter()
-            .find(|file| file.name == "model.safetensors");
-        let path = store.blob(&weights.expect("weights").sha256);
-        let mut bytes = std::fs::read(&path).expect("read");
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        std::fs::write(&path, &bytes).expect("written");
-        let error = store.verify("small").expect_err("changed");
-        assert!(error.to_string().contains("model.safetensors"), "{error}");
-        std::fs::remove_file(&path).expect("removed");
-        store.verify("small").expect_err("gone");
-    }
-
-    #[test]
-    fn what_is_refused_leaves_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store =
-            ModelStore::open(folder.path().join("store"), Limits::default()).expect("opens");
-        for name in ["", "Small", "../small", "a_b", "1a", &"a".repeat(64)] {
-            let refused = store.import(name, &source("bert-cls"));
-            assert!(matches!(refused, Err(StoreError::InvalidName(_))), "{name}");
-        }
-        let refused = store.import("none", folder.path());
-        assert!(
-            matches!(refused, Err(StoreError::Refused(_))),
-            "{refused:?}"
-        );
-        // A weight that is no number is found only when all of them were copied.
-        let damaged = folder.path().join("damaged");
-        for (name, path) in ModelFiles::find(&source("bert-cls"))
-            .expect("a model")
-            .iter()
-        {
-            let target = damaged.join(name);
-            std::fs::create_dir_all(target.parent().expect("a folder")).expect("made");
-            std::fs::copy(path, &target).expect("copied");
-        }
-        let weights = damaged.join("model.safetensors");
-        let mut bytes = std::fs::read(&weights).expect("read");
-        let last = bytes.len() - 4;
-        bytes[last..].copy_from_slice(&f32::INFINITY.to_le_bytes());
-        std::fs::write(&weights, bytes).expect("written");
-        let refused = store.import("damaged", &damaged);
-        assert!(
-            matches!(refused, Err(StoreError::Refused(_))),
-            "{refused:?}"
-        );
-        assert!(store.list().is_empty());
-        assert_eq!(blobs(&store), 0);
-    }
-}
+mod tests;

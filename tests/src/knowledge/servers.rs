@@ -201,7 +201,6 @@ async fn assert_equal(local: &Server, remote: &Server, keys: &[String]) {
         );
         assert_alike(question, &one, &other);
     }
-    println!("recall@{TOP}: {right} of {all}");
     assert_eq!(all, QUESTIONS.len() * TOP);
     assert!(right * 100 >= all * 95, "{right} of {all}");
     for key in keys {

@@ -313,37 +313,36 @@ async fn what_both_do_at_once_has_one_order() {
     statuses.sort();
     assert_eq!(statuses, [StatusCode::CREATED, StatusCode::CONFLICT]);
     // The same request under one key, at both at once: it is done once.
+    let body = json!({ "version": "1.1.0" });
+    let active = pair.of(0).post("/plugins/raced/activate", &body);
+    assert_eq!(active.await.unwrap()["active"], true);
     let key = Uuid::new_v4().to_string();
     let ask = async |number: usize| {
-        let body = json!({ "kind": "worker", "name": "once" });
-        let request = pair.of(number).request(Method::POST, "/tokens").json(&body);
-        let answer = request
-            .header("idempotency-key", &key)
-            .send()
-            .await
-            .unwrap();
+        let request = pair
+            .of(number)
+            .request(Method::POST, "/plugins/raced/rollback");
+        let request = request.header("idempotency-key", &key).json(&json!({}));
+        let answer = request.send().await.unwrap();
         let status = answer.status();
         (status, answer.json::<Value>().await.unwrap())
     };
-    let both = futures::future::join_all([0, 1, 0, 1].map(ask)).await;
-    for (status, body) in &both {
+    let all = futures::future::join_all([0, 1, 0, 1].map(ask)).await;
+    for (status, body) in &all {
         let in_progress = body["type"] == "urn:heyday:problems:request-in-progress";
-        assert!(
-            *status == StatusCode::CREATED || in_progress,
-            "{status}: {body}"
-        );
+        assert!(*status == StatusCode::OK || in_progress, "{status}: {body}");
     }
-    let made = eventually(async || {
+    let answers = eventually(async || {
         let answers = [ask(0).await, ask(1).await];
-        let done = answers
-            .iter()
-            .all(|(status, _)| *status == StatusCode::CREATED);
+        let done = answers.iter().all(|(status, _)| *status == StatusCode::OK);
         done.then_some(answers)
-    })
-    .await;
-    assert_eq!(made[0].1, made[1].1);
-    let listed = pair.client.get("/tokens").await.unwrap();
-    assert_eq!(listed["tokens"].as_array().unwrap().len(), 1, "{listed}");
+    });
+    let [first, second] = answers.await;
+    assert_eq!(first.1["version"], "1.0.0");
+    assert_eq!(first, second);
+    let audit = pair.client.get("/audit").await.unwrap();
+    let entries = audit["audit"].as_array().unwrap().iter();
+    let rolled_back = entries.filter(|entry| entry["action"] == "plugin.rollback");
+    assert_eq!(rolled_back.count(), 2, "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

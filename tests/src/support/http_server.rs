@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -259,7 +259,16 @@ pub async fn hostile() -> anyhow::Result<(SocketAddr, Arc<AtomicU64>)> {
     Ok((serve(router).await?, came))
 }
 
-async fn serve(router: Router) -> anyhow::Result<SocketAddr> {
+/// The end of a body whose connection is cut. What was sent before has left by then.
+pub fn cut<T>() -> impl Stream<Item = std::io::Result<T>> + Send {
+    stream::once(async {
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("the connection is cut"))
+    })
+}
+
+/// Serves these routes.
+pub async fn serve(router: Router) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -67,6 +67,9 @@ enum Name {
     Graphs,
 }
 
+/// Makes a server ready to be started.
+type Install = fn() -> anyhow::Result<()>;
+
 impl Name {
     const ALL: [Self; 8] = [
         Self::Sandbox,
@@ -93,7 +96,7 @@ impl Name {
     }
 
     /// The server that it starts as the tests do: what it is, and what makes it ready.
-    fn server(self) -> Option<(&'static str, fn() -> anyhow::Result<()>)> {
+    fn server(self) -> Option<(&'static str, Install)> {
         match self {
             Self::HostCalls => Some(("PostgreSQL", real_temporal::install_postgres)),
             Self::Vectors => Some(("Weaviate", weaviate::install)),

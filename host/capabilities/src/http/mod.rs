@@ -13,13 +13,14 @@
 //! of a guest is one request here: a redirect is an answer, and where the guest follows it,
 //! that is another request with the same checks.
 //!
-//! A status is an answer, not an error.
+//! A status is an answer, not an error. [`sse`] reads event streams, ours and others.
 
 mod address;
 mod body;
 mod client;
 mod host;
 mod policy;
+pub mod sse;
 
 pub use address::is_public;
 pub use client::{HttpClient, HttpLimits, HttpRequest, HttpResponse, HttpUsage};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heyday_inference::{
-    Caller, GenerateRequest, Generation, GenerationUsage, Inference, LongText, StoredModel, Usage,
+    Caller, GenerateRequest, Generation, GenerationUsage, Inference, LongText, ServedModel, Usage,
 };
 use heyday_sandbox::{CallState, Capability, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -149,10 +149,10 @@ fn count_more(state: &mut CallState, before: &GenerationUsage, now: &GenerationU
     count(state, 0, &usage);
 }
 
-fn properties(model: &StoredModel) -> String {
-    let mut properties = serde_json::to_value(&model.properties).unwrap_or_default();
-    if let Some(object) = properties.as_object_mut() {
-        object.insert("digest".to_owned(), model.digest.clone().into());
+fn properties(model: &ServedModel) -> String {
+    let mut properties = serde_json::to_value(model.properties()).unwrap_or_default();
+    if let (Some(object), Some(stored)) = (properties.as_object_mut(), model.stored()) {
+        object.insert("digest".to_owned(), stored.digest.clone().into());
     }
     properties.to_string()
 }
@@ -176,13 +176,13 @@ impl inference::Host for CallState {
         let Some(service) = bindings.inference() else {
             return Ok(Vec::new());
         };
-        let models = service.store().list();
+        let models = service.models();
         let granted = models
             .iter()
-            .filter(|model| self.grants().find(NAME, &model.name).is_some());
+            .filter(|model| self.grants().find(NAME, model.name()).is_some());
         Ok(granted
             .map(|model| inference::ModelInfo {
-                name: model.name.clone(),
+                name: model.name().to_owned(),
                 properties: properties(model),
             })
             .collect())
@@ -194,7 +194,7 @@ impl inference::HostModel for CallState {
         let call = begin(self, "model.open")?;
         let find = |bindings: &Bindings, _: &str, name: &str| {
             let inference = bindings.inference()?;
-            inference.store().get(name)?;
+            inference.model(name)?;
             Some(Arc::new(inference.clone()))
         };
         let opened = open(self, &call, NAME, "model", &name, find)?;
@@ -212,7 +212,7 @@ impl inference::HostModel for CallState {
     async fn properties(&mut self, this: Resource<ModelHandle>) -> Result<String, InferenceFault> {
         let call = begin(self, "model.properties")?;
         let (handle, _) = caller(self, &call, &this)?;
-        let model = handle.inference.store().get(&handle.name).ok_or_else(|| {
+        let model = handle.inference.model(&handle.name).ok_or_else(|| {
             Error::new(
                 InferenceCode::UnknownBinding,
                 format!("there is no model {} here any more", handle.name),

@@ -1,10 +1,12 @@
 //! `heyday:inference`: models that the host runs.
 //!
-//! There is one backend, [`heyday_inference::Inference`], and it is the same for all
-//! namespaces: weights are nobody's data. Which plugin may use which model is a matter of
+//! One service answers all calls, [`heyday_inference::Inference`], and it is the same for
+//! all namespaces: weights are nobody's data. It computes itself, or asks an endpoint
+//! ([`remote`]); a plugin cannot tell. Which plugin may use which model is a matter of
 //! grants, `inference=MODEL`.
 
 mod host;
+pub mod remote;
 
 use heyday_inference::InferenceError;
 

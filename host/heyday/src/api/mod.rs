@@ -23,6 +23,7 @@ pub mod models;
 pub mod openai;
 pub mod plugins;
 pub mod problem;
+pub mod pulls;
 mod refusals;
 pub mod replays;
 pub mod routes;
@@ -36,8 +37,10 @@ mod tests;
 pub mod tokens;
 pub mod versions;
 pub mod worker;
+pub mod workers;
 pub mod workflows;
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +54,8 @@ use crate::auth::Auth;
 use crate::definitions::HostDefinitions;
 use crate::follower::Follower;
 use crate::metrics::Metrics;
+use crate::pulls::Pulls;
+use crate::pulls::source::HubConfig;
 use crate::recorder::Recorder;
 use crate::registry::{Kind, Registry};
 use crate::replays::Replays;
@@ -98,8 +103,14 @@ pub struct Parts {
     pub tokens: WorkerTokens,
     /// What workers sent.
     pub sent: worker::Sent,
+    /// Workers that say that they are there.
+    pub workers: workers::Workers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Models that are being fetched.
+    pub pulls: Pulls,
+    /// Where they may be fetched from.
+    pub hubs: BTreeMap<String, HubConfig>,
     /// Bytes of an uploaded component.
     pub upload_bytes: usize,
     /// Cancelled when the server begins to stop: waits and streams end then.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use heyday_inference::{Inference, ModelError, StoreError, StoredModel};
+use heyday_inference::{Inference, ModelError, ServedModel, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::App;
 use super::extract::{Caller, Json, Path};
 use super::problem::Problem;
+use super::{App, openai};
 use crate::server::{blocking, chain};
 
 /// A model.
@@ -23,17 +23,22 @@ use crate::server::{blocking, chain};
 pub struct ModelInfo {
     /// Its name, for grants: `inference=NAME`.
     pub name: String,
+    /// Whether it runs elsewhere: then the next three are absent.
+    pub remote: bool,
     /// SHA-256 over the names and digests of its files, in hexadecimal.
-    pub digest: String,
-    /// What it is: `task` (`embed` or `rerank`), `architecture`, `dimensions`, `pooling`,
-    /// `normalized`, `window`, `parameters`, `memory_bytes`, `prompts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Bytes of its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// When it was imported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub imported_at: Option<Timestamp>,
+    /// What it is: `task` (`embed`, `rerank` or `generate`), `architecture`, `dimensions`,
+    /// `pooling`, `normalized`, `window`, `parameters`, `memory_bytes`, `prompts`.
     #[schema(value_type = Object)]
     pub properties: Value,
-    /// Bytes of its files.
-    pub size: u64,
-    /// When it was imported.
-    #[schema(value_type = String, format = DateTime)]
-    pub imported_at: Timestamp,
     /// Whether it is in this server's memory now.
     pub loaded: bool,
 }
@@ -59,27 +64,56 @@ pub struct ImportRequest {
     pub path: PathBuf,
 }
 
-fn info(model: &StoredModel, loaded: &[String]) -> ModelInfo {
-    let milliseconds = i64::try_from(model.imported_ms).unwrap_or(i64::MAX);
+pub(super) fn info(model: &ServedModel, loaded: &[String]) -> ModelInfo {
+    let stored = model.stored();
+    let imported_at = stored.map(|it| {
+        let milliseconds = i64::try_from(it.imported_ms).unwrap_or(i64::MAX);
+        Timestamp::from_millisecond(milliseconds).unwrap_or_default()
+    });
     ModelInfo {
-        name: model.name.clone(),
-        digest: model.digest.clone(),
-        properties: serde_json::to_value(&model.properties).unwrap_or_default(),
-        size: model.files.iter().map(|file| file.size).sum(),
-        imported_at: Timestamp::from_millisecond(milliseconds).unwrap_or_default(),
-        loaded: loaded.contains(&model.name),
+        name: model.name().to_owned(),
+        remote: stored.is_none(),
+        digest: stored.map(|it| it.digest.clone()),
+        size: stored.map(|it| it.files.iter().map(|file| file.size).sum()),
+        imported_at,
+        properties: serde_json::to_value(model.properties()).unwrap_or_default(),
+        loaded: stored.is_some_and(|it| loaded.contains(&it.name)),
     }
 }
 
-fn inference(app: &App) -> Result<Inference, Problem> {
+/// Refuses a name that a model elsewhere has: the imported one would be hidden by it.
+pub(super) fn free_name(inference: &Inference, name: &str) -> Result<(), Problem> {
+    match inference.model(name) {
+        Some(ServedModel::Remote { .. }) => Err(Problem::conflict(
+            "model-exists",
+            "There is such a model",
+            format!("the configuration has a model {name}, which runs elsewhere; use another name"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is told of a model after something was done with it.
+fn told(inference: &Inference, model: ServedModel) -> JsonAnswer<ModelInfo> {
+    let (loaded, _) = inference.in_memory();
+    JsonAnswer(info(&model, &loaded))
+}
+
+/// The model of that name.
+fn find(inference: &Inference, name: &str) -> Result<ServedModel, Problem> {
+    let model = inference.model(name);
+    model.ok_or_else(|| problem(&StoreError::NotFound(name.to_owned())))
+}
+
+pub(super) fn inference(app: &App) -> Result<Inference, Problem> {
     app.registry
         .inference()
         .cloned()
         .ok_or_else(|| Problem::not_found("this server runs no models"))
 }
 
-fn problem(error: StoreError) -> Problem {
-    match &error {
+pub(super) fn problem(error: &StoreError) -> Problem {
+    match error {
         StoreError::InvalidName(_) => Problem::invalid(error.to_string()),
         StoreError::NotFound(name) => Problem::not_found(format!(
             "there is no model {name}; `heyday model list` shows those that there are"
@@ -89,17 +123,17 @@ fn problem(error: StoreError) -> Problem {
         }
         // The path is the caller's own.
         StoreError::Refused(ModelError::Io { .. } | ModelError::Missing { .. }) => {
-            Problem::invalid(chain(&error))
+            Problem::invalid(chain(error))
         }
-        StoreError::Refused(_) => Problem::unprocessable(
+        StoreError::Refused(_) | StoreError::Digest { .. } => Problem::unprocessable(
             "model-refused",
             "The model cannot be used here",
-            chain(&error),
+            chain(error),
         ),
         StoreError::Damaged { .. } => {
             Problem::conflict("model-damaged", "The model is damaged", error.to_string())
         }
-        StoreError::Io { .. } => Problem::internal(&chain(&error)),
+        StoreError::Io { .. } => Problem::internal(&chain(error)),
     }
 }
 
@@ -109,7 +143,9 @@ async fn with_store<T: Send + 'static>(
     work: impl FnOnce(&heyday_inference::ModelStore) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
     let store = Arc::clone(inference.store());
-    blocking(move || work(&store)).await.map_err(problem)
+    blocking(move || work(&store))
+        .await
+        .map_err(|error| problem(&error))
 }
 
 /// List models
@@ -120,7 +156,7 @@ pub(super) async fn list(
 ) -> Result<JsonAnswer<ModelsBody>, Problem> {
     let inference = inference(&app)?;
     let (loaded, _) = inference.in_memory();
-    let models = inference.store().list();
+    let models = inference.models();
     Ok(JsonAnswer(ModelsBody {
         models: models.iter().map(|model| info(model, &loaded)).collect(),
         device: inference.device().name().to_owned(),
@@ -142,6 +178,7 @@ pub(super) async fn import(
     Json(body): Json<ImportRequest>,
 ) -> Result<(StatusCode, JsonAnswer<ModelInfo>), Problem> {
     let inference = inference(&app)?;
+    free_name(&inference, &body.name)?;
     if !body.path.is_absolute() {
         return Err(Problem::invalid(
             "`path` is an absolute path on the server's machine",
@@ -153,8 +190,8 @@ pub(super) async fn import(
     app.registry
         .note(caller.actor(), "model.import", &model.name, details)
         .await;
-    let (loaded, _) = inference.in_memory();
-    Ok((StatusCode::CREATED, JsonAnswer(info(&model, &loaded))))
+    let answer = told(&inference, ServedModel::Stored(model));
+    Ok((StatusCode::CREATED, answer))
 }
 
 /// Show a model
@@ -168,10 +205,8 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Result<JsonAnswer<ModelInfo>, Problem> {
     let inference = inference(&app)?;
-    let model = inference.store().get(&name);
-    let model = model.ok_or_else(|| problem(StoreError::NotFound(name)))?;
-    let (loaded, _) = inference.in_memory();
-    Ok(JsonAnswer(info(&model, &loaded)))
+    let model = find(&inference, &name)?;
+    Ok(told(&inference, model))
 }
 
 /// Read all of a model's files again
@@ -189,8 +224,47 @@ pub(super) async fn verify(
 ) -> Result<JsonAnswer<ModelInfo>, Problem> {
     let inference = inference(&app)?;
     let model = with_store(&inference, move |store| store.verify(&name)).await?;
-    let (loaded, _) = inference.in_memory();
-    Ok(JsonAnswer(info(&model, &loaded)))
+    Ok(told(&inference, ServedModel::Stored(model)))
+}
+
+/// Load a model into memory
+///
+/// It computes one text too, so that the next call waits for nothing. One that is in memory,
+/// or runs elsewhere, is as it was.
+#[utoipa::path(post, path = "/models/{name}/load", tag = "models",
+    params(("name" = String, Path, description = "The model's name")),
+    responses((status = 200, body = ModelInfo),
+        (status = 404, description = "No such model", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "No memory for it now, or its files are damaged", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn load(
+    State(app): State<App>,
+    _: Caller,
+    Path(name): Path<String>,
+) -> Result<JsonAnswer<ModelInfo>, Problem> {
+    let inference = inference(&app)?;
+    let model = find(&inference, &name)?;
+    let _place = app.waiting_place()?;
+    let loaded = inference.warm_up(&name).await;
+    loaded.map_err(|error| openai::refusal(error, "name"))?;
+    Ok(told(&inference, model))
+}
+
+/// Drop a model from memory
+///
+/// Calls that are using it are answered; the next one loads it again.
+#[utoipa::path(post, path = "/models/{name}/unload", tag = "models",
+    params(("name" = String, Path, description = "The model's name")),
+    responses((status = 200, body = ModelInfo),
+        (status = 404, description = "No such model", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn unload(
+    State(app): State<App>,
+    _: Caller,
+    Path(name): Path<String>,
+) -> Result<JsonAnswer<ModelInfo>, Problem> {
+    let inference = inference(&app)?;
+    let model = find(&inference, &name)?;
+    inference.unload(&name);
+    Ok(told(&inference, model))
 }
 
 /// Remove a model

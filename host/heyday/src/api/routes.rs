@@ -17,7 +17,7 @@ use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
     App, activities, events, flows, follow, grants, idempotency, layers, models, openai, plugins,
-    replays, schedules, signals, starts, system, tokens, worker, workflows,
+    pulls, replays, schedules, signals, starts, system, tokens, worker, workers, workflows,
 };
 
 /// Where the versioned API is.
@@ -151,9 +151,14 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(grants::bindings))
         .routes(routes!(grants::audit))
         .routes(routes!(system::queues))
+        .routes(routes!(workers::list))
         .routes(routes!(models::list, models::import))
         .routes(routes!(models::show, models::remove))
         .routes(routes!(models::verify))
+        .routes(routes!(pulls::begin, pulls::list))
+        .routes(routes!(pulls::show, pulls::cancel))
+        .routes(routes!(models::load))
+        .routes(routes!(models::unload))
         .merge(runs)
         .route(
             "/workflows/{workflow_id}/runs/{run_id}",
@@ -234,7 +239,8 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(worker::revision))
         .routes(routes!(worker::plugin))
         .routes(routes!(worker::content))
-        .routes(routes!(worker::pins));
+        .routes(routes!(worker::pins))
+        .routes(routes!(workers::announce));
     let values = OpenApiRouter::new().routes(routes!(worker::payload, worker::put_payload));
     let records = OpenApiRouter::new().routes(routes!(worker::records));
     let of_workers = limited(asked, SMALL_BODY)

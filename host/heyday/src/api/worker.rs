@@ -68,7 +68,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Worker {
     }
 }
 
-fn opens(token: &WorkerToken, namespace: &str) -> Result<(), Problem> {
+pub(super) fn opens(token: &WorkerToken, namespace: &str) -> Result<(), Problem> {
     if token.opens(namespace) {
         Ok(())
     } else {

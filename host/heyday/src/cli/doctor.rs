@@ -7,6 +7,7 @@
 use clap::Args;
 use heyday::config::{Config, EngineKind};
 use heyday_capabilities::diagnosis::{Diagnosis, Finding, Findings, Health};
+use heyday_capabilities::inference::remote::RemoteModel;
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::temporal;
 use heyday_inference::model::Limits;
@@ -51,6 +52,20 @@ pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliErro
         tell(&output, &format!("inference {name} (models)"), &found)?;
         all.push(
             json!({ "capability": "inference", "name": name, "backend": "models",
+                         "findings": found }),
+        );
+    }
+    for (name, remote) in &config.inference.remote {
+        let found = match RemoteModel::new(name, remote, &bindings, Handle::current()) {
+            Ok(model) => model.diagnose().await,
+            Err(error) => {
+                let key = format!("inference.remote.{name}");
+                return Err(CliError::usage(format!("{key}: {error}")));
+            }
+        };
+        tell(&output, &format!("inference {name} (remote)"), &found)?;
+        all.push(
+            json!({ "capability": "inference", "name": name, "backend": "remote",
                          "findings": found }),
         );
     }

@@ -13,7 +13,7 @@ use super::client::Request;
 use super::error::CliError;
 use super::runs::Run;
 use super::{Context, view};
-use heyday::sse::{Event, Parser};
+use heyday_capabilities::http::sse::{Event, Parser};
 
 /// How long a lost stream is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);

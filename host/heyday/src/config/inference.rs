@@ -1,13 +1,16 @@
 //! How models are run.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use heyday_capabilities::inference::remote::RemoteConfig;
 use heyday_inference::service::{BatchOptions, GenerateOptions, QueueLimits};
 use heyday_inference::{DeviceChoice, Options};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, wrong};
+use crate::pulls::source::HubConfig;
 
 /// Which device models run on, and what they may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +47,10 @@ pub struct InferenceConfig {
     pub queue_calls: usize,
     /// Bytes of their texts.
     pub queue_bytes: usize,
+    /// Hubs that models may be pulled from, by the names that they have here.
+    pub hubs: BTreeMap<String, HubConfig>,
+    /// Models that run elsewhere, by the names that they have here.
+    pub remote: BTreeMap<String, RemoteConfig>,
 }
 
 impl Default for InferenceConfig {
@@ -64,11 +71,23 @@ impl Default for InferenceConfig {
             cache_bytes: options.generate.cache_bytes,
             queue_calls: queue.requests,
             queue_bytes: queue.bytes,
+            hubs: BTreeMap::new(),
+            remote: BTreeMap::new(),
         }
     }
 }
 
 impl InferenceConfig {
+    /// Every path that it names.
+    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let remotes = self.remote.values_mut().flat_map(RemoteConfig::paths);
+        let hubs = self
+            .hubs
+            .values_mut()
+            .filter_map(|hub| hub.key_file.as_mut());
+        self.models_dir.iter_mut().chain(remotes).chain(hubs)
+    }
+
     /// Finds what cannot work.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if let Err(error) = self.device.parse::<DeviceChoice>() {
@@ -118,6 +137,24 @@ impl InferenceConfig {
         ] {
             if !holds {
                 return wrong(&format!("inference.{name}"), &format!("it is {range}"));
+            }
+        }
+        for (name, hub) in &self.hubs {
+            let key = format!("inference.hubs.{name}");
+            if !crate::names::is_name(name) {
+                return wrong(&key, crate::names::NAME_RULE);
+            }
+            if let Err(error) = hub.check() {
+                return wrong(&key, &error);
+            }
+        }
+        for (name, remote) in &self.remote {
+            let key = format!("inference.remote.{name}");
+            if !heyday_inference::store::is_model_name(name) {
+                return wrong(&key, &format!("`{name}` is no name of a model"));
+            }
+            if let Err(error) = remote.check() {
+                return wrong(&key, &error.to_string());
             }
         }
         for name in &self.warm_up {
@@ -185,6 +222,22 @@ mod tests {
             let config: Config = toml::from_str(&format!("[inference]\n{line}\n")).expect(line);
             let error = config.check().expect_err(line).to_string();
             assert!(error.contains(name), "{error}");
+        }
+        for (name, lines, told) in [
+            ("Big", "window = 512", "name of a model"),
+            ("big", "window = 1", "its window"),
+        ] {
+            let text = format!(
+                "[inference.remote.{name}]\nurl = 'http://127.0.0.1:9/v1'\nmodel = 'm'\n\
+                 task = 'generate'\n{lines}\n"
+            );
+            let config: Config = toml::from_str(&text).expect("parsed");
+            let error = config.check().expect_err(name).to_string();
+            assert!(
+                error.contains(&format!("inference.remote.{name}")),
+                "{error}"
+            );
+            assert!(error.contains(told), "{error}");
         }
         let config: Config = toml::from_str("[inference]\ndevice = 'gpu:1'\n").expect("parsed");
         config.check().expect("works, where there is one");

@@ -370,6 +370,12 @@ impl Registry {
         self.core.bindings.inference()
     }
 
+    /// What stands behind the bindings of this process.
+    #[must_use]
+    pub fn bound(&self) -> &heyday_capabilities::Bindings {
+        &self.core.bindings
+    }
+
     /// Bindings that can be granted in a namespace.
     #[must_use]
     pub fn bindings(&self, namespace: &str) -> Vec<BindingInfo> {

@@ -17,7 +17,7 @@ use super::catalogue::RemoteRegistry;
 use super::client::{ServerClient, ServerError};
 use super::wire::NewsBody;
 use crate::registry::feed::Revision;
-use crate::sse::Parser;
+use heyday_capabilities::http::sse::Parser;
 
 /// Longest wait between two tries to open the stream.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);

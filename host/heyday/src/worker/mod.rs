@@ -9,11 +9,13 @@
 //!   without pins is pinned by the server.
 //! - `follow`: active versions and grants, as one stream that goes on where it was cut,
 //!   and the lease that it gives.
+//! - [`announce`]: that it is there, and the models that it can serve.
 //! - `spool`: receipts, log lines and progress, in batches, and on disk until they are sent.
 //!
 //! Databases and stores are the worker's own business: it has the bindings that its
 //! configuration names, and no others. `health` is its own address.
 
+pub mod announce;
 mod catalogue;
 mod client;
 mod follow;
@@ -39,20 +41,23 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+use uuid::Uuid;
 
+use self::announce::Announcer;
 use self::catalogue::RemoteRegistry;
 use self::client::ServerClient;
 pub use self::client::ServerError;
 use self::follow::Follower;
 use self::health::Health;
 use self::spool::Spool;
-use self::wire::RevisionBody;
+use self::wire::{AnnouncementBody, RevisionBody};
 use crate::config::{Config, ConfigError, DEFAULT_NAMESPACE};
 use crate::connections::{self, ConnectionLimits};
 use crate::executor::catalogue::Catalogue as _;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::expressions::ExpressionsError;
 use crate::metrics::{Metrics, Sources};
+use crate::models;
 use crate::server::{self, HEAD_TIME, chain};
 use crate::sweeping::SWEEP_INTERVAL;
 
@@ -218,9 +223,10 @@ impl Worker {
         named
             .namespaces
             .retain(|name, _| options.namespaces.contains(name));
-        let inference = server::inference(&config).await.map_err(Box::new)?;
         let bindings = Bindings::open(&named, &Handle::current())?;
-        let bindings = Arc::new(bindings.with_inference(inference));
+        let inference = models::open(&config, &bindings).await;
+        let inference = inference.map_err(Box::new)?;
+        let bindings = Arc::new(bindings.with_inference(inference.clone()));
         let sandbox = Sandbox::new(
             server::sandbox_options(&config, options.slots(), server::compiler()?),
             server::capabilities(&config, &bindings),
@@ -266,6 +272,17 @@ impl Worker {
         });
 
         let (stopping, behind) = (CancellationToken::new(), CancellationToken::new());
+        let announcer = Announcer {
+            client: client.clone(),
+            body: AnnouncementBody {
+                worker: Uuid::now_v7(),
+                namespaces: options.namespaces.clone(),
+                queues: options.queues.clone(),
+                device: inference.device().name().to_owned(),
+                models: Vec::new(),
+            },
+            inference,
+        };
         let follower = Arc::new(Follower {
             client,
             namespaces: options.namespaces.clone(),
@@ -282,6 +299,7 @@ impl Worker {
         let mut tasks = vec![
             tokio::spawn(follower.run(behind.clone())),
             tokio::spawn(lease),
+            tokio::spawn(announcer.run(stopping.clone())),
             tokio::spawn(sweep(sandbox.clone(), stopping.clone())),
             tokio::spawn(prepare(sandbox.clone(), registry, fresh, stopping.clone())),
         ];

@@ -9,6 +9,7 @@
 //! | `GET`, `PUT payloads/DIGEST` | the bytes of a value that goes by reference |
 //! | `POST pins` with a `WorkflowReference` | [`PinsBody`] |
 //! | `POST records` with [`RecordsBody`] | 204 |
+//! | `POST announcements` with [`AnnouncementBody`] | 204 |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -212,4 +213,33 @@ pub struct RecordsBody {
     pub sequence: u64,
     /// The records, in the order in which they were made.
     pub records: Vec<RecordBody>,
+}
+
+/// That a worker is there, and what it can do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnnouncementBody {
+    /// The process that sends it.
+    pub worker: Uuid,
+    /// The namespaces whose tasks it takes.
+    pub namespaces: Vec<String>,
+    /// Its queues, with their limits in each namespace.
+    pub queues: BTreeMap<String, usize>,
+    /// Where its models run: `cpu`, or a GPU's name.
+    pub device: String,
+    /// The models that it can serve.
+    pub models: Vec<AnnouncedModel>,
+}
+
+/// A model that a worker can serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnouncedModel {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub task: heyday_inference::Task,
+    /// The digest of an imported one; none where it runs elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Whether it is in memory.
+    pub loaded: bool,
 }

@@ -183,3 +183,29 @@ fn snapshot(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
         )),
     }
 }
+
+/// What there is to fetch, for who brings a model from elsewhere.
+impl ModelFiles {
+    /// Says what the model is; no model is without it.
+    pub const CONFIG: &'static str = "config.json";
+    /// The weights, whole.
+    pub const WEIGHTS: &'static str = WEIGHTS;
+    /// Where the weights lie in several files, the list of them.
+    pub const WEIGHTS_INDEX: &'static str = WEIGHTS_INDEX;
+
+    /// Files that a model may have, beside its weights.
+    #[must_use]
+    pub const fn small() -> &'static [&'static str] {
+        &SMALL
+    }
+
+    /// Names of the files that the list of weights in a folder has: plain names.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is none.
+    pub fn parts(folder: &Path) -> Result<Vec<String>, ModelError> {
+        let index = folder.join(WEIGHTS_INDEX);
+        let files = BTreeMap::from([(WEIGHTS_INDEX.to_owned(), index)]);
+        super::weights::parts(&Self::new(files))
+    }
+}

@@ -48,9 +48,11 @@ pub struct Properties {
     /// The most tokens that it reads at once, with those that it adds itself; prompt and
     /// answer together where it generates.
     pub window: usize,
-    /// Its weights' numbers.
+    /// Its weights' numbers; absent, as the next, where they are elsewhere.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub parameters: u64,
     /// Bytes that it takes in memory when it is loaded.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub memory_bytes: u64,
     /// What its authors put before a text, by the text's purpose (`query`): the caller's
     /// matter.
@@ -59,6 +61,14 @@ pub struct Properties {
     /// Whether it has a template for conversations; absent where it does not generate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<bool>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the form that serde asks for"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A model whose files were checked but whose weights were not read.

@@ -14,6 +14,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use crate::device::{Device, DeviceChoice};
 use crate::error::{DeviceError, InferenceError};
 use crate::generation::{GenerateRequest, Generation};
 use crate::model::{LongText, Task, Tokens};
+use crate::remote::{Remote, ServedModel};
 use crate::store::ModelStore;
 
 pub use self::generate::GenerateOptions;
@@ -181,6 +183,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Inference {
     running: Arc<Running>,
+    remotes: Arc<BTreeMap<String, Arc<dyn Remote>>>,
 }
 
 struct Running {
@@ -244,10 +247,51 @@ impl Inference {
         })?;
         Ok(Self {
             running: Arc::new(running),
+            remotes: Arc::default(),
         })
     }
 
-    /// The models that can be asked for.
+    /// The same service with models that run elsewhere, by their names. An imported model of
+    /// the same name is hidden.
+    #[must_use]
+    pub fn with_remotes(self, remotes: BTreeMap<String, Arc<dyn Remote>>) -> Self {
+        Self {
+            remotes: Arc::new(remotes),
+            ..self
+        }
+    }
+
+    /// All models that can be asked for, by name.
+    #[must_use]
+    pub fn models(&self) -> Vec<ServedModel> {
+        let stored = self.store().list();
+        let stored = stored
+            .into_iter()
+            .map(|model| (model.name.clone(), ServedModel::Stored(model)));
+        let remotes = self.remotes.iter().map(|(name, remote)| {
+            let served = ServedModel::Remote {
+                name: name.clone(),
+                remote: Arc::clone(remote),
+            };
+            (name.clone(), served)
+        });
+        let all: BTreeMap<String, ServedModel> = stored.chain(remotes).collect();
+        all.into_values().collect()
+    }
+
+    /// The model of that name.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<ServedModel> {
+        match self.remotes.get(name) {
+            Some(remote) => Some(ServedModel::Remote {
+                name: name.to_owned(),
+                remote: Arc::clone(remote),
+            }),
+            None => self.store().get(name).map(ServedModel::Stored),
+        }
+    }
+
+    /// The models that were imported.
     #[must_use]
     pub fn store(&self) -> &Arc<ModelStore> {
         &self.running.shared.models.store
@@ -272,11 +316,14 @@ impl Inference {
     }
 
     /// Loads a model and computes one text with it, so that the first request does not wait
-    /// for that.
+    /// for that. One that runs elsewhere is left alone.
     ///
     /// # Errors
     /// As a request's.
     pub async fn warm_up(&self, name: &str) -> Result<(), InferenceError> {
+        if self.remotes.contains_key(name) {
+            return Ok(());
+        }
         let caller = Caller {
             namespace: String::new(),
             plugin: String::new(),
@@ -315,6 +362,11 @@ impl Inference {
         texts: Vec<String>,
         long: LongText,
     ) -> Result<Embeddings, InferenceError> {
+        if let Some(remote) = self.remotes.get(model) {
+            let bytes = request::text_bytes(&texts);
+            request::check(bytes, texts.len(), &self.running.shared.limits)?;
+            return remote.embed(&caller, texts, long).await;
+        }
         let answer = self.ask(caller, model, Work::Embed { texts, long }).await?;
         Ok(answer.into_embeddings())
     }
@@ -333,6 +385,11 @@ impl Inference {
         documents: Vec<String>,
         long: LongText,
     ) -> Result<Scores, InferenceError> {
+        if let Some(remote) = self.remotes.get(model) {
+            let bytes = request::rerank_bytes(&query, &documents);
+            request::check(bytes, documents.len(), &self.running.shared.limits)?;
+            return remote.rerank(&caller, query, documents, long).await;
+        }
         let work = Work::Rerank {
             query,
             documents,
@@ -356,6 +413,9 @@ impl Inference {
         request.check()?;
         let bytes = request.bytes();
         request::check(bytes, request.messages.len().max(1), &shared.limits)?;
+        if let Some(remote) = self.remotes.get(model) {
+            return remote.generate(&caller, request).await;
+        }
         let Some(stored) = shared.models.store.get(model) else {
             return Err(InferenceError::UnknownModel(model.to_owned()));
         };

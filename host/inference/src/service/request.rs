@@ -220,18 +220,24 @@ impl Request {
     }
 }
 
+/// Bytes of texts.
+pub(super) fn text_bytes(texts: &[String]) -> usize {
+    texts.iter().map(String::len).sum()
+}
+
+/// Bytes that are read of documents and a query, which is read again with each.
+pub(super) fn rerank_bytes(query: &str, documents: &[String]) -> usize {
+    let queries = query.len().saturating_mul(documents.len());
+    text_bytes(documents).saturating_add(queries)
+}
+
 /// Bytes and number of its texts.
 pub(super) fn size(work: &Work) -> (usize, usize) {
-    let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
     match work {
-        Work::Embed { texts, .. } => (bytes(texts), texts.len()),
-        // The query is read again with each document.
+        Work::Embed { texts, .. } => (text_bytes(texts), texts.len()),
         Work::Rerank {
             query, documents, ..
-        } => {
-            let queries = query.len().saturating_mul(documents.len());
-            (bytes(documents).saturating_add(queries), documents.len())
-        }
+        } => (rerank_bytes(query, documents), documents.len()),
     }
 }
 

@@ -125,9 +125,11 @@ fn is_false(value: &Value) -> bool {
     value == &Value::Bool(false)
 }
 
-/// Members that may be there as long as they ask for nothing: when they do not, and why
-/// they are refused otherwise.
-const ONLY: [(&str, fn(&Value) -> bool, &str); 12] = [
+/// A member's name, when it asks for nothing, and why it is refused otherwise.
+type Only = (&'static str, fn(&Value) -> bool, &'static str);
+
+/// Members that may be there as long as they ask for nothing.
+const ONLY: [Only; 12] = [
     ("n", |it| it.as_u64() == Some(1), "one answer is made"),
     ("frequency_penalty", is_zero, "nothing is penalized"),
     ("presence_penalty", is_zero, "nothing is penalized"),

@@ -141,8 +141,8 @@ pub(in crate::api) async fn embed(
     let inference = inference(&app)?;
     let request = EmbeddingsRequest::read(Members::of_body(body))?;
     let _place = app.waiting_place()?;
-    if let (Some(asked), Some(model)) = (request.dimensions, inference.store().get(&request.model))
-        && let Some(dimensions) = model.properties.dimensions
+    if let (Some(asked), Some(model)) = (request.dimensions, inference.model(&request.model))
+        && let Some(dimensions) = model.properties().dimensions
         && asked != dimensions
     {
         return Err(invalid(

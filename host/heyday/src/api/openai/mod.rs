@@ -4,7 +4,7 @@
 //!
 //! Requests pass the same layers as those of `/api/v1`: the token, the namespace, the span,
 //! what is counted. A handler takes the members of the body one after the other
-//! ([`Members`]), asks [`Inference`] for them as a caller of its own, and answers. What it
+//! ([`Members`]), asks [`heyday_inference::Inference`] for them as a caller of its own, and answers. What it
 //! refuses is a [`Problem`] as everywhere; [`error`] writes it in OpenAI's form.
 //!
 //! A member that we do not know, or cannot honour, is refused by its name: a client that
@@ -18,14 +18,14 @@ pub mod error;
 pub mod models;
 pub mod rerank;
 
-use heyday_inference::{Inference, InferenceError};
+use heyday_inference::InferenceError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::App;
 use super::extract::Caller;
+use super::models::inference;
 use super::problem::Problem;
 use crate::server::chain;
 
@@ -158,7 +158,8 @@ impl Members {
 
     /// Nothing may be left.
     fn end(self) -> Result<(), Problem> {
-        let Some(name) = self.map.keys().next() else {
+        let left = self.map.iter().find(|(_, value)| !value.is_null());
+        let Some((name, _)) = left else {
             return Ok(());
         };
         let told: String = name.chars().take(TOLD).collect();
@@ -188,14 +189,6 @@ fn unsupported(param: &str, why: &str) -> Problem {
     .with(PARAM, param)
 }
 
-/// What serves models.
-fn inference(app: &App) -> Result<Inference, Problem> {
-    app.registry
-        .inference()
-        .cloned()
-        .ok_or_else(|| Problem::not_found("this server runs no models"))
-}
-
 /// Who asks, for fairness: no plugin has such a name.
 fn asker(caller: &Caller) -> heyday_inference::Caller {
     heyday_inference::Caller {
@@ -216,7 +209,7 @@ fn unknown_model(name: &str) -> Problem {
 }
 
 /// What inference refuses. `input`: the member that holds the texts.
-fn refusal(error: InferenceError, input: &'static str) -> Problem {
+pub(super) fn refusal(error: InferenceError, input: &'static str) -> Problem {
     let detail = error.to_string();
     match error {
         InferenceError::UnknownModel(name) => unknown_model(&name),
@@ -228,8 +221,14 @@ fn refusal(error: InferenceError, input: &'static str) -> Problem {
             detail,
         )
         .with(PARAM, input),
-        InferenceError::LimitExceeded(_) | InferenceError::InvalidRequest(_) => {
-            invalid(input, detail)
+        InferenceError::LimitExceeded(_) => invalid(input, detail),
+        // It begins with the member that it is about, where it is about one.
+        InferenceError::InvalidRequest(_) => {
+            let member = detail.strip_prefix('`').and_then(|rest| {
+                let (name, _) = rest.split_once(['`', '['])?;
+                Some(name.to_owned())
+            });
+            invalid(member.as_deref().unwrap_or(input), detail)
         }
         InferenceError::Busy => Problem::new(
             axum::http::StatusCode::TOO_MANY_REQUESTS,
@@ -268,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let mut body = members(json!({ "model": 5, "input": ["a"], "odd": null }));
+        let mut body = members(json!({ "model": 5, "input": ["a"], "odd": 1, "nothing": null }));
         let wrong = body.need::<String>("model").expect_err("a number");
         assert!(wrong.detail.contains("`model`"), "{wrong:?}");
         assert_eq!(wrong.further["param"], "model");
@@ -303,6 +302,10 @@ mod tests {
             let response = error::render(&problem);
             assert_eq!(response.headers().contains_key("retry-after"), retry);
         }
+        let wrong = InferenceError::InvalidRequest("`stop[3]` has 1 to 256 bytes".to_owned());
+        assert_eq!(refusal(wrong, "messages").further["param"], "stop");
+        let wrong = InferenceError::InvalidRequest("17 texts".to_owned());
+        assert_eq!(refusal(wrong, "messages").further["param"], "messages");
         let unloadable = refusal(
             InferenceError::Unloadable {
                 model: "m".to_owned(),

@@ -2,7 +2,7 @@
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
-use heyday_inference::StoredModel;
+use heyday_inference::ServedModel;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,7 +19,7 @@ pub struct OpenAiModel {
     pub id: String,
     /// `model`.
     pub object: &'static str,
-    /// When it was imported: seconds since the Unix epoch.
+    /// When it was imported: seconds since the Unix epoch. 0 where it runs elsewhere.
     pub created: u64,
     /// `heyday`.
     pub owned_by: &'static str,
@@ -37,13 +37,13 @@ pub struct OpenAiModels {
     pub data: Vec<OpenAiModel>,
 }
 
-fn model(model: &StoredModel) -> OpenAiModel {
+fn model(model: &ServedModel) -> OpenAiModel {
     OpenAiModel {
-        id: model.name.clone(),
+        id: model.name().to_owned(),
         object: "model",
-        created: model.imported_ms / 1_000,
+        created: model.stored().map_or(0, |it| it.imported_ms / 1_000),
         owned_by: "heyday",
-        task: model.properties.task,
+        task: model.properties().task,
     }
 }
 
@@ -54,10 +54,10 @@ pub(in crate::api) async fn list(
     State(app): State<App>,
     _: Caller,
 ) -> Result<JsonAnswer<OpenAiModels>, Problem> {
-    let models = inference(&app)?.store().list();
+    let models = inference(&app)?.models();
     Ok(JsonAnswer(OpenAiModels {
         object: "list",
-        data: models.iter().map(|it| model(it)).collect(),
+        data: models.iter().map(model).collect(),
     }))
 }
 
@@ -71,7 +71,7 @@ pub(in crate::api) async fn show(
     _: Caller,
     Path(name): Path<String>,
 ) -> Result<JsonAnswer<OpenAiModel>, Problem> {
-    let found = inference(&app)?.store().get(&name);
+    let found = inference(&app)?.model(&name);
     let found = found.ok_or_else(|| unknown_model(&name))?;
     Ok(JsonAnswer(model(&found)))
 }

@@ -25,6 +25,7 @@ use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::files::ContentFiles;
 use crate::metrics::{Metrics, Sources};
+use crate::pulls::Pulls;
 use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryOptions};
 use crate::replays::Replays;
@@ -168,8 +169,11 @@ async fn api() -> Api {
         follower: None,
         tokens: WorkerTokens::open(state.clone()).await.expect("read"),
         sent: Default::default(),
+        workers: Default::default(),
         state,
         metrics,
+        pulls: Pulls::new(folder.path(), stop.clone()),
+        hubs: BTreeMap::new(),
         upload_bytes: UPLOAD,
         stopping: CancellationToken::new(),
         waiting: Arc::new(Semaphore::new(WAITING)),

@@ -372,8 +372,8 @@ mod tests {
                 sliding,
             };
             // Two texts, each in parts of its own.
-            let parts = [[1, 7, 16, 1, 1, 20, 1], [30, 1, 1, 2, 3, 1, 1]];
-            let lengths = parts.map(|parts| parts.iter().sum::<usize>());
+            let steps = [[1, 30], [7, 1], [16, 1], [1, 2], [1, 3], [20, 1], [1, 1]];
+            let lengths = [0, 1].map(|text| steps.iter().map(|step| step[text]).sum::<usize>());
             let texts = [
                 numbers(lengths[0] * sizes.stride(), 3),
                 numbers(lengths[1] * sizes.stride(), 4),
@@ -381,11 +381,11 @@ mod tests {
             let mut caches = lengths.map(|length| Cache::new(1, kv_heads, size, length));
             let mut found = [Vec::new(), Vec::new()];
             let width = heads * size;
-            for step in 0..parts[0].len() {
+            for step in steps {
                 let mut qkv = Vec::new();
                 let mut spans = Vec::new();
                 for (number, (text, cache)) in texts.iter().zip(&mut caches).enumerate() {
-                    let tokens = parts[number][step];
+                    let tokens = step[number];
                     let from = cache.length * sizes.stride();
                     qkv.extend_from_slice(&text[from..from + tokens * sizes.stride()]);
                     spans.push(Span { cache, tokens });
@@ -394,7 +394,7 @@ mod tests {
                 let rows: usize = spans.iter().map(|span| span.tokens).sum();
                 let turn = [vec![1.0; size / 2], vec![0.0; size / 2]].concat();
                 let out = attention(&qkv, &turn.repeat(rows), 0, &mut spans, sizes);
-                let (first, second) = out.split_at(parts[0][step] * width);
+                let (first, second) = out.split_at(step[0] * width);
                 found[0].extend_from_slice(first);
                 found[1].extend_from_slice(second);
                 for span in spans {

@@ -6,6 +6,8 @@
 
 /// A line over this many bytes is no event of ours.
 const LONGEST_LINE: usize = 32 << 20;
+/// The same of other services, whose events are small.
+const LONGEST_FOREIGN_LINE: usize = 1 << 20;
 
 /// One event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +20,14 @@ pub struct Event {
 
 /// A line was longer than any event of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a line of the event stream has more than {LONGEST_LINE} bytes")]
-pub struct LineTooLong;
+#[error("a line of the event stream has more than {0} bytes")]
+pub struct LineTooLong(usize);
 
 /// Reads one stream; a new one is made for each connection, with the last one's
 /// [`last_event_id`](Self::last_event_id).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parser {
+    longest: usize,
     line: Vec<u8>,
     after_cr: bool,
     started: bool,
@@ -34,7 +37,31 @@ pub struct Parser {
     last_event_id: Option<String>,
 }
 
+impl Default for Parser {
+    fn default() -> Self {
+        Self::within(LONGEST_LINE)
+    }
+}
+
 impl Parser {
+    /// Of a stream of another service.
+    pub(crate) fn foreign() -> Self {
+        Self::within(LONGEST_FOREIGN_LINE)
+    }
+
+    const fn within(longest: usize) -> Self {
+        Self {
+            longest,
+            line: Vec::new(),
+            after_cr: false,
+            started: false,
+            event: String::new(),
+            data: String::new(),
+            id: None,
+            last_event_id: None,
+        }
+    }
+
     /// The id of the last event that was given out complete.
     pub fn last_event_id(&self) -> Option<&str> {
         self.last_event_id.as_deref()
@@ -56,7 +83,7 @@ impl Parser {
                     let line = std::mem::take(&mut self.line);
                     events.extend(self.end_of_line(&line));
                 }
-                _ if self.line.len() >= LONGEST_LINE => return Err(LineTooLong),
+                _ if self.line.len() >= self.longest => return Err(LineTooLong(self.longest)),
                 _ => self.line.push(byte),
             }
         }
@@ -163,6 +190,6 @@ mod tests {
         let mut parser = Parser::default();
         let megabyte = vec![b'x'; 1 << 20];
         let refused = (0..64).find_map(|_| parser.feed(&megabyte).err());
-        assert_eq!(refused, Some(LineTooLong));
+        assert_eq!(refused, Some(LineTooLong(LONGEST_LINE)));
     }
 }

@@ -1,5 +1,9 @@
 //! `/v1`, by OpenAI's official Python client. Its programs lie in `tests/openai`;
-//! `cargo xtask test` installs it and names it in `HEYDAY_OPENAI_PYTHON`.
+//! `cargo xtask test` installs it and names it in `HEYDAY_OPENAI_PYTHON`. [`remote`] has
+//! the other direction: models of endpoints that speak that protocol.
+
+mod remote;
+mod stand_in;
 
 use std::path::Path;
 use std::process::Stdio;

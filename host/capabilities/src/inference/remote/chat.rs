@@ -1,0 +1,324 @@
+//! Generation by an endpoint: streamed, and never begun again after its first piece.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use heyday_inference::{
+    Caller, FinishReason, GenerateRequest, Generation, GenerationSender, GenerationSummary,
+    InferenceError, Task,
+};
+use reqwest::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::client::{Client, Failed, is_stream};
+use super::wire::{Refusal, Usage};
+use super::{Inner, RemoteConfig};
+use crate::error::chain;
+use crate::http::sse::Parser;
+
+/// Bytes of one answer.
+const ANSWER_BYTES: usize = 16 << 20;
+/// The data of a stream's last event.
+const DONE: &str = "[DONE]";
+
+/// What is in an event; all else in it is not asked for.
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    #[serde(default)]
+    usage: Option<Usage>,
+    #[serde(default)]
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+    /// Of `/completions`.
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Delta {
+    content: Option<String>,
+}
+
+/// What comes next of an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Piece(String),
+    End(GenerationSummary),
+}
+
+/// An answer that is being read.
+struct Answer {
+    response: Response,
+    parser: Parser,
+    events: VecDeque<String>,
+    reason: Option<FinishReason>,
+    usage: Usage,
+    bytes: usize,
+    /// Pieces so far: each is a token at least.
+    pieces: u64,
+}
+
+impl Answer {
+    fn new(response: Response) -> Result<Self, Failed> {
+        if !is_stream(&response) {
+            return Err(Failed::Odd("its answer is no stream of events".to_owned()));
+        }
+        Ok(Self {
+            response,
+            parser: Parser::foreign(),
+            events: VecDeque::new(),
+            reason: None,
+            usage: Usage::default(),
+            bytes: 0,
+            pieces: 0,
+        })
+    }
+
+    async fn next(&mut self, client: &Client) -> Result<Next, Failed> {
+        loop {
+            while let Some(data) = self.events.pop_front() {
+                if let Some(next) = self.event(&data)? {
+                    return Ok(next);
+                }
+            }
+            let chunk = tokio::time::timeout(client.timeout(), self.response.chunk()).await;
+            let chunk = chunk
+                .map_err(|_| Failed::again("it keeps silent within its answer"))?
+                .map_err(|error| Failed::again(chain(&error.without_url())))?;
+            let Some(chunk) = chunk else {
+                // Some leave out the last event.
+                return match self.reason {
+                    Some(_) => Ok(Next::End(self.summary())),
+                    None => Err(Failed::again("its answer was cut off")),
+                };
+            };
+            let events = self.parser.feed(&chunk);
+            let events = events.map_err(|error| Failed::Odd(error.to_string()))?;
+            self.events.extend(events.into_iter().map(|it| it.data));
+        }
+    }
+
+    fn event(&mut self, data: &str) -> Result<Option<Next>, Failed> {
+        if data == DONE {
+            return match self.reason {
+                Some(_) => Ok(Some(Next::End(self.summary()))),
+                None => Err(Failed::again("its answer ended without a reason")),
+            };
+        }
+        let chunk: Chunk = serde_json::from_str(data)
+            .map_err(|error| Failed::Odd(format!("an event of its answer: {error}")))?;
+        if let Some(error) = chunk.error {
+            let refusal = Refusal::of(&error);
+            return Err(Failed::again(format!(
+                "it failed within its answer: {} {}",
+                refusal.code, refusal.message
+            )));
+        }
+        if let Some(usage) = chunk.usage {
+            self.usage = usage;
+        }
+        let Some(choice) = chunk.choices.into_iter().next() else {
+            return Ok(None);
+        };
+        match choice.finish_reason.as_deref() {
+            None => {}
+            Some("length") => self.reason = Some(FinishReason::Length),
+            Some("content_filter") => {
+                let why = "the service that runs the model filtered the answer";
+                return Err(Failed::Invalid(why.to_owned()));
+            }
+            Some(_) => self.reason = Some(FinishReason::Stop),
+        }
+        let text = choice.delta.content.or(choice.text).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        self.bytes += text.len();
+        self.pieces += 1;
+        if self.bytes > ANSWER_BYTES {
+            return Err(Failed::Odd(format!(
+                "its answer has over {ANSWER_BYTES} bytes"
+            )));
+        }
+        Ok(Some(Next::Piece(text)))
+    }
+
+    fn summary(&self) -> GenerationSummary {
+        GenerationSummary {
+            finish_reason: self.reason.unwrap_or(FinishReason::Stop),
+            prompt_tokens: self.usage.prompt_tokens.unwrap_or_default(),
+            completion_tokens: self
+                .usage
+                .completion_tokens
+                .unwrap_or_default()
+                .max(self.pieces),
+        }
+    }
+}
+
+/// The path, and what is asked there.
+fn request(config: &RemoteConfig, request: GenerateRequest) -> (&'static str, Value) {
+    let mut body = json!({
+        "model": config.model,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+        (config.token_limit.name()): request.max_tokens(),
+    });
+    let path = match request.prompt {
+        Some(prompt) => {
+            body["prompt"] = prompt.into();
+            "completions"
+        }
+        None => {
+            // Roles and texts cannot fail to be written.
+            body["messages"] = serde_json::to_value(&request.messages).unwrap_or_default();
+            "chat/completions"
+        }
+    };
+    let further = [
+        ("temperature", request.temperature.map(Value::from)),
+        ("top_p", request.top_p.map(Value::from)),
+        ("top_k", request.top_k.map(Value::from)),
+        ("seed", request.seed.map(Value::from)),
+        (
+            "stop",
+            (!request.stop.is_empty()).then(|| request.stop.into()),
+        ),
+    ];
+    for (name, value) in further {
+        if let Some(value) = value {
+            body[name] = value;
+        }
+    }
+    (path, body)
+}
+
+impl Inner {
+    pub(super) async fn generate(
+        self: std::sync::Arc<Self>,
+        caller: &Caller,
+        asked: GenerateRequest,
+    ) -> Result<Generation, InferenceError> {
+        self.check_task(Task::Generate, "generate text")?;
+        let begun = Instant::now();
+        let place = self.gate.enter(caller).await?;
+        let queued = begun.elapsed();
+        let (path, body) = request(&self.config, asked);
+        // An answer begins with its first piece: until then it may be asked for again.
+        let mut attempt = 1;
+        let (mut answer, first) = loop {
+            match self.begin(path, &body).await {
+                Ok(begun) => break begun,
+                Err(failed) => {
+                    let waited = self.client.wait(&mut attempt, failed).await;
+                    waited.map_err(|failed| self.told(failed))?;
+                }
+            }
+        };
+        let (sender, generation) = Generation::channel();
+        sender.used(|usage| usage.queued = queued);
+        tokio::spawn(async move {
+            let _place = place;
+            let end = tokio::select! {
+                end = self.pass_on(&mut answer, first, &sender, begun) => end,
+                // The connection ends with the answer, and with it the endpoint's work.
+                () = sender.closed() => return,
+            };
+            sender.used(|usage| {
+                usage.computed = begun.elapsed().saturating_sub(usage.queued);
+                if let Ok(summary) = &end {
+                    usage.prompt_tokens = summary.prompt_tokens;
+                    usage.completion_tokens = summary.completion_tokens;
+                }
+            });
+            sender.end(end.map_err(|failed| self.told(failed)));
+        });
+        Ok(generation)
+    }
+
+    async fn begin(&self, path: &str, body: &Value) -> Result<(Answer, Next), Failed> {
+        let mut answer = Answer::new(self.client.send(path, body).await?)?;
+        let first = answer.next(&self.client).await?;
+        Ok((answer, first))
+    }
+
+    async fn pass_on(
+        &self,
+        answer: &mut Answer,
+        first: Next,
+        sender: &GenerationSender,
+        begun: Instant,
+    ) -> Result<GenerationSummary, Failed> {
+        let mut next = first;
+        loop {
+            match next {
+                Next::End(summary) => return Ok(summary),
+                Next::Piece(text) => {
+                    sender.used(|usage| {
+                        usage.completion_tokens = answer.pieces;
+                        usage.computed = begun.elapsed().saturating_sub(usage.queued);
+                    });
+                    sender.piece(text);
+                }
+            }
+            next = answer.next(&self.client).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heyday_inference::{Message, Role};
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_said_is_asked() {
+        let config: RemoteConfig = serde_json::from_value(json!({
+            "url": "http://127.0.0.1:9/v1", "model": "large", "task": "generate", "window": 4096,
+        }))
+        .expect("a configuration");
+        let asked = GenerateRequest {
+            messages: vec![Message {
+                role: Role::User,
+                content: "hi".to_owned(),
+            }],
+            max_tokens: Some(5),
+            ..GenerateRequest::default()
+        };
+        let (path, body) = request(&config, asked);
+        assert_eq!(path, "chat/completions");
+        let expected = json!({
+            "model": "large", "stream": true, "stream_options": { "include_usage": true },
+            "max_tokens": 5, "messages": [{ "role": "user", "content": "hi" }],
+        });
+        assert_eq!(body, expected);
+        let asked = GenerateRequest {
+            prompt: Some("once".to_owned()),
+            temperature: Some(0.0),
+            stop: vec![".".to_owned()],
+            seed: Some(7),
+            ..GenerateRequest::default()
+        };
+        let newer = RemoteConfig {
+            token_limit: super::super::TokenLimit::MaxCompletionTokens,
+            ..config
+        };
+        let (path, body) = request(&newer, asked);
+        assert_eq!(path, "completions");
+        assert_eq!(body["max_completion_tokens"], 1_024);
+        assert_eq!((&body["seed"], &body["stop"]), (&json!(7), &json!(["."])));
+        assert!(body.get("messages").is_none() && body.get("top_p").is_none());
+    }
+}

@@ -1,0 +1,44 @@
+//! What runs models: opened from the configuration, for a server or a worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use heyday_capabilities::Bindings;
+use heyday_capabilities::inference::remote::RemoteModel;
+use heyday_inference::{Inference, ModelStore, Remote};
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::server::{ServerError, blocking};
+
+/// What runs models: opened, with those in memory that the configuration names before long,
+/// and with those that run elsewhere.
+pub(crate) async fn open(config: &Config, bindings: &Bindings) -> Result<Inference, ServerError> {
+    let remotes = config.inference.remote.iter().map(|(name, remote)| {
+        let model = RemoteModel::new(name, remote, bindings, Handle::current());
+        let model = model.map_err(|source| ServerError::Remote {
+            model: name.clone(),
+            source,
+        })?;
+        Ok::<_, ServerError>((name.clone(), Arc::new(model) as Arc<dyn Remote>))
+    });
+    let remotes = remotes.collect::<Result<BTreeMap<_, _>, _>>()?;
+    let limits = heyday_inference::model::Limits {
+        model_bytes: config.inference.model_bytes,
+    };
+    let (folder, options) = (config.models_dir(), config.inference.options()?);
+    let started = blocking(move || {
+        let store = Arc::new(ModelStore::open(folder, limits)?);
+        Ok::<_, ServerError>(Inference::start(store, &options)?)
+    });
+    let inference = started.await?.with_remotes(remotes);
+    for model in config.inference.warm_up.clone() {
+        let inference = inference.clone();
+        tokio::spawn(async move {
+            if let Err(error) = inference.warm_up(&model).await {
+                tracing::warn!(model, %error, "a model cannot be warmed up");
+            }
+        });
+    }
+    Ok(inference)
+}

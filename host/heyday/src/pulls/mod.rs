@@ -1,0 +1,281 @@
+//! Models that are fetched from elsewhere: from a hub of the configuration, or from a
+//! container of a binding.
+//!
+//! A pull is a task of the server's: [`Pulls::begin`] starts it, whoever asks is told how far
+//! it is, and it goes on when they go away. Files come into `incoming` beside the store, each
+//! to its end or as far as it came, so that a pull that was interrupted goes on where it was
+//! (`fetch.rs`); then the store imports the folder as it does any other, with all its checks,
+//! in one step. Nothing else than what the configuration names is ever asked ([`source`]).
+
+mod fetch;
+pub mod source;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use heyday_inference::{Inference, StoreError, StoredModel};
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::source::{Source, SourceError};
+use crate::server::{blocking, chain};
+
+/// Pulls at once; further ones wait.
+const AT_ONCE: usize = 2;
+/// Pulls that are remembered, running ones and ended ones.
+const REMEMBERED: usize = 100;
+
+/// Why a model was not pulled.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// What it comes from cannot be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A pull of that name is under way.
+    #[error("another model {0} is being pulled; wait for it, or cancel it")]
+    Running(String),
+    /// As many are under way as may be.
+    #[error("{REMEMBERED} models are being pulled; wait for one of them")]
+    TooMany,
+    /// A file is not what it should be.
+    #[error("{file}: {message}")]
+    File {
+        /// Which.
+        file: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// More bytes than a model may have.
+    #[error("its files have more than {0} bytes, which `inference.model_bytes` allows")]
+    TooLarge(u64),
+    /// The disk.
+    #[error("{} cannot be written", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store refuses it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was given up.
+    #[error("it was cancelled")]
+    Cancelled,
+}
+
+/// What is to be pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it will be called.
+    pub name: String,
+    /// Where it comes from, as it was asked.
+    pub source: String,
+    /// The digest that the whole of it has, in hexadecimal, where that is known.
+    pub digest: Option<String>,
+}
+
+/// How a pull is.
+#[derive(Debug, Clone)]
+pub enum PullState {
+    /// It waits, or its files come.
+    Running,
+    /// Its files are there and are being checked.
+    Importing,
+    /// The model is there.
+    Done(Arc<StoredModel>),
+    /// It is not.
+    Failed(Arc<PullError>),
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone)]
+pub struct Pull {
+    /// What is pulled.
+    pub wanted: Wanted,
+    /// How it is.
+    pub state: PullState,
+    /// The file that comes now.
+    pub file: String,
+    /// Bytes that have come, of all files so far; those of an earlier try too.
+    pub bytes: u64,
+    /// Bytes of all files that are known so far.
+    pub total: u64,
+    /// When it was begun.
+    pub began_at: Timestamp,
+}
+
+impl Pull {
+    /// Whether it has ended.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, PullState::Done(_) | PullState::Failed(_))
+    }
+}
+
+struct Entry {
+    told: watch::Receiver<Pull>,
+    cancel: CancellationToken,
+}
+
+/// The pulls of a server; a handle.
+#[derive(Clone)]
+pub struct Pulls(Arc<Inner>);
+
+struct Inner {
+    folder: PathBuf,
+    turns: Semaphore,
+    all: Mutex<BTreeMap<String, Entry>>,
+    stopping: CancellationToken,
+}
+
+impl std::fmt::Debug for Pulls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pulls")
+            .field("folder", &self.0.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pulls {
+    /// Of a server whose store is in that folder. They end when it stops, and go on where
+    /// they were when they are asked for again.
+    #[must_use]
+    pub fn new(models: &std::path::Path, stopping: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            folder: models.join("incoming"),
+            turns: Semaphore::new(AT_ONCE),
+            all: Mutex::default(),
+            stopping,
+        }))
+    }
+
+    /// Begins one, and answers how it is; the same again is the same one.
+    ///
+    /// # Errors
+    /// When another of that name is under way, or too many are.
+    pub fn begin(
+        &self,
+        inference: &Inference,
+        wanted: Wanted,
+        source: Source,
+    ) -> Result<Pull, PullError> {
+        let mut all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = all.get(&wanted.name) {
+            let pull = running.told.borrow().clone();
+            // It is asked for again by who lost the answer, or wants to watch.
+            if !pull.has_ended() && pull.wanted == wanted {
+                return Ok(pull);
+            }
+            if !pull.has_ended() {
+                return Err(PullError::Running(wanted.name));
+            }
+        }
+        if all.len() >= REMEMBERED {
+            all.retain(|_, it| !it.told.borrow().has_ended());
+        }
+        if all.len() >= REMEMBERED {
+            return Err(PullError::TooMany);
+        }
+        let pull = Pull {
+            state: PullState::Running,
+            file: String::new(),
+            bytes: 0,
+            total: 0,
+            began_at: Timestamp::now(),
+            wanted,
+        };
+        let (teller, told) = watch::channel(pull.clone());
+        let cancel = self.0.stopping.child_token();
+        let entry = Entry {
+            told,
+            cancel: cancel.clone(),
+        };
+        all.insert(pull.wanted.name.clone(), entry);
+        drop(all);
+        let (inner, inference, wanted) =
+            (Arc::clone(&self.0), inference.clone(), pull.wanted.clone());
+        tokio::spawn(async move {
+            let done = tokio::select! {
+                done = inner.pull(&inference, &wanted, source, &teller) => done,
+                () = cancel.cancelled() => Err(PullError::Cancelled),
+            };
+            let state = match done {
+                Ok(model) => PullState::Done(model),
+                Err(error) => {
+                    tracing::warn!(
+                        model = wanted.name,
+                        error = chain(&error),
+                        "a model was not pulled"
+                    );
+                    PullState::Failed(Arc::new(error))
+                }
+            };
+            teller.send_modify(|pull| pull.state = state);
+        });
+        Ok(pull)
+    }
+
+    /// What is told of the pull of that name, the last one.
+    #[must_use]
+    pub fn follow(&self, name: &str) -> Option<watch::Receiver<Pull>> {
+        let all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(name).map(|it| it.told.clone())
+    }
+
+    /// All pulls that are remembered, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<Pull> {
+        let all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values().map(|it| it.told.borrow().clone()).collect()
+    }
+
+    /// Gives one up; what came of it is kept for the next try. False where there is none.
+    #[must_use]
+    pub fn cancel(&self, name: &str) -> bool {
+        let all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = all.get(name);
+        if let Some(entry) = found {
+            entry.cancel.cancel();
+        }
+        found.is_some()
+    }
+}
+
+impl Inner {
+    async fn pull(
+        &self,
+        inference: &Inference,
+        wanted: &Wanted,
+        source: Source,
+        teller: &watch::Sender<Pull>,
+    ) -> Result<Arc<StoredModel>, PullError> {
+        // It is never closed.
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|_| PullError::Cancelled)?;
+        let key = Sha256::digest(format!("{}\n{}", wanted.name, wanted.source));
+        let key: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let folder = self.folder.join(key);
+        let limit = inference.store().limits().model_bytes;
+        fetch::all(&source, &folder, limit, teller).await?;
+        teller.send_modify(|pull| pull.state = PullState::Importing);
+        let (store, wanted) = (Arc::clone(inference.store()), wanted.clone());
+        let model = blocking(move || {
+            let model = store.import_digest(&wanted.name, &folder, wanted.digest.as_deref());
+            // What is refused comes anew: its source may have something else then.
+            if !matches!(model, Err(StoreError::Io { .. }))
+                && let Err(error) = std::fs::remove_dir_all(&folder)
+            {
+                tracing::warn!(folder = %folder.display(), %error, "what was pulled stays");
+            }
+            model
+        });
+        Ok(model.await?)
+    }
+}

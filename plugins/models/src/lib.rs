@@ -1,6 +1,9 @@
 //! The operator's models, for the knowledge example: `passages` and `embed` make vectors, as
-//! the plugin `hashed-ngram-embedding` does without one, and `rerank` orders what was found.
+//! the plugin `hashed-ngram-embedding` does without one, `rerank` orders what was found, and
+//! `answer` answers a question from it.
 //! A model is granted by its name (`heyday grant models inference=all-minilm-l6-v2`).
+
+mod answer;
 
 use heyday_sdk::prelude::*;
 use inference::{LongText, Model};

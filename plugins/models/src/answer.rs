@@ -1,0 +1,230 @@
+//! Answers by a model that generates text, from passages alone and with their numbers.
+
+use std::collections::BTreeSet;
+
+use heyday_sdk::inference::{Message, Model, Request};
+use heyday_sdk::prelude::*;
+use passages::words::{Word, words};
+
+use crate::most;
+
+/// Characters of the passages that the model reads, at most; the best come first.
+const MOST_CHARACTERS: usize = 6_000;
+/// Tokens of an answer, at most.
+const MOST_TOKENS: u32 = 300;
+
+const TASK: &str = "Answer the question in one to three sentences, from the numbered passages \
+                    alone. After each sentence write the number of its passage, such as [1]. If \
+                    the passages do not say it, answer: I do not know.";
+
+/// A question and what was found for it.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Question {
+    /// The model's name.
+    pub model: String,
+    /// The question.
+    pub text: String,
+    /// Passages, the best first, as `index.search` answers them; at most 1,000.
+    pub passages: Vec<Passage>,
+}
+
+/// A passage.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Passage {
+    /// Its document.
+    pub key: String,
+    /// The document's title.
+    pub title: String,
+    /// The heading above it.
+    #[serde(default)]
+    pub heading: Option<String>,
+    /// The page on which it begins.
+    #[serde(default)]
+    pub page: Option<u64>,
+    /// Its position among the document's passages.
+    pub position: u64,
+    /// The byte of the document's extracted text at which it begins.
+    pub offset: u64,
+    /// Its text.
+    pub text: String,
+}
+
+/// An answer, as the plugin `answer` gives one.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Answer {
+    /// What the model wrote.
+    pub answer: String,
+    /// The passages whose numbers it wrote; `[1]` is the first of these.
+    pub citations: Vec<Citation>,
+    /// How many of the answer's telling words stand in what it cites, 0 to 1; 0 where it
+    /// cites nothing.
+    pub confidence: f64,
+}
+
+/// A passage that was cited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Citation {
+    /// The document.
+    pub key: String,
+    /// Its title.
+    pub title: String,
+    /// The heading above the passage.
+    pub heading: Option<String>,
+    /// The page on which the passage begins.
+    pub page: Option<u64>,
+    /// The passage's position.
+    pub position: u64,
+    /// The byte of the document's extracted text at which it begins.
+    pub offset: u64,
+    /// Its text, in one line.
+    pub quote: String,
+}
+
+/// Lets a model answer a question from passages. The same on every attempt.
+#[activity(start_to_close = "10m")]
+pub fn answer(input: Question) -> Result<Answer> {
+    most("passages", input.passages.len())?;
+    let model = Model::open(&input.model)?;
+    let mut asked = String::new();
+    let mut room = MOST_CHARACTERS;
+    let mut read = 0;
+    for passage in &input.passages {
+        let text: String = passage.text.chars().take(room).collect();
+        room -= text.chars().count();
+        read += 1;
+        let heading = passage.heading.as_deref().unwrap_or(&passage.title);
+        asked.push_str(&format!("[{read}] {heading}\n{text}\n\n"));
+        if room == 0 {
+            break;
+        }
+    }
+    asked.push_str(&format!("Question: {}", input.text));
+    let request = Request::chat([Message::system(TASK), Message::user(asked)])
+        .temperature(0.0)
+        .max_tokens(MOST_TOKENS);
+    let written = model.generate(&request)?.text()?;
+    Ok(cited(&written, &input.passages[..read]))
+}
+
+/// The numbers in an answer, made those of the passages that it cites.
+fn cited(written: &str, passages: &[Passage]) -> Answer {
+    let mut order: Vec<usize> = Vec::new();
+    let (mut answer, mut rest) = (String::new(), written.trim());
+    while let Some(begin) = rest.find('[') {
+        answer.push_str(&rest[..begin]);
+        rest = &rest[begin + 1..];
+        let number = rest.split_once(']').and_then(|(number, after)| {
+            let index = number.trim().parse::<usize>().ok()?.checked_sub(1)?;
+            (index < passages.len()).then_some((index, after))
+        });
+        let Some((index, after)) = number else {
+            answer.push('[');
+            continue;
+        };
+        rest = after;
+        let place = order.iter().position(|known| *known == index);
+        let place = place.unwrap_or_else(|| {
+            order.push(index);
+            order.len() - 1
+        });
+        answer.push_str(&format!("[{}]", place + 1));
+    }
+    answer.push_str(rest);
+    let citations: Vec<Citation> = order
+        .iter()
+        .map(|index| {
+            let passage = &passages[*index];
+            Citation {
+                key: passage.key.clone(),
+                title: passage.title.clone(),
+                heading: passage.heading.clone(),
+                page: passage.page,
+                position: passage.position,
+                offset: passage.offset,
+                quote: passage
+                    .text
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            }
+        })
+        .collect();
+    Answer {
+        confidence: grounded(&answer, &citations),
+        answer,
+        citations,
+    }
+}
+
+/// How many of an answer's telling words stand in what it cites.
+fn grounded(answer: &str, citations: &[Citation]) -> f64 {
+    let telling = |text: &str| -> BTreeSet<String> {
+        let words = words(text);
+        let telling = words.iter().filter(|word| {
+            !word.is_stop() && !word.folded.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        telling.map(Word::term).collect()
+    };
+    let said = telling(answer);
+    let quotes: Vec<&str> = citations.iter().map(|it| it.quote.as_str()).collect();
+    let there = telling(&quotes.join(" "));
+    let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    if said.is_empty() || citations.is_empty() {
+        return 0.0;
+    }
+    let share = number(said.intersection(&there).count()) / number(said.len());
+    (share * 1_000.0).round() / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(written: &'static str) -> Answer {
+        let _test = heyday_sdk::test::Context::new()
+            .generates("m", move |request| {
+                assert!(request.messages[1].content.contains("[2] Rotors\nA rotor"));
+                written.to_owned()
+            })
+            .enter();
+        let passage = |key: &str, heading: Option<&str>, text: &str| Passage {
+            key: key.to_owned(),
+            title: key.to_owned(),
+            heading: heading.map(str::to_owned),
+            page: None,
+            position: 0,
+            offset: 7,
+            text: text.to_owned(),
+        };
+        answer(Question {
+            model: "m".to_owned(),
+            text: "How is a rotor balanced?".to_owned(),
+            passages: vec![
+                passage("bread", None, "Bread rises."),
+                passage(
+                    "rotors",
+                    Some("Rotors"),
+                    "A rotor is balanced\nwith weights.",
+                ),
+            ],
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn what_the_model_cites_is_told_and_what_it_makes_up_is_not_sure() {
+        let found = ask(" Rotors are balanced with weights. [2] ");
+        assert_eq!(found.answer, "Rotors are balanced with weights. [1]");
+        assert_eq!(found.citations[0].key, "rotors");
+        assert_eq!(
+            found.citations[0].quote,
+            "A rotor is balanced with weights."
+        );
+        assert!((found.confidence - 1.0).abs() < 1e-9);
+        let found = ask("Elephants balance rotors in Bergen [2], and [9] [x] too.");
+        assert!(found.confidence < 0.6, "{}", found.confidence);
+        assert!(found.answer.contains("[9] [x]"));
+        let found = ask("I do not know.");
+        assert_eq!((found.citations.len(), found.confidence), (0, 0.0));
+    }
+}

@@ -11,6 +11,7 @@ mod sentences;
 use std::collections::{BTreeMap, BTreeSet};
 
 use heyday_sdk::prelude::*;
+use passages::answers::{Answer, Passage};
 use passages::words::{phrases, terms};
 
 use sentences::sentences;
@@ -37,58 +38,6 @@ pub struct Question {
     /// Most sentences of the answer: 1 to 10; 3 where absent.
     #[serde(default)]
     pub sentences: Option<u32>,
-}
-
-/// A passage.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Passage {
-    /// Its document.
-    pub key: String,
-    /// The document's title.
-    pub title: String,
-    /// The heading above it.
-    #[serde(default)]
-    pub heading: Option<String>,
-    /// The page on which it begins.
-    #[serde(default)]
-    pub page: Option<u64>,
-    /// Its position among the document's passages.
-    pub position: u64,
-    /// The byte of the document's extracted text at which it begins.
-    pub offset: u64,
-    /// Its text.
-    pub text: String,
-}
-
-/// An answer.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Answer {
-    /// Sentences with the numbers of their citations: `It turns. [1]`. Empty where nothing
-    /// has to do with the question.
-    pub answer: String,
-    /// Where they stand; the first is `[1]`.
-    pub citations: Vec<Citation>,
-    /// 0 to 1.
-    pub confidence: f64,
-}
-
-/// Where a sentence stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Citation {
-    /// The document.
-    pub key: String,
-    /// Its title.
-    pub title: String,
-    /// The heading above the passage.
-    pub heading: Option<String>,
-    /// The page on which the passage begins.
-    pub page: Option<u64>,
-    /// The passage's position.
-    pub position: u64,
-    /// The byte of the document's extracted text at which the sentence begins.
-    pub offset: u64,
-    /// The sentence, in one line.
-    pub quote: String,
 }
 
 /// A sentence that may be part of the answer.
@@ -223,15 +172,7 @@ fn told(passages: &[Passage], chosen: &[Candidate], confidence: f64) -> Answer {
             answer.push(' ');
         }
         answer.push_str(&format!("{} [{number}]", candidate.quote));
-        citations.push(Citation {
-            key: passage.key.clone(),
-            title: passage.title.clone(),
-            heading: passage.heading.clone(),
-            page: passage.page,
-            position: passage.position,
-            offset: passage.offset + candidate.offset as u64,
-            quote: candidate.quote.clone(),
-        });
+        citations.push(passage.cite(candidate.offset, candidate.quote.clone()));
     }
     Answer {
         answer,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use heyday_sdk::inference::{Message, Model, Request};
 use heyday_sdk::prelude::*;
+use passages::answers::{Answer, Citation, Passage};
 use passages::words::{Word, words};
 
 use crate::most;
@@ -28,59 +29,8 @@ pub struct Question {
     pub passages: Vec<Passage>,
 }
 
-/// A passage.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct Passage {
-    /// Its document.
-    pub key: String,
-    /// The document's title.
-    pub title: String,
-    /// The heading above it.
-    #[serde(default)]
-    pub heading: Option<String>,
-    /// The page on which it begins.
-    #[serde(default)]
-    pub page: Option<u64>,
-    /// Its position among the document's passages.
-    pub position: u64,
-    /// The byte of the document's extracted text at which it begins.
-    pub offset: u64,
-    /// Its text.
-    pub text: String,
-}
-
-/// An answer, as the plugin `answer` gives one.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Answer {
-    /// What the model wrote.
-    pub answer: String,
-    /// The passages whose numbers it wrote; `[1]` is the first of these.
-    pub citations: Vec<Citation>,
-    /// How many of the answer's telling words stand in what it cites, 0 to 1; 0 where it
-    /// cites nothing.
-    pub confidence: f64,
-}
-
-/// A passage that was cited.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Citation {
-    /// The document.
-    pub key: String,
-    /// Its title.
-    pub title: String,
-    /// The heading above the passage.
-    pub heading: Option<String>,
-    /// The page on which the passage begins.
-    pub page: Option<u64>,
-    /// The passage's position.
-    pub position: u64,
-    /// The byte of the document's extracted text at which it begins.
-    pub offset: u64,
-    /// Its text, in one line.
-    pub quote: String,
-}
-
-/// Lets a model answer a question from passages. The same on every attempt.
+/// Lets a model answer a question from passages. The same on every attempt. The confidence is how
+/// many of the answer's telling words stand in what it cites.
 #[activity(start_to_close = "10m")]
 pub fn answer(input: Question) -> Result<Answer> {
     most("passages", input.passages.len())?;
@@ -134,19 +84,8 @@ fn cited(written: &str, passages: &[Passage]) -> Answer {
         .iter()
         .map(|index| {
             let passage = &passages[*index];
-            Citation {
-                key: passage.key.clone(),
-                title: passage.title.clone(),
-                heading: passage.heading.clone(),
-                page: passage.page,
-                position: passage.position,
-                offset: passage.offset,
-                quote: passage
-                    .text
-                    .split_whitespace()
-                    .collect::<Vec<_>>()
-                    .join(" "),
-            }
+            let words: Vec<&str> = passage.text.split_whitespace().collect();
+            passage.cite(0, words.join(" "))
         })
         .collect();
     Answer {

@@ -1,7 +1,8 @@
 //! What the plugins of the knowledge example share: where the parts of a document lie in the
 //! binding `work` ([`work`]), passages and their vectors in it ([`Passage`], [`vectors`]),
-//! and what a word is ([`words`]).
+//! what a word is ([`words`]), and what an answer has ([`answers`]).
 
+pub mod answers;
 pub mod vectors;
 pub mod words;
 pub mod work;

@@ -134,8 +134,9 @@ impl PayloadStore for Content {
             None => self.files.sweep(live, grace).await,
             Some((state, store)) => {
                 let swept = state.sweep_content(*store, live, grace).await;
-                swept.map_err(|error| PayloadStoreError::Unavailable(failed(error).into()))
+                swept.map_err(failed)
             }
         }
+        .map_err(|error| PayloadStoreError::Unavailable(error.into()))
     }
 }

@@ -2,7 +2,7 @@
 //! inline.
 //!
 //! A file is written under a temporary name, synced, renamed to its digest, and its
-//! folder is synced: once [`ContentFiles::put`] answers, the bytes survive a crash, and
+//! folder is synced: once [`ContentFiles::put_bytes`] answers, the bytes survive a crash, and
 //! a file that is there is whole.
 
 use std::collections::HashSet;
@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use heyday_durable::payload::{Digest, PayloadStore, PayloadStoreError};
+use heyday_durable::payload::Digest;
 
 /// A folder of files, each named by the sha-256 digest of its bytes.
 #[derive(Debug, Clone)]
@@ -133,6 +132,16 @@ impl ContentFiles {
         .await
     }
 
+    /// Removes the files that are not among the live ones and are older than `grace`;
+    /// answers how many.
+    ///
+    /// # Errors
+    /// When the folder cannot be read, or a file not be removed.
+    pub async fn sweep(&self, live: &HashSet<Digest>, grace: Duration) -> io::Result<u64> {
+        let (files, live) = (self.clone(), live.clone());
+        blocking(move || files.sweep_files(&live, grace)).await
+    }
+
     fn sweep_files(&self, live: &HashSet<Digest>, grace: Duration) -> io::Result<u64> {
         let mut removed = 0;
         for folder in std::fs::read_dir(&*self.root)? {
@@ -172,52 +181,29 @@ async fn blocking<T: Send + 'static>(
         .map_err(io::Error::other)?
 }
 
-#[async_trait]
-impl PayloadStore for ContentFiles {
-    async fn put(&self, bytes: Bytes) -> Result<Digest, PayloadStoreError> {
-        self.put_bytes(bytes)
-            .await
-            .map_err(|error| PayloadStoreError::Unavailable(error.into()))
-    }
-
-    async fn get(&self, digest: &Digest) -> Result<Bytes, PayloadStoreError> {
-        self.read(digest).await.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => PayloadStoreError::NotFound(*digest),
-            _ => PayloadStoreError::Unavailable(error.into()),
-        })
-    }
-
-    async fn sweep(
-        &self,
-        live: &HashSet<Digest>,
-        grace: Duration,
-    ) -> Result<u64, PayloadStoreError> {
-        let (files, live) = (self.clone(), live.clone());
-        blocking(move || files.sweep_files(&live, grace))
-            .await
-            .map_err(|error| PayloadStoreError::Unavailable(error.into()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use heyday_durable::payload::{PayloadStore as _, PayloadStoreError};
+
     use super::*;
+    use crate::content::Content;
 
     #[tokio::test]
     async fn bytes_come_back_by_their_digest() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = ContentFiles::open(folder.path()).expect("opened");
-        let digest = files.put(Bytes::from_static(b"abc")).await.expect("put");
+        let store = Content::from(files.clone());
+        let digest = store.put(Bytes::from_static(b"abc")).await.expect("put");
         assert_eq!(digest, Digest::of(b"abc"));
         assert_eq!(
-            files.put(Bytes::from_static(b"abc")).await.expect("again"),
+            store.put(Bytes::from_static(b"abc")).await.expect("again"),
             digest
         );
         assert_eq!(
-            files.get(&digest).await.expect("got"),
+            store.get(&digest).await.expect("got"),
             Bytes::from_static(b"abc")
         );
-        let missing = files.get(&Digest::of(b"x")).await;
+        let missing = store.get(&Digest::of(b"x")).await;
         assert!(matches!(missing, Err(PayloadStoreError::NotFound(_))));
     }
 
@@ -225,10 +211,11 @@ mod tests {
     async fn damage_is_noticed_and_rests_are_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = ContentFiles::open(folder.path()).expect("opened");
-        let digest = files.put(Bytes::from_static(b"abc")).await.expect("put");
+        let store = Content::from(files.clone());
+        let digest = store.put(Bytes::from_static(b"abc")).await.expect("put");
         std::fs::write(files.path(&digest), b"abd").expect("damaged");
         assert!(matches!(
-            files.get(&digest).await,
+            store.get(&digest).await,
             Err(PayloadStoreError::Unavailable(_))
         ));
         let rest = folder.path().join(".new-rest");
@@ -241,18 +228,19 @@ mod tests {
     async fn a_sweep_keeps_what_is_live_or_young() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = ContentFiles::open(folder.path()).expect("opened");
-        let live = files.put(Bytes::from_static(b"live")).await.expect("put");
-        let dead = files.put(Bytes::from_static(b"dead")).await.expect("put");
+        let store = Content::from(files.clone());
+        let live = store.put(Bytes::from_static(b"live")).await.expect("put");
+        let dead = store.put(Bytes::from_static(b"dead")).await.expect("put");
         let named = HashSet::from([live]);
         let hour = Duration::from_secs(3600);
-        assert_eq!(files.sweep(&named, hour).await.expect("swept"), 0);
+        assert_eq!(store.sweep(&named, hour).await.expect("swept"), 0);
         for digest in [live, dead] {
             let file = std::fs::File::open(files.path(&digest)).expect("a file");
             file.set_modified(SystemTime::now() - 2 * hour)
                 .expect("aged");
         }
-        assert_eq!(files.sweep(&named, hour).await.expect("swept"), 1);
-        assert!(files.get(&live).await.is_ok());
-        assert!(files.get(&dead).await.is_err());
+        assert_eq!(store.sweep(&named, hour).await.expect("swept"), 1);
+        assert!(store.get(&live).await.is_ok());
+        assert!(store.get(&dead).await.is_err());
     }
 }

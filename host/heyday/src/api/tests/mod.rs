@@ -21,6 +21,7 @@ use tower::ServiceExt as _;
 use super::{App, Parts, router};
 use crate::auth::{Auth, digest};
 use crate::config::Config;
+use crate::content::Content;
 use crate::definitions::HostDefinitions;
 use crate::executor::{Executor, ExecutorOptions};
 use crate::files::ContentFiles;
@@ -123,7 +124,8 @@ async fn api() -> Api {
     tokio::spawn(recorder.clone().run(stop.clone()));
     let metrics = Arc::new(Metrics::default());
     let definitions = Arc::new(HostDefinitions::new(registry.clone()));
-    let payloads = Arc::new(ContentFiles::open(path("payloads")).expect("a folder"));
+    let payloads = ContentFiles::open(path("payloads")).expect("a folder");
+    let payloads = Arc::new(Content::from(payloads));
     let executor = Executor::new(ExecutorOptions {
         catalogue: Arc::new(registry.clone()),
         sandbox: sandbox.clone(),

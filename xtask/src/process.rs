@@ -20,9 +20,14 @@ pub struct Project {
 }
 
 impl Project {
-    /// Finds them from where this program was built and from cargo's environment.
+    /// Finds them from cargo's environment.
+    ///
+    /// The folder that cargo names now comes before the one of the build: with a target folder
+    /// of two checkouts, cargo may run the program that it built for the other.
     pub fn locate() -> anyhow::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+        let manifest = manifest.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = manifest
             .parent()
             .context("xtask lies in the repository's root")?
             .to_path_buf();

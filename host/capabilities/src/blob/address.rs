@@ -120,20 +120,17 @@ impl Addresses {
         }
     }
 
-    /// Whether an address was given out here, for this method and object, and is good now.
+    /// Whether an address was given out here, for this method and object, and is good now;
+    /// how long still. Whether its binding allows it is said by
+    /// [`BlobLimits::check_presigned`].
     ///
     /// # Errors
     /// [`AddressError::Signature`] before all else: who cannot sign learns nothing.
-    pub fn check(&self, it: &Presented<'_>, limits: &BlobLimits) -> Result<(), AddressError> {
-        self.check_at(it, limits, now())
+    pub fn check(&self, it: &Presented<'_>) -> Result<Duration, AddressError> {
+        self.check_at(it, now())
     }
 
-    fn check_at(
-        &self,
-        it: &Presented<'_>,
-        limits: &BlobLimits,
-        now: Duration,
-    ) -> Result<(), AddressError> {
+    fn check_at(&self, it: &Presented<'_>, now: Duration) -> Result<Duration, AddressError> {
         let signature = decode(it.signature).ok_or(AddressError::Signature)?;
         let text = text(it.method, it.namespace, it.binding, it.key, it.expires);
         // In constant time.
@@ -144,8 +141,18 @@ impl Addresses {
         if left.is_zero() {
             return Err(AddressError::Expired);
         }
-        // One that was given out this second counts from the second's end.
-        let longest = limits.longest_presigned_ms();
+        Ok(left)
+    }
+}
+
+impl BlobLimits {
+    /// Whether an address may be good for so long still.
+    ///
+    /// # Errors
+    /// [`AddressError::Withdrawn`] where the limit is lower by now.
+    pub fn check_presigned(&self, left: Duration) -> Result<(), AddressError> {
+        let longest = self.longest_presigned_ms();
+        // One that was given out in this second counts from the second's end.
         if longest == 0 || left > Duration::from_millis(longest) + Duration::from_secs(1) {
             return Err(AddressError::Withdrawn);
         }
@@ -255,25 +262,19 @@ mod tests {
             expires: &query[0],
             signature: &query[1],
         };
-        let limits = BlobLimits::default();
-        let check = |it: Presented<'_>, now| addresses().check_at(&it, &limits, now);
-        assert_eq!(check(good, NOW), Ok(()));
+        let check = |it: Presented<'_>, now| addresses().check_at(&it, now);
+        assert_eq!(check(good, NOW), Ok(Duration::from_millis(60_500)));
         let last = Duration::from_millis(1_800_000_060_999);
-        assert_eq!(check(good, last), Ok(()));
+        assert_eq!(check(good, last), Ok(Duration::from_millis(1)));
         let over = Duration::from_secs(1_800_000_061);
         assert_eq!(check(good, over), Err(AddressError::Expired));
         let forged = "0".repeat(64);
         let upper = good.signature.to_uppercase();
-        assert_eq!(
-            check(
-                Presented {
-                    signature: &upper,
-                    ..good
-                },
-                NOW
-            ),
-            Ok(())
-        );
+        let same = Presented {
+            signature: &upper,
+            ..good
+        };
+        assert!(check(same, NOW).is_ok());
         for altered in [
             Presented {
                 method: "PUT",
@@ -333,24 +334,13 @@ mod tests {
             }
         }
         let others = Addresses::new("https://heyday.example/base", b"another");
-        assert_eq!(
-            others.check_at(&good, &limits, NOW),
-            Err(AddressError::Signature)
-        );
+        assert_eq!(others.check_at(&good, NOW), Err(AddressError::Signature));
+        assert!(!format!("{others:?}").contains("another"));
     }
 
     #[test]
     fn a_lower_limit_withdraws_what_was_given_out() {
-        let url = signed(Presigned::Put);
-        let (path, query) = presented(&url);
-        let it = Presented {
-            method: "PUT",
-            namespace: &path[0],
-            binding: &path[1],
-            key: &path[2],
-            expires: &query[0],
-            signature: &query[1],
-        };
+        let left = Duration::from_millis(60_500);
         for (presign_ms, expected) in [
             (60_000, Ok(())),
             (30_000, Err(AddressError::Withdrawn)),
@@ -360,8 +350,7 @@ mod tests {
                 presign_ms,
                 ..BlobLimits::default()
             };
-            assert_eq!(addresses().check_at(&it, &limits, NOW), expected);
+            assert_eq!(limits.check_presigned(left), expected, "{presign_ms}");
         }
-        assert!(!format!("{:?}", addresses()).contains("secret"));
     }
 }

@@ -155,7 +155,6 @@ fn allowed(
     signed: &Signed,
 ) -> Result<Arc<dyn Container>, Problem> {
     let bound = app.registry.bound();
-    let container = bound.container(namespace, binding);
     let presented = Presented {
         method: method.as_str(),
         namespace,
@@ -164,13 +163,16 @@ fn allowed(
         expires: &signed.expires,
         signature: &signed.signature,
     };
-    // A binding that is gone has no address that is good: that it is gone is not told.
-    let (Some(addresses), Some(container)) = (bound.addresses(), container) else {
-        return Err(forbidden(AddressError::Signature));
-    };
-    addresses
-        .check(&presented, container.limits())
-        .map_err(forbidden)?;
+    let addresses = bound.addresses();
+    let addresses = addresses.ok_or_else(|| forbidden(AddressError::Signature))?;
+    let left = addresses.check(&presented).map_err(forbidden)?;
+    let container = bound.container(namespace, binding).ok_or_else(|| {
+        Problem::not_found(format!(
+            "the binding {binding} of the namespace {namespace} is not configured any more"
+        ))
+    })?;
+    let limits = container.limits();
+    limits.check_presigned(left).map_err(forbidden)?;
     check_key(key).map_err(refused)?;
     Ok(container)
 }

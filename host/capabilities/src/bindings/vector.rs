@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 
 use super::config::Backend;
 use super::{Binding, BindingError, Declared, Opening};
@@ -96,6 +95,7 @@ impl Binding for VectorBinding {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tokio::runtime::Handle;
 
     use super::super::{Bindings, BindingsConfig};
     use super::*;

@@ -59,7 +59,7 @@ async fn an_address_does_the_same_on_every_backend() {
         assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT, "{told}");
         let range = part.headers()["content-range"].to_str().unwrap();
         assert_eq!(range, format!("bytes 300-303/{}", 9 << 20), "{told}");
-        assert_eq!(part.bytes().await.unwrap(), [44, 45, 46, 47].as_slice());
+        assert_eq!(part.bytes().await.unwrap(), &[44_u8, 45, 46, 47][..]);
         // Neither another method nor another object, nor what was not signed.
         for (method, url) in [
             (Method::PUT, read.clone()),

@@ -346,7 +346,7 @@ async fn an_endpoint_may_be_below_a_path_as_supabase_storages_is() {
     assert_eq!(first.finish().await.unwrap().size, LARGE as u64);
     assert_eq!(code(second.finish().await), BlobCode::PreconditionFailed);
     let mut reader = container.read("large".to_owned()).await.unwrap();
-    assert_eq!(reader.read(9).await.unwrap(), [7; 9].as_slice());
+    assert_eq!(reader.read(9).await.unwrap(), &[7_u8; 9][..]);
     // An address that is given out has the path too.
     let lasts = Duration::from_secs(60);
     let address = container.presign("a/ü b".to_owned(), Presigned::Get, lasts);

@@ -59,6 +59,8 @@ struct Behind {
 impl Front {
     /// Starts one.
     pub async fn start(gateway: &Gateway) -> Self {
+        // Its first client sets up TLS, which the store's own wants.
+        let http = Client::new("http://localhost", "").http;
         let config = gateway.config("");
         let store = AmazonS3Builder::new()
             .with_bucket_name(&config.bucket)
@@ -71,7 +73,7 @@ impl Front {
         let seen = Arc::new(Seen::default());
         let behind = Arc::new(Behind {
             store,
-            http: Client::new("http://localhost", "").http,
+            http,
             seen: Arc::clone(&seen),
         });
         let router = Router::new().fallback(move |request: Request| {

@@ -31,6 +31,7 @@ mod openai;
 mod plugins;
 mod postgres;
 mod power_loss;
+mod presigned;
 mod process_death;
 mod pulls;
 mod readme;

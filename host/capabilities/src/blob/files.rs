@@ -23,6 +23,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use tokio::runtime::Handle;
 
+use super::address::ContainerAddresses;
 use super::listing::{self, Query, metadata};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
@@ -49,6 +50,7 @@ struct Shared {
     store: LocalFileSystem,
     read_only: bool,
     limits: BlobLimits,
+    addresses: Option<ContainerAddresses>,
     runtime: Handle,
     locks: Vec<tokio::sync::Mutex<()>>,
 }
@@ -79,7 +81,8 @@ pub enum OpenError {
 
 impl FileContainer {
     /// Opens a folder, and makes it unless it is to be read only. Its work is done on
-    /// `runtime`, never on the one that guests run on.
+    /// `runtime`, never on the one that guests run on. Its objects have addresses where the
+    /// server of this process answers for them.
     ///
     /// # Errors
     /// When the folder cannot be used.
@@ -87,6 +90,7 @@ impl FileContainer {
         folder: &Path,
         read_only: bool,
         limits: BlobLimits,
+        addresses: Option<ContainerAddresses>,
         runtime: Handle,
     ) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Folder {
@@ -115,6 +119,7 @@ impl FileContainer {
                 store,
                 read_only,
                 limits,
+                addresses,
                 runtime,
                 locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             }),
@@ -390,12 +395,28 @@ impl Container for FileContainer {
         }))
     }
 
-    async fn presign(&self, _: String, _: Presigned, _: Duration) -> Result<String, BlobError> {
-        Err(BlobError::new(
-            BlobCode::Unsupported,
-            "a folder of files has no addresses: let the bytes go through the plugin, or bind a \
-             bucket",
-        ))
+    async fn presign(
+        &self,
+        key: String,
+        what: Presigned,
+        lasts: Duration,
+    ) -> Result<String, BlobError> {
+        let Some(addresses) = self.shared.addresses.clone() else {
+            return Err(BlobError::new(
+                BlobCode::Unsupported,
+                "the folder is a worker's own, and only a server that runs the plugin itself \
+                 (`heyday up`) answers for a folder: let the bytes go through the plugin, or bind \
+                 a bucket",
+            ));
+        };
+        if what == Presigned::Put {
+            check_writable(self.shared.read_only)?;
+            let shared = Arc::clone(&self.shared);
+            let place = key.clone();
+            self.run(async move { shared.check(&place, &Condition::Always).await })
+                .await?;
+        }
+        Ok(addresses.sign(&key, what, lasts))
     }
 }
 
@@ -440,6 +461,11 @@ impl ObjectReader for FileReader {
             .map_err(|error: std::io::Error| translate_io(&error))?;
         self.offset += bytes.len() as u64;
         Ok(bytes)
+    }
+
+    async fn skip(&mut self, bytes: u64) -> Result<(), BlobError> {
+        self.offset = self.offset.saturating_add(bytes);
+        Ok(())
     }
 }
 

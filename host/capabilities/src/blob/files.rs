@@ -22,6 +22,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::address::ContainerAddresses;
 use super::listing::{self, Query, metadata};
@@ -126,6 +127,16 @@ impl FileContainer {
         })
     }
 
+    /// Does something that blocks, on a thread for that.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, BlobError> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        let shared = Arc::clone(&self.shared);
+        let done = self.shared.runtime.spawn_blocking(move || work(&shared));
+        done.await.map_err(BlobError::internal)?
+    }
+
     async fn run<F, T>(&self, future: F) -> Result<T, BlobError>
     where
         F: Future<Output = Result<T, BlobError>> + Send + 'static,
@@ -192,10 +203,26 @@ impl Shared {
     }
 
     async fn existing(self: &Arc<Self>, key: &str) -> Result<Metadata, BlobError> {
-        match self.find(key).await? {
-            Found::Object(metadata) => Ok(metadata),
-            Found::Nothing | Found::Other(_) => Err(not_found(key)),
-        }
+        existing(key, self.find(key).await?)
+    }
+
+    fn existing_blocking(&self, key: &str) -> Result<Metadata, BlobError> {
+        let found = self.find_blocking(key);
+        existing(key, found.map_err(|error| translate_io(&error))?)
+    }
+
+    /// An object's file, and what is known of it: of this file, whatever takes its name.
+    fn open_blocking(&self, key: &str) -> Result<(File, Metadata), BlobError> {
+        self.existing_blocking(key)?;
+        object_path(key)?;
+        let opened = File::open(self.root.join(key)).and_then(|file| {
+            let known = file.metadata()?;
+            Ok((file, metadata(key.to_owned(), &known)))
+        });
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => not_found(key),
+            _ => translate_io(&error),
+        })
     }
 
     /// Whether a write may happen; the caller holds the key's lock.
@@ -236,14 +263,13 @@ impl Container for FileContainer {
     }
 
     async fn head(&self, key: String) -> Result<Metadata, BlobError> {
-        let shared = Arc::clone(&self.shared);
-        self.run(async move { shared.existing(&key).await }).await
+        self.blocking(move |shared| shared.existing_blocking(&key))
+            .await
     }
 
     async fn get(&self, key: String, offset: u64, length: u64) -> Result<Bytes, BlobError> {
-        let shared = Arc::clone(&self.shared);
-        self.run(async move {
-            let found = shared.existing(&key).await?;
+        self.blocking(move |shared| {
+            let (mut file, found) = shared.open_blocking(&key)?;
             // All of an empty object is a fine thing to ask for.
             if offset == 0 && length == u64::MAX && found.size == 0 {
                 return Ok(Bytes::new());
@@ -258,15 +284,8 @@ impl Container for FileContainer {
             if end - offset > GET_BYTES {
                 return Err(too_large(end - offset));
             }
-            if end == offset {
-                return Ok(Bytes::new());
-            }
-            let path = object_path(&key)?;
-            shared
-                .store
-                .get_range(&path, offset..end)
-                .await
-                .map_err(|error| translate(&key, &error))
+            let read = read_at(&mut file, offset, end - offset);
+            read.map_err(|error| translate_io(&error))
         })
         .await
     }
@@ -342,24 +361,14 @@ impl Container for FileContainer {
     }
 
     async fn read(&self, key: String) -> Result<Box<dyn ObjectReader>, BlobError> {
-        let shared = Arc::clone(&self.shared);
         let (file, found) = self
-            .run(async move {
-                let found = shared.existing(&key).await?;
-                let path = shared.root.join(&found.key);
-                let file = tokio::task::spawn_blocking(move || File::open(path))
-                    .await
-                    .map_err(BlobError::internal)?
-                    .map_err(|error| match error.kind() {
-                        ErrorKind::NotFound => not_found(&found.key),
-                        _ => translate_io(&error),
-                    })?;
-                Ok((file, found))
-            })
+            .blocking(move |shared| shared.open_blocking(&key))
             .await?;
         Ok(Box::new(FileReader {
             file: Arc::new(Mutex::new(file)),
             offset: 0,
+            rest: Bytes::new(),
+            ahead: None,
             metadata: found,
             runtime: self.shared.runtime.clone(),
         }))
@@ -429,12 +438,39 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Reads an open file: what replaces it later takes its name, not its content.
+/// Reads an open file: what replaces it later takes its name, not its content. It stays
+/// one piece ahead, so that who reads it all waits only for the first.
 struct FileReader {
     file: Arc<Mutex<File>>,
+    /// Where the next piece begins that is read from the file.
     offset: u64,
+    /// What was read and not answered yet.
+    rest: Bytes,
+    ahead: Option<JoinHandle<std::io::Result<Bytes>>>,
     metadata: Metadata,
     runtime: Handle,
+}
+
+impl FileReader {
+    /// Begins to read the next piece.
+    fn fetch(&self, max: u32) -> JoinHandle<std::io::Result<Bytes>> {
+        let (file, offset) = (Arc::clone(&self.file), self.offset);
+        // Not more than there is, but something, to see the end.
+        let left = self.metadata.size.saturating_sub(offset).max(1);
+        let length = u64::from(max).min(left);
+        self.runtime.spawn_blocking(move || {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            read_at(&mut file, offset, length)
+        })
+    }
+}
+
+/// So many bytes from there on, fewer only at the file's end.
+fn read_at(file: &mut File, offset: u64, length: u64) -> std::io::Result<Bytes> {
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(length).read_to_end(&mut bytes)?;
+    Ok(Bytes::from(bytes))
 }
 
 #[async_trait]
@@ -444,23 +480,18 @@ impl ObjectReader for FileReader {
     }
 
     async fn read(&mut self, max: u32) -> Result<Bytes, BlobError> {
-        let file = Arc::clone(&self.file);
-        let offset = self.offset;
-        let max = u64::from(max.min(READ_BYTES));
-        let bytes = self
-            .runtime
-            .spawn_blocking(move || {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(offset))?;
-                let mut bytes = Vec::new();
-                (&mut *file).take(max).read_to_end(&mut bytes)?;
-                Ok(Bytes::from(bytes))
-            })
-            .await
-            .map_err(BlobError::internal)?
-            .map_err(|error: std::io::Error| translate_io(&error))?;
-        self.offset += bytes.len() as u64;
-        Ok(bytes)
+        let max = max.min(READ_BYTES);
+        if self.rest.is_empty() {
+            let reading = self.ahead.take().unwrap_or_else(|| self.fetch(max));
+            let read = reading.await.map_err(BlobError::internal)?;
+            self.rest = read.map_err(|error| translate_io(&error))?;
+            self.offset += self.rest.len() as u64;
+            if self.offset < self.metadata.size {
+                self.ahead = Some(self.fetch(max));
+            }
+        }
+        let length = self.rest.len().min(max as usize);
+        Ok(self.rest.split_to(length))
     }
 
     async fn skip(&mut self, bytes: u64) -> Result<(), BlobError> {
@@ -512,6 +543,13 @@ impl ObjectWriter for FileWriter {
         })
         .await
         .map_err(BlobError::internal)?
+    }
+}
+
+fn existing(key: &str, found: Found) -> Result<Metadata, BlobError> {
+    match found {
+        Found::Object(metadata) => Ok(metadata),
+        Found::Nothing | Found::Other(_) => Err(not_found(key)),
     }
 }
 

@@ -432,8 +432,9 @@ mod tests {
 
     /// The keys of a table, as the refusal of one that it has not names them.
     fn keys(table: &str) -> Vec<String> {
+        let servers = [".postgres", ".neo4j", ".weaviate"];
         let required = match table.strip_prefix("bindings") {
-            Some(rest) if rest.ends_with(".postgres") || rest.ends_with(".neo4j") => "url = 'u'\n",
+            Some(rest) if servers.iter().any(|it| rest.ends_with(it)) => "url = 'u'\n",
             Some(rest) if rest.ends_with(".gcp") => "project = 'p'\n",
             Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
             _ => "",
@@ -458,11 +459,13 @@ mod tests {
         let blob = format!("{binding}.blob.NAME");
         let kv = format!("{binding}.kv.NAME");
         let graph = format!("{binding}.graph.NAME");
+        let vector = format!("{binding}.vector.NAME");
         let postgres = format!("{sql}.postgres");
         let settings = format!("{binding}.config.NAME");
         let secrets = format!("{binding}.secrets.NAME");
         let gcp = format!("{secrets}.gcp");
         let neo4j = format!("{graph}.neo4j");
+        let weaviate = format!("{vector}.weaviate");
         let mut count = 0;
         for table in [
             "",
@@ -487,6 +490,8 @@ mod tests {
             &gcp,
             &graph,
             &neo4j,
+            &vector,
+            &weaviate,
         ] {
             for key in keys(table) {
                 let whole = format!("{table}.{key}");
@@ -495,7 +500,7 @@ mod tests {
                 count += 1;
             }
         }
-        for binding in [&sql, &blob, &kv, &graph] {
+        for binding in [&sql, &blob, &kv, &graph, &vector] {
             let row = format!("| `{binding}.limits` |");
             let row = text.lines().find(|line| line.starts_with(&row));
             let row = row.expect("the row was found before");

@@ -15,11 +15,18 @@ mod check;
 mod filter;
 mod fusion;
 mod host;
+mod quantized;
 pub mod sqlite;
+mod sqlite_changes;
+mod sqlite_copies;
+#[cfg(test)]
+mod sqlite_copies_tests;
 mod sqlite_error;
 mod sqlite_filter;
+mod sqlite_nearest;
 mod sqlite_search;
 mod sqlite_tables;
+mod sqlite_targets;
 #[cfg(test)]
 mod sqlite_tests;
 mod sqlite_vec;
@@ -121,6 +128,8 @@ pub struct VectorLimits {
     pub concurrent_calls: u32,
     /// Bytes that the store may have, on SQLite; none means as the disk allows.
     pub store_bytes: Option<u64>,
+    /// Bytes of memory for copies of vectors, on SQLite; 0 means none.
+    pub memory_bytes: u64,
 }
 
 impl Default for VectorLimits {
@@ -137,6 +146,7 @@ impl Default for VectorLimits {
             busy_timeout_ms: 30_000,
             concurrent_calls: 16,
             store_bytes: None,
+            memory_bytes: 256 << 20,
         }
     }
 }

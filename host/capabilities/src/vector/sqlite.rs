@@ -1,9 +1,10 @@
 //! Collections in a SQLite database file, in WAL mode, with connections for reading and one
 //! for writing.
 //!
-//! Distances are computed by sqlite-vec for every vector that passes the filter, so that
-//! answers are exact and a search takes as long as there are vectors; words are found by
-//! FTS5. The layout is in `sqlite_tables`, searches are in `sqlite_search`. SQL is ours
+//! Distances are computed by sqlite-vec: with a copy of the vectors in memory
+//! (`sqlite_copies`) of what may be among the nearest, without one of all that passes the
+//! filter. Both give the same answer, the exact one. Words are found by FTS5. The layout is
+//! in `sqlite_tables`, searches are in `sqlite_nearest` and `sqlite_search`. SQL is ours
 //! alone. A statement is stopped where nobody waits for it any more and at the call's time
 //! limit, by SQLite's progress handler. Each write is one transaction, which is synced before
 //! it is answered.
@@ -18,18 +19,21 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Row as _, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions as _, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
+use super::sqlite_changes::{Changed, forget};
+use super::sqlite_copies::{Copies, Due, make};
 use super::sqlite_error::{Failed, translate};
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_search::Reading;
 use super::sqlite_tables::{MIGRATIONS, Tables, rows_of};
+use super::sqlite_targets::{find, number_of, tables, tenant};
 use super::sqlite_write::{delete_rows, new_tenant, put};
 use super::{
     Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorError,
-    VectorLimits, Want, already_exists, not_found, read_only, sqlite_vec, too_many_collections,
+    VectorLimits, Want, already_exists, read_only, sqlite_vec, too_many_collections,
 };
 use crate::diagnosis::{Asked, Finding, of_store};
 use crate::sqlite_file::{self, OpenError, check_database, end_transaction, migrate};
@@ -38,6 +42,8 @@ use crate::task::run_on;
 /// Connections that read.
 const READERS: u32 = 4;
 const PAGE_BYTES: u32 = 8_192;
+/// How long a copy of vectors in memory may take to be made.
+const COPY_LIMIT: Duration = Duration::from_secs(3_600);
 /// Steps of the virtual machine between two looks at the clock.
 const PROGRESS_STEPS: i32 = 1_000;
 
@@ -54,28 +60,44 @@ struct Shared {
     /// Set once the tables are there. Not done by a pool, which would try again and again
     /// where that cannot be.
     migrated: OnceCell<()>,
+    copies: Arc<Copies>,
     limits: VectorLimits,
     runtime: Handle,
 }
 
-/// Ends, when it is dropped, what its connection still does.
-struct Stop(Arc<AtomicBool>);
+/// Ends, when it is dropped and at a time, what is done for a call.
+#[derive(Debug)]
+pub(super) struct Stop {
+    dropped: Arc<AtomicBool>,
+    end: Instant,
+}
 
 impl Drop for Stop {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.dropped.store(true, Ordering::Release);
     }
 }
 
 impl Stop {
-    /// Lets the connection's statements end with this, and after so long.
+    fn after(limit: Duration) -> Self {
+        Self {
+            dropped: Arc::default(),
+            end: Instant::now() + limit,
+        }
+    }
+
+    /// Whether it is to end.
+    pub(super) fn over(&self) -> impl Fn() -> bool + Send + 'static {
+        let (dropped, end) = (Arc::clone(&self.dropped), self.end);
+        move || dropped.load(Ordering::Acquire) || Instant::now() >= end
+    }
+
+    /// Lets the connection's statements end with this.
     async fn of(connection: &mut SqliteConnection, limit: Duration) -> Result<Self, sqlx::Error> {
-        let stop = Self(Arc::default());
-        let (stopped, end) = (Arc::clone(&stop.0), Instant::now() + limit);
+        let stop = Self::after(limit);
+        let over = stop.over();
         let mut locked = connection.lock_handle().await?;
-        locked.set_progress_handler(PROGRESS_STEPS, move || {
-            !stopped.load(Ordering::Acquire) && Instant::now() < end
-        });
+        locked.set_progress_handler(PROGRESS_STEPS, move || !over());
         Ok(stop)
     }
 }
@@ -133,6 +155,7 @@ impl SqliteVectors {
                 reading,
                 writing,
                 migrated: OnceCell::new(),
+                copies: Arc::new(Copies::new(limits.memory_bytes)),
                 limits,
                 runtime,
             }),
@@ -146,21 +169,38 @@ impl SqliteVectors {
         }
         let shared = Arc::clone(&self.shared);
         let migrated = run_on(&self.shared.runtime, async move {
-            let Some(pool) = &shared.writing else {
-                return Ok(());
+            let migrate = async || match &shared.writing {
+                Some(pool) => migrate(&mut *pool.acquire().await?, MIGRATIONS).await,
+                None => {
+                    let steps = sqlx::query_scalar::<_, i64>("PRAGMA user_version");
+                    if steps.fetch_one(&shared.reading).await? < MIGRATIONS.len() as i64 {
+                        // An older Heyday's: it does not say what changes.
+                        shared.copies.close();
+                    }
+                    Ok(())
+                }
             };
-            let migrate = async || migrate(&mut *pool.acquire().await?, MIGRATIONS).await;
             shared.migrated.get_or_try_init(migrate).await.copied()
         });
         let migrated = migrated.await.map_err(VectorError::internal)?;
         migrated.map_err(|error| translate(&error, &self.shared.limits))
     }
 
+    /// The copies in memory.
+    #[cfg(test)]
+    pub(super) fn copies(&self) -> &Copies {
+        &self.shared.copies
+    }
+
+    fn call_limit(&self) -> Duration {
+        Duration::from_millis(self.shared.limits.call_timeout_ms)
+    }
+
     /// Runs an operation in one transaction, on the host's runtime; nothing remains where it
     /// fails or nobody waits for it any more.
     async fn run<T, F>(
         &self,
-        pool: SqlitePool,
+        (pool, limit): (SqlitePool, Duration),
         begin: &'static str,
         operation: F,
     ) -> Result<T, VectorError>
@@ -173,7 +213,6 @@ impl SqliteVectors {
             + 'static,
     {
         self.migrated().await?;
-        let limit = Duration::from_millis(self.shared.limits.call_timeout_ms);
         let outcome = run_on(&self.shared.runtime, async move {
             let mut connection: PoolConnection<Sqlite> = pool.acquire().await?;
             let _stop = Stop::of(&mut connection, limit).await?;
@@ -200,7 +239,8 @@ impl SqliteVectors {
             + 'static,
     {
         let pool = self.shared.reading.clone();
-        self.run(pool, "BEGIN", operation).await
+        self.run((pool, self.call_limit()), "BEGIN", operation)
+            .await
     }
 
     /// Writes, all or nothing.
@@ -214,7 +254,8 @@ impl SqliteVectors {
             + 'static,
     {
         let pool = self.shared.writing.clone().ok_or_else(read_only)?;
-        self.run(pool, "BEGIN IMMEDIATE", operation).await
+        self.run((pool, self.call_limit()), "BEGIN IMMEDIATE", operation)
+            .await
     }
 
     /// Reads what a target has; nothing where the tenant is not there.
@@ -225,27 +266,38 @@ impl SqliteVectors {
             + Send
             + 'static,
     {
-        let (target, limit) = (target.clone(), self.shared.limits.call_bytes);
+        let (target, limits, limit) = (target.clone(), self.limits().clone(), self.call_limit());
         self.read(move |connection| {
             Box::pin(async move {
-                let tables = tables(connection, &target.collection).await?;
-                let Some(tenant) = tenant(connection, tables, target.tenant.as_deref()).await?
-                else {
-                    return Ok(T::default());
-                };
-                let specification = &target.collection.specification;
-                operation(Reading {
-                    connection,
-                    tables,
-                    specification,
-                    rows: rows_of(tenant),
-                    tenant,
-                    limit,
-                })
-                .await
+                match Reading::of(connection, &target, &limits, Stop::after(limit)).await? {
+                    Some(reading) => operation(reading).await,
+                    None => Ok(T::default()),
+                }
             })
         })
         .await
+    }
+
+    /// Makes a copy for the searches that come, whoever waits for the one that asked for it.
+    fn copy(&self, target: Target, due: Due) {
+        let (store, limits, copies) = (self.clone(), self.limits().clone(), due.copies());
+        let made = async move {
+            let pool = store.shared.reading.clone();
+            let made = store.run((pool, COPY_LIMIT), "BEGIN", move |connection| {
+                Box::pin(async move {
+                    let stop = Stop::after(COPY_LIMIT);
+                    match Reading::of(connection, &target, &limits, stop).await? {
+                        Some(reading) => make(reading, copies).await,
+                        None => Ok(None),
+                    }
+                })
+            });
+            made.await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "vectors are searched without a copy");
+                None
+            })
+        };
+        self.shared.runtime.spawn(due.fill(made));
     }
 }
 
@@ -277,6 +329,7 @@ impl Store for SqliteVectors {
 
     /// Waits for what runs.
     async fn close(&self) {
+        self.shared.copies.close();
         if let Some(writing) = &self.shared.writing {
             writing.close().await;
         }
@@ -338,15 +391,16 @@ impl Store for SqliteVectors {
     }
 
     async fn drop_collection(&self, name: String) -> Result<bool, VectorError> {
-        self.write(move |connection| {
+        let dropped = self.write(move |connection| {
             Box::pin(async move {
                 let Some(found) = find(connection, &name).await? else {
-                    return Ok(false);
+                    return Ok(None);
                 };
                 let tables = number_of(&found)?;
                 sqlx::raw_sql(sqlx::AssertSqlSafe(tables.drop(&found.specification)))
                     .execute(&mut *connection)
                     .await?;
+                forget(connection, tables, None).await?;
                 for statement in [
                     "DELETE FROM tenants WHERE collection = ?1",
                     "DELETE FROM collections WHERE number = ?1",
@@ -356,10 +410,14 @@ impl Store for SqliteVectors {
                         .execute(&mut *connection)
                         .await?;
                 }
-                Ok(true)
+                Ok(Some(found.key))
             })
-        })
-        .await
+        });
+        let dropped = dropped.await?;
+        if let Some(key) = &dropped {
+            self.shared.copies.forget(key, None);
+        }
+        Ok(dropped.is_some())
     }
 
     async fn tenants(
@@ -390,8 +448,9 @@ impl Store for SqliteVectors {
         collection: &Collection,
         name: String,
     ) -> Result<bool, VectorError> {
-        let collection = collection.clone();
-        self.write(move |connection| {
+        let (copies, key) = (Arc::clone(&self.shared.copies), collection.key.clone());
+        let (collection, tenant_name) = (collection.clone(), name.clone());
+        let dropped = self.write(move |connection| {
             Box::pin(async move {
                 let tables = tables(connection, &collection).await?;
                 let Some(number) = tenant(connection, tables, Some(&name)).await? else {
@@ -405,10 +464,13 @@ impl Store for SqliteVectors {
                     .bind(&name)
                     .execute(&mut *connection)
                     .await?;
+                forget(connection, tables, Some(number)).await?;
                 Ok(true)
             })
-        })
-        .await
+        });
+        let dropped = dropped.await?;
+        copies.forget(&key, Some(&tenant_name));
+        Ok(dropped)
     }
 
     async fn upsert(&self, target: &Target, entries: Vec<Entry>) -> Result<(), VectorError> {
@@ -424,10 +486,12 @@ impl Store for SqliteVectors {
                     },
                 };
                 let specification = &target.collection.specification;
+                let mut changed = Changed::default();
                 for entry in entries {
-                    put(connection, tables, specification, tenant, entry).await?;
+                    let row = put(connection, tables, specification, tenant, entry).await?;
+                    changed.push(row);
                 }
-                Ok(())
+                Ok(changed.record(connection, tables, tenant).await?)
             })
         })
         .await
@@ -468,8 +532,10 @@ impl Store for SqliteVectors {
     }
 
     async fn count(&self, target: &Target, filter: Option<Filter>) -> Result<u64, VectorError> {
-        self.reading(target, move |reading| Box::pin(reading.count(filter)))
-            .await
+        self.reading(target, move |mut reading| {
+            Box::pin(async move { reading.count(filter).await })
+        })
+        .await
     }
 
     async fn nearest(
@@ -479,8 +545,25 @@ impl Store for SqliteVectors {
         within: Option<f32>,
         query: Query,
     ) -> Result<Vec<Found>, VectorError> {
-        self.reading(target, move |reading| {
-            Box::pin(reading.nearest(vector, within, query))
+        let (store, target) = (self.clone(), target.clone());
+        self.read(move |connection| {
+            Box::pin(async move {
+                // Before the transaction reads, so that it sees what the copy has, or later.
+                let turn = store.shared.copies.turn(&target).await;
+                let stop = Stop::after(store.call_limit());
+                let reading = Reading::of(connection, &target, store.limits(), stop).await?;
+                let Some(mut reading) = reading else {
+                    return Ok(Vec::new());
+                };
+                let copy = match turn {
+                    Some(turn) => turn.vectors(&mut reading).await?,
+                    None => (None, None),
+                };
+                if let (_, Some(due)) = copy {
+                    store.copy(target.clone(), due);
+                }
+                reading.nearest(vector, within, query, copy.0).await
+            })
         })
         .await
     }
@@ -511,64 +594,9 @@ impl SqliteVectors {
                     return Ok(0);
                 };
                 let specification = &target.collection.specification;
-                let deleted = delete_rows(connection, tables, specification, tenant, &condition);
-                Ok(deleted.await?)
+                delete_rows(connection, tables, specification, tenant, condition).await
             })
         })
         .await
     }
-}
-
-fn number_of(collection: &Collection) -> Result<Tables, VectorError> {
-    let number = collection.key.parse().map_err(VectorError::internal)?;
-    Ok(Tables { number })
-}
-
-/// The tables of a collection, if it is still there.
-async fn tables(
-    connection: &mut SqliteConnection,
-    collection: &Collection,
-) -> Result<Tables, Failed> {
-    let tables = number_of(collection)?;
-    let found: Option<i64> = sqlx::query_scalar("SELECT number FROM collections WHERE number = ?1")
-        .bind(tables.number)
-        .fetch_optional(connection)
-        .await?;
-    if found.is_some() {
-        return Ok(tables);
-    }
-    Err(not_found(&collection.name).into())
-}
-
-async fn find(connection: &mut SqliteConnection, name: &str) -> Result<Option<Collection>, Failed> {
-    let row = sqlx::query("SELECT number, specification FROM collections WHERE name = ?1")
-        .bind(name)
-        .fetch_optional(connection)
-        .await?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let (number, kept): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-    let specification = serde_json::from_str(&kept).map_err(VectorError::internal)?;
-    Ok(Some(Collection {
-        name: name.to_owned(),
-        key: number.to_string(),
-        specification,
-    }))
-}
-
-/// The number of a tenant, if it is there; 0 where a collection has none.
-async fn tenant(
-    connection: &mut SqliteConnection,
-    tables: Tables,
-    name: Option<&str>,
-) -> Result<Option<i64>, sqlx::Error> {
-    let Some(name) = name else {
-        return Ok(Some(0));
-    };
-    sqlx::query_scalar("SELECT number FROM tenants WHERE collection = ?1 AND name = ?2")
-        .bind(tables.number)
-        .bind(name)
-        .fetch_optional(connection)
-        .await
 }

@@ -22,6 +22,11 @@ pub(super) enum Param {
 }
 
 impl Param {
+    /// Rows, or other numbers, as `json_each` reads them.
+    pub(super) fn rows(rows: &[i64]) -> Self {
+        Self::Text(serde_json::Value::from(rows).to_string())
+    }
+
     /// As a value is kept.
     pub(super) fn of(value: Option<Value>) -> Self {
         match value {

@@ -7,11 +7,14 @@ use futures::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
+use super::sqlite::Stop;
 use super::sqlite_error::Failed;
 use super::sqlite_filter::{Param, Statement};
-use super::sqlite_tables::{Tables, distance, vector};
+use super::sqlite_tables::{Tables, rows_of, vector};
+use super::sqlite_targets::{tables, tenant};
 use super::{
-    Entry, Filter, Found, PropertyType, Query, Specification, Value, VectorError, Want, too_large,
+    Entry, Filter, Found, PropertyType, Query, Specification, Target, Value, VectorError,
+    VectorLimits, Want, too_large,
 };
 
 /// What is read of a target in one transaction.
@@ -21,13 +24,36 @@ pub(super) struct Reading<'a> {
     pub(super) specification: &'a Specification,
     pub(super) rows: RangeInclusive<i64>,
     pub(super) tenant: i64,
-    /// The most bytes that are answered.
-    pub(super) limit: u64,
+    pub(super) limits: &'a VectorLimits,
+    /// When it is to end; ends what is done beside the connection.
+    pub(super) stop: Stop,
+}
+
+impl<'a> Reading<'a> {
+    /// Of a target; none where the tenant is not there.
+    pub(super) async fn of(
+        connection: &'a mut SqliteConnection,
+        target: &'a Target,
+        limits: &'a VectorLimits,
+        stop: Stop,
+    ) -> Result<Option<Self>, Failed> {
+        let tables = tables(connection, &target.collection).await?;
+        let tenant = tenant(connection, tables, target.tenant.as_deref()).await?;
+        Ok(tenant.map(|tenant| Self {
+            connection,
+            tables,
+            specification: &target.collection.specification,
+            rows: rows_of(tenant),
+            tenant,
+            limits,
+            stop,
+        }))
+    }
 }
 
 impl Reading<'_> {
     /// Adds that a row is one of the target's.
-    fn in_range(&self, statement: &mut Statement, column: &str) {
+    pub(super) fn in_range(&self, statement: &mut Statement, column: &str) {
         statement
             .push(column)
             .push(" BETWEEN ")
@@ -37,7 +63,7 @@ impl Reading<'_> {
     }
 
     /// Adds that the row `i` is one of the target's and passes a filter.
-    fn passes(&self, statement: &mut Statement, filter: &Filter) {
+    pub(super) fn passes(&self, statement: &mut Statement, filter: &Filter) {
         statement
             .push("i.tenant = ")
             .param(Param::Integer(self.tenant))
@@ -45,15 +71,24 @@ impl Reading<'_> {
         statement.condition(self.specification, filter);
     }
 
-    pub(super) async fn count(self, filter: Option<Filter>) -> Result<u64, Failed> {
+    pub(super) async fn count(&mut self, filter: Option<Filter>) -> Result<u64, Failed> {
         let items = self.tables.table("items");
         let mut statement = Statement::new(format!("SELECT count(*) FROM {items} AS i WHERE "));
-        match &filter {
-            None => self.in_range(&mut statement, "i.row"),
-            Some(filter) => self.passes(&mut statement, filter),
-        }
-        let row = statement.query(false).fetch_one(self.connection).await?;
+        // An index has the tenant, and less to read than the items.
+        self.passes(&mut statement, &filter.unwrap_or(Filter::All(Vec::new())));
+        let query = statement.query(false);
+        let row = query.fetch_one(&mut *self.connection).await?;
         Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
+    }
+
+    /// The first (`min`) or the last (`max`) row with a vector.
+    pub(super) async fn end(&mut self, which: &str) -> Result<Option<i64>, Failed> {
+        let vectors = self.tables.table("vectors");
+        let mut statement = Statement::new(format!("SELECT {which}(row) FROM {vectors} WHERE "));
+        self.in_range(&mut statement, "row");
+        let query = statement.query(true);
+        let row = query.fetch_one(&mut *self.connection).await?;
+        Ok(row.try_get(0)?)
     }
 
     pub(super) async fn by_ids(
@@ -78,41 +113,8 @@ impl Reading<'_> {
         Ok(ids.iter().map(|id| by_id.remove(id)).collect())
     }
 
-    pub(super) async fn nearest(
-        self,
-        vector: Vec<f32>,
-        within: Option<f32>,
-        query: Query,
-    ) -> Result<Vec<Found>, Failed> {
-        let mut statement = distance(self.specification, &vector);
-        let (vectors, items) = (self.tables.table("vectors"), self.tables.table("items"));
-        statement.prepend("SELECT v.row, ");
-        match &query.filter {
-            None => {
-                statement.push(&format!(" AS d FROM {vectors} AS v WHERE "));
-                self.in_range(&mut statement, "v.row");
-            }
-            // In this order: what does not pass is not compared.
-            Some(filter) => {
-                statement.push(&format!(
-                    " AS d FROM {items} AS i CROSS JOIN {vectors} AS v ON v.row = i.row WHERE "
-                ));
-                self.passes(&mut statement, filter);
-            }
-        }
-        if let Some(within) = within {
-            statement
-                .push(" AND d <= ")
-                .param(Param::Real(f64::from(within)));
-        }
-        statement
-            .push(" ORDER BY d, v.row LIMIT ")
-            .param(Param::Integer(query.limit.into()));
-        self.found(statement, &query.want).await
-    }
-
     pub(super) async fn keywords(
-        self,
+        mut self,
         words: Vec<String>,
         properties: Vec<usize>,
         query: Query,
@@ -145,24 +147,31 @@ impl Reading<'_> {
         statement
             .push(" ORDER BY s DESC, w.rowid LIMIT ")
             .param(Param::Integer(query.limit.into()));
-        self.found(statement, &query.want).await
+        let ranked = self.ranked(statement).await?;
+        self.found(ranked, &query.want).await
     }
 
-    /// The items of the rows that a statement answers with a number each, in its order.
-    async fn found(mut self, statement: Statement, want: &Want) -> Result<Vec<Found>, Failed> {
-        let rows = statement
-            .query(false)
-            .fetch_all(&mut *self.connection)
-            .await?;
-        let mut ranked = Vec::with_capacity(rows.len());
-        for row in rows {
-            ranked.push((row.try_get::<i64, _>(0)?, row.try_get::<f64, _>(1)?));
-        }
+    /// What a statement answers: rows with a number each, in its order.
+    pub(super) async fn ranked(&mut self, statement: Statement) -> Result<Vec<(i64, f64)>, Failed> {
+        let query = statement.query(false);
+        let rows = query.fetch_all(&mut *self.connection).await?;
+        let each = rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        each.collect()
+    }
+
+    /// The items of rows, with their numbers, in that order.
+    pub(super) async fn found(
+        mut self,
+        ranked: Vec<(i64, f64)>,
+        want: &Want,
+    ) -> Result<Vec<Found>, Failed> {
         let numbers: Vec<i64> = ranked.iter().map(|(row, _)| *row).collect();
         let mut condition = Statement::default();
         condition
             .push("i.row IN (SELECT value FROM json_each(")
-            .param(Param::Text(serde_json::Value::from(numbers).to_string()))
+            .param(Param::rows(&numbers))
             .push("))");
         let entries = self.entries(condition, want).await?;
         let mut by_row: HashMap<i64, Entry> = entries.into_iter().collect();
@@ -200,8 +209,8 @@ impl Reading<'_> {
         while let Some(row) = rows.try_next().await? {
             let entry = entry(self.specification, want, &row)?;
             bytes += entry.bytes();
-            if bytes > self.limit {
-                return Err(too_large(self.limit).into());
+            if bytes > self.limits.call_bytes {
+                return Err(too_large(self.limits.call_bytes).into());
             }
             entries.push((row.try_get(0)?, entry));
         }

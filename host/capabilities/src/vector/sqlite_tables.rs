@@ -13,7 +13,8 @@ use super::{Distance, PropertyType, Specification};
 
 /// Steps of the schema, in order; `user_version` counts those that a store has. A step that
 /// was released never changes.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE collections (
         number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,
         specification TEXT NOT NULL
@@ -22,7 +23,19 @@ pub(super) const MIGRATIONS: &[&str] = &["
         collection INTEGER NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL,
         PRIMARY KEY (collection, name)
     ) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE versions (
+        collection INTEGER NOT NULL, tenant INTEGER NOT NULL, version INTEGER NOT NULL,
+        PRIMARY KEY (collection, tenant)
+    ) WITHOUT ROWID;
+    CREATE TABLE changes (
+        number INTEGER NOT NULL PRIMARY KEY, collection INTEGER NOT NULL,
+        tenant INTEGER NOT NULL, before INTEGER NOT NULL, after INTEGER NOT NULL, rows BLOB
+    );
+    CREATE INDEX changes_of ON changes (collection, tenant);
+",
+];
 
 /// Bits of a row's number below its tenant's.
 const ROW_BITS: u32 = 40;

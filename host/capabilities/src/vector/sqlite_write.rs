@@ -2,6 +2,7 @@
 
 use sqlx::{Row as _, SqliteConnection};
 
+use super::sqlite_changes::Changed;
 use super::sqlite_error::Failed;
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_tables::{MOST_TENANTS, Tables, blob, length, rows_of, searchable};
@@ -13,22 +14,29 @@ pub(super) async fn delete_rows(
     tables: Tables,
     specification: &Specification,
     tenant: i64,
-    condition: &Statement,
-) -> Result<u64, sqlx::Error> {
-    let mut deleted = 0;
-    // The items last: the others' rows are found by them.
+    condition: Statement,
+) -> Result<u64, Failed> {
+    let mut found = condition;
+    found.prepend(&format!(
+        "SELECT json_group_array(i.row) FROM {} AS i WHERE i.tenant = {tenant} AND ",
+        tables.table("items")
+    ));
+    let found = found.query(false).fetch_one(&mut *connection).await?;
+    let found: String = found.try_get(0)?;
+    let rows: Vec<i64> = serde_json::from_str(&found).map_err(VectorError::internal)?;
     for kind in Tables::kinds(specification) {
-        let mut statement = condition.clone();
-        statement.prepend(&format!(
-            "DELETE FROM {} WHERE {} IN (SELECT i.row FROM {} AS i WHERE i.tenant = {tenant} AND ",
+        let mut statement = Statement::new(format!(
+            "DELETE FROM {} WHERE {} IN (SELECT value FROM json_each(",
             tables.table(kind),
             Tables::row_column(kind),
-            tables.table("items"),
         ));
-        statement.push(")");
-        let done = statement.query(false).execute(&mut *connection).await?;
-        deleted = done.rows_affected();
+        statement.param(Param::Text(found.clone())).push("))");
+        statement.query(true).execute(&mut *connection).await?;
     }
+    let deleted = rows.len() as u64;
+    Changed::from(rows)
+        .record(connection, tables, tenant)
+        .await?;
     Ok(deleted)
 }
 
@@ -57,14 +65,14 @@ pub(super) async fn new_tenant(
     Ok(number)
 }
 
-/// Writes an item in the place of the one with its id.
+/// Writes an item in the place of the one with its id; answers its row.
 pub(super) async fn put(
     connection: &mut SqliteConnection,
     tables: Tables,
     specification: &Specification,
     tenant: i64,
     entry: Entry,
-) -> Result<(), Failed> {
+) -> Result<i64, Failed> {
     let execute = async |connection: &mut SqliteConnection, statement: Statement| {
         statement.query(true).execute(connection).await
     };
@@ -125,7 +133,7 @@ pub(super) async fn put(
     let mut insert = Statement::new(format!("INSERT INTO {items} VALUES ("));
     insert.params(first.into_iter().chain(values)).push(")");
     execute(connection, insert).await?;
-    Ok(())
+    Ok(row)
 }
 
 /// The number of a tenant's next row.

@@ -1,0 +1,677 @@
+//! Vectors as small whole numbers, searched so that nothing is missed.
+//!
+//! Of each vector eight bits a number are kept, with one scale for the vector, after the
+//! middle of all was taken away: what differs is then what is kept well. Of each is also kept
+//! how far it is from what is kept of it (`error`), so that a search knows between which two
+//! numbers each true distance lies. What may be among the nearest are those whose lower bound
+//! is not over the `limit`-th smallest upper bound: some tens of 100,000 at the usual lengths.
+//! They are compared exactly elsewhere, and so the answers are those of comparing them all.
+//!
+//! The bounds hold, by the inequalities of Cauchy-Schwarz and of the triangle, also for the
+//! rounding of who compares exactly: with floats one after the other, as sqlite-vec does. The
+//! arithmetic here is of integers and of `f64`, whose own rounding is a part of the slack.
+//!
+//! The vectors lie in chunks by their rows. A clone shares them, and a change copies only the
+//! chunk that it is in, so that a search goes on in what it began with.
+
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use pulp::Arch;
+
+use super::Distance;
+use super::sqlite_tables::length;
+
+/// The most vectors of a chunk.
+const CHUNK: usize = 1_024;
+/// The largest number that is kept.
+const LARGEST: f64 = 127.0;
+/// The most dimensions: the sum of a comparison is an `i32`.
+pub(super) const MOST_DIMENSIONS: u32 = 65_536;
+/// Below this length a vector's squares are lost in a float.
+const TINY: f64 = 1e-15;
+
+/// How vectors are compared, and what is taken away from each.
+#[derive(Debug)]
+struct Space {
+    distance: Distance,
+    center: Vec<f64>,
+}
+
+/// What is known of a vector besides its small numbers.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    /// What they are multiplied by.
+    scale: f32,
+    /// At least how far the vector is from that.
+    error: f32,
+    /// The sum of their squares.
+    squares: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Chunk {
+    /// In order.
+    rows: Vec<i64>,
+    facts: Vec<Facts>,
+    codes: Vec<i8>,
+}
+
+/// The vectors of a collection, or of a tenant, by their rows.
+#[derive(Debug, Clone)]
+pub(super) struct Quantized {
+    space: Arc<Space>,
+    /// In the order of their rows; none is empty.
+    chunks: Vec<Arc<Chunk>>,
+    len: usize,
+}
+
+/// What may be among the nearest.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// Rows, in no order.
+    pub(super) rows: Vec<i64>,
+    /// All others are farther than this.
+    pub(super) beyond: f64,
+}
+
+impl Quantized {
+    /// None yet; of the sample the middle is taken.
+    pub(super) fn new(distance: Distance, dimensions: u32, sample: &[Vec<f32>]) -> Self {
+        let mut center = vec![0.0; dimensions as usize];
+        for vector in sample {
+            let factor = factor(distance, vector) / sample.len() as f64;
+            for (sum, number) in center.iter_mut().zip(vector) {
+                *sum += factor * f64::from(*number);
+            }
+        }
+        Self {
+            space: Arc::new(Space { distance, center }),
+            chunks: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let chunks = self.chunks.iter().map(|chunk| {
+            chunk.codes.capacity()
+                + chunk.rows.capacity() * size_of::<i64>()
+                + chunk.facts.capacity() * size_of::<Facts>()
+        });
+        (chunks.sum::<usize>() + self.space.center.len() * size_of::<f64>()) as u64
+    }
+
+    /// About how many bytes so many will have.
+    pub(super) fn estimate(dimensions: u32, count: u64) -> u64 {
+        let each = size_of::<i64>() + size_of::<Facts>() + dimensions as usize;
+        count.saturating_mul(each as u64)
+    }
+
+    /// Gives back what was taken for more to come.
+    pub(super) fn shrink(&mut self) {
+        // The others are full.
+        if let Some(last) = self.chunks.last_mut() {
+            let last = Arc::make_mut(last);
+            last.rows.shrink_to_fit();
+            last.facts.shrink_to_fit();
+            last.codes.shrink_to_fit();
+        }
+    }
+
+    /// Puts a vector in the place of what its row has.
+    pub(super) fn set(&mut self, row: i64, vector: &[f32]) {
+        let dimensions = self.space.center.len();
+        if vector.len() != dimensions {
+            // No other ones are written.
+            return;
+        }
+        let (facts, codes) = Arch::new().dispatch(|| self.space.encode(vector));
+        let end = |chunk: &Arc<Chunk>| chunk.rows.len() == CHUNK;
+        let last = self.chunks.last();
+        let after_all = last.is_none_or(|last| end(last) && last.rows.last() < Some(&row));
+        if after_all {
+            self.chunks.push(Arc::default());
+        }
+        let mut number = if after_all {
+            self.chunks.len() - 1
+        } else {
+            self.chunk_of(row)
+        };
+        let found = self.chunks[number].rows.binary_search(&row);
+        if found.is_err() && end(&self.chunks[number]) {
+            let half = Arc::make_mut(&mut self.chunks[number]).split_off(CHUNK / 2, dimensions);
+            let second = half.rows[0] <= row;
+            self.chunks.insert(number + 1, Arc::new(half));
+            number += usize::from(second);
+        }
+        let chunk = Arc::make_mut(&mut self.chunks[number]);
+        match chunk.rows.binary_search(&row) {
+            Ok(place) => {
+                chunk.facts[place] = facts;
+                let first = place * dimensions;
+                chunk.codes[first..first + dimensions].copy_from_slice(&codes);
+            }
+            Err(place) => {
+                self.len += 1;
+                chunk.rows.insert(place, row);
+                chunk.facts.insert(place, facts);
+                let first = place * dimensions;
+                chunk.codes.splice(first..first, codes);
+            }
+        }
+    }
+
+    /// Removes what a row has.
+    pub(super) fn remove(&mut self, row: i64) {
+        if self.chunks.is_empty() {
+            return;
+        }
+        let number = self.chunk_of(row);
+        let Ok(place) = self.chunks[number].rows.binary_search(&row) else {
+            return;
+        };
+        self.len -= 1;
+        if self.chunks[number].rows.len() == 1 {
+            self.chunks.remove(number);
+            return;
+        }
+        let dimensions = self.space.center.len();
+        let chunk = Arc::make_mut(&mut self.chunks[number]);
+        chunk.rows.remove(place);
+        chunk.facts.remove(place);
+        chunk
+            .codes
+            .drain(place * dimensions..(place + 1) * dimensions);
+        // Two that fit into one become one, or a few rows here and there keep them all.
+        let (left, right) = match number {
+            0 => (0, 1),
+            _ => (number - 1, number),
+        };
+        let of = |number: usize| self.chunks.get(number).map(|chunk| chunk.rows.len());
+        if let (Some(one), Some(other)) = (of(left), of(right))
+            && one + other <= CHUNK / 2
+        {
+            let taken = self.chunks.remove(right);
+            let chunk = Arc::make_mut(&mut self.chunks[left]);
+            chunk.rows.extend(&taken.rows);
+            chunk.facts.extend(&taken.facts);
+            chunk.codes.extend(&taken.codes);
+        }
+    }
+
+    /// The chunk that a row is in, if it is in one. There is one.
+    fn chunk_of(&self, row: i64) -> usize {
+        let after = self.chunks.partition_point(|chunk| chunk.rows[0] <= row);
+        after.saturating_sub(1)
+    }
+
+    /// What may be among the `limit` nearest of all, or of some rows, which are in order, and
+    /// is at most `within`. None where `stopped` says so meanwhile, or where the vector has
+    /// no length.
+    pub(super) fn nearest(
+        &self,
+        vector: &[f32],
+        limit: usize,
+        within: Option<f32>,
+        among: Option<&[i64]>,
+        stopped: impl Fn() -> bool,
+    ) -> Option<Candidates> {
+        let asked = Asked::new(&self.space, vector)?;
+        let mut best = Best::new(limit, within.map_or(f64::INFINITY, f64::from));
+        let arch = Arch::new();
+        let (mut places, mut products) = (Vec::new(), Vec::new());
+        for chunk in &self.chunks {
+            if stopped() {
+                return None;
+            }
+            places.clear();
+            match among {
+                None => places.extend(0..chunk.rows.len()),
+                Some(rows) => chunk.places(rows, &mut places),
+            }
+            products.clear();
+            arch.dispatch(|| chunk.products(&asked.codes, &places, &mut products));
+            for (&place, &product) in places.iter().zip(&products) {
+                let (lower, upper) = asked.bounds(&self.space, chunk.facts[place], product);
+                best.offer(chunk.rows[place], lower, upper);
+            }
+        }
+        Some(best.end())
+    }
+}
+
+impl Chunk {
+    /// Where those of some rows are that are in it. They are in order.
+    fn places(&self, rows: &[i64], places: &mut Vec<usize>) {
+        let (first, last) = (self.rows[0], self.rows[self.rows.len() - 1]);
+        let begin = rows.partition_point(|row| *row < first);
+        let end = rows.partition_point(|row| *row <= last);
+        let mut from = 0;
+        for row in &rows[begin..end] {
+            match self.rows[from..].binary_search(row) {
+                Ok(place) => {
+                    places.push(from + place);
+                    from += place + 1;
+                }
+                Err(place) => from += place,
+            }
+        }
+    }
+
+    /// The products of the small numbers at some places with those that are asked for. A
+    /// plain loop: compiled for each kind of processor, it is as fast as one by hand.
+    #[inline(always)]
+    fn products(&self, asked: &[i16], places: &[usize], products: &mut Vec<i32>) {
+        let dimensions = asked.len();
+        for place in places {
+            let codes = &self.codes[place * dimensions..][..dimensions];
+            let each = codes.iter().zip(asked);
+            products.push(
+                each.map(|(one, other)| i32::from(*one) * i32::from(*other))
+                    .sum(),
+            );
+        }
+    }
+
+    fn split_off(&mut self, place: usize, dimensions: usize) -> Self {
+        Self {
+            rows: self.rows.split_off(place),
+            facts: self.facts.split_off(place),
+            codes: self.codes.split_off(place * dimensions),
+        }
+    }
+}
+
+impl Space {
+    #[inline(always)]
+    fn encode(&self, vector: &[f32]) -> (Facts, Vec<i8>) {
+        let factor = factor(self.distance, vector);
+        let places = vector.iter().zip(&self.center);
+        let away: Vec<f64> = places
+            .map(|(number, center)| factor * f64::from(*number) - center)
+            .collect();
+        let largest = away.iter().fold(0.0, |most: f64, it| most.max(it.abs()));
+        let scale = (largest / LARGEST) as f32;
+        // Of nothing, and of less than a float can be, the numbers are 0.
+        let inverse = if scale > 0.0 {
+            1.0 / f64::from(scale)
+        } else {
+            0.0
+        };
+        let code = |number: f64| (number * inverse).round().clamp(-LARGEST, LARGEST);
+        let codes: Vec<i8> = away.iter().map(|number| code(*number) as i8).collect();
+        let (mut missed, mut squares) = (0.0, 0);
+        for (number, code) in away.iter().zip(&codes) {
+            missed += (number - f64::from(scale) * f64::from(*code)).powi(2);
+            squares += u32::from(code.unsigned_abs()).pow(2);
+        }
+        let mut error = rounded_up(missed.sqrt(), largest);
+        if self.distance == Distance::Dot && (f64::MIN_POSITIVE..TINY).contains(&length(vector)) {
+            // Who compares with floats may find anything of it.
+            error = f64::INFINITY;
+        }
+        let facts = Facts {
+            scale,
+            error: error as f32,
+            squares,
+        };
+        (facts, codes)
+    }
+}
+
+/// What a vector is asked for with.
+struct Asked {
+    codes: Vec<i16>,
+    scale: f64,
+    /// At least how far it is from that.
+    error: f64,
+    /// Its length, as it is compared.
+    length: f64,
+    /// The sum of the squares of the codes, scaled.
+    squares: f64,
+    /// Its product with the middle.
+    center: f64,
+    /// The length of the middle.
+    center_length: f64,
+    /// At most how long what is kept of a vector is, by its scale.
+    longest: f64,
+    /// What who compares with floats may be off, by the lengths.
+    slack: f64,
+}
+
+impl Asked {
+    fn new(space: &Space, vector: &[f32]) -> Option<Self> {
+        let dimensions = space.center.len();
+        if vector.len() != dimensions
+            || space.distance != Distance::Euclidean && length(vector) < TINY
+        {
+            return None;
+        }
+        let factor = factor(space.distance, vector);
+        let mut asked: Vec<f64> = vector.iter().map(|it| factor * f64::from(*it)).collect();
+        if space.distance == Distance::Euclidean {
+            for (number, center) in asked.iter_mut().zip(&space.center) {
+                *number -= center;
+            }
+        }
+        // The sum of the products fits into an `i32`.
+        let levels = (f64::from(i32::MAX) / (LARGEST * dimensions as f64)).floor();
+        let levels = levels.min(f64::from(i16::MAX));
+        let largest = asked.iter().fold(0.0, |most: f64, it| most.max(it.abs()));
+        let scale = if largest > 0.0 { largest / levels } else { 1.0 };
+        let code = |number: f64| (number / scale).round().clamp(-levels, levels) as i16;
+        let codes: Vec<i16> = asked.iter().map(|number| code(*number)).collect();
+        let kept = codes.iter().map(|code| scale * f64::from(*code));
+        let missed: f64 = asked
+            .iter()
+            .zip(kept.clone())
+            .map(|(number, kept)| (number - kept).powi(2))
+            .sum();
+        let dot = |one: &[f64], other: &[f64]| {
+            let each = one.iter().zip(other).map(|(one, other)| one * other);
+            each.sum::<f64>()
+        };
+        Some(Self {
+            scale,
+            error: rounded_up(missed.sqrt(), largest),
+            length: dot(&asked, &asked).sqrt() * (1.0 + 1e-9),
+            squares: kept.map(|kept| kept.powi(2)).sum(),
+            center: dot(&asked, &space.center),
+            center_length: dot(&space.center, &space.center).sqrt(),
+            longest: LARGEST * (dimensions as f64).sqrt(),
+            slack: (dimensions + 8) as f64 * f64::from(f32::EPSILON),
+            codes,
+        })
+    }
+
+    /// Between what its distance to a vector is, however that is compared.
+    #[inline(always)]
+    fn bounds(&self, space: &Space, facts: Facts, product: i32) -> (f64, f64) {
+        let (scale, error) = (f64::from(facts.scale), f64::from(facts.error));
+        let product = f64::from(product) * scale * self.scale;
+        let longest = scale * self.longest;
+        match space.distance {
+            Distance::Cosine => {
+                let middle = 1.0 - product - self.center;
+                let off = error * self.length + longest * self.error + self.slack;
+                (middle - off, (middle + off).max(0.0))
+            }
+            Distance::Dot => {
+                let middle = -product - self.center;
+                let lengths = (self.center_length + longest + error) * self.length;
+                let off = error * self.length + longest * self.error + self.slack * lengths;
+                (middle - off, middle + off)
+            }
+            Distance::Euclidean => {
+                let square = scale.powi(2) * f64::from(facts.squares);
+                // What is left of two large numbers has their rounding.
+                let rounding = (square + self.squares) * 1e-14;
+                let between = square + self.squares - 2.0 * product;
+                let least = (between - rounding).max(0.0).sqrt() - error - self.error;
+                let most = (between + rounding).max(0.0).sqrt() + error + self.error;
+                (
+                    least - least.abs() * self.slack - 1e-20,
+                    most * (1.0 + self.slack) + 1e-20,
+                )
+            }
+        }
+    }
+}
+
+/// The best so far.
+struct Best {
+    limit: usize,
+    /// The smallest upper bounds, the largest first.
+    uppers: BinaryHeap<Ordered>,
+    /// What is over it is not among the nearest.
+    beyond: f64,
+    candidates: Vec<(f64, i64)>,
+    /// So many candidates are looked through again.
+    tidy: usize,
+}
+
+/// A bound, in order.
+#[derive(PartialEq)]
+struct Ordered(f64);
+
+impl Eq for Ordered {}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl Best {
+    fn new(limit: usize, within: f64) -> Self {
+        Self {
+            limit,
+            uppers: BinaryHeap::new(),
+            beyond: within,
+            candidates: Vec::new(),
+            tidy: 4 * limit + 1_000,
+        }
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, row: i64, lower: f64, upper: f64) {
+        if lower <= self.beyond {
+            self.add(row, lower, upper);
+        }
+    }
+
+    fn add(&mut self, row: i64, lower: f64, upper: f64) {
+        self.candidates.push((lower, row));
+        self.uppers.push(Ordered(upper));
+        if self.uppers.len() > self.limit {
+            self.uppers.pop();
+        }
+        if self.uppers.len() == self.limit
+            && let Some(worst) = self.uppers.peek()
+        {
+            self.beyond = self.beyond.min(worst.0);
+        }
+        if self.candidates.len() >= self.tidy {
+            self.candidates.retain(|(lower, _)| *lower <= self.beyond);
+            self.tidy = self.tidy.max(2 * self.candidates.len());
+        }
+    }
+
+    fn end(mut self) -> Candidates {
+        self.candidates.retain(|(lower, _)| *lower <= self.beyond);
+        Candidates {
+            rows: self.candidates.into_iter().map(|(_, row)| row).collect(),
+            beyond: self.beyond,
+        }
+    }
+}
+
+/// What a vector is multiplied by before it is compared.
+fn factor(distance: Distance, vector: &[f32]) -> f64 {
+    match distance {
+        // Those without a length are refused.
+        Distance::Cosine => 1.0 / length(vector).max(f64::MIN_POSITIVE),
+        Distance::Dot | Distance::Euclidean => 1.0,
+    }
+}
+
+/// Not less than a length that was computed of numbers up to this, also as a float.
+fn rounded_up(length: f64, largest: f64) -> f64 {
+    length * (1.0 + 1e-6) + largest * 1e-9 + f64::from(f32::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const DIMENSIONS: usize = 48;
+
+    /// Numbers that are the same each time.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            self.0 >> 33
+        }
+
+        fn vector(&mut self, scale: f32, middle: f32) -> Vec<f32> {
+            let number = || (self.next() % 2_001) as f32 / 1_000.0 - 1.0;
+            let numbers = std::iter::repeat_with(number).take(DIMENSIONS);
+            numbers.map(|it| middle + scale * it).collect()
+        }
+    }
+
+    /// A distance, with floats one after the other.
+    fn far(distance: Distance, one: &[f32], other: &[f32]) -> f64 {
+        let each = || one.iter().zip(other);
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0.0_f32, |sum, (a, b)| sum + a * b);
+        let cosine = || {
+            let lengths = dot(one, one).sqrt() * dot(other, other).sqrt();
+            f64::from(1.0 - dot(one, other) / lengths)
+        };
+        match distance {
+            Distance::Cosine => cosine().max(0.0),
+            Distance::Dot => (cosine() - 1.0) * length(one) * length(other),
+            Distance::Euclidean => {
+                let square = each().fold(0.0_f32, |sum, (a, b)| sum + (a - b) * (a - b));
+                f64::from(square.sqrt())
+            }
+        }
+    }
+
+    const DISTANCES: [Distance; 3] = [Distance::Cosine, Distance::Dot, Distance::Euclidean];
+
+    #[test]
+    fn nothing_is_missed_and_little_is_compared() {
+        for distance in DISTANCES {
+            for (scale, middle) in [(1.0, 0.0), (1e-6, 0.0), (1e12, 3e12), (0.5, 5.0)] {
+                let numbers = &mut Numbers(1);
+                let all: Vec<_> = (0..1_500).map(|_| numbers.vector(scale, middle)).collect();
+                let sample: Vec<_> = all.iter().step_by(10).cloned().collect();
+                let mut kept = Quantized::new(distance, DIMENSIONS as u32, &sample);
+                for (row, vector) in all.iter().enumerate() {
+                    kept.set(row as i64, vector);
+                }
+                for _ in 0..5 {
+                    let asked = numbers.vector(scale, middle);
+                    let mut true_ones: Vec<_> = (0_i64..)
+                        .zip(&all)
+                        .map(|(row, it)| (far(distance, it, &asked), row))
+                        .collect();
+                    true_ones.sort_by(|one, other| one.0.total_cmp(&other.0));
+                    let found = kept.nearest(&asked, 10, None, None, || false);
+                    let found = found.expect("it has a length");
+                    for (far, row) in &true_ones[..10] {
+                        assert!(found.rows.contains(row), "{distance:?} {scale} {middle}");
+                        assert!(*far <= found.beyond);
+                    }
+                    let count = found.rows.len();
+                    assert!(count < 300, "{distance:?} {scale} {middle}: {count}");
+                    let half = true_ones[5].0 as f32;
+                    let found = kept.nearest(&asked, 10, Some(half), None, || false);
+                    let found = found.expect("it has a length").rows;
+                    let within = true_ones.iter().filter(|it| it.0 <= f64::from(half));
+                    for (_, row) in within.take(10) {
+                        assert!(found.contains(row), "{distance:?} {scale} {middle}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_come_and_go() {
+        let numbers = &mut Numbers(2);
+        let mut kept = Quantized::new(Distance::Euclidean, DIMENSIONS as u32, &[]);
+        let mut expected: BTreeMap<i64, Vec<f32>> = BTreeMap::new();
+        let check = |kept: &Quantized, expected: &BTreeMap<i64, Vec<f32>>| {
+            assert_eq!(kept.len(), expected.len());
+            let rows = kept.chunks.iter().flat_map(|chunk| chunk.rows.iter());
+            assert!(rows.eq(expected.keys()));
+            for chunk in &kept.chunks {
+                assert_eq!(chunk.rows.len(), chunk.facts.len());
+                assert_eq!(chunk.rows.len() * DIMENSIONS, chunk.codes.len());
+                assert!((1..=CHUNK).contains(&chunk.rows.len()));
+            }
+            for (row, vector) in expected.iter().step_by(97) {
+                let found = kept
+                    .nearest(vector, 1, None, None, || false)
+                    .expect("found");
+                assert!(found.rows.contains(row));
+            }
+        };
+        for turn in 0..12 {
+            let before = (kept.clone(), expected.clone());
+            for _ in 0..1_500 {
+                let row = (numbers.next() % 4_000) as i64;
+                // First it grows, then it shrinks, until there is nothing.
+                if numbers.next() % 12 >= turn {
+                    let vector = numbers.vector(1.0, 0.0);
+                    kept.set(row, &vector);
+                    expected.insert(row, vector);
+                } else {
+                    kept.remove(row);
+                    expected.remove(&row);
+                }
+            }
+            check(&kept, &expected);
+            // What others hold is as it was.
+            check(&before.0, &before.1);
+        }
+        for row in 0..4_000 {
+            kept.remove(row);
+        }
+        assert!(kept.chunks.is_empty());
+        assert_eq!(kept.len(), 0);
+    }
+
+    #[test]
+    fn some_rows_are_searched_and_a_search_is_stopped() {
+        let numbers = &mut Numbers(3);
+        let mut kept = Quantized::new(Distance::Cosine, DIMENSIONS as u32, &[]);
+        for row in (0..6_000).step_by(2) {
+            kept.set(row, &numbers.vector(1.0, 0.0));
+        }
+        let asked = numbers.vector(1.0, 0.0);
+        // Some of them are there.
+        let among = [3, 4, 5, 2_000, 2_046, 2_047, 2_048, 2_050, 5_998, 9_000];
+        let found = kept.nearest(&asked, 10, None, Some(&among), || false);
+        let mut rows = found.expect("it has a length").rows;
+        rows.sort_unstable();
+        assert_eq!(rows, [4, 2_000, 2_046, 2_048, 2_050, 5_998]);
+        let stopped = kept.nearest(&asked, 10, None, None, || true);
+        assert!(stopped.is_none());
+        let nowhere = kept.nearest(&[0.0; DIMENSIONS], 10, None, None, || false);
+        assert!(nowhere.is_none());
+    }
+
+    #[test]
+    fn what_floats_cannot_compare_is_always_compared() {
+        let mut kept = Quantized::new(Distance::Dot, DIMENSIONS as u32, &[]);
+        for (row, number) in [(1, 1.0), (2, 0.0), (3, 1e-30), (4, 2.0), (5, 1e-40)] {
+            kept.set(row, &[number; DIMENSIONS]);
+        }
+        let found = kept.nearest(&[1.0; DIMENSIONS], 1, None, None, || false);
+        let mut rows = found.expect("it has a length").rows;
+        rows.sort_unstable();
+        assert_eq!(rows, [3, 4, 5]);
+    }
+}

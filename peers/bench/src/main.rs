@@ -138,9 +138,7 @@ fn main() -> anyhow::Result<()> {
             Benchmark::Workflow(options) => {
                 workflow::run(&mut report, &component()?, options, quick).await
             }
-            Benchmark::Temporal(options) => {
-                temporal::run(&mut report, &component()?, options, quick).await
-            }
+            Benchmark::Temporal(options) => temporal::run(&mut report, options, quick).await,
             Benchmark::Workers(options) => {
                 workers::run(&mut report, &component()?, options, quick).await
             }

@@ -191,7 +191,11 @@ fn measure(
             ],
             _ => {
                 // Without a cluster there is nothing to measure.
-                command.arg("--temporal").arg(peers::temporal(&peers)?);
+                command
+                    .arg("--temporal")
+                    .arg(peers::temporal(&peers)?)
+                    .arg("--parrot")
+                    .arg(project.components().join("parrot.wasm"));
                 vec![("--go", peers::go(project, &peers))]
             }
         };

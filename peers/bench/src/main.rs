@@ -13,6 +13,7 @@
 //! - [`host_calls`]: calls of capabilities by a guest against the same done natively;
 //! - [`vectors`] and [`graphs`]: the embedded stores against Weaviate and Neo4j
 //!   ([`support`]), on the same data ([`clustered`]);
+//! - [`retrieval`]: what the knowledge example's search finds, against what people judged;
 //! - [`workers`]: how soon a worker has its first task done, and its memory with many
 //!   plugins.
 //!
@@ -32,6 +33,7 @@ mod native;
 mod ours;
 mod parts;
 mod report;
+mod retrieval;
 mod sandbox;
 mod servers;
 mod support;
@@ -89,6 +91,8 @@ enum Benchmark {
     Vectors,
     /// The embedded graph against Neo4j.
     Graphs,
+    /// What the knowledge example's search finds, against what people judged.
+    Retrieval(retrieval::Options),
     /// Durable workflows over HTTP against Restate and Temporal.
     Workflow(workflow::Options),
     /// One activity on a Temporal cluster against activities on its SDKs.
@@ -135,6 +139,9 @@ fn main() -> anyhow::Result<()> {
             Benchmark::HostCalls => host_calls::run(&mut report, &component()?, quick).await,
             Benchmark::Vectors => vectors::run(&mut report, quick).await,
             Benchmark::Graphs => graphs::run(&mut report, quick).await,
+            Benchmark::Retrieval(options) => {
+                retrieval::run(&mut report, probe()?, options, quick).await
+            }
             Benchmark::Workflow(options) => {
                 workflow::run(&mut report, &component()?, options, quick).await
             }

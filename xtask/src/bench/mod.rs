@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::process::{self, Profile, Project, timed};
-use crate::{guests, neo4j, real_temporal, weaviate};
+use crate::{guests, inference, neo4j, real_temporal, weaviate};
 
 /// What `--help` shows beneath the options.
 const EXAMPLES: &str = "\
@@ -65,13 +65,18 @@ enum Name {
     Vectors,
     /// The embedded graph against Neo4j.
     Graphs,
+    /// What the knowledge example's search finds, against what people judged.
+    Retrieval,
 }
+
+/// Where something lies, or why it cannot be had.
+type Part = anyhow::Result<PathBuf>;
 
 /// Makes a server ready to be started.
 type Install = fn() -> anyhow::Result<()>;
 
 impl Name {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Sandbox,
         Self::Interrupt,
         Self::Workflow,
@@ -80,6 +85,7 @@ impl Name {
         Self::HostCalls,
         Self::Vectors,
         Self::Graphs,
+        Self::Retrieval,
     ];
 
     const fn text(self) -> &'static str {
@@ -92,6 +98,7 @@ impl Name {
             Self::HostCalls => "host-calls",
             Self::Vectors => "vectors",
             Self::Graphs => "graphs",
+            Self::Retrieval => "retrieval",
         }
     }
 
@@ -107,7 +114,10 @@ impl Name {
 
     /// Whether it measures the whole server.
     const fn needs_heyday(self) -> bool {
-        matches!(self, Self::Workflow | Self::Temporal | Self::Workers)
+        matches!(
+            self,
+            Self::Workflow | Self::Temporal | Self::Workers | Self::Retrieval
+        )
     }
 }
 
@@ -177,38 +187,48 @@ fn measure(
         process::name_servers(&mut command);
     }
     if name.needs_heyday() {
-        let peers = project.root.join("peers");
         command
             .arg("--heyday")
-            .arg(project.program(profile, "heyday"))
-            .arg("--peers")
-            .arg(&peers);
-        let optional = match name {
-            Name::Workflow => vec![
-                ("--restate", peers::restate(&peers)),
-                ("--temporal", peers::temporal(&peers)),
-                ("--strace", peers::strace()),
-            ],
-            _ => {
-                // Without a cluster there is nothing to measure.
-                command.arg("--temporal").arg(peers::temporal(&peers)?);
-                vec![("--go", peers::go(project, &peers))]
+            .arg(project.program(profile, "heyday"));
+    }
+    for (option, found) in parts(project, name)? {
+        match found {
+            Ok(path) => {
+                command.arg(option).arg(path);
             }
-        };
-        for (option, found) in optional {
-            match found {
-                Ok(path) => {
-                    command.arg(option).arg(path);
-                }
-                // The rest is worth measuring; what is missing shows as not compared.
-                Err(error) => println!("not compared: {error:#}"),
-            }
+            // The rest is worth measuring; what is missing shows as not compared.
+            Err(error) => println!("not compared: {error:#}"),
         }
     }
     timed(&format!("benchmark {}", name.text()), || {
         process::run(&mut command)
     })?;
     read(&json)
+}
+
+/// What a benchmark is given by options, fetched or built; what may be missing may be an
+/// error in the list.
+fn parts(project: &Project, name: Name) -> anyhow::Result<Vec<(&'static str, Part)>> {
+    let peers = project.root.join("peers");
+    Ok(match name {
+        Name::Workflow => vec![
+            ("--peers", Ok(peers.clone())),
+            ("--restate", peers::restate(&peers)),
+            ("--temporal", peers::temporal(&peers)),
+            ("--strace", peers::strace()),
+        ],
+        // Without a cluster there is nothing to measure.
+        Name::Temporal | Name::Workers => vec![
+            ("--peers", Ok(peers.clone())),
+            ("--temporal", Ok(peers::temporal(&peers)?)),
+            ("--go", peers::go(project, &peers)),
+        ],
+        Name::Retrieval => vec![
+            ("--repository", Ok(project.root.clone())),
+            ("--minilm", inference::minilm(project)),
+        ],
+        _ => Vec::new(),
+    })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<Value>> {

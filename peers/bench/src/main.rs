@@ -13,6 +13,7 @@
 //! - [`host_calls`]: calls of capabilities by a guest against the same done natively;
 //! - [`vectors`] and [`graphs`]: the embedded stores against Weaviate and Neo4j
 //!   ([`support`]), on the same data ([`clustered`]);
+//! - [`inference`]: models against onnxruntime and candle, and the service around them;
 //! - [`retrieval`]: what the knowledge example's search finds, against what people judged;
 //! - [`workers`]: how soon a worker has its first task done, and its memory with many
 //!   plugins.
@@ -27,6 +28,7 @@ mod clustered;
 mod graphs;
 mod host_calls;
 mod http;
+mod inference;
 mod interrupt;
 mod memory;
 mod native;
@@ -91,6 +93,16 @@ enum Benchmark {
     Vectors,
     /// The embedded graph against Neo4j.
     Graphs,
+    /// Models against onnxruntime and candle, and the service around them.
+    Inference(inference::Options),
+    /// The memory of a model for several plugins; called by `inference`, in a process of its own.
+    #[command(hide = true)]
+    ModelsMemory {
+        /// One for all, or one for each.
+        models: inference::shared::Models,
+        /// The folder of all-MiniLM-L6-v2.
+        minilm: PathBuf,
+    },
     /// What the knowledge example's search finds, against what people judged.
     Retrieval(retrieval::Options),
     /// Durable workflows over HTTP against Restate and Temporal.
@@ -139,6 +151,12 @@ fn main() -> anyhow::Result<()> {
             Benchmark::HostCalls => host_calls::run(&mut report, &component()?, quick).await,
             Benchmark::Vectors => vectors::run(&mut report, quick).await,
             Benchmark::Graphs => graphs::run(&mut report, quick).await,
+            Benchmark::Inference(options) => {
+                inference::run(&mut report, probe()?, options, quick).await
+            }
+            Benchmark::ModelsMemory { models, minilm } => {
+                inference::shared::measure(*models, minilm).await
+            }
             Benchmark::Retrieval(options) => {
                 retrieval::run(&mut report, probe()?, options, quick).await
             }

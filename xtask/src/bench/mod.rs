@@ -28,7 +28,7 @@ Examples:
 
 Peers: wasmtime; Restate (needs node and npm); Temporal's dev server with workers on its Rust,
 Python and Go SDKs (needs python3, and go for the last); PostgreSQL, Weaviate (needs go) and Neo4j
-(needs java and maven). They are fetched into the user's cache folder. Close other programs: what counts is the ratio to the
+(needs java and maven); onnxruntime (needs python3) and candle. They are fetched into the user's cache folder. Close other programs: what counts is the ratio to the
 peer in the same run, but a busy machine still makes it uncertain. docs/benchmarks.md says
 what each figure is.";
 
@@ -65,6 +65,8 @@ enum Name {
     Vectors,
     /// The embedded graph against Neo4j.
     Graphs,
+    /// Models against onnxruntime and candle, and the service around them.
+    Inference,
     /// What the knowledge example's search finds, against what people judged.
     Retrieval,
 }
@@ -76,7 +78,7 @@ type Part = anyhow::Result<PathBuf>;
 type Install = fn() -> anyhow::Result<()>;
 
 impl Name {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Sandbox,
         Self::Interrupt,
         Self::Workflow,
@@ -85,6 +87,7 @@ impl Name {
         Self::HostCalls,
         Self::Vectors,
         Self::Graphs,
+        Self::Inference,
         Self::Retrieval,
     ];
 
@@ -98,6 +101,7 @@ impl Name {
             Self::HostCalls => "host-calls",
             Self::Vectors => "vectors",
             Self::Graphs => "graphs",
+            Self::Inference => "inference",
             Self::Retrieval => "retrieval",
         }
     }
@@ -142,7 +146,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         })?;
     }
     timed("building the harness", || {
-        let mut command = project.cargo(["build", "--locked"]);
+        let mut command = project.cargo(["build", "--locked", "--package", "heyday-bench"]);
         command
             .args(profile.arguments())
             .current_dir(project.root.join("peers"));
@@ -222,6 +226,13 @@ fn parts(project: &Project, name: Name) -> anyhow::Result<Vec<(&'static str, Par
             ("--peers", Ok(peers.clone())),
             ("--temporal", Ok(peers::temporal(&peers)?)),
             ("--go", peers::go(project, &peers)),
+        ],
+        // Without its weights there is nothing to measure.
+        Name::Inference => vec![
+            ("--peers", Ok(peers.clone())),
+            ("--minilm", Ok(inference::minilm(project)?)),
+            ("--onnxruntime", peers::onnxruntime(&peers)),
+            ("--candle", peers::candle(project, &peers)),
         ],
         Name::Retrieval => vec![
             ("--repository", Ok(project.root.clone())),

@@ -9,6 +9,7 @@ mod encoder;
 pub mod files;
 mod kernels;
 mod loader;
+mod packed;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;

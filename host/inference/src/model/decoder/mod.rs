@@ -22,7 +22,7 @@ use self::cache::{Cache, Sizes, Span};
 use self::chat::Chat;
 use self::config::DecoderConfig;
 use super::kernels;
-use super::loader::{Linear, Loader, guarded};
+use super::loader::{Linear, Loader, Table, bare, guarded};
 use super::weights::Weights;
 use crate::device::Device;
 use crate::error::ModelError;
@@ -61,11 +61,11 @@ struct Layer {
 pub(crate) struct Decoder {
     pub(crate) config: DecoderConfig,
     pub(crate) chat: Chat,
-    words: Tensor<2>,
+    words: Table,
     layers: Vec<Layer>,
     norm: Norm,
     /// A row for each token; none where it is the table of words.
-    head: Option<Tensor<2>>,
+    head: Option<Table>,
     device: Device,
 }
 
@@ -130,7 +130,7 @@ impl Decoder {
                 narrow: linear("mlp.down_proj", between, config.mlp_bias)?,
             });
         }
-        let table = |name: &str| loader.table(name, [config.vocabulary, hidden]);
+        let table = |name: &str| loader.multiplied(name, [config.vocabulary, hidden]);
         Ok(Self {
             words: table(WORD)?,
             head: (!config.tied)
@@ -167,7 +167,7 @@ impl Decoder {
                 if number + chunk.wanted >= chunk.tokens.len() {
                     wanted.push(small(ids.len()));
                 }
-                ids.push(small(id as usize));
+                ids.push(id);
             }
         }
         let rows = ids.len();
@@ -178,9 +178,9 @@ impl Decoder {
                 cache: &mut *chunk.cache,
             })
             .collect();
-        let mut x = self.words.clone().select(0, self.indices(ids));
+        let mut x = self.words.select(&ids, &self.device);
         for (number, layer) in self.layers.iter().enumerate() {
-            let qkv = bare(layer.qkv.apply(layer.attention_norm.apply(x.clone())))?;
+            let qkv = bare(layer.qkv.apply(layer.attention_norm.apply(x.clone()))?)?;
             let sizes = Sizes {
                 heads: self.config.heads,
                 kv_heads: self.config.kv_heads,
@@ -189,9 +189,9 @@ impl Decoder {
             };
             let attended = cache::attention(&qkv, &turns, number, &mut spans, sizes);
             let width = sizes.heads * sizes.size;
-            x = x + layer.attended.apply(self.dressed(attended, rows, width));
-            let wide = layer.widen.apply(layer.norm.apply(x.clone()));
-            x = x + layer.narrow.apply(self.gated(wide, rows)?);
+            x = x + layer.attended.apply(self.dressed(attended, rows, width))?;
+            let wide = layer.widen.apply(layer.norm.apply(x.clone()))?;
+            x = x + layer.narrow.apply(self.gated(wide, rows)?)?;
         }
         for span in spans {
             span.cache.grew(span.tokens);
@@ -201,7 +201,7 @@ impl Decoder {
         }
         let x = self.norm.apply(x.select(0, self.indices(wanted)));
         let head = self.head.as_ref().unwrap_or(&self.words);
-        let logits = bare(x.matmul(head.clone().transpose()))?;
+        let logits = head.products(x)?;
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err("it computed what is no number".to_owned());
         }
@@ -228,12 +228,6 @@ impl Decoder {
     fn dressed(&self, values: Vec<f32>, rows: usize, width: usize) -> Tensor<2> {
         Tensor::from_data(TensorData::new(values, [rows, width]), &self.device.tensor)
     }
-}
-
-fn bare(tensor: Tensor<2>) -> Result<Vec<f32>, String> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| error.to_string())
 }
 
 /// Tokens and rows were checked to be below bounds that fit.

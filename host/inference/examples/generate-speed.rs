@@ -31,6 +31,7 @@ async fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let limits = Limits {
         model_bytes: u64::MAX,
+        ..Limits::default()
     };
     let store = ModelStore::open(folder.path(), limits)?;
     store.import(NAME, Path::new(model))?;

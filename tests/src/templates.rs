@@ -9,7 +9,6 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::generation::{cases, copy};
-use crate::inference::import_folder;
 use crate::support::binary;
 use crate::support::server::Server;
 

@@ -267,7 +267,8 @@ impl Decoder {
         }
         if self.in_tensors {
             let device = &self.device.tensor;
-            Attention::Tensors(Step::new(tables.into_iter(), turns, device))
+            let step = Step::new(tables.into_iter(), turns, device);
+            Attention::Tensors(Box::new(step))
         } else {
             Attention::Bare { turns, spans }
         }
@@ -301,7 +302,7 @@ enum Attention<'a> {
         turns: Vec<f32>,
         spans: Vec<Span<'a>>,
     },
-    Tensors(Step<'a>),
+    Tensors(Box<Step<'a>>),
 }
 
 impl Attention<'_> {

@@ -71,6 +71,12 @@ fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     };
     counted(Budget::Tests, "tests of the host", || {
         let mut command = project.cargo(["test", "--workspace", "--no-fail-fast"]);
+        // Half of the time of a test with servers is theirs, or waiting.
+        if std::env::var_os("RUST_TEST_THREADS").is_none()
+            && let Ok(cores) = std::thread::available_parallelism()
+        {
+            command.env("RUST_TEST_THREADS", (2 * cores.get()).to_string());
+        }
         if let Some(filter) = filter {
             command.arg(filter);
         }

@@ -21,6 +21,8 @@ use crate::report::{Figure, Goal, Report, Sides, Times, median, shown};
 use crate::servers::{Heyday, Restate};
 use crate::syncs::Counting;
 
+/// A side's calls that begin its turn, while the other side's last ones are still being tidied up.
+const UNCOUNTED: usize = 10;
 /// Clients at once.
 pub const CLIENTS: usize = 100;
 /// Three steps that pass their input on, and three whose inputs are expressions.
@@ -141,20 +143,25 @@ async fn latency(
     // The first turn warms up all of them.
     for turn in 0..=size.turns {
         let mut times = [const { Times(Vec::new()) }; 3];
-        // Each side's calls follow each other: what a call leaves to be done behind it
-        // would else be in the way of the other side's next one.
+        // Each side's calls follow each other, and its first ones are not counted: what a call
+        // leaves to be done behind it would else be in the way of the other side's next one.
+        let counted = (0..UNCOUNTED + size.calls).map(|call| call >= UNCOUNTED);
         for (start, times) in [THREE, THREE_JQ].into_iter().zip(&mut times) {
-            for _ in 0..size.calls {
+            for counted in counted.clone() {
                 let begun = Instant::now();
                 run_flow(&mut ours, start).await?;
-                times.push(begun.elapsed());
+                if counted {
+                    times.push(begun.elapsed());
+                }
             }
         }
         if let Some(theirs) = &mut theirs {
-            for _ in 0..size.calls {
+            for counted in counted {
                 let begun = Instant::now();
                 theirs.post("/bench/three", "7").await?;
-                times[2].push(begun.elapsed());
+                if counted {
+                    times[2].push(begun.elapsed());
+                }
             }
         }
         if turn > 0 {

@@ -46,6 +46,7 @@ mod settings;
 mod slow_backends;
 mod state;
 mod support;
+mod templates;
 mod temporal;
 mod traces;
 mod triggered;

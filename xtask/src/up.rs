@@ -497,7 +497,7 @@ fn report(project: &Project, options: &Options, models: &Models, cli: &Cli) -> a
         commands.push(&question);
     }
     println!("\nTry, in another terminal and in this folder:");
-    for command in commands {
+    for command in &commands {
         println!("  {}", shown(command));
     }
     if in_ci() {

@@ -134,7 +134,7 @@ async fn said(client: &Client, model: &str, asked: &Value) -> String {
         .await
         .unwrap();
     let text = answer["choices"][0]["message"]["content"].as_str();
-    text.expect(&answer.to_string()).trim().to_owned()
+    text.unwrap_or_else(|| panic!("{answer}")).trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
@@ -495,7 +495,17 @@ impl ObjectReader for FileReader {
     }
 
     async fn skip(&mut self, bytes: u64) -> Result<(), BlobError> {
-        self.offset = self.offset.saturating_add(bytes);
+        let at_hand = self
+            .rest
+            .len()
+            .min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.rest.advance(at_hand);
+        let left = bytes - at_hand as u64;
+        if left > 0 {
+            // What is read ahead is not what comes next.
+            self.ahead = None;
+            self.offset = self.offset.saturating_add(left);
+        }
         Ok(())
     }
 }

@@ -407,4 +407,12 @@ async fn a_reader_leaves_out_what_it_is_told_to() {
     assert_eq!(reader.read(9).await.expect("bytes"), "789");
     reader.skip(5).await.expect("nothing to leave out");
     assert!(reader.read(9).await.expect("the end").is_empty());
+    // Also of what was read ahead, in part or whole.
+    let mut reader = it.read("a".into()).await.expect("there");
+    assert_eq!(reader.read(4).await.expect("bytes"), "0123");
+    assert_eq!(reader.read(1).await.expect("bytes"), "4");
+    reader.skip(2).await.expect("left out");
+    assert_eq!(reader.read(9).await.expect("bytes"), "7");
+    reader.skip(1).await.expect("left out");
+    assert_eq!(reader.read(9).await.expect("bytes"), "9");
 }

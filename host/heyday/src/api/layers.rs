@@ -124,7 +124,7 @@ fn with_id(mut response: Response, id: &str, path: &str) -> Response {
             .render()
     };
     for (name, value) in response.headers() {
-        if name == header::ALLOW {
+        if name == header::ALLOW || name == header::CONTENT_RANGE {
             rendered.headers_mut().insert(name, value.clone());
         }
     }

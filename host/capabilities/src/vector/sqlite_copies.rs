@@ -307,12 +307,7 @@ impl Turn {
 
 impl Copy {
     /// With what changed; none where it does not fit any more.
-    fn with(
-        mut self,
-        changes: Changes,
-        version: i64,
-        copies: &Copies,
-    ) -> Option<Self> {
+    fn with(mut self, changes: Changes, version: i64, copies: &Copies) -> Option<Self> {
         self.version = version;
         let vectors = Arc::make_mut(&mut self.vectors);
         for (row, vector) in changes {
@@ -333,11 +328,7 @@ impl Copy {
 
 /// The rows that changed between two versions, with the vectors that they have now; none
 /// where that is not known, or too much.
-async fn changes(
-    reading: &mut Reading<'_>,
-    from: i64,
-    to: i64,
-) -> Result<Option<Changes>, Failed> {
+async fn changes(reading: &mut Reading<'_>, from: i64, to: i64) -> Result<Option<Changes>, Failed> {
     let most = AGAIN.min(AGAIN_BYTES / (4 * u64::from(reading.specification.dimensions)));
     let (tables, tenant) = (reading.tables, reading.tenant);
     let changed = between(reading.connection, tables, tenant, (from, to), most).await?;

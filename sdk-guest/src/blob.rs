@@ -214,7 +214,8 @@ impl Container {
     /// ```
     ///
     /// # Errors
-    /// `unsupported` where the container is a folder of files, `invalid-expiry`, and others.
+    /// `unsupported` where the container is a folder of a worker's, `invalid-expiry`, and
+    /// others.
     pub fn presign_get(&self, key: &str, lasts: Duration) -> Result<String> {
         self.host.presign_get(key, milliseconds(lasts))
     }

@@ -1,7 +1,7 @@
 """The part of reference.py that makes and computes models that generate.
 
 Decoders from their descriptions: RMSNorm (arXiv 1910.07467), rotary positions (2104.09864) and
-their scalings (linear; Llama 3's; YaRN, 2309.00071), grouped queries (2305.13245), SwiGLU
+their scalings (linear; Llama 3's; YaRN, 2309.00071; LongRoPE, 2402.13753), grouped queries (2305.13245), SwiGLU
 (2002.05202), attention to the latest tokens (2310.06825). In double precision, a whole text at
 once and without a cache.
 """
@@ -228,6 +228,12 @@ class Decoder:
                 gamma = 1 - min(max((i - low) / max(high - low, 0.001), 0), 1)
                 rates[i] = (1 - gamma) * rate / s + gamma * rate
             scale = 0.1 * math.log(s) + 1
+        if kind == "longrope":
+            old = scaling["original_max_position_embeddings"]
+            factors = scaling["long_factor" if count > old else "short_factor"]
+            rates = [rate / factor for rate, factor in zip(rates, factors, strict=True)]
+            s = self.config["max_position_embeddings"] / old
+            scale = math.sqrt(1 + math.log(s) / math.log(old))
         angles = np.outer(np.arange(count), rates)
         angles = np.concatenate([angles, angles], -1)
         return np.cos(angles) * scale, np.sin(angles) * scale
@@ -343,6 +349,11 @@ TURNS = {
                             sliding_window=8, dtype="F16", parts=2, seed=13),
     "llama-yarn": dict(kv=4, attention_bias=True, mlp_bias=True, seed=14, layers=3, rope_scaling={
         "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
+    # Its first two prompts stay below 64 tokens, the others begin above.
+    "llama-longrope": dict(seed=16, rope_scaling={
+        "rope_type": "longrope", "original_max_position_embeddings": 64,
+        "short_factor": [1.0, 1.0, 1.1, 1.2, 1.3, 1.5, 1.7, 2.0],
+        "long_factor": [1.0, 1.3, 1.9, 2.8, 3.5, 4.0, 4.5, 5.0]}),
     "llama-linear": dict(hidden=48, heads=6, kv=3, seed=15, rope_scaling={"rope_type": "linear", "factor": 2.0}),
 }
 PROMPTS = ["The rotor is", "Grüße, 東京: ", "A longer prompt that says more than once that the rotor is turning in the housing. " * 2]

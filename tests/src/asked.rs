@@ -33,9 +33,12 @@ async fn server() -> Option<Server> {
     let server = Server::with(Options::on_temporal(&address, &namespace)).await;
     let server = server.unwrap();
     server.wait_for_engine().await.unwrap();
-    let pushed = server.client.push_flow(FLOW).await.unwrap();
-    Client::ok(pushed).await.unwrap();
     Some(server)
+}
+
+async fn push(client: &Client) {
+    let pushed = client.push_flow(FLOW).await.unwrap();
+    Client::ok(pushed).await.unwrap();
 }
 
 async fn refused(client: &Client, path: &str, body: Value, status: StatusCode) -> Value {
@@ -48,7 +51,12 @@ async fn runs_on_the_cluster_are_asked_and_updated_over_rest() {
     let Some(server) = server().await else {
         return;
     };
-    let client = &server.client;
+    asked_and_updated(&server.client).await;
+}
+
+/// Whatever server answers, on a cluster.
+pub(crate) async fn asked_and_updated(client: &Client) {
+    push(client).await;
     let id = client.start("tests.asked", &json!({})).await.unwrap();
     let queries = format!("/workflows/{id}/queries");
     let updates = format!("/workflows/{id}/updates");
@@ -116,6 +124,7 @@ async fn runs_on_the_cluster_are_asked_and_updated_by_the_command_line() {
     let Some(server) = server().await else {
         return;
     };
+    push(&server.client).await;
     let desk = Desk::new(&server).unwrap();
     let run = async |line: &str| desk.run("", line).await.unwrap();
     run("heyday workflow start tests.asked --id told")

@@ -191,7 +191,7 @@ struct Counted<'a>(&'a [&'static str], u64);
 /// A server with the probe, and with a binding of each capability on each backend that
 /// there is here: `default` is embedded, the other is named after its backend. What the last
 /// needs as long as the server runs comes with it.
-async fn with_backends() -> (Server, Option<Gateway>) {
+pub(crate) async fn with_backends() -> (Server, Option<Gateway>) {
     let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
                       limits = { busy_timeout_ms = 500 }\n"
         .to_owned();
@@ -235,7 +235,7 @@ async fn with_backends() -> (Server, Option<Gateway>) {
 }
 
 /// The names of the bindings of a capability.
-async fn backends(client: &Client, capability: &str) -> Vec<(String, String)> {
+pub(crate) async fn backends(client: &Client, capability: &str) -> Vec<(String, String)> {
     let listed = client.get("/bindings").await.unwrap();
     let rows = listed["bindings"].as_array().unwrap();
     let text = |row: &Value, member: &str| row[member].as_str().unwrap().to_owned();

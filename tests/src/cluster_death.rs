@@ -157,7 +157,7 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     let token = made["token"].as_str().context("no token")?.to_owned();
     let begin = |server: &Server| {
         let place = Place {
-            server,
+            server: &server.url,
             address: &address,
             namespace: "default",
             folder,

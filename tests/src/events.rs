@@ -11,20 +11,20 @@ use crate::support::server::{Client, Options, PATIENCE};
 
 /// One server-sent event.
 #[derive(Debug, Default)]
-struct Event {
-    name: String,
-    id: Option<u64>,
-    data: Value,
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) id: Option<u64>,
+    pub(crate) data: Value,
 }
 
 /// A stream of them.
-struct Stream {
+pub(crate) struct Stream {
     response: Response,
     rest: String,
 }
 
 impl Stream {
-    async fn open(client: &Client, path: &str, after: Option<u64>) -> Self {
+    pub(crate) async fn open(client: &Client, path: &str, after: Option<u64>) -> Self {
         let mut request = client.request(Method::GET, path);
         if let Some(after) = after {
             request = request.header("last-event-id", after);
@@ -39,7 +39,7 @@ impl Stream {
     }
 
     /// The next event; `None` at the end. Comments keep the connection and say nothing.
-    async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some((block, rest)) = self.rest.split_once("\n\n") {
                 let mut event = Event::default();
@@ -64,7 +64,7 @@ impl Stream {
 }
 
 /// Waits at the test's gate, then runs an activity that tells how far it is.
-const FLOW: &str = "
+pub(crate) const FLOW: &str = "
 document: {dsl: 1.0.3, namespace: tests, name: gated, version: 1.0.0}
 do:
   - gate: {call: http, with: {method: get, endpoint: 'http://GATE/gate'}}

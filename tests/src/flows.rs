@@ -536,7 +536,11 @@ do:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_may_wait_for_the_end() {
     let server = Server::start().await.unwrap();
-    let client = &server.client;
+    waited_starts(&server.client).await;
+}
+
+/// Whatever server answers: the keys are used for the first time.
+pub(crate) async fn waited_starts(client: &Client) {
     upload(client, "short", "do: [{answer: {set: {n: '${ .n + 1 }'}}}]").await;
     upload(client, "long", "do: [{pause: {wait: PT1H}}]").await;
     upload(

@@ -1,6 +1,6 @@
 //! Text of models over the real server: what plugins get, and what their receipts say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,17 +11,17 @@ use crate::support::server::PATIENCE;
 
 /// What a model should make of a prompt, as the reference computed it.
 #[derive(Debug, Deserialize)]
-struct Case {
-    model: PathBuf,
+pub(crate) struct Case {
+    pub(crate) model: PathBuf,
     prompt: Option<String>,
-    messages: Value,
-    ids: Vec<u32>,
-    next: Vec<u32>,
-    text: String,
+    pub(crate) messages: Value,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) next: Vec<u32>,
+    pub(crate) text: String,
 }
 
 impl Case {
-    fn request(&self) -> Value {
+    pub(crate) fn request(&self) -> Value {
         let mut request = json!({ "max_tokens": self.next.len(), "temperature": 0.0 });
         match &self.prompt {
             Some(prompt) => request["prompt"] = json!(prompt),
@@ -30,7 +30,7 @@ impl Case {
         request
     }
 
-    fn summary(&self) -> Value {
+    pub(crate) fn summary(&self) -> Value {
         json!({
             "finish_reason": "length",
             "prompt_tokens": self.ids.len(),
@@ -39,12 +39,45 @@ impl Case {
     }
 }
 
-fn cases(model: &str) -> Vec<Case> {
+/// What the reference made with that model.
+pub(crate) fn cases(model: &str) -> Vec<Case> {
     let cases: Vec<Case> = reference("generation.json");
     let of = cases.into_iter().filter(|case| case.model.ends_with(model));
     let found: Vec<Case> = of.collect();
     assert!(!found.is_empty(), "{model}");
     found
+}
+
+/// What it made of a conversation.
+pub(crate) fn conversation(model: &str) -> Case {
+    let mut cases = cases(model).into_iter();
+    cases.find(|case| case.prompt.is_none()).expect("a case")
+}
+
+/// Copies a model; its files of JSON as they are changed by their names.
+pub(crate) fn copy(from: &Path, to: &Path, change: impl Fn(&str, &mut Value)) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        if name.ends_with(".json") {
+            let mut file: Value = serde_json::from_slice(&bytes).unwrap();
+            change(&name, &mut file);
+            bytes = serde_json::to_vec(&file).unwrap();
+        }
+        std::fs::write(to.join(name), bytes).unwrap();
+    }
+}
+
+/// Copies a model, which then has a window of so many tokens. Below the one that it had, it
+/// makes the same.
+pub(crate) fn widened(from: &Path, to: &Path, window: u32) {
+    copy(from, to, |name, file| {
+        if name == "config.json" {
+            file["max_position_embeddings"] = json!(window);
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,7 @@ pub async fn import(client: &Client, name: &str, case: &Case) -> Value {
     import_folder(client, name, &case.model).await
 }
 
-async fn import_folder(client: &Client, name: &str, folder: &Path) -> Value {
+pub(crate) async fn import_folder(client: &Client, name: &str, folder: &Path) -> Value {
     let body = json!({ "name": name, "path": folder });
     client.post("/models", &body).await.unwrap()
 }

@@ -7,6 +7,7 @@ use crate::support::component;
 use crate::support::handmade::Handmade;
 use crate::support::probe;
 use crate::support::server::{Client, Options, Server};
+use crate::support::worker::eventually;
 
 async fn active(client: &Client) -> Value {
     client.get("/plugins/probe").await.unwrap()["active"].clone()
@@ -51,7 +52,11 @@ async fn an_upload_without_missing_grants_is_active_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_are_immutable_and_one_is_active() {
     let server = Server::start().await.unwrap();
-    let client = &server.client;
+    versions(&server.client).await;
+}
+
+/// Whatever server answers: nothing of the plugin was uploaded there before.
+pub(crate) async fn versions(client: &Client) {
     let bytes = component("probe");
 
     // Grants are missing: listed, and staged.
@@ -161,7 +166,11 @@ async fn versions_are_immutable_and_one_is_active() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_an_open_run_needs_stays() {
     let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
+    needed_version(&server.client).await;
+}
+
+/// Leaves another version active.
+pub(crate) async fn needed_version(client: &Client) {
     let id = client.start_waiting().await.unwrap();
     client.push(probe::version("7.1.2"), "").await.unwrap();
     assert_eq!(active(client).await, "7.1.2");
@@ -170,14 +179,22 @@ async fn a_version_that_an_open_run_needs_stays() {
     Client::refused(refused, StatusCode::CONFLICT).await;
     client.cancel(&id).await.unwrap();
     assert_eq!(client.result(&id).await.unwrap().status, "Canceled");
-    let removed = client.request(Method::DELETE, &path).send().await.unwrap();
-    assert_eq!(removed.status(), StatusCode::NO_CONTENT);
+    // A cluster's list of open runs may be a little behind.
+    eventually(async || {
+        let removed = client.request(Method::DELETE, &path).send().await.unwrap();
+        (removed.status() == StatusCode::NO_CONTENT).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_uploads_at_once_are_one_version() {
     let server = Server::start().await.unwrap();
-    let client = &server.client;
+    uploads_at_once(&server.client).await;
+}
+
+/// Of a plugin that nobody uploaded before.
+pub(crate) async fn uploads_at_once(client: &Client) {
     let bytes = Handmade::default().build();
     let all = (0..24).map(|_| client.upload(bytes.clone(), ""));
     let mut statuses = Vec::new();
@@ -222,7 +239,11 @@ async fn many_uploads_at_once_are_one_version() {
 #[tokio::test(flavor = "multi_thread")]
 async fn results_and_failures_are_typed() {
     let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
+    results_and_failures(&server.client).await;
+}
+
+/// Of runs of the probe.
+pub(crate) async fn results_and_failures(client: &Client) {
     let value = json!({ "text": "Grüße\u{0}", "numbers": [1, -2.5, 9_007_199_254_740_993_i64], "none": null });
     assert_eq!(client.succeed("probe.echo", &value).await.unwrap(), value);
     let sum = client
@@ -274,16 +295,33 @@ async fn results_and_failures_are_typed() {
     );
 }
 
+/// The run's receipts, when there are so many.
+async fn all_receipts(client: &Client, id: &str, count: usize) -> Vec<Value> {
+    eventually(async || {
+        let receipts = client.receipts(id).await.unwrap();
+        (receipts.len() >= count).then_some(receipts)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_attempt_leaves_a_receipt_and_its_lines() {
     let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
+    receipts_and_lines(&server.client).await;
+}
+
+/// What one server wrote down, another one may find a little later.
+pub(crate) async fn receipts_and_lines(client: &Client) {
     let id = client
         .start_activity("probe.talk", &Value::Null)
         .await
         .unwrap();
     client.result(&id).await.unwrap();
-    let lines = client.logs(&id).await.unwrap();
+    let lines = eventually(async || {
+        let lines = client.logs(&id).await.unwrap();
+        (lines.len() >= 5).then_some(lines)
+    });
+    let lines = lines.await;
     let told: Vec<_> = lines
         .iter()
         .map(|line| {
@@ -305,7 +343,7 @@ async fn every_attempt_leaves_a_receipt_and_its_lines() {
     );
     assert_eq!(lines[2]["fields"], json!({ "pages": 3, "name": "book" }));
     assert_eq!(lines[2]["activity_type"], "probe.talk");
-    let receipts = client.receipts(&id).await.unwrap();
+    let receipts = all_receipts(client, &id, 1).await;
     assert_eq!(receipts.len(), 1);
     assert_eq!(receipts[0]["outcome"], "completed");
     let counters = &receipts[0]["counters"];
@@ -320,7 +358,7 @@ async fn every_attempt_leaves_a_receipt_and_its_lines() {
     let failing = json!({ "kind": "busy", "retryable": true });
     let id = client.start_activity("probe.fail", &failing).await.unwrap();
     client.result(&id).await.unwrap();
-    let receipts = client.receipts(&id).await.unwrap();
+    let receipts = all_receipts(client, &id, 3).await;
     let attempts: Vec<_> = receipts
         .iter()
         .map(|receipt| receipt["attempt"].as_u64().unwrap())

@@ -1,6 +1,8 @@
 //! A backend that hangs fills its own places, never the queue: each server in turn, with more
 //! attempts on it than the queue has slots.
 
+use std::cell::RefCell;
+
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
@@ -12,8 +14,10 @@ use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options};
 use crate::support::weaviate::Weaviate;
 
-/// Places of each binding; as many again may wait for one.
+/// Places of each binding whose number can be said.
 const PLACES: usize = 2;
+/// Those of a store in PostgreSQL, whose number is given.
+const KV_PLACES: usize = 16;
 /// Attempts on a backend that hangs: more than the general queue has slots.
 const ATTEMPTS: usize = 60;
 
@@ -24,6 +28,8 @@ struct Slow<'a> {
     toml: String,
     activity: &'static str,
     input: Value,
+    /// As many again may wait for one.
+    places: usize,
     /// Stops it, or lets it go on; none where the call itself takes its time.
     freeze: Option<Box<dyn Fn(bool) + 'a>>,
 }
@@ -42,6 +48,9 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
     ) else {
         return;
     };
+    let entries = postgres.database();
+    let store = postgres.role(&entries);
+    let locked = RefCell::new(None);
     let connections = format!("limits = {{ connections = {PLACES} }}\n");
     let bucket = gateway.toml("slow");
     let bucket = bucket.trim_end().trim_end_matches('}');
@@ -51,13 +60,30 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: postgres.role(&postgres.database()).toml() + &connections,
             activity: "probe.sql_run",
             input: on_binding("SELECT pg_sleep(600)"),
+            places: PLACES,
             freeze: None,
+        },
+        Slow {
+            capability: "kv",
+            toml: store.toml(),
+            activity: "probe.kv_get",
+            input: json!("slow"),
+            places: KV_PLACES,
+            // Statements wait for the lock of another session.
+            freeze: Some(Box::new(|frozen| {
+                let lock = format!(
+                    "BEGIN; LOCK TABLE {}.heyday_kv_entries IN ACCESS EXCLUSIVE MODE;",
+                    store.name
+                );
+                *locked.borrow_mut() = frozen.then(|| postgres.session(&entries, &lock));
+            })),
         },
         Slow {
             capability: "blob",
             toml: format!("{bucket}, connections = {PLACES} }}\n"),
             activity: "probe.blob_get",
             input: json!({ "binding": "slow" }),
+            places: PLACES,
             freeze: Some(Box::new(|frozen| {
                 gateway.signal(if frozen { libc::SIGSTOP } else { libc::SIGCONT });
             })),
@@ -67,6 +93,7 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: neo4j.toml() + &connections,
             activity: "probe.graph_run",
             input: on_binding("RETURN 1"),
+            places: PLACES,
             freeze: Some(Box::new(|frozen| neo4j.freeze(frozen))),
         },
         Slow {
@@ -77,6 +104,7 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             ),
             activity: "probe.vector_count",
             input: json!("slow"),
+            places: PLACES,
             freeze: Some(Box::new(|frozen| {
                 if frozen {
                     weaviate.freeze();
@@ -103,6 +131,9 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
         let granted = client.grant("probe", slow.capability, "slow", None);
         granted.await.unwrap();
     }
+    // Its tables are made at its first use.
+    let nothing = server.client.succeed("probe.kv_get", &json!("slow")).await;
+    assert_eq!(nothing.unwrap(), Value::Null);
     for slow in &table {
         hang(&server.client, slow).await;
     }
@@ -123,7 +154,7 @@ async fn hang(client: &Client, slow: &Slow<'_>) {
         .map(|id| async move { (id, client.result(id).await.unwrap()) })
         .collect();
     // All but those with a place, and those that wait for one, are told at once.
-    for _ in 0..ATTEMPTS - 2 * PLACES {
+    for _ in 0..ATTEMPTS - 2 * slow.places {
         let (_, outcome) = results.next().await.expect("further ones");
         let failure = &outcome.body["failure"]["cause"];
         assert_eq!(failure["kind"], "unavailable", "{capability}: {failure}");

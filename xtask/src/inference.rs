@@ -62,11 +62,18 @@ fn install(project: &Project, folder: &Path, requirements: &str) -> anyhow::Resu
     })
 }
 
+/// The folder of all-MiniLM-L6-v2, fetched where it is missing.
+pub fn minilm(project: &Project) -> anyhow::Result<PathBuf> {
+    let packages = packages(project)?;
+    install(project, &packages, REQUIREMENTS)?;
+    Ok(packages.join(MODEL))
+}
+
 /// Fetches and computes what is missing.
 pub fn prepare(project: &Project) -> anyhow::Result<()> {
     install(project, &client(project)?, CLIENT)?;
     let packages = packages(project)?;
-    install(project, &packages, REQUIREMENTS)?;
+    let minilm = minilm(project)?;
     // The models that it makes are named by where they lie, so it computes there.
     let computed = computed(project)?;
     if computed.join("reference.json").is_file() {
@@ -80,7 +87,7 @@ pub fn prepare(project: &Project) -> anyhow::Result<()> {
     let mut command = process::command("python3");
     command
         .arg(project.root.join(SCRIPT))
-        .arg(packages.join(MODEL))
+        .arg(minilm)
         .arg(&computed)
         .env("PYTHONPATH", &packages)
         .env("PYTHONDONTWRITEBYTECODE", "1");

@@ -37,6 +37,9 @@ const PLUGINS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The plugin that asks models; only where there is one.
+const MODELS: &str = "models";
+
 /// Flows of the example.
 const FLOWS: [&str; 5] = [
     "document-processing",
@@ -67,6 +70,61 @@ pub struct Options {
     /// What to search for when the documents are processed [default: a document's title].
     #[arg(long)]
     search: Option<String>,
+    /// The folder of a model that makes embeddings: the search finds by its vectors too.
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+    /// The folder of a model that generates text: it can answer questions.
+    #[arg(long, value_name = "FOLDER")]
+    generate: Option<PathBuf>,
+}
+
+/// A model for the example.
+struct Model {
+    /// What it is called here.
+    name: String,
+    folder: PathBuf,
+}
+
+impl Model {
+    /// That of an option.
+    fn find(option: &str, folder: Option<&PathBuf>) -> anyhow::Result<Option<Self>> {
+        let Some(folder) = folder else {
+            return Ok(None);
+        };
+        let folder = std::fs::canonicalize(folder)
+            .with_context(|| format!("{option} {}", folder.display()))?;
+        if !folder.is_dir() {
+            bail!("{option} {}: not a folder", folder.display());
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let name = model_name(&name);
+        Ok(Some(Self { name, folder }))
+    }
+
+    /// Makes it known to the server, and to the example's plugin for models.
+    fn import(&self, cli: &Cli) -> anyhow::Result<()> {
+        cli.run(&[
+            "model",
+            "import",
+            &self.name,
+            &self.folder.to_string_lossy(),
+        ])?;
+        cli.run(&["grant", MODELS, &format!("inference={}", self.name)])?;
+        println!("  model {}", self.name);
+        Ok(())
+    }
+}
+
+/// The name of the model in a folder of that name; the hub's cache has `models--ORG--NAME`.
+fn model_name(folder: &str) -> String {
+    let name = folder.rsplit("--").next().unwrap_or_default();
+    let name = name.to_ascii_lowercase();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_lowercase());
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    match name.chars().take(63).map(allowed).collect::<String>() {
+        none if none.is_empty() => "model".to_owned(),
+        name => name,
+    }
 }
 
 /// Runs the main job.
@@ -84,6 +142,10 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         None if in_ci() => std::env::temp_dir().join(format!("heyday-up-{}", std::process::id())),
         None => project.target.join("up"),
     };
+    let models = Models {
+        embeds: Model::find("--model", options.model.as_ref())?,
+        generates: Model::find("--generate", options.generate.as_ref())?,
+    };
     std::fs::create_dir_all(&data).with_context(|| format!("--data {}", data.display()))?;
     let place = data.canonicalize()?;
     if place.starts_with(&folder) || folder.starts_with(&place) {
@@ -97,7 +159,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     step("building the guests", || guests::build(project))?;
     step("building Heyday", || process::build_binary(project))?;
     cli::catch_interrupts();
-    let result = serve(project, options, &folder, &data);
+    let result = serve(project, options, &models, &folder, &data);
     if in_ci() && options.data.is_none() {
         std::fs::remove_dir_all(&data).with_context(|| data.display().to_string())?;
     }
@@ -111,7 +173,13 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     }
 }
 
-fn serve(project: &Project, options: &Options, folder: &Path, data: &Path) -> anyhow::Result<()> {
+fn serve(
+    project: &Project,
+    options: &Options,
+    models: &Models,
+    folder: &Path,
+    data: &Path,
+) -> anyhow::Result<()> {
     let config = data.join("up.toml");
     std::fs::write(&config, configuration(folder, data))?;
     let port = match options.port {
@@ -137,10 +205,11 @@ fn serve(project: &Project, options: &Options, folder: &Path, data: &Path) -> an
         Ok(server)
     })?;
     step("uploading the example's plugins and flows", || {
-        upload(project, &cli)
+        upload(project, &cli)?;
+        models.import(project, &cli)
     })?;
-    synchronize(&mut server, &cli, folder)?;
-    report(project, options, &cli)?;
+    synchronize(&mut server, &cli, folder, models.embeds.as_ref())?;
+    report(project, options, models, &cli)?;
     if in_ci() {
         return Ok(());
     }
@@ -171,15 +240,43 @@ fn configuration(documents: &Path, data: &Path) -> String {
     )
 }
 
+/// The models of the options.
+struct Models {
+    embeds: Option<Model>,
+    generates: Option<Model>,
+}
+
+impl Models {
+    /// Makes them known, and uploads what asks them.
+    fn import(&self, project: &Project, cli: &Cli) -> anyhow::Result<()> {
+        let both = [&self.embeds, &self.generates];
+        let mut models = both.into_iter().flatten().peekable();
+        if models.peek().is_none() {
+            return Ok(());
+        }
+        for model in models {
+            model.import(cli)?;
+        }
+        cli.run(&["grant", MODELS, "blob=work"])?;
+        push(project, cli, MODELS)?;
+        println!("  plugin {MODELS}, granted blob=work and these");
+        Ok(())
+    }
+}
+
+/// Uploads a plugin. Every build is a version of its own, so that an edited one needs no
+/// number.
+fn push(project: &Project, cli: &Cli, plugin: &str) -> anyhow::Result<()> {
+    let component = project.components().join(format!("{plugin}.wasm"));
+    cli.run(&["plugin", "push", &component.to_string_lossy(), "--dev"])
+}
+
 fn upload(project: &Project, cli: &Cli) -> anyhow::Result<()> {
     for (plugin, grants) in PLUGINS {
-        let component = project.components().join(format!("{plugin}.wasm"));
-        let component = component.to_string_lossy();
         for grant in *grants {
             cli.run(&["grant", plugin, grant])?;
         }
-        // Every build is a version of its own, so that an edited plugin needs no number.
-        cli.run(&["plugin", "push", &component, "--dev"])?;
+        push(project, cli, plugin)?;
         let granted = if grants.is_empty() {
             "nothing"
         } else {
@@ -201,8 +298,14 @@ const SYNC: &str = "WorkflowType = 'knowledge.sync'";
 /// Runs of one document each.
 const DOCUMENTS: &str = "WorkflowType = 'knowledge.document-processing'";
 
-/// Compares the folder with the catalogue, and waits for what that starts.
-fn synchronize(server: &mut Server, cli: &Cli, folder: &Path) -> anyhow::Result<()> {
+/// Compares the folder with the catalogue, and waits for what that starts. With a model, all
+/// documents have its embeddings then.
+fn synchronize(
+    server: &mut Server,
+    cli: &Cli,
+    folder: &Path,
+    model: Option<&Model>,
+) -> anyhow::Result<()> {
     let open = format!("({DOCUMENTS} OR {SYNC}) AND ExecutionStatus = 'Running'");
     if cli.count(&open)?.open > 0 {
         // It goes on by itself; to compare before it is done would start those documents
@@ -211,11 +314,26 @@ fn synchronize(server: &mut Server, cli: &Cli, folder: &Path) -> anyhow::Result<
             follow(server, cli, jiff::Timestamp::now(), unknown(cli, folder)?)
         })?;
     }
+    let input = match model {
+        None => json!(null),
+        Some(model) => {
+            let overview = cli.activity("index.overview", &json!({}))?;
+            let had = overview["embedding"]["name"].as_str();
+            if let Some(had) = had.filter(|had| *had != model.name) {
+                let name = format!("forgetting the embeddings of {had}");
+                step(&name, || {
+                    cli.flow("knowledge.reset", &json!(null)).map(drop)
+                })?;
+            }
+            json!({ "embedding": model.name })
+        }
+    };
     let new = unknown(cli, folder)?;
     let name = format!("processing what is new in {}", folder.display());
     let (summary, runs) = step(&name, || {
         let since = jiff::Timestamp::now();
-        let started = cli.json(&["workflow", "start", "knowledge.sync"])?;
+        let input = input.to_string();
+        let started = cli.json(&["workflow", "start", "knowledge.sync", "--input", &input])?;
         let id = started["workflow_id"].as_str().unwrap_or_default();
         // The comparison goes on while the first documents are processed.
         let runs = follow(server, cli, since, new)?;
@@ -312,7 +430,7 @@ fn wait(server: &mut Server, mut done: impl FnMut() -> anyhow::Result<bool>) -> 
 }
 
 /// Says what cannot be read, searches, and names commands to try.
-fn report(project: &Project, options: &Options, cli: &Cli) -> anyhow::Result<()> {
+fn report(project: &Project, options: &Options, models: &Models, cli: &Cli) -> anyhow::Result<()> {
     let shown = |arguments: &[&str]| cli.shown(&project.root, arguments);
     let failures = cli.activity("index.failures", &json!({ "limit": show::EXAMPLES }))?;
     let all_failures = [
@@ -360,19 +478,32 @@ fn report(project: &Project, options: &Options, cli: &Cli) -> anyhow::Result<()>
         "--input",
         &input,
     ];
-    let commands: [&[&str]; 3] = [
+    let mut commands: Vec<&[&str]> = vec![
         &search,
         &["workflow", "list", "--query", DOCUMENTS],
         &["plugin", "list"],
     ];
+    let generates = models.generates.as_ref().map(|model| &model.name);
+    // It waits for a person where it is not sure, so it is not waited for.
+    let input = json!({ "text": text, "model": generates }).to_string();
+    let question = [
+        "workflow",
+        "start",
+        "knowledge.question-answering",
+        "--input",
+        &input,
+    ];
+    if generates.is_some() {
+        commands.push(&question);
+    }
     println!("\nTry, in another terminal and in this folder:");
-    for command in commands {
+    for command in &commands {
         println!("  {}", shown(command));
     }
     if in_ci() {
         for command in commands.into_iter().chain([&all_failures[..]]) {
             // The search wants a word, which an empty folder does not give.
-            if command == search && count("documents") == 0 {
+            if (command == search || command == question) && count("documents") == 0 {
                 continue;
             }
             process::run(
@@ -384,4 +515,26 @@ fn report(project: &Project, options: &Options, cli: &Cli) -> anyhow::Result<()>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::model_name;
+
+    #[test]
+    fn a_model_is_called_as_its_folder() {
+        for (folder, name) in [
+            ("all-MiniLM-L6-v2", "all-minilm-l6-v2"),
+            (
+                "models--sentence-transformers--all-MiniLM-L6-v2",
+                "all-minilm-l6-v2",
+            ),
+            ("BGE_small.en v1.5", "bge-small-en-v1-5"),
+            ("3-é", "model"),
+            ("", "model"),
+        ] {
+            assert_eq!(model_name(folder), name, "{folder}");
+        }
+        assert_eq!(model_name(&"x".repeat(80)).len(), 63);
+    }
 }

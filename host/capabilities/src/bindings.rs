@@ -30,6 +30,7 @@ pub use settings::{ConfigBinding, SecretsBinding};
 pub use vector::VectorBinding;
 
 use crate::blob::Container;
+use crate::blob::address::{Addresses, ContainerAddresses};
 use crate::config::Settings;
 use crate::diagnosis::{Diagnosis, Finding};
 use crate::graph::Graph;
@@ -58,13 +59,27 @@ pub(crate) trait Binding: Declared {
     /// What stands behind it.
     type Opened: ?Sized;
 
-    /// Opens it. `full` is its name for people.
-    fn open(
-        &self,
-        full: &str,
-        claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Self::Opened>, BindingError>;
+    /// Opens it.
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Self::Opened>, BindingError>;
+}
+
+/// What a binding is opened with.
+pub(crate) struct Opening<'a> {
+    /// Its name for people.
+    full: &'a str,
+    /// Who signs in where.
+    claims: &'a mut Claims,
+    /// Where its work is done.
+    runtime: &'a Handle,
+    /// Where its objects can be had from this process's server, which has one.
+    addresses: Option<ContainerAddresses>,
+}
+
+/// What all bindings of a process are opened with.
+struct Common<'a> {
+    claims: Claims,
+    runtime: &'a Handle,
+    addresses: Option<&'a Addresses>,
 }
 
 /// What is opened of one capability, by namespace and name.
@@ -115,12 +130,15 @@ impl<T: ?Sized> Table<T> {
         &mut self,
         namespace: &str,
         declared: &BTreeMap<String, B>,
-        claims: &mut Claims,
-        runtime: &Handle,
+        common: &mut Common<'_>,
     ) -> Result<(), BindingError> {
         for (name, binding) in declared {
-            let full = full_name(namespace, B::CAPABILITY, name);
-            let opened = binding.open(&full, claims, runtime)?;
+            let opened = binding.open(Opening {
+                full: &full_name(namespace, B::CAPABILITY, name),
+                claims: &mut common.claims,
+                runtime: common.runtime,
+                addresses: common.addresses.map(|it| it.of(namespace, name)),
+            })?;
             self.0.insert(Key::new(namespace, name), opened);
         }
         Ok(())
@@ -150,6 +168,7 @@ pub struct Bindings {
     graph: Table<Graph>,
     vector: Table<dyn vector_store::Store>,
     inference: Option<Inference>,
+    addresses: Option<Addresses>,
 }
 
 impl std::fmt::Debug for Bindings {
@@ -174,23 +193,48 @@ impl Bindings {
     /// # Errors
     /// The first that cannot be used, by name.
     pub fn open(config: &BindingsConfig, runtime: &Handle) -> Result<Self, BindingError> {
+        Self::open_with(config, runtime, None)
+    }
+
+    /// As [`open`](Self::open), in a process whose server answers under these addresses for
+    /// objects that have none of their own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        config: &BindingsConfig,
+        runtime: &Handle,
+        addresses: Option<Addresses>,
+    ) -> Result<Self, BindingError> {
         check(config)?;
         let mut bindings = Self::default();
-        let mut claims = Claims::default();
+        let mut common = Common {
+            claims: Claims::default(),
+            runtime,
+            addresses: addresses.as_ref(),
+        };
         for (namespace, of) in &config.namespaces {
             let (sql, blob, kv) = (&mut bindings.sql, &mut bindings.blob, &mut bindings.kv);
-            sql.open(namespace, &of.sql, &mut claims, runtime)?;
-            blob.open(namespace, &of.blob, &mut claims, runtime)?;
-            kv.open(namespace, &of.kv, &mut claims, runtime)?;
+            sql.open(namespace, &of.sql, &mut common)?;
+            blob.open(namespace, &of.blob, &mut common)?;
+            kv.open(namespace, &of.kv, &mut common)?;
             let (config, secrets) = (&mut bindings.config, &mut bindings.secrets);
-            config.open(namespace, &of.config, &mut claims, runtime)?;
-            secrets.open(namespace, &of.secrets, &mut claims, runtime)?;
+            config.open(namespace, &of.config, &mut common)?;
+            secrets.open(namespace, &of.secrets, &mut common)?;
             let graph = &mut bindings.graph;
-            graph.open(namespace, &of.graph, &mut claims, runtime)?;
+            graph.open(namespace, &of.graph, &mut common)?;
             let vector = &mut bindings.vector;
-            vector.open(namespace, &of.vector, &mut claims, runtime)?;
+            vector.open(namespace, &of.vector, &mut common)?;
         }
+        bindings.addresses = addresses;
         Ok(bindings)
+    }
+
+    /// The addresses under which this process's server answers for objects that have none
+    /// of their own.
+    #[must_use]
+    pub const fn addresses(&self) -> Option<&Addresses> {
+        self.addresses.as_ref()
     }
 
     /// The database of that name.

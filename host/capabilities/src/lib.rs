@@ -37,6 +37,7 @@ pub mod secrets;
 pub mod source;
 pub mod sql;
 pub mod sqlite_file;
+mod sqlite_threads;
 mod task;
 mod tls;
 pub mod vector;

@@ -8,26 +8,21 @@
 //! is a [`Principal`], which every handler takes: today there is one, the operator.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rand::TryRngCore as _;
 use sha2::{Digest as _, Sha256};
 
+use crate::secret_file::{self, SecretError};
 use crate::server::ServerError;
 use crate::state::{HostDb, StateError};
 
 /// The token's file in the data folder.
 pub const TOKEN_FILE: &str = "token";
-/// Bytes of randomness in a token.
-const TOKEN_BYTES: usize = 32;
-/// No token is longer; a longer file is none of ours.
-const LONGEST_TOKEN: usize = 1024;
+/// The file in the data folder with the key that signs addresses of objects.
+const ADDRESS_KEY_FILE: &str = "address-key";
 
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,52 +184,12 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
         .ok_or(AuthError::NoToken)
 }
 
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The file cannot be read or written.
-    #[error("the token file cannot be used: {0}")]
-    Io(#[from] io::Error),
-    /// The file holds no token.
-    #[error("the token file has no usable token: delete it, and the next start makes one")]
-    Malformed,
-    /// Others may read the file.
-    #[error("the token file may be read by others (mode {0:o}): `chmod 600` it, or delete it")]
-    Exposed(u32),
-    /// The system gave no random bytes.
-    #[error("the system gives no random bytes: {0}")]
-    NoRandomness(String),
-}
-
-/// The token of a data folder, if it has one.
-///
-/// # Errors
-/// When the file cannot be used.
-pub fn load_token(data: &Path) -> Result<Option<String>, TokenError> {
-    match fs::File::open(data.join(TOKEN_FILE)) {
-        Ok(file) => read(file).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The token in a file that only its owner reads.
-///
-/// # Errors
-/// When the file cannot be used.
-pub fn token_in(path: &Path) -> Result<String, TokenError> {
-    read(fs::File::open(path)?)
-}
-
 /// The token of a data folder; made where there is none.
 ///
 /// # Errors
 /// When the file cannot be used or made.
-pub fn load_or_create_token(data: &Path) -> Result<String, TokenError> {
-    match load_token(data)? {
-        Some(token) => Ok(token),
-        None => create(&data.join(TOKEN_FILE)),
-    }
+pub fn load_or_create_token(data: &Path) -> Result<String, SecretError> {
+    secret_file::load_or_create(&data.join(TOKEN_FILE))
 }
 
 /// The digest of the token that all servers of a state take, and whether this data folder
@@ -244,7 +199,7 @@ pub fn load_or_create_token(data: &Path) -> Result<String, TokenError> {
 /// # Errors
 /// When a file cannot be used, the state cannot be asked, or the folder has another token.
 pub async fn shared_token(data: &Path, state: &HostDb) -> Result<([u8; 32], bool), ServerError> {
-    if let Some(token) = load_token(data)? {
+    if let Some(token) = secret_file::load(&data.join(TOKEN_FILE))? {
         let own = digest(&token);
         return if state.operator_token(&own).await? == own {
             Ok((own, true))
@@ -259,56 +214,22 @@ pub async fn shared_token(data: &Path, state: &HostDb) -> Result<([u8; 32], bool
     let known = state.operator_token(&own).await?;
     if known != own {
         // Another server was quicker: this one opens nothing.
-        fs::remove_file(data.join(TOKEN_FILE)).map_err(TokenError::from)?;
+        fs::remove_file(data.join(TOKEN_FILE)).map_err(SecretError::from)?;
     }
     Ok((known, known == own))
 }
 
-fn read(file: fs::File) -> Result<String, TokenError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(TokenError::Exposed(mode));
-        }
+/// The key that signs addresses of objects, the same at all servers of a state. The state
+/// keeps it where several servers share one, and a file of the data folder where not.
+///
+/// # Errors
+/// When the file cannot be used, or the state cannot be asked.
+pub async fn address_key(data: &Path, state: &HostDb) -> Result<String, ServerError> {
+    if state.is_shared() {
+        let offered = secret_file::random().map_err(ServerError::AddressKey)?;
+        return Ok(state.address_key(&offered).await?);
     }
-    let mut bytes = Vec::new();
-    file.take(LONGEST_TOKEN as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    let token = std::str::from_utf8(&bytes)
-        .map_err(|_| TokenError::Malformed)?
-        .trim();
-    let usable = (16..=LONGEST_TOKEN).contains(&token.len())
-        && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if usable {
-        Ok(token.to_owned())
-    } else {
-        Err(TokenError::Malformed)
-    }
-}
-
-fn create(path: &Path) -> Result<String, TokenError> {
-    let mut bytes = [0_u8; TOKEN_BYTES];
-    rand::rngs::OsRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|error| TokenError::NoRandomness(error.to_string()))?;
-    let token = URL_SAFE_NO_PAD.encode(bytes);
-    // Under another name first: a crash must not leave half a token behind.
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".token")
-        .tempfile_in(folder)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        file.as_file()
-            .set_permissions(fs::Permissions::from_mode(0o600))?;
-    }
-    writeln!(file, "{token}")?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(token)
+    secret_file::load_or_create(&data.join(ADDRESS_KEY_FILE)).map_err(ServerError::AddressKey)
 }
 
 #[cfg(test)]
@@ -448,41 +369,5 @@ mod tests {
             "http://evil.example".parse().expect("a value"),
         );
         assert!(auth().check_host(&twice, None).is_err());
-    }
-
-    #[test]
-    fn a_token_is_made_once_and_only_its_owner_reads_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let token = load_or_create_token(folder.path()).expect("made");
-        assert!(token.len() >= 43);
-        assert_eq!(load_or_create_token(folder.path()).expect("read"), token);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let path = folder.path().join(TOKEN_FILE);
-            let mode = fs::metadata(&path).expect("a file").permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
-            assert!(matches!(
-                load_or_create_token(folder.path()),
-                Err(TokenError::Exposed(0o644))
-            ));
-        }
-    }
-
-    #[test]
-    fn a_broken_token_file_is_an_error() {
-        let folder = tempfile::tempdir().expect("a folder");
-        load_or_create_token(folder.path()).expect("made");
-        for text in ["", "short\n", "with spaces in it, many\n"] {
-            fs::write(folder.path().join(TOKEN_FILE), text).expect("written");
-            assert!(
-                matches!(
-                    load_or_create_token(folder.path()),
-                    Err(TokenError::Malformed)
-                ),
-                "{text:?}"
-            );
-        }
     }
 }

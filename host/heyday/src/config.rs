@@ -7,6 +7,7 @@
 mod bindings;
 mod inference;
 mod limits;
+mod public;
 mod state;
 mod temporal;
 
@@ -44,6 +45,9 @@ pub struct Config {
     /// Further hosts, as a request's `Host` names them: those of a load balancer before
     /// this server, which then may have TLS.
     pub hosts: Vec<String>,
+    /// Where clients reach this server, `http[s]://HOST[:PORT][/PATH]`: what the addresses
+    /// begin with that it gives out. `http://` and `listen` where absent.
+    pub public_url: Option<String>,
     /// Where the server's own state is.
     pub state: StateConfig,
     /// Where compiled code is kept; `cache` in the data folder where absent. Servers of
@@ -101,6 +105,7 @@ impl Default for Config {
             data_dir: default_data_dir().unwrap_or_else(|| PathBuf::from(".heyday")),
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             hosts: Vec::new(),
+            public_url: None,
             state: StateConfig::default(),
             cache_dir: None,
             queues: BTreeMap::new(),
@@ -216,6 +221,7 @@ impl Config {
                 );
             }
         }
+        self.check_public_url()?;
         self.state.check(self.engine)?;
         for (name, limit) in &self.queues {
             if !names::is_name(name) {
@@ -510,6 +516,10 @@ mod tests {
     fn what_cannot_work_is_named() {
         for (text, setting) in [
             ("listen = '0.0.0.0:8000'", "listen"),
+            ("public_url = 'heyday.example'", "public_url"),
+            ("public_url = 'ftp://heyday.example'", "public_url"),
+            ("public_url = 'https://a:b@heyday.example'", "public_url"),
+            ("public_url = 'https://heyday.example/?a=b'", "public_url"),
             ("queues = { Fast = 1 }", "queues.Fast"),
             ("queues = { fast = 0 }", "queues.fast"),
             (

@@ -39,6 +39,7 @@ pub mod registry;
 pub mod remote;
 pub mod replays;
 pub mod schedules;
+pub mod secret_file;
 pub mod server;
 pub mod state;
 mod sweeping;

@@ -32,6 +32,13 @@ fn main() -> ExitCode {
     {
         return ExitCode::from(heyday_capabilities::graph::engine::main());
     }
+    // And once more for each prompt of a conversation.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == heyday_inference::templates::COMMAND)
+    {
+        return ExitCode::from(heyday_inference::templates::child_main());
+    }
     let cli = Cli::parse();
     cli::client::install_tls_provider();
     let output = cli.global.output();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use heyday_capabilities::Bindings;
 use heyday_capabilities::inference::remote::RemoteModel;
-use heyday_inference::{Inference, ModelStore, Remote};
+use heyday_inference::{Inference, ModelStore, Remote, Templates};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
@@ -25,6 +25,7 @@ pub(crate) async fn open(config: &Config, bindings: &Bindings) -> Result<Inferen
     let remotes = remotes.collect::<Result<BTreeMap<_, _>, _>>()?;
     let limits = heyday_inference::model::Limits {
         model_bytes: config.inference.model_bytes,
+        templates: Templates::of_this_program(),
     };
     let (folder, options) = (config.models_dir(), config.inference.options()?);
     let started = blocking(move || {

@@ -8,30 +8,32 @@
 //! that failed, or the server stopped in between, by [`keep`], which compares all flows
 //! with all schedules at the start and again until both agree.
 //!
-//! A flow that events start has a listener instead of a schedule ([`listeners`](crate::listeners)),
-//! which follows in the same way.
+//! A flow that events start has a listener as well ([`listeners`](crate::listeners)), which
+//! follows in the same way. Its schedule has no times: it is there to be paused, and
+//! triggered. An event that comes while it is paused passes by, as a time would.
 //!
 //! No engine has `after`, the wait between the end of a run and the next one: its schedule
-//! has no times, and [`keep`] triggers it. Each run is named after the time at which it
+//! has no times either, and [`keep`] triggers it. Each run is named after the time at which it
 //! was due, so that what two servers ask for at once is one run.
 //!
 //! [`follow`]: FlowSchedules::follow
 //! [`keep`]: FlowSchedules::keep
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heyday_durable::engine::{Engine, EngineError, RunRef};
 use heyday_durable::flow::Flow;
-use heyday_durable::flow::model::FlowSchedule;
+use heyday_durable::flow::model::{EventIndex, EventTrigger, FlowSchedule};
 use heyday_durable::payload::Payload;
 use heyday_durable::schedule::{
-    CreateSchedule, ListSchedules, Schedule, ScheduleAction, SchedulePatch, SchedulePolicies,
-    ScheduleRef, ScheduleSpec, ScheduleState,
+    CreateSchedule, ListSchedules, OverlapPolicy, Schedule, ScheduleAction, SchedulePatch,
+    SchedulePolicies, ScheduleRef, ScheduleSpec, ScheduleState,
 };
 use heyday_durable::signal::Signal;
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -82,10 +84,30 @@ pub struct FlowSchedules {
     engine: Arc<dyn Engine>,
     registry: Registry,
     listeners: Listeners,
+    /// The flows of a namespace that events start, as they were last found.
+    awaiting: Arc<Mutex<HashMap<String, Arc<Awaiting>>>>,
     /// One change at a time: what is written last is what is active.
     changing: Arc<tokio::sync::Mutex<()>>,
     /// Something failed, or `after` has another flow.
     changed: Arc<Notify>,
+}
+
+/// The flows of a namespace that events start.
+#[derive(Default)]
+struct Awaiting {
+    /// Of the registry, when they were found.
+    generation: u64,
+    flows: Vec<(String, Arc<Flow>)>,
+    /// By the type of an event.
+    index: EventIndex,
+}
+
+/// The events that start a flow, where it has such.
+fn trigger(flow: &Flow) -> Option<&EventTrigger> {
+    match flow.schedule() {
+        Some(FlowSchedule::On(trigger)) => Some(trigger),
+        _ => None,
+    }
 }
 
 impl std::fmt::Debug for FlowSchedules {
@@ -109,6 +131,7 @@ impl FlowSchedules {
             listeners: Listeners::new(Arc::clone(&engine), registry.clone()),
             engine,
             registry,
+            awaiting: Arc::default(),
             changing: Arc::default(),
             changed: Arc::default(),
         }
@@ -142,21 +165,23 @@ impl FlowSchedules {
         let name = reference(namespace, flow);
         let parsed = self.active(namespace, flow).await?;
         let wanted = parsed.as_ref().and_then(|parsed| parsed.schedule());
-        let trigger = match (&parsed, wanted) {
-            (Some(parsed), Some(FlowSchedule::On(trigger))) => Some((&**parsed, &**trigger)),
-            _ => None,
-        };
-        self.listeners.agree(namespace, flow, trigger).await?;
-        let wanted = wanted.filter(|_| trigger.is_none());
+        let events = parsed.as_ref();
+        let events = events.and_then(|parsed| Some((&**parsed, trigger(parsed)?)));
+        self.listeners.agree(namespace, flow, events).await?;
         let known = match self.engine.describe_schedule(&name).await {
             Ok(known) => Some(known.schedule),
             Err(EngineError::ScheduleNotFound { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        // What events start has no times either, and does not matter to `after`.
         let was = known
             .as_ref()
             .is_some_and(|known| known.spec == ScheduleSpec::default());
-        let concerned = was || matches!(wanted, Some(FlowSchedule::After(_)));
+        let concerned = match wanted {
+            Some(FlowSchedule::After(_)) => true,
+            Some(FlowSchedule::On(_)) => false,
+            Some(FlowSchedule::Times(_)) | None => was,
+        };
         match (wanted, known) {
             (None, None) => {}
             (None, Some(_)) => self.engine.delete_schedule(&name).await?,
@@ -192,8 +217,9 @@ impl FlowSchedules {
         Ok(Some(parsed))
     }
 
-    /// Brings an event to all flows that may be started by it; answers their names. The
-    /// same id of the same source counts once for each of them.
+    /// Brings an event to all flows that may be started by it, but for those that are
+    /// paused; answers their names. The same id of the same source counts once for each of
+    /// them.
     ///
     /// # Errors
     /// When it did not come to all of them. It may be brought again.
@@ -204,22 +230,64 @@ impl FlowSchedules {
     ) -> Result<Vec<String>, FlowScheduleError> {
         let seen = event.event(Timestamp::now());
         let seen = seen.map_err(|error| EngineError::Invalid(error.to_string()))?;
+        let awaiting = self.awaiting(namespace).await?;
         let mut told = Vec::new();
-        for (_, name) in self.registry.scheduled_flows_of(namespace) {
-            let Some(flow) = self.active(namespace, &name).await? else {
+        for number in awaiting.index.candidates(&event.name) {
+            let (name, flow) = &awaiting.flows[number];
+            let Some(trigger) = trigger(flow).filter(|it| it.events.may_take(&seen)) else {
                 continue;
             };
-            if let Some(FlowSchedule::On(trigger)) = flow.schedule()
-                && trigger.events.may_take(&seen)
-            {
-                let listens = (&*flow, &**trigger);
-                self.listeners
-                    .tell(namespace, &name, listens, event.clone())
-                    .await?;
-                told.push(name);
+            if self.is_paused(namespace, name).await? {
+                continue;
             }
+            self.listeners
+                .tell(namespace, name, (&**flow, trigger), event.clone())
+                .await?;
+            told.push(name.clone());
         }
         Ok(told)
+    }
+
+    /// The flows of a namespace that events start.
+    async fn awaiting(&self, namespace: &str) -> Result<Arc<Awaiting>, FlowScheduleError> {
+        // Before the flows are read: what changes meanwhile is found the next time.
+        let generation = self.registry.generation();
+        let known = {
+            let known = self.awaiting.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(namespace).cloned()
+        };
+        if let Some(known) = known.filter(|known| known.generation == generation) {
+            return Ok(known);
+        }
+        let mut flows = Vec::new();
+        for (_, name) in self.registry.scheduled_flows_of(namespace) {
+            if let Some(flow) = self.active(namespace, &name).await?
+                && trigger(&flow).is_some()
+            {
+                flows.push((name, flow));
+            }
+        }
+        let triggers = flows.iter().filter_map(|(_, flow)| trigger(flow));
+        let index = EventIndex::new(triggers.map(|trigger| &trigger.events));
+        let found = Arc::new(Awaiting {
+            generation,
+            flows,
+            index,
+        });
+        let mut known = self.awaiting.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(namespace.to_owned(), Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// Whether events pass by a flow.
+    async fn is_paused(&self, namespace: &str, flow: &str) -> Result<bool, EngineError> {
+        let name = reference(namespace, flow);
+        match self.engine.describe_schedule(&name).await {
+            Ok(known) => Ok(known.schedule.state.paused),
+            // Nobody could pause it yet.
+            Err(EngineError::ScheduleNotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lets flows and schedules agree, and waits between runs where `after` says so, until
@@ -389,15 +457,26 @@ fn schedule(flow: &str, wanted: &FlowSchedule, state: ScheduleState) -> Schedule
         FlowSchedule::Times(spec) => spec.clone(),
         FlowSchedule::After(_) | FlowSchedule::On(_) => ScheduleSpec::default(),
     };
+    // The input of what events start is the events: none, where it is triggered. Such runs
+    // may overlap, however they were started.
+    let (input, overlap) = match wanted {
+        FlowSchedule::On(_) => (Payload::json(&json!([])), OverlapPolicy::AllowAll),
+        FlowSchedule::Times(_) | FlowSchedule::After(_) => {
+            (Payload::null(), OverlapPolicy::default())
+        }
+    };
     Schedule {
         spec,
         action: ScheduleAction {
             workflow_type: flow.to_owned(),
             version: None,
             workflow_id: flow.to_owned(),
-            input: Payload::null(),
+            input,
         },
-        policies: SchedulePolicies::default(),
+        policies: SchedulePolicies {
+            overlap,
+            ..SchedulePolicies::default()
+        },
         state,
     }
 }

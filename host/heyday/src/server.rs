@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use heyday_capabilities::blob::address::Addresses;
 use heyday_capabilities::http::HttpCapability;
 use heyday_capabilities::inference::remote::RemoteConfigError;
 use heyday_capabilities::{BindingError, Bindings};
@@ -35,7 +36,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, App, Parts};
-use crate::auth::{self, Auth, TokenError};
+use crate::auth::{self, Auth};
 use crate::config::{Config, ConfigError, EngineKind};
 use crate::connections::{self, ConnectionLimits};
 use crate::content::Content;
@@ -52,6 +53,7 @@ use crate::recorder::Recorder;
 use crate::registry::{Registry, RegistryError, RegistryOptions};
 use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
+use crate::secret_file::SecretError;
 use crate::state::content::Store;
 use crate::state::{HostDb, StateError};
 use crate::sweeping::{Old, kept_since};
@@ -97,8 +99,11 @@ pub enum ServerError {
         source: io::Error,
     },
     /// There is no token.
-    #[error(transparent)]
-    Token(#[from] TokenError),
+    #[error("the token file: {0}")]
+    Token(#[from] SecretError),
+    /// There is no key for addresses of objects.
+    #[error("the file `address-key` of the data folder: {0}")]
+    AddressKey(#[source] SecretError),
     /// The state cannot be opened.
     #[error("the server's own database cannot be opened: {}", chain(.0))]
     State(#[from] StateError),
@@ -220,9 +225,12 @@ impl Server {
         } else {
             (auth::digest(&auth::load_or_create_token(&data)?), true)
         };
-        let auth = Auth::new(token, address, &config.hosts);
+        let auth = Auth::new(token, address, &config.all_hosts());
         let tokens = WorkerTokens::open(state.clone()).await?;
-        let bindings = Bindings::open(&config.bindings(), &Handle::current())?;
+        let key = auth::address_key(&data, &state).await?;
+        let addresses = Addresses::new(&config.public_url(address), key.as_bytes());
+        let bindings =
+            Bindings::open_with(&config.bindings(), &Handle::current(), Some(addresses))?;
         let inference = models::open(&config, &bindings).await?;
         let bindings = Arc::new(bindings.with_inference(inference));
         let capabilities = capabilities(&config, &bindings);

@@ -14,6 +14,8 @@
 //! weights ([`model::weights`]), and sentence-transformers' own files say how a text's tokens
 //! become one vector. [`store`] keeps imported models by the digests of their files.
 //!
+//! The chat template of a model is run by a process of its own ([`templates`]).
+//!
 //! A model may run elsewhere ([`remote`]); who asks cannot tell.
 //!
 //! It depends on nothing else of Heyday: callers have names, deadlines are dropped futures.
@@ -25,6 +27,7 @@ pub mod model;
 pub mod remote;
 pub mod service;
 pub mod store;
+pub mod templates;
 
 pub use device::{Device, DeviceChoice};
 pub use error::{DeviceError, InferenceError, ModelError};
@@ -36,6 +39,7 @@ pub use model::{LongText, Properties, Task};
 pub use remote::{Remote, ServedModel};
 pub use service::{Caller, Embeddings, Inference, Options, Scores, Usage};
 pub use store::{ModelStore, StoreError, StoredModel};
+pub use templates::Templates;
 
 /// The words of a panic.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -121,27 +121,27 @@ impl HostCall {
             }
             stopped
         };
+        // From here on it is told of each change, also before it first looks.
+        let mut changed = pin!(self.control.changed().notified());
         if let Some(stopped) = stopped() {
             return Err(stopped);
         }
         let mut future = pin!(future);
-        // Most host calls answer at once, and then nothing needs to be watched.
-        let first = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx)));
-        if let Poll::Ready(output) = first.await {
-            return Ok(output);
-        }
-        loop {
-            let mut changed = pin!(self.control.changed().notified());
-            changed.as_mut().enable();
-            if let Some(stopped) = stopped() {
-                return Err(stopped);
+        // Once for each time that it is woken: backends count their steps. Most host calls
+        // answer at once, and then nothing needs to be watched.
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
             }
-            tokio::select! {
-                biased;
-                output = &mut future => return Ok(output),
-                () = changed => {}
+            while changed.as_mut().poll(cx).is_ready() {
+                changed.set(self.control.changed().notified());
+                if let Some(stopped) = stopped() {
+                    return Poll::Ready(Err(stopped));
+                }
             }
-        }
+            Poll::Pending
+        })
+        .await
     }
 }
 

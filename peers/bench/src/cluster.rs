@@ -36,7 +36,7 @@ pub const NAMESPACE: &str = "default";
 
 /// Temporal's dev server with its poll limit raised.
 pub struct Cluster {
-    _server: Child,
+    server: Child,
     folder: tempfile::TempDir,
     /// Where it is.
     pub address: SocketAddr,
@@ -66,10 +66,15 @@ impl Cluster {
         })
         .await?;
         Ok(Self {
-            _server: server,
+            server,
             folder,
             address,
         })
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        self.server.id().context("the cluster has ended")
     }
 
     /// Starts a worker on an SDK, by the program that this command calls.
@@ -216,32 +221,29 @@ impl Client {
     }
 }
 
-/// When the steps of a run happened, in seconds since it was started: when its first task
-/// was taken and answered, when the activity was taken and answered, and the same of the
-/// last task.
-pub fn steps(history: &[HistoryEvent]) -> Option<[f64; 6]> {
-    let mut times = [None; 6];
-    let at = |event: &HistoryEvent| {
-        let at = event.event_time.as_ref()?;
-        Some(at.seconds as f64 + f64::from(at.nanos) / 1e9)
-    };
-    let begun = at(history.first()?)?;
+/// When the steps of a run happened, in seconds of the cluster's clock: when it was started,
+/// when its first task was taken and answered, when the activity was taken and answered, and
+/// the same of the last task.
+pub fn steps(history: &[HistoryEvent]) -> Option<[f64; 7]> {
+    let mut times = [None; 7];
     for event in history {
-        let time = Some(at(event)? - begun);
+        let at = event.event_time.as_ref()?;
+        let time = Some(at.seconds as f64 + f64::from(at.nanos) / 1e9);
         match event.attributes.as_ref()? {
+            Attributes::WorkflowExecutionStartedEventAttributes(_) => times[0] = time,
             Attributes::WorkflowTaskStartedEventAttributes(_) => {
-                times[0] = times[0].or(time);
-                times[4] = time;
-            }
-            Attributes::WorkflowTaskCompletedEventAttributes(_) => {
                 times[1] = times[1].or(time);
                 times[5] = time;
             }
-            Attributes::ActivityTaskStartedEventAttributes(_) => times[2] = time,
-            Attributes::ActivityTaskCompletedEventAttributes(_) => times[3] = time,
+            Attributes::WorkflowTaskCompletedEventAttributes(_) => {
+                times[2] = times[2].or(time);
+                times[6] = time;
+            }
+            Attributes::ActivityTaskStartedEventAttributes(_) => times[3] = time,
+            Attributes::ActivityTaskCompletedEventAttributes(_) => times[4] = time,
             _ => {}
         }
     }
-    let [a, b, c, d, e, f] = times;
-    Some([a?, b?, c?, d?, e?, f?])
+    let [a, b, c, d, e, f, g] = times;
+    Some([a?, b?, c?, d?, e?, f?, g?])
 }

@@ -33,7 +33,7 @@ impl Numbers {
     }
 
     /// About normally distributed, around zero.
-    fn normal(&mut self) -> f32 {
+    pub fn normal(&mut self) -> f32 {
         let sum: u32 = (0..4).map(|_| (self.next() >> 40) as u32).sum();
         (sum as f32 / (1 << 24) as f32) - 2.0
     }

@@ -74,7 +74,8 @@ pub async fn run(report: &mut Report, component: &[u8], quick: bool) -> anyhow::
     let stores = Stores::start(folder.path())?;
     let cases = native::cases(&stores, folder.path(), rows).await?;
     let limits = Limits::default();
-    let ours = Ours::with(component, limits, Arc::clone(&stores.bindings), granted()).await?;
+    let bindings = Arc::clone(&stores.bindings);
+    let ours = Ours::with("probe", component, limits, bindings, granted()).await?;
     let turns = if quick { 2 } else { 21 };
     for mut case in cases {
         if quick {

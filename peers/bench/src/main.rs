@@ -13,6 +13,8 @@
 //! - [`host_calls`]: calls of capabilities by a guest against the same done natively;
 //! - [`vectors`] and [`graphs`]: the embedded stores against Weaviate and Neo4j
 //!   ([`support`]), on the same data ([`clustered`]);
+//! - [`inference`]: models against onnxruntime and candle, and the service around them;
+//! - [`retrieval`]: what the knowledge example's search finds, against what people judged;
 //! - [`workers`]: how soon a worker has its first task done, and its memory with many
 //!   plugins.
 //!
@@ -26,12 +28,14 @@ mod clustered;
 mod graphs;
 mod host_calls;
 mod http;
+mod inference;
 mod interrupt;
 mod memory;
 mod native;
 mod ours;
 mod parts;
 mod report;
+mod retrieval;
 mod sandbox;
 mod servers;
 mod support;
@@ -89,6 +93,18 @@ enum Benchmark {
     Vectors,
     /// The embedded graph against Neo4j.
     Graphs,
+    /// Models against onnxruntime and candle, and the service around them.
+    Inference(inference::Options),
+    /// The memory of a model for several plugins; called by `inference`, in a process of its own.
+    #[command(hide = true)]
+    ModelsMemory {
+        /// One for all, or one for each.
+        models: inference::shared::Models,
+        /// The folder of all-MiniLM-L6-v2.
+        minilm: PathBuf,
+    },
+    /// What the knowledge example's search finds, against what people judged.
+    Retrieval(retrieval::Options),
     /// Durable workflows over HTTP against Restate and Temporal.
     Workflow(workflow::Options),
     /// One activity on a Temporal cluster against activities on its SDKs.
@@ -135,12 +151,19 @@ fn main() -> anyhow::Result<()> {
             Benchmark::HostCalls => host_calls::run(&mut report, &component()?, quick).await,
             Benchmark::Vectors => vectors::run(&mut report, quick).await,
             Benchmark::Graphs => graphs::run(&mut report, quick).await,
+            Benchmark::Inference(options) => {
+                inference::run(&mut report, probe()?, options, quick).await
+            }
+            Benchmark::ModelsMemory { models, minilm } => {
+                inference::shared::measure(*models, minilm).await
+            }
+            Benchmark::Retrieval(options) => {
+                retrieval::run(&mut report, probe()?, options, quick).await
+            }
             Benchmark::Workflow(options) => {
                 workflow::run(&mut report, &component()?, options, quick).await
             }
-            Benchmark::Temporal(options) => {
-                temporal::run(&mut report, &component()?, options, quick).await
-            }
+            Benchmark::Temporal(options) => temporal::run(&mut report, options, quick).await,
             Benchmark::Workers(options) => {
                 workers::run(&mut report, &component()?, options, quick).await
             }

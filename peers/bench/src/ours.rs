@@ -25,6 +25,7 @@ impl CallSink for Nowhere {
 
 /// A sandbox with one plugin.
 pub struct Ours {
+    name: &'static str,
     sandbox: Sandbox,
     plugin: Arc<Plugin>,
     grants: Arc<Grants>,
@@ -35,13 +36,21 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// The usual setup, with this component compiled, and nothing granted.
+    /// The usual setup, with the plugin `probe` compiled, and nothing granted.
     pub async fn new(component: &[u8], limits: Limits) -> anyhow::Result<Arc<Self>> {
-        Self::with(component, limits, Arc::default(), Grants::default()).await
+        Self::with(
+            "probe",
+            component,
+            limits,
+            Arc::default(),
+            Grants::default(),
+        )
+        .await
     }
 
-    /// As [`new`](Self::new), with bindings and grants of them.
+    /// As [`new`](Self::new), with any plugin, and with bindings and grants of them.
     pub async fn with(
+        name: &'static str,
         component: &[u8],
         limits: Limits,
         bindings: Arc<Bindings>,
@@ -59,6 +68,7 @@ impl Ours {
             .await
             .context("the component is not ready")?;
         Ok(Arc::new(Self {
+            name,
             sandbox,
             plugin,
             grants: Arc::new(grants),
@@ -86,7 +96,7 @@ impl Ours {
     /// Calls an activity; its attempt has what an attempt of a workflow has.
     pub async fn call_in(&self, activity: &str, input: &str, context: CallContext) -> CallOutcome {
         let request = CallRequest {
-            plugin: "probe".to_owned(),
+            plugin: self.name.to_owned(),
             activity: activity.to_owned(),
             input: input.to_owned(),
             attempt: Attempt {
@@ -94,7 +104,7 @@ impl Ours {
                 workflow_id: "0199a3f0-7e7a-7cc2-b5a1-3d6c3f2d6c11".to_owned(),
                 run_id: "0199a3f0-7e7a-7cc2-b5a1-3d6c3f2d6c12".to_owned(),
                 activity_id: "1".to_owned(),
-                activity_type: format!("probe.{activity}"),
+                activity_type: format!("{}.{activity}", self.name),
                 queue: "general-queue".to_owned(),
                 attempt: 1,
                 idempotency_key: "default/0199a3f0-7e7a-7cc2-b5a1-3d6c3f2d6c12/1".to_owned(),

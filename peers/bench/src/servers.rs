@@ -84,6 +84,12 @@ impl Heyday {
         Ok(heyday)
     }
 
+    /// Starts it with that configuration, and nothing pushed.
+    pub async fn configured(binary: &Path, config: &Path) -> anyhow::Result<Self> {
+        let config = config.to_str().context("the path is not UTF-8")?;
+        Self::launch(binary, &["up", "--config", config]).await
+    }
+
     /// Starts one for workers, on the cluster at that address.
     pub async fn serve(binary: &Path, cluster: SocketAddr) -> anyhow::Result<Self> {
         let cluster = cluster.to_string();

@@ -1,11 +1,16 @@
-//! The servers that the integration tests start, as they start them. `cargo xtask bench`
-//! fetches them and names their folders.
+//! What the integration tests have: questions and what answers them, the knowledge example,
+//! and the servers that they start, as they start them. `cargo xtask bench` fetches those
+//! and names their folders.
 //!
-//! They are started on the thread that waits for the benchmark: the kernel ends a server
+//! Servers are started on the thread that waits for the benchmark: the kernel ends a server
 //! with the thread that started it.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "written for the tests")]
 
+#[path = "../../../tests/src/support/example.rs"]
+pub mod example;
+#[path = "../../../tests/src/support/judged.rs"]
+pub mod judged;
 #[path = "../../../tests/src/support/keeper.rs"]
 pub mod keeper;
 #[path = "../../../tests/src/support/neo4j.rs"]

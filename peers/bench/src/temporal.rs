@@ -7,11 +7,12 @@
 //! pinned to versions by their first step, which asks the server.
 //!
 //! Latency: one client, the sides in turns, call by call. Where the time goes is what the
-//! histories say: when each task was scheduled, taken and answered. Throughput: a hundred
-//! clients, the sides in turns; what it costs is the CPU time of the side's worker.
+//! histories say: when each task was scheduled, taken and answered; and, before and after
+//! that, what the client saw. Throughput: a hundred clients, the sides in turns; what it
+//! costs is the CPU time of the side's worker, and of the cluster's server for it.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -26,11 +27,11 @@ use crate::workflow::{CLIENTS, clients, load, load_cluster};
 
 /// The flow that other Temporal code starts.
 const FLOW: &str = "document: {dsl: 1.0.3, namespace: bench, name: one, version: 1.0.0}\n\
-                    do:\n  - a: {call: probe.echo}\n";
+                    do:\n  - a: {call: parrot.echo}\n";
 /// Its type, and the queue of flows.
 const OURS: (&str, &str) = ("bench.one", "general-queue");
 /// The same by the API, which answers when the run has ended.
-const PATH: &str = "/api/v1/activities/probe.echo?wait=30s";
+const PATH: &str = "/api/v1/activities/parrot.echo?wait=30s";
 /// The SDKs, in the order in which the best one is looked for.
 const SDKS: [&str; 3] = ["Rust", "Python", "Go"];
 
@@ -49,6 +50,9 @@ pub struct Options {
     /// The worker on Temporal's Go SDK; without it, it is not compared with.
     #[arg(long)]
     pub go: Option<PathBuf>,
+    /// The component `parrot`: one activity that answers its input.
+    #[arg(long)]
+    pub parrot: PathBuf,
 }
 
 impl Options {
@@ -56,6 +60,11 @@ impl Options {
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         println!("starting Temporal");
         Cluster::start(&self.temporal.join("bin/temporal")).await
+    }
+
+    /// Reads the component `parrot`.
+    pub fn component(&self) -> anyhow::Result<Vec<u8>> {
+        std::fs::read(&self.parrot).with_context(|| format!("--parrot {}", self.parrot.display()))
     }
 
     /// Starts a worker on the Python SDK.
@@ -83,12 +92,7 @@ struct Sides {
 }
 
 /// Measures all of it.
-pub async fn run(
-    report: &mut Report,
-    probe: &[u8],
-    options: &Options,
-    quick: bool,
-) -> anyhow::Result<()> {
+pub async fn run(report: &mut Report, options: &Options, quick: bool) -> anyhow::Result<()> {
     let size = if quick {
         Size {
             turns: 1,
@@ -104,13 +108,13 @@ pub async fn run(
             seconds: 6.0,
         }
     };
-    let sides = Sides::start(probe, options).await?;
+    let sides = Sides::start(options).await?;
     latency(report, &sides, &size).await?;
     throughput(report, &sides, &size).await
 }
 
 impl Sides {
-    async fn start(probe: &[u8], options: &Options) -> anyhow::Result<Self> {
+    async fn start(options: &Options) -> anyhow::Result<Self> {
         let cluster = options.cluster().await?;
         println!("starting Heyday and its worker");
         let heyday = Heyday::serve(&options.heyday, cluster.address).await?;
@@ -118,7 +122,7 @@ impl Sides {
             .begin_worker(&options.heyday, cluster.address)
             .await?;
         worker.until_ready().await?;
-        heyday.push(probe).await?;
+        heyday.push(&options.component()?).await?;
         heyday.push_flows(&[FLOW]).await?;
         println!("starting the native workers");
         let mut rust = tokio::process::Command::new(std::env::current_exe()?);
@@ -158,6 +162,13 @@ async fn run_by_api(connection: &mut Connection) -> anyhow::Result<String> {
     Ok(id.context("an answer without workflow_id")?.to_owned())
 }
 
+/// A run as its client saw it.
+struct Seen {
+    workflow_id: String,
+    begun: SystemTime,
+    took: Duration,
+}
+
 /// What one side's runs took.
 #[derive(Default)]
 struct Side {
@@ -165,8 +176,8 @@ struct Side {
     /// The median of each turn, in milliseconds.
     turns: Vec<f64>,
     all: Times,
-    /// Workflow ids of the last turn.
-    last: Vec<String>,
+    /// The runs of the last turn.
+    last: Vec<Seen>,
 }
 
 async fn latency(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::Result<()> {
@@ -190,16 +201,21 @@ async fn latency(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::Res
             // Which one comes first changes: it finds an idle server.
             for step in 0..measured.len() {
                 let side = (call + step) % measured.len();
-                let begun = Instant::now();
-                let id = match side.checked_sub(1) {
+                let (at, begun) = (SystemTime::now(), Instant::now());
+                let workflow_id = match side.checked_sub(1) {
                     None => run_by_api(&mut api).await?,
                     Some(index) => {
                         let (_, workflow_type, queue) = by_type[index];
                         client.run(workflow_type, queue).await?
                     }
                 };
-                times[side].push(begun.elapsed());
-                measured[side].last.push(id);
+                let took = begun.elapsed();
+                times[side].push(took);
+                measured[side].last.push(Seen {
+                    workflow_id,
+                    begun: at,
+                    took,
+                });
             }
         }
         if turn > 0 {
@@ -247,25 +263,33 @@ const fn native(sdk: &str) -> &'static str {
     }
 }
 
-/// Where the time of a run goes, by the cluster's history of it.
+/// Where the time of a run goes: to its start by the client's clock, which is the cluster's,
+/// then by the cluster's history of it, and to the client again.
 async fn parts(client: &mut Client, measured: &[Side]) -> anyhow::Result<()> {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 8] = [
+        "the start reaches the cluster",
         "its first task waits",
         "its first task runs",
         "the activity waits",
         "the activity runs",
         "its last task waits",
         "its last task runs",
+        "the end reaches the client",
     ];
     println!("where the time of a workflow with one activity goes (means in ms, by its history):");
     println!("    {:<24}{}", "", NAMES.join("; "));
     for side in measured {
-        let mut sums = [0.0; 6];
-        for id in &side.last {
-            let history = client.history(id).await?;
-            let at = steps(&history).with_context(|| format!("{}'s history of {id}", side.name))?;
-            let mut before = 0.0;
-            for (sum, at) in sums.iter_mut().zip(at) {
+        let mut sums = [0.0; NAMES.len()];
+        for run in &side.last {
+            let history = client.history(&run.workflow_id).await?;
+            let at = steps(&history)
+                .with_context(|| format!("{}'s history of {}", side.name, run.workflow_id))?;
+            let mut before = run
+                .begun
+                .duration_since(SystemTime::UNIX_EPOCH)?
+                .as_secs_f64();
+            let ended = before + run.took.as_secs_f64();
+            for (sum, at) in sums.iter_mut().zip(at.into_iter().chain([ended])) {
                 *sum += (at - before) * 1e3 / side.last.len() as f64;
                 before = at;
             }
@@ -276,18 +300,46 @@ async fn parts(client: &mut Client, measured: &[Side]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a second, and CPU milliseconds of the worker for each.
+/// Runs a second, and what each costs: CPU milliseconds of the worker, and of the cluster's
+/// server.
 #[derive(Default)]
 struct Rate {
     per_second: Vec<f64>,
-    cpu_ms: Vec<f64>,
+    worker_ms: Vec<f64>,
+    cluster_ms: Vec<f64>,
+}
+
+/// CPU times at the beginning of a turn.
+struct Turn {
+    begun: Instant,
+    processes: [(u32, Duration); 2],
+}
+
+impl Turn {
+    fn begin(worker: u32, cluster: u32) -> anyhow::Result<Self> {
+        Ok(Self {
+            begun: Instant::now(),
+            processes: [
+                (worker, usage::cpu(worker)?),
+                (cluster, usage::cpu(cluster)?),
+            ],
+        })
+    }
 }
 
 impl Rate {
-    fn push(&mut self, per_second: f64, begun: Instant, cpu: Duration) {
-        let runs = per_second * begun.elapsed().as_secs_f64();
+    fn push(&mut self, per_second: f64, turn: &Turn) -> anyhow::Result<()> {
+        let runs = per_second * turn.begun.elapsed().as_secs_f64();
         self.per_second.push(per_second);
-        self.cpu_ms.push(cpu.as_secs_f64() * 1e3 / runs);
+        for ((pid, before), times) in turn
+            .processes
+            .iter()
+            .zip([&mut self.worker_ms, &mut self.cluster_ms])
+        {
+            let used = usage::cpu(*pid)? - *before;
+            times.push(used.as_secs_f64() * 1e3 / runs);
+        }
+        Ok(())
     }
 }
 
@@ -295,28 +347,38 @@ async fn throughput(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::
     let time = Duration::from_secs_f64(size.seconds);
     let client = sides.cluster.client().await?;
     let (worker, server) = (sides.worker.pid()?, sides.heyday.pid()?);
+    let cluster = sides.cluster.pid()?;
     let (mut ours, mut by_type) = (Rate::default(), Rate::default());
     let mut api_ms = Vec::new();
     let mut natives: Vec<Rate> = sides.natives.iter().map(|_| Rate::default()).collect();
     for _ in 0..size.rounds {
         let clients = clients(|| sides.heyday.connect()).await?;
-        let (begun, cpu, api) = (Instant::now(), usage::cpu(worker)?, usage::cpu(server)?);
+        let (turn, api) = (Turn::begin(worker, cluster)?, usage::cpu(server)?);
         let rate = load(clients, PATH, time).await?;
         let api = usage::cpu(server)? - api;
-        api_ms.push(api.as_secs_f64() * 1e3 / (rate * begun.elapsed().as_secs_f64()));
-        ours.push(rate, begun, usage::cpu(worker)? - cpu);
-        let (begun, cpu) = (Instant::now(), usage::cpu(worker)?);
+        api_ms.push(api.as_secs_f64() * 1e3 / (rate * turn.begun.elapsed().as_secs_f64()));
+        ours.push(rate, &turn)?;
+        let turn = Turn::begin(worker, cluster)?;
         let rate = load_cluster(&client, OURS, CLIENTS, time).await?;
-        by_type.push(rate, begun, usage::cpu(worker)? - cpu);
+        by_type.push(rate, &turn)?;
         for (native, measured) in sides.natives.iter().zip(&mut natives) {
-            let (begun, cpu) = (Instant::now(), usage::cpu(native.pid()?)?);
+            let turn = Turn::begin(native.pid()?, cluster)?;
             let run = (WORKFLOW, native.queue.as_str());
             let rate = load_cluster(&client, run, CLIENTS, time).await?;
-            measured.push(rate, begun, usage::cpu(native.pid()?)? - cpu);
+            measured.push(rate, &turn)?;
         }
     }
+    let of_cluster = |rate: &Rate| cpu_time(median(rate.cluster_ms.clone()));
+    println!(
+        "    of the cluster's server a run: {} of ours, {} of ours by their type",
+        of_cluster(&ours),
+        of_cluster(&by_type),
+    );
+    for (native, measured) in sides.natives.iter().zip(&natives) {
+        println!("        {} of {}'s", of_cluster(measured), native.sdk);
+    }
     let per_second = median(ours.per_second.clone());
-    let cpu_ms = median(ours.cpu_ms.clone());
+    let cpu_ms = median(ours.worker_ms.clone());
     for (native, measured) in sides.natives.iter().zip(natives) {
         let name = native.sdk.to_lowercase();
         let peer = self::native(native.sdk);
@@ -331,7 +393,7 @@ async fn throughput(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::
             name: format!("temporal.worker_cpu_by_{name}"),
             value: cpu_ms,
             unit: "ms",
-            peer: Some((peer, median(measured.cpu_ms))),
+            peer: Some((peer, median(measured.worker_ms))),
             // More runs a core than Python's.
             goal: (native.sdk == "Python").then_some(Goal::RatioAtMost(1.0)),
         });
@@ -341,7 +403,7 @@ async fn throughput(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::
          the worker",
         cpu_time(median(api_ms)),
         median(by_type.per_second),
-        cpu_time(median(by_type.cpu_ms)),
+        cpu_time(median(by_type.worker_ms)),
     );
     Ok(())
 }

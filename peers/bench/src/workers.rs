@@ -1,6 +1,6 @@
 //! A worker of ours: how soon its first task is done after it starts, and how much memory
-//! it has once it has run many plugins; beside it, a worker with one activity on Temporal's
-//! Python SDK.
+//! it has once it has run many plugins, small or large ones; beside it, a worker with one
+//! activity on Temporal's Python SDK.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ use crate::servers::{Heyday, HeydayWorker};
 use crate::temporal::Options;
 use crate::usage;
 
-/// Plugins at once.
-const PLUGINS: usize = 1_000;
+/// How many plugins a worker runs: of the smallest, and of one that is as large as a plugin
+/// with all that the SDK has.
+const SMALL: usize = 1_000;
+const LARGE: usize = 50;
 /// Starts of a worker.
 const STARTS: usize = 10;
 
@@ -30,7 +32,8 @@ pub async fn run(
     let mut client = cluster.client().await?;
     println!("starting Heyday");
     let heyday = Heyday::serve(&options.heyday, cluster.address).await?;
-    heyday.push(probe).await?;
+    let parrot = options.component()?;
+    heyday.push(&parrot).await?;
 
     // Compiled by the server, which has the same cache: it is warm from the first on.
     let mut starts = Times::default();
@@ -38,7 +41,7 @@ pub async fn run(
     for _ in 0..if quick { 2 } else { STARTS } {
         // Killed with all that it polls: the next one takes the task.
         drop(worker.take());
-        let id = start(&heyday, "probe.echo").await?;
+        let id = start(&heyday, "parrot.echo").await?;
         let begun = Instant::now();
         worker = Some(
             heyday
@@ -64,35 +67,56 @@ pub async fn run(
     }
     let of_python = settled(python.pid()?).await?;
     let with_one = settled(worker.pid()?).await?;
-    let plugins = if quick { 3 } else { PLUGINS };
+    let peer = ("Temporal's Python SDK, one activity", mib(of_python));
+    report.add(memory("workers.memory_1_plugin".to_owned(), with_one, peer));
+    for (name, component, many) in [("parrot", &*parrot, SMALL), ("probe", probe, LARGE)] {
+        let many = if quick { 3 } else { many };
+        // Another one, which has seen nothing yet.
+        drop(worker);
+        worker = heyday
+            .begin_worker(&options.heyday, cluster.address)
+            .await?;
+        worker.until_ready().await?;
+        run_all(&heyday, name, component, many).await?;
+        let figure = match name {
+            "probe" => format!("workers.memory_{many}_large_plugins"),
+            _ => format!("workers.memory_{many}_plugins"),
+        };
+        report.add(memory(figure, settled(worker.pid()?).await?, peer));
+        println!("    in memory at once: {}", loaded(&worker).await?);
+    }
+    Ok(())
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn memory(name: String, bytes: usize, peer: (&'static str, f64)) -> Figure {
+    Figure {
+        name,
+        value: mib(bytes),
+        unit: "MiB",
+        peer: Some(peer),
+        goal: None,
+    }
+}
+
+/// Uploads a component under so many names, and lets the worker run each of them once.
+async fn run_all(heyday: &Heyday, name: &str, component: &[u8], many: usize) -> anyhow::Result<()> {
     let begun = Instant::now();
-    for number in 0..plugins {
-        heyday.push(&renamed(probe, number)).await?;
+    for number in 0..many {
+        heyday.push(&renamed(component, name, number)).await?;
     }
     println!(
-        "    {plugins} plugins of {} KiB were uploaded in {:.0?}",
-        probe.len() >> 10,
+        "    {many} plugins of {} KiB were uploaded and compiled in {:.0?}",
+        component.len() >> 10,
         begun.elapsed()
     );
-    for number in 0..plugins {
-        let id = start(&heyday, &format!("p{number:04}.echo")).await?;
-        finish(&heyday, &id).await?;
+    for number in 0..many {
+        let id = start(heyday, &format!("{}.echo", numbered(name, number))).await?;
+        finish(heyday, &id).await?;
     }
-    let with_all = settled(worker.pid()?).await?;
-    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-    for (name, bytes) in [
-        ("workers.memory_1_plugin".to_owned(), with_one),
-        (format!("workers.memory_{plugins}_plugins"), with_all),
-    ] {
-        report.add(Figure {
-            name,
-            value: mib(bytes),
-            unit: "MiB",
-            peer: Some(("Temporal's Python SDK, one activity", mib(of_python))),
-            goal: None,
-        });
-    }
-    println!("    of them in memory: {}", loaded(&worker).await?);
     Ok(())
 }
 
@@ -139,16 +163,23 @@ async fn settled(pid: u32) -> anyhow::Result<usize> {
     bail!("the process's memory does not settle")
 }
 
-/// The probe under another name of as many letters: another plugin.
-fn renamed(probe: &[u8], number: usize) -> Vec<u8> {
-    const NAME: &[u8] = b"probe";
-    let name = format!("p{number:04}");
-    let mut made = Vec::with_capacity(probe.len());
-    let mut rest = probe;
-    while let Some(at) = rest.windows(NAME.len()).position(|found| found == NAME) {
+/// Another name of as many letters.
+fn numbered(name: &str, number: usize) -> String {
+    format!("{}{number:0width$}", &name[..1], width = name.len() - 1)
+}
+
+/// A plugin under another name of as many letters: another plugin.
+fn renamed(component: &[u8], name: &str, number: usize) -> Vec<u8> {
+    let other = numbered(name, number);
+    let mut made = Vec::with_capacity(component.len());
+    let mut rest = component;
+    while let Some(at) = rest
+        .windows(name.len())
+        .position(|found| found == name.as_bytes())
+    {
         made.extend_from_slice(&rest[..at]);
-        made.extend_from_slice(name.as_bytes());
-        rest = &rest[at + NAME.len()..];
+        made.extend_from_slice(other.as_bytes());
+        rest = &rest[at + name.len()..];
     }
     made.extend_from_slice(rest);
     made
@@ -158,7 +189,7 @@ fn renamed(probe: &[u8], number: usize) -> Vec<u8> {
 mod tests {
     #[test]
     fn another_plugin_has_another_name_and_as_many_bytes() {
-        let made = super::renamed(b"\0probe\x05{\"probe\"}prob", 7);
+        let made = super::renamed(b"\0probe\x05{\"probe\"}prob", "probe", 7);
         assert_eq!(made, b"\0p0007\x05{\"p0007\"}prob");
     }
 }

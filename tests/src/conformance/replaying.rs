@@ -21,6 +21,7 @@ on_both!(
     a_history_is_of_its_flow,
     what_no_plugin_has_is_compared_by_its_name,
     a_value_that_is_stored_elsewhere_is_missed_by_name,
+    timeouts_and_retry_policies_are_values,
 );
 
 async fn difference(bench: &Bench, history: &RecordedHistory, name: &str) -> Difference {
@@ -282,4 +283,39 @@ async fn a_value_that_is_stored_elsewhere_is_missed_by_name(bench: Bench) {
         matches!(&error, ReplayError::Unusable(why) if why.contains("sha256:")),
         "{error}"
     );
+    // The file brings it along.
+    let whole = history.with_values(bench.payloads.as_ref()).await.unwrap();
+    let text = whole.to_json().to_string();
+    assert!(text.len() > 300_000, "{}", text.len());
+    let read = RecordedHistory::parse(text.as_bytes()).unwrap();
+    let elsewhere = bench.replay_elsewhere(&read, "big").await.unwrap();
+    assert_eq!(elsewhere.difference, None);
+    assert_eq!(read.to_json(), whole.to_json());
+}
+
+async fn timeouts_and_retry_policies_are_values(mut bench: Bench) {
+    let flow =
+        |timeouts: &str| format!("  - h: {{call: t.hand, metadata: {{heyday: {{{timeouts}}}}}}}\n");
+    let said =
+        "timeouts: {start_to_close: 20s, schedule_to_close: 1m}, retry: {maximum_attempts: 3}";
+    bench.define("timed", &flow(said));
+    let run = bench.start("timed", json!({})).await;
+    let attempt = bench.attempt().await;
+    let history = bench.recorded(&run).await;
+    for (from, to) in [
+        ("20s", "21s"),
+        ("1m", "2m"),
+        ("{start", "{heartbeat: 5s, start"),
+        ("attempts: 3", "attempts: 4"),
+    ] {
+        let other = said.replace(from, to);
+        bench.define("timed", &flow(&other));
+        let commands = bench.replay(&history, "timed", false).await.unwrap();
+        assert_eq!(commands.difference, None, "{other}");
+        let values = bench.replay(&history, "timed", true).await.unwrap();
+        let difference = values.difference.expect(&other);
+        assert_eq!(difference.members, ["timeouts"], "{other}");
+    }
+    attempt.end(Ok(Value::Null));
+    bench.end(&run).await;
 }

@@ -13,53 +13,12 @@ use serde_json::{Value, json};
 
 use crate::support::documents::{docx, pdf};
 use crate::support::server::{Options, PATIENCE, Server};
-use crate::support::{component, examples};
-
-/// The example's plugins, and what each may reach.
-const PLUGINS: &[(&str, &[(&str, &str)])] = &[
-    ("extract", &[("blob", "documents"), ("blob", "work")]),
-    ("split", &[("blob", "work")]),
-    ("hashed-ngram-embedding", &[("blob", "work")]),
-    ("entities", &[("blob", "work"), ("graph", "knowledge")]),
-    ("answer", &[]),
-    (
-        "index",
-        &[
-            ("blob", "documents"),
-            ("blob", "work"),
-            ("sql", "knowledge"),
-            ("vector", "knowledge"),
-        ],
-    ),
-];
-
-/// Its flows.
-const FLOWS: [&str; 5] = [
-    "document-processing",
-    "sync",
-    "search",
-    "question-answering",
-    "reset",
-];
-
-/// A binding of a path in the folder.
-fn path(folder: &Path, capability: &str, binding: &str, name: &str) -> String {
-    let path = json!(folder.join(name).to_string_lossy());
-    format!("[bindings.namespaces.default.{capability}.{binding}]\npath = {path}\n")
-}
+use crate::support::{component, example, examples};
 
 /// The bindings of the example, without any server.
 fn embedded(folder: &Path) -> Options {
-    let config = [
-        path(folder, "blob", "documents", "documents"),
-        "read_only = true\n".to_owned(),
-        path(folder, "blob", "work", "work"),
-        path(folder, "sql", "knowledge", "knowledge.db"),
-        path(folder, "vector", "knowledge", "vectors.db"),
-        path(folder, "graph", "knowledge", "graph"),
-    ];
     Options {
-        config: Some(config.concat()),
+        config: Some(example::embedded(folder)),
         ..Options::default()
     }
 }
@@ -68,9 +27,9 @@ fn embedded(folder: &Path) -> Options {
 async fn start(options: Options) -> Server {
     let server = Server::with(options).await.unwrap();
     let client = &server.client;
-    for (plugin, grants) in PLUGINS {
+    for (plugin, grants) in example::PLUGINS {
         for (capability, binding) in *grants {
-            let mode = (*binding == "documents").then_some("ro");
+            let mode = (*binding == example::DOCUMENTS).then_some("ro");
             client
                 .grant(plugin, capability, binding, mode)
                 .await
@@ -79,7 +38,7 @@ async fn start(options: Options) -> Server {
         let version = client.push(component(plugin), "").await.unwrap();
         assert_eq!(version["active"], true, "{version}");
     }
-    for flow in FLOWS {
+    for flow in example::FLOWS {
         let path = examples().join(format!("knowledge/flows/{flow}.yaml"));
         let text = std::fs::read_to_string(path).unwrap();
         let pushed = client.push_flow(&text).await.unwrap();

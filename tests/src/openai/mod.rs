@@ -1,9 +1,11 @@
 //! `/v1`, by OpenAI's official Python client. Its programs lie in `tests/openai`;
 //! `cargo xtask test` installs it and names it in `HEYDAY_OPENAI_PYTHON`. [`remote`] has
-//! the other direction: models of endpoints that speak that protocol.
+//! the other direction: models of endpoints that speak that protocol; [`decoder`] both, over
+//! a model of the server's own.
 
+mod decoder;
 mod remote;
-mod stand_in;
+pub(crate) mod stand_in;
 
 use std::path::Path;
 use std::process::Stdio;

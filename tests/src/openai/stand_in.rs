@@ -28,6 +28,8 @@ pub const WINDOW: usize = 16;
 pub enum Fault {
     /// With that status, `Retry-After` and body.
     Status(u16, Option<&'static str>, &'static str),
+    /// With that text, as a model that makes sense.
+    Says(&'static str),
     /// With success and that body.
     Body(&'static str),
     /// With so many bytes.
@@ -136,8 +138,12 @@ async fn answer(
             "rerank" => rerank(&body),
             "chat/completions" => {
                 let asked = body["messages"].as_array().and_then(|all| all.last());
-                let text = asked.unwrap()["content"].as_str().unwrap().to_owned();
-                streamed(&stand_in, &text, true, fault)
+                let again = asked.unwrap()["content"].as_str().unwrap();
+                let text = match &fault {
+                    Some(Fault::Says(text)) => text,
+                    _ => again,
+                };
+                streamed(&stand_in, text, true, fault.clone())
             }
             "completions" => {
                 let text = body["prompt"].as_str().unwrap().to_owned();

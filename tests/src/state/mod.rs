@@ -3,10 +3,13 @@
 
 mod away;
 mod backends;
+mod deaths;
 mod migrations;
 mod servers;
+mod through;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -100,35 +103,52 @@ struct Pair {
     servers: Vec<Server>,
     /// Each request goes to the next server.
     client: Client,
-    _balancer: Balancer,
+    balancer: Balancer,
     cluster: (String, String),
     state: Empty,
     folder: tempfile::TempDir,
 }
 
 impl Pair {
-    /// Starts them; none where there is no cluster or no PostgreSQL.
+    /// Starts them, and leaves the work to workers; none where there is no cluster or no
+    /// PostgreSQL.
     async fn start() -> Option<Self> {
+        Self::with(Some(Vec::new()), |_| String::new()).await
+    }
+
+    /// Starts two that do all themselves, with a further configuration, which may name a
+    /// folder that both have.
+    async fn of_all(config: impl Fn(&Path) -> String) -> Option<Self> {
+        Self::with(None, config).await
+    }
+
+    async fn with(serve: Option<Vec<String>>, config: impl Fn(&Path) -> String) -> Option<Self> {
         let cluster = temporal::namespace()?;
         let state = Empty::shared()?.migrated().await;
         let folder = tempfile::tempdir().unwrap();
         let ports = [free_port().unwrap(), free_port().unwrap()];
         let balancer = Balancer::start(ports).await;
+        let place = Options::on_temporal(&cluster.0, &cluster.1);
+        let address = balancer.address;
+        let config = format!(
+            "public_url = 'http://{address}'\n{}{}",
+            place.config.unwrap_or_default(),
+            config(folder.path())
+        );
+        let options = ports.map(|port| Options {
+            serve: serve.clone(),
+            port: Some(port),
+            config: Some(config.clone()),
+            environment: vec![("HEYDAY_STATE".to_owned(), state.url.clone())],
+        });
         let mut servers: Vec<Server> = Vec::new();
-        for (number, port) in ports.into_iter().enumerate() {
+        for (number, options) in options.into_iter().enumerate() {
             let data = folder.path().join(format!("data-{number}"));
             std::fs::create_dir_all(&data).unwrap();
             if let Some(first) = servers.first() {
                 // Only who made it has it; the test asks both by it.
                 std::fs::copy(first.data().join("token"), data.join("token")).unwrap();
             }
-            let mut options = Options::on_temporal(&cluster.0, &cluster.1);
-            options.config = options
-                .config
-                .map(|text| format!("hosts = ['{}']\n{text}", balancer.address));
-            options.serve = Some(Vec::new());
-            options.port = Some(port);
-            options.environment = vec![("HEYDAY_STATE".to_owned(), state.url.clone())];
             servers.push(Server::on(&data, options).await.unwrap());
         }
         for server in &servers {
@@ -145,7 +165,7 @@ impl Pair {
         Some(Self {
             servers,
             client,
-            _balancer: balancer,
+            balancer,
             cluster,
             state,
             folder,
@@ -158,17 +178,38 @@ impl Pair {
 
     /// A worker of one of the servers, ready.
     async fn worker(&self, number: usize) -> Worker {
-        // Made at the other one.
+        self.worker_at(&self.servers[number].url, &[]).await
+    }
+
+    /// A worker that asks the load balancer, ready.
+    async fn worker_behind(&self, arguments: &[&str]) -> Worker {
+        let url = format!("http://{}", self.balancer.address);
+        self.worker_at(&url, arguments).await
+    }
+
+    async fn worker_at(&self, url: &str, arguments: &[&str]) -> Worker {
+        // Made at one of both.
         let body = serde_json::json!({ "kind": "worker" });
-        let made = self.of(1 - number).post("/tokens", &body).await.unwrap();
+        let made = self.client.post("/tokens", &body).await.unwrap();
         let place = Place {
-            server: &self.servers[number],
+            server: url,
             address: &self.cluster.0,
             namespace: &self.cluster.1,
             folder: self.folder.path(),
         };
-        let mut worker = place.begin(made["token"].as_str().unwrap(), &[]);
+        let mut worker = place.begin(made["token"].as_str().unwrap(), arguments);
         worker.until_ready().await.unwrap();
         worker
+    }
+
+    /// Kills a server (-9).
+    fn kill(&mut self, number: usize) {
+        self.servers[number].kill();
+    }
+
+    /// Starts a server again that was killed, on its data and port.
+    async fn start_again(&mut self, number: usize) {
+        self.servers[number].start_again().await.unwrap();
+        self.servers[number].wait_for_engine().await.unwrap();
     }
 }

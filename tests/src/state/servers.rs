@@ -14,8 +14,12 @@ use crate::support::http_server;
 use crate::support::server::{Client, PATIENCE};
 use crate::support::worker::eventually;
 
+/// What takes a while to describe itself.
+pub(super) const SPIN: &str = "(local $i i32) (loop $spin (local.set $i (i32.add (local.get $i) (i32.const 1))) \
+    (br_if $spin (i32.lt_u (local.get $i) (i32.const 300000000))))";
+
 /// A plugin of that name and version with one activity `answer`, and bytes of its own.
-fn plugin(name: &str, version: &str, before_describe: &str) -> Vec<u8> {
+pub(super) fn plugin(name: &str, version: &str, before_describe: &str) -> Vec<u8> {
     let description = json!({
         "name": name, "version": version, "documentation": Uuid::new_v4().to_string(),
         "activities": [{ "name": "answer", "input": {}, "output": {} }],
@@ -350,10 +354,7 @@ async fn an_upload_goes_on_when_its_server_is_killed() {
     let Some(mut pair) = Pair::start().await else {
         return;
     };
-    // It describes itself for a while.
-    let spin = "(local $i i32) (loop $spin (local.set $i (i32.add (local.get $i) (i32.const 1))) \
-                (br_if $spin (i32.lt_u (local.get $i) (i32.const 300000000))))";
-    let bytes = plugin("survivor", "1.0.0", spin);
+    let bytes = plugin("survivor", "1.0.0", SPIN);
     let sent = pair.of(0).request(Method::POST, "/plugins?wait=0s");
     let sent = sent.header("content-type", "application/wasm").body(bytes);
     let answer = sent.send().await.unwrap();

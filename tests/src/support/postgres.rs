@@ -4,11 +4,11 @@
 //! `HEYDAY_POSTGRES`.
 
 use std::ffi::CString;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use heyday_capabilities::postgres::PostgresConfig;
@@ -196,6 +196,24 @@ impl Postgres {
             .to_owned()
     }
 
+    /// Runs a script as the superuser in a session that stays open: what it locks stays
+    /// locked until that is dropped.
+    pub fn session(&self, database: &str, script: &str) -> Session {
+        let mut child = Command::new(self.programs.join("psql"))
+            .args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"])
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-U", USER, "-d", database])
+            .env("PGPASSWORD", &self.password)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("psql starts");
+        let input = child.stdin.as_mut().expect("it was piped");
+        writeln!(input, "{script}\n\\echo done").expect("psql reads");
+        let session = Session(child.stdout.take().map(BufReader::new), child);
+        session.wait()
+    }
+
     /// A database of its own.
     pub fn database(&self) -> String {
         let name = format!("d{}", Uuid::new_v4().simple());
@@ -226,6 +244,30 @@ impl Postgres {
             password,
             password_file,
         }
+    }
+}
+
+/// A session that is open. It ends when it is dropped.
+pub struct Session(Option<BufReader<ChildStdout>>, Child);
+
+impl Session {
+    /// Waits until the script was run.
+    fn wait(mut self) -> Self {
+        let output = self.0.as_mut().expect("it was piped");
+        let mut line = String::new();
+        while line.trim() != "done" {
+            line.clear();
+            let read = output.read_line(&mut line).expect("psql tells");
+            assert!(read > 0, "the script failed");
+        }
+        self
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.1.kill();
+        let _ = self.1.wait();
     }
 }
 

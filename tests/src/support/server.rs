@@ -15,6 +15,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A running server. Killed when it is dropped.
 pub struct Server {
     child: Child,
+    /// What started it.
+    command: Command,
     /// Its data folder; kept over restarts.
     data: PathBuf,
     /// Deletes the data folder, where the test owns it.
@@ -107,6 +109,7 @@ impl Server {
         let url = format!("http://127.0.0.1:{port}");
         let mut server = Self {
             child,
+            command,
             data: data.to_path_buf(),
             _folder: None,
             client: Client::new(&url, ""),
@@ -174,6 +177,18 @@ impl Server {
     /// Its data folder.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Kills it (-9); its data stays.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+
+    /// Starts it again, as it was started, after it was killed.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.child = self.command.spawn().context("cannot start heyday")?;
+        self.wait_until_ready().await
     }
 
     /// Kills it (-9) and starts another one on the same data.

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::server::{Options, PATIENCE, Server, end_with_parent, free_port};
+use super::server::{Client, Options, PATIENCE, Server, end_with_parent, free_port};
 use super::temporal;
 
 /// A server that works for nobody, on a cluster.
@@ -66,7 +66,7 @@ impl Site {
     /// Starts a worker with that token.
     pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
         let place = Place {
-            server: &self.server,
+            server: &self.server.url,
             address: &self.address,
             namespace: &self.namespace,
             folder: self.folder.path(),
@@ -97,8 +97,8 @@ impl Site {
 
 /// What a worker works for, and where its files are.
 pub struct Place<'s> {
-    /// The server.
-    pub server: &'s Server,
+    /// Where the server is.
+    pub server: &'s str,
     /// Where the cluster is.
     pub address: &'s str,
     /// The namespace there.
@@ -115,7 +115,7 @@ impl Place<'_> {
         let output = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(super::binary());
         command
-            .args(["worker", "--server", &self.server.url])
+            .args(["worker", "--server", self.server])
             .args(["--temporal-address", self.address])
             .args(["--temporal-namespace", self.namespace])
             .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -134,7 +134,7 @@ impl Place<'_> {
             url: format!("http://127.0.0.1:{port}"),
             log,
             spool: self.folder.join("worker/spool"),
-            http: self.server.client.http.clone(),
+            http: Client::new(self.server, "").http,
         }
     }
 }

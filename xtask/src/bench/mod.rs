@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::process::{self, Profile, Project, timed};
-use crate::{guests, neo4j, real_temporal, weaviate};
+use crate::{guests, inference, neo4j, real_temporal, weaviate};
 
 /// What `--help` shows beneath the options.
 const EXAMPLES: &str = "\
@@ -28,7 +28,7 @@ Examples:
 
 Peers: wasmtime; Restate (needs node and npm); Temporal's dev server with workers on its Rust,
 Python and Go SDKs (needs python3, and go for the last); PostgreSQL, Weaviate (needs go) and Neo4j
-(needs java and maven). They are fetched into the user's cache folder. Close other programs: what counts is the ratio to the
+(needs java and maven); onnxruntime (needs python3) and candle. They are fetched into the user's cache folder. Close other programs: what counts is the ratio to the
 peer in the same run, but a busy machine still makes it uncertain. docs/benchmarks.md says
 what each figure is.";
 
@@ -65,13 +65,20 @@ enum Name {
     Vectors,
     /// The embedded graph against Neo4j.
     Graphs,
+    /// Models against onnxruntime and candle, and the service around them.
+    Inference,
+    /// What the knowledge example's search finds, against what people judged.
+    Retrieval,
 }
+
+/// Where something lies, or why it cannot be had.
+type Part = anyhow::Result<PathBuf>;
 
 /// Makes a server ready to be started.
 type Install = fn() -> anyhow::Result<()>;
 
 impl Name {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Sandbox,
         Self::Interrupt,
         Self::Workflow,
@@ -80,6 +87,8 @@ impl Name {
         Self::HostCalls,
         Self::Vectors,
         Self::Graphs,
+        Self::Inference,
+        Self::Retrieval,
     ];
 
     const fn text(self) -> &'static str {
@@ -92,6 +101,8 @@ impl Name {
             Self::HostCalls => "host-calls",
             Self::Vectors => "vectors",
             Self::Graphs => "graphs",
+            Self::Inference => "inference",
+            Self::Retrieval => "retrieval",
         }
     }
 
@@ -107,7 +118,10 @@ impl Name {
 
     /// Whether it measures the whole server.
     const fn needs_heyday(self) -> bool {
-        matches!(self, Self::Workflow | Self::Temporal | Self::Workers)
+        matches!(
+            self,
+            Self::Workflow | Self::Temporal | Self::Workers | Self::Retrieval
+        )
     }
 }
 
@@ -132,7 +146,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         })?;
     }
     timed("building the harness", || {
-        let mut command = project.cargo(["build", "--locked"]);
+        let mut command = project.cargo(["build", "--locked", "--package", "heyday-bench"]);
         command
             .args(profile.arguments())
             .current_dir(project.root.join("peers"));
@@ -177,38 +191,56 @@ fn measure(
         process::name_servers(&mut command);
     }
     if name.needs_heyday() {
-        let peers = project.root.join("peers");
         command
             .arg("--heyday")
-            .arg(project.program(profile, "heyday"))
-            .arg("--peers")
-            .arg(&peers);
-        let optional = match name {
-            Name::Workflow => vec![
-                ("--restate", peers::restate(&peers)),
-                ("--temporal", peers::temporal(&peers)),
-                ("--strace", peers::strace()),
-            ],
-            _ => {
-                // Without a cluster there is nothing to measure.
-                command.arg("--temporal").arg(peers::temporal(&peers)?);
-                vec![("--go", peers::go(project, &peers))]
+            .arg(project.program(profile, "heyday"));
+    }
+    for (option, found) in parts(project, name)? {
+        match found {
+            Ok(path) => {
+                command.arg(option).arg(path);
             }
-        };
-        for (option, found) in optional {
-            match found {
-                Ok(path) => {
-                    command.arg(option).arg(path);
-                }
-                // The rest is worth measuring; what is missing shows as not compared.
-                Err(error) => println!("not compared: {error:#}"),
-            }
+            // The rest is worth measuring; what is missing shows as not compared.
+            Err(error) => println!("not compared: {error:#}"),
         }
     }
     timed(&format!("benchmark {}", name.text()), || {
         process::run(&mut command)
     })?;
     read(&json)
+}
+
+/// What a benchmark is given by options, fetched or built; what may be missing may be an
+/// error in the list.
+fn parts(project: &Project, name: Name) -> anyhow::Result<Vec<(&'static str, Part)>> {
+    let peers = project.root.join("peers");
+    Ok(match name {
+        Name::Workflow => vec![
+            ("--peers", Ok(peers.clone())),
+            ("--restate", peers::restate(&peers)),
+            ("--temporal", peers::temporal(&peers)),
+            ("--strace", peers::strace()),
+        ],
+        // Without a cluster there is nothing to measure.
+        Name::Temporal | Name::Workers => vec![
+            ("--peers", Ok(peers.clone())),
+            ("--temporal", Ok(peers::temporal(&peers)?)),
+            ("--parrot", Ok(project.components().join("parrot.wasm"))),
+            ("--go", peers::go(project, &peers)),
+        ],
+        // Without its weights there is nothing to measure.
+        Name::Inference => vec![
+            ("--peers", Ok(peers.clone())),
+            ("--minilm", Ok(inference::minilm(project)?)),
+            ("--onnxruntime", peers::onnxruntime(&peers)),
+            ("--candle", peers::candle(project, &peers)),
+        ],
+        Name::Retrieval => vec![
+            ("--repository", Ok(project.root.clone())),
+            ("--minilm", inference::minilm(project)),
+        ],
+        _ => Vec::new(),
+    })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<Value>> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::process::{self, Project, timed};
+use crate::process::{self, Profile, Project, timed};
 
 /// A file that says that a folder is whole.
 const WHOLE: &str = ".whole";
@@ -27,9 +27,18 @@ pub fn restate(peers: &Path) -> anyhow::Result<PathBuf> {
 
 /// Temporal's dev server and Python SDK: a virtual environment.
 pub fn temporal(peers: &Path) -> anyhow::Result<PathBuf> {
-    let requirements = peers.join("temporal/requirements.txt");
+    python("temporal", &peers.join("temporal/requirements.txt"))
+}
+
+/// onnxruntime: a virtual environment.
+pub fn onnxruntime(peers: &Path) -> anyhow::Result<PathBuf> {
+    python("onnxruntime", &peers.join("inference/requirements.txt"))
+}
+
+/// A virtual environment with those packages.
+fn python(name: &str, requirements: &Path) -> anyhow::Result<PathBuf> {
     needs("python3", "install Python 3 with its venv module")?;
-    fetched("temporal", &requirements, |folder| {
+    fetched(name, requirements, |folder| {
         let mut command = process::command("python3");
         process::run(command.args(["-m", "venv"]).arg(folder))?;
         let mut command = process::command(folder.join("bin/python"));
@@ -41,9 +50,23 @@ pub fn temporal(peers: &Path) -> anyhow::Result<PathBuf> {
                 "--disable-pip-version-check",
                 "--requirement",
             ])
-            .arg(&requirements);
+            .arg(requirements);
         process::run(&mut command)
     })
+}
+
+/// The program on candle, built for release whatever is measured: a debug build of it takes
+/// minutes for one batch.
+pub fn candle(project: &Project, peers: &Path) -> anyhow::Result<PathBuf> {
+    const NAME: &str = "heyday-bench-candle";
+    timed("building the program on candle", || {
+        let mut command = project.cargo(["build", "--release", "--locked", "--package", NAME]);
+        command
+            .current_dir(peers)
+            .env("CARGO_TARGET_DIR", &project.target);
+        process::run(&mut command)
+    })?;
+    Ok(project.program(Profile::Release, NAME))
 }
 
 /// The worker on Temporal's Go SDK, built beside our own programs.

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 
 use super::config::Backend;
-use super::{Binding, BindingError, Claims, Declared};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::blob::files::FileContainer;
 use crate::blob::s3::S3Container;
 use crate::blob::s3_config::S3Config;
@@ -55,18 +54,19 @@ impl Binding for BlobBinding {
     const CAPABILITY: &'static str = "blob";
     type Opened = dyn Container;
 
-    fn open(
-        &self,
-        full: &str,
-        claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Self::Opened>, BindingError> {
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Self::Opened>, BindingError> {
+        let Opening {
+            full,
+            claims,
+            runtime,
+            addresses,
+        } = opening;
         let (read_only, limits, runtime) = (self.read_only, self.limits.clone(), runtime.clone());
         let (path, s3) = (self.path.as_ref(), self.s3.as_ref());
         let binding = full.to_owned();
         match Backend::of(full, path, s3, "`path` and `s3`")? {
             Backend::Here(path) => {
-                let opened = FileContainer::new(path, read_only, limits, runtime)
+                let opened = FileContainer::new(path, read_only, limits, addresses, runtime)
                     .map_err(|source| BindingError::Blob { binding, source })?;
                 Ok(Arc::new(opened))
             }

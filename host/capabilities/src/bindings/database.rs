@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 
 use super::config::Backend;
-use super::{Binding, BindingError, Claims, Declared};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::kv::postgres::PostgresStore;
 use crate::kv::sqlite::SqliteStore;
 use crate::kv::{KvLimits, Store};
@@ -111,12 +110,13 @@ impl Binding for SqlBinding {
     const CAPABILITY: &'static str = "sql";
     type Opened = dyn Database;
 
-    fn open(
-        &self,
-        full: &str,
-        claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Self::Opened>, BindingError> {
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Self::Opened>, BindingError> {
+        let Opening {
+            full,
+            claims,
+            runtime,
+            ..
+        } = opening;
         let (read_only, limits) = (self.read_only, self.limits.clone());
         match self.backend(full, ("database_bytes", limits.database_bytes))? {
             Backend::Here(path) => {
@@ -157,12 +157,13 @@ impl Binding for KvBinding {
     const CAPABILITY: &'static str = "kv";
     type Opened = dyn Store;
 
-    fn open(
-        &self,
-        full: &str,
-        claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Self::Opened>, BindingError> {
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Self::Opened>, BindingError> {
+        let Opening {
+            full,
+            claims,
+            runtime,
+            ..
+        } = opening;
         let (read_only, limits) = (self.read_only, self.limits.clone());
         match self.backend(full, ("store_bytes", limits.store_bytes))? {
             Backend::Here(path) => {

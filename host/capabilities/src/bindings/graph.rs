@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 
 use super::config::Backend;
-use super::{Binding, BindingError, Claims, Declared};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::graph::embedded::{self, EngineCommand, OpenError};
 use crate::graph::neo4j::{self, Neo4jConfig};
 use crate::graph::{Graph, GraphLimits};
@@ -59,12 +58,13 @@ impl Binding for GraphBinding {
     const CAPABILITY: &'static str = "graph";
     type Opened = Graph;
 
-    fn open(
-        &self,
-        full: &str,
-        claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Self::Opened>, BindingError> {
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Self::Opened>, BindingError> {
+        let Opening {
+            full,
+            claims,
+            runtime,
+            ..
+        } = opening;
         let (read_only, limits) = (self.read_only, self.limits.clone());
         let (path, neo4j) = (self.path.as_ref(), self.neo4j.as_ref());
         let graph = match Backend::of(full, path, neo4j, "`path` and `neo4j`")? {

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 
-use super::{Binding, BindingError, Claims, Declared};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::config::Settings;
 use crate::secrets::Secrets;
 use crate::secrets::gcp::GcpConfig;
@@ -66,12 +65,8 @@ impl Binding for ConfigBinding {
     const CAPABILITY: &'static str = crate::config::NAME;
     type Opened = Settings;
 
-    fn open(
-        &self,
-        full: &str,
-        _claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Settings>, BindingError> {
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Settings>, BindingError> {
+        let Opening { full, runtime, .. } = opening;
         let opened = Settings::new(self, runtime.clone());
         let settings = opened.map_err(|source| BindingError::Config {
             binding: full.to_owned(),
@@ -106,12 +101,8 @@ impl Binding for SecretsBinding {
     const CAPABILITY: &'static str = crate::secrets::NAME;
     type Opened = Secrets;
 
-    fn open(
-        &self,
-        full: &str,
-        _claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Secrets>, BindingError> {
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Secrets>, BindingError> {
+        let Opening { full, runtime, .. } = opening;
         let opened = Secrets::new(self, runtime.clone());
         let secrets = opened.map_err(|source| BindingError::Secrets {
             binding: full.to_owned(),

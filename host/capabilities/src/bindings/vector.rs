@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
 
 use super::config::Backend;
-use super::{Binding, BindingError, Claims, Declared};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::vector::sqlite::SqliteVectors;
 use crate::vector::weaviate::{WeaviateConfig, WeaviateVectors};
 use crate::vector::{Store, VectorLimits};
@@ -63,12 +62,13 @@ impl Binding for VectorBinding {
 
     type Opened = dyn Store;
 
-    fn open(
-        &self,
-        full: &str,
-        claims: &mut Claims,
-        runtime: &Handle,
-    ) -> Result<Arc<Self::Opened>, BindingError> {
+    fn open(&self, opening: Opening<'_>) -> Result<Arc<Self::Opened>, BindingError> {
+        let Opening {
+            full,
+            claims,
+            runtime,
+            ..
+        } = opening;
         let (limits, binding) = (self.limits.clone(), full.to_owned());
         let (path, server) = (self.path.as_ref(), self.weaviate.as_ref());
         match Backend::of(full, path, server, "`path` and `weaviate`")? {
@@ -95,6 +95,7 @@ impl Binding for VectorBinding {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tokio::runtime::Handle;
 
     use super::super::{Bindings, BindingsConfig};
     use super::*;

@@ -17,12 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
+use super::address::ContainerAddresses;
 use super::listing::{self, Query, metadata};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
@@ -49,6 +51,7 @@ struct Shared {
     store: LocalFileSystem,
     read_only: bool,
     limits: BlobLimits,
+    addresses: Option<ContainerAddresses>,
     runtime: Handle,
     locks: Vec<tokio::sync::Mutex<()>>,
 }
@@ -79,7 +82,8 @@ pub enum OpenError {
 
 impl FileContainer {
     /// Opens a folder, and makes it unless it is to be read only. Its work is done on
-    /// `runtime`, never on the one that guests run on.
+    /// `runtime`, never on the one that guests run on. Its objects have addresses where the
+    /// server of this process answers for them.
     ///
     /// # Errors
     /// When the folder cannot be used.
@@ -87,6 +91,7 @@ impl FileContainer {
         folder: &Path,
         read_only: bool,
         limits: BlobLimits,
+        addresses: Option<ContainerAddresses>,
         runtime: Handle,
     ) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Folder {
@@ -115,10 +120,21 @@ impl FileContainer {
                 store,
                 read_only,
                 limits,
+                addresses,
                 runtime,
                 locks: (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             }),
         })
+    }
+
+    /// Does something that blocks, on a thread for that.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, BlobError> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        let shared = Arc::clone(&self.shared);
+        let done = self.shared.runtime.spawn_blocking(move || work(&shared));
+        done.await.map_err(BlobError::internal)?
     }
 
     async fn run<F, T>(&self, future: F) -> Result<T, BlobError>
@@ -187,10 +203,26 @@ impl Shared {
     }
 
     async fn existing(self: &Arc<Self>, key: &str) -> Result<Metadata, BlobError> {
-        match self.find(key).await? {
-            Found::Object(metadata) => Ok(metadata),
-            Found::Nothing | Found::Other(_) => Err(not_found(key)),
-        }
+        existing(key, self.find(key).await?)
+    }
+
+    fn existing_blocking(&self, key: &str) -> Result<Metadata, BlobError> {
+        let found = self.find_blocking(key);
+        existing(key, found.map_err(|error| translate_io(&error))?)
+    }
+
+    /// An object's file, and what is known of it: of this file, whatever takes its name.
+    fn open_blocking(&self, key: &str) -> Result<(File, Metadata), BlobError> {
+        self.existing_blocking(key)?;
+        object_path(key)?;
+        let opened = File::open(self.root.join(key)).and_then(|file| {
+            let known = file.metadata()?;
+            Ok((file, metadata(key.to_owned(), &known)))
+        });
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => not_found(key),
+            _ => translate_io(&error),
+        })
     }
 
     /// Whether a write may happen; the caller holds the key's lock.
@@ -231,14 +263,13 @@ impl Container for FileContainer {
     }
 
     async fn head(&self, key: String) -> Result<Metadata, BlobError> {
-        let shared = Arc::clone(&self.shared);
-        self.run(async move { shared.existing(&key).await }).await
+        self.blocking(move |shared| shared.existing_blocking(&key))
+            .await
     }
 
     async fn get(&self, key: String, offset: u64, length: u64) -> Result<Bytes, BlobError> {
-        let shared = Arc::clone(&self.shared);
-        self.run(async move {
-            let found = shared.existing(&key).await?;
+        self.blocking(move |shared| {
+            let (mut file, found) = shared.open_blocking(&key)?;
             // All of an empty object is a fine thing to ask for.
             if offset == 0 && length == u64::MAX && found.size == 0 {
                 return Ok(Bytes::new());
@@ -253,15 +284,8 @@ impl Container for FileContainer {
             if end - offset > GET_BYTES {
                 return Err(too_large(end - offset));
             }
-            if end == offset {
-                return Ok(Bytes::new());
-            }
-            let path = object_path(&key)?;
-            shared
-                .store
-                .get_range(&path, offset..end)
-                .await
-                .map_err(|error| translate(&key, &error))
+            let read = read_at(&mut file, offset, end - offset);
+            read.map_err(|error| translate_io(&error))
         })
         .await
     }
@@ -337,24 +361,14 @@ impl Container for FileContainer {
     }
 
     async fn read(&self, key: String) -> Result<Box<dyn ObjectReader>, BlobError> {
-        let shared = Arc::clone(&self.shared);
         let (file, found) = self
-            .run(async move {
-                let found = shared.existing(&key).await?;
-                let path = shared.root.join(&found.key);
-                let file = tokio::task::spawn_blocking(move || File::open(path))
-                    .await
-                    .map_err(BlobError::internal)?
-                    .map_err(|error| match error.kind() {
-                        ErrorKind::NotFound => not_found(&found.key),
-                        _ => translate_io(&error),
-                    })?;
-                Ok((file, found))
-            })
+            .blocking(move |shared| shared.open_blocking(&key))
             .await?;
         Ok(Box::new(FileReader {
             file: Arc::new(Mutex::new(file)),
             offset: 0,
+            rest: Bytes::new(),
+            ahead: None,
             metadata: found,
             runtime: self.shared.runtime.clone(),
         }))
@@ -390,12 +404,28 @@ impl Container for FileContainer {
         }))
     }
 
-    async fn presign(&self, _: String, _: Presigned, _: Duration) -> Result<String, BlobError> {
-        Err(BlobError::new(
-            BlobCode::Unsupported,
-            "a folder of files has no addresses: let the bytes go through the plugin, or bind a \
-             bucket",
-        ))
+    async fn presign(
+        &self,
+        key: String,
+        what: Presigned,
+        lasts: Duration,
+    ) -> Result<String, BlobError> {
+        let Some(addresses) = self.shared.addresses.clone() else {
+            return Err(BlobError::new(
+                BlobCode::Unsupported,
+                "the folder is a worker's own, and only a server that runs the plugin itself \
+                 (`heyday up`) answers for a folder: let the bytes go through the plugin, or bind \
+                 a bucket",
+            ));
+        };
+        if what == Presigned::Put {
+            check_writable(self.shared.read_only)?;
+            let shared = Arc::clone(&self.shared);
+            let place = key.clone();
+            self.run(async move { shared.check(&place, &Condition::Always).await })
+                .await?;
+        }
+        Ok(addresses.sign(&key, what, lasts))
     }
 }
 
@@ -408,12 +438,39 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Reads an open file: what replaces it later takes its name, not its content.
+/// Reads an open file: what replaces it later takes its name, not its content. It stays
+/// one piece ahead, so that who reads it all waits only for the first.
 struct FileReader {
     file: Arc<Mutex<File>>,
+    /// Where the next piece begins that is read from the file.
     offset: u64,
+    /// What was read and not answered yet.
+    rest: Bytes,
+    ahead: Option<JoinHandle<std::io::Result<Bytes>>>,
     metadata: Metadata,
     runtime: Handle,
+}
+
+impl FileReader {
+    /// Begins to read the next piece.
+    fn fetch(&self, max: u32) -> JoinHandle<std::io::Result<Bytes>> {
+        let (file, offset) = (Arc::clone(&self.file), self.offset);
+        // Not more than there is, but something, to see the end.
+        let left = self.metadata.size.saturating_sub(offset).max(1);
+        let length = u64::from(max).min(left);
+        self.runtime.spawn_blocking(move || {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            read_at(&mut file, offset, length)
+        })
+    }
+}
+
+/// So many bytes from there on, fewer only at the file's end.
+fn read_at(file: &mut File, offset: u64, length: u64) -> std::io::Result<Bytes> {
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(length).read_to_end(&mut bytes)?;
+    Ok(Bytes::from(bytes))
 }
 
 #[async_trait]
@@ -423,23 +480,33 @@ impl ObjectReader for FileReader {
     }
 
     async fn read(&mut self, max: u32) -> Result<Bytes, BlobError> {
-        let file = Arc::clone(&self.file);
-        let offset = self.offset;
-        let max = u64::from(max.min(READ_BYTES));
-        let bytes = self
-            .runtime
-            .spawn_blocking(move || {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(offset))?;
-                let mut bytes = Vec::new();
-                (&mut *file).take(max).read_to_end(&mut bytes)?;
-                Ok(Bytes::from(bytes))
-            })
-            .await
-            .map_err(BlobError::internal)?
-            .map_err(|error: std::io::Error| translate_io(&error))?;
-        self.offset += bytes.len() as u64;
-        Ok(bytes)
+        let max = max.min(READ_BYTES);
+        if self.rest.is_empty() {
+            let reading = self.ahead.take().unwrap_or_else(|| self.fetch(max));
+            let read = reading.await.map_err(BlobError::internal)?;
+            self.rest = read.map_err(|error| translate_io(&error))?;
+            self.offset += self.rest.len() as u64;
+            if self.offset < self.metadata.size {
+                self.ahead = Some(self.fetch(max));
+            }
+        }
+        let length = self.rest.len().min(max as usize);
+        Ok(self.rest.split_to(length))
+    }
+
+    async fn skip(&mut self, bytes: u64) -> Result<(), BlobError> {
+        let at_hand = self
+            .rest
+            .len()
+            .min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.rest.advance(at_hand);
+        let left = bytes - at_hand as u64;
+        if left > 0 {
+            // What is read ahead is not what comes next.
+            self.ahead = None;
+            self.offset = self.offset.saturating_add(left);
+        }
+        Ok(())
     }
 }
 
@@ -486,6 +553,13 @@ impl ObjectWriter for FileWriter {
         })
         .await
         .map_err(BlobError::internal)?
+    }
+}
+
+fn existing(key: &str, found: Found) -> Result<Metadata, BlobError> {
+    match found {
+        Found::Object(metadata) => Ok(metadata),
+        Found::Nothing | Found::Other(_) => Err(not_found(key)),
     }
 }
 

@@ -1,6 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::blob::address::Addresses;
 
 fn container(limits: BlobLimits) -> (TempDir, FileContainer) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -8,6 +9,7 @@ fn container(limits: BlobLimits) -> (TempDir, FileContainer) {
         &folder.path().join("objects"),
         false,
         limits,
+        None,
         Handle::current(),
     )
     .expect("a container");
@@ -333,8 +335,9 @@ async fn a_folder_of_documents_is_read_as_it_is() {
     for name in ["Über uns/Größe 100% #1.md", "C#", "日本語.txt", "Issue #12"] {
         std::fs::write(folder.path().join(name), name).expect("written");
     }
-    let open =
-        |path: &Path| FileContainer::new(path, true, BlobLimits::default(), Handle::current());
+    let open = |path: &Path| {
+        FileContainer::new(path, true, BlobLimits::default(), None, Handle::current())
+    };
     let it = open(folder.path()).expect("a container");
     let found = keys(&it, "", 100).await.concat();
     assert_eq!(found, ["C#", "Über uns/Größe 100% #1.md", "日本語.txt"]);
@@ -357,4 +360,59 @@ async fn a_folder_of_documents_is_read_as_it_is() {
         open(&folder.path().join("C#")),
         Err(OpenError::NotAFolder(_))
     ));
+}
+
+#[tokio::test]
+async fn addresses_are_given_out_where_somebody_answers_and_for_what_may_be() {
+    let (_folder, it) = container(BlobLimits::default());
+    put(&it, "a/b", "1").await;
+    let lasts = Duration::from_secs(60);
+    let refused = it.presign("a/b".into(), Presigned::Get, lasts).await;
+    assert_eq!(code(refused), BlobCode::Unsupported);
+    let folder = it.shared.root.clone();
+    let with = |read_only| {
+        let addresses = Addresses::new("http://localhost:8000", b"secret");
+        let addresses = Some(addresses.of("default", "work"));
+        let limits = BlobLimits::default();
+        FileContainer::new(&folder, read_only, limits, addresses, Handle::current())
+            .expect("a container")
+    };
+    let it = with(false);
+    for what in [Presigned::Get, Presigned::Put] {
+        let address = it.presign("a/b".into(), what, lasts).await;
+        let address = address.expect("an address");
+        let begin = "http://localhost:8000/presigned/default/work/a/b?expires=";
+        assert!(address.starts_with(begin), "{address}");
+    }
+    // Where no object could be; what is not there yet may be asked for.
+    for key in ["a", "a/b/c"] {
+        let refused = it.presign(key.into(), Presigned::Put, lasts).await;
+        assert_eq!(code(refused), BlobCode::InvalidKey, "{key}");
+    }
+    let later = it.presign("later".into(), Presigned::Get, lasts).await;
+    later.expect("an address");
+    let refused = with(true)
+        .presign("a/b".into(), Presigned::Put, lasts)
+        .await;
+    assert_eq!(code(refused), BlobCode::CapabilityDenied);
+}
+
+#[tokio::test]
+async fn a_reader_leaves_out_what_it_is_told_to() {
+    let (_folder, it) = container(BlobLimits::default());
+    put(&it, "a", "0123456789").await;
+    let mut reader = it.read("a".into()).await.expect("there");
+    assert_eq!(reader.read(2).await.expect("bytes"), "01");
+    reader.skip(5).await.expect("left out");
+    assert_eq!(reader.read(9).await.expect("bytes"), "789");
+    reader.skip(5).await.expect("nothing to leave out");
+    assert!(reader.read(9).await.expect("the end").is_empty());
+    // Also of what was read ahead, in part or whole.
+    let mut reader = it.read("a".into()).await.expect("there");
+    assert_eq!(reader.read(4).await.expect("bytes"), "0123");
+    assert_eq!(reader.read(1).await.expect("bytes"), "4");
+    reader.skip(2).await.expect("left out");
+    assert_eq!(reader.read(9).await.expect("bytes"), "7");
+    reader.skip(1).await.expect("left out");
+    assert_eq!(reader.read(9).await.expect("bytes"), "9");
 }

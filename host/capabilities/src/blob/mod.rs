@@ -2,10 +2,12 @@
 //!
 //! The way of a call: `host.rs` takes the guest's call, looks the container up and runs
 //! the operation of [`Container`] under the attempt's deadline, cancellation and
-//! grants. [`files`] keeps objects as files of one folder, [`s3`] in a bucket. Keys are
-//! checked here, once for all backends ([`check_key`]), so that the same keys are valid on
+//! grants. [`files`] keeps objects as files of one folder, [`s3`] in a bucket. A bucket's
+//! store answers under presigned addresses itself, for a folder the server does
+//! ([`address`]). Keys are checked here, once for all backends ([`check_key`]), so that the same keys are valid on
 //! each.
 
+pub mod address;
 mod diagnosis;
 pub mod files;
 mod host;
@@ -65,7 +67,7 @@ codes! {
         Closed = "closed",
         /// An address would be good for too short or too long.
         InvalidExpiry = "invalid-expiry",
-        /// The container has no addresses of its own.
+        /// Nobody answers under addresses of the container.
         Unsupported = "unsupported",
         /// A fault of the host.
         Internal = "internal",
@@ -115,9 +117,14 @@ impl BlobLimits {
         Ok(())
     }
 
+    /// How long an address may be good for, in milliseconds.
+    fn longest_presigned_ms(&self) -> u64 {
+        self.presign_ms.min(LONGEST_PRESIGNED_MS)
+    }
+
     /// How long an address is good for that a guest wants for so long.
     fn check_expiry(&self, lasts_ms: u64) -> Result<Duration, BlobError> {
-        let most = self.presign_ms.min(LONGEST_PRESIGNED_MS);
+        let most = self.longest_presigned_ms();
         if most == 0 {
             return Err(BlobError::new(
                 BlobCode::CapabilityDenied,
@@ -277,6 +284,21 @@ pub trait ObjectReader: Send + 'static {
     /// # Errors
     /// As the WIT's `error` says.
     async fn read(&mut self, max: u32) -> Result<Bytes, BlobError>;
+
+    /// Leaves the next bytes out.
+    ///
+    /// # Errors
+    /// As the WIT's `error` says.
+    async fn skip(&mut self, mut bytes: u64) -> Result<(), BlobError> {
+        while bytes > 0 {
+            let piece = u32::try_from(bytes).unwrap_or(READ_BYTES);
+            match self.read(piece.min(READ_BYTES)).await?.len() {
+                0 => break,
+                read => bytes = bytes.saturating_sub(read as u64),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes an object piece by piece; dropping it leaves nothing behind.

@@ -13,7 +13,7 @@ use super::value::{self, Unknown};
 use super::{Changes, GraphCode, GraphError, GraphLimits, RowSet};
 use crate::Mode as Access;
 use crate::diagnosis::Finding;
-use crate::task::run_on;
+use crate::task::{begin_here, run_on};
 
 /// What the server may take longer than the limit on a statement, which is kept here.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -269,13 +269,13 @@ impl Graph {
         })
     }
 
-    /// Runs on the host's runtime.
+    /// Begins here, and goes on on the host's runtime.
     async fn on_host<T, F>(&self, operation: F) -> Result<T, GraphError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, GraphError>> + Send + 'static,
     {
-        let outcome = run_on(self.shared.pool.runtime(), operation).await;
+        let outcome = begin_here(self.shared.pool.runtime(), operation).await;
         outcome.map_err(GraphError::internal)?
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, redirect};
@@ -116,11 +117,25 @@ impl HttpClient {
     /// # Errors
     /// When TLS cannot be set up: no certificates of authorities on this machine.
     pub fn new() -> Result<Self, HttpError> {
+        Self::with_lookup(Arc::new(|name| {
+            Box::pin(async move {
+                let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+                found
+                    .map(Iterator::collect)
+                    .map_err(|_| ResolveError::Unknown)
+            })
+        }))
+    }
+
+    fn with_lookup(lookup: Lookup) -> Result<Self, HttpError> {
         // Fails only where another part of the process chose one, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |reach| {
             reqwest::Client::builder()
-                .dns_resolver(CheckedResolver { reach })
+                .dns_resolver(CheckedResolver {
+                    reach,
+                    lookup: Arc::clone(&lookup),
+                })
                 .redirect(redirect::Policy::none())
                 .referer(false)
                 // A proxy would be the one that resolves.
@@ -423,30 +438,32 @@ impl fmt::Display for ResolveError {
 
 impl std::error::Error for ResolveError {}
 
-/// The system's resolver, less the addresses that may not be connected to.
+/// Finds the addresses of a name: the system's resolver.
+type Lookup =
+    Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<SocketAddr>, ResolveError>> + Send + Sync>;
+
+/// What a lookup finds, less the addresses that may not be connected to. A connection is made
+/// to what is answered here and nothing is looked up again for it, so a name that changes its
+/// answer between the check and the connection changes nothing.
 struct CheckedResolver {
     reach: Reach,
+    lookup: Lookup,
 }
 
 impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.reach;
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0))
-                .await
-                .map_err(|_| ResolveError::Unknown)?;
-            Ok(select(reach, found)?)
-        })
+        let found = (self.lookup)(name.as_str().to_owned());
+        Box::pin(async move { Ok(select(reach, &found.await?)?) })
     }
 }
 
-fn select(reach: Reach, found: impl Iterator<Item = SocketAddr>) -> Result<Addrs, ResolveError> {
+fn select(reach: Reach, found: &[SocketAddr]) -> Result<Addrs, ResolveError> {
     let allowed = |address: IpAddr| match reach {
         Reach::Public => is_public(address),
         // The only name that reaches here is `localhost`, which means this machine.
         Reach::Named => address.is_loopback(),
     };
-    let found: Arc<[SocketAddr]> = found.collect();
     if found.is_empty() {
         return Err(ResolveError::Unknown);
     }

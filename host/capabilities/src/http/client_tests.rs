@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -128,23 +130,83 @@ fn only_the_addresses_that_may_be_used_leave_the_resolver() {
             .collect()
     };
     let mixed = addresses(&["127.0.0.1", "1.1.1.1", "169.254.169.254"]);
-    let kept: Vec<_> = select(Reach::Public, mixed.clone().into_iter())
+    let kept: Vec<_> = select(Reach::Public, &mixed)
         .expect("one is public")
         .collect();
     assert_eq!(kept, addresses(&["1.1.1.1"]));
-    let kept: Vec<_> = select(Reach::Named, mixed.into_iter())
+    let kept: Vec<_> = select(Reach::Named, &mixed)
         .expect("one is this machine")
         .collect();
     assert_eq!(kept, addresses(&["127.0.0.1"]));
     let private = addresses(&["10.0.0.1", "::1"]);
     assert_eq!(
-        select(Reach::Public, private.into_iter()).err(),
+        select(Reach::Public, &private).err(),
         Some(ResolveError::NotPublic)
     );
     assert_eq!(
-        select(Reach::Public, std::iter::empty()).err(),
+        select(Reach::Public, &[]).err(),
         Some(ResolveError::Unknown)
     );
+}
+
+/// A client that looks names up at a stand-in, which answers otherwise each time; and how
+/// often it was asked.
+fn with_changing_names(
+    answers: &'static [&'static [&'static str]],
+) -> (HttpClient, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let client = HttpClient::with_lookup(Arc::new(move |_| {
+        let turn = counted.fetch_add(1, Ordering::SeqCst);
+        let found = answers.get(turn).map_or(Err(ResolveError::Unknown), |all| {
+            let address = |text: &&str| SocketAddr::new(text.parse().expect("an address"), 0);
+            Ok(all.iter().map(address).collect())
+        });
+        Box::pin(std::future::ready(found))
+    }));
+    (client.expect("a client"), asked)
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_answer_leads_only_to_what_was_checked() {
+    let (address, mut requests) = serve(|_| ok("here")).await;
+    let port = address.port();
+    let rules = [
+        format!("GET:localhost:{port}"),
+        format!("GET:changes.example:{port}"),
+    ];
+    let policy = HttpPolicy::parse(rules.iter().map(String::as_str)).expect("valid rules");
+    let ask = async |client: &HttpClient, host: &str| {
+        let request = get(format!("http://{host}:{port}/"));
+        let (limits, cancellation) = (HttpLimits::default(), CancellationToken::new());
+        let outcome = client.call(request, &policy, &limits, soon(), &cancellation);
+        outcome.await.map(|response| response.body)
+    };
+    // What would be answered at the second look was never asked for.
+    let (client, asked) = with_changing_names(&[
+        &["127.0.0.1"],
+        &["169.254.169.254"],
+        &["10.0.0.1", "127.0.0.1"],
+    ]);
+    assert_eq!(ask(&client, "localhost").await.expect("checked"), "here");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "one look a connection");
+    requests.recv().await.expect("the request");
+    // Each further connection is checked by its own look.
+    let refused = ask(&client, "localhost").await.expect_err("another's");
+    assert_eq!(refused.code(), "denied", "{refused}");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(ask(&client, "localhost").await.expect("one of two"), "here");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    requests.recv().await.expect("the request");
+    // A public name that turns to this machine, and to the cloud's.
+    let (client, asked) = with_changing_names(&[&["127.0.0.1"], &["169.254.169.254", "::1"]]);
+    for looks in 1..=2 {
+        let refused = ask(&client, "changes.example").await;
+        let refused = refused.expect_err("not public");
+        assert_eq!(refused.code(), "denied", "{refused}");
+        assert_eq!(asked.load(Ordering::SeqCst), looks);
+    }
+    assert!(requests.try_recv().is_err(), "a request was sent");
 }
 
 #[tokio::test]

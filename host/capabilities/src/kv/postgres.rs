@@ -25,7 +25,7 @@ use crate::postgres::{
     Lease, Param, PgError, Pool, PoolOptions, PostgresConfig, PostgresConfigError, from_hex,
     text_array,
 };
-use crate::task::run_on;
+use crate::task::begin_here;
 
 /// The most connections.
 const CONNECTIONS: u32 = 16;
@@ -120,13 +120,13 @@ impl PostgresStore {
         Ok(lease)
     }
 
-    /// Works on the host's runtime; what nobody waits for any more is undone there.
+    /// Begins here, and goes on on the host's runtime; what nobody waits for any more is undone there.
     async fn on_host<T, F>(&self, operation: F) -> Result<T, KvError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Failed>> + Send + 'static,
     {
-        let outcome = run_on(self.shared.pool.runtime(), operation).await;
+        let outcome = begin_here(self.shared.pool.runtime(), operation).await;
         match outcome.map_err(KvError::internal)? {
             Ok(value) => Ok(value),
             Err(Failed::Refused(error)) => Err(error),

@@ -1,5 +1,5 @@
 //! Entries in a SQLite database file, in WAL mode, with connections for reading and one
-//! for writing.
+//! for writing, each on a thread of its own (`sqlite_threads`).
 //!
 //! Each write is one transaction, which is synced before it is answered. The version is
 //! counted for the whole store, in the same transaction, so that no version comes twice.
@@ -8,16 +8,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Row as _, Sqlite, SqliteConnection};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 
 use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
@@ -25,14 +21,13 @@ use super::{
 };
 use crate::diagnosis::{Asked, Finding, of_store};
 use crate::error::chain;
-use crate::sqlite_file::{self, OpenError, check_database, end_transaction, migrate};
-use crate::task::run_on;
+use crate::sqlite_file::{self, OpenError, Opening, check_database, migrate_here};
+use crate::sqlite_threads::{Connected, Connections, ThreadError};
 
 /// Connections that read.
 const READERS: u32 = 4;
 /// Ended entries that one write removes; it makes at most one itself.
 const SWEPT: i64 = 20;
-const PAGE_BYTES: u64 = 4_096;
 
 /// Steps of the schema, in order; `user_version` counts those that a store has. A step
 /// that was released never changes.
@@ -59,18 +54,26 @@ pub struct SqliteStore {
 
 #[derive(Debug)]
 struct Shared {
-    reading: SqlitePool,
-    writing: Option<SqlitePool>,
-    /// Set once the tables are there. Not done by a pool, which would try again and again
-    /// where that cannot be.
-    migrated: OnceCell<()>,
+    reading: Connections<Kept>,
+    writing: Option<Connections<Kept>>,
+    /// Whether the tables are there.
+    migrated: AtomicBool,
     limits: KvLimits,
-    runtime: Handle,
+}
+
+/// A connection; its statements stay prepared.
+struct Kept(Connection);
+
+impl Connected for Kept {
+    fn clean(&mut self) -> bool {
+        // What failed, or was not waited for, is rolled back.
+        self.0.is_autocommit() || self.0.execute_batch("ROLLBACK").is_ok()
+    }
 }
 
 impl SqliteStore {
-    /// Names a store; its file is opened, and made, at its first use. It works on
-    /// `runtime`, never on the one that guests run on.
+    /// Names a store; its file is opened, and made, at its first use. What must be waited
+    /// for is waited for on `runtime`, never on the one that guests run on.
     ///
     /// # Errors
     /// When the path cannot be a database's.
@@ -81,112 +84,106 @@ impl SqliteStore {
         runtime: Handle,
     ) -> Result<Self, OpenError> {
         check_database(path, read_only)?;
-        let mut options = SqliteConnectOptions::new()
-            .filename(path)
-            .disable_statement_logging()
-            .busy_timeout(Duration::from_millis(limits.busy_timeout_ms));
-        if read_only {
-            options = options.read_only(true);
-        } else {
-            options = options
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full);
-        }
-        if let Some(bytes) = limits.store_bytes {
-            let pages = (bytes / PAGE_BYTES).max(1);
-            options = options.pragma("max_page_count", pages.to_string());
-        }
         let wait = Duration::from_millis(limits.busy_timeout_ms);
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(wait.max(Duration::from_millis(1)))
+        let connections = |most, query_only| {
+            let opening = Opening {
+                path: path.to_owned(),
+                read_only,
+                query_only,
+                busy: wait,
+                most_bytes: limits.store_bytes,
+            };
+            let open = move || opening.open().map(Kept);
+            let wait = wait.max(Duration::from_millis(1));
+            Connections::new("heyday-kv", most, wait, runtime.clone(), open)
         };
-        // A pool begins housekeeping when it is made.
-        let _entered = runtime.enter();
-        let writing = (!read_only).then(|| {
-            pool(1)
-                .after_release(|connection, _| Box::pin(end_transaction(connection)))
-                .connect_lazy_with(options.clone())
-        });
-        let reading = pool(READERS).connect_lazy_with(options.pragma("query_only", "on"));
         Ok(Self {
             shared: Arc::new(Shared {
-                reading,
-                writing,
-                migrated: OnceCell::new(),
+                reading: connections(READERS, true),
+                writing: (!read_only).then(|| connections(1, false)),
+                migrated: AtomicBool::new(false),
                 limits,
-                runtime,
             }),
         })
     }
 
     /// Makes the tables, at the first use.
     async fn migrated(&self) -> Result<(), KvError> {
-        let shared = Arc::clone(&self.shared);
-        let migrated = run_on(&self.shared.runtime, async move {
-            let Some(pool) = &shared.writing else {
-                return Ok(());
-            };
-            let migrate = async || migrate(&mut *pool.acquire().await?, MIGRATIONS).await;
-            shared.migrated.get_or_try_init(migrate).await.copied()
-        });
-        let migrated = migrated.await.map_err(KvError::internal)?;
-        migrated.map_err(|error| translate(&error))
+        let shared = &self.shared;
+        let Some(writing) = &shared.writing else {
+            return Ok(());
+        };
+        if shared.migrated.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let newer = || Failed::Newer;
+        let migrating = writing.run(move |Kept(it)| migrate_here(it, MIGRATIONS, newer));
+        answered(migrating.await)?;
+        shared.migrated.store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// Reads on the host's runtime.
-    async fn read<T, F>(&self, operation: impl FnOnce(SqlitePool) -> F) -> Result<T, KvError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
-    {
+    /// Reads, as of one moment where `operation` is one statement.
+    async fn read<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, KvError> {
         self.migrated().await?;
-        let outcome = run_on(&self.shared.runtime, operation(self.shared.reading.clone()));
-        let outcome = outcome.await.map_err(KvError::internal)?;
-        outcome.map_err(|error| translate(&error))
+        let reading = self.shared.reading.run(|Kept(it)| Ok(operation(it)?));
+        answered(reading.await)
     }
 
-    /// Writes in one transaction, on the host's runtime; nothing remains where it fails or
-    /// nobody waits for it any more.
-    async fn write<T, F>(&self, operation: F) -> Result<T, KvError>
-    where
-        T: Send + 'static,
-        F: for<'a> FnOnce(&'a mut Write) -> futures::future::BoxFuture<'a, Result<T, Failed>>
-            + Send
-            + 'static,
-    {
-        let Some(pool) = self.shared.writing.clone() else {
+    /// Writes in one transaction; nothing remains where it fails, or nobody waited for it
+    /// any more before it began.
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Write<'_>) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, KvError> {
+        let Some(writing) = &self.shared.writing else {
             return Err(KvError::new(
                 KvCode::CapabilityDenied,
                 "the binding is read-only",
             ));
         };
         self.migrated().await?;
-        let outcome = run_on(&self.shared.runtime, async move {
-            let mut write = Write {
-                connection: pool.acquire().await?,
+        let written = writing.run(|Kept(connection)| {
+            let write = Write {
+                connection,
                 now: now_ms(),
             };
-            write.execute("BEGIN IMMEDIATE").await?;
-            let answer = operation(&mut write).await?;
-            write.sweep().await?;
-            write.execute("COMMIT").await?;
+            write.execute("BEGIN IMMEDIATE")?;
+            let answer = operation(&write)?;
+            write.sweep()?;
+            write.execute("COMMIT")?;
             Ok(answer)
         });
-        match outcome.await.map_err(KvError::internal)? {
-            Ok(answer) => Ok(answer),
-            Err(Failed::Refused(error)) => Err(error),
-            Err(Failed::Database(error)) => Err(translate(&error)),
-        }
+        answered(written.await)
     }
 }
 
-/// Why a write did not happen.
+/// The outcome of a job.
+fn answered<T>(outcome: Result<Result<T, Failed>, ThreadError>) -> Result<T, KvError> {
+    match outcome {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(Failed::Refused(error))) => Err(error),
+        Ok(Err(Failed::Database(error))) | Err(ThreadError::Open(error)) => Err(translate(&error)),
+        Ok(Err(Failed::Newer)) => Err(unavailable("the store was written by a newer Heyday")),
+        Err(ThreadError::Busy) => Err(KvError::new(
+            KvCode::Conflict,
+            "others wrote all the time that the binding allows to wait",
+        )),
+        Err(error @ (ThreadError::Closed | ThreadError::Thread(_))) => {
+            Err(unavailable(&chain(&error)))
+        }
+        Err(error @ ThreadError::Lost) => Err(KvError::internal(error)),
+    }
+}
+
+/// Why an operation was not done.
 enum Failed {
     Refused(KvError),
-    Database(sqlx::Error),
+    Database(rusqlite::Error),
+    Newer,
 }
 
 impl From<KvError> for Failed {
@@ -195,52 +192,43 @@ impl From<KvError> for Failed {
     }
 }
 
-impl From<sqlx::Error> for Failed {
-    fn from(error: sqlx::Error) -> Self {
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Database(error)
     }
 }
 
-/// A write under way. What is not committed when it is dropped is rolled back before
-/// anyone gets the connection again.
-struct Write {
-    connection: PoolConnection<Sqlite>,
+/// A write under way. What is not committed is rolled back before anyone gets the
+/// connection again.
+struct Write<'a> {
+    connection: &'a Connection,
     /// Milliseconds since the Unix epoch.
     now: i64,
 }
 
-impl Write {
-    async fn execute(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
-        let executed = sqlx::query(statement).execute(&mut *self.connection).await;
-        executed.map(|_| ())
+impl Write<'_> {
+    fn execute(&self, statement: &'static str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute([])?;
+        Ok(())
     }
 
     /// The entry under a key, unless it has ended.
-    async fn entry(&mut self, key: &str) -> Result<Option<Entry>, sqlx::Error> {
-        find(&mut self.connection, key, self.now).await
+    fn entry(&self, key: &str) -> rusqlite::Result<Option<Entry>> {
+        find(self.connection, key, self.now)
     }
 
     /// Puts an entry in the place of the one that is there; answers its version.
-    async fn put(
-        &mut self,
-        key: &str,
-        value: &[u8],
-        expires_ms: Option<i64>,
-    ) -> Result<u64, sqlx::Error> {
-        let version: i64 =
-            sqlx::query_scalar("UPDATE counter SET version = version + 1 RETURNING version")
-                .fetch_one(&mut *self.connection)
-                .await?;
-        sqlx::query(
-            "INSERT OR REPLACE INTO entries (key, value, version, expires_ms) \
-             VALUES (?1, ?2, ?3, ?4)",
-        )
-        .bind(key)
-        .bind(value)
-        .bind(version)
-        .bind(expires_ms)
-        .execute(&mut *self.connection)
-        .await?;
+    fn put(&self, key: &str, value: &[u8], expires_ms: Option<i64>) -> rusqlite::Result<u64> {
+        let version: i64 = self
+            .connection
+            .prepare_cached("UPDATE counter SET version = version + 1 RETURNING version")?
+            .query_one([], |row| row.get(0))?;
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO entries (key, value, version, expires_ms) \
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![key, value, version, expires_ms])?;
         Ok(version.unsigned_abs())
     }
 
@@ -250,23 +238,19 @@ impl Write {
     }
 
     /// Removes some of what has ended.
-    async fn sweep(&mut self) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "DELETE FROM entries WHERE key IN \
-             (SELECT key FROM entries WHERE expires_ms <= ?1 LIMIT ?2)",
-        )
-        .bind(self.now)
-        .bind(SWEPT)
-        .execute(&mut *self.connection)
-        .await?;
-        sqlx::query(
-            "DELETE FROM additions WHERE (key, once) IN \
-             (SELECT key, once FROM additions WHERE at_ms <= ?1 LIMIT ?2)",
-        )
-        .bind(self.now - milliseconds(ONCE_KEPT))
-        .bind(SWEPT)
-        .execute(&mut *self.connection)
-        .await?;
+    fn sweep(&self) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "DELETE FROM entries WHERE key IN \
+                 (SELECT key FROM entries WHERE expires_ms <= ?1 LIMIT ?2)",
+            )?
+            .execute(params![self.now, SWEPT])?;
+        self.connection
+            .prepare_cached(
+                "DELETE FROM additions WHERE (key, once) IN \
+                 (SELECT key, once FROM additions WHERE at_ms <= ?1 LIMIT ?2)",
+            )?
+            .execute(params![self.now - milliseconds(ONCE_KEPT), SWEPT])?;
         Ok(())
     }
 }
@@ -307,13 +291,17 @@ impl Store for SqliteStore {
     }
 
     async fn get(&self, keys: Vec<String>) -> Result<Vec<Option<Entry>>, KvError> {
-        self.read(async move |pool| {
-            // In one transaction they are as of one moment.
-            let mut transaction = pool.begin().await?;
+        self.read(move |connection| {
             let now = now_ms();
-            let mut entries = Vec::with_capacity(keys.len());
-            for key in keys {
-                entries.push(find(&mut transaction, &key, now).await?);
+            let many = keys.len() > 1;
+            if many {
+                // In one transaction they are as of one moment; one alone is by itself.
+                connection.execute_batch("BEGIN")?;
+            }
+            let entries = keys.iter().map(|key| find(connection, key, now));
+            let entries = entries.collect::<rusqlite::Result<_>>()?;
+            if many {
+                connection.execute_batch("COMMIT")?;
             }
             Ok(entries)
         })
@@ -328,29 +316,25 @@ impl Store for SqliteStore {
         condition: Condition,
     ) -> Result<u64, KvError> {
         self.write(move |write| {
-            Box::pin(async move {
-                if condition != Condition::Always {
-                    let found = write.entry(&key).await?;
-                    check_condition(&condition, found.map(|entry| entry.version))?;
-                }
-                let end = write.end(ttl);
-                Ok(write.put(&key, &value, end).await?)
-            })
+            if condition != Condition::Always {
+                let found = write.entry(&key)?;
+                check_condition(&condition, found.map(|entry| entry.version))?;
+            }
+            let end = write.end(ttl);
+            Ok(write.put(&key, &value, end)?)
         })
         .await
     }
 
     async fn delete(&self, key: String, condition: Condition) -> Result<bool, KvError> {
         self.write(move |write| {
-            Box::pin(async move {
-                let found = write.entry(&key).await?;
-                check_condition(&condition, found.as_ref().map(|entry| entry.version))?;
-                sqlx::query("DELETE FROM entries WHERE key = ?1")
-                    .bind(&key)
-                    .execute(&mut *write.connection)
-                    .await?;
-                Ok(found.is_some())
-            })
+            let found = write.entry(&key)?;
+            check_condition(&condition, found.as_ref().map(|entry| entry.version))?;
+            write
+                .connection
+                .prepare_cached("DELETE FROM entries WHERE key = ?1")?
+                .execute([&key])?;
+            Ok(found.is_some())
         })
         .await
     }
@@ -363,41 +347,36 @@ impl Store for SqliteStore {
         once: Option<String>,
     ) -> Result<i64, KvError> {
         self.write(move |write| {
-            Box::pin(async move {
-                if let Some(once) = &once {
-                    let before: Option<i64> = sqlx::query_scalar(
+            if let Some(once) = &once {
+                let since = write.now - milliseconds(ONCE_KEPT);
+                let before: Option<i64> = write
+                    .connection
+                    .prepare_cached(
                         "SELECT sum FROM additions WHERE key = ?1 AND once = ?2 AND at_ms > ?3",
-                    )
-                    .bind(&key)
-                    .bind(once)
-                    .bind(write.now - milliseconds(ONCE_KEPT))
-                    .fetch_optional(&mut *write.connection)
-                    .await?;
-                    if let Some(sum) = before {
-                        return Ok(sum);
-                    }
+                    )?
+                    .query_one(params![key, once, since], |row| row.get(0))
+                    .optional()?;
+                if let Some(sum) = before {
+                    return Ok(sum);
                 }
-                let found = write.entry(&key).await?;
-                let sum = add(found.as_ref().map(|entry| entry.value.as_slice()), delta)?;
-                let end = match &found {
-                    Some(entry) => entry.expires_ms.and_then(|end| i64::try_from(end).ok()),
-                    None => write.end(ttl),
-                };
-                write.put(&key, sum.to_string().as_bytes(), end).await?;
-                if let Some(once) = &once {
-                    sqlx::query(
+            }
+            let found = write.entry(&key)?;
+            let sum = add(found.as_ref().map(|entry| entry.value.as_slice()), delta)?;
+            let end = match &found {
+                Some(entry) => entry.expires_ms.and_then(|end| i64::try_from(end).ok()),
+                None => write.end(ttl),
+            };
+            write.put(&key, sum.to_string().as_bytes(), end)?;
+            if let Some(once) = &once {
+                write
+                    .connection
+                    .prepare_cached(
                         "INSERT OR REPLACE INTO additions (key, once, sum, at_ms) \
                          VALUES (?1, ?2, ?3, ?4)",
-                    )
-                    .bind(&key)
-                    .bind(once)
-                    .bind(sum)
-                    .bind(write.now)
-                    .execute(&mut *write.connection)
-                    .await?;
-                }
-                Ok(sum)
-            })
+                    )?
+                    .execute(params![key, once, sum, write.now])?;
+            }
+            Ok(sum)
         })
         .await
     }
@@ -408,54 +387,41 @@ impl Store for SqliteStore {
         limit: u32,
         after: Option<String>,
     ) -> Result<Page, KvError> {
-        self.read(async move |pool| {
+        self.read(move |connection| {
             let from = after.as_deref().unwrap_or_default();
             // SQLite compares texts by their bytes. What begins with the prefix stands
             // together, from the prefix itself on.
-            let keys: Vec<String> = sqlx::query_scalar(
+            let mut statement = connection.prepare_cached(
                 "SELECT key FROM entries \
                  WHERE key >= ?1 AND key > ?2 AND substr(key, 1, length(?1)) = ?1 \
                    AND (expires_ms IS NULL OR expires_ms > ?3) \
                    AND (?4 IS NULL OR key < ?4) \
                  ORDER BY key LIMIT ?5",
-            )
-            .bind(&prefix)
-            .bind(from)
-            .bind(now_ms())
-            .bind(after_prefix(&prefix))
-            .bind(i64::from(limit) + 1)
-            .fetch_all(&pool)
-            .await?;
-            Ok(page(keys, limit))
+            )?;
+            let until = after_prefix(&prefix);
+            let asked = params![prefix, from, now_ms(), until, i64::from(limit) + 1];
+            let keys = statement.query_map(asked, |row| row.get(0))?;
+            Ok(page(keys.collect::<rusqlite::Result<_>>()?, limit))
         })
         .await
     }
 }
 
 /// The entry under a key, unless it has ended by then.
-async fn find(
-    connection: &mut SqliteConnection,
-    key: &str,
-    now: i64,
-) -> Result<Option<Entry>, sqlx::Error> {
-    let row = sqlx::query(
+fn find(connection: &Connection, key: &str, now: i64) -> rusqlite::Result<Option<Entry>> {
+    let mut statement = connection.prepare_cached(
         "SELECT value, version, expires_ms FROM entries \
          WHERE key = ?1 AND (expires_ms IS NULL OR expires_ms > ?2)",
-    )
-    .bind(key)
-    .bind(now)
-    .fetch_optional(connection)
-    .await?;
-    row.map(|row| {
-        let (version, expires_ms): (i64, Option<i64>) =
-            (row.try_get("version")?, row.try_get("expires_ms")?);
+    )?;
+    let found = statement.query_one(params![key, now], |row| {
+        let (version, expires_ms): (i64, Option<i64>) = (row.get(1)?, row.get(2)?);
         Ok(Entry {
-            value: row.try_get("value")?,
+            value: row.get(0)?,
             version: version.unsigned_abs(),
             expires_ms: expires_ms.map(i64::unsigned_abs),
         })
-    })
-    .transpose()
+    });
+    found.optional()
 }
 
 fn now_ms() -> i64 {
@@ -463,41 +429,29 @@ fn now_ms() -> i64 {
     milliseconds(now.unwrap_or_default())
 }
 
+/// The error of a store that cannot be used; the cause goes to the log.
+fn unavailable(cause: &str) -> KvError {
+    tracing::warn!(cause, "a key-value store cannot be reached");
+    KvError::new(KvCode::Unavailable, "the store cannot be read or written")
+}
+
 /// What a failure of SQLite is in the words of `heyday:kv`.
-fn translate(error: &sqlx::Error) -> KvError {
+fn translate(error: &rusqlite::Error) -> KvError {
     use libsqlite3_sys as ffi;
-    let unavailable = || {
-        tracing::warn!(cause = %chain(error), "a key-value store cannot be reached");
-        KvError::new(KvCode::Unavailable, "the store cannot be read or written")
-    };
-    match error {
-        sqlx::Error::PoolTimedOut => KvError::new(
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    match code.unwrap_or_default() & 0xff {
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => KvError::new(
             KvCode::Conflict,
-            "others wrote all the time that the binding allows to wait",
+            "another process holds the store; try again",
         ),
-        sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Io(_)
-        | sqlx::Error::Configuration(_) => unavailable(),
-        sqlx::Error::Database(database) => {
-            let code = database.code().and_then(|code| code.parse::<i32>().ok());
-            match code.unwrap_or_default() & 0xff {
-                ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => KvError::new(
-                    KvCode::Conflict,
-                    "another process holds the store; try again",
-                ),
-                ffi::SQLITE_FULL => KvError::new(
-                    KvCode::Unavailable,
-                    "the disk is full, or the store has the size that its binding allows",
-                )
-                .with_details(serde_json::json!({ "kind": "disk-full" })),
-                ffi::SQLITE_IOERR
-                | ffi::SQLITE_CANTOPEN
-                | ffi::SQLITE_NOTADB
-                | ffi::SQLITE_CORRUPT => unavailable(),
-                _ => KvError::internal(chain(error)),
-            }
+        ffi::SQLITE_FULL => KvError::new(
+            KvCode::Unavailable,
+            "the disk is full, or the store has the size that its binding allows",
+        )
+        .with_details(serde_json::json!({ "kind": "disk-full" })),
+        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN | ffi::SQLITE_NOTADB | ffi::SQLITE_CORRUPT => {
+            unavailable(&chain(error))
         }
-        other => KvError::internal(chain(other)),
+        _ => KvError::internal(chain(error)),
     }
 }

@@ -1,25 +1,31 @@
-//! A result that is read in batches: a task of the host's runtime reads rows and stays
-//! one batch ahead of the guest, so that memory is bounded whatever the result's size.
+//! A result that is read in batches: a task of the host's runtime, or the connection's
+//! thread, reads rows and stays one batch ahead of the guest, so that memory is bounded
+//! whatever the result's size.
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::sqlite_connection::Stop;
 use super::{Column, Cursor, Rows, SqlError, Value, row_bytes};
 
-/// Bytes and rows of one batch between a cursor's task and its reader.
+/// Bytes and rows of one batch between who reads the database and the cursor's reader, and
+/// rows of the first one. The SDK asks for as many.
 pub(super) const BATCH_BYTES: u64 = 256 << 10;
-pub(super) const BATCH_ROWS: usize = 256;
+pub(super) const BATCH_ROWS: usize = 1_000;
+pub(super) const FIRST_ROWS: usize = 64;
 /// The most bytes of one answer of a cursor, unless a single row has more.
 pub(super) const ANSWER_BYTES: u64 = 1 << 20;
 
 pub(super) type Batch = Result<Rows, SqlError>;
 
-/// Dropping it closes the channel, at which its task ends the statement.
+/// Dropping it closes the channel, at which the statement is ended.
 pub(super) struct BatchCursor {
     columns: Vec<Column>,
     batches: mpsc::Receiver<Batch>,
     rest: std::vec::IntoIter<Vec<Value>>,
     failed: Option<SqlError>,
+    /// Ends a statement that is in the middle of a step.
+    _stop: Option<Stop>,
 }
 
 #[async_trait]
@@ -78,6 +84,14 @@ impl BatchCursor {
             batches,
             rest: Vec::new().into_iter(),
             failed: None,
+            _stop: None,
+        }
+    }
+
+    pub(super) fn stopping(self, stop: Stop) -> Self {
+        Self {
+            _stop: Some(stop),
+            ..self
         }
     }
 }

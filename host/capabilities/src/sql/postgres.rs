@@ -1,6 +1,6 @@
 //! PostgreSQL: one role and schema per binding, with a pool of connections.
 //!
-//! Operations run on the host's runtime. The future of one owns a lease of its
+//! Operations belong to the host's runtime (`crate::task`). The future of one owns a lease of its
 //! connection; dropping it cancels the statement on the server, and whatever a
 //! connection was left with is gone before anyone gets it again (`crate::postgres`).
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::diagnosis::Finding;
 use crate::postgres::{Event, Pool, PoolOptions, PostgresConfig, PostgresConfigError, Status};
-use crate::task::run_on;
+use crate::task::begin_here;
 
 /// What a message has beside a value: names, an error's words.
 const MESSAGE_BYTES: u64 = 1 << 20;
@@ -96,13 +96,13 @@ impl PostgresDatabase {
         })
     }
 
-    /// Runs on the host's runtime.
+    /// Begins here, and goes on on the host's runtime.
     async fn on_host<T, F>(&self, operation: F) -> Result<T, SqlError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, SqlError>> + Send + 'static,
     {
-        let outcome = run_on(self.shared.pool.runtime(), operation).await;
+        let outcome = begin_here(self.shared.pool.runtime(), operation).await;
         outcome.map_err(SqlError::internal)?
     }
 }

@@ -1,50 +1,38 @@
-//! SQLite: one database file per binding, in WAL mode, with a pool of connections for
-//! reading grants and one for writing ones.
+//! SQLite: one database file per binding, in WAL mode, with connections for reading grants
+//! and others for writing ones, each on a thread of its own (`sqlite_threads`).
 //!
-//! A statement is looked at first (`sqlite_guard::inspect`, on a
-//! blocking thread) and then run by sqlx on the connection's own thread, or for many
-//! parameter lists at once by `sqlite_bulk`. SQLite has one writer at a time and no queue
-//! for the others, so writing operations first wait here for their turn, in the order
-//! they came and without a connection. The future of
-//! an operation owns a lease of its connection; dropping it stops the statement, and
-//! the pool rolls back whatever transaction was left open before anyone gets the
-//! connection again.
+//! An operation is one job on a connection's thread (`sqlite_connection.rs`): looking at
+//! the statement, running it, reading its rows and cleaning up. SQLite has one writer at a
+//! time and no queue for the others, so writing operations first wait here for their turn,
+//! in the order they came and without a connection. Dropping the future of an operation
+//! ends its statement, and whatever transaction was left open is rolled back before anyone
+//! gets the connection, or the turn, again.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::TryStreamExt;
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{
-    LockedSqliteHandle, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
-    SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Sqlite, SqlitePool};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::cursor::BatchCursor;
-use super::sqlite_bulk;
-use super::sqlite_cursor::forward;
-use super::sqlite_error::{closed, conflict, too_large, translate, translate_raw};
-use super::sqlite_guard::{self, Control, Inspection, Refusal, Watch};
-use super::sqlite_value::{self, Declared};
+use super::sqlite_connection::{Guarded, Stop};
+use super::sqlite_error::{closed, conflict, translate, unavailable};
+use super::sqlite_guard::Control;
 use super::{
-    Access, Column, Cursor, Database, RowSet, SqlCode, SqlError, SqlLimits, Transaction, Value,
-    check_parameters, row_bytes,
+    Access, Cursor, Database, RowSet, SqlCode, SqlError, SqlLimits, Transaction, Value,
+    check_parameters,
 };
 
 use crate::diagnosis::{Asked, Finding, of_store};
-use crate::sqlite_file::{self, OpenError, check_database};
+use crate::sqlite_file::{self, OpenError, Opening, check_database};
+use crate::sqlite_threads::{Connections, Lease};
 use crate::task::run_on;
 
-/// Rows that sqlx reads ahead of us.
-const ROW_BUFFER: usize = 16;
 /// How long a statement waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-const PAGE_BYTES: u64 = 4_096;
 
 /// A SQLite database file.
 #[derive(Debug, Clone)]
@@ -54,8 +42,8 @@ pub struct SqliteDatabase {
 
 #[derive(Debug)]
 struct Shared {
-    reading: SqlitePool,
-    writing: Option<SqlitePool>,
+    reading: Connections<Guarded>,
+    writing: Option<Connections<Guarded>>,
     limits: SqlLimits,
     runtime: Handle,
     /// The right to write; one at a time.
@@ -63,8 +51,8 @@ struct Shared {
 }
 
 impl SqliteDatabase {
-    /// Names a database; it is opened, and made, at its first use. Its connections and
-    /// tasks run on `runtime`, never on the one that guests run on.
+    /// Names a database; it is opened, and made, at its first use. What must be waited for
+    /// is waited for on `runtime`, never on the one that guests run on.
     ///
     /// # Errors
     /// When the path cannot be one.
@@ -75,32 +63,29 @@ impl SqliteDatabase {
         runtime: Handle,
     ) -> Result<Self, OpenError> {
         check_database(path, read_only)?;
-        let mut options = SqliteConnectOptions::new()
-            .filename(path)
-            .disable_statement_logging()
-            .row_buffer_size(ROW_BUFFER)
-            .pragma("temp_store", "memory")
-            .pragma("cell_size_check", "on");
-        if read_only {
-            options = options.read_only(true);
-        } else {
-            options = options
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full);
-        }
-        if let Some(bytes) = limits.database_bytes {
-            let pages = (bytes / PAGE_BYTES).max(1);
-            options = options.pragma("max_page_count", pages.to_string());
-        }
-        // A pool begins housekeeping when it is made.
-        let _entered = runtime.enter();
-        let writing = (!read_only).then(|| pool(options.clone(), Access::Write, &limits));
-        let reading = pool(options.pragma("query_only", "on"), Access::Read, &limits);
+        let connections = |access: Access| {
+            let opening = Opening {
+                path: path.to_owned(),
+                read_only,
+                query_only: access == Access::Read,
+                busy: Duration::from_millis(limits.busy_timeout_ms),
+                most_bytes: limits.database_bytes,
+            };
+            let of_each = limits.clone();
+            let open = move || Guarded::open(&opening, access, &of_each);
+            let most = limits.connections;
+            Connections::new(
+                "heyday-sqlite",
+                most,
+                ACQUIRE_TIMEOUT,
+                runtime.clone(),
+                open,
+            )
+        };
         Ok(Self {
             shared: Arc::new(Shared {
-                reading,
-                writing,
+                reading: connections(Access::Read),
+                writing: (!read_only).then(|| connections(Access::Write)),
                 limits,
                 runtime,
                 turn: Arc::new(Semaphore::new(1)),
@@ -108,292 +93,89 @@ impl SqliteDatabase {
         })
     }
 
-    /// Waits for the right to write, as long as for any other lock; readers need none.
-    async fn turn(&self, access: Access) -> Result<Option<OwnedSemaphorePermit>, SqlError> {
-        if access == Access::Read {
-            return Ok(None);
-        }
-        let turn = Arc::clone(&self.shared.turn);
-        let limit = Duration::from_millis(self.shared.limits.busy_timeout_ms);
-        let waited = run_on(&self.shared.runtime, async move {
-            tokio::time::timeout(limit, turn.acquire_owned()).await
-        });
-        match waited.await.map_err(SqlError::internal)? {
-            Ok(permit) => permit.map(Some).map_err(SqlError::internal),
-            Err(_) => Err(conflict()),
-        }
-    }
-
-    async fn lease(&self, access: Access) -> Result<Lease, SqlError> {
-        let pool = match access {
-            Access::Read => &self.shared.reading,
+    fn connections(&self, access: Access) -> Result<&Connections<Guarded>, SqlError> {
+        match access {
+            Access::Read => Ok(&self.shared.reading),
             Access::Write => self.shared.writing.as_ref().ok_or_else(|| {
                 SqlError::new(
                     SqlCode::CapabilityDenied,
                     "the binding is read-only: a grant of mode `ro` is needed",
                 )
-            })?,
-        };
-        let acquire = pool.clone();
-        // On the host's runtime: a connection's thread is made, and waited for, there.
-        let acquired = run_on(&self.shared.runtime, async move {
-            let mut connection = acquire.acquire().await?;
-            let watch = sqlite_guard::watch(&mut connection.lock_handle().await?);
-            Ok::<_, sqlx::Error>((connection, watch))
-        });
-        let (connection, watch) = match acquired.await {
-            Ok(Ok(pair)) => pair,
-            Ok(Err(error)) => return Err(translate(&error, None)),
-            Err(error) => return Err(SqlError::internal(error)),
-        };
-        let watch =
-            watch.ok_or_else(|| SqlError::internal("a connection of the pool has no guard"))?;
-        let lease = Lease {
-            connection: Some(Owned {
-                connection: Some(connection),
-                runtime: self.shared.runtime.clone(),
             }),
-            watch,
-            shared: Arc::clone(&self.shared),
-        };
-        lease.begin();
-        Ok(lease)
-    }
-}
-
-fn pool(options: SqliteConnectOptions, access: Access, limits: &SqlLimits) -> SqlitePool {
-    let guarded = limits.clone();
-    SqlitePoolOptions::new()
-        .max_connections(limits.connections.max(1))
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // Taking the handle tests the connection already.
-        .test_before_acquire(false)
-        .after_connect(move |connection, _| {
-            let limits = guarded.clone();
-            Box::pin(async move {
-                let mut locked = connection.lock_handle().await?;
-                sqlite_guard::install(&mut locked, access, &limits)
-                    .map_err(|error| sqlx::Error::Protocol(error.message))
-            })
-        })
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                let mut locked = connection.lock_handle().await?;
-                let Some(watch) = sqlite_guard::watch(&mut locked) else {
-                    return Ok(false);
-                };
-                if !sqlite_guard::in_transaction(&mut locked) {
-                    return Ok(true);
-                }
-                Ok(sqlite_guard::control(&mut locked, &watch, Control::Rollback).is_ok())
-            })
-        })
-        .connect_lazy_with(options)
-}
-
-/// A pooled connection that may be dropped anywhere: giving it back needs a runtime.
-struct Owned {
-    connection: Option<PoolConnection<Sqlite>>,
-    runtime: Handle,
-}
-
-impl Owned {
-    fn get(&mut self) -> &mut PoolConnection<Sqlite> {
-        // Only `drop` takes it.
-        self.connection.as_mut().expect("present until dropped")
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _entered = self.runtime.enter();
-        drop(self.connection.take());
-    }
-}
-
-/// A connection in use by one operation, cursor or transaction.
-pub(super) struct Lease {
-    /// None while a blocking thread has it.
-    connection: Option<Owned>,
-    pub(super) watch: Arc<Watch>,
-    shared: Arc<Shared>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Ends what still runs, wherever the connection is.
-        self.watch.stop();
-    }
-}
-
-impl Lease {
-    fn begin(&self) {
-        self.watch.begin(Duration::from_millis(
-            self.shared.limits.statement_timeout_ms,
-        ));
-    }
-
-    /// How long one statement may run.
-    pub(super) fn limit(&self) -> Duration {
-        Duration::from_millis(self.shared.limits.statement_timeout_ms)
-    }
-
-    pub(super) fn connection(&mut self) -> Result<&mut PoolConnection<Sqlite>, SqlError> {
-        self.connection.as_mut().map(Owned::get).ok_or_else(closed)
-    }
-
-    /// Runs a closure on the raw handle, on a thread that may block.
-    async fn blocking<R: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut LockedSqliteHandle<'_>, &Watch) -> R + Send + 'static,
-    ) -> Result<R, SqlError> {
-        let mut owned = self.connection.take().ok_or_else(closed)?;
-        let watch = Arc::clone(&self.watch);
-        let runtime = self.shared.runtime.clone();
-        let task = self.shared.runtime.spawn_blocking(move || {
-            let outcome = runtime.block_on(async {
-                let mut locked = owned.get().lock_handle().await?;
-                Ok::<_, sqlx::Error>(work(&mut locked, &watch))
-            });
-            (owned, outcome)
-        });
-        let (owned, outcome) = task.await.map_err(SqlError::internal)?;
-        self.connection = Some(owned);
-        outcome.map_err(|error| translate(&error, Some(&self.watch)))
-    }
-
-    async fn inspect(&mut self, statement: &str, within: bool) -> Result<Inspection, SqlError> {
-        let sql = statement.to_owned();
-        let inspected = self
-            .blocking(move |locked, watch| {
-                // SQLite rolls back by itself on some faults; what follows must not run
-                // outside the transaction that its author believes in.
-                if within && !sqlite_guard::in_transaction(locked) {
-                    return None;
-                }
-                Some(sqlite_guard::inspect(locked, watch, &sql))
-            })
-            .await?;
-        match inspected {
-            None => Err(closed()),
-            Some(Ok(inspection)) => Ok(inspection),
-            Some(Err(Refusal::Statement(message))) => {
-                Err(SqlError::new(SqlCode::InvalidStatement, message))
-            }
-            Some(Err(Refusal::Sqlite(error))) => Err(translate_raw(&error, &self.watch)),
         }
     }
 
-    /// # Errors
-    /// `transaction-closed` where SQLite has none open.
-    async fn within(&mut self) -> Result<(), SqlError> {
-        let open = self
-            .blocking(|locked, _| sqlite_guard::in_transaction(locked))
-            .await?;
-        if open { Ok(()) } else { Err(closed()) }
-    }
-
-    async fn control(&mut self, control: Control) -> Result<(), SqlError> {
-        let outcome = self
-            .blocking(move |locked, watch| sqlite_guard::control(locked, watch, control))
-            .await?;
-        outcome.map_err(|error| translate_raw(&error, &self.watch))
-    }
-
-    async fn query(
-        &mut self,
-        statement: String,
-        params: Vec<Value>,
-        within: bool,
-    ) -> Result<RowSet, SqlError> {
-        check_parameters(&params)?;
-        let inspection = self.inspect(&statement, within).await?;
-        check_count(&inspection, params.len())?;
-        let declared = declared_types(&inspection.columns);
-        let arguments = sqlite_value::arguments(params)?;
-        let (max_rows, max_bytes) = {
-            let limits = &self.shared.limits;
-            (limits.result_rows, limits.result_bytes)
+    /// Takes a connection, and before it the right to write where that is needed, and
+    /// begins what `begin` does with them: from here where both are free, else from the
+    /// host's runtime, so that neither waits for a guest's thread.
+    async fn with<T, F>(
+        &self,
+        access: Access,
+        in_turn: bool,
+        begin: impl FnOnce(Lease<Guarded>) -> F + Send + 'static,
+    ) -> Result<T, SqlError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, SqlError>> + Send + 'static,
+    {
+        let connections = self.connections(access)?;
+        let turns = (in_turn && access == Access::Write).then(|| Arc::clone(&self.shared.turn));
+        let at_once = match &turns {
+            None => Some(None),
+            Some(turns) => Arc::clone(turns).try_acquire_owned().ok().map(Some),
         };
-        let watch = Arc::clone(&self.watch);
-        let connection = self.connection()?;
-        let mut rows = Vec::new();
-        let mut bytes = 0_u64;
+        if let Some(turn) = at_once
+            && let Some(lease) = connections.take_now()
         {
-            let query = sqlx::query_with(AssertSqlSafe(statement), arguments);
-            let mut stream = connection.fetch(query);
-            while let Some(row) = stream
-                .try_next()
-                .await
-                .map_err(|error| translate(&error, Some(&watch)))?
-            {
-                let row = sqlite_value::row(&row, &declared)?;
-                bytes = bytes.saturating_add(row_bytes(&row));
-                if rows.len() as u64 >= max_rows {
-                    return Err(too_large(format!(
-                        "the result has more than {max_rows} rows: read it with `query-stream`"
-                    )));
-                }
-                if bytes > max_bytes {
-                    return Err(too_large(format!(
-                        "the result has more than {max_bytes} bytes: read it with \
-                         `query-stream`"
-                    )));
-                }
-                rows.push(row);
-            }
+            return begin(held(lease.map_err(unavailable)?, turn)).await;
         }
-        Ok(RowSet {
-            columns: inspection.columns,
-            rows,
-        })
+        let connections = connections.clone();
+        // As long as for any other lock.
+        let limit = Duration::from_millis(self.shared.limits.busy_timeout_ms);
+        let waiting = run_on(&self.shared.runtime, async move {
+            let turn = match turns {
+                None => None,
+                Some(turns) => {
+                    let turn = timeout(limit, turns.acquire_owned()).await;
+                    let turn = turn.map_err(|_| conflict())?;
+                    Some(turn.map_err(SqlError::internal)?)
+                }
+            };
+            let lease = connections.take().await.map_err(unavailable)?;
+            begin(held(lease, turn)).await
+        });
+        waiting.await.map_err(SqlError::internal)?
     }
 
-    async fn execute(
-        &mut self,
-        statement: String,
-        params: Vec<Value>,
-        within: bool,
-    ) -> Result<u64, SqlError> {
-        check_parameters(&params)?;
-        let inspection = self.inspect(&statement, within).await?;
-        check_count(&inspection, params.len())?;
-        let arguments = sqlite_value::arguments(params)?;
-        let watch = Arc::clone(&self.watch);
-        let connection = self.connection()?;
-        let query = sqlx::query_with(AssertSqlSafe(statement), arguments);
-        let done = connection
-            .execute(query)
-            .await
-            .map_err(|error| translate(&error, Some(&watch)))?;
-        // SQLite counts the rows of the last statement that changed any, which is an
-        // earlier one where this one changes none by its nature.
-        Ok(if inspection.schema_change || inspection.read_only {
-            0
-        } else {
-            done.rows_affected()
-        })
+    /// Does one operation, and gives the connection back.
+    async fn once<T: Send + 'static>(
+        &self,
+        access: Access,
+        in_turn: bool,
+        work: impl FnOnce(&mut Guarded) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let stop = Stop::default();
+        let flag = stop.flag();
+        let begin = move |lease: Lease<Guarded>| async move {
+            let done = lease.finish(move |connection| {
+                connection.begin(&flag);
+                work(connection)
+            });
+            done.await.map_err(unavailable)?
+        };
+        let outcome = self.with(access, in_turn, begin).await;
+        drop(stop);
+        outcome
     }
+}
 
-    /// Runs one statement once per list; the caller holds a transaction around it.
-    async fn each(&mut self, statement: String, params: Vec<Vec<Value>>) -> Result<u64, SqlError> {
-        for params in &params {
-            check_parameters(params)?;
-        }
-        let inspection = self.inspect(&statement, true).await?;
-        for params in &params {
-            check_count(&inspection, params.len())?;
-        }
-        let limit = self.limit();
-        let schema_change = inspection.schema_change;
-        let outcome = self
-            .blocking(move |locked, watch| {
-                sqlite_bulk::each(locked, watch, &statement, &params, limit)
-            })
-            .await?;
-        let changed = outcome.map_err(|error| translate_raw(&error, &self.watch))?;
-        Ok(if schema_change { 0 } else { changed })
-    }
+fn held(mut lease: Lease<Guarded>, turn: Option<OwnedSemaphorePermit>) -> Lease<Guarded> {
+    lease.hold(turn);
+    lease
+}
+
+fn checked(lists: &[Vec<Value>]) -> Result<(), SqlError> {
+    lists.iter().try_for_each(|params| check_parameters(params))
 }
 
 #[async_trait]
@@ -434,10 +216,9 @@ impl Database for SqliteDatabase {
         statement: String,
         params: Vec<Value>,
     ) -> Result<RowSet, SqlError> {
-        self.lease(access)
-            .await?
-            .query(statement, params, false)
-            .await
+        check_parameters(&params)?;
+        let work = move |connection: &mut Guarded| connection.query(&statement, &params);
+        self.once(access, false, work).await
     }
 
     async fn stream(
@@ -447,20 +228,22 @@ impl Database for SqliteDatabase {
         params: Vec<Value>,
     ) -> Result<Box<dyn Cursor>, SqlError> {
         check_parameters(&params)?;
-        let mut lease = self.lease(access).await?;
-        let inspection = lease.inspect(&statement, false).await?;
-        check_count(&inspection, params.len())?;
-        let declared = declared_types(&inspection.columns);
-        let arguments = sqlite_value::arguments(params)?;
+        let stop = Stop::default();
+        let flag = stop.flag();
         let (sender, batches) = mpsc::channel(1);
-        self.shared.runtime.spawn(async move {
-            let outcome = forward(&mut lease, statement, arguments, &declared, &sender).await;
-            if let Err(error) = outcome {
-                // The reader may be gone, which is an answer too.
-                let _ = sender.send(Err(error)).await;
-            }
-        });
-        Ok(Box::new(BatchCursor::new(inspection.columns, batches)))
+        let begin = move |lease: Lease<Guarded>| async move {
+            let (told, columns) = oneshot::channel();
+            lease.send(move |connection| match connection {
+                Ok(connection) => {
+                    connection.begin(&flag);
+                    connection.stream(&statement, &params, told, &sender);
+                }
+                Err(error) => drop(told.send(Err(translate(&error.into(), None)))),
+            });
+            columns.await.map_err(SqlError::internal)?
+        };
+        let columns = self.with(access, false, begin).await?;
+        Ok(Box::new(BatchCursor::new(columns, batches).stopping(stop)))
     }
 
     async fn execute(
@@ -469,11 +252,9 @@ impl Database for SqliteDatabase {
         statement: String,
         params: Vec<Value>,
     ) -> Result<u64, SqlError> {
-        let _turn = self.turn(access).await?;
-        self.lease(access)
-            .await?
-            .execute(statement, params, false)
-            .await
+        check_parameters(&params)?;
+        let work = move |connection: &mut Guarded| connection.execute(&statement, &params);
+        self.once(access, true, work).await
     }
 
     async fn execute_many(
@@ -482,40 +263,92 @@ impl Database for SqliteDatabase {
         statement: String,
         params: Vec<Vec<Value>>,
     ) -> Result<u64, SqlError> {
-        let mut transaction = self.begin(access).await?;
-        // Where it fails, dropping the transaction rolls it back.
-        let changed = transaction.execute_many(statement, params).await?;
-        transaction.commit().await?;
-        Ok(changed)
+        checked(&params)?;
+        let work = move |connection: &mut Guarded| {
+            // Where it fails, what was begun is rolled back as the connection is given back.
+            connection.control(beginning(access))?;
+            let changed = connection.each(&statement, &params)?;
+            connection.control(Control::Commit)?;
+            Ok(changed)
+        };
+        self.once(access, true, work).await
     }
 
     async fn begin(&self, access: Access) -> Result<Box<dyn Transaction>, SqlError> {
-        let turn = self.turn(access).await?;
-        let mut lease = self.lease(access).await?;
-        let control = match access {
-            Access::Read => Control::BeginRead,
-            Access::Write => Control::BeginWrite,
+        let stop = Stop::default();
+        let flag = stop.flag();
+        let begin = move |lease: Lease<Guarded>| async move {
+            let begun = lease.run(move |connection| {
+                connection.begin(&flag);
+                connection.control(beginning(access))
+            });
+            begun.await.map_err(unavailable)??;
+            Ok(lease)
         };
-        lease.control(control).await?;
-        Ok(Box::new(SqliteTransaction { lease, _turn: turn }))
+        let lease = self.with(access, true, begin).await?;
+        Ok(Box::new(SqliteTransaction {
+            lease: Some(lease),
+            stop,
+        }))
+    }
+}
+
+fn beginning(access: Access) -> Control {
+    match access {
+        Access::Read => Control::BeginRead,
+        Access::Write => Control::BeginWrite,
     }
 }
 
 struct SqliteTransaction {
-    lease: Lease,
-    _turn: Option<OwnedSemaphorePermit>,
+    /// None while an operation has it, and after one that was stopped.
+    lease: Option<Lease<Guarded>>,
+    stop: Stop,
+}
+
+impl SqliteTransaction {
+    async fn run<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Guarded) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let lease = self.lease.take().ok_or_else(closed)?;
+        // Where this future is dropped, the statement ends, and the transaction with it.
+        let stop = std::mem::take(&mut self.stop);
+        let flag = stop.flag();
+        let done = lease.run(move |connection| {
+            connection.begin(&flag);
+            connection.within()?;
+            work(connection)
+        });
+        let outcome = done.await;
+        (self.lease, self.stop) = (Some(lease), stop);
+        outcome.map_err(unavailable)?
+    }
+
+    async fn end(mut self: Box<Self>, control: Control) -> Result<(), SqlError> {
+        let lease = self.lease.take().ok_or_else(closed)?;
+        let flag = self.stop.flag();
+        let done = lease.finish(move |connection| {
+            connection.begin(&flag);
+            connection.within()?;
+            connection.control(control)
+        });
+        done.await.map_err(unavailable)?
+    }
 }
 
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn query(&mut self, statement: String, params: Vec<Value>) -> Result<RowSet, SqlError> {
-        self.lease.begin();
-        self.lease.query(statement, params, true).await
+        check_parameters(&params)?;
+        self.run(move |connection| connection.query(&statement, &params))
+            .await
     }
 
     async fn execute(&mut self, statement: String, params: Vec<Value>) -> Result<u64, SqlError> {
-        self.lease.begin();
-        self.lease.execute(statement, params, true).await
+        check_parameters(&params)?;
+        self.run(move |connection| connection.execute(&statement, &params))
+            .await
     }
 
     async fn execute_many(
@@ -523,54 +356,18 @@ impl Transaction for SqliteTransaction {
         statement: String,
         params: Vec<Vec<Value>>,
     ) -> Result<u64, SqlError> {
-        self.lease.begin();
-        // All or nothing of this call alone: what the transaction did before stays.
-        self.lease.within().await?;
-        self.lease.control(Control::Savepoint).await?;
-        let outcome = self.lease.each(statement, params).await;
-        match outcome {
-            Ok(changed) => {
-                self.lease.control(Control::Release).await?;
-                Ok(changed)
-            }
-            Err(error) => {
-                self.lease.begin();
-                if self.lease.within().await.is_ok() {
-                    self.lease.control(Control::RollbackTo).await?;
-                    self.lease.control(Control::Release).await?;
-                }
-                Err(error)
-            }
-        }
+        checked(&params)?;
+        self.run(move |connection| connection.each(&statement, &params))
+            .await
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<(), SqlError> {
-        self.lease.begin();
-        self.lease.within().await?;
-        self.lease.control(Control::Commit).await
+    async fn commit(self: Box<Self>) -> Result<(), SqlError> {
+        self.end(Control::Commit).await
     }
 
-    async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {
-        self.lease.within().await?;
-        self.lease.control(Control::Rollback).await
+    async fn rollback(self: Box<Self>) -> Result<(), SqlError> {
+        self.end(Control::Rollback).await
     }
-}
-
-fn declared_types(columns: &[Column]) -> Vec<Declared> {
-    columns.iter().map(sqlite_value::declared).collect()
-}
-
-fn check_count(inspection: &Inspection, given: usize) -> Result<(), SqlError> {
-    if inspection.parameters == given {
-        return Ok(());
-    }
-    Err(SqlError::new(
-        SqlCode::InvalidParameter,
-        format!(
-            "the statement takes {} parameters and was given {given}",
-            inspection.parameters
-        ),
-    ))
 }
 
 #[cfg(test)]

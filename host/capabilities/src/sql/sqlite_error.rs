@@ -6,6 +6,7 @@
 use super::sqlite_guard::{Ended, RawError, Watch};
 use super::{SqlCode, SqlError};
 use crate::error::chain;
+use crate::sqlite_threads::ThreadError;
 
 pub(super) fn closed() -> SqlError {
     SqlError::new(
@@ -25,36 +26,24 @@ pub(super) fn too_large(message: String) -> SqlError {
     SqlError::new(SqlCode::LimitExceeded, message)
 }
 
-pub(super) fn translate(error: &sqlx::Error, watch: Option<&Watch>) -> SqlError {
+/// Why a connection was not had, or not kept.
+pub(super) fn unavailable(error: ThreadError) -> SqlError {
     match error {
-        sqlx::Error::Database(database) => {
-            let code = database
-                .code()
-                .and_then(|code| code.parse().ok())
-                .unwrap_or_default();
-            let raw = RawError {
-                code,
-                message: database.message().to_owned(),
-            };
-            translate_code(&raw, watch)
-        }
-        sqlx::Error::PoolTimedOut => SqlError::new(
+        ThreadError::Busy => SqlError::new(
             SqlCode::Unavailable,
             "no connection to the database became free in time",
         ),
-        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => {
-            tracing::warn!(cause = %chain(error), "a database cannot be reached");
+        ThreadError::Open(error) => translate(&error.into(), None),
+        ThreadError::Closed | ThreadError::Thread(_) => {
+            tracing::warn!(cause = %chain(&error), "a database cannot be reached");
             SqlError::new(SqlCode::Unavailable, "the database cannot be reached")
         }
-        other => SqlError::internal(chain(other)),
+        ThreadError::Lost => SqlError::internal(error),
     }
 }
 
-pub(super) fn translate_raw(error: &RawError, watch: &Watch) -> SqlError {
-    translate_code(error, Some(watch))
-}
-
-fn translate_code(error: &RawError, watch: Option<&Watch>) -> SqlError {
+/// What an error of SQLite is. `watch`: of the connection, where a statement failed.
+pub(super) fn translate(error: &RawError, watch: Option<&Watch>) -> SqlError {
     use libsqlite3_sys as ffi;
     let message = error.message.as_str();
     let class = error.code & 0xff;

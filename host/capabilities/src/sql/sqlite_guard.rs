@@ -1,7 +1,7 @@
 //! What a plugin's statements may not do on a SQLite connection, and what stops them.
 //!
-//! It calls SQLite's C interface on sqlx's raw handle, as `sqlite_bulk.rs` does; no other
-//! code of the crate is unsafe. [`install`] runs once per connection, after sqlx configured it. It gives
+//! It calls SQLite's C interface on rusqlite's raw handle; beside it only `sqlite_vec.rs`
+//! does so. [`install`] runs once per connection, after it was configured. It gives
 //! the connection a [`Watch`] that lives exactly as long as the connection does (as
 //! SQLite client data, with a destructor) and three callbacks that read it:
 //!
@@ -20,9 +20,9 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use libsqlite3_sys as ffi;
-use sqlx::sqlite::LockedSqliteHandle;
+use rusqlite::Connection;
 
-use super::{Access, Column, SqlLimits};
+use super::{Access, SqlLimits};
 
 /// Steps of the virtual machine between two looks at the clock: some 10 to 50 us.
 const PROGRESS_STEPS: c_int = 1_000;
@@ -56,12 +56,15 @@ pub(super) struct Watch {
     busy_us: u64,
     busy_since_us: AtomicU64,
     memory_bytes: i64,
-    stop: AtomicBool,
+    /// Set where nobody waits for the statement any more; each operation has its own.
+    stop: Mutex<Arc<AtomicBool>>,
     deadline_us: AtomicU64,
     memory_floor: AtomicI64,
     ended: AtomicU8,
     host: AtomicBool,
     schema_change: AtomicBool,
+    /// Whether the statement has a PRAGMA, some of which act while they are prepared.
+    pragma: AtomicBool,
     denied: Mutex<Option<String>>,
 }
 
@@ -72,23 +75,25 @@ impl Watch {
             busy_us: limits.busy_timeout_ms.saturating_mul(1_000),
             busy_since_us: AtomicU64::new(0),
             memory_bytes: i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX),
-            stop: AtomicBool::new(false),
+            stop: Mutex::default(),
             deadline_us: AtomicU64::new(u64::MAX),
             memory_floor: AtomicI64::new(0),
             ended: AtomicU8::new(0),
             host: AtomicBool::new(false),
             schema_change: AtomicBool::new(false),
+            pragma: AtomicBool::new(false),
             denied: Mutex::new(None),
         }
     }
 
-    /// Begins a statement that may run for `limit`.
-    pub(super) fn begin(&self, limit: Duration) {
-        self.stop.store(false, Ordering::Release);
+    /// Begins an operation that `stop` ends, with a statement that may run for `limit`.
+    pub(super) fn begin(&self, stop: Arc<AtomicBool>, limit: Duration) {
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
+        self.take_denied();
         self.extend(limit);
     }
 
-    /// Gives the next statement of the same call its time; a stop stays one.
+    /// Gives the next statement of the same operation its time; a stop stays one.
     pub(super) fn extend(&self, limit: Duration) {
         let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
         self.deadline_us
@@ -111,11 +116,6 @@ impl Watch {
         })
     }
 
-    /// Ends the statement that runs, and each that follows until [`begin`](Self::begin).
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-    }
-
     /// Why the last statement was ended, if a handler ended it.
     pub(super) fn ended(&self) -> Option<Ended> {
         match self.ended.load(Ordering::Acquire) {
@@ -135,9 +135,11 @@ impl Watch {
     }
 
     fn verdict(&self) -> Option<Ended> {
-        if self.stop.load(Ordering::Acquire) {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        if stop.load(Ordering::Acquire) {
             return Some(Ended::Stopped);
         }
+        drop(stop);
         if now_us() >= self.deadline_us.load(Ordering::Acquire) {
             return Some(Ended::TimedOut);
         }
@@ -189,7 +191,10 @@ impl Watch {
                 }
                 ffi::SQLITE_OK
             }
-            ffi::SQLITE_PRAGMA => self.authorize_pragma(first, !second.is_empty()),
+            ffi::SQLITE_PRAGMA => {
+                self.pragma.store(true, Ordering::Release);
+                self.authorize_pragma(first, !second.is_empty())
+            }
             ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE => {
                 self.write("writing rows")
             }
@@ -281,11 +286,9 @@ pub(super) struct RawError {
     pub(super) message: String,
 }
 
-/// What is known of a statement before it runs.
-#[derive(Debug, Clone)]
+/// What is known of a statement before it runs, and is so whatever becomes of the schema.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Inspection {
-    /// Its columns with their declared types.
-    pub(super) columns: Vec<Column>,
     /// How many parameters it takes.
     pub(super) parameters: usize,
     /// Whether it changes the schema: then SQLite's count of changed rows is the one of
@@ -293,6 +296,25 @@ pub(super) struct Inspection {
     pub(super) schema_change: bool,
     /// Whether it only reads: the same holds for the count.
     pub(super) read_only: bool,
+    /// Whether it may be kept prepared, to be run again: neither changes the schema nor
+    /// has a PRAGMA.
+    pub(super) kept: bool,
+}
+
+impl From<rusqlite::Error> for RawError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::SqliteFailure(error, message) => Self {
+                code: error.extended_code,
+                message: message.unwrap_or_else(|| error.to_string()),
+            },
+            // Not from SQLite: a fault of ours.
+            other => Self {
+                code: ffi::SQLITE_INTERNAL,
+                message: other.to_string(),
+            },
+        }
+    }
 }
 
 /// Why a statement is not run.
@@ -322,18 +344,17 @@ pub(super) enum Control {
 
 /// Prepares a fresh connection for plugins.
 pub(super) fn install(
-    locked: &mut LockedSqliteHandle<'_>,
+    connection: &Connection,
     access: Access,
     limits: &SqlLimits,
-) -> Result<(), RawError> {
+) -> rusqlite::Result<Arc<Watch>> {
     let watch = Arc::new(Watch::new(access, limits));
-    let db = locked.as_raw_handle().as_ptr();
+    let db = handle(connection);
     let value_bytes = c_int::try_from(limits.result_bytes).unwrap_or(c_int::MAX);
     let data = Arc::into_raw(Arc::clone(&watch))
         .cast_mut()
         .cast::<c_void>();
-    // SAFETY: `db` is an open connection that the lock keeps its worker thread away
-    // from. `data` is a strong reference; SQLite calls `release` on it exactly once,
+    // SAFETY: `db` is an open connection that only this thread uses. `data` is a strong reference; SQLite calls `release` on it exactly once,
     // when the connection is closed (or here, when it fails), after which none of the
     // callbacks that read it is called any more.
     let codes = unsafe {
@@ -374,33 +395,25 @@ pub(super) fn install(
         codes
     };
     if let Some(code) = codes.into_iter().find(|code| *code != ffi::SQLITE_OK) {
-        return Err(RawError {
-            code,
-            message: "the connection could not be guarded".into(),
-        });
+        return Err(rusqlite::Error::SqliteFailure(
+            ffi::Error::new(code),
+            Some("the connection could not be guarded".into()),
+        ));
     }
-    locked.set_progress_handler(PROGRESS_STEPS, move || watch.goes_on());
-    Ok(())
+    let asked = Arc::clone(&watch);
+    connection.progress_handler(PROGRESS_STEPS, Some(move || !asked.goes_on()))?;
+    Ok(watch)
 }
 
-/// The watch of a connection that [`install`] prepared.
-pub(super) fn watch(locked: &mut LockedSqliteHandle<'_>) -> Option<Arc<Watch>> {
-    let db = locked.as_raw_handle().as_ptr();
-    // SAFETY: `db` is open; the data under this name is the strong reference that
-    // `install` gave away, and the connection keeps it while it is open.
-    unsafe {
-        let data = ffi::sqlite3_get_clientdata(db, CLIENT_DATA.as_ptr()).cast::<Watch>();
-        if data.is_null() {
-            return None;
-        }
-        Arc::increment_strong_count(data);
-        Some(Arc::from_raw(data))
-    }
+/// SQLite's own pointer to a connection.
+fn handle(connection: &Connection) -> *mut ffi::sqlite3 {
+    // SAFETY: it is used only while the connection is borrowed, and never closed.
+    unsafe { connection.handle() }
 }
 
 /// Prepares a statement and forgets it again: says what it is, or why it is refused.
 pub(super) fn inspect(
-    locked: &mut LockedSqliteHandle<'_>,
+    connection: &Connection,
     watch: &Watch,
     sql: &str,
 ) -> Result<Inspection, Refusal> {
@@ -409,12 +422,14 @@ pub(super) fn inspect(
     }
     watch.take_denied();
     watch.schema_change.store(false, Ordering::Release);
-    let db = locked.as_raw_handle().as_ptr();
+    watch.pragma.store(false, Ordering::Release);
+    let db = handle(connection);
     let (statement, rest) = prepare(db, sql).map_err(Refusal::Sqlite)?;
     let Some(statement) = statement else {
         return Err(Refusal::Statement("there is no statement in this text"));
     };
     let schema_change = watch.schema_change.load(Ordering::Acquire);
+    let pragma = watch.pragma.load(Ordering::Acquire);
     if !rest.trim().is_empty() {
         // A comment or a semicolon may follow; anything else is a second statement,
         // also where it cannot be parsed.
@@ -431,13 +446,6 @@ pub(super) fn inspect(
     // are NUL-terminated and valid until it is finalized, and are copied at once.
     unsafe {
         let raw = statement.0;
-        let count = ffi::sqlite3_column_count(raw);
-        let columns = (0..count)
-            .map(|index| Column {
-                name: text(ffi::sqlite3_column_name(raw, index)),
-                declared_type: text(ffi::sqlite3_column_decltype(raw, index)).to_lowercase(),
-            })
-            .collect();
         let parameters = ffi::sqlite3_bind_parameter_count(raw);
         let mut named = 0;
         for index in 1..=parameters {
@@ -458,17 +466,17 @@ pub(super) fn inspect(
             ));
         }
         Ok(Inspection {
-            columns,
             parameters: usize::try_from(parameters).unwrap_or_default(),
             schema_change,
             read_only: ffi::sqlite3_stmt_readonly(raw) != 0,
+            kept: !schema_change && !pragma,
         })
     }
 }
 
 /// Runs one of the host's own statements.
 pub(super) fn control(
-    locked: &mut LockedSqliteHandle<'_>,
+    connection: &Connection,
     watch: &Watch,
     control: Control,
 ) -> Result<(), RawError> {
@@ -481,9 +489,9 @@ pub(super) fn control(
         Control::RollbackTo => c"ROLLBACK TO heyday",
         Control::Release => c"RELEASE heyday",
     };
-    let db = locked.as_raw_handle().as_ptr();
+    let db = handle(connection);
     watch.host.store(true, Ordering::Release);
-    // SAFETY: `db` is open and locked; the text is NUL-terminated.
+    // SAFETY: `db` is open and this thread's; the text is NUL-terminated.
     let code =
         unsafe { ffi::sqlite3_exec(db, sql.as_ptr(), None, ptr::null_mut(), ptr::null_mut()) };
     watch.host.store(false, Ordering::Release);
@@ -494,21 +502,8 @@ pub(super) fn control(
     }
 }
 
-/// Whether a transaction is open.
-pub(super) fn in_transaction(locked: &mut LockedSqliteHandle<'_>) -> bool {
-    // SAFETY: the connection is open and locked.
-    unsafe { ffi::sqlite3_get_autocommit(locked.as_raw_handle().as_ptr()) == 0 }
-}
-
 /// A prepared statement, finalized when dropped.
-pub(super) struct Statement(*mut ffi::sqlite3_stmt);
-
-impl Statement {
-    /// The statement; live while this is.
-    pub(super) fn raw(&self) -> *mut ffi::sqlite3_stmt {
-        self.0
-    }
-}
+struct Statement(*mut ffi::sqlite3_stmt);
 
 impl Drop for Statement {
     fn drop(&mut self) {
@@ -520,10 +515,7 @@ impl Drop for Statement {
 }
 
 /// The first statement of a text, if there is one, and what follows it.
-pub(super) fn prepare(
-    db: *mut ffi::sqlite3,
-    sql: &str,
-) -> Result<(Option<Statement>, &str), RawError> {
+fn prepare(db: *mut ffi::sqlite3, sql: &str) -> Result<(Option<Statement>, &str), RawError> {
     let Ok(length) = c_int::try_from(sql.len()) else {
         return Err(RawError {
             code: ffi::SQLITE_TOOBIG,
@@ -552,7 +544,7 @@ pub(super) fn prepare(
 }
 
 /// What went wrong with the last call on a connection.
-pub(super) fn last_error(db: *mut ffi::sqlite3) -> RawError {
+fn last_error(db: *mut ffi::sqlite3) -> RawError {
     // SAFETY: the connection is open and used by this thread alone; the message is
     // valid until its next use and copied at once.
     unsafe {

@@ -26,11 +26,12 @@ async fn a_statement_ends_at_the_bindings_limit() {
     });
     let error = it.fails(Access::Read, SPIN).await;
     assert_eq!(error.code, SqlCode::Timeout, "{error}");
-    let mut cursor = it
-        .database
-        .stream(Access::Read, SPIN.into(), vec![])
-        .await
-        .expect("begun");
+    // A cursor tells it where it comes: before the first row, or after it.
+    let stream = |statement: String| it.database.stream(Access::Read, statement, vec![]);
+    let error = stream(SPIN.into()).await.err().expect("it never begins");
+    assert_eq!(error.code, SqlCode::Timeout, "{error}");
+    let later = SPIN.replace("SELECT count(*)", "SELECT 0 UNION ALL SELECT count(*)");
+    let mut cursor = stream(later).await.expect("begun");
     let error = cursor.next(1).await.expect_err("it never ends");
     assert_eq!(error.code, SqlCode::Timeout, "{error}");
     it.rows("SELECT 1").await;

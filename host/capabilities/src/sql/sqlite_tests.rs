@@ -381,6 +381,71 @@ async fn only_changes_of_rows_are_counted() {
 }
 
 #[tokio::test]
+async fn what_is_kept_prepared_follows_the_schema_and_keeps_no_rights() {
+    let it = fixture_with(SqlLimits {
+        // The same one each time.
+        connections: 1,
+        ..SqlLimits::default()
+    });
+    it.run("CREATE TABLE t (a INTEGER)").await;
+    it.run("INSERT INTO t VALUES (1)").await;
+    let read = || {
+        it.database
+            .query(Access::Read, "SELECT * FROM t".into(), vec![])
+    };
+    for _ in 0..2 {
+        let set = read().await.expect("read");
+        assert_eq!(set.columns.len(), 1);
+        assert_eq!(set.rows, [[Value::Integer(1)]]);
+    }
+    // Another connection changes what it reads.
+    it.run("ALTER TABLE t ADD b UUID DEFAULT '0189a2c4-0000-7000-8000-00000000abcd'")
+        .await;
+    let set = read().await.expect("read");
+    assert_eq!(set.columns[1].declared_type, "uuid");
+    let uuid = Value::Uuid("0189a2c4-0000-7000-8000-00000000abcd".into());
+    assert_eq!(set.rows, [[Value::Integer(1), uuid]]);
+    it.run("DROP TABLE t").await;
+    let error = read().await.expect_err("it is gone");
+    assert_eq!(error.code, SqlCode::InvalidStatement, "{error}");
+    it.run("CREATE VIEW t AS SELECT load_extension('x')").await;
+    let error = read().await.expect_err("refused");
+    assert_eq!(error.code, SqlCode::InvalidStatement, "{error}");
+
+    // What was kept for a writing grant is nothing to a reading one.
+    it.run("CREATE TABLE w (a)").await;
+    let insert = "INSERT INTO w VALUES (1)";
+    for _ in 0..2 {
+        assert_eq!(it.run(insert).await, 1);
+        let error = it.fails(Access::Read, insert).await;
+        assert_eq!(error.code, SqlCode::CapabilityDenied, "{error}");
+    }
+
+    // What acts while it is prepared acts each time.
+    it.run("CREATE TABLE p (a PRIMARY KEY)").await;
+    it.run("CREATE TABLE c (a REFERENCES p)").await;
+    for _ in 0..2 {
+        let mut transaction = it.database.begin(Access::Write).await.expect("begun");
+        let mut run = async |statement: &str| transaction.execute(statement.into(), vec![]).await;
+        run("PRAGMA defer_foreign_keys = on")
+            .await
+            .expect("allowed");
+        run("INSERT INTO c VALUES (7)")
+            .await
+            .expect("not yet checked");
+        transaction.rollback().await.expect("rolled back");
+    }
+    // More statements than are kept.
+    for number in 0..200 {
+        let statement = format!("SELECT {number}, ?1");
+        let query = it
+            .database
+            .query(Access::Read, statement, vec![Value::Null]);
+        assert_eq!(query.await.expect("read").rows.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_transaction_leaves_nothing() {
     let it = fixture();
     it.run("CREATE TABLE t (a)").await;

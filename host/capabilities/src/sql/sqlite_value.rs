@@ -6,11 +6,11 @@
 //! (`DECIMAL`, `NUMERIC`, `JSON`): `12.50` becomes 12.5. Where that matters, a declared
 //! type that contains `TEXT` keeps it (`DECIMAL TEXT`).
 
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Arguments, Decode, Row, Sqlite, TypeInfo, ValueRef};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Row, Statement, ToSql};
 
 use super::check;
-use super::{Column, SqlCode, SqlError, Value};
+use super::{Column, Value};
 
 /// What a declared type says about a value's variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) enum Declared {
 }
 
 /// Reads a declared type.
-pub(super) fn declared(column: &Column) -> Declared {
+fn declared(column: &Column) -> Declared {
     let name = column.declared_type.as_str();
     let base = name.split('(').next().unwrap_or(name).trim();
     let base = base
@@ -49,16 +49,17 @@ pub(super) fn declared(column: &Column) -> Declared {
     }
 }
 
-/// Binds parameters, whose texts were checked.
-pub(super) fn arguments(params: Vec<Value>) -> Result<SqliteArguments, SqlError> {
-    let mut arguments = SqliteArguments::default();
-    for value in params {
-        let added = match value {
-            Value::Null => arguments.add(None::<i64>),
-            Value::Boolean(value) => arguments.add(i64::from(value)),
-            Value::Integer(value) => arguments.add(value),
-            Value::Real(value) => arguments.add(value),
-            Value::Bytes(value) => arguments.add(value),
+/// A parameter, whose text was checked, as SQLite takes it.
+struct Bound<'a>(&'a Value);
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Value::Null => ValueRef::Null,
+            Value::Boolean(value) => ValueRef::Integer(i64::from(*value)),
+            Value::Integer(value) => ValueRef::Integer(*value),
+            Value::Real(value) => ValueRef::Real(*value),
+            Value::Bytes(value) => ValueRef::Blob(value),
             Value::Decimal(text)
             | Value::Text(text)
             | Value::Uuid(text)
@@ -68,47 +69,58 @@ pub(super) fn arguments(params: Vec<Value>) -> Result<SqliteArguments, SqlError>
             | Value::Datetime(text)
             | Value::Json(text)
             | Value::Array(text)
-            | Value::Other((_, text)) => arguments.add(text),
-        };
-        added.map_err(|error| SqlError::new(SqlCode::InvalidParameter, error.to_string()))?;
+            | Value::Other((_, text)) => ValueRef::Text(text.as_bytes()),
+        }))
     }
-    Ok(arguments)
+}
+
+/// Binds parameters, whose texts were checked.
+pub(super) fn bind(statement: &mut Statement<'_>, params: &[Value]) -> rusqlite::Result<()> {
+    for (index, value) in (1_usize..).zip(params) {
+        statement.raw_bind_parameter(index, Bound(value))?;
+    }
+    Ok(())
+}
+
+/// The columns of a statement's result. The schema may have changed since it was prepared,
+/// which SQLite sees at its first step: ask after that.
+pub(super) fn columns(statement: &Statement<'_>) -> Vec<Column> {
+    let columns = statement.columns();
+    let column = |column: &rusqlite::Column<'_>| Column {
+        name: column.name().to_owned(),
+        declared_type: column.decl_type().unwrap_or_default().to_lowercase(),
+    };
+    columns.iter().map(column).collect()
+}
+
+/// What the columns' declared types say.
+pub(super) fn all_declared(columns: &[Column]) -> Vec<Declared> {
+    columns.iter().map(declared).collect()
 }
 
 /// Reads one row.
-pub(super) fn row(row: &SqliteRow, declared: &[Declared]) -> Result<Vec<Value>, SqlError> {
-    (0..row.len())
-        .map(|index| {
-            let kind = declared.get(index).copied().unwrap_or(Declared::Plain);
-            value(row, index, kind).map_err(SqlError::internal)
-        })
-        .collect()
+pub(super) fn row(row: &Row<'_>, declared: &[Declared]) -> rusqlite::Result<Vec<Value>> {
+    // Of the right size at once, which collecting results is not.
+    let mut values = Vec::with_capacity(declared.len());
+    for (index, declared) in declared.iter().enumerate() {
+        values.push(value(row.get_ref(index)?, *declared));
+    }
+    Ok(values)
 }
 
-fn value(
-    row: &SqliteRow,
-    index: usize,
-    declared: Declared,
-) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-    let raw = row.try_get_raw(index)?;
-    if raw.is_null() {
-        return Ok(Value::Null);
+fn value(raw: ValueRef<'_>, declared: Declared) -> Value {
+    match raw {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => integer(number, declared),
+        ValueRef::Real(number) => real(number, declared),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => read_text(text.to_owned(), declared),
+            // SQLite does not check what is written as TEXT (`CAST(x'ff' AS TEXT)`);
+            // the bytes are all that is true of it.
+            Err(_) => Value::Bytes(bytes.to_vec()),
+        },
+        ValueRef::Blob(bytes) => Value::Bytes(bytes.to_vec()),
     }
-    let class = raw.type_info().name().to_owned();
-    Ok(match class.as_str() {
-        "INTEGER" => integer(<i64 as Decode<'_, Sqlite>>::decode(raw)?, declared),
-        "REAL" => real(<f64 as Decode<'_, Sqlite>>::decode(raw)?, declared),
-        "TEXT" => {
-            let bytes = <Vec<u8> as Decode<'_, Sqlite>>::decode(raw)?;
-            match String::from_utf8(bytes) {
-                Ok(text) => read_text(text, declared),
-                // SQLite does not check what is written as TEXT (`CAST(x'ff' AS TEXT)`);
-                // the bytes are all that is true of it.
-                Err(error) => Value::Bytes(error.into_bytes()),
-            }
-        }
-        _ => Value::Bytes(<Vec<u8> as Decode<'_, Sqlite>>::decode(raw)?),
-    })
 }
 
 fn integer(number: i64, declared: Declared) -> Value {

@@ -164,6 +164,9 @@ impl SqliteVectors {
 
     /// Makes the tables, at the first use.
     async fn migrated(&self) -> Result<(), VectorError> {
+        if self.shared.migrated.initialized() {
+            return Ok(());
+        }
         let shared = Arc::clone(&self.shared);
         let migrated = run_on(&self.shared.runtime, async move {
             let migrate = async || match &shared.writing {

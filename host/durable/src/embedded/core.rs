@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,23 +24,15 @@ use super::state::RunState;
 use super::store::{Store, StoreError};
 use super::timers::Timers;
 use super::updates::Watchers;
+use super::watching::{RunWatchers, Seen};
 use super::writer::Writer;
 use crate::activity::ActivityExecutor;
 use crate::clock::Clock;
 use crate::definition::Definitions;
-use crate::engine::{EngineError, RunResult};
+use crate::engine::EngineError;
 use crate::expressions::Expressions;
 use crate::live::LiveEvents;
 use crate::payload::{Digest, Payload, PayloadStore, ResolveError};
-
-/// What somebody who waits for a run is told.
-#[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// Events that are committed.
-    pub length: u64,
-    /// How it ended.
-    pub result: Option<Arc<RunResult>>,
-}
 
 /// The engine's parts.
 pub struct Core {
@@ -83,8 +74,10 @@ pub struct Core {
     pub loading: tokio::sync::Mutex<()>,
     /// How many open runs are pinned to a digest.
     pub pins: Mutex<HashMap<Digest, u64>>,
-    /// Who waits for a run.
-    pub watchers: Mutex<HashMap<Uuid, watch::Sender<Seen>>>,
+    /// Who waits for a run's next transition.
+    pub watchers: RunWatchers,
+    /// Who waits for a run's end, and is not woken by each transition before it.
+    pub ends: RunWatchers,
     /// Who waits for the end of an update.
     pub updates: Watchers,
     /// Who follows a run's live events.
@@ -269,31 +262,12 @@ impl Core {
         crate::payload::resolve(self.payloads.as_ref(), payload).await
     }
 
-    /// Tells those who wait for a run.
+    /// Tells those who wait for a run what was committed.
     pub fn publish(&self, run_id: Uuid, seen: Seen) {
-        let mut watchers = lock(&self.watchers);
-        if let Some(watcher) = watchers.get(&run_id) {
-            if watcher.receiver_count() == 0 || seen.result.is_some() {
-                if let Some(watcher) = watchers.remove(&run_id) {
-                    watcher.send_replace(seen);
-                }
-            } else {
-                watcher.send_replace(seen);
-            }
+        if seen.result.is_some() {
+            self.ends.tell(run_id, seen.clone());
         }
-    }
-
-    /// Watches a run.
-    pub fn watch(&self, run_id: Uuid) -> Watch<'_> {
-        let receiver = lock(&self.watchers)
-            .entry(run_id)
-            .or_insert_with(|| watch::channel(Seen::default()).0)
-            .subscribe();
-        Watch {
-            core: self,
-            run_id,
-            receiver: Some(receiver),
-        }
+        self.watchers.tell(run_id, seen);
     }
 
     /// Counts a run's pins.
@@ -333,44 +307,5 @@ impl Core {
     /// So much later than now.
     pub fn after(&self, wait: Duration) -> Timestamp {
         super::events::later(self.clock.now(), wait)
-    }
-}
-
-/// Somebody who waits for a run.
-pub struct Watch<'c> {
-    core: &'c Core,
-    run_id: Uuid,
-    receiver: Option<watch::Receiver<Seen>>,
-}
-
-impl Watch<'_> {
-    /// Waits until it is so. Answers whether it may be; `false` when the time is over.
-    pub async fn until(&mut self, wait: Duration, so: impl FnMut(&Seen) -> bool) -> bool {
-        let Some(receiver) = &mut self.receiver else {
-            return false;
-        };
-        // The sender is gone when the run has ended, or the engine.
-        tokio::time::timeout(wait, receiver.wait_for(so))
-            .await
-            .is_ok()
-    }
-
-    /// How the run ended, if it was told.
-    pub fn result(&self) -> Option<RunResult> {
-        let seen = self.receiver.as_ref()?.borrow();
-        seen.result.as_deref().cloned()
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        let mut watchers = lock(&self.core.watchers);
-        drop(self.receiver.take());
-        let alone = watchers
-            .get(&self.run_id)
-            .is_some_and(|watcher| watcher.receiver_count() == 0);
-        if alone {
-            watchers.remove(&self.run_id);
-        }
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::convert::Beginning;
-use super::core::{Core, Seen};
+use super::core::Core;
 use super::dispatch::{Slot, Waiting};
 use super::events::Event;
 use super::lock;
@@ -17,6 +17,7 @@ use super::run::{Answer, Message, RunCell};
 use super::state::{Activity, RunState, Stage};
 use super::timers::Target;
 use super::updates::Outcome;
+use super::watching::Seen;
 use super::writer::{Write, WriteError, WriteKind};
 use crate::activity::{AttemptReceipt, CancelReason};
 use crate::engine::{EngineError, ExecutionStatus, RunResult};
@@ -196,13 +197,10 @@ impl Effects {
                 done: Box::new(|_| ()),
             });
         }
-        core.publish(
-            run_id,
-            Seen {
-                length: self.length,
-                result: self.closed.clone(),
-            },
-        );
+        let seen = Seen {
+            length: self.length,
+            result: self.closed.clone(),
+        };
         for receipt in self.receipts {
             core.executor.ended_elsewhere(receipt);
         }
@@ -228,6 +226,8 @@ impl Effects {
             launch.traceparent.clone_from(&traceparent);
             super::attempt::launch(core, cell, launch);
         }
+        // After these: they are what the run itself waits for.
+        core.publish(run_id, seen);
         for activity_id in self.cancel_attempts {
             if let Some(running) = lock(&cell.running).get(&activity_id) {
                 running.stop(CancelReason::Requested);

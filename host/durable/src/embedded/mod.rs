@@ -60,12 +60,12 @@ mod store;
 mod timers;
 pub(crate) mod updates;
 pub(crate) mod view;
+mod watching;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -180,7 +180,8 @@ impl EmbeddedEngine {
             runs: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             pins: Mutex::default(),
-            watchers: Mutex::new(HashMap::new()),
+            watchers: watching::RunWatchers::default(),
+            ends: watching::RunWatchers::default(),
             updates: updates::Watchers::default(),
             live: LiveEvents::default(),
             heartbeats: Mutex::default(),

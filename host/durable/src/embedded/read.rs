@@ -152,7 +152,7 @@ async fn wait_for_own_result(
     wait: Duration,
 ) -> Result<Option<RunResult>, EngineError> {
     // Before the look: an end between the two is not missed.
-    let mut seen = core.watch(run_id);
+    let mut seen = core.ends.watch(run_id);
     // A run in memory is open, and whoever watches it is told its end: nothing is read.
     let in_memory = lock(&core.runs).contains_key(&run_id);
     if !in_memory && let Some(result) = own_result(core, run_id).await? {
@@ -176,7 +176,7 @@ pub async fn history(
     wait: Duration,
 ) -> Result<HistoryPage, EngineError> {
     let run_id = run_id(core, run).await?;
-    let mut seen = core.watch(run_id);
+    let mut seen = core.watchers.watch(run_id);
     let mut page = read_page(core, run_id, after, limit).await?;
     if page.events.is_empty() && !page.complete && !wait.is_zero() {
         seen.until(wait, |seen| seen.length > after || seen.result.is_some())

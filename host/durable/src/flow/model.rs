@@ -5,11 +5,13 @@
 //! are immutable and cheap to walk; expressions are indexes
 //! ([`Expr`]) into [`Flow::expressions`](super::Flow::expressions).
 
+mod event_index;
 mod events;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use event_index::EventIndex;
 pub use events::{
     AttributeFilter, Consumption, Correlation, EachEvent, Emit, EventFilter, EventRead, Listen,
     Strategy, Until,

@@ -3,7 +3,8 @@
 //! A history of the embedded engine is written as its bytes, one base64 text for each
 //! transition, with some members around them that are for people and are not read again.
 //! One of Temporal is written as Temporal's own JSON, which its command line, its UI and
-//! its SDKs write and read.
+//! its SDKs write and read. Either has the large values that it names beside the events
+//! ([`values`](super::values)), where there are such.
 
 use std::sync::Arc;
 
@@ -14,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::ReplayError;
+use super::values::{self, Values};
 use crate::embedded::convert::Beginning;
 use crate::embedded::events::{EventType, Transition};
 use crate::embedded::replay::Recording as EmbeddedRecording;
-use crate::payload::Digest;
+use crate::payload::{Digest, PayloadStore};
 use crate::temporal::replay::Recording as TemporalRecording;
 
 /// What the member `format` of a file of ours says.
@@ -94,11 +97,28 @@ pub struct About {
 
 /// The whole recorded history of one run, as far as it has come. Cheap to clone.
 #[derive(Debug, Clone)]
-pub enum RecordedHistory {
+pub struct RecordedHistory {
+    pub(crate) recorded: Recorded,
+    /// Values that its events name, where they came with it.
+    pub(crate) values: Arc<Values>,
+}
+
+/// What is recorded.
+#[derive(Debug, Clone)]
+pub(crate) enum Recorded {
     /// Of the embedded engine.
-    Embedded(#[doc(hidden)] Arc<EmbeddedRecording>),
+    Embedded(Arc<EmbeddedRecording>),
     /// Of a Temporal cluster.
-    Temporal(#[doc(hidden)] Arc<TemporalRecording>),
+    Temporal(Arc<TemporalRecording>),
+}
+
+impl From<Recorded> for RecordedHistory {
+    fn from(recorded: Recorded) -> Self {
+        Self {
+            recorded,
+            values: Arc::default(),
+        }
+    }
 }
 
 /// What is read of a file of ours.
@@ -129,7 +149,19 @@ impl RecordedHistory {
     ///
     /// # Errors
     /// As [`HistoryError`] says.
-    pub fn from_json(value: Value) -> Result<Self, HistoryError> {
+    pub fn from_json(mut value: Value) -> Result<Self, HistoryError> {
+        let values = value
+            .as_object_mut()
+            .and_then(|it| it.remove(values::MEMBER));
+        let values = values.map(values::read).transpose()?.unwrap_or_default();
+        Ok(Self {
+            values: Arc::new(values),
+            ..Self::of_events(value)?
+        })
+    }
+
+    /// As [`from_json`](Self::from_json), but for the values.
+    fn of_events(value: Value) -> Result<Self, HistoryError> {
         let format = value.get("format").and_then(Value::as_str);
         match format {
             Some(FORMAT) => return embedded(value),
@@ -158,7 +190,7 @@ impl RecordedHistory {
         };
         check_count(events.len())?;
         let recording = TemporalRecording::read(events)?;
-        Ok(Self::Temporal(Arc::new(recording)))
+        Ok(Recorded::Temporal(Arc::new(recording)).into())
     }
 
     /// Of the embedded engine's transitions, in their order.
@@ -195,17 +227,54 @@ impl RecordedHistory {
             numbered.push((last as u64, transition));
         }
         let beginning = beginning.ok_or_else(|| damaged("it has no event"))?;
-        Ok(Self::Embedded(Arc::new(EmbeddedRecording {
+        let recording = EmbeddedRecording {
             beginning,
             transitions: numbered,
-        })))
+        };
+        Ok(Recorded::Embedded(Arc::new(recording)).into())
+    }
+
+    /// With the values that its events name, as that store has them: the file can then be
+    /// replayed anywhere.
+    ///
+    /// # Errors
+    /// When one is no longer stored, they do not fit a file, or the store cannot answer.
+    pub async fn with_values(self, store: &dyn PayloadStore) -> Result<Self, ReplayError> {
+        let named = match &self.recorded {
+            Recorded::Embedded(recording) => {
+                let transitions = recording.transitions.iter();
+                transitions
+                    .flat_map(|(_, transition)| values::named_by(transition))
+                    .collect()
+            }
+            Recorded::Temporal(recording) => {
+                let mut named = Vec::new();
+                values::named_in(&recording.to_json(), &mut named);
+                named
+            }
+        };
+        Ok(Self {
+            values: Arc::new(values::get(named, store).await?),
+            recorded: self.recorded,
+        })
     }
 
     /// The file, which [`parse`](Self::parse) reads.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        match self {
-            Self::Embedded(recording) => {
+        let mut file = self.events_json();
+        if !self.values.is_empty()
+            && let Some(members) = file.as_object_mut()
+        {
+            members.insert(values::MEMBER.to_owned(), values::to_json(&self.values));
+        }
+        file
+    }
+
+    /// The file, but for the values.
+    fn events_json(&self) -> Value {
+        match &self.recorded {
+            Recorded::Embedded(recording) => {
                 let about = self.about();
                 let transitions = recording.transitions.iter();
                 let bodies: Vec<String> = transitions
@@ -213,15 +282,15 @@ impl RecordedHistory {
                     .collect();
                 json!({ "format": FORMAT, "about": about, "transitions": bodies })
             }
-            Self::Temporal(recording) => recording.to_json(),
+            Recorded::Temporal(recording) => recording.to_json(),
         }
     }
 
     /// What it says of itself.
     #[must_use]
     pub fn about(&self) -> About {
-        match self {
-            Self::Embedded(recording) => {
+        match &self.recorded {
+            Recorded::Embedded(recording) => {
                 let beginning = &recording.beginning;
                 let last = recording.transitions.last();
                 let ending = last.and_then(|(_, transition)| transition.events.last());
@@ -239,7 +308,7 @@ impl RecordedHistory {
                     ended: ending.is_some_and(|event| event.event_type().ends_run()),
                 }
             }
-            Self::Temporal(recording) => recording.about(),
+            Recorded::Temporal(recording) => recording.about(),
         }
     }
 }

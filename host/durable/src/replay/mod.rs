@@ -19,6 +19,7 @@
 
 mod difference;
 mod history;
+mod values;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 
 pub(crate) use difference::Strictness;
 pub use difference::{Difference, RecordedCommand};
+pub(crate) use history::Recorded;
 pub use history::{About, FORMAT, HistoryError, MAX_BYTES, MAX_EVENTS, RecordedHistory};
 
 use crate::activity::{ActivityTimeouts, RetryPolicy};
@@ -149,8 +151,12 @@ impl Replayer {
             (true, true) => Strictness::Bits,
             (true, false) => Strictness::Values,
         };
-        let difference = match history {
-            RecordedHistory::Embedded(recording) => {
+        let payloads: Arc<dyn PayloadStore> = Arc::new(values::Beside {
+            values: Arc::clone(&history.values),
+            store: Arc::clone(&self.0.payloads),
+        });
+        let difference = match &history.recorded {
+            Recorded::Embedded(recording) => {
                 let (inner, recording) = (Arc::clone(&self.0), Arc::clone(recording));
                 let definition = definition.clone();
                 let runtime = tokio::runtime::Handle::current();
@@ -160,21 +166,21 @@ impl Replayer {
                         &definition,
                         strictness,
                         &inner.expressions,
-                        inner.payloads.as_ref(),
+                        payloads.as_ref(),
                         &runtime,
                         stopped,
                     )
                 })
                 .await??
             }
-            RecordedHistory::Temporal(recording) => {
+            Recorded::Temporal(recording) => {
                 let inner = &self.0;
                 crate::temporal::replay::replay(
                     recording,
                     definition,
                     strictness,
                     &inner.expressions,
-                    &inner.payloads,
+                    &payloads,
                     &inner.pool,
                 )
                 .await?

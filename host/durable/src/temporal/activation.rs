@@ -18,7 +18,7 @@ use super::run::{Run, Stage, Unexpected, command, fail};
 use super::sdk;
 use crate::activity::CancelReason;
 use crate::definition::{Definitions, PinnedDefinition};
-use crate::driver::{Activation, Command, Driver, Resolution};
+use crate::driver::{Activation, Command, Driver, DriverError, Resolution};
 use crate::embedded::{lock, pool::Pool};
 use crate::expressions::Expressions;
 use crate::failure::{Failure, kind};
@@ -225,7 +225,7 @@ pub async fn go_on(
         run.settle(Vec::new());
     }
     if matches!(run.stage, Stage::Pinned(_)) {
-        commands.extend(make_driver(driving, &mut run).await?);
+        commands.extend(gather(driving, &mut run).await?);
     }
     if let Some(now) = now {
         // Both stand in the history, as the workflow task began: the same on replay.
@@ -237,12 +237,9 @@ pub async fn go_on(
     Ok((run, commands))
 }
 
-/// Makes the driver of a run whose pins are known. Answers what shows them, where the
-/// run was not started with them.
-async fn make_driver(
-    driving: Drive<'_>,
-    run: &mut Run,
-) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
+/// Gathers what the driver of a run is made of whose pins are known. Answers what shows
+/// them, where the run was not started with them.
+async fn gather(driving: Drive<'_>, run: &mut Run) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
     let Stage::Pinned(pins) = std::mem::replace(&mut run.stage, Stage::Over) else {
         return Ok(Vec::new());
     };
@@ -266,9 +263,7 @@ async fn make_driver(
         }
     };
     run.next_pins = Some(pins.next(driving.expressions.digest()));
-    let expressions = Arc::clone(driving.expressions);
-    let driver = on_thread(driving.pool, move || Driver::new(start, &expressions)).await??;
-    run.stage = Stage::Running(Box::new(driver));
+    run.stage = Stage::Ready(Box::new(start));
     Ok(if run.was_pinned_here {
         Run::show_pins(&pins).into()
     } else {
@@ -276,14 +271,20 @@ async fn make_driver(
     })
 }
 
-/// Gives the driver what resolved, if it waits for something.
+/// Gives the driver what resolved, if it waits for something. A run that has none gets one
+/// on the same thread: to change threads takes longer than to make it.
 async fn drive(
     driving: Drive<'_>,
     run: &mut Run,
     now: jiff::Timestamp,
     continue_as_new_suggested: bool,
 ) -> Result<Vec<sdk::WorkflowCommand>, Trouble> {
-    if !matches!(run.stage, Stage::Running(_)) || (run.started && run.resolutions.is_empty()) {
+    let due = match run.stage {
+        Stage::Ready(_) => true,
+        Stage::Running(_) => !run.started || !run.resolutions.is_empty(),
+        _ => false,
+    };
+    if !due {
         return Ok(Vec::new());
     }
     let mut resolutions = std::mem::take(&mut run.resolutions);
@@ -292,20 +293,23 @@ async fn drive(
         let reference: Payload = std::mem::take(payload);
         *payload = resolve(payloads, reference).await?;
     }
-    let Stage::Running(mut driver) = std::mem::replace(&mut run.stage, Stage::Over) else {
-        return Ok(Vec::new());
-    };
+    let stage = std::mem::replace(&mut run.stage, Stage::Over);
+    let expressions = Arc::clone(driving.expressions);
     run.started = true;
     let (mut driver, answered) = on_thread(driving.pool, move || {
+        let mut driver = match stage {
+            Stage::Running(driver) => driver,
+            Stage::Ready(start) => Box::new(Driver::new(*start, &expressions)?),
+            _ => return Err(DriverError::Unexpected("the run has no driver".to_owned())),
+        };
         let answered = driver.activate(Activation {
             now,
             resolutions,
             continue_as_new_suggested,
-        });
-        (driver, answered)
+        })?;
+        Ok((driver, answered))
     })
-    .await?;
-    let answered = answered?;
+    .await??;
     run.entered.extend(driver.take_entered());
     // The history has the signals; which of them were taken it cannot say.
     driver.take_consumed();

@@ -418,18 +418,20 @@ pub async fn result(
     let deadline = Instant::now() + wait;
     let mut run_id = run_id(core, run).await?;
     let mut token = Vec::new();
-    // The first look does not wait: it says whether there is such a run at all.
-    let mut left = Duration::ZERO;
+    // Whether the cluster has said anything of the run.
+    let mut heard = false;
     loop {
         let named = RunRef {
             run_id: Some(run_id),
             ..run.clone()
         };
         let mut connection = core.connection()?;
+        let left = deadline.saturating_duration_since(Instant::now());
         let message = sdk::GetWorkflowExecutionHistoryRequest {
             namespace: core.namespace(&run.namespace),
             execution: Some(execution(&named)),
             next_page_token: token,
+            // What is no run, or has ended, is answered at once.
             wait_new_event: !left.is_zero(),
             history_event_filter_type: sdk::HistoryEventFilterType::CloseEvent.into(),
             ..Default::default()
@@ -440,9 +442,15 @@ pub async fn result(
         } else {
             match tokio::time::timeout(left, answer(core, left, call)).await {
                 Ok(page) => page,
-                Err(_) => return Ok(None),
+                Err(_) if heard => return Ok(None),
+                // The cluster may be away: another look, which does not wait, says so.
+                Err(_) => {
+                    token = Vec::new();
+                    continue;
+                }
             }
         };
+        heard = true;
         let page = page.map_err(|status| refusal_of(core, &named, &status))?;
         token = page.next_page_token;
         let last = page
@@ -459,14 +467,9 @@ pub async fn result(
             Some(End::GoesOnAs(next)) => {
                 run_id = next;
                 token = Vec::new();
-                left = Duration::ZERO;
-                continue;
             }
+            None if left.is_zero() => return Ok(None),
             None => {}
-        }
-        left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(None);
         }
     }
 }

@@ -33,6 +33,9 @@ pub(super) async fn make(
         .maybe_tls_options(options.access.tls_options(credentials))
         .maybe_api_key(credentials.api_key().map(str::to_owned))
         .headers(headers.clone().into_iter().collect())
+        // Large values go by reference: what is left is too small to be worth the time that
+        // both ends take to pack it.
+        .grpc_compression(sdk::GrpcCompression::None)
         .build();
     sdk::Connection::connect(connecting)
         .await

@@ -19,7 +19,7 @@ use super::replay::Recording;
 use super::sdk::{self, WorkflowService as _};
 use crate::embedded::lock;
 use crate::engine::{EngineError, HistoryPage, RunRef};
-use crate::replay::{HistoryError, MAX_EVENTS, RecordedHistory};
+use crate::replay::{HistoryError, MAX_EVENTS, Recorded, RecordedHistory};
 
 /// Runs whose place is kept.
 const KEPT: usize = 256;
@@ -258,5 +258,5 @@ pub async fn recorded(core: &Core, run: &RunRef) -> Result<RecordedHistory, Engi
         }
     }
     let recording = Recording::of(events)?;
-    Ok(RecordedHistory::Temporal(Arc::new(recording)))
+    Ok(Recorded::Temporal(Arc::new(recording)).into())
 }

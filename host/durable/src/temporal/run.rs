@@ -48,8 +48,10 @@ pub enum Stage {
     Begun,
     /// Its pins are asked for.
     Pinning,
-    /// Its pins are known; it needs a driver.
+    /// Its pins are known.
     Pinned(Box<Pins>),
+    /// What its driver is made of is there.
+    Ready(Box<RunStart>),
     /// Its driver runs.
     Running(Box<Driver>),
     /// It cannot go on and fails.

@@ -9,7 +9,7 @@ pub use temporalio_client::request_extensions::RetryConfigForCall;
 pub use temporalio_client::tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 pub use temporalio_client::tonic::{Code, Request, Response, Status};
 pub use temporalio_client::{
-    ClientTlsOptions, Connection, ConnectionOptions, RetryOptions, TlsOptions,
+    ClientTlsOptions, Connection, ConnectionOptions, GrpcCompression, RetryOptions, TlsOptions,
 };
 pub use temporalio_common::envconfig::{
     ConfigError, DataSource, LoadClientConfigProfileOptions, load_client_config_profile,

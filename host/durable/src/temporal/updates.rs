@@ -29,6 +29,10 @@ use crate::signal::Signal;
 /// How often an update is sent again because its run has just continued as new.
 const CONTINUATIONS: usize = 10;
 
+/// How many of the runs before a workflow's latest one are asked for an update: each takes
+/// two requests.
+const RUNS_BEFORE: usize = 10;
+
 /// How an update ended.
 type Outcome = Result<Payload, Failure>;
 
@@ -154,7 +158,9 @@ pub async fn result(
     }
 }
 
-/// How an update stands that one of the runs before the workflow's latest one ended.
+/// How an update stands that one of the runs before the workflow's latest one ended. Only the
+/// last [`RUNS_BEFORE`] of them are asked: the chain of a long flow has no end, and an id that
+/// no run knows would be looked for in all of it.
 async fn ended_before(
     core: &Core,
     run: &RunRef,
@@ -164,7 +170,10 @@ async fn ended_before(
         run_id: Some(run_id(core, run).await?),
         ..run.clone()
     };
-    while let Some(before) = super::history::continued_from(core, &at).await? {
+    for _ in 0..RUNS_BEFORE {
+        let Some(before) = super::history::continued_from(core, &at).await? else {
+            break;
+        };
         at.run_id = Some(before);
         let outcome = match poll(core, &at, update_id, Duration::ZERO).await {
             Ok(outcome) => outcome,

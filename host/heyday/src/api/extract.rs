@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
@@ -232,11 +233,15 @@ async fn read_body(request: Request, limit: BodyLimit) -> Result<Bytes, Problem>
     if fits {
         return Ok(bytes.freeze());
     }
-    // Who is still sending does not read the answer, and loses it where the connection
-    // is closed before.
+    read_rest(&mut chunks).await;
+    Err(too_large(limit, length))
+}
+
+/// Reads on for a while what is not wanted: who is still sending does not read the answer,
+/// and loses it where the connection is closed before.
+pub(super) async fn read_rest(chunks: &mut BodyDataStream) {
     let rest = async { while let Some(Ok(_)) = chunks.next().await {} };
     let _ = tokio::time::timeout(LONGEST_REST, rest).await;
-    Err(too_large(limit, length))
 }
 
 /// A body over its limit; `length` is what the request says of it.

@@ -159,8 +159,8 @@ pub(super) async fn guard_host(
     Ok(next.run(request).await)
 }
 
-/// Lets in only who has the operator's token: all routes but `/health`, the documentation
-/// and those of workers.
+/// Lets in only who has the operator's token: all routes but `/health`, the documentation,
+/// presigned addresses and those of workers.
 pub(super) async fn guard_token(
     State(app): State<App>,
     mut request: Request,

@@ -1,4 +1,5 @@
-//! The REST API: `/api/v1`, `/v1` ([`openai`]), `/health`, `/metrics`, `/openapi.json`, `/docs`.
+//! The REST API: `/api/v1`, `/v1` ([`openai`]), `/presigned`, `/health`, `/metrics`,
+//! `/openapi.json`, `/docs`.
 //!
 //! The way of a request: [`layers`] give it an id, a span and a limit on its body, check
 //! `Host`, `Origin` and the token; the handler takes a [`extract::Caller`] (who, and in
@@ -22,6 +23,7 @@ pub mod layers;
 pub mod models;
 pub mod openai;
 pub mod plugins;
+mod presigned;
 pub mod problem;
 pub mod pulls;
 mod refusals;

@@ -142,20 +142,37 @@ pub(super) async fn replay(
     }))
 }
 
+/// What of a history is written.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ExportQuery {
+    /// Whether with the values over 256 KiB that it names, so that it can be replayed
+    /// anywhere (the default); `false`: as Temporal's own tools read it.
+    #[serde(default)]
+    values: Option<bool>,
+}
+
 /// A run's history as a file
 ///
 /// All that is recorded until now: on the embedded engine its own bytes in an envelope of
-/// JSON, on a Temporal cluster Temporal's JSON. `POST /replays` takes both.
+/// JSON, on a Temporal cluster Temporal's JSON. Where it names values over 256 KiB, these
+/// stand beside the events, in the member `values`. `POST /replays` takes all of this.
 #[utoipa::path(get, path = "/workflows/{workflow_id}/export", tag = "workflows",
-    params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded")),
+    params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"), ExportQuery),
     responses((status = 200, description = "The history", body = Object),
         (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json"),
         (status = 422, body = Problem, description = "It is a foreign workflow's, or too large", content_type = "application/problem+json")))]
 pub(super) async fn export(
     State(app): State<App>,
     RunPath(run): RunPath,
+    Query(query): Query<ExportQuery>,
 ) -> Result<Response, Problem> {
-    let history = app.engine.recorded(&run).await?;
+    let mut history = app.engine.recorded(&run).await?;
+    if query.values.unwrap_or(true) {
+        let whole = history.with_values(app.payloads.as_ref()).await;
+        history = whole.map_err(ReplaysError::Replay)?;
+    }
     let text = tokio::task::spawn_blocking(move || history.to_json().to_string())
         .await
         .map_err(|error| Problem::internal(&error))?;

@@ -17,7 +17,8 @@ use super::extract::{BodyLimit, SMALL_BODY};
 use super::refusals::{no_method, no_route};
 use super::{
     App, activities, events, flows, follow, grants, idempotency, layers, models, openai, plugins,
-    pulls, replays, schedules, signals, starts, system, tokens, worker, workers, workflows,
+    presigned, pulls, replays, schedules, signals, starts, system, tokens, worker, workers,
+    workflows,
 };
 
 /// Where the versioned API is.
@@ -67,6 +68,7 @@ const SMALLER_COMPONENT: &str = "build the component in release mode without deb
         (name = "models", description = "What runs on this server for plugins and clients"),
         (name = "openai", description = "The same models by OpenAI's protocol"),
         (name = "grants", description = "What plugins and flows may reach"),
+        (name = "presigned", description = "Objects for whoever has their address"),
         (name = "workers", description = "Their tokens, and what they ask"),
         (name = "system", description = "The server itself"),
     )
@@ -251,6 +253,7 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .route_layer(from_fn_with_state(app.clone(), layers::guard_worker));
     let (router, mut api) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(system::health))
+        .routes(routes!(presigned::read, presigned::write))
         .merge(with_token)
         .merge(of_workers)
         .split_for_parts();
@@ -289,6 +292,13 @@ fn complete(api: &mut OpenApi) {
             parameters.push(parameter("run_id", ParameterIn::Path, "The execution"));
         }
         api.paths.paths.insert(path, item);
+    }
+    // The rest of a path is a parameter as any other there.
+    let rests = api.paths.paths.keys().filter(|path| path.contains("{*"));
+    for path in rests.cloned().collect::<Vec<_>>() {
+        if let Some(item) = api.paths.paths.remove(&path) {
+            api.paths.paths.insert(path.replace("{*", "{"), item);
+        }
     }
     for (path, item) in &mut api.paths.paths {
         for (method, operation) in [

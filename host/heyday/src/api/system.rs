@@ -119,7 +119,7 @@ pub(super) fn docs(api: &OpenApi) -> Html<String> {
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Heyday API</title>\n\
          <style>body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}}\
          table{{border-collapse:collapse;width:100%}}td,th{{border-bottom:1px solid #ccc;padding:.4rem;text-align:left;vertical-align:top}}</style>\n\
-         <h1>Heyday API</h1>\n<p>Version {}. Every path but <code>/health</code> and this documentation wants \
+         <h1>Heyday API</h1>\n<p>Version {}. Every path but <code>/health</code>, presigned addresses and this documentation wants \
          <code>Authorization: Bearer TOKEN</code>; <code>Heyday-Namespace</code> names a namespace. \
          The whole description is <a href=\"/openapi.json\">OpenAPI 3.1</a>.</p>\n\
          <table><tr><th>Method<th>Path<th>What it does<th>Parameters</tr>\n{rows}</table></html>\n",

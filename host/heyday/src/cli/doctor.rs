@@ -11,7 +11,7 @@ use heyday_capabilities::inference::remote::RemoteModel;
 use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::temporal;
 use heyday_inference::model::Limits;
-use heyday_inference::{Device, ModelStore};
+use heyday_inference::{Device, ModelStore, Templates};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -151,6 +151,7 @@ fn models(config: &Config) -> Vec<(String, Vec<Finding>)> {
     let folder = config.models_dir();
     let limits = Limits {
         model_bytes: config.inference.model_bytes,
+        templates: Templates::of_this_program(),
     };
     let one = |look: &dyn Fn(&mut Findings)| {
         let mut findings = Findings::default();

@@ -6,6 +6,7 @@ use clap::Args;
 use heyday::auth;
 use heyday::config::{Config, EngineKind};
 use heyday::data_folder::DataLock;
+use heyday::secret_file;
 use heyday::state::{HostDb, StateLocation, newest};
 use serde_json::json;
 
@@ -96,7 +97,7 @@ async fn replace_token(location: &StateLocation, file: &std::path::Path) -> Resu
              takes the token in the file `token` there",
         ));
     }
-    let token = auth::token_in(file)
+    let token = secret_file::read(file)
         .map_err(|error| CliError::usage(format!("{}: {error}", file.display())))?;
     let replaced = async {
         let state = HostDb::open(location).await?;

@@ -539,6 +539,11 @@ impl Registry {
         flows
     }
 
+    /// Another number after each change of plugins or flows.
+    pub(crate) fn generation(&self) -> u64 {
+        self.core.memory().generation
+    }
+
     /// The namespaces that have flows.
     pub(crate) fn flow_namespaces(&self) -> BTreeSet<String> {
         self.core.flow_namespaces()

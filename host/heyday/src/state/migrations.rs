@@ -210,6 +210,15 @@ const STEPS: &[Step] = &[
     );
 ",
     },
+    // The key that signs addresses of objects, of several servers; one alone has a file.
+    Step {
+        sqlite: "SELECT 1",
+        postgres: "
+    CREATE TABLE address_key (
+        one BIGINT NOT NULL PRIMARY KEY CHECK (one = 1), secret TEXT NOT NULL
+    );
+",
+    },
 ];
 
 /// The newest schema that is known.

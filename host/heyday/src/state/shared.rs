@@ -320,6 +320,22 @@ impl HostDb {
             .transpose()
     }
 
+    /// The key that signs addresses of objects at all servers; `offered` becomes it where
+    /// there is none.
+    ///
+    /// # Errors
+    /// As [`show`](Self::show).
+    pub async fn address_key(&self, offered: &str) -> Result<String, StateError> {
+        self.execute(
+            "INSERT INTO address_key (one, secret) VALUES (1, $1) ON CONFLICT (one) DO NOTHING",
+            values![offered],
+        )
+        .await?;
+        let row = self.row("SELECT secret FROM address_key", &[]).await?;
+        let row = row.ok_or_else(|| StateError::Damaged("there is no key".to_owned()))?;
+        row.string("secret")
+    }
+
     /// Makes another token the operator's, at all servers.
     ///
     /// # Errors

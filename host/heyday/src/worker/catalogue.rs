@@ -7,6 +7,7 @@
 //! waited for, before the answer is no.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -51,6 +52,10 @@ struct Inner {
     client: ServerClient,
     told: RwLock<Told>,
     seen: watch::Sender<Option<Revision>>,
+    /// How often the server was asked how far it is.
+    asked: AtomicU64,
+    /// Held while it is asked.
+    asking: tokio::sync::Mutex<()>,
     /// Versions that just became active: a run may name them soon.
     fresh: mpsc::Sender<(String, Digest)>,
     versions: Mutex<HashMap<(String, Digest), Arc<Stored>>>,
@@ -94,6 +99,8 @@ impl RemoteRegistry {
             client,
             told: RwLock::default(),
             seen: watch::channel(None).0,
+            asked: AtomicU64::new(0),
+            asking: tokio::sync::Mutex::default(),
             versions: Mutex::default(),
             flows: Mutex::default(),
             namespace,
@@ -146,8 +153,15 @@ impl RemoteRegistry {
     }
 
     /// Waits until the stream has told what the server knows now. Where it cannot be asked
-    /// or is too slow, what is known has to do.
+    /// or is too slow, what is known has to do. Many who wait at once share the next
+    /// question: one that is under way may have been answered too early for them.
     async fn catch_up(&self) {
+        let before = self.0.asked.load(Ordering::Acquire);
+        let _one = self.0.asking.lock().await;
+        if self.0.asked.load(Ordering::Acquire) > before {
+            return;
+        }
+        self.0.asked.fetch_add(1, Ordering::AcqRel);
         let asked = self.0.client.impatient();
         let asked = asked.get_json::<RevisionBody>(&self.0.namespace, &["revision"]);
         let waited = async {

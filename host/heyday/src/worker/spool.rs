@@ -41,6 +41,9 @@ const BATCH_BYTES: usize = 2 << 20;
 const FRAME: usize = 400;
 /// A line with more bytes would not be taken.
 const LONGEST_LINE: usize = 5 << 20;
+/// How long records gather before they are saved: an attempt that has just ended is being
+/// told to the cluster, and needs the processor more.
+const SETTLE: Duration = Duration::from_millis(20);
 /// How long a batch gathers.
 const GATHER: Duration = Duration::from_millis(50);
 /// How long a failed batch waits for the next try.
@@ -307,6 +310,7 @@ impl Spool {
         let saving = async {
             loop {
                 self.0.unsaved.notified().await;
+                tokio::time::sleep(SETTLE).await;
                 let spool = self.clone();
                 server::blocking(move || spool.save()).await;
             }

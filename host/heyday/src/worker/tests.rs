@@ -159,6 +159,26 @@ async fn a_grant_that_the_stream_has_not_told_yet_is_waited_for() {
 }
 
 #[tokio::test]
+async fn attempts_at_once_ask_the_server_together() {
+    let at = revision(1).to_string();
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let route = get(async move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        axum::Json(json!({ "revision": at }))
+    });
+    let registry = registry(serve(Router::new().route("/revision", route)).await);
+    registry.take(true, Vec::new(), revision(1));
+    let needs = BTreeSet::from(["sql".to_owned()]);
+    let attempts = (0..50).map(|_| registry.grants("default", "index", &needs));
+    for grants in futures::future::join_all(attempts).await {
+        assert!(grants.by_capability.is_empty());
+    }
+    // The first one's, and one that began after all others had come.
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn a_snapshot_takes_back_what_it_does_not_name() {
     let registry = registry(serve(Router::new()).await);
     let active = Change::Active {

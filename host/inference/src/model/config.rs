@@ -6,22 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use super::files::ModelFiles;
 use crate::error::ModelError;
+use crate::templates::Templates;
 
 const CONFIG: &str = "config.json";
 const MODULES: &str = "modules.json";
 const POOLING: &str = "1_Pooling/config.json";
 
 /// Bounds on models, so that no file makes the host allocate without one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a loaded model.
     pub model_bytes: u64,
+    /// Who runs chat templates.
+    pub templates: Templates,
 }
 
+/// For tests and benchmarks, which trust their models.
 impl Default for Limits {
     fn default() -> Self {
         Self {
             model_bytes: 8 << 30,
+            templates: Templates::InProcess,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The encoder: from tokens to an embedding or a score, on burn's tensors.
 //!
-//! On the CPU sequences lie one after another and nothing is padded; attention and GELU are
-//! [`kernels`]. On a GPU sequences are padded to the longest of the batch, and everything
-//! stays on the device until the answer. Either way the tokens of all sequences go through
-//! each linear layer as one matrix, and query, key and value are one product.
+//! On the CPU sequences lie one after another and nothing is padded; attention, GELU and norms
+//! are [`kernels`], products with weights [`packed`](super::packed). On a GPU sequences are
+//! padded to the longest of the batch, and everything stays on the device until the answer.
+//! Either way the tokens of all sequences go through each linear layer as one matrix, and
+//! query, key and value are one product.
 
 use burn_tensor::activation::{gelu, gelu_approximate, relu, softmax, tanh};
 use burn_tensor::module::layer_norm;
@@ -11,7 +12,7 @@ use burn_tensor::{Int, Tensor, TensorData};
 
 use super::config::{Activation, Architecture, Config, Pooling, Task};
 use super::kernels::{self, Heads};
-use super::loader::{Linear, Loader, guarded};
+use super::loader::{Linear, Loader, bare, guarded};
 use super::tokens::Tokens;
 use super::weights::Weights;
 use crate::device::Device;
@@ -35,6 +36,18 @@ impl Norm {
     fn apply<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let (gamma, beta) = (self.gamma.clone(), self.beta.clone());
         layer_norm(input, gamma, Some(beta), self.epsilon)
+    }
+
+    /// The same of a sum, on the CPU.
+    fn of_sum(&self, one: Tensor<2>, other: Tensor<2>) -> Result<Tensor<2>, String> {
+        let (shape, device) = (one.dims(), one.device());
+        let (mut values, others) = (bare(one)?, bare(other)?);
+        let (gamma, beta) = (bare(self.gamma.clone())?, bare(self.beta.clone())?);
+        // As all numbers of the model.
+        #[allow(clippy::cast_possible_truncation)]
+        let epsilon = self.epsilon as f32;
+        kernels::add_norm(&mut values, &others, &gamma, &beta, epsilon);
+        Ok(Tensor::from_data(TensorData::new(values, shape), &device))
     }
 }
 
@@ -163,7 +176,7 @@ impl Encoder {
             return Ok(Vec::new());
         }
         let pooled = if self.device.is_gpu() {
-            self.pooled_padded(batch)
+            self.pooled_padded(batch)?
         } else {
             self.pooled_flat(batch)?
         };
@@ -173,12 +186,10 @@ impl Encoder {
                 pooled / length.clamp_min(1e-12)
             }
             None => pooled,
-            Some(head) => head.out.apply(tanh(head.dense.apply(pooled))),
+            Some(head) => head.out.apply(tanh(head.dense.apply(pooled)?))?,
         };
         let width = output.dims()[1];
-        let values = output
-            .try_into_vec_as::<f32>()
-            .map_err(|error| error.to_string())?;
+        let values = bare(output)?;
         if !values.iter().all(|value| value.is_finite()) {
             return Err("it computed what is no number".to_owned());
         }
@@ -218,20 +229,15 @@ impl Encoder {
         let hidden = self.config.hidden;
         let input = Input::gather(batch, &lengths, self.config.first_position);
         let mut x = self.embedded(input.ids, input.positions, input.types);
-        let bare = |tensor: Tensor<2>| {
-            tensor
-                .try_into_vec_as::<f32>()
-                .map_err(|error| error.to_string())
-        };
         let dressed = |values: Vec<f32>, width: usize| {
             Tensor::<2>::from_data(TensorData::new(values, [total, width]), &self.device.tensor)
         };
         for layer in &self.layers {
-            let qkv = bare(layer.qkv.apply(x.clone()))?;
+            let qkv = bare(layer.qkv.apply(x.clone())?)?;
             let attended = kernels::attention(&qkv, &lengths, self.heads());
-            let attended = layer.attended.apply(dressed(attended, hidden));
-            x = layer.attended_norm.apply(attended + x);
-            let wide = layer.widen.apply(x.clone());
+            let attended = layer.attended.apply(dressed(attended, hidden))?;
+            x = layer.attended_norm.of_sum(attended, x)?;
+            let wide = layer.widen.apply(x.clone())?;
             let wide = match self.config.activation {
                 Activation::Gelu => {
                     let mut values = bare(wide)?;
@@ -241,7 +247,7 @@ impl Encoder {
                 Activation::GeluTanh => gelu_approximate(wide),
                 Activation::Relu => relu(wide),
             };
-            x = layer.norm.apply(layer.narrow.apply(wide) + x);
+            x = layer.norm.of_sum(layer.narrow.apply(wide)?, x)?;
         }
         let values = bare(x)?;
         let mut pooled = Vec::with_capacity(batch.len() * hidden);
@@ -267,7 +273,7 @@ impl Encoder {
         ))
     }
 
-    fn pooled_padded(&self, batch: &[&Tokens]) -> Tensor<2> {
+    fn pooled_padded(&self, batch: &[&Tokens]) -> Result<Tensor<2>, String> {
         let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.ids.len()).collect();
         let rows = batch.len();
         let columns = lengths.iter().copied().max().unwrap_or(1);
@@ -288,7 +294,7 @@ impl Encoder {
         for layer in &self.layers {
             let qkv = layer
                 .qkv
-                .apply(x.clone())
+                .apply(x.clone())?
                 .reshape([rows, columns, 3, count, size])
                 .permute([2, 0, 3, 1, 4]);
             let part = |at: usize| qkv.clone().narrow(0, at, 1).squeeze_dim::<4>(0);
@@ -302,23 +308,23 @@ impl Encoder {
                 .reshape([rows * columns, hidden]);
             x = layer
                 .attended_norm
-                .apply(layer.attended.apply(attended) + x);
-            let wide = layer.widen.apply(x.clone());
+                .apply(layer.attended.apply(attended)? + x);
+            let wide = layer.widen.apply(x.clone())?;
             let wide = match self.config.activation {
                 Activation::Gelu => gelu(wide),
                 Activation::GeluTanh => gelu_approximate(wide),
                 Activation::Relu => relu(wide),
             };
-            x = layer.norm.apply(layer.narrow.apply(wide) + x);
+            x = layer.norm.apply(layer.narrow.apply(wide)? + x);
         }
         let x = x.reshape([rows, columns, hidden]);
         if !self.is_mean() {
-            return x.slice([0..rows, 0..1, 0..hidden]).squeeze_dim::<2>(1);
+            return Ok(x.slice([0..rows, 0..1, 0..hidden]).squeeze_dim::<2>(1));
         }
         let summed = (x * read.clone().unsqueeze_dim::<3>(2))
             .sum_dim(1)
             .squeeze_dim::<2>(1);
-        summed / read.sum_dim(1)
+        Ok(summed / read.sum_dim(1))
     }
 }
 

@@ -1,4 +1,5 @@
-//! What burn's CPU backend does slowly: attention and GELU, on the bare numbers.
+//! What burn's CPU backend does slowly: attention, activations and norms, on the bare numbers.
+//! Products with weights are in [`packed`](super::packed).
 //!
 //! Loops over arrays of [`LANES`] numbers, which the compiler makes vector instructions of;
 //! `pulp` picks, when the program runs, the widest that the processor has. Sequences lie
@@ -98,6 +99,75 @@ pub(super) fn swiglu(wide: &[f32], width: usize) -> Vec<f32> {
         .zip(wide.par_chunks(2 * width))
         .for_each(|(out, wide)| arch.dispatch(Swiglu { wide, out }));
     out
+}
+
+struct AddNorm<'a> {
+    values: &'a mut [f32],
+    others: &'a [f32],
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    epsilon: f32,
+}
+
+impl WithSimd for AddNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let width = self.gamma.len();
+        let rows = self.values.chunks_exact_mut(width);
+        for (values, others) in rows.zip(self.others.chunks_exact(width)) {
+            for (value, other) in values.iter_mut().zip(others) {
+                *value += other;
+            }
+            let mean = total(values, |value| value) / width as f32;
+            let square = total(values, |value| (value - mean) * (value - mean));
+            let inverse = 1.0 / (square / width as f32 + self.epsilon).sqrt();
+            let weights = self.gamma.iter().zip(self.beta);
+            for (value, (gamma, beta)) in values.iter_mut().zip(weights) {
+                *value = ((*value - mean) * inverse).mul_add(*gamma, *beta);
+            }
+        }
+    }
+}
+
+/// The sum of what is made of each number.
+#[inline(always)]
+fn total(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (sum, &value) in sums.iter_mut().zip(chunk) {
+            *sum += of(value);
+        }
+    }
+    let rest: f32 = rest.iter().map(|&value| of(value)).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Adds others, and gives each row the mean 0 and the variance 1, and then the scale and the
+/// shift of its numbers; in place.
+pub(super) fn add_norm(
+    values: &mut [f32],
+    others: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    epsilon: f32,
+) {
+    let arch = Arch::new();
+    let rows = (CHUNK / gamma.len()).max(1) * gamma.len();
+    values
+        .par_chunks_mut(rows)
+        .zip(others.par_chunks(rows))
+        .for_each(|(values, others)| {
+            arch.dispatch(AddNorm {
+                values,
+                others,
+                gamma,
+                beta,
+                epsilon,
+            });
+        });
 }
 
 /// Sizes of an attention.
@@ -368,6 +438,31 @@ mod tests {
                     (f64::from(*found) - expected).abs() < 2e-6,
                     "{found} {expected}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_norm_of_sums_is_what_its_definition_says() {
+        for width in [1, 15, 16, 37, 384] {
+            let (mut values, others) = (numbers(5 * width, 8), numbers(5 * width, 9));
+            let (gamma, beta) = (numbers(width, 10), numbers(width, 11));
+            let sums: Vec<f64> = values
+                .iter()
+                .zip(&others)
+                .map(|(a, b)| f64::from(*a) + f64::from(*b))
+                .collect();
+            add_norm(&mut values, &others, &gamma, &beta, 1e-5);
+            for (sums, found) in sums.chunks_exact(width).zip(values.chunks_exact(width)) {
+                let mean = sums.iter().sum::<f64>() / width as f64;
+                let squares = sums.iter().map(|sum| (sum - mean).powi(2));
+                let deviation = (squares.sum::<f64>() / width as f64 + 1e-5).sqrt();
+                for (number, found) in found.iter().enumerate() {
+                    let scaled = (sums[number] - mean) / deviation * f64::from(gamma[number]);
+                    let expected = scaled + f64::from(beta[number]);
+                    let error = (f64::from(*found) - expected).abs();
+                    assert!(error < 1e-5, "{width}: {found} {expected}");
+                }
             }
         }
     }

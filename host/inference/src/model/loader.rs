@@ -1,23 +1,86 @@
 //! From weights in files to tensors on a device.
 
 use burn_tensor::module::linear;
-use burn_tensor::{Tensor, TensorData};
+use burn_tensor::{Int, Tensor, TensorData};
 
+use super::packed::Packed;
 use super::weights::Weights;
 use crate::device::Device;
 use crate::error::ModelError;
 
-/// A linear layer; burn has a row for each input.
+/// A linear layer.
 #[derive(Debug)]
-pub(super) struct Linear {
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a few of them, beside weights of megabytes"
+)]
+pub(super) enum Linear {
+    /// On the CPU.
+    Packed(Packed),
+    /// On a GPU, with a row for each input.
+    Device {
+        weight: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    },
 }
 
 impl Linear {
-    pub(super) fn apply<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        linear(input, self.weight.clone(), self.bias.clone())
+    pub(super) fn apply(&self, input: Tensor<2>) -> Result<Tensor<2>, String> {
+        match self {
+            Self::Packed(packed) => {
+                let (rows, device) = (input.dims()[0], input.device());
+                let output = packed.apply(&bare(input)?);
+                let shape = [rows, packed.outputs()];
+                Ok(Tensor::from_data(TensorData::new(output, shape), &device))
+            }
+            Self::Device { weight, bias } => Ok(linear(input, weight.clone(), bias.clone())),
+        }
     }
+}
+
+/// A row of numbers for each token.
+#[derive(Debug)]
+pub(super) enum Table {
+    /// On the CPU.
+    Packed(Packed),
+    /// On a GPU.
+    Device(Tensor<2>),
+}
+
+impl Table {
+    /// The rows of tokens, which are in it.
+    pub(super) fn select(&self, ids: &[u32], device: &Device) -> Tensor<2> {
+        match self {
+            Self::Packed(packed) => {
+                let rows: Vec<f32> = ids.iter().flat_map(|&id| packed.row(id as usize)).collect();
+                let shape = [ids.len(), packed.inputs()];
+                Tensor::from_data(TensorData::new(rows, shape), &device.tensor)
+            }
+            Self::Device(tensor) => {
+                // Bounded by the table's size, which fits.
+                let small = |&id| i32::try_from(id).unwrap_or_default();
+                let small: Vec<i32> = ids.iter().map(small).collect();
+                let small = TensorData::new(small, [ids.len()]);
+                let ids = Tensor::<1, Int>::from_data(small, &device.tensor);
+                tensor.clone().select(0, ids)
+            }
+        }
+    }
+
+    /// The product of each row of the input with each of the table.
+    pub(super) fn products(&self, input: Tensor<2>) -> Result<Vec<f32>, String> {
+        match self {
+            Self::Packed(packed) => Ok(packed.apply(&bare(input)?)),
+            Self::Device(tensor) => bare(input.matmul(tensor.clone().transpose())),
+        }
+    }
+}
+
+/// A tensor's numbers.
+pub(super) fn bare<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, String> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| error.to_string())
 }
 
 /// Reads tensors onto a device.
@@ -35,6 +98,17 @@ impl Loader<'_> {
         Ok(self.tensor(self.weights.read(name)?, shape))
     }
 
+    /// A table that is multiplied with, too.
+    pub(super) fn multiplied(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
+        if self.device.is_gpu() {
+            return Ok(Table::Device(self.table(name, shape)?));
+        }
+        let [rows, width] = shape;
+        let mut packed = Packed::new(width, rows);
+        packed.set_rows(0, &self.weights.read(name)?);
+        Ok(Table::Packed(packed))
+    }
+
     pub(super) fn vector(&self, name: &str) -> Result<Tensor<1>, ModelError> {
         let values = self.weights.read(name)?;
         let length = values.len();
@@ -50,6 +124,19 @@ impl Loader<'_> {
         biased: bool,
     ) -> Result<Linear, ModelError> {
         let output = layers.iter().map(|(_, size)| size).sum();
+        let biases = |name: &str| self.weights.read(&format!("{name}.bias"));
+        if !self.device.is_gpu() {
+            let mut packed = Packed::new(input, output);
+            let mut first = 0;
+            for (name, size) in layers {
+                packed.set_rows(first, &self.weights.read(&format!("{name}.weight"))?);
+                if biased {
+                    packed.set_bias(first, &biases(name)?);
+                }
+                first += size;
+            }
+            return Ok(Linear::Packed(packed));
+        }
         let mut weight = vec![0.0; input * output];
         let mut bias = Vec::new();
         let mut first = 0;
@@ -61,11 +148,11 @@ impl Loader<'_> {
                 }
             }
             if biased {
-                bias.extend(self.weights.read(&format!("{name}.bias"))?);
+                bias.extend(biases(name)?);
             }
             first += size;
         }
-        Ok(Linear {
+        Ok(Linear::Device {
             weight: self.tensor(weight, [input, output]),
             bias: biased.then(|| self.tensor(bias, [output])),
         })

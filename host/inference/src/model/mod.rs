@@ -9,6 +9,7 @@ mod encoder;
 pub mod files;
 mod kernels;
 mod loader;
+mod packed;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
@@ -98,7 +99,10 @@ impl Kind {
             return Ok(Self::Encoder(Config::read(files, limits)?));
         }
         let config = DecoderConfig::read(files, limits)?;
-        Ok(Self::Decoder(Box::new(config), Chat::read(files)?))
+        Ok(Self::Decoder(
+            Box::new(config),
+            Chat::read(files, &limits.templates)?,
+        ))
     }
 
     fn tensors(&self) -> Vec<TensorShape> {

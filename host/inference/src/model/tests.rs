@@ -113,12 +113,18 @@ fn every_kind_of_model_computes_what_the_reference_does() {
     compare(&Device::cpu(), 1e-4);
 }
 
+/// The GPU of the tests: one in software, or what `HEYDAY_TEST_DEVICE` says.
+#[cfg(feature = "gpu")]
+pub(crate) fn gpu() -> crate::device::DeviceChoice {
+    let choice = std::env::var("HEYDAY_TEST_DEVICE").unwrap_or_else(|_| "gpu:software".to_owned());
+    choice.parse().expect("a device")
+}
+
 /// Run by `cargo xtask test --gpu`.
 #[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_computes_what_the_reference_does() {
-    let choice = std::env::var("HEYDAY_TEST_DEVICE").unwrap_or_else(|_| "gpu:software".to_owned());
-    let device = Device::open(choice.parse().expect("a device")).expect("opens");
+    let device = Device::open(gpu()).expect("opens");
     assert!(device.is_gpu());
     compare(&device, 1e-3);
 }

@@ -20,11 +20,11 @@ use super::{Admission, Shared};
 use crate::device::Device;
 use crate::error::InferenceError;
 use crate::generation::{FinishReason, GenerateRequest, GenerationSender, GenerationSummary};
-use crate::model::decoder::cache::Cache;
 use crate::model::decoder::sample::Sampler;
 use crate::model::decoder::text::{Detokenizer, Stops};
-use crate::model::decoder::{Chunk, Decoder};
+use crate::model::decoder::{Chunk, Decoder, Memory};
 use crate::model::tokens::TokenError;
+use crate::templates::ChatError;
 
 /// How texts are generated; what suits the device where absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub(super) struct Text {
     prompt: Vec<u32>,
     /// Tokens of the prompt that were read.
     read: usize,
-    cache: Cache,
+    cache: Memory,
     sampler: Sampler,
     detokenizer: Detokenizer,
     stops: Stops,
@@ -167,6 +167,10 @@ fn prompt(asked: &Asked, model: &Loaded) -> Result<Vec<u32>, InferenceError> {
         None => match decoder.chat.prompt(&asked.request.messages) {
             // The template writes the tokens around it too.
             Some(Ok(prompt)) => tokenizer.prompt(&prompt, false),
+            Some(Err(ChatError::Unavailable(message))) => {
+                tracing::error!(message, model = model.name, "a chat template cannot be run");
+                return Err(InferenceError::Internal);
+            }
             Some(Err(error)) => return invalid(error.to_string()),
             None => {
                 return invalid(format!(
@@ -209,7 +213,7 @@ impl Text {
         };
         let room = (decoder.config.window - prompt.len()) as u64;
         let most = u64::from(request.max_tokens()).min(room);
-        let bytes = Cache::bytes(prompt.len() as u64 + most, decoder.config.cache_bytes());
+        let bytes = decoder.cache_bytes(prompt.len() as u64 + most);
         let limit = shared.generate.cache_bytes;
         if bytes > limit {
             return Err(InferenceError::OutOfMemory(format!(

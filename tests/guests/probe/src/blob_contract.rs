@@ -100,16 +100,11 @@ fn addresses(files: &blob::Container) -> Result<()> {
             let refused = presign(files, key, Duration::from_millis(lasts));
             ensure_code(refused, code, &format!("{what} {key} for {lasts} ms"))?;
         }
-        match presign(files, "contract/address", Duration::from_secs(60)) {
-            Ok(address) => ensure(
-                address.starts_with("http") && address.contains("contract/address?"),
-                format!("an address for {what}, not {address}"),
-            )?,
-            Err(error) if error.is("unsupported") => {
-                ensure(!error.retryable, "it is never supported later")?;
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let address = presign(files, "contract/address", Duration::from_secs(60))?;
+        ensure(
+            address.starts_with("http") && address.contains("contract/address?"),
+            format!("an address for {what}, not {address}"),
+        )?;
     }
     Ok(())
 }

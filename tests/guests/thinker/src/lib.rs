@@ -2,6 +2,9 @@
 //! in one place. The contract asserts here and answers or fails; it runs natively too, against
 //! the SDK's stand-ins.
 
+use std::hint::black_box;
+use std::time::Instant;
+
 use heyday_sdk::inference::{LongText, Model, cosine, models};
 use heyday_sdk::prelude::*;
 
@@ -57,6 +60,27 @@ pub fn embed(input: Embed) -> Result<Vec<Vec<f32>>> {
     }
     let found = model.embed(&input.texts, long)?;
     Ok(found.iter().map(<[f32]>::to_vec).collect())
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub struct Timed {
+    model: String,
+    texts: Vec<String>,
+    count: usize,
+}
+
+/// Asks for the same embeddings so often, for the benchmark of inference; answers how long
+/// each call took, in nanoseconds.
+#[activity(retry(maximum_attempts = 1))]
+pub fn time_embeds(input: Timed) -> Result<Vec<u64>> {
+    let model = Model::open(&input.model)?;
+    let mut times = Vec::with_capacity(input.count);
+    for _ in 0..input.count {
+        let begun = Instant::now();
+        black_box(model.embed(&input.texts, LongText::Refuse)?);
+        times.push(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+    Ok(times)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -195,20 +195,32 @@ struct Worker {
 
 impl Worker {
     fn work(mut self, messages: &Receiver<(u8, Vec<Value>)>) {
-        while let Ok((tag, fields)) = messages.recv() {
+        let mut next = messages.recv().ok();
+        while let Some((tag, fields)) = next {
             if tag == GOODBYE || self.message(tag, fields).is_err() {
                 break;
             }
+            // To what the host said together it is answered together: it wakes once.
+            next = match messages.try_recv() {
+                Ok(message) => Some(message),
+                Err(_) if self.flush().is_err() => break,
+                Err(_) => messages.recv().ok(),
+            };
         }
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
     fn send(&mut self, tag: u8, field: Value) -> std::io::Result<()> {
         frame::write(&Value::Struct(tag, vec![field]), &mut self.output);
-        if tag != RECORD || self.output.len() > SEND_BYTES {
-            self.stream.write_all(&self.output)?;
-            self.output.clear();
+        if self.output.len() > SEND_BYTES {
+            self.flush()?;
         }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.write_all(&self.output)?;
+        self.output.clear();
         Ok(())
     }
 

@@ -1,5 +1,8 @@
 //! Core's commands as the events that record them, for comparison with recorded ones.
 
+use std::time::Duration;
+
+use crate::activity::ActivityTimeouts;
 use crate::definition::ParentClosePolicy;
 use crate::embedded::convert::{EMITTED, signaled};
 use crate::embedded::events::{Event, EventType, StoredParentClose, microseconds};
@@ -7,7 +10,9 @@ use crate::payload::Payload;
 use crate::signal::Signal;
 
 use super::super::client::reason_of;
-use super::super::convert::{first, from_duration, from_failure, from_json_payload, from_payload};
+use super::super::convert::{
+    first, from_duration, from_failure, from_json_payload, from_payload, from_retry,
+};
 use super::super::events::child_id;
 use super::super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, RESUME_HEADER, RUN_HEADER, RunHeader,
@@ -37,6 +42,18 @@ pub fn event_of(command: sdk::WorkflowCommand) -> Option<Event> {
                     .unwrap_or_default(),
                 queue: activity.task_queue,
                 payload: Some(only(activity.arguments)),
+                timeouts: Some(
+                    ActivityTimeouts {
+                        schedule_to_close: from_duration(activity.schedule_to_close_timeout),
+                        schedule_to_start: from_duration(activity.schedule_to_start_timeout),
+                        start_to_close: from_duration(activity.start_to_close_timeout),
+                        heartbeat: from_duration(activity.heartbeat_timeout),
+                    }
+                    .into(),
+                ),
+                retry: activity
+                    .retry_policy
+                    .map(|policy| from_retry(policy).into()),
                 task: header.task,
                 ..new(EventType::ActivityTaskScheduled, activity.activity_id)
             }
@@ -177,9 +194,6 @@ pub fn comparable(recorded: Event) -> Event {
         time_us: 0,
         attempt: 0,
         due_us: 0,
-        // The cluster fills in what was not said.
-        timeouts: None,
-        retry: None,
         depth: 0,
         ..recorded
     };
@@ -199,6 +213,35 @@ pub fn comparable(recorded: Event) -> Event {
         }
     }
     event
+}
+
+/// A command with an activity's timeouts as the cluster records them: what was not said is
+/// as long as what contains it, and nothing is longer than the run's timeout, where it has
+/// one. What is recorded already stays.
+pub fn with_timeouts_filled_in(command: Event, run: Option<Duration>) -> Event {
+    let Some(timeouts) = command.timeouts else {
+        return command;
+    };
+    let within = |one: Option<Duration>, whole: Option<Duration>| match (one, whole) {
+        (Some(one), Some(whole)) => Some(one.min(whole)),
+        (one, whole) => one.or(whole),
+    };
+    let given = ActivityTimeouts::from(timeouts);
+    let close = within(given.schedule_to_close, run);
+    let start_to_close = within(given.start_to_close, close);
+    let filled = ActivityTimeouts {
+        schedule_to_close: close,
+        schedule_to_start: within(given.schedule_to_start, close),
+        start_to_close,
+        // One that was not said is none.
+        heartbeat: given
+            .heartbeat
+            .and_then(|heartbeat| within(Some(heartbeat), start_to_close)),
+    };
+    Event {
+        timeouts: Some(filled.into()),
+        ..command
+    }
 }
 
 /// Drops what core never tells the cluster: what is asked for and taken back within one
@@ -249,6 +292,38 @@ mod tests {
         ]);
         let kept: Vec<_> = kept.iter().map(Event::event_type).collect();
         assert_eq!(kept, [EventType::TimerStarted, EventType::TimerCanceled]);
+    }
+
+    #[test]
+    fn timeouts_are_as_the_cluster_fills_them_in() {
+        let seconds = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+        // schedule_to_close, schedule_to_start, start_to_close, heartbeat
+        let of = |it: [u64; 4]| ActivityTimeouts {
+            schedule_to_close: seconds(it[0]),
+            schedule_to_start: seconds(it[1]),
+            start_to_close: seconds(it[2]),
+            heartbeat: seconds(it[3]),
+        };
+        for (said, run, recorded) in [
+            ([0, 0, 300, 0], 0, [0, 0, 300, 0]),
+            ([60, 0, 300, 0], 0, [60, 60, 60, 0]),
+            ([60, 10, 0, 90], 0, [60, 10, 60, 60]),
+            ([0, 5, 300, 30], 0, [0, 5, 300, 30]),
+            ([0, 0, 300, 0], 100, [100, 100, 100, 0]),
+        ] {
+            let command = Event {
+                timeouts: Some(of(said).into()),
+                ..Event::new(
+                    EventType::ActivityTaskScheduled,
+                    jiff::Timestamp::UNIX_EPOCH,
+                    "1",
+                )
+            };
+            let filled = with_timeouts_filled_in(command, seconds(run));
+            assert_eq!(filled.timeouts, Some(of(recorded).into()), "{said:?}");
+            let again = with_timeouts_filled_in(filled.clone(), seconds(run));
+            assert_eq!(again, filled);
+        }
     }
 
     #[test]

@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::commands::{comparable, event_of, without_taken_back};
+use self::commands::{comparable, event_of, with_timeouts_filled_in, without_taken_back};
 use super::activation::{Drive, Source, done, go_on};
+use super::convert::from_duration;
 use super::events::{Names, pins_of, read};
 use super::json::{read_event, write_event};
 use super::pins::Pins;
@@ -51,6 +52,8 @@ pub struct Recording {
     run_id: Uuid,
     queue: String,
     pins: Pins,
+    /// The run's timeout, where it has one.
+    timeout: Option<Duration>,
 }
 
 impl Recording {
@@ -106,6 +109,7 @@ impl Recording {
             run_id,
             queue: start.task_queue.unwrap_or_default().name,
             pins,
+            timeout: from_duration(start.workflow_run_timeout),
             history,
         })
     }
@@ -147,9 +151,15 @@ impl Recording {
             .filter_map(|event| {
                 let shown = read(&mut names, event);
                 let event = shown.event?;
-                is_command(event.event_type()).then(|| (shown.event_id, comparable(event)))
+                is_command(event.event_type())
+                    .then(|| (shown.event_id, self.filled_in(comparable(event))))
             })
             .collect()
+    }
+
+    /// A command as the cluster would record it in this history.
+    fn filled_in(&self, command: Event) -> Event {
+        with_timeouts_filled_in(command, self.timeout)
     }
 
     /// Where its last completed workflow task stands.
@@ -239,6 +249,7 @@ impl Replayed {
         let mut recorded = recording.commands().into_iter();
         let mut at = 0;
         for expected in commands {
+            let expected = recording.filled_in(expected);
             let difference = match recorded.next() {
                 Some((event_id, event)) => {
                     at = event_id;

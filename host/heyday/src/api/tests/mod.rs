@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use heyday_capabilities::blob::address::Addresses;
 use heyday_capabilities::{Bindings, BindingsConfig};
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
@@ -34,6 +35,7 @@ use crate::schedules::FlowSchedules;
 use crate::state::{HostDb, StateLocation};
 use crate::tokens::WorkerTokens;
 
+mod presigned;
 mod replays;
 mod requests;
 mod runs;
@@ -45,6 +47,8 @@ const TOKEN: &str = "a-token-of-the-tests";
 const HOST: &str = "127.0.0.1:8000";
 /// Requests that may wait at once here.
 const WAITING: usize = 3;
+/// Bytes of the largest object here.
+const OBJECT: usize = 3 << 20;
 /// Bytes of the largest upload here.
 const UPLOAD: usize = 1 << 20;
 
@@ -95,9 +99,16 @@ async fn api() -> Api {
     let path = |name: &str| folder.path().join(name);
     let location = StateLocation::File(path("host.db"));
     let state = HostDb::open(&location).await.expect("opened");
-    let config = BindingsConfig::default();
+    let blob = json!({
+        "default": { "path": path("objects"), "limits": { "object_bytes": OBJECT } },
+        "closed": { "path": path("closed"), "limits": { "presign_ms": 0 } },
+    });
+    let config = json!({ "namespaces": { "default": { "blob": blob } } });
+    let config: BindingsConfig = serde_json::from_value(config).expect("bindings");
     let handle = tokio::runtime::Handle::current();
-    let bindings = Arc::new(Bindings::open(&config, &handle).expect("no bindings"));
+    let addresses = Addresses::new(&format!("http://{HOST}"), b"a-key-of-the-tests");
+    let bindings = Bindings::open_with(&config, &handle, Some(addresses));
+    let bindings = Arc::new(bindings.expect("folders"));
     let options = SandboxOptions::new(path("cache"), Compiler::InProcessForTests);
     let sandbox = Sandbox::new(
         options,

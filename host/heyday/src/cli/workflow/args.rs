@@ -186,6 +186,10 @@ pub struct ExportArgs {
     /// Where to write it [default: stdout]
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
+    /// Leave out the values over 256 KiB that it names: on a Temporal cluster the file is then
+    /// what Temporal's own tools read, and it can be replayed only where the values are
+    #[arg(long)]
+    pub without_values: bool,
 }
 
 /// Arguments of `workflow replay`.

@@ -15,7 +15,10 @@ use crate::cli::{Context, input, view};
 /// Writes a run's history.
 pub(super) async fn export(args: ExportArgs, context: &Context) -> Result<(), CliError> {
     let run = args.run.run();
-    let request = Request::get(&run.segments(&["export"]));
+    let mut request = Request::get(&run.segments(&["export"]));
+    if args.without_values {
+        request = request.query("values", "false");
+    }
     let answer = context.client.send(&request).await?;
     let Some(path) = args.to else {
         return context.output.raw_json(&answer.body);

@@ -87,7 +87,7 @@ impl Sizes {
     }
 
     /// Query heads that share one head of keys.
-    const fn group(&self) -> usize {
+    pub(super) const fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::rope::Rope;
+use super::rope::{Rope, TRAINED};
 use crate::error::ModelError;
 use crate::model::config::{Limits, TensorShape, size};
 use crate::model::files::ModelFiles;
@@ -60,6 +60,9 @@ struct Raw {
     max_position_embeddings: u64,
     #[serde(default = "epsilon")]
     rms_norm_eps: f64,
+    /// Beside `rope_scaling`, or in it.
+    #[serde(default)]
+    original_max_position_embeddings: Option<u64>,
     #[serde(default)]
     rope_theta: Option<f64>,
     #[serde(default)]
@@ -170,8 +173,14 @@ impl DecoderConfig {
             raw.max_position_embeddings,
             POSITIONS,
         )?;
-        let scaling = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref());
-        let rope = Rope::read(scaling, raw.rope_theta, head_size, window)?;
+        let mut scaling = raw.rope_parameters.clone().or(raw.rope_scaling.clone());
+        if let (Some(scaling), Some(trained)) = (&mut scaling, raw.original_max_position_embeddings)
+        {
+            let beside = || trained.into();
+            scaling.entry(TRAINED.to_owned()).or_insert_with(beside);
+        }
+        let rope = Rope::read(scaling.as_ref(), raw.rope_theta, head_size, window)?;
+        let window = rope.positions.unwrap_or(window);
         let layers = size("num_hidden_layers", raw.num_hidden_layers, 512)?;
         let config = Self {
             vocabulary: size("vocab_size", raw.vocab_size, 2_000_000)?,

@@ -3,12 +3,13 @@
 //! Llama's architecture, and what differs from it in Mistral (attention to the latest tokens
 //! only) and Qwen2 (biases). The new tokens of all texts of a batch lie one after another,
 //! however many each text has, and go through each linear layer as one matrix. Positions,
-//! attention and what was read are the processor's matter on a GPU too ([`cache`]): one
-//! transfer each way and layer, and nothing whose shape grows with the text.
+//! attention and what was read are bare numbers on the CPU ([`cache`]), and tensors on a GPU
+//! ([`on_device`]), from which only the logits come back.
 
 pub(crate) mod cache;
 pub(crate) mod chat;
 pub(crate) mod config;
+mod on_device;
 mod rope;
 pub(crate) mod sample;
 #[cfg(test)]
@@ -21,8 +22,9 @@ use burn_tensor::{Tensor, TensorData};
 use self::cache::{Cache, Sizes, Span};
 use self::chat::Chat;
 use self::config::DecoderConfig;
+use self::on_device::{Step, Tables};
 use super::kernels;
-use super::loader::{Linear, Loader, guarded};
+use super::loader::{Linear, Loader, Table, bare, guarded};
 use super::weights::Weights;
 use crate::device::Device;
 use crate::error::ModelError;
@@ -61,12 +63,40 @@ struct Layer {
 pub(crate) struct Decoder {
     pub(crate) config: DecoderConfig,
     pub(crate) chat: Chat,
-    words: Tensor<2>,
+    words: Table,
     layers: Vec<Layer>,
     norm: Norm,
     /// A row for each token; none where it is the table of words.
-    head: Option<Tensor<2>>,
+    head: Option<Table>,
     device: Device,
+    /// What was read of texts, and attention to it, are tensors on the device.
+    in_tensors: bool,
+}
+
+/// What was read of one text.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    kept: Kept,
+    /// Tokens that the text may have.
+    most: usize,
+}
+
+#[derive(Debug)]
+enum Kept {
+    /// Bare numbers, for the CPU.
+    Bare(Cache),
+    /// Tensors, for a GPU.
+    Tensors(Tables),
+}
+
+impl Memory {
+    /// Tokens in it.
+    pub(crate) const fn length(&self) -> usize {
+        match &self.kept {
+            Kept::Bare(cache) => cache.length(),
+            Kept::Tensors(tables) => tables.length(),
+        }
+    }
 }
 
 /// The new tokens of one text.
@@ -75,7 +105,7 @@ pub(crate) struct Chunk<'a> {
     /// At least one.
     pub(crate) tokens: &'a [u32],
     /// What was read of it before; the new tokens are added.
-    pub(crate) cache: &'a mut Cache,
+    pub(crate) cache: &'a mut Memory,
     /// For how many of its last tokens the logits are wanted.
     pub(crate) wanted: usize,
 }
@@ -130,7 +160,7 @@ impl Decoder {
                 narrow: linear("mlp.down_proj", between, config.mlp_bias)?,
             });
         }
-        let table = |name: &str| loader.table(name, [config.vocabulary, hidden]);
+        let table = |name: &str| loader.multiplied(name, [config.vocabulary, hidden]);
         Ok(Self {
             words: table(WORD)?,
             head: (!config.tied)
@@ -141,13 +171,31 @@ impl Decoder {
             chat,
             config: config.clone(),
             device: device.clone(),
+            in_tensors: device.is_gpu(),
         })
     }
 
     /// Room for what is read of a text of so many tokens.
-    pub(crate) fn cache(&self, tokens: usize) -> Cache {
+    pub(crate) fn cache(&self, tokens: usize) -> Memory {
         let config = &self.config;
-        Cache::new(config.layers, config.kv_heads, config.head_size, tokens)
+        let (heads, size) = (config.kv_heads, config.head_size);
+        let kept = if self.in_tensors {
+            Kept::Tensors(Tables::new(config.layers, tokens))
+        } else {
+            Kept::Bare(Cache::new(config.layers, heads, size, tokens))
+        };
+        let most = tokens;
+        Memory { kept, most }
+    }
+
+    /// Bytes of that.
+    pub(crate) fn cache_bytes(&self, tokens: u64) -> u64 {
+        let each = self.config.cache_bytes();
+        if self.in_tensors {
+            Tables::bytes(tokens, each)
+        } else {
+            Cache::bytes(tokens, each)
+        }
     }
 
     /// Reads new tokens of several texts and answers the wanted logits, text by text. Tokens
@@ -161,47 +209,44 @@ impl Decoder {
         let mut wanted = Vec::new();
         for chunk in &*chunks {
             for (number, &id) in chunk.tokens.iter().enumerate() {
-                self.config
-                    .rope
-                    .at(chunk.cache.length() + number, &mut turns);
+                let position = chunk.cache.length() + number;
+                let rope = &self.config.rope;
+                rope.at(position, chunk.cache.most, &mut turns);
                 if number + chunk.wanted >= chunk.tokens.len() {
                     wanted.push(small(ids.len()));
                 }
-                ids.push(small(id as usize));
+                ids.push(id);
             }
         }
         let rows = ids.len();
-        let mut spans: Vec<Span<'_>> = chunks
-            .iter_mut()
-            .map(|chunk| Span {
-                tokens: chunk.tokens.len(),
-                cache: &mut *chunk.cache,
-            })
-            .collect();
-        let mut x = self.words.clone().select(0, self.indices(ids));
+        let mut attention = self.attention(chunks, turns);
+        let mut x = self.words.select(&ids, &self.device);
         for (number, layer) in self.layers.iter().enumerate() {
-            let qkv = bare(layer.qkv.apply(layer.attention_norm.apply(x.clone())))?;
+            let qkv = layer.qkv.apply(layer.attention_norm.apply(x.clone()))?;
             let sizes = Sizes {
                 heads: self.config.heads,
                 kv_heads: self.config.kv_heads,
                 size: self.config.head_size,
                 sliding: self.config.sliding[number],
             };
-            let attended = cache::attention(&qkv, &turns, number, &mut spans, sizes);
-            let width = sizes.heads * sizes.size;
-            x = x + layer.attended.apply(self.dressed(attended, rows, width));
-            let wide = layer.widen.apply(layer.norm.apply(x.clone()));
-            x = x + layer.narrow.apply(self.gated(wide, rows)?);
+            let attended = match &mut attention {
+                Attention::Bare { turns, spans } => {
+                    let attended = cache::attention(&bare(qkv)?, turns, number, spans, sizes);
+                    self.dressed(attended, rows, sizes.heads * sizes.size)
+                }
+                Attention::Tensors(step) => step.attend(number, qkv, sizes)?,
+            };
+            x = x + layer.attended.apply(attended)?;
+            let wide = layer.widen.apply(layer.norm.apply(x.clone()))?;
+            x = x + layer.narrow.apply(self.gated(wide, rows)?)?;
         }
-        for span in spans {
-            span.cache.grew(span.tokens);
-        }
+        attention.grew();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let x = self.norm.apply(x.select(0, self.indices(wanted)));
         let head = self.head.as_ref().unwrap_or(&self.words);
-        let logits = bare(x.matmul(head.clone().transpose()))?;
+        let logits = head.products(x)?;
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err("it computed what is no number".to_owned());
         }
@@ -209,10 +254,30 @@ impl Decoder {
         Ok(each.map(<[f32]>::to_vec).collect())
     }
 
+    /// How the new tokens' attention is computed; `turns` has their positions.
+    fn attention<'a>(&self, chunks: &'a mut [Chunk<'_>], turns: Vec<f32>) -> Attention<'a> {
+        let (mut spans, mut tables) = (Vec::new(), Vec::new());
+        for chunk in chunks {
+            let tokens = chunk.tokens.len();
+            // All are of this decoder, which makes one kind.
+            match &mut chunk.cache.kept {
+                Kept::Bare(cache) => spans.push(Span { cache, tokens }),
+                Kept::Tensors(of) => tables.push((of, tokens)),
+            }
+        }
+        if self.in_tensors {
+            let device = &self.device.tensor;
+            let step = Step::new(tables.into_iter(), turns, device);
+            Attention::Tensors(Box::new(step))
+        } else {
+            Attention::Bare { turns, spans }
+        }
+    }
+
     /// One half of what is wide decides how much of the other goes on.
     fn gated(&self, wide: Tensor<2>, rows: usize) -> Result<Tensor<2>, String> {
         let between = self.config.intermediate;
-        if self.device.is_gpu() {
+        if self.in_tensors {
             let half = |at: usize| wide.clone().narrow(1, at * between, between);
             return Ok(silu(half(0)) * half(1));
         }
@@ -230,10 +295,28 @@ impl Decoder {
     }
 }
 
-fn bare(tensor: Tensor<2>) -> Result<Vec<f32>, String> {
-    tensor
-        .try_into_vec_as::<f32>()
-        .map_err(|error| error.to_string())
+/// Of one step.
+enum Attention<'a> {
+    Bare {
+        /// Cosines and sines of each new token's position.
+        turns: Vec<f32>,
+        spans: Vec<Span<'a>>,
+    },
+    Tensors(Box<Step<'a>>),
+}
+
+impl Attention<'_> {
+    /// All layers have the new tokens.
+    fn grew(self) {
+        match self {
+            Self::Bare { spans, .. } => {
+                for span in spans {
+                    span.cache.grew(span.tokens);
+                }
+            }
+            Self::Tensors(step) => step.grew(),
+        }
+    }
 }
 
 /// Tokens and rows were checked to be below bounds that fit.

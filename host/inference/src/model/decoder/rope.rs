@@ -13,9 +13,16 @@ use crate::error::ModelError;
 pub(crate) struct Rope {
     /// For each pair the angle of one position.
     frequencies: Vec<f64>,
+    /// For texts that may have more tokens than that, other ones.
+    longer: Option<(usize, Vec<f64>)>,
     /// What both sine and cosine are multiplied with.
     scale: f64,
+    /// Positions that it is right for; the model's window where absent.
+    pub(super) positions: Option<usize>,
 }
+
+/// The positions that a model was trained with.
+pub(super) const TRAINED: &str = "original_max_position_embeddings";
 
 /// The members of `rope_scaling`.
 struct Members<'a>(&'a BTreeMap<String, Value>);
@@ -37,6 +44,19 @@ impl Members<'_> {
             file: format!("{name} in rope_scaling of config.json"),
             why: "it says how far the model's positions are stretched",
         })
+    }
+
+    /// A number for each pair.
+    fn factors(&self, name: &str, pairs: usize) -> Result<Vec<f64>, ModelError> {
+        let numbers = self.0.get(name).and_then(Value::as_array);
+        let numbers = numbers.into_iter().flatten().map(Value::as_f64);
+        let found: Option<Vec<f64>> = numbers.collect();
+        found
+            .filter(|found| found.len() == pairs)
+            .filter(|found| found.iter().all(|it| it.is_finite() && *it > 0.0))
+            .ok_or_else(|| {
+                ModelError::Mismatch(format!("{name} in rope_scaling has no {pairs} numbers"))
+            })
     }
 
     fn kind(&self) -> &str {
@@ -69,7 +89,9 @@ impl Rope {
             frequencies: (0..head_size / 2)
                 .map(|pair| theta.powf(-2.0 * pair as f64 / head_size as f64))
                 .collect(),
+            longer: None,
             scale: 1.0,
+            positions: None,
         };
         match members.kind() {
             "default" => {}
@@ -79,9 +101,13 @@ impl Rope {
             }
             "llama3" => rope.llama3(&members, window)?,
             "yarn" => rope.yarn(&members, theta, head_size, window)?,
+            "dynamic" => rope.dynamic(&members, window)?,
+            // `su` in older files.
+            "longrope" | "su" => rope.longrope(&members, window)?,
             other => {
                 return Err(ModelError::Unsupported(format!(
-                    "its rope_scaling is `{other}`; there are linear, llama3 and yarn"
+                    "its rope_scaling is `{other}`; there are linear, dynamic, llama3, longrope \
+                     and yarn"
                 )));
             }
         }
@@ -101,9 +127,7 @@ impl Rope {
             members.needed("low_freq_factor")?,
             members.needed("high_freq_factor")?,
         );
-        let trained = members
-            .number("original_max_position_embeddings")?
-            .unwrap_or(window as f64);
+        let trained = members.number(TRAINED)?.unwrap_or(window as f64);
         if low >= high {
             return Err(ModelError::Mismatch(format!(
                 "low_freq_factor {low} in rope_scaling is not below high_freq_factor {high}"
@@ -132,9 +156,7 @@ impl Rope {
                 "its rope_scaling is yarn with mscale".to_owned(),
             ));
         }
-        let trained = members
-            .number("original_max_position_embeddings")?
-            .unwrap_or(window as f64);
+        let trained = members.number(TRAINED)?.unwrap_or(window as f64);
         let fast = members.number("beta_fast")?.unwrap_or(32.0);
         let slow = members.number("beta_slow")?.unwrap_or(1.0);
         // The pair that turns so often within those positions.
@@ -163,10 +185,53 @@ impl Rope {
         Ok(())
     }
 
-    /// Cosines, then sines, of all pairs at a position.
-    pub(crate) fn at(&self, position: usize, into: &mut Vec<f32>) {
+    /// Dynamic NTK: all positions of a text turn by its length where that is more than the
+    /// model was trained with. What was read before would have to be turned again with each
+    /// token, so no text is longer here; up to there nothing is stretched.
+    fn dynamic(&mut self, members: &Members<'_>, window: usize) -> Result<(), ModelError> {
+        members.needed("factor")?;
+        let trained = members.number(TRAINED)?.unwrap_or(window as f64);
+        // A window is at least one position.
+        self.positions = Some((trained as usize).clamp(1, window));
+        Ok(())
+    }
+
+    /// LongRoPE (arXiv 2402.13753): factors that were searched for, some for texts up to the
+    /// positions that the model was trained with and others for longer ones. Which is decided by
+    /// the tokens that a text may have, and stays.
+    fn longrope(&mut self, members: &Members<'_>, window: usize) -> Result<(), ModelError> {
+        let trained = members.needed(TRAINED)?;
+        let pairs = self.frequencies.len();
+        let (short, long) = (
+            members.factors("short_factor", pairs)?,
+            members.factors("long_factor", pairs)?,
+        );
+        let longer = self.frequencies.iter().zip(long).map(|(one, by)| one / by);
+        self.longer = Some((trained as usize, longer.collect()));
+        self.each(|pair, frequency| frequency / short[pair]);
+        let factor = window as f64 / trained;
+        let by_paper = if factor > 1.0 {
+            (1.0 + factor.ln() / trained.ln()).sqrt()
+        } else {
+            1.0
+        };
+        self.scale = members.number("attention_factor")?.unwrap_or(by_paper);
+        if !self.scale.is_finite() {
+            return Err(ModelError::Mismatch(format!(
+                "{TRAINED} in rope_scaling is {trained}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Cosines, then sines, of all pairs at a position of a text that may have so many tokens.
+    pub(crate) fn at(&self, position: usize, tokens: usize, into: &mut Vec<f32>) {
         let position = position as f64;
-        let angles = || self.frequencies.iter().map(move |one| one * position);
+        let frequencies = match &self.longer {
+            Some((trained, longer)) if tokens > *trained => longer,
+            _ => &self.frequencies,
+        };
+        let angles = || frequencies.iter().map(move |one| one * position);
         into.extend(angles().map(|angle| (angle.cos() * self.scale) as f32));
         into.extend(angles().map(|angle| (angle.sin() * self.scale) as f32));
     }
@@ -203,10 +268,56 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_trained_for_is_not_read_or_turns_otherwise() {
+        let plain = Rope::read(None, None, 8, 64).expect("plain");
+        for (scaling, positions) in [
+            (json!({"type": "dynamic", "factor": 2.0}), 64),
+            (
+                json!({"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 32}),
+                32,
+            ),
+        ] {
+            let dynamic = rope(scaling).expect("dynamic");
+            assert_eq!(dynamic.frequencies, plain.frequencies);
+            assert_eq!(dynamic.positions, Some(positions));
+        }
+        let long = json!({"rope_type": "longrope", "original_max_position_embeddings": 16,
+            "short_factor": [1, 1, 1, 1], "long_factor": [2, 2, 4, 4]});
+        let long = rope(long).expect("longrope");
+        // Of 64 positions and 16.
+        assert!((long.scale - 1.5_f64.sqrt()).abs() < 1e-12);
+        let at = |tokens: usize| {
+            let mut found = Vec::new();
+            long.at(3, tokens, &mut found);
+            found
+        };
+        assert_eq!(at(1), at(16));
+        assert_ne!(at(16), at(17));
+        let angle = 3.0 * plain.frequencies[3] / 4.0;
+        assert!((at(17)[3] - (angle.cos() * long.scale) as f32).abs() < 1e-6);
+    }
+
+    #[test]
     fn what_is_unknown_or_out_of_range_is_refused() {
         for (scaling, told) in [
-            (json!({"rope_type": "dynamic", "factor": 2}), "dynamic"),
-            (json!({"rope_type": "longrope"}), "longrope"),
+            (json!({"rope_type": "other", "factor": 2}), "`other`"),
+            (json!({"rope_type": "dynamic"}), "factor"),
+            (json!({"rope_type": "longrope"}), "original"),
+            (
+                json!({"rope_type": "longrope", "original_max_position_embeddings": 16,
+                    "short_factor": [1, 1, 1], "long_factor": [2, 2, 2, 2]}),
+                "short_factor",
+            ),
+            (
+                json!({"rope_type": "longrope", "original_max_position_embeddings": 16,
+                    "short_factor": [1, 1, 1, 1], "long_factor": [2, 2, 2, 0]}),
+                "long_factor",
+            ),
+            (
+                json!({"rope_type": "su", "original_max_position_embeddings": 1,
+                    "short_factor": [1, 1, 1, 1], "long_factor": [2, 2, 2, 2]}),
+                "original",
+            ),
             (json!({"rope_type": "linear"}), "factor"),
             (json!({"rope_type": "linear", "factor": 0}), "factor"),
             (json!({"rope_type": "linear", "factor": "2"}), "factor"),

@@ -10,7 +10,7 @@ use super::text::Detokenizer;
 use super::*;
 use crate::generation::Message;
 use crate::model::tests::{Copy, folder, reference_of};
-use crate::model::{Limits, Model, ModelFiles};
+use crate::model::{Computes, Limits, Model, ModelFiles};
 
 /// What a model should make of a prompt.
 #[derive(Debug, Deserialize)]
@@ -60,14 +60,18 @@ fn assert_close(found: &[f32], expected: &[f32], what: &str) {
     }
 }
 
-fn compare(device: &Device) {
+fn compare(device: &Device, in_tensors: bool) {
     let mut cases: BTreeMap<PathBuf, Vec<Case>> = BTreeMap::new();
     for case in reference() {
         cases.entry(case.model.clone()).or_default().push(case);
     }
     assert!(cases.len() >= 5, "{} models", cases.len());
     for (path, cases) in &cases {
-        let model = load(path, device);
+        let mut model = load(path, device);
+        let Computes::Decoder(decoder) = &mut model.computes else {
+            panic!("a decoder");
+        };
+        decoder.in_tensors = in_tensors;
         let decoder = model.decoder().expect("a decoder");
         let name = path.display().to_string();
         for case in cases {
@@ -81,7 +85,7 @@ fn compare(device: &Device) {
             assert_eq!(ids.expect("tokens"), case.ids, "{name}");
         }
         // All prompts together, each in parts of another size; then all texts together.
-        let mut caches: Vec<Cache> = cases
+        let mut caches: Vec<Memory> = cases
             .iter()
             .map(|case| decoder.cache(case.ids.len() + case.next.len()))
             .collect();
@@ -154,17 +158,22 @@ fn compare(device: &Device) {
 
 #[test]
 fn every_decoder_computes_what_the_reference_does() {
-    compare(&Device::cpu());
+    compare(&Device::cpu(), false);
+}
+
+/// As on a GPU, but on the CPU's tensors.
+#[test]
+fn attention_in_tensors_is_the_same() {
+    compare(&Device::cpu(), true);
 }
 
 /// Run by `cargo xtask test --gpu`.
 #[cfg(feature = "gpu")]
 #[test]
 fn a_gpu_generates_what_the_reference_does() {
-    let choice = std::env::var("HEYDAY_TEST_DEVICE").unwrap_or_else(|_| "gpu:software".to_owned());
-    let device = Device::open(choice.parse().expect("a device")).expect("opens");
-    assert!(device.is_gpu());
-    compare(&device);
+    let device = Device::open(crate::model::tests::gpu()).expect("opens");
+    assert!(device.is_crate::model::tests::gpu());
+    compare(&device, true);
 }
 
 #[test]
@@ -241,8 +250,8 @@ fn a_config_that_does_not_match_or_cannot_be_run_is_refused_with_the_reason() {
         ("quantization_config", json!({}), "quantized"),
         (
             "rope_scaling",
-            json!({"rope_type": "dynamic", "factor": 2}),
-            "`dynamic`",
+            json!({"rope_type": "other", "factor": 2}),
+            "`other`",
         ),
         ("rope_scaling", json!({"rope_type": "linear"}), "factor"),
         ("rope_theta", json!(0), "rope_theta"),

@@ -61,7 +61,25 @@ async fn whole(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_are_the_references_alone_and_among_others() {
-    let mut options = options();
+    alone_and_among_others(options()).await;
+}
+
+/// Run by `cargo xtask test --gpu`.
+#[cfg(feature = "gpu")]
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_of_a_gpu_are_the_references_alone_and_among_others() {
+    alone_and_among_others(on_a_gpu()).await;
+}
+
+#[cfg(feature = "gpu")]
+fn on_a_gpu() -> Options {
+    Options {
+        device: crate::model::tests::gpu(),
+        ..options()
+    }
+}
+
+async fn alone_and_among_others(mut options: Options) {
     // Prompts are read in parts, and not all join at once.
     options.generate.tokens = Some(40);
     options.generate.texts = Some(6);
@@ -100,7 +118,9 @@ async fn check(inference: &Inference, case: &Case, plugin: &str) {
         (usage.prompt_tokens, usage.completion_tokens),
         (expected.prompt_tokens, expected.completion_tokens)
     );
-    assert!(usage.computed > std::time::Duration::ZERO && !usage.gpu);
+    assert!(usage.computed > std::time::Duration::ZERO);
+    let device = inference.running.shared.models.device();
+    assert_eq!(usage.gpu, device.is_gpu());
 }
 
 /// Polls all until all are done.
@@ -332,7 +352,18 @@ async fn a_full_queue_is_busy_and_gives_places_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_fails_ends_all_texts_and_comes_back() {
-    let scene = scene(&[LLAMA], &options());
+    fails_and_comes_back(&options()).await;
+}
+
+/// Run by `cargo xtask test --gpu`.
+#[cfg(feature = "gpu")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_fails_ends_all_texts_and_comes_back() {
+    fails_and_comes_back(&on_a_gpu()).await;
+}
+
+async fn fails_and_comes_back(options: &Options) {
+    let scene = scene(&[LLAMA], options);
     for (told, expected) in [
         ("the device was lost", InferenceError::DeviceLost),
         (
@@ -341,10 +372,12 @@ async fn a_device_that_fails_ends_all_texts_and_comes_back() {
         ),
     ] {
         let mut first = scene.text("a", SHORT).await.expect("accepted");
+        // In the middle of it.
+        scene.step();
         scene.next_batch();
         let mut waits = scene.text("b", SHORT).await.expect("accepted");
         scene.open.send(Err(told.to_owned())).expect("a gate");
-        assert_eq!(first.next().await, Err(expected.clone()));
+        assert_eq!(first.text().await, Err(expected.clone()));
         assert_eq!(waits.next().await, Err(expected));
         assert_eq!(scene.inference.in_memory().0, Vec::<String>::new());
         let me = caller("default", "a");

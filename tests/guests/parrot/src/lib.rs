@@ -1,0 +1,13 @@
+//! The smallest plugin: one activity that answers its input, and no capability. Benchmarks set it
+//! beside an activity of Temporal's SDKs that does as much.
+
+use heyday_sdk::prelude::*;
+use serde_json::Value;
+
+heyday_sdk::plugin!();
+
+/// Answers its input.
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
+pub fn echo(input: Value) -> Result<Value> {
+    Ok(input)
+}

@@ -1,0 +1,213 @@
+//! The API's own tests, through a load balancer before two servers that do all themselves:
+//! each request goes to the other server than the one before. One pair for all of them.
+
+use std::collections::BTreeSet;
+
+use heyday::state::HostDb;
+use heyday_capabilities::blob::Presigned;
+use heyday_capabilities::blob::address::Addresses;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::Pair;
+use crate::events::{FLOW, Stream};
+use crate::support::http_server;
+use crate::support::server::Client;
+use crate::support::worker::eventually;
+use crate::{asked, flows, plugins};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_is_one_whichever_server_answers() {
+    let shared = |folder: &std::path::Path| {
+        format!(
+            "[bindings.namespaces.default.blob.shared]\npath = '{}'\n",
+            folder.join("shared").display()
+        )
+    };
+    let Some(pair) = Pair::of_all(shared).await else {
+        return;
+    };
+    let client = &pair.client;
+    // Uploads, versions, activations and grants; the probe is active then.
+    plugins::versions(client).await;
+    // What keeps out of the others' way, side by side.
+    tokio::join!(
+        plugins::uploads_at_once(client),
+        plugins::results_and_failures(client),
+        plugins::receipts_and_lines(client),
+        asked::asked_and_updated(client),
+        flows::waited_starts(client),
+        followed_events(&pair),
+        pages(&pair),
+        schedules(&pair),
+        addresses(&pair),
+    );
+    plugins::needed_version(client).await;
+}
+
+async fn push(client: &Client, flow: &str) {
+    let pushed = client.push_flow(flow).await.unwrap();
+    Client::ok(pushed).await.unwrap();
+}
+
+/// Events of a run are followed at one server and then, from where a client was, at the
+/// other.
+async fn followed_events(pair: &Pair) {
+    let (gate, permits) = http_server::gate().await.unwrap();
+    push(pair.of(0), &FLOW.replace("GATE", &gate.to_string())).await;
+    let rule = format!("GET:{gate}");
+    let granted = pair.of(1).grant("tests.gated", "http", &rule, None);
+    granted.await.unwrap();
+    let id = pair.of(0).start("tests.gated", &Value::Null).await.unwrap();
+    let path = format!("/workflows/{id}/events");
+    let mut first = Stream::open(pair.of(0), &path, None).await;
+    let mut begun = Vec::new();
+    loop {
+        let event = first.next().await.expect("an event");
+        begun.push(event.id.expect("an id"));
+        if event.data["event_type"] == "ActivityTaskScheduled" {
+            break;
+        }
+    }
+    drop(first);
+    // What was told after the first event comes again, and then what is new.
+    let mut again = Stream::open(pair.of(1), &path, Some(begun[0])).await;
+    let mut told = vec![begun[0]];
+    let mut end = None;
+    while let Some(event) = again.next().await {
+        match event.name.as_str() {
+            "history" => {
+                told.push(event.id.expect("an id"));
+                if told == begun {
+                    permits.add_permits(1);
+                }
+            }
+            "end" => end = Some(event),
+            _ => {}
+        }
+    }
+    assert!(told.starts_with(&begun), "{told:?} after {begun:?}");
+    assert!(told.len() > begun.len(), "{told:?}");
+    assert!(told.is_sorted_by(|a, b| a < b), "{told:?}");
+    let last = *told.last().expect("some");
+    let end = end.expect("an end");
+    assert_eq!(end.data["status"], "Completed", "{end:?}");
+    assert_eq!(end.id, Some(last));
+    // Whoever has heard all at one is told so by the other.
+    let request = pair.of(0).request(Method::GET, &path);
+    let ended = request.header("last-event-id", last).send().await.unwrap();
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+}
+
+/// A list's pages are read on at the other server.
+async fn pages(pair: &Pair) {
+    let flow = "document: {dsl: 1.0.3, namespace: tests, name: paged, version: 1.0.0}\ndo:\n  \
+                - done: {set: {n: 1}}\n";
+    push(pair.of(0), flow).await;
+    let mut started = BTreeSet::new();
+    for number in 0..5 {
+        let id = pair.of(number % 2).start("tests.paged", &json!({})).await;
+        started.insert(id.unwrap());
+    }
+    for number in [0, 1] {
+        eventually(async || {
+            let path = "/workflow-count?query=WorkflowType='tests.paged'";
+            let found = pair.of(number).get(path).await.unwrap();
+            (found["count"] == 5).then_some(())
+        })
+        .await;
+    }
+    let mut found = BTreeSet::new();
+    let mut token = String::new();
+    for turn in 0.. {
+        let query = "/workflows?page_size=2&query=WorkflowType='tests.paged'";
+        let page = pair.of(turn % 2).get(&format!("{query}{token}")).await;
+        let page = page.unwrap();
+        for row in page["workflows"].as_array().unwrap() {
+            let id = row["workflow_id"].as_str().unwrap().to_owned();
+            assert!(found.insert(id), "twice: {row}");
+        }
+        match page["next_page_token"].as_str() {
+            Some(next) => token = format!("&page_token={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, started);
+}
+
+/// What one server made starts runs at the other's word.
+async fn schedules(pair: &Pair) {
+    let flow = "document: {dsl: 1.0.3, namespace: tests, name: timed, version: 1.0.0}\ndo:\n  \
+                - done: {set: {n: 1}}\n";
+    push(pair.of(1), flow).await;
+    let schedule = json!({
+        "schedule_id": "both", "spec": { "cron": ["0 3 * * * 2090"] },
+        "action": { "workflow_type": "tests.timed" },
+    });
+    pair.of(0).post("/schedules", &schedule).await.unwrap();
+    let again = pair.of(1).request(Method::POST, "/schedules");
+    let again = again.json(&schedule).send().await.unwrap();
+    Client::refused(again, StatusCode::CONFLICT).await;
+    let trigger = pair.of(1).request(Method::POST, "/schedules/both/trigger");
+    let triggered = trigger.send().await.unwrap();
+    assert_eq!(triggered.status(), StatusCode::NO_CONTENT);
+    let id = eventually(async || {
+        let seen = pair.of(0).get("/schedules/both").await.unwrap();
+        let action = &seen["info"]["recent_actions"][0];
+        action["workflow_id"].as_str().map(str::to_owned)
+    })
+    .await;
+    let outcome = pair.of(0).result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    let deleted = pair.of(1).request(Method::DELETE, "/schedules/both");
+    let deleted = deleted.send().await.unwrap();
+    assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+    let gone = pair.of(0).request(Method::GET, "/schedules/both");
+    Client::refused(gone.send().await.unwrap(), StatusCode::NOT_FOUND).await;
+}
+
+/// An address that one server gave out for a folder that both have is good at the other.
+async fn addresses(pair: &Pair) {
+    let granted = pair.of(0).grant("probe", "blob", "shared", None);
+    granted.await.unwrap();
+    let presign = async |put: bool| {
+        let input = json!({ "binding": "shared", "key": "a", "put": put, "lasts_ms": 60_000 });
+        let address = pair.client.succeed("probe.blob_presign", &input).await;
+        address.unwrap().as_str().unwrap().to_owned()
+    };
+    let write = presign(true).await;
+    let begin = format!("http://{}/presigned/", pair.balancer.address);
+    assert!(write.starts_with(&begin), "{write}");
+    let http = &pair.client.http;
+    let at = |address: &str, number: usize| {
+        address.replacen(
+            &begin,
+            &format!("{}/presigned/", pair.servers[number].url),
+            1,
+        )
+    };
+    let put = http.put(&write).body("shared").send().await.unwrap();
+    assert_eq!(put.status(), StatusCode::OK);
+    let read = presign(false).await;
+    for address in [at(&read, 0), at(&read, 1), read.clone(), read] {
+        let got = http.get(&address).send().await.unwrap();
+        assert_eq!(got.status(), StatusCode::OK, "{address}");
+        assert_eq!(got.text().await.unwrap(), "shared");
+    }
+    // The key is the state's, and made once.
+    let state = HostDb::open(&pair.state.location()).await.unwrap();
+    let key = state.address_key("another").await.unwrap();
+    assert!(key.len() >= 43, "{key}");
+    let signed = Addresses::new(&begin.replace("/presigned/", ""), key.as_bytes());
+    let lasts = std::time::Duration::from_secs(60);
+    let ours = signed
+        .of("default", "shared")
+        .sign("a", Presigned::Get, lasts);
+    let got = http.get(&ours).send().await.unwrap();
+    assert_eq!(got.status(), StatusCode::OK);
+    state.close().await;
+    for server in &pair.servers {
+        assert!(!server.data().join("address-key").exists());
+        assert!(!server.log().contains(&key));
+    }
+}

@@ -24,9 +24,14 @@ use crate::report::Report;
 const THREADS: usize = 2;
 /// The name of the only model of a store.
 const MODEL: &str = "model";
-const LIMITS: Limits = Limits {
-    model_bytes: u64::MAX,
-};
+
+/// Of any size.
+fn limits() -> Limits {
+    Limits {
+        model_bytes: u64::MAX,
+        ..Limits::default()
+    }
+}
 
 /// What is measured, and beside what.
 #[derive(Args)]
@@ -60,7 +65,7 @@ pub async fn run(
 
 /// A store in this folder with one model.
 fn store(folder: &Path, model: &Path) -> anyhow::Result<Arc<ModelStore>> {
-    let store = ModelStore::open(folder, LIMITS)?;
+    let store = ModelStore::open(folder, limits())?;
     store.import(MODEL, model)?;
     Ok(Arc::new(store))
 }

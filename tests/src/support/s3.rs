@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::postgres::{free_ports, until};
 
 /// The id of its only key.
-pub const KEY: &str = "administrator";
+const KEY: &str = "administrator";
 
 /// A gateway of its own, with one bucket. Stopped when it is dropped.
 pub struct Gateway {

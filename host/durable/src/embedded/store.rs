@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use sqlx::sqlite::{
@@ -46,7 +47,7 @@ impl Store {
         {
             std::fs::create_dir_all(folder)?;
         }
-        let lock = lock_file(&options.database)?;
+        let lock = lock_file(&options.database).await?;
         let mut connect = SqliteConnectOptions::new()
             .filename(&options.database)
             .create_if_missing(true)
@@ -351,9 +352,13 @@ pub const fn status_of(number: i64) -> Option<ExecutionStatus> {
     })
 }
 
+/// How long another's lock is waited for. A process that the last owner was just starting has
+/// it, too, until it runs its own program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The lock that keeps a second process out. SQLite's own locks would let it in, and
 /// both would execute every open run.
-fn lock_file(database: &Path) -> Result<std::fs::File, OpenError> {
+async fn lock_file(database: &Path) -> Result<std::fs::File, OpenError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     let file = std::fs::OpenOptions::new()
@@ -361,9 +366,17 @@ fn lock_file(database: &Path) -> Result<std::fs::File, OpenError> {
         .truncate(false)
         .write(true)
         .open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(database.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(OpenError::Io(error)),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse(database.to_owned()));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(OpenError::Io(error)),
+        }
     }
 }

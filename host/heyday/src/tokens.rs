@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jiff::Timestamp;
 use rand::TryRngCore as _;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -138,10 +137,7 @@ impl WorkerTokens {
             digest: Sha256::digest(token.as_bytes()).into(),
             name,
             namespaces,
-            // As exact as it is stored.
-            created_at: Timestamp::now()
-                .round(jiff::Unit::Microsecond)
-                .unwrap_or_else(|_| Timestamp::now()),
+            created_at: crate::state::now(),
         };
         let mut change = self.database.change().await?;
         change.insert_token(&row).await?;

@@ -340,7 +340,7 @@ impl Core {
             imports: BTreeSet::new(),
             options: UploadOptions::default(),
             principal: String::new(),
-            created_at: jiff::Timestamp::now(),
+            created_at: crate::state::now(),
         };
         let stored = Arc::new(self.describe(&upload).await?);
         self.memory_mut()

@@ -8,7 +8,6 @@ use heyday_durable::expressions::ExpressionError;
 use heyday_durable::flow::model::{EventTrigger, Task, TaskKind};
 use heyday_durable::flow::{Flow, Problem};
 use heyday_durable::payload::Digest;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -153,7 +152,7 @@ impl Core {
                 .into_iter()
                 .collect(),
             imports: Default::default(),
-            created_at: Timestamp::now(),
+            created_at: crate::state::now(),
         };
         let stored = Stored {
             row,

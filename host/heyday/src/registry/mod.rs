@@ -332,7 +332,7 @@ impl Registry {
             capability: grant.capability,
             binding: grant.binding,
             mode: grant.mode,
-            granted_at: jiff::Timestamp::now(),
+            granted_at: crate::state::now(),
         };
         let row = self.core.grant(row).await?;
         let details = json!({

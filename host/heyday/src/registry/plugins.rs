@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::{CallError, VerifyError};
-use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -111,7 +110,7 @@ impl Core {
             imports: verified.imports,
             options,
             principal: actor.principal.to_owned(),
-            created_at: Timestamp::now(),
+            created_at: crate::state::now(),
         };
         let (flight, own) = match self.admit(&row).await? {
             Admitted::Before(stored) => return self.uploaded_before(stored, options).await,
@@ -425,7 +424,7 @@ impl Core {
             description: crate::state::json(&text)?,
             capabilities: upload.capabilities.clone(),
             imports: upload.imports.clone(),
-            created_at: Timestamp::now(),
+            created_at: crate::state::now(),
         };
         Ok(Stored {
             row,

@@ -270,6 +270,13 @@ impl HostDb {
     }
 }
 
+/// The time now, as exact as it is stored: what this server knows by itself must be what
+/// others read.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    timestamp(micros(now)).unwrap_or(now)
+}
+
 /// A time as it is stored: microseconds since 1970.
 pub(crate) fn micros(at: Timestamp) -> i64 {
     at.as_microsecond()

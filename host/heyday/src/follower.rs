@@ -22,8 +22,10 @@ use crate::state::shared::{Ear, Heard, LOOK, Shared};
 use crate::tokens::WorkerTokens;
 
 /// How long a request waits to learn what other servers changed, before it is answered by
-/// what is known.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// what is known. A state that is busy is waited for: what another server acknowledged must be
+/// found here. One that does not answer for so long is taken to be away, and then no further
+/// request waits.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Until a lost connection is made again.
 const AGAIN: Duration = Duration::from_millis(200);
 

@@ -4,7 +4,7 @@
 //! transition, with some members around them that are for people and are not read again.
 //! One of Temporal is written as Temporal's own JSON, which its command line, its UI and
 //! its SDKs write and read. Either has the large values that it names beside the events
-//! ([`values`](super::values)), where there are such.
+//! ([`super::values`]), where there are such.
 
 use std::sync::Arc;
 

@@ -172,7 +172,7 @@ fn attention_in_tensors_is_the_same() {
 #[test]
 fn a_gpu_generates_what_the_reference_does() {
     let device = Device::open(crate::model::tests::gpu()).expect("opens");
-    assert!(device.is_crate::model::tests::gpu());
+    assert!(device.is_gpu());
     compare(&device, true);
 }
 

@@ -267,3 +267,18 @@ pub fn value_bytes(value: &Value) -> u64 {
 fn row_bytes(row: &[Value]) -> u64 {
     row.iter().map(value_bytes).sum()
 }
+
+/// What a result that is answered whole has too much of where another row comes to so many,
+/// and makes it so many bytes; `most` are the binding's limits of both.
+fn beyond(rows: usize, bytes: u64, most: (u64, u64)) -> Option<String> {
+    let over = if rows as u64 >= most.0 {
+        format!("{} rows", most.0)
+    } else if bytes > most.1 {
+        format!("{} bytes", most.1)
+    } else {
+        return None;
+    };
+    Some(format!(
+        "the result has more than {over}: read it with `query-stream`"
+    ))
+}

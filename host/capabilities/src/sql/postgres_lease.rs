@@ -16,7 +16,8 @@ use postgres_protocol::Oid;
 use super::postgres_error::{closed, too_large, translate};
 use super::postgres_value::{self, Kind, TypeInfo};
 use super::{
-    Access, Column, RowSet, SqlCode, SqlError, SqlLimits, Value, check_parameters, row_bytes,
+    Access, Column, RowSet, SqlCode, SqlError, SqlLimits, Value, beyond, check_parameters,
+    row_bytes,
 };
 use crate::postgres::{Event, Field, Lease, Param, PgError, Status, Wire};
 
@@ -213,25 +214,16 @@ impl Session {
         let mut shape = Shape::default();
         let mut rows = Vec::new();
         let mut bytes = 0_u64;
-        let (max_rows, max_bytes) = (self.limits.result_rows, self.limits.result_bytes);
+        let most = (self.limits.result_rows, self.limits.result_bytes);
         loop {
             match self.event().await? {
                 Event::Fields(fields) => shape = Shape::new(fields, &self.types),
                 Event::Row(row) => {
                     let row = shape.row(row);
                     bytes = bytes.saturating_add(row_bytes(&row));
-                    let over = if rows.len() as u64 >= max_rows {
-                        Some(format!("more than {max_rows} rows"))
-                    } else if bytes > max_bytes {
-                        Some(format!("more than {max_bytes} bytes"))
-                    } else {
-                        None
-                    };
-                    if let Some(over) = over {
+                    if let Some(over) = beyond(rows.len(), bytes, most) {
                         self.lease.settle().await;
-                        return Err(too_large(format!(
-                            "the result has {over}: read it with `query-stream`"
-                        )));
+                        return Err(too_large(over));
                     }
                     rows.push(row);
                 }

@@ -21,7 +21,7 @@ use super::cursor::{BATCH_BYTES, BATCH_ROWS, Batch, FIRST_ROWS};
 use super::sqlite_error::{closed, too_large, translate};
 use super::sqlite_guard::{self, Control, Inspection, Refusal, Watch};
 use super::sqlite_value::{self, Declared};
-use super::{Access, Column, RowSet, SqlCode, SqlError, SqlLimits, Value, row_bytes};
+use super::{Access, Column, RowSet, SqlCode, SqlError, SqlLimits, Value, beyond, row_bytes};
 use crate::sqlite_file::Opening;
 use crate::sqlite_threads::Connected;
 
@@ -172,7 +172,7 @@ impl Guarded {
 
     /// Runs one query and answers all its rows.
     pub(super) fn query(&mut self, sql: &str, params: &[Value]) -> Result<RowSet, SqlError> {
-        let (max_rows, max_bytes) = (self.limits.result_rows, self.limits.result_bytes);
+        let most = (self.limits.result_rows, self.limits.result_bytes);
         let watch = Arc::clone(&self.watch);
         let mut rows = Vec::new();
         let mut bytes = 0_u64;
@@ -184,17 +184,8 @@ impl Guarded {
             |_| true,
             |row| {
                 bytes = bytes.saturating_add(row_bytes(&row));
-                let over = if rows.len() as u64 >= max_rows {
-                    Some(format!("more than {max_rows} rows"))
-                } else if bytes > max_bytes {
-                    Some(format!("more than {max_bytes} bytes"))
-                } else {
-                    None
-                };
-                if let Some(over) = over {
-                    return Err(too_large(format!(
-                        "the result has {over}: read it with `query-stream`"
-                    )));
+                if let Some(over) = beyond(rows.len(), bytes, most) {
+                    return Err(too_large(over));
                 }
                 rows.push(row);
                 Ok(true)

@@ -169,15 +169,23 @@ impl Postgres {
         self.wait_until_ready();
     }
 
-    /// Runs a script as the superuser; answers what it printed, unaligned.
-    pub fn psql(&self, database: &str, script: &str) -> String {
-        let mut child = Command::new(self.programs.join("psql"))
+    /// psql as the superuser, which reads its script from a pipe and prints unaligned.
+    fn client(&self, database: &str) -> Command {
+        let mut command = Command::new(self.programs.join("psql"));
+        command
             .args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"])
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(["-U", USER, "-d", database])
             .env("PGPASSWORD", &self.password)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::piped());
+        command
+    }
+
+    /// Runs a script as the superuser; answers what it printed, unaligned.
+    pub fn psql(&self, database: &str, script: &str) -> String {
+        let mut child = self
+            .client(database)
             .stderr(Stdio::piped())
             .spawn()
             .expect("psql starts");
@@ -199,15 +207,7 @@ impl Postgres {
     /// Runs a script as the superuser in a session that stays open: what it locks stays
     /// locked until that is dropped.
     pub fn session(&self, database: &str, script: &str) -> Session {
-        let mut child = Command::new(self.programs.join("psql"))
-            .args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"])
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string()])
-            .args(["-U", USER, "-d", database])
-            .env("PGPASSWORD", &self.password)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("psql starts");
+        let mut child = self.client(database).spawn().expect("psql starts");
         let input = child.stdin.as_mut().expect("it was piped");
         writeln!(input, "{script}\n\\echo done").expect("psql reads");
         let session = Session(child.stdout.take().map(BufReader::new), child);

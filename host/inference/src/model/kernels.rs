@@ -384,10 +384,11 @@ pub(super) fn softmax(row: &mut [f32], scale: f32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+    /// Numbers between -2 and 2, the same for the same seed.
+    pub(crate) fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
         (0..count)
             .map(|_| {

@@ -252,16 +252,7 @@ impl Panel<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..count)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 22) as f32 - 2.0
-            })
-            .collect()
-    }
+    use crate::model::kernels::tests::numbers;
 
     #[test]
     fn a_product_is_what_its_definition_says_at_every_size() {

@@ -57,7 +57,7 @@ use heyday_capabilities::graph::engine;
 use report::Report;
 
 /// No benchmark takes longer, whatever hangs.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// Measures Heyday beside its peers.
 #[derive(Parser)]

@@ -208,10 +208,13 @@ impl Search {
         self.synchronize(&json!({ "embedding": MODEL })).await
     }
 
-    async fn push(&self, components: &Path, plugin: &str) -> anyhow::Result<()> {
+    async fn push(&mut self, components: &Path, plugin: &str) -> anyhow::Result<()> {
         let path = components.join(format!("{plugin}.wasm"));
         let component = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        self.heyday.push(&component).await
+        self.heyday.push(&component).await?;
+        // The server has closed what was idle while it compiled.
+        self.client = self.heyday.connect().await?;
+        Ok(())
     }
 
     async fn grant(&mut self, plugin: &str, capability: &str, binding: &str) -> anyhow::Result<()> {

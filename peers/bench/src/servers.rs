@@ -145,16 +145,20 @@ impl Heyday {
     pub async fn push(&self, component: &[u8]) -> anyhow::Result<()> {
         let body = Bytes::copy_from_slice(component);
         let path = "/api/v1/plugins?wait=60s&allow_missing=true";
-        let uploaded = self
-            .connect()
-            .await?
-            .send(Method::POST, path, "application/wasm", body)
-            .await?;
-        let uploaded: Value = serde_json::from_slice(&uploaded)?;
-        if uploaded["active"] != true {
-            bail!("the plugin is not active: {}", uploaded["missing_grants"]);
+        loop {
+            // The same bytes again join the upload that is under way.
+            let uploaded = self
+                .connect()
+                .await?
+                .send(Method::POST, path, "application/wasm", body.clone())
+                .await?;
+            let uploaded: Value = serde_json::from_slice(&uploaded)?;
+            match uploaded["active"].as_bool() {
+                Some(true) => return Ok(()),
+                Some(false) => bail!("the plugin is not active: {}", uploaded["missing_grants"]),
+                None => println!("    it is still being compiled: {}", uploaded["state"]),
+            }
         }
-        Ok(())
     }
 
     /// Uploads flows.

@@ -8,6 +8,7 @@
 
 mod bench;
 mod chaos;
+mod go;
 mod guests;
 mod histories;
 mod inference;

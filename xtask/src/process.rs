@@ -286,6 +286,13 @@ pub fn counted<T>(
     result
 }
 
+/// Builds the binary as it is released: with all that `build_binary` leaves out for the sake
+/// of time.
+pub fn build_release(project: &Project) -> anyhow::Result<()> {
+    let arguments = ["build", "--release", "--locked", "--package", "heyday"];
+    run(project.cargo(arguments).args(["--features", "gpu"]))
+}
+
 /// Builds the `heyday` binary.
 pub fn build_binary(project: &Project) -> anyhow::Result<()> {
     // The whole workspace, so that there is one set of features and one build of each

@@ -342,6 +342,25 @@ async fn the_model_that_was_used_least_recently_goes_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_weight_that_changed_on_the_disk_is_found_when_it_is_loaded() {
+    let (store, home) = store(&["bert-cls"]);
+    let blobs = std::fs::read_dir(home.path().join("blobs")).expect("a folder");
+    let weights = blobs.map(|it| it.expect("a file").path());
+    let weights = weights.max_by_key(|path| path.metadata().expect("a file").len());
+    let weights = weights.expect("a file");
+    let mut bytes = std::fs::read(&weights).expect("read");
+    // The lowest bit of a number: it stays a number.
+    let place = bytes.len() - 4;
+    bytes[place] ^= 1;
+    std::fs::remove_file(&weights).expect("removed");
+    std::fs::write(&weights, bytes).expect("written");
+    let inference = Inference::start(store, &options()).expect("starts");
+    let error = inference.warm_up("bert-cls").await.expect_err("is damaged");
+    let told = error.to_string();
+    assert!(told.contains("not what was imported"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_said() {
     let (store, _folder) = store(&["bert-cls", "rerank-bert"]);
     let mut options = options();

@@ -226,8 +226,6 @@ pub(super) fn attention(qkv: &[f32], lengths: &[usize], heads: Heads) -> Vec<f32
 struct Scratch {
     /// One head's keys, a row for each of its numbers.
     keys: Vec<f32>,
-    /// The numbers of [`ROWS`] queries of it, side by side.
-    queries: Vec<[f32; ROWS]>,
     /// The scores of [`ROWS`] queries.
     scores: Vec<f32>,
 }
@@ -253,7 +251,7 @@ impl WithSimd for Attend<'_, '_> {
         let length = job.sequence.len() / stride;
         let rows = job.out.len() / hidden;
         // Scores are made whole registers at a time; what is over is never read.
-        let padded = length.next_multiple_of(2 * LANES);
+        let padded = length.next_multiple_of(LANES);
         scratch.keys.clear();
         scratch.keys.resize(size * padded, 0.0);
         scratch.scores.clear();
@@ -270,43 +268,31 @@ impl WithSimd for Attend<'_, '_> {
             let mut row = 0;
             while row < rows {
                 let count = ROWS.min(rows - row);
-                scratch.queries.clear();
-                for number in 0..size {
-                    scratch.queries.push(std::array::from_fn(|at| {
-                        // The last rows may be fewer: the last one is computed again for nobody.
-                        let from = (job.first_row + row + at.min(count - 1)) * stride + of;
-                        job.sequence[from + number]
-                    }));
+                let mut queries = [&[][..]; ROWS];
+                for (at, query) in queries.iter_mut().enumerate() {
+                    // The last rows may be fewer: the last one is computed again for nobody.
+                    let from = (job.first_row + row + at.min(count - 1)) * stride + of;
+                    *query = &job.sequence[from..from + size];
                 }
-                if S::REGISTER_COUNT >= 32 {
-                    score::<{ 2 * LANES }>(&scratch.queries, &scratch.keys, &mut scratch.scores);
-                } else {
-                    score::<LANES>(&scratch.queries, &scratch.keys, &mut scratch.scores);
-                }
+                score(&queries, &scratch.keys, padded, &mut scratch.scores);
                 for scores in scratch.scores.chunks_exact_mut(padded) {
                     softmax(&mut scores[..length], scale);
                 }
-                let weights: [&[f32]; ROWS] =
-                    std::array::from_fn(|at| &scratch.scores[at * padded..][..length]);
                 let values = &job.sequence[2 * hidden + of..];
-                let mut block = 0;
-                while block < size {
-                    let left = size - block;
-                    let mut keep = |sums: [&[f32]; ROWS]| {
-                        for (at, sums) in sums.iter().take(count).enumerate() {
-                            let to = (row + at) * hidden + of + block;
-                            job.out[to..to + sums.len()].copy_from_slice(sums);
-                        }
-                    };
-                    if S::REGISTER_COUNT >= 32 && left >= 2 * LANES {
-                        let sums = weigh::<{ 2 * LANES }>(weights, values, stride, block);
-                        keep(sums.each_ref().map(|sums| sums.as_slice()));
-                        block += 2 * LANES;
-                    } else {
-                        let width = LANES.min(left);
-                        let sums = weigh_some(weights, values, stride, block, width);
-                        keep(sums.each_ref().map(|sums| &sums[..width]));
-                        block += LANES;
+                for block in (0..size).step_by(LANES) {
+                    let width = LANES.min(size - block);
+                    let sums = weigh(
+                        &scratch.scores,
+                        padded,
+                        length,
+                        values,
+                        stride,
+                        block,
+                        width,
+                    );
+                    for (at, sums) in sums.iter().take(count).enumerate() {
+                        let to = (row + at) * hidden + of + block;
+                        job.out[to..to + width].copy_from_slice(&sums[..width]);
                     }
                 }
                 row += count;
@@ -315,70 +301,50 @@ impl WithSimd for Attend<'_, '_> {
     }
 }
 
-/// The products of queries, a row of them for each of their numbers, with all keys, so many
-/// at a time.
+/// The products of queries with all keys.
 #[inline(always)]
-fn score<const WIDTH: usize>(queries: &[[f32; ROWS]], keys: &[f32], scores: &mut [f32]) {
-    let padded = scores.len() / ROWS;
-    for block in (0..padded).step_by(WIDTH) {
-        let mut sums = [[0.0; WIDTH]; ROWS];
-        for (query, keys) in queries.iter().zip(keys.chunks_exact(padded)) {
-            let Some(keys) = keys[block..].first_chunk::<WIDTH>() else {
-                continue;
-            };
-            for (sums, query) in sums.iter_mut().zip(query) {
+fn score(queries: &[&[f32]; ROWS], keys: &[f32], padded: usize, scores: &mut [f32]) {
+    for block in (0..padded).step_by(LANES) {
+        let mut sums = [[0.0; LANES]; ROWS];
+        for (number, keys) in keys.chunks_exact(padded).enumerate() {
+            let keys: &Lanes = keys[block..].first_chunk().unwrap_or(&[0.0; LANES]);
+            for (sums, query) in sums.iter_mut().zip(queries) {
+                let query = query[number];
                 for (sum, key) in sums.iter_mut().zip(keys) {
                     *sum = query.mul_add(*key, *sum);
                 }
             }
         }
-        for (scores, sums) in scores.chunks_exact_mut(padded).zip(&sums) {
-            scores[block..block + WIDTH].copy_from_slice(sums);
+        for (row, sums) in sums.iter().enumerate() {
+            let from = row * padded + block;
+            scores[from..from + LANES].copy_from_slice(sums);
         }
     }
 }
 
-/// For rows of weights the sums of a block of all values.
+/// For [`ROWS`] rows of weights the sums of a block of all values.
 #[inline(always)]
-fn weigh<const WIDTH: usize>(
-    weights: [&[f32]; ROWS],
-    values: &[f32],
-    stride: usize,
-    block: usize,
-) -> [[f32; WIDTH]; ROWS] {
-    let mut sums = [[0.0; WIDTH]; ROWS];
-    let length = weights[0].len();
-    let weights = weights.map(|row| &row[..length]);
-    for token in 0..length {
-        let Some(values) = values[token * stride + block..].first_chunk::<WIDTH>() else {
-            break;
-        };
-        for (sums, weights) in sums.iter_mut().zip(&weights) {
-            let weight = weights[token];
-            for (sum, value) in sums.iter_mut().zip(values) {
-                *sum = weight.mul_add(*value, *sum);
-            }
-        }
-    }
-    sums
-}
-
-/// The same of a block that may be narrower.
-#[inline(always)]
-fn weigh_some(
-    weights: [&[f32]; ROWS],
+fn weigh(
+    weights: &[f32],
+    padded: usize,
+    length: usize,
     values: &[f32],
     stride: usize,
     block: usize,
     width: usize,
 ) -> [Lanes; ROWS] {
-    if width == LANES {
-        return weigh::<LANES>(weights, values, stride, block);
-    }
     let mut sums = [[0.0; LANES]; ROWS];
-    for (sums, weights) in sums.iter_mut().zip(weights) {
-        for (token, weight) in weights.iter().enumerate() {
-            let values = &values[token * stride + block..][..width];
+    for token in 0..length {
+        let from = token * stride + block;
+        let mut part = [0.0; LANES];
+        let values: &Lanes = if width == LANES {
+            values[from..].first_chunk().unwrap_or(&part)
+        } else {
+            part[..width].copy_from_slice(&values[from..from + width]);
+            &part
+        };
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let weight = weights[row * padded + token];
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum = weight.mul_add(*value, *sum);
             }

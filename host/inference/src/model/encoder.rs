@@ -250,33 +250,53 @@ impl Encoder {
         self.head.is_none() && self.config.pooling == Pooling::Mean
     }
 
+    /// Some rows of numbers as a matrix.
+    fn rows(&self, values: Vec<f32>, width: usize) -> Tensor<2> {
+        let shape = [values.len() / width, width];
+        Tensor::from_data(TensorData::new(values, shape), &self.device.tensor)
+    }
+
+    /// What follows attention in a layer, for some of the tokens: no other's numbers count.
+    fn after_attention(
+        &self,
+        layer: &Layer,
+        attended: &[f32],
+        values: &[f32],
+    ) -> Result<Vec<f32>, String> {
+        let hidden = self.config.hidden;
+        let rows = |values: &[f32]| self.rows(values.to_vec(), hidden);
+        let attended = layer.attended.apply(rows(attended))?;
+        let x = layer.attended_norm.of_sum(attended, rows(values))?;
+        let wide = layer.widen.apply(x.clone())?;
+        let wide = match self.config.activation {
+            Activation::Gelu => {
+                let mut values = bare(wide)?;
+                kernels::gelu(&mut values);
+                self.rows(values, self.config.intermediate)
+            }
+            Activation::GeluTanh => gelu_approximate(wide),
+            Activation::Relu => relu(wide),
+        };
+        bare(layer.norm.of_sum(layer.narrow.apply(wide)?, x)?)
+    }
+
     fn pooled_flat(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
         let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.ids.len()).collect();
         let total: usize = lengths.iter().sum();
         let hidden = self.config.hidden;
         let input = Input::gather(batch, &lengths, self.config.first_position);
-        let mut x = self.embedded(input.ids, input.positions, input.types);
-        let dressed = |values: Vec<f32>, width: usize| {
-            Tensor::<2>::from_data(TensorData::new(values, [total, width]), &self.device.tensor)
-        };
+        let mut values = bare(self.embedded(input.ids, input.positions, input.types))?;
+        let each = total.div_ceil(rayon::current_num_threads()).min(TOGETHER) * hidden;
         for layer in &self.layers {
-            let qkv = bare(layer.qkv.apply(x.clone())?)?;
+            let qkv = bare(layer.qkv.apply(self.rows(values.clone(), hidden))?)?;
             let attended = kernels::attention(&qkv, &lengths, self.heads());
-            let attended = layer.attended.apply(dressed(attended, hidden))?;
-            x = layer.attended_norm.of_sum(attended, x)?;
-            let wide = layer.widen.apply(x.clone())?;
-            let wide = match self.config.activation {
-                Activation::Gelu => {
-                    let mut values = bare(wide)?;
-                    kernels::gelu(&mut values);
-                    dressed(values, self.config.intermediate)
-                }
-                Activation::GeluTanh => gelu_approximate(wide),
-                Activation::Relu => relu(wide),
-            };
-            x = layer.norm.of_sum(layer.narrow.apply(wide)?, x)?;
+            let parts: Result<Vec<Vec<f32>>, String> = attended
+                .par_chunks(each)
+                .zip(values.par_chunks(each))
+                .map(|(attended, values)| self.after_attention(layer, attended, values))
+                .collect();
+            values = parts?.concat();
         }
-        let values = bare(x)?;
         let mut pooled = Vec::with_capacity(batch.len() * hidden);
         let mut rest = values.as_slice();
         for &length in &lengths {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::inference::{import, small_model};
 use crate::support::s3::Gateway;
+use crate::support::secret_manager_stand_in::SecretManagerStandIn;
 use crate::support::server::{Options, Server, free_port};
 use crate::support::{binary, neo4j, postgres, temporal, weaviate};
 
@@ -230,6 +231,70 @@ async fn servers_of_graphs_and_vectors_are_asked() {
     let all = format!("{output:?}");
     for secret in ["not-the-one", &neo4j.password] {
         assert!(!all.contains(secret), "{all}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_and_secrets_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let manager = SecretManagerStandIn::start().await.unwrap();
+    manager.set("billing", "no-one-reads-this-value");
+    std::fs::write(folder.path().join("mail.toml"), "from = 'a@example.com'\n").unwrap();
+    std::fs::create_dir(folder.path().join("secrets")).unwrap();
+    std::fs::write(folder.path().join("secrets/smtp"), "nor-this-one").unwrap();
+    let config = format!(
+        "[bindings.namespaces.default.config.mail]\nfile = 'mail.toml'\n\
+         [bindings.namespaces.default.secrets.files]\nfolder = 'secrets'\n\
+         names = {{ password = 'smtp' }}\n\
+         [bindings.namespaces.default.secrets.cloud]\ngcp = {}\n\
+         names = {{ api-key = 'billing' }}\n",
+        manager.toml()
+    );
+    let ask = async |config: String| {
+        let folder = folder.path().to_owned();
+        let asked = move || doctor(&folder, &config, &["-o", "json"]);
+        tokio::task::spawn_blocking(asked).await.unwrap()
+    };
+    let output = ask(config.clone()).await;
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    for (capability, name) in [
+        ("config", "mail"),
+        ("secrets", "files"),
+        ("secrets", "cloud"),
+    ] {
+        for check in ["reach", "latency"] {
+            let found = found(&report, capability, name, check);
+            assert_eq!(found["status"], "ok", "{found}");
+        }
+    }
+    for name in ["files", "cloud"] {
+        let found = found(&report, "secrets", name, "rights");
+        assert!(
+            found["found"].as_str().unwrap().ends_with("can be read"),
+            "{found}"
+        );
+    }
+    assert_eq!(found(&report, "secrets", "cloud", "clock")["status"], "ok");
+    let all = format!("{output:?}");
+    assert!(
+        !all.contains("no-one-reads") && !all.contains("nor-this"),
+        "{all}"
+    );
+
+    // One is not there any more, and Secret Manager is away.
+    std::fs::remove_file(folder.path().join("secrets/smtp")).unwrap();
+    manager.go_away();
+    let output = ask(config).await;
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let report = json(&output);
+    for name in ["files", "cloud"] {
+        let found = found(&report, "secrets", name, "rights");
+        assert_eq!(found["status"], "failed", "{found}");
+        assert!(
+            found["advice"].as_str().unwrap().contains("put the secret"),
+            "{found}"
+        );
     }
 }
 

@@ -61,8 +61,13 @@ pub(crate) async fn import_folder(client: &Client, name: &str, folder: &Path) ->
 
 /// A server with these models, and the guest that asks them.
 pub(crate) async fn server(models: &[(&str, &Path)]) -> Server {
+    server_with("", models).await
+}
+
+/// The same with more settings of `inference`.
+async fn server_with(settings: &str, models: &[(&str, &Path)]) -> Server {
     let server = Server::with(Options {
-        config: Some("[inference]\ndevice = 'cpu'\n".to_owned()),
+        config: Some(format!("[inference]\ndevice = 'cpu'\n{settings}")),
         ..Options::default()
     })
     .await
@@ -236,6 +241,64 @@ async fn an_attempt_that_is_cancelled_waits_for_no_model() {
     let input = json!({ "model": "minilm", "texts": ["a"] });
     client.succeed("thinker.embed", &input).await.unwrap();
     assert!(since.elapsed() < PATIENCE, "{:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_with_its_attempt_s_time_and_leaves_the_model_to_others() {
+    let minilm = model(MINILM, "refuse");
+    let server = server(&[("minilm", minilm.model.as_path())]).await;
+    let client = &server.client;
+    let flow = "document: {dsl: '1.0.3', namespace: models, name: hurried, version: 1.0.0}\n\
+                do:\n\
+                - ask:\n    \
+                    call: thinker.embed\n    \
+                    metadata:\n      \
+                      heyday:\n        \
+                        queue: storage-queue\n        \
+                        timeouts: {start_to_close: PT3S}\n        \
+                        retry: {maximum_attempts: 1}\n";
+    let pushed = client.push_flow(flow).await.unwrap();
+    Client::ok(pushed).await.unwrap();
+    let text = "balance ".repeat(200);
+    let input = json!({
+        "model": "minilm", "texts": vec![text; 1_000], "long": "truncate", "times": 1_000,
+    });
+    let id = client.start("models.hurried", &input).await.unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+    assert!(
+        outcome.body.to_string().contains("timeout"),
+        "{}",
+        outcome.body
+    );
+    let receipts = client.receipts(&id).await.unwrap();
+    // It went where the flow says, not where what it imports would send it; and the time for
+    // which it waited in vain is told.
+    assert_eq!(receipts[0]["queue"], "storage-queue", "{receipts:?}");
+    let queued = receipts[0]["counters"]["inference.queue_us"].as_u64();
+    assert!(queued > Some(0), "{receipts:?}");
+    let since = Instant::now();
+    let input = json!({ "model": "minilm", "texts": ["a"] });
+    client.succeed("thinker.embed", &input).await.unwrap();
+    assert!(since.elapsed() < PATIENCE, "{:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_larger_than_its_memory_fails_attempts_that_may_be_tried_again() {
+    let minilm = model(MINILM, "refuse");
+    let small = model("bert-cls", "refuse");
+    let models = [
+        ("minilm", minilm.model.as_path()),
+        ("small", small.model.as_path()),
+    ];
+    let server = server_with("memory_bytes = 10000000\n", &models).await;
+    let client = &server.client;
+    let input = json!({ "model": "minilm", "texts": ["a"] });
+    let failure = client.fail("thinker.embed", &input).await.unwrap();
+    assert_eq!(failure["kind"], "out-of-memory", "{failure}");
+    assert_eq!(failure["retryable"], true, "{failure}");
+    let input = json!({ "model": "small", "texts": ["a"] });
+    client.succeed("thinker.embed", &input).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,9 @@
     reason = "tests"
 )]
 
+mod apart;
 mod asked;
+mod backends_away;
 mod bad_input;
 mod capabilities;
 mod cluster_death;

@@ -1,19 +1,18 @@
 //! Temporal's official SDKs, for the tests of what foreign code can do with Heyday: the
 //! Python one as PyPI has it, kept in the user's cache folder, and programs on the Go one.
 //!
-//! Their sources lie in `tests/interop`. Where Go is missing its tests list themselves as
-//! not run.
+//! Their sources lie in `tests/interop`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context;
 use heyday_toolchain::cache_folder;
 
 use crate::process::{self, Project};
-use crate::temporal;
+use crate::{go, temporal};
 
 /// The folder to be put in `PYTHONPATH`, for the packages as they are pinned now.
 fn python_folder(project: &Project) -> anyhow::Result<PathBuf> {
@@ -34,7 +33,7 @@ fn python(project: &Project) -> Option<PathBuf> {
 }
 
 /// The folder of the programs in Go, if they are built.
-fn go(project: &Project) -> Option<PathBuf> {
+fn programs(project: &Project) -> Option<PathBuf> {
     Some(go_folder(project)).filter(|path| path.is_dir())
 }
 
@@ -42,7 +41,7 @@ fn go_folder(project: &Project) -> PathBuf {
     project.target.join("interop-go")
 }
 
-/// Installs and builds what is missing.
+/// Installs the Python SDK.
 pub fn prepare(project: &Project) -> anyhow::Result<()> {
     let folder = python_folder(project)?;
     temporal::install_once(&folder, |made| {
@@ -53,21 +52,12 @@ pub fn prepare(project: &Project) -> anyhow::Result<()> {
                 .arg(requirements(project)),
         )
         .context("Temporal's Python SDK, which tests need, cannot be fetched")
-    })?;
-    build_go(project)
+    })
 }
 
-fn build_go(project: &Project) -> anyhow::Result<()> {
-    let there = Command::new("go")
-        .arg("version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !there.is_ok_and(|status| status.success()) {
-        println!("--- Go is not installed: the tests with its SDK are not run");
-        return Ok(());
-    }
+/// Builds the programs on the Go SDK.
+pub fn build_go(project: &Project) -> anyhow::Result<()> {
+    go::install()?;
     let mut command = process::command("go");
     // With the separator go takes it for a folder.
     let folder = go_folder(project).join("");
@@ -83,7 +73,7 @@ fn build_go(project: &Project) -> anyhow::Result<()> {
 pub fn name(project: &Project, command: &mut Command) {
     let found = [
         ("HEYDAY_INTEROP_PYTHON", python(project)),
-        ("HEYDAY_INTEROP_GO", go(project)),
+        ("HEYDAY_INTEROP_GO", programs(project)),
     ];
     for (variable, path) in found {
         if let Some(path) = path {

@@ -8,6 +8,7 @@
 
 mod bench;
 mod chaos;
+mod go;
 mod guests;
 mod histories;
 mod inference;
@@ -45,7 +46,11 @@ enum Command {
     /// Build everything and record the histories of this driver's revision as test data.
     Histories,
     /// Build the guests and the `heyday` binary.
-    Build,
+    Build {
+        /// As it is released: optimized, with GPUs (Vulkan, Metal, DX12). Takes long.
+        #[arg(long)]
+        release: bool,
+    },
     /// Check formatting, run clippy with warnings denied, and build the docs.
     Lint,
 }
@@ -58,10 +63,16 @@ fn main() -> anyhow::Result<()> {
         Command::Bench(options) => bench::run(&project, &options),
         Command::Chaos(options) => chaos::run(&project, &options),
         Command::Histories => histories::run(&project),
-        Command::Build => {
+        Command::Build { release } => {
             guests::build(&project)?;
-            process::build_binary(&project)?;
-            println!("built {}", project.binary().display());
+            let profile = if release {
+                process::build_release(&project)?;
+                process::Profile::Release
+            } else {
+                process::build_binary(&project)?;
+                process::Profile::Debug
+            };
+            println!("built {}", project.program(profile, "heyday").display());
             Ok(())
         }
         Command::Lint => lint::run(&project),

@@ -206,25 +206,6 @@ pub fn find(name: &str) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// Builds programs of Go modules (`PATH@VERSION`) into a folder of the user's cache, where
-/// it is not there; the error says what cannot be had here.
-pub fn go_install(folder: &str, programs: &[String]) -> anyhow::Result<()> {
-    let folder = cache_folder()?.join(folder);
-    if folder.is_dir() {
-        return Ok(());
-    }
-    if find("go").is_none() {
-        bail!("there is no go to build {} with", programs.join(", "));
-    }
-    temporal::install_once(&folder, |folder| {
-        run(command("go")
-            .args(["install", "-ldflags=-s -w"])
-            .args(programs)
-            .env("GOFLAGS", "-buildvcs=false")
-            .env("GOBIN", folder))
-    })
-}
-
 /// A folder of the user's cache, if it is there.
 pub fn cached(folder: &str) -> Option<PathBuf> {
     let folder = cache_folder().ok()?.join(folder);
@@ -303,6 +284,13 @@ pub fn counted<T>(
             .with_context(|| format!("HEYDAY_TIMES: {}", Path::new(&file).display()))?;
     }
     result
+}
+
+/// Builds the binary as it is released: with all that `build_binary` leaves out for the sake
+/// of time.
+pub fn build_release(project: &Project) -> anyhow::Result<()> {
+    let arguments = ["build", "--release", "--locked", "--package", "heyday"];
+    run(project.cargo(arguments).args(["--features", "gpu"]))
 }
 
 /// Builds the `heyday` binary.

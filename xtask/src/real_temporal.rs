@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::process;
+use crate::{go, process};
 
 /// The server's module and its version.
 const MODULE: &str = "go.temporal.io/server";
@@ -54,5 +54,5 @@ pub fn install_postgres() -> anyhow::Result<()> {
 pub fn install() -> anyhow::Result<()> {
     install_postgres()?;
     let programs = PROGRAMS.map(|program| format!("{MODULE}/{program}@{VERSION}"));
-    process::go_install(FOLDER, &programs)
+    go::build(FOLDER, &programs)
 }

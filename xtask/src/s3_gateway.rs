@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::process;
+use crate::{go, process};
 
 /// Its program, with its version.
 const PROGRAM: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
@@ -17,5 +17,5 @@ pub fn folder() -> Option<PathBuf> {
 
 /// Builds it where it is missing.
 pub fn install() -> anyhow::Result<()> {
-    process::go_install(FOLDER, &[PROGRAM.to_owned()])
+    go::build(FOLDER, &[PROGRAM.to_owned()])
 }

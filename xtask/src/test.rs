@@ -22,16 +22,18 @@ pub struct Options {
     gpu: bool,
 }
 
-/// Makes a server ready.
-type Install = fn() -> anyhow::Result<()>;
+/// Makes something ready.
+type Install = fn(&Project) -> anyhow::Result<()>;
 
-/// Servers that are not to be had everywhere, so that a missing one is no failure
-/// everywhere: what they are, and what installs them.
-const SERVERS: [(&str, Install); 4] = [
-    ("Temporal's real server", real_temporal::install),
-    ("Weaviate", weaviate::install),
-    ("Neo4j", neo4j::install),
-    ("a gateway that speaks S3", s3_gateway::install),
+/// What is not to be had everywhere, so that a missing one is no failure everywhere: what
+/// it is, and what installs it.
+const SERVERS: [(&str, Install); 6] = [
+    ("PostgreSQL", |_| real_temporal::install_postgres()),
+    ("Temporal's real server", |_| real_temporal::install()),
+    ("Temporal's Go SDK", interop::build_go),
+    ("Weaviate", |_| weaviate::install()),
+    ("Neo4j", |_| neo4j::install()),
+    ("a gateway that speaks S3", |_| s3_gateway::install()),
 ];
 
 /// Workspaces of guests, whose tests run on this machine.
@@ -112,7 +114,8 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
                 temporal::install(project)?;
                 interop::prepare(project)
             })?;
-            let missing = SERVERS.map(|(what, install)| Some((what, timed(what, install).err()?)));
+            let missing = SERVERS
+                .map(|(what, install)| Some((what, timed(what, || install(project)).err()?)));
             anyhow::Ok(missing.into_iter().flatten().collect::<Vec<_>>())
         });
         let built = build(project);

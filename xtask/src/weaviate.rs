@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::process;
+use crate::{go, process};
 
 /// The server's program, with its version.
 const PROGRAM: &str = "github.com/weaviate/weaviate/cmd/weaviate-server@v1.35.2";
@@ -17,5 +17,5 @@ pub fn server() -> Option<PathBuf> {
 
 /// Builds it where it is missing.
 pub fn install() -> anyhow::Result<()> {
-    process::go_install(FOLDER, &[PROGRAM.to_owned()])
+    go::build(FOLDER, &[PROGRAM.to_owned()])
 }

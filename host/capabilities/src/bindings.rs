@@ -398,6 +398,7 @@ impl Claims {
         prefix: String,
         read_only: bool,
     ) -> Result<(), BindingError> {
+        let identity = by_one_name(&identity);
         let same = self.0.iter().find(|other| {
             other.identity == identity
                 && !(read_only && other.read_only)
@@ -419,6 +420,15 @@ impl Claims {
         });
         Ok(())
     }
+}
+
+/// An address of this machine by one of its names. Names of others are compared as they stand.
+fn by_one_name(identity: &str) -> String {
+    ["localhost:", "[::1]:", "::1:"]
+        .iter()
+        .fold(identity.to_owned(), |it, name| {
+            it.replace(name, "127.0.0.1:")
+        })
 }
 
 fn full_name(namespace: &str, capability: &str, name: &str) -> String {
@@ -563,6 +573,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_neo4j_server_is_one_bindings_own_by_whatever_name() {
+        let graphs = |urls: [&str; 2], read_only: bool| {
+            let [a, b] = urls.map(|url| {
+                serde_json::json!({ "read_only": read_only,
+                    "neo4j": { "url": url, "password_env": "P" } })
+            });
+            open(
+                serde_json::json!({ "namespaces": { "default": { "graph": { "a": a, "b": b } } } }),
+            )
+        };
+        graphs(["neo4j://n@localhost", "neo4j://n@localhost:7688"], false).expect("two servers");
+        for urls in [
+            ["neo4j://n@localhost", "bolt://m@127.0.0.1:7687"],
+            ["neo4j://n@[::1]", "neo4j://n@localhost"],
+            ["neo4j://n@127.0.0.1/", "neo4j://n@127.0.0.1:7687"],
+        ] {
+            let error = graphs(urls, false).expect_err("one server");
+            assert!(error.to_string().contains("graph/a"), "{error}");
+            graphs(urls, true).expect("neither writes");
+        }
+    }
+
+    #[tokio::test]
     async fn a_role_is_one_bindings_own() {
         let sql = |bindings: serde_json::Value| {
             open(serde_json::json!({ "namespaces": { "default": { "sql": bindings } } }))
@@ -576,6 +609,9 @@ mod tests {
         .expect_err("one role");
         let told = error.to_string();
         assert!(told.contains("default/sql/a and default/sql/b"), "{told}");
+        sql(serde_json::json!({ "a": url("postgres://r@localhost/a"),
+            "b": url("postgres://r@127.0.0.1/b"), "c": url("postgres://r@[::1]:5433/b") }))
+        .expect_err("one role, by two names of this machine");
         for (binding, told) in [
             (serde_json::json!({}), "no backend"),
             (

@@ -180,6 +180,14 @@ impl Findings {
     }
 }
 
+/// What the clock of an HTTP server says by its `Date` (RFC 9110, 6.6.1), in milliseconds since
+/// the Unix epoch.
+pub(crate) fn clock_of(headers: &reqwest::header::HeaderMap) -> Option<i64> {
+    let date = headers.get(reqwest::header::DATE)?.to_str().ok()?;
+    let date = jiff::fmt::rfc2822::parse(date).ok()?;
+    Some(date.timestamp().as_millisecond())
+}
+
 /// Waits for a diagnosis, but not for ever.
 pub(crate) async fn within(diagnosis: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     match tokio::time::timeout(PATIENCE, diagnosis).await {

@@ -100,6 +100,42 @@ impl Device {
     }
 }
 
+/// Kinds of GPUs, in the order in which their numbers go on.
+#[cfg(any(feature = "gpu", test))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Discrete,
+    Integrated,
+    Virtual,
+}
+
+/// The GPU of a number among all: discrete ones first, then integrated, then virtual ones.
+/// `open` answers the one of a number of its kind.
+///
+/// # Errors
+/// Why the last one that was tried cannot be used.
+#[cfg(any(feature = "gpu", test))]
+fn numbered<T>(
+    wanted: usize,
+    open: impl Fn(Kind, usize) -> Result<T, String>,
+) -> Result<T, String> {
+    let mut passed = 0;
+    let mut message = "the driver names none".to_owned();
+    for kind in [Kind::Discrete, Kind::Integrated, Kind::Virtual] {
+        for number in 0.. {
+            match open(kind, number) {
+                Ok(found) if passed == wanted => return Ok(found),
+                Ok(_) => passed += 1,
+                Err(why) => {
+                    message = why;
+                    break;
+                }
+            }
+        }
+    }
+    Err(message)
+}
+
 #[cfg(not(feature = "gpu"))]
 mod gpu {
     use super::{Device, DeviceError};
@@ -115,29 +151,22 @@ mod gpu {
 
     use burn_tensor::{DeviceKind, Tensor};
 
-    use super::{Device, DeviceError};
+    use super::{Device, DeviceError, Kind, numbered};
 
-    /// The GPU of that number: discrete ones first, then integrated and virtual ones. Without
-    /// a number the one in software.
+    /// The GPU of that number. Without a number the one in software, which nothing else
+    /// chooses: it is slower than the CPU's own way.
     pub(super) fn open(index: Option<usize>) -> Result<Device, DeviceError> {
-        let kinds: Vec<DeviceKind> = match index {
-            None => vec![DeviceKind::Cpu],
-            // The driver's own choice comes first.
-            Some(0) => vec![DeviceKind::DefaultDevice],
-            Some(index) => vec![
-                DeviceKind::DiscreteGpu(index),
-                DeviceKind::IntegratedGpu(index),
-                DeviceKind::VirtualGpu(index),
-            ],
+        let opened = match index {
+            None => try_open(DeviceKind::Cpu),
+            Some(index) => numbered(index, |kind, number| {
+                try_open(match kind {
+                    Kind::Discrete => DeviceKind::DiscreteGpu(number),
+                    Kind::Integrated => DeviceKind::IntegratedGpu(number),
+                    Kind::Virtual => DeviceKind::VirtualGpu(number),
+                })
+            }),
         };
-        let mut message = "the driver names none".to_owned();
-        for kind in kinds {
-            match try_open(kind) {
-                Ok(device) => return Ok(device),
-                Err(found) => message = found,
-            }
-        }
-        Err(DeviceError::NotFound {
+        opened.map_err(|message| DeviceError::NotFound {
             index: index.unwrap_or_default(),
             message,
         })
@@ -191,6 +220,34 @@ mod tests {
         ] {
             text.parse::<DeviceChoice>().expect_err(text);
         }
+    }
+
+    #[test]
+    fn gpus_are_numbered_in_one_order() {
+        let machine = [
+            (Kind::Discrete, 1),
+            (Kind::Integrated, 1),
+            (Kind::Virtual, 2),
+        ];
+        let open = |kind, number| {
+            let there = machine
+                .iter()
+                .any(|&(of, count)| of == kind && number < count);
+            there
+                .then_some((kind, number))
+                .ok_or(format!("no {kind:?} {number}"))
+        };
+        let found = [0, 1, 2, 3].map(|wanted| numbered(wanted, open).expect("is there"));
+        assert_eq!(
+            found,
+            [
+                (Kind::Discrete, 0),
+                (Kind::Integrated, 0),
+                (Kind::Virtual, 0),
+                (Kind::Virtual, 1)
+            ]
+        );
+        assert_eq!(numbered(4, open), Err("no Virtual 2".to_owned()));
     }
 
     #[test]

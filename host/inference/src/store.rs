@@ -328,8 +328,23 @@ impl ModelStore {
         let model = self
             .get(name)
             .ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
+        self.compare(&model)?;
+        Description::read(&self.files(&model), &self.limits)
+            .and_then(|description| description.verify_weights())
+            .map_err(|error| StoreError::Damaged {
+                model: name.to_owned(),
+                message: error.to_string(),
+            })?;
+        Ok(model)
+    }
+
+    /// Reads a model's files and compares them with their digests.
+    ///
+    /// # Errors
+    /// When a file is not what it was.
+    pub(crate) fn compare(&self, model: &StoredModel) -> Result<(), StoreError> {
         let damaged = |message: String| StoreError::Damaged {
-            model: name.to_owned(),
+            model: model.name.clone(),
             message,
         };
         for file in &model.files {
@@ -350,10 +365,7 @@ impl ModelStore {
                 return Err(damaged(format!("{} is not what was imported", file.name)));
             }
         }
-        Description::read(&self.files(&model), &self.limits)
-            .and_then(|description| description.verify_weights())
-            .map_err(|error| damaged(error.to_string()))?;
-        Ok(model)
+        Ok(())
     }
 
     /// Removes a model, and its files unless another has them.

@@ -21,8 +21,14 @@ pub(super) async fn diagnose(graph: &Graph) -> Vec<Finding> {
             return findings.into_inner();
         };
         findings.ok("version", agent.replacen('/', " ", 1));
-        if graph.read_only() {
+        if graph.read_only() && embedded {
             findings.ok("rights", "read-only, as configured");
+        } else if graph.read_only() {
+            findings.ok(
+                "rights",
+                "read-only, as configured, and of all on that server: no binding that writes \
+                 shares it",
+            );
         } else {
             let write = async { graph.begin(Access::ReadWrite).await?.rollback().await };
             match write.await {

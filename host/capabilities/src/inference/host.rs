@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heyday_inference::{
     Caller, GenerateRequest, Generation, GenerationUsage, Inference, LongText, ServedModel, Usage,
@@ -134,6 +134,16 @@ fn count(state: &mut CallState, texts: usize, usage: &Usage) {
     }
 }
 
+/// Puts a request into the receipt: what it used, or how long one waited that was not
+/// answered, because it failed, was cancelled or came to its deadline.
+fn count_asked(state: &mut CallState, texts: usize, used: Option<&Usage>, asked_at: Instant) {
+    let waited = Usage {
+        queued: asked_at.elapsed(),
+        ..Usage::default()
+    };
+    count(state, texts, used.unwrap_or(&waited));
+}
+
 /// Puts what a generation used since the last time into the receipt.
 fn count_more(state: &mut CallState, before: &GenerationUsage, now: &GenerationUsage) {
     let prompt = now.prompt_tokens - before.prompt_tokens;
@@ -233,8 +243,11 @@ impl inference::HostModel for CallState {
         let asked = handle
             .inference
             .embed(caller, &handle.name, texts, long(long_text));
-        let answer = run(&call, async { asked.await.map_err(told) }).await?;
-        count(self, count_of, &answer.usage);
+        let asked_at = Instant::now();
+        let answer = run(&call, async { asked.await.map_err(told) }).await;
+        let used = answer.as_ref().ok().map(|answer| &answer.usage);
+        count_asked(self, count_of, used, asked_at);
+        let answer = answer?;
         Ok(inference::Embeddings {
             dimensions: u32::try_from(answer.dimensions).unwrap_or(u32::MAX),
             values: answer.values,
@@ -256,9 +269,11 @@ impl inference::HostModel for CallState {
             handle
                 .inference
                 .rerank(caller, &handle.name, query, documents, long(long_text));
-        let answer = run(&call, async { asked.await.map_err(told) }).await?;
-        count(self, count_of, &answer.usage);
-        Ok(answer.values)
+        let asked_at = Instant::now();
+        let answer = run(&call, async { asked.await.map_err(told) }).await;
+        let used = answer.as_ref().ok().map(|answer| &answer.usage);
+        count_asked(self, count_of, used, asked_at);
+        Ok(answer?.values)
     }
 
     async fn generate(

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::gcp_token::Tokens;
 use super::{Secret, SecretsCode, SecretsError, unavailable};
+use crate::diagnosis::clock_of;
 use crate::error::chain;
 use crate::source::VALUE_BYTES;
 use crate::task::run_on;
@@ -229,6 +230,35 @@ impl SecretManager {
         let asked = run_on(&self.runtime, async move { inner.get(&entry).await });
         asked.await.map_err(SecretsError::internal)?
     }
+
+    /// Asks for a secret whether or not it is kept; answers what the server's clock says.
+    pub(super) async fn look(&self, entry: &str) -> Result<Option<i64>, SecretsError> {
+        let (inner, entry) = (Arc::clone(&self.inner), entry.to_owned());
+        let asked = run_on(&self.runtime, async move {
+            let Accessed { clock_ms, .. } = inner.ask(&entry).await.map_err(|error| {
+                error.log(&entry);
+                unavailable()
+            })?;
+            Ok(clock_ms)
+        });
+        asked.await.map_err(SecretsError::internal)?
+    }
+}
+
+impl AccessError {
+    fn log(self, entry: &str) {
+        let cause = match self {
+            Self::Status(status, word) => format!("it answered {status} {word}"),
+            Self::Other(cause) => cause,
+        };
+        tracing::warn!(secret = entry, cause, "Secret Manager cannot be used");
+    }
+}
+
+/// A secret, and what the clock of the server said.
+struct Accessed {
+    secret: Secret,
+    clock_ms: Option<i64>,
 }
 
 impl Inner {
@@ -255,7 +285,7 @@ impl Inner {
             answer = self.ask(entry).await;
         }
         match answer {
-            Ok(secret) => {
+            Ok(Accessed { secret, .. }) => {
                 if secret.expose().len() as u64 > VALUE_BYTES {
                     return Err(SecretsError::new(
                         SecretsCode::LimitExceeded,
@@ -269,17 +299,13 @@ impl Inner {
             // Disabled, or destroyed.
             Err(AccessError::Status(_, word)) if word == "FAILED_PRECONDITION" => Ok(None),
             Err(error) => {
-                let cause = match error {
-                    AccessError::Status(status, word) => format!("it answered {status} {word}"),
-                    AccessError::Other(cause) => cause,
-                };
-                tracing::warn!(secret = entry, cause, "Secret Manager cannot be used");
+                error.log(entry);
                 Err(unavailable())
             }
         }
     }
 
-    async fn ask(&self, entry: &str) -> Result<Secret, AccessError> {
+    async fn ask(&self, entry: &str) -> Result<Accessed, AccessError> {
         let other = |error: reqwest::Error| AccessError::Other(chain(&error.without_url()));
         let token = self.tokens.token().await.map_err(AccessError::Other)?;
         let (secret, version) = split(entry);
@@ -287,6 +313,7 @@ impl Inner {
         let request = self.http.get(url).bearer_auth(token.as_str());
         let response = request.send().await.map_err(other)?;
         let status = response.status();
+        let clock_ms = clock_of(response.headers());
         let body = body(response, ANSWER_BYTES)
             .await
             .map_err(AccessError::Other)?;
@@ -298,24 +325,23 @@ impl Inner {
         }
         let malformed = |what: &str| AccessError::Other(format!("its answer has {what}"));
         // Without serde's words: they may quote the secret.
-        let accessed: Accessed =
-            serde_json::from_slice(&body).map_err(|_| malformed("no payload"))?;
-        let data = Zeroizing::new(accessed.payload.data);
+        let answer: Answer = serde_json::from_slice(&body).map_err(|_| malformed("no payload"))?;
+        let data = Zeroizing::new(answer.payload.data);
         let bytes = STANDARD
             .decode(data.as_bytes())
             .map_err(|_| malformed("no base64"))?;
         let secret = Secret::new(bytes);
-        if let Some(expected) = accessed.payload.checksum
+        if let Some(expected) = answer.payload.checksum
             && expected.parse() != Ok(i64::from(CRC32C.checksum(secret.expose())))
         {
             return Err(malformed("another checksum than its payload"));
         }
-        Ok(secret)
+        Ok(Accessed { secret, clock_ms })
     }
 }
 
 #[derive(Deserialize)]
-struct Accessed {
+struct Answer {
     payload: Payload,
 }
 

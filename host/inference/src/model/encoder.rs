@@ -1,14 +1,16 @@
 //! The encoder: from tokens to an embedding or a score, on burn's tensors.
 //!
 //! On the CPU sequences lie one after another and nothing is padded; attention, GELU and norms
-//! are [`kernels`], products with weights [`packed`](super::packed). On a GPU sequences are
-//! padded to the longest of the batch, and everything stays on the device until the answer.
-//! Either way the tokens of all sequences go through each linear layer as one matrix, and
-//! query, key and value are one product.
+//! are [`kernels`], products with weights [`packed`](super::packed); a batch goes through them
+//! in parts that fit into a core's cache. On a GPU sequences are padded to the longest of the
+//! batch, and everything stays on the device until the answer. Either way the tokens of
+//! sequences go through each linear layer as one matrix, and query, key and value are one
+//! product.
 
 use burn_tensor::activation::{gelu, gelu_approximate, relu, softmax, tanh};
 use burn_tensor::module::layer_norm;
 use burn_tensor::{Int, Tensor, TensorData};
+use rayon::prelude::*;
 
 use super::config::{Activation, Architecture, Config, Pooling, Task};
 use super::kernels::{self, Heads};
@@ -24,6 +26,26 @@ pub(super) const PREFIXES: [&str; 4] = ["", "bert.", "roberta.", "model."];
 
 /// What is added to a score of padding, as the first BERT had it.
 const MASKED: f32 = -10_000.0;
+
+/// Tokens of sequences that go through all layers together on the CPU: what one step leaves
+/// is still in a core's cache when the next one reads it. A longer sequence goes alone.
+const TOGETHER: usize = 96;
+
+/// A batch in parts of so many tokens.
+fn together<'a, 'b>(batch: &'a [&'b Tokens]) -> Vec<&'a [&'b Tokens]> {
+    let mut parts = Vec::new();
+    let (mut from, mut tokens) = (0, 0);
+    for (at, sequence) in batch.iter().enumerate() {
+        let length = sequence.ids.len();
+        if at > from && tokens + length > TOGETHER {
+            parts.push(&batch[from..at]);
+            (from, tokens) = (at, 0);
+        }
+        tokens += length;
+    }
+    parts.push(&batch[from..]);
+    parts
+}
 
 #[derive(Debug)]
 struct Norm {
@@ -178,7 +200,12 @@ impl Encoder {
         let pooled = if self.device.is_gpu() {
             self.pooled_padded(batch)?
         } else {
-            self.pooled_flat(batch)?
+            let parts: Result<Vec<Vec<f32>>, String> = together(batch)
+                .into_par_iter()
+                .map(|part| self.pooled_flat(part))
+                .collect();
+            let shape = [batch.len(), self.config.hidden];
+            Tensor::from_data(TensorData::new(parts?.concat(), shape), &self.device.tensor)
         };
         let output = match &self.head {
             None if self.config.normalize => {
@@ -223,33 +250,53 @@ impl Encoder {
         self.head.is_none() && self.config.pooling == Pooling::Mean
     }
 
-    fn pooled_flat(&self, batch: &[&Tokens]) -> Result<Tensor<2>, String> {
+    /// Some rows of numbers as a matrix.
+    fn rows(&self, values: Vec<f32>, width: usize) -> Tensor<2> {
+        let shape = [values.len() / width, width];
+        Tensor::from_data(TensorData::new(values, shape), &self.device.tensor)
+    }
+
+    /// What follows attention in a layer, for some of the tokens: no other's numbers count.
+    fn after_attention(
+        &self,
+        layer: &Layer,
+        attended: &[f32],
+        values: &[f32],
+    ) -> Result<Vec<f32>, String> {
+        let hidden = self.config.hidden;
+        let rows = |values: &[f32]| self.rows(values.to_vec(), hidden);
+        let attended = layer.attended.apply(rows(attended))?;
+        let x = layer.attended_norm.of_sum(attended, rows(values))?;
+        let wide = layer.widen.apply(x.clone())?;
+        let wide = match self.config.activation {
+            Activation::Gelu => {
+                let mut values = bare(wide)?;
+                kernels::gelu(&mut values);
+                self.rows(values, self.config.intermediate)
+            }
+            Activation::GeluTanh => gelu_approximate(wide),
+            Activation::Relu => relu(wide),
+        };
+        bare(layer.norm.of_sum(layer.narrow.apply(wide)?, x)?)
+    }
+
+    fn pooled_flat(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
         let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.ids.len()).collect();
         let total: usize = lengths.iter().sum();
         let hidden = self.config.hidden;
         let input = Input::gather(batch, &lengths, self.config.first_position);
-        let mut x = self.embedded(input.ids, input.positions, input.types);
-        let dressed = |values: Vec<f32>, width: usize| {
-            Tensor::<2>::from_data(TensorData::new(values, [total, width]), &self.device.tensor)
-        };
+        let mut values = bare(self.embedded(input.ids, input.positions, input.types))?;
+        let each = total.div_ceil(rayon::current_num_threads()).min(TOGETHER) * hidden;
         for layer in &self.layers {
-            let qkv = bare(layer.qkv.apply(x.clone())?)?;
+            let qkv = bare(layer.qkv.apply(self.rows(values.clone(), hidden))?)?;
             let attended = kernels::attention(&qkv, &lengths, self.heads());
-            let attended = layer.attended.apply(dressed(attended, hidden))?;
-            x = layer.attended_norm.of_sum(attended, x)?;
-            let wide = layer.widen.apply(x.clone())?;
-            let wide = match self.config.activation {
-                Activation::Gelu => {
-                    let mut values = bare(wide)?;
-                    kernels::gelu(&mut values);
-                    dressed(values, self.config.intermediate)
-                }
-                Activation::GeluTanh => gelu_approximate(wide),
-                Activation::Relu => relu(wide),
-            };
-            x = layer.norm.of_sum(layer.narrow.apply(wide)?, x)?;
+            let parts: Result<Vec<Vec<f32>>, String> = attended
+                .par_chunks(each)
+                .zip(values.par_chunks(each))
+                .map(|(attended, values)| self.after_attention(layer, attended, values))
+                .collect();
+            values = parts?.concat();
         }
-        let values = bare(x)?;
         let mut pooled = Vec::with_capacity(batch.len() * hidden);
         let mut rest = values.as_slice();
         for &length in &lengths {
@@ -267,10 +314,7 @@ impl Encoder {
             }
             pooled.extend(sums.iter().map(|sum| sum / length as f32));
         }
-        Ok(Tensor::from_data(
-            TensorData::new(pooled, [batch.len(), hidden]),
-            &self.device.tensor,
-        ))
+        Ok(pooled)
     }
 
     fn pooled_padded(&self, batch: &[&Tokens]) -> Result<Tensor<2>, String> {

@@ -251,7 +251,8 @@ impl WithSimd for Attend<'_, '_> {
         let length = job.sequence.len() / stride;
         let rows = job.out.len() / hidden;
         // Scores are made whole registers at a time; what is over is never read.
-        let padded = length.next_multiple_of(LANES);
+        // Rows of keys begin in different sets of the cache.
+        let padded = (length.div_ceil(LANES) | 1) * LANES;
         scratch.keys.clear();
         scratch.keys.resize(size * padded, 0.0);
         scratch.scores.clear();
@@ -259,10 +260,22 @@ impl WithSimd for Attend<'_, '_> {
         let scale = 1.0 / (size as f32).sqrt();
         for head in 0..heads.count {
             let of = head * size;
-            for (token, row) in job.sequence.chunks_exact(stride).enumerate() {
-                let key = &row[hidden + of..hidden + of + size];
-                for (number, &value) in key.iter().enumerate() {
-                    scratch.keys[number * padded + token] = value;
+            for block in (0..length).step_by(LANES) {
+                let tokens = LANES.min(length - block);
+                for first in (0..size).step_by(LANES) {
+                    let numbers = LANES.min(size - first);
+                    let mut square = [[0.0; LANES]; LANES];
+                    for token in 0..tokens {
+                        let from = (block + token) * stride + hidden + of + first;
+                        let key = &job.sequence[from..from + numbers];
+                        for (column, &value) in square.iter_mut().zip(key) {
+                            column[token] = value;
+                        }
+                    }
+                    for (number, column) in square.iter().take(numbers).enumerate() {
+                        let to = (first + number) * padded + block;
+                        scratch.keys[to..to + LANES].copy_from_slice(column);
+                    }
                 }
             }
             let mut row = 0;

@@ -143,6 +143,13 @@ impl Models {
             drop(slots);
             // Others wait for the slot: a panic must not leave it as it is.
             let load = AssertUnwindSafe(|| {
+                // A weight that changed on the disk computes as well as any other.
+                self.store
+                    .compare(&stored)
+                    .map_err(|error| crate::ModelError::Damaged {
+                        file: "model".to_owned(),
+                        message: error.to_string(),
+                    })?;
                 Model::load(&self.store.files(&stored), self.store.limits(), &device)
             });
             let loaded = catch_unwind(load).unwrap_or_else(|panic| {

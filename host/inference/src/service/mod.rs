@@ -81,9 +81,10 @@ pub struct BatchOptions {
 /// Bounds on what waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Requests that were not answered yet, of all callers; one plugin may have half of them.
+    /// Requests that were not answered yet, of all callers; one plugin may have half of them,
+    /// one namespace three quarters.
     pub requests: usize,
-    /// Bytes of their texts; one plugin may have half of them.
+    /// Bytes of their texts, shared alike.
     pub bytes: usize,
     /// Texts of one request.
     pub request_texts: usize,

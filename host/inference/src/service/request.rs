@@ -266,6 +266,7 @@ pub(super) fn check(
 pub(super) struct Admitted {
     all: Held,
     by_caller: HashMap<Caller, Held>,
+    by_namespace: HashMap<String, Held>,
 }
 
 impl Admitted {
@@ -314,18 +315,24 @@ impl Admission {
         let limits = &shared.limits;
         let admitted = &mut queues.admitted;
         let own = admitted.by_caller.get(caller);
-        let half = (limits.requests.div_ceil(2), limits.bytes.div_ceil(2));
+        let of_namespace = admitted.by_namespace.get(&caller.namespace);
+        let half = |limit: usize| limit.div_ceil(2);
+        let three_quarters = |limit: usize| limit - limit / 4;
+        let within = |held: Option<&Held>, part: fn(usize) -> usize| {
+            held.is_none_or(|held| held.fits(bytes, part(limits.requests), part(limits.bytes)))
+        };
         let fits = admitted.all.fits(bytes, limits.requests, limits.bytes)
-            && own.is_none_or(|own| own.fits(bytes, half.0, half.1));
+            && within(own, half)
+            && within(of_namespace, three_quarters);
         if !fits {
             return Err(InferenceError::Busy);
         }
         admitted.all.add(bytes);
-        admitted
-            .by_caller
-            .entry(caller.clone())
-            .or_default()
-            .add(bytes);
+        let namespace = caller.namespace.clone();
+        let own = admitted.by_caller.entry(caller.clone()).or_default();
+        own.add(bytes);
+        let of_namespace = admitted.by_namespace.entry(namespace).or_default();
+        of_namespace.add(bytes);
         Ok(Self {
             shared: Arc::clone(shared),
             caller: caller.clone(),
@@ -343,6 +350,13 @@ impl Drop for Admission {
             own.remove(self.bytes);
             if own.requests == 0 {
                 admitted.by_caller.remove(&self.caller);
+            }
+        }
+        let namespace = &self.caller.namespace;
+        if let Some(held) = admitted.by_namespace.get_mut(namespace) {
+            held.remove(self.bytes);
+            if held.requests == 0 {
+                admitted.by_namespace.remove(namespace);
             }
         }
     }

@@ -99,9 +99,13 @@ type Asked = tokio::task::JoinHandle<Result<Embeddings, InferenceError>>;
 
 impl Scene {
     fn ask(&self, plugin: &str, model: &str, texts: &[&str]) -> Asked {
+        self.ask_as(caller("default", plugin), model, texts)
+    }
+
+    fn ask_as(&self, caller: Caller, model: &str, texts: &[&str]) -> Asked {
         let inference = self.inference.clone();
         let texts = texts.iter().map(|&text| text.to_owned()).collect();
-        let (caller, model) = (caller("default", plugin), model.to_owned());
+        let model = model.to_owned();
         tokio::spawn(async move {
             inference
                 .embed(caller, &model, texts, LongText::Refuse)
@@ -194,7 +198,7 @@ async fn callers_share_batches_of_one_model_and_like_lengths() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_is_busy_and_one_plugin_has_half_of_it() {
+async fn a_full_queue_is_busy_and_nobody_has_all_of_it() {
     let mut options = options();
     options.queue.requests = 4;
     let scene = scene(&["bert-cls"], &options);
@@ -205,9 +209,14 @@ async fn a_full_queue_is_busy_and_one_plugin_has_half_of_it() {
     let busy = scene.ask("greedy", "bert-cls", &["3"]).await.unwrap();
     assert_eq!(busy, Err(InferenceError::Busy));
     asked.push(scene.ask("other", "bert-cls", &["1"]));
-    asked.push(scene.ask("third", "bert-cls", &["1"]));
+    scene.queued(2).await;
+    // What is left is for other namespaces.
+    let busy = scene.ask("third", "bert-cls", &["1"]).await.unwrap();
+    assert_eq!(busy, Err(InferenceError::Busy));
+    let elsewhere = |plugin| scene.ask_as(caller("elsewhere", plugin), "bert-cls", &["1"]);
+    asked.push(elsewhere("greedy"));
     scene.queued(3).await;
-    let busy = scene.ask("fourth", "bert-cls", &["1"]).await.unwrap();
+    let busy = elsewhere("other").await.unwrap();
     assert_eq!(busy, Err(InferenceError::Busy));
     drop(scene.open);
     for asked in asked {
@@ -301,6 +310,54 @@ async fn models_leave_memory_for_others_when_nobody_uses_them() {
         matches!(refused, Err(InferenceError::OutOfMemory(_))),
         "{refused:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_that_was_used_least_recently_goes_first() {
+    let (store, _folder) = store(&["bert-cls"]);
+    let names = ["bert-cls", "second", "third"];
+    for name in &names[1..] {
+        store.import(name, &folder("bert-cls")).expect("imported");
+    }
+    let bytes = store.get("bert-cls").unwrap().properties.memory_bytes;
+    let options = Options {
+        memory_bytes: 2 * bytes,
+        ..options()
+    };
+    let inference = Inference::start(store, &options).expect("starts");
+    let after = async |model: &str| {
+        let texts = vec!["a".to_owned()];
+        let asked = inference.embed(caller("d", "p"), model, texts, LongText::Refuse);
+        asked.await.unwrap();
+        let mut names = inference.in_memory().0;
+        names.sort();
+        names
+    };
+    after("bert-cls").await;
+    assert_eq!(after("second").await, ["bert-cls", "second"]);
+    assert_eq!(after("bert-cls").await, ["bert-cls", "second"]);
+    assert_eq!(after("third").await, ["bert-cls", "third"]);
+    assert_eq!(after("third").await, ["bert-cls", "third"]);
+    assert_eq!(after("second").await, ["second", "third"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weight_that_changed_on_the_disk_is_found_when_it_is_loaded() {
+    let (store, home) = store(&["bert-cls"]);
+    let blobs = std::fs::read_dir(home.path().join("blobs")).expect("a folder");
+    let weights = blobs.map(|it| it.expect("a file").path());
+    let weights = weights.max_by_key(|path| path.metadata().expect("a file").len());
+    let weights = weights.expect("a file");
+    let mut bytes = std::fs::read(&weights).expect("read");
+    // The lowest bit of a number: it stays a number.
+    let place = bytes.len() - 4;
+    bytes[place] ^= 1;
+    std::fs::remove_file(&weights).expect("removed");
+    std::fs::write(&weights, bytes).expect("written");
+    let inference = Inference::start(store, &options()).expect("starts");
+    let error = inference.warm_up("bert-cls").await.expect_err("is damaged");
+    let told = error.to_string();
+    assert!(told.contains("not what was imported"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

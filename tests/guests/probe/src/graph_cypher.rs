@@ -170,6 +170,22 @@ pub(crate) fn cypher(graph: &Connection) -> Result<()> {
             "RETURN [datetime('2026-11-24T13:37:00+01:00').hour, datetime('2026-11-24T13:37:00Z') > datetime('2026-11-24T13:37:00+01:00')]",
             "[13,true]",
         ),
+        (
+            "RETURN [localdatetime('2026-11-24T13:37:00').minute, localdatetime('2026-11-24T13:37:00') < localdatetime('2026-11-25T00:00:00')]",
+            "[37,true]",
+        ),
+        (
+            "RETURN [time('13:37:00+01:00').hour, localtime('13:37:05').second, localtime('13:37:05') > localtime('01:00:00')]",
+            "[13,5,true]",
+        ),
+        (
+            "CALL db.relationshipTypes() YIELD relationshipType WITH relationshipType AS t WHERE t IN ['LIKES', 'HATES', 'NONE'] WITH t ORDER BY t RETURN collect(t)",
+            r#"["HATES","LIKES"]"#,
+        ),
+        (
+            "CALL db.propertyKeys() YIELD propertyKey WITH propertyKey AS k WHERE k IN ['city', 'age', 'none'] WITH k ORDER BY k RETURN collect(k)",
+            r#"["age","city"]"#,
+        ),
     ] {
         let found = json(graph, statement, &[])?;
         ensure(

@@ -1,12 +1,15 @@
 //! How many calls an endpoint has at once, and how many wait.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use heyday_inference::{Caller, InferenceError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Lets so many in at once. Of those that are in or wait, one caller has half at most.
+/// Lets so many in at once. Of those that are in or wait, one caller has half at most, and
+/// one namespace three quarters.
 #[derive(Debug)]
 pub(super) struct Gate {
     running: Arc<Semaphore>,
@@ -18,6 +21,7 @@ pub(super) struct Gate {
 struct Admitted {
     all: usize,
     by_caller: HashMap<Caller, usize>,
+    by_namespace: HashMap<String, usize>,
 }
 
 /// A place; given back when it is dropped.
@@ -49,11 +53,18 @@ impl Gate {
     fn admit(&self, caller: &Caller) -> Result<Place, InferenceError> {
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         let own = admitted.by_caller.get(caller).copied().unwrap_or_default();
-        if admitted.all >= self.most || own >= self.most.div_ceil(2) {
+        let of_namespace = admitted.by_namespace.get(&caller.namespace).copied();
+        let of_namespace = of_namespace.unwrap_or_default();
+        let full = admitted.all >= self.most
+            || own >= self.most.div_ceil(2)
+            || of_namespace >= (self.most * 3).div_ceil(4);
+        if full {
             return Err(InferenceError::Busy);
         }
         admitted.all += 1;
         admitted.by_caller.insert(caller.clone(), own + 1);
+        let namespace = caller.namespace.clone();
+        admitted.by_namespace.insert(namespace, of_namespace + 1);
         Ok(Place {
             admitted: Arc::clone(&self.admitted),
             caller: caller.clone(),
@@ -67,11 +78,21 @@ impl Drop for Place {
         self.permit = None;
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         admitted.all -= 1;
-        if let Some(own) = admitted.by_caller.get_mut(&self.caller) {
-            *own -= 1;
-            if *own == 0 {
-                admitted.by_caller.remove(&self.caller);
-            }
+        take_one(&mut admitted.by_caller, &self.caller);
+        take_one(&mut admitted.by_namespace, &self.caller.namespace);
+    }
+}
+
+/// One less; what has none is forgotten.
+fn take_one<K, Q>(held: &mut HashMap<K, usize>, key: &Q)
+where
+    K: Borrow<Q> + Eq + Hash,
+    Q: Eq + Hash + ?Sized,
+{
+    if let Some(count) = held.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            held.remove(key);
         }
     }
 }
@@ -98,7 +119,13 @@ mod tests {
         assert!(futures::poll!(&mut third).is_pending());
         // A caller has half of the four.
         assert_eq!(gate.admit(&one).err(), Some(InferenceError::Busy));
-        let fourth = gate.admit(&caller("c")).expect("one place is left");
+        // And their namespace three quarters, so that others have a place.
+        assert_eq!(gate.admit(&caller("c")).err(), Some(InferenceError::Busy));
+        let elsewhere = Caller {
+            namespace: "elsewhere".to_owned(),
+            ..caller("c")
+        };
+        let fourth = gate.admit(&elsewhere).expect("one place is left");
         assert_eq!(gate.admit(&two).err(), Some(InferenceError::Busy));
         drop(fourth);
         drop(first);
@@ -106,6 +133,6 @@ mod tests {
         drop(third.await.expect("its turn"));
         let admitted = gate.admitted.lock().expect("no panic");
         assert_eq!(admitted.all, 0);
-        assert!(admitted.by_caller.is_empty());
+        assert!(admitted.by_caller.is_empty() && admitted.by_namespace.is_empty());
     }
 }

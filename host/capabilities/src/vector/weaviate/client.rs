@@ -32,7 +32,7 @@ use super::config::{Address, Server, WeaviateConfig, WeaviateConfigError};
 use super::diagnosis::{Looked, nobodys};
 use super::proto::Method;
 use crate::credential::CredentialSource;
-use crate::diagnosis::Trouble;
+use crate::diagnosis::{Trouble, clock_of};
 use crate::error::chain;
 use crate::places::Places;
 use crate::tls;
@@ -208,11 +208,7 @@ impl Client {
     /// What the server says of itself; why not, is for an operator.
     pub(super) async fn look(&self) -> Result<Looked, Trouble> {
         let answer = self.ask(reqwest::Method::GET, "/v1/meta").await?;
-        let date = answer.headers().get(reqwest::header::DATE);
-        let clock_ms = date
-            .and_then(|date| date.to_str().ok())
-            .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-            .map(|date| date.timestamp().as_millisecond());
+        let clock_ms = clock_of(answer.headers());
         let meta: Json = answer.json().await.map_err(|error| {
             Trouble::reach(
                 chain(&error.without_url()),

@@ -1,0 +1,162 @@
+//! Each backend's server is stopped while attempts use it, and started again: an attempt fails as
+//! retryable and says why, others go on meanwhile, and what waited is done when it is back.
+//! PostgreSQL under `sql` and Neo4j have tests of their own (`capabilities::`, `graph::away`).
+
+use serde_json::{Value, json};
+
+use crate::support::postgres::Postgres;
+use crate::support::probe;
+use crate::support::s3::Gateway;
+use crate::support::server::{Client, Options};
+use crate::support::weaviate::Weaviate;
+
+/// How many attempts are under way while it is away.
+const RUNS: usize = 10;
+
+/// A server, and an activity that uses it.
+struct Backend<'a> {
+    capability: &'static str,
+    activity: &'static str,
+    input: Value,
+    /// Kills the server (true), or launches it again.
+    server: Box<dyn FnMut(bool) + 'a>,
+}
+
+/// Calls an activity until it can be done, for as long as a server may take to start.
+fn patient(capability: &str, activity: &str) -> String {
+    format!(
+        "document: {{dsl: '1.0.3', namespace: away, name: {capability}, version: 1.0.0}}\n\
+         do:\n\
+         - ask:\n    \
+             call: {activity}\n    \
+             metadata:\n      \
+               heyday:\n        \
+                 retry: {{initial_interval: PT0.1S, maximum_interval: PT0.5S, maximum_attempts: 1000}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
+    let (Some(mut postgres), Some(mut gateway), Some(mut weaviate)) =
+        (Postgres::start(&[]), Gateway::start(), Weaviate::start())
+    else {
+        return;
+    };
+    let kv = postgres.role(&postgres.database()).toml();
+    let blob = gateway.toml("away");
+    let vector = weaviate.toml();
+    let config = format!(
+        "[bindings.namespaces.default.kv.away]\n{kv}\
+         [bindings.namespaces.default.blob.away]\n{blob}\
+         [bindings.namespaces.default.vector.away]\n{vector}"
+    );
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let backends = [
+        Backend {
+            capability: "kv",
+            activity: "probe.kv_count",
+            input: json!({ "binding": "away", "once": true }),
+            server: Box::new(|kill| {
+                if kill {
+                    postgres.kill();
+                } else {
+                    postgres.launch();
+                }
+            }),
+        },
+        Backend {
+            capability: "blob",
+            activity: "probe.blob_put",
+            input: json!({ "binding": "away" }),
+            server: Box::new(|kill| {
+                if kill {
+                    gateway.kill();
+                } else {
+                    gateway.launch();
+                }
+            }),
+        },
+        Backend {
+            capability: "vector",
+            activity: "probe.vector_put",
+            input: json!("away"),
+            server: Box::new(|kill| {
+                if kill {
+                    weaviate.kill();
+                } else {
+                    weaviate.launch();
+                }
+            }),
+        },
+    ];
+    for backend in backends {
+        goes_and_returns(&server.client, backend).await;
+    }
+}
+
+async fn goes_and_returns(client: &Client, backend: Backend<'_>) {
+    let Backend {
+        capability,
+        activity,
+        input,
+        mut server,
+    } = backend;
+    client
+        .grant("probe", capability, "away", None)
+        .await
+        .unwrap();
+    let pushed = client.push_flow(&patient(capability, activity)).await;
+    Client::ok(pushed.unwrap()).await.unwrap();
+    let flow = format!("away.{capability}");
+    client.succeed(activity, &input).await.unwrap();
+
+    // Some of these are at the server when it is killed.
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        runs.push(client.start(&flow, &input).await.unwrap());
+    }
+    tokio::task::block_in_place(|| server(true));
+    let once = client.start(&flow, &input).await.unwrap();
+    let failure = failed_attempt(client, &once).await;
+    let told = format!("{capability}: {failure}");
+    assert_eq!(failure["kind"], "unavailable", "{told}");
+    assert_eq!(failure["retryable"], true, "{told}");
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.contains("reach"), "{told}");
+    // Others are served by the same queue, and by other bindings of the capability.
+    client.works().await;
+    let here: Value = match &input {
+        Value::String(_) => json!("default"),
+        _ => json!({ "binding": "default" }),
+    };
+    client.succeed(activity, &here).await.unwrap();
+
+    tokio::task::block_in_place(|| server(false));
+    runs.push(once);
+    for id in runs {
+        let outcome = client.result(&id).await.unwrap();
+        assert_eq!(
+            outcome.status, "Completed",
+            "{capability}: {}",
+            outcome.body
+        );
+    }
+}
+
+/// The failure of an attempt of a run that goes on.
+async fn failed_attempt(client: &Client, id: &str) -> Value {
+    let deadline = std::time::Instant::now() + crate::support::server::PATIENCE;
+    loop {
+        let run = client.get(&format!("/workflows/{id}")).await.unwrap();
+        let failure = &run["pending_activities"][0]["last_failure"];
+        if failure.is_object() {
+            return failure.clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "none failed: {run}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

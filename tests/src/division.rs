@@ -1,13 +1,14 @@
 //! Who takes which tasks: workers of activities alone, servers that take workflow tasks, and
 //! workers of several namespaces, as processes of their own on one cluster.
 
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::component;
 use crate::support::handmade::Handmade;
 use crate::support::server::Client;
-use crate::support::temporal;
 use crate::support::worker::{Site, eventually};
+use crate::support::{component, http_server, temporal};
+use crate::workers::push_flow;
 
 /// Pushes a plugin and a flow that calls it.
 async fn push(client: &Client) {
@@ -111,6 +112,50 @@ async fn a_worker_of_activities_leaves_workflow_tasks_to_others() {
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
     let flows = doers(&site, &id, "EVENT_TYPE_WORKFLOW_TASK_STARTED");
     assert!(flows.iter().all(|pid| *pid == both.pid()), "{flows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_asked_to_stop_ends_its_task_before() {
+    let Some(site) = Site::with(&["--workflows"], "").await else {
+        return;
+    };
+    let (address, gate) = http_server::gate().await.unwrap();
+    let mut worker = site
+        .worker(&["--activities-only", "--drain-grace", "60s"])
+        .await;
+    let client = &site.server.client;
+    let ask = format!(
+        "  - ask: {{call: http, with: {{method: get, endpoint: 'http://{address}/gate'}}}}\n"
+    );
+    push_flow(&site, "gated", &ask).await;
+    let rule = format!("GET:{address}");
+    client
+        .grant("tests.gated", "http", &rule, None)
+        .await
+        .unwrap();
+    let id = client.start("tests.gated", &json!({})).await.unwrap();
+    eventually(async || {
+        let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
+        (shown["pending_activities"][0]["state"] == "Started").then_some(())
+    })
+    .await;
+    worker.ask_to_stop();
+    let told = worker.until("/health/ready", StatusCode::SERVICE_UNAVAILABLE);
+    let told = told.await.unwrap();
+    assert!(
+        told["detail"].as_str().unwrap().contains("stopping"),
+        "{told}"
+    );
+    gate.add_permits(1);
+    assert_eq!(worker.exit_code().await, 0, "{}", worker.log());
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.body["result"], true, "{}", outcome.body);
+    let activities = doers(&site, &id, "EVENT_TYPE_ACTIVITY_TASK_STARTED");
+    assert_eq!(activities, [worker.pid()]);
+    let receipts = client.receipts(&id).await.unwrap();
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    assert_eq!(receipts[0]["attempt"], 1, "{receipts:?}");
+    assert_eq!(receipts[0]["outcome"], "completed", "{receipts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ mod flows;
 mod generation;
 mod graph;
 mod histories;
+mod holding_back;
 mod inference;
 mod interop;
 mod kit;

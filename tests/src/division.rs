@@ -114,6 +114,39 @@ async fn a_worker_of_activities_leaves_workflow_tasks_to_others() {
     assert!(flows.iter().all(|pid| *pid == both.pid()), "{flows:?}");
 }
 
+/// How many activities of a queue the cluster is given each second, of late, to hand out to
+/// whoever polls.
+fn given(site: &Site, queue: &str) -> f64 {
+    let line = ["task-queue", "describe", "--task-queue", queue];
+    let further = ["--task-queue-type", "activity", "-o", "json"];
+    let described = site.temporal(&[line, further].concat());
+    let described: Value = serde_json::from_str(&described).unwrap();
+    let rate = described["stats"][0]["tasksAddRate"].as_f64();
+    rate.unwrap_or_else(|| panic!("{described}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_activity_on_the_queue_of_its_run_is_begun_without_a_poll() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    let _worker = site.worker(&[]).await;
+    let client = &site.server.client;
+    push(client).await;
+    let elsewhere = "  - asked: {call: handmade.answer, with: {}, metadata: {heyday: {queue: storage-queue}}}\n";
+    push_flow(&site, "elsewhere", elsewhere).await;
+    for flow in ["tests.divided", "tests.elsewhere"].repeat(3) {
+        let outcome = client.run(flow, &json!({})).await.unwrap();
+        assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    }
+    let other = || Some(given(&site, "storage-queue"));
+    let first = eventually(async || other().filter(|rate| *rate > 0.0)).await;
+    // The cluster keeps an answer for a while: when there is another one, that for the run's
+    // own queue is new as well.
+    eventually(async || other().filter(|rate| *rate != first)).await;
+    assert_eq!(given(&site, "general-queue"), 0.0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_asked_to_stop_ends_its_task_before() {
     let Some(site) = Site::with(&["--workflows"], "").await else {

@@ -469,6 +469,7 @@ async fn jitter_moves_times_and_the_runs_that_they_start(bench: Bench) {
         let of_told = info.recent_actions.iter().filter_map(|action| {
             let name = action.workflow_id.strip_prefix("s-").unwrap();
             let named: Timestamp = name.parse().unwrap();
+            assert_eq!(action.schedule_time, named);
             let time = told
                 .iter()
                 .find(|time| before_jitter(time) == named.as_second());

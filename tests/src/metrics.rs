@@ -255,7 +255,7 @@ async fn a_scrape_tells_what_waits_for_a_slot_and_for_how_long() {
     let waiting = async || {
         let families = scrape(&server).await;
         assert!(families["heyday_queue_in_flight"].value("", &queue) <= 1.0);
-        let of = |name| families[name].value("", &queue);
+        let of = |name: &str| families[name].value("", &queue);
         (of("heyday_queue_depth"), of("heyday_queue_age_seconds"))
     };
     let deadline = Instant::now() + PATIENCE;

@@ -11,8 +11,8 @@
 //! step's answer is the number of its effect. So the number in a run's result must be the
 //! last one of its step: a later one would be of an attempt after the completion.
 //!
-//! `HEYDAY_CHAOS_KILLS=N` kills N times instead of [`KILLS`] times
-//! (`cargo xtask chaos --engine temporal --kills N`).
+//! They are killed for [`LONG`] and at least [`KILLS`] times; `HEYDAY_CHAOS_KILLS=N` kills N
+//! times instead, however long that takes (`cargo xtask chaos --engine temporal --kills N`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,8 +30,10 @@ use crate::support::server::{Client, Options, Server, free_port};
 use crate::support::temporal::{self, DevServer};
 use crate::support::worker::Place;
 
-/// Kills, where the environment says nothing.
-const KILLS: usize = 24;
+/// Kills at least, where the environment says nothing.
+const KILLS: usize = 20;
+/// How long they go on at least, where the environment says nothing.
+const LONG: Duration = Duration::from_secs(60);
 /// Clients at once.
 const CLIENTS: usize = 40;
 /// Workers at once.
@@ -82,11 +84,12 @@ async fn cluster_death() {
     if temporal::binary().is_none() {
         return;
     }
-    let kills = std::env::var("HEYDAY_CHAOS_KILLS").map_or(KILLS, |text| {
-        text.parse().expect("HEYDAY_CHAOS_KILLS is a number")
+    let (kills, long) = std::env::var("HEYDAY_CHAOS_KILLS").map_or((KILLS, LONG), |text| {
+        let kills = text.parse().expect("HEYDAY_CHAOS_KILLS is a number");
+        (kills, Duration::ZERO)
     });
     let folder = tempfile::tempdir().unwrap();
-    if let Err(error) = chaos(folder.path(), kills).await {
+    if let Err(error) = chaos(folder.path(), kills, long).await {
         let log = std::fs::read_to_string(folder.path().join("data/test.log")).unwrap_or_default();
         let from = log.ceil_char_boundary(log.len() - log.len().min(8_000));
         panic!("{error:?}\n--- heyday printed last:\n{}", &log[from..]);
@@ -124,7 +127,7 @@ enum Victim {
     Cluster,
 }
 
-async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
+async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()> {
     let (data, file) = (folder.join("data"), folder.join("temporal.db"));
     let effects = Effects::start(&folder.join("effects")).await?;
     let (port, own) = (free_port()?, free_port()?);
@@ -171,7 +174,9 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     }
     let begun = Instant::now();
     let mut killed = [0; 3];
-    for kill in 1..=kills {
+    let mut kill = 0;
+    while kill < kills || begun.elapsed() < long {
+        kill += 1;
         // The random moment of the kill is what is tested here.
         tokio::time::sleep(Duration::from_millis(rand::random_range(200..LIFE))).await;
         let victims = [Victim::Server, Victim::Worker, Victim::Cluster];
@@ -194,7 +199,7 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
         }
         if kill % TOLD == 0 {
             let done = shared.done.lock().unwrap().len();
-            eprintln!("{kill} of {kills} kills, {done} runs completed");
+            eprintln!("kill {kill} of at least {kills}, {done} runs completed");
         }
         // One ends before its time only with what does not hold.
         if let Some(ended) = clients.try_join_next() {

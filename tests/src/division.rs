@@ -1,13 +1,14 @@
 //! Who takes which tasks: workers of activities alone, servers that take workflow tasks, and
 //! workers of several namespaces, as processes of their own on one cluster.
 
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::component;
 use crate::support::handmade::Handmade;
 use crate::support::server::Client;
-use crate::support::temporal;
 use crate::support::worker::{Site, eventually};
+use crate::support::{component, http_server, temporal};
+use crate::workers::push_flow;
 
 /// Pushes a plugin and a flow that calls it.
 async fn push(client: &Client) {
@@ -111,6 +112,83 @@ async fn a_worker_of_activities_leaves_workflow_tasks_to_others() {
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
     let flows = doers(&site, &id, "EVENT_TYPE_WORKFLOW_TASK_STARTED");
     assert!(flows.iter().all(|pid| *pid == both.pid()), "{flows:?}");
+}
+
+/// How many activities of a queue the cluster is given each second, of late, to hand out to
+/// whoever polls.
+fn given(site: &Site, queue: &str) -> f64 {
+    let line = ["task-queue", "describe", "--task-queue", queue];
+    let further = ["--task-queue-type", "activity", "-o", "json"];
+    let described = site.temporal(&[line, further].concat());
+    let described: Value = serde_json::from_str(&described).unwrap();
+    let rate = described["stats"][0]["tasksAddRate"].as_f64();
+    rate.unwrap_or_else(|| panic!("{described}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_activity_on_the_queue_of_its_run_is_begun_without_a_poll() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    let _worker = site.worker(&[]).await;
+    let client = &site.server.client;
+    push(client).await;
+    let elsewhere = "  - asked: {call: handmade.answer, with: {}, metadata: {heyday: {queue: storage-queue}}}\n";
+    push_flow(&site, "elsewhere", elsewhere).await;
+    for flow in ["tests.divided", "tests.elsewhere"].repeat(3) {
+        let outcome = client.run(flow, &json!({})).await.unwrap();
+        assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    }
+    let other = || Some(given(&site, "storage-queue"));
+    let first = eventually(async || other().filter(|rate| *rate > 0.0)).await;
+    // The cluster keeps an answer for a while: when there is another one, that for the run's
+    // own queue is new as well.
+    eventually(async || other().filter(|rate| *rate != first)).await;
+    assert_eq!(given(&site, "general-queue"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_asked_to_stop_ends_its_task_before() {
+    let Some(site) = Site::with(&["--workflows"], "").await else {
+        return;
+    };
+    let (address, gate) = http_server::gate().await.unwrap();
+    let mut worker = site
+        .worker(&["--activities-only", "--drain-grace", "60s"])
+        .await;
+    let client = &site.server.client;
+    let ask = format!(
+        "  - ask: {{call: http, with: {{method: get, endpoint: 'http://{address}/gate'}}}}\n"
+    );
+    push_flow(&site, "gated", &ask).await;
+    let rule = format!("GET:{address}");
+    client
+        .grant("tests.gated", "http", &rule, None)
+        .await
+        .unwrap();
+    let id = client.start("tests.gated", &json!({})).await.unwrap();
+    eventually(async || {
+        let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
+        (shown["pending_activities"][0]["state"] == "Started").then_some(())
+    })
+    .await;
+    worker.ask_to_stop();
+    let told = worker.until("/health/ready", StatusCode::SERVICE_UNAVAILABLE);
+    let told = told.await.unwrap();
+    assert!(
+        told["detail"].as_str().unwrap().contains("stopping"),
+        "{told}"
+    );
+    gate.add_permits(1);
+    assert_eq!(worker.exit_code().await, 0, "{}", worker.log());
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.body["result"], true, "{}", outcome.body);
+    let activities = doers(&site, &id, "EVENT_TYPE_ACTIVITY_TASK_STARTED");
+    assert_eq!(activities, [worker.pid()]);
+    let receipts = client.receipts(&id).await.unwrap();
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    assert_eq!(receipts[0]["attempt"], 1, "{receipts:?}");
+    assert_eq!(receipts[0]["outcome"], "completed", "{receipts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

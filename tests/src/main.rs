@@ -23,6 +23,7 @@ mod flows;
 mod generation;
 mod graph;
 mod histories;
+mod holding_back;
 mod inference;
 mod interop;
 mod kit;

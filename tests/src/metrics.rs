@@ -1,11 +1,12 @@
 //! A scrape of `/metrics`, read as strictly as OpenMetrics says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use serde_json::json;
 
 use crate::support::probe;
-use crate::support::server::{Options, Server};
+use crate::support::server::{Options, PATIENCE, Server};
 
 /// A family: its type, and its samples by name and labels.
 #[derive(Debug, Default)]
@@ -237,4 +238,36 @@ async fn a_scrape_tells_what_the_server_did_and_does() {
         let ours = ["heyday_", "http_server_", "process_"];
         assert!(ours.iter().any(|prefix| name.starts_with(prefix)), "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_tells_what_waits_for_a_slot_and_for_how_long() {
+    let server = probe::server(Options {
+        config: Some("[queues]\ngeneral-queue = 1\n".to_owned()),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let client = &server.client;
+    let first = client.start_waiting().await.unwrap();
+    let second = client.start_activity("probe.echo", &json!(1)).await;
+    let queue = [("queue", "general-queue")];
+    let waiting = async || {
+        let families = scrape(&server).await;
+        assert!(families["heyday_queue_in_flight"].value("", &queue) <= 1.0);
+        let of = |name: &str| families[name].value("", &queue);
+        (of("heyday_queue_depth"), of("heyday_queue_age_seconds"))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (depth, age) = waiting().await;
+        if depth == 1.0 && age > 0.0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{depth} for {age} s");
+    }
+    client.cancel(&first).await.unwrap();
+    let outcome = client.result(&second.unwrap()).await.unwrap();
+    assert_eq!(outcome.body["result"], 1, "{}", outcome.body);
+    assert_eq!(waiting().await, (0.0, 0.0));
 }

@@ -1,10 +1,13 @@
-//! The example of a human review, over the real server: decided, commented, rolled back,
-//! expired, and going on after a kill.
+//! The example of a human review, over the real server on both engines: decided, commented,
+//! rolled back, expired, and going on after a kill.
+
+use std::time::Instant;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::server::{Client, Options, Server};
+use crate::support::server::{Client, Options, PATIENCE, Server};
+use crate::support::temporal;
 
 const DECISION: &str = include_str!("../../examples/review/flows/decision.yaml");
 
@@ -15,8 +18,9 @@ do:
   - wait: {listen: {to: {one: {with: {type: review.decided}}}, read: envelope}, output: {as: '.[0]'}}
 ";
 
-async fn server() -> Server {
-    let server = Server::start().await.unwrap();
+async fn server(options: Options) -> Server {
+    let server = Server::with(options).await.unwrap();
+    server.wait_for_engine().await.unwrap();
     for flow in [DECISION, TOLD] {
         let pushed = server.client.push_flow(flow).await.unwrap();
         Client::ok(pushed).await.unwrap();
@@ -37,28 +41,47 @@ async fn signal(client: &Client, id: &str, name: &str, data: Value) {
         .unwrap();
 }
 
+/// Sends until somebody takes it: on a cluster, a run waits a moment for the process that had
+/// it before another one may go on with it.
+async fn taken(client: &Client, path: &str, body: &Value) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = client.request(Method::POST, path).json(body);
+        let response = request.send().await.unwrap();
+        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+            return Client::ok(response).await.unwrap();
+        }
+        assert!(Instant::now() < deadline, "{path} is taken by nobody");
+    }
+}
+
 /// Asks until the answer is so.
 async fn status(client: &Client, id: &str, so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
+    let path = format!("/workflows/{id}/queries");
     loop {
-        let answer = client
-            .post(
-                &format!("/workflows/{id}/queries"),
-                &json!({ "name": "status" }),
-            )
-            .await
-            .unwrap();
+        let answer = taken(client, &path, &json!({ "name": "status" })).await;
         if so(&answer["result"]) {
             return answer["result"].clone();
         }
-        assert!(tokio::time::Instant::now() < deadline, "{answer}");
+        assert!(Instant::now() < deadline, "{answer}");
         tokio::task::yield_now().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_review_is_decided_by_a_person() {
-    let server = server().await;
+/// What happened to a run; how often workers were asked is the engine's own.
+async fn events(client: &Client, id: &str) -> Vec<Value> {
+    let history = client.get(&format!("/workflows/{id}/history")).await;
+    let history = history.unwrap();
+    let kinds = history["events"].as_array().unwrap().iter();
+    kinds
+        .map(|event| event["event_type"].clone())
+        .filter(|kind| !kind.as_str().unwrap().starts_with("WorkflowTask"))
+        .collect()
+}
+
+async fn decided(options: impl Fn() -> Options) {
+    let server = server(options()).await;
     let client = &server.client;
     start(
         client,
@@ -80,7 +103,7 @@ async fn a_review_is_decided_by_a_person() {
     .await;
     assert_eq!(shown["decision"], json!(null));
     // A decision that lacks its reason is rejected, and leaves no trace.
-    let before = client.get("/workflows/release-7").await.unwrap()["history_length"].clone();
+    let before = events(client, "release-7").await;
     let unfit = json!({ "name": "reject", "id": "decision", "data": {"by": "Ada"} });
     let refused = client
         .request(Method::POST, "/workflows/release-7/updates")
@@ -90,18 +113,16 @@ async fn a_review_is_decided_by_a_person() {
         .unwrap();
     let problem = Client::refused(refused, StatusCode::CONFLICT).await;
     assert_eq!(problem["type"], "urn:heyday:problems:update-rejected");
+    assert_eq!(events(client, "release-7").await, before);
     let shown = client.get("/workflows/release-7").await.unwrap();
-    assert_eq!(shown["history_length"], before);
     assert_eq!(shown["pending_listens"][0]["updates"], true);
 
-    let server = server.kill_and_restart(Options::default()).await.unwrap();
+    let server = server.kill_and_restart(options()).await.unwrap();
+    server.wait_for_engine().await.unwrap();
     let client = &server.client;
     let fit =
         json!({ "name": "reject", "id": "decision", "data": {"by": "Ada", "reason": "no notes"} });
-    let answer = client
-        .post("/workflows/release-7/updates?wait=30s", &fit)
-        .await
-        .unwrap();
+    let answer = taken(client, "/workflows/release-7/updates?wait=30s", &fit).await;
     assert_eq!(answer["stage"], "completed");
     assert_eq!(
         (&answer["result"]["taken"], &answer["result"]["by"]),
@@ -125,9 +146,8 @@ async fn a_review_is_decided_by_a_person() {
     assert_eq!(shown["decision"], "reject");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_review_tells_who_waits_for_it_and_expires() {
-    let server = server().await;
+async fn told_and_expired(options: Options) {
+    let server = server(options).await;
     let client = &server.client;
     for id in ["first", "second"] {
         start(client, "tests.told", id, json!({})).await;
@@ -167,4 +187,30 @@ async fn a_review_tells_who_waits_for_it_and_expires() {
         .await
         .unwrap();
     Client::refused(late, StatusCode::CONFLICT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_is_decided_by_a_person() {
+    decided(Options::default).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_on_a_cluster_is_decided_by_a_person() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    decided(|| Options::on_temporal(&address, &namespace)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_tells_who_waits_for_it_and_expires() {
+    told_and_expired(Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_on_a_cluster_tells_who_waits_for_it_and_expires() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    told_and_expired(Options::on_temporal(&address, &namespace)).await;
 }

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use serde_json::Value;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
 use crate::support::server::{Client, Options, PATIENCE, Server};
@@ -137,6 +138,67 @@ async fn tour(server: Server, options: Options) {
         .says("stand in a flow");
     push(&server.client, UNTIMED).await;
     run("heyday schedule show flow:tests.timed").await.code(3);
+}
+
+/// A flow with a schedule of its own.
+fn own(name: &str, schedule: &str) -> String {
+    format!(
+        "document: {{dsl: 1.0.3, namespace: tests, name: {name}, version: 1.0.0}}\n\
+         schedule: {schedule}\ndo:\n  - only: {{set: {{x: 1}}}}\n"
+    )
+}
+
+fn recent(seen: &Value) -> &[Value] {
+    seen["info"]["recent_actions"].as_array().unwrap()
+}
+
+fn time(shown: &Value, member: &str) -> Timestamp {
+    shown[member].as_str().unwrap().parse().unwrap()
+}
+
+/// Flows that start by themselves: at times, and a while after each run.
+async fn by_themselves(server: Server, options: Options) {
+    server.wait_for_engine().await.unwrap();
+    let client = &server.client;
+    let cron = "*/2 * * * * * *";
+    push(client, &own("timely", &format!("{{cron: '{cron}'}}"))).await;
+    push(client, &own("again", "{after: PT1S}")).await;
+    let seen = until(client, "flow:tests.timely", |seen| actions(seen) >= 2).await;
+    assert_eq!(seen["spec"]["cron"], json!([cron]));
+    for action in recent(&seen) {
+        assert_eq!(time(action, "schedule_time").as_second() % 2, 0, "{seen:#}");
+        let run = action["workflow_id"].as_str().unwrap();
+        let outcome = client.result(run).await.unwrap();
+        assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    }
+    let again = "flow:tests.again";
+    let before = actions(&until(client, again, |seen| actions(seen) >= 2).await);
+    let server = server.kill_and_restart(options).await.unwrap();
+    server.wait_for_engine().await.unwrap();
+    let client = &server.client;
+    let seen = until(client, again, |seen| actions(seen) > before + 1).await;
+    for pair in recent(&seen).windows(2) {
+        let run = pair[0]["workflow_id"].as_str().unwrap();
+        let run = client.get(&format!("/workflows/{run}")).await.unwrap();
+        let waited = time(&pair[1], "actual_time").duration_since(time(&run, "closed_at"));
+        assert!(waited >= SignedDuration::from_secs(1), "{waited}: {seen:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_start_by_themselves_past_a_kill() {
+    let server = Server::start().await.unwrap();
+    by_themselves(server, Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_on_a_cluster_start_by_themselves_past_a_kill() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    let options = || Options::on_temporal(&address, &namespace);
+    let server = Server::with(options()).await.unwrap();
+    by_themselves(server, options()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,8 @@ use crate::support::http_server;
 use crate::support::server::Client;
 use crate::support::worker::{Site, eventually, signal};
 
-async fn push_flow(site: &Site, name: &str, tasks: &str) {
+/// Uploads a flow as `tests.NAME`.
+pub(crate) async fn push_flow(site: &Site, name: &str, tasks: &str) {
     let text = format!(
         "document: {{dsl: 1.0.3, namespace: tests, name: {name}, version: 1.0.0}}\ndo:\n{tasks}"
     );
@@ -20,7 +21,7 @@ async fn push_flow(site: &Site, name: &str, tasks: &str) {
 }
 
 /// Uploads the probe, without its grants.
-async fn push_probe(site: &Site) {
+pub(crate) async fn push_probe(site: &Site) {
     let pushed = site
         .server
         .client

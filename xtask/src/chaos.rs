@@ -43,17 +43,13 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
             "cluster_death::cluster_death"
         }
     };
-    let run = |test: &str, (name, value): (&str, String)| {
+    let run = |test: &str| {
         let mut command = project.cargo(["test", "--workspace", "--test", "integration", "--"]);
         command.args(["--exact", test, "--nocapture"]);
-        process::run(command.env(name, value))
+        process::run(command.env("HEYDAY_CHAOS_KILLS", options.kills.to_string()))
     };
     if matches!(options.engine, Engine::Temporal) {
-        timed("a cluster that is away for a minute", || {
-            run(AWAY, ("HEYDAY_AWAY_SECONDS", "60".to_owned()))
-        })?;
+        timed("a cluster that is away for a minute", || run(AWAY))?;
     }
-    timed(&format!("{} kills", options.kills), || {
-        run(test, ("HEYDAY_CHAOS_KILLS", options.kills.to_string()))
-    })
+    timed(&format!("{} kills", options.kills), || run(test))
 }

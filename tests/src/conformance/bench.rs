@@ -186,6 +186,17 @@ impl Bench {
         self.open().await;
     }
 
+    /// Stops gently, but at once, and opens again: no more drivers of waiting runs stay in
+    /// memory than that.
+    pub async fn with_cached_drivers(&mut self, limit: usize) {
+        self.drain().await;
+        match &mut self.place {
+            Place::Embedded { options, .. } => options.cached_drivers = limit,
+            Place::Temporal(options) => options.cached_drivers = limit,
+        }
+        self.open().await;
+    }
+
     /// The runs that went on as each other from this one, in their order.
     pub async fn chain(&self, first: &RunRef) -> Vec<RunRef> {
         let mut chain = vec![first.clone()];

@@ -19,6 +19,7 @@ on_both!(
     a_paused_schedule_lets_its_times_pass_and_takes_triggers,
     a_trigger_is_skipped_while_a_run_is_open,
     a_buffered_start_follows_the_open_run,
+    all_buffered_starts_follow_each_other,
     a_run_that_goes_on_as_another_is_still_open,
     an_open_run_makes_way_for_the_next,
     a_backfill_starts_times_that_have_passed,
@@ -26,6 +27,7 @@ on_both!(
     a_limited_schedule_ends,
     an_update_takes_its_place,
     times_are_told_beforehand_as_they_come,
+    jitter_moves_times_and_the_runs_that_they_start,
     schedules_are_listed,
     what_is_no_schedule_is_refused,
 );
@@ -241,6 +243,39 @@ async fn a_buffered_start_follows_the_open_run(mut bench: Bench) {
     assert_eq!(info.buffer_size, 0);
 }
 
+async fn all_buffered_starts_follow_each_other(mut bench: Bench) {
+    bench.define("hand", "  - a: {call: t.hand}\n");
+    let policies = json!({"overlap": "buffer_all"});
+    create(&bench, "s", schedule("s", "hand", never(), policies)).await;
+    trigger(&bench, "s", None).await;
+    let mut attempt = bench.attempt().await;
+    for waiting in 1..=2 {
+        next_second().await;
+        trigger(&bench, "s", None).await;
+        until(&bench, "s", "it waits", |seen| {
+            seen.info.buffer_size == waiting
+        })
+        .await;
+    }
+    for (index, started) in (1..=3).enumerate() {
+        let info = until(&bench, "s", "one is open, the others wait", |seen| {
+            let info = &seen.info;
+            (info.action_count, info.buffer_size) == (started, 3 - started)
+                && info.running_workflows.len() == 1
+        })
+        .await;
+        assert_eq!(info.overlap_skipped, 0);
+        assert_eq!(bench.begun("t.hand"), started);
+        attempt.end(Ok(json!(started)));
+        let open = run_of(&info, index);
+        assert_eq!(bench.result(&open).await, json!(started));
+        if started == 3 {
+            break;
+        }
+        attempt = bench.attempt().await;
+    }
+}
+
 async fn a_run_that_goes_on_as_another_is_still_open(mut bench: Bench) {
     bench.with_short_histories(12).await;
     let step = |n| format!("  - s{n}: {{call: t.echo}}\n");
@@ -405,6 +440,47 @@ async fn times_are_told_beforehand_as_they_come(bench: Bench) {
     );
     let first = described(&bench, "s").await.info.future_action_times[0];
     assert_eq!(first.to_string(), "2030-01-01T06:30:00Z");
+}
+
+async fn jitter_moves_times_and_the_runs_that_they_start(bench: Bench) {
+    const EVERY: i64 = 2;
+    bench.define("set", "  - a: {set: {x: 1}}\n");
+    let spec = json!({"intervals": [{"every": "PT2S"}], "jitter": "PT2S"});
+    let policies = json!({"overlap": "allow_all"});
+    create(&bench, "s", schedule("s", "set", spec, policies)).await;
+    let told = described(&bench, "s").await.info.future_action_times;
+    let before_jitter = |time: &Timestamp| time.as_second().div_euclid(EVERY) * EVERY;
+    assert!(told.len() > 3, "{told:?}");
+    // Each stays before the next one, and not all are where they would be without.
+    let steps = told.windows(2);
+    assert!(
+        steps
+            .map(|pair| before_jitter(&pair[1]) - before_jitter(&pair[0]))
+            .all(|step| step == EVERY),
+        "{told:?}"
+    );
+    assert!(
+        told.iter()
+            .any(|time| time.duration_since(Timestamp::UNIX_EPOCH).as_millis() % 2_000 != 0),
+        "{told:?}"
+    );
+    // A run is named after the time before jitter, and begins no sooner than was told.
+    let runs = |info: &ScheduleInfo| -> Vec<(Timestamp, Timestamp)> {
+        let of_told = info.recent_actions.iter().filter_map(|action| {
+            let name = action.workflow_id.strip_prefix("s-").unwrap();
+            let named: Timestamp = name.parse().unwrap();
+            assert_eq!(action.schedule_time, named);
+            let time = told
+                .iter()
+                .find(|time| before_jitter(time) == named.as_second());
+            Some((*time?, action.actual_time))
+        });
+        of_told.collect()
+    };
+    let info = until(&bench, "s", "two runs", |seen| runs(&seen.info).len() >= 2).await;
+    for (time, began) in runs(&info) {
+        assert!(began >= time, "{began} before {time}: {told:?}");
+    }
 }
 
 async fn schedules_are_listed(bench: Bench) {

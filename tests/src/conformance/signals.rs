@@ -10,6 +10,8 @@ use super::bench::{Bench, run};
 on_both!(
     signals_are_taken_by_whoever_listens_in_whatever_order_they_come,
     the_same_id_again_changes_nothing,
+    all_that_a_task_waits_for_may_come_in_any_order,
+    a_signal_that_does_not_fit_waits_for_a_task_that_it_fits,
     a_run_may_be_started_with_a_signal,
     a_signal_to_nobody_is_refused,
     an_emitted_event_stands_in_the_history,
@@ -53,6 +55,54 @@ async fn the_same_id_again_changes_nothing(bench: Bench) {
     }
     send(&bench, &run, signal("approve", "a", json!(2))).await;
     assert_eq!(bench.result(&run).await, json!({"l": [1]}));
+}
+
+/// Waits until these are the signals that came and that nobody took.
+async fn until_left(bench: &Bench, run: &RunRef, ids: &[&str]) {
+    bench
+        .until("what nobody took is left", async || {
+            let described = bench.engine().describe(run).await.unwrap();
+            let left = described.pending_signals.iter();
+            left.map(|signal| signal.id.as_str())
+                .eq(ids.iter().copied())
+        })
+        .await;
+}
+
+async fn all_that_a_task_waits_for_may_come_in_any_order(mut bench: Bench) {
+    bench.define(
+        "both",
+        "  - l: {listen: {to: {all: [{with: {type: tested, data: '${ .ok }'}}, {with: {type: signed}}]}}}\n",
+    );
+    let run = bench.start("both", json!({})).await;
+    send(&bench, &run, signal("signed", "s", json!({"by": "Ada"}))).await;
+    send(
+        &bench,
+        &run,
+        signal("tested", "failed", json!({"ok": false})),
+    )
+    .await;
+    until_left(&bench, &run, &["failed"]).await;
+    bench.restart().await;
+    let passed = json!({"ok": true, "by": "Grace"});
+    send(&bench, &run, signal("tested", "passed", passed.clone())).await;
+    assert_eq!(bench.result(&run).await, json!([{"by": "Ada"}, passed]));
+}
+
+async fn a_signal_that_does_not_fit_waits_for_a_task_that_it_fits(bench: Bench) {
+    bench.define(
+        "two",
+        "  - l: {listen: {to: {one: {with: {type: approve, data: '${ .ok }'}}}}}\n  - m: {listen: {to: {one: {with: {type: approve, data: {by: Ada}}}}}, output: {as: {m: '${ . }'}}}\n",
+    );
+    let run = bench.start("two", json!({})).await;
+    let (ada, grace) = (
+        json!({"ok": false, "by": "Ada"}),
+        json!({"ok": true, "by": "Grace"}),
+    );
+    send(&bench, &run, signal("approve", "ada", ada.clone())).await;
+    until_left(&bench, &run, &["ada"]).await;
+    send(&bench, &run, signal("approve", "grace", grace)).await;
+    assert_eq!(bench.result(&run).await, json!({"m": [ada]}));
 }
 
 async fn a_run_may_be_started_with_a_signal(bench: Bench) {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::documents::{docx, pdf};
 use crate::support::server::{Options, PATIENCE, Server};
-use crate::support::{component, example, examples};
+use crate::support::{component, example, examples, temporal};
 
 /// The bindings of the example, without any server.
 fn embedded(folder: &Path) -> Options {
@@ -325,4 +325,39 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     assert_eq!(summary, json!({"seen": 10, "started": 10, "removed": 0}));
     assert_eq!(keys(&server, "lighthouse").await, ["notes.txt"]);
     assert_eq!(objects(), 26);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_becomes_searchable_on_a_cluster() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let documents = folder.path().join("documents");
+    std::fs::create_dir_all(&documents).unwrap();
+    std::fs::write(documents.join("notes.txt"), "A note about lighthouses.\n").unwrap();
+    let mut options = Options::on_temporal(&address, &namespace);
+    let bindings = example::embedded(folder.path());
+    options.config = options.config.map(|text| text + &bindings);
+    let server = start(options).await;
+    server.wait_for_engine().await.unwrap();
+    let client = &server.client;
+    let outcome = client.run("knowledge.sync", &Value::Null).await.unwrap();
+    let summary = json!({"seen": 1, "started": 1, "removed": 0});
+    assert_eq!(outcome.body["result"], summary, "{}", outcome.body);
+    // A cluster lists runs a moment after it has them.
+    let list = "/workflows?query=WorkflowType%20%3D%20%27knowledge.document-processing%27";
+    let deadline = Instant::now() + PATIENCE;
+    let id = loop {
+        let page = client.get(list).await.unwrap();
+        if let Some(id) = page["workflows"][0]["workflow_id"].as_str() {
+            break id.to_owned();
+        }
+        assert!(Instant::now() < deadline, "it is not listed");
+    };
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    assert_eq!(keys(&server, "lighthouse").await, ["notes.txt"]);
+    let found = flow(&server, json!({ "text": "lihgthouse", "mode": "vector" })).await;
+    assert_eq!(found[0]["key"], "notes.txt", "{found:?}");
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::server::{PATIENCE, end_with_parent, free_port};
 
 /// Namespaces that the shared server has; each test takes one.
-const NAMESPACES: usize = 220;
+const NAMESPACES: usize = 250;
 
 /// The built `temporal`. Without one the caller lists its tests as not run, which fails
 /// where nothing may be missing.

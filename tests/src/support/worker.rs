@@ -199,14 +199,27 @@ impl Worker {
 
     /// Waits until a line of its metrics is there.
     pub async fn until_metric(&self, line: &str) -> anyhow::Result<()> {
+        self.until_told(line, |found| found == line).await
+    }
+
+    /// Waits until the value of a series of its metrics is so.
+    pub async fn until_value(&self, series: &str, so: impl Fn(f64) -> bool) -> anyhow::Result<()> {
+        let is_so = |line: &str| {
+            let value = line.strip_prefix(series).map(str::trim);
+            value.is_some_and(|value| value.parse::<f64>().is_ok_and(&so))
+        };
+        self.until_told(series, is_so).await
+    }
+
+    async fn until_told(&self, what: &str, so: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let (_, text) = self.get("/metrics").await.context("no metrics")?;
-            if text.lines().any(|found| found == line) {
+            if text.lines().any(&so) {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{line} is not in\n{text}");
+                bail!("{what} is not so in\n{text}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

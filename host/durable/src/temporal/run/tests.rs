@@ -170,6 +170,8 @@ fn an_activity_is_scheduled_as_the_driver_says() {
     };
     assert_eq!((scheduled.seq, scheduled.activity_id.as_str()), (7, "7"));
     assert_eq!(scheduled.task_queue, "narrow");
+    // Whoever asks may be given it at once, where the queue is the run's own.
+    assert!(!scheduled.do_not_eagerly_execute);
     assert_eq!(
         from_duration(scheduled.start_to_close_timeout),
         Some(Duration::from_secs(9))

@@ -243,13 +243,22 @@ fn from_calendar(calendar: sdk::StructuredCalendarSpec) -> CalendarSpec {
 fn action(result: sdk::ScheduleActionResult) -> Option<ActionResult> {
     let status = status_of(result.start_workflow_status());
     let started = result.start_workflow_result?;
+    let named = before_jitter(&started.workflow_id);
     Some(ActionResult {
-        schedule_time: timestamp(result.schedule_time),
+        schedule_time: named.unwrap_or_else(|| timestamp(result.schedule_time)),
         actual_time: timestamp(result.actual_time),
         run_id: started.run_id.parse().ok()?,
         workflow_id: started.workflow_id,
         status,
     })
+}
+
+/// The time that a schedule's run is named after: what Temporal tells is the one with jitter.
+fn before_jitter(workflow_id: &str) -> Option<jiff::Timestamp> {
+    let at = workflow_id
+        .len()
+        .checked_sub("2026-11-28T00:20:54Z".len())?;
+    workflow_id.get(at..)?.parse().ok()
 }
 
 fn times(times: Vec<sdk::Timestamp>) -> Vec<jiff::Timestamp> {
@@ -336,6 +345,26 @@ mod tests {
             .exclude_calendars
             .clone_from(&given.spec.exclude_calendars);
         assert_eq!(back, given);
+    }
+
+    #[test]
+    fn an_action_tells_the_time_before_jitter() {
+        let told = |workflow_id: &str| {
+            let run = sdk::WorkflowExecution {
+                workflow_id: workflow_id.to_owned(),
+                run_id: uuid::Uuid::now_v7().to_string(),
+            };
+            let result = sdk::ScheduleActionResult {
+                schedule_time: Some(to_timestamp("2026-11-28T00:20:55.581Z".parse().unwrap())),
+                start_workflow_result: Some(run),
+                ..Default::default()
+            };
+            action(result).unwrap().schedule_time.to_string()
+        };
+        assert_eq!(told("s-2026-11-28T00:20:54Z"), "2026-11-28T00:20:54Z");
+        // One that another release named otherwise.
+        assert_eq!(told("s"), "2026-11-28T00:20:55.581Z");
+        assert_eq!(told("Uhr-überall-und-immer-é"), "2026-11-28T00:20:55.581Z");
     }
 
     #[test]

@@ -90,6 +90,33 @@ async fn a_server_takes_workflow_tasks_and_its_workers_activities() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn progress_on_a_worker_is_among_the_current_details() {
+    let Some(site) = Site::with(&["--workflows"], "").await else {
+        return;
+    };
+    let _worker = site.worker(&["--activities-only"]).await;
+    let client = &site.server.client;
+    let pushed = client.push(component("probe"), "&allow_missing=true").await;
+    assert_eq!(pushed.unwrap()["active"], true);
+    let said = json!({ "progress": "half way", "lines": ["said"], "wait": true });
+    let id = client.start_activity("probe.say", &said).await.unwrap();
+    client.wait_for_line(&id, "said").await.unwrap();
+    let details = eventually(async || {
+        let shown = site.temporal(&["workflow", "metadata", "-w", &id, "-o", "json"]);
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let details = shown["queryResult"][0]["currentDetails"].as_str();
+        let details = details.unwrap_or_else(|| panic!("{shown}"));
+        details.contains("half way").then(|| details.to_owned())
+    })
+    .await;
+    assert!(details.starts_with("- `/do/0/"), "{details}");
+    assert!(details.ends_with("`: 1 of 2 half way\n"), "{details}");
+    client.cancel(&id).await.unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_of_activities_leaves_workflow_tasks_to_others() {
     let Some(site) = Site::start().await else {
         return;

@@ -433,6 +433,58 @@ async fn what_a_killed_worker_had_not_sent_is_sent_by_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    push_probe(&site).await;
+    let worker = site.worker(&[]).await;
+    let client = &site.server.client;
+    let names = ["hangs-once", "hangs-twice"];
+    for (name, attempts) in names.iter().zip(1..) {
+        let policy = format!(
+            "{{timeouts: {{start_to_close: PT10S}}, retry: {{maximum_attempts: {attempts}, initial_interval: PT0.1S}}}}"
+        );
+        let task = format!(
+            "  - hangs: {{call: probe.wait_for_cancel, with: {{}}, input: {{from: 'null'}}, metadata: {{heyday: {policy}}}}}\n"
+        );
+        push_flow(&site, name, &task).await;
+    }
+    let mut runs = Vec::new();
+    for name in names {
+        let started = client.start(&format!("tests.{name}"), &json!({})).await;
+        runs.push(started.unwrap());
+    }
+    for id in &runs {
+        client.wait_for_line(id, "waiting").await.unwrap();
+        assert!(client.receipts(id).await.unwrap().is_empty());
+    }
+    worker.kill();
+    let _next = site.worker(&[]).await;
+    for (id, expected) in [
+        (&runs[0], &[("worker-lost", 1)][..]),
+        (&runs[1], &[("worker-lost", 1), ("timeout", 0)]),
+    ] {
+        let outcome = client.result(id).await.unwrap();
+        assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+        // What the next worker says of its own attempt may still be on its way.
+        let receipts = eventually(async || {
+            let receipts = client.receipts(id).await.unwrap();
+            let last = &receipts.last()?["outcome"];
+            (receipts.len() == expected.len() && *last == expected[expected.len() - 1].0)
+                .then_some(receipts)
+        })
+        .await;
+        for (receipt, (number, (outcome, lost))) in receipts.iter().zip((1..).zip(expected)) {
+            assert_eq!(receipt["attempt"], number, "{receipts:?}");
+            assert_eq!(receipt["outcome"], *outcome, "{receipts:?}");
+            let found = receipt["counters"]["lost"].as_u64().unwrap_or_default();
+            assert_eq!(found, *lost, "{receipts:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_says_which_models_it_can_serve() {
     let Some(site) = Site::start().await else {
         return;

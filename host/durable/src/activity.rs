@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, kind};
 use crate::payload::{Digest, Payload};
 
 /// How long an activity may take. Absent members do not limit, except
@@ -184,6 +184,34 @@ pub enum CancelReason {
     RunClosed,
     /// This process is shutting down.
     Shutdown,
+    /// The activity was paused on the cluster: another attempt follows when that ends.
+    Paused,
+    /// The activity was reset on the cluster: another attempt follows.
+    Reset,
+}
+
+impl CancelReason {
+    /// How an attempt fails that stopped so that another follows; `None` where it stopped
+    /// for good.
+    #[must_use]
+    pub fn interruption(self) -> Option<Failure> {
+        let (kind, message) = match self {
+            Self::Requested | Self::TimedOut | Self::RunClosed => return None,
+            Self::Shutdown => (
+                kind::WORKER_LOST,
+                "the server was shut down while the attempt ran",
+            ),
+            Self::Paused => (
+                kind::ACTIVITY_PAUSED,
+                "the activity was paused while the attempt ran",
+            ),
+            Self::Reset => (
+                kind::ACTIVITY_RESET,
+                "the activity was reset while the attempt ran",
+            ),
+        };
+        Some(Failure::transient(kind, message))
+    }
 }
 
 /// What a running attempt is given, and the only way back up.

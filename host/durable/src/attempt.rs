@@ -134,8 +134,9 @@ fn lost(message: &str) -> AttemptOutcome {
     }
 }
 
-/// The outcome as it is recorded: large results by reference, a shutdown as a lost
-/// worker. Without `payloads` the result goes to foreign code, and stays inline.
+/// The outcome as it is recorded: large results by reference, an attempt that stopped so
+/// that another follows as one to be retried. Without `payloads` the result goes to foreign
+/// code, and stays inline.
 pub(crate) async fn settle(
     payloads: Option<&dyn PayloadStore>,
     mut outcome: AttemptOutcome,
@@ -146,14 +147,12 @@ pub(crate) async fn settle(
             Some(payloads) => by_reference(payloads, payload).await,
             None => inline(payload),
         },
-        Err(failure)
-            if failure.kind == kind::CANCELLED
-                && context.reason.get() == Some(&CancelReason::Shutdown) =>
-        {
-            Err(
-                Failure::transient(kind::WORKER_LOST, "the server was shut down")
-                    .with_cause(failure),
-            )
+        Err(failure) if failure.kind == kind::CANCELLED => {
+            let reason = context.reason.get().copied();
+            Err(match reason.and_then(CancelReason::interruption) {
+                Some(interrupted) => interrupted.with_cause(failure),
+                None => failure,
+            })
         }
         other => other,
     };

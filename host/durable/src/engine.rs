@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::activity::AttemptReceipt;
 use crate::definition::PinnedDefinition;
 use crate::driver::Listening;
 use crate::failure::Failure;
@@ -26,6 +27,16 @@ pub use stats::{BATCH_BOUNDS, PhaseStats, QueueStats, WriterStats};
 
 /// Bytes of a workflow id or an idempotency key.
 const ID_LIMIT: usize = 1_000;
+
+/// Bytes of a memo, the names and 64 bytes for each value counted. Temporal takes
+/// [`FOREIGN_LIMIT`] of a run; a little of it is what the host itself notes there.
+pub const MEMO_LIMIT: usize = FOREIGN_LIMIT - 8 * 1024;
+
+/// Bytes of a memo that a value takes beside its name and its data: Temporal counts them.
+const MEMO_VALUE: usize = 64;
+
+/// Bytes of a start's memo and signal together: one request to Temporal has 4 MiB at most.
+const START_LIMIT: u64 = 3 * 1024 * 1024;
 
 /// Names a run: a workflow id, and a run id or its latest run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,17 +124,25 @@ impl StartWorkflow {
         let memo: usize = self
             .memo
             .iter()
-            .map(|(name, value)| name.len() + value.data.len())
+            .map(|(name, value)| name.len() + value.data.len() + MEMO_VALUE)
             .sum();
-        if memo > FOREIGN_LIMIT {
+        if memo > MEMO_LIMIT {
             return Err(EngineError::TooLarge {
                 what: "the memo",
                 size: memo as u64,
-                limit: FOREIGN_LIMIT as u64,
+                limit: MEMO_LIMIT as u64,
             });
         }
         if let Some(signal) = &self.signal {
             signal.check()?;
+            let size = memo as u64 + signal.size();
+            if size > START_LIMIT {
+                return Err(EngineError::TooLarge {
+                    what: "the memo and the signal together",
+                    size,
+                    limit: START_LIMIT,
+                });
+            }
         }
         Ok(())
     }
@@ -285,6 +304,10 @@ pub enum PendingState {
     BackingOff,
     /// An attempt runs and was asked to stop.
     CancelRequested,
+    /// Paused on the cluster: no attempt begins until that ends.
+    Paused,
+    /// Paused on the cluster while an attempt runs, which is asked to stop.
+    PauseRequested,
 }
 
 /// A run in detail.
@@ -585,6 +608,15 @@ pub trait Engine: Schedules + Send + Sync + 'static {
 
     /// Ends a run at once; its activities are interrupted.
     async fn terminate(&self, run: &RunRef, reason: &str) -> Result<(), EngineError>;
+
+    /// Receipts of attempts of a run that were lost with their worker, if the host has none
+    /// of them: an engine that learns of a loss by a timeout cannot tell it from others. One
+    /// that [tells the host](crate::activity::ActivityExecutor::ended_elsewhere) of each
+    /// answers none.
+    async fn lost_attempts(&self, run: &RunRef) -> Result<Vec<AttemptReceipt>, EngineError> {
+        let _ = run;
+        Ok(Vec::new())
+    }
 
     /// Live events of a run, while it is open. Slow receivers miss some.
     fn live(&self, run_id: Uuid) -> tokio::sync::broadcast::Receiver<LiveEvent>;

@@ -32,6 +32,10 @@ pub mod kind {
     pub const INVALID_OUTPUT: &str = "invalid-output";
     /// The process that ran the attempt went away.
     pub const WORKER_LOST: &str = "worker-lost";
+    /// The activity was paused on the cluster while the attempt ran.
+    pub const ACTIVITY_PAUSED: &str = "activity-paused";
+    /// The activity was reset on the cluster while the attempt ran.
+    pub const ACTIVITY_RESET: &str = "activity-reset";
     /// The host failed; its log has the cause. Retryable.
     pub const INTERNAL: &str = "internal";
 }

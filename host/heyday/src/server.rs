@@ -342,6 +342,7 @@ impl Server {
             flow_schedules,
             engine_name: shared.engine.as_str(),
             attempts_elsewhere: shared.engine == EngineKind::Temporal,
+            record_days: shared.limits.record_days,
             registry,
             replays,
             definitions,

@@ -256,12 +256,6 @@ impl Bench {
         }
     }
 
-    /// Whether the cluster keeps what lists look through in PostgreSQL.
-    pub fn is_on_postgres(&self) -> bool {
-        // Of the servers of the tests, that one alone wants a certificate.
-        matches!(&self.place, Place::Temporal(options) if options.access.client_cert.is_some())
-    }
-
     /// How often a definition was loaded again: for each driver that was made anew.
     pub fn loaded(&self) -> u64 {
         self.definitions.loaded.load(Ordering::Relaxed)

@@ -2,20 +2,20 @@
 //! by their names and without our headers.
 
 use base64::Engine as _;
-use heyday_durable::activity::Progress;
-use heyday_durable::engine::ExecutionStatus;
-use heyday_durable::failure::kind;
+use heyday_durable::activity::{ActivityTask, CancelReason, Progress};
+use heyday_durable::engine::{ExecutionStatus, PendingState};
+use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::CONFIGURATION;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, plugin, run};
 use crate::support::temporal;
 
-/// Runs `temporal workflow` in the bench's namespace.
-async fn tool(bench: &Bench, arguments: &[&str]) -> std::process::Output {
+/// Runs `temporal workflow`, or another of its commands, in the bench's namespace.
+async fn tool(bench: &Bench, command: &str, arguments: &[&str]) -> std::process::Output {
     let (address, namespace) = bench.cluster().expect("it is on a cluster");
     tokio::process::Command::new(temporal::binary().expect("it is there"))
-        .arg("workflow")
+        .arg(command)
         .args(arguments)
         .args([
             "--address",
@@ -34,7 +34,7 @@ async fn tool(bench: &Bench, arguments: &[&str]) -> std::process::Output {
 
 /// The JSON that it answers; null where it says nothing.
 pub async fn workflow(bench: &Bench, arguments: &[&str]) -> Value {
-    let output = tool(bench, arguments).await;
+    let output = tool(bench, "workflow", arguments).await;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
@@ -49,7 +49,7 @@ pub async fn workflow(bench: &Bench, arguments: &[&str]) -> Value {
 
 /// What it says when it is refused.
 async fn refused(bench: &Bench, arguments: &[&str]) -> String {
-    let output = tool(bench, arguments).await;
+    let output = tool(bench, "workflow", arguments).await;
     assert!(!output.status.success(), "{arguments:?}: {output:?}");
     let said = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&said).into_owned()
@@ -264,4 +264,60 @@ async fn a_foreign_client_signals_updates_and_asks_a_flow() {
     )
     .await;
     assert!(stack.contains("__heyday_state"), "{stack}");
+}
+
+/// Does that to an activity, with `temporal activity`.
+async fn tamper(bench: &Bench, what: &str, task: &ActivityTask) {
+    let (workflow, activity) = (&task.workflow_id, &task.activity_id);
+    let arguments = [what, "--workflow-id", workflow, "--activity-id", activity];
+    let output = tool(bench, "activity", &arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+const BY_HAND: &str =
+    "  - a: {call: t.hand, metadata: {heyday: {retry: {initial_interval: PT0.1S}}}}\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_activity_stops_and_goes_on_when_it_is_unpaused() {
+    let Some(mut bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("foreign", BY_HAND);
+    let run = bench.start_as("foreign", "mine", json!({})).await;
+    let attempt = bench.attempt().await;
+    tamper(&bench, "pause", &attempt.task).await;
+    attempt.stopped().await;
+    assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Paused));
+    let pending = async || {
+        let described = bench.engine().describe(&run).await.unwrap();
+        described.pending_activities[0].clone()
+    };
+    assert_eq!(pending().await.state, PendingState::PauseRequested);
+    let task = attempt.task.clone();
+    attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
+    let paused = async || pending().await.state == PendingState::Paused;
+    bench.until("it is paused", paused).await;
+    let failure = pending().await.last_failure.unwrap();
+    assert_eq!(failure.kind, kind::ACTIVITY_PAUSED, "{failure:?}");
+    assert_eq!(failure.cause.unwrap().message, "stopped");
+    assert_eq!(bench.begun("t.hand"), 1);
+    tamper(&bench, "unpause", &task).await;
+    bench.attempt().await.end(Ok(json!(1)));
+    assert_eq!(bench.result(&run).await, json!(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_activity_stops_and_begins_again() {
+    let Some(mut bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("foreign", BY_HAND);
+    let run = bench.start_as("foreign", "mine", json!({})).await;
+    let attempt = bench.attempt().await;
+    tamper(&bench, "reset", &attempt.task).await;
+    attempt.stopped().await;
+    assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Reset));
+    attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
+    bench.attempt().await.end(Ok(json!(1)));
+    assert_eq!(bench.result(&run).await, json!(1));
 }

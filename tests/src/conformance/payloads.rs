@@ -1,19 +1,20 @@
 //! Values that are large.
 
 use heyday_durable::driver::STATE_QUERY;
-use heyday_durable::engine::{EngineError, ExecutionStatus};
+use heyday_durable::engine::{EngineError, ExecutionStatus, MEMO_LIMIT, StartWorkflow};
 use heyday_durable::failure::kind;
 use heyday_durable::payload::{FOREIGN_LIMIT, Payload};
 use heyday_durable::signal::Signal;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, PATIENCE};
+use super::bench::{Bench, PATIENCE, run};
 
 on_both!(
     large_values_go_by_reference_between_steps,
     a_result_stays_inline_and_has_a_limit,
     a_signal_a_result_and_a_query_go_up_to_the_limit,
     an_update_and_its_answer_go_up_to_the_limit,
+    a_memo_goes_up_to_the_limit,
 );
 
 /// A text that nearly fills what may go to and come from foreign code; a little is left
@@ -99,4 +100,33 @@ async fn an_update_and_its_answer_go_up_to_the_limit(bench: Bench) {
     assert!(above.message.contains("write it to a blob"), "{above}");
     let answer = make("in", json!({"n": 3, "more": full()})).await.unwrap();
     assert_eq!(answer, "xxx");
+}
+
+async fn a_memo_goes_up_to_the_limit(bench: Bench) {
+    bench.define("noted", "  - a: {set: {x: 1}}\n");
+    let note = |length: usize| json!("m".repeat(length));
+    let noted = |id: &str, length: usize| StartWorkflow {
+        memo: [("note".to_owned(), Payload::json(&note(length)))].into(),
+        ..bench.request("noted", id, json!({}))
+    };
+    // Its name and what is around it count too.
+    let refused = bench.engine().start(noted("above", MEMO_LIMIT - 60)).await;
+    assert!(
+        matches!(refused, Err(EngineError::TooLarge { .. })),
+        "{refused:?}"
+    );
+    let most = MEMO_LIMIT - 80;
+    let signalled = StartWorkflow {
+        signal: Some(event("take", &full())),
+        ..noted("above", most)
+    };
+    let refused = bench.engine().start(signalled).await;
+    assert!(
+        matches!(refused, Err(EngineError::TooLarge { .. })),
+        "{refused:?}"
+    );
+    bench.engine().start(noted("most", most)).await.unwrap();
+    assert_eq!(bench.result(&run("most")).await, json!({"x": 1}));
+    let described = bench.engine().describe(&run("most")).await.unwrap();
+    assert!(described.memo["note"].to_json().unwrap() == note(most));
 }

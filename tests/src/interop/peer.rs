@@ -14,11 +14,16 @@
 use heyday_durable::engine::{ExecutionStatus, PendingState};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::COMMUNICATION;
+use heyday_durable::payload::FOREIGN_LIMIT;
 use serde_json::{Value, json};
 
 use super::{Language, Worker, on_cluster};
 use crate::conformance::bench::{Bench, PATIENCE, run};
 use crate::conformance::foreign::workflow;
+
+/// Letters of a text that nearly fills what goes to and comes from foreign code; a little
+/// is left for what is said around it.
+const MOST: usize = FOREIGN_LIMIT - 2_000;
 
 /// Makes of each function a test for each language.
 macro_rules! in_each_language {
@@ -79,7 +84,9 @@ impl Peer {
 
     /// Runs a workflow of the foreign worker to its end; answers its result.
     async fn execute(&self, workflow_type: &str, id: &str, input: &Value) -> Value {
-        let input = input.to_string();
+        // One argument of a command has 128 KiB at most.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), input.to_string()).unwrap();
         let arguments = [
             "start",
             "--type",
@@ -88,8 +95,8 @@ impl Peer {
             "peer",
             "--workflow-id",
             id,
-            "--input",
-            &input,
+            "--input-file",
+            file.path().to_str().unwrap(),
         ];
         workflow(&self.bench, &arguments).await;
         let mut ended = workflow(&self.bench, &["result", "--workflow-id", id]).await;
@@ -125,14 +132,15 @@ async fn a_foreign_workflow_calls_our_activities(peer: Peer) {
     let answer = peer.execute("CallActivity", "echo", &echo).await;
     assert_eq!(answer, json!({"answer": {"n": [1, null, "é"]}}));
     // What is large would go by reference to a flow.
-    let big = call("t.big", json!({"n": 1_000_000}));
+    let big = call("t.big", json!({ "n": MOST }));
     let answer = peer.execute("CallActivity", "big", &big).await;
-    assert_eq!(answer["answer"].as_str().unwrap().len(), 1_000_000);
-    let text = call("t.length", json!({"text": "y".repeat(100_000)}));
+    assert_eq!(answer["answer"].as_str().unwrap().len(), MOST);
+    let text = call("t.length", json!({"text": "y".repeat(MOST)}));
     let answer = peer.execute("CallActivity", "length", &text).await;
-    assert_eq!(answer, json!({"answer": 100_000}));
+    assert_eq!(answer, json!({ "answer": MOST }));
     assert_eq!(peer.bench.payloads.len(), 0);
-    let larger = call("t.big", json!({"n": 3_000_000}));
+    // With its quotes, one byte more than is given to foreign code.
+    let larger = call("t.big", json!({ "n": FOREIGN_LIMIT - 1 }));
     let answer = peer.execute("CallActivity", "larger", &larger).await;
     let failure = &answer["failure"];
     assert_eq!(failure["type"], kind::LIMIT_EXCEEDED, "{failure}");
@@ -201,13 +209,24 @@ async fn a_flow_calls_a_foreign_activity(peer: Peer) {
   - measured: {call: Length, with: {text: '${ . }'}, metadata: {heyday: {foreign: {queue: peer}}}}\n",
     );
     // References would be no use to them.
-    let run = bench.start("caller", json!({"n": 1_000_000})).await;
-    assert_eq!(bench.result(&run).await, json!(1_000_000));
+    let run = bench.start("caller", json!({ "n": MOST })).await;
+    assert_eq!(bench.result(&run).await, json!(MOST));
     assert_eq!(bench.payloads.len(), 0);
     let scheduled = bench.until_event(&run, "ActivityTaskScheduled").await;
     let attributes = &scheduled.attributes;
     assert_eq!(attributes["activity_type"], "Text", "{attributes}");
     assert_eq!(attributes["task_queue"], "peer", "{attributes}");
+    let more = "z".repeat(2 * (FOREIGN_LIMIT - MOST));
+    bench.define(
+        "above",
+        &format!(
+            "  - made: {{call: Text, with: {{n: '${{ .n }}'}}, metadata: {{heyday: {{foreign: {{queue: peer}}}}}}}}
+  - measured: {{call: Length, with: {{text: '${{ . }}', more: {more}}}, metadata: {{heyday: {{foreign: {{queue: peer}}}}}}}}\n"
+        ),
+    );
+    let run = bench.start("above", json!({ "n": MOST })).await;
+    let failure = format!("{:?}", bench.failure(&run).await);
+    assert!(failure.contains("write it to a blob"), "{failure}");
 }
 
 /// That it is what the foreign worker fails with.

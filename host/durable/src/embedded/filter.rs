@@ -19,6 +19,8 @@ mod page;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -182,7 +184,7 @@ fn stored_time(time: Timestamp, round: Round) -> i64 {
 
 /// A piece of a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+pub(crate) enum Token {
     /// A keyword or a field.
     Word(String),
     /// A number.
@@ -226,6 +228,23 @@ struct Parser<'a> {
     types: &'a SearchTypes,
 }
 
+/// The pieces of a filter, without its end, and where in the text they stand.
+///
+/// # Errors
+/// Where a piece is not of the language that this module describes.
+pub(crate) fn tokens(text: &str) -> Result<Vec<(Token, Range<usize>)>, FilterError> {
+    let types = SearchTypes::new();
+    let mut parser = Parser::new(text, &types);
+    let mut tokens = Vec::new();
+    loop {
+        parser.advance()?;
+        if parser.token == Token::End {
+            return Ok(tokens);
+        }
+        tokens.push((parser.token.clone(), parser.at..parser.next));
+    }
+}
+
 impl Filter {
     /// Reads a filter of a namespace whose search attributes have these types.
     ///
@@ -241,16 +260,7 @@ impl Filter {
                 ),
             });
         }
-        let mut parser = Parser {
-            text,
-            next: 0,
-            token: Token::End,
-            at: 0,
-            nesting: 0,
-            params: Vec::new(),
-            selective: false,
-            types,
-        };
+        let mut parser = Parser::new(text, types);
         parser.advance()?;
         let sql = parser.any()?;
         match parser.token {
@@ -263,6 +273,21 @@ impl Filter {
                 "ORDER BY is not supported: runs are listed newest first; leave it out".to_owned(),
             )),
             _ => Err(parser.expected("AND, OR or the end")),
+        }
+    }
+}
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str, types: &'a SearchTypes) -> Self {
+        Self {
+            text,
+            next: 0,
+            token: Token::End,
+            at: 0,
+            nesting: 0,
+            params: Vec::new(),
+            selective: false,
+            types,
         }
     }
 }

@@ -36,7 +36,7 @@ mod dispatch;
 mod effects;
 pub(crate) mod events;
 mod failpoint;
-mod filter;
+pub(crate) mod filter;
 mod housekeeping;
 mod ids;
 mod options;

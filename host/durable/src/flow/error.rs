@@ -165,6 +165,8 @@ impl Fault {
             kind::TRAP => (RUNTIME, "Trap"),
             kind::LIMIT_EXCEEDED => (RUNTIME, "Limit exceeded"),
             kind::WORKER_LOST => (RUNTIME, "Worker lost"),
+            kind::ACTIVITY_PAUSED => (RUNTIME, "Activity paused"),
+            kind::ACTIVITY_RESET => (RUNTIME, "Activity reset"),
             kind::INTERNAL => (RUNTIME, "Internal error"),
             own if is_uri(own) => return Self::from_uri_failure(failure, reference),
             own => (COMMUNICATION, own),
@@ -361,6 +363,8 @@ mod tests {
             (kind::TRAP, RUNTIME, 500),
             (kind::LIMIT_EXCEEDED, RUNTIME, 500),
             (kind::WORKER_LOST, RUNTIME, 500),
+            (kind::ACTIVITY_PAUSED, RUNTIME, 500),
+            (kind::ACTIVITY_RESET, RUNTIME, 500),
             (kind::INTERNAL, RUNTIME, 500),
             ("not-found", COMMUNICATION, 500),
         ] {

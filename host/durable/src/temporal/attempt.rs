@@ -129,9 +129,10 @@ const fn reason(reason: sdk::ActivityCancelReason) -> CancelReason {
         sdk::ActivityCancelReason::NotFound => CancelReason::RunClosed,
         sdk::ActivityCancelReason::TimedOut => CancelReason::TimedOut,
         sdk::ActivityCancelReason::WorkerShutdown => CancelReason::Shutdown,
-        sdk::ActivityCancelReason::Cancelled
-        | sdk::ActivityCancelReason::Paused
-        | sdk::ActivityCancelReason::Reset => CancelReason::Requested,
+        // Ended as canceled, these two would be refused: no run asked for it.
+        sdk::ActivityCancelReason::Paused => CancelReason::Paused,
+        sdk::ActivityCancelReason::Reset => CancelReason::Reset,
+        sdk::ActivityCancelReason::Cancelled => CancelReason::Requested,
     }
 }
 

@@ -67,7 +67,7 @@ pub struct Core {
     /// Those who follow a run.
     pub live: LiveEvents,
     /// How far attempts are that run in other processes, as last told.
-    pub elsewhere: Mutex<HashMap<AttemptKey, Progress>>,
+    pub elsewhere: Mutex<BTreeMap<AttemptKey, Progress>>,
     /// How far histories were read.
     pub cursors: Cursors,
     /// Types of search attributes as last heard, by the cluster's name of the namespace.
@@ -141,12 +141,25 @@ impl Core {
         self.live.tell(run_id, event);
     }
 
-    /// How far the attempts of a run are that run here, by activity id.
+    /// How far the attempts of a run are that run here or were told of, by activity id.
     pub fn progress_of(&self, run_id: Uuid) -> BTreeMap<String, Progress> {
+        let mut progress: BTreeMap<String, Progress> = {
+            let elsewhere = lock(&self.elsewhere);
+            // Of several attempts the last one's.
+            let told = elsewhere.range((run_id, String::new(), 0)..);
+            told.take_while(|((of, ..), _)| *of == run_id)
+                .map(|((_, activity_id, _), progress)| (activity_id.clone(), progress.clone()))
+                .collect()
+        };
         let running = lock(&self.running);
-        let ours = running.values().filter(|one| one.run_id == run_id);
-        ours.filter_map(|one| Some((one.activity_id.clone(), lock(&one.progress).clone()?)))
-            .collect()
+        for one in running.values().filter(|one| one.run_id == run_id) {
+            // What was told of it is an earlier attempt's.
+            progress.remove(&one.activity_id);
+            if let Some(here) = lock(&one.progress).clone() {
+                progress.insert(one.activity_id.clone(), here);
+            }
+        }
+        progress
     }
 
     /// Stops what runs of an activity in this process.

@@ -11,6 +11,7 @@ use super::client::{self, answer, describe_status, id_of, memo_of, refusal, requ
 use super::convert::{from_failure, from_payload, maybe_timestamp, timestamp};
 use super::core::Core;
 use super::events::{Shown, child_id};
+use super::filter;
 use super::history;
 use super::pins::{DIGESTS, EMITTED_MEMO, MEMO};
 use super::queries;
@@ -226,7 +227,9 @@ fn pending_activity(
     let next_attempt_at = maybe_timestamp(pending.next_attempt_schedule_time);
     let started = matches!(
         stage,
-        sdk::PendingActivityState::Started | sdk::PendingActivityState::CancelRequested
+        sdk::PendingActivityState::Started
+            | sdk::PendingActivityState::CancelRequested
+            | sdk::PendingActivityState::PauseRequested
     );
     PendingActivity {
         activity_type: pending.activity_type.unwrap_or_default().name,
@@ -235,6 +238,8 @@ fn pending_activity(
         state: match stage {
             sdk::PendingActivityState::CancelRequested => PendingState::CancelRequested,
             sdk::PendingActivityState::Started => PendingState::Started,
+            sdk::PendingActivityState::Paused => PendingState::Paused,
+            sdk::PendingActivityState::PauseRequested => PendingState::PauseRequested,
             _ if next_attempt_at.is_some() => PendingState::BackingOff,
             _ => PendingState::Scheduled,
         },
@@ -263,7 +268,7 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
             ))
         })?,
     };
-    let query = of_ours(wanted.query.as_deref());
+    let query = of_ours(core, &wanted.namespace, wanted.query.as_deref()).await?;
     let mut connection = core.connection()?;
     let message = sdk::ListWorkflowExecutionsRequest {
         namespace: core.namespace(&wanted.namespace),
@@ -297,17 +302,18 @@ fn refusal_of_filter(core: &Core, status: &sdk::Status) -> EngineError {
 }
 
 /// A filter that only our runs match.
-fn of_ours(query: Option<&str>) -> String {
+async fn of_ours(core: &Core, namespace: &str, query: Option<&str>) -> Result<String, EngineError> {
     let ours = format!("{DIGESTS} IS NOT NULL");
-    match query.map(str::trim) {
+    Ok(match query.map(str::trim) {
         None | Some("") => ours,
-        Some(query) => format!("({query}) AND {ours}"),
-    }
+        Some(query) => format!("({}) AND {ours}", filter::meant(core, namespace, query).await?),
+    })
 }
 
 /// How many runs of ours match a filter.
 pub async fn count(core: &Core, namespace: &str, query: Option<&str>) -> Result<u64, EngineError> {
-    ask_count(core, core.namespace(namespace), of_ours(query)).await
+    let query = of_ours(core, namespace, query).await?;
+    ask_count(core, core.namespace(namespace), query).await
 }
 
 async fn ask_count(core: &Core, namespace: String, query: String) -> Result<u64, EngineError> {

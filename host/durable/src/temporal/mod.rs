@@ -34,8 +34,10 @@ mod convert;
 mod core;
 mod describe;
 mod events;
+mod filter;
 mod history;
 mod json;
+mod lost;
 mod options;
 mod outcome;
 mod pins;
@@ -67,7 +69,7 @@ pub use options::{OpenError, Resources, Tasks, TemporalOptions};
 pub use profile::Profile;
 
 use self::core::Core;
-use crate::activity::CancelReason;
+use crate::activity::{AttemptReceipt, CancelReason};
 use crate::embedded::{Host, lock, pool::Pool};
 use crate::engine::{
     Engine, EngineError, HistoryPage, ListRuns, LiveEvent, QueueStats, RunDescription, RunPage,
@@ -235,6 +237,10 @@ impl Engine for TemporalEngine {
 
     async fn terminate(&self, run: &RunRef, reason: &str) -> Result<(), EngineError> {
         client::terminate(&self.core, run, reason).await
+    }
+
+    async fn lost_attempts(&self, run: &RunRef) -> Result<Vec<AttemptReceipt>, EngineError> {
+        lost::attempts(&self.core, run).await
     }
 
     fn live(&self, run_id: Uuid) -> broadcast::Receiver<LiveEvent> {

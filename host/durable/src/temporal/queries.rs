@@ -175,7 +175,7 @@ async fn ask(
     .await
 }
 
-/// How far the run's tasks are whose attempts run in this process, by task.
+/// How far the run's tasks are whose attempts run in this process or told it, by task.
 fn progress(core: &Core, run: &Run) -> BTreeMap<String, String> {
     let progress = core.progress_of(run.run_id());
     let known = run.activities.iter().filter_map(|(seq, task)| {

@@ -56,7 +56,7 @@ pub async fn admit_changes(
 }
 
 /// The types that the cluster has; it is asked again where one of the names is new.
-async fn types<'n>(
+pub async fn types<'n>(
     core: &Core,
     namespace: &str,
     mut names: impl Iterator<Item = &'n String>,

@@ -14,6 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
+use heyday_durable::activity::AttemptReceipt;
 use heyday_durable::engine::{EngineError, LiveEvent, RunRef};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
@@ -28,6 +29,7 @@ use super::problem::Problem;
 use super::runs::RunPath;
 use super::workflows::page_size;
 use crate::registry::types::{LogRecord, ReceiptRecord};
+use crate::sweeping::kept_since;
 
 /// Events that wait for a slow client.
 const AHEAD: usize = 64;
@@ -307,7 +309,8 @@ async fn send_logs(
 /// What a run's attempts used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReceiptsBody {
-    /// One for each attempt that has ended.
+    /// One for each attempt that has ended. One whose worker died has the outcome
+    /// `worker-lost` and the counter `lost`; its times are then those between which it was.
     pub receipts: Vec<ReceiptRecord>,
 }
 
@@ -321,10 +324,31 @@ pub(super) async fn receipts(
     RunPath(run): RunPath,
 ) -> Result<JsonAnswer<ReceiptsBody>, Problem> {
     let (run, _) = pinned(&app, run).await?;
-    app.recorder.flush().await;
-    let receipts = app
-        .recorder
-        .receipts(&run.namespace, run.run_id.unwrap_or_default())
-        .await?;
+    let mut receipts = written(&app, &run).await?;
+    let mut lost = app.engine.lost_attempts(&run).await?;
+    let kept = kept_since(app.record_days);
+    let lacks = |receipts: &[ReceiptRecord], lost: &AttemptReceipt| {
+        let of = |one: &ReceiptRecord| {
+            one.activity_id == lost.activity_id && one.attempt == lost.attempt
+        };
+        // One that was removed with its age is not lost.
+        lost.ended_at >= kept && !receipts.iter().any(of)
+    };
+    lost.retain(|lost| lacks(&receipts, lost));
+    if !lost.is_empty() {
+        // They may be on their way.
+        app.elsewhere_waits().await;
+        receipts = written(&app, &run).await?;
+        lost.retain(|lost| lacks(&receipts, lost));
+        receipts.extend(lost.into_iter().map(ReceiptRecord::from));
+        receipts.sort_by_key(|receipt| (receipt.started_at, receipt.attempt));
+    }
     Ok(JsonAnswer(ReceiptsBody { receipts }))
+}
+
+/// The receipts of a run that came here until now.
+async fn written(app: &App, run: &RunRef) -> Result<Vec<ReceiptRecord>, Problem> {
+    app.recorder.flush().await;
+    let run_id = run.run_id.unwrap_or_default();
+    Ok(app.recorder.receipts(&run.namespace, run_id).await?)
 }

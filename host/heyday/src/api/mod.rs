@@ -83,6 +83,8 @@ pub struct Parts {
     pub engine_name: &'static str,
     /// Whether other processes may run attempts too.
     pub attempts_elsewhere: bool,
+    /// Days that receipts and log lines are kept.
+    pub record_days: u32,
     /// Plugins, flows, grants.
     pub registry: Registry,
     /// Replays histories.

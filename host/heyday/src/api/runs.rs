@@ -158,7 +158,8 @@ pub struct PendingActivityBody {
     pub queue: String,
     /// The task that called it, as JSON pointer.
     pub task: String,
-    /// `Scheduled`, `Started`, `BackingOff` or `CancelRequested`.
+    /// `Scheduled`, `Started`, `BackingOff`, `CancelRequested`; on a cluster also `Paused` or
+    /// `PauseRequested`.
     #[schema(value_type = String, example = "Started")]
     pub state: heyday_durable::engine::PendingState,
     /// The attempt that runs or comes next.

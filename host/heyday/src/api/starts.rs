@@ -29,9 +29,6 @@ use super::signals::SignalBody;
 use super::workflows::WaitQuery;
 use crate::listeners::LISTENER_PREFIX;
 
-/// Bytes of a memo's values together.
-const LARGEST_MEMO: usize = 64 * 1024;
-
 /// A start of a run.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -184,7 +181,10 @@ pub(super) async fn start(
         workflow_type: body.workflow_type,
         version,
     };
-    let memo = memo(body.memo)?;
+    let memo = body.memo.into_iter();
+    let memo = memo
+        .map(|(name, value)| (name, Payload::json(&value)))
+        .collect();
     let search_attributes = body
         .search_attributes
         .into_iter()
@@ -367,23 +367,6 @@ pub(super) fn segment(text: &str) -> String {
         }
         encoded
     })
-}
-
-fn memo(values: BTreeMap<String, Value>) -> Result<BTreeMap<String, Payload>, Problem> {
-    let memo: BTreeMap<String, Payload> = values
-        .into_iter()
-        .map(|(name, value)| (name, Payload::json(&value)))
-        .collect();
-    let size: usize = memo
-        .iter()
-        .map(|(name, value)| name.len() + value.data.len())
-        .sum();
-    if size > LARGEST_MEMO {
-        return Err(Problem::too_large(format!(
-            "the memo has {size} bytes, more than the {LARGEST_MEMO} allowed"
-        )));
-    }
-    Ok(memo)
 }
 
 #[cfg(test)]

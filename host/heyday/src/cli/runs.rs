@@ -204,6 +204,8 @@ fn activity(pending: &Value) -> String {
         "Scheduled" => text.push_str(" queued"),
         "BackingOff" => text.push_str(" retries soon"),
         "CancelRequested" => text.push_str(" stopping"),
+        "Paused" => text.push_str(" paused"),
+        "PauseRequested" => text.push_str(" pausing"),
         _ => {}
     }
     if attempt > 1 {

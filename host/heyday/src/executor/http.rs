@@ -254,9 +254,9 @@ fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
         }
         HttpError::InvalidRequest(_) => Failure::permanent(kind::INVALID_INPUT, message),
         HttpError::TooLarge(_) => Failure::permanent(kind::LIMIT_EXCEEDED, message),
-        HttpError::Cancelled => match reason {
-            Some(CancelReason::Shutdown) => Failure::transient(kind::WORKER_LOST, message),
-            Some(CancelReason::TimedOut) => Failure::transient(kind::TIMEOUT, message),
+        HttpError::Cancelled => match (reason, reason.and_then(CancelReason::interruption)) {
+            (_, Some(interrupted)) => interrupted,
+            (Some(CancelReason::TimedOut), _) => Failure::transient(kind::TIMEOUT, message),
             _ => Failure::permanent(kind::CANCELLED, message),
         },
         HttpError::Timeout => {

@@ -263,12 +263,9 @@ fn failure(error: CallError, reason: Option<CancelReason>) -> Failure {
         }
         CallError::TimedOut => Failure::transient(kind::TIMEOUT, message)
             .with_details(json!({ "timeout": "start_to_close" })),
-        CallError::Cancelled => match reason {
-            Some(CancelReason::Shutdown) => Failure::transient(
-                kind::WORKER_LOST,
-                "the server was shut down while the attempt ran",
-            ),
-            Some(CancelReason::TimedOut) => Failure::transient(kind::TIMEOUT, message)
+        CallError::Cancelled => match (reason, reason.and_then(CancelReason::interruption)) {
+            (_, Some(interrupted)) => interrupted,
+            (Some(CancelReason::TimedOut), _) => Failure::transient(kind::TIMEOUT, message)
                 .with_details(json!({ "timeout": "start_to_close" })),
             _ => Failure::permanent(kind::CANCELLED, message),
         },
@@ -331,6 +328,16 @@ mod tests {
             (shutdown.kind.as_str(), shutdown.retryable),
             (kind::WORKER_LOST, true)
         );
+        for (reason, kind) in [
+            (CancelReason::Paused, kind::ACTIVITY_PAUSED),
+            (CancelReason::Reset, kind::ACTIVITY_RESET),
+        ] {
+            let interrupted = stopped(Some(reason));
+            assert_eq!(
+                (interrupted.kind.as_str(), interrupted.retryable),
+                (kind, true)
+            );
+        }
         assert!(failure(CallError::TimedOut, None).retryable);
         let own = failure(
             CallError::Failed {

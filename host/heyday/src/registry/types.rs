@@ -1,6 +1,6 @@
 //! What the registry answers: the API shows these as they are.
 
-use heyday_durable::activity::{ActivityTimeouts, RetryPolicy};
+use heyday_durable::activity::{ActivityTimeouts, AttemptReceipt, RetryPolicy};
 use heyday_durable::flow::Problem;
 use heyday_durable::payload::Digest;
 use jiff::Timestamp;
@@ -317,6 +317,21 @@ pub struct ReceiptRecord {
     /// Counters by name: `cpu_us`, `wall_us`, `sql.rows`, ...
     #[schema(value_type = Object)]
     pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+impl From<AttemptReceipt> for ReceiptRecord {
+    fn from(receipt: AttemptReceipt) -> Self {
+        Self {
+            activity_id: receipt.activity_id,
+            activity_type: receipt.activity_type,
+            attempt: receipt.attempt,
+            queue: receipt.queue,
+            started_at: receipt.started_at,
+            ended_at: receipt.ended_at,
+            outcome: receipt.outcome,
+            counters: receipt.receipt.counters,
+        }
+    }
 }
 
 /// One log line of an attempt.

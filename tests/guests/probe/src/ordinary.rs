@@ -174,6 +174,9 @@ pub struct Said {
     /// The kind and the message to fail with.
     #[serde(default)]
     failure: Option<(String, String)>,
+    /// Whether it waits then until it is asked to stop.
+    #[serde(default)]
+    wait: bool,
 }
 
 /// Says what it is told to, whatever that is.
@@ -182,6 +185,9 @@ pub fn say(input: Said) -> Result<()> {
     context::progress(1, 2, &input.progress);
     for line in &input.lines {
         log::info!("{line}"; line = line.as_str());
+    }
+    if input.wait {
+        return wait_for_cancel();
     }
     match input.failure {
         Some((kind, message)) => Err(Error::permanent(kind, message)),

@@ -173,6 +173,7 @@ async fn api() -> Api {
         flow_schedules,
         engine_name: "embedded",
         attempts_elsewhere: false,
+        record_days: 30,
         registry,
         replays,
         definitions,

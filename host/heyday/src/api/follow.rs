@@ -26,8 +26,9 @@ use super::App;
 use super::extract::Query;
 use super::problem::Problem;
 use super::runs::RunPath;
+use super::versions::PageQuery;
 use super::workflows::page_size;
-use crate::registry::types::{LogRecord, ReceiptRecord};
+use crate::registry::types::{LogRecord, ReceiptPlace, ReceiptRecord};
 
 /// Events that wait for a slow client.
 const AHEAD: usize = 64;
@@ -304,27 +305,44 @@ async fn send_logs(
     }
 }
 
-/// What a run's attempts used.
+/// A page of what a run's attempts used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReceiptsBody {
-    /// One for each attempt that has ended.
+    /// One for each attempt that has ended, by start.
     pub receipts: Vec<ReceiptRecord>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// What a run's attempts used
 #[utoipa::path(get, path = "/workflows/{workflow_id}/receipts", tag = "workflows",
-    params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded")),
+    params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"), PageQuery),
     responses((status = 200, body = ReceiptsBody),
         (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json")))]
 pub(super) async fn receipts(
     State(app): State<App>,
     RunPath(run): RunPath,
+    Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<ReceiptsBody>, Problem> {
+    let limit = page_size(query.page_size)?;
+    let after: Option<ReceiptPlace> = query
+        .page_token
+        .map(|token| token.parse())
+        .transpose()
+        .map_err(|_| Problem::invalid("the page_token is none that a page answered"))?;
     let (run, _) = pinned(&app, run).await?;
+    let run_id = run.run_id.unwrap_or_default();
     app.recorder.flush().await;
     let receipts = app
         .recorder
-        .receipts(&run.namespace, run.run_id.unwrap_or_default())
+        .receipts(&run.namespace, run_id, after.as_ref(), limit)
         .await?;
-    Ok(JsonAnswer(ReceiptsBody { receipts }))
+    let next_page_token = (receipts.len() == limit)
+        .then(|| receipts.last().map(|last| last.place().to_string()))
+        .flatten();
+    Ok(JsonAnswer(ReceiptsBody {
+        receipts,
+        next_page_token,
+    }))
 }

@@ -34,8 +34,10 @@ async fn many_receipts_come_page_by_page() {
     let first = client.get(&path).await.unwrap();
     assert_eq!(first["receipts"].as_array().unwrap().len(), 50);
     assert!(first["next_page_token"].is_string(), "{first}");
-    let all = client.rows(&format!("{path}?page_size=7"), "receipts");
-    let all = all.await.unwrap();
+    let all = client
+        .rows(&format!("{path}?page_size=7"), "receipts")
+        .await
+        .unwrap();
     let ids: BTreeSet<_> = all
         .iter()
         .map(|it| it["activity_id"].as_str().unwrap())

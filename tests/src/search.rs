@@ -62,7 +62,8 @@ pub(crate) async fn found_by_attributes(client: &Client) {
     ] {
         // A cluster's lists follow within a moment.
         eventually(async || {
-            let list = client.rows(&format!("/workflows?query={query}"), "workflows");
+            let path = format!("/workflows?query={query}");
+            let list = client.rows(&path, "workflows");
             let mut found: Vec<_> = list
                 .await
                 .unwrap()
@@ -70,8 +71,8 @@ pub(crate) async fn found_by_attributes(client: &Client) {
                 .map(|run| run["workflow_id"].as_str().unwrap().to_owned())
                 .collect();
             found.sort();
-            let count = client.get(&format!("/workflow-count?query={query}"));
-            let count = count.await.unwrap()["count"].as_u64();
+            let path = format!("/workflow-count?query={query}");
+            let count = client.get(&path).await.unwrap()["count"].as_u64();
             (found == expected && count == Some(found.len() as u64)).then_some(())
         })
         .await;

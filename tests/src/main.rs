@@ -19,6 +19,7 @@ mod continuing;
 mod division;
 mod doctor;
 mod events;
+mod flow_versions;
 mod flows;
 mod generation;
 mod graph;

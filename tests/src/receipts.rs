@@ -1,10 +1,74 @@
-//! Receipts that a crash takes are there again after the next start, once.
+//! Receipts: of many attempts page by page; and those that a crash takes are there again
+//! after the next start, once.
 
+use std::collections::BTreeSet;
+
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
 
+use crate::support::cli::Desk;
 use crate::support::probe;
 use crate::support::server::{Client, Options, PATIENCE};
+
+const MANY: &str = "
+document: {dsl: 1.0.3, namespace: tests, name: many, version: 1.0.0}
+do:
+  - each:
+      for: {each: n, in: '[range(60)]'}
+      do: [{echo: {call: probe.echo, with: {n: '${ $n }'}}}]
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_receipts_come_page_by_page() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    Client::ok(client.push_flow(MANY).await.unwrap())
+        .await
+        .unwrap();
+    let id = client.start("tests.many", &Value::Null).await.unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+
+    let path = format!("/workflows/{id}/receipts");
+    let first = client.get(&path).await.unwrap();
+    assert_eq!(first["receipts"].as_array().unwrap().len(), 50);
+    assert!(first["next_page_token"].is_string(), "{first}");
+    let all = client
+        .rows(&format!("{path}?page_size=7"), "receipts")
+        .await
+        .unwrap();
+    let ids: BTreeSet<_> = all
+        .iter()
+        .map(|it| it["activity_id"].as_str().unwrap())
+        .collect();
+    assert_eq!((all.len(), ids.len()), (60, 60));
+    assert!(
+        all.is_sorted_by_key(|it| it["started_at"].as_str().map(|at| {
+            let at: jiff::Timestamp = at.parse().unwrap();
+            at
+        }))
+    );
+    assert_eq!(all[..50], first["receipts"].as_array().unwrap()[..]);
+    for wrong in ["page_size=0", "page_size=1001", "page_token=nothing"] {
+        let request = client.request(Method::GET, &format!("{path}?{wrong}"));
+        let problem = request.send().await.unwrap();
+        Client::refused(problem, StatusCode::BAD_REQUEST).await;
+    }
+
+    // On the command line all of them, in either form.
+    let desk = Desk::new(&server).unwrap();
+    let command = format!("heyday workflow receipts {id}");
+    let shown = desk.run("", &command).await.unwrap().ok();
+    assert_eq!(shown.stdout.matches("probe.echo").count(), 60, "{shown}");
+    let pages = desk.run("", &format!("{command} -o json")).await.unwrap();
+    let pages = pages.ok();
+    assert_eq!(
+        pages.stdout.matches("\"probe.echo\"").count(),
+        60,
+        "{pages}"
+    );
+}
 
 /// Waits until the run has so many receipts: they are rebuilt in the background.
 async fn receipts(client: &Client, id: &str, count: usize) -> Vec<Value> {

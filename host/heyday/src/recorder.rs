@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::follower::ToldProgress;
 use crate::registry::RegistryError;
-use crate::registry::types::{LogRecord, ReceiptRecord};
+use crate::registry::types::{LogRecord, ReceiptPlace, ReceiptRecord};
 use crate::state::{HostDb, StateError, timestamp};
 
 /// Lines that wait to be written, at most; further ones are dropped and counted.
@@ -357,7 +357,7 @@ impl Recorder {
         Ok(database.logs(namespace, run_id, after, limit).await?)
     }
 
-    /// The receipts of a run, by start.
+    /// The receipts of a run after that one, by start.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -365,8 +365,11 @@ impl Recorder {
         &self,
         namespace: &str,
         run_id: Uuid,
+        after: Option<&ReceiptPlace>,
+        limit: usize,
     ) -> Result<Vec<ReceiptRecord>, RegistryError> {
-        Ok(self.inner.database.receipts(namespace, run_id).await?)
+        let database = &self.inner.database;
+        Ok(database.receipts(namespace, run_id, after, limit).await?)
     }
 
     /// Removes records that are older; a few at a time, so that nothing waits long.
@@ -468,8 +471,11 @@ mod tests {
             .await
             .expect("read");
         assert_eq!(rest.len(), 1);
-        let receipts = records.receipts("default", run).await.expect("read");
-        assert_eq!(receipts[0].counters["cpu_us"], 7);
+        let receipts = async || {
+            let receipts = records.receipts("default", run, None, 9).await;
+            receipts.expect("read")
+        };
+        assert_eq!(receipts().await[0].counters["cpu_us"], 7);
         let none = records.logs("default", Uuid::now_v7(), 0, 9).await;
         assert!(none.expect("read").is_empty());
         let none = records.logs("other", run, 0, 9).await;
@@ -479,21 +485,12 @@ mod tests {
             .prune(Timestamp::now() - second)
             .await
             .expect("pruned");
-        assert_eq!(
-            records.receipts("default", run).await.expect("read").len(),
-            1
-        );
+        assert_eq!(receipts().await.len(), 1);
         records
             .prune(Timestamp::now() + second)
             .await
             .expect("pruned");
-        assert!(
-            records
-                .receipts("default", run)
-                .await
-                .expect("read")
-                .is_empty()
-        );
+        assert!(receipts().await.is_empty());
         assert!(
             records
                 .logs("default", run, 0, 9)

@@ -217,7 +217,7 @@ impl Replays {
             });
         }
         let definition = match against {
-            Against::Document(text) => self.registry.flow_of(namespace, &text).await?,
+            Against::Document(text) => self.registry.flow_of(namespace, &text, false).await?,
             Against::Version(reference) => self.registry.pin_flow(namespace, &reference).await?,
             Against::Own => self.own(namespace, history).await?,
         };

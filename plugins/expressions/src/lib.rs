@@ -7,8 +7,6 @@
 //! the same answer always: see [`language`] for what is left out of jq and why, [`program`]
 //! for how expressions are compiled together, and [`json`] for how values are written.
 
-#![warn(missing_docs)]
-
 pub mod json;
 pub mod language;
 pub mod program;

@@ -3,5 +3,5 @@
 
 mod flows;
 mod guests;
-mod requests;
+pub(crate) mod requests;
 mod uploads;

@@ -9,7 +9,11 @@ use crate::support::server::{Client, Options, Server};
 #[tokio::test(flavor = "multi_thread")]
 async fn input_that_does_not_fit_never_reaches_the_guest() {
     let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
+    unfit_inputs(&server.client).await;
+}
+
+/// Of activities of the probe.
+pub(crate) async fn unfit_inputs(client: &Client) {
     for input in [
         json!({ "a": 1 }),
         json!({ "a": 1, "b": "2" }),
@@ -49,7 +53,11 @@ async fn input_that_does_not_fit_never_reaches_the_guest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_names_are_answered_by_name() {
     let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
+    unknown_names(&server.client).await;
+}
+
+/// Beside those of the probe, which is active.
+pub(crate) async fn unknown_names(client: &Client) {
     for (activity, told) in [
         ("probe.nothing", "whoami"),
         ("nobody.echo", "upload it first"),
@@ -102,9 +110,14 @@ async fn unknown_names_are_answered_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_nobody_serves_is_refused() {
     let server = probe::server(Options::default()).await.unwrap();
+    unserved_queue(&server.client).await;
+}
+
+/// Whatever queues there are besides those that always are.
+pub(crate) async fn unserved_queue(client: &Client) {
     let flow = "document: { dsl: '1.0.3', namespace: test, name: lost, version: '1.0.0' }\n\
         do:\n  - step:\n      call: probe.echo\n      with: {}\n      metadata: { heyday: { queue: no-such-queue } }\n";
-    let response = server.client.push_flow(flow).await.unwrap();
+    let response = client.push_flow(flow).await.unwrap();
     let problem = Client::refused(response, StatusCode::UNPROCESSABLE_ENTITY).await;
     let error = &problem["errors"][0];
     assert_eq!(error["line"], 3, "{problem}");
@@ -118,7 +131,11 @@ async fn a_queue_that_nobody_serves_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_of_a_running_id_names_the_run() {
     let server = Server::start().await.unwrap();
-    let client = &server.client;
+    second_start(&server.client).await;
+}
+
+/// Leaves the run open.
+pub(crate) async fn second_start(client: &Client) {
     let flow = "document: { dsl: '1.0.0', namespace: test, name: waits, version: '1.0.0' }\n\
         do:\n  - hour: { wait: PT1H }\n";
     Client::ok(client.push_flow(flow).await.unwrap())

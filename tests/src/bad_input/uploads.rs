@@ -1,11 +1,14 @@
 //! Uploads of components.
 
+use heyday_durable::payload::Digest;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::server::{Options, Server};
+use crate::support::worker::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_that_are_no_plugin_are_refused() {
@@ -228,4 +231,57 @@ async fn a_component_made_to_compile_for_ever_fails_alone() {
     assert_eq!(plugin["versions"].as_array().unwrap().len(), 1, "{plugin}");
     let answer = client.succeed("handmade.answer", &Value::Null).await;
     assert_eq!(answer.unwrap(), 42);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_looked_at_on_the_command_line() {
+    let config = Some("[limits]\ncompile_cpu = '1s'\n".to_owned());
+    let options = Options {
+        config,
+        ..Options::default()
+    };
+    let server = Server::with(options).await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let bytes = endless();
+    std::fs::write(desk.path().join("endless.wasm"), &bytes).unwrap();
+    let digest = Digest::of(&bytes);
+    let status = format!("heyday plugin status {digest}");
+
+    // Who waits no longer is told where to look; the compilation goes on.
+    let push = desk.watch("exec heyday plugin push endless.wasm 2>&1");
+    let push = push.unwrap();
+    eventually(async || {
+        let request = server
+            .client
+            .request(Method::GET, &format!("/uploads/{digest}"));
+        let answer = request.send().await.unwrap();
+        (answer.status() == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
+    push.interrupt();
+    let (lines, code) = push.end().await.unwrap();
+    assert_eq!(code, Some(130), "{lines:#?}");
+    assert!(lines.concat().contains(&status), "{lines:#?}");
+    let shown = desk.run("", &status).await.unwrap().ok();
+    shown.says(&format!("{digest} is compiling"));
+    let reason = "more than 1 s of CPU time";
+    let wait = desk.run("", &format!("{status} --wait")).await.unwrap();
+    wait.code(4).says(reason);
+    let failed = desk.run("", &format!("{status} -o json")).await.unwrap();
+    let failed = failed.code(4);
+    let told: Value = serde_json::from_str(failed.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(told["state"], "failed", "{failed}");
+    assert!(told["reason"].as_str().unwrap().contains(reason));
+
+    let good = Handmade::default().build();
+    server.client.push(good.clone(), "").await.unwrap();
+    let status = format!("heyday plugin status {}", Digest::of(&good));
+    let shown = desk.run("", &status).await.unwrap().ok();
+    shown.says("plugin handmade 1.0.0 is active");
+    let shown = desk.run("", &format!("{status} -o json")).await.unwrap();
+    assert_eq!(shown.ok().json()["version"], "1.0.0");
+    let none = format!("heyday plugin status {}", Digest::of(b"none"));
+    desk.run("", &none).await.unwrap().code(3);
+    let no_digest = desk.run("", "heyday plugin status handmade").await;
+    no_digest.unwrap().code(2);
 }

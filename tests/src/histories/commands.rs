@@ -7,7 +7,7 @@ use crate::support::cli::Desk;
 use crate::support::server::{Client, Options, Server};
 use crate::support::temporal;
 
-const WAITS: &str = "
+pub(super) const WAITS: &str = "
 do:
   - w: {wait: PT1H}
 ";
@@ -17,17 +17,17 @@ do:
   - s: {set: {x: 1}}
   - w: {wait: PT2H}
 ";
-const OTHER: &str = "
+pub(super) const OTHER: &str = "
 do:
   - e: {emit: {event: {with: {source: 'urn:kept', type: said}}}}
   - w: {wait: PT1H}
 ";
 
-fn version(text: &str, version: &str) -> String {
+pub(super) fn version(text: &str, version: &str) -> String {
     text.replace("version: 1.0.0", &format!("version: {version}"))
 }
 
-async fn waiting(client: &Client, name: &str, id: &str) {
+pub(super) async fn waiting(client: &Client, name: &str, id: &str) {
     let body = json!({ "workflow_type": format!("kept.{name}"), "workflow_id": id });
     client.post("/workflows", &body).await.unwrap();
     super::until("it waits", async || {

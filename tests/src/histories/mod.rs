@@ -6,6 +6,7 @@
 //! `HEYDAY_RECORD_HISTORIES=1` it keeps that as the histories of this driver's revision.
 
 mod commands;
+pub(crate) mod replays;
 mod scenarios;
 
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use heyday::recorder::{AttemptName, ReceiptRow};
 use heyday::registry::Kind;
-use heyday::registry::types::{UploadOptions, VersionState};
+use heyday::registry::types::{ReceiptPlace, ReceiptRecord, UploadOptions, VersionState};
 use heyday::state::changes::{Head, Touched};
 use heyday::state::content::Store;
 use heyday::state::replies::Reply;
@@ -62,6 +62,7 @@ on_both!(tokens_are_unique, super::tokens);
 on_both!(the_audit_is_paged, super::audit);
 on_both!(answers_are_kept_by_key, super::replies);
 on_both!(records_are_written_once, super::records);
+on_both!(receipts_are_paged, super::pages_of_receipts);
 
 fn now() -> Timestamp {
     // As exact as it is stored.
@@ -381,14 +382,18 @@ async fn records(one: &HostDb, other: &HostDb) {
     assert_eq!(read[149].1, "line 149");
     assert!(read[150].1.starts_with("zero "), "{:?}", read[150]);
     assert_eq!(read[151].1, "last");
-    let found = other.receipts("default", run).await.unwrap();
+    let receipts = async |namespace: &str| {
+        let found = other.receipts(namespace, run, None, 9).await;
+        found.unwrap()
+    };
+    let found = receipts("default").await;
     assert_eq!(found.len(), 1);
     assert_eq!(
         (found[0].outcome.as_str(), found[0].attempt),
         ("completed", 1)
     );
     assert_eq!(found[0].counters["cpu_us"], 7);
-    assert!(other.receipts("other", run).await.unwrap().is_empty());
+    assert!(receipts("other").await.is_empty());
     // What is there stays as it is.
     let again = one.restore_receipts(&[receipt(&attempt, "lost")]).await;
     assert_eq!(again.unwrap(), 0);
@@ -399,10 +404,65 @@ async fn records(one: &HostDb, other: &HostDb) {
     one.unmark("m").await.unwrap();
     let second = Duration::from_secs(1);
     one.prune_records(Timestamp::now() - second).await.unwrap();
-    assert_eq!(other.receipts("default", run).await.unwrap().len(), 1);
+    assert_eq!(receipts("default").await.len(), 1);
     one.prune_records(Timestamp::now() + second).await.unwrap();
-    assert!(other.receipts("default", run).await.unwrap().is_empty());
+    assert!(receipts("default").await.is_empty());
     assert!(other.logs("default", run, 0, 9).await.unwrap().is_empty());
+}
+
+async fn pages_of_receipts(one: &HostDb, other: &HostDb) {
+    let of = attempt();
+    let at = now();
+    // Many at the same time, and attempts of the same activity.
+    let rows = (0..150_u32).map(|number| {
+        let attempt = AttemptName {
+            activity_id: (number / 2).to_string(),
+            attempt: number % 2 + 1,
+            ..of.as_ref().clone()
+        };
+        let second = i64::from(number / 30);
+        ReceiptRow {
+            started_at: at + jiff::SignedDuration::from_secs(second),
+            ..receipt(&Arc::new(attempt), "completed")
+        }
+    });
+    let rows: Vec<_> = rows.collect();
+    one.write_records(&[], &rows).await.unwrap();
+    // Of another run, and of the same in another namespace.
+    let elsewhere = AttemptName {
+        namespace: "elsewhere".to_owned(),
+        activity_id: "elsewhere".to_owned(),
+        ..of.as_ref().clone()
+    };
+    let others = [
+        receipt(&attempt(), "completed"),
+        receipt(&Arc::new(elsewhere), "completed"),
+    ];
+    one.write_records(&[], &others).await.unwrap();
+    let mut read: Vec<ReceiptRecord> = Vec::new();
+    loop {
+        // As a client has it.
+        let after = read.last().map(|last| last.place().to_string());
+        let after: Option<ReceiptPlace> = after.map(|text| text.parse().unwrap());
+        let page = other.receipts("default", of.run_id, after.as_ref(), 40);
+        let page = page.await.unwrap();
+        assert!(page.len() <= 40, "{}", page.len());
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page);
+    }
+    assert!(read.is_sorted_by_key(|it| it.started_at));
+    let read: Vec<_> = read
+        .iter()
+        .map(|it| (it.activity_id.clone(), it.attempt))
+        .collect();
+    let written: HashSet<_> = rows
+        .iter()
+        .map(|it| (it.attempt.activity_id.clone(), it.attempt.attempt))
+        .collect();
+    assert_eq!(read.len(), 150);
+    assert_eq!(read.into_iter().collect::<HashSet<_>>(), written);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,11 +10,14 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::Pair;
+use crate::bad_input::requests;
 use crate::events::{FLOW, Stream};
+use crate::histories::replays::exported_and_replayed;
+use crate::search::found_by_attributes;
 use crate::support::http_server;
 use crate::support::server::Client;
 use crate::support::worker::eventually;
-use crate::{asked, flows, plugins};
+use crate::{asked, flow_versions, flows, plugins};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_is_one_whichever_server_answers() {
@@ -37,6 +40,13 @@ async fn the_api_is_one_whichever_server_answers() {
         plugins::receipts_and_lines(client),
         asked::asked_and_updated(client),
         flows::waited_starts(client),
+        flow_versions::versions(client),
+        found_by_attributes(client),
+        exported_and_replayed(client),
+        requests::unfit_inputs(client),
+        requests::unknown_names(client),
+        requests::unserved_queue(client),
+        requests::second_start(client),
         followed_events(&pair),
         pages(&pair),
         schedules(&pair),

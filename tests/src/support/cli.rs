@@ -189,6 +189,11 @@ impl Watched {
         tokio::time::timeout(PATIENCE, read).await?
     }
 
+    /// Presses Ctrl-C. The line began with `exec`, so that no shell is between.
+    pub fn interrupt(&self) {
+        super::worker::signal(self.child.id().expect("it runs"), libc::SIGINT);
+    }
+
     /// Waits for its end; answers the lines until then and the exit code.
     pub async fn end(mut self) -> anyhow::Result<(Vec<String>, Option<i32>)> {
         let mut lines = Vec::new();

@@ -83,8 +83,8 @@ impl Client {
 
     /// The run's receipts.
     pub async fn receipts(&self, id: &str) -> anyhow::Result<Vec<Value>> {
-        let body = self.get(&format!("/workflows/{id}/receipts")).await?;
-        Ok(body["receipts"].as_array().context("no receipts")?.clone())
+        let path = format!("/workflows/{id}/receipts?page_size=1000");
+        self.rows(&path, "receipts").await
     }
 
     /// The run's log lines.

@@ -185,7 +185,12 @@ impl Server {
         self.child.wait().expect("it is ours");
     }
 
-    /// Starts it again, as it was started, after it was killed.
+    /// Presses Ctrl-C.
+    pub fn interrupt(&self) {
+        super::worker::signal(self.pid(), libc::SIGINT);
+    }
+
+    /// Starts it again, as it was started, after it ended.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.child = self.command.spawn().context("cannot start heyday")?;
         self.wait_until_ready().await
@@ -325,6 +330,21 @@ impl Client {
     /// GET.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         Self::ok(self.request(Method::GET, path).send().await?).await
+    }
+
+    /// All rows of a list, page by page; the path has a query.
+    pub async fn rows(&self, path: &str, member: &str) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.get(&format!("{path}{after}")).await?;
+            let rows = page[member].as_array();
+            all.extend_from_slice(rows.with_context(|| format!("no {member} in {page}"))?);
+            match page["next_page_token"].as_str() {
+                Some(token) => after = format!("&page_token={}", token.replace(' ', "%20")),
+                None => return Ok(all),
+            }
+        }
     }
 
     /// POST.

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::replays::{GateQuery, OnDivergence};
 use super::versions::{ActivateBody, PageQuery, created, version_handlers, yes};
 use super::workflows::page_size;
-use crate::registry::types::{FlowUpload, FlowVersion, Versions};
+use crate::registry::types::{FlowUpload, FlowVersion, UploadOptions, Versions};
 use crate::registry::{Kind, VersionView, parse_version};
 use crate::replays::ReplayGate;
 
@@ -25,6 +25,9 @@ pub(super) struct UploadQuery {
     /// Make it the active version; `true` where absent.
     #[serde(default = "yes")]
     activate: bool,
+    /// Store it as `VERSION-dev.DIGEST8`, so that a number may be pushed again.
+    #[serde(default)]
+    dev: bool,
     /// Check it without storing it.
     #[serde(default)]
     dry_run: bool,
@@ -66,14 +69,22 @@ pub(super) async fn upload(
 ) -> Result<Response, Problem> {
     let activates = query.activate && !query.dry_run;
     let replay = if activates {
-        let definition = app.registry.flow_of(&caller.namespace, &bytes).await?;
+        let definition = app
+            .registry
+            .flow_of(&caller.namespace, &bytes, query.dev)
+            .await?;
         app.gate(&caller, &definition, query.on_divergence).await?
     } else {
         None
     };
+    let options = UploadOptions {
+        activate: query.activate,
+        dev: query.dev,
+        ..UploadOptions::default()
+    };
     let upload = app
         .registry
-        .upload_flow(caller.actor(), bytes, query.activate, query.dry_run)
+        .upload_flow(caller.actor(), bytes, options, query.dry_run)
         .await?;
     let (FlowUpload::Created(version) | FlowUpload::Existing(version)) = &upload;
     if activates {

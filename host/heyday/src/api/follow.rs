@@ -27,8 +27,9 @@ use super::App;
 use super::extract::Query;
 use super::problem::Problem;
 use super::runs::RunPath;
+use super::versions::PageQuery;
 use super::workflows::page_size;
-use crate::registry::types::{LogRecord, ReceiptRecord};
+use crate::registry::types::{LogRecord, ReceiptPlace, ReceiptRecord};
 use crate::sweeping::kept_since;
 
 /// Events that wait for a slow client.
@@ -306,49 +307,106 @@ async fn send_logs(
     }
 }
 
-/// What a run's attempts used.
+/// A page of what a run's attempts used.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReceiptsBody {
-    /// One for each attempt that has ended. One whose worker died has the outcome
+    /// One for each attempt that has ended, by start. One whose worker died has the outcome
     /// `worker-lost` and the counter `lost`; its times are then those between which it was.
     pub receipts: Vec<ReceiptRecord>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// What a run's attempts used
 #[utoipa::path(get, path = "/workflows/{workflow_id}/receipts", tag = "workflows",
-    params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded")),
+    params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"), PageQuery),
     responses((status = 200, body = ReceiptsBody),
         (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json")))]
 pub(super) async fn receipts(
     State(app): State<App>,
     RunPath(run): RunPath,
+    Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<ReceiptsBody>, Problem> {
+    let limit = page_size(query.page_size)?;
+    let after: Option<ReceiptPlace> = query
+        .page_token
+        .map(|token| token.parse())
+        .transpose()
+        .map_err(|_| Problem::invalid("the page_token is none that a page answered"))?;
     let (run, _) = pinned(&app, run).await?;
-    let mut receipts = written(&app, &run).await?;
     let mut lost = app.engine.lost_attempts(&run).await?;
+    // One that was removed with its age is not lost.
     let kept = kept_since(app.record_days);
+    lost.retain(|lost| lost.ended_at >= kept);
+    app.recorder.flush().await;
+    let receipts = if lost.is_empty() {
+        written(&app, &run, after.as_ref(), limit).await?
+    } else {
+        let all = with_lost(&app, &run, lost).await?.into_iter();
+        let behind = |receipt: &ReceiptRecord| after.as_ref().is_none_or(|it| receipt.place() > *it);
+        all.filter(behind).take(limit).collect()
+    };
+    let next_page_token = (receipts.len() == limit)
+        .then(|| receipts.last().map(|last| last.place().to_string()))
+        .flatten();
+    Ok(JsonAnswer(ReceiptsBody {
+        receipts,
+        next_page_token,
+    }))
+}
+
+/// All receipts of a run, and those of the attempts that were lost and have none.
+async fn with_lost(
+    app: &App,
+    run: &RunRef,
+    mut lost: Vec<AttemptReceipt>,
+) -> Result<Vec<ReceiptRecord>, Problem> {
     let lacks = |receipts: &[ReceiptRecord], lost: &AttemptReceipt| {
         let of = |one: &ReceiptRecord| {
             one.activity_id == lost.activity_id && one.attempt == lost.attempt
         };
-        // One that was removed with its age is not lost.
-        lost.ended_at >= kept && !receipts.iter().any(of)
+        !receipts.iter().any(of)
     };
+    let mut receipts = all_written(app, run).await?;
     lost.retain(|lost| lacks(&receipts, lost));
     if !lost.is_empty() {
         // They may be on their way.
         app.elsewhere_waits().await;
-        receipts = written(&app, &run).await?;
+        app.recorder.flush().await;
+        receipts = all_written(app, run).await?;
         lost.retain(|lost| lacks(&receipts, lost));
         receipts.extend(lost.into_iter().map(ReceiptRecord::from));
-        receipts.sort_by_key(|receipt| (receipt.started_at, receipt.attempt));
+        receipts.sort_by_key(ReceiptRecord::place);
     }
-    Ok(JsonAnswer(ReceiptsBody { receipts }))
+    Ok(receipts)
 }
 
-/// The receipts of a run that came here until now.
-async fn written(app: &App, run: &RunRef) -> Result<Vec<ReceiptRecord>, Problem> {
-    app.recorder.flush().await;
+async fn all_written(app: &App, run: &RunRef) -> Result<Vec<ReceiptRecord>, Problem> {
+    const PAGE: usize = 1_000;
+    let mut all: Vec<ReceiptRecord> = Vec::new();
+    loop {
+        let after = all.last().map(ReceiptRecord::place);
+        let page = written(app, run, after.as_ref(), PAGE).await?;
+        let last = page.len() < PAGE;
+        all.extend(page);
+        if last {
+            return Ok(all);
+        }
+    }
+}
+
+/// A page of the receipts of a run that came here until now.
+async fn written(
+    app: &App,
+    run: &RunRef,
+    after: Option<&ReceiptPlace>,
+    limit: usize,
+) -> Result<Vec<ReceiptRecord>, Problem> {
     let run_id = run.run_id.unwrap_or_default();
-    Ok(app.recorder.receipts(&run.namespace, run_id).await?)
+    let receipts = app
+        .recorder
+        .receipts(&run.namespace, run_id, after, limit)
+        .await?;
+    Ok(receipts)
 }

@@ -38,7 +38,7 @@ pub struct GrantsBody {
 
 /// The rows after that one, and the token for those after them. A token is its row's
 /// names, so that rows that come and go meanwhile move no other to another page.
-fn page<T>(
+pub(super) fn page<T>(
     mut rows: Vec<T>,
     size: Option<usize>,
     token: Option<&str>,

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::extract::{Caller, Json, Path};
+use super::extract::{Caller, Json, Path, Query};
+use super::grants::page;
 use super::problem::Problem;
+use super::versions::PageQuery;
 use super::{App, openai};
 use crate::server::{blocking, chain};
 
@@ -43,13 +45,16 @@ pub struct ModelInfo {
     pub loaded: bool,
 }
 
-/// All models.
+/// A page of models.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ModelsBody {
     /// By name.
     pub models: Vec<ModelInfo>,
     /// Where they run: `cpu`, or a GPU's name.
     pub device: String,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// A model that is to be imported.
@@ -149,17 +154,22 @@ async fn with_store<T: Send + 'static>(
 }
 
 /// List models
-#[utoipa::path(get, path = "/models", tag = "models", responses((status = 200, body = ModelsBody)))]
+#[utoipa::path(get, path = "/models", tag = "models", params(PageQuery),
+    responses((status = 200, body = ModelsBody)))]
 pub(super) async fn list(
     State(app): State<App>,
     _: Caller,
+    Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<ModelsBody>, Problem> {
     let inference = inference(&app)?;
     let (loaded, _) = inference.in_memory();
-    let models = inference.models();
+    let (size, token) = (query.page_size, query.page_token.as_deref());
+    let name = |model: &ServedModel| model.name().to_owned();
+    let (models, next_page_token) = page(inference.models(), size, token, name)?;
     Ok(JsonAnswer(ModelsBody {
         models: models.iter().map(|model| info(model, &loaded)).collect(),
         device: inference.device().name().to_owned(),
+        next_page_token,
     }))
 }
 

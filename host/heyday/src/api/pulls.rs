@@ -11,8 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{Caller, Json, Path, Query, wait};
+use super::grants::page;
 use super::models::{ModelInfo, free_name, inference, info, problem};
 use super::problem::Problem;
+use super::versions::PageQuery;
 use crate::pulls::source::Source;
 use crate::pulls::{Pull, PullError, PullState, Wanted};
 use crate::server::chain;
@@ -62,11 +64,14 @@ pub struct PullInfo {
     pub model: Option<ModelInfo>,
 }
 
-/// All pulls.
+/// A page of pulls.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PullsBody {
     /// By name.
     pub pulls: Vec<PullInfo>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// How long to wait.
@@ -175,11 +180,20 @@ pub(super) async fn begin(
 /// List the pulls
 ///
 /// Those that are under way, and the last ones that ended since the server was started.
-#[utoipa::path(get, path = "/model-pulls", tag = "models", responses((status = 200, body = PullsBody)))]
-pub(super) async fn list(State(app): State<App>, _: Caller) -> JsonAnswer<PullsBody> {
-    JsonAnswer(PullsBody {
-        pulls: app.pulls.list().iter().map(told).collect(),
-    })
+#[utoipa::path(get, path = "/model-pulls", tag = "models", params(PageQuery),
+    responses((status = 200, body = PullsBody)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    _: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<JsonAnswer<PullsBody>, Problem> {
+    let (size, token) = (query.page_size, query.page_token.as_deref());
+    let name = |pull: &Pull| pull.wanted.name.clone();
+    let (pulls, next_page_token) = page(app.pulls.list(), size, token, name)?;
+    Ok(JsonAnswer(PullsBody {
+        pulls: pulls.iter().map(told).collect(),
+        next_page_token,
+    }))
 }
 
 /// Show a pull

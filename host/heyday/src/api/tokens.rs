@@ -13,8 +13,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::App;
-use super::extract::{Caller, Json, Path};
+use super::extract::{Caller, Json, Path, Query};
+use super::grants::page;
 use super::problem::Problem;
+use super::versions::PageQuery;
 use crate::names;
 use crate::registry::RegistryError;
 use crate::state::tokens::TokenRow;
@@ -87,11 +89,14 @@ pub struct NewToken {
     pub token: String,
 }
 
-/// All tokens.
+/// A page of tokens.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TokensBody {
     /// Oldest first.
     pub tokens: Vec<TokenInfo>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// Make a token for workers
@@ -133,10 +138,21 @@ pub(super) async fn create(
 }
 
 /// List the tokens of workers
-#[utoipa::path(get, path = "/tokens", tag = "workers", responses((status = 200, body = TokensBody)))]
-pub(super) async fn list(State(app): State<App>, _: Caller) -> JsonAnswer<TokensBody> {
-    let tokens = app.tokens.list().into_iter().map(Into::into).collect();
-    JsonAnswer(TokensBody { tokens })
+#[utoipa::path(get, path = "/tokens", tag = "workers", params(PageQuery),
+    responses((status = 200, body = TokensBody)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    _: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<JsonAnswer<TokensBody>, Problem> {
+    let (size, token) = (query.page_size, query.page_token.as_deref());
+    // Ids of our own begin with the time.
+    let name = |token: &TokenRow| token.id.to_string();
+    let (tokens, next_page_token) = page(app.tokens.list(), size, token, name)?;
+    Ok(JsonAnswer(TokensBody {
+        tokens: tokens.into_iter().map(Into::into).collect(),
+        next_page_token,
+    }))
 }
 
 /// Take a token back

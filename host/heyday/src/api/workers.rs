@@ -15,8 +15,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::App;
-use super::extract::{Caller, Json};
+use super::extract::{Caller, Json, Query};
+use super::grants::page;
 use super::problem::Problem;
+use super::versions::PageQuery;
 use super::worker::opens;
 use crate::tokens::WorkerToken;
 use crate::worker::announce::INTERVAL;
@@ -68,13 +70,8 @@ impl Workers {
 
     fn list(&self, now: Instant) -> Vec<Heard> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut here: Vec<Heard> = all
-            .values()
-            .filter(|heard| heard.is_here(now))
-            .cloned()
-            .collect();
-        here.sort_by_key(|heard| (heard.since, heard.body.worker));
-        here
+        let here = all.values().filter(|heard| heard.is_here(now));
+        here.cloned().collect()
     }
 }
 
@@ -102,21 +99,33 @@ pub struct WorkerInfo {
     pub heard_at: Timestamp,
 }
 
-/// All workers.
+/// A page of workers.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WorkersBody {
     /// Those that were heard in the last 30 seconds, oldest first.
     pub workers: Vec<WorkerInfo>,
+    /// For the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
 /// List the workers of the namespace
 ///
 /// With the models that each can serve. Empty where this process runs everything itself.
-#[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, body = WorkersBody)))]
-pub(super) async fn list(State(app): State<App>, caller: Caller) -> JsonAnswer<WorkersBody> {
-    let workers = app.workers.list(Instant::now()).into_iter();
-    let of_namespace = workers.filter(|it| it.body.namespaces.contains(&caller.namespace));
-    let told = of_namespace.map(|heard| WorkerInfo {
+#[utoipa::path(get, path = "/workers", tag = "workers", params(PageQuery),
+    responses((status = 200, body = WorkersBody)))]
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<PageQuery>,
+) -> Result<JsonAnswer<WorkersBody>, Problem> {
+    let mut workers = app.workers.list(Instant::now());
+    workers.retain(|it| it.body.namespaces.contains(&caller.namespace));
+    let (size, token) = (query.page_size, query.page_token.as_deref());
+    // As many digits for each, so that they are in the order of the times.
+    let name = |it: &Heard| format!("{:020} {}", it.since.as_microsecond(), it.body.worker);
+    let (workers, next_page_token) = page(workers, size, token, name)?;
+    let told = workers.into_iter().map(|heard| WorkerInfo {
         id: heard.body.worker,
         // Names, numbers and digests cannot fail to be written.
         queues: serde_json::to_value(&heard.body.queues).unwrap_or_default(),
@@ -126,9 +135,10 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> JsonAnswer<W
         since: heard.since,
         heard_at: heard.heard_at,
     });
-    JsonAnswer(WorkersBody {
+    Ok(JsonAnswer(WorkersBody {
         workers: told.collect(),
-    })
+        next_page_token,
+    }))
 }
 
 /// Say that a worker is there, and which models it can serve

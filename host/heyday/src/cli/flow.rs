@@ -20,6 +20,7 @@ pub enum FlowCommand {
     /// Upload a flow (YAML or JSON); it is checked first, and active at once
     #[command(
         after_help = "Examples:\n  heyday flow push process.yaml\n  heyday flow push process.yaml --no-activate\n  \
+        heyday flow push process.yaml --dev          edit and push again without a new version number\n  \
         heyday flow push process.yaml --refuse-diverging\n  \
         generate-flow | heyday flow push -"
     )]
@@ -61,6 +62,9 @@ pub enum FlowCommand {
 pub struct PushArgs {
     /// The flow's file; - is stdin
     pub file: PathBuf,
+    /// Store it as VERSION-dev.DIGEST, so that the same version number may be pushed again
+    #[arg(long)]
+    pub dev: bool,
     /// Store it without making it the active version
     #[arg(long)]
     pub no_activate: bool,
@@ -161,6 +165,7 @@ async fn push(args: PushArgs, context: &Context) -> Result<(), CliError> {
     let text = input::bytes(&args.file)?;
     let request = Request::post(&["flows"])
         .query("activate", (!args.no_activate).to_string())
+        .query("dev", args.dev.to_string())
         .query_if("on_divergence", on_divergence(args.refuse_diverging))
         .bytes(content_type(&text), Bytes::from(text), None)
         .idempotent(None);

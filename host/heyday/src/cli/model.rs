@@ -191,13 +191,12 @@ fn said(model: &Value) -> String {
 }
 
 async fn list(context: &Context) -> Result<(), CliError> {
-    let answer = context.client.send(&Request::get(&["models"])).await?;
-    if context.output.is_json() {
-        return context.output.raw_json(&answer.body);
-    }
-    let value = answer.json()?;
+    let list = Request::get(&["models"]);
+    let Some(models) = view::all_rows(context, list, "models").await? else {
+        return Ok(());
+    };
     let mut table = Table::new(&["NAME", "WHAT", "LOADED", "DIGEST", "IMPORTED"]);
-    for model in view::rows(&value, "models") {
+    for model in &models {
         table.row([
             view::text(model, "name"),
             said(model),
@@ -221,13 +220,12 @@ async fn list(context: &Context) -> Result<(), CliError> {
 }
 
 async fn workers(context: &Context) -> Result<(), CliError> {
-    let answer = context.client.send(&Request::get(&["workers"])).await?;
-    if context.output.is_json() {
-        return context.output.raw_json(&answer.body);
-    }
-    let value = answer.json()?;
+    let list = Request::get(&["workers"]);
+    let Some(workers) = view::all_rows(context, list, "workers").await? else {
+        return Ok(());
+    };
     let mut table = Table::new(&["WORKER", "QUEUES", "DEVICE", "MODELS", "HEARD"]);
-    for worker in view::rows(&value, "workers") {
+    for worker in &workers {
         let queues = worker["queues"].as_object().into_iter().flatten();
         let queues: Vec<String> = queues
             .map(|(name, limit)| format!("{name}={limit}"))

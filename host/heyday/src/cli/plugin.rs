@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use heyday_durable::payload::Digest;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::build::{self, BuildArgs, BuildOptions};
-use super::client::Request;
+use super::client::{Answer, Request};
 use super::error::CliError;
 use super::options::GlobalOptions;
 use super::output::Output;
@@ -50,6 +51,13 @@ pub enum PluginCommand {
         heyday plugin push greet.wasm --no-activate  store it, activate it later"
     )]
     Push(PushArgs),
+    /// Show what has become of an upload: a version, why it is none, or that it is not compiled yet
+    #[command(
+        after_help = "Examples:\n  heyday plugin status sha256:9f86d0...\n  heyday plugin status sha256:9f86d0... --wait\n\n\
+        `heyday plugin push` names the digest where it does not wait for the end. The exit code is 4 \
+        where the upload failed."
+    )]
+    Status(StatusArgs),
     /// List the plugins
     #[command(after_help = "Examples:\n  heyday plugin list\n  heyday plugin list -o json")]
     List,
@@ -108,6 +116,16 @@ pub struct PushArgs {
     pub build: BuildOptions,
 }
 
+/// Arguments of `plugin status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The digest of the component: sha256: and 64 hexadecimal digits
+    pub digest: Digest,
+    /// Wait until it is compiled, or has failed
+    #[arg(long)]
+    pub wait: bool,
+}
+
 /// Arguments of `plugin show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
@@ -148,6 +166,7 @@ pub async fn run(command: PluginCommand, global: &GlobalOptions) -> Result<(), C
         // Done above, without a server.
         PluginCommand::New(_) | PluginCommand::Upgrade(_) | PluginCommand::Build(_) => Ok(()),
         PluginCommand::Push(args) => push(args, context).await,
+        PluginCommand::Status(args) => status(&args, context).await,
         PluginCommand::List => versions::list(context, Kind::Plugin).await,
         PluginCommand::Show(args) => {
             versions::show(context, Kind::Plugin, &args.name, args.version.as_deref()).await
@@ -245,6 +264,7 @@ async fn upload(args: &PushArgs, path: &Path, context: &Context) -> Result<(), C
     let output = &context.output;
     let bytes = component(path)?;
     let size = bytes.len() as u64;
+    let digest = Digest::of(&bytes);
     let file = path
         .file_name()
         .unwrap_or(path.as_os_str())
@@ -267,34 +287,78 @@ async fn upload(args: &PushArgs, path: &Path, context: &Context) -> Result<(), C
         step.message(&format!("Verifying and compiling {file}"));
         std::future::pending::<Infallible>().await
     };
-    let mut answer = tokio::select! {
-        answer = interruptible(context.client.send(&request), "the upload") => answer?,
+    let answer = tokio::select! {
+        answer = interruptible(context.client.send(&request), "the upload", &digest) => answer?,
         never = sent => match never {},
     };
-    let mut version = answer.json()?;
-    while answer.status == StatusCode::ACCEPTED {
-        let digest = view::text(&version, "digest");
-        step.message(&format!("{file} is {}", view::text(&version, "state")));
-        let request = Request::get(&["uploads", &digest]).wait(SLICE);
-        answer = interruptible(context.client.send(&request), "the compilation").await?;
-        version = answer.json()?;
-    }
-    if view::text(&version, "state") != "failed" {
+    let answer = compiled(context, answer, &digest, &file, &step).await?;
+    if view::text(&answer.json()?, "state") != "failed" {
         step.done(&format!("Uploaded {file} ({})", view::bytes(size)));
     }
+    ended(context, &answer, &file, args.no_activate)
+}
+
+async fn status(args: &StatusArgs, context: &Context) -> Result<(), CliError> {
+    let output = &context.output;
+    let digest = args.digest.to_string();
+    let request = Request::get(&["uploads", &digest]);
+    let mut answer = context.client.send(&request).await?;
+    if args.wait {
+        let step = Step::spinner(output, &format!("Waiting for {digest}"));
+        answer = compiled(context, answer, &args.digest, &digest, &step).await?;
+        step.clear();
+    }
+    if answer.status != StatusCode::ACCEPTED {
+        return ended(context, &answer, &digest, true);
+    }
     if output.is_json() {
-        output.raw_json(&answer.body)?;
+        return output.raw_json(&answer.body);
+    }
+    let state = view::text(&answer.json()?, "state");
+    output.line(&format!("{digest} is {state}"))?;
+    output.hint(&format!("{} --wait", status_command(&args.digest)));
+    Ok(())
+}
+
+/// What shows where an upload stands.
+fn status_command(digest: &Digest) -> String {
+    format!("heyday plugin status {digest}")
+}
+
+/// Waits until what was uploaded is compiled, or has failed.
+async fn compiled(
+    context: &Context,
+    mut answer: Answer,
+    digest: &Digest,
+    name: &str,
+    step: &Step,
+) -> Result<Answer, CliError> {
+    let request = Request::get(&["uploads", &digest.to_string()]).wait(SLICE);
+    while answer.status == StatusCode::ACCEPTED {
+        let state = view::text(&answer.json()?, "state");
+        step.message(&format!("{name} is {state}"));
+        let next = context.client.send(&request);
+        answer = interruptible(next, "the compilation", digest).await?;
+    }
+    Ok(answer)
+}
+
+/// Says what an upload has become: a version, or none.
+fn ended(context: &Context, answer: &Answer, name: &str, staged: bool) -> Result<(), CliError> {
+    let version = answer.json()?;
+    if context.output.is_json() {
+        context.output.raw_json(&answer.body)?;
     }
     if view::text(&version, "state") == "failed" {
         return Err(CliError::Refused {
-            message: format!("{file} cannot be used: {}", versions::reason(&version)),
+            message: format!("{name} cannot be used: {}", versions::reason(&version)),
             help: None,
         });
     }
-    if !output.is_json() {
-        tell(context, &version, args.no_activate)?;
+    if context.output.is_json() {
+        return Ok(());
     }
-    Ok(())
+    tell(context, &version, staged)
 }
 
 /// Says what an upload led to, and what to do next.
@@ -359,6 +423,7 @@ fn tell(context: &Context, plugin: &Value, staged: bool) -> Result<(), CliError>
 async fn interruptible<T>(
     work: impl Future<Output = Result<T, CliError>>,
     what: &'static str,
+    digest: &Digest,
 ) -> Result<T, CliError> {
     tokio::select! {
         done = work => done,
@@ -366,7 +431,7 @@ async fn interruptible<T>(
             signal.map_err(|error| anyhow::Error::new(error).context("signals cannot be received"))?;
             Err(CliError::Interrupted {
                 message: format!("{what} may go on at the server"),
-                help: "look at it with `heyday plugin list`".to_owned(),
+                help: format!("look at it with `{}`", status_command(digest)),
             })
         }
     }

@@ -85,13 +85,12 @@ async fn create(args: CreateArgs, context: &Context) -> Result<(), CliError> {
 }
 
 async fn list(context: &Context) -> Result<(), CliError> {
-    let answer = context.client.send(&Request::get(&["tokens"])).await?;
-    if context.output.is_json() {
-        return context.output.raw_json(&answer.body);
-    }
-    let value = answer.json()?;
+    let list = Request::get(&["tokens"]);
+    let Some(tokens) = view::all_rows(context, list, "tokens").await? else {
+        return Ok(());
+    };
     let mut table = Table::new(&["ID", "KIND", "NAME", "NAMESPACES", "CREATED"]);
-    for token in view::rows(&value, "tokens") {
+    for token in &tokens {
         let namespaces = view::list(token, "namespaces");
         table.row([
             view::text(token, "id"),

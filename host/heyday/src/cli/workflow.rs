@@ -443,15 +443,11 @@ fn show_data(
 }
 
 async fn receipts(run: &Run, context: &Context) -> Result<(), CliError> {
-    let answer = context
-        .client
-        .send(&Request::get(&run.segments(&["receipts"])))
-        .await?;
     let output = &context.output;
-    if output.is_json() {
-        return output.raw_json(&answer.body);
-    }
-    let value = answer.json()?;
+    let list = Request::get(&run.segments(&["receipts"]));
+    let Some(receipts) = view::all_rows(context, list, "receipts").await? else {
+        return Ok(());
+    };
     let mut table = Table::new(&[
         "ACTIVITY",
         "ID",
@@ -463,7 +459,7 @@ async fn receipts(run: &Run, context: &Context) -> Result<(), CliError> {
         ">HOST CALLS",
         ">OUTPUT",
     ]);
-    for row in view::rows(&value, "receipts") {
+    for row in &receipts {
         let counters = row
             .get("counters")
             .or_else(|| row.get("receipt"))

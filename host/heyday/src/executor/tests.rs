@@ -123,7 +123,8 @@ async fn an_attempt_answers_and_leaves_a_receipt() {
         assert_eq!(answer, json!({ "n": 1 }));
         assert!(outcome.receipt.counters["peak_memory_bytes"] > 0);
         rig.recorder.flush().await;
-        let receipts = rig.recorder.receipts("default", run).await.expect("read");
+        let receipts = rig.recorder.receipts("default", run, None, 9).await;
+        let receipts = receipts.expect("read");
         assert_eq!(receipts[0].outcome, "completed");
         assert_eq!(receipts[0].counters, outcome.receipt.counters);
     }

@@ -183,8 +183,9 @@ impl Core {
         &self,
         namespace: &str,
         text: &Bytes,
+        dev: bool,
     ) -> Result<PinnedDefinition, RegistryError> {
-        let (stored, flow) = self.read_flow(namespace, text).await?;
+        let (stored, flow) = self.read_flow(namespace, text, dev).await?;
         let digest = stored.row.digest;
         Ok(PinnedDefinition {
             workflow_type: stored.row.name,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::RegistryError;
 use super::core::{Core, MAX_PARSED};
 use super::types::UploadOptions;
-use super::versions::{Stored, Uploaded};
+use super::versions::{Stored, Uploaded, dev_version};
 use crate::names::{LISTENER, RESERVED};
 use crate::state::versions::{Kind, VersionRow};
 
@@ -112,7 +112,8 @@ impl Core {
         flows.map(|(namespace, _)| namespace.clone()).collect()
     }
 
-    /// Reads a flow, YAML or JSON, and checks all of it. Stores nothing.
+    /// Reads a flow, YAML or JSON, and checks all of it; as a development version where
+    /// `dev`. Stores nothing.
     ///
     /// # Errors
     /// When it is no flow that can run, with every line that is wrong.
@@ -120,6 +121,7 @@ impl Core {
         &self,
         namespace: &str,
         bytes: &Bytes,
+        dev: bool,
     ) -> Result<(Stored, Arc<Flow>), RegistryError> {
         let digest = Digest::of(bytes);
         let text = bytes.clone();
@@ -138,11 +140,16 @@ impl Core {
                 "`{RESERVED}` is kept for the host's own flows; use another `document.namespace`"
             )));
         }
+        let version = if dev {
+            dev_version(&flow.document.version, &digest)
+        } else {
+            flow.document.version.clone()
+        };
         let row = VersionRow {
             kind: Kind::Flow,
             namespace: namespace.to_owned(),
             name: flow.workflow_type(),
-            version: flow.document.version.clone(),
+            version,
             digest,
             size: bytes.len() as u64,
             description: json!(FlowDescription::of(&flow)),
@@ -170,14 +177,10 @@ impl Core {
         bytes: Bytes,
         stored: Stored,
         flow: &Arc<Flow>,
-        activate: bool,
+        options: UploadOptions,
     ) -> Result<Uploaded, RegistryError> {
         self.files.put_bytes(bytes).await?;
         self.keep_parsed(stored.row.digest, Arc::clone(flow));
-        let options = UploadOptions {
-            activate,
-            ..UploadOptions::default()
-        };
         self.insert(Arc::new(stored), options).await
     }
 

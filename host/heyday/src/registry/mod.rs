@@ -284,17 +284,18 @@ impl Registry {
         &self,
         actor: Actor<'_>,
         bytes: Bytes,
-        activate: bool,
+        options: UploadOptions,
         dry_run: bool,
     ) -> Result<FlowUpload, RegistryError> {
         let namespace = actor.namespace;
-        let (stored, flow) = self.core.read_flow(namespace, &bytes).await?;
+        let read = self.core.read_flow(namespace, &bytes, options.dev);
+        let (stored, flow) = read.await?;
         if dry_run {
             self.core.check_new(&stored)?;
             let version = FlowVersion::of(&self.core, &stored);
             return Ok(FlowUpload::Existing(version));
         }
-        let done = self.core.store_flow(bytes, stored, &flow, activate).await?;
+        let done = self.core.store_flow(bytes, stored, &flow, options).await?;
         let version = FlowVersion::of(&self.core, &done.stored);
         if !done.created {
             return Ok(FlowUpload::Existing(version));
@@ -474,13 +475,15 @@ impl Registry {
         self.core.pin_listener(namespace, flow, trigger).await
     }
 
-    /// A flow that is stored nowhere, checked, with what it calls pinned.
+    /// A flow that is stored nowhere, checked, with what it calls pinned; as a development
+    /// version where `dev`.
     pub(crate) async fn flow_of(
         &self,
         namespace: &str,
         text: &Bytes,
+        dev: bool,
     ) -> Result<PinnedDefinition, RegistryError> {
-        self.core.flow_of(namespace, text).await
+        self.core.flow_of(namespace, text, dev).await
     }
 
     /// A flow's active version, and its digest.

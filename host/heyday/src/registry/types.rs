@@ -166,7 +166,7 @@ impl Default for UploadOptions {
 /// Where an upload of a component stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UploadStatus {
-    /// Digest of the bytes: the upload's name, `GET /plugins/uploads/{digest}`.
+    /// Digest of the bytes: the upload's name, `GET /uploads/{digest}`.
     #[schema(value_type = String)]
     pub digest: Digest,
     /// Where it stands.
@@ -331,6 +331,55 @@ impl From<AttemptReceipt> for ReceiptRecord {
             outcome: receipt.outcome,
             counters: receipt.receipt.counters,
         }
+    }
+}
+
+impl ReceiptRecord {
+    /// Where it stands among its run's receipts.
+    #[must_use]
+    pub fn place(&self) -> ReceiptPlace {
+        ReceiptPlace {
+            started_us: self.started_at.as_microsecond(),
+            activity_id: self.activity_id.clone(),
+            attempt: self.attempt,
+        }
+    }
+}
+
+/// Where a receipt stands among those of its run: a cursor, as text and back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReceiptPlace {
+    /// When its attempt started, in microseconds of the Unix time.
+    pub started_us: i64,
+    /// The activity within the run.
+    pub activity_id: String,
+    /// 1 for the first.
+    pub attempt: u32,
+}
+
+impl std::fmt::Display for ReceiptPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            started_us,
+            activity_id,
+            attempt,
+        } = self;
+        // The id is last: another engine's may hold anything.
+        write!(f, "{started_us}.{attempt}.{activity_id}")
+    }
+}
+
+impl std::str::FromStr for ReceiptPlace {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (started_us, rest) = text.split_once('.').unwrap_or((text, ""));
+        let (attempt, activity_id) = rest.split_once('.').unwrap_or((rest, ""));
+        Ok(Self {
+            started_us: started_us.parse()?,
+            activity_id: activity_id.to_owned(),
+            attempt: attempt.parse()?,
+        })
     }
 }
 

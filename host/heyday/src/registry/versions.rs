@@ -140,15 +140,12 @@ impl Core {
             && existing.row.digest != row.digest
         {
             return Err(RegistryError::Conflict(format!(
-                "{} {} {} exists with other bytes ({}); versions never change: raise the version{}",
+                "{} {} {} exists with other bytes ({}); versions never change: raise the version, \
+                 or upload a development version (`push --dev`)",
                 row.kind.word(),
                 row.name,
                 row.version,
-                existing.row.digest,
-                match row.kind {
-                    Kind::Plugin => ", or upload a development version (`push --dev`)",
-                    Kind::Flow => "",
-                }
+                existing.row.digest
             )));
         }
         Ok(existing)

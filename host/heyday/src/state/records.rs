@@ -11,7 +11,7 @@ use super::backend::{Row, Tx, Value, placeholders, values};
 use super::shared::{LINES_LOCK, in_order};
 use super::{HostDb, StateError, json, limit, micros, signed, timestamp, unsigned};
 use crate::recorder::{AttemptName, ReceiptRow};
-use crate::registry::types::{LogRecord, ReceiptRecord};
+use crate::registry::types::{LogRecord, ReceiptPlace, ReceiptRecord};
 
 /// Rows of one statement: a driver takes a statement to another thread and back.
 const ROWS: usize = 100;
@@ -236,7 +236,7 @@ impl HostDb {
         rows?.iter().map(log_record).collect()
     }
 
-    /// The receipts of a run, by start.
+    /// The receipts of a run after that one, by start.
     ///
     /// # Errors
     /// As [`write_records`](Self::write_records).
@@ -244,12 +244,26 @@ impl HostDb {
         &self,
         namespace: &str,
         run_id: Uuid,
+        after: Option<&ReceiptPlace>,
+        receipts: usize,
     ) -> Result<Vec<ReceiptRecord>, StateError> {
+        let (started_us, activity_id, attempt) = match after {
+            Some(place) => (place.started_us, place.activity_id.as_str(), place.attempt),
+            None => (i64::MIN, "", 0),
+        };
         let rows = self
             .rows(
                 "SELECT * FROM receipts WHERE run_id = $1 AND namespace = $2 \
-             ORDER BY started_us, attempt",
-                values![&run_id, namespace],
+             AND (started_us, activity_id, attempt) > ($3, $4, $5) \
+             ORDER BY started_us, activity_id, attempt LIMIT $6",
+                values![
+                    &run_id,
+                    namespace,
+                    started_us,
+                    activity_id,
+                    i64::from(attempt),
+                    limit(receipts)
+                ],
             )
             .await;
         rows?.iter().map(receipt_record).collect()

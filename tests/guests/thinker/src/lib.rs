@@ -34,6 +34,7 @@ fn ensure_code<T>(
     }
 }
 
+/// Which texts are embedded, and how.
 #[derive(Deserialize, JsonSchema)]
 pub struct Embed {
     model: String,
@@ -62,6 +63,7 @@ pub fn embed(input: Embed) -> Result<Vec<Vec<f32>>> {
     Ok(found.iter().map(<[f32]>::to_vec).collect())
 }
 
+/// What is embedded, and how often.
 #[derive(Deserialize, JsonSchema)]
 pub struct Timed {
     model: String,
@@ -83,6 +85,7 @@ pub fn time_embeds(input: Timed) -> Result<Vec<u64>> {
     Ok(times)
 }
 
+/// What is scored, and for which query.
 #[derive(Deserialize, JsonSchema)]
 pub struct Rerank {
     model: String,
@@ -103,6 +106,7 @@ pub fn list() -> Result<Vec<String>> {
     Ok(models()?.into_iter().map(|model| model.name).collect())
 }
 
+/// Which models the contract is about.
 #[derive(Deserialize, JsonSchema)]
 pub struct Contract {
     /// A granted model that embeds.

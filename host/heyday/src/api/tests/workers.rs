@@ -64,6 +64,48 @@ async fn a_token_is_shown_once_and_opens_its_namespaces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_and_workers_are_listed_page_by_page() {
+    let api = api().await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(api.worker_token(json!(["default"])).await);
+    }
+    let workers: Vec<_> = (0..3).map(|_| Uuid::now_v7().to_string()).collect();
+    for worker in &workers {
+        let body = json!({
+            "worker": worker, "namespaces": ["default"], "queues": {}, "device": "cpu",
+            "models": [],
+        });
+        let token = &made[0].1;
+        let body = body.to_string();
+        let heard = api.as_worker(token, Method::POST, "announcements", body);
+        assert_eq!(heard.await.status, 204);
+    }
+    let tokens: Vec<_> = made.into_iter().map(|(id, _)| id).collect();
+    for (list, expected) in [("tokens", tokens), ("workers", workers)] {
+        let mut read = Vec::new();
+        let mut after = String::new();
+        for expected in [2, 1] {
+            let path = format!("/api/v1/{list}?page_size=2{after}");
+            let page = api.get(&path).await.json();
+            let rows = page[list].as_array().expect("rows");
+            assert_eq!(rows.len(), expected, "{page}");
+            let ids = rows.iter().filter_map(|row| row["id"].as_str());
+            read.extend(ids.map(str::to_owned));
+            after = match page["next_page_token"].as_str() {
+                Some(token) => format!("&page_token={}", token.replace(' ', "%20")),
+                None => String::new(),
+            };
+            assert_eq!(after.is_empty(), expected == 1, "{page}");
+        }
+        // Oldest first.
+        assert_eq!(read, expected);
+        let none = api.get(&format!("/api/v1/{list}?page_size=0")).await;
+        none.problem(400, "invalid-request");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_requests_are_refused() {
     let api = api().await;
     for body in [

@@ -4,10 +4,16 @@ use bytes::Bytes;
 use heyday_durable::definition::{Definitions as _, WorkflowReference};
 use heyday_durable::failure::kind;
 
-use super::super::types::{FlowUpload, FlowVersion};
+use super::super::types::{FlowUpload, FlowVersion, UploadOptions};
 use super::super::{Kind, RegistryError};
 use super::{ACTOR, World, greet, open, push, world};
 use crate::definitions::HostDefinitions;
+
+const ACTIVE: UploadOptions = UploadOptions {
+    activate: true,
+    dev: false,
+    allow_missing: false,
+};
 
 fn flow(version: &str, body: &str) -> Bytes {
     format!(
@@ -23,7 +29,7 @@ async fn flows_are_checked_stored_and_pinned() {
     } = &world().await;
     let body = "  - greet:\n      call: greet.hello\n";
     let dry = registry
-        .upload_flow(ACTOR, flow("1.0.0", body), true, true)
+        .upload_flow(ACTOR, flow("1.0.0", body), ACTIVE, true)
         .await;
     assert!(matches!(dry, Ok(FlowUpload::Existing(_))));
     assert!(
@@ -34,7 +40,7 @@ async fn flows_are_checked_stored_and_pinned() {
     );
 
     let stored = registry
-        .upload_flow(ACTOR, flow("1.0.0", body), true, false)
+        .upload_flow(ACTOR, flow("1.0.0", body), ACTIVE, false)
         .await;
     let Ok(FlowUpload::Created(version)) = stored else {
         panic!("{stored:?}");
@@ -51,7 +57,7 @@ async fn flows_are_checked_stored_and_pinned() {
     let other = registry.upload_flow(
         ACTOR,
         flow("1.0.0", "  - w:\n      wait: PT1S\n"),
-        true,
+        ACTIVE,
         false,
     );
     assert!(matches!(other.await, Err(RegistryError::Conflict(_))));
@@ -125,7 +131,7 @@ async fn flows_that_cannot_run_name_the_line() {
         (Bytes::from(reserved), None, "kept for the host's own flows"),
     ] {
         let error = registry
-            .upload_flow(ACTOR, document, true, false)
+            .upload_flow(ACTOR, document, ACTIVE, false)
             .await
             .expect_err(words);
         let RegistryError::Unusable { message, problems } = error else {
@@ -143,5 +149,37 @@ async fn flows_that_cannot_run_name_the_line() {
             .list(Kind::Flow, "default", None, 10)
             .rows
             .is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_development_version_has_its_bytes_in_its_number() {
+    let World { registry, .. } = &world().await;
+    let upload = async |seconds: u32, dev: bool| {
+        let document = flow("1.0.0", &format!("  - w:\n      wait: PT{seconds}S\n"));
+        let options = UploadOptions { dev, ..ACTIVE };
+        let upload = registry.upload_flow(ACTOR, document, options, false);
+        match upload.await.expect("uploaded") {
+            FlowUpload::Created(version) => (version, true),
+            FlowUpload::Existing(version) => (version, false),
+        }
+    };
+    let (released, _) = upload(1, false).await;
+    let (first, created) = upload(2, true).await;
+    let expected = format!("1.0.0-dev.{}", &first.digest.hex()[..8]);
+    assert_eq!((first.version.to_string(), created), (expected, true));
+    let (again, created) = upload(2, true).await;
+    assert_eq!((&again.version, created), (&first.version, false));
+    let (second, created) = upload(3, true).await;
+    assert!(created && second.active && second.version != first.version);
+    // The released bytes too may be pushed as what they are not yet.
+    let (same, created) = upload(1, true).await;
+    assert!(created && same.version != released.version);
+    assert_eq!(same.digest, released.digest);
+    let shown = registry.versions(Kind::Flow, "default", "docs.process");
+    let shown = shown.expect("there");
+    assert_eq!(
+        (shown.versions.len(), shown.active),
+        (4, Some(same.version))
     );
 }

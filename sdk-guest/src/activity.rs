@@ -13,11 +13,66 @@ use crate::Error;
 
 /// What a plugin exports. `heyday_sdk::plugin!()` implements it for a type `HeydayPlugin`
 /// of the plugin's crate, so that a test can ask what the host will be told.
+///
+/// ```
+/// use heyday_sdk::{Plugin, prelude::*};
+///
+/// #[activity]
+/// fn nothing() {}
+///
+/// heyday_sdk::plugin!();
+///
+/// /// Whether a plugin describes an activity of that name.
+/// fn has<P: Plugin>(activity: &str) -> bool {
+///     P::describe().contains(&format!("\"name\":\"{activity}\""))
+/// }
+///
+/// # fn main() {
+/// assert!(has::<HeydayPlugin>("nothing"));
+/// # }
+/// ```
 pub trait Plugin {
     /// Describes the plugin and its activities, as `wit/plugin` says.
+    ///
+    /// ```
+    /// use heyday_sdk::{Plugin as _, prelude::*};
+    ///
+    /// /// How high the water is.
+    /// #[activity(queue = "tide-queue")]
+    /// fn tide() -> Result<f64> {
+    ///     Ok(1.5)
+    /// }
+    ///
+    /// heyday_sdk::plugin!();
+    ///
+    /// # fn main() {
+    /// let description = HeydayPlugin::describe();
+    /// assert!(description.contains("How high the water is."));
+    /// assert!(description.contains("tide-queue"));
+    /// # }
+    /// ```
     fn describe() -> String;
 
     /// Runs an activity on JSON, as the host does.
+    ///
+    /// ```
+    /// use heyday_sdk::{Plugin as _, prelude::*};
+    ///
+    /// #[activity]
+    /// fn double(number: u32) -> Result<u32> {
+    ///     Ok(2 * number)
+    /// }
+    ///
+    /// heyday_sdk::plugin!();
+    ///
+    /// # fn main() {
+    /// assert_eq!(HeydayPlugin::run("double", "21").unwrap(), "42");
+    /// let error = HeydayPlugin::run("double", "\"many\"").unwrap_err();
+    /// assert_eq!(error.kind(), "invalid-input");
+    /// let error = HeydayPlugin::run("no-such", "1").unwrap_err();
+    /// assert_eq!(error.kind(), "unknown-activity");
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The activity's own; `unknown-activity`; `invalid-input` where the input does not
@@ -101,6 +156,21 @@ pub fn call(activity: &str, input: &str) -> Result<String, Error> {
 }
 
 /// What an activity may answer: nothing, or a `Result` of anything that has a schema.
+///
+/// ```
+/// use heyday_sdk::{Outcome, Result};
+///
+/// fn number(text: &str) -> Result<u32> {
+///     Ok(text.parse()?)
+/// }
+///
+/// /// Takes whatever an activity may answer.
+/// fn succeeded(outcome: impl Outcome) -> bool {
+///     outcome.into_result().is_ok()
+/// }
+/// assert!(succeeded(number("7")) && succeeded(()));
+/// assert!(!succeeded(number("seven")));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "an activity answers nothing or a `Result`, not `{Self}`",
     note = "write `-> Result<{Self}>` (heyday_sdk::Result) and answer `Ok(...)`; the value \
@@ -111,6 +181,14 @@ pub trait Outcome {
     type Output: Serialize + JsonSchema;
 
     /// The value, or the failure.
+    ///
+    /// ```
+    /// use heyday_sdk::Outcome as _;
+    ///
+    /// assert_eq!("7".parse::<u8>().into_result().unwrap(), 7);
+    /// let error = "x".parse::<u8>().into_result().unwrap_err();
+    /// assert_eq!(error.kind(), "error"); // Converted as `?` converts.
+    /// ```
     ///
     /// # Errors
     /// The activity's own.

@@ -24,6 +24,9 @@
 //! assert_eq!(test.object("default", "poem.numbered").unwrap(), b"1 a\n2 b\n");
 //! ```
 
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;
+
 use std::io;
 use std::time::Duration;
 
@@ -31,6 +34,22 @@ use crate::error::CapabilityError;
 use crate::host::blob as host;
 
 /// Why a call failed; `wit/blob` explains the codes.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+/// use heyday_sdk::blob::{Container, Error};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.code.as_str() {
+///         "not-found" => "upload the file first",
+///         "precondition-failed" => "somebody else was quicker",
+///         _ => "try again later",
+///     }
+/// }
+/// let error = Container::open("default")?.get("report.pdf").unwrap_err();
+/// assert_eq!(advice(&error), "upload the file first");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 pub type Error = CapabilityError;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -43,6 +62,17 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// What is known of an object without reading it.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .blob("default", [("report.pdf", "12 bytes of ")])
+/// #     .enter();
+/// use heyday_sdk::blob::{Container, Metadata};
+///
+/// let Metadata { key, size, .. } = Container::open("default")?.head("report.pdf")?;
+/// assert_eq!((key.as_str(), size), ("report.pdf", 12));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metadata {
     /// Its key within the container.
@@ -56,6 +86,18 @@ pub struct Metadata {
 }
 
 /// When a write may happen.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().blob("default", [("index", "a")]).enter();
+/// use heyday_sdk::blob::{Condition, Container};
+///
+/// let container = Container::open("default")?;
+/// let read = container.head("index")?;
+/// container.put("index", "a, b")?; // Somebody else adds to it meanwhile.
+/// let unchanged = Condition::IfMatch(read.etag);
+/// assert!(container.put_if("index", "a, c", unchanged).unwrap_err().is("precondition-failed"));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// Always.
@@ -67,6 +109,18 @@ pub enum Condition {
 }
 
 /// One page of a listing.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .blob("default", [("a", ""), ("b", ""), ("c", "")])
+/// #     .enter();
+/// use heyday_sdk::blob::{Container, Page};
+///
+/// let Page { objects, next } = Container::open("default")?.list("", 2, None)?;
+/// assert_eq!(objects[1].key, "b");
+/// assert!(next.is_some()); // There is a third.
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The objects, in ascending order of their keys' bytes.
@@ -76,6 +130,27 @@ pub struct Page {
 }
 
 /// A granted container.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .blob("default", [("in/a", "one"), ("in/b", "two")])
+/// #     .enter();
+/// use heyday_sdk::{Result, blob::Container};
+///
+/// /// Moves all objects from one folder to another.
+/// fn publish(container: &Container) -> Result<()> {
+///     for object in container.objects("in/") {
+///         let key = object?.key;
+///         container.put(&key.replacen("in/", "out/", 1), container.get(&key)?)?;
+///         container.delete(&key)?;
+///     }
+///     Ok(())
+/// }
+/// let container = Container::open("default")?;
+/// publish(&container)?;
+/// assert_eq!(container.get("out/b")?, b"two");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Container {
     host: host::Container,
@@ -83,6 +158,14 @@ pub struct Container {
 
 impl Container {
     /// Opens the binding of this name; `default` is the usual one.
+    ///
+    /// ```
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("scans", []).enter();
+    /// assert!(Container::open("scans").is_ok());
+    /// assert!(Container::open("default").unwrap_err().is("capability-denied"));
+    /// ```
     ///
     /// # Errors
     /// `capability-denied` without a grant, `unknown-binding`, `unavailable`.
@@ -94,6 +177,18 @@ impl Container {
 
     /// The whole object, up to 64 MiB; use [`read`](Self::read) for larger ones.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("poem", "Tyger, tyger")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let container = Container::open("default")?;
+    /// assert_eq!(String::from_utf8(container.get("poem")?)?, "Tyger, tyger");
+    /// assert!(container.get("prose").unwrap_err().is("not-found"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `not-found`, `limit-exceeded` and others, as `wit/blob` says.
     pub fn get(&self, key: &str) -> Result<Vec<u8>> {
@@ -101,6 +196,18 @@ impl Container {
     }
 
     /// Up to `length` bytes from `offset`; fewer where the object ends.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("scan.pdf", "%PDF-1.7 and more")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// // What a file is shows at its begin.
+    /// let begin = Container::open("default")?.get_range("scan.pdf", 0, 5)?;
+    /// assert_eq!(begin, b"%PDF-");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-range` where `offset` is at or past the end, and others.
@@ -110,6 +217,19 @@ impl Container {
 
     /// What is known of the object.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("poem", "Tyger, tyger")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let container = Container::open("default")?;
+    /// let before = container.head("poem")?;
+    /// container.put("poem", "The lamb")?;
+    /// assert_ne!(container.head("poem")?.etag, before.etag);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `not-found` and others.
     pub fn head(&self, key: &str) -> Result<Metadata> {
@@ -117,6 +237,16 @@ impl Container {
     }
 
     /// Whether there is an object under the key.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().blob("default", [("done/a", "")]).enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let container = Container::open("default")?;
+    /// assert!(container.exists("done/a")?);
+    /// assert!(!container.exists("done/b")?);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`head`](Self::head), without `not-found`.
@@ -130,6 +260,16 @@ impl Container {
 
     /// Writes the whole object.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let container = Container::open("default")?;
+    /// let written = container.put("reports/7.txt", "all is well")?;
+    /// assert_eq!(written.size, 11);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/blob` says.
     pub fn put(&self, key: &str, bytes: impl AsRef<[u8]>) -> Result<Metadata> {
@@ -137,6 +277,17 @@ impl Container {
     }
 
     /// Writes the whole object, if the condition holds.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+    /// use heyday_sdk::blob::{Condition, Container};
+    ///
+    /// let container = Container::open("default")?;
+    /// container.put_if("claim", "mine", Condition::IfAbsent)?;
+    /// let late = container.put_if("claim", "yours", Condition::IfAbsent).unwrap_err();
+    /// assert!(late.is("precondition-failed"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `precondition-failed` where it does not, and others.
@@ -192,6 +343,17 @@ impl Container {
 
     /// Deletes the object.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().blob("default", [("draft", "")]).enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let container = Container::open("default")?;
+    /// container.delete("draft")?;
+    /// // Another attempt may meet what the last one has done.
+    /// assert!(container.delete("draft").unwrap_err().is("not-found"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `not-found` and others.
     pub fn delete(&self, key: &str) -> Result<()> {
@@ -243,6 +405,19 @@ impl Container {
     /// One page of the objects whose keys begin with `prefix`: at most `limit` (1 to
     /// 1,000), after the page token. [`objects`](Self::objects) turns the pages by itself.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("in/a", ""), ("in/b", ""), ("out/a", "")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let container = Container::open("default")?;
+    /// let first = container.list("in/", 1, None)?;
+    /// let second = container.list("in/", 1, first.next.as_deref())?;
+    /// assert_eq!((second.objects[0].key.as_str(), second.next), ("in/b", None));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/blob` says.
     pub fn list(&self, prefix: &str, limit: u32, after: Option<&str>) -> Result<Page> {
@@ -251,6 +426,20 @@ impl Container {
 
     /// All objects whose keys begin with `prefix`, fetched page by page. Ends after the
     /// first error.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("in/a", "one"), ("in/b", "three")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    ///
+    /// let mut bytes = 0;
+    /// for object in Container::open("default")?.objects("in/") {
+    ///     bytes += object?.size;
+    /// }
+    /// assert_eq!(bytes, 8);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn objects(&self, prefix: &str) -> Objects<'_> {
         Objects {
             container: self,
@@ -261,6 +450,18 @@ impl Container {
     }
 
     /// Opens the object to be read piece by piece.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("poem", "Tyger, tyger\nburning bright")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    /// use std::io::{BufRead as _, BufReader};
+    ///
+    /// let poem = BufReader::new(Container::open("default")?.read("poem")?);
+    /// assert_eq!(poem.lines().nth(1).transpose()?.as_deref(), Some("burning bright"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `not-found` and others.
@@ -275,6 +476,21 @@ impl Container {
     /// Opens an object to be written piece by piece. Nobody sees it before
     /// [`Writer::finish`].
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+    /// use heyday_sdk::blob::Container;
+    /// use std::io::Write as _;
+    ///
+    /// let container = Container::open("default")?;
+    /// let mut table = container.write("squares.csv")?;
+    /// for n in 1..=3 {
+    ///     writeln!(table, "{n},{}", n * n)?;
+    /// }
+    /// table.finish()?;
+    /// assert_eq!(container.get("squares.csv")?, b"1,1\n2,4\n3,9\n");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/blob` says.
     pub fn write(&self, key: &str) -> Result<Writer> {
@@ -282,6 +498,19 @@ impl Container {
     }
 
     /// As [`write`](Self::write), if the condition holds.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("report", "ready")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::{Condition, Container};
+    ///
+    /// let container = Container::open("default")?;
+    /// // Told before anything is written in vain.
+    /// let error = container.write_if("report", Condition::IfAbsent).unwrap_err();
+    /// assert!(error.is("precondition-failed"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `precondition-failed` here or from [`Writer::finish`], and others.
@@ -294,6 +523,23 @@ impl Container {
 }
 
 /// The objects of a container, as [`Container::objects`] finds them.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .blob("default", [("a.txt", ""), ("b.pdf", ""), ("c.pdf", "")])
+/// #     .enter();
+/// use heyday_sdk::{Result, blob::{Container, Objects}};
+///
+/// fn pdfs(objects: Objects<'_>) -> Result<Vec<String>> {
+///     let mut keys = Vec::new();
+///     for object in objects {
+///         keys.extend(Some(object?.key).filter(|key| key.ends_with(".pdf")));
+///     }
+///     Ok(keys)
+/// }
+/// assert_eq!(pdfs(Container::open("default")?.objects(""))?, ["b.pdf", "c.pdf"]);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Objects<'a> {
     container: &'a Container,
@@ -325,6 +571,22 @@ impl Iterator for Objects<'_> {
 
 /// An object that is read piece by piece. It asks the host for up to 1 MiB at once, so that
 /// small reads are cheap.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .blob("default", [("scan.pdf", "%PDF-1.7")])
+/// #     .enter();
+/// use heyday_sdk::blob::{Container, Reader};
+/// use std::io::{self, Read as _};
+///
+/// fn is_pdf(mut file: Reader) -> io::Result<bool> {
+///     let mut begin = [0; 5];
+///     file.read_exact(&mut begin)?;
+///     Ok(&begin == b"%PDF-")
+/// }
+/// assert!(is_pdf(Container::open("default")?.read("scan.pdf")?)?);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Reader {
     host: host::Reader,
@@ -334,6 +596,20 @@ pub struct Reader {
 
 impl Reader {
     /// What is known of the object.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("poem", "Tyger, tyger")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    /// use std::io::Read as _;
+    ///
+    /// let mut reader = Container::open("default")?.read("poem")?;
+    /// let mut poem = Vec::with_capacity(reader.metadata().size as usize);
+    /// reader.read_to_end(&mut poem)?;
+    /// assert_eq!(poem.len(), 12);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn metadata(&self) -> Metadata {
         self.host.metadata()
@@ -358,6 +634,19 @@ impl io::Read for Reader {
 
 /// An object that is written piece by piece. Dropping it without
 /// [`finish`](Self::finish), and a failure of the activity, leaves nothing behind.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+/// use heyday_sdk::blob::{Container, Writer};
+/// use std::io::Write as _;
+///
+/// let container = Container::open("default")?;
+/// let mut writer: Writer = container.write("half")?;
+/// writer.write_all(b"the first half")?;
+/// drop(writer); // As where the activity fails here.
+/// assert!(!container.exists("half")?);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Writer {
     host: host::Writer,
@@ -368,6 +657,20 @@ pub struct Writer {
 impl Writer {
     /// Makes the object visible, whole.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+    /// use heyday_sdk::blob::Container;
+    /// use std::io::Write as _;
+    ///
+    /// let container = Container::open("default")?;
+    /// let mut writer = container.write("note")?;
+    /// writer.write_all(b"all of it")?;
+    /// assert!(!container.exists("note")?);
+    /// assert_eq!(writer.finish()?.size, 9);
+    /// assert!(container.exists("note")?);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `precondition-failed`, `limit-exceeded` and others; nothing is visible then.
     pub fn finish(mut self) -> Result<Metadata> {
@@ -376,6 +679,21 @@ impl Writer {
     }
 
     /// Gives the object up.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .blob("default", [("note", "as it was")])
+    /// #     .enter();
+    /// use heyday_sdk::blob::Container;
+    /// use std::io::Write as _;
+    ///
+    /// let container = Container::open("default")?;
+    /// let mut writer = container.write("note")?;
+    /// writer.write_all(b"no, better not")?;
+    /// writer.abort();
+    /// assert_eq!(container.get("note")?, b"as it was");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn abort(self) {
         self.host.abort();
     }
@@ -401,103 +719,5 @@ impl io::Write for Writer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(self.send()?)
-    }
-}
-
-#[cfg(all(test, not(target_arch = "wasm32")))]
-mod tests {
-    use std::io::{Read as _, Write as _};
-
-    use super::*;
-    use crate::test::Context;
-
-    #[test]
-    fn a_binding_that_was_not_granted_is_denied() {
-        let _test = Context::new().enter();
-        let error = Container::open("default").expect_err("no grant");
-        assert_eq!(
-            (error.code.as_str(), error.retryable),
-            ("capability-denied", false)
-        );
-    }
-
-    #[test]
-    fn objects_can_be_put_ranged_listed_and_deleted() {
-        let _test = Context::new()
-            .blob("c", [("a/1", "one"), ("a/2", "two"), ("b", "x")])
-            .enter();
-        let container = Container::open("c").unwrap();
-        assert_eq!(container.get("a/1").unwrap(), b"one");
-        assert_eq!(container.get_range("a/2", 1, 9).unwrap(), b"wo");
-        assert!(
-            container
-                .get_range("a/2", 3, 1)
-                .unwrap_err()
-                .is("invalid-range")
-        );
-        assert!(container.get("z").unwrap_err().is("not-found"));
-        assert!(container.put("../z", "").unwrap_err().is("invalid-key"));
-        let keys: Vec<String> = container
-            .objects("a/")
-            .map(|object| object.unwrap().key)
-            .collect();
-        assert_eq!(keys, ["a/1", "a/2"]);
-        let page = container.list("", 2, None).unwrap();
-        let rest = container.list("", 2, page.next.as_deref()).unwrap();
-        assert_eq!(
-            (page.objects.len(), rest.objects.len(), rest.next),
-            (2, 1, None)
-        );
-        container.delete("b").unwrap();
-        assert!(!container.exists("b").unwrap());
-        assert!(container.delete("b").unwrap_err().is("not-found"));
-    }
-
-    #[test]
-    fn conditions_hold() {
-        let _test = Context::new().blob("c", [("a", "one")]).enter();
-        let container = Container::open("c").unwrap();
-        let etag = container.head("a").unwrap().etag;
-        let refused = container.put_if("a", "x", Condition::IfAbsent).unwrap_err();
-        assert!(refused.is("precondition-failed"));
-        container
-            .put_if("a", "two", Condition::IfMatch(etag.clone()))
-            .unwrap();
-        assert_ne!(container.head("a").unwrap().etag, etag);
-        let refused = container
-            .put_if("a", "x", Condition::IfMatch(etag))
-            .unwrap_err();
-        assert!(refused.is("precondition-failed"));
-    }
-
-    #[test]
-    fn what_is_written_in_pieces_appears_whole_or_not_at_all() {
-        let _test = Context::new().blob::<&str, &str>("c", []).enter();
-        let container = Container::open("c").unwrap();
-        let bytes: Vec<u8> = (0..3 * CHUNK + 7).map(|n| n as u8).collect();
-        let mut writer = container.write("large").unwrap();
-        writer.write_all(&bytes).unwrap();
-        assert!(!container.exists("large").unwrap());
-        assert_eq!(writer.finish().unwrap().size, bytes.len() as u64);
-        let mut back = Vec::new();
-        container
-            .read("large")
-            .unwrap()
-            .read_to_end(&mut back)
-            .unwrap();
-        assert!(back == bytes);
-        let mut writer = container.write("dropped").unwrap();
-        writer.write_all(b"x").unwrap();
-        drop(writer);
-        assert!(!container.exists("dropped").unwrap());
-    }
-
-    #[test]
-    fn io_errors_keep_the_capabilitys_code() {
-        let _test = Context::new().blob::<&str, &str>("c", []).enter();
-        let read = || -> crate::Result<String> {
-            Ok(io::read_to_string(Container::open("c")?.read("absent")?)?)
-        };
-        assert_eq!(read().unwrap_err().kind(), "not-found");
     }
 }

@@ -21,11 +21,36 @@ use crate::host::config as host;
 
 /// Why a call failed; `wit/config` explains the codes. One is this crate's own:
 /// `invalid-value`, where [`Config::parse`] cannot read a value.
+///
+/// ```
+/// use heyday_sdk::config::{Config, Error};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.code.as_str() {
+///         "capability-denied" => "grant config=default",
+///         "invalid-value" => "correct the setting",
+///         _ => "try again later",
+///     }
+/// }
+/// assert_eq!(advice(&Config::open("default").unwrap_err()), "grant config=default");
+/// ```
 pub type Error = CapabilityError;
 
 type Result<T> = std::result::Result<T, Error>;
 
 /// A setting.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .config("default", [("mail.from", "ada@example.com")])
+/// #     .enter();
+/// use heyday_sdk::config::{Config, Setting};
+///
+/// let mut page = Config::open("default")?.list("mail.", 10, None)?;
+/// let Setting { key, value } = page.settings.remove(0);
+/// assert_eq!((key.as_str(), value.as_str()), ("mail.from", "ada@example.com"));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
     /// Its key, such as `mail.from`.
@@ -35,6 +60,18 @@ pub struct Setting {
 }
 
 /// One page of a listing.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .config("default", [("a", "1"), ("b", "2"), ("c", "3")])
+/// #     .enter();
+/// use heyday_sdk::config::{Config, Page};
+///
+/// let Page { settings, next } = Config::open("default")?.list("", 2, None)?;
+/// assert_eq!(settings.len(), 2);
+/// assert!(next.is_some()); // There is a third.
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The settings, in ascending order of the bytes of their keys.
@@ -45,6 +82,17 @@ pub struct Page {
 
 /// The settings of a granted binding, as they are at each call: an operator may change them
 /// while the plugin runs.
+///
+/// ```
+/// use heyday_sdk::config::Config;
+///
+/// let test = heyday_sdk::test::Context::new().config("default", [("batch", "10")]).enter();
+/// let config = Config::open("default")?;
+/// assert_eq!(config.parse("batch")?, Some(10));
+/// test.set_config("default", "batch", "20"); // As when an operator changes it.
+/// assert_eq!(config.parse("batch")?, Some(20));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Config {
     host: host::Config,
@@ -52,6 +100,14 @@ pub struct Config {
 
 impl Config {
     /// Opens the binding of this name; `default` is the usual one.
+    ///
+    /// ```
+    /// use heyday_sdk::config::Config;
+    ///
+    /// let _test = heyday_sdk::test::Context::new().config("mail", [("port", "25")]).enter();
+    /// assert!(Config::open("mail").is_ok());
+    /// assert!(Config::open("default").unwrap_err().is("capability-denied"));
+    /// ```
     ///
     /// # Errors
     /// `capability-denied` without a grant, `unknown-binding`.
@@ -62,6 +118,18 @@ impl Config {
     }
 
     /// The value under this key; `None` where it is not set.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .config("default", [("greeting", "Hello")])
+    /// #     .enter();
+    /// use heyday_sdk::config::Config;
+    ///
+    /// let config = Config::open("default")?;
+    /// assert_eq!(config.get("greeting")?.as_deref(), Some("Hello"));
+    /// assert_eq!(config.get("farewell")?, None);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-key`, `unavailable` and others, as `wit/config` says.
@@ -102,6 +170,23 @@ impl Config {
 
     /// One page of the settings whose keys begin with `prefix`: at most `limit` (1 to
     /// 1,000), after the page token.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .config("default", [("feed.a", "x"), ("feed.b", "y"), ("mail", "z")])
+    /// #     .enter();
+    /// use heyday_sdk::config::Config;
+    ///
+    /// let config = Config::open("default")?;
+    /// let mut page = config.list("feed.", 1, None)?;
+    /// let mut feeds = page.settings;
+    /// while let Some(next) = page.next {
+    ///     page = config.list("feed.", 1, Some(&next))?;
+    ///     feeds.append(&mut page.settings);
+    /// }
+    /// assert_eq!((feeds.len(), feeds[1].value.as_str()), (2, "y"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/config` says.

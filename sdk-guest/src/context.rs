@@ -32,6 +32,17 @@ use crate::error::{CapabilityError, Result};
 use crate::host;
 
 /// Which attempt of which activity of which run this is.
+///
+/// ```
+/// use heyday_sdk::context::{self, Attempt};
+///
+/// /// The lines of a report begin so.
+/// fn heading(attempt: &Attempt) -> String {
+///     format!("{} of {}, attempt {}", attempt.activity_type, attempt.workflow_id, attempt.attempt)
+/// }
+/// let _test = heyday_sdk::test::Context::new().attempt(2).enter();
+/// assert!(heading(&context::current()).ends_with(", attempt 2"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// The Heyday namespace of the run.
@@ -51,12 +62,32 @@ pub struct Attempt {
 }
 
 /// Which attempt this is.
+///
+/// ```
+/// use heyday_sdk::context;
+///
+/// let _test = heyday_sdk::test::Context::new().attempt(3).enter();
+/// let running = context::current();
+/// assert_eq!((running.attempt, running.queue.as_str()), (3, "general-queue"));
+/// ```
 #[must_use]
 pub fn current() -> Attempt {
     host::current()
 }
 
 /// The number of this attempt; 1 for the first.
+///
+/// ```
+/// use heyday_sdk::context;
+///
+/// /// The large model only where the small one failed.
+/// fn model() -> &'static str {
+///     if context::attempt() == 1 { "small" } else { "large" }
+/// }
+/// assert_eq!(model(), "small");
+/// let _retry = heyday_sdk::test::Context::new().attempt(2).enter();
+/// assert_eq!(model(), "large");
+/// ```
 #[must_use]
 pub fn attempt() -> u32 {
     current().attempt
@@ -64,12 +95,31 @@ pub fn attempt() -> u32 {
 
 /// A key that is the same on every attempt of this activity and on no other activity: give
 /// it to whatever must happen at most once.
+///
+/// ```
+/// use heyday_sdk::context;
+///
+/// let first = context::idempotency_key();
+/// let _retry = heyday_sdk::test::Context::new().attempt(2).enter();
+/// assert_eq!(context::idempotency_key(), first);
+/// ```
 #[must_use]
 pub fn idempotency_key() -> String {
     host::idempotency_key()
 }
 
 /// How long until the attempt is interrupted.
+///
+/// ```
+/// use heyday_sdk::context;
+/// use std::time::Duration;
+///
+/// fn has_time_for_a_page() -> bool {
+///     context::remaining() > Duration::from_secs(10)
+/// }
+/// let _test = heyday_sdk::test::Context::new().remaining(Duration::from_secs(3)).enter();
+/// assert!(!has_time_for_a_page());
+/// ```
 #[must_use]
 pub fn remaining() -> Duration {
     Duration::from_millis(host::remaining_ms())
@@ -77,6 +127,15 @@ pub fn remaining() -> Duration {
 
 /// Whether the activity was asked to stop. After the first `true` there is a grace (5 s
 /// unless the operator set another) to clean up; then the attempt is interrupted.
+///
+/// ```
+/// use heyday_sdk::context;
+///
+/// let test = heyday_sdk::test::Context::new().enter();
+/// assert!(!context::is_cancelled());
+/// test.cancel(); // As when somebody cancels the workflow.
+/// assert!(context::is_cancelled());
+/// ```
 #[must_use]
 pub fn is_cancelled() -> bool {
     host::is_cancelled()
@@ -84,6 +143,17 @@ pub fn is_cancelled() -> bool {
 
 /// Tells that the attempt is alive, with details that the next attempt can read. May be
 /// called as often as you like; the host keeps the last.
+///
+/// ```
+/// use heyday_sdk::context;
+///
+/// let test = heyday_sdk::test::Context::new().enter();
+/// context::heartbeat("page 7")?;
+/// assert_eq!(test.heartbeats(), ["page 7"]);
+/// let error = context::heartbeat("x".repeat(70_000)).unwrap_err();
+/// assert!(error.is("too-large"));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 ///
 /// # Errors
 /// `invalid-json` where the details cannot be written as JSON, `too-large` where they are
@@ -96,6 +166,15 @@ pub fn heartbeat(details: impl Serialize) -> Result<(), CapabilityError> {
 
 /// The details of the previous attempt's last heartbeat; `None` where there is none, or
 /// where they are not a `T`.
+///
+/// ```
+/// use heyday_sdk::context;
+///
+/// assert_eq!(context::last_heartbeat::<u64>(), None); // The first attempt.
+/// let _retry = heyday_sdk::test::Context::new().last_heartbeat(&7).enter();
+/// assert_eq!(context::last_heartbeat::<u64>(), Some(7));
+/// assert_eq!(context::last_heartbeat::<String>(), None);
+/// ```
 #[must_use]
 pub fn last_heartbeat<T: DeserializeOwned>() -> Option<T> {
     serde_json::from_str(&host::last_heartbeat()?).ok()
@@ -103,6 +182,14 @@ pub fn last_heartbeat<T: DeserializeOwned>() -> Option<T> {
 
 /// How far the attempt is: `completed` of `total` (0: not known) and a short message,
 /// shown to whoever watches the run.
+///
+/// ```
+/// use heyday_sdk::context;
+///
+/// let test = heyday_sdk::test::Context::new().enter();
+/// context::progress(3, 10, "reading");
+/// assert_eq!(test.progress(), [(3, 10, "reading".to_owned())]);
+/// ```
 pub fn progress(completed: u64, total: u64, message: impl AsRef<str>) {
     host::progress(completed, total, message.as_ref());
 }

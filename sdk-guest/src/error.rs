@@ -35,12 +35,29 @@ pub struct Error {
 }
 
 /// A result whose error is [`Error`] unless another is named.
+///
+/// ```
+/// use heyday_sdk::Result;
+///
+/// fn port(text: &str) -> Result<u16> {
+///     Ok(text.parse()?)
+/// }
+/// assert_eq!(port("8080").unwrap(), 8080);
+/// assert_eq!(port("http").unwrap_err().kind(), "error");
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// A failure that another attempt would meet again; the same as
     /// [`permanent`](Self::permanent). `kind` is kebab-case, such as `file-encrypted`; the
     /// message is for a person and never a secret: it is stored with the run.
+    ///
+    /// ```
+    /// use heyday_sdk::Error;
+    ///
+    /// let error = Error::new("file-encrypted", "the file needs a password");
+    /// assert_eq!(error.to_string(), "file-encrypted: the file needs a password");
+    /// ```
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             kind: kind.into(),
@@ -51,11 +68,35 @@ impl Error {
     }
 
     /// A failure that another attempt would meet again: the activity ends at once.
+    ///
+    /// ```
+    /// use heyday_sdk::{Error, Result};
+    ///
+    /// fn check(amount: i64) -> Result<i64> {
+    ///     if amount < 0 {
+    ///         return Err(Error::permanent("negative-amount", format!("{amount} is below 0")));
+    ///     }
+    ///     Ok(amount)
+    /// }
+    /// assert!(!check(-1).unwrap_err().is_retryable());
+    /// ```
     pub fn permanent(kind: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(kind, message)
     }
 
     /// A failure that another attempt may not meet: the retry policy decides.
+    ///
+    /// ```
+    /// use heyday_sdk::Error;
+    ///
+    /// fn failure(status: u16) -> Error {
+    ///     match status {
+    ///         500..=599 => Error::retryable("server-failed", format!("status {status}")),
+    ///         _ => Error::permanent("refused", format!("status {status}")),
+    ///     }
+    /// }
+    /// assert!(failure(503).is_retryable() && !failure(404).is_retryable());
+    /// ```
     pub fn retryable(kind: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             retryable: true,
@@ -65,6 +106,15 @@ impl Error {
 
     /// The same failure with details for a program. What cannot be written as JSON is
     /// left out.
+    ///
+    /// ```
+    /// use heyday_sdk::Error;
+    /// use std::collections::BTreeMap;
+    ///
+    /// let read = BTreeMap::from([("pages", 900)]);
+    /// let error = Error::permanent("too-many-pages", "the limit is 500").with_details(read);
+    /// assert_eq!(error.details().unwrap()["pages"], 900);
+    /// ```
     #[must_use]
     pub fn with_details(mut self, details: impl Serialize) -> Self {
         self.details = serde_json::to_value(details).ok();
@@ -72,6 +122,16 @@ impl Error {
     }
 
     /// The same failure, retryable or not.
+    ///
+    /// ```
+    /// use heyday_sdk::{Error, Result};
+    ///
+    /// /// What is no number now is none on another attempt either.
+    /// fn number(text: &str) -> Result<u32> {
+    ///     text.parse::<u32>().map_err(|error| Error::from(error).with_retryable(false))
+    /// }
+    /// assert!(!number("x").unwrap_err().is_retryable());
+    /// ```
     #[must_use]
     pub fn with_retryable(mut self, retryable: bool) -> Self {
         self.retryable = retryable;
@@ -79,6 +139,19 @@ impl Error {
     }
 
     /// The same failure, its message led by `context: `.
+    ///
+    /// ```
+    /// use heyday_sdk::{Error, Result};
+    ///
+    /// fn sum(lines: &[&str]) -> Result<u32> {
+    ///     let parse = |(line, number): (&&str, u32)| {
+    ///         let number = format!("line {number}");
+    ///         line.parse::<u32>().map_err(|error| Error::from(error).context(number))
+    ///     };
+    ///     lines.iter().zip(1..).map(parse).sum()
+    /// }
+    /// assert!(sum(&["1", "x"]).unwrap_err().message().starts_with("line 2: "));
+    /// ```
     #[must_use]
     pub fn context(mut self, context: impl std::fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
@@ -86,24 +159,56 @@ impl Error {
     }
 
     /// The kind that workflows match on.
+    ///
+    /// ```
+    /// use heyday_sdk::Error;
+    ///
+    /// fn is_the_files_fault(error: &Error) -> bool {
+    ///     matches!(error.kind(), "not-a-pdf" | "file-encrypted")
+    /// }
+    /// assert!(is_the_files_fault(&Error::new("not-a-pdf", "it has no header")));
+    /// ```
     #[must_use]
     pub fn kind(&self) -> &str {
         &self.kind
     }
 
     /// What a person reads.
+    ///
+    /// ```
+    /// use heyday_sdk::Error;
+    ///
+    /// let error = Error::new("quota", "all 500 pages are used up");
+    /// assert_eq!(error.message(), "all 500 pages are used up"); // Without the kind.
+    /// ```
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// Whether another attempt may succeed.
+    ///
+    /// ```
+    /// use heyday_sdk::Error;
+    ///
+    /// // As `?` converts them: any error is retryable, but not what is no JSON.
+    /// assert!(Error::from("x".parse::<u8>().unwrap_err()).is_retryable());
+    /// assert!(!Error::from(serde_json::from_str::<u8>("[").unwrap_err()).is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.retryable
     }
 
     /// What a program reads.
+    ///
+    /// ```
+    /// use heyday_sdk::Error;
+    ///
+    /// let error = Error::retryable("rate-limited", "wait a little").with_details(30);
+    /// assert_eq!(error.details().and_then(|seconds| seconds.as_u64()), Some(30));
+    /// assert_eq!(Error::retryable("rate-limited", "wait").details(), None);
+    /// ```
     #[must_use]
     pub fn details(&self) -> Option<&Value> {
         self.details.as_ref()
@@ -161,6 +266,18 @@ fn convert(error: &(dyn std::error::Error + 'static)) -> Error {
 
 /// Why the host did not do what it was asked. The codes stand in the documentation of each
 /// capability's WIT package; `capability-denied` means that the plugin lacks a grant.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
+/// use heyday_sdk::{CapabilityError, blob::Container};
+///
+/// let error: CapabilityError = Container::open("default")?.get("absent").unwrap_err();
+/// match error.code.as_str() {
+///     "not-found" => assert!(!error.retryable),
+///     _ => return Err(error.into()), // A workflow sees the code as the kind.
+/// }
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct CapabilityError {
     /// The code, such as `not-found` or `constraint`.
@@ -176,6 +293,17 @@ pub struct CapabilityError {
 impl CapabilityError {
     /// An error of that code which is not retryable. For code that stands in for the host
     /// in tests.
+    ///
+    /// ```
+    /// use heyday_sdk::{CapabilityError, sql::Connection, test::Context};
+    ///
+    /// let mut away = CapabilityError::new("unavailable", "the database is away");
+    /// away.retryable = true;
+    /// let _test = Context::new().sql("default", move |_, _| Err(away.clone())).enter();
+    /// let db = Connection::open("default")?;
+    /// assert!(db.query("SELECT 1", &[]).unwrap_err().retryable);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -186,6 +314,15 @@ impl CapabilityError {
     }
 
     /// Whether this is the code.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().kv("default", [("lock", "mine")]).enter();
+    /// use heyday_sdk::kv::{Set, Store};
+    ///
+    /// let taken = Store::open("default")?.set("lock", "yours", Set::new().if_absent());
+    /// assert!(taken.is_err_and(|error| error.is("precondition-failed")));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn is(&self, code: &str) -> bool {
         self.code == code

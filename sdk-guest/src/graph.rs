@@ -40,20 +40,37 @@
 // Only the host's side of a component is spoken to in it.
 #[cfg(any(target_arch = "wasm32", test))]
 mod json;
+mod rows;
 mod value;
 
 use std::rc::Rc;
-
-use serde::de::DeserializeOwned;
 
 use crate::error::CapabilityError;
 use crate::host::graph as host;
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) use json::{decode, encode};
+pub use rows::{ColumnIndex, Row, Rows};
 pub use value::{Node, Path, Point, Relationship, Value};
 
 /// Why a statement failed; `wit/graph` explains the codes.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .graph("default", |_, _| Err(heyday_sdk::CapabilityError::new("conflict", "locked")))
+/// #     .enter();
+/// use heyday_sdk::graph::{Connection, Error};
+///
+/// fn is_worth_another_try(error: &Error) -> bool {
+///     match error.code.as_str() {
+///         "conflict" | "unavailable" => true,
+///         _ => false, // `constraint`, `invalid-statement`, ...
+///     }
+/// }
+/// let error = Connection::open("default")?.execute("MATCH (n) DELETE n", &[]).unwrap_err();
+/// assert!(is_worth_another_try(&error));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 pub type Error = CapabilityError;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -62,6 +79,18 @@ type Result<T> = std::result::Result<T, Error>;
 const BATCH: u32 = 1_000;
 
 /// Parameters: names, which the statement writes `$name`, and values.
+///
+/// ```
+/// use heyday_sdk::graph::Params;
+///
+/// /// The pattern of a node's properties, as a statement writes it.
+/// fn pattern(params: Params<'_>) -> String {
+///     let members = params.iter().map(|(name, _)| format!("{name}: ${name}"));
+///     format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+/// }
+/// let ada: Params<'_> = &[("name", "Ada".into()), ("born", 1815.into())];
+/// assert_eq!(pattern(ada), "{name: $name, born: $born}");
+/// ```
 pub type Params<'a> = &'a [(&'a str, Value)];
 
 /// What a statement changed.
@@ -84,211 +113,6 @@ pub struct Changes {
     pub properties_set: u64,
 }
 
-/// All rows of a result.
-///
-/// ```
-/// use heyday_sdk::graph::Rows;
-/// let rows = Rows::new(["n"], [vec![1.into()], vec![2.into()]]);
-/// assert_eq!((rows.len(), rows.columns()), (2, &["n".to_owned()][..]));
-/// ```
-#[derive(Debug, Clone)]
-pub struct Rows {
-    columns: Rc<[String]>,
-    rows: Vec<Row>,
-}
-
-impl Rows {
-    /// A result of given columns and rows; for tests.
-    pub fn new<N: Into<String>>(
-        columns: impl IntoIterator<Item = N>,
-        rows: impl IntoIterator<Item = Vec<Value>>,
-    ) -> Self {
-        let columns = columns.into_iter().map(Into::into).collect();
-        Self::from_parts(columns, rows.into_iter().collect())
-    }
-
-    pub(crate) fn from_parts(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Self {
-        let columns: Rc<[String]> = columns.into();
-        let rows = rows
-            .into_iter()
-            .map(|values| Row {
-                columns: Rc::clone(&columns),
-                values,
-            })
-            .collect();
-        Self { columns, rows }
-    }
-
-    /// The columns' names, in the statement's order.
-    #[must_use]
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    /// How many rows there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there is no row.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// The first row.
-    #[must_use]
-    pub fn first(&self) -> Option<&Row> {
-        self.rows.first()
-    }
-
-    /// The rows, in order.
-    pub fn iter(&self) -> std::slice::Iter<'_, Row> {
-        self.rows.iter()
-    }
-
-    /// Each row as a structure, whose members are the columns.
-    ///
-    /// ```
-    /// use heyday_sdk::{graph::Rows, prelude::*};
-    /// #[derive(Deserialize)]
-    /// struct Degree { name: String, degree: u32 }
-    /// let rows = Rows::new(["name", "degree"], [vec!["Ada".into(), 3.into()]]);
-    /// let degrees: Vec<Degree> = rows.parse().unwrap();
-    /// assert_eq!((degrees[0].name.as_str(), degrees[0].degree), ("Ada", 3));
-    /// ```
-    ///
-    /// # Errors
-    /// `invalid-column` where a row does not fit.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
-        self.rows.iter().map(Row::parse).collect()
-    }
-}
-
-impl IntoIterator for Rows {
-    type Item = Row;
-    type IntoIter = std::vec::IntoIter<Row>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.rows.into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Rows {
-    type Item = &'a Row;
-    type IntoIter = std::slice::Iter<'a, Row>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-/// One row.
-///
-/// ```
-/// use heyday_sdk::graph::Rows;
-/// let rows = Rows::new(["name", "age"], [vec!["Ada".into(), 36.into()]]);
-/// let row = rows.first().unwrap();
-/// assert_eq!(row.get::<String>("name").unwrap(), "Ada");
-/// assert_eq!(row.value(1).unwrap(), &36.into());
-/// assert_eq!(row.get::<String>("age").unwrap_err().code, "invalid-column");
-/// ```
-#[derive(Debug, Clone)]
-pub struct Row {
-    columns: Rc<[String]>,
-    values: Vec<Value>,
-}
-
-impl Row {
-    /// The value of a column, named by its position from 0 or by its name, as any type
-    /// that serde reads: a node or a relationship as its properties, a time as its text.
-    ///
-    /// # Errors
-    /// `invalid-column` where there is no such column, or its value is no `T`; use
-    /// `Option<T>` where it may be null.
-    pub fn get<T: DeserializeOwned>(&self, column: impl ColumnIndex) -> Result<T> {
-        let index = column.position(&self.columns)?;
-        let value = self.at(index)?;
-        value.parse().map_err(|error| {
-            let name = self.columns.get(index).map_or("", String::as_str);
-            Error::new(
-                "invalid-column",
-                format!("column {name:?}: {}", error.message),
-            )
-        })
-    }
-
-    /// The value of a column as it is.
-    ///
-    /// # Errors
-    /// `invalid-column` where there is no such column.
-    pub fn value(&self, column: impl ColumnIndex) -> Result<&Value> {
-        self.at(column.position(&self.columns)?)
-    }
-
-    fn at(&self, index: usize) -> Result<&Value> {
-        self.values.get(index).ok_or_else(|| {
-            let count = self.values.len();
-            Error::new(
-                "invalid-column",
-                format!("there is no column {index}; the row has {count}"),
-            )
-        })
-    }
-
-    /// The row as a structure, whose members are the columns.
-    ///
-    /// # Errors
-    /// `invalid-column` where it does not fit.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        let members = self.columns.iter().cloned().zip(self.values.clone());
-        Value::Map(members.collect()).parse()
-    }
-
-    /// The values, in the order of the columns.
-    #[must_use]
-    pub fn values(&self) -> &[Value] {
-        &self.values
-    }
-
-    /// The columns' names, in order.
-    #[must_use]
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
-}
-
-/// What names a column: its position from 0, or its name.
-pub trait ColumnIndex {
-    /// The position of the column.
-    ///
-    /// # Errors
-    /// `invalid-column` where there is none.
-    fn position(&self, columns: &[String]) -> Result<usize>;
-}
-
-impl ColumnIndex for usize {
-    fn position(&self, _: &[String]) -> Result<usize> {
-        Ok(*self)
-    }
-}
-
-impl ColumnIndex for &str {
-    fn position(&self, columns: &[String]) -> Result<usize> {
-        let found = columns.iter().position(|name| name == self);
-        found.ok_or_else(|| {
-            Error::new(
-                "invalid-column",
-                format!(
-                    "there is no column {self:?}; there are: {}",
-                    columns.join(", ")
-                ),
-            )
-        })
-    }
-}
-
 /// A granted graph.
 ///
 /// ```
@@ -306,6 +130,14 @@ pub struct Connection {
 impl Connection {
     /// Opens the binding of this name; `default` is the usual one.
     ///
+    /// ```
+    /// use heyday_sdk::{graph::{Changes, Connection}, test::Context};
+    ///
+    /// let _test = Context::new().graph("family", |_, _| Ok(Changes::default().into())).enter();
+    /// assert!(Connection::open("family").is_ok());
+    /// assert!(Connection::open("friends").is_err());
+    /// ```
+    ///
     /// # Errors
     /// `capability-denied` without a grant, `unknown-binding`.
     pub fn open(binding: &str) -> Result<Self> {
@@ -315,12 +147,40 @@ impl Connection {
     }
 
     /// `kglite` or `neo4j`; others may come.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .graph("default", |_, _| Ok(heyday_sdk::graph::Changes::default().into()))
+    /// #     .enter();
+    /// use heyday_sdk::graph::Connection;
+    ///
+    /// let graph = Connection::open("default")?;
+    /// let zone = if graph.dialect() == "neo4j" { "[Europe/Oslo]" } else { "" };
+    /// assert_eq!(zone, ""); // A native test has the dialect of an embedded graph.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn dialect(&self) -> String {
         self.host.dialect()
     }
 
     /// Runs one statement and answers all its rows.
+    ///
+    /// ```
+    /// # let name = heyday_sdk::graph::Rows::new(["name"], [vec!["Bob".into()]]);
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .graph("default", move |_, _| Ok(name.clone().into()))
+    /// #     .enter();
+    /// use heyday_sdk::graph::Connection;
+    ///
+    /// let graph = Connection::open("default")?;
+    /// let friends = graph.query(
+    ///     "MATCH (:Person {name: $name})-[:KNOWS]->(p) RETURN p.name AS name",
+    ///     &[("name", "Ada".into())],
+    /// )?;
+    /// assert_eq!(friends.first().unwrap().get::<String>("name")?, "Bob");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/graph` says; `limit-exceeded` where the rows are more than the binding
@@ -332,6 +192,22 @@ impl Connection {
 
     /// Runs one statement that only reads and answers its rows as they arrive, so that a
     /// result larger than the guest's memory can be read.
+    ///
+    /// ```
+    /// # let sizes = heyday_sdk::graph::Rows::new(["size"], [vec![3.into()], vec![4.into()]]);
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .graph("default", move |_, _| Ok(sizes.clone().into()))
+    /// #     .enter();
+    /// use heyday_sdk::graph::Connection;
+    ///
+    /// let graph = Connection::open("default")?;
+    /// let mut total = 0;
+    /// for row in graph.query_stream("MATCH (f:File) RETURN f.size AS size", &[])? {
+    ///     total += row?.get::<i64>("size")?;
+    /// }
+    /// assert_eq!(total, 7);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/graph` says; each row may answer one too.
@@ -348,6 +224,22 @@ impl Connection {
 
     /// Runs one statement and answers what it changed.
     ///
+    /// ```
+    /// # use heyday_sdk::graph::Changes;
+    /// # let made = Changes { relationships_created: 1, ..Default::default() };
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .graph("default", move |_, _| Ok(made.into()))
+    /// #     .enter();
+    /// use heyday_sdk::graph::Connection;
+    ///
+    /// let changes = Connection::open("default")?.execute(
+    ///     "MATCH (a:Person {name: $a}), (b:Person {name: $b}) MERGE (a)-[:KNOWS]->(b)",
+    ///     &[("a", "Ada".into()), ("b", "Bob".into())],
+    /// )?;
+    /// assert_eq!(changes.relationships_created, 1);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/graph` says.
     pub fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes> {
@@ -355,6 +247,18 @@ impl Connection {
     }
 
     /// Begins a transaction; at most one is open per connection.
+    ///
+    /// ```
+    /// use heyday_sdk::{graph::{Changes, Connection}, test::Context};
+    ///
+    /// let test = Context::new().graph("default", |_, _| Ok(Changes::default().into())).enter();
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// transaction.execute("MATCH (a:Account {id: 1}) SET a.sum = a.sum - 42", &[])?;
+    /// transaction.execute("MATCH (a:Account {id: 2}) SET a.sum = a.sum + 42", &[])?;
+    /// transaction.commit()?; // Both, or neither.
+    /// assert_eq!(test.graph_statements("default").len(), 4);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/graph` says.
@@ -370,9 +274,9 @@ impl Connection {
 /// the activity roll it back.
 ///
 /// ```
-/// use heyday_sdk::{graph::{Changes, Connection}, test::Context};
+/// use heyday_sdk::{graph::{Changes, Connection, Transaction}, test::Context};
 /// let test = Context::new().graph("default", |_, _| Ok(Changes::default().into())).enter();
-/// let transaction = Connection::open("default").unwrap().begin().unwrap();
+/// let transaction: Transaction = Connection::open("default").unwrap().begin().unwrap();
 /// transaction.execute("CREATE (:A)", &[]).unwrap();
 /// transaction.commit().unwrap();
 /// assert_eq!(test.graph_statements("default"), ["BEGIN", "CREATE (:A)", "COMMIT"]);
@@ -387,6 +291,19 @@ pub struct Transaction {
 impl Transaction {
     /// As [`Connection::query`], inside the transaction.
     ///
+    /// ```
+    /// # let sum = heyday_sdk::graph::Rows::new(["sum"], [vec![58.into()]]);
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .graph("default", move |_, _| Ok(sum.clone().into()))
+    /// #     .enter();
+    /// use heyday_sdk::graph::Connection;
+    ///
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// let rows = transaction.query("MATCH (a:Account {id: 1}) RETURN a.sum AS sum", &[])?;
+    /// assert_eq!(rows.first().unwrap().get::<i64>("sum")?, 58);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/graph` says.
     pub fn query(&self, statement: &str, params: Params<'_>) -> Result<Rows> {
@@ -396,6 +313,20 @@ impl Transaction {
 
     /// As [`Connection::execute`], inside the transaction.
     ///
+    /// ```
+    /// # let changes = heyday_sdk::graph::Changes { nodes_deleted: 2, ..Default::default() };
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .graph("default", move |_, _| Ok(changes.into()))
+    /// #     .enter();
+    /// use heyday_sdk::graph::Connection;
+    ///
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// let changes = transaction.execute("MATCH (d:Draft) DETACH DELETE d", &[])?;
+    /// assert_eq!(changes.nodes_deleted, 2);
+    /// transaction.commit()?;
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/graph` says.
     pub fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes> {
@@ -404,6 +335,17 @@ impl Transaction {
 
     /// Makes its effects durable.
     ///
+    /// ```
+    /// use heyday_sdk::{graph::{Changes, Connection}, test::Context};
+    ///
+    /// let test = Context::new().graph("default", |_, _| Ok(Changes::default().into())).enter();
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// transaction.execute("MERGE (:Person {name: 'Ada'})", &[])?;
+    /// transaction.commit()?;
+    /// assert_eq!(test.graph_statements("default").last().unwrap(), "COMMIT");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/graph` says; `conflict` where it lost against another transaction.
     pub fn commit(self) -> Result<()> {
@@ -411,6 +353,19 @@ impl Transaction {
     }
 
     /// Undoes its effects.
+    ///
+    /// ```
+    /// # let changes = heyday_sdk::graph::Changes { nodes_deleted: 900, ..Default::default() };
+    /// use heyday_sdk::{graph::Connection, test::Context};
+    ///
+    /// let test = Context::new().graph("default", move |_, _| Ok(changes.into())).enter();
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// if transaction.execute("MATCH (d:Draft) DETACH DELETE d", &[])?.nodes_deleted > 500 {
+    ///     transaction.rollback()?; // More than was meant.
+    /// }
+    /// assert_eq!(test.graph_statements("default").last().unwrap(), "ROLLBACK");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/graph` says.
@@ -422,11 +377,11 @@ impl Transaction {
 /// Rows as they arrive. Ends after the first error.
 ///
 /// ```
-/// use heyday_sdk::{graph::{Connection, Rows}, test::Context};
+/// use heyday_sdk::{graph::{Connection, RowStream, Rows}, test::Context};
 /// let rows = Rows::new(["n"], [vec![1.into()], vec![2.into()]]);
 /// let _test = Context::new().graph("default", move |_, _| Ok(rows.clone().into())).enter();
 /// let graph = Connection::open("default").unwrap();
-/// let stream = graph.query_stream("UNWIND [1, 2] AS n RETURN n", &[]).unwrap();
+/// let stream: RowStream = graph.query_stream("UNWIND [1, 2] AS n RETURN n", &[]).unwrap();
 /// let sum: i64 = stream.map(|row| row.unwrap().get::<i64>("n").unwrap()).sum();
 /// assert_eq!(sum, 3);
 /// ```
@@ -441,6 +396,19 @@ pub struct RowStream {
 
 impl RowStream {
     /// The columns' names, in order.
+    ///
+    /// ```
+    /// # let none = heyday_sdk::graph::Rows::new(["name", "born"], []);
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .graph("default", move |_, _| Ok(none.clone().into()))
+    /// #     .enter();
+    /// use heyday_sdk::graph::Connection;
+    ///
+    /// let graph = Connection::open("default")?;
+    /// let stream = graph.query_stream("MATCH (p) RETURN p.name AS name, p.born AS born", &[])?;
+    /// assert_eq!(stream.columns(), ["name", "born"]); // Known before the first row.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn columns(&self) -> &[String] {
         &self.columns

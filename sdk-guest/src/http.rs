@@ -42,6 +42,9 @@
 //! | `invalid-response` | the body is not what was asked for | no |
 //! | `internal` | anything else; the host's log has the cause | no |
 
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;
+
 use std::io::Read;
 use std::time::Duration;
 
@@ -51,6 +54,20 @@ use crate::error::CapabilityError;
 use crate::host::http as host;
 
 /// Why a request has no answer.
+///
+/// ```
+/// use heyday_sdk::http::{Error, Request};
+///
+/// fn advice(error: &Error) -> String {
+///     match error.code.as_str() {
+///         "capability-denied" => "grant http=GET:example.com".to_owned(),
+///         "unavailable" | "timeout" => "try again later".to_owned(),
+///         _ => error.to_string(),
+///     }
+/// }
+/// let error = Request::get("https://example.com/").send().unwrap_err();
+/// assert_eq!(advice(&error), "grant http=GET:example.com");
+/// ```
 pub type Error = CapabilityError;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -125,6 +142,20 @@ impl Outgoing {
 }
 
 /// A request in the making.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .http(|call| Ok(heyday_sdk::test::HttpReply::new(200).body(&call.url)))
+/// #     .enter();
+/// use heyday_sdk::http::Request;
+///
+/// /// What all requests to one service have in common.
+/// fn api(path: &str) -> Request {
+///     Request::get(format!("https://api.example.com/v1/{path}")).header("accept", "text/plain")
+/// }
+/// assert_eq!(api("items").send()?.text()?, "https://api.example.com/v1/items");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[must_use = "a request does nothing before it is sent"]
 pub struct Request {
     method: String,
@@ -148,6 +179,17 @@ impl std::fmt::Debug for Request {
 
 impl Request {
     /// A request with that method, such as `PROPFIND`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|call| Ok(heyday_sdk::test::HttpReply::new(207).body(&call.method)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let listing = Request::new("PROPFIND", "https://dav.example.com/").header("depth", "1");
+    /// assert_eq!(listing.send()?.text()?, "PROPFIND");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         Self {
             method: method.into(),
@@ -160,43 +202,141 @@ impl Request {
     }
 
     /// `GET`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(200).body("hello")))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let answer = Request::get("https://example.com/greeting").send()?;
+    /// assert_eq!(answer.text()?, "hello");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn get(url: impl Into<String>) -> Self {
         Self::new("GET", url)
     }
 
     /// `HEAD`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(200).header("content-length", "4096")))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let answer = Request::head("https://example.com/large.iso").send()?;
+    /// assert_eq!(answer.header("content-length"), Some("4096"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn head(url: impl Into<String>) -> Self {
         Self::new("HEAD", url)
     }
 
     /// `POST`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(201).header("location", "/orders/7")))
+    /// #     .enter();
+    /// use heyday_sdk::{context, http::Request};
+    ///
+    /// let order = Request::post("https://shop.example.com/orders")
+    ///     .header("idempotency-key", context::idempotency_key())
+    ///     .body("one rotor");
+    /// assert_eq!(order.send()?.header("location"), Some("/orders/7"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn post(url: impl Into<String>) -> Self {
         Self::new("POST", url)
     }
 
     /// `PUT`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(204)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let stored = Request::put("https://files.example.com/note.txt").body("remember").send()?;
+    /// assert_eq!(stored.status(), 204);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn put(url: impl Into<String>) -> Self {
         Self::new("PUT", url)
     }
 
     /// `PATCH`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|call| Ok(heyday_sdk::test::HttpReply::new(200).body(&call.body)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    /// use std::collections::BTreeMap;
+    ///
+    /// let change = BTreeMap::from([("state", "closed")]);
+    /// let answer = Request::patch("https://api.example.com/issues/7").json(&change).send()?;
+    /// assert_eq!(answer.text()?, r#"{"state":"closed"}"#);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn patch(url: impl Into<String>) -> Self {
         Self::new("PATCH", url)
     }
 
     /// `DELETE`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(404)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let answer = Request::delete("https://api.example.com/sessions/7").send()?;
+    /// // Gone is gone, whoever did it.
+    /// assert!(answer.is_success() || answer.status() == 404);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn delete(url: impl Into<String>) -> Self {
         Self::new("DELETE", url)
     }
 
     /// One header more. Those of the connection (`host`, `connection`, `transfer-encoding` and
     /// others) are the host's: with one of them the request is an `invalid-request`.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(304)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let feed = Request::get("https://example.com/feed").header("if-none-match", "\"33a64\"");
+    /// assert_eq!(feed.send()?.status(), 304); // It is as it was.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn header(mut self, name: impl Into<String>, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.into(), value.as_ref().to_vec()));
         self
     }
 
     /// The header `authorization` with a token.
+    ///
+    /// ```
+    /// use heyday_sdk::{http::Request, secrets::Secrets, test::{Context, HttpReply}};
+    ///
+    /// let _test = Context::new()
+    ///     .secrets("default", [("token", "swordfish")])
+    ///     .http(|call| {
+    ///         assert_eq!(call.header("authorization"), Some("Bearer swordfish"));
+    ///         Ok(HttpReply::new(200))
+    ///     })
+    ///     .enter();
+    /// let token = Secrets::open("default")?.get("token")?;
+    /// let request = Request::get("https://api.example.com/").bearer(token.text()?);
+    /// assert!(request.send()?.is_success());
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn bearer(self, token: &str) -> Self {
         self.header("authorization", format!("Bearer {token}"))
     }
@@ -221,12 +361,41 @@ impl Request {
     }
 
     /// Sends these bytes.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|call| Ok(heyday_sdk::test::HttpReply::new(200).body(&call.body)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let request = Request::put("https://example.com/7").header("content-type", "image/png");
+    /// let kept = request.body(*b"\x89PNG").send()?.bytes()?;
+    /// assert_eq!(kept, b"\x89PNG");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn body(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.body = Body::Bytes(bytes.into());
         self
     }
 
     /// Sends a value as JSON.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|call| Ok(heyday_sdk::test::HttpReply::new(200).body(&call.body)))
+    /// #     .enter();
+    /// use heyday_sdk::{http::Request, prelude::*};
+    ///
+    /// #[derive(Serialize)]
+    /// struct Order {
+    ///     article: &'static str,
+    ///     pieces: u32,
+    /// }
+    /// let order = Order { article: "rotor", pieces: 2 };
+    /// let answer = Request::post("https://shop.example.com/orders").json(&order).send()?;
+    /// assert_eq!(answer.text()?, r#"{"article":"rotor","pieces":2}"#);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn json(mut self, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(bytes) => self.header("content-type", "application/json").body(bytes),
@@ -263,12 +432,40 @@ impl Request {
     }
 
     /// How long the other side may say nothing; the operator's limit holds as well.
+    ///
+    /// ```
+    /// use heyday_sdk::{http::Request, test::{Context, HttpReply}};
+    /// use std::time::Duration;
+    ///
+    /// let soon = Duration::from_secs(5);
+    /// let _test = Context::new()
+    ///     .http(move |call| {
+    ///         assert_eq!(call.timeout, Some(soon));
+    ///         Ok(HttpReply::new(204))
+    ///     })
+    ///     .enter();
+    /// assert!(Request::get("https://slow.example.com/").timeout(soon).send()?.is_success());
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Sends it, and waits for the response's head. A status is an answer, not an error.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(404)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// // An answer, though not a pleasant one.
+    /// assert_eq!(Request::get("https://example.com/absent").send()?.status(), 404);
+    /// // No answer.
+    /// assert!(Request::get("no url").send().unwrap_err().is("invalid-request"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As the module's table says.
@@ -314,6 +511,19 @@ pub(crate) struct Answer {
 
 /// A response. Its body is read from it, piece by piece ([`std::io::Read`]) or whole. While
 /// it lives, it is one of the requests that an attempt may have open.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(200).body("id,name\n7,Ada\n")))
+/// #     .enter();
+/// use heyday_sdk::http::{Request, Response};
+/// use std::io::{BufRead as _, BufReader};
+///
+/// // Line by line, so that the body need not fit into memory.
+/// let table: Response = Request::get("https://example.com/people.csv").send()?;
+/// assert_eq!(BufReader::new(table).lines().count(), 2);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Response {
     status: u16,
@@ -325,18 +535,52 @@ pub struct Response {
 
 impl Response {
     /// The status.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(301)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let answer = Request::get("https://example.com/old").send()?;
+    /// assert!(matches!(answer.status(), 301 | 308)); // Nobody follows it by itself.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
     }
 
     /// Whether the status is one of 200 to 299.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(503)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let is_up = |url: &str| Request::get(url).send().is_ok_and(|answer| answer.is_success());
+    /// assert!(!is_up("https://example.com/health"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
     /// The first header of that name, where it is a text; case does not matter.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(429).header("Retry-After", "30")))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let answer = Request::get("https://api.example.com/").send()?;
+    /// let wait: Option<u64> = answer.header("retry-after").and_then(|text| text.parse().ok());
+    /// assert_eq!(wait, Some(30));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut named = self
@@ -347,12 +591,37 @@ impl Response {
     }
 
     /// All headers, in order.
+    ///
+    /// ```
+    /// # use heyday_sdk::test::HttpReply;
+    /// # let reply = HttpReply::new(200).header("link", "</1>").header("link", "</2>");
+    /// # let _test = heyday_sdk::test::Context::new().http(move |_| Ok(reply.clone())).enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let answer = Request::get("https://example.com/").send()?;
+    /// // One that comes more than once.
+    /// assert_eq!(answer.headers().filter(|(name, _)| *name == "link").count(), 2);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let headers = self.headers.iter();
         headers.map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// The same response, where its status is one of success.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(503)))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let answer = Request::get("https://example.com/").send()?;
+    /// let error = answer.error_for_status().unwrap_err();
+    /// assert!(error.is("status") && error.retryable);
+    /// assert_eq!(error.details.unwrap()["status"], 503);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `status` where it is none: retryable for 408, 425, 429 and 5xx.
@@ -371,6 +640,17 @@ impl Response {
 
     /// The whole body.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(200).body(b"\x89PNG")))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// let image = Request::get("https://example.com/logo.png").send()?.bytes()?;
+    /// assert!(image.starts_with(b"\x89PNG"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As the module's table says.
     pub fn bytes(mut self) -> Result<Vec<u8>> {
@@ -386,6 +666,18 @@ impl Response {
 
     /// The whole body as text.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(200).body(b"caf\xe9")))
+    /// #     .enter();
+    /// use heyday_sdk::http::Request;
+    ///
+    /// // Latin-1: told rather than guessed.
+    /// let answer = Request::get("https://example.com/menu.txt").send()?;
+    /// assert!(answer.text().unwrap_err().is("invalid-response"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `invalid-response` where it is no UTF-8, and others.
     pub fn text(self) -> Result<String> {
@@ -394,6 +686,21 @@ impl Response {
     }
 
     /// The whole body, read as JSON.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .http(|_| Ok(heyday_sdk::test::HttpReply::new(200).body(r#"{"city":"Oslo"}"#)))
+    /// #     .enter();
+    /// use heyday_sdk::{http::Request, prelude::*};
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Place {
+    ///     city: String,
+    /// }
+    /// let place: Place = Request::get("https://geo.example.com/").send()?.json()?;
+    /// assert_eq!(place.city, "Oslo");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-response` where it is no JSON, or another one, and others.
@@ -419,86 +726,5 @@ impl Read for Response {
         buffer[..count].copy_from_slice(&self.left[..count]);
         self.left.drain(..count);
         Ok(count)
-    }
-}
-
-#[cfg(all(test, not(target_arch = "wasm32")))]
-mod tests {
-    use super::*;
-    use crate::test::{Context, HttpReply};
-
-    #[test]
-    fn nothing_is_reached_without_a_grant() {
-        let _test = Context::new().enter();
-        let error = Request::get("https://example.com/")
-            .send()
-            .expect_err("no grant");
-        assert!(error.is("capability-denied"));
-        assert!(error.message.contains("http=GET:example.com"), "{error}");
-        assert!(!error.retryable);
-    }
-
-    #[test]
-    fn a_request_has_what_it_was_given() {
-        let _test = Context::new()
-            .http(|call| {
-                assert_eq!(call.method, "POST");
-                assert_eq!(call.url, "https://example.com:8443/a?b=%C3%B6");
-                assert_eq!(call.header("authorization"), Some("Bearer t"));
-                assert_eq!(call.header("content-type"), Some("application/json"));
-                assert_eq!(call.body, b"{\"n\":1}");
-                Ok(HttpReply::new(201).header("location", "/x").body("made"))
-            })
-            .enter();
-        let response = Request::post("https://example.com:8443/a#part")
-            .query("b", "ö")
-            .bearer("t")
-            .json(&serde_json::json!({ "n": 1 }))
-            .send()
-            .unwrap();
-        assert_eq!((response.status(), response.is_success()), (201, true));
-        assert_eq!(response.header("Location"), Some("/x"));
-        assert_eq!(response.text().unwrap(), "made");
-    }
-
-    #[test]
-    fn bodies_are_read_and_sent_piece_by_piece() {
-        let _test = Context::new()
-            .http(|call| Ok(HttpReply::new(200).body(&call.body)))
-            .enter();
-        let mut response = Request::put("http://localhost/")
-            .stream(std::io::repeat(7).take(200_000))
-            .send()
-            .unwrap();
-        let mut first = [0; 3];
-        response.read_exact(&mut first).unwrap();
-        assert_eq!(first, [7; 3]);
-        assert_eq!(response.bytes().unwrap().len(), 199_997);
-    }
-
-    #[test]
-    fn what_is_no_request_and_no_answer_is_told() {
-        let _test = Context::new()
-            .http(|_| Ok(HttpReply::new(503).body([0xff])))
-            .enter();
-        for url in [
-            "",
-            "example.com",
-            "ftp://example.com/",
-            "http://",
-            "http:///a",
-            "http://a b/",
-        ] {
-            let error = Request::get(url).send().expect_err(url);
-            assert!(error.is("invalid-request"), "{url}: {error}");
-        }
-        let send = || Request::get("http://a?b=secret").send().unwrap();
-        let error = send().error_for_status().unwrap_err();
-        assert!(error.is("status") && error.retryable);
-        assert_eq!(error.details.unwrap()["status"], 503);
-        assert!(send().text().unwrap_err().is("invalid-response"));
-        assert!(send().json::<u32>().unwrap_err().is("invalid-response"));
-        let shown = format!("{:?}", Request::get("http://a/x?b=secret").bearer("secret"));
-        assert!(!shown.contains("secret"), "{shown}");
     }
 }

@@ -39,11 +39,40 @@ use crate::host::inference as host;
 pub use generation::{FinishReason, Generation, Message, Request, Role, Summary};
 
 /// Why a call failed; `wit/inference` explains the codes.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+/// use heyday_sdk::inference::{Error, LongText, Model};
+///
+/// fn advice(error: &Error) -> String {
+///     match (error.code.as_str(), &error.details) {
+///         ("input-too-long", Some(details)) => format!("cut text {}", details["index"]),
+///         ("busy", _) => "try again later".to_owned(),
+///         _ => error.to_string(),
+///     }
+/// }
+/// let texts = ["short".to_owned(), "word ".repeat(300)];
+/// let error = Model::open("minilm")?.embed(texts, LongText::Refuse).unwrap_err();
+/// assert_eq!(advice(&error), "cut text 1");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 pub type Error = CapabilityError;
 
 type Result<T> = std::result::Result<T, Error>;
 
 /// What is done with a text that is longer than the model's window.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+/// use heyday_sdk::inference::{LongText, Model};
+///
+/// let (model, long) = (Model::open("minilm")?, ["word ".repeat(300)]);
+/// assert!(model.embed(&long, LongText::Refuse).is_err());
+/// let begin = model.embed(&long, LongText::Truncate)?.tokens()[0];
+/// let whole = model.embed(&long, LongText::Split)?.tokens()[0];
+/// assert!(begin < whole);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LongText {
     /// The call fails with `input-too-long`.
@@ -57,6 +86,18 @@ pub enum LongText {
 }
 
 /// A model that the plugin may open.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .embeddings("minilm", 8).scores("reranker", |_, _| 0.0)
+/// #     .enter();
+/// use heyday_sdk::inference::{ModelInfo, models};
+///
+/// let does = |model: &ModelInfo, task: &str| model.properties["task"] == task;
+/// let embeds = models()?.into_iter().find(|model| does(model, "embed"));
+/// assert_eq!(embeds.unwrap().name, "minilm");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
     /// Its name, for [`Model::open`].
@@ -66,6 +107,23 @@ pub struct ModelInfo {
 }
 
 /// Embeddings of texts, in their order.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 64).enter();
+/// use heyday_sdk::inference::{Embeddings, LongText, Model, cosine};
+///
+/// /// The two texts that are the most alike.
+/// fn closest(found: &Embeddings) -> Option<(usize, usize)> {
+///     let pairs = (0..found.len()).flat_map(|one| (0..one).map(move |other| (other, one)));
+///     pairs.max_by(|a, b| {
+///         cosine(&found[a.0], &found[a.1]).total_cmp(&cosine(&found[b.0], &found[b.1]))
+///     })
+/// }
+/// let texts = ["fresh bread", "a steel rotor", "the rotor of steel"];
+/// let found = Model::open("minilm")?.embed(texts, LongText::Refuse)?;
+/// assert_eq!(closest(&found), Some((1, 2)));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
     dimensions: usize,
@@ -83,35 +141,94 @@ impl Embeddings {
     }
 
     /// Numbers of each.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 384).enter();
+    /// use heyday_sdk::{inference::{LongText, Model}, vector::{Distance, Specification}};
+    ///
+    /// let found = Model::open("minilm")?.embed(["a rotor"], LongText::Refuse)?;
+    /// let chunks = Specification::new(found.dimensions() as u32, Distance::Cosine);
+    /// assert_eq!(chunks.dimensions, 384);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn dimensions(&self) -> usize {
         self.dimensions
     }
 
     /// How many there are.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+    /// use heyday_sdk::inference::{LongText, Model};
+    ///
+    /// let found = Model::open("minilm")?.embed(["one", "two"], LongText::Refuse)?;
+    /// assert_eq!(found.len(), 2);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+    /// use heyday_sdk::inference::{LongText, Model};
+    ///
+    /// let no_texts: [&str; 0] = [];
+    /// assert!(Model::open("minilm")?.embed(no_texts, LongText::Refuse)?.is_empty());
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
     /// For each text the tokens that were read of it.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+    /// use heyday_sdk::inference::{LongText, Model};
+    ///
+    /// let texts = ["one two three", "one"];
+    /// let found = Model::open("minilm")?.embed(texts, LongText::Refuse)?;
+    /// assert!(found.tokens()[0] > found.tokens()[1]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
     /// The embedding of each text.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+    /// use heyday_sdk::{inference::{LongText, Model}, vector::Item};
+    ///
+    /// let pages = ["on bread", "the rotor"];
+    /// let found = Model::open("minilm")?.embed(pages, LongText::Refuse)?;
+    /// let named = pages.iter().zip(found.iter());
+    /// let items = named.map(|(page, vector)| Item::new(*page).vector(vector));
+    /// assert_eq!(items.last().unwrap().vector.as_deref(), Some(&found[1]));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.values.chunks_exact(self.dimensions.max(1))
     }
 
     /// The numbers of all, one text after another.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+    /// use heyday_sdk::inference::{LongText, Model};
+    ///
+    /// let found = Model::open("minilm")?.embed(["one", "two"], LongText::Refuse)?;
+    /// assert_eq!(found.into_values().len(), 2 * 8);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn into_values(self) -> Vec<f32> {
         self.values
@@ -132,6 +249,13 @@ impl Index<usize> for Embeddings {
 
 /// How alike two embeddings of one model are: 1 is the same direction, 0 has nothing in
 /// common.
+///
+/// ```
+/// use heyday_sdk::inference::cosine;
+///
+/// assert_eq!(cosine(&[3.0, 0.0], &[1.0, 0.0]), 1.0);
+/// assert_eq!(cosine(&[3.0, 0.0], &[0.0, 2.0]), 0.0);
+/// ```
 #[must_use]
 pub fn cosine(one: &[f32], other: &[f32]) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
@@ -145,6 +269,17 @@ pub fn cosine(one: &[f32], other: &[f32]) -> f32 {
 
 /// The models that the plugin was granted and that are here, by name.
 ///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .embeddings("bge-small", 8).embeddings("minilm", 8)
+/// #     .enter();
+/// use heyday_sdk::inference;
+///
+/// let names: Vec<String> = inference::models()?.into_iter().map(|model| model.name).collect();
+/// assert_eq!(names, ["bge-small", "minilm"]);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
+///
 /// # Errors
 /// As `wit/inference` says.
 pub fn models() -> Result<Vec<ModelInfo>> {
@@ -152,6 +287,20 @@ pub fn models() -> Result<Vec<ModelInfo>> {
 }
 
 /// A granted model.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 64).enter();
+/// use heyday_sdk::inference::{Error, LongText, Model, cosine};
+///
+/// fn are_alike(model: &Model, one: &str, other: &str) -> Result<bool, Error> {
+///     let found = model.embed([one, other], LongText::Truncate)?;
+///     Ok(cosine(&found[0], &found[1]) > 0.9)
+/// }
+/// let model = Model::open("minilm")?;
+/// assert!(are_alike(&model, "the rotor", "The rotor.")?);
+/// assert!(!are_alike(&model, "the rotor", "fresh bread")?);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Model {
     host: host::Model,
@@ -159,6 +308,14 @@ pub struct Model {
 
 impl Model {
     /// Opens the model of this name.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::Model;
+    ///
+    /// let _test = heyday_sdk::test::Context::new().embeddings("minilm", 8).enter();
+    /// assert!(Model::open("minilm").is_ok());
+    /// assert!(Model::open("bge-small").unwrap_err().is("capability-denied"));
+    /// ```
     ///
     /// # Errors
     /// `capability-denied` without a grant, `unknown-binding` where there is none.
@@ -170,6 +327,16 @@ impl Model {
 
     /// What it is; `wit/inference` lists the members.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 384).enter();
+    /// use heyday_sdk::inference::Model;
+    ///
+    /// let properties = Model::open("minilm")?.properties()?;
+    /// assert_eq!(properties["task"], "embed");
+    /// assert_eq!(properties["dimensions"], 384);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/inference` says.
     pub fn properties(&self) -> Result<Value> {
@@ -177,6 +344,16 @@ impl Model {
     }
 
     /// The embeddings of texts, at most 2,048 of them with 8 MiB together.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new().embeddings("minilm", 64).enter();
+    /// use heyday_sdk::inference::{LongText, Model, cosine};
+    ///
+    /// let texts = ["a rotor", "the rotor", "fresh bread"];
+    /// let found = Model::open("minilm")?.embed(texts, LongText::Truncate)?;
+    /// assert!(cosine(&found[0], &found[1]) > cosine(&found[0], &found[2]));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `input-too-long`, `busy` and others, as `wit/inference` says.
@@ -190,6 +367,19 @@ impl Model {
 
     /// How well each document answers the query: the model's own score, higher is better; in
     /// the order of the documents.
+    ///
+    /// ```
+    /// # let score = |query: &str, document: &str| {
+    /// #     query.split(' ').filter(|word| document.contains(word)).count() as f32
+    /// # };
+    /// # let _test = heyday_sdk::test::Context::new().scores("reranker", score).enter();
+    /// use heyday_sdk::inference::{LongText, Model};
+    ///
+    /// let documents = ["On fresh bread", "How a rotor is balanced"];
+    /// let scores = Model::open("reranker")?.rerank("a rotor", documents, LongText::Truncate)?;
+    /// assert!(scores[1] > scores[0]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `unsupported` where the model has no head that scores, and others, as

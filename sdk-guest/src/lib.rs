@@ -83,9 +83,36 @@ pub mod vector;
 
 pub use activity::{Outcome, Plugin};
 pub use error::{CapabilityError, Error, Result};
+/// Registers a function, which [`plugin!`] exports:
+///
+/// ```
+/// use heyday_sdk::prelude::*;
+///
+/// /// Halves a number.
+/// #[activity(name = "halve", start_to_close = "10s", retry(maximum_attempts = 2))]
+/// fn half(number: u32) -> Result<u32> {
+///     if number % 2 == 1 {
+///         return Err(Error::permanent("odd-number", format!("{number} has no half")));
+///     }
+///     Ok(number / 2)
+/// }
+/// assert_eq!(half(8).unwrap(), 4);
+/// assert_eq!(half(7).unwrap_err().kind(), "odd-number");
+/// ```
 pub use heyday_sdk_macros::activity;
 
 /// What most plugins use.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new().config("default", [("name", "Ada")]).enter();
+/// use heyday_sdk::prelude::*;
+///
+/// fn name() -> Result<Option<String>> {
+///     Ok(config::Config::open("default")?.get("name")?)
+/// }
+/// assert_eq!(name()?.as_deref(), Some("Ada"));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 pub mod prelude {
     pub use crate::{
         Error, Result, activity, blob, config, context, graph, http, inference, kv, log, params,
@@ -97,6 +124,21 @@ pub mod prelude {
 
 /// Exports every [`macro@activity`] of the crate. Stands once, in `lib.rs`, and makes a type
 /// `HeydayPlugin` there that implements [`Plugin`].
+///
+/// ```
+/// use heyday_sdk::{Plugin as _, prelude::*};
+///
+/// #[activity]
+/// fn count_on(number: i64) -> Result<i64> {
+///     Ok(number + 1)
+/// }
+///
+/// heyday_sdk::plugin!();
+///
+/// # fn main() {
+/// assert_eq!(HeydayPlugin::run("count_on", "41").unwrap(), "42");
+/// # }
+/// ```
 #[macro_export]
 macro_rules! plugin {
     () => {

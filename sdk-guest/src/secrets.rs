@@ -23,22 +23,74 @@ use crate::error::CapabilityError;
 use crate::host::secrets as host;
 
 /// Why a call failed; `wit/secrets` explains the codes.
+///
+/// ```
+/// use heyday_sdk::secrets::{Error, Secrets};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error.code.as_str() {
+///         "not-found" => "store the secret",
+///         "capability-denied" => "grant the secret",
+///         _ => "try again later",
+///     }
+/// }
+/// let test = heyday_sdk::test::Context::new().secrets("default", [("key", "x")]).enter();
+/// let secrets = Secrets::open("default")?;
+/// test.remove_secret("default", "key");
+/// assert_eq!(advice(&secrets.get("key").unwrap_err()), "store the secret");
+/// assert_eq!(advice(&secrets.get("other").unwrap_err()), "grant the secret");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 pub type Error = CapabilityError;
 
 type Result<T> = std::result::Result<T, Error>;
 
 /// A secret's value. It is not printed: `{:?}` shows none of it.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .secrets("default", [("key", "swordfish")])
+/// #     .enter();
+/// use heyday_sdk::secrets::{Secret, Secrets};
+///
+/// let key: Secret = Secrets::open("default")?.get("key")?;
+/// assert_eq!(format!("{key:?}"), "Secret(..)"); // None of it reaches a log by accident.
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
     /// The bytes.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .secrets("default", [("seed", [0xff_u8, 0x01])])
+    /// #     .enter();
+    /// use heyday_sdk::secrets::Secrets;
+    ///
+    /// let seed = Secrets::open("default")?.get("seed")?;
+    /// assert_eq!(seed.bytes(), b"\xff\x01");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// The value as text.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .secrets("default", [("token", &b"swordfish"[..]), ("seed", b"\xff")])
+    /// #     .enter();
+    /// use heyday_sdk::secrets::Secrets;
+    ///
+    /// let secrets = Secrets::open("default")?;
+    /// assert_eq!(secrets.get("token")?.text()?, "swordfish");
+    /// assert!(secrets.get("seed")?.text().unwrap_err().is("invalid-text"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-text` where it is no UTF-8.
@@ -55,6 +107,18 @@ impl std::fmt::Debug for Secret {
 }
 
 /// The secrets of a granted binding.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .secrets("mail", [("user", "ada"), ("password", "swordfish")])
+/// #     .enter();
+/// use heyday_sdk::secrets::Secrets;
+///
+/// let mail = Secrets::open("mail")?;
+/// let login = format!("{}:{}", mail.get("user")?.text()?, mail.get("password")?.text()?);
+/// assert_eq!(login, "ada:swordfish");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Secrets {
     host: host::Secrets,
@@ -62,6 +126,14 @@ pub struct Secrets {
 
 impl Secrets {
     /// Opens the binding of this name; `default` is the usual one.
+    ///
+    /// ```
+    /// use heyday_sdk::secrets::Secrets;
+    ///
+    /// let _test = heyday_sdk::test::Context::new().secrets("mail", [("password", "x")]).enter();
+    /// assert!(Secrets::open("mail").is_ok());
+    /// assert!(Secrets::open("default").unwrap_err().is("capability-denied"));
+    /// ```
     ///
     /// # Errors
     /// `capability-denied` without a grant, `unknown-binding`.

@@ -25,6 +25,7 @@
 //! must happen once, however many attempts it takes, goes through [`Connection::once`].
 
 mod once;
+mod rows;
 mod value;
 
 use std::rc::Rc;
@@ -32,9 +33,28 @@ use std::rc::Rc;
 use crate::error::CapabilityError;
 use crate::host::sql as host;
 
+pub use rows::{Column, ColumnIndex, Row, Rows};
 pub use value::{FromValue, Value};
 
 /// Why a statement failed; `wit/sql` explains the codes.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .sql("default", |_, _| Err(heyday_sdk::CapabilityError::new("constraint", "UNIQUE")))
+/// #     .enter();
+/// use heyday_sdk::{params, sql::{Connection, Error}};
+///
+/// fn is_duplicate(error: &Error) -> bool {
+///     match error.code.as_str() {
+///         "constraint" => true,
+///         _ => false, // `conflict`, `invalid-statement`, `unavailable`, ...
+///     }
+/// }
+/// let db = Connection::open("default")?;
+/// let error = db.execute("INSERT INTO people (name) VALUES (?1)", params!["Ada"]).unwrap_err();
+/// assert!(is_duplicate(&error));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 pub type Error = CapabilityError;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -57,182 +77,20 @@ macro_rules! params {
     };
 }
 
-/// One column of a result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
-    /// Its name, as the statement gives it.
-    pub name: String,
-    /// The type that the database declares, lower case; empty where it has none.
-    pub declared_type: String,
-}
-
-/// All rows of a result.
-#[derive(Debug, Clone)]
-pub struct Rows {
-    columns: Rc<[Column]>,
-    rows: Vec<Row>,
-}
-
-impl Rows {
-    /// A result of given columns and rows; for tests.
-    pub fn new<N: Into<String>>(
-        columns: impl IntoIterator<Item = N>,
-        rows: impl IntoIterator<Item = Vec<Value>>,
-    ) -> Self {
-        let columns = columns
-            .into_iter()
-            .map(|name| Column {
-                name: name.into(),
-                declared_type: String::new(),
-            })
-            .collect();
-        Self::from_parts(columns, rows.into_iter().collect())
-    }
-
-    pub(crate) fn from_parts(columns: Vec<Column>, rows: Vec<Vec<Value>>) -> Self {
-        let columns: Rc<[Column]> = columns.into();
-        let rows = rows
-            .into_iter()
-            .map(|values| Row {
-                columns: Rc::clone(&columns),
-                values,
-            })
-            .collect();
-        Self { columns, rows }
-    }
-
-    /// The columns, in order.
-    #[must_use]
-    pub fn columns(&self) -> &[Column] {
-        &self.columns
-    }
-
-    /// How many rows there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there is no row.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// The first row.
-    #[must_use]
-    pub fn first(&self) -> Option<&Row> {
-        self.rows.first()
-    }
-
-    /// The rows, in order.
-    pub fn iter(&self) -> std::slice::Iter<'_, Row> {
-        self.rows.iter()
-    }
-}
-
-impl IntoIterator for Rows {
-    type Item = Row;
-    type IntoIter = std::vec::IntoIter<Row>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.rows.into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Rows {
-    type Item = &'a Row;
-    type IntoIter = std::slice::Iter<'a, Row>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-/// One row.
-#[derive(Debug, Clone)]
-pub struct Row {
-    columns: Rc<[Column]>,
-    values: Vec<Value>,
-}
-
-impl Row {
-    /// The value of a column, named by its position from 0 or by its name.
-    ///
-    /// # Errors
-    /// `invalid-column` where there is no such column, or its value is no `T`; use
-    /// `Option<T>` where it may be NULL.
-    pub fn get<T: FromValue>(&self, column: impl ColumnIndex) -> Result<T> {
-        let index = column.position(&self.columns)?;
-        let value = self.values.get(index).ok_or_else(|| {
-            Error::new(
-                "invalid-column",
-                format!(
-                    "there is no column {index}; the row has {}",
-                    self.values.len()
-                ),
-            )
-        })?;
-        T::from_value(value).ok_or_else(|| {
-            Error::new(
-                "invalid-column",
-                format!(
-                    "column {:?} holds {}, which is no {}",
-                    self.columns.get(index).map_or("", |column| &column.name),
-                    value.type_name(),
-                    std::any::type_name::<T>()
-                ),
-            )
-        })
-    }
-
-    /// The values, in the order of the columns.
-    #[must_use]
-    pub fn values(&self) -> &[Value] {
-        &self.values
-    }
-
-    /// The columns, in order.
-    #[must_use]
-    pub fn columns(&self) -> &[Column] {
-        &self.columns
-    }
-}
-
-/// What names a column: its position from 0, or its name.
-pub trait ColumnIndex {
-    /// The position of the column.
-    ///
-    /// # Errors
-    /// `invalid-column` where there is none.
-    fn position(&self, columns: &[Column]) -> Result<usize>;
-}
-
-impl ColumnIndex for usize {
-    fn position(&self, _: &[Column]) -> Result<usize> {
-        Ok(*self)
-    }
-}
-
-impl ColumnIndex for &str {
-    fn position(&self, columns: &[Column]) -> Result<usize> {
-        columns
-            .iter()
-            .position(|column| column.name == *self)
-            .ok_or_else(|| {
-                let names: Vec<&str> = columns.iter().map(|column| &*column.name).collect();
-                Error::new(
-                    "invalid-column",
-                    format!(
-                        "there is no column {self:?}; there are: {}",
-                        names.join(", ")
-                    ),
-                )
-            })
-    }
-}
-
 /// A granted database.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .sql("default", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(2)))
+/// #     .enter();
+/// use heyday_sdk::{params, sql::{Connection, Error}};
+///
+/// fn grow_older(db: &Connection, than: u8) -> Result<u64, Error> {
+///     db.execute("UPDATE people SET age = age + 1 WHERE age > ?1", params![than])
+/// }
+/// assert_eq!(grow_older(&Connection::open("default")?, 17)?, 2);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     host: Rc<host::Connection>,
@@ -240,6 +98,16 @@ pub struct Connection {
 
 impl Connection {
     /// Opens the binding of this name; `default` is the usual one.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("orders", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(0)))
+    /// #     .enter();
+    /// use heyday_sdk::sql::Connection;
+    ///
+    /// assert!(Connection::open("orders").is_ok());
+    /// assert!(Connection::open("invoices").is_err());
+    /// ```
     ///
     /// # Errors
     /// `capability-denied` without a grant, `unknown-binding`, `unavailable`.
@@ -250,6 +118,20 @@ impl Connection {
     }
 
     /// `sqlite` or `postgresql`; others may come.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(0)))
+    /// #     .enter();
+    /// use heyday_sdk::sql::Connection;
+    ///
+    /// let statement = match Connection::open("default")?.dialect().as_str() {
+    ///     "postgresql" => "SELECT name FROM people WHERE age >= $1",
+    ///     _ => "SELECT name FROM people WHERE age >= ?1",
+    /// };
+    /// assert!(statement.ends_with("?1")); // A native test has SQLite's.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn dialect(&self) -> String {
         self.host.dialect()
@@ -257,6 +139,20 @@ impl Connection {
 
     /// Runs one statement and answers all its rows. Parameters are `?1`, `?2`, ... on
     /// SQLite and `$1`, `$2`, ... on PostgreSQL; [`params!`](crate::params) makes them.
+    ///
+    /// ```
+    /// # use heyday_sdk::sql::Rows;
+    /// # let ada = Rows::new(["name"], [vec!["Ada".into()]]);
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", move |_, _| Ok(ada.clone().into()))
+    /// #     .enter();
+    /// use heyday_sdk::{params, sql::Connection};
+    ///
+    /// let db = Connection::open("default")?;
+    /// let adults = db.query("SELECT name FROM people WHERE age >= ?1", params![18])?;
+    /// assert_eq!(adults.first().unwrap().get::<String>("name")?, "Ada");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/sql` says; `limit-exceeded` where the rows are more than the binding
@@ -268,6 +164,23 @@ impl Connection {
 
     /// Runs one query and answers its rows as they arrive, so that a result larger than
     /// the guest's memory can be read.
+    ///
+    /// ```
+    /// # use heyday_sdk::sql::Rows;
+    /// # let sizes = Rows::new(["size"], [vec![3.into()], vec![4.into()]]);
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", move |_, _| Ok(sizes.clone().into()))
+    /// #     .enter();
+    /// use heyday_sdk::sql::Connection;
+    ///
+    /// let db = Connection::open("default")?;
+    /// let mut total = 0;
+    /// for row in db.query_stream("SELECT size FROM files", &[])? {
+    ///     total += row?.get::<i64>("size")?;
+    /// }
+    /// assert_eq!(total, 7);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/sql` says; each row may answer one too.
@@ -285,6 +198,18 @@ impl Connection {
 
     /// Runs one statement and answers how many rows it changed.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(3)))
+    /// #     .enter();
+    /// use heyday_sdk::{params, sql::Connection};
+    ///
+    /// let db = Connection::open("default")?;
+    /// let ended = db.execute("DELETE FROM sessions WHERE until < ?1", params!["2026-01-01"])?;
+    /// assert_eq!(ended, 3);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/sql` says.
     pub fn execute(&self, statement: &str, params: &[Value]) -> Result<u64> {
@@ -294,6 +219,19 @@ impl Connection {
     /// Runs one statement once per list of parameters, all or nothing, and answers how
     /// many rows were changed in total.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(1)))
+    /// #     .enter();
+    /// use heyday_sdk::{params, sql::Connection};
+    ///
+    /// let db = Connection::open("default")?;
+    /// let people = [("Ada", 36), ("Bob", 7)].map(|(name, age)| params![name, age].to_vec());
+    /// let made = db.execute_many("INSERT INTO people (name, age) VALUES (?1, ?2)", &people)?;
+    /// assert_eq!(made, 2);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/sql` says.
     pub fn execute_many(&self, statement: &str, params: &[Vec<Value>]) -> Result<u64> {
@@ -301,6 +239,21 @@ impl Connection {
     }
 
     /// Begins a transaction; at most one is open per connection.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(1)))
+    /// #     .enter();
+    /// use heyday_sdk::sql::Connection;
+    ///
+    /// let db = Connection::open("default")?;
+    /// let transaction = db.begin()?;
+    /// let taken = transaction.execute("UPDATE account SET sum = sum - 42 WHERE id = 1", &[])?;
+    /// let given = transaction.execute("UPDATE account SET sum = sum + 42 WHERE id = 2", &[])?;
+    /// transaction.commit()?; // Both, or neither.
+    /// assert_eq!((taken, given), (1, 1));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/sql` says.
@@ -313,6 +266,22 @@ impl Connection {
 }
 
 /// An open transaction. Dropping it, and a failure or end of the activity, rolls it back.
+///
+/// ```
+/// use heyday_sdk::{prelude::*, sql::{Connection, Transaction}, test::{Context, SqlAnswer}};
+///
+/// fn sell(db: &Connection) -> Result<()> {
+///     let transaction: Transaction = db.begin()?;
+///     if transaction.execute("UPDATE stock SET left = left - 1 WHERE left > 0", &[])? == 0 {
+///         return Err(Error::permanent("sold-out", "nothing is left"));
+///     }
+///     Ok(transaction.commit()?)
+/// }
+/// let test = Context::new().sql("default", |_, _| Ok(SqlAnswer::changed(0))).enter();
+/// assert_eq!(sell(&Connection::open("default")?).unwrap_err().kind(), "sold-out");
+/// assert_eq!(test.statements("default").last().unwrap(), "ROLLBACK");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Transaction {
     // Dropped before the connection it belongs to.
@@ -323,6 +292,20 @@ pub struct Transaction {
 impl Transaction {
     /// As [`Connection::query`], inside the transaction.
     ///
+    /// ```
+    /// # use heyday_sdk::sql::Rows;
+    /// # let sum = Rows::new(["sum"], [vec![58.into()]]);
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", move |_, _| Ok(sum.clone().into()))
+    /// #     .enter();
+    /// use heyday_sdk::{params, sql::Connection};
+    ///
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// let rows = transaction.query("SELECT sum FROM account WHERE id = ?1", params![1])?;
+    /// assert_eq!(rows.first().unwrap().get::<i64>("sum")?, 58);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/sql` says.
     pub fn query(&self, statement: &str, params: &[Value]) -> Result<Rows> {
@@ -332,6 +315,19 @@ impl Transaction {
 
     /// As [`Connection::execute`], inside the transaction.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(1)))
+    /// #     .enter();
+    /// use heyday_sdk::{params, sql::Connection};
+    ///
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// let made = transaction.execute("INSERT INTO jobs (state) VALUES (?1)", params!["new"])?;
+    /// assert_eq!(made, 1);
+    /// transaction.commit()?;
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/sql` says.
     pub fn execute(&self, statement: &str, params: &[Value]) -> Result<u64> {
@@ -339,6 +335,18 @@ impl Transaction {
     }
 
     /// As [`Connection::execute_many`], inside the transaction.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", |_, _| Ok(heyday_sdk::test::SqlAnswer::changed(1)))
+    /// #     .enter();
+    /// use heyday_sdk::sql::Connection;
+    ///
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// let words = ["oven", "rotor", "bread"].map(|word| vec![word.into()]);
+    /// assert_eq!(transaction.execute_many("INSERT INTO words VALUES (?1)", &words)?, 3);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/sql` says.
@@ -348,6 +356,17 @@ impl Transaction {
 
     /// Makes its effects durable.
     ///
+    /// ```
+    /// use heyday_sdk::{sql::Connection, test::{Context, SqlAnswer}};
+    ///
+    /// let test = Context::new().sql("default", |_, _| Ok(SqlAnswer::changed(1))).enter();
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// transaction.execute("DELETE FROM drafts", &[])?;
+    /// transaction.commit()?;
+    /// assert_eq!(test.statements("default"), ["BEGIN", "DELETE FROM drafts", "COMMIT"]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As `wit/sql` says; `conflict` where it lost against another transaction.
     pub fn commit(self) -> Result<()> {
@@ -355,6 +374,18 @@ impl Transaction {
     }
 
     /// Undoes its effects.
+    ///
+    /// ```
+    /// use heyday_sdk::{sql::Connection, test::{Context, SqlAnswer}};
+    ///
+    /// let test = Context::new().sql("default", |_, _| Ok(SqlAnswer::changed(900))).enter();
+    /// let transaction = Connection::open("default")?.begin()?;
+    /// if transaction.execute("DELETE FROM drafts", &[])? > 500 {
+    ///     transaction.rollback()?; // More than was meant.
+    /// }
+    /// assert_eq!(test.statements("default").last().unwrap(), "ROLLBACK");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As `wit/sql` says.
@@ -364,6 +395,26 @@ impl Transaction {
 }
 
 /// Rows as they arrive. Ends after the first error.
+///
+/// ```
+/// # use heyday_sdk::sql::Rows;
+/// # let names = Rows::new(["name"], [vec!["Ada".into()], vec!["Grace".into()]]);
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .sql("default", move |_, _| Ok(names.clone().into()))
+/// #     .enter();
+/// use heyday_sdk::sql::{Connection, Error, RowStream};
+///
+/// fn longest(names: RowStream) -> Result<usize, Error> {
+///     let mut longest = 0;
+///     for row in names {
+///         longest = longest.max(row?.get::<String>(0)?.len());
+///     }
+///     Ok(longest)
+/// }
+/// let names = Connection::open("default")?.query_stream("SELECT name FROM people", &[])?;
+/// assert_eq!(longest(names)?, 5);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct RowStream {
     cursor: host::Cursor,
@@ -375,6 +426,17 @@ pub struct RowStream {
 
 impl RowStream {
     /// The columns, in order.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .sql("default", |_, _| Ok(heyday_sdk::sql::Rows::new(["id", "name"], []).into()))
+    /// #     .enter();
+    /// use heyday_sdk::sql::Connection;
+    ///
+    /// let stream = Connection::open("default")?.query_stream("SELECT id, name FROM people", &[])?;
+    /// assert_eq!(stream.columns()[1].name, "name"); // Known before the first row.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn columns(&self) -> &[Column] {
         &self.columns

@@ -35,6 +35,15 @@ use crate::sql::Rows;
 pub use crate::host::http::{HttpCall, HttpReply};
 
 /// A line that was logged.
+///
+/// ```
+/// use heyday_sdk::{log, test::{Context, LogLine}};
+///
+/// let test = Context::new().enter();
+/// log::info!("read"; pages = 3);
+/// let LogLine { level, message, fields } = test.logs().remove(0);
+/// assert_eq!((level, message.as_str(), &fields["pages"]), (log::Level::Info, "read", &3.into()));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogLine {
     /// Its level.
@@ -46,6 +55,22 @@ pub struct LogLine {
 }
 
 /// What a stand-in for a database answers a statement.
+///
+/// ```
+/// use heyday_sdk::{params, sql::{Connection, Rows}, test::{Context, SqlAnswer}};
+///
+/// fn database(statement: &str) -> SqlAnswer {
+///     match statement.split(' ').next() {
+///         Some("SELECT") => Rows::new(["name"], [vec!["Ada".into()]]).into(),
+///         _ => SqlAnswer::changed(1),
+///     }
+/// }
+/// let _test = Context::new().sql("main", |statement, _| Ok(database(statement))).enter();
+/// let db = Connection::open("main")?;
+/// assert_eq!(db.execute("DELETE FROM people WHERE name = ?1", params!["Bob"])?, 1);
+/// assert_eq!(db.query("SELECT name FROM people", &[])?.len(), 1);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct SqlAnswer {
     pub(crate) rows: Rows,
@@ -54,6 +79,14 @@ pub struct SqlAnswer {
 
 impl SqlAnswer {
     /// No rows; that many were changed.
+    ///
+    /// ```
+    /// use heyday_sdk::{sql::Connection, test::{Context, SqlAnswer}};
+    ///
+    /// let _test = Context::new().sql("main", |_, _| Ok(SqlAnswer::changed(3))).enter();
+    /// assert_eq!(Connection::open("main")?.execute("DELETE FROM drafts", &[])?, 3);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn changed(changed: u64) -> Self {
         Self {
@@ -70,6 +103,22 @@ impl From<Rows> for SqlAnswer {
 }
 
 /// What a stand-in for a graph answers a statement.
+///
+/// ```
+/// use heyday_sdk::{graph::{Changes, Connection, Rows}, test::{Context, GraphAnswer}};
+///
+/// fn graph(statement: &str) -> GraphAnswer {
+///     if statement.starts_with("MATCH") {
+///         return Rows::new(["name"], [vec!["Ada".into()]]).into();
+///     }
+///     Changes { nodes_created: 1, ..Default::default() }.into()
+/// }
+/// let _test = Context::new().graph("main", |statement, _| Ok(graph(statement))).enter();
+/// let people = Connection::open("main")?;
+/// assert_eq!(people.execute("CREATE (:Person)", &[])?.nodes_created, 1);
+/// assert_eq!(people.query("MATCH (p:Person) RETURN p.name AS name", &[])?.len(), 1);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct GraphAnswer {
     pub(crate) rows: crate::graph::Rows,
@@ -96,6 +145,15 @@ impl From<crate::graph::Changes> for GraphAnswer {
 
 /// What an activity meets when a test calls it. Unless set: the first attempt, 5 minutes
 /// left, not cancelled, nothing granted.
+///
+/// ```
+/// use heyday_sdk::{context, test::Context};
+///
+/// // Of several that are entered the last one answers.
+/// let _first = Context::new().enter();
+/// let _second = Context::new().attempt(2).enter();
+/// assert_eq!(context::attempt(), 2);
+/// ```
 #[must_use = "a context answers nothing before it is entered"]
 pub struct Context {
     state: state::State,
@@ -109,6 +167,12 @@ impl Default for Context {
 
 impl Context {
     /// A context with the defaults.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().enter();
+    /// assert_eq!(heyday_sdk::context::attempt(), 1);
+    /// assert!(heyday_sdk::kv::Store::open("default").is_err()); // Nothing is granted.
+    /// ```
     pub fn new() -> Self {
         Self {
             state: state::State::new(),
@@ -116,12 +180,23 @@ impl Context {
     }
 
     /// The number of the attempt, from 1.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().attempt(3).enter();
+    /// assert_eq!(heyday_sdk::context::current().attempt, 3);
+    /// ```
     pub fn attempt(mut self, attempt: u32) -> Self {
         self.state.attempt.attempt = attempt;
         self
     }
 
     /// Details of the previous attempt's last heartbeat.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().last_heartbeat(&("a.pdf", 7)).enter();
+    /// let (file, page): (String, u32) = heyday_sdk::context::last_heartbeat().unwrap();
+    /// assert_eq!((file.as_str(), page), ("a.pdf", 7));
+    /// ```
     ///
     /// # Panics
     /// Where they cannot be written as JSON.
@@ -132,12 +207,25 @@ impl Context {
     }
 
     /// How long the attempt has left.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let soon = Duration::from_millis(200);
+    /// let _test = heyday_sdk::test::Context::new().remaining(soon).enter();
+    /// assert_eq!(heyday_sdk::context::remaining(), soon);
+    /// ```
     pub fn remaining(mut self, remaining: Duration) -> Self {
         self.state.remaining = remaining;
         self
     }
 
     /// The activity was asked to stop.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().cancelled().enter();
+    /// assert!(heyday_sdk::context::is_cancelled());
+    /// ```
     pub fn cancelled(mut self) -> Self {
         self.state.cancelled = true;
         self
@@ -145,6 +233,13 @@ impl Context {
 
     /// Grants a key-value store of that name, in memory, with these entries (key, value),
     /// which have no end.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().kv("marks", [("last", "page 7")]).enter();
+    /// let last = heyday_sdk::kv::Store::open("marks")?.get("last")?;
+    /// assert_eq!(last.unwrap().text()?, "page 7");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn kv<K: AsRef<str>, V: AsRef<[u8]>>(
         mut self,
         binding: &str,
@@ -159,6 +254,12 @@ impl Context {
     }
 
     /// Grants settings of that name, with these keys and values.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().config("mail", [("port", "25")]).enter();
+    /// assert_eq!(heyday_sdk::config::Config::open("mail")?.parse("port")?, Some(25));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn config<K: Into<String>, V: Into<String>>(
         mut self,
         binding: &str,
@@ -172,6 +273,12 @@ impl Context {
     }
 
     /// Grants secrets of that name: these, by their names.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().secrets("mail", [("password", "x")]).enter();
+    /// assert_eq!(heyday_sdk::secrets::Secrets::open("mail")?.get("password")?.text()?, "x");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn secrets<K: Into<String>, V: AsRef<[u8]>>(
         mut self,
         binding: &str,
@@ -186,6 +293,15 @@ impl Context {
 
     /// Grants requests by HTTP. The closure stands in for the other side: it is given each
     /// request and answers it, or fails as the host would.
+    ///
+    /// ```
+    /// use heyday_sdk::{CapabilityError, http::Request, test::Context};
+    ///
+    /// // Nobody is there.
+    /// let away = CapabilityError::new("unavailable", "the name has no address");
+    /// let _test = Context::new().http(move |_| Err(away.clone())).enter();
+    /// assert!(Request::get("https://example.com/").send().unwrap_err().is("unavailable"));
+    /// ```
     pub fn http(
         mut self,
         answer: impl FnMut(&HttpCall) -> Result<HttpReply, CapabilityError> + 'static,
@@ -195,6 +311,12 @@ impl Context {
     }
 
     /// Grants a vector store of that name, in memory and empty.
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().vector("chunks").enter();
+    /// assert!(heyday_sdk::vector::Store::open("chunks")?.collections()?.is_empty());
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn vector(mut self, binding: &str) -> Self {
         let store = crate::host::vector::Collections::default();
         self.state.vectors.insert(binding.to_owned(), store);
@@ -202,6 +324,12 @@ impl Context {
     }
 
     /// Grants a container of that name, in memory, with these objects (key, content).
+    ///
+    /// ```
+    /// let _test = heyday_sdk::test::Context::new().blob("scans", [("a.txt", "text")]).enter();
+    /// assert_eq!(heyday_sdk::blob::Container::open("scans")?.get("a.txt")?, b"text");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn blob<K: Into<String>, B: AsRef<[u8]>>(
         mut self,
         binding: &str,
@@ -218,6 +346,17 @@ impl Context {
     /// Grants a database of that name. The closure stands in for it: it is given each
     /// statement with its parameters and answers rows or a number of changed rows. It is
     /// no database: what a statement means is tested on a running Heyday.
+    ///
+    /// ```
+    /// use heyday_sdk::{sql::{Connection, Rows}, test::Context};
+    ///
+    /// let _test = Context::new()
+    ///     .sql("main", |_, params| Ok(Rows::new(["given"], [params.to_vec()]).into()))
+    ///     .enter();
+    /// let rows = Connection::open("main")?.query("SELECT ?1 AS given", &[7.into()])?;
+    /// assert_eq!(rows.first().unwrap().get::<i64>("given")?, 7);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn sql(
         mut self,
         binding: &str,
@@ -232,6 +371,17 @@ impl Context {
     /// Grants a graph of that name. The closure stands in for it: it is given each
     /// statement with its parameters and answers rows or changes. It is no graph: what a
     /// statement means is tested on a running Heyday.
+    ///
+    /// ```
+    /// use heyday_sdk::{graph::{Connection, Rows}, test::Context};
+    ///
+    /// let _test = Context::new()
+    ///     .graph("main", |_, params| Ok(Rows::new(["given"], [vec![params["n"].clone()]]).into()))
+    ///     .enter();
+    /// let rows = Connection::open("main")?.query("RETURN $n AS given", &[("n", 7.into())])?;
+    /// assert_eq!(rows.first().unwrap().get::<i64>("given")?, 7);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn graph(
         mut self,
         binding: &str,
@@ -250,6 +400,15 @@ impl Context {
     /// Grants a model of that name that makes embeddings of so many numbers. It is no model:
     /// texts with the same words are alike, whatever the words mean.
     ///
+    /// ```
+    /// use heyday_sdk::inference::{LongText, Model};
+    ///
+    /// let _test = heyday_sdk::test::Context::new().embeddings("minilm", 16).enter();
+    /// let found = Model::open("minilm")?.embed(["a rotor"], LongText::Refuse)?;
+    /// assert_eq!(found.dimensions(), 16);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Panics
     /// With no dimensions.
     pub fn embeddings(mut self, model: &str, dimensions: usize) -> Self {
@@ -262,6 +421,18 @@ impl Context {
 
     /// Grants a model of that name that scores documents. The closure stands in for it: it is
     /// given the query and a document.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::{LongText, Model};
+    ///
+    /// let _test = heyday_sdk::test::Context::new()
+    ///     .scores("reranker", |query, document| if document.contains(query) { 1.0 } else { -1.0 })
+    ///     .enter();
+    /// let documents = ["on bread", "the rotor"];
+    /// let scores = Model::open("reranker")?.rerank("rotor", documents, LongText::Refuse)?;
+    /// assert_eq!(scores, [-1.0, 1.0]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn scores(mut self, model: &str, score: impl Fn(&str, &str) -> f32 + 'static) -> Self {
         self.state
             .models
@@ -272,6 +443,17 @@ impl Context {
     /// Grants a model of that name that generates text. The closure stands in for it: it is
     /// given the request and answers the text, which comes in pieces; each word of it is a
     /// token.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::{Model, Request};
+    ///
+    /// let _test = heyday_sdk::test::Context::new()
+    ///     .generates("smollm2", |request| format!("You said {:?}.", request.prompt))
+    ///     .enter();
+    /// let mut answer = Model::open("smollm2")?.generate(&Request::prompt("hi"))?;
+    /// assert_eq!(answer.text()?, r#"You said Some("hi")."#);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn generates(
         mut self,
         model: &str,
@@ -284,6 +466,15 @@ impl Context {
     }
 
     /// Makes this what the calling thread's SDK answers, until the guard is dropped.
+    ///
+    /// ```
+    /// use heyday_sdk::{context, test::Context};
+    ///
+    /// let test = Context::new().attempt(2).enter();
+    /// assert_eq!(context::attempt(), 2);
+    /// drop(test);
+    /// assert_eq!(context::attempt(), 1);
+    /// ```
     #[must_use = "dropping the guard ends the context"]
     pub fn enter(self) -> Entered {
         state::push(self.state);
@@ -300,6 +491,18 @@ impl std::fmt::Debug for Context {
 }
 
 /// The guard of an entered [`Context`]; it tells what the activity did.
+///
+/// ```
+/// use heyday_sdk::{log, test::{Context, Entered}};
+///
+/// /// For the end of many tests.
+/// fn assert_no_warning(test: &Entered) {
+///     assert!(test.logs().iter().all(|line| line.level < log::Level::Warn));
+/// }
+/// let test = Context::new().enter();
+/// log::info!("all is well");
+/// assert_no_warning(&test);
+/// ```
 #[derive(Debug)]
 pub struct Entered {
     _of_this_thread: PhantomData<*const ()>,
@@ -307,11 +510,25 @@ pub struct Entered {
 
 impl Entered {
     /// From now on the activity is asked to stop.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().enter();
+    /// test.cancel();
+    /// assert!(heyday_sdk::context::is_cancelled());
+    /// ```
     pub fn cancel(&self) {
         state::with(|state| state.cancelled = true);
     }
 
     /// From now on a setting has that value, as when an operator changes it.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().config("mail", [("port", "25")]).enter();
+    /// let mail = heyday_sdk::config::Config::open("mail")?;
+    /// test.set_config("mail", "port", "587");
+    /// assert_eq!(mail.parse("port")?, Some(587));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn set_config(&self, binding: &str, key: &str, value: &str) {
         state::with(|state| {
             let settings = state.config.entry(binding.to_owned()).or_default();
@@ -320,6 +537,14 @@ impl Entered {
     }
 
     /// From now on a secret has that value, as when it is rotated.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().secrets("mail", [("key", "old")]).enter();
+    /// let mail = heyday_sdk::secrets::Secrets::open("mail")?;
+    /// test.set_secret("mail", "key", "new");
+    /// assert_eq!(mail.get("key")?.text()?, "new");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn set_secret(&self, binding: &str, name: &str, value: impl AsRef<[u8]>) {
         state::with(|state| {
             let secrets = state.secrets.entry(binding.to_owned()).or_default();
@@ -328,6 +553,14 @@ impl Entered {
     }
 
     /// From now on a secret is not there, though the binding gives it out.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().secrets("mail", [("key", "x")]).enter();
+    /// let mail = heyday_sdk::secrets::Secrets::open("mail")?;
+    /// test.remove_secret("mail", "key");
+    /// assert!(mail.get("key").unwrap_err().is("not-found"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn remove_secret(&self, binding: &str, name: &str) {
         state::with(|state| {
             let secrets = state.secrets.entry(binding.to_owned()).or_default();
@@ -336,24 +569,52 @@ impl Entered {
     }
 
     /// The details of all heartbeats, in order.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().enter();
+    /// heyday_sdk::context::heartbeat(1)?;
+    /// heyday_sdk::context::heartbeat(2)?;
+    /// assert_eq!(test.heartbeats(), [1, 2]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn heartbeats(&self) -> Vec<Value> {
         state::with(|state| state.heartbeats.clone())
     }
 
     /// What was told of the progress: completed, total, message.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().enter();
+    /// heyday_sdk::context::progress(1, 2, "half");
+    /// assert_eq!(test.progress().last(), Some(&(1, 2, "half".to_owned())));
+    /// ```
     #[must_use]
     pub fn progress(&self) -> Vec<(u64, u64, String)> {
         state::with(|state| state.progress.clone())
     }
 
     /// The lines that were logged.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().enter();
+    /// heyday_sdk::log::error!("page {} is torn", 3);
+    /// assert_eq!(test.logs()[0].message, "page 3 is torn");
+    /// ```
     #[must_use]
     pub fn logs(&self) -> Vec<LogLine> {
         state::with(|state| state.logs.clone())
     }
 
     /// The content of an object.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().blob::<&str, &str>("out", []).enter();
+    /// heyday_sdk::blob::Container::open("out")?.put("a", "made")?;
+    /// assert_eq!(test.object("out", "a").as_deref(), Some(&b"made"[..]));
+    /// assert_eq!(test.object("out", "b"), None);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn object(&self, binding: &str, key: &str) -> Option<Vec<u8>> {
         state::with(|state| {
@@ -363,6 +624,13 @@ impl Entered {
     }
 
     /// The value under a key, also one that has ended.
+    ///
+    /// ```
+    /// let test = heyday_sdk::test::Context::new().kv::<&str, &str>("marks", []).enter();
+    /// heyday_sdk::kv::Store::open("marks")?.set("last", "page 7", heyday_sdk::kv::Set::new())?;
+    /// assert_eq!(test.value("marks", "last").as_deref(), Some(&b"page 7"[..]));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn value(&self, binding: &str, key: &str) -> Option<Vec<u8>> {
         state::with(|state| {
@@ -373,12 +641,30 @@ impl Entered {
 
     /// The statements that reached the stand-in of a database, in order, with `BEGIN`,
     /// `COMMIT` and `ROLLBACK` of transactions.
+    ///
+    /// ```
+    /// use heyday_sdk::{sql::Connection, test::{Context, SqlAnswer}};
+    ///
+    /// let test = Context::new().sql("main", |_, _| Ok(SqlAnswer::changed(1))).enter();
+    /// Connection::open("main")?.execute("DELETE FROM drafts", &[])?;
+    /// assert_eq!(test.statements("main"), ["DELETE FROM drafts"]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn statements(&self, binding: &str) -> Vec<String> {
         state::with(|state| state.statements.get(binding).cloned().unwrap_or_default())
     }
 
     /// The statements that reached the stand-in of a graph, likewise.
+    ///
+    /// ```
+    /// use heyday_sdk::{graph::{Changes, Connection}, test::Context};
+    ///
+    /// let test = Context::new().graph("main", |_, _| Ok(Changes::default().into())).enter();
+    /// Connection::open("main")?.begin()?.rollback()?;
+    /// assert_eq!(test.graph_statements("main"), ["BEGIN", "ROLLBACK"]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn graph_statements(&self, binding: &str) -> Vec<String> {
         state::with(|state| {

@@ -95,6 +95,13 @@ pub struct Node {
 
 impl Node {
     /// A node; for tests.
+    ///
+    /// ```
+    /// use heyday_sdk::graph::Node;
+    ///
+    /// let report = Node::new("4:7", ["Report", "Draft"], [("pages", 12.into())]);
+    /// assert_eq!((report.labels.len(), &report.properties["pages"]), (2, &12.into()));
+    /// ```
     pub fn new<'a>(
         id: &str,
         labels: impl IntoIterator<Item = &'a str>,
@@ -108,6 +115,16 @@ impl Node {
     }
 
     /// A property; null where there is none.
+    ///
+    /// ```
+    /// use heyday_sdk::graph::Node;
+    ///
+    /// let ada = Node::new("4:1", ["Person"], [("name", "Ada".into())]);
+    /// assert_eq!(ada.get::<String>("name")?, "Ada");
+    /// assert_eq!(ada.get::<Option<String>>("title")?, None);
+    /// assert!(ada.get::<i64>("name").unwrap_err().is("invalid-column"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-column` where it is no `T`.
@@ -139,6 +156,13 @@ pub struct Relationship {
 
 impl Relationship {
     /// A relationship between nodes of these ids; for tests.
+    ///
+    /// ```
+    /// use heyday_sdk::graph::Relationship;
+    ///
+    /// let knows = Relationship::new("5:1", "KNOWS", ("4:1", "4:2"), []);
+    /// assert_eq!((knows.start.as_str(), knows.end.as_str()), ("4:1", "4:2"));
+    /// ```
     pub fn new<'a>(
         id: &str,
         kind: &str,
@@ -155,6 +179,15 @@ impl Relationship {
     }
 
     /// A property; null where there is none.
+    ///
+    /// ```
+    /// use heyday_sdk::graph::Relationship;
+    ///
+    /// let rated = Relationship::new("5:2", "RATED", ("4:1", "4:3"), [("stars", 4.into())]);
+    /// assert_eq!(rated.get::<u8>("stars")?, 4);
+    /// assert_eq!(rated.get::<Option<String>>("comment")?, None);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-column` where it is no `T`.
@@ -208,6 +241,17 @@ impl Value {
 
     /// The value as any type that serde reads: a node or a relationship as its properties,
     /// a path as its nodes, a time as its text, a point as its coordinates.
+    ///
+    /// ```
+    /// use heyday_sdk::graph::{Node, Value};
+    /// use std::collections::BTreeMap;
+    ///
+    /// let ada = Value::from(Node::new("4:1", ["Person"], [("born", 1815.into())]));
+    /// assert_eq!(ada.parse::<BTreeMap<String, u16>>()?["born"], 1815);
+    /// assert_eq!(Value::Duration("P1M".into()).parse::<String>()?, "P1M");
+    /// assert!(Value::from("text").parse::<i64>().unwrap_err().is("invalid-column"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-column` where it is no `T`.

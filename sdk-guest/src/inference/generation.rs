@@ -6,6 +6,14 @@ use super::{Error, Model, Result};
 use crate::host::inference as host;
 
 /// Who says a message.
+///
+/// ```
+/// use heyday_sdk::inference::{Message, Role};
+///
+/// let talk = [Message::system("Be brief."), Message::user("What is a rotor?")];
+/// let asked = talk.iter().find(|message| message.role == Role::User);
+/// assert_eq!(asked.unwrap().content, "What is a rotor?");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -37,16 +45,42 @@ pub struct Message {
 
 impl Message {
     /// Instructions for the whole conversation.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::{Message, Request};
+    ///
+    /// let rules = Message::system("Answer only from the given passages.");
+    /// let request = Request::chat([rules, Message::user("What is a rotor?")]);
+    /// assert!(request.messages[0].content.starts_with("Answer only"));
+    /// ```
     pub fn system(content: impl Into<String>) -> Self {
         Self::of(Role::System, content)
     }
 
     /// Of who asks.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::{Message, Role};
+    ///
+    /// let passages = ["The rotor turns.", "It is balanced."];
+    /// let message = Message::user(format!("Passages: {}\nWhat turns?", passages.join(" ")));
+    /// assert_eq!(message.role, Role::User);
+    /// ```
     pub fn user(content: impl Into<String>) -> Self {
         Self::of(Role::User, content)
     }
 
     /// Of the model, in an earlier turn.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::{Message, Request};
+    ///
+    /// // Earlier turns are told again, since a model remembers nothing.
+    /// let mut talk = vec![Message::user("What is a rotor?")];
+    /// talk.push(Message::assistant("The part that turns."));
+    /// talk.push(Message::user("And a stator?"));
+    /// assert_eq!(Request::chat(talk).messages.len(), 3);
+    /// ```
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::of(Role::Assistant, content)
     }
@@ -106,6 +140,17 @@ pub struct Request {
 
 impl Request {
     /// The next message of a conversation.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .generates("smollm2", |request| format!("{} messages", request.messages.len()))
+    /// #     .enter();
+    /// use heyday_sdk::inference::{Message, Model, Request};
+    ///
+    /// let request = Request::chat([Message::system("Be brief."), Message::user("Why?")]);
+    /// assert_eq!(Model::open("smollm2")?.generate(&request)?.text()?, "2 messages");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn chat(messages: impl IntoIterator<Item = Message>) -> Self {
         Self {
             messages: messages.into_iter().collect(),
@@ -114,6 +159,17 @@ impl Request {
     }
 
     /// The continuation of a text as it stands.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .generates("smollm2", |_| " fox".to_owned())
+    /// #     .enter();
+    /// use heyday_sdk::inference::{Model, Request};
+    ///
+    /// let request = Request::prompt("The quick brown").max_tokens(1);
+    /// assert_eq!(Model::open("smollm2")?.generate(&request)?.text()?, " fox");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn prompt(text: impl Into<String>) -> Self {
         Self {
             prompt: Some(text.into()),
@@ -122,6 +178,19 @@ impl Request {
     }
 
     /// The most tokens of the answer.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .generates("smollm2", |_| "one two three".to_owned())
+    /// #     .enter();
+    /// use heyday_sdk::inference::{Model, Request};
+    ///
+    /// let model = Model::open("smollm2")?;
+    /// assert_eq!(model.generate(&Request::prompt("Count").max_tokens(2))?.text()?, "one two");
+    /// let none = model.generate(&Request::prompt("Count").max_tokens(0)).unwrap_err();
+    /// assert!(none.is("invalid-request"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn max_tokens(mut self, most: u32) -> Self {
         self.max_tokens = Some(most);
@@ -129,6 +198,17 @@ impl Request {
     }
 
     /// The answer ends before this text; of several before the first that comes.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .generates("smollm2", |_| "A rotor.\nA stator.".to_owned())
+    /// #     .enter();
+    /// use heyday_sdk::inference::{Model, Request};
+    ///
+    /// let request = Request::prompt("List:").stop("\n").stop("END");
+    /// assert_eq!(Model::open("smollm2")?.generate(&request)?.text()?, "A rotor.");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
@@ -136,6 +216,14 @@ impl Request {
     }
 
     /// 0 takes the likeliest token, up to 2 takes others more and more.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::Request;
+    ///
+    /// let exact = Request::prompt("2 + 2 =").temperature(0.0);
+    /// let inventive = Request::prompt("Once upon a time").temperature(1.2);
+    /// assert!(exact.temperature < inventive.temperature);
+    /// ```
     #[must_use]
     pub fn temperature(mut self, temperature: f32) -> Self {
         self.temperature = Some(temperature);
@@ -143,6 +231,13 @@ impl Request {
     }
 
     /// Only the likeliest tokens that together have this probability are drawn from.
+    ///
+    /// ```
+    /// use heyday_sdk::inference::Request;
+    ///
+    /// let request = Request::prompt("Once upon a time").temperature(0.8).top_p(0.9);
+    /// assert_eq!(request.top_p, Some(0.9));
+    /// ```
     #[must_use]
     pub fn top_p(mut self, share: f32) -> Self {
         self.top_p = Some(share);
@@ -150,6 +245,18 @@ impl Request {
     }
 
     /// Only so many of the likeliest tokens are drawn from.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .generates("smollm2", |_| String::new())
+    /// #     .enter();
+    /// use heyday_sdk::inference::{Model, Request};
+    ///
+    /// let model = Model::open("smollm2")?;
+    /// assert!(model.generate(&Request::prompt("Once").top_k(40)).is_ok());
+    /// assert!(model.generate(&Request::prompt("Once").top_k(0)).is_err());
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn top_k(mut self, most: u32) -> Self {
         self.top_k = Some(most);
@@ -158,6 +265,17 @@ impl Request {
 
     /// The same request with the same seed gives the same text: give the attempt's own, and a
     /// retry answers as the attempt before.
+    ///
+    /// ```
+    /// use heyday_sdk::{context, inference::Request};
+    /// use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    ///
+    /// // The same on every attempt of the activity; a seed has 53 bits.
+    /// let mut hasher = DefaultHasher::new();
+    /// context::idempotency_key().hash(&mut hasher);
+    /// let request = Request::prompt("Once upon a time").seed(hasher.finish() >> 11);
+    /// assert!(request.seed.unwrap() < 1 << 53);
+    /// ```
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -166,6 +284,22 @@ impl Request {
 }
 
 /// Why a text ended.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .generates("smollm2", |_| "one two three".to_owned())
+/// #     .enter();
+/// use heyday_sdk::inference::{FinishReason, Model, Request};
+///
+/// let mut answer = Model::open("smollm2")?.generate(&Request::prompt("Count").max_tokens(2))?;
+/// let text = answer.text()?;
+/// let shown = match answer.summary()?.finish_reason {
+///     FinishReason::Length => format!("{text} ..."),
+///     FinishReason::Stop => text,
+/// };
+/// assert_eq!(shown, "one two ...");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
@@ -176,6 +310,19 @@ pub enum FinishReason {
 }
 
 /// What is known of a text at its end.
+///
+/// ```
+/// # let _test = heyday_sdk::test::Context::new()
+/// #     .generates("smollm2", |_| "one two three".to_owned())
+/// #     .enter();
+/// use heyday_sdk::inference::{Model, Request, Summary};
+///
+/// let mut answer = Model::open("smollm2")?.generate(&Request::prompt("Count to three"))?;
+/// answer.text()?;
+/// let Summary { prompt_tokens, completion_tokens, .. } = answer.summary()?;
+/// assert_eq!((prompt_tokens, completion_tokens), (3, 3));
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Why it ended.
@@ -191,14 +338,15 @@ pub struct Summary {
 ///
 /// ```
 /// use heyday_sdk::prelude::*;
-/// use heyday_sdk::inference::{Message, Model, Request};
+/// use heyday_sdk::inference::{Generation, Message, Model, Request};
 ///
 /// /// The answer's first sentence; no more of it is generated.
 /// fn first_sentence(question: &str) -> Result<String> {
 ///     let model = Model::open("smollm2")?;
 ///     let request = Request::chat([Message::user(question)]).max_tokens(200);
+///     let answer: Generation = model.generate(&request)?;
 ///     let mut text = String::new();
-///     for piece in model.generate(&request)? {
+///     for piece in answer {
 ///         text.push_str(&piece?);
 ///         if let Some(end) = text.find(". ") {
 ///             text.truncate(end + 1);
@@ -224,6 +372,19 @@ pub struct Generation {
 impl Generation {
     /// The whole text, once it has ended.
     ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .generates("smollm2", |_| "one two three".to_owned())
+    /// #     .enter();
+    /// use heyday_sdk::inference::{Model, Request};
+    ///
+    /// let mut answer = Model::open("smollm2")?.generate(&Request::prompt("Count"))?;
+    /// let first = answer.next().transpose()?;
+    /// assert_eq!(first.as_deref(), Some("one"));
+    /// assert_eq!(answer.text()?, " two three"); // What has not come yet.
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Why it did not come to its end.
     pub fn text(&mut self) -> Result<String> {
@@ -231,6 +392,19 @@ impl Generation {
     }
 
     /// Why it ended and how long it is; at its end.
+    ///
+    /// ```
+    /// # let _test = heyday_sdk::test::Context::new()
+    /// #     .generates("smollm2", |_| "one two three".to_owned())
+    /// #     .enter();
+    /// use heyday_sdk::inference::{Model, Request};
+    ///
+    /// let mut answer = Model::open("smollm2")?.generate(&Request::prompt("Count"))?;
+    /// assert!(answer.summary().unwrap_err().is("invalid-request")); // It is not at its end.
+    /// answer.text()?;
+    /// assert_eq!(answer.summary()?.completion_tokens, 3);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `invalid-request` before its end.

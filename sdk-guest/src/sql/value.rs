@@ -2,6 +2,15 @@
 
 /// A parameter or a column's value. What a dialect lacks is stored as the text given here,
 /// so that it reads back the same.
+///
+/// ```
+/// use heyday_sdk::sql::Value;
+///
+/// assert_eq!(Value::from("Ada"), Value::Text("Ada".into()));
+/// assert_eq!(Value::from(None::<i64>), Value::Null);
+/// let price = Value::Decimal("12.50".into()); // With all its digits.
+/// assert_eq!(price.as_str(), Some("12.50"));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// SQL NULL.
@@ -59,6 +68,13 @@ impl Value {
     }
 
     /// The text of every kind that is text.
+    ///
+    /// ```
+    /// use heyday_sdk::sql::Value;
+    ///
+    /// assert_eq!(Value::Date("2026-11-24".into()).as_str(), Some("2026-11-24"));
+    /// assert_eq!(Value::Integer(7).as_str(), None);
+    /// ```
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -124,8 +140,31 @@ impl<T: Into<Value> + Clone> From<&Option<T>> for Value {
 }
 
 /// A type that a column's value can be read as.
+///
+/// ```
+/// use heyday_sdk::sql::{FromValue, Rows, Value};
+///
+/// struct Mail(String);
+///
+/// impl FromValue for Mail {
+///     fn from_value(value: &Value) -> Option<Self> {
+///         value.as_str().filter(|text| text.contains('@')).map(|text| Self(text.to_owned()))
+///     }
+/// }
+/// let rows = Rows::new(["mail"], [vec!["ada@example.com".into()], vec!["nobody".into()]]);
+/// let mails: Vec<bool> = rows.iter().map(|row| row.get::<Mail>("mail").is_ok()).collect();
+/// assert_eq!(mails, [true, false]);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 pub trait FromValue: Sized {
     /// The value, or `None` where it is none of this type.
+    ///
+    /// ```
+    /// use heyday_sdk::sql::{FromValue as _, Value};
+    ///
+    /// assert_eq!(u8::from_value(&Value::Integer(7)), Some(7));
+    /// assert_eq!(u8::from_value(&Value::Integer(256)), None);
+    /// ```
     fn from_value(value: &Value) -> Option<Self>;
 }
 

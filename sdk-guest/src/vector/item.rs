@@ -3,6 +3,15 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The value of a property, of the property's type.
+///
+/// ```
+/// use heyday_sdk::vector::Value;
+/// use std::time::{Duration, UNIX_EPOCH};
+///
+/// assert_eq!(Value::from(["new", "large"]), Value::TextList(vec!["new".into(), "large".into()]));
+/// let time = UNIX_EPOCH + Duration::from_secs(7);
+/// assert_eq!(Value::from(time), Value::Timestamp(7_000));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// Text.
@@ -107,6 +116,13 @@ pub struct Item {
 
 impl Item {
     /// An item without vector and properties.
+    ///
+    /// ```
+    /// use heyday_sdk::vector::Item;
+    ///
+    /// let item = Item::new(format!("report.pdf/{}", 7));
+    /// assert_eq!((item.id.as_str(), item.vector), ("report.pdf/7", None));
+    /// ```
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -116,18 +132,43 @@ impl Item {
     }
 
     /// With this vector.
+    ///
+    /// ```
+    /// use heyday_sdk::vector::Item;
+    ///
+    /// let item = Item::new("7").vector([0.6, 0.8]);
+    /// assert_eq!(item.vector, Some(vec![0.6, 0.8]));
+    /// ```
     pub fn vector(mut self, vector: impl Into<Vec<f32>>) -> Self {
         self.vector = Some(vector.into());
         self
     }
 
     /// With this property.
+    ///
+    /// ```
+    /// use heyday_sdk::vector::Item;
+    ///
+    /// let item = Item::new("7").set("title", "Rotors").set("tags", ["new"]).set("pages", 12);
+    /// let names: Vec<&str> = item.properties.iter().map(|(name, _)| name.as_str()).collect();
+    /// assert_eq!(names, ["title", "tags", "pages"]);
+    /// ```
     pub fn set(mut self, property: impl Into<String>, value: impl Into<Value>) -> Self {
         self.properties.push((property.into(), value.into()));
         self
     }
 
     /// The value of a property.
+    ///
+    /// ```
+    /// use heyday_sdk::vector::{Item, Value};
+    ///
+    /// let item = Item::new("7").set("pages", 12);
+    /// let Some(Value::Integer(pages)) = item.value("pages") else {
+    ///     panic!("it is a whole number");
+    /// };
+    /// assert_eq!(*pages, 12);
+    /// ```
     #[must_use]
     pub fn value(&self, property: &str) -> Option<&Value> {
         let mut properties = self.properties.iter();
@@ -137,6 +178,14 @@ impl Item {
     }
 
     /// The value of a property that is a text.
+    ///
+    /// ```
+    /// use heyday_sdk::vector::Item;
+    ///
+    /// let item = Item::new("7").set("title", "Rotors").set("pages", 12);
+    /// assert_eq!(item.text("title"), Some("Rotors"));
+    /// assert_eq!(item.text("pages"), None); // It is no text.
+    /// ```
     #[must_use]
     pub fn text(&self, property: &str) -> Option<&str> {
         match self.value(property)? {
@@ -147,6 +196,26 @@ impl Item {
 }
 
 /// An item that was found.
+///
+/// ```
+/// # use heyday_sdk::vector::*;
+/// # let _test = heyday_sdk::test::Context::new().vector("default").enter();
+/// # let title = Property::text("title").searchable();
+/// # let specification = Specification::new(2, Distance::Euclidean).property(title);
+/// # Store::open("default")?.create("books", &specification)?;
+/// # let books = Store::open("default")?.collection("books")?;
+/// # let of = [("a", "The rotor", [1.0, 0.0]), ("b", "On bread", [0.0, 1.0])];
+/// # books.upsert(of.map(|(id, title, at)| Item::new(id).vector(at).set("title", title)))?;
+/// // `a`, "The rotor", is at [1, 0], and `b`, "On bread", at [0, 1].
+/// use heyday_sdk::vector::{Hit, Search};
+///
+/// fn line(hit: &Hit) -> String {
+///     format!("{} is {} away", hit.item.text("title").unwrap_or("?"), hit.distance.unwrap_or(0.0))
+/// }
+/// let hits = books.nearest(&[1.0, 0.5], &Search::new(1))?;
+/// assert_eq!(line(&hits[0]), "The rotor is 0.5 away");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit {
     /// The item, with what was asked for of it.

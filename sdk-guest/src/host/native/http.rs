@@ -10,6 +10,20 @@ use crate::http::{Answer, Body, Outgoing, invalid};
 use crate::test::state;
 
 /// A request that a plugin sent, as the stand-in of a test sees it.
+///
+/// ```
+/// use heyday_sdk::{CapabilityError, http::Request, test::{Context, HttpCall, HttpReply}};
+///
+/// fn service(call: &HttpCall) -> Result<HttpReply, CapabilityError> {
+///     match (call.method.as_str(), call.url.as_str()) {
+///         ("GET", "https://example.com/") => Ok(HttpReply::new(200).body("hello")),
+///         _ => Ok(HttpReply::new(404)),
+///     }
+/// }
+/// let _test = Context::new().http(service).enter();
+/// assert_eq!(Request::get("https://example.com/").send()?.text()?, "hello");
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct HttpCall {
     /// Its method.
@@ -26,6 +40,17 @@ pub struct HttpCall {
 
 impl HttpCall {
     /// The first header of that name, where it is a text.
+    ///
+    /// ```
+    /// use heyday_sdk::{http::Request, test::{Context, HttpReply}};
+    ///
+    /// let _test = Context::new()
+    ///     .http(|call| Ok(HttpReply::new(200).body(call.header("Accept").unwrap_or("anything"))))
+    ///     .enter();
+    /// let request = Request::get("https://example.com/").header("accept", "text/csv");
+    /// assert_eq!(request.send()?.text()?, "text/csv");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -35,6 +60,16 @@ impl HttpCall {
 }
 
 /// What the stand-in of a test answers a request.
+///
+/// ```
+/// use heyday_sdk::{http::Request, test::{Context, HttpReply}};
+///
+/// let reply: HttpReply = HttpReply::new(429).header("retry-after", "30");
+/// let _test = Context::new().http(move |_| Ok(reply.clone())).enter();
+/// let answer = Request::get("https://example.com/").send()?;
+/// assert!(answer.error_for_status().unwrap_err().retryable);
+/// # Ok::<(), heyday_sdk::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct HttpReply {
@@ -45,6 +80,15 @@ pub struct HttpReply {
 
 impl HttpReply {
     /// That status, without headers and body.
+    ///
+    /// ```
+    /// use heyday_sdk::{http::Request, test::{Context, HttpReply}};
+    ///
+    /// let _test = Context::new().http(|_| Ok(HttpReply::new(204))).enter();
+    /// let answer = Request::get("https://example.com/").send()?;
+    /// assert_eq!((answer.status(), answer.text()?.as_str()), (204, ""));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn new(status: u16) -> Self {
         Self {
             status,
@@ -54,6 +98,16 @@ impl HttpReply {
     }
 
     /// One header more.
+    ///
+    /// ```
+    /// use heyday_sdk::{http::Request, test::{Context, HttpReply}};
+    ///
+    /// let reply = HttpReply::new(302).header("location", "/login");
+    /// let _test = Context::new().http(move |_| Ok(reply.clone())).enter();
+    /// let answer = Request::get("https://example.com/").send()?;
+    /// assert_eq!(answer.header("location"), Some("/login"));
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers
             .push((name.to_owned(), value.as_ref().to_vec()));
@@ -61,12 +115,30 @@ impl HttpReply {
     }
 
     /// That body.
+    ///
+    /// ```
+    /// use heyday_sdk::{http::Request, test::{Context, HttpReply}};
+    ///
+    /// // An echo.
+    /// let _test = Context::new().http(|call| Ok(HttpReply::new(200).body(&call.body))).enter();
+    /// assert_eq!(Request::post("https://example.com/").body("hi").send()?.text()?, "hi");
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         self
     }
 
     /// That value as JSON.
+    ///
+    /// ```
+    /// use heyday_sdk::{http::Request, test::{Context, HttpReply}};
+    ///
+    /// let _test = Context::new().http(|_| Ok(HttpReply::new(200).json(&["a", "b"]))).enter();
+    /// let tags: Vec<String> = Request::get("https://example.com/tags").send()?.json()?;
+    /// assert_eq!(tags, ["a", "b"]);
+    /// # Ok::<(), heyday_sdk::Error>(())
+    /// ```
     ///
     /// # Panics
     /// Where it cannot be written as JSON.

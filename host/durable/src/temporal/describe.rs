@@ -306,7 +306,10 @@ async fn of_ours(core: &Core, namespace: &str, query: Option<&str>) -> Result<St
     let ours = format!("{DIGESTS} IS NOT NULL");
     Ok(match query.map(str::trim) {
         None | Some("") => ours,
-        Some(query) => format!("({}) AND {ours}", filter::meant(core, namespace, query).await?),
+        Some(query) => format!(
+            "({}) AND {ours}",
+            filter::meant(core, namespace, query).await?
+        ),
     })
 }
 

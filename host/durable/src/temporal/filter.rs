@@ -201,9 +201,7 @@ fn times(field: &str, comparison: &Comparison<'_>) -> Option<String> {
         Comparison::Symbol(">", value) => format!("{field} >= {}", after(value.1)?),
         Comparison::Symbol("<=", value) => format!("{field} < {}", after(value.1)?),
         Comparison::Symbol(..) => return None,
-        Comparison::In(false, values) => {
-            all(values.iter().map(is).collect::<Option<_>>()?, " OR ")
-        }
+        Comparison::In(false, values) => all(values.iter().map(is).collect::<Option<_>>()?, " OR "),
         Comparison::In(true, values) => {
             all(values.iter().map(is_not).collect::<Option<_>>()?, " AND ")
         }
@@ -242,7 +240,10 @@ mod tests {
 
     #[test]
     fn a_very_time_is_a_range() {
-        let (t, u) = ("'2026-01-31T13:00:00+01:00'", "'2026-01-31T12:00:00.000001Z'");
+        let (t, u) = (
+            "'2026-01-31T13:00:00+01:00'",
+            "'2026-01-31T12:00:00.000001Z'",
+        );
         for (filter, expected) in [
             (format!("Due = {t}"), format!("(Due >= {t} AND Due < {u})")),
             (
@@ -284,10 +285,7 @@ mod tests {
                 "Tags IN ('a', 'b') OR Note != 'it''s'",
                 "(Tags IS NOT NULL AND Tags IN ('a', 'b')) OR (Note IS NULL OR Note != 'it''s')",
             ),
-            (
-                "Tags NOT IN ('a')",
-                "(Tags IS NULL OR Tags NOT IN ('a'))",
-            ),
+            ("Tags NOT IN ('a')", "(Tags IS NULL OR Tags NOT IN ('a'))"),
         ] {
             assert_eq!(rewrite(filter), expected);
         }

@@ -344,7 +344,8 @@ pub(super) async fn receipts(
         written(&app, &run, after.as_ref(), limit).await?
     } else {
         let all = with_lost(&app, &run, lost).await?.into_iter();
-        let behind = |receipt: &ReceiptRecord| after.as_ref().is_none_or(|it| receipt.place() > *it);
+        let behind =
+            |receipt: &ReceiptRecord| after.as_ref().is_none_or(|it| receipt.place() > *it);
         all.filter(behind).take(limit).collect()
     };
     let next_page_token = (receipts.len() == limit)

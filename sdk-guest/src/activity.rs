@@ -106,17 +106,18 @@ fn activities() -> Vec<&'static Registered> {
     activities
 }
 
-/// The plugin's description.
+/// The plugin's description; `options` are further members of it, one JSON object.
 ///
 /// # Panics
 /// Where two activities have one name: the upload then fails with this message.
 #[must_use]
-pub fn describe(name: &str, version: &str, documentation: &str) -> String {
+pub fn describe(name: &str, version: &str, documentation: &str, options: &str) -> String {
     let activities = activities();
     if let Some(pair) = activities.windows(2).find(|p| p[0].name == p[1].name) {
         panic!("two activities are named {:?}", pair[0].name);
     }
-    let mut plugin = Map::new();
+    let mut plugin: Map<String, Value> =
+        serde_json::from_str(options).expect("the macro writes one JSON object");
     plugin.insert("name".into(), name.into());
     plugin.insert("version".into(), version.into());
     plugin.insert("documentation".into(), documentation.into());

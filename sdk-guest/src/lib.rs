@@ -139,9 +139,21 @@ pub mod prelude {
 /// assert_eq!(HeydayPlugin::run("count_on", "41").unwrap(), "42");
 /// # }
 /// ```
+///
+/// `requires` names the dialects that the plugin can use, as [`sql::Connection::dialect`] and
+/// [`graph::Connection::dialect`] answer them: a grant of another one is refused. Without
+/// it the plugin may be granted any.
+///
+/// ```
+/// # use heyday_sdk::activity;
+/// # #[activity]
+/// # fn ping() {}
+/// heyday_sdk::plugin!(requires(sql = "postgresql", graph = ["kglite", "neo4j"]));
+/// # fn main() {}
+/// ```
 #[macro_export]
 macro_rules! plugin {
-    () => {
+    ($($options:tt)*) => {
         /// What this crate exports to Heyday.
         pub struct HeydayPlugin;
 
@@ -157,6 +169,7 @@ macro_rules! plugin {
                     ::core::env!("CARGO_PKG_NAME"),
                     ::core::env!("CARGO_PKG_VERSION"),
                     ::core::env!("CARGO_PKG_DESCRIPTION"),
+                    $crate::__private::plugin_options!($($options)*),
                 )
             }
 
@@ -176,6 +189,7 @@ macro_rules! plugin {
 /// For what the macros expand to; not part of the API.
 #[doc(hidden)]
 pub mod __private {
+    pub use heyday_sdk_macros::plugin_options;
     pub use inventory;
     pub use schemars::Schema;
     pub use serde_json::{Map, to_value};

@@ -45,7 +45,7 @@ fn own_error(_: Value) -> Result<(), std::num::ParseIntError> {
     "x".parse::<u8>().map(|_| ())
 }
 
-heyday_sdk::plugin!();
+heyday_sdk::plugin!(requires(sql = "postgresql", graph = ["kglite", "neo4j"]));
 
 fn run(activity: &str, input: &Value) -> Result<Value> {
     Ok(serde_json::from_str(&HeydayPlugin::run(
@@ -62,6 +62,10 @@ fn the_description_is_what_the_wit_package_says() {
     assert_eq!(description["name"], "heyday-sdk");
     assert_eq!(description["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(description["documentation"], env!("CARGO_PKG_DESCRIPTION"));
+    assert_eq!(
+        description["requires"],
+        json!({"sql": ["postgresql"], "graph": ["kglite", "neo4j"]})
+    );
     let activities = description["activities"].as_array().expect("a list");
     let names: Vec<&Value> = activities
         .iter()

@@ -40,6 +40,7 @@ mod process_death;
 mod pulls;
 mod readme;
 mod receipts;
+mod refusals;
 mod restart;
 mod review;
 mod s3;

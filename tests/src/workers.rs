@@ -238,6 +238,48 @@ async fn what_attempts_say_and_use_comes_to_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_attempts_at_a_worker_are_refused_is_in_the_audit() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    push_probe(&site).await;
+    push_flow(
+        &site,
+        "refused",
+        "  - ask: {call: http, with: {method: get, endpoint: 'http://127.0.0.1:9/'}}\n",
+    )
+    .await;
+    let _worker = site.worker(&[]).await;
+    let client = &site.server.client;
+    let input = json!({ "binding": "default", "statement": "SELECT 1" });
+    let id = client
+        .start_activity("probe.sql_run", &input)
+        .await
+        .unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+    let outcome = client.run("tests.refused", &json!({})).await.unwrap();
+    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+    for (subject, capability, binding) in [
+        ("probe", "sql", "default"),
+        ("tests.refused", "http", "GET:127.0.0.1:9"),
+    ] {
+        let path = format!("/audit?action=capability.deny&resource={subject}");
+        let entries = eventually(async || {
+            let audit = client.get(&path).await.unwrap();
+            let entries = audit["audit"].as_array().unwrap().clone();
+            (!entries.is_empty()).then_some(entries)
+        })
+        .await;
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        let details = &entries[0]["details"];
+        assert_eq!(details["capability"], capability);
+        assert_eq!(details["binding"], binding);
+        assert_eq!(details["count"], 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_values_go_by_reference_through_the_server() {
     let Some(site) = Site::start().await else {
         return;

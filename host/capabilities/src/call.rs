@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use heyday_sandbox::{CallState, HostCall};
+use wasmtime::component::{Resource, ResourceTableError};
 
 use crate::bindings::Bindings;
 use crate::error::{CapabilityError, ErrorCode, Fault, noted};
@@ -91,6 +92,8 @@ impl Drop for Place {
 
 /// What is behind a granted binding.
 pub(crate) struct Opened<T: ?Sized> {
+    /// What the plugin calls it.
+    pub(crate) name: Arc<str>,
     pub(crate) binding: Arc<T>,
     pub(crate) mode: Mode,
     pub(crate) budget: Arc<Budget>,
@@ -106,6 +109,9 @@ pub(crate) fn open<C: ErrorCode, T: ?Sized>(
     binding: &str,
     find: impl FnOnce(&Bindings, &str, &str) -> Option<Arc<T>>,
 ) -> Result<Opened<T>, Fault<C>> {
+    let name: Arc<str> = binding.into();
+    // Also where there is no grant: it is told what was asked for.
+    state.bind(Arc::clone(&name));
     let mode = grant_mode(state.grants(), capability, binding)
         .map_err(|message| CapabilityError::new(C::DENIED, message));
     let mode = noted(call, mode)?;
@@ -119,10 +125,39 @@ pub(crate) fn open<C: ErrorCode, T: ?Sized>(
         )
     })?;
     Ok(Opened {
+        name,
         binding: found,
         mode,
         budget: Arc::clone(&scope.budget),
     })
+}
+
+/// What stands behind a guest's handle, and belongs to a binding.
+pub(crate) trait Bound: Send + 'static {
+    /// The binding's name.
+    fn name(&self) -> &Arc<str>;
+}
+
+/// Implements it for handles with that path to the name.
+macro_rules! bound_by {
+    ($($handle:ty: $($path:ident).+),+ $(,)?) => {
+        $(impl $crate::call::Bound for $handle {
+            fn name(&self) -> &std::sync::Arc<str> {
+                &self.$($path).+
+            }
+        })+
+    };
+}
+pub(crate) use bound_by;
+
+/// What stands behind the handle of a call, which concerns its binding from here on.
+pub(crate) fn bound<'s, T: Bound>(
+    state: &'s mut CallState,
+    handle: &Resource<T>,
+) -> Result<&'s mut T, ResourceTableError> {
+    let name = Arc::clone(state.table().get(handle)?.name());
+    state.bind(name);
+    state.table().get_mut(handle)
 }
 
 #[cfg(test)]

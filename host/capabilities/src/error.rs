@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use heyday_sandbox::{HostCall, Stopped};
+use heyday_sandbox::{CallState, HostCall, Stopped};
 
 /// The documented codes of one capability, with those that every capability has.
 pub trait ErrorCode: fmt::Debug + Copy + Eq + Send + Sync + 'static {
@@ -80,11 +80,14 @@ impl<C: ErrorCode> CapabilityError<C> {
         let message = match stopped {
             Stopped::TimedOut => "the attempt's deadline came before the call ended",
             Stopped::Cancelled => "the attempt was asked to stop",
-            Stopped::Revoked => "the plugin's grants were taken back during the call",
+            Stopped::Revoked => TAKEN_BACK,
         };
         Self::new(C::stopped(stopped), message)
     }
 }
+
+/// What a call is told whose grants were taken back.
+pub(crate) const TAKEN_BACK: &str = "the plugin's grants were taken back during the call";
 
 /// How a host function fails: with an error that the guest sees, or by a trap.
 #[derive(Debug)]
@@ -159,12 +162,13 @@ macro_rules! codes {
 pub(crate) use codes;
 
 /// The answer to a guest of a call that failed: every interface's `error` has the same
-/// members, and is a type of its own.
+/// members, and is a type of its own. What was denied is told the call's state.
 macro_rules! answer {
-    ($fault:expr, $error:ty) => {
+    ($state:expr, $capability:expr, $fault:expr, $error:ty) => {
         match $fault {
             $crate::error::Fault::Error(error) => {
                 type Answer = $error;
+                $crate::error::told($state, $capability, &error);
                 Ok(Answer {
                     code: $crate::error::ErrorCode::as_str(error.code).to_owned(),
                     retryable: $crate::error::ErrorCode::retryable(error.code),
@@ -177,6 +181,17 @@ macro_rules! answer {
     };
 }
 pub(crate) use answer;
+
+/// Tells the call's state of a refusal that the guest is about to be answered.
+pub(crate) fn told<C: ErrorCode>(
+    state: &CallState,
+    capability: &'static str,
+    error: &CapabilityError<C>,
+) {
+    if error.code == C::DENIED {
+        state.denied(capability, &error.message);
+    }
+}
 
 /// Runs a backend's future under its call. A failure stands in the call's span too.
 pub(crate) async fn run<T, C: ErrorCode>(

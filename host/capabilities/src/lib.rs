@@ -65,6 +65,17 @@ pub fn capabilities(
     ]
 }
 
+/// The dialects of a capability that passes statements through, as its `dialect()` answers
+/// them; none of any other.
+#[must_use]
+pub fn dialects(capability: &str) -> &'static [&'static str] {
+    match capability {
+        "sql" => &["sqlite", "postgresql"],
+        "graph" => &["kglite", "neo4j"],
+        _ => &[],
+    }
+}
+
 /// What a grant's mode allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {

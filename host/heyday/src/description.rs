@@ -14,6 +14,9 @@ use serde_json::{Map, Value};
 
 use crate::names;
 
+/// The dialects that a plugin needs, by capability: one of each.
+pub type Requires = BTreeMap<String, BTreeSet<String>>;
+
 /// The most activities of a plugin.
 const MAX_ACTIVITIES: usize = 1_000;
 
@@ -26,6 +29,8 @@ pub struct Description {
     pub version: semver::Version,
     /// What it is, in Markdown.
     pub documentation: String,
+    /// The dialects that it needs: a grant of another one is refused.
+    pub requires: Requires,
     /// Its activities by name.
     pub activities: BTreeMap<String, ActivitySpec>,
 }
@@ -71,6 +76,8 @@ struct Raw {
     version: String,
     #[serde(default)]
     documentation: String,
+    #[serde(default)]
+    requires: Option<Value>,
     activities: Vec<RawActivity>,
 }
 
@@ -134,6 +141,40 @@ impl Reader<'_> {
                 T::default()
             }
         }
+    }
+
+    fn requires(&mut self, raw: Option<Value>) -> Requires {
+        let raw = raw.filter(|raw| !raw.is_null()).map(serde_json::from_value);
+        let requires: Requires = match raw.transpose() {
+            Ok(requires) => requires.unwrap_or_default(),
+            Err(error) => {
+                let message = format!(
+                    "it is an object such as {{\"sql\": [\"postgresql\"]}}, the dialects of each \
+                     capability: {error}"
+                );
+                self.add("/requires", message);
+                return Requires::new();
+            }
+        };
+        for (capability, needed) in &requires {
+            let known = heyday_capabilities::dialects(capability);
+            let message = if known.is_empty() {
+                "only `sql` and `graph` have dialects".to_owned()
+            } else if needed.is_empty() {
+                format!("name at least one of {}", known.join(", "))
+            } else if let Some(other) = needed.iter().find(|name| !known.contains(&&***name)) {
+                format!(
+                    "there is no dialect {other:?}; there are {}",
+                    known.join(", ")
+                )
+            } else {
+                continue;
+            };
+            // A name of the plugin's own making, as a part of a pointer.
+            let name = capability.replace('~', "~0").replace('/', "~1");
+            self.add(format!("/requires/{name}"), message);
+        }
+        requires
     }
 
     fn activity(&mut self, at: &str, raw: RawActivity) -> ActivitySpec {
@@ -265,6 +306,7 @@ impl Description {
         if raw.version.len() > 100 {
             reader.add("/version", "it is longer than 100 characters");
         }
+        let requires = reader.requires(raw.requires);
         if raw.activities.is_empty() {
             reader.add("/activities", "the plugin has no activity");
         }
@@ -293,6 +335,7 @@ impl Description {
             name: raw.name,
             version,
             documentation: raw.documentation,
+            requires,
             activities,
         })
     }
@@ -388,6 +431,54 @@ mod tests {
                 found.iter().any(|problem| problem.starts_with(words)),
                 "{words}: {found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_dialects_that_a_plugin_needs_are_checked() {
+        let with = |requires: Value| {
+            json!({
+                "name": "p", "version": "1.0.0", "requires": requires,
+                "activities": [{ "name": "a" }],
+            })
+        };
+        let read = |requires: Value| {
+            let text = with(requires).to_string();
+            Description::parse(&text, &queues(), GENERAL_QUEUE)
+        };
+        let needed = json!({ "sql": ["postgresql"], "graph": ["neo4j", "kglite"] });
+        let found = read(needed).expect("read").requires;
+        assert!(found["sql"].contains("postgresql") && found["sql"].len() == 1);
+        assert_eq!(found["graph"].len(), 2);
+        for nothing in [json!(null), json!({})] {
+            assert!(read(nothing).expect("read").requires.is_empty());
+        }
+        for (requires, words) in [
+            (
+                json!({ "sql": ["mysql"] }),
+                "/requires/sql: there is no dialect \"mysql\"",
+            ),
+            (
+                json!({ "sql": [] }),
+                "/requires/sql: name at least one of sqlite",
+            ),
+            (
+                json!({ "graph": ["sqlite"] }),
+                "/requires/graph: there is no dialect",
+            ),
+            (
+                json!({ "vector": ["sqlite"] }),
+                "/requires/vector: only `sql` and `graph`",
+            ),
+            (json!({ "a/b": ["x"] }), "/requires/a~1b: only `sql`"),
+            (
+                json!({ "sql": "sqlite" }),
+                "/requires: it is an object such as",
+            ),
+            (json!("postgresql"), "/requires: it is an object such as"),
+        ] {
+            let found = problems(&with(requires));
+            assert!(found[0].starts_with(words), "{words}: {found:?}");
         }
     }
 

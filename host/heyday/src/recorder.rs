@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use heyday_durable::activity::{AttemptReceipt, LogLine, Progress, Receipt};
+use heyday_sandbox::Denial;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -72,6 +74,35 @@ impl AttemptName {
     }
 }
 
+/// Host calls of an attempt that were refused alike; an entry of the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denied {
+    /// Who was refused: the plugin, or the flow for its `call: http`.
+    pub subject: String,
+    /// The capability.
+    pub capability: String,
+    /// The binding that was asked for; of `http` `METHOD:HOST[:PORT]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
+    /// As the guest was told.
+    pub reason: String,
+    /// How many calls.
+    pub count: u64,
+}
+
+impl Denied {
+    /// What the sandbox tells of a subject's attempt.
+    pub(crate) fn of(subject: &str, denial: Denial) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            capability: denial.capability.to_owned(),
+            binding: denial.binding,
+            reason: denial.reason,
+            count: denial.count,
+        }
+    }
+}
+
 /// A receipt to be written.
 #[derive(Debug, Clone)]
 pub struct ReceiptRow {
@@ -85,6 +116,9 @@ pub struct ReceiptRow {
     pub outcome: String,
     /// What it used.
     pub receipt: Receipt,
+    /// What it was refused. It stands in no history: of an attempt whose receipt was lost it
+    /// is lost too.
+    pub denied: Vec<Denied>,
 }
 
 impl From<AttemptReceipt> for ReceiptRow {
@@ -102,6 +136,7 @@ impl From<AttemptReceipt> for ReceiptRow {
             ended_at: receipt.ended_at,
             outcome: receipt.outcome,
             receipt: receipt.receipt,
+            denied: Vec::new(),
         }
     }
 }
@@ -458,6 +493,7 @@ mod tests {
             ended_at: Timestamp::now(),
             outcome: "completed".to_owned(),
             receipt,
+            denied: Vec::new(),
         });
         let mut written = records.written();
         written.mark_unchanged();

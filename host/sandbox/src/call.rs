@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::capability::Grants;
+use crate::denial::Denial;
 use crate::limits::Limits;
 
 /// Identity of an attempt, as `heyday:plugin/context` shows it to the guest.
@@ -115,6 +116,8 @@ pub struct Usage {
     pub log_bytes: u64,
     /// What capabilities counted, `<capability>.<counter>`.
     pub counters: BTreeMap<&'static str, u64>,
+    /// What the guest was refused.
+    pub denials: Vec<Denial>,
 }
 
 /// Why a call has no result.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 
 use crate::call::{CallContext, CallError, LogLevel};
+use crate::denial::Denials;
 use crate::limits::Limits;
 use crate::mask::Masks;
 use crate::plugin::cut;
@@ -55,6 +56,8 @@ pub(crate) struct Control {
     pub(crate) context: CallContext,
     /// What the guest must not tell.
     pub(crate) masks: Masks,
+    /// What it was refused.
+    pub(crate) denials: Denials,
     revoked: CancellationToken,
     grace: Duration,
     flags: AtomicU8,
@@ -78,6 +81,7 @@ impl Control {
         Self {
             context,
             masks: Masks::default(),
+            denials: Denials::default(),
             revoked,
             grace: limits.cancel_grace(),
             logged: Mutex::new(Logged {

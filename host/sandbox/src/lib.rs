@@ -28,6 +28,7 @@ pub mod call;
 pub mod capability;
 pub mod compile;
 mod control;
+mod denial;
 mod engine;
 pub mod expressions;
 mod json;
@@ -46,6 +47,7 @@ pub use cache::CacheError;
 pub use call::{CallContext, CallError, CallOutcome, CallRequest, Usage};
 pub use capability::{Capability, Grant, Grants};
 pub use compile::{CompileError, CompileLimits, Compiler, CompilerCommand};
+pub use denial::{DENIALS, Denial};
 pub use expressions::{
     EvaluationLimit, Evaluator, EvaluatorError, EvaluatorOptions, EvaluatorProgram,
 };

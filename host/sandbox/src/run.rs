@@ -157,6 +157,7 @@ impl Runner {
         let mut usage = state.take_usage();
         usage.peak_memory_bytes = state.memory.peak as u64;
         usage.log_bytes = control.log_bytes();
+        usage.denials = control.denials.take();
         if let Ok(output) = &result {
             usage.output_bytes = output.len() as u64;
         }

@@ -37,6 +37,8 @@ pub struct CallState {
     /// Counters of what goes on between host calls.
     shared: Vec<(&'static str, Arc<AtomicU64>)>,
     pub(crate) capabilities: Vec<(&'static str, Box<dyn Any + Send>)>,
+    /// Of the host call that is being answered.
+    bound: Option<Arc<str>>,
     pub(crate) control: Arc<Control>,
     /// The attempt's span.
     span: tracing::Span,
@@ -102,6 +104,13 @@ impl HostCall {
     pub fn failed(&self, code: &'static str) {
         self.span.record("error.type", code);
         self.span.record("otel.status_code", "ERROR");
+    }
+
+    /// Tells that the call was refused, as [`CallState::denied`] does; for what answers
+    /// when the state is not at hand.
+    pub fn denied(&self, capability: &'static str, binding: Option<&str>, reason: &str) {
+        let Control { denials, masks, .. } = &*self.control;
+        denials.add(masks, capability, binding, reason);
     }
 
     /// Runs a future until it ends, or until the call must stop. A host call that
@@ -184,6 +193,7 @@ impl CallState {
             usage: Usage::default(),
             shared: Vec::new(),
             capabilities: Vec::new(),
+            bound: None,
             control,
             span,
             wasi: None,
@@ -250,6 +260,7 @@ impl CallState {
         function: &'static str,
     ) -> wasmtime::Result<HostCall> {
         self.count_host_call(capability, function)?;
+        self.bound = None;
         // Neither arguments nor answers: they are the plugin's own.
         let span = tracing::debug_span!(
             parent: &self.span,
@@ -312,6 +323,18 @@ impl CallState {
             self.count(counter, shared.load(Ordering::Acquire));
         }
         std::mem::take(&mut self.usage)
+    }
+
+    /// Says which binding the host call that is being answered concerns.
+    pub fn bind(&mut self, binding: Arc<str>) {
+        self.bound = Some(binding);
+    }
+
+    /// Tells that the host call that is being answered was refused, and what the guest is
+    /// told; see [`Denial`](crate::Denial). Never with values that the guest gave.
+    pub fn denied(&self, capability: &'static str, reason: &str) {
+        let Control { denials, masks, .. } = &*self.control;
+        denials.add(masks, capability, self.bound.as_deref(), reason);
     }
 
     /// Keeps a secret out of what the guest tells from now on; see [`crate::mask`].

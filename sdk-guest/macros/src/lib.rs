@@ -1,4 +1,5 @@
-//! The attribute `#[activity]` of `heyday-sdk`. Use it through that crate.
+//! The attribute `#[activity]` of `heyday-sdk`, and what its `plugin!` is given. Use them
+//! through that crate.
 //!
 //! The attribute leaves the function as it is, so that it can be called and tested like
 //! any other, and registers it: name, documentation, schemas, options, and how to run the
@@ -36,6 +37,17 @@ use syn::{FnArg, ItemFn, ReturnType, Type};
 #[proc_macro_attribute]
 pub fn activity(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(arguments.into(), item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// The arguments of `heyday_sdk::plugin!` as JSON, checked. Use them through that macro,
+/// whose documentation has them.
+#[doc(hidden)]
+#[proc_macro]
+pub fn plugin_options(arguments: TokenStream) -> TokenStream {
+    options::of_plugin(arguments.into())
+        .map(|json| quote!(#json))
         .unwrap_or_else(syn::Error::into_compile_error)
         .into()
 }

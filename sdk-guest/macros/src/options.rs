@@ -1,4 +1,4 @@
-//! The arguments of `#[activity(...)]`, checked when the plugin is compiled, so that a
+//! The arguments of `#[activity(...)]` and `plugin!(...)`, checked when the plugin is compiled, so that a
 //! wrong duration or an unknown key is an error of the author's compiler and not of an
 //! upload.
 
@@ -6,6 +6,12 @@ use proc_macro2::TokenStream;
 use syn::meta::ParseNestedMeta;
 use syn::parse::Parser as _;
 use syn::{LitFloat, LitInt, LitStr, Token};
+
+/// The dialects that there are, by capability, as `dialect()` answers them.
+const DIALECTS: [(&str, &[&str]); 2] = [
+    ("sql", &["sqlite", "postgresql"]),
+    ("graph", &["kglite", "neo4j"]),
+];
 
 /// What stands in the parentheses. Texts are already JSON.
 #[derive(Default)]
@@ -93,6 +99,64 @@ pub(crate) fn parse(arguments: TokenStream) -> syn::Result<Options> {
     });
     parser.parse2(arguments)?;
     Ok(options)
+}
+
+/// Reads the arguments of `plugin!`: members of the plugin's description, as one JSON
+/// object.
+pub(crate) fn of_plugin(arguments: TokenStream) -> syn::Result<String> {
+    let mut members = Vec::new();
+    let mut seen = Vec::new();
+    let parser = syn::meta::parser(|meta| {
+        if once(&meta, &mut seen)? != "requires" {
+            return Err(meta.error("unknown argument; plugin! knows requires(...)"));
+        }
+        let (mut seen, mut requires) = (Vec::new(), Vec::new());
+        meta.parse_nested_meta(|meta| {
+            requires.push(required(&meta, &mut seen)?);
+            Ok(())
+        })?;
+        members.push(("requires", object(&requires)));
+        Ok(())
+    });
+    parser.parse2(arguments)?;
+    Ok(object(&members))
+}
+
+/// `sql = "postgresql"` or `graph = ["kglite", "neo4j"]`.
+fn required(
+    meta: &ParseNestedMeta<'_>,
+    seen: &mut Vec<String>,
+) -> syn::Result<(&'static str, String)> {
+    let key = once(meta, seen)?;
+    let Some((capability, known)) = DIALECTS.iter().find(|(name, _)| *name == key) else {
+        return Err(meta.error("unknown member of requires(...); sql and graph have dialects"));
+    };
+    let value = meta.value()?;
+    let needed: Vec<LitStr> = if value.peek(LitStr) {
+        vec![value.parse()?]
+    } else {
+        let content;
+        let bracket = syn::bracketed!(content in value);
+        let list = content.parse_terminated(<LitStr as syn::parse::Parse>::parse, Token![,])?;
+        if list.is_empty() {
+            return Err(syn::Error::new(
+                bracket.span.join(),
+                format!("name at least one dialect: {}", known.join(", ")),
+            ));
+        }
+        list.into_iter().collect()
+    };
+    let mut texts = Vec::new();
+    for dialect in needed {
+        if !known.contains(&dialect.value().as_str()) {
+            return Err(syn::Error::new(
+                dialect.span(),
+                format!("{capability} has the dialects {}", known.join(", ")),
+            ));
+        }
+        texts.push(text(&dialect.value()));
+    }
+    Ok((*capability, format!("[{}]", texts.join(","))))
 }
 
 /// The argument's key, which may stand only once.
@@ -264,6 +328,30 @@ mod tests {
             r#"{"queue":"storage-queue","timeouts":{"start_to_close":"5m","schedule_to_close":"1h30m","schedule_to_start":"10m","heartbeat":"500ms"},"retry":{"initial_interval":"1s","backoff_coefficient":2.0,"maximum_interval":"100s","maximum_attempts":0,"non_retryable_kinds":["file-encrypted","no-text"]}}"#
         );
         assert_eq!(parse(quote!()).expect("nothing is valid").to_json(), "{}");
+    }
+
+    #[test]
+    fn a_plugin_says_which_dialects_it_needs() {
+        let json = of_plugin(quote!(requires(
+            sql = "postgresql",
+            graph = ["kglite", "neo4j"],
+        )));
+        assert_eq!(
+            json.expect("valid"),
+            r#"{"requires":{"sql":["postgresql"],"graph":["kglite","neo4j"]}}"#
+        );
+        assert_eq!(of_plugin(quote!()).expect("nothing is valid"), "{}");
+        for (arguments, reason) in [
+            (quote!(require(sql = "sqlite")), "knows requires"),
+            (quote!(requires(kv = "sqlite")), "unknown member"),
+            (quote!(requires(sql = "mysql")), "sqlite, postgresql"),
+            (quote!(requires(graph = [])), "at least one"),
+            (quote!(requires(sql = "sqlite", sql = "sqlite")), "twice"),
+            (quote!(requires(sql = 5)), "expected"),
+        ] {
+            let error = of_plugin(arguments.clone()).expect_err("refused");
+            assert!(error.to_string().contains(reason), "{arguments}: {error}");
+        }
     }
 
     #[test]

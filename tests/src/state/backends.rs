@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use heyday::recorder::{AttemptName, ReceiptRow};
 use heyday::registry::Kind;
-use heyday::registry::types::{ReceiptPlace, ReceiptRecord, UploadOptions, VersionState};
+use heyday::registry::types::{
+    AuditFilter, ReceiptPlace, ReceiptRecord, TextFilter, UploadOptions, VersionState,
+};
 use heyday::state::changes::{Head, Touched};
 use heyday::state::content::Store;
 use heyday::state::replies::Reply;
@@ -46,8 +48,9 @@ macro_rules! on_both {
         }
     };
 }
+pub(super) use on_both;
 
-async fn both(location: &StateLocation, test: impl AsyncFnOnce(&HostDb, &HostDb)) {
+pub(super) async fn both(location: &StateLocation, test: impl AsyncFnOnce(&HostDb, &HostDb)) {
     let one = HostDb::open(location).await.unwrap();
     let other = HostDb::open(location).await.unwrap();
     test(&one, &other).await;
@@ -284,7 +287,8 @@ async fn audit(one: &HostDb, other: &HostDb) {
     let mut before = i64::MAX;
     let mut seen = Vec::new();
     loop {
-        let page = other.audit_page("default", before, 7).await.unwrap();
+        let all = AuditFilter::default();
+        let page = other.audit_page("default", before, 7, &all).await.unwrap();
         let Some(last) = page.last() else { break };
         before = i64::try_from(last.id).unwrap();
         seen.extend(page.into_iter().map(|entry| (entry.id, entry.details)));
@@ -298,6 +302,32 @@ async fn audit(one: &HostDb, other: &HostDb) {
         .map(|(_, details)| details.to_string())
         .collect();
     assert_eq!((seen.len(), numbers.len()), (20, 20));
+    // Only what is asked for; what means something to `LIKE` means itself.
+    for (action, resource) in [
+        ("grant.delete", "a_b"),
+        ("grant.delete", "axb"),
+        ("plugin.upload", "a%b 1.0.0"),
+    ] {
+        one.audit("default", "operator", action, resource, &json!({}))
+            .await
+            .unwrap();
+    }
+    let count = async |action: Option<&str>, resource: Option<&str>| {
+        let filter = AuditFilter {
+            action: action.map(TextFilter::parse),
+            resource: resource.map(TextFilter::parse),
+        };
+        let page = other.audit_page("default", i64::MAX, 100, &filter).await;
+        page.unwrap().len()
+    };
+    assert_eq!(count(None, None).await, 23);
+    assert_eq!(count(Some("grant.delete"), None).await, 2);
+    assert_eq!(count(Some("grant"), None).await, 0);
+    assert_eq!(count(Some("grant.*"), None).await, 22);
+    assert_eq!(count(Some("grant.*"), Some("a")).await, 20);
+    assert_eq!(count(None, Some("a_*")).await, 1);
+    assert_eq!(count(None, Some("a%*")).await, 1);
+    assert_eq!(count(Some("plugin.*"), Some("a_b")).await, 0);
 }
 
 async fn replies(one: &HostDb, other: &HostDb) {
@@ -322,7 +352,7 @@ async fn replies(one: &HostDb, other: &HostDb) {
     claim.expect("nobody has it").give_back().await;
 }
 
-fn attempt() -> Arc<AttemptName> {
+pub(super) fn attempt() -> Arc<AttemptName> {
     Arc::new(AttemptName {
         namespace: "default".to_owned(),
         run_id: Uuid::now_v7(),
@@ -333,7 +363,7 @@ fn attempt() -> Arc<AttemptName> {
     })
 }
 
-fn receipt(attempt: &Arc<AttemptName>, outcome: &str) -> ReceiptRow {
+pub(super) fn receipt(attempt: &Arc<AttemptName>, outcome: &str) -> ReceiptRow {
     let mut receipt = Receipt::default();
     receipt.add("cpu_us", 7);
     ReceiptRow {
@@ -342,6 +372,7 @@ fn receipt(attempt: &Arc<AttemptName>, outcome: &str) -> ReceiptRow {
         ended_at: now(),
         outcome: outcome.to_owned(),
         receipt,
+        denied: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     Page, Presigned, READ_BYTES, check_key,
 };
 use crate::bindings::Bindings;
-use crate::call::{Budget, Opened, Place, Scope, open};
+use crate::call::{Budget, Opened, Place, Scope, bound, bound_by, open};
 use crate::error::{Fault, answer, noted, run};
 
 /// Generated from `wit/blob`.
@@ -74,6 +74,8 @@ const OPEN: &str = "readers and writers";
 
 /// What stands behind a guest's `container`.
 pub struct ContainerHandle {
+    /// The binding's.
+    name: Arc<str>,
     container: Arc<dyn Container>,
     read_only: bool,
     budget: Arc<Budget>,
@@ -81,6 +83,8 @@ pub struct ContainerHandle {
 
 /// What stands behind a guest's `reader`.
 pub struct ReaderHandle {
+    /// The binding's.
+    name: Arc<str>,
     /// None while a call has it, and after one that was stopped.
     reader: Option<Box<dyn ObjectReader>>,
     metadata: Metadata,
@@ -91,12 +95,16 @@ pub struct ReaderHandle {
 
 /// What stands behind a guest's `writer`.
 pub struct WriterHandle {
+    /// The binding's.
+    name: Arc<str>,
     /// None while a call has it, after its end, and after a call that failed.
     writer: Option<Box<dyn ObjectWriter>>,
     limit: u64,
     budget: Arc<Budget>,
     _place: Place,
 }
+
+bound_by!(ContainerHandle: name, ReaderHandle: name, WriterHandle: name);
 
 fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, BlobFault> {
     let call = state.host_call(NAME, function)?;
@@ -110,7 +118,7 @@ fn container(
     this: &Resource<ContainerHandle>,
     key: &str,
 ) -> Result<(Arc<dyn Container>, Arc<Budget>), BlobFault> {
-    let handle = state.table().get(this)?;
+    let handle = bound(state, this)?;
     check_key(key)?;
     Ok((Arc::clone(&handle.container), Arc::clone(&handle.budget)))
 }
@@ -121,7 +129,7 @@ fn writable(
     this: &Resource<ContainerHandle>,
     key: &str,
 ) -> Result<(Arc<dyn Container>, Arc<Budget>), BlobFault> {
-    if state.table().get(this)?.read_only {
+    if bound(state, this)?.read_only {
         return Err(BlobError::new(
             BlobCode::CapabilityDenied,
             "writing through a read-only grant",
@@ -153,7 +161,7 @@ fn closed() -> BlobError {
 
 impl blob::Host for CallState {
     fn convert_error(&mut self, fault: BlobFault) -> wasmtime::Result<blob::Error> {
-        answer!(fault, blob::Error)
+        answer!(self, NAME, fault, blob::Error)
     }
 }
 
@@ -164,6 +172,7 @@ impl blob::HostContainer for CallState {
             binding: container,
             mode,
             budget,
+            name,
         } = open(
             self,
             &call,
@@ -173,6 +182,7 @@ impl blob::HostContainer for CallState {
             Bindings::container,
         )?;
         let handle = ContainerHandle {
+            name,
             read_only: mode == crate::Mode::ReadOnly || container.read_only(),
             container,
             budget,
@@ -254,7 +264,7 @@ impl blob::HostContainer for CallState {
         after: Option<String>,
     ) -> Result<Page, BlobFault> {
         let call = begin(self, "container.list")?;
-        let container = Arc::clone(&self.table().get(&this)?.container);
+        let container = Arc::clone(&bound(self, &this)?.container);
         let limit = limit.clamp(1, PAGE_OBJECTS);
         let page = run(&call, container.list(prefix, limit, after)).await?;
         self.count("blob.objects_listed", page.objects.len() as u64);
@@ -268,9 +278,11 @@ impl blob::HostContainer for CallState {
     ) -> Result<Resource<ReaderHandle>, BlobFault> {
         let call = begin(self, "container.read")?;
         let (container, budget) = container(self, &this, &key)?;
+        let name = Arc::clone(&self.table().get(&this)?.name);
         let place = Place::take(&budget, container.limits().open_handles, OPEN)?;
         let reader = run(&call, container.read(key)).await?;
         let handle = ReaderHandle {
+            name,
             metadata: reader.metadata().clone(),
             reader: Some(reader),
             limit: container.limits().attempt_bytes,
@@ -288,9 +300,11 @@ impl blob::HostContainer for CallState {
     ) -> Result<Resource<WriterHandle>, BlobFault> {
         let call = begin(self, "container.write")?;
         let (container, budget) = writable(self, &this, &key)?;
+        let name = Arc::clone(&self.table().get(&this)?.name);
         let place = Place::take(&budget, container.limits().open_handles, OPEN)?;
         let writer = run(&call, container.write(key, condition)).await?;
         let handle = WriterHandle {
+            name,
             writer: Some(writer),
             limit: container.limits().attempt_bytes,
             budget,
@@ -335,7 +349,7 @@ impl blob::HostReader for CallState {
 
     async fn read(&mut self, this: Resource<ReaderHandle>, max: u32) -> Result<Vec<u8>, BlobFault> {
         let call = begin(self, "reader.read")?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
         let mut reader = handle.reader.take().ok_or_else(closed)?;
         let outcome = call.run(reader.read(max.clamp(1, READ_BYTES))).await?;
@@ -359,7 +373,7 @@ impl blob::HostWriter for CallState {
         bytes: Vec<u8>,
     ) -> Result<(), BlobFault> {
         let call = begin(self, "writer.write")?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
         let mut writer = handle.writer.take().ok_or_else(closed)?;
         let size = bytes.len() as u64;
@@ -373,7 +387,7 @@ impl blob::HostWriter for CallState {
 
     async fn finish(&mut self, this: Resource<WriterHandle>) -> Result<Metadata, BlobFault> {
         let call = begin(self, "writer.finish")?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         let writer = handle.writer.take().ok_or_else(closed)?;
         run(&call, writer.finish()).await
     }

@@ -8,7 +8,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{ConfigCode, ConfigError, PAGE_SETTINGS, Settings};
 use crate::bindings::Bindings;
-use crate::call::{Scope, open};
+use crate::call::{Scope, bound, bound_by, open};
 use crate::error::{Fault, answer, run};
 use crate::source::check_key;
 
@@ -66,8 +66,12 @@ impl Capability for ConfigCapability {
 /// What stands behind a guest's `config`.
 #[derive(Clone)]
 pub struct ConfigHandle {
+    /// The binding's.
+    name: Arc<str>,
     settings: Arc<Settings>,
 }
+
+bound_by!(ConfigHandle: name);
 
 fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, ConfigFault> {
     let call = state.host_call(NAME, function)?;
@@ -77,7 +81,7 @@ fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, Conf
 
 impl config::Host for CallState {
     fn convert_error(&mut self, fault: ConfigFault) -> wasmtime::Result<config::Error> {
-        answer!(fault, config::Error)
+        answer!(self, NAME, fault, config::Error)
     }
 }
 
@@ -85,8 +89,11 @@ impl config::HostConfig for CallState {
     async fn open(&mut self, binding: String) -> Result<Resource<ConfigHandle>, ConfigFault> {
         let call = begin(self, "config.open")?;
         let opened = open(self, &call, NAME, "settings", &binding, Bindings::settings)?;
-        let settings = opened.binding;
-        Ok(self.table().push(ConfigHandle { settings })?)
+        let handle = ConfigHandle {
+            name: opened.name,
+            settings: opened.binding,
+        };
+        Ok(self.table().push(handle)?)
     }
 
     async fn get(
@@ -95,7 +102,7 @@ impl config::HostConfig for CallState {
         key: String,
     ) -> Result<Option<String>, ConfigFault> {
         let call = begin(self, "config.get")?;
-        let settings = Arc::clone(&self.table().get(&this)?.settings);
+        let settings = Arc::clone(&bound(self, &this)?.settings);
         check_key(&key).map_err(|why| ConfigError::new(ConfigCode::InvalidKey, why))?;
         run(&call, settings.get(&key)).await
     }
@@ -108,7 +115,7 @@ impl config::HostConfig for CallState {
         after: Option<String>,
     ) -> Result<config::Page, ConfigFault> {
         let call = begin(self, "config.list")?;
-        let settings = Arc::clone(&self.table().get(&this)?.settings);
+        let settings = Arc::clone(&bound(self, &this)?.settings);
         let limit = limit.clamp(1, PAGE_SETTINGS);
         run(&call, settings.list(&prefix, limit, after.as_deref())).await
     }

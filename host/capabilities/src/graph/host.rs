@@ -9,7 +9,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 use super::{Changes, Cursor, Graph, GraphCode, GraphError, RowSet, Transaction};
 use crate::Mode;
 use crate::bindings::Bindings;
-use crate::call::{Budget, Opened, Place, Scope, open};
+use crate::call::{Budget, Opened, Place, Scope, bound, bound_by, open};
 use crate::error::{Fault, answer, noted, run};
 
 /// Generated from `wit/graph`.
@@ -72,6 +72,8 @@ const OPEN: &str = "cursors and transactions";
 
 /// What stands behind a guest's `connection`.
 pub struct ConnectionHandle {
+    /// The binding's.
+    name: Arc<str>,
     graph: Arc<Graph>,
     mode: Mode,
     budget: Arc<Budget>,
@@ -81,6 +83,8 @@ pub struct ConnectionHandle {
 
 /// What stands behind a guest's `cursor`.
 pub struct CursorHandle {
+    /// The binding's.
+    name: Arc<str>,
     /// None while a call has it, and after one that was stopped.
     cursor: Option<Cursor>,
     columns: Vec<String>,
@@ -91,6 +95,8 @@ pub struct CursorHandle {
 
 /// What stands behind a guest's `transaction`.
 pub struct TransactionHandle {
+    /// The binding's.
+    name: Arc<str>,
     /// None while a call has it, after its end, and after a call that was stopped.
     transaction: Option<Transaction>,
     limit: u64,
@@ -98,6 +104,8 @@ pub struct TransactionHandle {
     _one: Arc<()>,
     _place: Place,
 }
+
+bound_by!(ConnectionHandle: name, CursorHandle: name, TransactionHandle: name);
 
 /// Adds what was read to the attempt's sum and the receipt.
 fn account(
@@ -120,7 +128,7 @@ fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, Grap
 
 impl graph::Host for CallState {
     fn convert_error(&mut self, fault: GraphFault) -> wasmtime::Result<graph::Error> {
-        answer!(fault, graph::Error)
+        answer!(self, NAME, fault, graph::Error)
     }
 }
 
@@ -131,8 +139,10 @@ impl graph::HostConnection for CallState {
             binding: graph,
             mode,
             budget,
+            name,
         } = open(self, &call, NAME, "graph", &binding, Bindings::graph)?;
         let handle = ConnectionHandle {
+            name,
             graph,
             mode,
             budget,
@@ -153,7 +163,7 @@ impl graph::HostConnection for CallState {
         params: String,
     ) -> Result<RowSet, GraphFault> {
         let call = begin(self, "connection.query")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.graph.dialect(), "query");
         let (graph, mode) = (Arc::clone(&handle.graph), handle.mode);
         let budget = Arc::clone(&handle.budget);
@@ -169,13 +179,15 @@ impl graph::HostConnection for CallState {
         params: String,
     ) -> Result<Resource<CursorHandle>, GraphFault> {
         let call = begin(self, "connection.query-stream")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.graph.dialect(), "query-stream");
         let graph = Arc::clone(&handle.graph);
         let budget = Arc::clone(&handle.budget);
+        let name = Arc::clone(&handle.name);
         let place = Place::take(&budget, graph.limits().open_handles, OPEN)?;
         let cursor = run(&call, graph.stream(statement, params)).await?;
         let handle = CursorHandle {
+            name,
             columns: cursor.columns().to_vec(),
             cursor: Some(cursor),
             limit: graph.limits().attempt_bytes,
@@ -192,7 +204,7 @@ impl graph::HostConnection for CallState {
         params: String,
     ) -> Result<Changes, GraphFault> {
         let call = begin(self, "connection.execute")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.graph.dialect(), "execute");
         let (graph, mode) = (Arc::clone(&handle.graph), handle.mode);
         self.count("graph.bytes_written", params.len() as u64);
@@ -204,7 +216,7 @@ impl graph::HostConnection for CallState {
         this: Resource<ConnectionHandle>,
     ) -> Result<Resource<TransactionHandle>, GraphFault> {
         let call = begin(self, "connection.begin")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.graph.dialect(), "begin");
         if Arc::strong_count(&handle.transaction) > 1 {
             return Err(GraphError::new(
@@ -217,9 +229,11 @@ impl graph::HostConnection for CallState {
         let (graph, mode) = (Arc::clone(&handle.graph), handle.mode);
         let budget = Arc::clone(&handle.budget);
         let one = Arc::clone(&handle.transaction);
+        let name = Arc::clone(&handle.name);
         let place = Place::take(&budget, graph.limits().open_handles, OPEN)?;
         let transaction = run(&call, graph.begin(mode)).await?;
         let handle = TransactionHandle {
+            name,
             transaction: Some(transaction),
             limit: graph.limits().attempt_bytes,
             budget,
@@ -247,7 +261,7 @@ impl graph::HostCursor for CallState {
         max: u32,
     ) -> Result<Vec<String>, GraphFault> {
         let call = begin(self, "cursor.next")?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
         let mut cursor = handle.cursor.take().ok_or_else(|| {
             GraphError::new(
@@ -274,7 +288,7 @@ fn take(
     state: &mut CallState,
     this: &Resource<TransactionHandle>,
 ) -> Result<Transaction, GraphFault> {
-    let handle = state.table().get_mut(this)?;
+    let handle = bound(state, this)?;
     let transaction = handle.transaction.take();
     Ok(transaction.ok_or_else(super::error::closed)?)
 }
@@ -289,7 +303,7 @@ impl graph::HostTransaction for CallState {
         let call = begin(self, "transaction.query")?;
         let mut transaction = take(self, &this)?;
         let outcome = call.run(transaction.query(statement, params)).await?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         handle.transaction = Some(transaction);
         let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
         let set = noted(&call, outcome)?;

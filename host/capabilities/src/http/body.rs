@@ -43,6 +43,8 @@ pub(super) fn outgoing(body: WasiBody, limit: u64, written: Arc<AtomicU64>) -> r
 pub(super) struct Incoming {
     pub(super) bytes: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     pub(super) url: Url,
+    /// Its method and host, as [`asked_for`](super::asked_for) writes them.
+    pub(super) asked: String,
     /// The call that the body belongs to: it ends with it.
     pub(super) call: HostCall,
     /// Its place among the attempt's requests.
@@ -70,7 +72,8 @@ impl Incoming {
     /// The next bytes, and how many there were with them.
     async fn next(&mut self, before: u64) -> Result<Option<(Bytes, u64)>, Error> {
         let next = tokio::time::timeout(self.silence, self.bytes.next());
-        let next = self.call.run(next).await.map_err(stopped)?;
+        let next = self.call.run(next).await;
+        let next = next.map_err(|why| stopped(why, &self.call, &self.asked))?;
         let Some(bytes) = next.map_err(|_| Error::ConnectionReadTimeout)? else {
             return Ok(None);
         };

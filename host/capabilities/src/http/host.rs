@@ -22,8 +22,9 @@ use wasmtime_wasi_http::{
 
 use super::body::{Incoming, outgoing};
 use super::client::{HttpClient, Outgoing, check_url};
-use super::{HttpError, HttpPolicy};
+use super::{HttpError, HttpPolicy, asked_for};
 use crate::call::{Budget, Place};
+use crate::error::TAKEN_BACK;
 use crate::task::run_on;
 
 pub(crate) const NAME: &str = "http";
@@ -287,6 +288,7 @@ impl Service {
         }
         let host = url.host_str().unwrap_or_default();
         call.http_request(parts.method.as_str(), host, url.port_or_known_default());
+        let asked = asked_for(&parts.method, &url);
         let outgoing = Outgoing {
             method: parts.method,
             url: url.clone(),
@@ -307,7 +309,8 @@ impl Service {
         // A guest that is slow to write its body has not sent the request yet, so there is
         // one limit on both.
         let sending = tokio::time::timeout(shorter(options.first_byte_timeout), sending);
-        let answered = match call.run(sending).await.map_err(stopped)? {
+        let answered = call.run(sending).await;
+        let answered = match answered.map_err(|why| stopped(why, call, &asked))? {
             Ok(Ok(answered)) => answered,
             Ok(Err(failed)) => {
                 tracing::error!(%failed, "a request of a plugin failed");
@@ -317,6 +320,9 @@ impl Service {
         };
         let response = answered.map_err(|error| {
             call.failed(error.code());
+            if let HttpError::Denied(reason) | HttpError::NotPublic(reason) = &error {
+                call.denied(NAME, Some(&asked), reason);
+            }
             error_of(&error)
         })?;
         call.http_status(response.status().as_u16());
@@ -334,6 +340,7 @@ impl Service {
         let incoming = Incoming {
             bytes: Box::pin(response.bytes_stream()),
             url,
+            asked,
             call: call.clone(),
             _place: place,
             limit,
@@ -361,11 +368,15 @@ pub(super) fn error_of(error: &HttpError) -> Error {
     }
 }
 
-pub(super) fn stopped(stopped: Stopped) -> Error {
+/// The error of a request that was stopped from outside.
+pub(super) fn stopped(stopped: Stopped, call: &HostCall, asked: &str) -> Error {
     match stopped {
         Stopped::TimedOut => Error::HttpResponseTimeout,
         Stopped::Cancelled => cancelled(),
-        Stopped::Revoked => Error::HttpRequestDenied,
+        Stopped::Revoked => {
+            call.denied(NAME, Some(asked), TAKEN_BACK);
+            Error::HttpRequestDenied
+        }
     }
 }
 

@@ -59,6 +59,17 @@ pub enum HttpError {
     Cancelled,
 }
 
+/// What a request asked for, as the rule that would allow it: `METHOD:HOST[:PORT]`. Neither
+/// its path nor its query: they may hold values.
+#[must_use]
+pub fn asked_for(method: &impl std::fmt::Display, url: &url::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{method}:{host}:{port}"),
+        None => format!("{method}:{host}"),
+    }
+}
+
 impl HttpError {
     /// A stable name: `denied`, `dns`, `connect`, `timeout`, `too-large`, `redirect`,
     /// `invalid-request` or `cancelled`.

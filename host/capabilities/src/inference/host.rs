@@ -12,8 +12,8 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{Error, InferenceCode, NAME, told};
 use crate::bindings::Bindings;
-use crate::call::{Budget, Opened, Place, Scope, open};
-use crate::error::{ErrorCode as _, Fault, run};
+use crate::call::{Budget, Opened, Place, Scope, bound, bound_by, open};
+use crate::error::{Fault, answer, run};
 
 /// Generated from `wit/inference`.
 pub mod bindings {
@@ -76,18 +76,20 @@ impl Capability for InferenceCapability {
 #[derive(Clone)]
 pub struct ModelHandle {
     inference: Inference,
-    name: String,
+    name: Arc<str>,
     budget: Arc<Budget>,
 }
 
 /// What stands behind a guest's `generation`.
 pub struct GenerationHandle {
-    model: String,
+    model: Arc<str>,
     generation: Generation,
     /// What the receipt has of it.
     counted: GenerationUsage,
     _place: Place,
 }
+
+bound_by!(ModelHandle: name, GenerationHandle: model);
 
 fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, InferenceFault> {
     let call = state.host_call(NAME, function)?;
@@ -101,7 +103,7 @@ fn caller(
     call: &HostCall,
     this: &Resource<ModelHandle>,
 ) -> Result<(ModelHandle, Caller), InferenceFault> {
-    let handle = state.table().get(this)?.clone();
+    let handle = bound(state, this)?.clone();
     call.binding(&handle.name);
     let caller = Caller {
         namespace: state.attempt().namespace.clone(),
@@ -169,15 +171,7 @@ fn properties(model: &ServedModel) -> String {
 
 impl inference::Host for CallState {
     fn convert_error(&mut self, fault: InferenceFault) -> wasmtime::Result<inference::Error> {
-        match fault {
-            Fault::Error(error) => Ok(inference::Error {
-                code: error.code.as_str().to_owned(),
-                retryable: error.code.retryable(),
-                message: error.message,
-                details: error.details.map(|details| details.to_string()),
-            }),
-            Fault::Trap(trap) => Err(trap),
-        }
+        answer!(self, NAME, fault, inference::Error)
     }
 
     async fn models(&mut self) -> Result<Vec<inference::ModelInfo>, InferenceFault> {
@@ -209,7 +203,10 @@ impl inference::HostModel for CallState {
         };
         let opened = open(self, &call, NAME, "model", &name, find)?;
         let Opened {
-            binding, budget, ..
+            name,
+            binding,
+            budget,
+            ..
         } = opened;
         let handle = ModelHandle {
             inference: (*binding).clone(),
@@ -320,7 +317,7 @@ impl inference::HostGeneration for CallState {
         this: Resource<GenerationHandle>,
     ) -> Result<Option<String>, InferenceFault> {
         let call = begin(self, "generation.next")?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         call.binding(&handle.model);
         let next = async { handle.generation.next().await.map_err(told) };
         let answer = run(&call, next).await;
@@ -335,7 +332,7 @@ impl inference::HostGeneration for CallState {
         this: Resource<GenerationHandle>,
     ) -> Result<String, InferenceFault> {
         let call = begin(self, "generation.summary")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.binding(&handle.model);
         let summary = handle.generation.summary().ok_or_else(|| {
             Error::new(

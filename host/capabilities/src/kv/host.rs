@@ -10,7 +10,7 @@ use super::{
     Condition, Entry, KvCode, KvError, MANY_KEYS, PAGE_KEYS, Page, Store, check_key, check_ttl,
 };
 use crate::bindings::Bindings;
-use crate::call::{Budget, Opened, Scope, open};
+use crate::call::{Budget, Opened, Scope, bound, bound_by, open};
 use crate::error::{Fault, answer, run};
 
 /// Generated from `wit/kv`.
@@ -67,10 +67,14 @@ impl Capability for KvCapability {
 /// What stands behind a guest's `store`.
 #[derive(Clone)]
 pub struct StoreHandle {
+    /// The binding's.
+    name: Arc<str>,
     store: Arc<dyn Store>,
     read_only: bool,
     budget: Arc<Budget>,
 }
+
+bound_by!(StoreHandle: name);
 
 impl StoreHandle {
     /// Takes a value's bytes from what the attempt may move.
@@ -91,7 +95,7 @@ fn writable(
     this: &Resource<StoreHandle>,
     key: &str,
 ) -> Result<StoreHandle, KvFault> {
-    let handle = state.table().get(this)?.clone();
+    let handle = bound(state, this)?.clone();
     if handle.read_only {
         return Err(KvError::new(
             KvCode::CapabilityDenied,
@@ -121,7 +125,7 @@ fn read(
 
 impl kv::Host for CallState {
     fn convert_error(&mut self, fault: KvFault) -> wasmtime::Result<kv::Error> {
-        answer!(fault, kv::Error)
+        answer!(self, NAME, fault, kv::Error)
     }
 }
 
@@ -132,8 +136,10 @@ impl kv::HostStore for CallState {
             binding: store,
             mode,
             budget,
+            name,
         } = open(self, &call, NAME, "store", &binding, Bindings::store)?;
         let handle = StoreHandle {
+            name,
             read_only: mode == crate::Mode::ReadOnly || store.read_only(),
             store,
             budget,
@@ -147,7 +153,7 @@ impl kv::HostStore for CallState {
         key: String,
     ) -> Result<Option<Entry>, KvFault> {
         let call = begin(self, "store.get")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         check_key(&key)?;
         let entries = run(&call, handle.store.get(vec![key])).await?;
         Ok(read(self, &handle, entries)?.pop().flatten())
@@ -159,7 +165,7 @@ impl kv::HostStore for CallState {
         keys: Vec<String>,
     ) -> Result<Vec<Option<Entry>>, KvFault> {
         let call = begin(self, "store.get-many")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         if keys.len() > MANY_KEYS {
             return Err(KvError::new(
                 KvCode::LimitExceeded,
@@ -240,7 +246,7 @@ impl kv::HostStore for CallState {
         after: Option<String>,
     ) -> Result<Page, KvFault> {
         let call = begin(self, "store.list")?;
-        let store = Arc::clone(&self.table().get(&this)?.store);
+        let store = Arc::clone(&bound(self, &this)?.store);
         let limit = limit.clamp(1, PAGE_KEYS);
         let page = run(&call, store.list(prefix, limit, after)).await?;
         self.count("kv.keys_listed", page.keys.len() as u64);

@@ -8,7 +8,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{Secrets, SecretsCode};
 use crate::bindings::Bindings;
-use crate::call::{Scope, open};
+use crate::call::{Scope, bound, bound_by, open};
 use crate::error::{Fault, answer, run};
 
 /// Generated from `wit/secrets`.
@@ -65,8 +65,12 @@ impl Capability for SecretsCapability {
 /// What stands behind a guest's `secrets`.
 #[derive(Clone)]
 pub struct SecretsHandle {
+    /// The binding's.
+    name: Arc<str>,
     secrets: Arc<Secrets>,
 }
+
+bound_by!(SecretsHandle: name);
 
 fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, SecretsFault> {
     let call = state.host_call(NAME, function)?;
@@ -76,7 +80,7 @@ fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, Secr
 
 impl secrets::Host for CallState {
     fn convert_error(&mut self, fault: SecretsFault) -> wasmtime::Result<secrets::Error> {
-        answer!(fault, secrets::Error)
+        answer!(self, NAME, fault, secrets::Error)
     }
 }
 
@@ -84,8 +88,11 @@ impl secrets::HostSecrets for CallState {
     async fn open(&mut self, binding: String) -> Result<Resource<SecretsHandle>, SecretsFault> {
         let call = begin(self, "secrets.open")?;
         let opened = open(self, &call, NAME, "secrets", &binding, Bindings::secrets)?;
-        let secrets = opened.binding;
-        Ok(self.table().push(SecretsHandle { secrets })?)
+        let handle = SecretsHandle {
+            name: opened.name,
+            secrets: opened.binding,
+        };
+        Ok(self.table().push(handle)?)
     }
 
     async fn get(
@@ -94,7 +101,7 @@ impl secrets::HostSecrets for CallState {
         name: String,
     ) -> Result<Vec<u8>, SecretsFault> {
         let call = begin(self, "secrets.get")?;
-        let secrets = Arc::clone(&self.table().get(&this)?.secrets);
+        let secrets = Arc::clone(&bound(self, &this)?.secrets);
         let secret = run(&call, secrets.get(&name)).await?;
         // Before the guest has it: from here on it cannot be told by accident.
         self.mask(secret.expose());

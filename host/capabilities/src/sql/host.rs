@@ -11,7 +11,7 @@ use super::{
     value_bytes,
 };
 use crate::bindings::Bindings;
-use crate::call::{Budget, Opened, Place, Scope, open};
+use crate::call::{Budget, Opened, Place, Scope, bound, bound_by, open};
 use crate::error::{Fault, answer, noted, run};
 
 /// Generated from `wit/sql`.
@@ -74,6 +74,8 @@ const OPEN: &str = "cursors and transactions";
 
 /// What stands behind a guest's `connection`.
 pub struct ConnectionHandle {
+    /// The binding's.
+    name: Arc<str>,
     database: Arc<dyn Database>,
     access: Access,
     budget: Arc<Budget>,
@@ -83,6 +85,8 @@ pub struct ConnectionHandle {
 
 /// What stands behind a guest's `cursor`.
 pub struct CursorHandle {
+    /// The binding's.
+    name: Arc<str>,
     /// None while a call has it, and after one that was stopped.
     cursor: Option<Box<dyn Cursor>>,
     columns: Vec<Column>,
@@ -93,6 +97,8 @@ pub struct CursorHandle {
 
 /// What stands behind a guest's `transaction`.
 pub struct TransactionHandle {
+    /// The binding's.
+    name: Arc<str>,
     /// None while a call has it, after its end, and after a call that was stopped.
     transaction: Option<Box<dyn Transaction>>,
     limit: u64,
@@ -100,6 +106,8 @@ pub struct TransactionHandle {
     _one: Arc<()>,
     _place: Place,
 }
+
+bound_by!(ConnectionHandle: name, CursorHandle: name, TransactionHandle: name);
 
 /// Adds what was read to the attempt's sum and the receipt.
 fn account(
@@ -126,7 +134,7 @@ fn written(params: &[Value]) -> u64 {
 
 impl sql::Host for CallState {
     fn convert_error(&mut self, fault: SqlFault) -> wasmtime::Result<sql::Error> {
-        answer!(fault, sql::Error)
+        answer!(self, NAME, fault, sql::Error)
     }
 }
 
@@ -137,8 +145,10 @@ impl sql::HostConnection for CallState {
             binding: database,
             mode,
             budget,
+            name,
         } = open(self, &call, NAME, "database", &binding, Bindings::database)?;
         let handle = ConnectionHandle {
+            name,
             database,
             access: if mode == crate::Mode::ReadOnly {
                 Access::Read
@@ -163,7 +173,7 @@ impl sql::HostConnection for CallState {
         params: Vec<Value>,
     ) -> Result<RowSet, SqlFault> {
         let call = begin(self, "connection.query")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.database.dialect(), "query");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let budget = Arc::clone(&handle.budget);
@@ -179,13 +189,15 @@ impl sql::HostConnection for CallState {
         params: Vec<Value>,
     ) -> Result<Resource<CursorHandle>, SqlFault> {
         let call = begin(self, "connection.query-stream")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.database.dialect(), "query-stream");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let budget = Arc::clone(&handle.budget);
+        let name = Arc::clone(&handle.name);
         let place = Place::take(&budget, database.limits().open_handles, OPEN)?;
         let cursor = run(&call, database.stream(access, statement, params)).await?;
         let handle = CursorHandle {
+            name,
             columns: cursor.columns().to_vec(),
             cursor: Some(cursor),
             limit: database.limits().attempt_bytes,
@@ -202,7 +214,7 @@ impl sql::HostConnection for CallState {
         params: Vec<Value>,
     ) -> Result<u64, SqlFault> {
         let call = begin(self, "connection.execute")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.database.dialect(), "execute");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         self.count("sql.bytes_written", written(&params));
@@ -216,7 +228,7 @@ impl sql::HostConnection for CallState {
         params: Vec<Vec<Value>>,
     ) -> Result<u64, SqlFault> {
         let call = begin(self, "connection.execute-many")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.database.dialect(), "execute-many");
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let bytes = params.iter().map(|params| written(params)).sum();
@@ -229,7 +241,7 @@ impl sql::HostConnection for CallState {
         this: Resource<ConnectionHandle>,
     ) -> Result<Resource<TransactionHandle>, SqlFault> {
         let call = begin(self, "connection.begin")?;
-        let handle = self.table().get(&this)?;
+        let handle = bound(self, &this)?;
         call.database(handle.database.dialect(), "begin");
         if Arc::strong_count(&handle.transaction) > 1 {
             return Err(SqlError::new(
@@ -242,9 +254,11 @@ impl sql::HostConnection for CallState {
         let (database, access) = (Arc::clone(&handle.database), handle.access);
         let budget = Arc::clone(&handle.budget);
         let one = Arc::clone(&handle.transaction);
+        let name = Arc::clone(&handle.name);
         let place = Place::take(&budget, database.limits().open_handles, OPEN)?;
         let transaction = run(&call, database.begin(access)).await?;
         let handle = TransactionHandle {
+            name,
             transaction: Some(transaction),
             limit: database.limits().attempt_bytes,
             budget,
@@ -268,7 +282,7 @@ impl sql::HostCursor for CallState {
 
     async fn next(&mut self, this: Resource<CursorHandle>, max: u32) -> Result<Rows, SqlFault> {
         let call = begin(self, "cursor.next")?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
         let mut cursor = handle.cursor.take().ok_or_else(|| {
             SqlError::new(
@@ -295,7 +309,7 @@ fn take(
     state: &mut CallState,
     this: &Resource<TransactionHandle>,
 ) -> Result<Box<dyn Transaction>, SqlFault> {
-    let handle = state.table().get_mut(this)?;
+    let handle = bound(state, this)?;
     let transaction = handle.transaction.take().ok_or_else(|| {
         SqlError::new(
             SqlCode::TransactionClosed,
@@ -315,7 +329,7 @@ impl sql::HostTransaction for CallState {
         let call = begin(self, "transaction.query")?;
         let mut transaction = take(self, &this)?;
         let outcome = call.run(transaction.query(statement, params)).await?;
-        let handle = self.table().get_mut(&this)?;
+        let handle = bound(self, &this)?;
         handle.transaction = Some(transaction);
         let (limit, budget) = (handle.limit, Arc::clone(&handle.budget));
         let set = noted(&call, outcome)?;

@@ -12,7 +12,7 @@ use super::{
     Want, check, filter, not_found, too_large,
 };
 use crate::bindings::Bindings;
-use crate::call::{Budget, Opened, Scope, open};
+use crate::call::{Budget, Opened, Scope, bound, bound_by, open};
 use crate::error::{Fault, answer, noted, run};
 
 /// Generated from `wit/vector`.
@@ -72,10 +72,14 @@ impl Capability for VectorCapability {
 /// What stands behind a guest's `store`.
 #[derive(Clone)]
 pub struct StoreHandle {
+    /// The binding's.
+    name: Arc<str>,
     store: Arc<dyn Store>,
     read_only: bool,
     budget: Arc<Budget>,
 }
+
+bound_by!(StoreHandle: name, CollectionHandle: store.name);
 
 impl StoreHandle {
     fn writable(&self) -> Result<(), VectorError> {
@@ -198,7 +202,7 @@ fn hits(
 
 impl vector::Host for CallState {
     fn convert_error(&mut self, fault: VectorFault) -> wasmtime::Result<vector::Error> {
-        answer!(fault, vector::Error)
+        answer!(self, NAME, fault, vector::Error)
     }
 }
 
@@ -209,6 +213,7 @@ impl vector::HostStore for CallState {
             binding: store,
             mode,
             budget,
+            name,
         } = open(
             self,
             &call,
@@ -218,6 +223,7 @@ impl vector::HostStore for CallState {
             Bindings::vector,
         )?;
         let handle = StoreHandle {
+            name,
             read_only: mode == crate::Mode::ReadOnly || store.read_only(),
             store,
             budget,
@@ -232,7 +238,7 @@ impl vector::HostStore for CallState {
         specification: Specification,
     ) -> Result<bool, VectorFault> {
         let call = begin(self, "store.create-collection")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         handle.writable()?;
         check::name(&name)?;
         check::specification(&specification, handle.store.limits())?;
@@ -244,7 +250,7 @@ impl vector::HostStore for CallState {
         this: Resource<StoreHandle>,
     ) -> Result<Vec<String>, VectorFault> {
         let call = begin(self, "store.collections")?;
-        let store = Arc::clone(&self.table().get(&this)?.store);
+        let store = Arc::clone(&bound(self, &this)?.store);
         run(&call, store.collections()).await
     }
 
@@ -254,7 +260,7 @@ impl vector::HostStore for CallState {
         name: String,
     ) -> Result<bool, VectorFault> {
         let call = begin(self, "store.drop-collection")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         handle.writable()?;
         check::name(&name)?;
         run(&call, handle.store.drop_collection(name)).await
@@ -267,7 +273,7 @@ impl vector::HostStore for CallState {
         tenant: Option<String>,
     ) -> Result<Resource<CollectionHandle>, VectorFault> {
         let call = begin(self, "store.collection")?;
-        let store = self.table().get(&this)?.clone();
+        let store = bound(self, &this)?.clone();
         check::name(&name)?;
         if let Some(tenant) = &tenant {
             check::tenant(tenant)?;
@@ -296,7 +302,7 @@ impl vector::HostStore for CallState {
         after: Option<String>,
     ) -> Result<Vec<String>, VectorFault> {
         let call = begin(self, "store.tenants")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         let collection = handle.with_tenants(&call, name).await?;
         let limit = limit.clamp(1, PAGE_TENANTS);
         run(&call, handle.store.tenants(&collection, limit, after)).await
@@ -309,7 +315,7 @@ impl vector::HostStore for CallState {
         tenant: String,
     ) -> Result<bool, VectorFault> {
         let call = begin(self, "store.drop-tenant")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         handle.writable()?;
         check::tenant(&tenant)?;
         let collection = handle.with_tenants(&call, name).await?;
@@ -336,7 +342,7 @@ impl vector::HostCollection for CallState {
         items: Vec<Item>,
     ) -> Result<(), VectorFault> {
         let call = begin(self, "collection.upsert")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         handle.store.writable()?;
         let limits = handle.store.store.limits();
         check::ids(items.iter().map(|item| item.id.as_str()), limits)?;
@@ -369,7 +375,7 @@ impl vector::HostCollection for CallState {
         vectors: bool,
     ) -> Result<Vec<Option<Item>>, VectorFault> {
         let call = begin(self, "collection.get")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         check::ids(ids.iter().map(String::as_str), handle.store.store.limits())?;
         let want: Want = check::want(handle.specification(), properties, vectors)?;
         if ids.is_empty() {
@@ -389,7 +395,7 @@ impl vector::HostCollection for CallState {
         ids: Vec<String>,
     ) -> Result<u64, VectorFault> {
         let call = begin(self, "collection.delete")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         handle.store.writable()?;
         check::ids(ids.iter().map(String::as_str), handle.store.store.limits())?;
         if ids.is_empty() {
@@ -404,7 +410,7 @@ impl vector::HostCollection for CallState {
         nodes: Vec<FilterNode>,
     ) -> Result<u64, VectorFault> {
         let call = begin(self, "collection.delete-where")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         handle.store.writable()?;
         let filter = filter::parse(handle.specification(), nodes)?.ok_or_else(|| {
             VectorError::new(
@@ -425,7 +431,7 @@ impl vector::HostCollection for CallState {
         nodes: Vec<FilterNode>,
     ) -> Result<u64, VectorFault> {
         let call = begin(self, "collection.count")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         let filter = filter::parse(handle.specification(), nodes)?;
         run(&call, handle.store.store.count(&handle.target, filter)).await
     }
@@ -438,7 +444,7 @@ impl vector::HostCollection for CallState {
         search: Search,
     ) -> Result<Vec<Hit>, VectorFault> {
         let call = begin(self, "collection.nearest")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         let store = &handle.store.store;
         let query = check::search(handle.specification(), search, store.limits())?;
         check::vector(handle.specification(), &vector)?;
@@ -459,7 +465,7 @@ impl vector::HostCollection for CallState {
         search: Search,
     ) -> Result<Vec<Hit>, VectorFault> {
         let call = begin(self, "collection.keywords")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         let store = &handle.store.store;
         let query = check::search(handle.specification(), search, store.limits())?;
         let properties = check::searched(handle.specification(), &properties)?;
@@ -482,7 +488,7 @@ impl vector::HostCollection for CallState {
         search: Search,
     ) -> Result<Vec<Hit>, VectorFault> {
         let call = begin(self, "collection.hybrid")?;
-        let handle = self.table().get(&this)?.clone();
+        let handle = bound(self, &this)?.clone();
         let store = Arc::clone(&handle.store.store);
         let query = check::search(handle.specification(), search, store.limits())?;
         check::vector(handle.specification(), &vector)?;

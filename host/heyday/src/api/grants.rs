@@ -1,4 +1,5 @@
-//! `/grants`, `/bindings` and `/audit`: what plugins and flows may reach, and who said so.
+//! `/grants`, `/bindings` and `/audit`: what plugins and flows may reach, who said so, and
+//! what was refused.
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
@@ -11,7 +12,9 @@ use super::extract::{Caller, Json, Query};
 use super::problem::Problem;
 use super::versions::PageQuery;
 use super::workflows::page_size;
-use crate::registry::types::{AuditEntry, BindingInfo, GrantInfo, GrantRequest};
+use crate::registry::types::{
+    AuditEntry, AuditFilter, BindingInfo, GrantInfo, GrantRequest, TextFilter,
+};
 
 /// Whose grants.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -81,7 +84,8 @@ pub(super) async fn list(
 /// The same grant again changes its mode.
 #[utoipa::path(put, path = "/grants", tag = "grants", request_body = GrantRequest,
     responses((status = 200, body = GrantInfo),
-        (status = 400, description = "No such capability, binding or mode", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "No such capability, binding or mode", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The binding is of a dialect that the plugin cannot use", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn put(
     State(app): State<App>,
     caller: Caller,
@@ -159,28 +163,82 @@ pub(super) async fn bindings(
 /// A page of the audit, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AuditBody {
-    /// What was done.
+    /// What was done, and what was refused.
     pub audit: Vec<AuditEntry>,
     /// For the next page; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
 }
 
-/// List what operators did
-#[utoipa::path(get, path = "/audit", tag = "grants", params(PageQuery),
-    responses((status = 200, body = AuditBody)))]
+/// Bytes of an action and of a resource that are asked for, at most.
+const LONGEST_ACTION: usize = 64;
+const LONGEST_RESOURCE: usize = 1_000;
+
+/// Which entries.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AuditQuery {
+    /// Only this action, `grant.put`; `grant.*` is all that begin with `grant.`.
+    action: Option<String>,
+    /// Only on this resource: `index`; `index*` is all that begin with `index`.
+    resource: Option<String>,
+    /// Rows, 1 to 1,000; 50 where absent.
+    page_size: Option<usize>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+impl AuditQuery {
+    fn filter(&self) -> Result<AuditFilter, Problem> {
+        let action = self.action.as_deref().map(TextFilter::parse);
+        let known = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'.' | b'-' | b'_');
+        if let Some(said) = action.as_ref().map(TextFilter::said)
+            && !((1..=LONGEST_ACTION).contains(&said.len()) && said.bytes().all(known))
+        {
+            return Err(Problem::invalid(
+                "an action is one such as `grant.put`, or the beginning of several and a `*`, \
+                 `grant.*`",
+            ));
+        }
+        let resource = self.resource.as_deref().map(TextFilter::parse);
+        if let Some(said) = resource.as_ref().map(TextFilter::said)
+            && (!(1..=LONGEST_RESOURCE).contains(&said.len()) || said.contains('\0'))
+        {
+            return Err(Problem::invalid(format!(
+                "a resource is a name of 1 to {LONGEST_RESOURCE} bytes, or the beginning of \
+                 several and a `*`"
+            )));
+        }
+        Ok(AuditFilter { action, resource })
+    }
+}
+
+/// List what was done and what was refused
+///
+/// Newest first. Changes that operators made, requests for grants and uploads that were
+/// refused, and host calls of plugins and flows that were refused (`capability.deny`, once
+/// for all of an attempt that were alike, when the attempt has ended).
+#[utoipa::path(get, path = "/audit", tag = "grants", params(AuditQuery),
+    responses((status = 200, body = AuditBody),
+        (status = 400, description = "No such action or page", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn audit(
     State(app): State<App>,
     caller: Caller,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<AuditQuery>,
 ) -> Result<JsonAnswer<AuditBody>, Problem> {
     let limit = page_size(query.page_size)?;
+    let filter = query.filter()?;
     let before = query
         .page_token
         .map(|token| token.parse())
         .transpose()
         .map_err(|_| Problem::invalid("the page_token is none that a page answered"))?;
-    let audit = app.registry.audit(&caller.namespace, before, limit).await?;
+    app.recorder.flush().await;
+    let audit = app
+        .registry
+        .audit(&caller.namespace, before, limit, &filter);
+    let audit = audit.await?;
     let next_page_token = (audit.len() == limit)
         .then(|| audit.last().map(|entry| entry.id.to_string()))
         .flatten();

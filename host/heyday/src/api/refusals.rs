@@ -100,6 +100,10 @@ impl From<RegistryError> for Problem {
                 Self::conflict("missing-grants", "Grants are missing", detail)
                     .with("missing_grants", missing)
             }
+            RegistryError::UnfitGrants { unfit, .. } => {
+                Self::conflict("unfit-grants", "A grant is of another dialect", detail)
+                    .with("unfit_grants", serde_json::json!(unfit))
+            }
             RegistryError::Unavailable(_) => Self::unavailable("storage-unavailable", detail),
             RegistryError::Internal(cause) => Self::internal(&cause),
         }

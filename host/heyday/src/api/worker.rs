@@ -380,12 +380,14 @@ pub(super) async fn records(
                 ended_at,
                 outcome,
                 receipt,
+                denied,
             } => receipts.push(ReceiptRow {
                 attempt,
                 started_at,
                 ended_at,
                 outcome,
                 receipt,
+                denied,
             }),
         }
     }

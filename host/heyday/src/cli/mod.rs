@@ -11,6 +11,7 @@
 //! run is waited for.
 
 pub mod activity;
+pub mod audit;
 pub mod build;
 pub mod client;
 pub mod doctor;
@@ -140,6 +141,9 @@ pub enum Command {
     Event(event::EventCommand),
     /// Grant a plugin or a flow what it may reach
     Grant(grant::GrantArgs),
+    /// Who changed what, and what was refused
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// What the queues are doing
     #[command(subcommand, visible_alias = "queues")]
     Queue(status::QueueCommand),
@@ -211,6 +215,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Event(command) => event::run(command, &global.context()?).await,
         Command::Activity(command) => activity::run(command, &global.context()?).await,
         Command::Grant(args) => grant::run(args, &global.context()?).await,
+        Command::Audit(command) => audit::run(command, &global.context()?).await,
         Command::Queue(command) => status::queues(command, &global.context()?).await,
         Command::Model(command) => model::run(command, &global.context()?).await,
         Command::Binding(status::BindingCommand::List) => {

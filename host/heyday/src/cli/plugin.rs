@@ -404,8 +404,21 @@ fn tell(context: &Context, plugin: &Value, staged: bool) -> Result<(), CliError>
             output.hint(&format!("heyday grant {name} {grant}"));
         }
     }
+    let unfit = versions::unfit_grants(plugin);
+    if !unfit.is_empty() {
+        output.warn(&format!("{name} cannot use {}", unfit.join(", ")));
+        for grant in view::rows_of(plugin, "unfit_grants") {
+            let (capability, binding) = (
+                view::text(grant, "capability"),
+                view::text(grant, "binding"),
+            );
+            output.hint(&format!(
+                "heyday grant revoke {name} {capability}={binding}"
+            ));
+        }
+    }
     if !active {
-        if !missing.is_empty() || staged {
+        if !missing.is_empty() || !unfit.is_empty() || staged {
             output.hint(&format!("heyday plugin activate {name} {version}"));
         }
     } else if let Some(first) = view::rows_of(plugin, "activities").first() {

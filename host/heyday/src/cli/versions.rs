@@ -161,6 +161,7 @@ pub fn describe(context: &Context, value: &Value) -> String {
             ("warnings", clean(view::list(value, "warnings"))),
             ("imports", clean(imports)),
             ("lacks", clean(missing_grants(value).join(", "))),
+            ("cannot use", clean(unfit_grants(value).join(", "))),
             (
                 "about",
                 clean(view::first_text(
@@ -216,6 +217,23 @@ pub fn missing_grants(value: &Value) -> Vec<String> {
                     format!("{capability}={binding}")
                 }
             }
+        })
+        .collect()
+}
+
+/// Grants of dialects that the plugin cannot use, each with what it needs.
+pub fn unfit_grants(value: &Value) -> Vec<String> {
+    let unfit = view::rows_of(value, "unfit_grants").iter();
+    unfit
+        .map(|grant| {
+            let text = |member| view::text(grant, member);
+            format!(
+                "{}={} ({}; it needs {})",
+                text("capability"),
+                text("binding"),
+                text("dialect"),
+                view::list(grant, "needed")
+            )
         })
         .collect()
 }
@@ -310,6 +328,13 @@ mod tests {
         let value = json!({ "missing_grants": ["blob", { "capability": "sql", "binding": "main" }, { "capability": "http" }] });
         assert_eq!(missing_grants(&value), ["blob", "sql=main", "http"]);
         assert!(missing_grants(&json!({})).is_empty());
+        let value = json!({ "unfit_grants": [{
+            "capability": "sql", "binding": "main", "dialect": "sqlite", "needed": ["postgresql"],
+        }] });
+        assert_eq!(
+            unfit_grants(&value),
+            ["sql=main (sqlite; it needs postgresql)"]
+        );
     }
 
     #[test]

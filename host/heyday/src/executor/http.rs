@@ -9,8 +9,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use heyday_capabilities::http::{HttpError, HttpLimits, HttpPolicy, HttpRequest, HttpResponse};
-use heyday_durable::activity::{ActivityTask, AttemptContext, CancelReason, Receipt};
+use heyday_capabilities::http::{
+    HttpError, HttpLimits, HttpPolicy, HttpRequest, HttpResponse, asked_for,
+};
+use heyday_durable::activity::{ActivityTask, AttemptContext, CancelReason};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::COMMUNICATION;
 use heyday_durable::payload::Payload;
@@ -19,8 +21,9 @@ use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
 use url::Url;
 
-use super::Executor;
 use super::plugin::instant;
+use super::{Executor, Used};
+use crate::recorder::Denied;
 
 #[derive(Deserialize)]
 struct Input {
@@ -53,7 +56,7 @@ impl Executor {
         task: &ActivityTask,
         input: &Bytes,
         context: &AttemptContext,
-        receipt: &mut Receipt,
+        used: &mut Used,
     ) -> Result<Payload, Failure> {
         let client = self.http.as_ref().ok_or_else(|| {
             Failure::permanent(kind::INTERNAL, "this server cannot make HTTP requests")
@@ -125,8 +128,14 @@ impl Executor {
         );
         let answer = tokio::select! {
             answer = call.instrument(span.clone()) => answer,
-            () = grants.revoked.cancelled() => return Err(denied()),
+            () = grants.revoked.cancelled() => {
+                used.deny_http(task, url.as_ref(), &request.method, "its grants were taken back");
+                return Err(denied());
+            }
         };
+        if let Err(HttpError::Denied(reason) | HttpError::NotPublic(reason)) = &answer {
+            used.deny_http(task, url.as_ref(), &request.method, reason);
+        }
         match &answer {
             Ok(response) => {
                 span.record("http.response.status_code", response.status);
@@ -141,7 +150,7 @@ impl Executor {
             }
         }
         drop(span);
-        receipt.add(
+        used.receipt.add(
             "wall_us",
             u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
         );
@@ -152,9 +161,22 @@ impl Executor {
             error => failure(&error, context.reason.get().copied()),
         })?;
         for (name, amount) in response.usage.counters() {
-            receipt.add(name, amount);
+            used.receipt.add(name, amount);
         }
         answer_of(&input, &request, &response)
+    }
+}
+
+impl Used {
+    /// Notes that a flow's request was refused.
+    fn deny_http(&mut self, task: &ActivityTask, url: Option<&Url>, method: &str, reason: &str) {
+        self.denied.push(Denied {
+            subject: task.workflow_type.clone(),
+            capability: "http".to_owned(),
+            binding: url.map(|url| asked_for(&method, url)),
+            reason: reason.to_owned(),
+            count: 1,
+        });
     }
 }
 

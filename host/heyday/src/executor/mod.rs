@@ -32,7 +32,7 @@ use self::catalogue::Catalogue;
 use self::throttle::Throttle;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::recorder::{AttemptName, ReceiptRow, Records};
+use crate::recorder::{AttemptName, Denied, ReceiptRow, Records};
 use crate::telemetry;
 
 /// What the executor is made of.
@@ -59,6 +59,13 @@ pub struct Executor {
     limits: Mutex<HashMap<String, Arc<Limits>>>,
     http: Option<HttpClient>,
     throttle: Throttle,
+}
+
+/// What an attempt used, and what it was refused.
+#[derive(Debug, Default)]
+struct Used {
+    receipt: Receipt,
+    denied: Vec<Denied>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -101,16 +108,16 @@ impl Executor {
         task: &ActivityTask,
         name: &Arc<AttemptName>,
         context: AttemptContext,
-        receipt: &mut Receipt,
+        used: &mut Used,
     ) -> Result<Payload, Failure> {
         let input = task
             .input
             .json_text()
             .map_err(|error| Failure::permanent(kind::INVALID_INPUT, error.to_string()))?;
         if task.activity_type == HTTP_ACTIVITY_TYPE {
-            self.run_http(task, &input, &context, receipt).await
+            self.run_http(task, &input, &context, used).await
         } else {
-            self.run_plugin(task, name, input, context, receipt).await
+            self.run_plugin(task, name, input, context, used).await
         }
     }
 }
@@ -143,15 +150,16 @@ impl ActivityExecutor for Executor {
             queue: task.queue.clone(),
             attempt: task.attempt,
         });
-        let mut receipt = Receipt::default();
+        let mut used = Used::default();
         let queued = task.started_at.as_microsecond() - task.scheduled_at.as_microsecond();
-        receipt.add("queue_us", u64::try_from(queued).unwrap_or_default());
+        used.receipt
+            .add("queue_us", u64::try_from(queued).unwrap_or_default());
         let running = self
             .metrics
             .attempt_started(&task.namespace, &task.queue, queued);
         let begun = std::time::Instant::now();
         let result = self
-            .run(&task, &name, context, &mut receipt)
+            .run(&task, &name, context, &mut used)
             .instrument(span.clone())
             .await;
         if result.is_err() {
@@ -163,12 +171,14 @@ impl ActivityExecutor for Executor {
             Err(failure) => failure.kind.as_str(),
         };
         running.ended(&task.activity_type, outcome_label(&result), begun.elapsed());
+        let Used { receipt, denied } = used;
         self.records.receipt(ReceiptRow {
             attempt: name,
             started_at: task.started_at,
             ended_at: Timestamp::now(),
             outcome: outcome.to_owned(),
             receipt: receipt.clone(),
+            denied,
         });
         AttemptOutcome { result, receipt }
     }

@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::Executor;
 use super::sink::Sink;
-use crate::recorder::AttemptName;
+use super::{Executor, Used};
+use crate::recorder::{AttemptName, Denied};
 
 impl Executor {
     pub(super) async fn run_plugin(
@@ -25,7 +25,7 @@ impl Executor {
         name: &Arc<AttemptName>,
         input: Bytes,
         context: AttemptContext,
-        receipt: &mut Receipt,
+        used: &mut Used,
     ) -> Result<Payload, Failure> {
         let stored = self.catalogue.plugin(task).await?;
         let activity = task
@@ -73,7 +73,7 @@ impl Executor {
                 return Err(failure(CallError::TimedOut, None));
             }
         };
-        receipt.add(
+        used.receipt.add(
             "queue_us",
             u64::try_from(waited.as_micros()).unwrap_or_default(),
         );
@@ -123,7 +123,10 @@ impl Executor {
             outcome = self.sandbox.call(&plugin, request, call) => outcome,
             () = relay => unreachable!("it waits for ever"),
         };
-        count(receipt, &outcome.usage);
+        count(&mut used.receipt, &outcome.usage);
+        let denials = outcome.usage.denials.into_iter();
+        let plugin = &stored.row.name;
+        used.denied = denials.map(|it| Denied::of(plugin, it)).collect();
         let text = outcome
             .result
             .map_err(|error| failure(error, context.reason.get().copied()))?;

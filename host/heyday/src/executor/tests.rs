@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::registry::tests::{World, plugin_running, push, world};
+use crate::registry::types::AuditFilter;
 use crate::state::{HostDb, StateLocation};
 
 struct Nowhere;
@@ -71,6 +72,7 @@ const ECHO: &str = r"
 struct Rig {
     executor: Executor,
     recorder: Recorder,
+    database: HostDb,
     digest: Digest,
     world: World,
 }
@@ -86,8 +88,8 @@ async fn rig() -> Rig {
     let digest = Digest::of(&bytes);
     push(&world.registry, bytes).await.expect("uploaded");
     let records = StateLocation::File(world.folder.path().join("records.db"));
-    let database = HostDb::open(&records).await;
-    let recorder = Recorder::new(database.expect("a database"));
+    let database = HostDb::open(&records).await.expect("a database");
+    let recorder = Recorder::new(database.clone());
     let executor = Executor::new(ExecutorOptions {
         catalogue: Arc::new(world.registry.clone()),
         sandbox: world.sandbox.clone(),
@@ -98,6 +100,7 @@ async fn rig() -> Rig {
     Rig {
         executor,
         recorder,
+        database,
         digest,
         world,
     }
@@ -221,7 +224,8 @@ async fn a_spinning_guest_ends_at_its_deadline_or_when_it_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_reaches_nothing_without_a_grant() {
     let rig = rig().await;
-    let input = json!({ "method": "GET", "endpoint": "http://127.0.0.1:9/", "output": "content" });
+    let endpoint = "http://127.0.0.1:9/?key=tres-secret";
+    let input = json!({ "method": "GET", "endpoint": endpoint, "output": "content" });
     let outcome = rig.run(task(HTTP_ACTIVITY_TYPE, None, input)).await;
     let failure = outcome.result.expect_err("denied");
     assert_eq!(
@@ -235,4 +239,22 @@ async fn http_reaches_nothing_without_a_grant() {
         "{failure}"
     );
     assert!(rig.world.registry.grants("default", None).is_empty());
+    // It is in the audit with the receipt.
+    rig.recorder.flush().await;
+    let all = AuditFilter::default();
+    let audit = rig.database.audit_page("default", i64::MAX, 10, &all).await;
+    let audit = audit.expect("read");
+    assert_eq!(audit.len(), 1, "{audit:?}");
+    let entry = &audit[0];
+    assert_eq!(
+        (&*entry.action, &*entry.resource, &*entry.principal),
+        ("capability.deny", "docs.process", "flow docs.process")
+    );
+    assert_eq!(entry.details["capability"], "http");
+    assert_eq!(entry.details["binding"], "GET:127.0.0.1:9");
+    assert_eq!(entry.details["count"], 1);
+    assert_eq!(entry.details["attempt"], 1);
+    assert!(!entry.details.to_string().contains("secret"), "{entry:?}");
+    let reason = entry.details["reason"].as_str().expect("a reason");
+    assert!(reason.contains("no grant allows GET"), "{reason}");
 }

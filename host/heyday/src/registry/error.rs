@@ -1,6 +1,6 @@
 //! Why the registry refuses; every message says what to do.
 
-use super::types::RequestProblem;
+use super::types::{RequestProblem, UnfitGrant};
 use crate::state::StateError;
 
 /// Why the registry refused or could not.
@@ -59,6 +59,21 @@ pub enum RegistryError {
         version: String,
         /// The capabilities.
         missing: Vec<String>,
+    },
+    /// Grants are of dialects that the plugin cannot use (409).
+    #[error(
+        "plugin {name} {version} cannot use what it is granted: {}; grant a binding of that \
+         dialect (`heyday binding list` shows them), and take back one that does not fit \
+         (`heyday grant revoke`)",
+        .unfit.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    UnfitGrants {
+        /// The plugin.
+        name: String,
+        /// The version.
+        version: String,
+        /// The grants.
+        unfit: Vec<UnfitGrant>,
     },
     /// The disk is full, or another process holds the database; the same request may
     /// be made again (503).

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::RegistryError;
 use super::core::Core;
+use super::plugins::unfit;
 use crate::names;
-use crate::state::versions::GrantRow;
+use crate::state::versions::{GrantRow, Kind};
 
 /// What these rows allow, until `revoked` is cancelled.
 fn snapshot(rows: &[GrantRow], revoked: CancellationToken) -> Arc<Grants> {
@@ -210,23 +211,48 @@ impl Core {
         })
     }
 
+    /// Refuses a grant of a dialect that the plugin cannot use: its active version, or the
+    /// newest where none is.
+    fn check_dialect(&self, row: &GrantRow) -> Result<(), RegistryError> {
+        // A plugin may be granted before it is uploaded.
+        let Ok(entry) = self.entry(Kind::Plugin, &row.namespace, &row.subject) else {
+            return Ok(());
+        };
+        let Some(stored) = entry.shown() else {
+            return Ok(());
+        };
+        let description = stored.description.as_ref();
+        let bindings = self.bindings(&row.namespace);
+        match description.and_then(|it| unfit(&it.requires, row, &bindings)) {
+            None => Ok(()),
+            Some(unfit) => Err(RegistryError::UnfitGrants {
+                name: stored.row.name.clone(),
+                version: stored.row.version.to_string(),
+                unfit: vec![unfit],
+            }),
+        }
+    }
+
     /// Grants something, or gives a grant another mode.
     ///
     /// # Errors
-    /// When there is no such binding, or the grant makes no sense.
-    pub async fn grant(&self, row: GrantRow) -> Result<GrantRow, RegistryError> {
-        self.check_grant(&row)?;
+    /// When there is no such binding, it is of a dialect that the plugin cannot use, or the
+    /// grant makes no sense.
+    pub async fn grant(&self, row: &GrantRow) -> Result<(), RegistryError> {
+        self.check_grant(row)?;
         let mut changing = self.change().await?;
-        changing.change.put_grant(&row).await?;
+        // As a change: no version becomes active meanwhile that it does not fit.
+        self.check_dialect(row)?;
+        changing.change.put_grant(row).await?;
         let done = changing.commit().await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
         let mut rows = memory.grants.rows(&row.namespace, &row.subject).to_vec();
-        rows.retain(|other| !same(other, &row));
+        rows.retain(|other| !same(other, row));
         rows.push(row.clone());
         memory.grants.replace(&row.namespace, &row.subject, rows);
         memory.tell_granted(&row.namespace, &row.subject);
-        Ok(row)
+        Ok(())
     }
 
     /// Takes grants back; calls in flight that use them end as denied.

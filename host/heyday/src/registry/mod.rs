@@ -20,6 +20,7 @@ mod flows;
 pub mod follow;
 pub mod grants;
 mod plugins;
+mod refusals;
 pub mod types;
 mod versions;
 mod view;
@@ -46,7 +47,7 @@ pub use self::flows::ActivityOptions;
 use self::follow::Moved;
 use self::plugins::Progress;
 use self::types::{
-    Actor, AuditEntry, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest,
+    Actor, AuditEntry, AuditFilter, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest,
     PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions, VersionsPage,
 };
 pub use self::versions::{Stored, parse_version};
@@ -335,7 +336,13 @@ impl Registry {
             mode: grant.mode,
             granted_at: crate::state::now(),
         };
-        let row = self.core.grant(row).await?;
+        let row = match self.core.grant(&row).await {
+            Ok(()) => row,
+            Err(error) => {
+                self.core.note_refused_grant(actor, &row, &error).await;
+                return Err(error);
+            }
+        };
         let details = json!({
             "capability": row.capability, "binding": row.binding, "mode": row.mode,
         });
@@ -387,7 +394,7 @@ impl Registry {
             .collect()
     }
 
-    /// What operators did, newest first, before that id.
+    /// What operators did and what was refused, newest first, before that id.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -396,6 +403,7 @@ impl Registry {
         namespace: &str,
         before: Option<u64>,
         limit: usize,
+        filter: &AuditFilter,
     ) -> Result<Vec<AuditEntry>, RegistryError> {
         let before = before
             .and_then(|before| i64::try_from(before).ok())
@@ -403,7 +411,7 @@ impl Registry {
         Ok(self
             .core
             .database()
-            .audit_page(namespace, before, limit)
+            .audit_page(namespace, before, limit, filter)
             .await?)
     }
 

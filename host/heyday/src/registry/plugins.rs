@@ -18,10 +18,10 @@ use tokio::sync::watch;
 
 use super::RegistryError;
 use super::core::{Changing, Core};
-use super::types::{Actor, RequestProblem, UploadOptions, VersionState};
+use super::types::{Actor, RequestProblem, UnfitGrant, UploadOptions, VersionState};
 use super::versions::{Stored, Uploaded, dev_version, is_dev};
-use crate::description::{Description, DescriptionProblem, default_queue};
-use crate::state::versions::{Kind, UploadRow, VersionRow};
+use crate::description::{Description, DescriptionProblem, Requires, default_queue};
+use crate::state::versions::{GrantRow, Kind, UploadRow, VersionRow};
 
 type Answer = Result<Uploaded, Arc<RegistryError>>;
 type FlightKey = (String, Digest, bool);
@@ -93,8 +93,14 @@ impl Core {
         let component = bytes.clone();
         let verified = tokio::task::spawn_blocking(move || verifier.verify(&component))
             .await
-            .map_err(|error| RegistryError::Internal(error.to_string()))?
-            .map_err(refused)?;
+            .map_err(|error| RegistryError::Internal(error.to_string()))?;
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(error) => {
+                self.note_refused_upload(actor, &bytes, &error).await;
+                return Err(refused(error));
+            }
+        };
         let digest = Digest::of(&bytes);
         if let Some(stored) = self.same_bytes(namespace, &digest, options.dev) {
             return self.uploaded_before(stored, options).await;
@@ -302,7 +308,7 @@ impl Core {
         options: UploadOptions,
     ) -> Result<(), RegistryError> {
         let changing = self.change().await?;
-        if self.becomes_active(&stored.row, options) {
+        if self.becomes_active(stored, options) {
             self.activate_stored(changing, stored).await?;
         }
         Ok(())
@@ -441,6 +447,24 @@ impl Core {
         Ok(uploaded)
     }
 
+    /// Grants of a plugin that are of a dialect that its version cannot use, in order.
+    #[must_use]
+    pub fn unfit_grants(&self, stored: &Stored) -> Vec<UnfitGrant> {
+        let Some(description) = &stored.description else {
+            return Vec::new();
+        };
+        if description.requires.is_empty() {
+            return Vec::new();
+        }
+        let row = &stored.row;
+        let bindings = self.bindings(&row.namespace);
+        let granted = self.list_grants(&row.namespace, Some(&row.name));
+        granted
+            .iter()
+            .filter_map(|grant| unfit(&description.requires, grant, &bindings))
+            .collect()
+    }
+
     /// Capabilities that a version needs and has no grant of, in order.
     #[must_use]
     pub fn missing_grants(&self, row: &VersionRow) -> Vec<String> {
@@ -452,6 +476,26 @@ impl Core {
             .cloned()
             .collect()
     }
+}
+
+/// What is wrong with a grant for who needs these dialects.
+pub(super) fn unfit(
+    requires: &Requires,
+    grant: &GrantRow,
+    bindings: &[(&'static str, String, &'static str)],
+) -> Option<UnfitGrant> {
+    let needed = requires.get(&grant.capability)?;
+    // One that is not configured any more is denied when it is opened.
+    let (_, _, dialect) = bindings
+        .iter()
+        .find(|(capability, name, _)| *capability == grant.capability && *name == grant.binding)?;
+    let fits = needed.iter().any(|needed| needed == dialect);
+    (!fits).then(|| UnfitGrant {
+        capability: grant.capability.clone(),
+        binding: grant.binding.clone(),
+        dialect: (*dialect).to_owned(),
+        needed: needed.iter().cloned().collect(),
+    })
 }
 
 fn refused(error: VerifyError) -> RegistryError {

@@ -1,5 +1,7 @@
 //! What the registry answers: the API shows these as they are.
 
+use std::collections::BTreeMap;
+
 use heyday_durable::activity::{ActivityTimeouts, AttemptReceipt, RetryPolicy};
 use heyday_durable::flow::Problem;
 use heyday_durable::payload::Digest;
@@ -8,6 +10,8 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+
+use crate::description::Requires;
 
 /// Where an uploaded version stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -91,6 +95,13 @@ pub struct PluginVersion {
     pub capabilities: Vec<String>,
     /// Those of which it was granted nothing.
     pub missing_grants: Vec<String>,
+    /// The dialects that it needs, by capability: one of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub requires: Requires,
+    /// Its grants of other dialects: it is not made active with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfit_grants: Vec<UnfitGrant>,
     /// When it was uploaded.
     #[schema(value_type = String, format = DateTime)]
     pub uploaded_at: Timestamp,
@@ -247,6 +258,35 @@ pub struct GrantInfo {
     pub granted_at: Timestamp,
 }
 
+/// A grant of a dialect that a plugin cannot use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnfitGrant {
+    /// `sql` or `graph`.
+    pub capability: String,
+    /// The binding.
+    pub binding: String,
+    /// Its dialect.
+    pub dialect: String,
+    /// Those of which the plugin needs one.
+    pub needed: Vec<String>,
+}
+
+impl std::fmt::Display for UnfitGrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            capability,
+            binding,
+            dialect,
+            needed,
+        } = self;
+        let needed = needed.join(" or ");
+        write!(
+            f,
+            "{capability}={binding} is {dialect} and it needs {needed}"
+        )
+    }
+}
+
 /// A grant as a request names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -275,7 +315,7 @@ pub struct BindingInfo {
     pub modes: Vec<String>,
 }
 
-/// Something an operator did.
+/// Something an operator did or was refused, or that a plugin or flow was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditEntry {
     /// Ascending.
@@ -283,16 +323,55 @@ pub struct AuditEntry {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Who.
+    /// Who; of `capability.deny` `plugin NAME` or `flow NAME`.
     pub principal: String,
     /// `plugin.upload`, `plugin.activate`, `plugin.rollback`, `plugin.remove`, the
-    /// same of `flow`, `grant.put`, `grant.delete`.
+    /// same of `flow`, `grant.put`, `grant.delete`, those of tokens, models, schedules and
+    /// workflows; `grant.refuse` and `plugin.refuse`: a grant and an upload that were
+    /// refused; `capability.deny`: host calls of an attempt that were refused alike.
     pub action: String,
-    /// On what: a name, a name and version, a subject.
+    /// On what: a name, a name and version, a subject; of `plugin.refuse` the digest.
     pub resource: String,
-    /// Further values.
+    /// Further values; of refusals the `reason`.
     #[schema(value_type = Object)]
     pub details: Value,
+}
+
+/// What a text is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextFilter {
+    /// This.
+    Exact(String),
+    /// Anything that begins with this.
+    Prefix(String),
+}
+
+impl TextFilter {
+    /// Reads a text, or the beginning of one with a `*` after it.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.to_owned()),
+            None => Self::Exact(text.to_owned()),
+        }
+    }
+
+    /// What is said of the text.
+    #[must_use]
+    pub const fn said(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text.as_str(),
+        }
+    }
+}
+
+/// Which entries of the audit are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// What was done.
+    pub action: Option<TextFilter>,
+    /// On what.
+    pub resource: Option<TextFilter>,
 }
 
 /// What one attempt used.

@@ -152,27 +152,37 @@ impl Core {
     }
 
     /// Whether an upload with these options makes its version the active one.
-    pub(super) fn becomes_active(&self, row: &VersionRow, options: UploadOptions) -> bool {
-        options.activate && self.may_be_active(row, options.allow_missing).is_ok()
+    pub(super) fn becomes_active(&self, stored: &Stored, options: UploadOptions) -> bool {
+        options.activate && self.may_be_active(stored, options.allow_missing).is_ok()
     }
 
     /// Whether a version may be the active one.
     ///
     /// # Errors
-    /// When grants are missing and that is not allowed.
-    fn may_be_active(&self, row: &VersionRow, allow_missing: bool) -> Result<(), RegistryError> {
+    /// When grants are missing, or are of dialects that it cannot use, and that is not allowed.
+    fn may_be_active(&self, stored: &Stored, allow_missing: bool) -> Result<(), RegistryError> {
+        let row = &stored.row;
         // Without its grants a flow's requests are denied, each by name.
         if row.kind == Kind::Flow || allow_missing {
             return Ok(());
         }
+        let (name, version) = (row.name.clone(), row.version.to_string());
         let missing = self.missing_grants(row);
-        if missing.is_empty() {
+        if !missing.is_empty() {
+            return Err(RegistryError::MissingGrants {
+                name,
+                version,
+                missing,
+            });
+        }
+        let unfit = self.unfit_grants(stored);
+        if unfit.is_empty() {
             return Ok(());
         }
-        Err(RegistryError::MissingGrants {
-            name: row.name.clone(),
-            version: row.version.to_string(),
-            missing,
+        Err(RegistryError::UnfitGrants {
+            name,
+            version,
+            unfit,
         })
     }
 
@@ -186,7 +196,7 @@ impl Core {
         let row = &stored.row;
         let key = (row.namespace.clone(), row.name.clone());
         let existing = self.check_new(&stored)?;
-        let activate = self.becomes_active(row, options);
+        let activate = self.becomes_active(&stored, options);
         if let Some(existing) = existing {
             if activate {
                 self.activate_stored(changing, &existing).await?;
@@ -237,7 +247,7 @@ impl Core {
     ) -> Result<Arc<Stored>, RegistryError> {
         let changing = self.change().await?;
         let stored = self.version(kind, namespace, name, version)?;
-        self.may_be_active(&stored.row, allow_missing)?;
+        self.may_be_active(&stored, allow_missing)?;
         self.activate_stored(changing, &stored).await?;
         Ok(stored)
     }

@@ -58,6 +58,12 @@ impl VersionView for PluginVersion {
             imports: row.imports.iter().cloned().collect(),
             capabilities: row.capabilities.iter().cloned().collect(),
             missing_grants: core.missing_grants(row),
+            requires: stored
+                .description
+                .as_ref()
+                .map(|description| description.requires.clone())
+                .unwrap_or_default(),
+            unfit_grants: core.unfit_grants(stored),
             uploaded_at: row.created_at,
         }
     }

@@ -7,6 +7,7 @@ use heyday_durable::activity::{LogLevel, LogLine};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::audit::insert_denied;
 use super::backend::{Row, Tx, Value, placeholders, values};
 use super::shared::{LINES_LOCK, in_order};
 use super::{HostDb, StateError, json, limit, micros, signed, timestamp, unsigned};
@@ -114,7 +115,8 @@ async fn insert_lines(
 }
 
 impl HostDb {
-    /// Writes a batch behind: log lines in their order, receipts over older ones.
+    /// Writes a batch behind: log lines in their order, receipts over older ones, and what
+    /// their attempts were refused into the audit.
     ///
     /// # Errors
     /// As [`StateError`] says; nothing was written then. So for all functions here.
@@ -126,6 +128,7 @@ impl HostDb {
         let mut tx = self.backend.begin_behind().await?;
         insert_lines(&mut tx, lines).await?;
         insert_receipts(&mut tx, Known::Replaced, receipts).await?;
+        insert_denied(&mut tx, receipts).await?;
         self.tell_records(&mut tx).await?;
         tx.commit().await
     }
@@ -156,6 +159,7 @@ impl HostDb {
         }
         insert_lines(&mut tx, lines).await?;
         insert_receipts(&mut tx, Known::Replaced, receipts).await?;
+        insert_denied(&mut tx, receipts).await?;
         self.tell_records(&mut tx).await?;
         tx.commit().await
     }
@@ -279,6 +283,9 @@ impl HostDb {
              (SELECT id FROM log_lines WHERE at_us < $1 LIMIT 5000)",
             "DELETE FROM receipts WHERE (run_id, activity_id, attempt) IN \
              (SELECT run_id, activity_id, attempt FROM receipts WHERE ended_us < $1 LIMIT 5000)",
+            // What operators did is kept.
+            "DELETE FROM audit WHERE id IN \
+             (SELECT id FROM audit WHERE action = 'capability.deny' AND at_us < $1 LIMIT 5000)",
         ] {
             loop {
                 let mut tx = self.backend.begin_behind().await?;

@@ -170,9 +170,14 @@ impl std::fmt::Debug for Spool {
     }
 }
 
-fn size(line: &RecordBody) -> usize {
-    let Said::Log(line) = &line.said else {
-        return FRAME;
+fn size(record: &RecordBody) -> usize {
+    let line = match &record.said {
+        Said::Log(line) => line,
+        Said::Ended { denied, .. } => {
+            let words = denied.iter().map(|denied| denied.reason.len() + FRAME);
+            return FRAME + words.sum::<usize>();
+        }
+        Said::Progress(_) => return FRAME,
     };
     // Close enough: what JSON adds is in the frame, and most lines have no fields.
     let fields = serde_json::to_string(&line.fields).map_or(0, |text| text.len());

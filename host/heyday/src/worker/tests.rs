@@ -225,6 +225,7 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_under_its_number() {
         ended_at: Timestamp::now(),
         outcome: "completed".to_owned(),
         receipt: Default::default(),
+        denied: Vec::new(),
     };
     spool.receipt(row());
     let first = batches.recv().await.expect("sent");

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::recorder::{AttemptName, ReceiptRow};
+use crate::recorder::{AttemptName, Denied, ReceiptRow};
 use crate::registry::feed::Change;
 use crate::state::versions::{Kind, VersionRow};
 
@@ -177,6 +177,9 @@ pub enum Said {
         outcome: String,
         /// What it used.
         receipt: Receipt,
+        /// What it was refused.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        denied: Vec<Denied>,
     },
 }
 
@@ -198,6 +201,7 @@ impl From<ReceiptRow> for RecordBody {
                 ended_at: row.ended_at,
                 outcome: row.outcome,
                 receipt: row.receipt,
+                denied: row.denied,
             },
         }
     }

@@ -50,6 +50,8 @@ impl Capability for Probe {
                 Box::new(async move {
                     let call = store.data_mut().host_call("probe", "wait")?;
                     if store.data().grants().find("probe", "default").is_none() {
+                        store.data_mut().bind("default".into());
+                        store.data().denied("probe", "no grant");
                         return Ok((9,));
                     }
                     store.data_mut().count("probe.calls", 2);
@@ -126,6 +128,7 @@ async fn a_cancel_ends_the_wait_and_leaves_host_calls_to_clean_up_with() {
     assert_eq!(outcome.result.unwrap(), r#""20""#);
     assert_eq!(outcome.usage.host_calls, 2);
     assert_eq!(outcome.usage.counters["probe.calls"], 2);
+    assert!(outcome.usage.denials.is_empty());
 }
 
 #[tokio::test]
@@ -155,6 +158,13 @@ async fn without_a_grant_the_host_function_sees_none() {
         .call(&plugin, request(Limits::default()), context)
         .await;
     assert_eq!(outcome.result.unwrap(), r#""90""#);
+    let refused = crate::Denial {
+        capability: "probe",
+        binding: Some("default".to_owned()),
+        reason: "no grant".to_owned(),
+        count: 1,
+    };
+    assert_eq!(outcome.usage.denials, [refused]);
 }
 
 #[tokio::test]

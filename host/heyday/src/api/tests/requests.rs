@@ -101,6 +101,13 @@ async fn malformed_requests_are_refused() {
         "/api/v1/workflows/a/runs/7",
         "/api/v1/uploads/sha256:7",
         "/api/v1/audit?page_token=x",
+        "/api/v1/audit?action=",
+        "/api/v1/audit?action=*",
+        "/api/v1/audit?action=grant%20put",
+        "/api/v1/audit?action=grant.*.put",
+        "/api/v1/audit?resource=",
+        "/api/v1/audit?resource=a%00b",
+        "/api/v1/audit?actions=grant.put",
     ] {
         api.get(path).await.problem(400, "invalid-request");
     }

@@ -241,6 +241,79 @@ async fn a_batch_that_comes_twice_is_taken_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_attempts_of_workers_were_refused_is_in_the_audit() {
+    let api = api().await;
+    let (_, token) = api.worker_token(json!(["default"])).await;
+    let (worker, run) = (Uuid::now_v7(), Uuid::now_v7());
+    let batch = |sequence: u64, namespace: &str, denied: Value| {
+        json!({
+            "worker": worker, "sequence": sequence, "records": [{
+                "attempt": {
+                    "namespace": namespace, "run_id": run, "activity_id": "1",
+                    "activity_type": "greet.hello", "queue": "general-queue", "attempt": 2,
+                },
+                "said": { "ended": {
+                    "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z",
+                    "outcome": "capability-denied", "receipt": {}, "denied": denied,
+                }},
+            }],
+        })
+        .to_string()
+    };
+    let denied = json!([
+        { "subject": "greet", "capability": "sql", "binding": "main", "reason": "no", "count": 3 },
+        { "subject": "greeter", "capability": "http", "reason": "no", "count": 1 },
+    ]);
+    // Twice: its answer may have been lost.
+    for _ in 0..2 {
+        let batch = batch(1, "default", denied.clone());
+        let sent = api.as_worker(&token, Method::POST, "records", batch).await;
+        assert_eq!(sent.status, 204, "{}", sent.text);
+    }
+    let foreign = batch(2, "other", denied);
+    let foreign = api.as_worker(&token, Method::POST, "records", foreign);
+    foreign.await.problem(403, "forbidden");
+    let found = async |query: &str| -> Vec<Value> {
+        let audit = api.get(&format!("/api/v1/audit?{query}")).await.json();
+        audit["audit"].as_array().expect("entries").clone()
+    };
+    let entries = found("action=capability.deny").await;
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    let of = |entry: &Value, member: &str| entry["details"][member].clone();
+    let entry = &entries[1];
+    assert_eq!(entry["resource"], "greet");
+    assert_eq!(entry["principal"], "plugin greet");
+    assert_eq!(entry["at"], "2026-01-01T00:00:01Z");
+    assert_eq!(of(entry, "binding"), "main");
+    assert_eq!(of(entry, "count"), 3);
+    assert_eq!(of(entry, "run_id"), run.to_string());
+    assert_eq!(of(entry, "attempt"), 2);
+    // By what was done and on what, each whole or by its beginning; page by page too.
+    for (query, count) in [
+        ("resource=greet", 1),
+        ("resource=greet*", 2),
+        ("action=capability.*&resource=greeter", 1),
+        ("action=token.*", 1),
+        ("action=token", 0),
+        ("action=token.create&resource=greet*", 0),
+        ("", 3),
+    ] {
+        assert_eq!(found(query).await.len(), count, "{query}");
+    }
+    let first = api
+        .get("/api/v1/audit?action=capability.*&page_size=1")
+        .await;
+    let first = first.json();
+    assert_eq!(first["audit"][0]["resource"], "greeter");
+    let next = first["next_page_token"].as_str().expect("there is more");
+    let next = found(&format!(
+        "action=capability.*&page_size=1&page_token={next}"
+    ))
+    .await;
+    assert_eq!(next[0]["resource"], "greet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_stream_goes_on_where_it_was_cut() {
     use axum::body::BodyDataStream;
     use futures::StreamExt as _;

@@ -20,12 +20,13 @@ use heyday_durable::schedule::{
 use heyday_durable::signal::Signal;
 use heyday_sandbox::{Compiler, Sandbox, SandboxOptions};
 
-use super::types::{Actor, PluginVersion, Upload, UploadOptions};
+use super::types::{Actor, AuditEntry, AuditFilter, PluginVersion, Upload, UploadOptions};
 use super::{Registry, RegistryError, RegistryOptions};
 use crate::config::Config;
 use crate::files::ContentFiles;
 use crate::state::{HostDb, StateLocation};
 
+mod dialects;
 mod flows;
 mod uploads;
 mod versions;
@@ -184,7 +185,19 @@ async fn open(folder: &std::path::Path) -> Registry {
 
 async fn open_with_sandbox(folder: &std::path::Path) -> (Registry, Sandbox) {
     let config: BindingsConfig = serde_json::from_value(serde_json::json!({
-        "namespaces": { "default": { "sql": { "default": { "path": folder.join("b/s.db") } } } }
+        "namespaces": { "default": {
+            "sql": {
+                "default": { "path": folder.join("b/s.db") },
+                // Neither is connected to before it is used.
+                "main": { "postgres": { "url": "postgres://main@localhost/main" } },
+            },
+            "graph": {
+                "default": { "path": folder.join("b/g") },
+                "people": { "neo4j": {
+                    "url": "neo4j://neo4j@localhost", "password_env": "NO_PASSWORD_IS_NEEDED",
+                } },
+            },
+        } }
     }))
     .expect("bindings");
     let runtime = tokio::runtime::Handle::current();
@@ -299,6 +312,13 @@ pub(crate) async fn push(registry: &Registry, bytes: Bytes) -> Result<Upload, Re
     registry
         .upload_plugin(ACTOR, bytes, UploadOptions::default(), MINUTE)
         .await
+}
+
+/// The audit, newest first.
+async fn entries(registry: &Registry) -> Vec<AuditEntry> {
+    let all = AuditFilter::default();
+    let read = registry.audit("default", None, 100, &all).await;
+    read.expect("read")
 }
 
 fn created(upload: Upload) -> PluginVersion {

@@ -7,7 +7,7 @@ use heyday_durable::payload::Digest;
 
 use super::super::types::{Upload, UploadOptions, VersionState};
 use super::super::{Kind, RegistryError};
-use super::{ACTOR, MINUTE, World, created, greet, plugin, push, world};
+use super::{ACTOR, MINUTE, World, created, entries, greet, plugin, push, world};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_bytes_are_the_same_version_and_others_are_refused() {
@@ -74,7 +74,7 @@ async fn many_uploads_at_once_are_one_version_that_is_new_once() {
     assert_eq!(new, 1);
     let shown = registry.versions(Kind::Plugin, "default", "greet");
     assert_eq!(shown.expect("there").versions.len(), 1);
-    let audit = registry.audit("default", None, 100).await.expect("read");
+    let audit = entries(registry).await;
     assert_eq!(audit.len(), 1, "{audit:?}");
 }
 
@@ -114,6 +114,13 @@ async fn uploads_that_are_no_plugins_say_why() {
         assert!(matches!(error, RegistryError::Unusable { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
     }
+    // What asked for more than there is is kept in mind, what is only wrong is not.
+    let audit = entries(registry).await;
+    assert_eq!(audit.len(), 1, "{audit:?}");
+    let foreign = plugin("{}", r#"(import "acme:other/thing@1.0.0" (instance))"#, "");
+    assert_eq!(audit[0].action, "plugin.refuse");
+    assert_eq!(audit[0].resource, Digest::of(&foreign).to_string());
+    assert_eq!(audit[0].details["imports"][0], "acme:other/thing@1.0.0");
     let bad = plugin(r#"{"name":"heyday","version":"1","activities":[]}"#, "", "");
     let status = registry
         .upload_status("default", &Digest::of(&bad))

@@ -4,7 +4,9 @@ use heyday_durable::payload::Digest;
 
 use super::super::types::{GrantRequest, PluginVersion, UploadOptions};
 use super::super::{Kind, RegistryError};
-use super::{ACTOR, MINUTE, MockEngine, World, created, greet, indexer, open, push, world};
+use super::{
+    ACTOR, MINUTE, MockEngine, World, created, entries, greet, indexer, open, push, world,
+};
 use crate::definitions::HostDefinitions;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +69,7 @@ async fn activation_needs_grants_and_can_be_taken_back() {
         Err(RegistryError::NotFound { what: "grant", .. })
     ));
 
-    let audit = registry.audit("default", None, 100).await.expect("read");
+    let audit = entries(registry).await;
     let actions: Vec<&str> = audit.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(
         actions,
@@ -76,10 +78,37 @@ async fn activation_needs_grants_and_can_be_taken_back() {
             "grant.put",
             "plugin.activate",
             "grant.put",
+            "grant.refuse",
+            "grant.refuse",
             "plugin.upload"
         ]
     );
     assert_eq!(audit[0].principal, "tester");
+    let refused = &audit[5];
+    assert_eq!(refused.resource, "index");
+    assert_eq!(refused.details["binding"], "nothing");
+    let reason = refused.details["reason"].as_str().expect("a reason");
+    assert!(reason.contains("no binding sql=nothing"), "{reason}");
+    // Whatever was sent: a password least of all.
+    let secret = GrantRequest {
+        capability: "http".to_owned(),
+        ..grant("GET:user:tres-secret@example.com", None)
+    };
+    let refused = registry.put_grant(ACTOR, secret).await;
+    refused.expect_err("it has a user");
+    let long = GrantRequest {
+        subject: "x".repeat(10_000),
+        ..grant("default", None)
+    };
+    let refused = registry.put_grant(ACTOR, long).await;
+    refused.expect_err("no name");
+    let audit = entries(registry).await;
+    assert_eq!(audit[1].action, "grant.refuse");
+    assert!(
+        !audit[1].details.to_string().contains("secret"),
+        "{audit:?}"
+    );
+    assert!(audit[0].resource.len() < 1_000, "{audit:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

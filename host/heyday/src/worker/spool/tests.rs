@@ -26,6 +26,7 @@ fn receipt(attempt: &Arc<AttemptName>) -> ReceiptRow {
         ended_at: Timestamp::now(),
         outcome: "completed".to_owned(),
         receipt: Receipt::default(),
+        denied: Vec::new(),
     }
 }
 

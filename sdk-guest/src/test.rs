@@ -217,8 +217,8 @@ impl Context {
 
     /// Grants a database of that name. The closure stands in for it: it is given each
     /// statement with its parameters and answers rows or a number of changed rows. It is
-    /// no database: use it for what a database does not do when it is asked to (errors,
-    /// answers in PostgreSQL's dialect), and `Context::sqlite` for everything else.
+    /// no database: use it for what one does not do when it is asked to, such as to be away,
+    /// and `Context::sqlite` for everything else.
     pub fn sql(
         mut self,
         binding: &str,

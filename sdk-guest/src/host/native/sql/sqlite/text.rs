@@ -79,8 +79,9 @@ pub(super) fn is_date(text: &str) -> bool {
     if !is_like(text, "0000-00-00") {
         return false;
     }
-    let is_leap = |year: u32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let leap = text[..4].parse().is_ok_and(is_leap);
+    let leap = text[..4].parse().is_ok_and(|year: u32| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    });
     let last = match &text[5..7] {
         "01" | "03" | "05" | "07" | "08" | "10" | "12" => "31",
         "04" | "06" | "09" | "11" => "30",

@@ -10,7 +10,7 @@
 //!     rows.iter().map(|row| Ok(row.get("name")?)).collect()
 //! }
 //!
-//! // There is no database in a native test; a closure answers in its place.
+//! // In a native test a closure answers, or a SQLite in memory (`test::Context::sqlite`).
 //! let _test = heyday_sdk::test::Context::new()
 //!     .sql("default", |statement, params| {
 //!         assert!(statement.starts_with("SELECT") && params == params![18]);

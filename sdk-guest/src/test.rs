@@ -345,7 +345,8 @@ impl Context {
 
     /// Grants a database of that name. The closure stands in for it: it is given each
     /// statement with its parameters and answers rows or a number of changed rows. It is
-    /// no database: what a statement means is tested on a running Heyday.
+    /// no database: use it for what one does not do when it is asked to, such as to be away,
+    /// and `Context::sqlite` for everything else.
     ///
     /// ```
     /// use heyday_sdk::{sql::{Connection, Rows}, test::Context};
@@ -362,15 +363,57 @@ impl Context {
         binding: &str,
         answer: impl FnMut(&str, &[crate::sql::Value]) -> Result<SqlAnswer, CapabilityError> + 'static,
     ) -> Self {
-        self.state
-            .sql
-            .insert(binding.to_owned(), Rc::new(RefCell::new(answer)));
+        let answering = Rc::new(crate::host::sql::Answering::new(answer));
+        self.state.sql.insert(binding.to_owned(), answering);
+        self
+    }
+
+    /// Grants a SQLite database of that name, in memory, in which these statements ran: the
+    /// same dialect, values, limits and errors as a binding of Heyday's own SQLite. It needs the
+    /// SDK's feature `sqlite` and a C compiler:
+    ///
+    /// ```toml
+    /// [dev-dependencies]
+    /// heyday-sdk = { path = "heyday-sdk", features = ["sqlite"] }
+    /// ```
+    ///
+    /// ```
+    /// use heyday_sdk::prelude::*;
+    ///
+    /// fn birthday(name: &str) -> Result<i64> {
+    ///     let db = sql::Connection::open("default")?;
+    ///     db.execute("UPDATE people SET age = age + 1 WHERE name = ?1", params![name])?;
+    ///     let rows = db.query("SELECT age FROM people WHERE name = ?1", params![name])?;
+    ///     let row = rows.first().ok_or_else(|| Error::permanent("unknown", name))?;
+    ///     Ok(row.get("age")?)
+    /// }
+    ///
+    /// let people = [
+    ///     "CREATE TABLE people (name TEXT PRIMARY KEY, age INTEGER NOT NULL)",
+    ///     "INSERT INTO people VALUES ('Ada', 35)",
+    /// ];
+    /// let _test = heyday_sdk::test::Context::new().sqlite("default", people).enter();
+    /// assert_eq!(birthday("Ada").unwrap(), 36);
+    /// assert_eq!(birthday("Eve").unwrap_err().kind(), "unknown");
+    /// ```
+    ///
+    /// # Panics
+    /// Where one of the statements fails.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite<'a>(
+        mut self,
+        binding: &str,
+        statements: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let database = crate::host::sql::sqlite::Sqlite::new(statements);
+        let database = database.unwrap_or_else(|error| panic!("{binding}: {error}"));
+        self.state.sql.insert(binding.to_owned(), Rc::new(database));
         self
     }
 
     /// Grants a graph of that name. The closure stands in for it: it is given each
-    /// statement with its parameters and answers rows or changes. It is no graph: what a
-    /// statement means is tested on a running Heyday.
+    /// statement with its parameters and answers rows or changes. It is no graph, and there is
+    /// none for native tests: what a statement means is tested on a running Heyday.
     ///
     /// ```
     /// use heyday_sdk::{graph::{Connection, Rows}, test::Context};
@@ -680,169 +723,7 @@ impl Drop for Entered {
     }
 }
 
-/// The state behind it, one stack per thread.
-pub(crate) mod state {
-    use std::cell::{Cell, RefCell};
-    use std::collections::BTreeMap;
-    use std::rc::Rc;
-    use std::time::Duration;
-
-    use serde_json::Value;
-
-    use super::{GraphAnswer, LogLine, SqlAnswer};
-    use crate::context::Attempt;
-    use crate::error::CapabilityError;
-
-    pub(crate) type Objects = BTreeMap<String, Object>;
-    pub(crate) type Handler =
-        dyn FnMut(&str, &[crate::sql::Value]) -> Result<SqlAnswer, CapabilityError>;
-
-    pub(crate) type HttpHandler =
-        dyn FnMut(&super::HttpCall) -> Result<super::HttpReply, CapabilityError>;
-    pub(crate) type GraphHandler = dyn FnMut(
-        &str,
-        &BTreeMap<String, crate::graph::Value>,
-    ) -> Result<GraphAnswer, CapabilityError>;
-
-    pub(crate) struct Object {
-        pub(crate) bytes: Vec<u8>,
-        /// Rises with every write, in place of a clock.
-        pub(crate) revision: u64,
-    }
-
-    impl Object {
-        pub(crate) fn new(bytes: Vec<u8>) -> Self {
-            thread_local!(static WRITES: Cell<u64> = const { Cell::new(0) });
-            let revision = WRITES.get() + 1;
-            WRITES.set(revision);
-            Self { bytes, revision }
-        }
-
-        pub(crate) fn etag(&self) -> String {
-            format!("write-{}", self.revision)
-        }
-    }
-
-    /// The values of a key-value store.
-    #[derive(Default)]
-    pub(crate) struct Values {
-        pub(crate) entries: BTreeMap<String, crate::kv::Entry>,
-        /// The sums of additions that have a name, by key and name.
-        pub(crate) additions: BTreeMap<(String, String), i64>,
-        version: u64,
-    }
-
-    impl Values {
-        pub(crate) fn put(&mut self, key: &str, value: Vec<u8>, expires_ms: Option<u64>) -> u64 {
-            self.version += 1;
-            let entry = crate::kv::Entry {
-                value,
-                version: self.version,
-                expires_ms,
-            };
-            self.entries.insert(key.to_owned(), entry);
-            self.version
-        }
-    }
-
-    /// The score of a document for a query.
-    pub(crate) type Score = dyn Fn(&str, &str) -> f32;
-    pub(crate) type Generate = dyn Fn(&crate::inference::Request) -> String;
-
-    /// What stands in for a model.
-    #[derive(Clone)]
-    pub(crate) enum StandIn {
-        /// Makes embeddings of so many numbers.
-        Embeds(usize),
-        /// Scores a document for a query.
-        Scores(Rc<Score>),
-        /// Answers a request for text.
-        Generates(Rc<Generate>),
-    }
-
-    pub(crate) struct State {
-        pub(crate) attempt: Attempt,
-        pub(crate) remaining: Duration,
-        pub(crate) cancelled: bool,
-        pub(crate) last_heartbeat: Option<Value>,
-        pub(crate) heartbeats: Vec<Value>,
-        pub(crate) progress: Vec<(u64, u64, String)>,
-        pub(crate) logs: Vec<LogLine>,
-        pub(crate) blobs: BTreeMap<String, Objects>,
-        pub(crate) kv: BTreeMap<String, Values>,
-        pub(crate) config: BTreeMap<String, BTreeMap<String, String>>,
-        pub(crate) http: Option<Rc<RefCell<HttpHandler>>>,
-        /// None where one is given out and not there.
-        pub(crate) secrets: BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>,
-        pub(crate) vectors: BTreeMap<String, crate::host::vector::Collections>,
-        pub(crate) sql: BTreeMap<String, Rc<RefCell<Handler>>>,
-        pub(crate) statements: BTreeMap<String, Vec<String>>,
-        pub(crate) graphs: BTreeMap<String, Rc<RefCell<GraphHandler>>>,
-        pub(crate) graph_statements: BTreeMap<String, Vec<String>>,
-        pub(crate) models: BTreeMap<String, StandIn>,
-    }
-
-    impl State {
-        pub(crate) fn new() -> Self {
-            Self {
-                attempt: Attempt {
-                    namespace: "default".into(),
-                    workflow_id: "test".into(),
-                    run_id: "00000000-0000-0000-0000-000000000000".into(),
-                    activity_id: "1".into(),
-                    activity_type: "test.test".into(),
-                    queue: "general-queue".into(),
-                    attempt: 1,
-                },
-                remaining: Duration::from_secs(300),
-                cancelled: false,
-                last_heartbeat: None,
-                heartbeats: Vec::new(),
-                progress: Vec::new(),
-                logs: Vec::new(),
-                blobs: BTreeMap::new(),
-                kv: BTreeMap::new(),
-                config: BTreeMap::new(),
-                http: None,
-                secrets: BTreeMap::new(),
-                vectors: BTreeMap::new(),
-                sql: BTreeMap::new(),
-                statements: BTreeMap::new(),
-                graphs: BTreeMap::new(),
-                graph_statements: BTreeMap::new(),
-                models: BTreeMap::new(),
-            }
-        }
-    }
-
-    thread_local!(static ENTERED: RefCell<Vec<State>> = const { RefCell::new(Vec::new()) });
-
-    pub(crate) fn push(state: State) {
-        ENTERED.with_borrow_mut(|stack| stack.push(state));
-    }
-
-    pub(crate) fn pop() {
-        // Dropped after the borrow: a stand-in may hold what uses the SDK.
-        let state = ENTERED.with_borrow_mut(Vec::pop);
-        drop(state);
-    }
-
-    /// The innermost state; the defaults where the test entered none.
-    pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
-        ENTERED.with_borrow_mut(|stack| match stack.last_mut() {
-            Some(state) => f(state),
-            None => f(&mut State::new()),
-        })
-    }
-
-    pub(crate) fn sql(binding: &str) -> Option<Rc<RefCell<Handler>>> {
-        with(|state| state.sql.get(binding).cloned())
-    }
-
-    pub(crate) fn graph(binding: &str) -> Option<Rc<RefCell<GraphHandler>>> {
-        with(|state| state.graphs.get(binding).cloned())
-    }
-}
+pub(crate) mod state;
 
 #[cfg(test)]
 mod tests {

@@ -33,17 +33,20 @@ const STEP: Duration = Duration::from_micros(1);
 /// [`EngineError::Invalid`] for a filter that cannot be read; as [`types`] says.
 pub async fn meant(core: &Core, namespace: &str, filter: &str) -> Result<String, EngineError> {
     let tokens = tokens(filter).map_err(|error| EngineError::Invalid(error.to_string()))?;
-    let names = tokens.iter().filter_map(|(token, _)| match token {
-        Token::Word(name) | Token::Name(name) => Some(name),
-        _ => None,
-    });
-    let mut names = names
-        .filter(|name| !is_keyword(name) && check_name(name).is_ok())
-        .peekable();
-    if names.peek().is_none() {
+    // Gathered before anything is awaited: iterators over borrowed tokens are not.
+    let mut names: Vec<&String> = Vec::new();
+    for (token, _) in &tokens {
+        if let Token::Word(name) | Token::Name(name) = token
+            && !is_keyword(name)
+            && check_name(name).is_ok()
+        {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
         return Ok(filter.to_owned());
     }
-    let types = types(core, &core.namespace(namespace), names).await?;
+    let types = types(core, &core.namespace(namespace), names.into_iter()).await?;
     Ok(rewritten(filter, &tokens, &types))
 }
 

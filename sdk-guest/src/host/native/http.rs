@@ -148,6 +148,68 @@ impl HttpReply {
     }
 }
 
+/// Headers that are the host's.
+const FORBIDDEN: [&str; 11] = [
+    "connection",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What HTTP calls a token: a method, or the name of a header.
+fn is_token(text: &str) -> bool {
+    let of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(of_token)
+}
+
+/// Refuses what the host refuses whatever is granted.
+fn check(request: &Outgoing) -> Result<(), CapabilityError> {
+    if !is_token(&request.method)
+        || request.method == "CONNECT"
+        || request.url.authority.contains('@')
+    {
+        return Err(invalid("the host takes no such URL or method"));
+    }
+    for (name, value) in &request.headers {
+        let lower = name.to_ascii_lowercase();
+        if FORBIDDEN.contains(&lower.as_str()) {
+            return Err(invalid(format!("the header {name} is the host's")));
+        }
+        let of_value = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
+        if !is_token(name) || !value.iter().all(of_value) {
+            return Err(invalid(format!("the header {name} is none")));
+        }
+    }
+    Ok(())
+}
+
+/// Says the length of a body of bytes, as the host does; one that was said must be right.
+fn tell_length(
+    headers: &mut Vec<(String, Vec<u8>)>,
+    known: bool,
+    body: &[u8],
+) -> Result<(), CapabilityError> {
+    let length = body.len().to_string().into_bytes();
+    let mut named = headers
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    match named.next() {
+        Some((_, said)) if *said != length => {
+            return Err(invalid("the body has another length than its header says"));
+        }
+        None if known && !body.is_empty() => headers.push(("content-length".to_owned(), length)),
+        _ => {}
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 pub(crate) struct Incoming(std::io::Cursor<Vec<u8>>);
 
@@ -164,9 +226,11 @@ pub(crate) fn send(request: Outgoing) -> Result<Answer, CapabilityError> {
     let Some(handler) = state::with(|state| state.http.clone()) else {
         return Err(request.denied());
     };
+    check(&request)?;
     let url = &request.url;
     let scheme = if url.secure { "https" } else { "http" };
     let url = format!("{scheme}://{}{}", url.authority, url.path_with_query);
+    let known = matches!(request.body, Body::Bytes(_));
     let body = match request.body {
         Body::Bytes(bytes) => bytes,
         Body::Stream(mut stream) => {
@@ -176,17 +240,22 @@ pub(crate) fn send(request: Outgoing) -> Result<Answer, CapabilityError> {
             bytes
         }
     };
-    // The state is not borrowed here: the closure may use the SDK itself.
-    let reply = (handler.borrow_mut())(&HttpCall {
+    let mut headers = request.headers;
+    tell_length(&mut headers, known, &body)?;
+    let call = HttpCall {
         method: request.method,
         url,
-        headers: request.headers,
+        headers,
         body,
         timeout: request.timeout,
-    })?;
+    };
+    // The state is not borrowed here: the closure may use the SDK itself.
+    let reply = (handler.borrow_mut())(&call)?;
+    let bodiless = call.method == "HEAD" || matches!(reply.status, 204 | 304);
+    let body = if bodiless { Vec::new() } else { reply.body };
     Ok(Answer {
         status: reply.status,
         headers: reply.headers,
-        body: Incoming(std::io::Cursor::new(reply.body)),
+        body: Incoming(std::io::Cursor::new(body)),
     })
 }

@@ -309,3 +309,18 @@ fn keys(files: &blob::Container) -> Result<()> {
     )?;
     Ok(())
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    #[test]
+    fn the_stand_in_keeps_the_contract() {
+        let none: [(&str, &str); 0] = [];
+        let _test = heyday_sdk::test::Context::new()
+            .blob("default", none)
+            .enter();
+        let binding = super::Binding {
+            binding: "default".to_owned(),
+        };
+        assert_eq!(super::blob_contract(binding).unwrap(), 7);
+    }
+}

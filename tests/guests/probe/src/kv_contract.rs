@@ -233,3 +233,13 @@ fn bounds(store: &kv::Store) -> Result<()> {
     ensure_code(many, "limit-exceeded", "1,001 keys")?;
     Ok(())
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    #[test]
+    fn the_stand_in_keeps_the_contract() {
+        let none: [(&str, &str); 0] = [];
+        let _test = heyday_sdk::test::Context::new().kv("default", none).enter();
+        assert_eq!(super::kv_contract("default".to_owned()).unwrap(), 6);
+    }
+}

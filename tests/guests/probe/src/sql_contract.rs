@@ -238,6 +238,8 @@ fn transactions(db: &sql::Connection) -> Result<()> {
     transaction.execute("INSERT INTO ledger VALUES (1)", &[])?;
     let inside = transaction.query("SELECT n FROM ledger", &[])?;
     ensure(inside.len() == 1, "a transaction sees its own effects")?;
+    ensure(count(db, "ledger")? == 0, "others do not see them")?;
+    ensure_code(db.begin(), "limit-exceeded", "a second transaction")?;
     transaction.commit()?;
     ensure(count(db, "ledger")? == 1, "what was committed stays")?;
     let transaction = db.begin()?;
@@ -314,6 +316,10 @@ fn streaming(db: &sql::Connection) -> Result<()> {
         next += 1;
     }
     ensure(next == 10_000, "and all of them")?;
+    let mut stream = db.query_stream("SELECT n FROM numbers", &[])?;
+    ensure(stream.next().is_some(), "a first row")?;
+    db.execute("DELETE FROM numbers WHERE n > 5000", &[])?;
+    ensure(stream.count() == 9_999, "what is read stays as it was")?;
     // More than the binding answers at once, and far more than this guest's memory.
     let endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r";
     let few = db.query_stream(endless, &[])?.take(3_000).count();
@@ -354,12 +360,38 @@ fn statements(db: &sql::Connection) -> Result<()> {
             "one too many",
         )?;
     }
-    let uuid = [Value::Uuid("not one".into())];
-    ensure_code(
-        db.query(&text(db, "SELECT ?1"), &uuid),
-        "invalid-parameter",
-        "no UUID",
-    )?;
+    for value in [
+        Value::Real(f64::NAN),
+        Value::Decimal("1e5".into()),
+        Value::Uuid("not one".into()),
+        Value::Uuid("01890A5D-AC96-774B-BCCE-B302099A8057".into()),
+        Value::Date("2023-02-29".into()),
+        Value::Date("2026-11-00".into()),
+        Value::Time("24:00:00".into()),
+        Value::Timestamp("2026-11-24T13:37:00".into()),
+        Value::Timestamp("2026-11-24T13:37:00+24:00".into()),
+        Value::Datetime("2026-11-24T13:37:00Z".into()),
+        Value::Json("{".into()),
+        Value::Array("{}".into()),
+    ] {
+        let told = format!("the text of {value:?}");
+        let asked = db.query(&text(db, "SELECT ?1"), &[value]);
+        ensure_code(asked, "invalid-parameter", &told)?;
+    }
+    if !postgres(db) {
+        // What PostgreSQL's roles may not do is tested beside it.
+        for statement in [
+            "ATTACH ':memory:' AS other",
+            "VACUUM",
+            "BEGIN",
+            "SAVEPOINT a",
+            "CREATE TEMP TABLE x (a)",
+            "CREATE VIRTUAL TABLE x USING dbstat",
+            "PRAGMA database_list",
+        ] {
+            ensure_code(db.execute(statement, &[]), "capability-denied", statement)?;
+        }
+    }
     Ok(())
 }
 
@@ -376,4 +408,52 @@ fn conflict(db: &sql::Connection, binding: &str) -> Result<()> {
     transaction.rollback()?;
     let changed = other.execute("UPDATE ledger SET n = n + 1", &[])?;
     ensure(changed == 1, "the second writer may write afterwards")
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use heyday_sdk::prelude::*;
+    use heyday_sdk::test::Context;
+
+    #[test]
+    fn sqlite_in_memory_keeps_the_contract() {
+        let _test = Context::new().sqlite("default", []).enter();
+        assert_eq!(super::sql_contract(super::Dialect::default()).unwrap(), 7);
+    }
+
+    #[test]
+    fn what_happens_once_happens_once_in_memory_too() {
+        let _test = Context::new().sqlite("default", []).enter();
+        let once = |lost| {
+            super::sql_once(crate::Once {
+                binding: "default".to_owned(),
+                lost,
+                hang: false,
+            })
+        };
+        assert_eq!(once(1).unwrap_err().kind(), "lost");
+        assert_eq!((once(0).unwrap(), once(0).unwrap()), (1, 1));
+    }
+
+    #[test]
+    fn a_reader_that_goes_leaves_nothing_that_runs() {
+        let _test = Context::new().sqlite("default", []).enter();
+        let db = sql::Connection::open("default").unwrap();
+        let endless =
+            "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r";
+        let mut open: Vec<_> = (0..8)
+            .map(|_| db.query_stream(endless, &[]).unwrap())
+            .collect();
+        assert!(
+            db.query_stream(endless, &[])
+                .unwrap_err()
+                .is("limit-exceeded")
+        );
+        assert!(db.begin().unwrap_err().is("limit-exceeded"));
+        drop(open.pop());
+        db.begin().unwrap().rollback().unwrap();
+        // Rows that never come do not hold the end up.
+        let silent = format!("{endless} WHERE n = 1 OR n < 0");
+        drop(db.query_stream(&silent, &[]).unwrap());
+    }
 }

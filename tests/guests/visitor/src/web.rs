@@ -184,3 +184,48 @@ fn refusals(base: &str) -> Result<()> {
         .body("four");
     ensure(short.send().is_err(), "a body shorter than it was said")
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use heyday_sdk::test::{Context, HttpCall, HttpReply};
+    use serde_json::json;
+
+    /// As the integration tests' own server answers.
+    fn echo(call: &HttpCall) -> HttpReply {
+        let path = call
+            .url
+            .strip_prefix("http://echo.example")
+            .expect("its host");
+        let mut parts = path.trim_start_matches('/').splitn(2, '/');
+        let (first, rest) = (parts.next().expect("one"), parts.next().unwrap_or_default());
+        match first {
+            "echo" => HttpReply::new(200).json(&json!({
+                "method": call.method,
+                "uri": path,
+                "body": String::from_utf8_lossy(&call.body),
+                "content_type": call.header("content-type"),
+                "authorization": call.header("authorization"),
+                "custom": call.header("x-custom"),
+            })),
+            "status" => HttpReply::new(rest.parse().expect("a status")).body("as you wish"),
+            "moved" => HttpReply::new(302)
+                .header("location", "/text")
+                .body("moved"),
+            "text" => HttpReply::new(200).body("Grüße"),
+            "bytes" => HttpReply::new(200).body([0, 255, 254]),
+            "broken" => HttpReply::new(200).body("{\"cut\":"),
+            "empty" => HttpReply::new(204),
+            "count" => HttpReply::new(200).json(&call.body.len()),
+            "length" => HttpReply::new(200).body(call.header("content-length").unwrap_or_default()),
+            "stream" => HttpReply::new(200).body(vec![b'x'; rest.parse().expect("a number")]),
+            other => panic!("nobody asks for {other}"),
+        }
+    }
+
+    #[test]
+    fn the_stand_in_keeps_the_contract() {
+        let _test = Context::new().http(|call| Ok(echo(call))).enter();
+        let base = "http://echo.example".to_owned();
+        assert_eq!(super::http_contract(base).expect("the contract"), 4);
+    }
+}

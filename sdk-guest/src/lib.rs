@@ -1,5 +1,7 @@
 //! Write Heyday plugins: typed Rust functions that become durable activities.
 //!
+//! Start reading at [`macro@activity`]; of how the SDK works, at `activity::call`.
+//!
 //! An activity is a function with a doc comment and one attribute. Its input and output are
 //! types that derive serde's and schemars' traits; `?` makes a failure of any error; a
 //! `plugin!()` at the end of the crate exports every activity in it.

@@ -11,7 +11,7 @@ use crate::activity::{
     ActivityExecutor, ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, CancelReason,
     DEFAULT_START_TO_CLOSE, Receipt,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::failure::{Failure, kind};
 use crate::payload::{BlobRef, FOREIGN_LIMIT, INLINE_LIMIT, Payload, PayloadStore};
 
@@ -82,18 +82,18 @@ pub(crate) async fn supervise(
             // A run that is gone needs no outcome, but the slot is not free before the
             // guest has stopped.
             () = gone(&context) => {
-                let stopped = tokio::time::timeout(bounds.stop_grace, &mut execution).await;
-                let outcome = stopped.map_or_else(|_| lost("the run has ended"), answered);
+                let stopped = within(clock, bounds.stop_grace, &mut execution).await;
+                let outcome = stopped.map_or_else(|| lost("the run has ended"), answered);
                 return (outcome, false);
             }
         }
     };
     let _ = context.reason.set(CancelReason::TimedOut);
     context.cancellation.cancel();
-    let stopped = tokio::time::timeout(bounds.stop_grace, execution).await;
+    let stopped = within(clock, bounds.stop_grace, execution).await;
     let mut receipt = match stopped {
-        Ok(outcome) => answered(outcome).receipt,
-        Err(_) => lost("the executor did not return").receipt,
+        Some(outcome) => answered(outcome).receipt,
+        None => lost("the executor did not return").receipt,
     };
     receipt.add("timed_out", 1);
     let message = format!("the attempt's {which} timeout is over");
@@ -139,12 +139,13 @@ fn lost(message: &str) -> AttemptOutcome {
 /// code, and stays inline.
 pub(crate) async fn settle(
     payloads: Option<&dyn PayloadStore>,
+    clock: &dyn Clock,
     mut outcome: AttemptOutcome,
     context: &AttemptContext,
 ) -> AttemptOutcome {
     outcome.result = match outcome.result {
         Ok(payload) if payload.data.len() > INLINE_LIMIT => match payloads {
-            Some(payloads) => by_reference(payloads, payload).await,
+            Some(payloads) => by_reference(payloads, clock, payload).await,
             None => inline(payload),
         },
         Err(failure) if failure.kind == kind::CANCELLED => {
@@ -173,7 +174,11 @@ fn inline(payload: Payload) -> Result<Payload, Failure> {
     .with_details(serde_json::json!({ "limit": "result_bytes" })))
 }
 
-async fn by_reference(payloads: &dyn PayloadStore, payload: Payload) -> Result<Payload, Failure> {
+async fn by_reference(
+    payloads: &dyn PayloadStore,
+    clock: &dyn Clock,
+    payload: Payload,
+) -> Result<Payload, Failure> {
     let bytes = payload
         .json_text()
         .map_err(|error| Failure::permanent(kind::INVALID_OUTPUT, error.to_string()))?;
@@ -184,7 +189,7 @@ async fn by_reference(payloads: &dyn PayloadStore, payload: Payload) -> Result<P
             Ok(digest) => return Ok(Payload::blob_ref(&BlobRef { digest, size })),
             Err(error) => tracing::warn!(%error, "a result cannot be stored; trying again"),
         }
-        tokio::time::sleep(wait).await;
+        clock.sleep(wait).await;
         wait *= 2;
     }
     Err(Failure::transient(

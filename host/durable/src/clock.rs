@@ -1,4 +1,9 @@
 //! The clock, behind a trait so that a simulation can drive an engine.
+//!
+//! Whatever the embedded engine waits for it waits for by its clock: timers, timeouts,
+//! long-polls, heartbeats, the graces of a stop. What waits for the machine itself goes by
+//! its real time, which no simulation moves: for another process that has the history's
+//! file, and for a disk that fails. So do measurements of how long something took.
 
 use std::time::Duration;
 
@@ -12,6 +17,22 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Waits until that time; returns at once where it has passed.
     async fn sleep_until(&self, deadline: Timestamp);
+    /// Waits so long from the first poll on, whatever time the wall clock is set to
+    /// meanwhile.
+    async fn sleep(&self, duration: Duration);
+}
+
+/// Waits for something, but no longer than that. `None` when the time is over.
+pub(crate) async fn within<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    wanted: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        found = wanted => Some(found),
+        () = clock.sleep(limit) => None,
+    }
 }
 
 /// The machine's clock.
@@ -36,5 +57,9 @@ impl Clock for SystemClock {
             // In slices: a wall clock that was set forward must not delay a timer.
             tokio::time::sleep(left.min(Duration::from_secs(60))).await;
         }
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
     }
 }

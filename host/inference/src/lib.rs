@@ -19,6 +19,8 @@
 //! A model may run elsewhere ([`remote`]); who asks cannot tell.
 //!
 //! It depends on nothing else of Heyday: callers have names, deadlines are dropped futures.
+//!
+//! Start reading at [`service`], which has a request from its admission to its answer.
 
 pub mod device;
 pub mod error;

@@ -9,6 +9,8 @@
 //!
 //! Nothing here prints: what goes on is told through a callback, what went wrong by
 //! [`Error`], with the last lines that the failed program wrote.
+//!
+//! Start reading at [`Toolchain`].
 
 pub mod build;
 mod debian;

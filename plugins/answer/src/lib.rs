@@ -5,6 +5,8 @@
 //! long, for those have many words by chance; and a little by the place of its passage. The
 //! *confidence* says how much of the question the answer has: 0 is nothing, 1 is all its words
 //! in one sentence of a usual length. It is no probability.
+//!
+//! Start reading at [`extract`]; `sentences` says what a sentence is.
 
 mod sentences;
 

@@ -5,6 +5,8 @@
 //! `link` reads a document's passages and writes what it mentions, `forget` takes documents
 //! out, `reset` all; `of` lists what a document mentions, and `related` answers which
 //! passages have to do with a question, by the entities in it and by those beside them.
+//!
+//! Start reading at [`link`], and at [`related`] for what is asked.
 
 mod dates;
 mod extract;

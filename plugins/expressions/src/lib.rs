@@ -6,6 +6,8 @@
 //! nothing to reach. This crate sees to it that the same expression on the same input has
 //! the same answer always: see [`language`] for what is left out of jq and why, [`program`]
 //! for how expressions are compiled together, and [`json`] for how values are written.
+//!
+//! Start reading at [`program`].
 
 pub mod json;
 pub mod language;

@@ -6,6 +6,7 @@ use std::io::{Cursor, Read};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 use zip::ZipArchive;
+use zip::result::ZipError;
 
 use crate::{Content, Heading, Unreadable, text};
 
@@ -74,10 +75,10 @@ fn part(
     left: &mut u64,
 ) -> Result<String, Unreadable> {
     let damaged = |error: &dyn std::fmt::Display| Unreadable::Damaged(format!("{name}: {error}"));
-    let file = archive.by_name(name).map_err(|error| damaged(&error))?;
-    if file.encrypted() {
-        return Err(Unreadable::Encrypted);
-    }
+    let file = archive.by_name(name).map_err(|error| match error {
+        ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) => Unreadable::Encrypted,
+        other => damaged(&other),
+    })?;
     let mut bytes = Vec::new();
     // The size that an archive declares is whatever its maker wrote; the limit counts
     // what really comes out.
@@ -351,7 +352,7 @@ fn core_title(xml: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write as _;
 
     use zip::ZipWriter;
@@ -359,7 +360,7 @@ mod tests {
 
     use super::*;
 
-    fn archive(parts: &[(&str, &[u8])]) -> Vec<u8> {
+    pub fn archive(parts: &[(&str, &[u8])]) -> Vec<u8> {
         let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
         for (name, bytes) in parts {
             writer

@@ -6,6 +6,8 @@
 //! headings are goes into a second object, one JSON object a line; form feeds in the text
 //! are the breaks between pages. Each way in which a document cannot be read is a failure
 //! of its own kind, none of them retryable: the same bytes would fail again.
+//!
+//! Start reading at [`fn@extract`]; each format is read in a module of its own.
 
 mod detect;
 mod docx;
@@ -257,14 +259,41 @@ mod tests {
     #[test]
     fn what_cannot_be_read_says_why() {
         for (name, bytes, kind) in [
-            ("empty.txt", &b""[..], "no-text"),
-            ("spaces.txt", b" \n\t\n", "no-text"),
+            ("empty.txt", Vec::new(), "no-text"),
+            ("spaces.txt", b" \n\t\n".to_vec(), "no-text"),
             (
                 "picture.txt",
-                b"\x89PNG\r\n\x1a\n\0\0\0\0",
+                b"\x89PNG\r\n\x1a\n\0\0\0\0".to_vec(),
                 "unsupported-format",
             ),
-            ("cut.pdf", b"%PDF-1.4\nnothing else", "file-damaged"),
+            (
+                "cut.pdf",
+                b"%PDF-1.4\nnothing else".to_vec(),
+                "file-damaged",
+            ),
+            ("locked.pdf", encrypted_pdf(), "file-encrypted"),
+            // Word encrypts a document whole; an archiver its parts.
+            (
+                "locked.docx",
+                old_office("EncryptedPackage"),
+                "file-encrypted",
+            ),
+            (
+                "parts.docx",
+                encrypted_zip("word/document.xml"),
+                "file-encrypted",
+            ),
+            ("old.doc", old_office("WordDocument"), "unsupported-format"),
+            (
+                "locked.zip",
+                encrypted_zip("notes.txt"),
+                "unsupported-format",
+            ),
+            (
+                "huge.txt",
+                vec![b'a'; MAX_DOCUMENT_BYTES as usize + 1],
+                "too-large",
+            ),
         ] {
             let _test = heyday_sdk::test::Context::new()
                 .blob("documents", [(name, bytes)])
@@ -274,6 +303,38 @@ mod tests {
             let error = extract(Document { key }).unwrap_err();
             assert_eq!(error.kind(), kind, "{name}: {error}");
         }
+    }
+
+    /// A PDF that no password opens: what its password is compared with is no hash.
+    fn encrypted_pdf() -> Vec<u8> {
+        let hash = "<".to_owned() + &"5a".repeat(32) + ">";
+        let objects = [
+            "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+            "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_owned(),
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>".to_owned(),
+            format!("<< /Filter /Standard /V 1 /R 2 /Length 40 /P -4 /O {hash} /U {hash} >>"),
+        ];
+        pdf::tests::file(&objects, &format!("/Encrypt 4 0 R /ID [{hash} {hash}]"))
+    }
+
+    /// The container of old Office files, with a stream of that name in its directory.
+    fn old_office(stream: &str) -> Vec<u8> {
+        let mut bytes = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
+        bytes.resize(512, 0);
+        bytes.extend(stream.encode_utf16().flat_map(u16::to_le_bytes));
+        bytes.resize(1024, 0);
+        bytes
+    }
+
+    /// A ZIP archive whose one file says that it is encrypted.
+    fn encrypted_zip(name: &str) -> Vec<u8> {
+        let mut bytes = docx::tests::archive(&[(name, &[0x5a; 40])]);
+        // Its flags, where the file is and in the directory.
+        for (mark, flags) in [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)] {
+            let at = bytes.windows(4).position(|window| window == mark).unwrap();
+            bytes[at + flags] |= 1;
+        }
+        bytes
     }
 
     #[test]

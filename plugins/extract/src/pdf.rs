@@ -74,7 +74,7 @@ fn unreadable(error: Error) -> Unreadable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The smallest PDF with one line of text, its offsets computed.
@@ -92,6 +92,11 @@ mod tests {
             ),
             "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>".to_owned(),
         ];
+        file(&objects, "")
+    }
+
+    /// A file of these objects, the first of which is the catalog.
+    pub fn file(objects: &[String], trailer: &str) -> Vec<u8> {
         let mut bytes = b"%PDF-1.4\n".to_vec();
         let mut offsets = Vec::new();
         for (index, object) in objects.iter().enumerate() {
@@ -105,7 +110,7 @@ mod tests {
         }
         bytes.extend(
             format!(
-                "trailer\n<< /Size {} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n",
+                "trailer\n<< /Size {} /Root 1 0 R {trailer} >>\nstartxref\n{table}\n%%EOF\n",
                 objects.len() + 1
             )
             .bytes(),

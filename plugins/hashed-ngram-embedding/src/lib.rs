@@ -6,6 +6,8 @@
 //! Each feature of a text (a term, two terms that follow each other, three characters of a
 //! word) is hashed to one of [`DIMENSIONS`] numbers and a sign; the logarithm of how often
 //! it occurs is added there, weighted by its kind; the whole is scaled to length 1.
+//!
+//! Start reading at [`vector`], which is what the activities call.
 
 use std::collections::BTreeMap;
 

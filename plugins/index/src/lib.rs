@@ -5,6 +5,8 @@
 //! cannot be read, `remove` forgets those that are gone, `reset` all; `failures` lists the
 //! unreadable ones, `overview` counts, and `search` answers with passages and where they come
 //! from. Documents are in SQL ([`catalogue`]), passages in a vector store ([`store`]).
+//!
+//! Start reading at [`fn@index`], and at [`fn@search`] for what is asked.
 
 mod catalogue;
 mod search;

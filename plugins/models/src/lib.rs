@@ -2,6 +2,8 @@
 //! the plugin `hashed-ngram-embedding` does without one, `rerank` orders what was found, and
 //! `answer` answers a question from it.
 //! A model is granted by its name (`heyday grant models inference=all-minilm-l6-v2`).
+//!
+//! Start reading at [`fn@passages`].
 
 mod answer;
 

@@ -1,6 +1,8 @@
 //! What the plugins of the knowledge example share: where the parts of a document lie in the
 //! binding `work` ([`work`]), passages and their vectors in it ([`Passage`], [`vectors`]),
 //! what a word is ([`words`]), and what an answer has ([`answers`]).
+//!
+//! Start reading at [`work`].
 
 pub mod answers;
 pub mod vectors;

@@ -5,6 +5,8 @@
 //! text is read block by block ([`blocks`]), a block is cut at its headings, small sections
 //! together, and what is still too long is cut into [`pieces`]: memory stays the same,
 //! and time grows as the text does.
+//!
+//! Start reading at [`fn@split`].
 
 mod blocks;
 mod pieces;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::documents::{docx, pdf};
+use crate::support::documents::{docx, encrypted_pdf, pdf};
 use crate::support::server::{Options, PATIENCE, Server};
 use crate::support::{component, example, examples, temporal};
 
@@ -135,6 +135,7 @@ fn write(documents: &Path) {
         ("empty.txt", Vec::new()),
         ("scan.pdf", pdf(&[""])),
         ("cut.pdf", pdf(&["cut"])[..40].to_vec()),
+        ("locked.pdf", encrypted_pdf(&["A secret cove"])),
         ("picture.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec()),
     ] {
         std::fs::write(documents.join(name), bytes).unwrap();
@@ -148,7 +149,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     write(&documents);
     let server = start(embedded(folder.path())).await;
     let summary = synchronize(&server).await;
-    assert_eq!(summary, json!({"seen": 11, "started": 11, "removed": 0}));
+    assert_eq!(summary, json!({"seen": 12, "started": 12, "removed": 0}));
 
     for (text, key, heading, page) in [
         ("lighthouse", "notes.txt", Value::Null, Value::Null),
@@ -195,7 +196,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
         .succeed("index.failures", &json!({ "limit": 1 }))
         .await
         .unwrap();
-    assert_eq!(failures["total"], 4, "{failures}");
+    assert_eq!(failures["total"], 5, "{failures}");
     let group = |kind: &str| {
         let kinds = failures["kinds"].as_array().unwrap();
         let group = kinds.iter().find(|group| group["kind"] == kind);
@@ -207,6 +208,23 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     assert_eq!(group("no-text")["documents"][0]["key"], "empty.txt");
     assert_eq!(group("no-text")["documents"].as_array().unwrap().len(), 1);
     assert_eq!(group("file-damaged")["documents"][0]["key"], "cut.pdf");
+    let encrypted = &group("file-encrypted")["documents"][0];
+    assert_eq!(encrypted["key"], "locked.pdf");
+    // The document's run has failed, and says the same.
+    let reason = "the document is encrypted";
+    assert!(encrypted["reason"].as_str().unwrap().contains(reason));
+    let query = "ExecutionStatus%20%3D%20%27Failed%27";
+    let list = format!("/workflows?query={query}");
+    let failed = server.client.get(&list).await.unwrap();
+    let mut told = Vec::new();
+    for run in failed["workflows"].as_array().unwrap() {
+        let id = run["workflow_id"].as_str().unwrap();
+        let result = format!("/workflows/{id}/result");
+        told.push(server.client.get(&result).await.unwrap().to_string());
+    }
+    let failed = told.iter().filter(|it| it.contains("locked.pdf: "));
+    let failed: Vec<_> = failed.collect();
+    assert!(failed.len() == 1 && failed[0].contains(reason), "{told:?}");
     let unsupported = &group("unsupported-format")["documents"][0];
     assert_eq!(unsupported["key"], "picture.txt");
     let reason = unsupported["reason"].as_str().unwrap();
@@ -218,7 +236,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
         .unwrap();
     assert_eq!(
         (&overview["documents"], &overview["unreadable"]),
-        (&json!(7), &json!(4))
+        (&json!(7), &json!(5))
     );
 
     // By vectors, a slip of the pen is no obstacle; by both, words come first.
@@ -265,7 +283,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     assert_eq!(objects(), 24);
 
     let summary = synchronize(&server).await;
-    assert_eq!(summary, json!({"seen": 11, "started": 0, "removed": 0}));
+    assert_eq!(summary, json!({"seen": 12, "started": 0, "removed": 0}));
 
     // One is changed, one mended, two go, one comes; also over a kill of the server.
     let server = server
@@ -278,7 +296,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     std::fs::remove_dir_all(documents.join("deep")).unwrap();
     std::fs::remove_file(documents.join("cut.pdf")).unwrap();
     let summary = synchronize(&server).await;
-    assert_eq!(summary, json!({"seen": 10, "started": 3, "removed": 2}));
+    assert_eq!(summary, json!({"seen": 11, "started": 3, "removed": 2}));
     for (text, expected) in [
         ("reefs", vec!["guide.md"]),
         ("harbours", vec![]),
@@ -314,7 +332,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
         .unwrap();
     assert_eq!(
         (&failures["total"], &failures["kinds"]),
-        (&json!(2), &json!([]))
+        (&json!(3), &json!([]))
     );
 
     // All over again.
@@ -322,7 +340,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     assert_eq!(outcome.unwrap().status, "Completed");
     assert_eq!(keys(&server, "lighthouse").await, [""; 0]);
     let summary = synchronize(&server).await;
-    assert_eq!(summary, json!({"seen": 10, "started": 10, "removed": 0}));
+    assert_eq!(summary, json!({"seen": 11, "started": 11, "removed": 0}));
     assert_eq!(keys(&server, "lighthouse").await, ["notes.txt"]);
     assert_eq!(objects(), 26);
 }

@@ -4,6 +4,20 @@ use std::fmt::Write as _;
 
 /// A PDF with one line of text on each page.
 pub fn pdf(pages: &[&str]) -> Vec<u8> {
+    pdf_with(pages, Vec::new(), "")
+}
+
+/// A PDF that says that it is encrypted, and that no password opens: what the password is
+/// compared with is no hash.
+pub fn encrypted_pdf(pages: &[&str]) -> Vec<u8> {
+    let hash = format!("<{}>", "5a".repeat(32));
+    let handler = format!("<< /Filter /Standard /V 1 /R 2 /Length 40 /P -4 /O {hash} /U {hash} >>");
+    let number = 4 + pages.len() * 2;
+    let trailer = format!("/Encrypt {number} 0 R /ID [{hash} {hash}]");
+    pdf_with(pages, vec![handler], &trailer)
+}
+
+fn pdf_with(pages: &[&str], more: Vec<String>, trailer: &str) -> Vec<u8> {
     let first_page = 4;
     let kids: String = (0..pages.len())
         .map(|page| format!("{} 0 R ", first_page + page * 2))
@@ -25,6 +39,7 @@ pub fn pdf(pages: &[&str]) -> Vec<u8> {
             stream.len()
         ));
     }
+    objects.extend(more);
     let mut text = "%PDF-1.4\n".to_owned();
     let mut offsets = Vec::new();
     for (index, object) in objects.iter().enumerate() {
@@ -39,7 +54,7 @@ pub fn pdf(pages: &[&str]) -> Vec<u8> {
     }
     let _ = write!(
         text,
-        "trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n"
+        "trailer\n<< /Size {size} /Root 1 0 R {trailer} >>\nstartxref\n{table}\n%%EOF\n"
     );
     text.into_bytes()
 }

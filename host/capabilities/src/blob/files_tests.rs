@@ -277,9 +277,13 @@ async fn readers_see_one_version_and_writers_show_nothing_early() {
         .expect("written");
     drop(dropped);
     assert_eq!(code(it.head("gone".into()).await), BlobCode::NotFound);
-    // What was staged is removed behind the drop.
+    none_staged(&root).await;
+}
+
+/// What was staged is removed behind the drop of a writer.
+async fn none_staged(root: &Path) {
     let staged = || {
-        std::fs::read_dir(&root)
+        std::fs::read_dir(root)
             .expect("readable")
             .filter_map(Result::ok)
             .filter(|entry| entry.file_name().to_string_lossy().contains('#'))
@@ -415,4 +419,61 @@ async fn a_reader_leaves_out_what_it_is_told_to() {
     assert_eq!(reader.read(9).await.expect("bytes"), "7");
     reader.skip(1).await.expect("left out");
     assert_eq!(reader.read(9).await.expect("bytes"), "9");
+}
+
+/// Set for a process of this binary whose files may only be small.
+const SMALL_FILES: &str = "HEYDAY_TEST_SMALL_FILES";
+
+/// The system refuses a file over a process's limit where it refuses one on a full disk, at
+/// the write, and the store answers the same. The limit is a process's own, so the test runs
+/// in another one.
+#[tokio::test]
+async fn a_full_disk_is_a_clear_error_and_passes() {
+    if std::env::var_os(SMALL_FILES).is_none() {
+        let test = module_path!().split_once("::").expect("in a crate").1;
+        let output = std::process::Command::new("sh")
+            // Units of 512 or of 1,024 bytes. Without the trap the signal ends the process.
+            .args(["-c", "trap '' XFSZ; ulimit -f 200 && exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().expect("this test"))
+            .args(["--exact", "--nocapture"])
+            .arg(format!("{test}::a_full_disk_is_a_clear_error_and_passes"))
+            .env(SMALL_FILES, "1")
+            .output()
+            .expect("a process");
+        let told = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}{errors}");
+        assert!(told.contains("1 passed"), "{told}{errors}");
+        return;
+    }
+    let (folder, it) = container(BlobLimits::default());
+    let kept = put(&it, "kept", "before").await;
+    let large = Bytes::from(vec![b'x'; 4 << 20]);
+    let refused = |error: BlobError| {
+        assert_eq!(error.code, BlobCode::Unavailable, "{error}");
+        assert!(error.message.contains("the disk is full"), "{error}");
+        assert_eq!(
+            error.details,
+            Some(serde_json::json!({"kind": "disk-full"}))
+        );
+    };
+    for key in ["new", "kept"] {
+        let whole = it.put(key.into(), large.clone(), Condition::Always).await;
+        refused(whole.expect_err("too large"));
+        let mut writer = it
+            .write(key.into(), Condition::Always)
+            .await
+            .expect("a writer");
+        let written = match writer.write(large.clone()).await {
+            Ok(()) => writer.finish().await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        refused(written.expect_err("too large"));
+    }
+    // Nothing of it is left, and what there is room for is taken.
+    assert_eq!(it.head("kept".into()).await, Ok(kept));
+    assert_eq!(&get(&it, "kept").await.expect("there")[..], b"before");
+    put(&it, "after", "small").await;
+    assert_eq!(keys(&it, "", 10).await, [["after", "kept"]]);
+    none_staged(&folder.path().join("objects")).await;
 }

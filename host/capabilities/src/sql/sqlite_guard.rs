@@ -613,3 +613,7 @@ unsafe extern "C" fn authorize(
     });
     outcome.unwrap_or(ffi::SQLITE_DENY)
 }
+
+#[cfg(test)]
+#[path = "sqlite_guard_tests.rs"]
+mod tests;

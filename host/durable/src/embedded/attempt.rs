@@ -103,7 +103,8 @@ async fn run(
             false,
         ),
     };
-    let outcome = settle(Some(core.payloads.as_ref()), outcome, &context).await;
+    let payloads = Some(core.payloads.as_ref());
+    let outcome = settle(payloads, core.clock.as_ref(), outcome, &context).await;
     lock(&cell.running).remove(&launch.activity_id);
     lock(&core.heartbeats).remove(&(cell.run_id, launch.activity_id.clone()));
     let heartbeat = lock(&said.details).take();

@@ -63,7 +63,7 @@ pub struct Core {
     /// Slots.
     pub queues: Arc<Queues>,
     /// What is to happen at a time.
-    pub timers: Timers,
+    pub timers: Arc<dyn Timers>,
     /// Run ids.
     pub ids: RunIds,
     /// Drivers in memory.

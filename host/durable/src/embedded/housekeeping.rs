@@ -28,7 +28,7 @@ pub async fn keep_time(core: Arc<Core>) {
         let target = tokio::select! {
             biased;
             () = core.dead.cancelled() => return,
-            target = core.timers.next(&core.clock) => target,
+            target = core.timers.next() => target,
         };
         if core.is_draining() {
             // The history says it to the next start.
@@ -90,15 +90,12 @@ fn happen(core: &Arc<Core>, target: Target) {
     }
 }
 
-/// Writes heartbeats behind, until the engine is gone. By the real time: how much a
-/// crash may lose is not a matter of the engine's clock.
+/// Writes heartbeats behind, until the engine is gone.
 pub async fn keep_heartbeats(core: Arc<Core>) {
-    let mut ticks = tokio::time::interval(HEARTBEATS);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = core.dead.cancelled() => return,
-            _ = ticks.tick() => write_heartbeats(&core),
+            () = core.clock.sleep(HEARTBEATS) => write_heartbeats(&core),
         }
     }
 }

@@ -19,6 +19,12 @@
 //! are read again ([`recovery`]). A run that only waits may leave memory; its driver is
 //! then rebuilt by replay, which compares each command with the recorded one.
 //!
+//! Time is the host's [`Clock`], and what is to happen at a time is kept by [`Timers`]: both
+//! are traits, so that a simulation can drive the engine. The seam of its storage is
+//! SQLite's own, the VFS: [`EmbeddedOptions::vfs`] names one, whose files may be anything
+//! that keeps, loses or tears what was written, while every statement and query stays the
+//! real one. (A trait of ours over queries in SQL would have one implementation only.)
+//!
 //! Threads: one writes, one checkpoints, a bounded few run activations; attempts run on
 //! the executor's runtime, everything else on the tokio runtime on which the engine was
 //! opened (which must be multi-threaded).
@@ -76,10 +82,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use options::{Durability, EmbeddedOptions, OpenError};
+pub use timers::{ClockTimers, Target, Timers};
 
 use self::core::Core;
 use crate::activity::{ActivityExecutor, AttemptReceipt, CancelReason};
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::definition::Definitions;
 use crate::engine::{
     Engine, EngineError, HistoryPage, ListRuns, LiveEvent, PhaseStats, QueueStats, RunDescription,
@@ -137,6 +144,19 @@ impl EmbeddedEngine {
     /// # Errors
     /// As [`OpenError`] says.
     pub async fn open(options: EmbeddedOptions, host: Host) -> Result<Self, OpenError> {
+        let timers = Arc::new(ClockTimers::new(Arc::clone(&host.clock)));
+        Self::open_with(options, host, timers).await
+    }
+
+    /// The same with other timers, which have no target yet: those of a simulation.
+    ///
+    /// # Errors
+    /// As [`OpenError`] says.
+    pub async fn open_with(
+        options: EmbeddedOptions,
+        host: Host,
+        timers: Arc<dyn Timers>,
+    ) -> Result<Self, OpenError> {
         if let Some((name, _)) = options.queues.iter().find(|(_, limit)| **limit == 0) {
             return Err(OpenError::Invalid(format!(
                 "queue {name:?} has the limit 0; it must run at least 1 activity at once"
@@ -174,7 +194,7 @@ impl EmbeddedEngine {
             pool: pool::Pool::start(options.activation_threads, Arc::clone(&phases))?,
             phases,
             queues,
-            timers: timers::Timers::default(),
+            timers,
             ids: ids::RunIds::after(last),
             cache: cache::DriverCache::new(options.cached_drivers),
             runs: Mutex::default(),
@@ -326,7 +346,7 @@ impl EmbeddedEngine {
         message: impl FnOnce(Option<Answer>) -> Message,
     ) -> Result<(), EngineError> {
         self.core.admit()?;
-        let (answer, mut answered) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         let (run_id, sent) = continuing::send(&self.core, run, message(Some(answer))).await?;
         let closed = || EngineError::Closed {
             workflow_id: run.workflow_id.clone(),
@@ -335,23 +355,14 @@ impl EmbeddedEngine {
         if sent.is_err() {
             return Err(closed());
         }
-        let mut looks = tokio::time::interval(Duration::from_millis(250));
-        loop {
-            tokio::select! {
-                biased;
-                answered = &mut answered => {
-                    return match answered {
-                        Ok(result) => result,
-                        Err(_) if self.core.is_draining() => Err(EngineError::ShuttingDown),
-                        Err(_) => Err(closed()),
-                    };
-                }
-                _ = looks.tick() => {
-                    if let Some(failure) = self.core.writer.failure() {
-                        return Err(failure);
-                    }
-                }
-            }
+        tokio::select! {
+            biased;
+            answered = answered => match answered {
+                Ok(result) => result,
+                Err(_) if self.core.is_draining() => Err(EngineError::ShuttingDown),
+                Err(_) => Err(closed()),
+            },
+            failure = self.core.writer.failed() => Err(failure),
         }
     }
 }
@@ -498,7 +509,8 @@ impl Engine for EmbeddedEngine {
         }
         core.queues.close();
         let idle = || core.queues.in_flight() == 0;
-        wait_until(grace, idle).await;
+        let clock = core.clock.as_ref();
+        wait_until(clock, grace, idle).await;
         let running: Vec<_> = lock(&core.runs).values().map(Arc::clone).collect();
         for cell in &running {
             for attempt in lock(&cell.running).values() {
@@ -506,14 +518,14 @@ impl Engine for EmbeddedEngine {
             }
         }
         // The executor's own grace for a guest, and a little.
-        wait_until(Duration::from_secs(10), idle).await;
+        wait_until(clock, Duration::from_secs(10), idle).await;
         // Outcomes that have just come in become transitions.
         let settled = || {
             lock(&core.runs)
                 .values()
                 .all(|cell| !lock(&cell.inbox).busy)
         };
-        wait_until(Duration::from_secs(5), settled).await;
+        wait_until(clock, Duration::from_secs(5), settled).await;
         housekeeping::write_heartbeats(core);
         core.writer.stop();
         core.pool.stop();
@@ -525,15 +537,14 @@ impl Engine for EmbeddedEngine {
 }
 
 /// Looks until it is so, or the time is over.
-pub(crate) async fn wait_until(limit: Duration, done: impl Fn() -> bool) {
-    let mut looks = tokio::time::interval(Duration::from_millis(10));
-    let look = async {
+pub(crate) async fn wait_until(clock: &dyn Clock, limit: Duration, done: impl Fn() -> bool) {
+    let looks = async {
         while !done() {
-            looks.tick().await;
+            clock.sleep(Duration::from_millis(10)).await;
         }
     };
     // Over or not is what the caller looks at next.
-    let _ = tokio::time::timeout(limit, look).await;
+    let _ = within(clock, limit, looks).await;
 }
 
 /// Locks. A panic elsewhere leaves nothing half done that matters more than going on:

@@ -14,7 +14,8 @@ pub struct EmbeddedOptions {
     /// The database file; it is made where it does not exist. `-wal`, `-shm` and
     /// `.lock` files are kept beside it.
     pub database: PathBuf,
-    /// The SQLite VFS to open it with, registered before; SQLite's own where absent.
+    /// The SQLite VFS to open it with, registered before; SQLite's own where absent. It is
+    /// what a simulation or a test puts in the place of a disk.
     pub vfs: Option<String>,
     /// How long a commit waits for another process that has the file locked (a backup,
     /// an inspection) before it counts as failed.

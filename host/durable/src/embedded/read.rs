@@ -132,11 +132,10 @@ pub async fn wait_for_result(
     run: &RunRef,
     wait: Duration,
 ) -> Result<Option<RunResult>, EngineError> {
-    let deadline = tokio::time::Instant::now() + wait;
+    let mut over = core.clock.sleep(wait);
     let mut run_id = run_id(core, run).await?;
     loop {
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        match wait_for_own_result(core, run_id, left).await? {
+        match wait_for_own_result(core, run_id, &mut over).await? {
             Some(result) if result.status == ExecutionStatus::ContinuedAsNew => {
                 run_id = last_of_chain(core, run_id).await?;
             }
@@ -145,11 +144,11 @@ pub async fn wait_for_result(
     }
 }
 
-/// Waits for the end of a run itself.
+/// Waits for the end of a run itself, until the time is over; then it is `None`.
 async fn wait_for_own_result(
     core: &Core,
     run_id: Uuid,
-    wait: Duration,
+    over: impl Future<Output = ()>,
 ) -> Result<Option<RunResult>, EngineError> {
     // Before the look: an end between the two is not missed.
     let mut seen = core.ends.watch(run_id);
@@ -158,7 +157,7 @@ async fn wait_for_own_result(
     if !in_memory && let Some(result) = own_result(core, run_id).await? {
         return Ok(Some(result));
     }
-    if !seen.until(wait, |seen| seen.result.is_some()).await {
+    if !seen.until(over, |seen| seen.result.is_some()).await {
         return Ok(None);
     }
     match seen.result() {
@@ -179,7 +178,8 @@ pub async fn history(
     let mut seen = core.watchers.watch(run_id);
     let mut page = read_page(core, run_id, after, limit).await?;
     if page.events.is_empty() && !page.complete && !wait.is_zero() {
-        seen.until(wait, |seen| seen.length > after || seen.result.is_some())
+        let over = core.clock.sleep(wait);
+        seen.until(over, |seen| seen.length > after || seen.result.is_some())
             .await;
         page = read_page(core, run_id, after, limit).await?;
     }

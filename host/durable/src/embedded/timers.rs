@@ -1,8 +1,12 @@
 //! What is to happen at a time, in memory; the history says it after a restart.
+//!
+//! [`Timers`] is a trait, so that a simulation decides which of them happens next, and
+//! when; [`ClockTimers`] is what a server has.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -39,15 +43,33 @@ struct State {
 }
 
 /// Times and what they are for.
-#[derive(Default)]
-pub struct Timers {
+#[async_trait]
+pub trait Timers: Send + Sync + 'static {
+    /// Sets the time of a target, in place of an earlier one.
+    fn set(&self, target: Target, at: Timestamp);
+    /// Forgets a target.
+    fn cancel(&self, target: &Target);
+    /// Waits for the next target that is to happen, and forgets it. One task asks, again
+    /// and again; where it stops waiting nothing is lost.
+    async fn next(&self) -> Target;
+}
+
+/// Lets targets happen when a clock says that their time has come, the earliest first.
+pub struct ClockTimers {
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     earlier: Notify,
 }
 
-impl Timers {
-    /// Sets the time of a target, in place of an earlier one.
-    pub fn set(&self, target: Target, at: Timestamp) {
+impl std::fmt::Debug for ClockTimers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClockTimers").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Timers for ClockTimers {
+    fn set(&self, target: Target, at: Timestamp) {
         let mut state = lock(&self.state);
         if let Some(old) = state.by_target.insert(target.clone(), at) {
             state.by_time.remove(&(old, target.clone()));
@@ -63,11 +85,37 @@ impl Timers {
         }
     }
 
-    /// Forgets a target.
-    pub fn cancel(&self, target: &Target) {
+    fn cancel(&self, target: &Target) {
         let mut state = lock(&self.state);
         if let Some(at) = state.by_target.remove(target) {
             state.by_time.remove(&(at, target.clone()));
+        }
+    }
+
+    async fn next(&self) -> Target {
+        loop {
+            match self.due(self.clock.now()) {
+                Ok(target) => return target,
+                Err(Some(at)) => {
+                    tokio::select! {
+                        () = self.clock.sleep_until(at) => {}
+                        () = self.earlier.notified() => {}
+                    }
+                }
+                Err(None) => self.earlier.notified().await,
+            }
+        }
+    }
+}
+
+impl ClockTimers {
+    /// Without any target.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            state: Mutex::default(),
+            earlier: Notify::new(),
         }
     }
 
@@ -90,22 +138,6 @@ impl Timers {
                 }
                 None => Err(None),
             },
-        }
-    }
-
-    /// Waits for the next target whose time has come.
-    pub async fn next(&self, clock: &Arc<dyn Clock>) -> Target {
-        loop {
-            match self.due(clock.now()) {
-                Ok(target) => return target,
-                Err(Some(at)) => {
-                    tokio::select! {
-                        () = clock.sleep_until(at) => {}
-                        () = self.earlier.notified() => {}
-                    }
-                }
-                Err(None) => self.earlier.notified().await,
-            }
         }
     }
 }

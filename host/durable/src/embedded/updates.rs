@@ -20,6 +20,7 @@ use super::events::{Event, EventType};
 use super::run::{Answer, Message};
 use super::step::Step;
 use super::{lock, read};
+use crate::clock::within;
 use crate::engine::{EngineError, RunRef, UpdateStatus};
 use crate::failure::{Failure, kind};
 use crate::payload::Payload;
@@ -160,7 +161,7 @@ async fn end(
     if outcome.is_none() && !wait.is_zero() {
         tokio::select! {
             // Over or not is what is looked at next.
-            _ = tokio::time::timeout(wait, watching.wait_for(Option::is_some)) => {}
+            _ = within(core.clock.as_ref(), wait, watching.wait_for(Option::is_some)) => {}
             () = core.dead.cancelled() => return Err(EngineError::ShuttingDown),
         }
         outcome = told(&watching);

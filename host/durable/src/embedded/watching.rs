@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -61,14 +60,20 @@ pub struct Watch<'w> {
 
 impl Watch<'_> {
     /// Waits until it is so. Answers whether it may be; `false` when the time is over.
-    pub async fn until(&mut self, wait: Duration, so: impl FnMut(&Seen) -> bool) -> bool {
+    pub async fn until(
+        &mut self,
+        over: impl Future<Output = ()>,
+        so: impl FnMut(&Seen) -> bool,
+    ) -> bool {
         let Some(receiver) = &mut self.receiver else {
             return false;
         };
-        // The sender is gone when the run has ended, or the engine.
-        tokio::time::timeout(wait, receiver.wait_for(so))
-            .await
-            .is_ok()
+        tokio::select! {
+            biased;
+            // The sender is gone when the run has ended, or the engine.
+            _ = receiver.wait_for(so) => true,
+            () = over => false,
+        }
     }
 
     /// How the run ended, if it was told.
@@ -93,6 +98,8 @@ impl Drop for Watch<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
     use super::*;
 
     #[tokio::test]
@@ -106,9 +113,9 @@ mod tests {
             result: None,
         };
         watchers.tell(Uuid::from_u128(2), told(9));
-        assert!(!first.until(Duration::ZERO, |seen| seen.length > 0).await);
+        assert!(!first.until(ready(()), |seen| seen.length > 0).await);
         watchers.tell(run_id, told(3));
-        assert!(first.until(Duration::MAX, |seen| seen.length == 3).await);
+        assert!(first.until(pending(), |seen| seen.length == 3).await);
         assert!(first.result().is_none());
         drop((first, other));
         assert!(lock(&watchers.0).is_empty());

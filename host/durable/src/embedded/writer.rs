@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlx::SqliteConnection;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::checkpoint::Pages;
@@ -205,7 +206,7 @@ pub struct Writer {
     queue: Mutex<Queue>,
     arrived: Condvar,
     /// What to do about the failure of the last commit.
-    failing: Mutex<Option<&'static str>>,
+    failing: watch::Sender<Option<&'static str>>,
     dead: AtomicBool,
     pages: Arc<Pages>,
     phases: Arc<Phases>,
@@ -218,7 +219,7 @@ impl Writer {
         Self {
             queue: Mutex::default(),
             arrived: Condvar::new(),
-            failing: Mutex::default(),
+            failing: watch::Sender::default(),
             dead: AtomicBool::new(false),
             pages,
             phases,
@@ -262,10 +263,23 @@ impl Writer {
 
     /// Why what can be refused should be: the last commit failed.
     pub fn failure(&self) -> Option<EngineError> {
-        lock(&self.failing).map(|advice| EngineError::Unavailable {
+        let advice = *self.failing.borrow();
+        advice.map(|advice| EngineError::Unavailable {
             message: advice.to_owned(),
             source: None,
         })
+    }
+
+    /// Waits until a commit fails; answers as [`failure`](Self::failure) does.
+    pub async fn failed(&self) -> EngineError {
+        let mut failing = self.failing.subscribe();
+        loop {
+            if let Some(failure) = self.failure() {
+                return failure;
+            }
+            // The sender is there as long as the writer.
+            let _ = failing.changed().await;
+        }
     }
 
     /// Writes what is queued and stops.
@@ -336,7 +350,8 @@ impl Writer {
             }
             match self.attempt(raw, statements, &batch) {
                 Ok(results) => {
-                    *lock(&self.failing) = None;
+                    self.failing
+                        .send_if_modified(|failing| failing.take().is_some());
                     failpoint::reached("before-answer");
                     for (write, result) in batch.into_iter().zip(results) {
                         (write.done)(result);
@@ -344,7 +359,7 @@ impl Writer {
                     return;
                 }
                 Err(error) if error.is_storage() => {
-                    if lock(&self.failing).replace(error.advice()).is_none() {
+                    if self.failing.send_replace(Some(error.advice())).is_none() {
                         tracing::error!(%error, "the history cannot be written; starts are refused until it can");
                     }
                     batch = refuse_starts(batch, &error);
@@ -357,7 +372,7 @@ impl Writer {
                     }
                     if batch.is_empty() {
                         // Nothing is left to try, so the next write tries anew.
-                        *lock(&self.failing) = None;
+                        self.failing.send_replace(None);
                     } else if queue.stop && tries_at_end >= TRIES_AT_END {
                         drop(queue);
                         for write in batch {

@@ -278,7 +278,8 @@ impl Attempt {
         // A foreign workflow could not read a reference.
         let foreign = !self.start.header_fields.contains_key(ACTIVITY_HEADER);
         let payloads = (!foreign).then_some(self.core.host.payloads.as_ref());
-        let outcome = settle(payloads, outcome, &self.context).await;
+        let clock = self.core.host.clock.as_ref();
+        let outcome = settle(payloads, clock, outcome, &self.context).await;
         lock(&self.core.running).remove(&self.token);
         let queue = &self.worker.get_config().task_queue;
         if let Some(queue) = self.core.queue(&self.namespace, queue) {

@@ -265,7 +265,8 @@ impl Engine for TemporalEngine {
             return;
         }
         self.stop.cancel();
-        crate::embedded::wait_until(grace, || lock(&core.running).is_empty()).await;
+        let clock = core.host.clock.as_ref();
+        crate::embedded::wait_until(clock, grace, || lock(&core.running).is_empty()).await;
         for attempt in lock(&core.running).values() {
             (attempt.stop)(CancelReason::Shutdown);
         }

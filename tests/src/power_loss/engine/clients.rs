@@ -37,6 +37,8 @@ pub struct Known {
     pub patient: bool,
     /// Whether a signal to it was.
     pub signaled: bool,
+    /// Whether the answer of an update of it was.
+    pub updated: bool,
     /// Whether its cancel was.
     pub cancelled: bool,
     /// Whether its termination was.
@@ -101,6 +103,16 @@ pub fn reference(workflow_id: &str, run_id: Option<Uuid>) -> RunRef {
 /// The id of the signal that a run is sent.
 pub fn signal_id(workflow_id: &str) -> String {
     format!("signal of {workflow_id}")
+}
+
+/// The id of the update that a run is sent.
+pub fn update_id(workflow_id: &str) -> String {
+    format!("update of {workflow_id}")
+}
+
+/// Whether an update was answered with what it brought, its run's workflow id.
+pub fn confirms(answer: &Payload, workflow_id: &str) -> bool {
+    answer.to_json().is_ok_and(|answer| answer == workflow_id)
 }
 
 /// Why a client stopped.
@@ -198,6 +210,7 @@ impl Clients {
                     run_id: started.run_id,
                     patient,
                     signaled: false,
+                    updated: false,
                     cancelled: false,
                     terminated: false,
                     result: None,
@@ -211,6 +224,11 @@ impl Clients {
         }
         if patient {
             self.signal(&run).await?;
+            if random.random() {
+                // In the middle of the wait, where it takes an update as well.
+                self.follow(&run, Some("TimerStarted")).await?;
+                self.update(&run).await?;
+            }
             self.interrupt(&run, random).await?;
         }
         if random.random() {
@@ -243,24 +261,32 @@ impl Clients {
         }
     }
 
-    /// Repeats a start that was acknowledged, perhaps long ago: its key answers the
-    /// same run.
+    /// Repeats a start that was acknowledged, perhaps long ago, and the update of its run:
+    /// its key answers the same run, its id the same answer.
     async fn repeat(&self, random: &mut SmallRng) -> Result<(), Stop> {
         let chosen = {
             let noted = self.progress.noted();
             let chosen = random.random_range(0..noted.known.len());
             let chosen = noted.known.iter().nth(chosen);
-            chosen.map(|(id, known)| (id.clone(), known.run_id, known.patient))
+            chosen.map(|(id, known)| (id.clone(), known.clone()))
         };
-        let Some((workflow_id, run_id, patient)) = chosen else {
+        let Some((workflow_id, known)) = chosen else {
             return Ok(());
         };
         let again = self
             .engine
-            .start(self.request(&workflow_id, patient))
+            .start(self.request(&workflow_id, known.patient))
             .await?;
-        if again.created || again.run_id != run_id {
+        if again.created || again.run_id != known.run_id {
             return Err(Stop::Wrong(format!("{workflow_id} was started twice")));
+        }
+        if known.updated {
+            let run = reference(&workflow_id, Some(known.run_id));
+            if !self.confirm(&run).await? {
+                return Err(Stop::Wrong(format!(
+                    "{workflow_id} has forgotten its update"
+                )));
+            }
         }
         Ok(())
     }
@@ -280,11 +306,39 @@ impl Clients {
         }
     }
 
-    /// Cancels or terminates, at once or in the middle of the wait.
-    async fn interrupt(&self, run: &RunRef, random: &mut SmallRng) -> Result<(), Stop> {
-        if random.random() {
-            self.follow(run, Some("TimerStarted")).await?;
+    /// Sends an update, which the run takes while it waits.
+    async fn update(&self, run: &RunRef) -> Result<(), Stop> {
+        if self.confirm(run).await? {
+            self.progress
+                .note(&run.workflow_id, |known| known.updated = true);
         }
+        Ok(())
+    }
+
+    /// Sends a run its update, or asks for it again, and checks the answer. Answers whether
+    /// there is one: not where the run ended before.
+    async fn confirm(&self, run: &RunRef) -> Result<bool, Stop> {
+        let workflow_id = &run.workflow_id;
+        let data = Payload::json(&workflow_id.as_str().into());
+        let update = Signal::new("confirm", update_id(workflow_id), data);
+        match self.engine.update(run, update, LIMIT).await {
+            // A start that was repeated: the client of before had already interrupted it.
+            Err(EngineError::Closed { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+            Ok(status) => match status.outcome {
+                Some(Ok(answer)) if confirms(&answer, workflow_id) => Ok(true),
+                None => Err(Stop::Refused(format!(
+                    "{workflow_id} has not answered its update after {LIMIT:?}"
+                ))),
+                other => Err(Stop::Wrong(format!(
+                    "{workflow_id} answered its update {other:?}"
+                ))),
+            },
+        }
+    }
+
+    /// Cancels or terminates.
+    async fn interrupt(&self, run: &RunRef, random: &mut SmallRng) -> Result<(), Stop> {
         let terminate = random.random_range(0..3) == 0;
         let asked = if terminate {
             self.engine.terminate(run, "the test").await

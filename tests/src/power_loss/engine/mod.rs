@@ -1,8 +1,8 @@
 //! The embedded engine on the disk whose power fails.
 //!
 //! Each round opens the engine, checks that all it ever acknowledged is still there,
-//! and lets some clients start, cancel, terminate and wait at once, until the power
-//! fails at some write or sync ([`clients`]). The last round lets every run end. What
+//! and lets some clients start, signal, update, cancel, terminate and wait at once, until
+//! the power fails at some write or sync ([`clients`]). The last round lets every run end. What
 //! really ran is counted by a fake executor outside the disk ([`world`]).
 //!
 //! `HEYDAY_POWER_LOSS_DISKS=N` lets the test go through N disks instead of 2.
@@ -23,7 +23,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::disk::Power;
 use super::mount;
-use clients::{Clients, Known, Progress, Stop, reference, signal_id};
+use clients::{Clients, Known, Progress, Stop, confirms, reference, signal_id, update_id};
 use world::{FakeExecutor, NoExpressions, World};
 
 /// What must not last longer than this has gone wrong; it takes milliseconds.
@@ -66,6 +66,7 @@ struct Tally {
     attempts: u64,
     starts: usize,
     signals: usize,
+    updates: usize,
     cancels: usize,
     terminations: usize,
     timers: usize,
@@ -79,6 +80,7 @@ impl Tally {
         self.attempts += world.attempts();
         self.starts += known.len();
         self.signals += count(|known| known.signaled);
+        self.updates += count(|known| known.updated);
         self.cancels += count(|known| known.cancelled);
         self.terminations += count(|known| known.terminated);
         self.results += count(|known| known.result.is_some());
@@ -196,6 +198,34 @@ async fn check(engine: &EmbeddedEngine, world: &World, progress: &Progress) -> R
                 )));
             }
         }
+        // Taken once, and answered as it was, whether the run is open or not.
+        let updates = history.events.iter().filter(|event| {
+            event.event_type == "WorkflowExecutionUpdateCompleted"
+                && event.attributes["update_id"] == update_id(&workflow_id).as_str()
+        });
+        match updates.count() {
+            1 => {}
+            0 if !known.updated => {}
+            count => {
+                return Err(Stop::Wrong(format!(
+                    "{workflow_id} has its update {count} times"
+                )));
+            }
+        }
+        if known.updated {
+            let update_id = update_id(&workflow_id);
+            let status = engine
+                .update_result(&run, &update_id, Duration::ZERO)
+                .await?;
+            let answered = status.outcome.as_ref();
+            if !answered
+                .is_some_and(|told| told.as_ref().is_ok_and(|it| confirms(it, &workflow_id)))
+            {
+                return Err(Stop::Wrong(format!(
+                    "{workflow_id} had answered its update, now {status:?}"
+                )));
+            }
+        }
         if known.cancelled {
             let asked = history
                 .events
@@ -303,6 +333,7 @@ async fn nothing_acknowledged_is_lost_with_full_syncs() {
         attempts,
         starts,
         signals,
+        updates,
         cancels,
         terminations,
         timers,
@@ -313,6 +344,7 @@ async fn nothing_acknowledged_is_lost_with_full_syncs() {
     for (what, count) in [
         ("starts", starts),
         ("signals", signals),
+        ("updates", updates),
         ("cancels", cancels),
         ("terminations", terminations),
         ("timers", timers),

@@ -34,14 +34,21 @@ do:
   - three: {call: fake.step, with: {step: 3}}
 ";
 
-/// Waits until it is cancelled, and cleans up then.
+/// Waits until it is cancelled, and cleans up then. Takes one update meanwhile, which it
+/// answers with what came.
 pub const PATIENT: &str = "
 document: {dsl: '1.0.3', namespace: power, name: patient, version: '0.1.0'}
 do:
   - guard:
       try:
         - one: {call: fake.step, with: {step: 1}}
-        - rest: {wait: PT1H}
+        - both:
+            fork:
+              branches:
+                - rest: {wait: PT1H}
+                - hear:
+                    listen: {to: {one: {with: {type: confirm}}}}
+                    metadata: {heyday: {update: {}}}
       catch:
         errors: {with: {type: 'urn:heyday:errors:cancelled'}}
         do:

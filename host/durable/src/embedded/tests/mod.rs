@@ -20,6 +20,7 @@ mod schedules;
 mod signals;
 mod starting;
 mod storage;
+mod time;
 mod updating;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -68,6 +69,11 @@ impl Clock for ManualClock {
         let mut now = self.0.subscribe();
         // The sender lives as long as the clock.
         now.wait_for(|now| *now >= deadline).await.unwrap();
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.sleep_until(super::events::later(self.now(), duration))
+            .await;
     }
 }
 
@@ -281,6 +287,8 @@ pub struct Bench {
     engine: Option<EmbeddedEngine>,
     options: EmbeddedOptions,
     clock: Arc<ManualClock>,
+    /// Those of the engine that was opened last.
+    timers: Mutex<Arc<ClockTimers>>,
     definitions: Arc<TestDefinitions>,
     payloads: Arc<MemoryPayloads>,
     away: Arc<AtomicBool>,
@@ -303,10 +311,12 @@ impl Bench {
         change(&mut options);
         let (by_hand, attempts) = mpsc::unbounded_channel();
         let start = Timestamp::from_second(1_800_000_000).unwrap();
+        let clock = Arc::new(ManualClock(watch::channel(start).0));
         let mut bench = Self {
             engine: None,
             options,
-            clock: Arc::new(ManualClock(watch::channel(start).0)),
+            timers: Mutex::new(Arc::new(ClockTimers::new(Arc::clone(&clock) as _))),
+            clock,
             definitions: Arc::new(TestDefinitions::default()),
             payloads: Arc::new(MemoryPayloads::default()),
             away: Arc::new(AtomicBool::new(false)),
@@ -327,17 +337,30 @@ impl Bench {
     }
 
     async fn try_open(&self) -> Result<EmbeddedEngine, OpenError> {
+        let timers = Arc::new(ClockTimers::new(Arc::clone(&self.clock) as _));
+        let opened =
+            EmbeddedEngine::open_with(self.options.clone(), self.host(), Arc::clone(&timers) as _)
+                .await?;
+        *lock(&self.timers) = timers;
+        Ok(opened)
+    }
+
+    fn host(&self) -> Host {
         let expressions = PathsForTests {
             away: Arc::clone(&self.away),
         };
-        let host = Host {
+        Host {
             executor: Arc::clone(&self.executor) as _,
             definitions: Arc::clone(&self.definitions) as _,
             expressions: Arc::new(expressions),
             payloads: Arc::clone(&self.payloads) as _,
             clock: Arc::clone(&self.clock) as _,
-        };
-        EmbeddedEngine::open(self.options.clone(), host).await
+        }
+    }
+
+    /// When the next thing is to happen.
+    fn next_at(&self) -> Option<Timestamp> {
+        lock(&self.timers).next_at()
     }
 
     /// Stops as a crash would, and opens again. Attempts of before are gone.
@@ -398,10 +421,11 @@ impl Bench {
     }
 
     async fn end(&self, run: &RunRef) -> RunResult {
-        let result = self.engine().result(run, PATIENCE).await.unwrap();
-        match result {
-            Some(result) => result,
-            None => panic!("still open: {:#?}", self.engine().describe(run).await),
+        // The clock stands still, so the time that is over is the real one.
+        let ended = self.engine().result(run, Duration::MAX);
+        match tokio::time::timeout(PATIENCE, ended).await {
+            Ok(result) => result.unwrap().unwrap(),
+            Err(_) => panic!("still open: {:#?}", self.engine().describe(run).await),
         }
     }
 
@@ -445,17 +469,17 @@ impl Bench {
     async fn until_event(&self, run: &RunRef, kind: &str) -> HistoryEvent {
         let mut after = 0;
         loop {
-            let page = self
-                .engine()
-                .history(run, after, 100, PATIENCE)
-                .await
-                .unwrap();
+            let page = self.engine().history(run, after, 100, Duration::MAX);
+            let page = match tokio::time::timeout(PATIENCE, page).await {
+                Ok(page) => page.unwrap().events,
+                Err(_) => Vec::new(),
+            };
             assert!(
-                !page.events.is_empty(),
+                !page.is_empty(),
                 "no {kind} came: {:?}",
                 self.kinds(run).await
             );
-            for event in page.events {
+            for event in page {
                 after = event.event_id;
                 if event.event_type == kind {
                     return event;

@@ -104,7 +104,10 @@ async fn attempts_that_waited_are_queued_in_their_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeat_details_survive_a_crash() {
     let mut bench = Bench::new().await;
-    bench.define("hand", "  - a: {call: t.hand}\n");
+    bench.define(
+        "hand",
+        "  - a: {call: t.hand, metadata: {heyday: {timeouts: {start_to_close: P30D}}}}\n",
+    );
     let run = bench.start("hand", json!({})).await;
     let attempt = bench.attempt().await;
     let details = Payload::json(&json!({"page": 9}));
@@ -112,6 +115,7 @@ async fn heartbeat_details_survive_a_crash() {
     let run_id = run.run_id.unwrap();
     bench
         .until("the details are written", async || {
+            bench.clock.advance(Duration::from_secs(1));
             let store = &bench.engine().core.store;
             store.heartbeat(run_id, "1", 1).await.unwrap().is_some()
         })
@@ -198,7 +202,7 @@ async fn what_resolved_is_kept_while_the_evaluator_is_away() {
     bench
         .until("it is tried again", async || {
             bench.clock.advance(Duration::from_millis(100));
-            let result = bench.engine().result(&run, Duration::from_millis(1)).await;
+            let result = bench.engine().result(&run, Duration::ZERO).await;
             result.unwrap().is_some()
         })
         .await;
@@ -238,7 +242,7 @@ async fn many_runs_survive_crashes_at_any_point() {
         bench
             .until("it ends", async || {
                 bench.clock.advance(Duration::from_millis(100));
-                let result = bench.engine().result(run, Duration::from_millis(1)).await;
+                let result = bench.engine().result(run, Duration::ZERO).await;
                 result.unwrap().is_some()
             })
             .await;

@@ -95,6 +95,13 @@ async fn an_attempt_that_does_not_stop_is_abandoned() {
     let run = bench.start("stubborn", json!({})).await;
     let _never_ended = bench.attempt().await;
     bench.clock.advance(Duration::from_secs(5));
+    bench
+        .until("it is over", async || {
+            bench.clock.advance(Duration::from_millis(1));
+            let result = bench.engine().result(&run, Duration::ZERO).await;
+            result.unwrap().is_some()
+        })
+        .await;
     assert_eq!(bench.end(&run).await.status, ExecutionStatus::Failed);
     bench
         .until("the slot is free", async || {

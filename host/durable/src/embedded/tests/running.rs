@@ -165,13 +165,14 @@ async fn a_history_is_paged_and_waited_for() {
     assert_eq!(rest.events[0].event_id, 3);
     assert_eq!(rest.events.len(), 2);
     let attempt = bench.attempt().await;
-    let waiting = bench.engine().history(&run, 4, 10, PATIENCE);
+    let waiting = bench.engine().history(&run, 4, 10, Duration::MAX);
+    let waiting = tokio::time::timeout(PATIENCE, waiting);
     let ending = async {
         tokio::task::yield_now().await;
         attempt.end(Ok(json!(1)));
     };
     let (page, ()) = tokio::join!(waiting, ending);
-    let page = page.unwrap();
+    let page = page.unwrap().unwrap();
     assert!(page.complete);
     assert_eq!(page.events[0].event_type, "ActivityTaskCompleted");
     assert_eq!(page.events[0].attributes["receipt"], json!({"cpu_us": 7}));
@@ -222,7 +223,18 @@ async fn a_drain_refuses_starts_and_stops_attempts() {
         assert!(matches!(refused, EngineError::ShuttingDown), "{refused}");
         attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
     };
-    tokio::join!(stopping, ending);
+    // A clock that goes as the real one does.
+    let passing = async {
+        let tick = Duration::from_millis(10);
+        loop {
+            tokio::time::sleep(tick).await;
+            bench.clock.advance(tick);
+        }
+    };
+    tokio::select! {
+        ((), ()) = async { tokio::join!(stopping, ending) } => {}
+        () = passing => {}
+    }
     drop(bench.engine.take());
     bench.open().await;
     // The attempt is over, and another one follows its policy.

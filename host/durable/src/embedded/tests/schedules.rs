@@ -303,9 +303,7 @@ async fn a_run_that_ended_while_the_server_was_away_makes_room() {
     bench.crash().await;
     // The attempt was lost with the process, and is made again.
     bench
-        .until("the attempt backs off", async || {
-            bench.engine().core.timers.next_at().is_some()
-        })
+        .until("the attempt backs off", async || bench.next_at().is_some())
         .await;
     bench.clock.advance(Duration::from_secs(2));
     bench.attempt().await.end(Ok(json!(1)));

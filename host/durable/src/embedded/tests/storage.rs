@@ -146,7 +146,7 @@ async fn old_runs_and_keys_are_removed() {
         bench
             .until("the clock was seen", async || {
                 let now = bench.clock.now();
-                let next = bench.engine().core.timers.next_at();
+                let next = bench.next_at();
                 next.is_some_and(|next| next > now && next <= now + hour)
             })
             .await;

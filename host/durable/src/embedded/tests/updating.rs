@@ -11,7 +11,8 @@ fn update(name: &str, id: &str, data: Value) -> Signal {
 
 impl Bench {
     async fn offer(&self, run: &RunRef, update: Signal) -> Result<UpdateStatus, EngineError> {
-        self.engine().update(run, update, PATIENCE).await
+        let offered = self.engine().update(run, update, Duration::MAX);
+        tokio::time::timeout(PATIENCE, offered).await.unwrap()
     }
 
     async fn state(&self, run: &RunRef) -> Value {

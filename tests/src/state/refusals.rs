@@ -48,7 +48,8 @@ async fn refusals(one: &HostDb, other: &HostDb) {
     // More than one statement takes, from both at once.
     let (a, b) = ([with(&first, 150)], [with(&second, 3)]);
     let (a, b) = tokio::join!(one.write_records(&[], &a), other.write_records(&[], &b));
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     let found = refused(other).await;
     assert_eq!(found.len(), 153);
     let of_second: Vec<_> = found

@@ -166,7 +166,7 @@ impl<'f> Tail<'f> {
     fn comparison(&mut self) -> Option<Comparison<'f>> {
         if let Some((Token::Symbol(symbol), _)) = self.tokens.first() {
             self.take();
-            return Some(Comparison::Symbol(*symbol, self.value()?));
+            return Some(Comparison::Symbol(symbol, self.value()?));
         }
         let not = self.take_word("NOT");
         if self.take_word("IN") && self.take_symbol("(") {

@@ -147,11 +147,13 @@ pub mod prelude {
 /// it the plugin may be granted any.
 ///
 /// ```
-/// # use heyday_sdk::activity;
+/// # use heyday_sdk::{Plugin as _, activity};
 /// # #[activity]
 /// # fn ping() {}
 /// heyday_sdk::plugin!(requires(sql = "postgresql", graph = ["kglite", "neo4j"]));
-/// # fn main() {}
+/// # fn main() {
+/// assert!(HeydayPlugin::describe().contains("postgresql"));
+/// # }
 /// ```
 #[macro_export]
 macro_rules! plugin {

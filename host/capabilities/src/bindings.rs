@@ -374,7 +374,7 @@ pub(crate) struct Claims(Vec<Claim>);
 struct Claim {
     binding: String,
     /// A role and its server, or a bucket.
-    identity: String,
+    place: String,
     /// Of the names there.
     prefix: String,
     read_only: bool,
@@ -398,9 +398,9 @@ impl Claims {
         prefix: String,
         read_only: bool,
     ) -> Result<(), BindingError> {
-        let identity = by_one_name(&identity);
+        let place = by_one_name(&identity);
         let same = self.0.iter().find(|other| {
-            other.identity == identity
+            other.place == place
                 && !(read_only && other.read_only)
                 && (prefix.starts_with(&other.prefix) || other.prefix.starts_with(&prefix))
         });
@@ -414,7 +414,7 @@ impl Claims {
         }
         self.0.push(Claim {
             binding,
-            identity,
+            place,
             prefix,
             read_only,
         });

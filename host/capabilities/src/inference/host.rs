@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use heyday_inference::{
@@ -136,14 +137,37 @@ fn count(state: &mut CallState, texts: usize, usage: &Usage) {
     }
 }
 
-/// Puts a request into the receipt: what it used, or how long one waited that was not
-/// answered, because it failed, was cancelled or came to its deadline.
-fn count_asked(state: &mut CallState, texts: usize, used: Option<&Usage>, asked_at: Instant) {
-    let waited = Usage {
-        queued: asked_at.elapsed(),
-        ..Usage::default()
-    };
-    count(state, texts, used.unwrap_or(&waited));
+/// A request that is under way. How long it was waited for is put into the receipt where it
+/// is not answered, because it fails, is cancelled or ends with its attempt's time.
+struct Waiting {
+    queued_us: Arc<AtomicU64>,
+    since: Instant,
+    answered: bool,
+}
+
+impl Waiting {
+    fn begin(state: &mut CallState, texts: usize) -> Self {
+        state.count("inference.texts", texts as u64);
+        Self {
+            queued_us: state.counter("inference.queue_us"),
+            since: Instant::now(),
+            answered: false,
+        }
+    }
+
+    fn answered(mut self, state: &mut CallState, usage: &Usage) {
+        self.answered = true;
+        count(state, 0, usage);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.answered {
+            let waited = microseconds(self.since.elapsed());
+            self.queued_us.fetch_add(waited, Ordering::AcqRel);
+        }
+    }
 }
 
 /// Puts what a generation used since the last time into the receipt.
@@ -236,15 +260,12 @@ impl inference::HostModel for CallState {
     ) -> Result<inference::Embeddings, InferenceFault> {
         let call = begin(self, "model.embed")?;
         let (handle, caller) = caller(self, &call, &this)?;
-        let count_of = texts.len();
+        let waiting = Waiting::begin(self, texts.len());
         let asked = handle
             .inference
             .embed(caller, &handle.name, texts, long(long_text));
-        let asked_at = Instant::now();
-        let answer = run(&call, async { asked.await.map_err(told) }).await;
-        let used = answer.as_ref().ok().map(|answer| &answer.usage);
-        count_asked(self, count_of, used, asked_at);
-        let answer = answer?;
+        let answer = run(&call, async { asked.await.map_err(told) }).await?;
+        waiting.answered(self, &answer.usage);
         Ok(inference::Embeddings {
             dimensions: u32::try_from(answer.dimensions).unwrap_or(u32::MAX),
             values: answer.values,
@@ -261,16 +282,14 @@ impl inference::HostModel for CallState {
     ) -> Result<Vec<f32>, InferenceFault> {
         let call = begin(self, "model.rerank")?;
         let (handle, caller) = caller(self, &call, &this)?;
-        let count_of = documents.len();
+        let waiting = Waiting::begin(self, documents.len());
         let asked =
             handle
                 .inference
                 .rerank(caller, &handle.name, query, documents, long(long_text));
-        let asked_at = Instant::now();
-        let answer = run(&call, async { asked.await.map_err(told) }).await;
-        let used = answer.as_ref().ok().map(|answer| &answer.usage);
-        count_asked(self, count_of, used, asked_at);
-        Ok(answer?.values)
+        let answer = run(&call, async { asked.await.map_err(told) }).await?;
+        waiting.answered(self, &answer.usage);
+        Ok(answer.values)
     }
 
     async fn generate(

@@ -18,6 +18,7 @@ mod division;
 mod doctor;
 mod events;
 mod flows;
+mod gcs;
 mod generation;
 mod graph;
 mod histories;

@@ -10,7 +10,9 @@ use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate};
+use crate::{
+    gcs_emulator, inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate,
+};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -27,11 +29,12 @@ type Install = fn() -> anyhow::Result<()>;
 
 /// Servers that are not to be had everywhere, so that a missing one is no failure
 /// everywhere: what they are, and what installs them.
-const SERVERS: [(&str, Install); 4] = [
+const SERVERS: [(&str, Install); 5] = [
     ("Temporal's real server", real_temporal::install),
     ("Weaviate", weaviate::install),
     ("Neo4j", neo4j::install),
     ("a gateway that speaks S3", s3_gateway::install),
+    ("an emulator of Google Cloud Storage", gcs_emulator::install),
 ];
 
 /// Workspaces of guests, whose tests run on this machine.

@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::component;
+use crate::support::google_storage::GoogleStorage;
 use crate::support::postgres::{self, Postgres, until};
 use crate::support::probe;
 use crate::support::s3::Gateway;
@@ -191,7 +192,7 @@ struct Counted<'a>(&'a [&'static str], u64);
 /// A server with the probe, and with a binding of each capability on each backend that
 /// there is here: `default` is embedded, the other is named after its backend. What the last
 /// needs as long as the server runs comes with it.
-pub(crate) async fn with_backends() -> (Server, Option<Gateway>) {
+pub(crate) async fn with_backends() -> (Server, (Option<Gateway>, Option<GoogleStorage>)) {
     let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
                       limits = { busy_timeout_ms = 500 }\n"
         .to_owned();
@@ -212,6 +213,12 @@ pub(crate) async fn with_backends() -> (Server, Option<Gateway>) {
         config += &format!("[bindings.namespaces.default.blob.bucket]\n{blob}");
         granted.push(("blob", "bucket"));
     }
+    let google = GoogleStorage::start();
+    if let Some(google) = &google {
+        let blob = google.toml("contract");
+        config += &format!("[bindings.namespaces.default.blob.google]\n{blob}");
+        granted.push(("blob", "google"));
+    }
     if let Some(server) = weaviate::shared() {
         config += &format!(
             "[bindings.namespaces.default.vector.weaviate]\n{}",
@@ -231,7 +238,7 @@ pub(crate) async fn with_backends() -> (Server, Option<Gateway>) {
             .await
             .unwrap();
     }
-    (server, gateway)
+    (server, (gateway, google))
 }
 
 /// The names of the bindings of a capability.
@@ -247,7 +254,7 @@ pub(crate) async fn backends(client: &Client, capability: &str) -> Vec<(String, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_does_what_its_wit_promises() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     for (binding, dialect) in backends(&server.client, "sql").await {
         let input = json!({ "binding": binding, "dialect": dialect });
         let counted = Counted(&["sql.calls", "sql.rows"], 1);
@@ -257,7 +264,7 @@ async fn sql_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_does_what_its_wit_promises() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     for (binding, _) in backends(&server.client, "blob").await {
         let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
         let binding = json!({ "binding": binding });
@@ -267,7 +274,7 @@ async fn blob_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kv_does_what_its_wit_promises() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     for (binding, _) in backends(&server.client, "kv").await {
         let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
         let binding = json!(binding);
@@ -277,7 +284,7 @@ async fn kv_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vector_does_what_its_wit_promises() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     for (binding, _) in backends(&server.client, "vector").await {
         let counted = Counted(
             &[
@@ -303,7 +310,7 @@ async fn vector_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     let client = &server.client;
     let bindings = backends(client, "kv").await;
     for (binding, _) in &bindings {
@@ -336,7 +343,7 @@ async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     let bindings = backends(&server.client, "sql").await;
     for (binding, _) in &bindings {
         let client = &server.client;
@@ -390,7 +397,7 @@ const ONCE: [(&str, &str); 3] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_under_the_idempotency_key_is_there_once_though_attempts_are_lost() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     let mut all = Vec::new();
     for (capability, activity) in ONCE {
         for (binding, _) in backends(&server.client, capability).await {
@@ -426,7 +433,7 @@ async fn a_write_under_the_idempotency_key_is_there_once_though_attempts_are_los
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_ends_with_its_attempt() {
-    let (server, _gateway) = with_backends().await;
+    let (server, _buckets) = with_backends().await;
     let client = &server.client;
     for (binding, _) in backends(client, "sql").await {
         for (end, status) in [

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::inference::{import, small_model};
+use crate::support::google_storage::GoogleStorage;
 use crate::support::s3::Gateway;
 use crate::support::secret_manager_stand_in::SecretManagerStandIn;
 use crate::support::server::{Options, Server, free_port};
@@ -48,7 +49,9 @@ fn json(output: &Output) -> Value {
 #[test]
 fn what_can_be_used_is_ok() {
     let folder = tempfile::tempdir().unwrap();
-    let (Some(gateway), Some(server)) = (Gateway::start(), postgres::shared()) else {
+    let (Some(gateway), Some(google), Some(server)) =
+        (Gateway::start(), GoogleStorage::start(), postgres::shared())
+    else {
         return;
     };
     let database = server.database();
@@ -56,23 +59,22 @@ fn what_can_be_used_is_ok() {
     drop(server);
     let config = format!(
         "[bindings.namespaces.default.sql.main]\n{}[bindings.namespaces.default.kv.main]\n{}\
-         [bindings.namespaces.default.blob.bucket]\n{}",
+         [bindings.namespaces.default.blob.bucket]\n{}\
+         [bindings.namespaces.default.blob.google]\n{}",
         sql.toml(),
         kv.toml(),
         gateway.toml("doctor"),
+        google.toml("doctor"),
     );
     let output = doctor(folder.path(), &config, &["-o", "json"]);
     assert!(output.status.success(), "{output:?}");
     let report = json(&output);
-    for capability in ["sql", "kv", "blob"] {
-        for name in [
-            "default",
-            if capability == "blob" {
-                "bucket"
-            } else {
-                "main"
-            },
-        ] {
+    for (capability, names) in [
+        ("sql", &["default", "main"][..]),
+        ("kv", &["default", "main"]),
+        ("blob", &["default", "bucket", "google"]),
+    ] {
+        for name in names {
             for check in ["reach", "latency", "rights"] {
                 let found = found(&report, capability, name, check);
                 assert_ne!(found["status"], "failed", "{found}");
@@ -96,10 +98,17 @@ fn what_can_be_used_is_ok() {
         let told = version_of["found"].as_str().unwrap();
         assert!(told.starts_with(version), "{capability} {name}: {told}");
     }
-    assert_eq!(found(&report, "blob", "bucket", "clock")["status"], "ok");
+    for name in ["bucket", "google"] {
+        assert_eq!(found(&report, "blob", name, "clock")["status"], "ok");
+        let rights = found(&report, "blob", name, "rights")["found"].as_str();
+        assert!(rights.unwrap().contains("write under a condition"));
+    }
     // What it wrote to see whether it may is gone.
     let left = std::fs::read_dir(gateway.bucket().join("doctor"));
     assert_eq!(left.map_or(0, Iterator::count), 0);
+    let asked = google.google.requests();
+    let count = |what: &str| asked.iter().filter(|line| line.starts_with(what)).count();
+    assert_eq!(count("DELETE "), 1, "{asked:?}");
     // For people, the same.
     let output = doctor(folder.path(), &config, &[]);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -110,10 +119,13 @@ fn what_can_be_used_is_ok() {
 #[test]
 fn what_cannot_be_used_is_told_with_advice() {
     let folder = tempfile::tempdir().unwrap();
-    let (Some(gateway), Some(server)) = (Gateway::start(), postgres::shared()) else {
+    let (Some(gateway), Some(google), Some(server)) =
+        (Gateway::start(), GoogleStorage::start(), postgres::shared())
+    else {
         return;
     };
     std::fs::write(gateway.secret_file(), "no-secret-of-theirs").unwrap();
+    std::fs::write(google.credentials_file(), "no-key-of-theirs").unwrap();
     let database = server.database();
     let role = server.role(&database);
     server.psql(&database, &format!("ALTER ROLE {} CREATEDB", role.name));
@@ -124,10 +136,12 @@ fn what_cannot_be_used_is_told_with_advice() {
          [bindings.namespaces.default.sql.away]\n\
          postgres = {{ url = 'postgres://nobody@127.0.0.1:{}/none' }}\n\
          [bindings.namespaces.default.sql.text]\npath = 'text.db'\n\
-         [bindings.namespaces.default.blob.bucket]\n{}",
+         [bindings.namespaces.default.blob.bucket]\n{}\
+         [bindings.namespaces.default.blob.google]\n{}",
         role.toml(),
         free_port().unwrap(),
         gateway.toml(""),
+        google.toml(""),
     );
     let output = doctor(folder.path(), &config, &["-o", "json"]);
     assert_eq!(output.status.code(), Some(5), "{output:?}");
@@ -143,6 +157,7 @@ fn what_cannot_be_used_is_told_with_advice() {
         ("sql", "away", "reach", "refused", "postgres.url"),
         ("sql", "text", "reach", "", "whether the file is a database"),
         ("blob", "bucket", "reach", "credentials", "clocks"),
+        ("blob", "google", "reach", "credentials", "may list it"),
     ] {
         let found = found(&report, capability, name, check);
         assert_eq!(found["status"], "failed", "{found}");
@@ -153,7 +168,7 @@ fn what_cannot_be_used_is_told_with_advice() {
     // One that cannot be used hides none of the others.
     assert_eq!(found(&report, "kv", "default", "rights")["status"], "ok");
     let all = format!("{output:?}");
-    for secret in ["no-secret-of-theirs", &role.password] {
+    for secret in ["no-secret-of-theirs", "no-key-of-theirs", &role.password] {
         assert!(!all.contains(secret), "{all}");
     }
 }

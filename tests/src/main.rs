@@ -21,6 +21,7 @@ mod doctor;
 mod events;
 mod flow_versions;
 mod flows;
+mod gcs;
 mod generation;
 mod graph;
 mod histories;

@@ -17,6 +17,7 @@ use url::Url;
 use crate::support::certificates::{Authority, Files};
 use crate::support::postgres::until;
 use crate::support::s3::Gateway;
+use crate::support::s3_below_a_path::BelowAPath;
 use crate::support::server::{Client, PATIENCE};
 
 /// More than one part of an upload.
@@ -359,4 +360,77 @@ async fn a_stores_certificate_is_verified() {
     let container = open(&config);
     put(&container, "a", b"1").await.unwrap();
     assert_eq!(keys(&container, "").await, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_below_a_path_is_one_as_well() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let front = BelowAPath::start(&gateway.address(), &gateway.secret).await;
+    let mut config = gateway.config("below");
+    config.endpoint = Some(front.endpoint.clone());
+    let container = open(&config);
+    let key = || "a/ü b+c".to_owned();
+    put(&container, &key(), b"0123456789").await.unwrap();
+    let part = container.get(key(), 2, 3).await.unwrap();
+    assert_eq!(part, "234");
+    let found = container.head(key()).await.unwrap();
+    assert_eq!(keys(&container, "a/").await, [key()]);
+    let after = container.list(String::new(), 10, Some("a".to_owned()));
+    let after = after.await.unwrap().objects;
+    assert_eq!(after[0].etag, found.etag);
+    // Conditions, of what is small and of what goes in parts.
+    let large = || Bytes::from(vec![1; LARGE]);
+    let write = async |key: &str, bytes, condition| {
+        let mut writer = container.write(key.to_owned(), condition).await?;
+        writer.write(bytes).await?;
+        writer.finish().await
+    };
+    let written = write("large", large(), Condition::IfAbsent).await.unwrap();
+    assert_eq!(container.head("large".to_owned()).await.unwrap(), written);
+    let again = Condition::IfMatch(written.etag);
+    write("large", large(), again.clone()).await.unwrap();
+    let mut writer = container
+        .write("large".to_owned(), again.clone())
+        .await
+        .unwrap();
+    writer.write(large()).await.unwrap();
+    write("large", Bytes::new(), Condition::Always)
+        .await
+        .unwrap();
+    assert_eq!(code(writer.finish().await), BlobCode::PreconditionFailed);
+    let put_again = container.put(key(), Bytes::new(), Condition::IfAbsent);
+    assert_eq!(code(put_again.await), BlobCode::PreconditionFailed);
+    let mut writer = container.write(key(), Condition::Always).await.unwrap();
+    writer.write(large()).await.unwrap();
+    drop(writer);
+    let parts = gateway.bucket().join(".sgwtmp");
+    until("the parts are gone", || walk(&parts) == 0);
+    // Whoever has an address needs nothing else, and it is good for one thing.
+    let lasts = Duration::from_secs(60);
+    let presign = async |what| {
+        let address = container.presign("a/new".to_owned(), what, lasts).await;
+        let address = address.unwrap();
+        assert!(address.starts_with(&front.endpoint), "{address}");
+        address
+    };
+    let client = Client::new("http://localhost", "").http;
+    let write = presign(Presigned::Put).await;
+    let answer = client.put(&write).body("new").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let read = presign(Presigned::Get).await;
+    let answer = client.get(&read).send().await.unwrap();
+    assert_eq!(answer.bytes().await.unwrap(), "new");
+    let elsewhere = read.replace("a/new", "large");
+    let answer = client.get(&elsewhere).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    for key in [key(), "large".to_owned(), "a/new".to_owned()] {
+        container.delete(key).await.unwrap();
+    }
+    assert!(keys(&container, "").await.is_empty());
+    // Another secret is refused by the front, whatever is asked.
+    std::fs::write(gateway.secret_file(), "another-secret").unwrap();
+    let error = put(&container, "x", b"1").await.expect_err("another");
+    assert!(error.message.contains("credentials"), "{error}");
 }

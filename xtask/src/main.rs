@@ -8,6 +8,7 @@
 
 mod bench;
 mod chaos;
+mod gcs_emulator;
 mod go;
 mod guests;
 mod histories;

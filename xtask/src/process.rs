@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use heyday_toolchain::cache_folder;
 
-use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate};
+use crate::{
+    gcs_emulator, inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate,
+};
 
 /// The checkout and its build folder.
 pub struct Project {
@@ -104,6 +106,7 @@ pub fn name_servers(command: &mut Command) {
         ("HEYDAY_TEMPORAL_SERVER", real_temporal::server()),
         ("HEYDAY_POSTGRES", real_temporal::postgres()),
         ("HEYDAY_S3_GATEWAY", s3_gateway::folder()),
+        ("HEYDAY_GCS_EMULATOR", gcs_emulator::folder()),
         ("HEYDAY_NEO4J", neo4j::server()),
         ("HEYDAY_WEAVIATE", weaviate::server()),
     ] {

@@ -10,7 +10,9 @@ use clap::Args;
 
 use crate::guests;
 use crate::process::{self, Budget, Project, counted, timed};
-use crate::{inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate};
+use crate::{
+    gcs_emulator, inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate,
+};
 
 /// Which tests to run.
 #[derive(Args)]
@@ -27,13 +29,16 @@ type Install = fn(&Project) -> anyhow::Result<()>;
 
 /// What is not to be had everywhere, so that a missing one is no failure everywhere: what
 /// it is, and what installs it.
-const SERVERS: [(&str, Install); 6] = [
+const SERVERS: [(&str, Install); 7] = [
     ("PostgreSQL", |_| real_temporal::install_postgres()),
     ("Temporal's real server", |_| real_temporal::install()),
     ("Temporal's Go SDK", interop::build_go),
     ("Weaviate", |_| weaviate::install()),
     ("Neo4j", |_| neo4j::install()),
     ("a gateway that speaks S3", |_| s3_gateway::install()),
+    ("an emulator of Google Cloud Storage", |_| {
+        gcs_emulator::install()
+    }),
 ];
 
 /// Workspaces of guests, whose tests run on this machine.

@@ -27,6 +27,7 @@ pub mod config;
 pub mod credential;
 pub mod diagnosis;
 pub mod error;
+mod google;
 pub mod graph;
 pub mod http;
 pub mod inference;

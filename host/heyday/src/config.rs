@@ -436,6 +436,7 @@ mod tests {
         let required = match table.strip_prefix("bindings") {
             Some(rest) if servers.iter().any(|it| rest.ends_with(it)) => "url = 'u'\n",
             Some(rest) if rest.ends_with(".gcp") => "project = 'p'\n",
+            Some(rest) if rest.ends_with(".s3") || rest.ends_with(".gcs") => "bucket = 'b'\n",
             Some(rest) if rest.ends_with(".NAME") && rest.contains(".blob.") => "path = 'p'\n",
             _ => "",
         };
@@ -457,6 +458,7 @@ mod tests {
         let binding = "bindings.namespaces.NAMESPACE";
         let sql = format!("{binding}.sql.NAME");
         let blob = format!("{binding}.blob.NAME");
+        let (s3, gcs) = (format!("{blob}.s3"), format!("{blob}.gcs"));
         let kv = format!("{binding}.kv.NAME");
         let graph = format!("{binding}.graph.NAME");
         let vector = format!("{binding}.vector.NAME");
@@ -484,6 +486,8 @@ mod tests {
             &sql,
             &postgres,
             &blob,
+            &s3,
+            &gcs,
             &kv,
             &settings,
             &secrets,

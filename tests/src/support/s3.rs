@@ -111,6 +111,11 @@ impl Gateway {
         self.folder.path().join("secret")
     }
 
+    /// Where it listens, `http://HOST:PORT`.
+    pub fn address(&self) -> String {
+        format!("http://localhost:{}", self.port)
+    }
+
     /// How a binding names a prefix of its bucket.
     pub fn config(&self, prefix: &str) -> S3Config {
         let scheme = if self.tls.is_some() { "https" } else { "http" };

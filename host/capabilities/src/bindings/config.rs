@@ -189,11 +189,11 @@ pub enum BindingError {
     },
     /// A bucket that cannot be one.
     #[error("the binding {binding} cannot be used")]
-    S3 {
+    Bucket {
         /// The binding.
         binding: String,
         /// Why.
-        source: crate::blob::s3_config::S3ConfigError,
+        source: crate::blob::bucket_config::BucketConfigError,
     },
     /// A folder that cannot be opened.
     #[error("the binding {binding} cannot be opened")]
@@ -236,16 +236,29 @@ impl<'a, A, B> Backend<'a, A, B> {
         server: Option<&'a B>,
         known: &'static str,
     ) -> Result<Self, BindingError> {
-        let said = match (here, server) {
-            (Some(here), None) => return Ok(Self::Here(here)),
-            (None, Some(server)) => return Ok(Self::Server(server)),
-            (None, None) => "no backend",
-            (Some(_), Some(_)) => "two backends",
-        };
-        Err(BindingError::Backend {
-            binding: binding.to_owned(),
-            said,
+        one_of(
+            binding,
+            [here.map(Self::Here), server.map(Self::Server)],
             known,
-        })
+        )
     }
+}
+
+/// The one of all that may be said.
+pub(super) fn one_of<T>(
+    binding: &str,
+    all: impl IntoIterator<Item = Option<T>>,
+    known: &'static str,
+) -> Result<T, BindingError> {
+    let mut said = all.into_iter().flatten();
+    let said = match (said.next(), said.next()) {
+        (Some(one), None) => return Ok(one),
+        (None, _) => "no backend",
+        (Some(_), Some(_)) => "two backends",
+    };
+    Err(BindingError::Backend {
+        binding: binding.to_owned(),
+        said,
+        known,
+    })
 }

@@ -2,20 +2,28 @@
 //!
 //! The way of a call: `host.rs` takes the guest's call, looks the container up and runs
 //! the operation of [`Container`] under the attempt's deadline, cancellation and
-//! grants. [`files`] keeps objects as files of one folder, [`s3`] in a bucket. A bucket's
-//! store answers under presigned addresses itself, for a folder the server does
-//! ([`address`]). Keys are checked here, once for all backends ([`check_key`]), so that the same keys are valid on
-//! each.
+//! grants. [`files`] keeps objects as files of one folder, [`bucket`] in a bucket, of a
+//! store that speaks S3 ([`s3`]) or of Google's ([`gcs`]). A bucket's store answers under
+//! presigned addresses itself, for a folder the server does ([`address`]). Keys are checked
+//! here, once for all backends ([`check_key`]), so that the same keys are valid on each.
 
 pub mod address;
+pub mod bucket;
+pub mod bucket_config;
+mod bucket_stream;
+mod bucket_wire;
 mod diagnosis;
 pub mod files;
+pub mod gcs;
+pub mod gcs_config;
+mod gcs_sign;
+mod gcs_upload;
+mod gcs_wire;
 mod host;
 mod key;
 mod listing;
 pub mod s3;
 pub mod s3_config;
-mod s3_stream;
 mod s3_wire;
 
 use std::time::Duration;

@@ -1,26 +1,23 @@
 //! Objects in a bucket of a store that speaks S3 (Amazon S3, Supabase Storage, Cloudflare
-//! R2, MinIO, a gateway in front of files), below a prefix that is the binding's own.
+//! R2, MinIO, a gateway in front of files); what is the same for all buckets is in
+//! `bucket.rs`.
 //!
 //! Through object_store's client, except for what it keeps to itself (`s3_wire.rs`): a
 //! listing by any text rather than by whole segments, and the end of a multipart upload
-//! under a condition. Both are requests that it signs and we send.
-//!
-//! What a folder of files does not allow is not allowed here either, so that a plugin
-//! meets the same rules everywhere: before a write we look whether a part of its key is
-//! an object, and whether other keys continue it. Two writers at the same moment may both
-//! see nothing; a bucket can hold both of their objects. A write is therefore some
-//! requests: a listing, a HEAD for each part of the key, the PUT, and a HEAD for what was
-//! written. A read is one.
+//! under a condition. Both are requests that it signs and we send. What was written is
+//! asked for with a HEAD: the answer to a PUT does not tell when it was.
 //!
 //! A bucket keeps the parts of an upload that nobody ended: of a process that was killed.
 //! A lifecycle rule of the bucket (`AbortIncompleteMultipartUpload`) removes them.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::StreamExt as _;
 use object_store::aws::AmazonS3;
+use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path as ObjectPath;
 use object_store::signer::Signer as _;
 use object_store::{
@@ -30,41 +27,25 @@ use object_store::{
 use reqwest::Method;
 use tokio::runtime::Handle;
 
-use super::s3_config::{S3Config, S3ConfigError, connect};
-use super::s3_stream::{S3Reader, S3Writer};
+use super::bucket::{Bucket, Got, Object, Piece, Store, Written, far, precondition};
+use super::bucket_config::BucketConfigError;
+use super::bucket_wire::{away, refused};
+use super::s3_config::{S3Config, connect};
 use super::{
-    BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, Presigned, StoreServer, check_key, check_writable, not_found, too_large,
+    BlobCode, BlobError, BlobLimits, Condition, Metadata, Page, Presigned, StoreServer, not_found,
 };
-use crate::blob::diagnosis::diagnose;
-use crate::diagnosis::Finding;
 use crate::error::chain;
-use crate::places::Places;
-use crate::task::run_on;
-
-/// HEADs of one check that are on their way together.
-const HEADS_IN_FLIGHT: usize = 8;
-/// Bytes of the longest key of a bucket.
-const KEY_BYTES: usize = 1_024;
-/// How long an operation waits for others of its binding.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A prefix of a bucket.
-#[derive(Clone)]
-pub struct S3Container {
-    pub(super) shared: Arc<Shared>,
-}
+pub type S3Container = Bucket<S3>;
 
-pub(super) struct Shared {
-    pub(super) store: AmazonS3,
-    /// For requests that are signed by the store and sent by us.
+/// A bucket of a store that speaks S3.
+pub struct S3 {
+    pub(super) client: AmazonS3,
+    /// For requests that are signed by the client and sent by us.
     pub(super) http: reqwest::Client,
-    /// Empty, or it ends in `/`.
-    pub(super) prefix: String,
-    read_only: bool,
-    pub(super) limits: BlobLimits,
-    pub(super) runtime: Handle,
-    operations: Places,
+    /// What they are signed for.
+    pub(super) region: String,
 }
 
 impl S3Container {
@@ -78,316 +59,170 @@ impl S3Container {
         read_only: bool,
         limits: BlobLimits,
         runtime: Handle,
-    ) -> Result<Self, S3ConfigError> {
-        let (store, http) = connect(config)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                store,
-                http,
-                prefix: config.normal_prefix(),
-                read_only,
-                limits,
-                runtime,
-                operations: Places::new(config.connections.into()),
-            }),
-        })
-    }
-
-    pub(super) async fn run<W, F, T>(&self, work: W) -> Result<T, BlobError>
-    where
-        W: FnOnce(Arc<Shared>) -> F,
-        F: Future<Output = Result<T, BlobError>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let shared = Arc::clone(&self.shared);
-        let turn = shared.operations.take(PATIENCE).await.ok_or_else(|| {
-            BlobError::new(
-                BlobCode::Unavailable,
-                "the store is busy with other calls of this binding",
-            )
-        })?;
-        let runtime = shared.runtime.clone();
-        let work = work(shared);
-        run_on(&runtime, async move {
-            let _turn = turn;
-            work.await
-        })
-        .await
-        .map_err(BlobError::internal)?
+    ) -> Result<Self, BucketConfigError> {
+        Ok(Self::of(
+            connect(config)?,
+            config.normal_prefix(),
+            config.connections,
+            read_only,
+            limits,
+            runtime,
+        ))
     }
 }
 
-impl Shared {
-    pub(super) fn path(&self, key: &str) -> Result<ObjectPath, BlobError> {
-        let full = format!("{}{key}", self.prefix);
-        if full.len() > KEY_BYTES {
-            return Err(BlobError::new(
-                BlobCode::InvalidKey,
-                format!(
-                    "a key has at most {} bytes in this container",
-                    KEY_BYTES.saturating_sub(self.prefix.len())
-                ),
-            ));
-        }
-        ObjectPath::parse(full)
-            .map_err(|error| BlobError::new(BlobCode::InvalidKey, error.to_string()))
-    }
-
-    async fn find(&self, key: &str) -> Result<Option<Metadata>, BlobError> {
-        match self.store.head(&self.path(key)?).await {
-            Ok(found) => Ok(Some(metadata(key, &found))),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(translate(key, &error)),
-        }
-    }
-
-    async fn existing(&self, key: &str) -> Result<Metadata, BlobError> {
-        self.find(key).await?.ok_or_else(|| not_found(key))
-    }
-
-    /// Refuses a key of which an object's key is a part, or that is a part of one.
-    pub(super) async fn check_place(&self, key: &str) -> Result<(), BlobError> {
-        let refused = |why| BlobError::new(BlobCode::InvalidKey, why);
-        let below = async {
-            let page = self.page(&format!("{key}/"), 1, None).await?;
-            if page.objects.is_empty() {
-                return Ok(());
-            }
-            Err(refused("other keys begin with this key and a `/`"))
-        };
-        let above = async {
-            let ends: Vec<_> = key.match_indices('/').map(|(end, _)| end).collect();
-            for ends in ends.chunks(HEADS_IN_FLIGHT) {
-                let heads = ends.iter().map(|end| self.find(&key[..*end]));
-                let found = futures::future::try_join_all(heads).await?;
-                if found.iter().any(Option::is_some) {
-                    return Err(refused("a part of the key is the key of an object"));
-                }
-            }
-            Ok(())
-        };
-        futures::future::try_join(below, above).await.map(|_| ())
-    }
-
-    /// Told at once rather than after all the bytes; the store decides at the end.
-    async fn check(&self, key: &str, condition: &Condition) -> Result<(), BlobError> {
-        self.check_place(key).await?;
-        let failed = match condition {
-            Condition::Always => return Ok(()),
-            Condition::IfAbsent => self.find(key).await?.is_some(),
-            Condition::IfMatch(etag) => {
-                let found = self.find(key).await?;
-                found.is_none_or(|found| found.etag != *etag)
-            }
-        };
-        if failed { Err(precondition()) } else { Ok(()) }
-    }
-
-    /// What was written, as the store tells it now.
-    pub(super) async fn written(
-        &self,
-        key: &str,
-        etag: Option<String>,
-        size: u64,
-    ) -> Result<Metadata, BlobError> {
-        let found = self.find(key).await?;
-        match (found, etag) {
-            (Some(found), Some(etag)) if found.etag == etag => Ok(found),
-            (Some(found), None) => Ok(found),
-            // Somebody was quicker: this is what was ours.
-            (_, etag) => Ok(Metadata {
-                key: key.to_owned(),
-                size,
-                last_modified_ms: now_ms(),
-                etag: etag.unwrap_or_default(),
-            }),
-        }
-    }
-
-    pub(super) async fn put(
-        &self,
-        key: &str,
-        bytes: Bytes,
-        condition: Condition,
-    ) -> Result<Metadata, BlobError> {
-        let path = self.path(key)?;
-        let mode = match condition {
-            Condition::Always => PutMode::Overwrite,
-            Condition::IfAbsent => PutMode::Create,
-            Condition::IfMatch(etag) => PutMode::Update(UpdateVersion {
-                e_tag: Some(checked_etag(etag)?),
-                version: None,
-            }),
-        };
-        let size = bytes.len() as u64;
-        let payload = PutPayload::from_bytes(bytes);
-        let put = self.store.put_opts(&path, payload, mode.into()).await;
-        let put = put.map_err(|error| translate(key, &error))?;
-        self.written(key, put.e_tag, size).await
-    }
-
-    async fn get(&self, key: &str, offset: u64, length: u64) -> Result<Bytes, BlobError> {
-        let whole = offset == 0 && length == u64::MAX;
-        let far = || {
-            BlobError::new(
-                BlobCode::InvalidRange,
-                "the range begins at or past the end of the object",
-            )
-        };
-        // What stores read as a number of 64 bits with a sign.
-        let end = offset.saturating_add(length).min(i64::MAX as u64);
-        if !whole && offset >= end {
-            let found = self.existing(key).await?;
-            return if offset < found.size {
-                Ok(Bytes::new())
-            } else {
-                Err(far())
-            };
-        }
-        let options = GetOptions {
-            range: (!whole).then_some(GetRange::Bounded(offset..end)),
-            ..GetOptions::default()
-        };
-        let result = match self.store.get_opts(&self.path(key)?, options).await {
-            Ok(result) => result,
-            Err(object_store::Error::NotFound { .. }) => return Err(not_found(key)),
-            // A range that cannot be is told in many ways.
-            Err(_) if !whole && self.existing(key).await?.size <= offset => return Err(far()),
-            Err(error) => return Err(translate(key, &error)),
-        };
-        let bytes = result.range.end - result.range.start;
-        if bytes > GET_BYTES {
-            return Err(too_large(bytes));
-        }
-        let read = result.bytes().await;
-        read.map_err(|error| translate(key, &error))
-    }
+pub(super) fn path(object: &Object) -> Result<ObjectPath, BlobError> {
+    ObjectPath::parse(&object.name)
+        .map_err(|error| BlobError::new(BlobCode::InvalidKey, error.to_string()))
 }
 
 #[async_trait]
-impl Container for S3Container {
-    fn backend(&self) -> &'static str {
-        "s3"
+impl Store for S3 {
+    const NAME: &'static str = "s3";
+    const PARTS_IN_ORDER: bool = false;
+    /// Its id.
+    type Upload = String;
+    type Part = PartId;
+
+    async fn find(&self, object: &Object) -> Result<Option<Metadata>, BlobError> {
+        match self.client.head(&path(object)?).await {
+            Ok(found) => Ok(Some(metadata(&object.key, &found))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(translate(&object.key, &error)),
+        }
     }
 
-    fn read_only(&self) -> bool {
-        self.shared.read_only
-    }
-
-    fn limits(&self) -> &BlobLimits {
-        &self.shared.limits
-    }
-
-    async fn diagnose(&self) -> Vec<Finding> {
-        diagnose(self).await
-    }
-
-    async fn server(&self) -> Option<StoreServer> {
-        let told = self.run(|shared| async move { Ok(shared.told().await) });
-        told.await.ok()?
-    }
-
-    async fn head(&self, key: String) -> Result<Metadata, BlobError> {
-        self.run(|shared| async move { shared.existing(&key).await })
-            .await
-    }
-
-    async fn get(&self, key: String, offset: u64, length: u64) -> Result<Bytes, BlobError> {
-        self.run(|shared| async move { shared.get(&key, offset, length).await })
-            .await
+    async fn get(&self, object: &Object, range: Option<Range<u64>>) -> Result<Got, BlobError> {
+        let begin = range.as_ref().map(|range| range.start);
+        let options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        let got = match self.client.get_opts(&path(object)?, options).await {
+            Ok(got) => got,
+            Err(error) => {
+                let missing = matches!(error, object_store::Error::NotFound { .. });
+                // A range that cannot be is told in many ways.
+                if !missing && let Some(begin) = begin {
+                    let found = self.find(object).await?;
+                    let found = found.ok_or_else(|| not_found(&object.key))?;
+                    if found.size <= begin {
+                        return Err(far());
+                    }
+                }
+                return Err(translate(&object.key, &error));
+            }
+        };
+        let key = object.key.clone();
+        Ok(Got {
+            metadata: metadata(&key, &got.meta),
+            bytes: got.range.end - got.range.start,
+            chunks: got
+                .into_stream()
+                .map(move |chunk| chunk.map_err(|error| translate(&key, &error)))
+                .boxed(),
+        })
     }
 
     async fn put(
         &self,
-        key: String,
+        object: &Object,
         bytes: Bytes,
-        condition: Condition,
-    ) -> Result<Metadata, BlobError> {
-        check_writable(self.shared.read_only)?;
-        self.shared.limits.check_object(bytes.len() as u64)?;
-        self.run(|shared| async move {
-            shared.check_place(&key).await?;
-            shared.put(&key, bytes, condition).await
-        })
-        .await
+        condition: &Condition,
+    ) -> Result<Written, BlobError> {
+        let mode = match condition {
+            Condition::Always => PutMode::Overwrite,
+            Condition::IfAbsent => PutMode::Create,
+            Condition::IfMatch(etag) => PutMode::Update(UpdateVersion {
+                e_tag: Some(checked_etag(etag.clone())?),
+                version: None,
+            }),
+        };
+        let (path, payload) = (path(object)?, PutPayload::from_bytes(bytes));
+        let put = self.client.put_opts(&path, payload, mode.into()).await;
+        let put = put.map_err(|error| translate(&object.key, &error))?;
+        Ok(Written::Etag(put.e_tag))
     }
 
-    async fn delete(&self, key: String) -> Result<(), BlobError> {
-        check_writable(self.shared.read_only)?;
-        self.run(|shared| async move {
-            // A store says nothing of an object that was not there.
-            shared.existing(&key).await?;
-            let deleted = shared.store.delete(&shared.path(&key)?).await;
-            deleted.map_err(|error| translate(&key, &error))
-        })
-        .await
+    async fn delete(&self, object: &Object) -> Result<(), BlobError> {
+        // A store says nothing of an object that was not there.
+        if self.find(object).await?.is_none() {
+            return Err(not_found(&object.key));
+        }
+        let deleted = self.client.delete(&path(object)?).await;
+        deleted.map_err(|error| translate(&object.key, &error))
     }
 
-    async fn list(
+    async fn page(
         &self,
-        prefix: String,
+        own: &str,
+        prefix: &str,
         limit: u32,
-        after: Option<String>,
+        after: Option<&str>,
     ) -> Result<Page, BlobError> {
-        self.run(|shared| async move { shared.page(&prefix, limit, after.as_deref()).await })
-            .await
+        self.listed(own, prefix, limit, after).await
     }
 
-    async fn read(&self, key: String) -> Result<Box<dyn ObjectReader>, BlobError> {
-        let (metadata, chunks) = self
-            .run(|shared| async move {
-                let got = shared.store.get(&shared.path(&key)?).await;
-                let got = got.map_err(|error| translate(&key, &error))?;
-                Ok((metadata(&key, &got.meta), got.into_stream()))
-            })
-            .await?;
-        Ok(Box::new(S3Reader::new(self.clone(), metadata, chunks)))
+    async fn begin(&self, object: &Object, _condition: &Condition) -> Result<String, BlobError> {
+        let begun = self.client.create_multipart(&path(object)?).await;
+        begun.map_err(|error| translate(&object.key, &error))
     }
 
-    async fn write(
+    async fn part(
         &self,
-        key: String,
-        condition: Condition,
-    ) -> Result<Box<dyn ObjectWriter>, BlobError> {
-        check_writable(self.shared.read_only)?;
-        let condition = self
-            .run(|shared| async move {
-                shared.check(&key, &condition).await?;
-                Ok((key, condition))
-            })
-            .await?;
-        let (key, condition) = condition;
-        Ok(Box::new(S3Writer::new(self.clone(), key, condition)))
+        object: &Object,
+        upload: &String,
+        piece: Piece,
+    ) -> Result<PartId, BlobError> {
+        let (path, payload) = (path(object)?, PutPayload::from_bytes(piece.bytes));
+        let part = self.client.put_part(&path, upload, piece.index, payload);
+        part.await.map_err(|error| translate(&object.key, &error))
+    }
+
+    async fn end(
+        &self,
+        object: &Object,
+        upload: &String,
+        parts: Vec<PartId>,
+        _last: Piece,
+        condition: &Condition,
+    ) -> Result<Written, BlobError> {
+        let condition = match condition {
+            Condition::IfMatch(etag) => Condition::IfMatch(checked_etag(etag.clone())?),
+            other => other.clone(),
+        };
+        let etag = self.complete(object, upload, &parts, &condition).await?;
+        Ok(Written::Etag(Some(etag)))
+    }
+
+    async fn abort(&self, object: &Object, upload: &String) -> Result<(), String> {
+        let path = path(object).map_err(|error| error.to_string())?;
+        let aborted = self.client.abort_multipart(&path, upload).await;
+        aborted.map_err(|error| chain(&error))
     }
 
     async fn presign(
         &self,
-        key: String,
+        object: &Object,
         what: Presigned,
         lasts: Duration,
     ) -> Result<String, BlobError> {
-        if what == Presigned::Put {
-            check_writable(self.shared.read_only)?;
-        }
-        self.run(|shared| async move {
-            let method = match what {
-                Presigned::Get => Method::GET,
-                Presigned::Put => {
-                    shared.check_place(&key).await?;
-                    Method::PUT
-                }
-            };
-            let path = shared.path(&key)?;
-            let signed = shared.store.signed_url(method, &path, lasts).await;
-            let signed = signed.map_err(|error| translate(&key, &error))?;
-            Ok(signed.into())
-        })
-        .await
+        let method = match what {
+            Presigned::Get => Method::GET,
+            Presigned::Put => Method::PUT,
+        };
+        let signed = self.client.signed_url(method, &path(object)?, lasts).await;
+        let signed = signed.map_err(|error| translate(&object.key, &error))?;
+        Ok(signed.into())
+    }
+
+    async fn told(&self) -> Option<StoreServer> {
+        self.server().await
     }
 }
 
 /// An etag as stores write them. Another text, `*` among them, would be more than one.
-pub(super) fn checked_etag(etag: String) -> Result<String, BlobError> {
+fn checked_etag(etag: String) -> Result<String, BlobError> {
     let inner = etag
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'));
@@ -407,33 +242,7 @@ fn metadata(key: &str, found: &ObjectMeta) -> Metadata {
     }
 }
 
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whether a key of the bucket is one that a plugin may see.
-pub(super) fn is_key(key: &str) -> bool {
-    check_key(key).is_ok()
-}
-
-pub(super) fn precondition() -> BlobError {
-    BlobError::new(
-        BlobCode::PreconditionFailed,
-        "the object is not as the condition says",
-    )
-}
-
-/// The store's fault, with its cause in the log.
-pub(super) fn away(cause: impl std::fmt::Display) -> BlobError {
-    tracing::warn!(%cause, "an object store does not do what it is asked");
-    BlobError::new(
-        BlobCode::Unavailable,
-        "the store cannot be reached, or failed",
-    )
-}
-
-pub(super) fn translate(key: &str, error: &object_store::Error) -> BlobError {
+fn translate(key: &str, error: &object_store::Error) -> BlobError {
     use object_store::Error;
     match error {
         Error::NotFound { .. } => not_found(key),
@@ -446,15 +255,6 @@ pub(super) fn translate(key: &str, error: &object_store::Error) -> BlobError {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => refused(chain(error)),
         _ => away(chain(error)),
     }
-}
-
-/// The store does not let the binding in.
-pub(super) fn refused(cause: impl std::fmt::Display) -> BlobError {
-    tracing::warn!(%cause, "an object store refuses a binding");
-    BlobError::new(
-        BlobCode::Unavailable,
-        "the store refuses the binding's credentials; its operator must look",
-    )
 }
 
 #[cfg(test)]

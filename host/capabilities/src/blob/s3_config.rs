@@ -5,18 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::{BackoffConfig, ClientOptions, CredentialProvider, RetryConfig};
 use serde::{Deserialize, Serialize};
-use url::Url;
 
+use super::bucket_config::{self, BucketConfigError, SILENCE, connections};
+use super::s3::S3;
 use crate::credential::CredentialSource;
 use crate::error::chain;
-use crate::tls::client_config;
-
-/// How long the store may keep silent.
-const SILENCE: Duration = Duration::from_secs(15);
 
 /// A bucket of a store that speaks S3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +53,6 @@ pub struct S3Config {
     pub connections: u16,
 }
 
-const fn connections() -> u16 {
-    16
-}
-
 impl S3Config {
     /// Every path that it names.
     pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
@@ -72,73 +65,43 @@ impl S3Config {
     /// Where its bucket is, for people, and what no two bindings may share a prefix of.
     pub(crate) fn identity(&self) -> String {
         let endpoint = self.endpoint.as_deref().unwrap_or("s3://");
-        format!("{}/{}", endpoint.trim_end_matches('/'), self.bucket)
+        bucket_config::identity(endpoint, &self.bucket)
     }
 
     /// Empty, or ends in one `/`.
     pub(crate) fn normal_prefix(&self) -> String {
-        let prefix = self.prefix.trim_end_matches('/');
-        if prefix.is_empty() {
-            String::new()
-        } else {
-            format!("{prefix}/")
-        }
+        bucket_config::normal_prefix(&self.prefix)
     }
 }
 
-/// Why a configuration of a bucket cannot be used. Never holds a key.
-#[derive(Debug, thiserror::Error)]
-pub enum S3ConfigError {
-    /// Not the form of an address.
-    #[error("its endpoint is not http[s]://HOST[:PORT][/PATH]: {0}")]
-    Endpoint(&'static str),
-    /// Not the form of a bucket's name.
-    #[error("its bucket `{0}` is not a name: 3 to 63 of a-z, 0-9, `.` and `-`")]
-    Bucket(String),
-    /// A prefix that no key could begin with.
-    #[error("its prefix cannot begin a key: {0}")]
-    Prefix(String),
-    /// Two secrets, or one without its id, or an id without one.
-    #[error(
-        "it has an access_key_id and one of secret_access_key_file and secret_access_key_env, or \
-         none of the three"
-    )]
-    Keys,
-    /// No operation could ever be made.
-    #[error("it has connections = 0: it could never be used")]
-    NoConnections,
-    /// The certificates cannot be used.
-    #[error("its tls_server_ca_cert_path cannot be used: {0}")]
-    Certificates(String),
-    /// The client refuses it.
-    #[error("it cannot be used: {0}")]
-    Client(String),
-}
+/// The region where nothing says one, as object_store has it.
+const REGION: &str = "us-east-1";
 
 /// The client of a bucket, and what sends its requests.
-pub(super) fn connect(config: &S3Config) -> Result<(AmazonS3, reqwest::Client), S3ConfigError> {
+pub(super) fn connect(config: &S3Config) -> Result<S3, BucketConfigError> {
     check(config)?;
     let (file, variable) = (
         config.secret_access_key_file.as_ref(),
         config.secret_access_key_env.as_ref(),
     );
-    let secret = CredentialSource::of(file, variable).map_err(|()| S3ConfigError::Keys)?;
+    let secret = CredentialSource::of(file, variable).map_err(|()| BucketConfigError::Keys)?;
     let mut builder = match (&config.access_key_id, secret) {
         (Some(id), Some(secret)) => {
             let id = id.clone();
             AmazonS3Builder::new().with_credentials(Arc::new(Keys { id, secret }))
         }
         (None, None) => AmazonS3Builder::from_env(),
-        _ => return Err(S3ConfigError::Keys),
+        _ => return Err(BucketConfigError::Keys),
     };
-    let http = http(config)?;
+    let http = bucket_config::http(config.tls_server_ca_cert_path.as_deref())?;
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
     if let Some(region) = &config.region {
         builder = builder.with_region(region);
     }
-    let store = builder
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let client = builder
         .with_bucket_name(&config.bucket)
         .with_virtual_hosted_style_request(config.virtual_hosted_style)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
@@ -154,56 +117,30 @@ pub(super) fn connect(config: &S3Config) -> Result<(AmazonS3, reqwest::Client), 
         })
         .with_http_connector(Connector(http.clone()))
         .build()
-        .map_err(|error| S3ConfigError::Client(chain(&error)))?;
-    Ok((store, http))
+        .map_err(|error| BucketConfigError::Client(chain(&error)))?;
+    Ok(S3 {
+        client,
+        http,
+        region: region.unwrap_or_else(|| REGION.to_owned()),
+    })
 }
 
-fn check(config: &S3Config) -> Result<(), S3ConfigError> {
+fn check(config: &S3Config) -> Result<(), BucketConfigError> {
     let bucket = &config.bucket;
     let plain = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
     };
     if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(plain) || bucket.contains("..") {
-        return Err(S3ConfigError::Bucket(bucket.clone()));
-    }
-    let prefix = config.normal_prefix();
-    if let Some(prefix) = prefix.strip_suffix('/') {
-        super::check_key(prefix).map_err(|error| S3ConfigError::Prefix(error.message))?;
-    }
-    if config.connections == 0 {
-        return Err(S3ConfigError::NoConnections);
-    }
-    let Some(endpoint) = &config.endpoint else {
-        return Ok(());
-    };
-    let url = Url::parse(endpoint).map_err(|_| S3ConfigError::Endpoint("it is no address"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(S3ConfigError::Endpoint(
-            "it begins with https:// and a host",
+        return Err(BucketConfigError::Bucket(
+            bucket.clone(),
+            "3 to 63 of a-z, 0-9, `.` and `-`",
         ));
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(S3ConfigError::Endpoint("keys do not belong there"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(S3ConfigError::Endpoint("it has no options"));
-    }
-    Ok(())
-}
-
-fn http(config: &S3Config) -> Result<reqwest::Client, S3ConfigError> {
-    let ca = config.tls_server_ca_cert_path.as_deref();
-    let tls = client_config(ca).map_err(S3ConfigError::Certificates)?;
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(Duration::from_secs(5))
-        .read_timeout(SILENCE)
-        .pool_idle_timeout(Duration::from_secs(30))
-        .user_agent(concat!("heyday/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| S3ConfigError::Client(chain(&error)))
+    bucket_config::check(
+        &config.prefix,
+        config.connections,
+        config.endpoint.as_deref(),
+    )
 }
 
 #[derive(Debug)]
@@ -288,7 +225,7 @@ mod tests {
                 "connections",
             ),
         ] {
-            let error = connect(&config(json)).expect_err(told);
+            let error = connect(&config(json)).err().expect(told);
             assert!(error.to_string().contains(told), "{error}");
             assert!(!format!("{error:?}").contains("topsecret"), "{error:?}");
         }

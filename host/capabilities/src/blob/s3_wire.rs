@@ -1,32 +1,32 @@
-//! The requests of S3 that we send ourselves: object_store signs their addresses.
+//! The requests of S3 that we send ourselves: object_store signs them. Those without a body
+//! have the signature in their address; those with one in a header, because there are
+//! stores that take the end of an upload in no other way (Supabase Storage).
 //!
 //! Operations: [ListObjectsV2](https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html),
 //! [CompleteMultipartUpload](https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html).
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use object_store::aws::AwsAuthorizer;
+use object_store::client::HttpRequestBody;
+use object_store::multipart::PartId;
 use object_store::path::Path as ObjectPath;
 use object_store::signer::{SignedUrlOptions, Signer as _};
 use percent_encoding::percent_decode_str;
 use quick_xml::escape::escape;
-use reqwest::header::{
-    CONTENT_TYPE, DATE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, SERVER,
-};
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::s3::{Shared, away, is_key, precondition, refused};
+use super::bucket::{Object, page_of, precondition};
+use super::bucket_wire::{self, Pauses, away, fault};
+use super::s3::{S3, path};
 use super::{BlobError, Condition, Metadata, Page, StoreServer};
 use crate::error::chain;
 
 /// How long a signed address is good for.
 const SIGNED: Duration = Duration::from_secs(300);
-/// Bytes of the largest answer: 1,000 keys of 1,024 bytes, each as `%XX`, and the rest.
-const ANSWER_BYTES: usize = 8 << 20;
-/// Waits before a request is sent again, where the store failed.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
-
 struct Request<'a> {
     method: Method,
     path: ObjectPath,
@@ -62,10 +62,11 @@ struct Completed {
     code: Option<String>,
 }
 
-impl Shared {
-    /// One page of the binding's objects whose keys begin with a text.
-    pub(super) async fn page(
+impl S3 {
+    /// One page of the objects below `own` whose keys begin with a text.
+    pub(super) async fn listed(
         &self,
+        own: &str,
         prefix: &str,
         limit: u32,
         after: Option<&str>,
@@ -74,10 +75,10 @@ impl Shared {
             ("list-type", "2".to_owned()),
             ("encoding-type", "url".to_owned()),
             ("max-keys", limit.to_string()),
-            ("prefix", format!("{}{prefix}", self.prefix)),
+            ("prefix", format!("{own}{prefix}")),
         ];
         if let Some(after) = after {
-            query.push(("start-after", format!("{}{after}", self.prefix)));
+            query.push(("start-after", format!("{own}{after}")));
         }
         let (status, body) = self
             .send(&Request {
@@ -91,22 +92,22 @@ impl Shared {
         if !status.is_success() {
             return Err(fault(status, &body));
         }
-        read_page(&body, &self.prefix)
+        read_page(&body, own)
     }
 
     /// Makes an object of the parts with these etags; answers its own.
     pub(super) async fn complete(
         &self,
-        key: &str,
+        object: &Object,
         upload: &str,
-        parts: &[String],
+        parts: &[PartId],
         condition: &Condition,
     ) -> Result<String, BlobError> {
         let mut body = "<CompleteMultipartUpload>".to_owned();
-        for (number, etag) in (1..).zip(parts) {
+        for (number, part) in (1..).zip(parts) {
             body += &format!(
                 "<Part><PartNumber>{number}</PartNumber><ETag>{}</ETag></Part>",
-                escape(etag)
+                escape(part.content_id.as_str())
             );
         }
         body += "</CompleteMultipartUpload>";
@@ -121,7 +122,7 @@ impl Shared {
         let (status, body) = self
             .send(&Request {
                 method: Method::POST,
-                path: self.path(key)?,
+                path: path(object)?,
                 query: vec![("uploadId", upload.to_owned())],
                 header,
                 body,
@@ -149,21 +150,16 @@ impl Shared {
     }
 
     /// What the store says of itself when it answers, whatever it answers.
-    pub(super) async fn told(&self) -> Option<StoreServer> {
+    pub(super) async fn server(&self) -> Option<StoreServer> {
         let bucket = ObjectPath::default();
-        let url = self.store.signed_url(Method::GET, &bucket, SIGNED).await;
+        let url = self.client.signed_url(Method::GET, &bucket, SIGNED).await;
         let answer = self.http.get(url.ok()?).send().await.ok()?;
-        let header = |name| answer.headers().get(name)?.to_str().ok();
-        let date = header(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        Some(StoreServer {
-            name: header(SERVER).map(str::to_owned),
-            clock_ms: date.map(|date| date.timestamp().as_millisecond()),
-        })
+        Some(bucket_wire::server(answer.headers()))
     }
 
     /// Sends a request, again where the store failed; answers its status and body.
     async fn send(&self, request: &Request<'_>) -> Result<(StatusCode, Bytes), BlobError> {
-        let mut pauses = PAUSES.into_iter();
+        let mut pauses = Pauses::new();
         loop {
             let outcome = self.send_once(request).await;
             let again = match &outcome {
@@ -176,88 +172,89 @@ impl Shared {
                 }
                 Err(_) => true,
             };
-            match pauses.next() {
-                Some(pause) if again => tokio::time::sleep(pause).await,
-                _ => return outcome.map_err(away),
+            if !(again && pauses.pause().await) {
+                return outcome.map_err(away);
             }
         }
     }
 
     async fn send_once(&self, request: &Request<'_>) -> Result<(StatusCode, Bytes), String> {
-        let mut options = SignedUrlOptions::default().with_query(request.query.clone());
-        if let Some((name, value)) = &request.header {
-            options = options.with_signed_header(name.clone(), value.clone());
-        }
-        let url = self
-            .store
-            .signed_url_opts(request.method.clone(), &request.path, SIGNED, &options)
-            .await
-            .map_err(|error| chain(&error))?;
-        let mut sent = self.http.request(request.method.clone(), url);
-        if let Some((name, value)) = &request.header {
-            sent = sent.header(name, value);
-        }
-        if !request.body.is_empty() {
-            sent = sent
-                .header(CONTENT_TYPE, "application/xml")
-                .body(request.body.clone());
-        }
+        let sent = if request.body.is_empty() {
+            self.signed_in_address(request).await
+        } else {
+            self.signed_in_header(request).await
+        };
+        let sent = sent.map_err(|error| chain(&error))?;
         // The address is signed: whoever has it can do what it says.
         let told = |error: reqwest::Error| chain(&error.without_url());
-        let mut response = sent.send().await.map_err(told)?;
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(told)? {
-            if body.len() + chunk.len() > ANSWER_BYTES {
-                return Err("its answer is too large".to_owned());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok((response.status(), body.freeze()))
+        let response = sent.send().await.map_err(told)?;
+        let status = response.status();
+        Ok((status, bucket_wire::body(response).await?))
+    }
+
+    async fn signed_in_address(
+        &self,
+        request: &Request<'_>,
+    ) -> object_store::Result<reqwest::RequestBuilder> {
+        let options = SignedUrlOptions::default().with_query(request.query.clone());
+        let (method, path) = (request.method.clone(), &request.path);
+        let signed = self.client.signed_url_opts(method, path, SIGNED, &options);
+        Ok(self.http.request(request.method.clone(), signed.await?))
+    }
+
+    async fn signed_in_header(
+        &self,
+        request: &Request<'_>,
+    ) -> object_store::Result<reqwest::RequestBuilder> {
+        // Where it is, which a signed address says too.
+        let signed = self
+            .client
+            .signed_url(request.method.clone(), &request.path, SIGNED);
+        let mut url = signed.await?;
+        url.query_pairs_mut().clear().extend_pairs(&request.query);
+        let mut unsigned = http::Request::new(HttpRequestBody::from(request.body.clone()));
+        *unsigned.method_mut() = request.method.clone();
+        *unsigned.uri_mut() = url.as_str().parse().map_err(generic)?;
+        let headers = unsigned.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+        headers.extend(request.header.clone());
+        let credential = self.client.credentials().get_credential().await?;
+        AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut unsigned, None)?;
+        let sent = self.http.request(request.method.clone(), url);
+        let headers = std::mem::take(unsigned.headers_mut());
+        Ok(sent.headers(headers).body(request.body.clone()))
     }
 }
 
-fn fault(status: StatusCode, body: &[u8]) -> BlobError {
-    let text = String::from_utf8_lossy(body);
-    let cause = format!("{status}: {}", text.get(..500).unwrap_or(&text));
-    if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) {
-        return refused(cause);
+fn generic(error: http::uri::InvalidUri) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "S3",
+        source: error.into(),
     }
-    away(cause)
 }
 
 fn read_page(body: &[u8], prefix: &str) -> Result<Page, BlobError> {
     let listing: Listing =
         quick_xml::de::from_reader(body).map_err(|error| away(format!("a listing: {error}")))?;
     let encoded = listing.encoding_type.as_deref() == Some("url");
-    let mut objects = Vec::with_capacity(listing.contents.len());
-    let mut last = None;
-    for listed in listing.contents {
+    let listed = listing.contents.into_iter().filter_map(|listed| {
         let key = if encoded {
             let spaced = listed.key.replace('+', " ");
             let decoded = percent_decode_str(&spaced).decode_utf8();
-            decoded.map(std::borrow::Cow::into_owned).ok()
+            decoded.map(std::borrow::Cow::into_owned).ok()?
         } else {
-            Some(listed.key)
+            listed.key
         };
-        let Some(key) = key.as_deref().and_then(|key| key.strip_prefix(prefix)) else {
-            continue;
-        };
-        last = Some(key.to_owned());
-        // What others put there and no plugin could name: markers of folders, say.
-        if !is_key(key) {
-            continue;
-        }
         let modified = listed.last_modified.parse::<jiff::Timestamp>();
         let modified = modified.map_or(0, jiff::Timestamp::as_millisecond);
-        objects.push(Metadata {
-            key: key.to_owned(),
+        Some(Metadata {
+            key,
             size: listed.size,
             last_modified_ms: u64::try_from(modified).unwrap_or(0),
             etag: listed.etag,
-        });
-    }
-    let next = listing.is_truncated.then_some(last).flatten();
-    Ok(Page { objects, next })
+        })
+    });
+    Ok(page_of(prefix, listed, listing.is_truncated))
 }
 
 #[cfg(test)]

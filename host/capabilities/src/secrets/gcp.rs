@@ -15,18 +15,17 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use url::{Host, Url};
+use url::Url;
 use zeroize::Zeroizing;
 
-use super::gcp_token::Tokens;
 use super::{Secret, SecretsCode, SecretsError, unavailable};
 use crate::diagnosis::clock_of;
 use crate::error::chain;
+use crate::google::{self, Identity, METADATA, Tokens, body};
 use crate::source::VALUE_BYTES;
 use crate::task::run_on;
 
 const ENDPOINT: &str = "https://secretmanager.googleapis.com";
-const METADATA: &str = "http://metadata.google.internal";
 /// Bytes of the largest answer: a secret of 64 KiB in base64, and what is around it.
 const ANSWER_BYTES: usize = 256 << 10;
 
@@ -109,33 +108,9 @@ fn split(entry: &str) -> (&str, &str) {
     entry.split_once("/versions/").unwrap_or((entry, "latest"))
 }
 
-/// Checks an address. `plain`: whether it may be without TLS wherever it is.
+/// Checks an address of the configuration.
 fn address(member: &'static str, text: &str, plain: bool) -> Result<Url, GcpConfigError> {
-    let wrong = |why| GcpConfigError::Endpoint(member, why);
-    let url = Url::parse(text).map_err(|_| wrong("it begins with https:// and has a host"))?;
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        return Err(wrong("it has no user, password or query"));
-    }
-    match (url.scheme(), url.host()) {
-        ("https", Some(_)) => Ok(url),
-        ("http", Some(host)) if plain || is_here(&host) => Ok(url),
-        ("http", Some(_)) => Err(wrong("a token goes there, so it begins with https://")),
-        _ => Err(wrong("it begins with https:// and has a host")),
-    }
-}
-
-/// Checks where a key's token is asked for.
-pub(super) fn check_token_address(text: &str) -> Result<(), String> {
-    let checked = address("token_uri", text, false);
-    checked.map(|_| ()).map_err(|error| error.to_string())
-}
-
-fn is_here(host: &Host<&str>) -> bool {
-    match host {
-        Host::Domain(name) => *name == "localhost",
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    }
+    google::address(text, plain).map_err(|why| GcpConfigError::Endpoint(member, why))
 }
 
 /// A secret that was answered, and when.
@@ -201,19 +176,15 @@ impl SecretManager {
         if let Some(location) = &config.location {
             base += &format!("/locations/{location}");
         }
-        // Fails only where another part of the process chose one, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
-            .timeout(Duration::from_millis(config.timeout_ms))
-            .user_agent(concat!("heyday/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| GcpConfigError::Tls(chain(&error)))?;
+        let http = google::client(Duration::from_millis(config.timeout_ms))
+            .map_err(GcpConfigError::Tls)?;
+        let identity = match &config.credentials_file {
+            Some(path) => Identity::File(path.clone()),
+            None => Identity::Machine(metadata),
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                tokens: Tokens::new(http.clone(), config.credentials_file.clone(), &metadata),
+                tokens: Tokens::new(http.clone(), identity),
                 http,
                 base: base + "/secrets/",
                 ttl: Duration::from_millis(config.cache_ttl_ms),
@@ -364,25 +335,6 @@ struct Refused {
 struct RefusedError {
     #[serde(default)]
     status: String,
-}
-
-/// A body of at most so many bytes.
-pub(super) async fn body(
-    mut response: reqwest::Response,
-    limit: usize,
-) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| chain(&error.without_url()))?
-    {
-        if body.len() + chunk.len() > limit {
-            return Err(format!("its answer has more than {limit} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@
 //! cleared.
 
 pub mod gcp;
-mod gcp_token;
 mod host;
 
 use std::collections::BTreeMap;

@@ -32,6 +32,7 @@ impl Config {
             .or_insert_with(|| BlobBinding {
                 path: Some(folder.join("blob").join("default")),
                 s3: None,
+                gcs: None,
                 read_only: false,
                 limits: Default::default(),
             });

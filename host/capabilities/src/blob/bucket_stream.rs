@@ -4,42 +4,37 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::stream::{BoxStream, StreamExt as _};
-use object_store::PutPayload;
-use object_store::multipart::{MultipartStore as _, PartId};
-use object_store::path::Path as ObjectPath;
+use futures::stream::StreamExt as _;
 use tokio::task::JoinSet;
 
-use super::s3::{S3Container, Shared, checked_etag, translate};
+use super::bucket::{Bucket, Chunks, Got, Object, Piece, Shared, Store};
 use super::{BlobCode, BlobError, Condition, Metadata, ObjectReader, ObjectWriter, READ_BYTES};
-use crate::error::chain;
 
-/// Bytes of one part of an upload, unless the largest object needs larger ones.
+/// Bytes of one part of an upload, unless the largest object needs larger ones. A multiple
+/// of [`PART_STEP`].
 const PART_BYTES: u64 = 8 << 20;
+/// What the bytes of each part but the last are a multiple of (Google's rule).
+const PART_STEP: u64 = 256 << 10;
 /// The most parts of an upload (Amazon's limit).
 const PARTS: u64 = 10_000;
-/// Parts of one upload that are on their way together.
+/// Parts of one upload that are on their way together, where they need no order.
 const PARTS_IN_FLIGHT: usize = 2;
 
 /// Reads the answer to one request: what replaces the object later is not in it. Where
-/// the connection breaks, object_store goes on only with the same object.
-pub(super) struct S3Reader {
+/// the connection breaks, the store goes on only with the same object.
+pub(super) struct BucketReader<S> {
     metadata: Metadata,
     /// None after a failure.
-    chunks: Option<BoxStream<'static, object_store::Result<Bytes>>>,
+    chunks: Option<Chunks>,
     rest: Bytes,
-    container: S3Container,
+    container: Bucket<S>,
 }
 
-impl S3Reader {
-    pub(super) fn new(
-        container: S3Container,
-        metadata: Metadata,
-        chunks: BoxStream<'static, object_store::Result<Bytes>>,
-    ) -> Self {
+impl<S: Store> BucketReader<S> {
+    pub(super) fn new(container: Bucket<S>, got: Got) -> Self {
         Self {
-            metadata,
-            chunks: Some(chunks),
+            metadata: got.metadata,
+            chunks: Some(got.chunks),
             rest: Bytes::new(),
             container,
         }
@@ -47,7 +42,7 @@ impl S3Reader {
 }
 
 #[async_trait]
-impl ObjectReader for S3Reader {
+impl<S: Store> ObjectReader for BucketReader<S> {
     fn metadata(&self) -> &Metadata {
         &self.metadata
     }
@@ -60,12 +55,10 @@ impl ObjectReader for S3Reader {
                     "an earlier read of this object failed",
                 )
             })?;
-            let key = self.metadata.key.clone();
             let (chunk, chunks) = self
                 .container
                 .run(|_| async move {
-                    let chunk = chunks.next().await.transpose();
-                    let chunk = chunk.map_err(|error| translate(&key, &error))?;
+                    let chunk = chunks.next().await.transpose()?;
                     Ok((chunk, chunks))
                 })
                 .await?;
@@ -81,9 +74,9 @@ impl ObjectReader for S3Reader {
 }
 
 /// Collects bytes; what is small is one PUT at the end, what is not goes part by part.
-pub(super) struct S3Writer {
-    container: S3Container,
-    key: String,
+pub(super) struct BucketWriter<S: Store> {
+    container: Bucket<S>,
+    object: Arc<Object>,
     condition: Condition,
     part_bytes: usize,
     rest: BytesMut,
@@ -91,45 +84,46 @@ pub(super) struct S3Writer {
     /// Parts that were sent or are on their way.
     sent: usize,
     // Before the upload: a part that is on its way ends first.
-    in_flight: JoinSet<Result<(usize, PartId), BlobError>>,
-    parts: Vec<(usize, PartId)>,
-    upload: Option<Upload>,
+    in_flight: JoinSet<Result<(usize, S::Part), BlobError>>,
+    parts: Vec<(usize, S::Part)>,
+    upload: Option<Upload<S>>,
 }
 
 /// An upload that is given up when it is dropped before its end.
-struct Upload {
-    shared: Arc<Shared>,
-    path: ObjectPath,
-    id: String,
+struct Upload<S: Store> {
+    shared: Arc<Shared<S>>,
+    object: Arc<Object>,
+    begun: Arc<S::Upload>,
     ended: bool,
 }
 
-impl Drop for Upload {
+impl<S: Store> Drop for Upload<S> {
     fn drop(&mut self) {
         if self.ended {
             return;
         }
-        let (shared, path, id) = (
+        let (shared, object, begun) = (
             Arc::clone(&self.shared),
-            self.path.clone(),
-            std::mem::take(&mut self.id),
+            Arc::clone(&self.object),
+            Arc::clone(&self.begun),
         );
         self.shared.runtime.spawn(async move {
-            if let Err(error) = shared.store.abort_multipart(&path, &id).await {
-                tracing::warn!(cause = %chain(&error), "an upload that was given up stays in the bucket");
+            if let Err(cause) = shared.store.abort(&object, &begun).await {
+                tracing::warn!(cause, "an upload that was given up stays in the bucket");
             }
         });
     }
 }
 
-impl S3Writer {
-    pub(super) fn new(container: S3Container, key: String, condition: Condition) -> Self {
+impl<S: Store> BucketWriter<S> {
+    pub(super) fn new(container: Bucket<S>, object: Object, condition: Condition) -> Self {
         let part_bytes = container.shared.limits.object_bytes.div_ceil(PARTS);
+        let part_bytes = part_bytes.max(PART_BYTES).next_multiple_of(PART_STEP);
         Self {
             container,
-            key,
+            object: Arc::new(object),
             condition,
-            part_bytes: usize::try_from(part_bytes.max(PART_BYTES)).unwrap_or(usize::MAX),
+            part_bytes: usize::try_from(part_bytes).unwrap_or(usize::MAX),
             rest: BytesMut::new(),
             size: 0,
             sent: 0,
@@ -142,39 +136,51 @@ impl S3Writer {
     /// Sends what was collected as a part.
     async fn send(&mut self) -> Result<(), BlobError> {
         if self.upload.is_none() {
-            let key = self.key.clone();
+            let (object, condition) = (Arc::clone(&self.object), self.condition.clone());
             let upload = self.container.run(|shared| async move {
-                let path = shared.path(&key)?;
-                let id = shared.store.create_multipart(&path).await;
-                let id = id.map_err(|error| translate(&key, &error))?;
+                let begun = shared.store.begin(&object, &condition).await?;
                 Ok(Upload {
                     shared,
-                    path,
-                    id,
+                    object,
+                    begun: Arc::new(begun),
                     ended: false,
                 })
             });
             self.upload = Some(upload.await?);
         }
-        while self.in_flight.len() >= PARTS_IN_FLIGHT {
+        let most = if S::PARTS_IN_ORDER {
+            1
+        } else {
+            PARTS_IN_FLIGHT
+        };
+        while self.in_flight.len() >= most {
             self.sent_one().await?;
         }
+        let piece = self.collected();
         // There is one, from above.
         if let Some(upload) = &self.upload {
-            let (shared, path) = (Arc::clone(&upload.shared), upload.path.clone());
-            let (id, key, index) = (upload.id.clone(), self.key.clone(), self.sent);
-            let bytes = self.rest.split().freeze();
+            let (shared, object) = (Arc::clone(&upload.shared), Arc::clone(&upload.object));
+            let begun = Arc::clone(&upload.begun);
             self.sent += 1;
             let part = async move {
-                let payload = PutPayload::from_bytes(bytes);
-                let part = shared.store.put_part(&path, &id, index, payload).await;
-                let part = part.map_err(|error| translate(&key, &error))?;
+                let index = piece.index;
+                let part = shared.store.part(&object, &begun, piece).await?;
                 Ok((index, part))
             };
             self.in_flight
                 .spawn_on(part, &self.container.shared.runtime);
         }
         Ok(())
+    }
+
+    /// What was collected, to be sent.
+    fn collected(&mut self) -> Piece {
+        let bytes = self.rest.split().freeze();
+        Piece {
+            index: self.sent,
+            offset: self.sent as u64 * self.part_bytes as u64,
+            bytes,
+        }
     }
 
     async fn sent_one(&mut self) -> Result<(), BlobError> {
@@ -186,7 +192,7 @@ impl S3Writer {
 }
 
 #[async_trait]
-impl ObjectWriter for S3Writer {
+impl<S: Store> ObjectWriter for BucketWriter<S> {
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), BlobError> {
         self.size = self.size.saturating_add(bytes.len() as u64);
         self.container.shared.limits.check_object(self.size)?;
@@ -202,52 +208,39 @@ impl ObjectWriter for S3Writer {
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Metadata, BlobError> {
-        if self.upload.is_none() {
-            let Self {
-                container,
-                key,
-                condition,
-                rest,
-                ..
-            } = *self;
-            let bytes = rest.freeze();
-            return container
-                .run(|shared| async move {
-                    shared.check_place(&key).await?;
-                    shared.put(&key, bytes, condition).await
-                })
-                .await;
+        if self.upload.is_some() {
+            if !S::PARTS_IN_ORDER && !self.rest.is_empty() {
+                self.send().await?;
+            }
+            while !self.in_flight.is_empty() {
+                self.sent_one().await?;
+            }
         }
-        if !self.rest.is_empty() {
-            self.send().await?;
-        }
-        while !self.in_flight.is_empty() {
-            self.sent_one().await?;
-        }
+        let last = self.collected();
         let Self {
             container,
-            key,
+            object,
             condition,
             size,
             mut parts,
             upload,
             ..
         } = *self;
+        let Some(upload) = upload else {
+            return container
+                .run(|shared| async move { shared.put(&object.key, last.bytes, &condition).await })
+                .await;
+        };
         parts.sort_unstable_by_key(|(index, _)| *index);
-        let parts: Vec<_> = parts.into_iter().map(|(_, part)| part.content_id).collect();
+        let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
         container
             .run(|shared| async move {
-                let mut upload = upload.ok_or_else(|| BlobError::internal("no upload"))?;
-                shared.check_place(&key).await?;
-                let condition = match condition {
-                    Condition::IfMatch(etag) => Condition::IfMatch(checked_etag(etag)?),
-                    other => other,
-                };
-                let etag = shared
-                    .complete(&key, &upload.id, &parts, &condition)
-                    .await?;
+                let mut upload = upload;
+                shared.check_place(&object.key).await?;
+                let (store, begun) = (&shared.store, &upload.begun);
+                let ended = store.end(&object, begun, parts, last, &condition).await?;
                 upload.ended = true;
-                shared.written(&key, Some(etag), size).await
+                shared.written(&object.key, ended, size).await
             })
             .await
     }

@@ -11,6 +11,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures::{StreamExt as _, stream};
+use heyday_capabilities::blob::s3::S3Container;
+use heyday_capabilities::blob::{BlobLimits, Condition, Container as _};
 use heyday_durable::payload::Digest;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use crate::inference::model;
 use crate::support::cli::Desk;
 use crate::support::http_server::{cut, serve};
+use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options, Server};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -305,6 +308,47 @@ async fn only_what_is_configured_is_a_source() {
     }
     let sent = client.request(Method::GET, "/model-pulls/unknown").send();
     Client::refused(sent.await.unwrap(), StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_a_source_too() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let small = model("bert-cls", "refuse");
+    let bucket = S3Container::new(
+        &gateway.config("models"),
+        false,
+        BlobLimits::default(),
+        tokio::runtime::Handle::current(),
+    )
+    .unwrap();
+    let mut open = vec![small.model.clone()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let key = path.strip_prefix(&small.model).unwrap().to_str().unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let key = format!("org/small/{key}");
+            let put = bucket.put(key, bytes.into(), Condition::Always);
+            put.await.unwrap();
+        }
+    }
+    let further = format!(
+        "[bindings.namespaces.default.blob.shelf]\n{}",
+        gateway.toml("models")
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let server = server("http://127.0.0.1:1", &folder.path().join("key"), &further).await;
+    let asked = json!({ "name": "small", "source": "blob:shelf/org/small" });
+    let done = pull(&server.client, &asked).await;
+    assert_eq!(done["state"], "done", "{done}");
+    let found = server.client.get("/models/small").await.unwrap();
+    assert_eq!(found["properties"]["dimensions"], 48, "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

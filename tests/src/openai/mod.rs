@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::inference::{MINILM, assert_close, import, model};
 use crate::support::server::{Options, Server};
+use crate::support::worker::Site;
 
 async fn server() -> Server {
     let options = Options {
@@ -56,6 +57,22 @@ async fn client(server: &Server, program: &str, asked: &Value) -> Value {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{program}.py: {said}");
     serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_works_for_nobody_answers_too() {
+    let Some(site) = Site::with(&[], "[inference]\ndevice = 'cpu'\n").await else {
+        return;
+    };
+    let minilm = model(MINILM, "refuse");
+    let judge = model("rerank-bert", "truncate");
+    import(&site.server.client, "minilm", &minilm).await;
+    import(&site.server.client, "judge", &judge).await;
+    let asked = json!({
+        "model": "minilm", "judge": "judge", "texts": minilm.texts, "dimensions": 384,
+    });
+    let found = client(&site.server, "embeddings", &asked).await;
+    assert_close(&found["vectors"], &minilm.values);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
+use super::failpoint;
 use super::loaded::Loaded;
 use super::queue::{Item, Readiness};
 use super::{Group, Piece, Shared};
@@ -44,10 +45,12 @@ impl OnDevice {
 
 impl Compute for OnDevice {
     fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
+        failpoint::reached()?;
         self.pool()?.install(|| model.model.compute(batch))
     }
 
     fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+        failpoint::reached()?;
         self.pool()?
             .install(|| super::generate::read_on(model, chunks))
     }

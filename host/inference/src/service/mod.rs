@@ -7,6 +7,7 @@
 //! or the handle of its text, ends, whichever way.
 
 mod compute;
+mod failpoint;
 mod generate;
 mod loaded;
 pub(crate) mod queue;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
-use reqwest::header::{DATE, HeaderMap, SERVER};
+use reqwest::header::{HeaderMap, SERVER};
 
 use super::{BlobCode, BlobError, StoreServer};
+use crate::diagnosis::clock_of;
 use crate::error::chain;
 
 /// Bytes of the largest answer: 1,000 keys of 1,024 bytes, each as `%XX`, and the rest.
@@ -51,10 +52,9 @@ pub(super) async fn body(mut response: reqwest::Response) -> Result<Bytes, Strin
 /// What a server says of itself in any answer.
 pub(super) fn server(headers: &HeaderMap) -> StoreServer {
     let header = |name| headers.get(name)?.to_str().ok();
-    let date = header(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
     StoreServer {
         name: header(SERVER).map(str::to_owned),
-        clock_ms: date.map(|date| date.timestamp().as_millisecond()),
+        clock_ms: clock_of(headers),
     }
 }
 

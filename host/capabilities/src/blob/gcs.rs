@@ -4,7 +4,7 @@
 //! By [Google's JSON API](https://cloud.google.com/storage/docs/json_api/v1), with requests
 //! of our own (`gcs_wire.rs`): object_store's client for Google lists by whole segments
 //! only, ends a large upload without a condition, and signs addresses of the public
-//! endpoint only. The host signs in as it does to Secret Manager ([`crate::google`]).
+//! endpoint only. The host signs in as it does to Secret Manager (`google/`).
 //!
 //! An object's etag is its generation, a number that the store gives to every write.
 //! Conditions are generations too (`ifGenerationMatch`, where 0 is no object), and the

@@ -15,15 +15,13 @@ use reqwest::{Method, StatusCode};
 use tokio::runtime::Handle;
 use url::Url;
 
+use crate::support::buckets::{self, LARGE, code, get, keys, race, write};
 use crate::support::certificates::{Authority, Files};
 use crate::support::front::Front;
 use crate::support::google_stand_in::{ACCOUNT, Trouble};
 use crate::support::google_storage::GoogleStorage;
 use crate::support::postgres::until;
 use crate::support::server::{Client, PATIENCE};
-
-/// More than one part of an upload.
-const LARGE: usize = 9 << 20;
 
 fn open(config: &GcsConfig) -> GcsContainer {
     let limits = BlobLimits::default();
@@ -35,37 +33,12 @@ async fn put(container: &GcsContainer, key: &str, bytes: &'static [u8]) -> Metad
     put.await.unwrap()
 }
 
-async fn get(container: &GcsContainer, key: &str) -> Result<Bytes, BlobError> {
-    container.get(key.to_owned(), 0, u64::MAX).await
-}
-
-fn code<T>(outcome: Result<T, BlobError>) -> BlobCode {
-    outcome.map(|_| ()).expect_err("it is refused").code
-}
-
-async fn keys(container: &GcsContainer, prefix: &str) -> Vec<String> {
-    let page = container.list(prefix.to_owned(), 1_000, None).await;
-    let objects = page.unwrap().objects.into_iter();
-    objects.map(|object| object.key).collect()
-}
-
 /// Bytes that are others at the begin of each part.
 fn bytes(length: usize) -> Bytes {
     let some: Vec<u8> = (0..1_021).map(|at| (at * 7 / 5) as u8).collect();
     let mut all = some.repeat(length / some.len() + 1);
     all.truncate(length);
     all.into()
-}
-
-async fn write(
-    container: &GcsContainer,
-    key: &str,
-    bytes: Bytes,
-    condition: Condition,
-) -> Result<Metadata, BlobError> {
-    let mut writer = container.write(key.to_owned(), condition).await?;
-    writer.write(bytes).await?;
-    writer.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,29 +133,7 @@ async fn one_of_many_writers_wins() {
             } else {
                 Condition::IfAbsent
             };
-            let writers = (0..8_u8).map(|number| {
-                let (container, condition) = (Arc::clone(&container), condition.clone());
-                tokio::spawn(async move {
-                    let bytes = Bytes::from(vec![number; length]);
-                    let written = write(&container, key, bytes, condition).await;
-                    written.map(|written| (number, written))
-                })
-            });
-            let mut won = Vec::new();
-            for outcome in futures::future::join_all(writers).await {
-                match outcome.unwrap() {
-                    Ok(winner) => won.push(winner),
-                    Err(error) => assert_eq!(error.code, BlobCode::PreconditionFailed, "{error}"),
-                }
-            }
-            let [(number, written)] = &won[..] else {
-                panic!("{won:?} wrote {key}");
-            };
-            let found = container.head(key.to_owned()).await.unwrap();
-            assert_eq!(found, *written);
-            let read = get(&container, key).await.unwrap();
-            assert!(read.iter().all(|byte| byte == number));
-            assert_eq!(read.len() as u64, found.size);
+            race(&container, key, length, condition).await;
         }
     }
 }
@@ -388,35 +339,12 @@ async fn a_frozen_store_is_left_and_fills_only_its_own_limit() {
     };
     let mut config = frozen.config("");
     config.connections = 2;
-    let container = Arc::new(open(&config));
+    let container = open(&config);
     put(&container, "a", b"1").await;
-    let elsewhere = open(&other.config(""));
-    frozen.signal(libc::SIGSTOP);
-    let waiting: Vec<_> = (0..6)
-        .map(|_| {
-            let container = Arc::clone(&container);
-            tokio::spawn(async move { get(&container, "a").await })
-        })
-        .collect();
-    // Two are under way, two wait, and there is no room for more.
-    let ended = || waiting.iter().filter(|it| it.is_finished()).count();
-    until("the others are told", || ended() == 2);
-    // Whoever uses another store does not notice.
-    put(&elsewhere, "b", b"2").await;
-    assert_eq!(ended(), 2);
-    for waits in waiting {
-        if waits.is_finished() {
-            assert_eq!(code(waits.await.unwrap()), BlobCode::Unavailable);
-        } else {
-            waits.abort();
-        }
-    }
-    frozen.signal(libc::SIGCONT);
-    let deadline = Instant::now() + PATIENCE;
-    while get(&container, "a").await.is_err() {
-        assert!(Instant::now() < deadline, "the store is not used again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    buckets::frozen(container, &open(&other.config("")), |stop| {
+        frozen.signal(if stop { libc::SIGSTOP } else { libc::SIGCONT });
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

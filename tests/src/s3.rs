@@ -14,14 +14,12 @@ use reqwest::{Method, StatusCode};
 use tokio::runtime::Handle;
 use url::Url;
 
+use crate::support::buckets::{self, LARGE, code, get, keys, race};
 use crate::support::certificates::{Authority, Files};
 use crate::support::postgres::until;
 use crate::support::s3::Gateway;
 use crate::support::s3_below_a_path::BelowAPath;
 use crate::support::server::{Client, PATIENCE};
-
-/// More than one part of an upload.
-const LARGE: usize = 9 << 20;
 
 fn open(config: &S3Config) -> S3Container {
     let limits = BlobLimits::default();
@@ -31,20 +29,6 @@ fn open(config: &S3Config) -> S3Container {
 async fn put(container: &S3Container, key: &str, bytes: &'static [u8]) -> Result<(), BlobError> {
     let put = container.put(key.to_owned(), Bytes::from_static(bytes), Condition::Always);
     put.await.map(|_| ())
-}
-
-async fn get(container: &S3Container, key: &str) -> Result<Bytes, BlobError> {
-    container.get(key.to_owned(), 0, u64::MAX).await
-}
-
-fn code<T>(outcome: Result<T, BlobError>) -> BlobCode {
-    outcome.map(|_| ()).expect_err("it is refused").code
-}
-
-async fn keys(container: &S3Container, prefix: &str) -> Vec<String> {
-    let page = container.list(prefix.to_owned(), 1_000, None).await;
-    let objects = page.unwrap().objects.into_iter();
-    objects.map(|object| object.key).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,32 +81,8 @@ async fn one_of_many_writers_wins() {
         return;
     };
     let container = Arc::new(open(&gateway.config("race")));
-    for large in [false, true] {
-        let key = if large { "large" } else { "small" };
-        let writers = (0..8_u8).map(|number| {
-            let container = Arc::clone(&container);
-            tokio::spawn(async move {
-                let bytes = Bytes::from(vec![number; if large { LARGE } else { 10 }]);
-                let mut writer = container.write(key.to_owned(), Condition::IfAbsent).await?;
-                writer.write(bytes).await?;
-                writer.finish().await.map(|written| (number, written))
-            })
-        });
-        let mut won = Vec::new();
-        for outcome in futures::future::join_all(writers).await {
-            match outcome.unwrap() {
-                Ok(winner) => won.push(winner),
-                Err(error) => assert_eq!(error.code, BlobCode::PreconditionFailed, "{error}"),
-            }
-        }
-        let [(number, written)] = &won[..] else {
-            panic!("{won:?} wrote {key}");
-        };
-        let found = container.head(key.to_owned()).await.unwrap();
-        assert_eq!(found, *written);
-        let read = get(&container, key).await.unwrap();
-        assert!(read.iter().all(|byte| byte == number));
-        assert_eq!(read.len() as u64, found.size);
+    for (key, length) in [("small", 10), ("large", LARGE)] {
+        race(&container, key, length, Condition::IfAbsent).await;
     }
 }
 
@@ -215,38 +175,12 @@ async fn a_frozen_store_is_left_and_fills_only_its_own_limit() {
     };
     let mut config = frozen.config("");
     config.connections = 2;
-    let container = Arc::new(open(&config));
+    let container = open(&config);
     put(&container, "a", b"1").await.unwrap();
-    let elsewhere = open(&other.config(""));
-    frozen.signal(libc::SIGSTOP);
-    let waiting: Vec<_> = (0..6)
-        .map(|_| {
-            let container = Arc::clone(&container);
-            tokio::spawn(async move { get(&container, "a").await })
-        })
-        .collect();
-    // Two are under way, two wait, and there is no room for more.
-    let ended = || waiting.iter().filter(|it| it.is_finished()).count();
-    until("the others are told", || ended() == 2);
-    // Whoever uses another store does not notice.
-    for _ in 0..20 {
-        put(&elsewhere, "b", b"2").await.unwrap();
-    }
-    assert_eq!(ended(), 2);
-    // An attempt that ends gives its turn back.
-    for waits in waiting {
-        if waits.is_finished() {
-            assert_eq!(code(waits.await.unwrap()), BlobCode::Unavailable);
-        } else {
-            waits.abort();
-        }
-    }
-    frozen.signal(libc::SIGCONT);
-    let deadline = Instant::now() + PATIENCE;
-    while get(&container, "a").await.is_err() {
-        assert!(Instant::now() < deadline, "the store is not used again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    buckets::frozen(container, &open(&other.config("")), |stop| {
+        frozen.signal(if stop { libc::SIGSTOP } else { libc::SIGCONT });
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,13 +3,13 @@
 //! emulator; the rest of Google, and what the emulator has not, is a stand-in's.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use heyday_capabilities::blob::gcs::GcsContainer;
 use heyday_capabilities::blob::gcs_config::GcsConfig;
 use heyday_capabilities::blob::{
-    BlobCode, BlobError, BlobLimits, Condition, Container as _, Metadata, Presigned,
+    BlobCode, BlobLimits, Condition, Container as _, Metadata, Presigned,
 };
 use reqwest::{Method, StatusCode};
 use tokio::runtime::Handle;
@@ -21,7 +21,7 @@ use crate::support::front::Front;
 use crate::support::google_stand_in::{ACCOUNT, Trouble};
 use crate::support::google_storage::GoogleStorage;
 use crate::support::postgres::until;
-use crate::support::server::{Client, PATIENCE};
+use crate::support::server::Client;
 
 fn open(config: &GcsConfig) -> GcsContainer {
     let limits = BlobLimits::default();

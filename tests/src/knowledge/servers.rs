@@ -172,6 +172,12 @@ fn assert_alike(question: &str, one: &Found, other: &Found) {
 
 /// Whether both answer the same to everything, and know the same of these documents.
 async fn assert_equal(local: &Server, remote: &Server, keys: &[String]) {
+    // First what says why a document is missing.
+    let failures = async |server: &Server| {
+        let listed = server.client.succeed("index.failures", &json!({})).await;
+        listed.unwrap()
+    };
+    assert_eq!(failures(local).await, failures(remote).await);
     let (mut right, mut all) = (0, 0);
     for question in QUESTIONS {
         // Words are counted alike for every store.

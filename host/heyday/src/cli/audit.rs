@@ -43,22 +43,15 @@ pub struct ListArgs {
 /// Runs `audit`.
 pub async fn run(command: AuditCommand, context: &Context) -> Result<(), CliError> {
     let AuditCommand::List(args) = command;
-    let output = &context.output;
     let list = Request::get(&["audit"])
         .query_if("action", args.action.as_deref())
         .query_if("resource", args.resource.as_deref())
         .query("page_size", args.limit.to_string());
-    let mut table = Table::new(&["WHEN", "WHO", "ACTION", "ON", "DETAILS"]);
+    let table = Table::new(&["WHEN", "WHO", "ACTION", "ON", "DETAILS"]);
     let now = jiff::Timestamp::now();
-    let mut token = args.page_token;
-    loop {
-        let request = list.clone().query_if("page_token", token);
-        let answer = context.client.send(&request).await?;
-        let page = answer.json()?;
-        if output.is_json() {
-            output.raw_json(&answer.body)?;
-        }
-        for entry in view::rows(&page, "audit") {
+    let nothing = "The audit has no such entry.";
+    let rows = |page: &Value, table: &mut Table| {
+        for entry in view::rows(page, "audit") {
             table.row([
                 view::ago(entry, "at", now),
                 view::text(entry, "principal"),
@@ -67,26 +60,17 @@ pub async fn run(command: AuditCommand, context: &Context) -> Result<(), CliErro
                 details(entry.get("details").unwrap_or(&Value::Null)),
             ]);
         }
-        token = view::next_page(&page);
-        if !args.all || token.is_none() {
-            break;
-        }
-    }
-    if output.is_json() {
-        return Ok(());
-    }
-    if table.is_empty() {
-        output.note("The audit has no such entry.");
-    } else {
-        output.line(&table.render(output.style))?;
-    }
-    if let Some(token) = token {
-        output.hint(&format!(
-            "more with --all, or from here with --page-token {}",
-            view::shell_word(&token)
-        ));
-    }
-    Ok(())
+    };
+    view::pages(
+        context,
+        &list,
+        args.page_token,
+        args.all,
+        table,
+        nothing,
+        rows,
+    )
+    .await
 }
 
 /// What there is to say, in one line: of a refusal what was refused, and why.

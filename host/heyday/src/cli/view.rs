@@ -12,6 +12,7 @@ use super::Context;
 use super::client::Request;
 use super::error::CliError;
 use super::output::printable;
+use super::table::Table;
 
 /// A member as text: strings as they are, null and absent as nothing, others as JSON.
 pub fn text(value: &Value, member: &str) -> String {
@@ -89,6 +90,48 @@ pub fn rows_any<'a>(value: &'a Value, members: &[&str]) -> &'a [Value] {
 /// A page's token for the next one; none at the end.
 pub fn next_page(value: &Value) -> Option<String> {
     Some(text(value, "next_page_token")).filter(|token| !token.is_empty())
+}
+
+/// Shows what a list answers as a table, from the page of a token on: that page, or `all` that
+/// follow. `rows` puts a page into the table; `nothing` is said where there are none.
+pub async fn pages(
+    context: &Context,
+    list: &Request,
+    mut token: Option<String>,
+    all: bool,
+    mut table: Table,
+    nothing: &str,
+    rows: impl Fn(&Value, &mut Table),
+) -> Result<(), CliError> {
+    let output = &context.output;
+    loop {
+        let request = list.clone().query_if("page_token", token);
+        let answer = context.client.send(&request).await?;
+        let page = answer.json()?;
+        if output.is_json() {
+            output.raw_json(&answer.body)?;
+        }
+        rows(&page, &mut table);
+        token = next_page(&page);
+        if !all || token.is_none() {
+            break;
+        }
+    }
+    if output.is_json() {
+        return Ok(());
+    }
+    if table.is_empty() {
+        output.note(nothing);
+    } else {
+        output.line(&table.render(output.style))?;
+    }
+    if let Some(token) = token {
+        output.hint(&format!(
+            "more with --all, or from here with --page-token {}",
+            shell_word(&token)
+        ));
+    }
+    Ok(())
 }
 
 /// A list of strings, separated by commas.

@@ -237,9 +237,8 @@ async fn count(args: CountArgs, context: &Context) -> Result<(), CliError> {
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
-    let output = &context.output;
     let now = Timestamp::now();
-    let mut table = Table::new(&[
+    let table = Table::new(&[
         "WORKFLOW ID",
         "TYPE",
         "VERSION",
@@ -247,18 +246,12 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
         "STARTED",
         "LASTED",
     ]);
-    let mut token = args.page_token;
-    loop {
-        let request = Request::get(&["workflows"])
-            .query("page_size", args.limit.to_string())
-            .query_if("query", args.query.as_deref())
-            .query_if("page_token", token.take());
-        let answer = context.client.send(&request).await?;
-        let page = answer.json()?;
-        if output.is_json() {
-            output.raw_json(&answer.body)?;
-        }
-        for run in view::rows_any(&page, &["workflows", "runs"]) {
+    let list = Request::get(&["workflows"])
+        .query("page_size", args.limit.to_string())
+        .query_if("query", args.query.as_deref());
+    let nothing = "There are no such runs.";
+    let rows = |page: &Value, table: &mut Table| {
+        for run in view::rows_any(page, &["workflows", "runs"]) {
             let held = if view::text(run, "held").is_empty() {
                 ""
             } else {
@@ -273,26 +266,17 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
                 view::lasted(run, "started_at", "closed_at", now),
             ]);
         }
-        token = view::next_page(&page);
-        if !args.all || token.is_none() {
-            break;
-        }
-    }
-    if output.is_json() {
-        return Ok(());
-    }
-    if table.is_empty() {
-        output.note("There are no such runs.");
-    } else {
-        output.line(&table.render(output.style))?;
-    }
-    if let Some(token) = token {
-        output.hint(&format!(
-            "more with --all, or from here with --page-token {}",
-            view::shell_word(&token)
-        ));
-    }
-    Ok(())
+    };
+    view::pages(
+        context,
+        &list,
+        args.page_token,
+        args.all,
+        table,
+        nothing,
+        rows,
+    )
+    .await
 }
 
 async fn show(run: &Run, context: &Context) -> Result<(), CliError> {

@@ -63,7 +63,8 @@ async fn a_password_is_read_again_and_never_told() {
     let role = server.role(&database);
     drop(server);
     std::fs::write(&role.password_file, "not-the-password").unwrap();
-    let binding = Binding::on(role, SqlLimits::default());
+    // One connection: a second would be opened while the first is cleaned.
+    let binding = Binding::on(role, one_connection());
     let error = binding.run("SELECT 1").await.expect_err("a wrong password");
     assert_eq!(error.code, SqlCode::Unavailable);
     assert!(

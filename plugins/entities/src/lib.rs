@@ -295,6 +295,32 @@ mod tests {
     }
 
     #[test]
+    fn who_is_second_to_make_a_constraint_tries_again() {
+        let refused = |code: &'static str| {
+            let test = Context::new()
+                .graph("knowledge", move |statement, _| {
+                    if statement.starts_with("DROP") {
+                        return Ok(Changes::default().into());
+                    }
+                    Err(heyday_sdk::CapabilityError::new(
+                        code,
+                        "an index has that name",
+                    ))
+                })
+                .enter();
+            let error = store::constrain(&store::open().unwrap(), "Entity").unwrap_err();
+            let dropped = test.graph_statements("knowledge").len() > 1;
+            (error.kind().to_owned(), error.is_retryable(), dropped)
+        };
+        assert_eq!(
+            refused("invalid-statement"),
+            ("conflict".to_owned(), true, true)
+        );
+        let denied = "capability-denied";
+        assert_eq!(refused(denied), (denied.to_owned(), false, false));
+    }
+
+    #[test]
     fn bad_input_is_told() {
         let keys = vec![String::new(); MOST_KEYS + 1];
         assert_eq!(forget(Keys { keys }).unwrap_err().kind(), "invalid-input");

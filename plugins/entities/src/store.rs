@@ -29,15 +29,32 @@ fn prepare(graph: &Connection) -> Result<()> {
     let some = graph.query("MATCH (d:Document) RETURN d.id AS id LIMIT 1", &[])?;
     if some.is_empty() {
         for label in ["Document", "Entity"] {
-            let statement = format!(
-                "CREATE CONSTRAINT knowledge_{} IF NOT EXISTS FOR (n:{label}) \
-                 REQUIRE n.id IS UNIQUE",
-                label.to_lowercase()
-            );
-            graph.execute(&statement, &[])?;
+            constrain(graph, label)?;
         }
     }
     Ok(())
+}
+
+/// Makes ids of a label unique, where they are not.
+///
+/// # Errors
+/// `conflict`, retryable, where another attempt makes the same at the same time. Neo4j ends
+/// one of the two, and may leave the index behind that it had made for it: without its
+/// constraint it would stand in the way of every further attempt. One that belongs to a
+/// constraint is not dropped by itself.
+pub fn constrain(graph: &Connection, label: &str) -> Result<()> {
+    let name = format!("knowledge_{}", label.to_lowercase());
+    let statement =
+        format!("CREATE CONSTRAINT {name} IF NOT EXISTS FOR (n:{label}) REQUIRE n.id IS UNIQUE");
+    match graph.execute(&statement, &[]) {
+        Err(error) if error.is("invalid-statement") => {
+            // Whatever comes of it, the next attempt looks again.
+            let _ = graph.execute(&format!("DROP INDEX {name} IF EXISTS"), &[]);
+            Err(Error::retryable("conflict", error.message))
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// The id of a document's node: the embedded graph would take a number's digits for one.

@@ -81,7 +81,10 @@ fn server(failure: Failure) -> GraphError {
         (
             _,
             "General",
-            "MemoryPoolOutOfMemoryError" | "OutOfMemoryError" | "StackOverFlowError",
+            "MemoryPoolOutOfMemoryError"
+            | "TransactionOutOfMemoryError"
+            | "OutOfMemoryError"
+            | "StackOverFlowError",
         )
         | (_, "Transaction", "MaximumTransactionLimitReached") => GraphCode::LimitExceeded,
         ("TransientError", "Transaction", _) => GraphCode::Conflict,
@@ -144,6 +147,10 @@ mod tests {
             ),
             (
                 "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
+                GraphCode::LimitExceeded,
+            ),
+            (
+                "Neo.ClientError.General.TransactionOutOfMemoryError",
                 GraphCode::LimitExceeded,
             ),
             (

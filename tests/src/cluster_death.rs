@@ -26,7 +26,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::process_death::effects::{Effect, Effects};
-use crate::support::server::{Client, Options, Server, free_port};
+use crate::support::ports::free_port;
+use crate::support::server::{Client, Options, Server};
 use crate::support::temporal::{self, DevServer};
 use crate::support::worker::Place;
 
@@ -130,7 +131,7 @@ enum Victim {
 async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()> {
     let (data, file) = (folder.join("data"), folder.join("temporal.db"));
     let effects = Effects::start(&folder.join("effects")).await?;
-    let (port, own) = (free_port()?, free_port()?);
+    let (port, own) = (free_port(), free_port());
     let address = format!("127.0.0.1:{port}");
     let mut cluster = Some(DevServer::start(port, &[], Some(&file)));
     let options = |history_events: u32| {

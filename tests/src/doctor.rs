@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use crate::inference::{import, small_model};
 use crate::support::google_storage::GoogleStorage;
+use crate::support::ports::free_port;
 use crate::support::s3::Gateway;
 use crate::support::secret_manager_stand_in::SecretManagerStandIn;
-use crate::support::server::{Options, Server, free_port};
+use crate::support::server::{Options, Server};
 use crate::support::{binary, neo4j, postgres, temporal, weaviate};
 
 /// A configuration in a folder, and `heyday doctor` on it.
@@ -139,7 +140,7 @@ fn what_cannot_be_used_is_told_with_advice() {
          [bindings.namespaces.default.blob.bucket]\n{}\
          [bindings.namespaces.default.blob.google]\n{}",
         role.toml(),
-        free_port().unwrap(),
+        free_port(),
         gateway.toml(""),
         google.toml(""),
     );
@@ -208,7 +209,7 @@ async fn servers_of_graphs_and_vectors_are_asked() {
     );
 
     std::fs::write(folder.path().join("wrong"), "not-the-one").unwrap();
-    let closed = free_port().unwrap();
+    let closed = free_port();
     let (rest, grpc) = (&config.url, config.grpc_url.as_ref().unwrap());
     let key = config.api_key_file.as_ref().unwrap().display();
     let bad = format!(
@@ -386,7 +387,7 @@ async fn the_cluster_is_asked() {
     let (code, engine) = ask(&address, "nobodys-namespace");
     assert_eq!(code, Some(5), "{engine}");
     assert!(engine.contains("nobodys-namespace"), "{engine}");
-    let (code, engine) = ask(&format!("127.0.0.1:{}", free_port().unwrap()), &namespace);
+    let (code, engine) = ask(&format!("127.0.0.1:{}", free_port()), &namespace);
     assert_eq!(code, Some(5), "{engine}");
     assert!(engine.contains("--temporal-address"), "{engine}");
 }

@@ -9,8 +9,9 @@ use url::Url;
 
 use crate::capabilities::{backends, with_backends};
 use crate::support::component;
+use crate::support::ports::free_port;
 use crate::support::probe;
-use crate::support::server::{Client, Options, PATIENCE, free_port};
+use crate::support::server::{Client, Options, PATIENCE};
 use crate::support::worker::Site;
 
 const KEY: &str = "in/größe 1";
@@ -99,7 +100,7 @@ async fn an_address_does_the_same_on_every_backend() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_of_a_folder_outlives_its_grant_and_its_server() {
-    let port = free_port().unwrap();
+    let port = free_port();
     let options = || Options {
         port: Some(port),
         config: Some(format!("public_url = 'http://localhost:{port}/'\n")),

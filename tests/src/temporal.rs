@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::support::certificates::{Authority, Files};
 use crate::support::front::Front;
 use crate::support::handmade::Handmade;
-use crate::support::server::{Client, Options, PATIENCE, Server, free_port};
+use crate::support::ports::free_port;
+use crate::support::server::{Client, Options, PATIENCE, Server};
 use crate::support::temporal;
 
 const FLOW: &str = "
@@ -74,7 +75,7 @@ async fn a_plugin_and_a_flow_run_on_the_cluster_and_survive_a_kill() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_is_away_is_a_503_with_retry_after() {
-    let port = free_port().unwrap();
+    let port = free_port();
     let server = Server::with(Options::on_temporal(
         &format!("127.0.0.1:{port}"),
         "default",

@@ -15,6 +15,8 @@ pub mod judged;
 pub mod keeper;
 #[path = "../../../tests/src/support/neo4j.rs"]
 pub mod neo4j;
+#[path = "../../../tests/src/support/ports.rs"]
+pub mod ports;
 #[path = "../../../tests/src/support/postgres.rs"]
 pub mod postgres;
 #[path = "../../../tests/src/support/weaviate.rs"]

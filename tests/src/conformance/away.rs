@@ -6,7 +6,7 @@ use heyday_durable::engine::EngineError;
 use serde_json::json;
 
 use super::bench::Bench;
-use crate::support::server::free_port;
+use crate::support::ports::free_port;
 use crate::support::temporal::{DevServer, binary};
 
 /// How long it is away at least. The SDK would go on trying by itself for less.
@@ -19,7 +19,7 @@ async fn a_cluster_that_is_away_is_waited_for_and_loses_nothing() {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("temporal.db");
-    let port = free_port().unwrap();
+    let port = free_port();
     let mut bench = Bench::temporal_at(format!("127.0.0.1:{port}")).await;
     bench.define("hand", "  - one: {call: t.hand}\n  - two: {call: t.echo}\n");
     let refused = bench

@@ -19,8 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use crate::support::ports::free_ports;
 use crate::support::postgres::{self, Postgres};
-use crate::support::server::{Client, Options, PATIENCE, Server, free_port};
+use crate::support::server::{Client, Options, PATIENCE, Server};
 use crate::support::temporal;
 use crate::support::worker::{Place, Worker};
 
@@ -127,7 +128,7 @@ impl Pair {
         let cluster = temporal::namespace()?;
         let state = Empty::shared()?.migrated().await;
         let folder = tempfile::tempdir().unwrap();
-        let ports = [free_port().unwrap(), free_port().unwrap()];
+        let ports = free_ports();
         let balancer = Balancer::start(ports).await;
         let place = Options::on_temporal(&cluster.0, &cluster.1);
         let address = balancer.address;

@@ -12,7 +12,8 @@ use heyday_durable::temporal::{Access, Source};
 use uuid::Uuid;
 
 use super::certificates::{Authority, Files};
-use super::postgres::{self, Postgres, USER, free_ports, run, until};
+use super::ports::free_ports;
+use super::postgres::{self, Postgres, USER, run, until};
 use super::server::end_with_parent;
 use super::temporal;
 

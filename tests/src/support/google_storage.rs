@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use heyday_capabilities::blob::gcs_config::GcsConfig;
 
 use super::google_stand_in::GoogleStandIn;
-use super::postgres::{free_ports, until};
+use super::ports::free_port;
+use super::postgres::until;
 
 /// An emulator of its own, with one bucket, in memory. Stopped when it is dropped.
 pub struct GoogleStorage {
@@ -29,7 +30,7 @@ impl GoogleStorage {
         let program = super::folder("HEYDAY_GCS_EMULATOR")?.join("fake-gcs-server");
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("data/bucket")).unwrap();
-        let [port] = free_ports();
+        let port = free_port();
         let google = GoogleStandIn::start(port);
         let path = folder.path().join("credentials.json");
         std::fs::write(path, google.credentials().to_string()).unwrap();

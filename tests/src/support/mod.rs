@@ -18,6 +18,7 @@ pub mod http_server;
 pub mod judged;
 pub mod keeper;
 pub mod neo4j;
+pub mod ports;
 pub mod postgres;
 pub mod probe;
 pub mod s3;

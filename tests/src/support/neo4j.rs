@@ -14,7 +14,8 @@ use heyday_capabilities::graph::neo4j::{Neo4jConfig, SETTINGS, open};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
-use super::postgres::{free_ports, run};
+use super::ports::free_port;
+use super::postgres::run;
 use super::server::PATIENCE;
 
 /// What it may take of the machine.
@@ -77,7 +78,7 @@ impl Neo4j {
         command.args(["org.neo4j.cli.AdminTool", "dbms", "set-initial-password"]);
         run(command.arg(&password));
         let settings: Vec<_> = settings.iter().map(|&it| it.to_owned()).collect();
-        let [port] = free_ports();
+        let port = free_port();
         let child = launch(&jars, folder.path(), port, size, &settings);
         let server = Self {
             child,

@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -15,6 +14,7 @@ use heyday_capabilities::postgres::PostgresConfig;
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Kept};
+use super::ports::free_port;
 use super::server::PATIENCE;
 
 /// Its superuser.
@@ -45,21 +45,6 @@ pub fn run(command: &mut Command) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// Ports that are free now, below those that the kernel gives out: the server keeps some
-/// of its own in 15 bits.
-pub fn free_ports<const N: usize>() -> [u16; N] {
-    // All at once, so that none comes twice.
-    let listeners = std::array::from_fn::<_, N, _>(|_| {
-        loop {
-            let port = rand::random_range(10_000..32_000);
-            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-                return listener;
-            }
-        }
-    });
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// As whom PostgreSQL runs, which refuses root: as `postgres` there.
@@ -120,7 +105,7 @@ impl Postgres {
             .arg(&file)
             .arg("--pgdata")
             .arg(&data));
-        let [port] = free_ports();
+        let port = free_port();
         let mut server = Self {
             child: launch(&programs, folder.path(), port, settings),
             programs,

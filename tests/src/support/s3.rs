@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use heyday_capabilities::blob::s3_config::S3Config;
 use uuid::Uuid;
 
-use super::postgres::{free_ports, until};
+use super::ports::free_port;
+use super::postgres::until;
 
 /// The id of its only key.
 const KEY: &str = "administrator";
@@ -50,7 +51,7 @@ impl Gateway {
             };
             (file("server.pem", certificate), file("server.key", key))
         });
-        let [port] = free_ports();
+        let port = free_port();
         let child = launch(&program, folder.path(), port, &secret, tls.as_ref());
         let mut gateway = Self {
             child,

@@ -9,6 +9,8 @@ use anyhow::{Context, bail};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::ports::free_port;
+
 /// Longer than anything takes on a loaded machine; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -70,7 +72,7 @@ impl Server {
     /// Starts a server on that data folder.
     pub async fn on(data: &Path, options: Options) -> anyhow::Result<Self> {
         std::fs::create_dir_all(data)?;
-        let port = options.port.map_or_else(free_port, Ok)?;
+        let port = options.port.unwrap_or_else(free_port);
         let mut command = Command::new(super::binary());
         match &options.serve {
             None => command.arg("up"),
@@ -231,13 +233,6 @@ impl Drop for Server {
             eprintln!("--- heyday printed:\n{}", self.log());
         }
     }
-}
-
-/// A port that is free now.
-pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
 }
 
 /// The process must not outlive a test run that is killed, nor the thread that starts it.

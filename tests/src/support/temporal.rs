@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::server::{PATIENCE, end_with_parent, free_port};
+use super::ports::free_port;
+use super::server::{PATIENCE, end_with_parent};
 
 /// Namespaces that the shared server has; each test takes one.
 const NAMESPACES: usize = 250;
@@ -101,7 +102,7 @@ pub fn namespace() -> Option<(String, String)> {
         keeping
             .spawn(move || {
                 let namespaces: Vec<_> = (0..NAMESPACES).map(|n| format!("test-{n}")).collect();
-                let server = DevServer::start(free_port().unwrap(), &namespaces, None);
+                let server = DevServer::start(free_port(), &namespaces, None);
                 let _ = started.send(server.address());
                 loop {
                     std::thread::park();

@@ -19,6 +19,7 @@ use heyday_capabilities::vector::weaviate::WeaviateConfig;
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Kept};
+use super::ports::free_ports;
 use super::postgres::until;
 
 /// The folder of the program. Without it the caller lists its tests as not run, which fails
@@ -66,7 +67,8 @@ impl Weaviate {
             std::fs::write(&file, of_user(&key, user)).unwrap();
             file
         });
-        let ports = ports_in_a_row();
+        // A node on its own machine finds its own by adding one.
+        let ports = free_ports();
         let (child, forwarders) = launch(&program, folder.path(), ports, &key);
         let mut server = Self {
             child,
@@ -167,18 +169,6 @@ extern "C" fn stop_shared() {
 pub fn shared() -> Option<Kept<Weaviate>> {
     program()?;
     SHARED.get(Weaviate::start, stop_shared)
-}
-
-/// Free ports, one after the other: a node on its own machine finds its own by adding one.
-fn ports_in_a_row() -> [u16; 6] {
-    loop {
-        let first: u16 = rand::random_range(10_000..32_000);
-        let ports = [0, 1, 2, 3, 4, 5].map(|number| first + number);
-        let free = ports.map(|port| TcpListener::bind(("127.0.0.1", port)));
-        if free.iter().all(Result::is_ok) {
-            return ports;
-        }
-    }
 }
 
 /// Whether its REST says that it is ready.

@@ -8,7 +8,8 @@ use anyhow::{Context, bail};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::server::{Client, Options, PATIENCE, Server, end_with_parent, free_port};
+use super::ports::free_port;
+use super::server::{Client, Options, PATIENCE, Server, end_with_parent};
 use super::temporal;
 
 /// A server that works for nobody, on a cluster.
@@ -110,7 +111,7 @@ pub struct Place<'s> {
 impl Place<'_> {
     /// Starts a worker with that token.
     pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
-        let port = free_port().unwrap();
+        let port = free_port();
         let log = self.folder.join(format!("worker-{port}.log"));
         let output = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(super::binary());

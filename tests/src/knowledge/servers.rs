@@ -59,11 +59,15 @@ struct Set {
 impl Set {
     /// On the four servers; `None` where one is missing.
     async fn new() -> Option<Self> {
-        let postgres = postgres::shared()?;
-        let weaviate = weaviate::shared()?;
-        let gateway = Gateway::start()?;
+        // First the one that only one test has at a time: whoever waited for it and kept
+        // another would let every test wait that makes something on that one.
         let neo4j = neo4j::shared().await?;
-        let role = postgres.role(&postgres.database());
+        let gateway = Gateway::start()?;
+        let weaviate = weaviate::shared()?.toml();
+        let role = {
+            let postgres = postgres::shared()?;
+            postgres.role(&postgres.database())
+        };
         let binding = |capability: &str, name: &str, toml: &str| {
             format!("[bindings.namespaces.default.{capability}.{name}]\n{toml}")
         };
@@ -71,7 +75,7 @@ impl Set {
             binding("blob", "documents", &gateway.toml("documents/")),
             binding("blob", "work", &gateway.toml("work/")),
             binding("sql", "knowledge", &role.toml()),
-            binding("vector", "knowledge", &weaviate.toml()),
+            binding("vector", "knowledge", &weaviate),
             binding("graph", "knowledge", &neo4j.toml()),
         ];
         let options = Options {

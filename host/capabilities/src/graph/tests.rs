@@ -86,11 +86,11 @@ async fn a_node_has_what_was_stored_and_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_too_much_ends_its_process_and_nothing_else() {
-    let it = opened(GraphLimits {
+    let limits = GraphLimits {
         memory_bytes: Some(64 << 20),
-        statement_timeout_ms: 5_000,
         ..GraphLimits::default()
-    });
+    };
+    let it = opened(limits.clone());
     it.ask("CREATE (:Kept)").await.expect("made");
     let doubling = format!(
         "WITH 'aaaaaaaaaaaaaaaa' AS s {} RETURN size(s)",
@@ -108,6 +108,10 @@ async fn what_takes_too_much_ends_its_process_and_nothing_else() {
         assert_eq!(kept, Ok(vec![json!([1])]), "after {statement}");
     }
     // What nests endlessly is refused before it takes a stack.
+    let it = opened(GraphLimits {
+        statement_timeout_ms: 5_000,
+        ..limits
+    });
     for statement in [
         format!("RETURN {} true AS x", "NOT ".repeat(20_000)),
         format!("RETURN 1{} AS x", "+1".repeat(50_000)),
@@ -161,7 +165,7 @@ async fn what_takes_too_much_ends_its_process_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_heeds_its_end_and_a_process_that_does_not_is_killed() {
     let it = opened(GraphLimits {
-        statement_timeout_ms: 300,
+        statement_timeout_ms: 2_000,
         ..GraphLimits::default()
     });
     it.ask("CREATE (:Kept)").await.expect("made");
@@ -173,8 +177,9 @@ async fn a_statement_heeds_its_end_and_a_process_that_does_not_is_killed() {
     let begun = Instant::now();
     let error = it.ask(endless).await.expect_err("it is told to stop");
     assert_eq!(error.code, GraphCode::Timeout, "{error}");
+    // Before it is killed for heeding nothing.
     assert!(
-        begun.elapsed() < Duration::from_secs(2),
+        begun.elapsed() < Duration::from_secs(6),
         "{:?}",
         begun.elapsed()
     );

@@ -21,7 +21,7 @@ async fn a_hostile_statement_ends_when_its_caller_does() {
 #[tokio::test]
 async fn a_statement_ends_at_the_bindings_limit() {
     let it = fixture_with(SqlLimits {
-        statement_timeout_ms: 100,
+        statement_timeout_ms: 1_000,
         ..SqlLimits::default()
     });
     let error = it.fails(Access::Read, SPIN).await;

@@ -144,11 +144,9 @@ async fn hang(client: &Client, slow: &Slow<'_>) {
     if let Some(freeze) = &slow.freeze {
         freeze(true);
     }
-    let mut started = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let id = client.start_activity(slow.activity, &slow.input).await;
-        started.push(id.unwrap());
-    }
+    // All at once: those with a place give it up after a while.
+    let starting = (0..ATTEMPTS).map(|_| client.start_activity(slow.activity, &slow.input));
+    let started = futures::future::try_join_all(starting).await.unwrap();
     let mut results: FuturesUnordered<_> = started
         .iter()
         .map(|id| async move { (id, client.result(id).await.unwrap()) })

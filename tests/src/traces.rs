@@ -26,7 +26,7 @@ do:
 const WAITING_FLOW: &str = "
 document: {dsl: 1.0.3, namespace: tests, name: traced-later, version: 1.0.0}
 do:
-  - pause: {wait: PT2S}
+  - pause: {wait: PT6S}
   - after: {call: probe.echo, with: {n: 1}}
 ";
 

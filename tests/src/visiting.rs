@@ -192,7 +192,7 @@ async fn names_and_redirects_lead_to_no_private_address() {
 async fn bodies_silence_and_numbers_have_limits() {
     let (address, came): (_, Arc<AtomicU64>) = hostile().await.unwrap();
     let config = "[limits.http]\nrequest_bytes = 100000\nresponse_bytes = 100000\n\
-                  open_requests = 3\nsilence_ms = 1000\n";
+                  open_requests = 3\nsilence_ms = 3000\n";
     let server = server(config, &[format!("*:{address}")]).await;
     let client = &server.client;
     let at = |path: &str| format!("http://{address}{path}");

@@ -92,7 +92,7 @@ async fn a_run_goes_on_by_another_worker_when_its_own_is_killed() {
     push_flow(
         &site,
         "two-steps",
-        "  - one: {call: handmade.answer, with: {}}\n  - pause: {wait: PT1S}\n  \
+        "  - one: {call: handmade.answer, with: {}}\n  - pause: {wait: PT3S}\n  \
          - two: {call: handmade.answer, with: {}}\n",
     )
     .await;
@@ -441,15 +441,15 @@ async fn a_worker_takes_what_waited_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_worker_had_not_sent_is_sent_by_the_next_one() {
-    let Some(site) = Site::start().await else {
+    let Some(mut site) = Site::start().await else {
         return;
     };
     push_probe(&site).await;
     let worker = site.worker(&[]).await;
-    let client = &site.server.client;
+    let client = site.server.client.clone();
     let id = client.start_waiting().await.unwrap();
-    // From here on the server takes nothing.
-    signal(site.server.pid(), libc::SIGSTOP);
+    // From here on the server takes nothing, nor later what is on its way to it now.
+    site.server.kill();
     site.temporal(&["workflow", "cancel", "-w", &id]);
     let ended = async || {
         let described = site.temporal(&["workflow", "describe", "-w", &id, "-o", "json"]);
@@ -460,7 +460,8 @@ async fn what_a_killed_worker_had_not_sent_is_sent_by_the_next_one() {
     eventually(ended).await;
     eventually(async || worker.has_spooled("cleaned up").then_some(())).await;
     worker.kill();
-    signal(site.server.pid(), libc::SIGCONT);
+    site.server.start_again().await.unwrap();
+    site.server.wait_for_engine().await.unwrap();
     assert!(client.receipts(&id).await.unwrap().is_empty());
     let _next = site.worker(&[]).await;
     let receipts = eventually(async || {

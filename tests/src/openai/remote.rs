@@ -295,7 +295,7 @@ async fn a_text_is_never_begun_twice() {
         assert_eq!(stand_in.seen().len(), 1, "{fault:?}");
         assert_eq!(answer.usage().completion_tokens, 2, "what came is counted");
     }
-    let hasty = remote(&stand_in, "generate", &json!({ "timeout_ms": 1_000 }));
+    let hasty = remote(&stand_in, "generate", &json!({ "timeout_ms": 5_000 }));
     stand_in.fail([Fault::SilentAfter(1)]);
     let mut answer = generate(&hasty, "one two").await.unwrap();
     assert_eq!(answer.next().await, Ok(Some("one ".to_owned())));

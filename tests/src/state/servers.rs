@@ -16,7 +16,7 @@ use crate::support::worker::eventually;
 
 /// What takes a while to describe itself.
 pub(super) const SPIN: &str = "(local $i i32) (loop $spin (local.set $i (i32.add (local.get $i) (i32.const 1))) \
-    (br_if $spin (i32.lt_u (local.get $i) (i32.const 300000000))))";
+    (br_if $spin (i32.lt_u (local.get $i) (i32.const 900000000))))";
 
 /// A plugin of that name and version with one activity `answer`, and bytes of its own.
 pub(super) fn plugin(name: &str, version: &str, before_describe: &str) -> Vec<u8> {

@@ -53,7 +53,7 @@ async fn synchronize(server: &Server) -> Value {
     let outcome = server.client.run("knowledge.sync", &Value::Null).await;
     let outcome = outcome.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
-    settle(server, PATIENCE * 2).await;
+    settle(server, PATIENCE * 4).await;
     outcome.body["result"].clone()
 }
 

@@ -258,6 +258,17 @@ pub fn is_name(text: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
+/// Reads such a name for clap; `what` begins the message ("a namespace").
+pub fn name(what: &str, text: &str) -> Result<String, String> {
+    if is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{what} has 1 to 63 lower-case letters, digits and hyphens, and begins with a letter"
+        ))
+    }
+}
+
 /// Quotes a word for a POSIX shell where that is needed, so that commands we print
 /// can be pasted.
 pub fn shell_word(word: &str) -> String {

@@ -92,6 +92,21 @@ pub fn next_page(value: &Value) -> Option<String> {
     Some(text(value, "next_page_token")).filter(|token| !token.is_empty())
 }
 
+/// What is said of a list that has nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing<'a> {
+    /// That there is nothing.
+    pub note: &'a str,
+    /// The command that would make the first one.
+    pub hint: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Nothing<'a> {
+    fn from(note: &'a str) -> Self {
+        Self { note, hint: None }
+    }
+}
+
 /// Shows what a list answers as a table, from the page of a token on: that page, or `all` that
 /// follow. `rows` puts a page into the table; `nothing` is said where there are none.
 pub async fn pages(
@@ -100,7 +115,7 @@ pub async fn pages(
     mut token: Option<String>,
     all: bool,
     mut table: Table,
-    nothing: &str,
+    nothing: Nothing<'_>,
     rows: impl Fn(&Value, &mut Table),
 ) -> Result<(), CliError> {
     let output = &context.output;
@@ -121,7 +136,10 @@ pub async fn pages(
         return Ok(());
     }
     if table.is_empty() {
-        output.note(nothing);
+        output.note(nothing.note);
+        if let Some(hint) = nothing.hint {
+            output.hint(hint);
+        }
     } else {
         output.line(&table.render(output.style))?;
     }

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod activities;
 mod apart;
 mod asked;
 mod backends_away;

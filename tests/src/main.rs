@@ -51,6 +51,7 @@ mod security;
 mod settings;
 mod slow_backends;
 mod state;
+mod stopping;
 mod support;
 mod templates;
 mod temporal;

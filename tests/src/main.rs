@@ -42,6 +42,7 @@ mod pulls;
 mod readme;
 mod receipts;
 mod refusals;
+mod released;
 mod restart;
 mod review;
 mod s3;

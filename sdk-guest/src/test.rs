@@ -28,6 +28,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::context::CancellationReason;
 use crate::error::CapabilityError;
 use crate::log::Level;
 use crate::sql::Rows;
@@ -220,14 +221,27 @@ impl Context {
         self
     }
 
-    /// The activity was asked to stop.
+    /// The activity was asked to stop, as when somebody cancels the run.
     ///
     /// ```
     /// let _test = heyday_sdk::test::Context::new().cancelled().enter();
     /// assert!(heyday_sdk::context::is_cancelled());
     /// ```
-    pub fn cancelled(mut self) -> Self {
-        self.state.cancelled = true;
+    pub fn cancelled(self) -> Self {
+        self.cancelled_for(CancellationReason::CancelRequested)
+    }
+
+    /// The activity was asked to stop, for that reason.
+    ///
+    /// ```
+    /// use heyday_sdk::context::{self, CancellationReason};
+    ///
+    /// let paused = CancellationReason::Paused;
+    /// let _test = heyday_sdk::test::Context::new().cancelled_for(paused.clone()).enter();
+    /// assert_eq!(context::cancellation_reason(), Some(paused));
+    /// ```
+    pub fn cancelled_for(mut self, reason: CancellationReason) -> Self {
+        self.state.cancelled = Some(reason);
         self
     }
 
@@ -552,7 +566,7 @@ pub struct Entered {
 }
 
 impl Entered {
-    /// From now on the activity is asked to stop.
+    /// From now on the activity is asked to stop, as when somebody cancels the run.
     ///
     /// ```
     /// let test = heyday_sdk::test::Context::new().enter();
@@ -560,7 +574,23 @@ impl Entered {
     /// assert!(heyday_sdk::context::is_cancelled());
     /// ```
     pub fn cancel(&self) {
-        state::with(|state| state.cancelled = true);
+        self.cancel_for(CancellationReason::CancelRequested);
+    }
+
+    /// From now on the activity is asked to stop, for that reason; the first one stays.
+    ///
+    /// ```
+    /// use heyday_sdk::context::{self, CancellationReason};
+    ///
+    /// let test = heyday_sdk::test::Context::new().enter();
+    /// test.cancel_for(CancellationReason::Reset);
+    /// test.cancel();
+    /// assert_eq!(context::cancellation_reason(), Some(CancellationReason::Reset));
+    /// ```
+    pub fn cancel_for(&self, reason: CancellationReason) {
+        state::with(|state| {
+            state.cancelled.get_or_insert(reason);
+        });
     }
 
     /// From now on a setting has that value, as when an operator changes it.
@@ -735,6 +765,7 @@ mod tests {
         assert_eq!(context::attempt(), 1);
         assert_eq!(context::last_heartbeat::<u64>(), None);
         assert!(!context::is_cancelled());
+        assert_eq!(context::cancellation_reason(), None);
         assert!(crate::blob::Container::open("default").is_err());
     }
 
@@ -769,6 +800,28 @@ mod tests {
         assert_eq!(test.heartbeats(), [Value::from(8)]);
         assert_eq!(test.progress(), [(1, 2, "half".to_owned())]);
         assert_eq!(test.logs()[0].level, Level::Warn);
+    }
+
+    #[test]
+    fn a_cancel_has_its_reason() {
+        for reason in [
+            CancellationReason::CancelRequested,
+            CancellationReason::WorkerShutdown,
+            CancellationReason::Paused,
+            CancellationReason::Reset,
+            CancellationReason::Other("of-a-later-host".to_owned()),
+        ] {
+            let _test = Context::new().cancelled_for(reason.clone()).enter();
+            assert!(context::is_cancelled());
+            assert_eq!(context::cancellation_reason(), Some(reason));
+        }
+        let test = Context::new().enter();
+        test.cancel();
+        test.cancel_for(CancellationReason::Paused);
+        assert_eq!(
+            context::cancellation_reason(),
+            Some(CancellationReason::CancelRequested)
+        );
     }
 
     #[test]

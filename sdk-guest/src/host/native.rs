@@ -36,7 +36,14 @@ pub(crate) fn remaining_ms() -> u64 {
 }
 
 pub(crate) fn is_cancelled() -> bool {
-    state::with(|state| state.cancelled)
+    state::with(|state| state.cancelled.is_some())
+}
+
+pub(crate) fn cancellation_reason() -> Option<String> {
+    state::with(|state| {
+        let reason = state.cancelled.as_ref();
+        reason.map(|reason| reason.as_str().to_owned())
+    })
 }
 
 pub(crate) fn heartbeat(details: Option<&str>) -> Result<(), CapabilityError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{GraphAnswer, LogLine};
-use crate::context::Attempt;
+use crate::context::{Attempt, CancellationReason};
 use crate::error::CapabilityError;
 
 pub(crate) type Objects = BTreeMap<String, Object>;
@@ -76,7 +76,7 @@ pub(crate) enum StandIn {
 pub(crate) struct State {
     pub(crate) attempt: Attempt,
     pub(crate) remaining: Duration,
-    pub(crate) cancelled: bool,
+    pub(crate) cancelled: Option<CancellationReason>,
     pub(crate) last_heartbeat: Option<Value>,
     pub(crate) heartbeats: Vec<Value>,
     pub(crate) progress: Vec<(u64, u64, String)>,
@@ -108,7 +108,7 @@ impl State {
                 attempt: 1,
             },
             remaining: Duration::from_secs(300),
-            cancelled: false,
+            cancelled: None,
             last_heartbeat: None,
             heartbeats: Vec::new(),
             progress: Vec::new(),

@@ -54,6 +54,7 @@ async fn a_drain_refuses_starts_and_stops_attempts(mut bench: Bench) {
     let ending = async {
         attempt.stopped().await;
         assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Shutdown));
+        assert_eq!(attempt.told(), Some("worker-shutdown"));
         let refused = engine.start(request).await.unwrap_err();
         assert!(matches!(refused, EngineError::ShuttingDown), "{refused}");
         attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));

@@ -76,6 +76,7 @@ async fn start_to_close_stops_the_attempt_and_is_retried(mut bench: Bench) {
         assert_eq!(attempt.task.attempt, number);
         attempt.stopped().await;
         assert_eq!(attempt.context.reason.get(), Some(&CancelReason::TimedOut));
+        assert_eq!(attempt.told(), None);
         attempt.end(Ok(json!("too late")));
     }
     let failure = format!("{:?}", bench.failure(&run).await);

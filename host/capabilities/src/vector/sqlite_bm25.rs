@@ -2,10 +2,10 @@
 //!
 //! FTS5 has `bm25()`, which counts how common a word is in its whole table, and all tenants of
 //! a collection are in one: scores would tell a tenant what others have. A table for each
-//! tenant would be too many, and postings in a table of our own several times as large and as
-//! slow to write. So FTS5 finds the words, and this function, which each connection is given,
+//! tenant would be too many, and with an index of our own each word of an item would be a row
+//! to write. So FTS5 finds the words, and this function, which each connection is given,
 //! scores a row by what it is told of the tenant: how rare each word is, and how long a text
-//! of each property is in the mean (`sqlite_totals`). A row costs what it costs `bm25()`.
+//! of each property is in the mean (`sqlite_totals`). It reads of a row what `bm25()` reads.
 //!
 //! The formula is that of Weaviate (1.35, "BlockMax WAND"), so that no plugin can tell the
 //! store by the order of what it finds: with N items, of which n have the word, a word that

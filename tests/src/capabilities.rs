@@ -301,7 +301,7 @@ async fn vector_does_what_its_wit_promises() {
             &server.client,
             "probe.vector_contract",
             &binding,
-            8,
+            9,
             counted,
         )
         .await;

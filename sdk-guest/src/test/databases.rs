@@ -1,6 +1,5 @@
 //! What a context grants of databases and graphs.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -77,8 +76,9 @@ impl Context {
     }
 
     /// Grants a graph of that name. The closure stands in for it: it is given each
-    /// statement with its parameters and answers rows or changes. It is no graph, and there is
-    /// none for native tests: what a statement means is tested on a running Heyday.
+    /// statement with its parameters and answers rows or changes. It is no graph: use it for
+    /// what one does not do when it is asked to, such as to be away, and `Context::kglite` for
+    /// everything else.
     ///
     /// ```
     /// use heyday_sdk::{graph::{Connection, Rows}, test::Context};
@@ -99,9 +99,51 @@ impl Context {
         ) -> Result<GraphAnswer, CapabilityError>
         + 'static,
     ) -> Self {
-        self.state
-            .graphs
-            .insert(binding.to_owned(), Rc::new(RefCell::new(answer)));
+        let answering = Rc::new(crate::host::graph::Answering::new(answer));
+        self.state.graphs.insert(binding.to_owned(), answering);
+        self
+    }
+
+    /// Grants a graph of that name, in memory, in which these statements ran: the same engine,
+    /// dialect, values, limits and errors as a binding of Heyday's own embedded graph, but for
+    /// its limit on memory. It needs the SDK's feature `kglite` and a C compiler:
+    ///
+    /// ```toml
+    /// [dev-dependencies]
+    /// heyday-sdk = { path = "heyday-sdk", features = ["kglite"] }
+    /// ```
+    ///
+    /// ```
+    /// use heyday_sdk::prelude::*;
+    ///
+    /// fn introduce(a: &str, b: &str) -> Result<u64> {
+    ///     let made = graph::Connection::open("default")?.execute(
+    ///         "MATCH (a:Person {name: $a}), (b:Person {name: $b}) MERGE (a)-[:KNOWS]->(b)",
+    ///         &[("a", a.into()), ("b", b.into())],
+    ///     )?;
+    ///     Ok(made.relationships_created)
+    /// }
+    ///
+    /// let people = [
+    ///     "CREATE CONSTRAINT person FOR (p:Person) REQUIRE p.name IS UNIQUE",
+    ///     "CREATE (:Person {name: 'Ada'}), (:Person {name: 'Bob'})",
+    /// ];
+    /// let _test = heyday_sdk::test::Context::new().kglite("default", people).enter();
+    /// assert_eq!(introduce("Ada", "Bob").unwrap(), 1);
+    /// assert_eq!(introduce("Ada", "Bob").unwrap(), 0); // They know each other.
+    /// ```
+    ///
+    /// # Panics
+    /// Where one of the statements fails.
+    #[cfg(feature = "kglite")]
+    pub fn kglite<'a>(
+        mut self,
+        binding: &str,
+        statements: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let graph = crate::host::graph::kglite::Kglite::new(statements);
+        let graph = graph.unwrap_or_else(|error| panic!("{binding}: {error}"));
+        self.state.graphs.insert(binding.to_owned(), Rc::new(graph));
         self
     }
 }

@@ -13,6 +13,8 @@ pub(crate) mod inference;
 pub(crate) mod kv;
 mod settings;
 pub(crate) mod sql;
+#[cfg(any(feature = "kglite", feature = "sqlite"))]
+pub(crate) mod times;
 pub(crate) mod vector;
 
 pub(crate) use settings::{config, secrets};

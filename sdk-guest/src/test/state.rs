@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{GraphAnswer, LogLine};
+use super::LogLine;
 use crate::context::{Attempt, CancellationReason};
 use crate::error::CapabilityError;
 
 pub(crate) type Objects = BTreeMap<String, Object>;
 pub(crate) type HttpHandler =
     dyn FnMut(&super::HttpCall) -> Result<super::HttpReply, CapabilityError>;
-pub(crate) type GraphHandler =
-    dyn FnMut(&str, &BTreeMap<String, crate::graph::Value>) -> Result<GraphAnswer, CapabilityError>;
 
 pub(crate) struct Object {
     pub(crate) bytes: Vec<u8>,
@@ -90,7 +88,7 @@ pub(crate) struct State {
     pub(crate) vectors: BTreeMap<String, crate::host::vector::Collections>,
     pub(crate) sql: BTreeMap<String, Rc<dyn crate::host::sql::Database>>,
     pub(crate) statements: BTreeMap<String, Vec<String>>,
-    pub(crate) graphs: BTreeMap<String, Rc<RefCell<GraphHandler>>>,
+    pub(crate) graphs: BTreeMap<String, Rc<dyn crate::host::graph::Graph>>,
     pub(crate) graph_statements: BTreeMap<String, Vec<String>>,
     pub(crate) models: BTreeMap<String, StandIn>,
 }
@@ -146,8 +144,4 @@ pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
         Some(state) => f(state),
         None => f(&mut State::new()),
     })
-}
-
-pub(crate) fn graph(binding: &str) -> Option<Rc<RefCell<GraphHandler>>> {
-    with(|state| state.graphs.get(binding).cloned())
 }

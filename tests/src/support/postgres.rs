@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -15,7 +14,7 @@ use heyday_capabilities::postgres::PostgresConfig;
 use uuid::Uuid;
 
 use super::keeper::{Keeper, Kept};
-use super::server::PATIENCE;
+use super::server::{PATIENCE, free_port};
 
 /// Its superuser.
 pub const USER: &str = "administrator";
@@ -47,19 +46,10 @@ pub fn run(command: &mut Command) {
     );
 }
 
-/// Ports that are free now, below those that the kernel gives out: the server keeps some
-/// of its own in 15 bits.
+/// Several ports as [`free_port`] finds them. Temporal's server keeps some of its own in 15 bits,
+/// and these fit.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    // All at once, so that none comes twice.
-    let listeners = std::array::from_fn::<_, N, _>(|_| {
-        loop {
-            let port = rand::random_range(10_000..32_000);
-            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-                return listener;
-            }
-        }
-    });
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    std::array::from_fn(|_| free_port().expect("a port is free"))
 }
 
 /// As whom PostgreSQL runs, which refuses root: as `postgres` there.

@@ -1,8 +1,11 @@
 //! The real `heyday up` in a process of its own, and a client for its API.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,7 +13,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 /// Longer than anything takes on a loaded machine; only a failing test waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running server. Killed when it is dropped.
 pub struct Server {
@@ -233,11 +236,32 @@ impl Drop for Server {
     }
 }
 
-/// A port that is free now.
+/// Ports that were given out. Each is once: whoever stops its server finds the port free when
+/// it starts it again, and nobody's where it never does.
+static PORTS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// Gives these ports to whoever asks, if all are free and none was given out before.
+pub fn take_ports(ports: &[u16]) -> bool {
+    let mut given = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = ports
+        .iter()
+        .all(|port| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    if free {
+        given.extend(ports);
+    }
+    free
+}
+
+/// A port for a server of the test's own, below those that the kernel gives out to whoever asks
+/// for any.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
+    for _ in 0..10_000 {
+        let port = rand::random_range(10_000..32_000);
+        if take_ports(&[port]) {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free")
 }
 
 /// The process must not outlive a test run that is killed, nor the thread that starts it.

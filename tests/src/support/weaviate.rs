@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::keeper::{Keeper, Kept};
 use super::postgres::until;
+use super::server::take_ports;
 
 /// The folder of the program. Without it the caller lists its tests as not run, which fails
 /// where nothing may be missing.
@@ -174,8 +175,7 @@ fn ports_in_a_row() -> [u16; 6] {
     loop {
         let first: u16 = rand::random_range(10_000..32_000);
         let ports = [0, 1, 2, 3, 4, 5].map(|number| first + number);
-        let free = ports.map(|port| TcpListener::bind(("127.0.0.1", port)));
-        if free.iter().all(Result::is_ok) {
+        if take_ports(&ports) {
             return ports;
         }
     }

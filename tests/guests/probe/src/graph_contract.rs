@@ -34,7 +34,7 @@ fn run(input: &Asked) -> Result<u64> {
 #[activity(retry(
     initial_interval = "50ms",
     maximum_interval = "200ms",
-    maximum_attempts = 300
+    maximum_attempts = 0
 ))]
 pub fn graph_patient(input: Asked) -> Result<u64> {
     run(&input)

@@ -24,7 +24,7 @@ fn folder() -> tempfile::TempDir {
 
 /// Two searchable properties around one that is not.
 fn specification(tenants: bool) -> Specification {
-    let property = |name: &str, kind, searchable| Property {
+    let property = |name: &str, kind, searchable: bool| Property {
         name: name.to_owned(),
         kind,
         filterable: !searchable,

@@ -24,10 +24,14 @@
 //! assert_eq!(test.object("default", "poem.numbered").unwrap(), b"1 a\n2 b\n");
 //! ```
 
+mod reader;
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests;
+mod writer;
 
-use std::io;
+pub use reader::Reader;
+pub use writer::Writer;
+
 use std::time::Duration;
 
 use crate::error::CapabilityError;
@@ -466,11 +470,7 @@ impl Container {
     /// # Errors
     /// `not-found` and others.
     pub fn read(&self, key: &str) -> Result<Reader> {
-        Ok(Reader {
-            host: self.host.read(key)?,
-            chunk: Vec::new(),
-            position: 0,
-        })
+        Ok(Reader::new(self.host.read(key)?))
     }
 
     /// Opens an object to be written piece by piece. Nobody sees it before
@@ -515,10 +515,7 @@ impl Container {
     /// # Errors
     /// `precondition-failed` here or from [`Writer::finish`], and others.
     pub fn write_if(&self, key: &str, condition: Condition) -> Result<Writer> {
-        Ok(Writer {
-            host: self.host.write(key, condition)?,
-            buffer: Vec::new(),
-        })
+        Ok(Writer::new(self.host.write(key, condition)?))
     }
 }
 
@@ -566,158 +563,5 @@ impl Iterator for Objects<'_> {
                 Err(error) => return Some(Err(error)),
             }
         }
-    }
-}
-
-/// An object that is read piece by piece. It asks the host for up to 1 MiB at once, so that
-/// small reads are cheap.
-///
-/// ```
-/// # let _test = heyday_sdk::test::Context::new()
-/// #     .blob("default", [("scan.pdf", "%PDF-1.7")])
-/// #     .enter();
-/// use heyday_sdk::blob::{Container, Reader};
-/// use std::io::{self, Read as _};
-///
-/// fn is_pdf(mut file: Reader) -> io::Result<bool> {
-///     let mut begin = [0; 5];
-///     file.read_exact(&mut begin)?;
-///     Ok(&begin == b"%PDF-")
-/// }
-/// assert!(is_pdf(Container::open("default")?.read("scan.pdf")?)?);
-/// # Ok::<(), heyday_sdk::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Reader {
-    host: host::Reader,
-    chunk: Vec<u8>,
-    position: usize,
-}
-
-impl Reader {
-    /// What is known of the object.
-    ///
-    /// ```
-    /// # let _test = heyday_sdk::test::Context::new()
-    /// #     .blob("default", [("poem", "Tyger, tyger")])
-    /// #     .enter();
-    /// use heyday_sdk::blob::Container;
-    /// use std::io::Read as _;
-    ///
-    /// let mut reader = Container::open("default")?.read("poem")?;
-    /// let mut poem = Vec::with_capacity(reader.metadata().size as usize);
-    /// reader.read_to_end(&mut poem)?;
-    /// assert_eq!(poem.len(), 12);
-    /// # Ok::<(), heyday_sdk::Error>(())
-    /// ```
-    #[must_use]
-    pub fn metadata(&self) -> Metadata {
-        self.host.metadata()
-    }
-}
-
-impl io::Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        if self.position == self.chunk.len() {
-            self.chunk = self.host.read(CHUNK as u32)?;
-            self.position = 0;
-        }
-        let count = buffer.len().min(self.chunk.len() - self.position);
-        buffer[..count].copy_from_slice(&self.chunk[self.position..][..count]);
-        self.position += count;
-        Ok(count)
-    }
-}
-
-/// An object that is written piece by piece. Dropping it without
-/// [`finish`](Self::finish), and a failure of the activity, leaves nothing behind.
-///
-/// ```
-/// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
-/// use heyday_sdk::blob::{Container, Writer};
-/// use std::io::Write as _;
-///
-/// let container = Container::open("default")?;
-/// let mut writer: Writer = container.write("half")?;
-/// writer.write_all(b"the first half")?;
-/// drop(writer); // As where the activity fails here.
-/// assert!(!container.exists("half")?);
-/// # Ok::<(), heyday_sdk::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Writer {
-    host: host::Writer,
-    /// Up to one chunk that the host does not have yet, so that small writes are cheap.
-    buffer: Vec<u8>,
-}
-
-impl Writer {
-    /// Makes the object visible, whole.
-    ///
-    /// ```
-    /// # let _test = heyday_sdk::test::Context::new().blob::<&str, &str>("default", []).enter();
-    /// use heyday_sdk::blob::Container;
-    /// use std::io::Write as _;
-    ///
-    /// let container = Container::open("default")?;
-    /// let mut writer = container.write("note")?;
-    /// writer.write_all(b"all of it")?;
-    /// assert!(!container.exists("note")?);
-    /// assert_eq!(writer.finish()?.size, 9);
-    /// assert!(container.exists("note")?);
-    /// # Ok::<(), heyday_sdk::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// `precondition-failed`, `limit-exceeded` and others; nothing is visible then.
-    pub fn finish(mut self) -> Result<Metadata> {
-        self.send()?;
-        self.host.finish()
-    }
-
-    /// Gives the object up.
-    ///
-    /// ```
-    /// # let _test = heyday_sdk::test::Context::new()
-    /// #     .blob("default", [("note", "as it was")])
-    /// #     .enter();
-    /// use heyday_sdk::blob::Container;
-    /// use std::io::Write as _;
-    ///
-    /// let container = Container::open("default")?;
-    /// let mut writer = container.write("note")?;
-    /// writer.write_all(b"no, better not")?;
-    /// writer.abort();
-    /// assert_eq!(container.get("note")?, b"as it was");
-    /// # Ok::<(), heyday_sdk::Error>(())
-    /// ```
-    pub fn abort(self) {
-        self.host.abort();
-    }
-
-    fn send(&mut self) -> Result<()> {
-        if !self.buffer.is_empty() {
-            self.host.write(&self.buffer)?;
-            self.buffer.clear();
-        }
-        Ok(())
-    }
-}
-
-impl io::Write for Writer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() >= CHUNK {
-            self.send()?;
-        }
-        let count = bytes.len().min(CHUNK - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(self.send()?)
     }
 }

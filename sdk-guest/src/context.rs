@@ -141,6 +141,103 @@ pub fn is_cancelled() -> bool {
     host::is_cancelled()
 }
 
+/// Why an activity was asked to stop.
+///
+/// Who stops early answers an error of the kind `cancelled`. After any of these but
+/// [`CancelRequested`](Self::CancelRequested) another attempt follows then, if the retry
+/// policy allows one, and can read where this one stopped.
+///
+/// ```
+/// use heyday_sdk::context::CancellationReason;
+///
+/// /// Whether what was done so far is to be undone: nobody goes on with it.
+/// fn undo(reason: &CancellationReason) -> bool {
+///     matches!(reason, CancellationReason::CancelRequested)
+/// }
+/// assert!(undo(&CancellationReason::CancelRequested));
+/// assert!(!undo(&CancellationReason::WorkerShutdown));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancellationReason {
+    /// The run was asked to cancel, or only the part of it that waits for the activity:
+    /// another branch was first, a task's own timeout is over. No attempt follows.
+    CancelRequested,
+    /// The process that runs the attempt stops, and the time that it leaves to attempts is
+    /// over.
+    WorkerShutdown,
+    /// The activity was paused on the Temporal cluster.
+    Paused,
+    /// The activity was reset on the Temporal cluster.
+    Reset,
+    /// A reason that this SDK does not know, in the host's word for it.
+    Other(String),
+}
+
+impl CancellationReason {
+    /// The host's word for it, in kebab-case.
+    ///
+    /// ```
+    /// use heyday_sdk::context::CancellationReason;
+    ///
+    /// assert_eq!(CancellationReason::WorkerShutdown.as_str(), "worker-shutdown");
+    /// ```
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::CancelRequested => "cancel-requested",
+            Self::WorkerShutdown => "worker-shutdown",
+            Self::Paused => "paused",
+            Self::Reset => "reset",
+            Self::Other(word) => word,
+        }
+    }
+
+    fn from_word(word: String) -> Self {
+        let known = [
+            Self::CancelRequested,
+            Self::WorkerShutdown,
+            Self::Paused,
+            Self::Reset,
+        ];
+        let mut known = known.into_iter();
+        known
+            .find(|reason| reason.as_str() == word)
+            .unwrap_or(Self::Other(word))
+    }
+}
+
+/// Why the activity was asked to stop; `None` as long as [`is_cancelled`] answers `false`.
+/// The first reason stays.
+///
+/// An attempt whose time is over or whose run has ended has no grace: it is interrupted, not
+/// asked. What a person wrote as the reason of a cancel is the message of the run's failure.
+///
+/// ```
+/// use heyday_sdk::context::CancellationReason;
+/// use heyday_sdk::prelude::*;
+///
+/// fn copy(pages: u64) -> Result<u64> {
+///     for page in context::last_heartbeat().unwrap_or(0)..pages {
+///         if let Some(reason) = context::cancellation_reason() {
+///             // The next attempt goes on at this page, where there is one.
+///             context::heartbeat(page)?;
+///             return Err(Error::permanent("cancelled", reason.as_str()));
+///         }
+///     }
+///     Ok(pages)
+/// }
+///
+/// let test = heyday_sdk::test::Context::new().enter();
+/// assert_eq!(copy(10).unwrap(), 10);
+/// test.cancel_for(CancellationReason::WorkerShutdown);
+/// assert_eq!(copy(10).unwrap_err().message(), "worker-shutdown");
+/// ```
+#[must_use]
+pub fn cancellation_reason() -> Option<CancellationReason> {
+    host::cancellation_reason().map(CancellationReason::from_word)
+}
+
 /// Tells that the attempt is alive, with details that the next attempt can read. May be
 /// called as often as you like; the host keeps the last.
 ///

@@ -20,7 +20,7 @@
 //!     rows.iter().map(|row| Ok(row.get("p")?)).collect()
 //! }
 //!
-//! // There is no graph in a native test; a closure answers in its place.
+//! // In a native test a closure answers, or a graph in memory (`test::Context::kglite`).
 //! let _test = heyday_sdk::test::Context::new()
 //!     .graph("default", |statement, params| {
 //!         assert!(statement.starts_with("MATCH") && params["of"] == "Ada".into());
@@ -37,8 +37,8 @@
 //! [`idempotency_key`](crate::context::idempotency_key) is there once, however many
 //! attempts it takes.
 
-// Only the host's side of a component is spoken to in it.
-#[cfg(any(target_arch = "wasm32", test))]
+// Spoken with the host of a component, and with the graph in memory of a native test.
+#[cfg(any(target_arch = "wasm32", feature = "kglite", test))]
 mod json;
 mod rows;
 mod value;
@@ -48,7 +48,7 @@ use std::rc::Rc;
 use crate::error::CapabilityError;
 use crate::host::graph as host;
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(any(target_arch = "wasm32", feature = "kglite"))]
 pub(crate) use json::{decode, encode};
 pub use rows::{ColumnIndex, Row, Rows};
 pub use value::{Node, Path, Point, Relationship, Value};
@@ -448,8 +448,8 @@ mod tests {
     fn without_a_stand_in_the_error_says_what_to_do() {
         let _test = Context::new().enter();
         let error = Connection::open("default").expect_err("there is no graph");
-        assert_eq!(error.code, "unavailable");
-        assert!(error.message.contains("test::Context::graph"), "{error}");
+        assert_eq!(error.code, "capability-denied");
+        assert!(error.message.contains("test::Context::kglite"), "{error}");
     }
 
     #[test]

@@ -476,7 +476,7 @@ mod tests {
     fn without_a_stand_in_the_error_says_what_to_do() {
         let _test = Context::new().enter();
         let error = Connection::open("default").expect_err("there is no database");
-        assert_eq!(error.code, "unavailable");
+        assert_eq!(error.code, "capability-denied");
         assert!(error.message.contains("test::Context::sql"), "{error}");
     }
 

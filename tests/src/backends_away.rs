@@ -74,9 +74,9 @@ async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
             input: json!({ "binding": "away" }),
             server: Box::new(|kill| {
                 if kill {
-                    gateway.kill();
+                    gateway.emulator.kill();
                 } else {
-                    gateway.launch();
+                    gateway.emulator.launch();
                 }
             }),
         },

@@ -194,14 +194,14 @@ struct Counted<'a>(&'a [&'static str], u64);
 /// needs as long as the server runs comes with it.
 pub(crate) async fn with_backends() -> (Server, (Option<Gateway>, Option<GoogleStorage>)) {
     let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
-                      limits = { busy_timeout_ms = 500 }\n"
+                      limits = { busy_timeout_ms = 2000 }\n"
         .to_owned();
     let mut granted = Vec::new();
     if let Some(server) = postgres::shared() {
         let database = server.database();
         let sql = server.role(&database).toml();
         config += &format!(
-            "[bindings.namespaces.default.sql.postgresql]\n{sql}limits = {{ busy_timeout_ms = 500 }}\n"
+            "[bindings.namespaces.default.sql.postgresql]\n{sql}limits = {{ busy_timeout_ms = 2000 }}\n"
         );
         let kv = server.role(&database).toml();
         config += &format!("[bindings.namespaces.default.kv.postgresql]\n{kv}");
@@ -301,7 +301,7 @@ async fn vector_does_what_its_wit_promises() {
             &server.client,
             "probe.vector_contract",
             &binding,
-            8,
+            9,
             counted,
         )
         .await;

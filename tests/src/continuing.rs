@@ -22,6 +22,13 @@ do:
       output: {as: '${ $input + {notes: .} }'}
 ";
 
+/// The same, which begins when it is told to.
+fn told_to_go() -> String {
+    let go =
+        "do:\n  - go: {listen: {to: {one: {with: {type: go}}}}, output: {as: '${ $input }'}}\n";
+    FLOW.replacen("do:\n", go, 1)
+}
+
 /// Where the process is killed, and at which of the first times there.
 const DEATHS: [(&str, u64); 9] = [
     ("before-append", 9),
@@ -210,12 +217,16 @@ async fn people_see_where_a_run_went_on() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_follows_a_workflow_goes_on_with_its_runs() -> anyhow::Result<()> {
     let server = Server::with(short(Vec::new())).await?;
-    Client::ok(server.client.push_flow(FLOW).await?).await?;
+    Client::ok(server.client.push_flow(&told_to_go()).await?).await?;
     let desk = Desk::new(&server)?;
     let body =
         json!({ "workflow_type": "tests.long", "workflow_id": "long", "input": {"rounds": 40} });
     server.client.post("/workflows", &body).await?;
     let mut watched = desk.watch("heyday workflow events long --follow")?;
+    // Whoever comes later than the first run follows a later one.
+    watched.line("WorkflowExecutionStarted").await?;
+    let go = json!({ "name": "go", "id": "go" });
+    server.client.post("/workflows/long/signals", &go).await?;
     watched.line("WorkflowExecutionContinuedAsNew").await?;
     watched.line("goes on after run").await?;
     let stop = json!({ "name": "stop", "id": "stop" });

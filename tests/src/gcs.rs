@@ -318,7 +318,7 @@ async fn a_store_that_comes_back_is_used_again() {
     };
     let container = open(&storage.config("away"));
     put(&container, "a", b"1").await;
-    storage.kill();
+    storage.emulator.kill();
     for outcome in [
         code(get(&container, "a").await),
         code(container.head("a".into()).await),
@@ -327,7 +327,7 @@ async fn a_store_that_comes_back_is_used_again() {
     ] {
         assert_eq!(outcome, BlobCode::Unavailable);
     }
-    storage.launch();
+    storage.emulator.launch();
     put(&container, "a", b"2").await;
     assert_eq!(get(&container, "a").await.unwrap(), "2");
 }
@@ -342,7 +342,8 @@ async fn a_frozen_store_is_left_and_fills_only_its_own_limit() {
     let container = open(&config);
     put(&container, "a", b"1").await;
     buckets::frozen(container, &open(&other.config("")), |stop| {
-        frozen.signal(if stop { libc::SIGSTOP } else { libc::SIGCONT });
+        let signal = if stop { libc::SIGSTOP } else { libc::SIGCONT };
+        frozen.emulator.signal(signal);
     })
     .await;
 }

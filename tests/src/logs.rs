@@ -137,7 +137,7 @@ async fn lines_are_followed_while_they_are_written() {
         "{first}"
     );
     assert!(
-        second.ends_with("probe.wait_for_cancel cleaned up"),
+        second.ends_with("probe.wait_for_cancel cleaned up reason=\"cancel-requested\""),
         "{second}"
     );
     assert_eq!(rest, None);

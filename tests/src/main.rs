@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod activities;
 mod apart;
 mod asked;
 mod backends_away;
@@ -42,6 +43,7 @@ mod pulls;
 mod readme;
 mod receipts;
 mod refusals;
+mod released;
 mod restart;
 mod review;
 mod s3;
@@ -51,6 +53,7 @@ mod security;
 mod settings;
 mod slow_backends;
 mod state;
+mod stopping;
 mod support;
 mod templates;
 mod temporal;

@@ -139,7 +139,7 @@ async fn a_store_that_comes_back_is_used_again() {
         .unwrap();
     let mut reader = container.read("big".to_owned()).await.unwrap();
     let mut read = reader.read(1 << 20).await.unwrap().len();
-    gateway.kill();
+    gateway.emulator.kill();
     for outcome in [
         code(get(&container, "a").await),
         code(put(&container, "b", b"2").await),
@@ -147,7 +147,7 @@ async fn a_store_that_comes_back_is_used_again() {
     ] {
         assert_eq!(outcome, BlobCode::Unavailable);
     }
-    gateway.launch();
+    gateway.emulator.launch();
     assert_eq!(get(&container, "a").await.unwrap(), "1");
     // A reader goes on where it was, or fails so that the attempt is made again.
     loop {
@@ -178,7 +178,8 @@ async fn a_frozen_store_is_left_and_fills_only_its_own_limit() {
     let container = open(&config);
     put(&container, "a", b"1").await.unwrap();
     buckets::frozen(container, &open(&other.config("")), |stop| {
-        frozen.signal(if stop { libc::SIGSTOP } else { libc::SIGCONT });
+        let signal = if stop { libc::SIGSTOP } else { libc::SIGCONT };
+        frozen.emulator.signal(signal);
     })
     .await;
 }

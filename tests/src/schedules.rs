@@ -129,6 +129,14 @@ async fn tour(server: Server, options: Options) {
     {
         assert!(Instant::now() < deadline, "it is not listed");
     }
+    let first = run("heyday schedule list --limit 1").await.ok();
+    assert_eq!(first.stdout.lines().count(), 2, "{first}");
+    first.says("more with --all, or from here with --page-token ");
+    run("heyday schedule list --limit 1 --all")
+        .await
+        .ok()
+        .says("often")
+        .says("flow:tests.timed");
     run("heyday schedule delete often").await.ok();
     run("heyday schedule show often").await.code(3);
 

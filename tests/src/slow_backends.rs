@@ -85,7 +85,8 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             input: json!({ "binding": "slow" }),
             places: PLACES,
             freeze: Some(Box::new(|frozen| {
-                gateway.signal(if frozen { libc::SIGSTOP } else { libc::SIGCONT });
+                let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+                gateway.emulator.signal(signal);
             })),
         },
         Slow {

@@ -1,6 +1,7 @@
 //! The vector capability on the real Weaviate, without a guest in between: what bindings
 //! cannot reach, how well it finds, and what happens when the server is away or slow.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -441,6 +442,103 @@ async fn any_filter_passes_the_same_as_on_the_embedded_store() {
     }
     assert!(passed > 5_000, "{passed}: the filters pass next to nothing");
     there.drop_collection("same".to_owned()).await.unwrap();
+}
+
+/// Some words, of which a few are common; or none.
+fn any_text(random: &mut SmallRng) -> Option<Value> {
+    let count = random.random_range(0..25);
+    let words = (0..count).map(|_| {
+        let most = random.random_range(1..30);
+        format!("Word{}", random.random_range(0..most))
+    });
+    let text = words.collect::<Vec<_>>().join(", ");
+    random.random_bool(0.8).then_some(Value::Text(text))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_of_tenants_are_scored_as_on_the_embedded_store() {
+    let Some(config) = weaviate::shared().map(|server| server.config()) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let limits = VectorLimits::default;
+    let path = folder.path().join("v.db");
+    let here = SqliteVectors::new(&path, false, limits(), Handle::current()).unwrap();
+    let there = binding(&config, limits());
+    let stores: [&dyn Store; 2] = [&here, &there];
+    let searchable = |name: &str| Property {
+        name: name.to_owned(),
+        kind: PropertyType::Text,
+        filterable: false,
+        searchable: true,
+    };
+    let specification = Specification {
+        dimensions: 1,
+        distance: Distance::Dot,
+        properties: vec![searchable("title"), searchable("body")],
+        tenants: true,
+    };
+    let tenants = [("one", 60), ("two", 200), ("three", 5)];
+    let random = &mut SmallRng::seed_from_u64(13);
+    let mut collections = Vec::new();
+    for store in stores {
+        let made = store.create("words".to_owned(), specification.clone());
+        made.await.unwrap();
+        let found = store.find("words".to_owned()).await.unwrap();
+        collections.push(Arc::new(found.expect("it is there")));
+    }
+    let target = |store: usize, tenant: &str| Target {
+        collection: Arc::clone(&collections[store]),
+        tenant: Some(tenant.to_owned()),
+    };
+    for (tenant, count) in tenants {
+        let entries = (0..count).map(|number| Entry {
+            id: format!("i{number}"),
+            vector: None,
+            values: vec![any_text(random), any_text(random)],
+        });
+        let entries: Vec<Entry> = entries.collect();
+        for (number, store) in stores.into_iter().enumerate() {
+            let target = target(number, tenant);
+            store.upsert(&target, entries.clone()).await.unwrap();
+        }
+    }
+    let mut compared = 0;
+    for _ in 0..100 {
+        let (tenant, _) = tenants[random.random_range(0..3)];
+        let first = random.random_range(0..28);
+        let words = (first..=first + random.random_range(0..4)).map(|it| format!("word{it}"));
+        let words: Vec<String> = words.collect();
+        let choices: [&[usize]; 3] = [&[0, 1], &[0], &[1]];
+        let properties = choices[random.random_range(0..3)];
+        let mut answers = Vec::new();
+        for (number, store) in stores.into_iter().enumerate() {
+            let target = target(number, tenant);
+            let all = query(1_000, None);
+            let found = store.keywords(&target, words.clone(), properties.to_vec(), all);
+            let found = found.await.unwrap();
+            assert!(
+                found.is_sorted_by(|one, other| one.number >= other.number),
+                "the best comes first"
+            );
+            let scores = found.into_iter().map(|it| (it.entry.id, it.number));
+            answers.push(scores.collect::<BTreeMap<String, f32>>());
+        }
+        let [here, there] = &answers[..] else {
+            unreachable!("two stores");
+        };
+        assert_eq!(here.len(), there.len(), "{tenant} {words:?} {properties:?}");
+        for (id, score) in here {
+            let other = there[id];
+            assert!(
+                (score - other).abs() < 1e-4,
+                "{tenant} {words:?} {properties:?}: {id} {score}, there {other}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 1_000, "{compared}");
+    there.drop_collection("words".to_owned()).await.unwrap();
 }
 
 /// Vectors around some centres, as embeddings are: the same each time.

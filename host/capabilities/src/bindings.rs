@@ -9,6 +9,8 @@
 //! To add one: that type, a field in [`NamespaceBindings`], and one in [`Bindings`].
 
 mod blob;
+mod check;
+mod claims;
 mod config;
 mod database;
 mod graph;
@@ -16,7 +18,7 @@ mod settings;
 mod vector;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use heyday_inference::Inference;
@@ -38,6 +40,8 @@ use crate::kv::Store;
 use crate::secrets::Secrets;
 use crate::sql::Database;
 use crate::vector as vector_store;
+use check::check;
+use claims::Claims;
 
 /// What is checked of every binding before any is opened.
 pub(crate) trait Declared {
@@ -365,136 +369,8 @@ impl Bindings {
     }
 }
 
-/// Who signs in where, of the bindings opened so far. Whoever signs in as one role reaches
-/// all that it owns, so a role belongs to one binding; in a bucket, what begins with a
-/// prefix does.
-#[derive(Default)]
-pub(crate) struct Claims(Vec<Claim>);
-
-struct Claim {
-    binding: String,
-    /// A role and its server, or a bucket.
-    place: String,
-    /// Of the names there.
-    prefix: String,
-    read_only: bool,
-}
-
-impl Claims {
-    fn claim(
-        &mut self,
-        binding: &str,
-        identity: String,
-        read_only: bool,
-    ) -> Result<(), BindingError> {
-        self.claim_below(binding, identity, String::new(), read_only)
-    }
-
-    /// Claims only the names that begin with a prefix.
-    fn claim_below(
-        &mut self,
-        binding: &str,
-        identity: String,
-        prefix: String,
-        read_only: bool,
-    ) -> Result<(), BindingError> {
-        let place = by_one_name(&identity);
-        let same = self.0.iter().find(|other| {
-            other.place == place
-                && !(read_only && other.read_only)
-                && (prefix.starts_with(&other.prefix) || other.prefix.starts_with(&prefix))
-        });
-        let binding = binding.to_owned();
-        if let Some(first) = same {
-            return Err(BindingError::Shared {
-                first: first.binding.clone(),
-                second: binding,
-                identity,
-            });
-        }
-        self.0.push(Claim {
-            binding,
-            place,
-            prefix,
-            read_only,
-        });
-        Ok(())
-    }
-}
-
-/// An address of this machine by one of its names. Names of others are compared as they stand.
-fn by_one_name(identity: &str) -> String {
-    ["localhost:", "[::1]:", "::1:"]
-        .iter()
-        .fold(identity.to_owned(), |it, name| {
-            it.replace(name, "127.0.0.1:")
-        })
-}
-
 fn full_name(namespace: &str, capability: &str, name: &str) -> String {
     format!("{namespace}/{capability}/{name}")
-}
-
-/// Refuses names, limits and places that no binding can have. Of two bindings none may
-/// reach the other's bytes; two read-only ones may share a path: neither can tell the
-/// other anything.
-fn check(config: &BindingsConfig) -> Result<(), BindingError> {
-    let mut seen: Vec<(String, PathBuf, bool)> = Vec::new();
-    for (namespace, bindings) in &config.namespaces {
-        check_name("the namespace", namespace)?;
-        for (capability, name, binding) in bindings.all() {
-            check_name("the binding", name)?;
-            let second = full_name(namespace, capability, name);
-            if let Some((limit, _)) = binding.limits().into_iter().find(|(_, it)| *it == 0) {
-                let binding = second;
-                return Err(BindingError::ZeroLimit { binding, limit });
-            }
-            let Some((path, read_only)) = binding.place() else {
-                continue;
-            };
-            let path = resolve(path);
-            let overlapping = seen.iter().find(|(_, other, other_read_only)| {
-                !(read_only && *other_read_only)
-                    && (path.starts_with(other) || other.starts_with(&path))
-            });
-            if let Some((first, ..)) = overlapping {
-                return Err(BindingError::Overlap {
-                    first: first.clone(),
-                    second,
-                    path,
-                });
-            }
-            seen.push((second, path, read_only));
-        }
-    }
-    Ok(())
-}
-
-fn check_name(what: &'static str, name: &str) -> Result<(), BindingError> {
-    let valid = name.len() <= 63
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if valid {
-        return Ok(());
-    }
-    Err(BindingError::InvalidName {
-        what,
-        name: name.to_owned(),
-    })
-}
-
-/// The path without links, as far as it exists.
-fn resolve(path: &Path) -> PathBuf {
-    if let Ok(resolved) = path.canonicalize() {
-        return resolved;
-    }
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => resolve(parent).join(name),
-        _ => path,
-    }
 }
 
 #[cfg(test)]

@@ -191,6 +191,19 @@ pub enum CancelReason {
 }
 
 impl CancelReason {
+    /// The word for it, which an attempt is told that has its grace: it is documented where
+    /// plugins read it. `None` where there is no grace, and so nobody to tell.
+    #[must_use]
+    pub const fn told(self) -> Option<&'static str> {
+        match self {
+            Self::Requested => Some("cancel-requested"),
+            Self::Shutdown => Some("worker-shutdown"),
+            Self::Paused => Some("paused"),
+            Self::Reset => Some("reset"),
+            Self::TimedOut | Self::RunClosed => None,
+        }
+    }
+
     /// How an attempt fails that stopped so that another follows; `None` where it stopped
     /// for good.
     #[must_use]

@@ -27,23 +27,11 @@ impl HostDefinitions {
     /// `plugin.activity:1.2.0`, pinned.
     ///
     /// # Errors
-    /// [`UNKNOWN_ACTIVITY`](kind::UNKNOWN_ACTIVITY) where there is none; retryable where
-    /// the registry cannot answer now.
+    /// [`UNKNOWN_ACTIVITY`](kind::UNKNOWN_ACTIVITY) or
+    /// [`UNKNOWN_QUEUE`](kind::UNKNOWN_QUEUE) where there is none;
+    /// [`INVALID_INPUT`](kind::INVALID_INPUT) where the options cannot be used; retryable
+    /// where the registry cannot answer now.
     pub async fn pin_activity(
-        &self,
-        namespace: &str,
-        activity: &str,
-    ) -> Result<PinnedDefinition, Failure> {
-        self.pin_activity_with(namespace, activity, &ActivityOptions::default())
-            .await
-    }
-
-    /// As [`pin_activity`](Self::pin_activity), with options of the call.
-    ///
-    /// # Errors
-    /// As [`pin_activity`](Self::pin_activity), or
-    /// [`INVALID_INPUT`](kind::INVALID_INPUT) where the options cannot be used.
-    pub async fn pin_activity_with(
         &self,
         namespace: &str,
         activity: &str,
@@ -78,6 +66,9 @@ fn failure(error: &RegistryError, unknown: &'static str) -> Failure {
     match error {
         RegistryError::NotFound { .. } | RegistryError::UnknownActivity(_) => {
             Failure::permanent(unknown, error.to_string())
+        }
+        RegistryError::UnknownQueue(_) => {
+            Failure::permanent(kind::UNKNOWN_QUEUE, error.to_string())
         }
         RegistryError::Invalid(_) | RegistryError::Unusable { .. } => {
             Failure::permanent(kind::INVALID_INPUT, error.to_string())

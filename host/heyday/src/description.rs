@@ -183,14 +183,7 @@ impl Reader<'_> {
         }
         let queue = raw.queue.unwrap_or_else(|| self.default_queue.to_owned());
         if !self.queues.contains(&queue) {
-            let known: Vec<&str> = self.queues.iter().map(String::as_str).collect();
-            self.add(
-                format!("{at}/queue"),
-                format!(
-                    "there is no queue {queue:?}; there are {}",
-                    known.join(", ")
-                ),
-            );
+            self.add(format!("{at}/queue"), names::no_queue(&queue, self.queues));
         }
         let timeouts: ActivityTimeouts = self.known(
             &format!("{at}/timeouts"),

@@ -1,5 +1,7 @@
 //! Names of plugins, flows, namespaces, queues and bindings.
 
+use std::collections::BTreeSet;
+
 /// The most characters of a name.
 const LONGEST: usize = 63;
 
@@ -25,6 +27,13 @@ pub const RESERVED: &str = "heyday";
 
 /// The name of the flow that waits for events and starts another one by them.
 pub const LISTENER: &str = "listener";
+
+/// Why a queue's name means nothing, for a person: which there are.
+#[must_use]
+pub fn no_queue(name: &str, known: &BTreeSet<String>) -> String {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    format!("there is no queue {name:?}; there are {}", known.join(", "))
+}
 
 /// Whether a text may be the name of a plugin, namespace, queue or binding.
 #[must_use]

@@ -3,12 +3,16 @@
 //!     device-check MODEL REFERENCE SECONDS DEVICE...
 //!
 //! MODEL is a folder with an embedding model, REFERENCE what `tests/inference/reference.py`
-//! wrote, SECONDS how long each size is measured, each DEVICE `cpu` or `gpu:N`. One line of
-//! JSON for each thing that was found.
+//! wrote, SECONDS how long each size is measured, each DEVICE `cpu`, `gpu:N`, or
+//! `torch:DEVICE` for the same sizes on PyTorch, as in `torch:cuda:0`
+//! (`torch-half:DEVICE` in half precision). One line of JSON for each thing that was found;
+//! where PyTorch is not installed, its line says that its figures are left out, and why.
 
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use heyday_inference::model::{Limits, Model, ModelFiles, Tokens, average};
@@ -21,6 +25,8 @@ const BATCHES: [usize; 4] = [1, 8, 32, 256];
 const LENGTHS: [usize; 2] = [64, 256];
 /// Iterations before a size is measured: kernels are compiled and tuned then.
 const WARM_UP: usize = 4;
+/// PyTorch's side, in here so that this program is all that another machine needs.
+const TORCH: &str = include_str!("../../../peers/inference/torch_peer.py");
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +37,12 @@ fn main() -> Result<(), Failure> {
     let reference: Vec<Value> = serde_json::from_slice(&std::fs::read(reference)?)?;
     let files = ModelFiles::find(Path::new(folder))?;
     for choice in devices {
+        if let Some((peer, place)) = choice.split_once(':')
+            && let Some(dtype) = torch_type(peer)
+        {
+            torch(&files, folder, choice, (place, dtype), seconds)?;
+            continue;
+        }
         let begin = Instant::now();
         let device = Device::open(choice.parse()?)?;
         let opened = begin.elapsed();
@@ -99,25 +111,7 @@ fn speed(
     batch: usize,
     seconds: Duration,
 ) -> Result<Value, Failure> {
-    let text = "The rotor balance was measured twice before the bearing failed again. ".repeat(60);
-    let window = model.tokenizer.text(&text, LongText::Split)?;
-    let ids: Vec<u32> = window
-        .pieces
-        .iter()
-        .flat_map(|piece| piece.ids.clone())
-        .collect();
-    let sequences: Vec<Tokens> = (0..batch)
-        .map(|number| Tokens {
-            ids: ids
-                .iter()
-                .cycle()
-                .skip(number)
-                .take(length)
-                .copied()
-                .collect(),
-            types: None,
-        })
-        .collect();
+    let sequences = sequences(model, length, batch)?;
     let sequences: Vec<&Tokens> = sequences.iter().collect();
     let begin = Instant::now();
     model.compute(&sequences)?;
@@ -142,4 +136,106 @@ fn speed(
         "texts_per_s": batch_size / mean, "best_texts_per_s": batch_size / best,
         "first_s": first.as_secs_f64(),
     }))
+}
+
+/// A batch of sequences of that length, each another one.
+fn sequences(model: &Model, length: usize, batch: usize) -> Result<Vec<Tokens>, Failure> {
+    let text = "The rotor balance was measured twice before the bearing failed again. ".repeat(60);
+    let window = model.tokenizer.text(&text, LongText::Split)?;
+    let ids: Vec<u32> = window
+        .pieces
+        .iter()
+        .flat_map(|piece| piece.ids.clone())
+        .collect();
+    let of_one = |number: usize| Tokens {
+        ids: ids
+            .iter()
+            .cycle()
+            .skip(number)
+            .take(length)
+            .copied()
+            .collect(),
+        types: None,
+    };
+    Ok((0..batch).map(of_one).collect())
+}
+
+/// The numbers that PyTorch computes in, by what stands before its device; none where it is a
+/// device of ours.
+fn torch_type(peer: &str) -> Option<&'static str> {
+    match peer {
+        "torch" => Some("float32"),
+        "torch-half" => Some("float16"),
+        _ => None,
+    }
+}
+
+/// The same sizes on PyTorch, in a process of its own, and how far its vectors are from those
+/// of our CPU.
+fn torch(
+    files: &ModelFiles,
+    folder: &str,
+    choice: &str,
+    (place, dtype): (&str, &str),
+    seconds: Duration,
+) -> Result<(), Failure> {
+    let mut command = Command::new("python3");
+    command.args(["-c", TORCH, folder, place, dtype]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let left_out = |why: &Value| println!("{}", json!({"device": choice, "left_out": why}));
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            left_out(&json!(format!("python3 does not start: {error}")));
+            return Ok(());
+        }
+    };
+    let mut asked = child.stdin.take().ok_or("a pipe was asked for")?;
+    let answers = child.stdout.take().ok_or("a pipe was asked for")?;
+    let mut answers = BufReader::new(answers).lines();
+    let mut answer = || -> Result<Value, Failure> {
+        let line = answers.next().ok_or("PyTorch's side ended; see above")??;
+        Ok(serde_json::from_str(&line)?)
+    };
+    let ready = answer()?;
+    if let Some(why) = ready.get("left_out") {
+        left_out(why);
+        child.wait()?;
+        return Ok(());
+    }
+    println!(
+        "{}",
+        json!({"device": choice, "name": ready["name"], "torch": ready["torch"]})
+    );
+    let model = Model::load(files, &Limits::default(), &Device::cpu())?;
+    for length in LENGTHS {
+        for batch in BATCHES {
+            let sequences = sequences(&model, length, batch)?;
+            let ids: Vec<&[u32]> = sequences.iter().map(|it| it.ids.as_slice()).collect();
+            let question = json!({"ids": ids, "seconds": seconds.as_secs_f64()});
+            writeln!(asked, "{question}")?;
+            let computed = answer()?;
+            let rounds = computed["rounds"].as_u64().ok_or("no rounds")?;
+            let took = computed["seconds"].as_f64().ok_or("no seconds")?;
+            let speed = batch as f64 * rounds as f64 / took;
+            let theirs: Vec<f32> = serde_json::from_value(computed["vectors"][0].clone())?;
+            let ours = model.compute(&[&sequences[0]])?;
+            if theirs.len() != ours[0].len() {
+                return Err("PyTorch's vectors have another size".into());
+            }
+            let pairs = theirs.iter().zip(&ours[0]);
+            let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            println!(
+                "{}",
+                json!({
+                    "device": choice, "tokens": length, "batch": batch, "iterations": rounds,
+                    "texts_per_s": speed, "max_abs_error": apart,
+                })
+            );
+        }
+    }
+    // It ends with what it reads.
+    drop(asked);
+    child.wait()?;
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a call of a guest is given and what comes back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,9 @@ pub struct CallContext {
     /// Cancelled when the guest should stop: sets `context.is-cancelled`, ends host
     /// calls that wait, and interrupts the guest after the cancel grace.
     pub cancellation: CancellationToken,
+    /// What `context.cancellation-reason` answers once `cancellation` is cancelled; set
+    /// before it is. Where nobody sets it, that is `cancel-requested`.
+    pub reason: Arc<OnceLock<&'static str>>,
     /// Cancelled when the guest must stop now, without grace.
     pub interrupt: CancellationToken,
     /// When the guest is interrupted.

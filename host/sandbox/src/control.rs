@@ -135,6 +135,13 @@ impl Control {
         self.context.cancellation.is_cancelled()
     }
 
+    /// Why the call was asked to stop; none where it was not.
+    pub(crate) fn cancellation_reason(&self) -> Option<&'static str> {
+        let told = || self.context.reason.get().copied();
+        self.cancelled()
+            .then(|| told().unwrap_or("cancel-requested"))
+    }
+
     /// Why a host call must not go on. `during_grace`: it began after the cancel, to
     /// clean up, and so has the guest's grace.
     pub(crate) fn stopped(&self, during_grace: bool) -> Option<Stopped> {

@@ -89,6 +89,11 @@ impl context::Host for CallState {
         Ok(self.control.cancelled())
     }
 
+    fn cancellation_reason(&mut self) -> wasmtime::Result<Option<String>> {
+        self.count_host_call("context", "cancellation-reason")?;
+        Ok(self.control.cancellation_reason().map(str::to_owned))
+    }
+
     fn heartbeat(
         &mut self,
         details: Option<String>,

@@ -409,6 +409,7 @@ impl Sandbox {
             }),
             context: CallContext {
                 cancellation: CancellationToken::new(),
+                reason: Arc::default(),
                 interrupt: CancellationToken::new(),
                 deadline: Instant::now() + DESCRIBE,
                 sink: Arc::new(Nowhere),

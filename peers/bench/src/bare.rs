@@ -87,6 +87,10 @@ impl context::Host for State {
     fn is_cancelled(&mut self) -> wasmtime::Result<bool> {
         Ok(self.cancelled.load(Ordering::Acquire))
     }
+    fn cancellation_reason(&mut self) -> wasmtime::Result<Option<String>> {
+        let cancelled = self.cancelled.load(Ordering::Acquire);
+        Ok(cancelled.then(|| "cancel-requested".to_owned()))
+    }
     fn heartbeat(&mut self, _: Option<String>) -> wasmtime::Result<Result<(), context::Error>> {
         Ok(Ok(()))
     }

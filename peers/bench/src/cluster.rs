@@ -247,3 +247,66 @@ pub fn steps(history: &[HistoryEvent]) -> Option<[f64; 7]> {
     let [a, b, c, d, e, f, g] = times;
     Some([a?, b?, c?, d?, e?, f?, g?])
 }
+
+/// The events of a run, one a line: seconds since the first, what it is, and which worker
+/// took a task.
+pub fn told(history: &[HistoryEvent]) -> Vec<String> {
+    let time = |event: &HistoryEvent| {
+        let at = event.event_time.as_ref()?;
+        Some(at.seconds as f64 + f64::from(at.nanos) / 1e9)
+    };
+    let first = history.first().and_then(time).unwrap_or_default();
+    let lines = history.iter().map(|event| {
+        let after = time(event).unwrap_or(f64::NAN) - first;
+        let name = event.event_type().as_str_name();
+        let name = name.trim_start_matches("EVENT_TYPE_");
+        let by = match event.attributes.as_ref() {
+            Some(Attributes::WorkflowTaskStartedEventAttributes(it)) => it.identity.as_str(),
+            Some(Attributes::ActivityTaskStartedEventAttributes(it)) => it.identity.as_str(),
+            _ => "",
+        };
+        format!("{after:8.3} {name} {by}").trim_end().to_owned()
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use temporalio_common::protos::temporal::api::enums::v1::EventType;
+    use temporalio_common::protos::temporal::api::history::v1::WorkflowTaskStartedEventAttributes;
+
+    use super::*;
+
+    fn event(event_type: EventType, seconds: i64, attributes: Option<Attributes>) -> HistoryEvent {
+        let mut event = HistoryEvent {
+            event_time: Some(Default::default()),
+            event_type: event_type.into(),
+            attributes,
+            ..HistoryEvent::default()
+        };
+        event.event_time.as_mut().unwrap().seconds = seconds;
+        event
+    }
+
+    #[test]
+    fn a_history_is_told_with_who_took_what() {
+        let taken = WorkflowTaskStartedEventAttributes {
+            identity: "heyday@7".to_owned(),
+            ..Default::default()
+        };
+        let taken = Attributes::WorkflowTaskStartedEventAttributes(taken);
+        let history = [
+            event(EventType::WorkflowExecutionStarted, 100, None),
+            event(EventType::WorkflowTaskStarted, 101, Some(taken)),
+            event(EventType::WorkflowTaskTimedOut, 111, None),
+        ];
+        assert_eq!(
+            told(&history),
+            [
+                "   0.000 WORKFLOW_EXECUTION_STARTED",
+                "   1.000 WORKFLOW_TASK_STARTED heyday@7",
+                "  11.000 WORKFLOW_TASK_TIMED_OUT",
+            ]
+        );
+    }
+}

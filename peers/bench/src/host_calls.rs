@@ -1,18 +1,27 @@
 //! What it costs a guest to reach a backend, against the same done natively from Rust.
 //!
 //! The floor is the plain client that one would use natively, where there is one (sqlx on
-//! SQLite, tokio-postgres), and the backend called by the capability's own trait. In
+//! SQLite, tokio-postgres, reqwest), or what the backend has to do at least (reading a
+//! file), and the backend called by the capability's own trait. In
 //! between, the backend called from the threads that guests run on shows what changing
 //! threads costs; what is left is the sandbox's boundary and the host's accounting. Each
 //! call is timed by whoever makes it, a guest's by the guest itself.
+//!
+//! The probe calls stores ([`native`]); the visitor settings, secrets and the web
+//! ([`outside`]).
 
 mod native;
+mod outside;
 mod stores;
+mod web;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use futures::future::BoxFuture;
 use heyday_sandbox::{Grant, Grants, Limits};
 use serde_json::json;
@@ -50,9 +59,17 @@ struct Case {
     /// Calls of one side in one turn.
     calls: u32,
     goal: Goal,
-    /// The plain client's name and call, where there is one.
-    client: Option<(&'static str, Call)>,
+    client: Option<Client>,
     backend: Call,
+}
+
+/// What is done natively without the backend.
+struct Client {
+    name: &'static str,
+    call: Call,
+    /// What guests' calls are held to against it; nothing where it does less than they ask
+    /// for.
+    goal: Option<Goal>,
 }
 
 /// Who calls.
@@ -67,28 +84,49 @@ enum Side {
 
 const SIDES: [Side; 4] = [Side::Guest, Side::Moved, Side::Backend, Side::Client];
 
-/// Measures all of it.
-pub async fn run(report: &mut Report, component: &[u8], quick: bool) -> anyhow::Result<()> {
+/// Measures all of it. `probe`, the component, lies among the guests.
+pub async fn run(
+    report: &mut Report,
+    component: &[u8],
+    probe: &Path,
+    quick: bool,
+) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let rows = if quick { 500 } else { 10_000 };
     let stores = Stores::start(folder.path())?;
-    let cases = native::cases(&stores, folder.path(), rows).await?;
-    let limits = Limits::default();
-    let bindings = Arc::clone(&stores.bindings);
-    let ours = Ours::with("probe", component, limits, bindings, granted()).await?;
+    let server = web::Server::start().await?;
+    let visitor = probe.with_file_name("visitor.wasm");
+    let visitor = std::fs::read(&visitor).with_context(|| format!("no {}", visitor.display()))?;
+    let guests = [
+        (
+            "probe",
+            component,
+            native::cases(&stores, folder.path(), rows).await?,
+        ),
+        (
+            "visitor",
+            &*visitor,
+            outside::cases(&stores, server.address)?,
+        ),
+    ];
     let turns = if quick { 2 } else { 21 };
-    for mut case in cases {
-        if quick {
-            case.calls = case.calls.min(3);
+    for (name, component, cases) in guests {
+        let bindings = Arc::clone(&stores.bindings);
+        let grants = granted(server.address);
+        let ours = Ours::with(name, component, Limits::default(), bindings, grants).await?;
+        for mut case in cases {
+            if quick {
+                case.calls = case.calls.min(3);
+            }
+            measure(report, &ours, &case, turns).await?;
         }
-        measure(report, &ours, &case, turns).await?;
     }
     stores.bindings.close().await;
     Ok(())
 }
 
-/// Everything that a binding was made for.
-fn granted() -> Grants {
+/// Everything that a binding was made for, and that server.
+fn granted(server: SocketAddr) -> Grants {
     let grant = |name: &str| Grant {
         binding: name.to_owned(),
         mode: None,
@@ -97,8 +135,11 @@ fn granted() -> Grants {
         let grants = names.iter().map(|name| grant(name)).collect();
         (capability.to_owned(), grants)
     });
+    let mut by_capability = BTreeMap::from(all);
+    let rule = grant(&format!("GET:{server}"));
+    by_capability.insert("http".to_owned(), vec![rule]);
     Grants {
-        by_capability: all.into(),
+        by_capability,
         ..Grants::default()
     }
 }
@@ -132,20 +173,21 @@ async fn measure(
             by_client.push(guest, client);
         }
     }
-    let against = |name: &str, peer: &'static str, sides: &Sides| {
+    let against = |name: &str, peer: &'static str, sides: &Sides, goal| {
         let (value, other) = sides.medians();
         Figure {
             name: format!("host_calls.{name}"),
             value,
             unit: "us",
             peer: Some((peer, other)),
-            goal: Some(case.goal),
+            goal,
         }
     };
-    report.add(against(case.name, "the backend natively", &by_backend));
-    if let Some((client, _)) = &case.client {
+    let natively = "the backend natively";
+    report.add(against(case.name, natively, &by_backend, Some(case.goal)));
+    if let Some(client) = &case.client {
         let name = format!("{}_by_client", case.name);
-        report.add(against(&name, client, &by_client));
+        report.add(against(&name, client.name, &by_client, client.goal));
         println!("    {} by turns", by_client.spread());
     }
     println!(
@@ -155,7 +197,7 @@ async fn measure(
     let [guest, moved, backend, client] = all
         .each_mut()
         .map(|times| times.percentile(50.0).as_secs_f64());
-    if let Some((name, _)) = &case.client {
+    if let Some(Client { name, .. }) = &case.client {
         line(name, client);
         line(
             "what the backend adds: checks, limits, types",
@@ -186,7 +228,7 @@ async fn one_side(ours: &Arc<Ours>, case: &Case, side: Side) -> anyhow::Result<O
         (Side::Guest, _) => return guest(ours, case).await.map(Some),
         (Side::Moved, _) => (ours.guests(), &case.backend),
         (Side::Backend, _) => (Handle::current(), &case.backend),
-        (Side::Client, Some((_, call))) => (Handle::current(), call),
+        (Side::Client, Some(client)) => (Handle::current(), &client.call),
         (Side::Client, None) => return Ok(None),
     };
     let (call, calls) = (Arc::clone(call), case.calls);

@@ -148,7 +148,9 @@ fn main() -> anyhow::Result<()> {
             Benchmark::Sandbox => sandbox::run(&mut report, &component()?, probe()?, quick).await,
             Benchmark::Memory { side } => memory::measure(*side, &component()?).await,
             Benchmark::Interrupt => interrupt::run(&mut report, &component()?, quick).await,
-            Benchmark::HostCalls => host_calls::run(&mut report, &component()?, quick).await,
+            Benchmark::HostCalls => {
+                host_calls::run(&mut report, &component()?, probe()?, quick).await
+            }
             Benchmark::Vectors => vectors::run(&mut report, quick).await,
             Benchmark::Graphs => graphs::run(&mut report, quick).await,
             Benchmark::Inference(options) => {

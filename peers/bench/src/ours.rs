@@ -87,6 +87,7 @@ impl Ours {
     pub fn context(&self, time: Duration) -> CallContext {
         CallContext {
             cancellation: CancellationToken::new(),
+            reason: Arc::default(),
             interrupt: CancellationToken::new(),
             deadline: Instant::now() + time,
             sink: Arc::clone(&self.sink),

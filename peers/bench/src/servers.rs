@@ -250,6 +250,17 @@ impl HeydayWorker {
         .map(drop)
     }
 
+    /// Kills it, and waits until it is gone: until then the cluster may give it tasks, which
+    /// are lost with it.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// What it has logged.
+    pub fn said(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(&self.log).with_context(|| self.log.display().to_string())
+    }
+
     /// Its process.
     pub fn pid(&self) -> anyhow::Result<u32> {
         self.child.id().context("the worker has ended")

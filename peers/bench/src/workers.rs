@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::cluster::WORKFLOW;
-use crate::report::{Figure, Goal, Report, Times};
+use crate::cluster::{Client, WORKFLOW, told};
+use crate::report::{Figure, Goal, Report, Times, shown};
 use crate::servers::{Heyday, HeydayWorker};
 use crate::temporal::Options;
 use crate::usage;
@@ -19,6 +19,8 @@ const SMALL: usize = 1_000;
 const LARGE: usize = 50;
 /// Starts of a worker.
 const STARTS: usize = 10;
+/// Seconds that a start may take; what a longer one waited for is printed.
+const START_SECONDS: f64 = 2.0;
 
 /// Measures all of it.
 pub async fn run(
@@ -37,26 +39,32 @@ pub async fn run(
 
     // Compiled by the server, which has the same cache: it is warm from the first on.
     let mut starts = Times::default();
-    let mut worker = None;
+    let mut worker: Option<HeydayWorker> = None;
     for _ in 0..if quick { 2 } else { STARTS } {
-        // Killed with all that it polls: the next one takes the task.
-        drop(worker.take());
+        // Gone with all that it polls: the next one takes the task.
+        if let Some(before) = worker.take() {
+            before.kill().await?;
+        }
         let id = start(&heyday, "parrot.echo").await?;
         let begun = Instant::now();
-        worker = Some(
-            heyday
-                .begin_worker(&options.heyday, cluster.address)
-                .await?,
-        );
+        let next = heyday
+            .begin_worker(&options.heyday, cluster.address)
+            .await?;
         finish(&heyday, &id).await?;
-        starts.push(begun.elapsed());
+        let took = begun.elapsed();
+        starts.push(took);
+        if took.as_secs_f64() > START_SECONDS {
+            println!("    a start took {}", shown(took));
+            explain(&mut client, &id, &next).await?;
+        }
+        worker = Some(next);
     }
     report.add(Figure {
         name: "workers.start_to_first_task".to_owned(),
         value: starts.percentile(50.0).as_secs_f64(),
         unit: "s",
         peer: None,
-        goal: Some(Goal::AtMost(2.0)),
+        goal: Some(Goal::AtMost(START_SECONDS)),
     });
     println!("    {}", starts.text());
 
@@ -72,7 +80,7 @@ pub async fn run(
     for (name, component, many) in [("parrot", &*parrot, SMALL), ("probe", probe, LARGE)] {
         let many = if quick { 3 } else { many };
         // Another one, which has seen nothing yet.
-        drop(worker);
+        worker.kill().await?;
         worker = heyday
             .begin_worker(&options.heyday, cluster.address)
             .await?;
@@ -135,6 +143,23 @@ async fn finish(heyday: &Heyday, workflow_id: &str) -> anyhow::Result<()> {
     let ended = heyday.connect().await?.get_json(&path).await?;
     if ended["status"] != "Completed" || ended["result"] != 7 {
         bail!("a workflow ended otherwise: {ended}");
+    }
+    Ok(())
+}
+
+/// Prints what the cluster wrote down of a run, and what its worker said meanwhile.
+async fn explain(
+    client: &mut Client,
+    workflow_id: &str,
+    worker: &HeydayWorker,
+) -> anyhow::Result<()> {
+    println!("    its run, by the cluster's history:");
+    for event in told(&client.history(workflow_id).await?) {
+        println!("        {event}");
+    }
+    println!("    its worker, process {}:", worker.pid()?);
+    for line in worker.said()?.lines() {
+        println!("        {line}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Containers in memory, as a plugin meets them.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 
 use super::*;
 use crate::test::Context;

@@ -13,6 +13,8 @@ pub(crate) mod inference;
 pub(crate) mod kv;
 mod settings;
 pub(crate) mod sql;
+#[cfg(any(feature = "kglite", feature = "sqlite"))]
+pub(crate) mod times;
 pub(crate) mod vector;
 
 pub(crate) use settings::{config, secrets};
@@ -36,7 +38,14 @@ pub(crate) fn remaining_ms() -> u64 {
 }
 
 pub(crate) fn is_cancelled() -> bool {
-    state::with(|state| state.cancelled)
+    state::with(|state| state.cancelled.is_some())
+}
+
+pub(crate) fn cancellation_reason() -> Option<String> {
+    state::with(|state| {
+        let reason = state.cancelled.as_ref();
+        reason.map(|reason| reason.as_str().to_owned())
+    })
 }
 
 pub(crate) fn heartbeat(details: Option<&str>) -> Result<(), CapabilityError> {

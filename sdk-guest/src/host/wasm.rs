@@ -54,6 +54,10 @@ pub(crate) fn is_cancelled() -> bool {
     wit::context::is_cancelled()
 }
 
+pub(crate) fn cancellation_reason() -> Option<String> {
+    wit::context::cancellation_reason()
+}
+
 pub(crate) fn heartbeat(details: Option<&str>) -> Result<(), CapabilityError> {
     wit::context::heartbeat(details).map_err(|error| convert_error!(error))
 }

@@ -1,5 +1,7 @@
 //! Requests that a closure answers.
 
+use std::io::Read as _;
+
 use super::*;
 use crate::test::{Context, HttpReply};
 

@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{GraphAnswer, LogLine};
-use crate::context::Attempt;
+use super::LogLine;
+use crate::context::{Attempt, CancellationReason};
 use crate::error::CapabilityError;
 
 pub(crate) type Objects = BTreeMap<String, Object>;
 pub(crate) type HttpHandler =
     dyn FnMut(&super::HttpCall) -> Result<super::HttpReply, CapabilityError>;
-pub(crate) type GraphHandler =
-    dyn FnMut(&str, &BTreeMap<String, crate::graph::Value>) -> Result<GraphAnswer, CapabilityError>;
 
 pub(crate) struct Object {
     pub(crate) bytes: Vec<u8>,
@@ -76,7 +74,7 @@ pub(crate) enum StandIn {
 pub(crate) struct State {
     pub(crate) attempt: Attempt,
     pub(crate) remaining: Duration,
-    pub(crate) cancelled: bool,
+    pub(crate) cancelled: Option<CancellationReason>,
     pub(crate) last_heartbeat: Option<Value>,
     pub(crate) heartbeats: Vec<Value>,
     pub(crate) progress: Vec<(u64, u64, String)>,
@@ -90,7 +88,7 @@ pub(crate) struct State {
     pub(crate) vectors: BTreeMap<String, crate::host::vector::Collections>,
     pub(crate) sql: BTreeMap<String, Rc<dyn crate::host::sql::Database>>,
     pub(crate) statements: BTreeMap<String, Vec<String>>,
-    pub(crate) graphs: BTreeMap<String, Rc<RefCell<GraphHandler>>>,
+    pub(crate) graphs: BTreeMap<String, Rc<dyn crate::host::graph::Graph>>,
     pub(crate) graph_statements: BTreeMap<String, Vec<String>>,
     pub(crate) models: BTreeMap<String, StandIn>,
 }
@@ -108,7 +106,7 @@ impl State {
                 attempt: 1,
             },
             remaining: Duration::from_secs(300),
-            cancelled: false,
+            cancelled: None,
             last_heartbeat: None,
             heartbeats: Vec::new(),
             progress: Vec::new(),
@@ -146,8 +144,4 @@ pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
         Some(state) => f(state),
         None => f(&mut State::new()),
     })
-}
-
-pub(crate) fn graph(binding: &str) -> Option<Rc<RefCell<GraphHandler>>> {
-    with(|state| state.graphs.get(binding).cloned())
 }

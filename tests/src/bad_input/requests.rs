@@ -126,6 +126,13 @@ pub(crate) async fn unserved_queue(client: &Client) {
         message.contains("no-such-queue") && message.contains("general-queue"),
         "{problem}"
     );
+    // The same of one activity as a run of its own.
+    let request = client.request(Method::POST, "/activities/probe.echo?queue=no-such-queue");
+    let response = request.send().await.unwrap();
+    let alone = Client::refused(response, StatusCode::UNPROCESSABLE_ENTITY).await;
+    assert_eq!(alone["type"], problem["type"]);
+    assert_eq!(alone["kind"], "unknown-queue", "{alone}");
+    assert_eq!(alone["detail"], error["message"], "{alone}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,7 @@ async fn a_cluster_that_is_away_is_waited_for_and_loses_nothing() {
         matches!(refused, Err(EngineError::Unavailable { .. })),
         "{refused:?}"
     );
-    // Ended while nobody can be told. Each request waits for its patience of 5 seconds.
+    // Ended while nobody can be told. Each request waits for its patience.
     attempt.end(Ok(json!("done")));
     while left.elapsed() < AWAY {
         let refused = bench.engine().describe(&run).await;

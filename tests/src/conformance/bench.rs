@@ -10,8 +10,8 @@ use std::time::Duration;
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
 use heyday_durable::engine::{
-    Engine, EngineError, ExecutionStatus, HistoryEvent, IdConflictPolicy, IdReusePolicy, RunRef,
-    RunResult, StartWorkflow,
+    Engine, EngineError, ExecutionStatus, HistoryEvent, IdConflictPolicy, IdReusePolicy,
+    RunDescription, RunRef, RunResult, StartWorkflow,
 };
 use heyday_durable::failure::Failure;
 use heyday_durable::flow::Flow;
@@ -23,10 +23,9 @@ use tokio::sync::mpsc;
 
 pub use self::parts::{Attempt, MemoryPayloads, plugin};
 use self::parts::{FlowsByName, Paths, Scripted, lock};
-use crate::support::{cluster, temporal};
-
 /// No test waits longer for something that should come soon.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use crate::support::server::PATIENCE;
+use crate::support::{cluster, temporal};
 
 /// The namespace of all runs.
 pub const NAMESPACE: &str = "default";
@@ -229,7 +228,7 @@ impl Bench {
         self.drain().await;
         if let Place::Temporal(options) = &mut self.place {
             options.tasks = Tasks::None;
-            options.patience = Duration::from_secs(1);
+            options.patience = Duration::from_secs(3);
         }
         self.open().await;
     }
@@ -461,6 +460,31 @@ impl Bench {
             .unwrap_or_else(|_| panic!("this never came true: {what}"));
     }
 
+    /// A run's description, once it tells that. A cluster's is told by the run's worker what
+    /// listens and what waits, and tells less where that takes a second.
+    pub async fn described(
+        &self,
+        run: &RunRef,
+        tells: impl Fn(&RunDescription) -> bool,
+    ) -> RunDescription {
+        let told = Mutex::new(None);
+        self.until("the description tells it", async || {
+            let described = self.engine().describe(run).await.unwrap();
+            let so = tells(&described);
+            *lock(&told) = so.then_some(described);
+            so
+        })
+        .await;
+        let told = lock(&told).take();
+        told.expect("it was told")
+    }
+
+    /// Waits until a task of the run listens.
+    pub async fn until_listening(&self, run: &RunRef) {
+        let listens = |described: &RunDescription| !described.pending_listens.is_empty();
+        self.described(run, listens).await;
+    }
+
     /// How many attempts of an activity type began.
     pub fn begun(&self, activity: &str) -> u64 {
         lock(&self.begun).get(activity).copied().unwrap_or(0)
@@ -477,6 +501,8 @@ fn temporal_options(address: String, namespace: String) -> TemporalOptions {
     options.activation_threads = 2;
     options.limits.depth = 3;
     options.sticky_timeout = Duration::from_secs(1);
+    // A cluster that shares a busy machine is slow, and not away.
+    options.patience = Duration::from_secs(15);
     options
 }
 

@@ -24,6 +24,7 @@ async fn a_cancel_asks_the_attempt_and_ends_the_run_canceled(mut bench: Bench) {
     bench.engine().cancel(&run, "again").await.unwrap();
     attempt.stopped().await;
     assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Requested));
+    assert_eq!(attempt.told(), Some("cancel-requested"));
     attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
     let result = bench.end(&run).await;
     assert_eq!(result.status, ExecutionStatus::Canceled);
@@ -88,6 +89,7 @@ async fn terminate_asks_nobody(mut bench: Bench) {
     bench.engine().terminate(&run, "now").await.unwrap();
     attempt.stopped().await;
     assert_eq!(attempt.context.reason.get(), Some(&CancelReason::RunClosed));
+    assert_eq!(attempt.told(), None);
     let result = bench.end(&run).await;
     assert_eq!(result.status, ExecutionStatus::Terminated);
     let failure = result.outcome.unwrap_err();
@@ -119,6 +121,8 @@ async fn the_loser_of_a_race_is_asked_to_stop(mut bench: Bench) {
         (two, one)
     };
     winner.end(Ok(json!("won")));
+    loser.stopped().await;
+    assert_eq!(loser.told(), Some("cancel-requested"));
     loser.obey().await;
     assert_eq!(bench.result(&run).await, json!("won"));
 }

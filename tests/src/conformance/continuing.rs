@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use heyday_durable::driver::STATE_QUERY;
 use heyday_durable::engine::{
-    EngineError, ExecutionStatus, IdConflictPolicy, ListRuns, RunRef, StartWorkflow, UpdateStatus,
+    EngineError, ExecutionStatus, IdConflictPolicy, ListRuns, RunDescription, RunRef,
+    StartWorkflow, UpdateStatus,
 };
 use heyday_durable::failure::kind;
 use heyday_durable::payload::Payload;
@@ -63,15 +64,6 @@ async fn until_gone_on(bench: &Bench, first: &RunRef, times: usize) -> Vec<RunRe
     let gone_on = async || bench.chain(first).await.len() > times;
     bench.until("the run goes on as another", gone_on).await;
     bench.chain(first).await
-}
-
-/// Waits until a task of the run listens.
-async fn until_listening(bench: &Bench, run: &RunRef) {
-    let listens = async || {
-        let described = bench.engine().describe(run).await.unwrap();
-        !described.pending_listens.is_empty()
-    };
-    bench.until("a task listens", listens).await;
 }
 
 async fn a_long_run_goes_on_as_others_and_does_each_step_once(mut bench: Bench) {
@@ -237,7 +229,8 @@ async fn untaken_signals_go_on_and_each_counts_once_over_all_runs(mut bench: Ben
         send("go", format!("g{n}"), 100 + n).await;
     }
     send("other", "unread".to_owned(), 100).await;
-    let described = bench.engine().describe(&latest).await.unwrap();
+    let waits = |described: &RunDescription| !described.pending_signals.is_empty();
+    let described = bench.described(&latest, waits).await;
     assert_eq!(described.info.status, ExecutionStatus::Running);
     let [unread] = &described.pending_signals[..] else {
         panic!("{:?}", described.pending_signals);
@@ -388,7 +381,7 @@ async fn what_names_an_ended_run_is_refused(mut bench: Bench) {
         ),
     );
     let first = bench.start("long", items(json!({}))).await;
-    until_listening(&bench, &run(&first.workflow_id)).await;
+    bench.until_listening(&run(&first.workflow_id)).await;
     assert!(bench.chain(&first).await.len() > 1);
     let engine = bench.engine();
     let closed = |result: Result<(), EngineError>| {
@@ -421,7 +414,7 @@ async fn runs_that_went_on_are_replayed(mut bench: Bench) {
     );
     let first = bench.start("long", items(json!({"x": 3}))).await;
     let latest = run(&first.workflow_id);
-    until_listening(&bench, &latest).await;
+    bench.until_listening(&latest).await;
     assert!(bench.chain(&first).await.len() > 1);
     let loaded = bench.loaded();
     bench.restart().await;

@@ -288,6 +288,7 @@ async fn a_paused_activity_stops_and_goes_on_when_it_is_unpaused() {
     tamper(&bench, "pause", &attempt.task).await;
     attempt.stopped().await;
     assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Paused));
+    assert_eq!(attempt.told(), Some("paused"));
     let pending = async || {
         let described = bench.engine().describe(&run).await.unwrap();
         described.pending_activities[0].clone()
@@ -317,6 +318,7 @@ async fn a_reset_activity_stops_and_begins_again() {
     tamper(&bench, "reset", &attempt.task).await;
     attempt.stopped().await;
     assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Reset));
+    assert_eq!(attempt.told(), Some("reset"));
     attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
     bench.attempt().await.end(Ok(json!(1)));
     assert_eq!(bench.result(&run).await, json!(1));

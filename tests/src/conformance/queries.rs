@@ -1,7 +1,7 @@
 //! Queries: what can be asked of runs, open and ended.
 
 use heyday_durable::driver::{METADATA_QUERY, STATE_QUERY};
-use heyday_durable::engine::{EngineError, RunRef};
+use heyday_durable::engine::{EngineError, RunDescription, RunRef};
 use heyday_durable::payload::Payload;
 use heyday_durable::signal::Signal;
 use serde_json::{Value, json};
@@ -156,7 +156,8 @@ async fn a_description_says_what_listens_and_what_waits(bench: Bench) {
     );
     let run = bench.start("takes", json!({})).await;
     send(&bench, &run, "other").await;
-    let described = bench.engine().describe(&run).await.unwrap();
+    let waits = |described: &RunDescription| !described.pending_signals.is_empty();
+    let described = bench.described(&run, waits).await;
     let [listening] = &described.pending_listens[..] else {
         panic!("{described:#?}");
     };

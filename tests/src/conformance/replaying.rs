@@ -62,12 +62,7 @@ async fn an_open_run_replays_wherever_it_stands(mut bench: Bench) {
         .unwrap();
     bench.replays(&run).await;
     attempt.end(Ok(json!(7)));
-    bench
-        .until("it listens", async || {
-            let description = bench.engine().describe(&run).await.unwrap();
-            !description.pending_listens.is_empty()
-        })
-        .await;
+    bench.until_listening(&run).await;
     bench.replays(&run).await;
     let about = bench.recorded(&run).await.about();
     assert!(!about.ended);

@@ -21,13 +21,15 @@ on_both!(
 async fn a_run_is_replayed_after_a_restart_and_keeps_its_version(mut bench: Bench) {
     bench.define(
         "flow",
-        "  - one: {call: t.echo, with: {n: '${ .n }'}}\n  - rest: {wait: {seconds: 1}}\n  - two: {call: t.hand, with: {old: '${ .n }'}}\n",
+        "  - one: {call: t.echo, with: {n: '${ .n }'}}\n  - rest: {listen: {to: {one: {with: {type: go}}}}}\n  - two: {call: t.hand, with: {old: '${ .0.n }'}}\n",
     );
     let run = bench.start("flow", json!({"n": 3})).await;
-    bench.until_event(&run, "TimerStarted").await;
+    bench.until_listening(&run).await;
     bench.define("flow", "  - other: {call: t.fail}\n");
     let loaded = bench.loaded();
     bench.restart().await;
+    let go = Signal::new("go", "go", Payload::json(&json!({"n": 3})));
+    bench.engine().signal(&run, go).await.unwrap();
     let attempt = bench.attempt().await;
     assert_eq!(attempt.task.input.to_json().unwrap(), json!({"old": 3}));
     assert!(
@@ -54,6 +56,7 @@ async fn a_drain_refuses_starts_and_stops_attempts(mut bench: Bench) {
     let ending = async {
         attempt.stopped().await;
         assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Shutdown));
+        assert_eq!(attempt.told(), Some("worker-shutdown"));
         let refused = engine.start(request).await.unwrap_err();
         assert!(matches!(refused, EngineError::ShuttingDown), "{refused}");
         attempt.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));

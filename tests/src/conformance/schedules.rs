@@ -218,7 +218,7 @@ async fn a_buffered_start_follows_the_open_run(mut bench: Bench) {
     create(&bench, "s", schedule("s", "hand", never(), policies)).await;
     trigger(&bench, "s", None).await;
     let attempt = bench.attempt().await;
-    next_second().await;
+    next_second(&bench).await;
     trigger(&bench, "s", None).await;
     // The cluster keeps one of two triggers that come to it together.
     until(&bench, "s", "one waits", |seen| seen.info.buffer_size == 1).await;
@@ -231,7 +231,7 @@ async fn a_buffered_start_follows_the_open_run(mut bench: Bench) {
     bench.restart().await;
     drop(attempt);
     // A start beside the open run is none that waits for it.
-    next_second().await;
+    next_second(&bench).await;
     trigger(&bench, "s", Some(OverlapPolicy::AllowAll)).await;
     until(&bench, "s", "another", |seen| seen.info.action_count == 2).await;
     bench
@@ -250,7 +250,7 @@ async fn all_buffered_starts_follow_each_other(mut bench: Bench) {
     trigger(&bench, "s", None).await;
     let mut attempt = bench.attempt().await;
     for waiting in 1..=2 {
-        next_second().await;
+        next_second(&bench).await;
         trigger(&bench, "s", None).await;
         until(&bench, "s", "it waits", |seen| {
             seen.info.buffer_size == waiting
@@ -289,13 +289,13 @@ async fn a_run_that_goes_on_as_another_is_still_open(mut bench: Bench) {
     })
     .await;
     assert!(bench.chain(&run_of(&info, 0)).await.len() > 1);
-    next_second().await;
+    next_second(&bench).await;
     trigger(&bench, "s", None).await;
     until(&bench, "s", "another is skipped", |seen| {
         seen.info.overlap_skipped == 1
     })
     .await;
-    next_second().await;
+    next_second(&bench).await;
     trigger(&bench, "s", Some(OverlapPolicy::CancelOther)).await;
     attempt.obey().await;
     let info = until(&bench, "s", "the next one", |seen| {
@@ -307,11 +307,10 @@ async fn a_run_that_goes_on_as_another_is_still_open(mut bench: Bench) {
 }
 
 /// Waits for another second: a run's id has no finer time.
-async fn next_second() {
+async fn next_second(bench: &Bench) {
     let now = Timestamp::now().as_second();
-    while Timestamp::now().as_second() == now {
-        tokio::task::yield_now().await;
-    }
+    let is_over = async || Timestamp::now().as_second() != now;
+    bench.until("the second is over", is_over).await;
 }
 
 async fn an_open_run_makes_way_for_the_next(mut bench: Bench) {
@@ -324,7 +323,7 @@ async fn an_open_run_makes_way_for_the_next(mut bench: Bench) {
         create(&bench, id, schedule(id, "hand", never(), policies)).await;
         trigger(&bench, id, None).await;
         let first = bench.attempt().await;
-        next_second().await;
+        next_second(&bench).await;
         trigger(&bench, id, None).await;
         first.obey().await;
         bench.attempt().await.end(Ok(json!(2)));

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heyday_durable::engine::{EngineError, ListRuns, StartWorkflow};
+use heyday_durable::payload::Payload;
 use heyday_durable::search::{GivenAttribute, SearchType};
+use heyday_durable::signal::Signal;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, NAMESPACE, run};
@@ -342,14 +344,16 @@ async fn what_a_flow_cannot_set_is_an_error_of_its_task(bench: Bench) {
 
 async fn what_a_flow_set_is_there_after_a_restart(mut bench: Bench) {
     let tasks = set("mark", "{Stage: waiting}")
-        + "  - rest: {wait: {seconds: 1}}\n"
+        + "  - rest: {listen: {to: {one: {with: {type: go}}}}}\n"
         + &set("again", "{Stage: over}");
     bench.define("resumes", &tasks);
     let run = bench.start("resumes", json!({})).await;
-    bench.until_event(&run, "TimerStarted").await;
+    bench.until_listening(&run).await;
     until_listed(&bench, "Stage = 'waiting'", &[&run.workflow_id]).await;
     bench.restart().await;
     // It is replayed, with what was set.
+    let go = Signal::new("go", "go", Payload::null());
+    bench.engine().signal(&run, go).await.unwrap();
     bench.result(&run).await;
     until_listed(&bench, "Stage = 'over'", &[&run.workflow_id]).await;
     until_listed(&bench, "Stage = 'waiting'", &[]).await;

@@ -152,29 +152,36 @@ async fn a_neo4j_that_freezes_is_left() {
         connections: 2,
         ..GraphLimits::default()
     };
-    let graph = open(&neo4j, limits);
-    assert_eq!(ask(&graph, "RETURN 1").await, Ok(1));
+    // On a busy machine its first answer may come too late. Then another pool is asked: this one is
+    // to have one connection.
+    let deadline = Instant::now() + PATIENCE;
+    let graph = loop {
+        let graph = open(&neo4j, limits.clone());
+        match ask(&graph, "RETURN 1").await {
+            Ok(rows) => {
+                assert_eq!(rows, 1);
+                break graph;
+            }
+            Err(error) => {
+                assert!(error.code.retryable(), "{error}");
+                assert!(Instant::now() < deadline, "{error}");
+            }
+        }
+    };
     neo4j.freeze(true);
+    // It would go on until it is let go on.
     let begun = Instant::now();
     let error = ask(&graph, "RETURN 1")
         .await
         .expect_err("it does not answer");
     assert_eq!(error.code, GraphCode::Timeout, "{error}");
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     // No connection can be made either: the kernel takes it, and nobody answers.
     let error = ask(&graph, "RETURN 1")
         .await
         .expect_err("it does not answer");
     assert_eq!(error.code, GraphCode::Unavailable, "{error}");
-    assert!(
-        begun.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     neo4j.freeze(false);
     assert_eq!(ask_until_there(&graph, "RETURN 1").await, 1);
 }

@@ -107,9 +107,10 @@ async fn play(client: &Client, scenario: &Scenario) -> Value {
     let mut run = format!("/workflows/{id}");
     for (number, step) in scenario.steps.iter().enumerate() {
         match step {
-            Step::Until(kind) => {
+            Step::Until(kind, times) => {
                 until(kind, async || {
-                    kinds(client, &id).await.iter().any(|one| one == kind)
+                    let kinds = kinds(client, &id).await;
+                    kinds.iter().filter(|one| *one == kind).count() >= *times
                 })
                 .await;
             }

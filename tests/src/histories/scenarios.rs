@@ -3,8 +3,8 @@
 /// Something that is done to a run from outside.
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
-    /// Waits until its history has an event of that type.
-    Until(&'static str),
+    /// Waits until its history has so many events of that type.
+    Until(&'static str, usize),
     /// Waits until a task listens.
     Listening,
     /// Sends a signal with this JSON.
@@ -89,7 +89,8 @@ do:
       timeout: {after: PT1H}
 ",
         start: Start::With("{}"),
-        steps: &[Until("TimerFired"), Cancel],
+        // It is in the last task by then.
+        steps: &[Until("TimerStarted", 2), Cancel],
         ends: "Canceled",
         has: &["TimerStarted", "TimerFired", "TimerCanceled"],
     },
@@ -185,7 +186,7 @@ do:
             Signal("approve", "{\"by\": \"Ada\"}"),
             Signal("left", "{\"n\": 1}"),
             Signal("item", "{\"n\": 3}"),
-            Until("ActivityTaskCompleted"),
+            Until("ActivityTaskCompleted", 1),
             Signal("item", "{\"n\": 4}"),
             Signal("stop", "{}"),
         ],
@@ -286,7 +287,7 @@ do:
           - cleans: {call: probe.echo, with: {cleaned: true}}
 ",
         start: Start::With("{}"),
-        steps: &[Until("TimerStarted"), Cancel],
+        steps: &[Until("TimerStarted", 1), Cancel],
         ends: "Canceled",
         has: &[
             "WorkflowExecutionCancelRequested",

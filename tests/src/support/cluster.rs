@@ -41,7 +41,8 @@ impl Cluster {
     /// Starts one, and waits until it answers; `None` where there is none to start.
     pub fn start() -> Option<Self> {
         let server = programs()?;
-        let postgres = Postgres::start(&[])?;
+        // Each of its four services has connections of its own to both databases.
+        let postgres = Postgres::start(&["max_connections=200"])?;
         let sql = server.join("sql");
         create(&postgres, &sql, "temporal", "postgresql/v12/temporal");
         create(
@@ -123,8 +124,10 @@ impl Cluster {
     /// A new namespace.
     pub fn namespace(&self) -> String {
         let name = format!("test-{}", Uuid::now_v7());
-        assert!(self.operator(&["namespace", "create", "--namespace", &name]));
+        let mut made = false;
         until("the namespace is known", || {
+            // It may have been made although that was not answered in time.
+            made = made || self.operator(&["namespace", "create", "--namespace", &name]);
             self.operator(&["namespace", "describe", "--namespace", &name])
         });
         name

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod cluster;
 pub mod collector;
 pub mod documents;
+pub mod emulator;
 pub mod example;
 pub mod front;
 pub mod gherkin;

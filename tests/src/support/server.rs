@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::ports::free_port;
 
 /// Longer than anything takes on a loaded machine; only a failing test waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running server. Killed when it is dropped.
 pub struct Server {

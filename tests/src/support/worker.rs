@@ -163,9 +163,13 @@ impl Worker {
     /// Whether that text is among what it, or another on its folder, has not sent.
     pub fn has_spooled(&self, text: &str) -> bool {
         let folders = std::fs::read_dir(&self.spool).into_iter().flatten();
-        let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+        // What is sent just now goes away while it is looked for.
+        let files = folders.flatten().flat_map(|folder| {
+            let files = std::fs::read_dir(folder.path());
+            files.into_iter().flatten().flatten()
+        });
         files
-            .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default())
+            .map(|file| std::fs::read_to_string(file.path()).unwrap_or_default())
             .any(|said| said.contains(text))
     }
 

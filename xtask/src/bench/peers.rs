@@ -128,3 +128,25 @@ fn needs(program: &str, help: &str) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    #[test]
+    fn pytorchs_side_says_what_it_lacks() {
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../peers/inference/torch_peer.py"
+        );
+        // Alone with Python's own library, which has no PyTorch anywhere.
+        let output = std::process::Command::new("python3")
+            .args(["-I", "-S", script, "no-model", "cuda:0"])
+            .output()
+            .unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let why = said["left_out"].as_str().unwrap();
+        assert!(why.contains("pip install torch"), "{why}");
+        assert!(output.status.success());
+    }
+}

@@ -72,7 +72,10 @@ fn server(failure: Failure) -> GraphError {
                 format!("not allowed for plugins: {message}"),
             );
         }
-        (_, "Statement", "ParameterMissing") => GraphCode::InvalidParameter,
+        // The latter where the server has no value for one.
+        (_, "Statement", "ParameterMissing") | (_, "Request", "Invalid") => {
+            GraphCode::InvalidParameter
+        }
         (_, "Transaction", title)
             if title.starts_with("TransactionTimedOut") || title == "Terminated" =>
         {
@@ -115,6 +118,10 @@ mod tests {
             ),
             (
                 "Neo.ClientError.Statement.ParameterMissing",
+                GraphCode::InvalidParameter,
+            ),
+            (
+                "Neo.ClientError.Request.Invalid",
                 GraphCode::InvalidParameter,
             ),
             (

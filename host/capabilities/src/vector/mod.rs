@@ -9,7 +9,8 @@
 //! [`weaviate`] in classes of a Weaviate.
 //!
 //! A hybrid search is two searches and the fusion of their ranks, here and not in a backend
-//! (`fusion`): ranks are alike on all of them where the scores of BM25 are not.
+//! (`fusion`): a distance and a score of BM25 cannot be added up. Words are scored alike on all
+//! backends, by what the collection, or the tenant, has.
 
 mod check;
 mod filter;
@@ -17,6 +18,7 @@ mod fusion;
 mod host;
 mod quantized;
 pub mod sqlite;
+mod sqlite_bm25;
 mod sqlite_changes;
 mod sqlite_copies;
 #[cfg(test)]
@@ -29,7 +31,10 @@ mod sqlite_tables;
 mod sqlite_targets;
 #[cfg(test)]
 mod sqlite_tests;
+mod sqlite_totals;
 mod sqlite_vec;
+#[cfg(test)]
+mod sqlite_words_tests;
 mod sqlite_write;
 pub mod weaviate;
 
@@ -55,6 +60,10 @@ pub const SEARCHED_BYTES: usize = 4_096;
 pub const FILTERABLE_BYTES: usize = 1_024;
 /// The most texts of a list, and values of a `one-of`.
 pub const LIST: usize = 1_000;
+/// How soon BM25 has enough of a word that a text repeats.
+const BM25_K1: f64 = 1.2;
+/// How much BM25 minds the length of a text.
+const BM25_B: f64 = 0.75;
 /// The most tenants of one page.
 pub const PAGE_TENANTS: u32 = 1_000;
 

@@ -3,11 +3,12 @@
 //!
 //! Distances are computed by sqlite-vec: with a copy of the vectors in memory
 //! (`sqlite_copies`) of what may be among the nearest, without one of all that passes the
-//! filter. Both give the same answer, the exact one. Words are found by FTS5. The layout is
-//! in `sqlite_tables`, searches are in `sqlite_nearest` and `sqlite_search`. SQL is ours
-//! alone. A statement is stopped where nobody waits for it any more and at the call's time
-//! limit, by SQLite's progress handler. Each write is one transaction, which is synced before
-//! it is answered.
+//! filter. Both give the same answer, the exact one. Words are found by FTS5, and scored by
+//! what the tenant alone has (`sqlite_bm25`, `sqlite_totals`). The layout is in
+//! `sqlite_tables`, searches are in `sqlite_nearest` and `sqlite_search`. SQL is ours alone. A
+//! statement is stopped where nobody waits for it any more and at the call's time limit, by
+//! SQLite's progress handler. Each write is one transaction, which is synced before it is
+//! answered.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,17 +24,17 @@ use sqlx::{ConnectOptions as _, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-use super::sqlite_changes::{Changed, forget};
 use super::sqlite_copies::{Copies, Due, make};
 use super::sqlite_error::{Failed, translate};
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_search::Reading;
-use super::sqlite_tables::{MIGRATIONS, Tables, rows_of};
-use super::sqlite_targets::{find, number_of, tables, tenant};
-use super::sqlite_write::{delete_rows, new_tenant, put};
+use super::sqlite_tables::{MIGRATIONS, Tables};
+use super::sqlite_targets::{find, tables, tenant};
+use super::sqlite_totals::count_older;
+use super::sqlite_write::{delete_rows, drop_collection, drop_tenant, new_tenant, upsert};
 use super::{
     Collection, Entry, Filter, Found, Query, Specification, Store, Target, VectorError,
-    VectorLimits, Want, already_exists, read_only, sqlite_vec, too_many_collections,
+    VectorLimits, Want, already_exists, read_only, sqlite_bm25, sqlite_vec, too_many_collections,
 };
 use crate::diagnosis::{Asked, Finding, of_store};
 use crate::sqlite_file::{self, OpenError, check_database, end_transaction, migrate};
@@ -140,9 +141,11 @@ impl SqliteVectors {
                 .max_connections(connections)
                 .acquire_timeout(wait.max(Duration::from_millis(1)))
                 .after_connect(|connection, _| {
-                    Box::pin(
-                        async move { sqlite_vec::install(&mut connection.lock_handle().await?) },
-                    )
+                    Box::pin(async move {
+                        let mut locked = connection.lock_handle().await?;
+                        sqlite_vec::install(&mut locked)?;
+                        sqlite_bm25::install(&mut locked)
+                    })
                 })
                 .after_release(|connection, _| Box::pin(end_transaction(connection)))
         };
@@ -170,7 +173,11 @@ impl SqliteVectors {
         let shared = Arc::clone(&self.shared);
         let migrated = run_on(&self.shared.runtime, async move {
             let migrate = async || match &shared.writing {
-                Some(pool) => migrate(&mut *pool.acquire().await?, MIGRATIONS).await,
+                Some(pool) => {
+                    let mut connection = pool.acquire().await?;
+                    migrate(&mut connection, MIGRATIONS).await?;
+                    count_older(&mut connection).await
+                }
                 None => {
                     let steps = sqlx::query_scalar::<_, i64>("PRAGMA user_version");
                     if steps.fetch_one(&shared.reading).await? < MIGRATIONS.len() as i64 {
@@ -358,7 +365,7 @@ impl Store for SqliteVectors {
                 }
                 let kept = serde_json::to_string(&specification).map_err(VectorError::internal)?;
                 let number: i64 = sqlx::query_scalar(
-                    "INSERT INTO collections (name, specification) VALUES (?1, ?2) \
+                    "INSERT INTO collections (name, specification, counted) VALUES (?1, ?2, 1) \
                      RETURNING number",
                 )
                 .bind(&name)
@@ -392,26 +399,7 @@ impl Store for SqliteVectors {
 
     async fn drop_collection(&self, name: String) -> Result<bool, VectorError> {
         let dropped = self.write(move |connection| {
-            Box::pin(async move {
-                let Some(found) = find(connection, &name).await? else {
-                    return Ok(None);
-                };
-                let tables = number_of(&found)?;
-                sqlx::raw_sql(sqlx::AssertSqlSafe(tables.drop(&found.specification)))
-                    .execute(&mut *connection)
-                    .await?;
-                forget(connection, tables, None).await?;
-                for statement in [
-                    "DELETE FROM tenants WHERE collection = ?1",
-                    "DELETE FROM collections WHERE number = ?1",
-                ] {
-                    sqlx::query(statement)
-                        .bind(tables.number)
-                        .execute(&mut *connection)
-                        .await?;
-                }
-                Ok(Some(found.key))
-            })
+            Box::pin(async move { drop_collection(connection, &name).await })
         });
         let dropped = dropped.await?;
         if let Some(key) = &dropped {
@@ -453,19 +441,7 @@ impl Store for SqliteVectors {
         let dropped = self.write(move |connection| {
             Box::pin(async move {
                 let tables = tables(connection, &collection).await?;
-                let Some(number) = tenant(connection, tables, Some(&name)).await? else {
-                    return Ok(false);
-                };
-                for statement in tables.delete_range(&collection.specification, &rows_of(number)) {
-                    statement.query(true).execute(&mut *connection).await?;
-                }
-                sqlx::query("DELETE FROM tenants WHERE collection = ?1 AND name = ?2")
-                    .bind(tables.number)
-                    .bind(&name)
-                    .execute(&mut *connection)
-                    .await?;
-                forget(connection, tables, Some(number)).await?;
-                Ok(true)
+                drop_tenant(connection, tables, &collection.specification, &name).await
             })
         });
         let dropped = dropped.await?;
@@ -486,12 +462,7 @@ impl Store for SqliteVectors {
                     },
                 };
                 let specification = &target.collection.specification;
-                let mut changed = Changed::default();
-                for entry in entries {
-                    let row = put(connection, tables, specification, tenant, entry).await?;
-                    changed.push(row);
-                }
-                Ok(changed.record(connection, tables, tenant).await?)
+                upsert(connection, tables, specification, tenant, entries).await
             })
         })
         .await

@@ -20,7 +20,7 @@ const KEPT: i64 = 1_000;
 const RANGES: usize = 1_000;
 
 /// Rows that one write changed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Changed {
     rows: Vec<i64>,
 }
@@ -32,10 +32,6 @@ impl From<Vec<i64>> for Changed {
 }
 
 impl Changed {
-    pub(super) fn push(&mut self, row: i64) {
-        self.rows.push(row);
-    }
-
     /// Gives a tenant's vectors the next version, where any changed.
     pub(super) async fn record(
         self,

@@ -408,7 +408,8 @@ async fn a_store_is_searched_after_a_restart_and_one_of_an_older_heyday_too() {
     let pool = sqlx::SqlitePool::connect_with(options)
         .await
         .expect("opened");
-    let older = "DROP TABLE versions; DROP TABLE changes; PRAGMA user_version = 1;";
+    let older = "DROP TABLE versions; DROP TABLE changes; DROP TABLE totals; \
+                 ALTER TABLE collections DROP COLUMN counted; PRAGMA user_version = 1;";
     sqlx::raw_sql(older).execute(&pool).await.expect("done");
     pool.close().await;
     let limits = VectorLimits::default();

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::slice;
 
 use futures::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::sqlite::Stop;
+use super::sqlite_bm25::{push_score, rarity};
 use super::sqlite_error::Failed;
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_tables::{Tables, rows_of, vector};
 use super::sqlite_targets::{tables, tenant};
+use super::sqlite_totals::Totals;
 use super::{
     Entry, Filter, Found, PropertyType, Query, Specification, Target, Value, VectorError,
     VectorLimits, Want, too_large,
@@ -119,25 +122,31 @@ impl Reading<'_> {
         properties: Vec<usize>,
         query: Query,
     ) -> Result<Vec<Found>, Failed> {
+        let having = self.having(&words, &properties).await?;
+        if having.iter().all(|count| *count == 0) {
+            return Ok(Vec::new());
+        }
+        let totals = Totals::of(
+            self.connection,
+            self.tables,
+            self.specification,
+            self.tenant,
+        )
+        .await?;
+        let rarities: Vec<f64> = having
+            .chunks(properties.len())
+            .map(|having| rarity(totals.items, having))
+            .collect();
         let (table, items) = (self.tables.table("words"), self.tables.table("items"));
-        let mut statement = Statement::new(format!("SELECT w.rowid, -bm25({table}) AS s FROM "));
-        statement.push(&format!("{table} AS w "));
+        let mut statement = Statement::new("SELECT w.rowid, ");
+        push_score(&mut statement, &table, &rarities, &totals.means());
+        statement.push(&format!(" AS s FROM {table} AS w "));
         if query.filter.is_some() {
             statement.push(&format!("CROSS JOIN {items} AS i ON i.row = w.rowid "));
         }
-        // Words are letters and digits: within quotes they are no syntax of FTS5.
-        let columns: Vec<String> = properties
-            .iter()
-            .map(|number| format!("w{number}"))
-            .collect();
-        let matched = format!(
-            "{{{}}} : (\"{}\")",
-            columns.join(" "),
-            words.join("\" OR \"")
-        );
         statement
             .push(&format!("WHERE {table} MATCH "))
-            .param(Param::Text(matched))
+            .param(Param::Text(matching(&words, &properties)))
             .push(" AND ");
         self.in_range(&mut statement, "w.rowid");
         if let Some(filter) = &query.filter {
@@ -149,6 +158,29 @@ impl Reading<'_> {
             .param(Param::Integer(query.limit.into()));
         let ranked = self.ranked(statement).await?;
         self.found(ranked, &query.want).await
+    }
+
+    /// How many of the target's items have each word in each property: word by word.
+    async fn having(&mut self, words: &[String], properties: &[usize]) -> Result<Vec<i64>, Failed> {
+        let mut each = Vec::new();
+        for word in words {
+            for property in properties {
+                each.push(matching(slice::from_ref(word), slice::from_ref(property)));
+            }
+        }
+        let table = self.tables.table("words");
+        let mut statement = Statement::new(format!(
+            "SELECT (SELECT count(*) FROM {table} WHERE {table} MATCH j.value AND "
+        ));
+        self.in_range(&mut statement, "rowid");
+        statement
+            .push(") FROM json_each(")
+            .param(Param::Text(serde_json::Value::from(each).to_string()))
+            .push(") AS j ORDER BY j.key");
+        let query = statement.query(true);
+        let rows = query.fetch_all(&mut *self.connection).await?;
+        let counts = rows.iter().map(|row| Ok(row.try_get(0)?));
+        counts.collect()
     }
 
     /// What a statement answers: rows with a number each, in its order.
@@ -216,6 +248,20 @@ impl Reading<'_> {
         }
         Ok(entries)
     }
+}
+
+/// What finds the items that have any of the words in any of the properties. Words are
+/// letters and digits: within quotes they are no syntax of FTS5.
+fn matching(words: &[String], properties: &[usize]) -> String {
+    let columns: Vec<String> = properties
+        .iter()
+        .map(|number| format!("w{number}"))
+        .collect();
+    format!(
+        "{{{}}} : (\"{}\")",
+        columns.join(" "),
+        words.join("\" OR \"")
+    )
 }
 
 fn entry(specification: &Specification, want: &Want, row: &SqliteRow) -> Result<Entry, Failed> {

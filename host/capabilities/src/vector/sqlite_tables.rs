@@ -35,7 +35,17 @@ pub(super) const MIGRATIONS: &[&str] = &[
     );
     CREATE INDEX changes_of ON changes (collection, tenant);
 ",
+    "
+    CREATE TABLE totals (
+        collection INTEGER NOT NULL, tenant INTEGER NOT NULL, property INTEGER NOT NULL,
+        items INTEGER NOT NULL, words INTEGER NOT NULL,
+        PRIMARY KEY (collection, tenant, property)
+    ) WITHOUT ROWID;
+    ALTER TABLE collections ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
+",
 ];
+/// The step that brought totals of words (`sqlite_totals`).
+pub(super) const COUNTED_SINCE: i64 = 3;
 
 /// Bits of a row's number below its tenant's.
 const ROW_BITS: u32 = 40;

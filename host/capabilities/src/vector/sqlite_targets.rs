@@ -4,7 +4,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::sqlite_error::Failed;
 use super::sqlite_tables::Tables;
-use super::{Collection, VectorError, not_found};
+use super::{Collection, Specification, VectorError, not_found};
 
 /// The tables of a collection that was found.
 pub(super) fn number_of(collection: &Collection) -> Result<Tables, VectorError> {
@@ -61,5 +61,20 @@ pub(super) async fn tenant(
         .bind(tables.number)
         .bind(name)
         .fetch_optional(connection)
+        .await
+}
+
+/// The numbers of all tenants; 0 where a collection has none.
+pub(super) async fn tenant_numbers(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    specification: &Specification,
+) -> Result<Vec<i64>, sqlx::Error> {
+    if !specification.tenants {
+        return Ok(vec![0]);
+    }
+    sqlx::query_scalar("SELECT number FROM tenants WHERE collection = ?1")
+        .bind(tables.number)
+        .fetch_all(connection)
         .await
 }

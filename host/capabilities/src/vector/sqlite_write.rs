@@ -2,10 +2,12 @@
 
 use sqlx::{Row as _, SqliteConnection};
 
-use super::sqlite_changes::Changed;
+use super::sqlite_changes::{self, Changed};
 use super::sqlite_error::Failed;
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_tables::{MOST_TENANTS, Tables, blob, length, rows_of, searchable};
+use super::sqlite_targets::{find, number_of, tenant};
+use super::sqlite_totals::{self, Totals};
 use super::{Entry, Specification, VectorCode, VectorError};
 
 /// Deletes a tenant's items that fulfil a condition on the row `i`; answers how many.
@@ -24,6 +26,11 @@ pub(super) async fn delete_rows(
     let found = found.query(false).fetch_one(&mut *connection).await?;
     let found: String = found.try_get(0)?;
     let rows: Vec<i64> = serde_json::from_str(&found).map_err(VectorError::internal)?;
+    let mut totals = Totals::none(specification);
+    totals.items = -(rows.len() as i64);
+    totals
+        .add_words(connection, tables, Param::Text(found.clone()), -1)
+        .await?;
     for kind in Tables::kinds(specification) {
         let mut statement = Statement::new(format!(
             "DELETE FROM {} WHERE {} IN (SELECT value FROM json_each(",
@@ -33,11 +40,61 @@ pub(super) async fn delete_rows(
         statement.param(Param::Text(found.clone())).push("))");
         statement.query(true).execute(&mut *connection).await?;
     }
+    totals.record(connection, tables, tenant).await?;
     let deleted = rows.len() as u64;
     Changed::from(rows)
         .record(connection, tables, tenant)
         .await?;
     Ok(deleted)
+}
+
+/// Deletes a tenant; answers whether there was one.
+pub(super) async fn drop_tenant(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    specification: &Specification,
+    name: &str,
+) -> Result<bool, Failed> {
+    let Some(number) = tenant(connection, tables, Some(name)).await? else {
+        return Ok(false);
+    };
+    for statement in tables.delete_range(specification, &rows_of(number)) {
+        statement.query(true).execute(&mut *connection).await?;
+    }
+    sqlx::query("DELETE FROM tenants WHERE collection = ?1 AND name = ?2")
+        .bind(tables.number)
+        .bind(name)
+        .execute(&mut *connection)
+        .await?;
+    sqlite_changes::forget(connection, tables, Some(number)).await?;
+    sqlite_totals::forget(connection, tables, Some(number)).await?;
+    Ok(true)
+}
+
+/// Deletes a collection; answers its key, if there was one.
+pub(super) async fn drop_collection(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<String>, Failed> {
+    let Some(found) = find(connection, name).await? else {
+        return Ok(None);
+    };
+    let tables = number_of(&found)?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(tables.drop(&found.specification)))
+        .execute(&mut *connection)
+        .await?;
+    sqlite_changes::forget(connection, tables, None).await?;
+    sqlite_totals::forget(connection, tables, None).await?;
+    for statement in [
+        "DELETE FROM tenants WHERE collection = ?1",
+        "DELETE FROM collections WHERE number = ?1",
+    ] {
+        sqlx::query(statement)
+            .bind(tables.number)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(Some(found.key))
 }
 
 /// Gives a tenant its number.
@@ -65,13 +122,45 @@ pub(super) async fn new_tenant(
     Ok(number)
 }
 
-/// Writes an item in the place of the one with its id; answers its row.
-pub(super) async fn put(
+/// Writes items, each in the place of the one with its id.
+pub(super) async fn upsert(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    specification: &Specification,
+    tenant: i64,
+    entries: Vec<Entry>,
+) -> Result<(), Failed> {
+    let (mut rows, mut totals) = (Vec::new(), Totals::none(specification));
+    for entry in entries {
+        let row = put(
+            connection,
+            tables,
+            specification,
+            tenant,
+            entry,
+            &mut totals,
+        );
+        rows.push(row.await?);
+    }
+    totals
+        .add_words(connection, tables, Param::rows(&rows), 1)
+        .await?;
+    totals.record(connection, tables, tenant).await?;
+    Changed::from(rows)
+        .record(connection, tables, tenant)
+        .await?;
+    Ok(())
+}
+
+/// Writes an item in the place of the one with its id; answers its row. Takes from the
+/// totals the words that are no more.
+async fn put(
     connection: &mut SqliteConnection,
     tables: Tables,
     specification: &Specification,
     tenant: i64,
     entry: Entry,
+    totals: &mut Totals,
 ) -> Result<i64, Failed> {
     let execute = async |connection: &mut SqliteConnection, statement: Statement| {
         statement.query(true).execute(connection).await
@@ -85,9 +174,15 @@ pub(super) async fn put(
     let existing = found.map(|row| row.try_get::<i64, _>(0)).transpose()?;
     let row = match existing {
         Some(row) => row,
-        None => next_row(connection, tables, tenant).await?,
+        None => {
+            totals.items += 1;
+            next_row(connection, tables, tenant).await?
+        }
     };
     if existing.is_some() {
+        totals
+            .add_words(connection, tables, Param::rows(&[row]), -1)
+            .await?;
         for kind in Tables::kinds(specification) {
             let column = Tables::row_column(kind);
             let mut delete = Statement::new(format!(

@@ -14,6 +14,7 @@ use super::events::digest;
 use super::failpoint;
 use super::lock;
 use super::phases::Phase;
+use super::pool::begin_after_job;
 use super::run::{Ended, Message, RunCell, Running, Said};
 use crate::activity::{
     ActivityTask, AttemptContext, AttemptOutcome, AttemptSink, LogLine, Progress, Receipt,
@@ -23,7 +24,7 @@ use crate::engine::LiveEvent;
 use crate::failure::{Failure, kind};
 use crate::payload::{INLINE_LIMIT, Payload, ResolveError};
 
-/// Runs an attempt on the executor's runtime.
+/// Runs an attempt on the executor's runtime; its first step, perhaps, on this thread.
 pub fn launch(core: &Arc<Core>, cell: &Arc<RunCell>, launch: Launch) {
     let running = Running {
         attempt: launch.attempt,
@@ -58,7 +59,7 @@ pub fn launch(core: &Arc<Core>, cell: &Arc<RunCell>, launch: Launch) {
     let cell = Arc::clone(cell);
     let runtime = core.attempts.clone();
     let dispatched = Instant::now();
-    runtime.spawn(async move {
+    begin_after_job(&runtime, async move {
         core.phases.spent(Phase::Dispatch, dispatched.elapsed());
         let dead = core.dead.clone();
         tokio::select! {

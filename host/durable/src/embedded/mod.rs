@@ -25,8 +25,8 @@
 //! that keeps, loses or tears what was written, while every statement and query stays the
 //! real one. (A trait of ours over queries in SQL would have one implementation only.)
 //!
-//! Threads: one writes, one checkpoints, a bounded few run activations; attempts run on
-//! the executor's runtime, everything else on the tokio runtime on which the engine was
+//! Threads: one writes, one checkpoints, a bounded few run activations (and make the
+//! commit where nobody else is at it); attempts run on the executor's runtime, everything else on the tokio runtime on which the engine was
 //! opened (which must be multi-threaded).
 
 mod activation;

@@ -1,19 +1,57 @@
 //! The threads that run activations: a bounded number, first come first served. They
-//! may block (expressions, reading a history, storing payloads); nothing else waits on
-//! them.
+//! may block (expressions, reading a history, storing payloads, a commit); nothing else
+//! waits on them.
+//!
+//! A thread that has no other job begins the attempt to which its last one led
+//! ([`begin_after_job`]): it is awake, and to wake one of the runtime's takes longer than a small
+//! activity. What does not end at once goes on on the runtime: a guest that computes is
+//! interrupted after some milliseconds, and one thread always remains for jobs.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
+
+use tokio::runtime::Handle;
 
 use super::phases::{Phase, Phases};
 use super::{lock, wait};
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// What is to be begun after a job, and the runtime on which it goes on.
+type Next = (Handle, Pin<Box<dyn Future<Output = ()> + Send>>);
+
+thread_local! {
+    /// Of an activation thread: whether it takes something to begin, and what.
+    static NEXT: RefCell<Option<Option<Next>>> = const { RefCell::new(None) };
+    /// Whether this thread begins something, and then looks for a job.
+    static BEGINNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets a future run on a runtime. Its first step may be taken by this thread after its
+/// job, if it is one of a pool's.
+pub fn begin_after_job(runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) {
+    let refused = NEXT.with_borrow_mut(|next| match next {
+        Some(next @ None) => {
+            *next = Some((runtime.clone(), Box::pin(future)));
+            None
+        }
+        _ => Some(future),
+    });
+    if let Some(future) = refused {
+        runtime.spawn(future);
+    }
+}
+
 #[derive(Default)]
 struct State {
     jobs: VecDeque<(Instant, Job)>,
+    /// Threads that begin something instead of waiting for a job.
+    beginning: usize,
     stop: bool,
 }
 
@@ -21,6 +59,7 @@ struct State {
 pub struct Pool {
     state: Mutex<State>,
     arrived: Condvar,
+    threads: usize,
     phases: Arc<Phases>,
 }
 
@@ -30,6 +69,7 @@ impl Pool {
         let pool = Arc::new(Self {
             state: Mutex::default(),
             arrived: Condvar::new(),
+            threads,
             phases,
         });
         for index in 0..threads {
@@ -48,8 +88,12 @@ impl Pool {
         let mut state = lock(&self.state);
         if !state.stop {
             state.jobs.push_back((Instant::now(), job));
+            // This thread will take it itself.
+            let mine = BEGINNING.get() && state.jobs.len() == 1;
             drop(state);
-            self.arrived.notify_one();
+            if !mine {
+                self.arrived.notify_one();
+            }
         }
     }
 
@@ -65,6 +109,7 @@ impl Pool {
     }
 
     fn work(&self) {
+        NEXT.set(Some(None));
         loop {
             let (queued, job) = {
                 let mut state = lock(&self.state);
@@ -78,12 +123,39 @@ impl Pool {
                     state = wait(&self.arrived, state);
                 }
             };
-            let begun = Instant::now();
-            self.phases.spent(Phase::Wait, begun - queued);
+            self.phases.spent(Phase::Wait, queued.elapsed());
             // A driver's panic is caught where it is called; any other must not cost a
             // thread either.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-            self.phases.spent(Phase::Activation, begun.elapsed());
+            let _ = catch_unwind(AssertUnwindSafe(job));
+            if let Some(next) = NEXT.with_borrow_mut(|next| next.as_mut().and_then(Option::take)) {
+                self.begin(next);
+            }
+        }
+    }
+
+    /// Takes the first step of a future, unless there is something else to do.
+    fn begin(&self, (runtime, mut future): Next) {
+        {
+            let mut state = lock(&self.state);
+            if state.stop || !state.jobs.is_empty() || state.beginning + 1 >= self.threads {
+                drop(state);
+                runtime.spawn(future);
+                return;
+            }
+            state.beginning += 1;
+        }
+        BEGINNING.set(true);
+        // What wakes it meanwhile is lost, so it is polled again by the runtime.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let _within = runtime.enter();
+            future
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
+        }));
+        BEGINNING.set(false);
+        lock(&self.state).beginning -= 1;
+        if matches!(polled, Ok(Poll::Pending)) {
+            runtime.spawn(future);
         }
     }
 }

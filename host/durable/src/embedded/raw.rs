@@ -2,15 +2,18 @@
 //!
 //! sqlx runs each statement by a message to the connection's thread and back. Inserting
 //! one row of 200 bytes took 144 microseconds that way and 7 this way, side by side, and
-//! the writer's whole work is such statements. sqlx therefore opens the connection (path, pragmas, VFS), and lends its
-//! handle, which this module borrows for as long as the writer lives.
+//! the writer's whole work is such statements. sqlx therefore opens the connection (path, pragmas, VFS), and gives its
+//! handle, which is closed with the connection, after the last statement that is kept
+//! here. sqlx's own thread uses the handle only where it is asked to, and nobody asks.
 
 use std::ffi::{CStr, CString, c_int};
-use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
-use sqlx::sqlite::LockedSqliteHandle;
+use sqlx::SqliteConnection;
+
+use super::statements::Statements;
 
 /// What SQLite answered instead of success.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -77,30 +80,61 @@ impl<'a> From<Option<&'a str>> for Value<'a> {
     }
 }
 
-/// A connection whose handle is borrowed from sqlx.
-pub struct Connection<'h> {
-    handle: NonNull<ffi::sqlite3>,
-    lock: PhantomData<&'h mut ()>,
+/// A connection with all of its statements, which one thread after another may use.
+pub struct Prepared {
+    /// The statements.
+    pub statements: Statements,
+    /// The connection.
+    pub connection: Connection,
 }
 
-impl<'h> Connection<'h> {
-    /// Borrows the handle; sqlx does not touch it while the lock lives.
-    pub fn new(lock: &'h mut LockedSqliteHandle<'_>) -> Self {
-        Self {
-            handle: lock.as_raw_handle(),
-            lock: PhantomData,
-        }
-    }
+// SAFETY: SQLite lets one thread after another use a connection with its statements, in
+// every threading mode. All that there are of this one are here, and go together: neither
+// they nor the connection are `Send` alone.
+unsafe impl Send for Prepared {}
 
+impl Prepared {
+    /// Takes a connection's handle and prepares the statements. Blocking.
+    pub fn new(mut connection: SqliteConnection) -> Result<Self, SqlError> {
+        let locked = futures::executor::block_on(connection.lock_handle());
+        let handle = locked
+            .map_err(|error| SqlError {
+                code: ffi::SQLITE_CANTOPEN,
+                message: error.to_string(),
+            })?
+            .as_raw_handle();
+        let connection = Connection {
+            handle,
+            open: Arc::new(connection),
+        };
+        Ok(Self {
+            statements: Statements::prepare(&connection)?,
+            connection,
+        })
+    }
+}
+
+/// A connection, by its handle.
+pub struct Connection {
+    handle: NonNull<ffi::sqlite3>,
+    /// Closes the handle when nobody has it any more.
+    open: Arc<SqliteConnection>,
+}
+
+fn error(handle: NonNull<ffi::sqlite3>, code: c_int) -> SqlError {
+    // SAFETY: the handle is open while a connection or a statement has it; `errmsg`
+    // answers a NUL-terminated text that is valid until the next call on the handle, and
+    // is copied before one.
+    let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(handle.as_ptr())) };
+    SqlError {
+        code,
+        message: message.to_string_lossy().into_owned(),
+    }
+}
+
+impl Connection {
     fn error(&self, code: c_int) -> SqlError {
-        // SAFETY: the handle is open while the lock lives; `errmsg` answers a
-        // NUL-terminated text that is valid until the next call on the handle, and is
-        // copied before one.
-        let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.handle.as_ptr())) };
-        SqlError {
-            code,
-            message: message.to_string_lossy().into_owned(),
-        }
+        error(self.handle, code)
     }
 
     /// Runs one statement without parameters; its rows are ignored.
@@ -184,7 +218,7 @@ impl<'h> Connection<'h> {
     }
 
     /// Prepares a statement that is kept.
-    pub fn prepare(&self, sql: &str) -> Result<Statement<'_>, SqlError> {
+    pub fn prepare(&self, sql: &str) -> Result<Statement, SqlError> {
         let text = CString::new(sql).map_err(|_| SqlError {
             code: ffi::SQLITE_MISUSE,
             message: "a statement with a NUL".to_owned(),
@@ -205,7 +239,8 @@ impl<'h> Connection<'h> {
         match NonNull::new(statement) {
             Some(statement) if code == ffi::SQLITE_OK => Ok(Statement {
                 statement,
-                connection: self,
+                handle: self.handle,
+                _open: Arc::clone(&self.open),
             }),
             _ => Err(self.error(code)),
         }
@@ -213,12 +248,13 @@ impl<'h> Connection<'h> {
 }
 
 /// A prepared statement.
-pub struct Statement<'c> {
+pub struct Statement {
     statement: NonNull<ffi::sqlite3_stmt>,
-    connection: &'c Connection<'c>,
+    handle: NonNull<ffi::sqlite3>,
+    _open: Arc<SqliteConnection>,
 }
 
-impl Statement<'_> {
+impl Statement {
     /// Runs it to its end.
     pub fn run(&mut self, values: &[Value<'_>]) -> Result<(), SqlError> {
         self.query(values, |_| ()).map(|_| ())
@@ -236,7 +272,7 @@ impl Statement<'_> {
             match unsafe { ffi::sqlite3_step(self.statement.as_ptr()) } {
                 ffi::SQLITE_ROW => Ok(Some(read(&Row { statement: self }))),
                 ffi::SQLITE_DONE => Ok(None),
-                code => Err(self.connection.error(code)),
+                code => Err(error(self.handle, code)),
             }
         });
         // SAFETY: the statement is prepared. After these nothing points to `values`.
@@ -276,16 +312,16 @@ impl Statement<'_> {
                 }
             };
             if code != ffi::SQLITE_OK {
-                return Err(self.connection.error(code));
+                return Err(error(self.handle, code));
             }
         }
         Ok(())
     }
 }
 
-impl Drop for Statement<'_> {
+impl Drop for Statement {
     fn drop(&mut self) {
-        // SAFETY: prepared once, finalized once, before its connection is given back.
+        // SAFETY: prepared once, finalized once, before its connection is closed.
         unsafe {
             ffi::sqlite3_finalize(self.statement.as_ptr());
         }
@@ -294,7 +330,7 @@ impl Drop for Statement<'_> {
 
 /// The row a statement stands on.
 pub struct Row<'s> {
-    statement: &'s Statement<'s>,
+    statement: &'s Statement,
 }
 
 impl Row<'_> {

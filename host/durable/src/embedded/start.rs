@@ -13,6 +13,7 @@ use super::core::Core;
 use super::effects::Effects;
 use super::events::{StoredStart, later};
 use super::lock;
+use super::phases::Phase;
 use super::run::{Message, RunCell};
 use super::state::RunState;
 use super::step::{Step, refused};
@@ -176,6 +177,7 @@ enum Outcome {
 
 /// Makes a run's first transition. On an activation thread.
 fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, EngineError>>) {
+    let begun = Instant::now();
     let now = core.clock.now();
     let now = super::events::timestamp(now.as_microsecond());
     let run_id = core.ids.next(now);
@@ -259,6 +261,7 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
         search_attributes: new.search_attributes,
         append,
     };
+    core.phases.spent(Phase::Activation, begun.elapsed());
     submit(core, cell, row, effects, answer);
 }
 
@@ -271,7 +274,7 @@ fn submit(
 ) {
     let then = Arc::clone(core);
     let queued = Instant::now();
-    core.writer.submit(Write {
+    core.writer.submit_here(Write {
         kind: WriteKind::Start(Box::new(row)),
         done: Box::new(move |result| {
             let core = then;

@@ -9,34 +9,34 @@ use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolic
 use crate::search::{SearchType, SearchValue, words};
 
 /// The writer's statements, prepared once.
-pub struct Statements<'c> {
-    idempotency: Statement<'c>,
-    add_idempotency: Statement<'c>,
-    latest: Statement<'c>,
-    add_run: Statement<'c>,
-    close_run: Statement<'c>,
-    append: Statement<'c>,
-    add_reference: Statement<'c>,
-    search_type: Statement<'c>,
-    add_search_type: Statement<'c>,
-    add_search_value: Statement<'c>,
-    drop_search_value: Statement<'c>,
-    purge_search_values: Statement<'c>,
-    hold: Statement<'c>,
-    heartbeat: Statement<'c>,
-    drop_heartbeats: Statement<'c>,
-    purge_keys: Statement<'c>,
-    purge_run: Statement<'c>,
-    purge_transitions: Statement<'c>,
-    purge_references: Statement<'c>,
-    oldest_closed: Statement<'c>,
-    put_schedule: Statement<'c>,
-    drop_schedule: Statement<'c>,
+pub struct Statements {
+    idempotency: Statement,
+    add_idempotency: Statement,
+    latest: Statement,
+    add_run: Statement,
+    close_run: Statement,
+    append: Statement,
+    add_reference: Statement,
+    search_type: Statement,
+    add_search_type: Statement,
+    add_search_value: Statement,
+    drop_search_value: Statement,
+    purge_search_values: Statement,
+    hold: Statement,
+    heartbeat: Statement,
+    drop_heartbeats: Statement,
+    purge_keys: Statement,
+    purge_run: Statement,
+    purge_transitions: Statement,
+    purge_references: Statement,
+    oldest_closed: Statement,
+    put_schedule: Statement,
+    drop_schedule: Statement,
 }
 
-impl<'c> Statements<'c> {
+impl Statements {
     /// Prepares them.
-    pub fn prepare(raw: &'c Connection<'c>) -> Result<Self, SqlError> {
+    pub fn prepare(raw: &Connection) -> Result<Self, SqlError> {
         Ok(Self {
             idempotency: raw.prepare(
                 "SELECT run_id FROM idempotency WHERE namespace = ? AND key = ? AND expires_us > ?",

@@ -20,6 +20,7 @@ use super::effects::Effects;
 use super::events::{Event, EventType, Transition};
 use super::failpoint;
 use super::lock;
+use super::phases::Phase;
 use super::retry::{Verdict, after_failure};
 use super::run::{Answer, Asked, Ended, Message, RunCell, Working};
 use super::state::Stage;
@@ -51,6 +52,7 @@ pub struct Step<'a> {
 /// Takes a run's inbox and makes a transition of it. Blocking: on an activation thread,
 /// which has the run (it is busy).
 pub fn advance(core: &Arc<Core>, cell: &Arc<RunCell>) {
+    let begun = Instant::now();
     let messages = lock(&cell.inbox).batch();
     let mut guard = lock(&cell.working);
     let mut step = Step::new(core, cell, &mut guard);
@@ -66,16 +68,18 @@ pub fn advance(core: &Arc<Core>, cell: &Arc<RunCell>) {
         let Step { effects, .. } = step;
         let evictable = guard.state.is_evictable() && guard.held.is_none();
         drop(guard);
+        core.phases.spent(Phase::Activation, begun.elapsed());
         effects.happen(core, cell);
         core.release(cell, evictable);
         return;
     }
     let (append, effects) = step.finish();
     drop(guard);
+    core.phases.spent(Phase::Activation, begun.elapsed());
     commit(core, cell, append, effects);
 }
 
-/// Hands a transition to the writer and lets its effects follow.
+/// Commits a transition and lets its effects follow.
 fn commit(core: &Arc<Core>, cell: &Arc<RunCell>, append: Append, effects: Effects) {
     if let Some(next) = &effects.next {
         // Whoever learns its id from the database must find it here.
@@ -87,7 +91,7 @@ fn commit(core: &Arc<Core>, cell: &Arc<RunCell>, append: Append, effects: Effect
     let core_then = Arc::clone(core);
     let cell_then = Arc::clone(cell);
     let queued = Instant::now();
-    core.writer.submit(Write {
+    core.writer.submit_here(Write {
         kind: WriteKind::Append(append),
         done: Box::new(move |result| match result {
             Ok(_) => effects.follow_commit(&core_then, &cell_then, queued),

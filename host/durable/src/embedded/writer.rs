@@ -1,8 +1,12 @@
-//! The one writer: a thread that commits many transitions together.
+//! The one writer: it commits many transitions together.
 //!
-//! It takes whatever is queued, writes it in one transaction, syncs once, and then
+//! A thread takes whatever is queued, writes it in one transaction, syncs once, and then
 //! calls what each write left to be done after its commit (answers, launches). It never
 //! waits for a batch to fill: while one commit is synced, the next one gathers.
+//!
+//! Where nothing is queued and nobody commits, a thread that may block commits its write
+//! itself ([`Writer::submit_here`]): to wake another one takes as long as half a sync.
+//! There is still one commit at a time, and one connection, which its thread has for as long.
 //!
 //! When the storage fails, nothing is acknowledged: writes that somebody waits for and
 //! can repeat (starts, changes of schedules) are refused at once, until a commit succeeds again; what must be
@@ -22,8 +26,7 @@ use uuid::Uuid;
 use super::checkpoint::Pages;
 use super::failpoint;
 use super::phases::{Phase, Phases};
-use super::raw::{Connection, SqlError};
-use super::statements::Statements;
+use super::raw::{Connection, Prepared, SqlError};
 use super::{lock, wait, wait_timeout};
 use crate::engine::{
     BATCH_BOUNDS, EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, WriterStats,
@@ -50,7 +53,7 @@ const LOG: i64 = 8 << 20;
 pub struct Write {
     /// What to write.
     pub kind: WriteKind,
-    /// Called on the writer's thread after the commit, or with why there is none.
+    /// Called after the commit, on the thread that made it, or with why there is none.
     pub done: Box<dyn FnOnce(Result<Written, WriteError>) + Send>,
 }
 
@@ -199,12 +202,26 @@ impl WriteError {
 struct Queue {
     writes: VecDeque<Write>,
     stop: bool,
+    committing: Committing,
+}
+
+/// Whose turn it is: one commit after the other, each with what follows it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Committing {
+    #[default]
+    Nobody,
+    /// The writer's own thread.
+    Writer,
+    /// The thread of a write.
+    Here,
 }
 
 /// The writer's queue.
 pub struct Writer {
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// There while the writer's thread runs, for whoever's turn it is.
+    prepared: Mutex<Option<Prepared>>,
     /// What to do about the failure of the last commit.
     failing: watch::Sender<Option<&'static str>>,
     dead: AtomicBool,
@@ -219,6 +236,7 @@ impl Writer {
         Self {
             queue: Mutex::default(),
             arrived: Condvar::new(),
+            prepared: Mutex::default(),
             failing: watch::Sender::default(),
             dead: AtomicBool::new(false),
             pages,
@@ -233,12 +251,52 @@ impl Writer {
             let mut queue = lock(&self.queue);
             if !queue.stop {
                 queue.writes.push_back(write);
+                // Whoever commits here lets the writer go on at its end.
+                let asleep = queue.committing != Committing::Here;
                 drop(queue);
-                self.arrived.notify_one();
+                if asleep {
+                    self.arrived.notify_one();
+                }
                 return;
             }
         }
         (write.done)(Err(WriteError::Stopped));
+    }
+
+    /// The same from a thread that may block, which commits the write itself where no
+    /// other is before it.
+    pub fn submit_here(&self, write: Write) {
+        {
+            let mut queue = lock(&self.queue);
+            let free = queue.committing == Committing::Nobody && queue.writes.is_empty();
+            if !free || queue.stop {
+                drop(queue);
+                return self.submit(write);
+            }
+            queue.committing = Committing::Here;
+        }
+        let turn = Turn(self);
+        if let Some(write) = self.commit_here(write) {
+            // What failed is the writer's to try again, and to report.
+            lock(&self.queue).writes.push_front(write);
+        }
+        drop(turn);
+    }
+
+    /// One try; the write comes back where it failed, or before the writer has begun.
+    fn commit_here(&self, write: Write) -> Option<Write> {
+        let batch = [write];
+        let results = {
+            let mut prepared = lock(&self.prepared);
+            prepared
+                .as_mut()
+                .and_then(|prepared| self.attempt(prepared, &batch).ok())
+        };
+        match results {
+            Some(results) => self.committed(batch, results),
+            None => return batch.into_iter().next(),
+        }
+        None
     }
 
     /// What it did since the start.
@@ -295,51 +353,50 @@ impl Writer {
     }
 
     /// Runs the writer until it is stopped. Blocking: on a thread of its own.
-    pub fn run(&self, mut connection: SqliteConnection) -> Result<(), WriteError> {
-        let locked = futures::executor::block_on(connection.lock_handle());
-        let mut locked = locked.map_err(|error| SqlError {
-            code: libsqlite3_sys::SQLITE_CANTOPEN,
-            message: error.to_string(),
-        })?;
-        let raw = Connection::new(&mut locked);
-        let mut statements = Statements::prepare(&raw)?;
-        if let Err(error) = grow_log(&raw) {
+    pub fn run(&self, connection: SqliteConnection) -> Result<(), WriteError> {
+        let prepared = Prepared::new(connection)?;
+        if let Err(error) = grow_log(&prepared.connection) {
             // It only makes commits faster.
             tracing::debug!(%error, "the write-ahead log was not made long beforehand");
         }
-        loop {
-            let Some(batch) = self.take() else {
-                return Ok(());
-            };
-            self.commit(&raw, &mut statements, batch);
+        *lock(&self.prepared) = Some(prepared);
+        while let Some(batch) = self.take() {
+            let turn = Turn(self);
+            self.commit(batch);
+            drop(turn);
         }
+        lock(&self.prepared).take();
+        Ok(())
     }
 
+    /// Waits for its turn, and for something to do in it.
     fn take(&self) -> Option<Vec<Write>> {
         let mut queue = lock(&self.queue);
         loop {
-            if self.dead.load(Ordering::Acquire) {
-                let left: Vec<Write> = queue.writes.drain(..).collect();
-                drop(queue);
-                for write in left {
-                    (write.done)(Err(WriteError::Stopped));
+            if queue.committing == Committing::Nobody {
+                if self.dead.load(Ordering::Acquire) {
+                    let left: Vec<Write> = queue.writes.drain(..).collect();
+                    drop(queue);
+                    for write in left {
+                        (write.done)(Err(WriteError::Stopped));
+                    }
+                    return None;
                 }
-                return None;
-            }
-            if !queue.writes.is_empty() {
-                let count = queue.writes.len().min(BATCH);
-                return Some(queue.writes.drain(..count).collect());
-            }
-            if queue.stop {
-                return None;
+                if !queue.writes.is_empty() {
+                    queue.committing = Committing::Writer;
+                    let count = queue.writes.len().min(BATCH);
+                    return Some(queue.writes.drain(..count).collect());
+                }
+                if queue.stop {
+                    return None;
+                }
             }
             queue = wait(&self.arrived, queue);
         }
     }
 
     /// Commits a batch, however long the storage makes it wait.
-    fn commit(&self, raw: &Connection<'_>, statements: &mut Statements<'_>, batch: Vec<Write>) {
-        let mut batch = batch;
+    fn commit(&self, mut batch: Vec<Write>) {
         let mut tries_at_end = 0;
         while !batch.is_empty() {
             if self.dead.load(Ordering::Acquire) {
@@ -348,16 +405,16 @@ impl Writer {
                 }
                 return;
             }
-            match self.attempt(raw, statements, &batch) {
-                Ok(results) => {
-                    self.failing
-                        .send_if_modified(|failing| failing.take().is_some());
-                    failpoint::reached("before-answer");
-                    for (write, result) in batch.into_iter().zip(results) {
-                        (write.done)(result);
-                    }
-                    return;
+            let attempted = {
+                let mut prepared = lock(&self.prepared);
+                match prepared.as_mut() {
+                    Some(prepared) => self.attempt(prepared, &batch),
+                    // Its own thread puts it there before it commits.
+                    None => Ok(batch.iter().map(|_| Err(WriteError::Stopped)).collect()),
                 }
+            };
+            match attempted {
+                Ok(results) => return self.committed(batch, results),
                 Err(error) if error.is_storage() => {
                     if self.failing.send_replace(Some(error.advice())).is_none() {
                         tracing::error!(%error, "the history cannot be written; starts are refused until it can");
@@ -393,7 +450,7 @@ impl Writer {
                 }
                 Err(_) => {
                     for write in batch {
-                        self.commit(raw, statements, vec![write]);
+                        self.commit(vec![write]);
                     }
                     return;
                 }
@@ -401,15 +458,32 @@ impl Writer {
         }
     }
 
+    /// Lets what was committed have its consequences.
+    fn committed(
+        &self,
+        batch: impl IntoIterator<Item = Write>,
+        results: Vec<Result<Written, WriteError>>,
+    ) {
+        self.failing
+            .send_if_modified(|failing| failing.take().is_some());
+        failpoint::reached("before-answer");
+        for (write, result) in batch.into_iter().zip(results) {
+            (write.done)(result);
+        }
+    }
+
     /// One transaction.
     fn attempt(
         &self,
-        raw: &Connection<'_>,
-        statements: &mut Statements<'_>,
+        prepared: &mut Prepared,
         batch: &[Write],
     ) -> Result<Vec<Result<Written, WriteError>>, SqlError> {
         failpoint::reached("before-append");
         let begun = Instant::now();
+        let Prepared {
+            statements,
+            connection: raw,
+        } = prepared;
         raw.execute(c"BEGIN IMMEDIATE")?;
         let mut bytes = 0;
         let result: Result<Vec<_>, SqlError> = batch
@@ -439,8 +513,23 @@ impl Writer {
     }
 }
 
+/// A turn to commit. At its end, also by a panic, the writer goes on with what came.
+struct Turn<'w>(&'w Writer);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.0.queue);
+        let here = queue.committing == Committing::Here;
+        queue.committing = Committing::Nobody;
+        if here && (queue.stop || !queue.writes.is_empty()) {
+            drop(queue);
+            self.0.arrived.notify_one();
+        }
+    }
+}
+
 /// Makes the log as long as it becomes between two checkpoints.
-fn grow_log(raw: &Connection<'_>) -> Result<(), SqlError> {
+fn grow_log(raw: &Connection) -> Result<(), SqlError> {
     raw.execute(c"BEGIN IMMEDIATE")?;
     let grown = raw.grow_log(LOG);
     // Nothing was written in the transaction.

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 use heyday_durable::activity::AttemptReceipt;
 use heyday_durable::engine::{EngineError, LiveEvent, RunRef};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::{IntoParams, ToSchema};
@@ -149,6 +149,19 @@ async fn send_events(
                 () = app.stopping.cancelled() => return Ok(()),
             }
         };
+        // An attempt tells how far it is before its end is recorded, and so it is passed on: the
+        // page may be the last.
+        loop {
+            match live.try_recv() {
+                Ok(progress) => {
+                    if send_progress(sender, &progress).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
         for item in &page.events {
             after = item.event_id;
             let item = event("history", item).id(after.to_string());

@@ -88,6 +88,7 @@ impl From<RegistryError> for Problem {
                 Self::not_found(detail)
             }
             RegistryError::Invalid(_) => Self::invalid(detail),
+            RegistryError::UnknownQueue(_) => unusable_name(detail),
             RegistryError::Unusable { problems, .. } => {
                 Self::unprocessable("unusable", "What was uploaded cannot be used", detail)
                     .with_errors(problems.into_iter().map(Into::into).collect())
@@ -150,9 +151,12 @@ pub(super) fn unpinnable(failure: Failure) -> Problem {
         kind::UNKNOWN_WORKFLOW | kind::UNKNOWN_ACTIVITY => Problem::not_found(failure.message),
         _ if failure.retryable => Problem::unavailable("definition-unavailable", failure.message),
         kind::INTERNAL => Problem::internal(&failure),
-        _ => Problem::unprocessable("unusable", "What was named cannot be used", failure.message)
-            .with("kind", failure.kind),
+        _ => unusable_name(failure.message).with("kind", failure.kind),
     }
+}
+
+fn unusable_name(detail: String) -> Problem {
+    Problem::unprocessable("unusable", "What was named cannot be used", detail)
 }
 
 /// What no route stands for.

@@ -9,7 +9,7 @@ use super::client::Request;
 use super::error::CliError;
 use super::progress::Step;
 use super::runs::{self, Run};
-use super::{Context, input};
+use super::{Context, input, view};
 
 /// The server is asked to wait so long before it answers with the run instead.
 const FIRST_WAIT: Duration = Duration::from_secs(20);
@@ -21,6 +21,7 @@ pub enum ActivityCommand {
     #[command(
         after_help = "Examples:\n  heyday activity run greet.hello --input '{\"name\":\"Ada\"}'\n  \
         heyday activity run extract.extract --input @request.json --wait=2m\n  \
+        heyday activity run index.rebuild --queue general-queue --start-to-close 1h --maximum-attempts 1\n  \
         heyday activity run index.rebuild --no-wait -o json\n\n\
         It goes on when this command is interrupted: `heyday workflow list` shows it."
     )]
@@ -36,6 +37,25 @@ pub struct RunArgs {
     /// The input: JSON, @FILE, or - for stdin
     #[arg(long, short, value_name = "JSON|@FILE|-")]
     pub input: Option<String>,
+    /// The queue that it runs on [default: the activity's own]
+    #[arg(long, value_name = "NAME", value_parser = queue)]
+    pub queue: Option<String>,
+    /// How long one attempt may take (90s, 1h) [default: the activity's own]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub start_to_close: Option<Duration>,
+    /// How long all attempts may take together [default: the activity's own]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub schedule_to_close: Option<Duration>,
+    /// How long an attempt may wait in the queue [default: the activity's own]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub schedule_to_start: Option<Duration>,
+    /// How much time may pass between two heartbeats of the plugin [default: the activity's
+    /// own]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub heartbeat: Option<Duration>,
+    /// How many attempts there are, 0 for no limit [default: the activity's own]
+    #[arg(long, value_name = "NUMBER")]
+    pub maximum_attempts: Option<u32>,
     /// Wait at most so long (30s, 5m); without a time, to the end, as is the default
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = input::duration)]
     pub wait: Option<Option<Duration>>,
@@ -59,6 +79,19 @@ fn activity_type(text: &str) -> Result<String, String> {
     }
 }
 
+fn queue(text: &str) -> Result<String, String> {
+    view::name("a queue's name", text)
+}
+
+/// A timeout, of which whole milliseconds are sent.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = input::duration(text)?;
+    if timeout < Duration::from_millis(1) {
+        return Err("a timeout has at least 1ms".to_owned());
+    }
+    Ok(timeout)
+}
+
 /// Runs a command on activities.
 pub async fn run(command: ActivityCommand, context: &Context) -> Result<(), CliError> {
     let ActivityCommand::Run(args) = command;
@@ -70,9 +103,19 @@ pub async fn run(command: ActivityCommand, context: &Context) -> Result<(), CliE
         None => FIRST_WAIT,
     };
     let begun = std::time::Instant::now();
-    // Nothing else is sent: the body is the activity's input.
+    let timeout = |timeout: Option<Duration>| timeout.map(input::duration_parameter);
+    // The body is the activity's input and nothing else.
     let request = Request::post(&["activities", &args.activity])
         .json(&input)
+        .query_if("queue", args.queue)
+        .query_if("start_to_close", timeout(args.start_to_close))
+        .query_if("schedule_to_close", timeout(args.schedule_to_close))
+        .query_if("schedule_to_start", timeout(args.schedule_to_start))
+        .query_if("heartbeat", timeout(args.heartbeat))
+        .query_if(
+            "maximum_attempts",
+            args.maximum_attempts.map(|it| it.to_string()),
+        )
         .wait(wait)
         .idempotent(args.idempotency_key.as_deref());
     let step = Step::spinner(&context.output, &format!("Running {}", args.activity));
@@ -114,6 +157,14 @@ pub async fn run(command: ActivityCommand, context: &Context) -> Result<(), CliE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timeouts_take_time() {
+        assert_eq!(timeout("90s"), Ok(Duration::from_secs(90)));
+        for wrong in ["0", "100us", "soon"] {
+            assert!(timeout(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn activities_have_two_parts() {

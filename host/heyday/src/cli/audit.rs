@@ -49,7 +49,7 @@ pub async fn run(command: AuditCommand, context: &Context) -> Result<(), CliErro
         .query("page_size", args.limit.to_string());
     let table = Table::new(&["WHEN", "WHO", "ACTION", "ON", "DETAILS"]);
     let now = jiff::Timestamp::now();
-    let nothing = "The audit has no such entry.";
+    let nothing = "The audit has no such entry.".into();
     let rows = |page: &Value, table: &mut Table| {
         for entry in view::rows(page, "audit") {
             table.row([

@@ -144,7 +144,7 @@ impl Request {
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self.patience = LONG_PATIENCE;
-        self.query("wait", super::input::wait_parameter(wait))
+        self.query("wait", super::input::duration_parameter(wait))
     }
 
     fn repeatable(&self) -> bool {

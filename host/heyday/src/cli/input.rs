@@ -88,8 +88,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     heyday_durable::flow::duration::parse(text)
 }
 
-/// A duration as the API's `wait` parameter takes it: whole milliseconds.
-pub fn wait_parameter(wait: Duration) -> String {
+/// A duration as parameters of the API take it: whole milliseconds.
+pub fn duration_parameter(wait: Duration) -> String {
     format!("{}ms", wait.as_millis())
 }
 
@@ -157,7 +157,7 @@ mod tests {
         assert!(duration("soon").is_err());
         assert!(duration("-5s").is_err());
         assert_eq!(
-            duration(&wait_parameter(Duration::from_millis(1500))),
+            duration(&duration_parameter(Duration::from_millis(1500))),
             Ok(Duration::from_millis(1500))
         );
     }

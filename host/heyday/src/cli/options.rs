@@ -73,11 +73,7 @@ pub struct GlobalOptions {
 
 /// Reads a namespace's name.
 pub fn namespace(text: &str) -> Result<String, String> {
-    if view::is_name(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("a namespace has 1 to 63 lower-case letters, digits and hyphens, and begins with a letter".to_owned())
-    }
+    view::name("a namespace", text)
 }
 
 /// The user's data folder for Heyday.

@@ -216,19 +216,14 @@ fn with_input<'a>(body: &Value, input: Option<&'a RawValue>) -> WithInput<'a> {
 }
 
 async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
-    let output = &context.output;
-    let mut table = Table::new(&["SCHEDULE", "STARTS", "WHEN", "STATE", "NEXT"]);
-    let mut token = args.page_token;
-    loop {
-        let request = Request::get(&["schedules"])
-            .query("page_size", args.limit.to_string())
-            .query_if("page_token", token.take());
-        let answer = context.client.send(&request).await?;
-        let page = answer.json()?;
-        if output.is_json() {
-            output.raw_json(&answer.body)?;
-        }
-        for row in view::rows(&page, "schedules") {
+    let list = Request::get(&["schedules"]).query("page_size", args.limit.to_string());
+    let table = Table::new(&["SCHEDULE", "STARTS", "WHEN", "STATE", "NEXT"]);
+    let nothing = view::Nothing {
+        note: "There are no schedules.",
+        hint: Some("heyday schedule create ID --flow FLOW --cron '0 3 * * *'"),
+    };
+    let rows = |page: &Value, table: &mut Table| {
+        for row in view::rows(page, "schedules") {
             table.row([
                 view::text(row, "schedule_id"),
                 view::text(row, "workflow_type"),
@@ -237,24 +232,17 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
                 first_time(row).to_owned(),
             ]);
         }
-        token = view::next_page(&page);
-        if !args.all || token.is_none() {
-            break;
-        }
-    }
-    if output.is_json() {
-        return Ok(());
-    }
-    if table.is_empty() {
-        output.note("There are no schedules.");
-        output.hint("heyday schedule create ID --flow FLOW --cron '0 3 * * *'");
-        return Ok(());
-    }
-    output.line(&table.render(output.style))?;
-    if let Some(token) = token {
-        output.hint(&format!("more: heyday schedule list --page-token {token}"));
-    }
-    Ok(())
+    };
+    view::pages(
+        context,
+        &list,
+        args.page_token,
+        args.all,
+        table,
+        nothing,
+        rows,
+    )
+    .await
 }
 
 /// The next time of a row.

@@ -12,7 +12,7 @@
 //! So a clone of the folder builds anywhere, without this repository and without this
 //! binary, and plain `cargo test` runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
@@ -152,7 +152,11 @@ fn sorted_lock(text: &str) -> String {
     let mut packages: Vec<String> = parts
         .map(|package| format!("{}\n", package.trim_end()))
         .collect();
-    packages.sort_by_key(|package| (value(package, "name"), value(package, "version")));
+    packages.sort_by_key(|package| {
+        // As cargo orders them: 0.9 before 0.10.
+        let version = semver::Version::parse(&value(package, "version"));
+        (value(package, "name"), version.ok())
+    });
     let packages: Vec<String> = packages
         .iter()
         .map(|package| format!("{PACKAGE}{package}"))
@@ -179,6 +183,17 @@ fn locked_names(lock: &str) -> Vec<String> {
     lock.split("[[package]]\n")
         .skip(1)
         .map(|package| value(package, "name"))
+        .collect()
+}
+
+/// The names of what a package in a lock file depends on.
+fn depends(lock: &str, name: &str) -> BTreeSet<String> {
+    let packages = lock.split("[[package]]\n").skip(1);
+    let own = packages.filter(|package| value(package, "name") == name);
+    own.flat_map(str::lines)
+        .filter_map(|line| line.strip_prefix(" \""))
+        .filter_map(|line| line.split([' ', '"']).next())
+        .map(str::to_owned)
         .collect()
 }
 
@@ -291,9 +306,11 @@ pub fn upgrade(folder: &Path) -> Result<Lock, CliError> {
     files.retain(|path, _| path.starts_with(SDK) || path.starts_with(WIT_FOLDER));
     let there = std::fs::read_to_string(folder.join(LOCK)).unwrap_or_default();
     let known = locked_names(&own);
+    // A plugin may use a crate that the SDK needs, too.
     let replace = locked_names(&there)
         .iter()
-        .all(|locked| known.contains(locked));
+        .all(|locked| known.contains(locked))
+        && depends(&there, &name).is_subset(&depends(&own, &name));
     if replace {
         files.insert(PathBuf::from(LOCK), own.into_bytes());
     }
@@ -399,6 +416,19 @@ mod tests {
         let names = locked_names(&lock);
         assert!(names.contains(&"word-count".to_owned()), "{names:?}");
         assert!(names.is_sorted(), "{names:?}");
+        // The template's was made by cargo, so that its order is cargo's.
+        let template = TEMPLATE
+            .get_file(LOCK)
+            .and_then(|file| file.contents_utf8());
+        let others = |lock: &str, own: &str| -> Vec<String> {
+            let packages = lock.split("[[package]]\n").map(str::trim_end);
+            let others = packages.filter(|package| value(package, "name") != own);
+            others.map(str::to_owned).collect()
+        };
+        assert_eq!(
+            others(&lock, "word-count"),
+            others(template.expect("a lock file"), NAME)
+        );
         assert_eq!(
             std::fs::read_dir(parent.path()).expect("a folder").count(),
             1,
@@ -458,16 +488,22 @@ mod tests {
         );
         assert!(!folder.join("heyday-sdk/src/old.rs").exists());
 
-        let own = format!(
-            "{}\n[[package]]\nname = \"zzz-own\"\nversion = \"1.0.0\"\n",
-            String::from_utf8_lossy(&before)
-        );
-        std::fs::write(folder.join(LOCK), &own).expect("written");
-        assert_eq!(upgrade(&folder).expect("upgraded"), Lock::Kept);
-        assert_eq!(
-            std::fs::read_to_string(folder.join(LOCK)).expect("kept"),
-            own
-        );
+        let before = String::from_utf8(before).expect("text");
+        let package = "[[package]]\nname = \"zzz-own\"\nversion = \"1.0.0\"\n";
+        let dependency = " \"heyday-sdk\",\n";
+        for own in [
+            format!("{before}\n{package}"),
+            // One that the SDK needs for tests.
+            before.replacen(dependency, &format!(" \"csv\",\n{dependency}"), 1),
+        ] {
+            assert_ne!(own, before);
+            std::fs::write(folder.join(LOCK), &own).expect("written");
+            assert_eq!(upgrade(&folder).expect("upgraded"), Lock::Kept);
+            assert_eq!(
+                std::fs::read_to_string(folder.join(LOCK)).expect("kept"),
+                own
+            );
+        }
     }
 
     #[test]

@@ -92,6 +92,21 @@ pub fn next_page(value: &Value) -> Option<String> {
     Some(text(value, "next_page_token")).filter(|token| !token.is_empty())
 }
 
+/// What is said of a list that has nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing<'a> {
+    /// That there is nothing.
+    pub note: &'a str,
+    /// The command that would make the first one.
+    pub hint: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Nothing<'a> {
+    fn from(note: &'a str) -> Self {
+        Self { note, hint: None }
+    }
+}
+
 /// Shows what a list answers as a table, from the page of a token on: that page, or `all` that
 /// follow. `rows` puts a page into the table; `nothing` is said where there are none.
 pub async fn pages(
@@ -100,7 +115,7 @@ pub async fn pages(
     mut token: Option<String>,
     all: bool,
     mut table: Table,
-    nothing: &str,
+    nothing: Nothing<'_>,
     rows: impl Fn(&Value, &mut Table),
 ) -> Result<(), CliError> {
     let output = &context.output;
@@ -121,7 +136,10 @@ pub async fn pages(
         return Ok(());
     }
     if table.is_empty() {
-        output.note(nothing);
+        output.note(nothing.note);
+        if let Some(hint) = nothing.hint {
+            output.hint(hint);
+        }
     } else {
         output.line(&table.render(output.style))?;
     }
@@ -256,6 +274,17 @@ pub fn is_name(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+/// Reads such a name for clap; `what` begins the message ("a namespace").
+pub fn name(what: &str, text: &str) -> Result<String, String> {
+    if is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{what} has 1 to 63 lower-case letters, digits and hyphens, and begins with a letter"
+        ))
+    }
 }
 
 /// Quotes a word for a POSIX shell where that is needed, so that commands we print

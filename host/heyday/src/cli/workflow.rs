@@ -249,7 +249,7 @@ async fn list(args: ListArgs, context: &Context) -> Result<(), CliError> {
     let list = Request::get(&["workflows"])
         .query("page_size", args.limit.to_string())
         .query_if("query", args.query.as_deref());
-    let nothing = "There are no such runs.";
+    let nothing = "There are no such runs.".into();
     let rows = |page: &Value, table: &mut Table| {
         for run in view::rows_any(page, &["workflows", "runs"]) {
             let held = if view::text(run, "held").is_empty() {

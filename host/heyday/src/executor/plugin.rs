@@ -1,6 +1,6 @@
 //! An attempt of a plugin's activity.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -91,6 +91,7 @@ impl Executor {
             .grants(&task.namespace, &stored.row.name, &stored.row.capabilities)
             .await;
         let cancellation = CancellationToken::new();
+        let reason = Arc::new(OnceLock::new());
         let interrupt = CancellationToken::new();
         let request = CallRequest {
             plugin: stored.row.name.clone(),
@@ -102,6 +103,7 @@ impl Executor {
         };
         let call = CallContext {
             cancellation: cancellation.clone(),
+            reason: Arc::clone(&reason),
             interrupt: interrupt.clone(),
             deadline: instant(context.deadline),
             sink: Arc::new(Sink {
@@ -112,10 +114,15 @@ impl Executor {
         };
         let relay = async {
             context.cancellation.cancelled().await;
-            match context.reason.get() {
+            let why = context.reason.get().copied();
+            match why.unwrap_or(CancelReason::Requested).told() {
+                Some(word) => {
+                    // It is set here only.
+                    let _ = reason.set(word);
+                    cancellation.cancel();
+                }
                 // Time is over, or nobody waits for the outcome: no grace.
-                Some(CancelReason::TimedOut | CancelReason::RunClosed) => interrupt.cancel(),
-                _ => cancellation.cancel(),
+                None => interrupt.cancel(),
             }
             std::future::pending::<()>().await;
         };

@@ -18,6 +18,7 @@ use super::RegistryError;
 use super::core::{Core, MAX_PARSED};
 use super::flows::{ActivityOptions, activity_document, listener_document};
 use super::versions::{Stored, parse_version};
+use crate::names::no_queue;
 use crate::state::versions::Kind;
 
 type Activities = Arc<BTreeMap<String, PinnedActivity>>;
@@ -200,7 +201,7 @@ impl Core {
     /// `plugin.activity:VERSION`.
     ///
     /// # Errors
-    /// When there is no such activity, or the options cannot be used.
+    /// When there is no such activity or queue, or the options cannot be used.
     pub async fn pin_activity(
         &self,
         namespace: &str,
@@ -226,6 +227,11 @@ impl Core {
                 activity_type,
                 version,
             )));
+        }
+        if let Some(queue) = &options.queue
+            && !self.queues.contains(queue)
+        {
+            return Err(RegistryError::UnknownQueue(no_queue(queue, &self.queues)));
         }
         self.pin_own(namespace, &activity_document(activity_type, &options))
             .await

@@ -19,6 +19,10 @@ pub enum RegistryError {
     /// There is no such activity (404); the text says what there is.
     #[error("{0}")]
     UnknownActivity(String),
+    /// An activity was to run on a queue that there is not (422); the text says which
+    /// there are.
+    #[error("{0}")]
+    UnknownQueue(String),
     /// The request is malformed: a name, a version, a mode, a page (400).
     #[error("{0}")]
     Invalid(String),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use heyday_durable::activity::ActivityTimeouts;
 use heyday_durable::expressions::ExpressionError;
 use heyday_durable::flow::model::{EventTrigger, Task, TaskKind};
 use heyday_durable::flow::{Flow, Problem};
@@ -15,7 +16,7 @@ use super::RegistryError;
 use super::core::{Core, MAX_PARSED};
 use super::types::UploadOptions;
 use super::versions::{Stored, Uploaded, dev_version};
-use crate::names::{LISTENER, RESERVED};
+use crate::names::{self, LISTENER, RESERVED};
 use crate::state::versions::{Kind, VersionRow};
 
 /// How one activity is run by its one-step flow; absent members leave the
@@ -26,11 +27,9 @@ pub struct ActivityOptions {
     pub version: Option<semver::Version>,
     /// The queue.
     pub queue: Option<String>,
-    /// How long one attempt may take, as text.
-    pub start_to_close: Option<String>,
-    /// How long all may take, as text.
-    pub schedule_to_close: Option<String>,
-    /// How many attempts there are.
+    /// The timeouts; none is longer than a flow may ask for.
+    pub timeouts: ActivityTimeouts,
+    /// How many attempts there are; 0: no limit.
     pub maximum_attempts: Option<u32>,
 }
 
@@ -278,17 +277,8 @@ pub(super) fn activity_document(activity_type: &str, options: &ActivityOptions) 
     if let Some(queue) = &options.queue {
         heyday.insert("queue".to_owned(), json!(queue));
     }
-    let mut timeouts = Map::new();
-    for (name, value) in [
-        ("start_to_close", &options.start_to_close),
-        ("schedule_to_close", &options.schedule_to_close),
-    ] {
-        if let Some(value) = value {
-            timeouts.insert(name.to_owned(), json!(value));
-        }
-    }
-    if !timeouts.is_empty() {
-        heyday.insert("timeouts".to_owned(), Value::Object(timeouts));
+    if options.timeouts != ActivityTimeouts::default() {
+        heyday.insert("timeouts".to_owned(), json!(options.timeouts));
     }
     if let Some(attempts) = options.maximum_attempts {
         heyday.insert("retry".to_owned(), json!({ "maximum_attempts": attempts }));
@@ -372,7 +362,6 @@ fn check_workers(
     queues: &BTreeSet<String>,
     foreign_workers: bool,
 ) -> Result<(), RegistryError> {
-    let known: Vec<&str> = queues.iter().map(String::as_str).collect();
     let mut problems = Vec::new();
     // A stack of its own: a document may nest deeply.
     let mut open: Vec<&Task> = flow.tasks.iter().rev().collect();
@@ -386,10 +375,7 @@ fn check_workers(
             problems.push(Problem {
                 line: task.line,
                 pointer: format!("{}/metadata/heyday/queue", task.reference),
-                message: format!(
-                    "there is no queue {queue:?}; there are {}",
-                    known.join(", ")
-                ),
+                message: names::no_queue(queue, queues),
             });
         }
         if task.options.foreign.is_some() && !foreign_workers {
@@ -434,6 +420,10 @@ fn check_workers(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use heyday_durable::flow::duration;
+
     use super::*;
 
     #[test]
@@ -441,14 +431,20 @@ mod tests {
         let options = ActivityOptions {
             version: Some(semver::Version::new(1, 2, 0)),
             queue: Some("storage-queue".to_owned()),
-            start_to_close: Some("30s".to_owned()),
-            schedule_to_close: None,
+            timeouts: ActivityTimeouts {
+                schedule_to_close: Some(duration::MAX),
+                schedule_to_start: None,
+                start_to_close: Some(Duration::from_millis(90_500)),
+                heartbeat: Some(Duration::from_nanos(1)),
+            },
             maximum_attempts: Some(1),
         };
         let text = activity_document("greet.hello", &options).to_string();
         let flow = Flow::parse(text.as_bytes()).expect("a flow");
         assert_eq!(flow.workflow_type(), "heyday.activity");
         assert_eq!(flow.activities()[0].name, "greet.hello:1.2.0@default");
+        assert_eq!(flow.tasks[0].options.timeouts, options.timeouts);
+        assert_eq!(flow.tasks[0].options.retry.maximum_attempts, Some(1));
         let known = BTreeSet::from(["general-queue".to_owned()]);
         let Err(RegistryError::Unusable { problems, .. }) = check_workers(&flow, &known, false)
         else {

@@ -5,13 +5,15 @@
 //! `versions` changes which versions there are and
 //! which one is active, of plugins and flows alike, `plugins` takes uploads of
 //! components, `flows` of flows, `grants` says what they may reach, `definitions` resolves
-//! names for runs, `feed` tells workers what changed, and `view` shows all of it.
+//! names for runs, `feed` tells workers what changed, `audit` says who did what, and `view`
+//! shows all of it.
 //!
 //! The way of a plugin's upload: the bytes are verified, stored by digest, compiled in
 //! the child process, described, and the description checked; only then is there a name
 //! and a version, and the version is stored and made active in one transaction. An
 //! upload under way has the digest as its name; it survives a restart.
 
+mod audit;
 mod core;
 mod definitions;
 pub mod error;
@@ -36,7 +38,7 @@ use heyday_durable::flow::Flow;
 use heyday_durable::flow::model::EventTrigger;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::Grants;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 
 use self::core::Core;
@@ -47,8 +49,8 @@ pub use self::flows::ActivityOptions;
 use self::follow::Moved;
 use self::plugins::Progress;
 use self::types::{
-    Actor, AuditEntry, AuditFilter, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest,
-    PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions, VersionsPage,
+    Actor, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest, PluginVersion, Upload,
+    UploadOptions, UploadStatus, VersionState, Versions, VersionsPage,
 };
 pub use self::versions::{Stored, parse_version};
 pub use self::view::VersionView;
@@ -394,27 +396,6 @@ impl Registry {
             .collect()
     }
 
-    /// What operators did and what was refused, newest first, before that id.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub async fn audit(
-        &self,
-        namespace: &str,
-        before: Option<u64>,
-        limit: usize,
-        filter: &AuditFilter,
-    ) -> Result<Vec<AuditEntry>, RegistryError> {
-        let before = before
-            .and_then(|before| i64::try_from(before).ok())
-            .unwrap_or(i64::MAX);
-        Ok(self
-            .core
-            .database()
-            .audit_page(namespace, before, limit, filter)
-            .await?)
-    }
-
     /// Removes files of removed versions that no open run needs. Call it once, when the
     /// engine has recovered.
     pub async fn sweep(&self, engine: &dyn Engine) {
@@ -596,27 +577,6 @@ impl Registry {
     #[must_use]
     pub fn told(&self) -> watch::Receiver<u64> {
         self.core.told()
-    }
-
-    async fn note_version(&self, actor: Actor<'_>, what: &str, stored: &Stored) {
-        let row = &stored.row;
-        let action = format!("{}.{what}", row.kind.word());
-        let resource = format!("{} {}", row.name, row.version);
-        self.note(actor, &action, &resource, json!({})).await;
-    }
-
-    /// Writes to the audit.
-    pub(crate) async fn note(
-        &self,
-        actor: Actor<'_>,
-        action: &str,
-        resource: &str,
-        details: Value,
-    ) {
-        let (namespace, principal) = (actor.namespace, actor.principal);
-        self.core
-            .note(namespace, principal, action, resource, &details)
-            .await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 
 use crate::recorder::ReceiptRow;
 use crate::registry::types::{AuditEntry, AuditFilter, TextFilter};
@@ -60,13 +61,37 @@ pub(super) async fn insert_denied(tx: &mut Tx, receipts: &[ReceiptRow]) -> Resul
     Ok(())
 }
 
-/// What a text must be, and what it must begin with; anything where empty.
-fn wanted(filter: Option<&TextFilter>) -> (&str, &str) {
-    match filter {
-        None => ("", ""),
-        Some(TextFilter::Exact(text)) => (text, ""),
-        Some(TextFilter::Prefix(text)) => ("", text),
+/// The statement of a page of entries, with its values. It has only the conditions that are
+/// asked for, so that an index serves one: it has the text and, for each text, the order.
+/// No index has the order of all texts with one beginning: where nothing but beginnings is
+/// asked for, entries are read newest first until the page is full.
+fn page<'v>(
+    namespace: &'v str,
+    before: i64,
+    rows: usize,
+    filter: &'v AuditFilter,
+) -> (String, Vec<Value<'v>>) {
+    let mut text = "SELECT id, at_us, principal, action, subject, details FROM audit \
+                    WHERE namespace = $1 AND id < $2"
+        .to_owned();
+    let mut values = vec![
+        Value::from(namespace),
+        Value::from(before),
+        Value::from(limit(rows)),
+    ];
+    for (column, filter) in [("action", &filter.action), ("subject", &filter.resource)] {
+        let Some(filter) = filter else { continue };
+        values.push(Value::from(filter.said()));
+        let number = values.len();
+        text.push_str(&match filter {
+            TextFilter::Exact(_) => format!(" AND {column} = ${number}"),
+            TextFilter::Prefix(_) => {
+                format!(" AND substr({column}, 1, length(${number})) = ${number}")
+            }
+        });
     }
+    text.push_str(" ORDER BY id DESC LIMIT $3");
+    (text, values)
 }
 
 impl HostDb {
@@ -111,28 +136,10 @@ impl HostDb {
         rows: usize,
         filter: &AuditFilter,
     ) -> Result<Vec<AuditEntry>, StateError> {
-        let (action, actions) = wanted(filter.action.as_ref());
-        let (resource, resources) = wanted(filter.resource.as_ref());
-        let rows = self
-            .rows(
-                "SELECT id, at_us, principal, action, subject, details FROM audit \
-             WHERE namespace = $1 AND id < $2 \
-             AND ($4 = '' OR action = $4) AND substr(action, 1, length($5)) = $5 \
-             AND ($6 = '' OR subject = $6) AND substr(subject, 1, length($7)) = $7 \
-             ORDER BY id DESC LIMIT $3",
-                values![
-                    namespace,
-                    before,
-                    limit(rows),
-                    action,
-                    actions,
-                    resource,
-                    resources
-                ],
-            )
-            .await;
-        rows?
-            .iter()
+        let (text, values) = page(namespace, before, rows, filter);
+        // It is made of this module's own texts and numbers.
+        let rows = self.backend.rows(AssertSqlSafe(text), &values).await?;
+        rows.iter()
             .map(|row| {
                 Ok(AuditEntry {
                     id: unsigned(row.int("id")?),
@@ -144,5 +151,62 @@ impl HostDb {
                 })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::StateLocation;
+
+    /// How SQLite finds a page.
+    async fn plan(database: &HostDb, action: Option<&str>, resource: Option<&str>) -> String {
+        let filter = AuditFilter {
+            action: action.map(TextFilter::parse),
+            resource: resource.map(TextFilter::parse),
+        };
+        let (text, values) = page("default", i64::MAX, 50, &filter);
+        let text = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
+        let rows = database.backend.rows(text, &values).await.expect("a plan");
+        let steps = rows.iter().map(|row| row.string("detail").expect("text"));
+        steps.collect::<Vec<_>>().join("; ")
+    }
+
+    #[tokio::test]
+    async fn every_page_is_found_by_an_index_that_has_its_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = StateLocation::File(folder.path().join("host.db"));
+        let before = HostDb::open(&location).await.expect("opened");
+        // As a version without these indexes left it.
+        for statement in [
+            "DROP INDEX audit_by_action",
+            "DROP INDEX audit_by_subject",
+            "DROP INDEX audit_by_action_and_subject",
+            "PRAGMA user_version = 6",
+        ] {
+            before.execute(statement, &[]).await.expect("done");
+        }
+        before.close().await;
+        let database = HostDb::open(&location).await.expect("migrated");
+        let pages: [(Option<&str>, Option<&str>, &str); 7] = [
+            (None, None, "audit_by_namespace"),
+            (Some("grant.put"), None, "audit_by_action"),
+            (None, Some("index"), "audit_by_subject"),
+            (
+                Some("grant.put"),
+                Some("index"),
+                "audit_by_action_and_subject",
+            ),
+            (Some("grant.put"), Some("in*"), "audit_by_action"),
+            (Some("grant.*"), Some("index"), "audit_by_subject"),
+            (Some("grant.*"), None, "audit_by_namespace"),
+        ];
+        for (action, resource, index) in pages {
+            let plan = plan(&database, action, resource).await;
+            let searched = format!("SEARCH audit USING INDEX {index} ");
+            assert!(plan.contains(&searched), "{action:?} {resource:?}: {plan}");
+            // Nothing is sorted, and no more is read than the page has.
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
     }
 }

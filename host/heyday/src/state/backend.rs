@@ -280,7 +280,7 @@ impl Backend {
     /// The rows that a statement answers.
     pub(super) async fn rows(
         &self,
-        sql: &'static str,
+        sql: impl SqlSafeStr,
         values: &[Value<'_>],
     ) -> Result<Vec<Row>, StateError> {
         let sql = sql.into_sql_str();

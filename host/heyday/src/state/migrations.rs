@@ -219,6 +219,19 @@ const STEPS: &[Step] = &[
     );
 ",
     },
+    // What the audit is filtered by.
+    Step {
+        sqlite: "
+    CREATE INDEX audit_by_action ON audit (namespace, action, id);
+    CREATE INDEX audit_by_subject ON audit (namespace, subject, id);
+    CREATE INDEX audit_by_action_and_subject ON audit (namespace, action, subject, id);
+",
+        postgres: "
+    CREATE INDEX audit_by_action ON audit (namespace, action, id);
+    CREATE INDEX audit_by_subject ON audit (namespace, subject, id);
+    CREATE INDEX audit_by_action_and_subject ON audit (namespace, action, subject, id);
+",
+    },
 ];
 
 /// The newest schema that is known.

@@ -13,8 +13,8 @@ pub(super) fn plugin_text(run: &str) -> String {
 }
 
 /// As [`plugin`], with `context` and `log` imported as the core functions
-/// `$is_cancelled`, `$log` (level, message, length, has fields, fields, length) and
-/// `$heartbeat` (has details, details, length, answer).
+/// `$is_cancelled`, `$cancellation_reason` (answer), `$log` (level, message, length, has
+/// fields, fields, length) and `$heartbeat` (has details, details, length, answer).
 pub(super) fn plugin_with_host(extra: &str, run: &str) -> Vec<u8> {
     let imports = r#"
     (import "heyday:plugin/context@0.1.0" (instance $context
@@ -22,6 +22,7 @@ pub(super) fn plugin_with_host(extra: &str, run: &str) -> Vec<u8> {
             (field "retryable" bool) (field "details" (option string))))
         (export "error" (type $error (eq $error')))
         (export "is-cancelled" (func (result bool)))
+        (export "cancellation-reason" (func (result (option string))))
         (export "heartbeat" (func (param "details" (option string))
             (result (result (error $error)))))
     ))
@@ -32,16 +33,20 @@ pub(super) fn plugin_with_host(extra: &str, run: &str) -> Vec<u8> {
             (param "fields" (option string))))
     ))
     (core func $is_cancelled (canon lower (func $context "is-cancelled")))
+    (core func $cancellation_reason (canon lower (func $context "cancellation-reason")
+        (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
     (core func $heartbeat (canon lower (func $context "heartbeat")
         (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
     (core func $log (canon lower (func $log "write") (memory (core memory $libc "memory"))))
     (core instance $host
         (export "is-cancelled" (func $is_cancelled))
+        (export "cancellation-reason" (func $cancellation_reason))
         (export "heartbeat" (func $heartbeat))
         (export "log" (func $log)))
 "#;
     let core = r#"
         (import "host" "is-cancelled" (func $is_cancelled (result i32)))
+        (import "host" "cancellation-reason" (func $cancellation_reason (param i32)))
         (import "host" "heartbeat" (func $heartbeat (param i32 i32 i32 i32)))
         (import "host" "log" (func $log (param i32 i32 i32 i32 i32 i32)))
 "#;

@@ -79,6 +79,46 @@ async fn a_cancelled_guest_sees_it_and_may_still_answer() {
     }
 }
 
+/// Traps where there is a reason before the cancel, and logs the one after it.
+const TELL_WHY: &str = "
+    (call $cancellation_reason (i32.const 3072))
+    (if (i32.load8_u (i32.const 3072)) (then unreachable))
+    (call $log (i32.const 2) (i32.const 519) (i32.const 2)
+        (i32.const 0) (i32.const 0) (i32.const 0))
+    (loop $on (br_if $on (i32.eqz (call $is_cancelled))))
+    (call $cancellation_reason (i32.const 3072))
+    (if (i32.eqz (i32.load8_u (i32.const 3072))) (then unreachable))
+    (call $log (i32.const 2) (i32.load (i32.const 3076)) (i32.load (i32.const 3080))
+        (i32.const 0) (i32.const 0) (i32.const 0))";
+
+#[tokio::test]
+async fn a_cancelled_guest_reads_why() {
+    let fixture = Fixture::new();
+    let tells = plugin_with_host("", &format!("{TELL_WHY} {OK}"));
+    let plugin = fixture.prepare(&tells).await;
+    for (given, read) in [(Some("paused"), "paused"), (None, "cancel-requested")] {
+        let (context, heard) = context(Duration::from_secs(30));
+        let (reason, cancellation) = (Arc::clone(&context.reason), context.cancellation.clone());
+        // It asks in a loop, and a slow machine is no reason to end that.
+        let limits = Limits {
+            host_calls: u64::MAX,
+            ..Limits::default()
+        };
+        let call = fixture.sandbox.call(&plugin, request(limits), context);
+        let cancel = async {
+            heard.heard.notified().await;
+            if let Some(given) = given {
+                reason.set(given).unwrap();
+            }
+            cancellation.cancel();
+        };
+        let (outcome, ()) = tokio::join!(call, cancel);
+        assert_eq!(outcome.result, Ok("null".to_owned()));
+        let lines = heard.lines.lock().unwrap();
+        assert_eq!(lines.last().unwrap().1, read);
+    }
+}
+
 #[tokio::test]
 async fn a_guest_that_ignores_a_cancel_has_its_grace_and_no_more() {
     let fixture = Fixture::new();

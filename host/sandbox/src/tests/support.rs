@@ -91,6 +91,7 @@ pub(super) fn context(time: Duration) -> (CallContext, Arc<Heard>) {
     let heard = Arc::new(Heard::default());
     let context = CallContext {
         cancellation: CancellationToken::new(),
+        reason: Arc::default(),
         interrupt: CancellationToken::new(),
         deadline: Instant::now() + time,
         sink: Arc::clone(&heard) as Arc<dyn CallSink>,

@@ -19,7 +19,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 
 use super::stores::{EMBEDDED, NAMESPACE, POSTGRES, Stores};
-use super::{Call, Case, MANY, ONE, call};
+use super::{Call, Case, Client, MANY, ONE, call};
 use crate::clustered::{Clustered, DIMENSIONS};
 
 const SQLITE_ROW: &str = "SELECT id, name, score FROM measured WHERE id = ?1";
@@ -122,7 +122,11 @@ fn database(
         vector: Vec::new(),
         calls,
         goal,
-        client: Some((client, client_call)),
+        client: Some(Client {
+            name: client,
+            call: client_call,
+            goal: Some(goal),
+        }),
         backend,
     };
     [
@@ -238,7 +242,7 @@ async fn key_values(stores: &Stores) -> anyhow::Result<Case> {
 }
 
 /// A case without a plain client, on the embedded backend.
-fn alone(
+pub fn alone(
     name: &'static str,
     operation: &'static str,
     what: &str,

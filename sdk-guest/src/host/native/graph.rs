@@ -1,34 +1,149 @@
-//! What answers in a graph's place in a native test: the closure of the test's context.
+//! `graph` in a native test: a closure of the test's, or a graph in memory
+//! (`graph/kglite.rs`, with the feature `kglite`).
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::rc::Rc;
 
 use crate::error::CapabilityError;
-use crate::graph::{Changes, Value};
+use crate::graph::{Changes, Params, Value};
 use crate::test::{GraphAnswer, state};
+
+#[cfg(feature = "kglite")]
+pub(crate) mod kglite;
 
 type Result<T> = std::result::Result<T, CapabilityError>;
 /// Columns and rows.
 type RowSet = (Vec<String>, Vec<Vec<Value>>);
+/// Rows as they arrive; ends after an error.
+type Stream = Box<dyn Iterator<Item = Result<Vec<Value>>>>;
 
-#[derive(Debug)]
+/// What stands in for a graph.
+pub(crate) trait Graph {
+    fn query(&self, statement: &str, params: Params<'_>) -> Result<RowSet>;
+    fn stream(&self, statement: &str, params: Params<'_>) -> Result<(Vec<String>, Stream)>;
+    fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes>;
+    fn begin(&self) -> Result<Box<dyn Open>>;
+}
+
+/// An open transaction of a graph's; dropping it rolls it back.
+pub(crate) trait Open {
+    fn query(&self, statement: &str, params: Params<'_>) -> Result<RowSet>;
+    fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes>;
+    fn commit(&self) -> Result<()>;
+    fn rollback(&self) -> Result<()>;
+}
+
+/// A closure that answers statements.
+pub(crate) struct Answering<F>(Rc<RefCell<F>>);
+
+impl<F> Answering<F>
+where
+    F: FnMut(&str, &BTreeMap<String, Value>) -> Result<GraphAnswer>,
+{
+    pub(crate) fn new(answer: F) -> Self {
+        Self(Rc::new(RefCell::new(answer)))
+    }
+
+    fn answer(&self, statement: &str, params: Params<'_>) -> Result<GraphAnswer> {
+        let params = params.iter();
+        let params: BTreeMap<String, Value> = params
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect();
+        // The state is not borrowed here: the closure may use the SDK itself.
+        (self.0.borrow_mut())(statement, &params)
+    }
+
+    fn rows(&self, statement: &str, params: Params<'_>) -> Result<RowSet> {
+        let rows = self.answer(statement, params)?.rows;
+        let columns = rows.columns().to_vec();
+        let rows = rows.iter().map(|row| row.values().to_vec()).collect();
+        Ok((columns, rows))
+    }
+}
+
+impl<F> Graph for Answering<F>
+where
+    F: FnMut(&str, &BTreeMap<String, Value>) -> Result<GraphAnswer> + 'static,
+{
+    fn query(&self, statement: &str, params: Params<'_>) -> Result<RowSet> {
+        self.rows(statement, params)
+    }
+
+    fn stream(&self, statement: &str, params: Params<'_>) -> Result<(Vec<String>, Stream)> {
+        let (columns, rows) = self.rows(statement, params)?;
+        Ok((columns, Box::new(rows.into_iter().map(Ok))))
+    }
+
+    fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes> {
+        Ok(self.answer(statement, params)?.changes)
+    }
+
+    fn begin(&self) -> Result<Box<dyn Open>> {
+        Ok(Box::new(Self(Rc::clone(&self.0))))
+    }
+}
+
+impl<F> Open for Answering<F>
+where
+    F: FnMut(&str, &BTreeMap<String, Value>) -> Result<GraphAnswer>,
+{
+    fn query(&self, statement: &str, params: Params<'_>) -> Result<RowSet> {
+        self.rows(statement, params)
+    }
+
+    fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes> {
+        Ok(self.answer(statement, params)?.changes)
+    }
+
+    fn commit(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn rollback(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Remembers what reached a graph, for the test.
+fn note(binding: &str, statement: &str) {
+    state::with(|state| {
+        let statements = &mut state.graph_statements;
+        let statements = statements.entry(binding.to_owned()).or_default();
+        statements.push(statement.to_owned());
+    });
+}
+
 pub(crate) struct Connection {
     binding: String,
+    graph: Rc<dyn Graph>,
+    /// Held by the connection and its open transaction, if there is one.
+    transaction: Rc<()>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Connection").field(&self.binding).finish()
+    }
 }
 
 impl Connection {
     pub(crate) fn open(binding: &str) -> Result<Self> {
-        if state::graph(binding).is_none() {
+        let Some(graph) = state::with(|state| state.graphs.get(binding).cloned()) else {
             return Err(CapabilityError::new(
-                "unavailable",
+                "capability-denied",
                 format!(
-                    "a native test has no graph {binding:?}: give heyday_sdk::test::\
-                     Context::graph a closure that answers its statements, or test the plugin \
-                     on a running Heyday"
+                    "no graph {binding:?} is granted: in a native test, \
+                     heyday_sdk::test::Context::kglite grants one (with the SDK's feature \
+                     `kglite`), and Context::graph a closure that answers its statements"
                 ),
             ));
-        }
+        };
         Ok(Self {
             binding: binding.to_owned(),
+            graph,
+            transaction: Rc::new(()),
         })
     }
 
@@ -36,102 +151,104 @@ impl Connection {
         "kglite".to_owned()
     }
 
-    fn note(&self, statement: &str) {
-        state::with(|state| {
-            let statements = &mut state.graph_statements;
-            let statements = statements.entry(self.binding.clone()).or_default();
-            statements.push(statement.to_owned());
-        });
+    pub(crate) fn query(&self, statement: &str, params: Params<'_>) -> Result<RowSet> {
+        note(&self.binding, statement);
+        self.graph.query(statement, params)
     }
 
-    fn answer(&self, statement: &str, params: &[(&str, Value)]) -> Result<GraphAnswer> {
-        let Some(handler) = state::graph(&self.binding) else {
-            return Err(CapabilityError::new(
-                "unavailable",
-                "the test context that this connection belongs to has ended",
-            ));
-        };
-        self.note(statement);
-        let params = params
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()));
-        // The state is not borrowed here: the closure may use the SDK itself.
-        (handler.borrow_mut())(statement, &params.collect())
-    }
-
-    pub(crate) fn query(&self, statement: &str, params: &[(&str, Value)]) -> Result<RowSet> {
-        let rows = self.answer(statement, params)?.rows;
-        let columns = rows.columns().to_vec();
-        Ok((
-            columns,
-            rows.iter().map(|row| row.values().to_vec()).collect(),
-        ))
-    }
-
-    pub(crate) fn query_stream(&self, statement: &str, params: &[(&str, Value)]) -> Result<Cursor> {
-        let (columns, rows) = self.query(statement, params)?;
+    pub(crate) fn query_stream(&self, statement: &str, params: Params<'_>) -> Result<Cursor> {
+        note(&self.binding, statement);
+        let (columns, rows) = self.graph.stream(statement, params)?;
         Ok(Cursor {
             columns,
-            rows: RefCell::new(rows.into_iter()),
+            rows: RefCell::new(rows.peekable()),
         })
     }
 
-    pub(crate) fn execute(&self, statement: &str, params: &[(&str, Value)]) -> Result<Changes> {
-        Ok(self.answer(statement, params)?.changes)
+    pub(crate) fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes> {
+        note(&self.binding, statement);
+        self.graph.execute(statement, params)
     }
 
     pub(crate) fn begin(&self) -> Result<Transaction> {
-        self.note("BEGIN");
+        if Rc::strong_count(&self.transaction) > 1 {
+            return Err(CapabilityError::new(
+                "limit-exceeded",
+                "a connection has at most one open transaction: commit, roll back or drop it first",
+            ));
+        }
+        note(&self.binding, "BEGIN");
         Ok(Transaction {
-            connection: Self {
-                binding: self.binding.clone(),
-            },
+            binding: self.binding.clone(),
+            transaction: self.graph.begin()?,
             open: true,
+            _one: Rc::clone(&self.transaction),
         })
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Transaction {
-    connection: Connection,
+    binding: String,
+    transaction: Box<dyn Open>,
     open: bool,
+    _one: Rc<()>,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Transaction").field(&self.binding).finish()
+    }
 }
 
 impl Transaction {
-    pub(crate) fn query(&self, statement: &str, params: &[(&str, Value)]) -> Result<RowSet> {
-        self.connection.query(statement, params)
+    pub(crate) fn query(&self, statement: &str, params: Params<'_>) -> Result<RowSet> {
+        note(&self.binding, statement);
+        self.transaction.query(statement, params)
     }
 
-    pub(crate) fn execute(&self, statement: &str, params: &[(&str, Value)]) -> Result<Changes> {
-        self.connection.execute(statement, params)
+    pub(crate) fn execute(&self, statement: &str, params: Params<'_>) -> Result<Changes> {
+        note(&self.binding, statement);
+        self.transaction.execute(statement, params)
     }
 
-    #[allow(clippy::unnecessary_wraps)] // the host's can fail
     pub(crate) fn commit(mut self) -> Result<()> {
         self.open = false;
-        self.connection.note("COMMIT");
-        Ok(())
+        note(&self.binding, "COMMIT");
+        self.transaction.commit()
     }
 
-    #[allow(clippy::unnecessary_wraps)] // the host's can fail
-    pub(crate) fn rollback(self) -> Result<()> {
-        drop(self);
-        Ok(())
+    pub(crate) fn rollback(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.open = false;
+        note(&self.binding, "ROLLBACK");
+        self.transaction.rollback()
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
         if self.open {
-            self.connection.note("ROLLBACK");
+            // Nobody is told of it on the host either.
+            let _ = self.end();
         }
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Cursor {
     columns: Vec<String>,
-    rows: RefCell<std::vec::IntoIter<Vec<Value>>>,
+    rows: RefCell<Peekable<Stream>>,
+}
+
+impl std::fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Cursor");
+        shown
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Cursor {
@@ -139,8 +256,16 @@ impl Cursor {
         self.columns.clone()
     }
 
-    #[allow(clippy::unnecessary_wraps)] // the host's can fail
+    /// Rows before an error are answered before it.
     pub(crate) fn next(&self, max: u32) -> Result<Vec<Vec<Value>>> {
-        Ok(self.rows.borrow_mut().by_ref().take(max as usize).collect())
+        let mut stream = self.rows.borrow_mut();
+        let mut rows = Vec::new();
+        while rows.len() < max.max(1) as usize {
+            match stream.next_if(|next| rows.is_empty() || next.is_ok()) {
+                Some(row) => rows.push(row?),
+                None => break,
+            }
+        }
+        Ok(rows)
     }
 }

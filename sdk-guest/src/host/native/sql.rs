@@ -139,11 +139,11 @@ impl Connection {
     pub(crate) fn open(binding: &str) -> Result<Self> {
         let Some(database) = state::with(|state| state.sql.get(binding).cloned()) else {
             return Err(CapabilityError::new(
-                "unavailable",
+                "capability-denied",
                 format!(
-                    "a native test has no database {binding:?}: heyday_sdk::test::Context::sqlite \
-                     grants one (with the SDK's feature `sqlite`), and Context::sql a closure \
-                     that answers its statements"
+                    "no database {binding:?} is granted: in a native test, \
+                     heyday_sdk::test::Context::sqlite grants one (with the SDK's feature \
+                     `sqlite`), and Context::sql a closure that answers its statements"
                 ),
             ));
         };

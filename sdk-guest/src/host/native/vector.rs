@@ -298,11 +298,12 @@ impl Collection {
         }
         let query = words(text);
         self.with(|kept| {
-            let texts: Vec<(&Item, Vec<String>)> = kept
+            let texts: Vec<(&Item, Vec<Vec<String>>)> = kept
                 .values()
                 .map(|item| {
-                    let texts = properties.iter().filter_map(|name| item.text(name));
-                    (item, texts.flat_map(words).collect())
+                    let texts = properties.iter().map(|name| item.text(name));
+                    let texts = texts.map(|text| text.map(words).unwrap_or_default());
+                    (item, texts.collect())
                 })
                 .collect();
             let mut found: Vec<(f32, String)> = bm25(&query, &texts)

@@ -113,7 +113,7 @@ pub fn produce(input: Count) -> Result<String> {
 /// Calls the host that many times.
 #[activity(
     queue = "general-queue",
-    start_to_close = "1m",
+    start_to_close = "5m",
     retry(maximum_attempts = 1)
 )]
 pub fn call_host(input: Count) -> Result<u64> {

@@ -149,7 +149,7 @@ pub fn heartbeat_resume() -> Result<Resumed> {
     }
 }
 
-/// Waits until it is asked to stop, cleans up and says so.
+/// Waits until it is asked to stop, cleans up and says so, with the reason.
 #[activity(
     queue = "general-queue",
     start_to_close = "5m",
@@ -160,7 +160,8 @@ pub fn wait_for_cancel() -> Result<()> {
     while !context::is_cancelled() {
         std::thread::sleep(Duration::from_millis(5));
     }
-    log::info!("cleaned up");
+    let reason = context::cancellation_reason();
+    log::info!("cleaned up"; reason = reason.as_ref().map(|reason| reason.as_str()));
     Err(Error::permanent("cancelled", "stopped as asked"))
 }
 

@@ -61,8 +61,9 @@ pub fn vector_contract(binding: String) -> Result<u32> {
     words::words(&store)?;
     words::both(&store)?;
     tenants::tenants(&store)?;
+    tenants::words(&store)?;
     bounds::bounds(&store)?;
-    Ok(8)
+    Ok(9)
 }
 
 /// A collection that is new.
@@ -423,6 +424,6 @@ mod tests {
     #[test]
     fn the_stand_in_keeps_the_contract() {
         let _test = heyday_sdk::test::Context::new().vector("default").enter();
-        assert_eq!(super::vector_contract("default".to_owned()).unwrap(), 8);
+        assert_eq!(super::vector_contract("default".to_owned()).unwrap(), 9);
     }
 }

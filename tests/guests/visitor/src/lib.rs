@@ -2,6 +2,7 @@
 //! assert here and answer or fail; they run natively too, against the SDK's stand-ins.
 
 mod settings;
+mod timed;
 mod web;
 
 use heyday_sdk::prelude::*;

@@ -108,6 +108,11 @@ impl Attempt {
         self.end(Err(Failure::permanent(kind::CANCELLED, "stopped")));
     }
 
+    /// What its guest would read as the reason of a cancel; none where it is interrupted.
+    pub fn told(&self) -> Option<&'static str> {
+        self.context.reason.get().and_then(|reason| reason.told())
+    }
+
     /// Waits until it is asked to stop.
     pub async fn stopped(&self) {
         tokio::time::timeout(PATIENCE, self.context.cancellation.cancelled())

@@ -199,6 +199,10 @@ impl Client {
                 VectorError::new(VectorCode::Unavailable, "the store is overloaded").into()
             }
             Code::Unauthenticated | Code::PermissionDenied => not_let_in(status.message()).into(),
+            // A key that it does not know (1.35): a plain error, which has no code.
+            Code::Unknown if status.message().starts_with("extract auth: ") => {
+                not_let_in(status.message()).into()
+            }
             // Connections that are lost in the middle come so.
             _ if std::error::Error::source(status).is_some() => away(&chain(status)).into(),
             _ => Failed::Refused(status.message().to_owned()),

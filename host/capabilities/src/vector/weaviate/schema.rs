@@ -14,7 +14,9 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 use uuid::{Builder, Uuid};
 
-use super::super::{Distance, Entry, PropertyType, Specification, Value, VectorError};
+use super::super::{
+    BM25_B, BM25_K1, Distance, Entry, PropertyType, Specification, Value, VectorError,
+};
 use super::filter::{EVERY, MARKS, property, quoted};
 use super::proto::{BatchObject, ObjectProperties, TextArrayProperties};
 
@@ -116,7 +118,7 @@ pub(super) fn class(class: &str, description: &Description) -> Result<Json, Vect
             "dynamicEfFactor": CANDIDATES_PER_ITEM,
         },
         "invertedIndexConfig": {
-            "bm25": { "b": 0.75, "k1": 1.2 },
+            "bm25": { "b": BM25_B, "k1": BM25_K1 },
             "stopwords": { "preset": "none" },
         },
         "multiTenancyConfig": {

@@ -5,7 +5,7 @@ use heyday_durable::definition::{Definitions as _, WorkflowReference};
 use heyday_durable::failure::kind;
 
 use super::super::types::{FlowUpload, FlowVersion, UploadOptions};
-use super::super::{Kind, RegistryError};
+use super::super::{ActivityOptions, Kind, RegistryError};
 use super::{ACTOR, World, greet, open, push, world};
 use crate::definitions::HostDefinitions;
 
@@ -94,12 +94,22 @@ async fn flows_are_checked_stored_and_pinned() {
             ("greet", "PLUGIN.ACTIVITY"),
         ] {
             let none = definitions
-                .pin_activity("default", name)
+                .pin_activity("default", name, &ActivityOptions::default())
                 .await
                 .expect_err(name);
             assert_eq!(none.kind, kind::UNKNOWN_ACTIVITY);
             assert!(none.message.contains(words), "{}", none.message);
         }
+        let lost = ActivityOptions {
+            queue: Some("nowhere".to_owned()),
+            ..ActivityOptions::default()
+        };
+        let none = definitions
+            .pin_activity("default", "greet.hello", &lost)
+            .await
+            .expect_err("no queue");
+        assert_eq!(none.kind, kind::UNKNOWN_QUEUE);
+        assert!(none.message.contains("storage-queue"), "{}", none.message);
     }
 }
 

@@ -3,7 +3,7 @@
 use heyday_durable::payload::Digest;
 
 use super::super::types::{GrantRequest, PluginVersion, UploadOptions};
-use super::super::{Kind, RegistryError};
+use super::super::{ActivityOptions, Kind, RegistryError};
 use super::{
     ACTOR, MINUTE, MockEngine, World, created, entries, greet, indexer, open, push, world,
 };
@@ -135,7 +135,7 @@ async fn a_rollback_goes_one_version_back_and_survives_a_restart() {
     assert_eq!(back.version.to_string(), "1.0.0");
     let definitions = HostDefinitions::new(registry.clone());
     let pinned = definitions
-        .pin_activity("default", "greet.hello")
+        .pin_activity("default", "greet.hello", &ActivityOptions::default())
         .await
         .expect("pinned");
     assert_eq!(pinned.activities["greet.hello"].digest, Some(back.digest));

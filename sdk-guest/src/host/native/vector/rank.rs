@@ -82,23 +82,41 @@ pub(super) fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// BM25 with the usual constants, over texts that were made one.
-pub(super) fn bm25(query: &[String], texts: &[(&Item, Vec<String>)]) -> Vec<f32> {
-    let count = texts.len() as f32;
-    let length = texts.iter().map(|(_, words)| words.len()).sum::<usize>() as f32 / count.max(1.0);
-    let mut with_word: HashMap<&str, f32> = HashMap::new();
+/// BM25 as the host's stores compute it. `texts` are the words of each item, property by
+/// property.
+pub(super) fn bm25(query: &[String], texts: &[(&Item, Vec<Vec<String>>)]) -> Vec<f32> {
+    let properties = texts.first().map_or(0, |(_, texts)| texts.len());
+    let means: Vec<f32> = (0..properties)
+        .map(|property| {
+            let lengths = texts.iter().map(|(_, texts)| texts[property].len());
+            let lengths: Vec<usize> = lengths.filter(|length| *length > 0).collect();
+            lengths.iter().sum::<usize>() as f32 / lengths.len().max(1) as f32
+        })
+        .collect();
+    let mut rarities: HashMap<&str, f32> = HashMap::new();
     for word in query {
-        let having = texts.iter().filter(|(_, words)| words.contains(word));
-        with_word.insert(word, having.count() as f32);
+        // In the mean of the properties that have it, rounded down.
+        let having: Vec<usize> = (0..properties)
+            .map(|property| {
+                let with_word = texts.iter().filter(|(_, it)| it[property].contains(word));
+                with_word.count()
+            })
+            .filter(|count| *count > 0)
+            .collect();
+        let having = (having.iter().sum::<usize>() / having.len().max(1)) as f32;
+        let rarity = ((texts.len() as f32 - having + 0.5) / (having + 0.5)).ln_1p();
+        rarities.insert(word, rarity);
     }
-    let scores = texts.iter().map(|(_, words)| {
-        let of_word = |(word, having): (&&str, &f32)| {
-            let times = words.iter().filter(|it| it == word).count() as f32;
-            let rarity = ((count - having + 0.5) / (having + 0.5)).ln_1p();
-            let long = words.len() as f32 / length.max(1.0);
-            rarity * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * long))
+    let scores = texts.iter().map(|(_, texts)| {
+        let of_word = |(word, rarity): (&&str, &f32)| {
+            let of_text = |(text, mean): (&Vec<String>, &f32)| {
+                let times = text.iter().filter(|it| it == word).count() as f32;
+                let long = text.len() as f32 / mean.max(1.0);
+                times / (times + 1.2 * (0.25 + 0.75 * long))
+            };
+            rarity * texts.iter().zip(&means).map(of_text).sum::<f32>()
         };
-        with_word.iter().map(of_word).sum()
+        rarities.iter().map(of_word).sum()
     });
     scores.collect()
 }

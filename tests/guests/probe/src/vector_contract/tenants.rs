@@ -5,6 +5,58 @@ use heyday_sdk::vector::{Distance, Filter, Item, Property, Search, Specification
 
 use crate::{ensure, ensure_code};
 
+/// What one has makes no word of another's common, and no text of another's short.
+pub(super) fn words(store: &Store) -> Result<()> {
+    let specification = Specification::new(1, Distance::Dot)
+        .property(Property::text("title").searchable())
+        .property(Property::text("body").searchable())
+        .tenants();
+    let name = "contract-tenant-words";
+    store.drop_collection(name)?;
+    store.create(name, &specification)?;
+    let (one, other) = (store.tenant(name, "one")?, store.tenant(name, "other")?);
+    one.upsert([Item::new("rare").set("title", "an anchor of a ship")])?;
+    one.upsert((0..4).map(|number| {
+        Item::new(format!("common-{number}"))
+            .set("title", "the rudder of a ship")
+            .set("body", "it steers")
+    }))?;
+    let ask = |text: &str| -> Result<Vec<(String, f32)>> {
+        let hits = one.keywords(text, &[], &Search::new(10))?;
+        let mut scores: Vec<(String, f32)> = hits
+            .into_iter()
+            .map(|hit| (hit.item.id, hit.score.unwrap_or_default()))
+            .collect();
+        // Equal ones stand in any order.
+        scores.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
+        Ok(scores)
+    };
+    let (before, of_common) = (ask("rudder anchor")?, ask("ship steers")?);
+    ensure(
+        before.len() == 5 && before[0].0 == "rare" && before[0].1 > before[1].1,
+        format!("the rarer word counts more, not {before:?}"),
+    )?;
+    let long = "anchor ".repeat(200);
+    other.upsert((0..50).map(|number| {
+        Item::new(format!("i{number}"))
+            .set("title", "an anchor steers no ship")
+            .set("body", long.as_str())
+    }))?;
+    for (asked, before) in [("rudder anchor", before), ("ship steers", of_common)] {
+        let after = ask(asked)?;
+        let same = after.len() == before.len()
+            && after
+                .iter()
+                .zip(&before)
+                .all(|(one, other)| one.0 == other.0 && (one.1 - other.1).abs() < 1e-6);
+        ensure(
+            same,
+            format!("another's items change no score: {after:?}, before {before:?}"),
+        )?;
+    }
+    Ok(())
+}
+
 pub(super) fn tenants(store: &Store) -> Result<()> {
     let specification = Specification::new(2, Distance::Cosine)
         .property(Property::text("title").searchable())

@@ -5,6 +5,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Row, Statement, ToSql};
 
 use super::text;
+use crate::host::times;
 use crate::sql::{Column, Value};
 
 /// A parameter, whose text was checked.
@@ -83,12 +84,12 @@ fn of_text(text: String, base: &str) -> Value {
     match base {
         "decimal" | "numeric" if text::is_decimal(&text) => Value::Decimal(text),
         "uuid" if text::is_uuid(&text) => Value::Uuid(text),
-        "date" if text::is_date(&text) => Value::Date(text),
-        "time" if text::is_time(&text) => Value::Time(text),
-        "timestamp" | "timestamptz" | "datetime" if text::is_timestamp(&text) => {
+        "date" if times::is_date(&text) => Value::Date(text),
+        "time" if times::is_time(&text) => Value::Time(text),
+        "timestamp" | "timestamptz" | "datetime" if times::is_timestamp(&text) => {
             Value::Timestamp(text)
         }
-        "timestamp" | "timestamptz" | "datetime" if text::is_datetime(&text) => {
+        "timestamp" | "timestamptz" | "datetime" if times::is_datetime(&text) => {
             Value::Datetime(text)
         }
         "json" | "jsonb" if text::is_json(&text) => Value::Json(text),

@@ -1,0 +1,274 @@
+//! What no plugin may run, on any backend: asked of a statement's own words, as the host asks.
+
+use super::{CapabilityError, Result, error};
+
+/// The most bytes of a statement.
+pub(super) const STATEMENT_BYTES: usize = 256 << 10;
+/// How deep brackets nest.
+const NESTING: usize = 200;
+
+/// Words that a statement may begin with.
+const BEGINNINGS: [&str; 14] = [
+    "MATCH", "OPTIONAL", "UNWIND", "WITH", "RETURN", "CREATE", "MERGE", "CALL", "FOREACH",
+    "DELETE", "DETACH", "SET", "REMOVE", "DROP",
+];
+/// What CREATE and DROP make and remove beside data.
+const SCHEMA: [&str; 8] = [
+    "INDEX",
+    "CONSTRAINT",
+    "RANGE",
+    "TEXT",
+    "POINT",
+    "FULLTEXT",
+    "VECTOR",
+    "LOOKUP",
+];
+/// What a plugin may call.
+const PROCEDURES: [&str; 8] = [
+    "db.labels",
+    "db.relationshiptypes",
+    "db.propertykeys",
+    "db.index.fulltext.querynodes",
+    "db.index.fulltext.queryrelationships",
+    "db.index.vector.querynodes",
+    "db.index.vector.queryrelationships",
+    "db.awaitindexes",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Word<'a> {
+    /// A keyword or a name.
+    Plain(&'a str),
+    /// A name between backticks.
+    Quoted(String),
+    /// A text, a number or a parameter.
+    Literal,
+    Symbol(char),
+}
+
+impl Word<'_> {
+    fn is(&self, keyword: &str) -> bool {
+        matches!(self, Self::Plain(word) if word.eq_ignore_ascii_case(keyword))
+    }
+
+    fn one_of(&self, keywords: &[&str]) -> bool {
+        keywords.iter().any(|keyword| self.is(keyword))
+    }
+
+    fn is_name(&self) -> bool {
+        matches!(self, Self::Plain(_) | Self::Quoted(_))
+    }
+}
+
+fn denied(message: impl Into<String>) -> CapabilityError {
+    error::new("capability-denied", message)
+}
+
+fn invalid(message: impl Into<String>) -> CapabilityError {
+    error::new("invalid-statement", message)
+}
+
+/// Checks a statement.
+///
+/// # Errors
+/// `capability-denied` for what no plugin may run, `invalid-statement` for what is no
+/// statement, `limit-exceeded` for one that is too long.
+pub(super) fn check(statement: &str) -> Result<()> {
+    if statement.len() > STATEMENT_BYTES {
+        return Err(error::new(
+            "limit-exceeded",
+            format!("a statement has at most {STATEMENT_BYTES} bytes; data go in parameters"),
+        ));
+    }
+    if has_unicode_escape(statement) {
+        return Err(invalid(
+            "a unicode escape in a statement is not taken: write the character, or make the \
+             text a parameter",
+        ));
+    }
+    let words = split(statement)?;
+    let Some(first) = words.first() else {
+        return Err(invalid("the statement is empty"));
+    };
+    if !first.one_of(&BEGINNINGS) {
+        return Err(match first {
+            Word::Plain(word) => denied(format!(
+                "a plugin's statement does not begin with {word}: it reads and writes the \
+                 graph, with openCypher's clauses"
+            )),
+            _ => invalid("the statement begins with no clause"),
+        });
+    }
+    let mut depth = 0_usize;
+    for (index, word) in words.iter().enumerate() {
+        match word {
+            Word::Symbol('(' | '[' | '{') => {
+                depth += 1;
+                if depth > NESTING {
+                    return Err(invalid("the statement nests too deep"));
+                }
+            }
+            Word::Symbol(')' | ']' | '}') => depth = depth.saturating_sub(1),
+            Word::Symbol(';') if index + 1 < words.len() => {
+                return Err(invalid("one call runs one statement"));
+            }
+            Word::Plain(_) if words.get(index + 1).is_some_and(Word::is_name) => {
+                clause(&words, index)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks what may be a clause: a word before a name.
+fn clause(words: &[Word<'_>], index: usize) -> Result<()> {
+    let (word, next) = (&words[index], &words[index + 1]);
+    if word.is("LOAD") && next.is("CSV") {
+        return Err(denied("LOAD CSV reads what no plugin was granted"));
+    }
+    // A property's name; but a number may end with its point.
+    let property = matches!(&words[..index], [.., owner, Word::Symbol('.')]
+        if *owner != Word::Literal);
+    if property {
+        return Ok(());
+    }
+    if word.is("USE") {
+        return Err(denied(
+            "USE names another database; a variable of that name is written `use`",
+        ));
+    }
+    if word.is("CALL") {
+        return procedure(&words[index + 1..]);
+    }
+    if word.is("CREATE") || word.is("DROP") {
+        let merging = index > 0 && words[index - 1].is("ON");
+        let path = words.get(index + 2) == Some(&Word::Symbol('='));
+        let schema = index == 0 && next.one_of(&SCHEMA);
+        if !(merging || path || schema) {
+            return Err(denied(
+                "of what is no data, plugins make and drop indexes and constraints only",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn has_unicode_escape(statement: &str) -> bool {
+    let bytes = statement.as_bytes();
+    bytes.windows(2).any(|pair| matches!(pair, b"\\u" | b"\\U"))
+}
+
+/// The words after CALL are the name of an allowed procedure.
+fn procedure(words: &[Word<'_>]) -> Result<()> {
+    let mut name = String::new();
+    for pair in words.chunks(2) {
+        match &pair[0] {
+            Word::Plain(part) => name.push_str(&part.to_ascii_lowercase()),
+            Word::Quoted(part) => name.push_str(&part.to_ascii_lowercase()),
+            _ => break,
+        }
+        if pair.get(1) != Some(&Word::Symbol('.')) {
+            break;
+        }
+        name.push('.');
+    }
+    if PROCEDURES.contains(&name.as_str()) {
+        return Ok(());
+    }
+    Err(denied(format!(
+        "no plugin may call the procedure {name}; these there are: {}",
+        PROCEDURES.join(", ")
+    )))
+}
+
+/// The words of a statement, without white space and comments.
+fn split(statement: &str) -> Result<Vec<Word<'_>>> {
+    let mut words = Vec::new();
+    let mut rest = statement;
+    while let Some(first) = rest.chars().next() {
+        let length = if first.is_whitespace() || first.is_control() {
+            first.len_utf8()
+        } else if rest.starts_with("//") {
+            rest.find(['\n', '\r']).unwrap_or(rest.len())
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            let end = comment.find("*/");
+            end.ok_or_else(|| invalid("a comment does not end"))? + 4
+        } else if first == '\'' || first == '"' {
+            words.push(Word::Literal);
+            text_length(rest, first)?
+        } else if first == '`' {
+            let (name, length) = quoted(rest)?;
+            words.push(Word::Quoted(name));
+            length
+        } else if first == '$' {
+            words.push(Word::Literal);
+            if rest[1..].starts_with('`') {
+                1 + quoted(&rest[1..])?.1
+            } else if rest[1..].starts_with(|next: char| next.is_ascii_digit()) {
+                1 + number_length(&rest[1..])
+            } else {
+                1 + name_length(&rest[1..])
+            }
+        } else if first.is_ascii_digit() {
+            words.push(Word::Literal);
+            number_length(rest)
+        } else if is_name(first) {
+            let length = name_length(rest);
+            words.push(Word::Plain(&rest[..length]));
+            length
+        } else if first.is_ascii() {
+            words.push(Word::Symbol(first));
+            1
+        } else {
+            // Servers take more for a space than Unicode calls one.
+            first.len_utf8()
+        };
+        rest = &rest[length..];
+    }
+    Ok(words)
+}
+
+fn is_name(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+fn name_length(text: &str) -> usize {
+    text.find(|character| !is_name(character))
+        .unwrap_or(text.len())
+}
+
+/// The digits of a number. A word may follow at once.
+fn number_length(text: &str) -> usize {
+    text.find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len())
+}
+
+/// The bytes of a text with its quotes; a backslash takes the next character with it.
+fn text_length(text: &str, quote: char) -> Result<usize> {
+    let mut characters = text.char_indices().skip(1);
+    while let Some((index, character)) = characters.next() {
+        if character == '\\' {
+            characters.next();
+        } else if character == quote {
+            return Ok(index + 1);
+        }
+    }
+    Err(invalid("a text does not end"))
+}
+
+/// A name between backticks, of which two stand for one, and its bytes with them.
+fn quoted(text: &str) -> Result<(String, usize)> {
+    let mut name = String::new();
+    let mut characters = text.char_indices().skip(1).peekable();
+    while let Some((index, character)) = characters.next() {
+        if character != '`' {
+            name.push(character);
+        } else if characters.next_if(|(_, next)| *next == '`').is_some() {
+            name.push('`');
+        } else {
+            return Ok((name, index + 1));
+        }
+    }
+    Err(invalid("a quoted name does not end"))
+}

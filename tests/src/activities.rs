@@ -1,0 +1,90 @@
+//! One activity as a run of its own, on the queue, with the timeouts and with as many
+//! attempts as its caller says.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::cli::Desk;
+use crate::support::probe;
+use crate::support::server::{Client, Options};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_says_how_an_activity_runs() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let client = &server.client;
+    let own = client.succeed("probe.whoami", &Value::Null).await.unwrap();
+    assert_eq!(own["queue"], "storage-queue", "{own}");
+    let said = "probe.whoami:7.1.1?queue=general-queue&start_to_close=1h";
+    let other = client.succeed(said, &Value::Null).await.unwrap();
+    assert_eq!(other["queue"], "general-queue", "{other}");
+    // Its own are 30 s.
+    assert!(other["remaining_ms"].as_u64() > Some(60_000), "{other}");
+    let id = other["workflow_id"].as_str().unwrap();
+    let receipts = client.receipts(id).await.unwrap();
+    assert_eq!(receipts[0]["queue"], "general-queue", "{receipts:?}");
+
+    // Its own are three attempts.
+    let failing = json!({ "kind": "k", "retryable": true });
+    let failure = client.fail("probe.fail?maximum_attempts=2", &failing).await;
+    assert_eq!(failure.unwrap()["message"], "failed on attempt 2");
+    // Its own is an hour.
+    let spin = "probe.spin_long?start_to_close=200ms&schedule_to_start=1h";
+    let failure = client.fail(spin, &Value::Null).await.unwrap();
+    assert_eq!(failure["kind"], "timeout", "{failure}");
+    assert_eq!(failure["details"]["timeout"], "start_to_close");
+
+    for wrong in [
+        "queue=No%20Name",
+        "queue=",
+        "start_to_close=soon",
+        "heartbeat=0s",
+        "schedule_to_close=-1s",
+        "schedule_to_start=9999999h",
+        "maximum_attempts=-1",
+        "maximum_attempts=many",
+        "attempts=1",
+    ] {
+        let path = format!("/activities/probe.echo?{wrong}");
+        let request = client.request(Method::POST, &path).send();
+        let problem = Client::refused(request.await.unwrap(), StatusCode::BAD_REQUEST).await;
+        assert_eq!(
+            problem["type"], "urn:heyday:problems:invalid-request",
+            "{wrong}: {problem}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_says_how_an_activity_runs() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| {
+        let line = format!("heyday activity run {line}");
+        desk.run("", &line).await.unwrap()
+    };
+    let other = run("probe.whoami --queue general-queue --start-to-close 1h -o json")
+        .await
+        .ok()
+        .json();
+    assert_eq!(other["result"]["queue"], "general-queue", "{other}");
+    assert!(
+        other["result"]["remaining_ms"].as_u64() > Some(60_000),
+        "{other}"
+    );
+    run(r#"probe.fail --input '{"kind":"k","retryable":true}' --maximum-attempts 2"#)
+        .await
+        .code(1)
+        .says("failed on attempt 2");
+    run("probe.whoami --queue nowhere")
+        .await
+        .code(2)
+        .says("there is no queue \"nowhere\"; there are ai-processing-queue");
+    run("probe.whoami --queue No_Name")
+        .await
+        .code(2)
+        .says("a queue's name has 1 to 63");
+    run("probe.whoami --heartbeat 0s")
+        .await
+        .code(2)
+        .says("at least 1ms");
+}

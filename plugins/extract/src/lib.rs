@@ -135,7 +135,11 @@ impl From<Unreadable> for Error {
 #[activity(
     queue = "ai-processing-queue",
     start_to_close = "15m",
-    retry(maximum_attempts = 3, non_retryable_kinds = ["timeout"])
+    retry(
+        maximum_interval = "10s",
+        maximum_attempts = 6,
+        non_retryable_kinds = ["timeout"]
+    )
 )]
 pub fn extract(input: Document) -> Result<Extracted> {
     let documents = blob::Container::open("documents")?;

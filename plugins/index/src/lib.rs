@@ -96,7 +96,12 @@ pub fn changed(input: Page) -> Result<Changes> {
 
 /// Makes a document's passages searchable, in place of those it had. The same again changes
 /// nothing.
-#[activity(queue = "storage-queue", start_to_close = "1h")]
+// As often as `entities.link`: a backend may be away for a minute.
+#[activity(
+    queue = "storage-queue",
+    start_to_close = "1h",
+    retry(maximum_interval = "10s", maximum_attempts = 12)
+)]
 pub fn index(input: Document) -> Result<Indexed> {
     let catalogue = catalogue()?;
     let objects = blob::Container::open("work")?;

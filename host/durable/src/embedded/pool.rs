@@ -159,3 +159,85 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    fn name() -> String {
+        std::thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    /// Lets a job lead to this.
+    fn lead(pool: &Pool, future: impl Future<Output = ()> + Send + 'static) {
+        let runtime = Handle::current();
+        pool.push(Box::new(move || begin_after_job(&runtime, future)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_job_leads_to_begins_on_its_thread_and_goes_on_on_the_runtime() {
+        let pool = Pool::start(2, Arc::default()).unwrap();
+        let (told, names) = mpsc::channel();
+        let go_on = Arc::new(Notify::new());
+        let waits = Arc::clone(&go_on);
+        lead(&pool, async move {
+            told.send(name()).unwrap();
+            waits.notified().await;
+            // The runtime has its clock there, too.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            told.send(name()).unwrap();
+        });
+        let next = |names: &mpsc::Receiver<String>| names.recv().unwrap();
+        assert!(next(&names).starts_with("activation-"));
+        go_on.notify_one();
+        assert!(!next(&names).starts_with("activation-"));
+        pool.stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_thread_remains_for_jobs() {
+        let pool = Pool::start(2, Arc::default()).unwrap();
+        let (told, names) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let first = told.clone();
+        lead(&pool, async move {
+            first.send(name()).unwrap();
+            held.recv().unwrap();
+        });
+        assert!(names.recv().unwrap().starts_with("activation-"));
+        // One begins something, so the other does not.
+        let second = told.clone();
+        lead(&pool, async move { second.send(name()).unwrap() });
+        assert!(!names.recv().unwrap().starts_with("activation-"));
+        pool.push(Box::new(move || told.send(name()).unwrap()));
+        assert!(names.recv().unwrap().starts_with("activation-"));
+        release.send(()).unwrap();
+        pool.stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_only_thread_begins_nothing() {
+        let pool = Pool::start(1, Arc::default()).unwrap();
+        let (told, names) = mpsc::channel();
+        lead(&pool, async move { told.send(name()).unwrap() });
+        assert!(!names.recv().unwrap().starts_with("activation-"));
+        pool.stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_costs_no_thread() {
+        let pool = Pool::start(2, Arc::default()).unwrap();
+        for _ in 0..4 {
+            lead(&pool, async { panic!("of a test") });
+            pool.push(Box::new(|| panic!("of a test")));
+        }
+        let (told, names) = mpsc::channel();
+        pool.push(Box::new(move || told.send(name()).unwrap()));
+        assert!(names.recv().unwrap().starts_with("activation-"));
+        pool.stop();
+    }
+}

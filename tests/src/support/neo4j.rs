@@ -142,9 +142,7 @@ impl Neo4j {
     /// Stops it from doing anything, or lets it go on.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: it is our child, and was not waited for.
-        unsafe { libc::kill(pid, signal) };
+        super::worker::signal(self.child.id(), signal);
     }
 
     /// How a binding names it.

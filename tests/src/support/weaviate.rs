@@ -123,9 +123,7 @@ impl Weaviate {
     }
 
     fn signal(&self, signal: libc::c_int) {
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: it is our child, and was not waited for.
-        unsafe { libc::kill(pid, signal) };
+        super::worker::signal(self.child.id(), signal);
     }
 
     /// How a binding names it.

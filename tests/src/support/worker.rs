@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::ports::free_port;
+use super::postgres::until;
 use super::server::{Client, Options, PATIENCE, Server, end_with_parent};
 use super::temporal;
 
@@ -264,11 +265,26 @@ impl Drop for Worker {
     }
 }
 
-/// Sends a signal to a process of the test's own.
+/// Sends a signal to a process of the test's own. After a `SIGSTOP` none of its threads runs any
+/// more.
 pub fn signal(pid: u32, signal: i32) {
-    let pid = libc::pid_t::try_from(pid).unwrap();
+    let process = libc::pid_t::try_from(pid).unwrap();
     // SAFETY: it only sends a signal, to a child that was not waited for yet.
-    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    assert_eq!(unsafe { libc::kill(process, signal) }, 0);
+    if signal == libc::SIGSTOP {
+        // It comes to each thread in its turn.
+        until("all threads are stopped", || is_stopped(pid));
+    }
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
+    let mut states = threads.flatten().filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+        // After the name, which may have anything in it.
+        stat.rsplit_once(") ")?.1.chars().next()
+    });
+    states.all(|state| state == 'T')
 }
 
 /// Waits until there is something.

@@ -41,7 +41,7 @@ fn settings(stores: &Stores) -> anyhow::Result<Case> {
     });
     Ok(of_file(
         "config.get",
-        "config_get",
+        "setting",
         &stores.settings,
         backend,
     ))
@@ -61,7 +61,7 @@ fn secrets(stores: &Stores) -> anyhow::Result<Case> {
     });
     Ok(of_file(
         "secrets.get",
-        "secrets_get",
+        "secret",
         &stores.secrets,
         backend,
     ))
@@ -127,7 +127,7 @@ fn page(server: SocketAddr) -> anyhow::Result<Case> {
             call: client,
             goal: Some(ONE),
         }),
-        ..alone("http.get", "http_get", &url, 200, ONE, backend)
+        ..alone("http.get", "page", &url, 200, ONE, backend)
     })
 }
 

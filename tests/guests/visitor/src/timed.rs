@@ -10,11 +10,11 @@ use heyday_sdk::prelude::*;
 #[serde(rename_all = "snake_case")]
 enum Operation {
     /// The setting of a key.
-    ConfigGet,
+    Setting,
     /// The secret of a name.
-    SecretsGet,
+    Secret,
     /// The whole page of a URL.
-    HttpGet,
+    Page,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -33,21 +33,21 @@ pub struct Timed {
 pub fn time_calls(input: Timed) -> Result<Vec<u64>> {
     let Timed { binding, what, .. } = &input;
     match input.operation {
-        Operation::ConfigGet => {
+        Operation::Setting => {
             let settings = config::Config::open(binding)?;
             timed(input.count, || {
                 black_box(settings.get(what)?.ok_or_else(nothing)?);
                 Ok(())
             })
         }
-        Operation::SecretsGet => {
+        Operation::Secret => {
             let secrets = secrets::Secrets::open(binding)?;
             timed(input.count, || {
                 black_box(secrets.get(what)?);
                 Ok(())
             })
         }
-        Operation::HttpGet => timed(input.count, || {
+        Operation::Page => timed(input.count, || {
             let answer = http::Request::get(what).send()?.error_for_status()?;
             black_box(answer.bytes()?);
             Ok(())
@@ -95,9 +95,9 @@ mod tests {
             })
             .enter();
         for (operation, root) in [
-            (Operation::ConfigGet, ""),
-            (Operation::SecretsGet, ""),
-            (Operation::HttpGet, "http://web.example/"),
+            (Operation::Setting, ""),
+            (Operation::Secret, ""),
+            (Operation::Page, "http://web.example/"),
         ] {
             let times = time(operation, &format!("{root}there")).expect("it is there");
             assert_eq!(times.len(), 3);

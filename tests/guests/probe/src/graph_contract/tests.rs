@@ -5,7 +5,8 @@ use heyday_sdk::test::{Context, Entered};
 
 fn entered() -> (Entered, graph::Connection) {
     let test = Context::new().kglite("default", []).enter();
-    (test, graph::Connection::open("default").unwrap())
+    let connection = graph::Connection::open("default").expect("it is granted");
+    (test, connection)
 }
 
 #[test]

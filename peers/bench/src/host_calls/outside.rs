@@ -39,12 +39,7 @@ fn settings(stores: &Stores) -> anyhow::Result<Case> {
             Ok(())
         }
     });
-    Ok(of_file(
-        "config.get",
-        "setting",
-        &stores.settings,
-        backend,
-    ))
+    Ok(of_file("config.get", "setting", &stores.settings, backend))
 }
 
 fn secrets(stores: &Stores) -> anyhow::Result<Case> {
@@ -59,12 +54,7 @@ fn secrets(stores: &Stores) -> anyhow::Result<Case> {
             Ok(())
         }
     });
-    Ok(of_file(
-        "secrets.get",
-        "secret",
-        &stores.secrets,
-        backend,
-    ))
+    Ok(of_file("secrets.get", "secret", &stores.secrets, backend))
 }
 
 /// A case of an entry of that file, which is read again at each call.

@@ -36,7 +36,7 @@ fn what_happens_once_happens_once_in_memory_too() {
 #[test]
 fn a_context_begins_with_what_its_statements_made() {
     let family = [
-        "CREATE (:Person {id: 7, name: 'Ada'})-[:KNOWS]->(:Person {name: 'Bob'})",
+        "CREATE (:Person {id: 7, name: 'Ada'})-[:KNOWS]->(:Person {id: 8, name: 'Bob'})",
         "MATCH (p:Person {name: 'Bob'}) SET p.age = 30",
     ];
     let test = Context::new().kglite("family", family).enter();
@@ -47,7 +47,7 @@ fn a_context_begins_with_what_its_statements_made() {
     let (ada, bob): (serde_json::Value, serde_json::Value) =
         (row.get("a").unwrap(), row.get("b").unwrap());
     assert_eq!(ada, serde_json::json!({ "id": 7, "name": "Ada" }));
-    assert_eq!(bob, serde_json::json!({ "name": "Bob", "age": 30 }));
+    assert_eq!(bob, serde_json::json!({ "id": 8, "name": "Bob", "age": 30 }));
     // As in the log of an embedded one, which knows a node by it.
     let twice = graph.execute("CREATE (:Person {id: 7})", &[]);
     assert!(twice.unwrap_err().is("constraint"));

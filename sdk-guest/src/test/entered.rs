@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{LogLine, state};
 use crate::context::CancellationReason;
 
-/// The guard of an entered [`Context`]; it tells what the activity did.
+/// The guard of an entered [`Context`](super::Context); it tells what the activity did.
 ///
 /// ```
 /// use heyday_sdk::{log, test::{Context, Entered}};

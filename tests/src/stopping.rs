@@ -12,7 +12,10 @@ use crate::workers::push_probe;
 async fn reason(client: &Client, id: &str) -> Value {
     eventually(async || {
         let lines = client.logs(id).await.unwrap();
-        let last = lines.iter().find(|line| line["message"] == "cleaned up")?;
+        let last = lines
+            .iter()
+            .rev()
+            .find(|line| line["message"] == "cleaned up")?;
         Some(last["fields"]["reason"].clone())
     })
     .await

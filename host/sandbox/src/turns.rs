@@ -4,7 +4,8 @@
 //! computes on takes a turn: there are as many turns as guest threads, and they go
 //! round in order, a tick each. While nobody waits for a turn, who has one keeps it and
 //! computes on where it is: to yield for nobody costs a change of threads. But not for
-//! long: what the guest woke may stand in its thread's own queue, where no other looks.
+//! long: what the guest woke may stand in its thread's own queue, where no other looks; and
+//! not at all outside of a task, on a thread that only begins it and has other things to do.
 //! The runtime has one thread more than there are turns,
 //! so a call that just began, a host call whose answer arrived and a guest that must be
 //! stopped never stand behind a row of spinning guests.
@@ -61,7 +62,8 @@ impl Turns {
     /// gives it to the next one and waits for another. `alone`: how many ticks it has
     /// gone on so.
     pub(crate) fn next(&self, control: &Arc<Control>, alone: &mut u32) -> UpdateDeadline {
-        if *alone < ALONE && self.0.waiting.load(Ordering::Relaxed) == 0 {
+        let in_task = tokio::task::try_id().is_some();
+        if in_task && *alone < ALONE && self.0.waiting.load(Ordering::Relaxed) == 0 {
             let mut turn = control.turn();
             if turn.is_none() {
                 *turn = Arc::clone(&self.0.turns).try_acquire_owned().ok();

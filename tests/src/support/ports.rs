@@ -1,8 +1,9 @@
 //! Ports of 127.0.0.1 for the servers that tests start, each given out once.
 //!
 //! A server listens a while after its port was found free. So no port is given to two, and
-//! all are below those that the kernel gives to connections and to whoever asks for any:
-//! nobody takes one meanwhile. PostgreSQL keeps some of its own in 15 bits, too.
+//! all are below those that the kernel gives to connections and to whoever asks for any. Only
+//! another run of the tests could take one meanwhile. PostgreSQL keeps some of its own in 15
+//! bits, too.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;

@@ -72,10 +72,11 @@ fn server(failure: Failure) -> GraphError {
                 format!("not allowed for plugins: {message}"),
             );
         }
-        // The latter where the server has no value for one.
-        (_, "Statement", "ParameterMissing") | (_, "Request", "Invalid") => {
+        (_, "Statement", "ParameterMissing" | "ParameterUnsupported") => {
             GraphCode::InvalidParameter
         }
+        // What the host itself sent was wrong.
+        (_, "Request", _) => return GraphError::internal(format!("{code}: {message}")),
         (_, "Transaction", title)
             if title.starts_with("TransactionTimedOut") || title == "Terminated" =>
         {
@@ -121,9 +122,10 @@ mod tests {
                 GraphCode::InvalidParameter,
             ),
             (
-                "Neo.ClientError.Request.Invalid",
+                "Neo.ClientError.Statement.ParameterUnsupported",
                 GraphCode::InvalidParameter,
             ),
+            ("Neo.ClientError.Request.Invalid", GraphCode::Internal),
             (
                 "Neo.ClientError.Statement.AccessMode",
                 GraphCode::CapabilityDenied,

@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 
 use super::host::bindings::heyday::vector::vector::{Field, Item, Search};
 use super::{
-    Distance, Entry, FILTERABLE_BYTES, LIST, PROPERTIES, Property, PropertyType, Query,
-    SEARCHED_BYTES, Specification, Value, VectorCode, VectorError, VectorLimits, Want, filter,
+    Distance, Entry, FILTERABLE_BYTES, LIST, MOST_COUNTED, PROPERTIES, Property, PropertyType,
+    Query, SEARCHED_BYTES, Specification, Value, VectorCode, VectorError, VectorLimits, Want,
+    filter,
 };
 
 /// 2^53 - 1, up to which every store keeps whole numbers.
@@ -308,6 +309,21 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, VectorError> {
         .collect())
 }
 
+/// Checks how much is to be counted for a search: each word in each property.
+pub(super) fn counted(words: &[String], properties: &[usize]) -> Result<(), VectorError> {
+    if words.len() * properties.len() > MOST_COUNTED {
+        return refused(
+            VectorCode::LimitExceeded,
+            format!(
+                "a search counts at most {MOST_COUNTED} words in properties, not {} in {}",
+                words.len(),
+                properties.len()
+            ),
+        );
+    }
+    Ok(())
+}
+
 /// The numbers of the searchable properties that are meant.
 pub(super) fn searched(
     specification: &Specification,
@@ -374,5 +390,8 @@ mod tests {
         );
         assert!(words("?! …").expect("short").is_empty());
         assert!(words(&"a".repeat(4_097)).is_err());
+        let many = vec!["a".to_owned(); 1_024];
+        assert!(counted(&many, &[0; 4]).is_ok());
+        assert!(counted(&many, &[0; 5]).is_err());
     }
 }

@@ -470,6 +470,7 @@ impl vector::HostCollection for CallState {
         let query = check::search(handle.specification(), search, store.limits())?;
         let properties = check::searched(handle.specification(), &properties)?;
         let words = check::words(&text)?;
+        check::counted(&words, &properties)?;
         if words.is_empty() {
             return Ok(Vec::new());
         }
@@ -496,6 +497,7 @@ impl vector::HostCollection for CallState {
             words: check::words(&text)?,
             properties: check::searched(handle.specification(), &properties)?,
         };
+        check::counted(&words.words, &words.properties)?;
         if !(0.0..=1.0).contains(&alpha) {
             let message = "alpha is 0 to 1";
             return Err(VectorError::new(VectorCode::InvalidSearch, message).into());

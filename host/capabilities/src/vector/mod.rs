@@ -56,6 +56,8 @@ use crate::error::{CapabilityError, codes};
 pub const PROPERTIES: usize = 64;
 /// Bytes of a text that is searched for.
 pub const SEARCHED_BYTES: usize = 4_096;
+/// The most words of a text times properties that are searched.
+pub const MOST_COUNTED: usize = 4_096;
 /// Bytes of a text that filters may ask for.
 pub const FILTERABLE_BYTES: usize = 1_024;
 /// The most texts of a list, and values of a `one-of`.

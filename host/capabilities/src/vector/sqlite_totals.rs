@@ -219,33 +219,37 @@ impl Totals {
     }
 }
 
-/// Counts what older Heydays wrote, all or nothing.
+/// Counts what older Heydays wrote, one collection after the other: whoever calls next goes on
+/// where this was broken off. One that cannot be read is left to whoever asks for it.
 pub(super) async fn count_older(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let older = "SELECT number, specification FROM collections WHERE counted = 0";
-    let found = sqlx::query(older).fetch_all(&mut *connection).await?;
-    if found.is_empty() {
-        return Ok(());
-    }
-    sqlx::query("BEGIN IMMEDIATE")
-        .execute(&mut *connection)
-        .await?;
-    // Again: another process may have been faster.
-    let found = sqlx::query(older).fetch_all(&mut *connection).await?;
-    for row in found {
+    for row in sqlx::query(older).fetch_all(&mut *connection).await? {
         let (number, kept): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-        let specification: Specification =
-            serde_json::from_str(&kept).map_err(|error| sqlx::Error::Decode(error.into()))?;
-        let tables = Tables { number };
-        for tenant in tenant_numbers(connection, tables, &specification).await? {
-            let totals = Totals::counted(connection, tables, &specification, tenant).await?;
-            totals.record(connection, tables, tenant).await?;
-        }
-        sqlx::query("UPDATE collections SET counted = 1 WHERE number = ?1")
-            .bind(number)
+        let specification = match serde_json::from_str::<Specification>(&kept) {
+            Ok(specification) => specification,
+            Err(error) => {
+                tracing::warn!(number, %error, "a collection's specification cannot be read");
+                continue;
+            }
+        };
+        sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut *connection)
             .await?;
+        // Another process may have been faster.
+        let counting =
+            sqlx::query("UPDATE collections SET counted = 1 WHERE number = ?1 AND counted = 0")
+                .bind(number)
+                .execute(&mut *connection)
+                .await?;
+        if counting.rows_affected() > 0 {
+            let tables = Tables { number };
+            for tenant in tenant_numbers(connection, tables, &specification).await? {
+                let totals = Totals::counted(connection, tables, &specification, tenant).await?;
+                totals.record(connection, tables, tenant).await?;
+            }
+        }
+        sqlx::query("COMMIT").execute(&mut *connection).await?;
     }
-    sqlx::query("COMMIT").execute(&mut *connection).await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What a transition leads to outside the history. It happens after the commit, on the
-//! thread that made it, so everything here is short and never blocks.
+//! thread that made it and while nobody else can commit, so everything here is short and
+//! never blocks.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -4,17 +4,20 @@
 //!
 //! A thread that has no other job begins the attempt to which its last one led
 //! ([`begin_after_job`]): it is awake, and to wake one of the runtime's takes longer than a small
-//! activity. What does not end at once goes on on the runtime: a guest that computes is
-//! interrupted after some milliseconds, and one thread always remains for jobs.
+//! activity. What does not end at once goes on on the runtime: a guest that computes leaves
+//! the thread at its next epoch, and one thread always remains for jobs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
+use futures::task::AtomicWaker;
 use tokio::runtime::Handle;
 
 use super::phases::{Phase, Phases};
@@ -28,15 +31,34 @@ type Next = (Handle, Pin<Box<dyn Future<Output = ()> + Send>>);
 thread_local! {
     /// Of an activation thread: whether it takes something to begin, and what.
     static NEXT: RefCell<Option<Option<Next>>> = const { RefCell::new(None) };
-    /// Whether this thread begins something, and then looks for a job.
-    static BEGINNING: Cell<bool> = const { Cell::new(false) };
+    /// Whose thread begins something just now, and then looks for a job.
+    static BEGINNING: Cell<*const Pool> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Wakes what a thread began: until the runtime has it, its wakes are kept.
+#[derive(Default)]
+struct Begun {
+    woken: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Begun {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.task.wake();
+    }
 }
 
 /// Lets a future run on a runtime. Its first step may be taken by this thread after its
 /// job, if it is one of a pool's.
 pub fn begin_after_job(runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) {
+    let begins = !BEGINNING.get().is_null();
     let refused = NEXT.with_borrow_mut(|next| match next {
-        Some(next @ None) => {
+        Some(next @ None) if !begins => {
             *next = Some((runtime.clone(), Box::pin(future)));
             None
         }
@@ -89,7 +111,7 @@ impl Pool {
         if !state.stop {
             state.jobs.push_back((Instant::now(), job));
             // This thread will take it itself.
-            let mine = BEGINNING.get() && state.jobs.len() == 1;
+            let mine = std::ptr::eq(BEGINNING.get(), self) && state.jobs.len() == 1;
             drop(state);
             if !mine {
                 self.arrived.notify_one();
@@ -144,18 +166,24 @@ impl Pool {
             }
             state.beginning += 1;
         }
-        BEGINNING.set(true);
-        // What wakes it meanwhile is lost, so it is polled again by the runtime.
+        let begun = Arc::<Begun>::default();
+        let waker = Waker::from(Arc::clone(&begun));
+        BEGINNING.set(self);
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let _within = runtime.enter();
-            future
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
+            future.as_mut().poll(&mut Context::from_waker(&waker))
         }));
-        BEGINNING.set(false);
+        BEGINNING.set(std::ptr::null());
         lock(&self.state).beginning -= 1;
         if matches!(polled, Ok(Poll::Pending)) {
-            runtime.spawn(future);
+            // Polled again when it is woken, and not before: host calls count their polls.
+            runtime.spawn(poll_fn(move |cx| {
+                begun.task.register(cx.waker());
+                if !begun.woken.swap(false, Ordering::AcqRel) {
+                    return Poll::Pending;
+                }
+                future.as_mut().poll(&mut Context::from_waker(&waker))
+            }));
         }
     }
 }
@@ -229,15 +257,45 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_not_woken_is_not_polled_again() {
+        let pool = Pool::start(2, Arc::default()).unwrap();
+        let (told, polls) = mpsc::channel();
+        let go_on = Arc::new(Notify::new());
+        let waits = Arc::clone(&go_on);
+        let mut waiting = Box::pin(async move { waits.notified().await });
+        lead(
+            &pool,
+            poll_fn(move |cx| {
+                told.send(name()).unwrap();
+                waiting.as_mut().poll(cx)
+            }),
+        );
+        assert!(polls.recv().unwrap().starts_with("activation-"));
+        go_on.notify_one();
+        assert!(!polls.recv().unwrap().starts_with("activation-"));
+        // It has ended, so its sender is gone.
+        assert!(polls.recv().is_err());
+        pool.stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_costs_no_thread() {
         let pool = Pool::start(2, Arc::default()).unwrap();
-        for _ in 0..4 {
-            lead(&pool, async { panic!("of a test") });
-            pool.push(Box::new(|| panic!("of a test")));
+        for _ in 0..3 {
+            let (told, names) = mpsc::channel();
+            lead(&pool, async move {
+                told.send(name()).unwrap();
+                panic!("of a test");
+            });
+            assert!(names.recv().unwrap().starts_with("activation-"));
+            assert!(names.recv().is_err());
+            let (told, names) = mpsc::channel::<String>();
+            pool.push(Box::new(move || {
+                let _told = told;
+                panic!("of a test");
+            }));
+            assert!(names.recv().is_err());
         }
-        let (told, names) = mpsc::channel();
-        pool.push(Box::new(move || told.send(name()).unwrap()));
-        assert!(names.recv().unwrap().starts_with("activation-"));
         pool.stop();
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! sqlx runs each statement by a message to the connection's thread and back. Inserting
 //! one row of 200 bytes took 144 microseconds that way and 7 this way, side by side, and
-//! the writer's whole work is such statements. sqlx therefore opens the connection (path, pragmas, VFS), and gives its
-//! handle, which is closed with the connection, after the last statement that is kept
-//! here. sqlx's own thread uses the handle only where it is asked to, and nobody asks.
+//! the writer's whole work is such statements. sqlx therefore opens the connection (path,
+//! pragmas, VFS), and gives its handle, which is closed with the connection, after the
+//! last statement that is kept here. sqlx's own thread uses the handle only where it is
+//! asked to, and nobody asks.
 
 use std::ffi::{CStr, CString, c_int};
 use std::ptr::{self, NonNull};
@@ -103,16 +104,19 @@ impl Prepared {
                 message: error.to_string(),
             })?
             .as_raw_handle();
-        let connection = Connection {
+        let opening = Opening(Connection {
             handle,
             open: Arc::new(connection),
-        };
+        });
         Ok(Self {
-            statements: Statements::prepare(&connection)?,
-            connection,
+            statements: Statements::prepare(&opening)?,
+            connection: opening.0,
         })
     }
 }
+
+/// A connection whose statements are being prepared: later there are no more.
+pub struct Opening(Connection);
 
 /// A connection, by its handle.
 pub struct Connection {
@@ -216,7 +220,9 @@ impl Connection {
             Err(failed(code))
         }
     }
+}
 
+impl Opening {
     /// Prepares a statement that is kept.
     pub fn prepare(&self, sql: &str) -> Result<Statement, SqlError> {
         let text = CString::new(sql).map_err(|_| SqlError {
@@ -228,7 +234,7 @@ impl Connection {
         // `statement` is written before it is read.
         let code = unsafe {
             ffi::sqlite3_prepare_v3(
-                self.handle.as_ptr(),
+                self.0.handle.as_ptr(),
                 text.as_ptr(),
                 -1,
                 ffi::SQLITE_PREPARE_PERSISTENT as _,
@@ -239,10 +245,10 @@ impl Connection {
         match NonNull::new(statement) {
             Some(statement) if code == ffi::SQLITE_OK => Ok(Statement {
                 statement,
-                handle: self.handle,
-                _open: Arc::clone(&self.open),
+                handle: self.0.handle,
+                _open: Arc::clone(&self.0.open),
             }),
-            _ => Err(self.error(code)),
+            _ => Err(self.0.error(code)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::raw::{Connection, SqlError, Statement, Value};
+use super::raw::{Opening, SqlError, Statement, Value};
 use super::store::status_number;
 use super::writer::{Append, StartRow, WriteError, WriteKind, Written};
 use crate::engine::{EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy};
@@ -36,7 +36,7 @@ pub struct Statements {
 
 impl Statements {
     /// Prepares them.
-    pub fn prepare(raw: &Connection) -> Result<Self, SqlError> {
+    pub fn prepare(raw: &Opening) -> Result<Self, SqlError> {
         Ok(Self {
             idempotency: raw.prepare(
                 "SELECT run_id FROM idempotency WHERE namespace = ? AND key = ? AND expires_us > ?",

@@ -286,17 +286,28 @@ impl Writer {
     /// One try; the write comes back where it failed, or before the writer has begun.
     fn commit_here(&self, write: Write) -> Option<Write> {
         let batch = [write];
-        let results = {
+        let attempted = {
             let mut prepared = lock(&self.prepared);
             prepared
                 .as_mut()
-                .and_then(|prepared| self.attempt(prepared, &batch).ok())
+                .map(|prepared| self.attempt(prepared, &batch))
         };
-        match results {
-            Some(results) => self.committed(batch, results),
-            None => return batch.into_iter().next(),
+        match attempted {
+            Some(Ok(results)) => {
+                self.committed(batch, results);
+                return None;
+            }
+            Some(Err(error)) if error.is_storage() => self.failed_with(&error),
+            _ => {}
         }
-        None
+        batch.into_iter().next()
+    }
+
+    /// From now on it is known that the storage fails.
+    fn failed_with(&self, error: &SqlError) {
+        if self.failing.send_replace(Some(error.advice())).is_none() {
+            tracing::error!(%error, "the history cannot be written; starts are refused until it can");
+        }
     }
 
     /// What it did since the start.
@@ -360,12 +371,12 @@ impl Writer {
             tracing::debug!(%error, "the write-ahead log was not made long beforehand");
         }
         *lock(&self.prepared) = Some(prepared);
+        let _ending = Ending(self);
         while let Some(batch) = self.take() {
             let turn = Turn(self);
             self.commit(batch);
             drop(turn);
         }
-        lock(&self.prepared).take();
         Ok(())
     }
 
@@ -416,9 +427,7 @@ impl Writer {
             match attempted {
                 Ok(results) => return self.committed(batch, results),
                 Err(error) if error.is_storage() => {
-                    if self.failing.send_replace(Some(error.advice())).is_none() {
-                        tracing::error!(%error, "the history cannot be written; starts are refused until it can");
-                    }
+                    self.failed_with(&error);
                     batch = refuse_starts(batch, &error);
                     // Starts that came meanwhile must not wait for the disk either.
                     let queued = std::mem::take(&mut lock(&self.queue).writes);
@@ -484,6 +493,10 @@ impl Writer {
             statements,
             connection: raw,
         } = prepared;
+        if raw.in_transaction() {
+            // Of a thread that panicked.
+            raw.execute(c"ROLLBACK")?;
+        }
         raw.execute(c"BEGIN IMMEDIATE")?;
         let mut bytes = 0;
         let result: Result<Vec<_>, SqlError> = batch
@@ -510,6 +523,20 @@ impl Writer {
             lock(&self.stats).failures += 1;
         }
         result
+    }
+}
+
+/// The end of the writer's thread, also by a panic: nobody commits any more.
+struct Ending<'w>(&'w Writer);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+        lock(&self.0.prepared).take();
+        let left = std::mem::take(&mut lock(&self.0.queue).writes);
+        for write in left {
+            (write.done)(Err(WriteError::Stopped));
+        }
     }
 }
 
@@ -548,4 +575,124 @@ fn refuse_starts(batch: Vec<Write>, error: &SqlError) -> Vec<Write> {
         (write.done)(Err(WriteError::Sql(error.clone())));
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use sqlx::{ConnectOptions as _, Connection as _};
+
+    use super::*;
+
+    /// A writer and the file for it.
+    async fn writer() -> (Arc<Writer>, SqliteConnection, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(folder.path().join("history.db"))
+            .create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        super::super::schema::migrate(&mut connection)
+            .await
+            .unwrap();
+        connection.ping().await.unwrap();
+        (
+            Arc::new(Writer::new(Arc::default(), Arc::default())),
+            connection,
+            folder,
+        )
+    }
+
+    /// A write that changes nothing, and tells that it was made, and where.
+    fn write(told: &mpsc::Sender<(u32, bool, String)>, number: u32) -> Write {
+        let told = told.clone();
+        Write {
+            kind: WriteKind::Hold {
+                run_id: Uuid::nil(),
+                reason: None,
+            },
+            done: Box::new(move |result| {
+                let thread = std::thread::current().name().unwrap_or_default().to_owned();
+                // The test may have ended.
+                let _ = told.send((number, result.is_ok(), thread));
+            }),
+        }
+    }
+
+    fn run(
+        writer: &Arc<Writer>,
+        connection: SqliteConnection,
+    ) -> std::thread::JoinHandle<Result<(), WriteError>> {
+        let writer = Arc::clone(writer);
+        let thread = std::thread::Builder::new().name("writer".to_owned());
+        thread.spawn(move || writer.run(connection)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_nobody_commits_by_itself() {
+        let (writer, connection, _folder) = writer().await;
+        let (told, made) = mpsc::channel();
+        // Before the writer is there, a write waits for it.
+        writer.submit_here(write(&told, 1));
+        assert!(made.try_recv().is_err());
+        let thread = run(&writer, connection);
+        assert_eq!(made.recv().unwrap(), (1, true, "writer".to_owned()));
+        // The turn is given back after what follows the commit.
+        let here = loop {
+            writer.submit_here(write(&told, 2));
+            let (_, done, thread) = made.recv().unwrap();
+            assert!(done);
+            if thread != "writer" {
+                break thread;
+            }
+        };
+        assert_eq!(Some(here.as_str()), std::thread::current().name());
+        writer.stop();
+        thread.join().unwrap().unwrap();
+        writer.submit_here(write(&told, 3));
+        assert!(!made.recv().unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_a_turn_is_written_after_it_also_at_the_end() {
+        let (writer, connection, _folder) = writer().await;
+        let thread = run(&writer, connection);
+        let (told, made) = mpsc::channel();
+        let (then, during) = (Arc::clone(&writer), write(&told, 2));
+        writer.submit_here(Write {
+            done: Box::new(move |_| {
+                then.submit(during);
+                then.stop();
+            }),
+            ..write(&told, 1)
+        });
+        assert_eq!(made.recv().unwrap(), (2, true, "writer".to_owned()));
+        thread.join().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_gives_the_turn_back() {
+        let (writer, connection, _folder) = writer().await;
+        let thread = run(&writer, connection);
+        let (told, made) = mpsc::channel();
+        // By the writer's thread or here, whoever was first.
+        writer.submit(write(&told, 0));
+        made.recv().unwrap();
+        let panics = Write {
+            done: Box::new(|_| panic!("of a test")),
+            ..write(&told, 1)
+        };
+        let here = std::panic::AssertUnwindSafe(|| writer.submit_here(panics));
+        if std::panic::catch_unwind(here).is_ok() {
+            // It was the writer's thread, which ends and says so to all.
+            thread.join().unwrap_err();
+            writer.submit_here(write(&told, 2));
+            assert!(!made.recv().unwrap().1);
+            return;
+        }
+        writer.submit_here(write(&told, 2));
+        assert!(made.recv().unwrap().1);
+        writer.stop();
+        thread.join().unwrap().unwrap();
+    }
 }

@@ -150,8 +150,8 @@ async fn send_events(
             }
         };
         // An attempt tells how far it is before its end is recorded, and so it is passed on: the
-        // page may be the last.
-        loop {
+        // page may be the last. No more than there is now: more may come as fast as it is sent.
+        for _ in 0..live.len() {
             match live.try_recv() {
                 Ok(progress) => {
                     if send_progress(sender, &progress).await.is_err() {

@@ -83,11 +83,11 @@ fn queue(text: &str) -> Result<String, String> {
     view::name("a queue's name", text)
 }
 
-/// A timeout, of which whole milliseconds are sent.
+/// A timeout.
 fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = input::duration(text)?;
-    if timeout < Duration::from_millis(1) {
-        return Err("a timeout has at least 1ms".to_owned());
+    if timeout < Duration::from_millis(1) || timeout.subsec_nanos() % 1_000_000 != 0 {
+        return Err("a timeout has whole milliseconds, at least 1ms".to_owned());
     }
     Ok(timeout)
 }

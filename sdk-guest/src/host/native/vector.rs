@@ -3,7 +3,7 @@
 mod check;
 mod rank;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::CapabilityError;
 use crate::test::state;
@@ -15,6 +15,7 @@ type Result<T> = std::result::Result<T, CapabilityError>;
 
 const COLLECTIONS: usize = 100;
 const TEXT_BYTES: usize = 4_096;
+const MOST_COUNTED: usize = 4_096;
 
 /// The collections of a binding.
 #[derive(Debug, Default)]
@@ -297,6 +298,13 @@ impl Collection {
             return refused("limit-exceeded", "at most 4,096 bytes are searched for");
         }
         let query = words(text);
+        let different: BTreeSet<&String> = query.iter().collect();
+        if different.len() * properties.len() > MOST_COUNTED {
+            return refused(
+                "limit-exceeded",
+                "a search counts at most 4,096 words in properties",
+            );
+        }
         self.with(|kept| {
             let texts: Vec<(&Item, Vec<Vec<String>>)> = kept
                 .values()

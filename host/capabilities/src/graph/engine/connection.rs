@@ -377,7 +377,8 @@ impl Worker {
         for (name, value) in params {
             let value = from_bolt(value).map_err(|what| {
                 Failed(
-                    "Neo.ClientError.Request.Invalid",
+                    // Of ours: Neo4j has a value for each.
+                    "Neo.ClientError.Statement.ParameterUnsupported",
                     format!("the parameter {name}: {what}"),
                 )
             })?;

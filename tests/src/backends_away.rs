@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::google_storage::GoogleStorage;
 use crate::support::postgres::Postgres;
 use crate::support::probe;
 use crate::support::s3::Gateway;
@@ -16,6 +17,7 @@ const RUNS: usize = 10;
 /// A server, and an activity that uses it.
 struct Backend<'a> {
     capability: &'static str,
+    binding: &'static str,
     activity: &'static str,
     input: Value,
     /// Kills the server (true), or launches it again.
@@ -23,9 +25,9 @@ struct Backend<'a> {
 }
 
 /// Calls an activity until it can be done, for as long as a server may take to start.
-fn patient(capability: &str, activity: &str) -> String {
+fn patient(name: &str, activity: &str) -> String {
     format!(
-        "document: {{dsl: '1.0.3', namespace: away, name: {capability}, version: 1.0.0}}\n\
+        "document: {{dsl: '1.0.3', namespace: away, name: {name}, version: 1.0.0}}\n\
          do:\n\
          - ask:\n    \
              call: {activity}\n    \
@@ -37,17 +39,22 @@ fn patient(capability: &str, activity: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
-    let (Some(mut postgres), Some(mut gateway), Some(mut weaviate)) =
-        (Postgres::start(&[]), Gateway::start(), Weaviate::start())
-    else {
+    let (Some(mut postgres), Some(mut gateway), Some(mut google), Some(mut weaviate)) = (
+        Postgres::start(&[]),
+        Gateway::start(),
+        GoogleStorage::start(),
+        Weaviate::start(),
+    ) else {
         return;
     };
     let kv = postgres.role(&postgres.database()).toml();
-    let blob = gateway.toml("away");
+    let bucket = gateway.toml("away");
+    let objects = google.toml("away");
     let vector = weaviate.toml();
     let config = format!(
         "[bindings.namespaces.default.kv.away]\n{kv}\
-         [bindings.namespaces.default.blob.away]\n{blob}\
+         [bindings.namespaces.default.blob.away]\n{bucket}\
+         [bindings.namespaces.default.blob.google]\n{objects}\
          [bindings.namespaces.default.vector.away]\n{vector}"
     );
     let options = Options {
@@ -58,6 +65,7 @@ async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
     let backends = [
         Backend {
             capability: "kv",
+            binding: "away",
             activity: "probe.kv_count",
             input: json!({ "binding": "away", "once": true }),
             server: Box::new(|kill| {
@@ -70,6 +78,7 @@ async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
         },
         Backend {
             capability: "blob",
+            binding: "away",
             activity: "probe.blob_put",
             input: json!({ "binding": "away" }),
             server: Box::new(|kill| {
@@ -81,7 +90,21 @@ async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
             }),
         },
         Backend {
+            capability: "blob",
+            binding: "google",
+            activity: "probe.blob_put",
+            input: json!({ "binding": "google" }),
+            server: Box::new(|kill| {
+                if kill {
+                    google.emulator.kill();
+                } else {
+                    google.emulator.launch();
+                }
+            }),
+        },
+        Backend {
             capability: "vector",
+            binding: "away",
             activity: "probe.vector_put",
             input: json!("away"),
             server: Box::new(|kill| {
@@ -101,17 +124,19 @@ async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
 async fn goes_and_returns(client: &Client, backend: Backend<'_>) {
     let Backend {
         capability,
+        binding,
         activity,
         input,
         mut server,
     } = backend;
     client
-        .grant("probe", capability, "away", None)
+        .grant("probe", capability, binding, None)
         .await
         .unwrap();
-    let pushed = client.push_flow(&patient(capability, activity)).await;
+    let name = format!("{capability}-{binding}");
+    let pushed = client.push_flow(&patient(&name, activity)).await;
     Client::ok(pushed.unwrap()).await.unwrap();
-    let flow = format!("away.{capability}");
+    let flow = format!("away.{name}");
     client.succeed(activity, &input).await.unwrap();
 
     // Some of these are at the server when it is killed.
@@ -122,7 +147,7 @@ async fn goes_and_returns(client: &Client, backend: Backend<'_>) {
     tokio::task::block_in_place(|| server(true));
     let once = client.start(&flow, &input).await.unwrap();
     let failure = failed_attempt(client, &once).await;
-    let told = format!("{capability}: {failure}");
+    let told = format!("{name}: {failure}");
     assert_eq!(failure["kind"], "unavailable", "{told}");
     assert_eq!(failure["retryable"], true, "{told}");
     let message = failure["message"].as_str().unwrap();
@@ -139,11 +164,7 @@ async fn goes_and_returns(client: &Client, backend: Backend<'_>) {
     runs.push(once);
     for id in runs {
         let outcome = client.result(&id).await.unwrap();
-        assert_eq!(
-            outcome.status, "Completed",
-            "{capability}: {}",
-            outcome.body
-        );
+        assert_eq!(outcome.status, "Completed", "{name}: {}", outcome.body);
     }
 }
 

@@ -27,6 +27,23 @@ fn told(entry: &Value) -> (&str, &str, &str) {
     (text("capability"), text("binding"), text("reason"))
 }
 
+/// Runs an activity that is refused; answers the only entry that this leaves.
+async fn refused(client: &Client, activity: &str, input: &Value) -> Value {
+    let (plugin, _) = activity.split_once('.').unwrap();
+    let before = denied(client, plugin).await.len();
+    let id = client.start_activity(activity, input).await.unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+    let mut entries = denied(client, plugin).await;
+    assert_eq!(entries.len(), before + 1, "{activity}: {entries:?}");
+    let entry = entries.pop().unwrap();
+    assert_eq!(entry["principal"], format!("plugin {plugin}"));
+    assert_eq!(entry["details"]["activity_type"], activity);
+    let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
+    assert_eq!(entry["details"]["run_id"], shown["run_id"]);
+    entry
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn host_calls_that_were_refused_are_in_the_audit_once_each() {
     let server = Server::start().await.unwrap();
@@ -42,20 +59,10 @@ async fn host_calls_that_were_refused_are_in_the_audit_once_each() {
         ("probe.graph_run", run("RETURN 1"), "graph"),
         ("probe.vector_put", json!("default"), "vector"),
     ] {
-        let before = denied(client, "probe").await.len();
-        let id = client.start_activity(activity, &input).await.unwrap();
-        let outcome = client.result(&id).await.unwrap();
-        assert_eq!(outcome.status, "Failed", "{}", outcome.body);
-        let entries = denied(client, "probe").await;
-        assert_eq!(entries.len(), before + 1, "{entries:?}");
-        let entry = &entries[before];
-        let (of, asked, reason) = told(entry);
+        let entry = refused(client, activity, &input).await;
+        let (of, asked, reason) = told(&entry);
         assert_eq!((of, asked), (capability, "default"));
         assert!(reason.contains("no grant of"), "{reason}");
-        assert_eq!(entry["principal"], "plugin probe");
-        assert_eq!(entry["details"]["activity_type"], activity);
-        let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
-        assert_eq!(entry["details"]["run_id"], shown["run_id"]);
     }
 
     // What a grant does not allow, and what no statement may do; never the statement.
@@ -85,14 +92,11 @@ async fn host_calls_that_were_refused_are_in_the_audit_once_each() {
             "read-only grant",
         ),
     ] {
-        let before = denied(client, "probe").await.len();
-        client.fail(activity, &input).await.unwrap();
-        let entries = denied(client, "probe").await;
-        assert_eq!(entries.len(), before + 1, "{entries:?}");
-        let (of, asked, why) = told(&entries[before]);
-        assert_eq!((of, asked), (capability, "default"), "{entries:?}");
+        let entry = refused(client, activity, &input).await;
+        let (of, asked, why) = told(&entry);
+        assert_eq!((of, asked), (capability, "default"), "{entry}");
         assert!(why.contains(reason), "{activity}: {why}");
-        assert!(!entries[before].to_string().contains("tres-secret"));
+        assert!(!entry.to_string().contains("tres-secret"));
     }
 
     // What was answered leaves nothing.
@@ -102,6 +106,72 @@ async fn host_calls_that_were_refused_are_in_the_audit_once_each() {
     let failed = client.fail("probe.sql_run", &run("SELECT FROM")).await;
     assert_ne!(failed.unwrap()["kind"], "capability-denied");
     assert_eq!(denied(client, "probe").await.len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_secrets_and_models_that_were_refused_are_in_the_audit_too() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("settings.toml", "text = 'tres-secret'\n"),
+        ("secrets.toml", "password = 'tres-secret'\n"),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let config = format!(
+        "[bindings.namespaces.default.config]\n\
+         main = {{ file = '{root}/settings.toml' }}\n\
+         [bindings.namespaces.default.secrets]\n\
+         main = {{ file = '{root}/secrets.toml', names = {{ mail = 'password' }} }}\n",
+        root = folder.path().display(),
+    );
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = Server::with(options).await.unwrap();
+    let client = &server.client;
+    for plugin in ["visitor", "thinker"] {
+        let pushed = client.push(component(plugin), "&allow_missing=true");
+        pushed.await.unwrap();
+    }
+    let named = |name: &str| json!({ "binding": "main", "name": name });
+    for (activity, input, capability) in [
+        ("visitor.config_get", named("text"), "config"),
+        ("visitor.secret_digest", named("mail"), "secrets"),
+        (
+            "thinker.embed",
+            json!({ "model": "main", "texts": ["tres-secret"] }),
+            "inference",
+        ),
+    ] {
+        let entry = refused(client, activity, &input).await;
+        let (of, asked, reason) = told(&entry);
+        assert_eq!((of, asked), (capability, "main"), "{entry}");
+        assert!(reason.contains("no grant of"), "{reason}");
+        assert!(!entry.to_string().contains("tres-secret"), "{entry}");
+    }
+
+    // A secret that the binding does not give out; never its name, which is the plugin's word.
+    for capability in ["config", "secrets"] {
+        let granted = client.grant("visitor", capability, "main", None);
+        granted.await.unwrap();
+    }
+    let entry = refused(client, "visitor.secret_digest", &named("password")).await;
+    let (of, asked, reason) = told(&entry);
+    assert_eq!((of, asked), ("secrets", "main"), "{entry}");
+    assert!(reason.contains("gives out no secret"), "{reason}");
+    assert!(
+        !entry["details"].to_string().contains("password"),
+        "{entry}"
+    );
+
+    // What was answered leaves nothing.
+    let before = denied(client, "visitor").await.len();
+    let text = client.succeed("visitor.config_get", &named("text")).await;
+    assert_eq!(text.unwrap(), "tres-secret");
+    let read = client.succeed("visitor.secret_digest", &named("mail"));
+    read.await.unwrap();
+    assert_eq!(denied(client, "visitor").await.len(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
+use crate::support::google_storage::GoogleStorage;
 use crate::support::neo4j::Neo4j;
 use crate::support::postgres::Postgres;
 use crate::support::probe;
@@ -24,6 +25,7 @@ const ATTEMPTS: usize = 60;
 /// A backend, and what hangs there.
 struct Slow<'a> {
     capability: &'static str,
+    binding: &'static str,
     /// As a member of a binding's table.
     toml: String,
     activity: &'static str,
@@ -40,9 +42,10 @@ fn on_binding(statement: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
-    let (Some(postgres), Some(gateway), Some(neo4j), Some(weaviate)) = (
+    let (Some(postgres), Some(gateway), Some(google), Some(neo4j), Some(weaviate)) = (
         Postgres::start(&[]),
         Gateway::start(),
+        GoogleStorage::start(),
         Neo4j::start(&[]),
         Weaviate::start(),
     ) else {
@@ -52,11 +55,15 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
     let store = postgres.role(&entries);
     let locked = RefCell::new(None);
     let connections = format!("limits = {{ connections = {PLACES} }}\n");
-    let bucket = gateway.toml("slow");
-    let bucket = bucket.trim_end().trim_end_matches('}');
+    // Of a bucket they are no limit but a member of its table.
+    let narrow = |bucket: &str| {
+        let open = bucket.trim_end().trim_end_matches('}');
+        format!("{open}, connections = {PLACES} }}\n")
+    };
     let table = [
         Slow {
             capability: "sql",
+            binding: "slow",
             toml: postgres.role(&postgres.database()).toml() + &connections,
             activity: "probe.sql_run",
             input: on_binding("SELECT pg_sleep(600)"),
@@ -65,6 +72,7 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
         },
         Slow {
             capability: "kv",
+            binding: "slow",
             toml: store.toml(),
             activity: "probe.kv_get",
             input: json!("slow"),
@@ -80,7 +88,8 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
         },
         Slow {
             capability: "blob",
-            toml: format!("{bucket}, connections = {PLACES} }}\n"),
+            binding: "slow",
+            toml: narrow(&gateway.toml("slow")),
             activity: "probe.blob_get",
             input: json!({ "binding": "slow" }),
             places: PLACES,
@@ -90,7 +99,20 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             })),
         },
         Slow {
+            capability: "blob",
+            binding: "google",
+            toml: narrow(&google.toml("slow")),
+            activity: "probe.blob_get",
+            input: json!({ "binding": "google" }),
+            places: PLACES,
+            freeze: Some(Box::new(|frozen| {
+                let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+                google.emulator.signal(signal);
+            })),
+        },
+        Slow {
             capability: "graph",
+            binding: "slow",
             toml: neo4j.toml() + &connections,
             activity: "probe.graph_run",
             input: on_binding("RETURN 1"),
@@ -99,6 +121,7 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
         },
         Slow {
             capability: "vector",
+            binding: "slow",
             toml: format!(
                 "{}limits = {{ concurrent_calls = {PLACES} }}\n",
                 weaviate.toml()
@@ -118,9 +141,12 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
     let mut config = "[limits.call]\ncancel_grace_ms = 100\n".to_owned();
     for slow in &table {
         let Slow {
-            capability, toml, ..
+            capability,
+            binding,
+            toml,
+            ..
         } = slow;
-        config += &format!("[bindings.namespaces.default.{capability}.slow]\n{toml}");
+        config += &format!("[bindings.namespaces.default.{capability}.{binding}]\n{toml}");
     }
     let options = Options {
         config: Some(config),
@@ -129,7 +155,7 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
     let server = probe::server(options).await.unwrap();
     for slow in &table {
         let client = &server.client;
-        let granted = client.grant("probe", slow.capability, "slow", None);
+        let granted = client.grant("probe", slow.capability, slow.binding, None);
         granted.await.unwrap();
     }
     // Its tables are made at its first use.

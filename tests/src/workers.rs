@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::handmade::Handmade;
-use crate::support::http_server;
+use crate::support::held::Held;
 use crate::support::server::Client;
 use crate::support::worker::{Site, eventually, signal};
 
@@ -152,42 +152,14 @@ async fn no_tasks_are_taken_without_a_lease_and_again_with_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grant_that_is_taken_back_ends_a_call_in_flight() {
+async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in_flight() {
     let Some(site) = Site::start().await else {
         return;
     };
     let _worker = site.worker(&[]).await;
     let client = &site.server.client;
-    let (address, came) = http_server::held().await.unwrap();
-    push_flow(
-        &site,
-        "asks",
-        &format!(
-            "  - ask: {{call: http, with: {{method: get, endpoint: 'http://{address}/held'}}}}\n"
-        ),
-    )
-    .await;
-    let rule = format!("GET:{address}");
-    client
-        .grant("tests.asks", "http", &rule, None)
-        .await
-        .unwrap();
-    let id = client.start("tests.asks", &json!({})).await.unwrap();
-    let arrived = tokio::time::timeout(crate::support::server::PATIENCE, came.acquire());
-    arrived.await.expect("the request came").unwrap().forget();
-    let revoked = client
-        .request(Method::DELETE, "/grants?subject=tests.asks&capability=http")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(revoked.status(), StatusCode::NO_CONTENT);
-    let outcome = client.result(&id).await.unwrap();
-    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
-    assert!(
-        outcome.body.to_string().contains("has no grant"),
-        "{}",
-        outcome.body
-    );
+    let held = Held::push(client).await;
+    held.feels(client, client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

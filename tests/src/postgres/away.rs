@@ -1,4 +1,7 @@
-//! A server that stops, comes back, or is not who it should be.
+//! A server that stops, freezes, comes back, or is not who it should be.
+
+use heyday_capabilities::kv::postgres::PostgresStore;
+use heyday_capabilities::kv::{Condition, KvCode, KvLimits, Store as _};
 
 use super::*;
 use crate::support::certificates::{Authority, Files};
@@ -52,6 +55,93 @@ async fn a_server_that_comes_back_is_used_again() {
     server.kill();
     server.launch();
     assert_eq!(binding.ask("SELECT count(*) FROM t").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_freezes_is_left_and_fills_only_its_own_places() {
+    let (Some(mut server), Some(other)) = (Postgres::start(&[]), binding(one_connection())) else {
+        return;
+    };
+    let database = server.database();
+    // As long as a busy machine may take for what is done at once elsewhere.
+    let limit = Duration::from_secs(2);
+    let limits = SqlLimits {
+        statement_timeout_ms: 2_000,
+        connections: 2,
+        ..SqlLimits::default()
+    };
+    let binding = Binding::on(server.role(&database), limits);
+    binding.run("CREATE TABLE t (n INTEGER)").await.unwrap();
+    binding.run("INSERT INTO t VALUES (1)").await.unwrap();
+    let config = server.role(&database).config();
+    let store = PostgresStore::new(&config, false, KvLimits::default(), Handle::current());
+    let store = store.expect("a configuration");
+    let set = store.set("k".into(), b"1".to_vec(), None, Condition::Always);
+    set.await.unwrap();
+    // In the middle of a transaction, which holds a row.
+    let mut transaction = binding.begin(Access::Write).await;
+    let write = "UPDATE t SET n = 2";
+    transaction.execute(write.into(), Vec::new()).await.unwrap();
+    server.freeze(true);
+    let begun = std::time::Instant::now();
+    let entry = tokio::spawn({
+        let store = store.clone();
+        async move { store.get(vec!["k".to_owned()]).await }
+    });
+    let error = transaction.query("SELECT 1".into(), Vec::new()).await;
+    let error = error.expect_err("it does not answer");
+    assert_eq!(error.code, SqlCode::Timeout, "{error}");
+    assert!(begun.elapsed() >= limit, "{:?}", begun.elapsed());
+    drop(transaction);
+    // No connection can be made either: the kernel takes it, and nobody answers. Two have a
+    // place at most, two wait for one, and there is no room for more.
+    let waiting: Vec<_> = (0..6)
+        .map(|_| {
+            let database = binding.database.clone();
+            tokio::spawn(async move {
+                let one = "SELECT 1".to_owned();
+                database.query(Access::Write, one, Vec::new()).await
+            })
+        })
+        .collect();
+    // Whoever uses another server does not notice.
+    for _ in 0..20 {
+        assert_eq!(other.ask("SELECT 5").await, "5");
+    }
+    let mut without = 0;
+    for outcome in waiting {
+        let error = outcome.await.unwrap().expect_err("it does not answer");
+        // One may have had a connection from before.
+        let told = matches!(error.code, SqlCode::Unavailable | SqlCode::Timeout);
+        assert!(told, "{error}");
+        without += usize::from(error.message.contains("became free"));
+    }
+    assert!(without >= 2, "{without} had no place");
+    let error = entry.await.unwrap().expect_err("it does not answer");
+    assert_eq!(error.code, KvCode::Unavailable, "{error}");
+    assert!(error.message.contains("in time"), "{error}");
+
+    server.freeze(false);
+    let deadline = std::time::Instant::now() + crate::support::server::PATIENCE;
+    // For a moment it is taken to be still away, or the row is held.
+    while let Err(error) = binding.run("UPDATE t SET n = 3 WHERE n = 1").await {
+        assert!(error.code.retryable(), "{error}");
+        assert!(std::time::Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What was open was rolled back.
+    assert_eq!(binding.ask("SELECT n FROM t").await, "3");
+    let found = loop {
+        match store.get(vec!["k".to_owned()]).await {
+            Ok(found) => break found,
+            Err(error) => {
+                assert_eq!(error.code, KvCode::Unavailable, "{error}");
+                assert!(std::time::Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    assert_eq!(found[0].as_ref().unwrap().value, b"1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

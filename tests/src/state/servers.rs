@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Pair;
 use crate::support::component;
 use crate::support::handmade::Handmade;
-use crate::support::http_server;
+use crate::support::held::Held;
 use crate::support::server::{Client, PATIENCE};
 use crate::support::worker::eventually;
 
@@ -107,38 +107,13 @@ async fn what_one_server_did_the_other_knows_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grant_that_one_server_takes_back_ends_calls_at_workers_of_the_other() {
+async fn a_change_of_grants_at_one_server_is_felt_by_calls_at_workers_of_the_other() {
     let Some(pair) = Pair::start().await else {
         return;
     };
     let _worker = pair.worker(1).await;
-    let (address, came) = http_server::held().await.unwrap();
-    let flow = format!(
-        "document: {{dsl: 1.0.3, namespace: tests, name: asks, version: 1.0.0}}\ndo:\n  \
-         - ask: {{call: http, with: {{method: get, endpoint: 'http://{address}/held'}}}}\n"
-    );
-    pair.of(0).push_flow(&flow).await.unwrap();
-    let rule = format!("GET:{address}");
-    let granted = pair.of(0).grant("tests.asks", "http", &rule, None);
-    granted.await.unwrap();
-    let id = pair.of(1).start("tests.asks", &json!({})).await.unwrap();
-    let arrived = tokio::time::timeout(PATIENCE, came.acquire());
-    arrived.await.expect("the request came").unwrap().forget();
-    let path = "/grants?subject=tests.asks&capability=http";
-    let revoked = pair.of(0).request(Method::DELETE, path).send().await;
-    assert_eq!(revoked.unwrap().status(), StatusCode::NO_CONTENT);
-    let since = Instant::now();
-    let outcome = pair.of(1).result(&id).await.unwrap();
-    eprintln!(
-        "a call in flight ended {:?} after its grant",
-        since.elapsed()
-    );
-    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
-    assert!(
-        outcome.body.to_string().contains("has no grant"),
-        "{}",
-        outcome.body
-    );
+    let held = Held::push(pair.of(0)).await;
+    held.feels(pair.of(0), pair.of(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

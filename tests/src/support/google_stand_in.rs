@@ -48,6 +48,8 @@ pub enum Trouble {
     Busy,
     /// Bytes of an object end before their end.
     Cut,
+    /// Bytes of an object stop in their middle, and nothing more comes.
+    Held,
     /// A deletion is done and not answered.
     Deleted,
     /// A write at once is done and not answered.
@@ -281,14 +283,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let wrong = match method {
         Method::DELETE => shared.goes_wrong(&[Trouble::Deleted]),
         Method::POST if at_once => shared.goes_wrong(&[Trouble::Written]),
-        Method::GET if media => shared.goes_wrong(&[Trouble::Cut]),
+        Method::GET if media => shared.goes_wrong(&[Trouble::Cut, Trouble::Held]),
         _ => None,
     };
     if matches!(wrong, Some(Trouble::Deleted | Trouble::Written)) {
         return refused(503, "backendError");
     }
     begun(&shared, passed.headers());
-    copy(passed, wrong == Some(Trouble::Cut))
+    copy(passed, wrong)
 }
 
 /// Remembers an upload that begins.
@@ -305,26 +307,31 @@ fn begun(shared: &Shared, headers: &HeaderMap) {
     }
 }
 
-/// An answer of the emulator's, perhaps cut.
-fn copy(passed: reqwest::Response, cut: bool) -> Response {
+/// An answer of the emulator's, perhaps cut or held.
+fn copy(passed: reqwest::Response, wrong: Option<Trouble>) -> Response {
     let mut response = Response::builder().status(passed.status());
     for (name, value) in passed.headers() {
         if name != "transfer-encoding" && name != "connection" {
             response = response.header(name, value);
         }
     }
-    let mut left = if cut {
+    let mut left = if wrong.is_some() {
         passed.content_length().unwrap_or(0) / 2
     } else {
         u64::MAX
     };
-    let body = passed.bytes_stream().map(move |chunk| {
-        let chunk = chunk.map_err(std::io::Error::other)?;
-        if chunk.len() as u64 > left {
-            return Err(std::io::Error::other("cut"));
+    let body = passed.bytes_stream().then(move |chunk| {
+        let chunk = chunk.map_err(std::io::Error::other);
+        let length = chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let ends = length > left;
+        left = left.saturating_sub(length);
+        async move {
+            match wrong {
+                Some(Trouble::Held) if ends => std::future::pending().await,
+                _ if ends => Err(std::io::Error::other("cut")),
+                _ => chunk,
+            }
         }
-        left -= chunk.len() as u64;
-        Ok(chunk)
     });
     response.body(Body::from_stream(body)).unwrap()
 }

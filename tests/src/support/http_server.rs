@@ -108,18 +108,14 @@ pub async fn gate() -> anyhow::Result<(SocketAddr, Arc<Semaphore>)> {
     Ok((serve(router).await?, gate))
 }
 
-/// Serves `/held`, which never answers; the semaphore has a permit for each request that
-/// came.
+/// Never answers, whatever it is asked; the semaphore has a permit for each request that came.
 pub async fn held() -> anyhow::Result<(SocketAddr, Arc<Semaphore>)> {
     let came = Arc::new(Semaphore::new(0));
     let inside = Arc::clone(&came);
-    let router = Router::new().route(
-        "/held",
-        get(async move || {
-            inside.add_permits(1);
-            std::future::pending::<StatusCode>().await
-        }),
-    );
+    let router = Router::new().fallback(async move || {
+        inside.add_permits(1);
+        std::future::pending::<StatusCode>().await
+    });
     Ok((serve(router).await?, came))
 }
 

@@ -15,6 +15,7 @@ pub mod gherkin;
 pub mod google_stand_in;
 pub mod google_storage;
 pub mod handmade;
+pub mod held;
 pub mod http_server;
 pub mod judged;
 pub mod keeper;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::keeper::{Keeper, Kept};
 use super::ports::free_port;
 use super::server::PATIENCE;
+use super::worker::signal;
 
 /// Its superuser.
 pub const USER: &str = "administrator";
@@ -84,6 +85,7 @@ pub struct Postgres {
     /// Its data, and what tests put beside it.
     folder: tempfile::TempDir,
     settings: Vec<String>,
+    frozen: bool,
 }
 
 impl Postgres {
@@ -113,6 +115,7 @@ impl Postgres {
             password,
             folder,
             settings: settings.iter().map(|&it| it.to_owned()).collect(),
+            frozen: false,
         };
         server.wait_until_ready();
         Some(server)
@@ -145,6 +148,24 @@ impl Postgres {
         // SAFETY: it is our child, and was not waited for.
         unsafe { libc::kill(pid, libc::SIGQUIT) };
         self.child.wait().expect("it is ours");
+    }
+
+    /// Stops all of its processes where they are, or lets them go on.
+    pub fn freeze(&mut self, frozen: bool) {
+        let first = self.child.id();
+        // Frozen, it starts none, and waits for none that has ended: their numbers stay theirs.
+        if frozen {
+            signal(first, libc::SIGSTOP);
+            self.frozen = true;
+        }
+        let each = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+        for process in children(first) {
+            signal(process, each);
+        }
+        if !frozen {
+            signal(first, libc::SIGCONT);
+            self.frozen = false;
+        }
     }
 
     /// Starts it again on the same data and port.
@@ -334,8 +355,27 @@ fn launch(programs: &Path, folder: &Path, port: u16, settings: &[&str]) -> Child
     command.spawn().expect("postgres starts")
 }
 
+/// The processes that this one has started.
+fn children(of: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").expect("it is there").flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers
+        .filter(|process| {
+            let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+            // After the name, which may have anything in it, come the state and the parent.
+            let after = stat.unwrap_or_default();
+            let after = after.rsplit_once(") ").map_or("", |(_, after)| after);
+            after.split(' ').nth(1) == Some(of.to_string().as_str())
+        })
+        .collect()
+}
+
 impl Drop for Postgres {
     fn drop(&mut self) {
+        if self.frozen {
+            // It would not hear that it is to end.
+            self.freeze(false);
+        }
         let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
         // SAFETY: it is our child, and was not waited for.
         unsafe { libc::kill(pid, libc::SIGQUIT) };

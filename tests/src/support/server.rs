@@ -426,6 +426,18 @@ impl Client {
         Ok(())
     }
 
+    /// Takes a grant back.
+    pub async fn revoke(
+        &self,
+        subject: &str,
+        capability: &str,
+        binding: &str,
+    ) -> anyhow::Result<()> {
+        let path = format!("/grants?subject={subject}&capability={capability}&binding={binding}");
+        Self::ok(self.request(Method::DELETE, &path).send().await?).await?;
+        Ok(())
+    }
+
     /// Starts a workflow and answers its id.
     pub async fn start(&self, workflow_type: &str, input: &Value) -> anyhow::Result<String> {
         let body = json!({ "workflow_type": workflow_type, "input": input });

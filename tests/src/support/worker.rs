@@ -269,7 +269,7 @@ impl Drop for Worker {
 /// more.
 pub fn signal(pid: u32, signal: i32) {
     let process = libc::pid_t::try_from(pid).unwrap();
-    // SAFETY: it only sends a signal, to a child that was not waited for yet.
+    // SAFETY: it only sends a signal, to a process whose parent has not waited for it yet.
     assert_eq!(unsafe { libc::kill(process, signal) }, 0);
     if signal == libc::SIGSTOP {
         // It comes to each thread in its turn.
@@ -284,7 +284,8 @@ fn is_stopped(pid: u32) -> bool {
         // After the name, which may have anything in it.
         stat.rsplit_once(") ")?.1.chars().next()
     });
-    states.all(|state| state == 'T')
+    // What has ended does not run either.
+    states.all(|state| matches!(state, 'T' | 'Z'))
 }
 
 /// Waits until there is something.

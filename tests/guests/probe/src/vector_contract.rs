@@ -39,10 +39,11 @@ pub fn vector_once(input: Once) -> Result<u64> {
     Ok(collection.count(&Filter::everything())? / 2)
 }
 
-/// Opens a binding and counts the items that [`vector_put`] wrote.
+/// Opens a binding and counts the items that [`vector_put`] wrote; logs a line before it asks.
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn vector_count(binding: String) -> Result<u64> {
     let collection = Store::open(&binding)?.collection("probe")?;
+    log::info!("asking");
     Ok(collection.count(&Filter::everything())?)
 }
 

@@ -261,7 +261,8 @@ pub fn timed<T>(name: &str, part: impl FnOnce() -> anyhow::Result<T>) -> anyhow:
     result
 }
 
-fn seconds(duration: Duration) -> String {
+/// A time as it is printed.
+pub fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 

@@ -17,7 +17,7 @@ pub fn install() -> anyhow::Result<()> {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _one = INSTALLING.lock();
     if process::find("go").is_none() {
-        process::apt_install("golang-go")?;
+        process::apt_install(&["golang-go"])?;
     }
     let asked = Command::new("go")
         .args(["env", "GOVERSION"])

@@ -118,13 +118,14 @@ pub fn install_software_gpu() -> anyhow::Result<()> {
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().starts_with("lvp_icd"))
     };
+    let mut missing = Vec::new();
     if !there() {
-        process::apt_install("mesa-vulkan-drivers")?;
+        missing.push("mesa-vulkan-drivers");
     }
     if !std::path::Path::new("/usr/lib/x86_64-linux-gnu/libvulkan.so.1").exists()
         && process::find("vulkaninfo").is_none()
     {
-        process::apt_install("libvulkan1")?;
+        missing.push("libvulkan1");
     }
-    Ok(())
+    process::apt_install(&missing)
 }

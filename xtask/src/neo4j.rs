@@ -23,13 +23,22 @@ pub fn server() -> Option<PathBuf> {
 
 /// Fetches and installs what is missing; the error says what cannot be had here.
 pub fn install() -> anyhow::Result<()> {
-    for (program, package) in [("java", "default-jre-headless"), ("mvn", "maven")] {
-        let fetched = server().is_some();
-        if !fetched && process::find(program).is_none() {
-            process::apt_install(package)?;
-        }
+    let folder = cache_folder()?.join(FOLDER);
+    let has = |program: &str| process::find(program).is_some();
+    process::apt_install(&missing(folder.is_dir(), has))?;
+    temporal::install_once(&folder, fetch)
+}
+
+/// The packages to install: Java, and Maven where the jars are still to be fetched.
+fn missing(fetched: bool, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    if !has("java") {
+        packages.push("default-jre-headless");
     }
-    temporal::install_once(&cache_folder()?.join(FOLDER), fetch)
+    if !fetched && !has("mvn") {
+        packages.push("maven");
+    }
+    packages
 }
 
 fn fetch(folder: &Path) -> anyhow::Result<()> {
@@ -54,4 +63,19 @@ fn fetch(folder: &Path) -> anyhow::Result<()> {
     process::run(&mut command).context("Neo4j cannot be fetched")?;
     std::fs::remove_file(&project)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing;
+
+    #[test]
+    fn all_that_is_missing_is_told_at_once() {
+        let packages = ["default-jre-headless", "maven"];
+        assert_eq!(missing(false, |_| false), packages);
+        assert_eq!(missing(false, |program| program == "java"), packages[1..]);
+        assert_eq!(missing(false, |program| program == "mvn"), packages[..1]);
+        assert_eq!(missing(true, |_| false), packages[..1], "nothing to fetch");
+        assert!(missing(false, |_| true).is_empty());
+    }
 }

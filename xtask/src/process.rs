@@ -215,15 +215,20 @@ pub fn cached(folder: &str) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-/// Installs a package of Debian's, as root on Debian; elsewhere an error that names it.
-pub fn apt_install(package: &str) -> anyhow::Result<()> {
+/// Installs packages of Debian's, as root on Debian; elsewhere an error with the command that
+/// installs all of them.
+pub fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
     // SAFETY: geteuid has no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
     if !root || find("apt-get").is_none() {
-        bail!("{package} is missing; `sudo apt-get install {package}`");
+        bail!("{}", apt_advice(packages));
     }
-    timed(&format!("installing {package}"), || {
-        for arguments in [&["update", "-qq"][..], &["install", "-yqq", package]] {
+    timed(&format!("installing {}", packages.join(", ")), || {
+        let install = [&["install", "-yqq"][..], packages].concat();
+        for arguments in [&["update", "-qq"][..], &install[..]] {
             let mut command = command("apt-get");
             command
                 .args(arguments)
@@ -233,6 +238,13 @@ pub fn apt_install(package: &str) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// What is missing, and one command for all of it.
+pub fn apt_advice(packages: &[&str]) -> String {
+    let are = if packages.len() == 1 { "is" } else { "are" };
+    let (named, typed) = (packages.join(" and "), packages.join(" "));
+    format!("{named} {are} missing; `sudo apt-get install {typed}`")
 }
 
 /// Runs a part and prints how long it took.
@@ -249,7 +261,8 @@ pub fn timed<T>(name: &str, part: impl FnOnce() -> anyhow::Result<T>) -> anyhow:
     result
 }
 
-fn seconds(duration: Duration) -> String {
+/// A time as it is printed.
+pub fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
@@ -301,4 +314,20 @@ pub fn build_binary(project: &Project) -> anyhow::Result<()> {
     // The whole workspace, so that there is one set of features and one build of each
     // dependency, whichever command comes first.
     run(&mut project.cargo(["build", "--workspace", "--bins"]))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn one_command_installs_all_that_is_missing() {
+        assert_eq!(
+            super::apt_advice(&["default-jre-headless", "maven"]),
+            "default-jre-headless and maven are missing; `sudo apt-get install \
+             default-jre-headless maven`"
+        );
+        assert_eq!(
+            super::apt_advice(&["strace"]),
+            "strace is missing; `sudo apt-get install strace`"
+        );
+    }
 }

@@ -44,7 +44,7 @@ pub fn postgres() -> Option<PathBuf> {
 /// Installs PostgreSQL where it is missing.
 pub fn install_postgres() -> anyhow::Result<()> {
     if postgres().is_none() {
-        process::apt_install("postgresql")?;
+        process::apt_install(&["postgresql"])?;
         postgres().context("apt-get installed no PostgreSQL")?;
     }
     Ok(())

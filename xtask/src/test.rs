@@ -6,6 +6,7 @@
 //! cannot be had, its tests say that they were not run, and so does the end; in CI that is
 //! a failure.
 
+use anyhow::bail;
 use clap::Args;
 
 use crate::guests;
@@ -131,17 +132,24 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         });
         built.and(servers)
     })?;
-    let mut missing = missing.into_iter();
-    if process::in_ci()
-        && let Some((what, why)) = missing.next()
-    {
-        return Err(why.context(format!("{what} is missing")));
-    }
+    let left_out = left_out(&missing, process::in_ci())?;
     let ran = run_all(project, options.filter.as_deref());
-    for (what, why) in missing {
-        println!("--- not run: the tests on {what}: {why:#}");
+    for line in left_out {
+        println!("{line}");
     }
     ran
+}
+
+/// What is said of the tests whose servers cannot be had; in CI that is an error, which says
+/// it of all of them.
+fn left_out(missing: &[(&str, anyhow::Error)], in_ci: bool) -> anyhow::Result<Vec<String>> {
+    let line =
+        |(what, why): &(&str, anyhow::Error)| format!("--- not run: the tests on {what}: {why:#}");
+    let lines: Vec<String> = missing.iter().map(line).collect();
+    if in_ci && !lines.is_empty() {
+        bail!("CI runs all tests\n{}", lines.join("\n"));
+    }
+    Ok(lines)
 }
 
 /// Builds the guests, the tests and the binary that they start.
@@ -163,4 +171,33 @@ pub fn build(project: &Project) -> anyhow::Result<()> {
             guests.and(host)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_and_fails_in_ci() {
+        let missing = || {
+            let advice = process::apt_advice(&["default-jre-headless", "maven"]);
+            [
+                ("Neo4j", anyhow::anyhow!(advice)),
+                (
+                    "Weaviate",
+                    anyhow::anyhow!("no Go").context("it cannot be built"),
+                ),
+            ]
+        };
+        let command = "`sudo apt-get install default-jre-headless maven`";
+        let lines = left_out(&missing(), false).expect("no failure elsewhere");
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].contains("Neo4j") && lines[0].contains(command));
+        assert!(lines[1].contains("it cannot be built: no Go"), "{lines:?}");
+        let failure = left_out(&missing(), true)
+            .expect_err("a failure")
+            .to_string();
+        assert!(lines.iter().all(|line| failure.contains(line)), "{failure}");
+        assert!(left_out(&[], true).expect("nothing is missing").is_empty());
+    }
 }

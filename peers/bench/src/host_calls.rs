@@ -1,7 +1,7 @@
 //! What it costs a guest to reach a backend, against the same done natively from Rust.
 //!
-//! The floor is the plain client that one would use natively, where there is one (sqlx on
-//! SQLite, tokio-postgres, reqwest), or what the backend has to do at least (reading a
+//! The floor is the plain client that one would use natively (sqlx on SQLite, tokio-postgres,
+//! reqwest, and those of [`clients`]), or what the backend has to do at least (reading a
 //! file), and the backend called by the capability's own trait. In
 //! between, the backend called from the threads that guests run on shows what changing
 //! threads costs; what is left is the sandbox's boundary and the host's accounting. Each
@@ -10,6 +10,7 @@
 //! The probe calls stores ([`native`]); the visitor settings, secrets and the web
 //! ([`outside`]).
 
+mod clients;
 mod native;
 mod outside;
 mod stores;
@@ -59,7 +60,7 @@ struct Case {
     /// Calls of one side in one turn.
     calls: u32,
     goal: Goal,
-    client: Option<Client>,
+    client: Client,
     backend: Call,
 }
 
@@ -159,9 +160,7 @@ async fn measure(
         // Each comes after each: whoever comes first finds colder caches.
         for place in 0..SIDES.len() {
             let place = (place + turn) % SIDES.len();
-            let Some(mut times) = one_side(ours, case, SIDES[place]).await? else {
-                continue;
-            };
+            let mut times = one_side(ours, case, SIDES[place]).await?;
             medians[place] = times.percentile(50.0).as_secs_f64() * 1e6;
             if turn > 0 {
                 all[place].extend(times);
@@ -185,11 +184,10 @@ async fn measure(
     };
     let natively = "the backend natively";
     report.add(against(case.name, natively, &by_backend, Some(case.goal)));
-    if let Some(client) = &case.client {
-        let name = format!("{}_by_client", case.name);
-        report.add(against(&name, client.name, &by_client, client.goal));
-        println!("    {} by turns", by_client.spread());
-    }
+    let Client { name, goal, .. } = case.client;
+    let by = format!("{}_by_client", case.name);
+    report.add(against(&by, name, &by_client, goal));
+    println!("    {} by turns", by_client.spread());
     println!(
         "    {} by turns to the backend; where the time goes (p50):",
         by_backend.spread()
@@ -197,15 +195,11 @@ async fn measure(
     let [guest, moved, backend, client] = all
         .each_mut()
         .map(|times| times.percentile(50.0).as_secs_f64());
-    if let Some(Client { name, .. }) = &case.client {
-        line(name, client);
-        line(
-            "what the backend adds: checks, limits, types",
-            backend - client,
-        );
-    } else {
-        line("the backend", backend);
-    }
+    line(name, client);
+    line(
+        "what the backend adds: checks, limits, types",
+        backend - client,
+    );
     line("changing threads", moved - backend);
     line(
         "the sandbox's boundary, accounting, and the SDK",
@@ -222,14 +216,13 @@ fn line(name: &str, seconds: f64) {
     println!("        {name:<48} {sign}{time}");
 }
 
-/// One side's calls of a turn; none where there is no such side.
-async fn one_side(ours: &Arc<Ours>, case: &Case, side: Side) -> anyhow::Result<Option<Times>> {
-    let (runtime, call) = match (side, &case.client) {
-        (Side::Guest, _) => return guest(ours, case).await.map(Some),
-        (Side::Moved, _) => (ours.guests(), &case.backend),
-        (Side::Backend, _) => (Handle::current(), &case.backend),
-        (Side::Client, Some(client)) => (Handle::current(), &client.call),
-        (Side::Client, None) => return Ok(None),
+/// One side's calls of a turn.
+async fn one_side(ours: &Arc<Ours>, case: &Case, side: Side) -> anyhow::Result<Times> {
+    let (runtime, call) = match side {
+        Side::Guest => return guest(ours, case).await,
+        Side::Moved => (ours.guests(), &case.backend),
+        Side::Backend => (Handle::current(), &case.backend),
+        Side::Client => (Handle::current(), &case.client.call),
     };
     let (call, calls) = (Arc::clone(call), case.calls);
     let calling = runtime.spawn(async move {
@@ -241,7 +234,7 @@ async fn one_side(ours: &Arc<Ours>, case: &Case, side: Side) -> anyhow::Result<O
         }
         anyhow::Ok(times)
     });
-    calling.await?.map(Some)
+    calling.await?
 }
 
 async fn guest(ours: &Arc<Ours>, case: &Case) -> anyhow::Result<Times> {

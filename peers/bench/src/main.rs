@@ -133,7 +133,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let mut report = Report::default();
+    let mut report = Report::begin();
     let quick = arguments.quick;
     let probe = || {
         let probe = arguments.probe.as_deref();

@@ -1,6 +1,6 @@
 //! What a benchmark says: figures, each beside its peer's and held to its goal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -70,12 +70,23 @@ impl Figure {
 }
 
 /// All figures of a benchmark.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
-    figures: Vec<Figure>,
+    /// Each with the time since the one before, or since the begin: of figures that were
+    /// measured together, the first has all of it.
+    figures: Vec<(Figure, Duration)>,
+    last: Instant,
 }
 
 impl Report {
+    /// Begins now.
+    pub fn begin() -> Self {
+        Self {
+            figures: Vec::new(),
+            last: Instant::now(),
+        }
+    }
+
     /// Adds a figure and prints it.
     pub fn add(&mut self, figure: Figure) {
         let mut line = format!("{:<36} {:>10.3} {}", figure.name, figure.value, figure.unit);
@@ -94,12 +105,18 @@ impl Report {
             line.push_str(&format!("; goal {goal}: {met}"));
         }
         println!("{line}");
-        self.figures.push(figure);
+        let before = std::mem::replace(&mut self.last, Instant::now());
+        self.figures.push((figure, self.last - before));
     }
 
     /// The figures as `--json` writes them.
     pub fn json(&self) -> Value {
-        self.figures.iter().map(Figure::json).collect()
+        let figures = self.figures.iter().map(|(figure, took)| {
+            let mut json = figure.json();
+            json["seconds"] = took.as_secs_f64().into();
+            json
+        });
+        figures.collect()
     }
 }
 
@@ -218,6 +235,19 @@ mod tests {
         assert_eq!(json["goal"], "at least 2x");
         assert_eq!(json["ratio"], 2.0);
         assert_eq!(json["met"], true);
+    }
+
+    #[test]
+    fn a_figure_has_the_time_since_the_one_before() {
+        let mut report = Report::begin();
+        let begun = report.last;
+        report.add(figure(1.0, None, Goal::AtMost(4.0)));
+        report.add(figure(2.0, None, Goal::AtMost(4.0)));
+        let json = report.json();
+        let seconds = [&json[0], &json[1]].map(|it| it["seconds"].as_f64().unwrap());
+        let whole = (report.last - begun).as_secs_f64();
+        assert!(seconds.iter().all(|it| *it >= 0.0), "{json}");
+        assert!((seconds[0] + seconds[1] - whole).abs() < 1e-6, "{json}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! each benchmark, and its figures are gathered, printed and written.
 
 mod peers;
+mod times;
 
 use std::path::{Path, PathBuf};
 
@@ -15,14 +16,17 @@ use serde_json::Value;
 use crate::process::{self, Profile, Project, timed};
 use crate::{guests, inference, neo4j, real_temporal, weaviate};
 
+use times::{Kind, Times};
+
 /// What `--help` shows beneath the options.
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask bench                          all of them, in about 30 minutes once it is built
+  cargo xtask bench                          all of them, in about 30 minutes once it is built;
+                                             at its end it says how long what took
   cargo xtask bench sandbox                  only the sandbox
   cargo xtask bench sandbox interrupt
   cargo xtask bench --json figures.json      also writes [{name, value, unit, peer, peer_value,
-                                             ratio, goal, met}]
+                                             ratio, goal, met, seconds}]
   cargo xtask bench --quick                  a debug build and few samples: shows that each
                                              benchmark works, and measures nothing
 
@@ -132,33 +136,41 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     } else {
         Profile::Release
     };
-    timed("building the guests", || guests::build(project))?;
+    let mut times = Times::begin();
+    times.count(Kind::Builds, "the guests", || {
+        timed("building the guests", || guests::build(project))
+    })?;
     let names = match &*options.names {
         [] => &Name::ALL[..],
         names => names,
     };
     if names.iter().any(|name| name.needs_heyday()) {
-        timed("building Heyday", || match profile {
-            Profile::Debug => process::build_binary(project),
-            Profile::Release => {
-                process::run(&mut project.cargo(["build", "--release", "--package", "heyday"]))
-            }
+        times.count(Kind::Builds, "Heyday", || {
+            timed("building Heyday", || match profile {
+                Profile::Debug => process::build_binary(project),
+                Profile::Release => {
+                    process::run(&mut project.cargo(["build", "--release", "--package", "heyday"]))
+                }
+            })
         })?;
     }
-    timed("building the harness", || {
-        let mut command = project.cargo(["build", "--locked", "--package", "heyday-bench"]);
-        command
-            .args(profile.arguments())
-            .current_dir(project.root.join("peers"));
-        // Both workspaces build into one folder, so that dependencies are built once.
-        command.env("CARGO_TARGET_DIR", &project.target);
-        process::run(&mut command)
+    times.count(Kind::Builds, "the harness", || {
+        timed("building the harness", || {
+            let mut command = project.cargo(["build", "--locked", "--package", "heyday-bench"]);
+            command
+                .args(profile.arguments())
+                .current_dir(project.root.join("peers"));
+            // Both workspaces build into one folder, so that dependencies are built once.
+            command.env("CARGO_TARGET_DIR", &project.target);
+            process::run(&mut command)
+        })
     })?;
     let mut figures = Vec::new();
     for name in names {
-        figures.extend(measure(project, profile, options.quick, *name)?);
+        figures.extend(measure(project, profile, options.quick, *name, &mut times)?);
     }
     print(&figures);
+    println!("{}", times.text(&figures));
     if let Some(path) = &options.json {
         std::fs::write(path, Value::from(figures).to_string())
             .with_context(|| format!("--json {}", path.display()))?;
@@ -172,6 +184,7 @@ fn measure(
     profile: Profile,
     quick: bool,
     name: Name,
+    times: &mut Times,
 ) -> anyhow::Result<Vec<Value>> {
     let json = project.target.join(format!("bench-{}.json", name.text()));
     let mut command = process::command(project.program(profile, "heyday-bench"));
@@ -185,7 +198,8 @@ fn measure(
     }
     command.arg(name.text());
     if let Some((what, install)) = name.server() {
-        if let Err(error) = timed(what, install) {
+        let installed = times.count(Kind::Fetching, what, || timed(what, install));
+        if let Err(error) = installed {
             println!("not compared: {error:#}");
         }
         process::name_servers(&mut command);
@@ -195,7 +209,7 @@ fn measure(
             .arg("--heyday")
             .arg(project.program(profile, "heyday"));
     }
-    for (option, found) in parts(project, name)? {
+    for (option, found) in parts(project, name, times)? {
         match found {
             Ok(path) => {
                 command.arg(option).arg(path);
@@ -204,40 +218,68 @@ fn measure(
             Err(error) => println!("not compared: {error:#}"),
         }
     }
-    timed(&format!("benchmark {}", name.text()), || {
-        process::run(&mut command)
+    times.count(Kind::Benchmarks, name.text(), || {
+        timed(&format!("benchmark {}", name.text()), || {
+            process::run(&mut command)
+        })
     })?;
     read(&json)
 }
 
 /// What a benchmark is given by options, fetched or built; what may be missing may be an
 /// error in the list.
-fn parts(project: &Project, name: Name) -> anyhow::Result<Vec<(&'static str, Part)>> {
+fn parts(
+    project: &Project,
+    name: Name,
+    times: &mut Times,
+) -> anyhow::Result<Vec<(&'static str, Part)>> {
     let peers = project.root.join("peers");
+    let mut part = |kind, name: &str, make: &dyn Fn() -> Part| times.count(kind, name, make);
+    let temporal = || peers::temporal(&peers);
+    let minilm = || inference::minilm(project);
     Ok(match name {
-        Name::Workflow => vec![
-            ("--peers", Ok(peers.clone())),
-            ("--restate", peers::restate(&peers)),
-            ("--temporal", peers::temporal(&peers)),
-            ("--strace", peers::strace()),
-        ],
+        Name::Workflow => {
+            let restate = || peers::restate(&peers);
+            vec![
+                ("--peers", Ok(peers.clone())),
+                ("--restate", part(Kind::Fetching, "Restate", &restate)),
+                ("--temporal", part(Kind::Fetching, "Temporal", &temporal)),
+                ("--strace", part(Kind::Fetching, "strace", &peers::strace)),
+            ]
+        }
         // Without a cluster there is nothing to measure.
-        Name::Temporal | Name::Workers => vec![
-            ("--peers", Ok(peers.clone())),
-            ("--temporal", Ok(peers::temporal(&peers)?)),
-            ("--parrot", Ok(project.components().join("parrot.wasm"))),
-            ("--go", peers::go(project, &peers)),
-        ],
+        Name::Temporal | Name::Workers => {
+            let go = || peers::go(project, &peers);
+            vec![
+                ("--peers", Ok(peers.clone())),
+                (
+                    "--temporal",
+                    Ok(part(Kind::Fetching, "Temporal", &temporal)?),
+                ),
+                ("--parrot", Ok(project.components().join("parrot.wasm"))),
+                ("--go", part(Kind::Builds, "the worker in Go", &go)),
+            ]
+        }
         // Without its weights there is nothing to measure.
-        Name::Inference => vec![
-            ("--peers", Ok(peers.clone())),
-            ("--minilm", Ok(inference::minilm(project)?)),
-            ("--onnxruntime", peers::onnxruntime(&peers)),
-            ("--candle", peers::candle(project, &peers)),
-        ],
+        Name::Inference => {
+            let onnxruntime = || peers::onnxruntime(&peers);
+            let candle = || peers::candle(project, &peers);
+            vec![
+                ("--peers", Ok(peers.clone())),
+                ("--minilm", Ok(part(Kind::Fetching, "MiniLM", &minilm)?)),
+                (
+                    "--onnxruntime",
+                    part(Kind::Fetching, "onnxruntime", &onnxruntime),
+                ),
+                (
+                    "--candle",
+                    part(Kind::Builds, "the program on candle", &candle),
+                ),
+            ]
+        }
         Name::Retrieval => vec![
             ("--repository", Ok(project.root.clone())),
-            ("--minilm", inference::minilm(project)),
+            ("--minilm", part(Kind::Fetching, "MiniLM", &minilm)),
         ],
         _ => Vec::new(),
     })

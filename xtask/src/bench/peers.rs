@@ -90,7 +90,7 @@ pub fn strace() -> anyhow::Result<PathBuf> {
     if let Some(program) = process::find("strace") {
         return Ok(program);
     }
-    process::apt_install("strace").context("syncs are not counted without strace")?;
+    process::apt_install(&["strace"]).context("syncs are not counted without strace")?;
     process::find("strace").context("apt-get installed no strace")
 }
 

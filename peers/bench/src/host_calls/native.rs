@@ -19,17 +19,25 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 
 use super::stores::{EMBEDDED, NAMESPACE, POSTGRES, Stores};
-use super::{Call, Case, Client, MANY, ONE, call};
+use super::{Call, Case, Client, MANY, ONE, call, clients};
 use crate::clustered::{Clustered, DIMENSIONS};
 
 const SQLITE_ROW: &str = "SELECT id, name, score FROM measured WHERE id = ?1";
 const POSTGRES_ROW: &str = "SELECT id, name, score FROM measured WHERE id = $1";
 const ROWS: &str = "SELECT id, name, score FROM measured ORDER BY id";
-const GRAPH_ROW: &str =
+/// What makes the graph's index.
+pub const GRAPH_INDEX: &str = "CREATE INDEX measured_key IF NOT EXISTS FOR (r:Measured) ON (r.key)";
+/// What makes its nodes, of `$rows`.
+pub const GRAPH_FILL: &str =
+    "UNWIND $rows AS row CREATE (:Measured {key: row[0], text: row[1], score: row[2]})";
+/// One node, by the key `$n`.
+pub const GRAPH_ROW: &str =
     "MATCH (r:Measured {key: $n}) RETURN r.key AS key, r.text AS text, r.score AS score";
-const GRAPH_ROWS: &str = "MATCH (r:Measured) RETURN r.key AS key, r.text AS text, r.score AS score";
+/// All nodes.
+pub const GRAPH_ROWS: &str =
+    "MATCH (r:Measured) RETURN r.key AS key, r.text AS text, r.score AS score";
 /// Rows that a guest's SDK asks for at once.
-const BATCH: u32 = 1_000;
+pub const BATCH: u32 = 1_000;
 const SMALL: &str = "small";
 const LARGE: &str = "large";
 const LARGE_BYTES: usize = 8 << 20;
@@ -40,9 +48,9 @@ pub async fn cases(stores: &Stores, folder: &Path, rows: i64) -> anyhow::Result<
     if stores.postgres.is_some() {
         cases.extend(postgres(stores, rows).await?);
     }
-    cases.push(key_values(stores).await?);
-    cases.extend(objects(stores).await?);
-    cases.push(vectors(stores).await?);
+    cases.push(key_values(stores, folder).await?);
+    cases.extend(objects(stores, folder).await?);
+    cases.push(vectors(stores, folder).await?);
     cases.extend(graph(stores, rows).await?);
     Ok(cases)
 }
@@ -122,11 +130,11 @@ fn database(
         vector: Vec::new(),
         calls,
         goal,
-        client: Some(Client {
+        client: Client {
             name: client,
             call: client_call,
             goal: Some(goal),
-        }),
+        },
         backend,
     };
     [
@@ -223,12 +231,14 @@ fn typed(row: &tokio_postgres::Row) -> Result<(i64, String, f64), tokio_postgres
     Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
 }
 
-async fn key_values(stores: &Stores) -> anyhow::Result<Case> {
+async fn key_values(stores: &Stores, folder: &Path) -> anyhow::Result<Case> {
     let store = stores
         .bindings
         .store(NAMESPACE, EMBEDDED)
         .context("a binding")?;
-    let set = store.set(SMALL.to_owned(), vec![7; 100], None, kv::Condition::Always);
+    let value = vec![7_u8; 100];
+    let client = clients::row(folder, SMALL, &value)?;
+    let set = store.set(SMALL.to_owned(), value, None, kv::Condition::Always);
     set.await?;
     let backend = call(move |_| {
         let store = Arc::clone(&store);
@@ -238,16 +248,17 @@ async fn key_values(stores: &Stores) -> anyhow::Result<Case> {
             Ok(())
         }
     });
-    Ok(alone("kv.get", "kv_get", SMALL, 200, ONE, backend))
+    let of = ("kv.get", "kv_get");
+    Ok(embedded(of, SMALL, 200, ONE, client, backend))
 }
 
-/// A case without a plain client, on the embedded backend.
-pub fn alone(
-    name: &'static str,
-    operation: &'static str,
+/// A case of that name and the guest's operation, on the embedded backend.
+pub fn embedded(
+    (name, operation): (&'static str, &'static str),
     what: &str,
     calls: u32,
     goal: super::Goal,
+    client: Client,
     backend: Call,
 ) -> Case {
     Case {
@@ -258,12 +269,12 @@ pub fn alone(
         vector: Vec::new(),
         calls,
         goal,
-        client: None,
+        client,
         backend,
     }
 }
 
-async fn objects(stores: &Stores) -> anyhow::Result<[Case; 2]> {
+async fn objects(stores: &Stores, folder: &Path) -> anyhow::Result<[Case; 2]> {
     let container = stores
         .bindings
         .container(NAMESPACE, EMBEDDED)
@@ -298,13 +309,21 @@ async fn objects(stores: &Stores) -> anyhow::Result<[Case; 2]> {
             }
         }
     });
+    // An object is a file of its key's name.
+    let files = folder.join("blob");
+    let file = clients::file(&files.join(SMALL));
+    let pieces = clients::pieces(&files.join(LARGE), LARGE_BYTES);
+    let (small, large) = (
+        ("blob.get_1_kib", "blob_get"),
+        ("blob.read_8_mib", "blob_read"),
+    );
     Ok([
-        alone("blob.get_1_kib", "blob_get", SMALL, 200, ONE, get),
-        alone("blob.read_8_mib", "blob_read", LARGE, 5, MANY, read),
+        embedded(small, SMALL, 200, ONE, file, get),
+        embedded(large, LARGE, 5, MANY, pieces, read),
     ])
 }
 
-async fn vectors(stores: &Stores) -> anyhow::Result<Case> {
+async fn vectors(stores: &Stores, folder: &Path) -> anyhow::Result<Case> {
     let store: Arc<dyn Vectors> = stores
         .bindings
         .vector(NAMESPACE, EMBEDDED)
@@ -334,6 +353,7 @@ async fn vectors(stores: &Stores) -> anyhow::Result<Case> {
         });
     store.upsert(&target, entries.collect()).await?;
     let vector = data.searched[0].clone();
+    let client = clients::nearest(folder, &data.stored, &vector)?;
     let searched = vector.clone();
     let backend = call(move |_| {
         let (store, target, vector) = (Arc::clone(&store), target.clone(), searched.clone());
@@ -348,16 +368,10 @@ async fn vectors(stores: &Stores) -> anyhow::Result<Case> {
             Ok(())
         }
     });
+    let of = ("vector.nearest_of_1000", "vector_nearest");
     Ok(Case {
         vector,
-        ..alone(
-            "vector.nearest_of_1000",
-            "vector_nearest",
-            name,
-            50,
-            ONE,
-            backend,
-        )
+        ..embedded(of, name, 50, ONE, client, backend)
     })
 }
 
@@ -370,14 +384,8 @@ async fn graph(stores: &Stores, rows: i64) -> anyhow::Result<[Case; 2]> {
         .map(|key| json!([key, format!("the name of number {key}"), key as f64 / 3.0]))
         .collect();
     for (statement, params) in [
-        (
-            "CREATE INDEX measured_key IF NOT EXISTS FOR (r:Measured) ON (r.key)",
-            json!({}),
-        ),
-        (
-            "UNWIND $rows AS row CREATE (:Measured {key: row[0], text: row[1], score: row[2]})",
-            json!({ "rows": all }),
-        ),
+        (GRAPH_INDEX, json!({})),
+        (GRAPH_FILL, json!({ "rows": all })),
     ] {
         let ran = graph.execute(Mode::ReadWrite, statement.to_owned(), params.to_string());
         ran.await?;
@@ -411,8 +419,13 @@ async fn graph(stores: &Stores, rows: i64) -> anyhow::Result<[Case; 2]> {
             }
         }
     });
+    let [client_row, client_rows] = clients::graph(rows)?;
+    let (one, many) = (
+        ("graph.1_row", "graph_row"),
+        ("graph.10000_rows", "graph_rows"),
+    );
     Ok([
-        alone("graph.1_row", "graph_row", GRAPH_ROW, 200, ONE, row),
-        alone("graph.10000_rows", "graph_rows", GRAPH_ROWS, 5, MANY, all),
+        embedded(one, GRAPH_ROW, 200, ONE, client_row, row),
+        embedded(many, GRAPH_ROWS, 5, MANY, client_rows, all),
     ])
 }

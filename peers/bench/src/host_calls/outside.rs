@@ -13,7 +13,7 @@ use heyday_capabilities::http::{HttpClient, HttpLimits, HttpPolicy, HttpRequest}
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::native::alone;
+use super::native::embedded;
 use super::stores::{ENTRY, FILE, NAMESPACE, Stores};
 use super::web::PAGE_BYTES;
 use super::{Call, Case, Client, ONE, call};
@@ -67,14 +67,14 @@ fn of_file(name: &'static str, operation: &'static str, path: &Path, backend: Ca
             Ok(())
         }
     });
+    let client = Client {
+        name: "reading the file",
+        call: read,
+        goal: None,
+    };
     Case {
         binding: FILE,
-        client: Some(Client {
-            name: "reading the file",
-            call: read,
-            goal: None,
-        }),
-        ..alone(name, operation, ENTRY, 200, ONE, backend)
+        ..embedded((name, operation), ENTRY, 200, ONE, client, backend)
     }
 }
 
@@ -101,7 +101,7 @@ fn page(server: SocketAddr) -> anyhow::Result<Case> {
     });
     let plain = reqwest::Client::builder().no_proxy().build()?;
     let other = url.clone();
-    let client = call(move |_| {
+    let get = call(move |_| {
         let asking = plain.get(other.as_str()).send();
         async move {
             let answer = asking.await?.error_for_status()?;
@@ -109,15 +109,15 @@ fn page(server: SocketAddr) -> anyhow::Result<Case> {
             Ok(())
         }
     });
+    let client = Client {
+        name: "reqwest",
+        call: get,
+        goal: Some(ONE),
+    };
     Ok(Case {
         // It has grants alone.
         binding: "",
-        client: Some(Client {
-            name: "reqwest",
-            call: client,
-            goal: Some(ONE),
-        }),
-        ..alone("http.get", "page", &url, 200, ONE, backend)
+        ..embedded(("http.get", "page"), &url, 200, ONE, client, backend)
     })
 }
 

@@ -61,4 +61,5 @@ mod traces;
 mod triggered;
 mod visiting;
 mod weaviate;
+mod worker_cluster;
 mod workers;

@@ -33,6 +33,13 @@ impl Site {
     /// The same with further options of `heyday serve` and a further configuration.
     pub async fn with(arguments: &[&str], config: &str) -> Option<Self> {
         let (address, namespace) = temporal::namespace()?;
+        let site = Self::at(address, namespace, arguments, config).await;
+        site.server.wait_for_engine().await.unwrap();
+        Some(site)
+    }
+
+    /// The same for the cluster at that address, which may be away.
+    pub async fn at(address: String, namespace: String, arguments: &[&str], config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let arguments = arguments.iter().map(|argument| (*argument).to_owned());
@@ -40,14 +47,12 @@ impl Site {
         options.serve = Some(arguments.collect());
         options.config = options.config.map(|text| text + config);
         let server = Server::on(&data, options).await;
-        let server = server.unwrap();
-        server.wait_for_engine().await.unwrap();
-        Some(Self {
-            server,
+        Self {
+            server: server.unwrap(),
             address,
             namespace,
             folder,
-        })
+        }
     }
 
     /// Makes a token for workers in these namespaces; all where there are none.

@@ -89,6 +89,9 @@ async fn ready(State(health): State<Arc<Health>>) -> Answer {
     if !health.engine.connected(Duration::ZERO).await {
         return not_yet("the Temporal cluster was not reached yet");
     }
+    if !health.engine.is_cluster_there() {
+        return not_yet("the Temporal cluster does not answer any more");
+    }
     if !*health.admission.borrow() {
         return not_yet("Heyday's server was not heard for longer than the lease");
     }

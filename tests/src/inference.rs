@@ -65,7 +65,7 @@ pub(crate) async fn server(models: &[(&str, &Path)]) -> Server {
 }
 
 /// The same with more settings of `inference`, and with an environment.
-async fn server_with(
+pub(crate) async fn server_with(
     settings: &str,
     environment: &[(&str, &str)],
     models: &[(&str, &Path)],
@@ -289,32 +289,6 @@ async fn a_call_ends_with_its_attempt_s_time_and_leaves_the_model_to_others() {
     let input = json!({ "model": "minilm", "texts": ["a"] });
     client.succeed("thinker.embed", &input).await.unwrap();
     assert!(since.elapsed() < PATIENCE, "{:?}", since.elapsed());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_is_lost_costs_an_attempt_and_not_the_run() {
-    let small = model("bert-cls", "refuse");
-    let models = [("small", small.model.as_path())];
-    let lost = [("HEYDAY_DEVICE_FAIL_POINT", "2:the device was lost")];
-    let server = server_with("", &lost, &models).await;
-    let client = &server.client;
-    let flow = "document: {dsl: '1.0.3', namespace: models, name: patient, version: 1.0.0}\n\
-                do:\n\
-                - ask:\n    \
-                    call: thinker.embed\n    \
-                    metadata:\n      \
-                      heyday:\n        \
-                        retry: {initial_interval: PT0.05S, maximum_attempts: 3}\n";
-    let pushed = client.push_flow(flow).await.unwrap();
-    Client::ok(pushed).await.unwrap();
-    let input = json!({ "model": "small", "texts": small.texts, "times": 2 });
-    let id = client.start("models.patient", &input).await.unwrap();
-    let outcome = client.result(&id).await.unwrap();
-    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
-    assert_close(&outcome.body["result"], &small.values);
-    let receipts = client.receipts(&id).await.unwrap();
-    let outcomes: Vec<&Value> = receipts.iter().map(|it| &it["outcome"]).collect();
-    assert_eq!(outcomes, ["device-lost", "completed"], "{receipts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ mod capabilities;
 mod cluster_death;
 mod conformance;
 mod continuing;
+mod device;
 mod division;
 mod doctor;
 mod events;

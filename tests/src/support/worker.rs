@@ -72,13 +72,23 @@ impl Site {
 
     /// Starts a worker with that token.
     pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
+        self.begin_with(token, arguments, &[])
+    }
+
+    /// The same in that environment.
+    pub fn begin_with(
+        &self,
+        token: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Worker {
         let place = Place {
             server: &self.server.url,
             address: &self.address,
             namespace: &self.namespace,
             folder: self.folder.path(),
         };
-        place.begin(token, arguments)
+        place.begin_with(token, arguments, environment)
     }
 
     /// Writes a configuration file for workers; answers its path.
@@ -117,6 +127,11 @@ pub struct Place<'s> {
 impl Place<'_> {
     /// Starts a worker with that token.
     pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
+        self.begin_with(token, arguments, &[])
+    }
+
+    /// The same in that environment.
+    fn begin_with(&self, token: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Worker {
         let port = free_port();
         let log = self.folder.join(format!("worker-{port}.log"));
         let output = std::fs::File::create(&log).unwrap();
@@ -132,6 +147,7 @@ impl Place<'_> {
             .env("HEYDAY_CACHE", super::cache())
             .env("HEYDAY_TOKEN", token)
             .env_remove("HEYDAY_SERVER")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output);

@@ -391,7 +391,11 @@ mod tests {
             (&[][..], "general-queue"),
             (&["http"], "general-queue"),
             (&["sql"], "storage-queue"),
-            (&["kv", "blob"], "storage-queue"),
+            (&["graph"], "storage-queue"),
+            (&["vector"], "storage-queue"),
+            (&["blob"], "storage-queue"),
+            (&["kv"], "storage-queue"),
+            (&["kv", "http"], "storage-queue"),
             (&["inference"], "ai-processing-queue"),
             (&["inference", "sql"], "ai-processing-queue"),
         ] {

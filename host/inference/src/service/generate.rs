@@ -5,7 +5,8 @@
 //! part, so that a long one holds nobody up. A text joins and leaves between steps. It joins
 //! when there is a place, and memory for all tokens that it may have: then it cannot fail
 //! later for lack of it. Who has the fewest texts is next; one plugin has at most half of
-//! the places, one namespace three quarters. The threads that compute are shared with the encoders' batches.
+//! the places, one namespace three quarters. The threads that compute are shared with the
+//! encoders' batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};

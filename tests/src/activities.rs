@@ -5,8 +5,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
+use crate::support::component;
+use crate::support::handmade::Handmade;
 use crate::support::probe;
-use crate::support::server::{Client, Options};
+use crate::support::server::{Client, Options, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_says_how_an_activity_runs() {
@@ -51,6 +53,40 @@ async fn a_caller_says_how_an_activity_runs() {
             problem["type"], "urn:heyday:problems:invalid-request",
             "{wrong}: {problem}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_says_where_a_plugins_activities_go() {
+    let config = "[queues]\nslow = 2\n[default_queues]\nhandmade = 'slow'\nthinker = 'slow'\n";
+    let server = Server::with(Options {
+        config: Some(config.to_owned()),
+        ..Options::default()
+    });
+    let server = server.await.unwrap();
+    let client = &server.client;
+    let pushed = client.push(Handmade::default().build(), "").await.unwrap();
+    assert_eq!(pushed["activities"][0]["queue"], "slow", "{pushed}");
+    // A call goes over it.
+    for (activity, queue) in [
+        ("handmade.answer", "slow"),
+        ("handmade.answer?queue=general-queue", "general-queue"),
+    ] {
+        let id = client.start_activity(activity, &json!({})).await.unwrap();
+        let outcome = client.result(&id).await.unwrap();
+        assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+        let receipts = client.receipts(&id).await.unwrap();
+        assert_eq!(receipts[0]["queue"], queue, "{receipts:?}");
+    }
+    // So does what the plugin says itself, but not what its imports say.
+    let pushed = client
+        .push(component("thinker"), "&allow_missing=true")
+        .await
+        .unwrap();
+    for activity in pushed["activities"].as_array().unwrap() {
+        let named = activity["name"] == "list";
+        let queue = if named { "general-queue" } else { "slow" };
+        assert_eq!(activity["queue"], queue, "{activity}");
     }
 }
 

@@ -1,13 +1,11 @@
 //! Text of models over the real server: what plugins get, and what their receipts say.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::inference::{reference, server};
-use crate::support::server::PATIENCE;
+use crate::inference::{cancelled_in_the_middle, hurried, reference, server};
 
 /// What a model should make of a prompt, as the reference computed it.
 #[derive(Debug, Deserialize)]
@@ -166,30 +164,32 @@ async fn the_host_keeps_what_the_wit_promises_of_texts() {
     assert_eq!(held.unwrap(), 64);
 }
 
+/// Texts that take many minutes.
+fn many_texts(case: &Case) -> Value {
+    let mut request = case.request();
+    request["max_tokens"] = json!(200);
+    json!({ "model": "llama", "request": request, "times": 1_000_000 })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_is_cancelled_generates_no_more() {
     let llama = cases("llama-gqa");
     let server = server(&[("llama", llama[0].model.as_path())]).await;
     let client = &server.client;
-    let mut request = llama[0].request();
-    request["max_tokens"] = json!(200);
-    let input = json!({ "model": "llama", "request": request, "times": 1_000_000 });
-    let id = client
-        .start_activity("thinker.generate", &input)
-        .await
-        .unwrap();
-    // It has begun when the model is in memory.
-    let begun = async {
-        while client.get("/models/llama").await.unwrap()["loaded"] != true {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, begun)
-        .await
-        .expect("it loads");
-    client.cancel(&id).await.unwrap();
-    let outcome = client.result(&id).await.unwrap();
-    assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
+    cancelled_in_the_middle(client, "thinker.generate", &many_texts(&llama[0])).await;
+    let input = json!({ "model": "llama", "request": llama[0].request() });
+    let found = client.succeed("thinker.generate", &input).await.unwrap();
+    assert_eq!(found["text"], llama[0].text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_end_with_their_attempt_s_time() {
+    let llama = cases("llama-gqa");
+    let server = server(&[("llama", llama[0].model.as_path())]).await;
+    let client = &server.client;
+    let receipt = hurried(client, "thinker.generate", &many_texts(&llama[0])).await;
+    let made = receipt["counters"]["inference.completion_tokens"].as_u64();
+    assert!(made > Some(0), "{receipt}");
     let input = json!({ "model": "llama", "request": llama[0].request() });
     let found = client.succeed("thinker.generate", &input).await.unwrap();
     assert_eq!(found["text"], llama[0].text);

@@ -65,7 +65,7 @@ pub(crate) async fn server(models: &[(&str, &Path)]) -> Server {
 }
 
 /// The same with more settings of `inference`, and with an environment.
-async fn server_with(
+pub(crate) async fn server_with(
     settings: &str,
     environment: &[(&str, &str)],
     models: &[(&str, &Path)],
@@ -219,22 +219,13 @@ async fn nothing_is_asked_without_a_grant() {
     assert_eq!(gone["kind"], "unknown-binding");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_is_cancelled_waits_for_no_model() {
-    let minilm = model(MINILM, "refuse");
-    let server = server(&[("minilm", minilm.model.as_path())]).await;
-    let client = &server.client;
-    let text = "balance ".repeat(200);
-    let input = json!({
-        "model": "minilm", "texts": vec![text; 1_000], "long": "truncate", "times": 1_000,
-    });
-    let id = client
-        .start_activity("thinker.embed", &input)
-        .await
-        .unwrap();
-    // It has begun when a model is in memory.
+/// Starts an activity that would take very long, and cancels it when its model is in memory:
+/// so it has begun.
+pub(crate) async fn cancelled_in_the_middle(client: &Client, activity: &str, input: &Value) {
+    let id = client.start_activity(activity, input).await.unwrap();
+    let path = format!("/models/{}", input["model"].as_str().unwrap());
     let begun = async {
-        while client.get("/models/minilm").await.unwrap()["loaded"] != true {
+        while client.get(&path).await.unwrap()["loaded"] != true {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -244,34 +235,25 @@ async fn an_attempt_that_is_cancelled_waits_for_no_model() {
     client.cancel(&id).await.unwrap();
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
-    // What it had queued is not computed before others: that would be many minutes.
-    let since = Instant::now();
-    let input = json!({ "model": "minilm", "texts": ["a"] });
-    client.succeed("thinker.embed", &input).await.unwrap();
-    assert!(since.elapsed() < PATIENCE, "{:?}", since.elapsed());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_ends_with_its_attempt_s_time_and_leaves_the_model_to_others() {
-    let minilm = model(MINILM, "refuse");
-    let server = server(&[("minilm", minilm.model.as_path())]).await;
-    let client = &server.client;
-    let flow = "document: {dsl: '1.0.3', namespace: models, name: hurried, version: 1.0.0}\n\
-                do:\n\
-                - ask:\n    \
-                    call: thinker.embed\n    \
-                    metadata:\n      \
-                      heyday:\n        \
-                        queue: storage-queue\n        \
-                        timeouts: {start_to_close: PT3S}\n        \
-                        retry: {maximum_attempts: 1}\n";
-    let pushed = client.push_flow(flow).await.unwrap();
+/// Runs an activity that would take very long in an attempt of three seconds; answers the
+/// attempt's receipt.
+pub(crate) async fn hurried(client: &Client, activity: &str, input: &Value) -> Value {
+    let flow = format!(
+        "document: {{dsl: '1.0.3', namespace: models, name: hurried, version: 1.0.0}}\n\
+         do:\n\
+         - ask:\n    \
+             call: {activity}\n    \
+             metadata:\n      \
+               heyday:\n        \
+                 queue: storage-queue\n        \
+                 timeouts: {{start_to_close: PT3S}}\n        \
+                 retry: {{maximum_attempts: 1}}\n"
+    );
+    let pushed = client.push_flow(&flow).await.unwrap();
     Client::ok(pushed).await.unwrap();
-    let text = "balance ".repeat(200);
-    let input = json!({
-        "model": "minilm", "texts": vec![text; 1_000], "long": "truncate", "times": 1_000,
-    });
-    let id = client.start("models.hurried", &input).await.unwrap();
+    let id = client.start("models.hurried", input).await.unwrap();
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.status, "Failed", "{}", outcome.body);
     assert!(
@@ -280,41 +262,72 @@ async fn a_call_ends_with_its_attempt_s_time_and_leaves_the_model_to_others() {
         outcome.body
     );
     let receipts = client.receipts(&id).await.unwrap();
-    // It went where the flow says, not where what it imports would send it; and the time for
-    // which it waited in vain is told.
-    assert_eq!(receipts[0]["queue"], "storage-queue", "{receipts:?}");
-    let queued = receipts[0]["counters"]["inference.queue_us"].as_u64();
-    assert!(queued > Some(0), "{receipts:?}");
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    receipts[0].clone()
+}
+
+/// The model is there for others at once: what nobody waits for any more is not computed first,
+/// which would be many minutes.
+async fn answers_others(client: &Client, activity: &str, input: &Value) {
     let since = Instant::now();
-    let input = json!({ "model": "minilm", "texts": ["a"] });
-    client.succeed("thinker.embed", &input).await.unwrap();
+    client.succeed(activity, input).await.unwrap();
     assert!(since.elapsed() < PATIENCE, "{:?}", since.elapsed());
 }
 
+/// Embeddings that take many minutes.
+fn many_texts() -> Value {
+    let text = "balance ".repeat(200);
+    json!({ "model": "minilm", "texts": vec![text; 1_000], "long": "truncate", "times": 1_000 })
+}
+
+/// Scores that take many minutes.
+fn many_documents() -> Value {
+    let text = "balance ".repeat(20);
+    json!({ "model": "judge", "query": "rotor", "documents": vec![text; 100], "times": 1_000_000 })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_is_lost_costs_an_attempt_and_not_the_run() {
-    let small = model("bert-cls", "refuse");
-    let models = [("small", small.model.as_path())];
-    let lost = [("HEYDAY_DEVICE_FAIL_POINT", "2:the device was lost")];
-    let server = server_with("", &lost, &models).await;
+async fn an_attempt_that_is_cancelled_waits_for_no_model() {
+    let (minilm, judge) = (model(MINILM, "refuse"), model("rerank-bert", "truncate"));
+    let models = [
+        ("minilm", minilm.model.as_path()),
+        ("judge", judge.model.as_path()),
+    ];
+    let server = server(&models).await;
     let client = &server.client;
-    let flow = "document: {dsl: '1.0.3', namespace: models, name: patient, version: 1.0.0}\n\
-                do:\n\
-                - ask:\n    \
-                    call: thinker.embed\n    \
-                    metadata:\n      \
-                      heyday:\n        \
-                        retry: {initial_interval: PT0.05S, maximum_attempts: 3}\n";
-    let pushed = client.push_flow(flow).await.unwrap();
-    Client::ok(pushed).await.unwrap();
-    let input = json!({ "model": "small", "texts": small.texts, "times": 2 });
-    let id = client.start("models.patient", &input).await.unwrap();
-    let outcome = client.result(&id).await.unwrap();
-    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
-    assert_close(&outcome.body["result"], &small.values);
-    let receipts = client.receipts(&id).await.unwrap();
-    let outcomes: Vec<&Value> = receipts.iter().map(|it| &it["outcome"]).collect();
-    assert_eq!(outcomes, ["device-lost", "completed"], "{receipts:?}");
+    cancelled_in_the_middle(client, "thinker.embed", &many_texts()).await;
+    let input = json!({ "model": "minilm", "texts": ["a"] });
+    answers_others(client, "thinker.embed", &input).await;
+    cancelled_in_the_middle(client, "thinker.rerank", &many_documents()).await;
+    let input = json!({ "model": "judge", "query": "a", "documents": ["b"] });
+    answers_others(client, "thinker.rerank", &input).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_with_its_attempt_s_time_and_leaves_the_model_to_others() {
+    let minilm = model(MINILM, "refuse");
+    let server = server(&[("minilm", minilm.model.as_path())]).await;
+    let client = &server.client;
+    let receipt = hurried(client, "thinker.embed", &many_texts()).await;
+    // It went where the flow says, not where what it imports would send it; and the time for
+    // which it waited in vain is told.
+    assert_eq!(receipt["queue"], "storage-queue", "{receipt}");
+    let queued = receipt["counters"]["inference.queue_us"].as_u64();
+    assert!(queued > Some(0), "{receipt}");
+    let input = json!({ "model": "minilm", "texts": ["a"] });
+    answers_others(client, "thinker.embed", &input).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_end_with_their_attempt_s_time() {
+    let judge = model("rerank-bert", "truncate");
+    let server = server(&[("judge", judge.model.as_path())]).await;
+    let client = &server.client;
+    let receipt = hurried(client, "thinker.rerank", &many_documents()).await;
+    let calls = receipt["counters"]["inference.calls"].as_u64();
+    assert!(calls > Some(0), "{receipt}");
+    let input = json!({ "model": "judge", "query": "a", "documents": ["b"] });
+    answers_others(client, "thinker.rerank", &input).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

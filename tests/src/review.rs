@@ -1,4 +1,4 @@
-//! The example of a human review, over the real server on both engines: decided, commented,
+//! The example of a human review, over the real server on both engines: approved, rejected, commented,
 //! rolled back, expired, and going on after a kill.
 
 use std::time::Instant;
@@ -146,6 +146,41 @@ async fn decided(options: impl Fn() -> Options) {
     assert_eq!(shown["decision"], "reject");
 }
 
+async fn approved(options: Options) {
+    let server = server(options).await;
+    let client = &server.client;
+    let input = json!({"subject": "Release 6"});
+    start(client, "review.decision", "release-6", input).await;
+    let approve = json!({ "name": "approve", "id": "yes", "data": {"by": "Ada"} });
+    let answer = taken(client, "/workflows/release-6/updates?wait=30s", &approve).await;
+    assert_eq!(answer["stage"], "completed", "{answer}");
+    assert_eq!(
+        (&answer["result"]["taken"], &answer["result"]["by"]),
+        (&json!("approve"), &json!("Ada"))
+    );
+    let outcome = client.result("release-6").await.unwrap();
+    let decided = json!({"decision": "approve", "by": "Ada", "comments": []});
+    assert_eq!(outcome.body["result"], decided);
+    // Who comes later is refused, and it stays as it was decided.
+    let reject =
+        json!({ "name": "reject", "id": "no", "data": {"by": "Grace", "reason": "too soon"} });
+    let late = client
+        .request(Method::POST, "/workflows/release-6/updates")
+        .json(&reject)
+        .send()
+        .await
+        .unwrap();
+    Client::refused(late, StatusCode::CONFLICT).await;
+    let shown = status(client, "release-6", |_| true).await;
+    assert_eq!(shown["decision"], "approve");
+    // By a signal too.
+    let input = json!({"subject": "Release 5"});
+    start(client, "review.decision", "release-5", input).await;
+    signal(client, "release-5", "approve", json!({"by": "Ada"})).await;
+    let outcome = client.result("release-5").await.unwrap();
+    assert_eq!(outcome.body["result"], decided);
+}
+
 async fn told_and_expired(options: Options) {
     let server = server(options).await;
     let client = &server.client;
@@ -200,6 +235,19 @@ async fn a_review_on_a_cluster_is_decided_by_a_person() {
         return;
     };
     decided(|| Options::on_temporal(&address, &namespace)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_is_approved() {
+    approved(Options::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_on_a_cluster_is_approved() {
+    let Some((address, namespace)) = temporal::namespace() else {
+        return;
+    };
+    approved(Options::on_temporal(&address, &namespace)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,9 @@ pub struct Config {
     /// How many activities each queue runs at once, 1 to 1,000. Over the defaults:
     /// `ai-processing-queue` 5, `storage-queue` 20, `general-queue` 50.
     pub queues: BTreeMap<String, usize>,
+    /// The queue of the activities of that plugin that name none, in every namespace, over the
+    /// one that follows from what the plugin imports.
+    pub default_queues: BTreeMap<String, String>,
     /// Databases and folders that can be granted. In the namespace `default` there are
     /// always `sql` and `blob` bindings named `default`, in the data folder unless they
     /// are said here.
@@ -111,6 +114,7 @@ impl Default for Config {
             state: StateConfig::default(),
             cache_dir: None,
             queues: BTreeMap::new(),
+            default_queues: BTreeMap::new(),
             bindings: BindingsConfig::default(),
             engine: EngineKind::default(),
             temporal: TemporalConfig::default(),
@@ -234,6 +238,17 @@ impl Config {
                     &format!("queues.{name}"),
                     "a queue runs 1 to 1,000 activities at once",
                 );
+            }
+        }
+        let known = self.queues();
+        for (plugin, queue) in &self.default_queues {
+            let setting = format!("default_queues.{plugin}");
+            if !names::is_name(plugin) {
+                return wrong(&setting, names::NAME_RULE);
+            }
+            if !known.contains_key(queue) {
+                let known = known.keys().cloned().collect();
+                return wrong(&setting, &names::no_queue(queue, &known));
             }
         }
         if self.max_calls() > MAX_CALLS {

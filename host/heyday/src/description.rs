@@ -46,6 +46,8 @@ pub struct ActivitySpec {
     pub output: Option<(Value, CompiledSchema)>,
     /// The queue where a flow names none.
     pub queue: String,
+    /// Whether the plugin itself says so; otherwise what it may use does, or an operator.
+    pub names_queue: bool,
     /// Its timeouts.
     pub timeouts: ActivityTimeouts,
     /// Its retry policy.
@@ -181,6 +183,7 @@ impl Reader<'_> {
         if let Err(error) = names::check_activity(&raw.name) {
             self.add(format!("{at}/name"), error.to_string());
         }
+        let names_queue = raw.queue.is_some();
         let queue = raw.queue.unwrap_or_else(|| self.default_queue.to_owned());
         if !self.queues.contains(&queue) {
             self.add(format!("{at}/queue"), names::no_queue(&queue, self.queues));
@@ -232,6 +235,7 @@ impl Reader<'_> {
             input: self.schema(&format!("{at}/input"), raw.input),
             output: self.schema(&format!("{at}/output"), raw.output),
             queue,
+            names_queue,
             timeouts,
             retry,
         }
@@ -383,6 +387,7 @@ mod tests {
                 .is_err()
         );
         assert_eq!(read.activities["plain"].queue, "storage-queue");
+        assert!(hello.names_queue && !read.activities["plain"].names_queue);
     }
 
     #[test]
@@ -391,7 +396,11 @@ mod tests {
             (&[][..], "general-queue"),
             (&["http"], "general-queue"),
             (&["sql"], "storage-queue"),
-            (&["kv", "blob"], "storage-queue"),
+            (&["graph"], "storage-queue"),
+            (&["vector"], "storage-queue"),
+            (&["blob"], "storage-queue"),
+            (&["kv"], "storage-queue"),
+            (&["kv", "http"], "storage-queue"),
             (&["inference"], "ai-processing-queue"),
             (&["inference", "sql"], "ai-processing-queue"),
         ] {

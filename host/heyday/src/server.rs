@@ -257,6 +257,7 @@ impl Server {
             expressions: Arc::clone(&expressions),
             bindings: Arc::clone(&bindings),
             queues: config.queues().into_keys().collect(),
+            default_queues: config.default_queues.clone(),
             foreign_workers: config.engine == EngineKind::Temporal,
         })
         .await?;

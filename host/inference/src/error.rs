@@ -110,6 +110,10 @@ pub enum InferenceError {
     /// The device failed under the batch; it is opened again for the next one. Retryable.
     #[error("the device failed while it computed; it is being opened again")]
     DeviceLost,
+    /// The device failed before, and cannot be opened again so far. Retryable: elsewhere, or
+    /// when the process was started anew.
+    #[error("the device was lost and cannot be opened again so far")]
+    DeviceGone,
     /// The model's files changed or vanished since it was imported.
     #[error("the model {model} cannot be loaded: {message}")]
     Unloadable {

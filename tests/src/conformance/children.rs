@@ -18,7 +18,7 @@ on_both!(
 
 const PARENT: &str = "  - c: {run: {workflow: {namespace: test, name: child, version: latest, input: {n: '${ .n }'}}}}\n";
 
-async fn child_of(bench: &Bench, parent: &RunRef) -> RunRef {
+pub(super) async fn child_of(bench: &Bench, parent: &RunRef) -> RunRef {
     let event = bench
         .until_event(parent, "ChildWorkflowExecutionStarted")
         .await;

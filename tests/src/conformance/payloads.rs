@@ -1,16 +1,18 @@
 //! Values that are large.
 
 use heyday_durable::driver::STATE_QUERY;
-use heyday_durable::engine::{EngineError, ExecutionStatus, MEMO_LIMIT, StartWorkflow};
+use heyday_durable::engine::{EngineError, ExecutionStatus, MEMO_LIMIT, RunRef, StartWorkflow};
 use heyday_durable::failure::kind;
 use heyday_durable::payload::{FOREIGN_LIMIT, Payload};
 use heyday_durable::signal::Signal;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, PATIENCE, run};
+use super::children::child_of;
 
 on_both!(
     large_values_go_by_reference_between_steps,
+    large_values_go_by_reference_to_children,
     a_result_stays_inline_and_has_a_limit,
     a_signal_a_result_and_a_query_go_up_to_the_limit,
     an_update_and_its_answer_go_up_to_the_limit,
@@ -42,6 +44,42 @@ async fn large_values_go_by_reference_between_steps(bench: Bench) {
     let started = &events[0].attributes["input"];
     assert_eq!(started["encoding"], "heyday/blob-ref");
     assert!(started["size"].as_u64().unwrap() > 600_000, "{started}");
+}
+
+async fn large_values_go_by_reference_to_children(bench: Bench) {
+    bench.define(
+        "child",
+        "  - read: {call: t.length, with: {text: '${ .text }'}}\n  - made: {call: t.big, with: {n: 1000000}}\n",
+    );
+    bench.define(
+        "parent",
+        "  - c: {run: {workflow: {namespace: test, name: child, version: latest, input: {text: '${ .text }', more: 1}}}}\n  - measured: {call: t.length, with: {text: '${ . }'}}\n",
+    );
+    let parent = bench
+        .start("parent", json!({"text": "y".repeat(600_000)}))
+        .await;
+    assert_eq!(bench.result(&parent).await, json!(1_000_000));
+    let child = child_of(&bench, &parent).await;
+    // The parent's input, which the child's first step has too; the child's; what the child
+    // made; and the input of the parent's second step.
+    assert_eq!(bench.payloads.len(), 4);
+    let of = async |run: &RunRef, kind: &str, name: &str| {
+        let events = bench.events(run).await;
+        let event = events.into_iter().find(|event| event.event_type == kind);
+        event.unwrap().attributes[name].clone()
+    };
+    for (run, kind) in [
+        (&parent, "StartChildWorkflowExecutionInitiated"),
+        (&child, "WorkflowExecutionStarted"),
+    ] {
+        let input = of(run, kind, "input").await;
+        assert_eq!(input["encoding"], "heyday/blob-ref", "{kind}");
+        assert!(input["size"].as_u64() > Some(600_000), "{input}");
+    }
+    // A run's own result anybody may ask for.
+    let result = of(&child, "WorkflowExecutionCompleted", "result").await;
+    assert_eq!(result["encoding"], "json/plain", "{result}");
+    assert!(bench.result(&child).await == json!("x".repeat(1_000_000)));
 }
 
 async fn a_result_stays_inline_and_has_a_limit(bench: Bench) {

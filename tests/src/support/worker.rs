@@ -33,6 +33,13 @@ impl Site {
     /// The same with further options of `heyday serve` and a further configuration.
     pub async fn with(arguments: &[&str], config: &str) -> Option<Self> {
         let (address, namespace) = temporal::namespace()?;
+        let site = Self::at(address, namespace, arguments, config).await;
+        site.server.wait_for_engine().await.unwrap();
+        Some(site)
+    }
+
+    /// The same for the cluster at that address, which may be away.
+    pub async fn at(address: String, namespace: String, arguments: &[&str], config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let arguments = arguments.iter().map(|argument| (*argument).to_owned());
@@ -40,14 +47,12 @@ impl Site {
         options.serve = Some(arguments.collect());
         options.config = options.config.map(|text| text + config);
         let server = Server::on(&data, options).await;
-        let server = server.unwrap();
-        server.wait_for_engine().await.unwrap();
-        Some(Self {
-            server,
+        Self {
+            server: server.unwrap(),
             address,
             namespace,
             folder,
-        })
+        }
     }
 
     /// Makes a token for workers in these namespaces; all where there are none.
@@ -67,13 +72,23 @@ impl Site {
 
     /// Starts a worker with that token.
     pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
+        self.begin_with(token, arguments, &[])
+    }
+
+    /// The same in that environment.
+    pub fn begin_with(
+        &self,
+        token: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Worker {
         let place = Place {
             server: &self.server.url,
             address: &self.address,
             namespace: &self.namespace,
             folder: self.folder.path(),
         };
-        place.begin(token, arguments)
+        place.begin_with(token, arguments, environment)
     }
 
     /// Writes a configuration file for workers; answers its path.
@@ -112,6 +127,11 @@ pub struct Place<'s> {
 impl Place<'_> {
     /// Starts a worker with that token.
     pub fn begin(&self, token: &str, arguments: &[&str]) -> Worker {
+        self.begin_with(token, arguments, &[])
+    }
+
+    /// The same in that environment.
+    fn begin_with(&self, token: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Worker {
         let port = free_port();
         let log = self.folder.join(format!("worker-{port}.log"));
         let output = std::fs::File::create(&log).unwrap();
@@ -127,6 +147,7 @@ impl Place<'_> {
             .env("HEYDAY_CACHE", super::cache())
             .env("HEYDAY_TOKEN", token)
             .env_remove("HEYDAY_SERVER")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output);

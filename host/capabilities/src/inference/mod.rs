@@ -63,7 +63,7 @@ fn told(error: InferenceError) -> Error {
         InferenceError::LimitExceeded(_) => InferenceCode::LimitExceeded,
         InferenceError::Busy => InferenceCode::Busy,
         InferenceError::OutOfMemory(_) => InferenceCode::OutOfMemory,
-        InferenceError::DeviceLost => InferenceCode::DeviceLost,
+        InferenceError::DeviceLost | InferenceError::DeviceGone => InferenceCode::DeviceLost,
         InferenceError::Stopping | InferenceError::Unavailable { .. } => InferenceCode::Unavailable,
         // Its words name files of the host.
         InferenceError::Unloadable { model, message } => {
@@ -116,6 +116,7 @@ mod tests {
             (InferenceError::Busy, true),
             (InferenceError::OutOfMemory("x".to_owned()), true),
             (InferenceError::DeviceLost, true),
+            (InferenceError::DeviceGone, true),
             (InferenceError::Stopping, true),
             (
                 InferenceError::Unavailable {

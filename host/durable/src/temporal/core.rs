@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -39,6 +39,10 @@ pub type AttemptKey = (Uuid, String, u32);
 /// Attempts in other processes whose progress is kept.
 const ELSEWHERE: usize = 10_000;
 
+/// How long ago the cluster may have answered last. The queues are asked about every 5 seconds
+/// and each question has the engine's patience, so that one that fails changes nothing.
+const AWAY: Duration = Duration::from_secs(15);
+
 /// What a queue is doing in this process, and what waits for it on the cluster.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -60,6 +64,8 @@ pub struct Core {
     pub connection: watch::Sender<Option<sdk::Connection>>,
     /// Why there is none.
     pub away: Mutex<String>,
+    /// When the cluster last answered.
+    pub answered: Mutex<Option<Instant>>,
     /// Attempts that run here, by task token.
     pub running: Mutex<HashMap<Vec<u8>, Running>>,
     /// Queues by namespace and name.
@@ -97,6 +103,16 @@ impl Core {
             ),
             source: None,
         })
+    }
+
+    /// Notes that the cluster answered just now.
+    pub fn note_answer(&self) {
+        *lock(&self.answered) = Some(Instant::now());
+    }
+
+    /// Whether the cluster answered a short while ago.
+    pub fn is_cluster_there(&self) -> bool {
+        lock(&self.answered).is_some_and(|answered| answered.elapsed() < AWAY)
     }
 
     /// Whether no new work is taken.

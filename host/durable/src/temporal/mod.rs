@@ -127,6 +127,7 @@ impl TemporalEngine {
             pool: Pool::start(options.activation_threads, Arc::default())?,
             connection: watch::channel(None).0,
             away: Mutex::new("it was not tried yet".to_owned()),
+            answered: Mutex::default(),
             running: Mutex::new(HashMap::new()),
             live: LiveEvents::default(),
             elsewhere: Mutex::default(),
@@ -154,6 +155,13 @@ impl TemporalEngine {
         let mut connection = self.core.connection.subscribe();
         let connected = connection.wait_for(Option::is_some);
         matches!(tokio::time::timeout(wait, connected).await, Ok(Ok(_)))
+    }
+
+    /// Whether the cluster is there: it answered within the last 15 seconds. It is asked all
+    /// the time, by an engine that takes no tasks too.
+    #[must_use]
+    pub fn is_cluster_there(&self) -> bool {
+        self.core.is_cluster_there()
     }
 }
 

@@ -228,6 +228,7 @@ async fn try_connect(core: &Core, credentials: &Credentials) -> Result<(), Strin
     let connection = tokio::time::timeout(limit, connected)
         .await
         .unwrap_or_else(|_| Err("no answer came in time".to_owned()))?;
+    core.note_answer();
     let before = core.connection.send_replace(Some(connection));
     if let Some(before) = before {
         // A worker that was given up ends on it.
@@ -426,7 +427,7 @@ async fn work(
     Polled { worker, loops }
 }
 
-/// Asks now and then what waits on the cluster.
+/// Asks now and then what waits on the cluster, and so whether it is there.
 async fn watch_backlog(core: &Core) -> Infallible {
     let mut ticks = tokio::time::interval(BACKLOG);
     loop {
@@ -449,9 +450,17 @@ async fn watch_backlog(core: &Core) -> Infallible {
                 };
                 let call = connection.describe_task_queue(request(core, message, Duration::ZERO));
                 // What is not known is shown as before.
-                let Ok(answer) = answer(core, Duration::ZERO, call).await else {
-                    continue;
+                let answer = match answer(core, Duration::ZERO, call).await {
+                    Ok(answer) => answer,
+                    Err(status) => {
+                        // One that has too much to do is there.
+                        if status.code() == sdk::Code::ResourceExhausted {
+                            core.note_answer();
+                        }
+                        continue;
+                    }
                 };
+                core.note_answer();
                 let stats = answer.stats.unwrap_or_default();
                 let waiting = usize::try_from(stats.approximate_backlog_count).unwrap_or(0);
                 let age = super::convert::from_duration(stats.approximate_backlog_age);

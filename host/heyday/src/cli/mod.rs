@@ -92,7 +92,7 @@ pub enum Command {
         heyday up --config heyday.toml\n\n\
         Keys of the configuration file (options go over it, docs/configuration.md describes them):\n  \
         data_dir, listen, hosts, cache_dir, drain_grace, otlp_endpoint\n  \
-        [queues] NAME = LIMIT\n  \
+        [queues] NAME = LIMIT, [default_queues] PLUGIN = QUEUE\n  \
         [limits], [limits.call], [limits.plugins.NAME], [inference], [state]\n  \
         [bindings.namespaces.NAMESPACE.sql.NAME], [bindings.namespaces.NAMESPACE.blob.NAME]\n\n\
         Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."

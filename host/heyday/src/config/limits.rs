@@ -21,7 +21,7 @@ pub struct LimitsConfig {
     pub http: PluginHttpLimits,
     /// Of one call of that plugin, in its place; whole, in every namespace.
     pub plugins: BTreeMap<String, Limits>,
-    /// How much of that plugin runs in one process, in all namespaces together.
+    /// How much of that plugin runs in one process, in each namespace that has one of that name.
     pub throttle: BTreeMap<String, ThrottleConfig>,
     /// Which share of the machine may be in use for an activity to be taken from a Temporal
     /// cluster; the queues' limits are then what is taken at most.

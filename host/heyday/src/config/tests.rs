@@ -198,6 +198,8 @@ fn what_cannot_work_is_named() {
         ("public_url = 'https://heyday.example/?a=b'", "public_url"),
         ("queues = { Fast = 1 }", "queues.Fast"),
         ("queues = { fast = 0 }", "queues.fast"),
+        ("default_queues = { A = 'fast' }", "default_queues.A"),
+        ("default_queues = { a = 'fast' }", "default_queues.a"),
         (
             "[queues]\na = 1000\nb = 1000\nc = 1000\nd = 1000\ne = 1000",
             "queues",

@@ -59,7 +59,7 @@ impl Executor {
         // Almost always there at once; what was not compiled here before takes time.
         let ready = async {
             let begun = Instant::now();
-            let turn = self.throttle.turn(&stored.row.name).await;
+            let turn = self.throttle.turn(&task.namespace, &stored.row.name).await;
             (prepared.await, turn, begun.elapsed())
         };
         let deadline = instant(context.deadline).into();

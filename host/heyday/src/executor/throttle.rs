@@ -1,4 +1,5 @@
-//! How much of one plugin runs at once, and how often it begins, in this process.
+//! How much of one plugin runs at once, and how often it begins, in this process. A plugin of
+//! the same name in another namespace is another plugin: it has turns of its own.
 //!
 //! An attempt waits for its turn after its task was taken, so it has a slot of its queue
 //! and its start-to-close timeout runs: a plugin that is held back a lot has a queue of
@@ -18,7 +19,11 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// Turns of the plugins that are held back.
 #[derive(Debug, Default)]
-pub(super) struct Throttle(HashMap<String, Turns>);
+pub(super) struct Throttle {
+    config: BTreeMap<String, ThrottleConfig>,
+    /// By namespace and name, of those that had an attempt.
+    turns: Mutex<HashMap<(String, String), Arc<Turns>>>,
+}
 
 #[derive(Debug)]
 struct Turns {
@@ -39,10 +44,9 @@ pub(super) struct Turn {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Throttle {
-    /// As configured.
-    pub(super) fn new(config: &BTreeMap<String, ThrottleConfig>) -> Self {
-        let turns = |config: &ThrottleConfig| Turns {
+impl Turns {
+    fn new(config: &ThrottleConfig) -> Self {
+        Self {
             places: config
                 .concurrent
                 .map(|places| Arc::new(Semaphore::new(places))),
@@ -50,14 +54,22 @@ impl Throttle {
                 interval: Duration::from_secs_f64(1.0 / rate),
                 next: Mutex::default(),
             }),
-        };
-        let of_plugin = |(name, config): (&String, _)| (name.clone(), turns(config));
-        Self(config.iter().map(of_plugin).collect())
+        }
+    }
+}
+
+impl Throttle {
+    /// As configured.
+    pub(super) fn new(config: &BTreeMap<String, ThrottleConfig>) -> Self {
+        Self {
+            config: config.clone(),
+            turns: Mutex::default(),
+        }
     }
 
     /// Waits until an attempt of that plugin may go on.
-    pub(super) async fn turn(&self, plugin: &str) -> Turn {
-        let Some(turns) = self.0.get(plugin) else {
+    pub(super) async fn turn(&self, namespace: &str, plugin: &str) -> Turn {
+        let Some(turns) = self.turns(namespace, plugin) else {
             return Turn { _place: None };
         };
         let place = match &turns.places {
@@ -69,6 +81,16 @@ impl Throttle {
             tokio::time::sleep_until(pace.take(Instant::now())).await;
         }
         Turn { _place: place }
+    }
+
+    /// Those of that plugin; none where it is not held back.
+    fn turns(&self, namespace: &str, plugin: &str) -> Option<Arc<Turns>> {
+        let config = self.config.get(plugin)?;
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_plugin = turns
+            .entry((namespace.to_owned(), plugin.to_owned()))
+            .or_insert_with(|| Arc::new(Turns::new(config)));
+        Some(Arc::clone(of_plugin))
     }
 }
 
@@ -100,7 +122,8 @@ mod tests {
     /// How long after the first each of so many turns is that are asked for at once.
     fn turns(per_second: f64, count: usize) -> Vec<u128> {
         let throttle = throttle(None, Some(per_second));
-        let pace = throttle.0["slow"].pace.as_ref().expect("it has one");
+        let own = throttle.turns("default", "slow").expect("it is held back");
+        let pace = own.pace.as_ref().expect("it has one");
         let now = Instant::now();
         let turns = (0..count).map(|_| pace.take(now).duration_since(now).as_millis());
         turns.collect()
@@ -124,21 +147,33 @@ mod tests {
     #[tokio::test]
     async fn only_the_named_plugin_is_held_back() {
         let throttle = throttle(Some(1), Some(0.001));
-        let _held = throttle.turn("slow").await;
-        throttle.turn("other").await;
+        let _held = throttle.turn("default", "slow").await;
+        throttle.turn("default", "other").await;
     }
 
     #[tokio::test]
     async fn so_many_run_at_once() {
         let throttle = throttle(Some(2), None);
-        let first = throttle.turn("slow").await;
-        let _second = throttle.turn("slow").await;
-        let mut third = std::pin::pin!(throttle.turn("slow"));
+        let first = throttle.turn("default", "slow").await;
+        let _second = throttle.turn("default", "slow").await;
+        let mut third = std::pin::pin!(throttle.turn("default", "slow"));
         assert!(
             futures::poll!(&mut third).is_pending(),
             "there is no third place"
         );
         drop(first);
         third.await;
+    }
+
+    #[tokio::test]
+    async fn a_plugin_of_another_namespace_has_turns_of_its_own() {
+        let throttle = throttle(Some(1), Some(0.001));
+        let _held = throttle.turn("team-a", "slow").await;
+        let mut second = std::pin::pin!(throttle.turn("team-a", "slow"));
+        assert!(
+            futures::poll!(&mut second).is_pending(),
+            "it has had its own"
+        );
+        throttle.turn("team-b", "slow").await;
     }
 }

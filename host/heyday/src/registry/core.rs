@@ -114,6 +114,8 @@ pub struct RegistryOptions {
     pub bindings: Arc<Bindings>,
     /// The queues that there are.
     pub queues: BTreeSet<String>,
+    /// Queues of activities that name none, by plugin, over what it imports.
+    pub default_queues: BTreeMap<String, String>,
     /// Whether the engine reaches workers that are not Heyday's.
     pub foreign_workers: bool,
 }
@@ -126,6 +128,7 @@ pub struct Core {
     pub(super) expressions: Arc<dyn Expressions>,
     pub(super) bindings: Arc<Bindings>,
     pub(super) queues: BTreeSet<String>,
+    pub(super) default_queues: BTreeMap<String, String>,
     pub(super) foreign_workers: bool,
     pub(super) memory: RwLock<Memory>,
     /// Held while something changes.
@@ -184,6 +187,7 @@ impl Core {
             expressions: options.expressions,
             bindings: options.bindings,
             queues: options.queues,
+            default_queues: options.default_queues,
             foreign_workers: options.foreign_workers,
             memory: RwLock::new(memory),
             changing: tokio::sync::Mutex::new(()),

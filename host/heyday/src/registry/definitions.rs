@@ -18,6 +18,7 @@ use super::RegistryError;
 use super::core::{Core, MAX_PARSED};
 use super::flows::{ActivityOptions, activity_document, listener_document};
 use super::versions::{Stored, parse_version};
+use crate::description::ActivitySpec;
 use crate::names::no_queue;
 use crate::state::versions::Kind;
 
@@ -118,7 +119,7 @@ impl Core {
         let mut activities = BTreeMap::new();
         for call in flow.activities() {
             let found = self.resolve(namespace, &call.activity_type, call.version.as_ref());
-            let pinned = found.and_then(|stored| pinned(&stored, &call.activity_type));
+            let pinned = found.and_then(|stored| self.pinned(&stored, &call.activity_type));
             if let Some(pinned) = pinned {
                 activities.insert(call.name.clone(), pinned);
             }
@@ -266,17 +267,24 @@ impl Core {
             flow,
         })
     }
-}
 
-fn pinned(stored: &Stored, activity_type: &str) -> Option<PinnedActivity> {
-    let (_, name) = activity_type.split_once('.')?;
-    let spec = stored.description.as_ref()?.activities.get(name)?;
-    Some(PinnedActivity {
-        activity_type: activity_type.to_owned(),
-        version: Some(stored.row.version.clone()),
-        digest: Some(stored.row.digest),
-        queue: spec.queue.clone(),
-        timeouts: spec.timeouts,
-        retry: spec.retry.clone(),
-    })
+    fn pinned(&self, stored: &Stored, activity_type: &str) -> Option<PinnedActivity> {
+        let (_, name) = activity_type.split_once('.')?;
+        let spec = stored.description.as_ref()?.activities.get(name)?;
+        Some(PinnedActivity {
+            activity_type: activity_type.to_owned(),
+            version: Some(stored.row.version.clone()),
+            digest: Some(stored.row.digest),
+            queue: self.queue_of(stored, spec),
+            timeouts: spec.timeouts,
+            retry: spec.retry.clone(),
+        })
+    }
+
+    /// The queue of an activity where a flow names none.
+    pub(super) fn queue_of(&self, stored: &Stored, spec: &ActivitySpec) -> String {
+        let said = self.default_queues.get(&stored.row.name);
+        let said = said.filter(|_| !spec.names_queue);
+        said.unwrap_or(&spec.queue).clone()
+    }
 }

@@ -50,7 +50,7 @@ impl VersionView for PluginVersion {
                     documentation: spec.documentation.clone(),
                     input: spec.input.as_ref().map(|(schema, _)| schema.clone()),
                     output: spec.output.as_ref().map(|(schema, _)| schema.clone()),
-                    queue: spec.queue.clone(),
+                    queue: core.queue_of(stored, spec),
                     timeouts: spec.timeouts,
                     retry: spec.retry.clone(),
                 })

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use heyday_durable::temporal::TemporalEngine;
+use heyday_inference::Inference;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -23,6 +24,9 @@ use crate::metrics::Metrics;
 /// A runtime that does not run a task for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
 
+/// Why a worker whose device is gone is of no use any more.
+const DEVICE_LOST: &str = "the device of models was lost and cannot be opened again";
+
 /// What is asked.
 pub(super) struct Health {
     /// When the server was last heard.
@@ -31,6 +35,8 @@ pub(super) struct Health {
     pub(super) admission: watch::Receiver<bool>,
     /// The cluster.
     pub(super) engine: Arc<TemporalEngine>,
+    /// What runs models.
+    pub(super) inference: Inference,
     /// Where guests run.
     pub(super) guests: Handle,
     /// What is counted.
@@ -72,8 +78,12 @@ async fn startup(State(health): State<Arc<Health>>) -> Answer {
     ok()
 }
 
-/// Whether it would get better by a restart: a server or a cluster that is away would not.
+/// Whether a restart would not help: a server or a cluster that is away would still be so, and a
+/// device that its driver gave up comes back only by one.
 async fn live(State(health): State<Arc<Health>>) -> Answer {
+    if health.inference.is_device_lost() {
+        return not_yet(DEVICE_LOST);
+    }
     let beat = health.guests.spawn(async {});
     match tokio::time::timeout(STUCK, beat).await {
         Ok(Ok(())) => ok(),
@@ -86,8 +96,14 @@ async fn ready(State(health): State<Arc<Health>>) -> Answer {
     if health.stopping.is_cancelled() {
         return not_yet("the worker is stopping");
     }
+    if health.inference.is_device_lost() {
+        return not_yet(DEVICE_LOST);
+    }
     if !health.engine.connected(Duration::ZERO).await {
         return not_yet("the Temporal cluster was not reached yet");
+    }
+    if !health.engine.is_cluster_there() {
+        return not_yet("the Temporal cluster does not answer any more");
     }
     if !*health.admission.borrow() {
         return not_yet("Heyday's server was not heard for longer than the lease");

@@ -281,7 +281,7 @@ impl Worker {
                 device: inference.device().name().to_owned(),
                 models: Vec::new(),
             },
-            inference,
+            inference: inference.clone(),
         };
         let follower = Arc::new(Follower {
             client,
@@ -309,6 +309,7 @@ impl Worker {
                 heard: hears,
                 admission: admitted,
                 engine: Arc::clone(&engine),
+                inference,
                 guests: sandbox.guests().clone(),
                 metrics,
                 stopping: stopping.clone(),

@@ -1,7 +1,8 @@
 //! A device that fails when a test wants it to, in debug builds only.
 //!
 //! `HEYDAY_DEVICE_FAIL_POINT=COUNT:MESSAGE` lets the COUNTth batch, and no other, fail as if the
-//! device had said MESSAGE.
+//! device had said MESSAGE. `HEYDAY_REOPEN_FAIL_POINT=COUNT:MESSAGE` lets the first COUNT tries to
+//! open the device again fail so.
 
 #[cfg(debug_assertions)]
 mod enabled {
@@ -9,24 +10,37 @@ mod enabled {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     struct Armed {
-        left: AtomicU64,
+        count: u64,
+        /// How often it was reached.
+        reached: AtomicU64,
         message: String,
     }
 
-    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    static BATCHES: OnceLock<Option<Armed>> = OnceLock::new();
+    static REOPENINGS: OnceLock<Option<Armed>> = OnceLock::new();
 
-    fn armed() -> Option<Armed> {
-        let value = std::env::var("HEYDAY_DEVICE_FAIL_POINT").ok()?;
+    fn armed(variable: &str) -> Option<Armed> {
+        let value = std::env::var(variable).ok()?;
         let (count, message) = value.split_once(':')?;
         Some(Armed {
-            left: AtomicU64::new(count.parse().ok()?),
+            count: count.parse().ok()?,
+            reached: AtomicU64::default(),
             message: message.to_owned(),
         })
     }
 
     pub fn reached() -> Result<(), String> {
-        match ARMED.get_or_init(armed) {
-            Some(armed) if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 => {
+        match BATCHES.get_or_init(|| armed("HEYDAY_DEVICE_FAIL_POINT")) {
+            Some(armed) if armed.reached.fetch_add(1, Ordering::SeqCst) + 1 == armed.count => {
+                Err(armed.message.clone())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn reopening() -> Result<(), String> {
+        match REOPENINGS.get_or_init(|| armed("HEYDAY_REOPEN_FAIL_POINT")) {
+            Some(armed) if armed.reached.fetch_add(1, Ordering::SeqCst) < armed.count => {
                 Err(armed.message.clone())
             }
             _ => Ok(()),
@@ -40,9 +54,22 @@ pub(super) fn reached() -> Result<(), String> {
     enabled::reached()
 }
 
+/// Fails where the device is opened again, if a test asked for it.
+#[cfg(debug_assertions)]
+pub(super) fn reopening() -> Result<(), String> {
+    enabled::reopening()
+}
+
 /// Does nothing.
 #[cfg(not(debug_assertions))]
 #[allow(clippy::unnecessary_wraps, reason = "it fails in debug builds")]
 pub(super) const fn reached() -> Result<(), String> {
+    Ok(())
+}
+
+/// Does nothing.
+#[cfg(not(debug_assertions))]
+#[allow(clippy::unnecessary_wraps, reason = "it fails in debug builds")]
+pub(super) const fn reopening() -> Result<(), String> {
     Ok(())
 }

@@ -5,7 +5,8 @@
 //! part, so that a long one holds nobody up. A text joins and leaves between steps. It joins
 //! when there is a place, and memory for all tokens that it may have: then it cannot fail
 //! later for lack of it. Who has the fewest texts is next; one plugin has at most half of
-//! the places. The threads that compute are shared with the encoders' batches.
+//! the places, one namespace three quarters. The threads that compute are shared with the
+//! encoders' batches.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -384,7 +385,9 @@ fn next(waiting: &[Text], texts: &[Text], limits: &GenerateLimits) -> Option<usi
         .filter_map(|(at, text)| {
             let own = has(&|caller| *caller == text.caller);
             let namespace = has(&|caller| caller.namespace == text.caller.namespace);
-            let free = own < limits.texts.div_ceil(2);
+            // As of what may wait.
+            let places = limits.texts;
+            let free = own < places.div_ceil(2) && namespace < places - places / 4;
             free.then_some(((namespace, own, text.arrived), (at, text)))
         })
         .min_by_key(|(order, _)| *order)?

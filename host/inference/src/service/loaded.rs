@@ -5,11 +5,16 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::failpoint;
 use crate::device::{Device, DeviceChoice};
 use crate::error::{DeviceError, InferenceError};
 use crate::model::Model;
 use crate::store::ModelStore;
+
+/// Between two tries to open a device that was lost.
+const REOPEN: Duration = Duration::from_secs(5);
 
 /// A model in memory. Its bytes count until nobody holds it.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ enum Slot {
 struct Slots {
     by_name: HashMap<String, Slot>,
     device: Device,
+    /// When it was last tried in vain to open the device again; nothing is computed since then.
+    lost: Option<Instant>,
     /// Askings so far.
     count: u64,
 }
@@ -80,6 +87,7 @@ impl Models {
             slots: Mutex::new(Slots {
                 by_name: HashMap::new(),
                 device,
+                lost: None,
                 count: 0,
             }),
             loaded: Condvar::new(),
@@ -92,6 +100,11 @@ impl Models {
 
     pub(crate) fn device(&self) -> Device {
         self.slots().device.clone()
+    }
+
+    /// Whether the device was lost and could not be opened again.
+    pub(crate) fn is_device_lost(&self) -> bool {
+        self.slots().lost.is_some()
     }
 
     /// Names of the models in memory.
@@ -117,6 +130,12 @@ impl Models {
                 slots.by_name.remove(name);
                 return Err(InferenceError::UnknownModel(name.to_owned()));
             };
+            if slots.lost.is_some_and(|tried| tried.elapsed() >= REOPEN) {
+                self.reopen(&mut slots);
+            }
+            if slots.lost.is_some() {
+                return Err(InferenceError::DeviceGone);
+            }
             slots.count += 1;
             let count = slots.count;
             match slots.by_name.get_mut(name) {
@@ -237,9 +256,30 @@ impl Models {
         slots
             .by_name
             .retain(|_, slot| matches!(slot, Slot::Loading));
-        match Device::open(self.choice) {
-            Ok(device) => slots.device = device,
-            Err(error) => tracing::error!(%error, "the device cannot be opened again"),
+        self.reopen(&mut slots);
+    }
+
+    /// Opens the device again. One that was a GPU is not the CPU then: that would be many times
+    /// slower, and nobody would know.
+    fn reopen(&self, slots: &mut Slots) {
+        let choice = match self.choice {
+            DeviceChoice::Auto if slots.device.is_gpu() => DeviceChoice::Gpu(0),
+            choice => choice,
+        };
+        let opened = failpoint::reopening()
+            .map_err(|message| DeviceError::NotFound { index: 0, message })
+            .and_then(|()| Device::open(choice));
+        match opened {
+            Ok(device) => {
+                slots.device = device;
+                if slots.lost.take().is_some() {
+                    tracing::info!(device = slots.device.name(), "the device is there again");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the device cannot be opened again; start this process anew");
+                slots.lost = Some(Instant::now());
+            }
         }
     }
 }

@@ -305,6 +305,13 @@ impl Inference {
         self.running.shared.models.device()
     }
 
+    /// Whether the device was lost and could not be opened again: only a new process may bring
+    /// it back. It is tried again, now and then, when a model is asked for.
+    #[must_use]
+    pub fn is_device_lost(&self) -> bool {
+        self.running.shared.models.is_device_lost()
+    }
+
     /// Names of the models that are in memory, and the bytes that those take.
     #[must_use]
     pub fn in_memory(&self) -> (Vec<String>, u64) {

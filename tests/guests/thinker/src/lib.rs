@@ -91,12 +91,18 @@ pub struct Rerank {
     model: String,
     query: String,
     documents: Vec<String>,
+    /// So often, to take long.
+    #[serde(default)]
+    times: usize,
 }
 
 /// The scores of documents.
 #[activity(retry(maximum_attempts = 1))]
 pub fn rerank(input: Rerank) -> Result<Vec<f32>> {
     let model = Model::open(&input.model)?;
+    for _ in 1..input.times {
+        model.rerank(&input.query, &input.documents, LongText::Truncate)?;
+    }
     Ok(model.rerank(&input.query, &input.documents, LongText::Truncate)?)
 }
 

@@ -237,7 +237,9 @@ pub(super) fn refusal(error: InferenceError, input: &'static str) -> Problem {
             detail,
         ),
         InferenceError::OutOfMemory(_) => Problem::unavailable("out-of-memory", detail),
-        InferenceError::DeviceLost => Problem::unavailable("device-lost", detail),
+        InferenceError::DeviceLost | InferenceError::DeviceGone => {
+            Problem::unavailable("device-lost", detail)
+        }
         InferenceError::Unavailable { .. } => Problem::unavailable("model-unavailable", detail),
         InferenceError::Stopping => Problem::unavailable("shutting-down", detail),
         // Its words name files of the host.
@@ -292,6 +294,7 @@ mod tests {
         for (error, status, retry) in [
             (InferenceError::Busy, 429, true),
             (InferenceError::DeviceLost, 503, true),
+            (InferenceError::DeviceGone, 503, true),
             (InferenceError::Stopping, 503, true),
             (InferenceError::Internal, 500, false),
             (InferenceError::UnknownModel("m".to_owned()), 404, false),

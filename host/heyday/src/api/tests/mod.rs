@@ -126,6 +126,7 @@ async fn api() -> Api {
         expressions: Arc::clone(&expressions),
         bindings,
         queues: config.queues().into_keys().collect(),
+        default_queues: config.default_queues.clone(),
         foreign_workers: false,
     })
     .await

@@ -1,6 +1,6 @@
 //! The registry with a real sandbox, a real database and guests as text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -217,6 +217,7 @@ async fn open_with_sandbox(folder: &std::path::Path) -> (Registry, Sandbox) {
         expressions: Arc::new(MockExpressions),
         bindings,
         queues: BTreeSet::from(["general-queue".to_owned(), "storage-queue".to_owned()]),
+        default_queues: BTreeMap::default(),
         foreign_workers: false,
     })
     .await

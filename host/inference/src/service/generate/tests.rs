@@ -237,7 +237,16 @@ fn request_of(prompt: &str) -> GenerateRequest {
 
 impl Scene {
     async fn text(&self, plugin: &str, prompt: &str) -> Result<Generation, InferenceError> {
-        let me = caller("default", plugin);
+        self.text_as("default", plugin, prompt).await
+    }
+
+    async fn text_as(
+        &self,
+        namespace: &str,
+        plugin: &str,
+        prompt: &str,
+    ) -> Result<Generation, InferenceError> {
+        let me = caller(namespace, plugin);
         self.inference
             .generate(me, LLAMA, request(prompt, 50))
             .await
@@ -302,6 +311,33 @@ async fn one_plugin_has_half_of_the_places() {
     assert!(
         scene.reaches(1 + SHORT_TOKENS),
         "its second one has the place"
+    );
+    assert_eq!(scene.waiting(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_namespace_has_three_quarters_of_the_places() {
+    let mut options = options();
+    options.generate.texts = Some(4);
+    let scene = scene(&[LLAMA], &options);
+    let first = scene.text("a", SHORT).await.expect("accepted");
+    assert_eq!(scene.next_batch().1, SHORT_TOKENS);
+    let mut held = Vec::new();
+    // None of them has half of the places.
+    for plugin in ["b", "c", "d"] {
+        held.push(scene.text(plugin, SHORT).await.expect("accepted"));
+    }
+    scene.open.send(Ok(())).expect("a gate");
+    assert_eq!(scene.step(), 1 + 2 * SHORT_TOKENS);
+    assert_eq!(scene.waiting(), 1, "the fourth place is for others");
+    let other = scene.text_as("elsewhere", "a", SHORT).await;
+    held.push(other.expect("accepted"));
+    assert!(scene.reaches(3 + SHORT_TOKENS), "another namespace has it");
+    assert_eq!(scene.waiting(), 1);
+    drop(first);
+    assert!(
+        scene.reaches(3 + SHORT_TOKENS),
+        "its place is the next one's"
     );
     assert_eq!(scene.waiting(), 0);
 }

@@ -1,0 +1,124 @@
+//! Workers and their cluster: away at the start, away later, and there again; behind TLS that asks
+//! for certificates and an API key.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::support::certificates::{Authority, Files};
+use crate::support::front::Front;
+use crate::support::handmade::Handmade;
+use crate::support::ports::free_port;
+use crate::support::temporal::{DevServer, binary};
+use crate::support::worker::{Site, eventually};
+use crate::workers::push_flow;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_ready_while_its_cluster_is_there() {
+    if binary().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("temporal.db");
+    let port = free_port();
+    let site = Site::at(format!("127.0.0.1:{port}"), "default".to_owned(), &[], "").await;
+    let token = site.token(&[]).await;
+    let mut worker = site.begin(&token, &[]);
+    for path in ["/health/startup", "/health/ready"] {
+        let told = async || {
+            let (status, text) = worker.get(path).await?;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {text}");
+            text.contains("the Temporal cluster was not reached yet")
+                .then_some(())
+        };
+        eventually(told).await;
+    }
+    worker.until("/health/live", StatusCode::OK).await.unwrap();
+
+    let cluster = DevServer::start(port, &[], Some(&file));
+    worker.until_ready().await.unwrap();
+    drop(cluster);
+    let problem = worker.until("/health/ready", StatusCode::SERVICE_UNAVAILABLE);
+    let problem = problem.await.unwrap();
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("the Temporal cluster does not answer"),
+        "{problem}"
+    );
+    // No reason for a restart, and it has started once and for all.
+    for path in ["/health/live", "/health/startup"] {
+        worker.until(path, StatusCode::OK).await.unwrap();
+    }
+
+    let _cluster = DevServer::start(port, &[], Some(&file));
+    worker.until_ready().await.unwrap();
+    site.server.wait_for_engine().await.unwrap();
+    push_flow(&site, "small", "  - only: {set: {x: 1}}\n").await;
+    let outcome = site.server.client.run("tests.small", &json!({})).await;
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_reaches_its_cluster_by_certificates_and_an_api_key_that_change() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let front = Front::start(&site.address, &old.issue("front"), Some(&old)).await;
+    front.require_api_key("first-key");
+    // The server reaches it without.
+    site.address = front.address();
+    let files = Files::new(&old);
+    let (first, second) = (old.issue("first"), new.issue("second"));
+    files.identify(&first);
+    files.authorize("first-key\n");
+    let paths = [files.cert(), files.key(), files.ca(), files.api_key()];
+    let paths = paths.map(|path| path.to_str().unwrap().to_owned());
+    let [cert, key, ca, api_key] = &paths;
+    let arguments: [&str; 8] = [
+        "--temporal-tls-client-cert-path",
+        cert,
+        "--temporal-tls-client-key-path",
+        key,
+        "--temporal-tls-server-ca-cert-path",
+        ca,
+        "--temporal-api-key-file",
+        api_key,
+    ];
+    let mut worker = site.worker(&arguments).await;
+    assert!(front.last_client_is(&first));
+    let client = &site.server.client;
+    let pushed = client.push(Handmade::default().build(), "").await.unwrap();
+    assert_eq!(pushed["active"], true);
+    push_flow(
+        &site,
+        "two-steps",
+        "  - one: {call: handmade.answer, with: {}}\n  - pause: {wait: PT3S}\n  \
+         - two: {call: handmade.answer, with: {}}\n",
+    )
+    .await;
+    let id = client.start("tests.two-steps", &json!({})).await.unwrap();
+    eventually(async || {
+        let path = format!("/workflows/{id}/history?wait=1s");
+        let history = client.get(&path).await.unwrap();
+        history.to_string().contains("TimerStarted").then_some(())
+    })
+    .await;
+
+    // From here on the old ones are refused, and nobody is connected any more.
+    front.require_api_key("second-key");
+    front.replace_tls(&new.issue("front"), Some(&new));
+    files.authorize("second-key\n");
+    files.trust(&new);
+    files.identify(&second);
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    assert_eq!(outcome.body["result"], json!(42), "{}", outcome.body);
+    assert!(front.last_client_is(&second));
+    worker.until_ready().await.unwrap();
+    for key in ["first-key", "second-key"] {
+        assert!(!worker.log().contains(key), "{}", worker.log());
+    }
+}

@@ -15,6 +15,7 @@ mod backends_away;
 mod bad_input;
 mod capabilities;
 mod cluster_death;
+mod commands;
 mod conformance;
 mod continuing;
 mod division;

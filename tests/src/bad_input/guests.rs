@@ -27,6 +27,23 @@ async fn output_that_is_no_json_is_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_without_grants_sees_nothing_outside() {
+    let options = Options {
+        environment: vec![("HEYDAY_TEST_SECRET".to_owned(), "seen".to_owned())],
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = server.client.succeed("probe.look_outside", &json!(port));
+    assert_eq!(seen.await.unwrap(), Value::Null);
+    // Nobody has come.
+    let came = listener.accept().expect_err("nobody").kind();
+    assert_eq!(came, std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guests_that_pass_a_limit_are_stopped() {
     let server = probe::server(Options::default()).await.unwrap();
     let client = &server.client;

@@ -23,6 +23,7 @@ mod doctor;
 mod events;
 mod flow_versions;
 mod flows;
+mod full_disk;
 mod gcs;
 mod generation;
 mod graph;

@@ -188,6 +188,64 @@ pub(crate) async fn needed_version(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_keeps_the_versions_it_started_with() {
+    let server = Server::start().await.unwrap();
+    kept_versions(&server.client).await;
+}
+
+/// A flow that calls a plugin, waits for a signal, and calls it again.
+const KEPT: &str = r"
+document: {dsl: 1.0.3, namespace: tests, name: kept, version: 1.0.0}
+do:
+  - first: {call: kept.answer, with: {}, export: {as: '{first: .}'}}
+  - hear: {listen: {to: {one: {with: {type: go}}}}}
+  - last: {call: kept.answer, with: {}}
+  - both: {set: {first: '${ $context.first }', last: '${ . }'}}
+";
+
+/// Of a plugin that nobody uploaded before.
+pub(crate) async fn kept_versions(client: &Client) {
+    let kept = |version: &str, number: u32| {
+        let description = crate::support::handmade::DESCRIPTION.replace("handmade", "kept");
+        let plugin = Handmade {
+            description: &description.replace("1.0.0", version),
+            output: &number.to_string(),
+            ..Handmade::default()
+        };
+        plugin.build()
+    };
+    // Answers when the run has called the plugin for the first time.
+    let begin = async || {
+        let id = client.start("tests.kept", &json!({})).await.unwrap();
+        let path = format!("/workflows/{id}/history?wait=1s");
+        eventually(async || {
+            let history = client.get(&path).await.unwrap().to_string();
+            history.contains("ActivityTaskCompleted").then_some(())
+        })
+        .await;
+        id
+    };
+    client.push(kept("1.0.0", 1), "").await.unwrap();
+    let pushed = client.push_flow(KEPT).await.unwrap();
+    Client::ok(pushed).await.unwrap();
+    let first = begin().await;
+    let pushed = client.push(kept("2.0.0", 2), "").await.unwrap();
+    assert_eq!(pushed["active"], true, "{pushed}");
+    let second = begin().await;
+    let back = client.post("/plugins/kept/rollback", &Value::Null).await;
+    assert_eq!(back.unwrap()["version"], "1.0.0");
+    let third = begin().await;
+    for (id, number) in [(first, 1), (second, 2), (third, 1)] {
+        let signal = json!({ "name": "go", "id": "go", "data": {} });
+        let path = format!("/workflows/{id}/signals");
+        client.post(&path, &signal).await.unwrap();
+        let outcome = client.result(&id).await.unwrap();
+        let both = json!({ "first": number, "last": number });
+        assert_eq!(outcome.body["result"], both, "{}", outcome.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_uploads_at_once_are_one_version() {
     let server = Server::start().await.unwrap();
     uploads_at_once(&server.client).await;

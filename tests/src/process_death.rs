@@ -2,11 +2,11 @@
 //! it acknowledged is lost, and no finished step runs again.
 //!
 //! The server is started on the same data again and again. In each life some clients
-//! start runs of three HTTP steps with short waits between ([`load`]), send each two
-//! signals and an update, until the process dies: at one of its fail points, or at any
-//! moment by a kill from outside. What the runs did is counted by a server of the test
-//! that syncs each effect to a file ([`effects`]); what must hold of a run's history is
-//! in [`history`].
+//! start runs of three steps with short waits between ([`load`]), the second one a plugin's
+//! and the others the built-in HTTP call, and send each two signals and an update, until
+//! the process dies: at one of its fail points, or at any moment by a kill from outside.
+//! What the runs did is counted by a server of the test that syncs each effect to a file
+//! ([`effects`]); what must hold of a run's history is in [`history`].
 //!
 //! In about each second life the runs that are started have short histories, so that
 //! they continue as new again and again. What was open goes on in the next life: an
@@ -32,18 +32,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::support::component;
 use crate::support::server::{Client, Options, PATIENCE, Server};
 use effects::{Effect, Effects};
 use load::{Ledger, Run, Work};
 
 /// Kills, where the environment says nothing: four in each phase.
-const KILLS: usize = 28;
+const KILLS: usize = 32;
 /// Clients at once.
 const CLIENTS: usize = 10;
 /// The flow's type.
 const FLOW: &str = "chaos.steps";
-/// The flow's HTTP steps.
+/// The flow's steps, each of which has one effect by HTTP.
 const STEPS: [&str; 3] = ["first", "second", "third"];
+/// The one that is an activity of a plugin.
+const IN_THE_SANDBOX: &str = STEPS[1];
 /// The signals that a run takes before its second and its third step. Their name is the
 /// same, so that one that came twice, or not at all, would be taken for another.
 const NOTES: [&str; 2] = ["one", "two"];
@@ -67,12 +70,13 @@ const fn phase(name: &'static str, count: u64, padding: usize) -> Phase {
 }
 
 /// The phases, in turn.
-const PHASES: [Phase; 7] = [
+const PHASES: [Phase; 8] = [
     phase("outside", 0, 100),
     phase("before-append", 60, 100),
     phase("before-sync", 60, 100),
     phase("before-answer", 60, 100),
     phase("in-activity", 30, 100),
+    phase("after-activity", 30, 100),
     phase("in-timer", 20, 100),
     phase("in-checkpoint", 1, 200_000),
 ];
@@ -97,21 +101,35 @@ fn definition(effects: &Effects) -> String {
 "
             );
         }
-        text += &format!(
-            "- {name}:
+        let url = format!("http://{}/", effects.address);
+        let key = format!("'${{ $workflow.id + \"/{name}\" }}'");
+        let body =
+            format!("'${{ {{workflow: $workflow.id, step: \"{name}\", numbers: .numbers}} }}'");
+        let call = if *name == IN_THE_SANDBOX {
+            format!(
+                "- {name}:
+    call: visitor.http_post
+    with: {{url: '{url}', key: {key}, body: {body}}}
+"
+            )
+        } else {
+            format!(
+                "- {name}:
     call: http
     with:
       method: post
-      endpoint: http://{address}/
-      headers: {{Idempotency-Key: '${{ $workflow.id + \"/{name}\" }}'}}
-      body: '${{ {{workflow: $workflow.id, step: \"{name}\", numbers: .numbers}} }}'
-    output: {{as: '${{ {{numbers: .numbers, notes: ($input.notes // [])}} }}'}}
+      endpoint: {url}
+      headers: {{Idempotency-Key: {key}}}
+      body: {body}
+"
+            )
+        };
+        text += &call;
+        text += "    output: {as: '${ {numbers: .numbers, notes: ($input.notes // [])} }'}
     metadata:
       heyday:
-        retry: {{initial_interval: {{milliseconds: 20}}, backoff_coefficient: 1, maximum_attempts: 0}}
-",
-            address = effects.address,
-        );
+        retry: {initial_interval: {milliseconds: 20}, backoff_coefficient: 1, maximum_attempts: 0}
+";
     }
     text += "- confirm:
     listen: {to: {one: {with: {type: confirm}}}}
@@ -126,6 +144,8 @@ fn definition(effects: &Effects) -> String {
 struct Tally {
     /// Kills, and those of them that came before the server answered, by phase.
     kills: BTreeMap<&'static str, (usize, usize)>,
+    /// Those that left a checkpoint half done.
+    amid_checkpoints: usize,
     recoveries: Vec<Duration>,
 }
 
@@ -150,9 +170,13 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     let mut tally = Tally::default();
 
     let server = Server::on(&data, Options::default()).await?;
+    let visitor = component("visitor");
+    server.client.push(visitor, "&allow_missing=true").await?;
     Client::ok(server.client.push_flow(&definition(&effects)).await?).await?;
     let binding = format!("*:{}", effects.address);
-    server.client.grant(FLOW, "http", &binding, None).await?;
+    for subject in [FLOW, "visitor"] {
+        server.client.grant(subject, "http", &binding, None).await?;
+    }
     drop(server);
     effects.next_life().await?;
 
@@ -164,6 +188,9 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
         let (count, early_count) = tally.kills.entry(phase.name).or_default();
         *count += 1;
         *early_count += usize::from(early);
+        if phase.name == "in-checkpoint" {
+            tally.amid_checkpoints += usize::from(amid_checkpoint(&data)?);
+        }
         effects.next_life().await?;
     }
 
@@ -225,6 +252,20 @@ async fn life(
     Ok(false)
 }
 
+/// Whether the process that died left a checkpoint half done. SQLite keeps in the index of
+/// the log how many frames one set out to copy, and how many are known to be copied.
+fn amid_checkpoint(data: &Path) -> anyhow::Result<bool> {
+    let index = std::fs::read(data.join("history.db-shm"))?;
+    let number = |at: usize| {
+        let bytes = index.get(at..at + 4)?;
+        bytes.try_into().ok().map(u32::from_ne_bytes)
+    };
+    // Of `WalCkptInfo`, which follows the two headers of 48 bytes.
+    let (done, attempted) = (number(96), number(128));
+    ensure!(done.is_some() && attempted.is_some(), "a short index");
+    Ok(attempted > done)
+}
+
 /// All clients, until each has ended.
 async fn clients(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyhow::Result<()> {
     // They end by themselves when the server dies; only a server that hangs lasts on.
@@ -278,6 +319,19 @@ fn report(tally: &Tally, ledger: &Ledger, repeated: usize) -> anyhow::Result<()>
     for (name, (count, early)) in &tally.kills {
         eprintln!("{count:5} kills {name} ({early} of them while it recovered)");
     }
+    let kills = |name: &str| tally.kills.get(name).map_or(0, |(count, _)| *count);
+    let amid = tally.amid_checkpoints;
+    eprintln!("{amid} of those in-checkpoint left a checkpoint half done");
+    // One may come when the last page is written.
+    ensure!(
+        kills("in-checkpoint") < 4 || amid > 0,
+        "no kill fell into a checkpoint"
+    );
+    // The attempt that was killed then has had its effect, and there is another one.
+    ensure!(
+        repeated >= kills("after-activity"),
+        "kills after an activity repeated no effect"
+    );
     let attempts: u32 = ledger.done.values().flat_map(|run| run.attempts).sum();
     let steps = ledger.done.len() * STEPS.len();
     let continued = ledger.done.values().filter(|run| run.runs > 1).count();

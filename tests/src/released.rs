@@ -232,6 +232,32 @@ fn interfaces_have_all_that_each_release_had() {
 }
 
 #[test]
+fn each_kind_of_failure_of_the_host_is_explained() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let source = read("host/durable/src/failure.rs");
+    let kinds: Vec<&str> = source
+        .lines()
+        .filter(|line| line.trim_start().starts_with("pub const"))
+        .filter_map(|line| line.split('"').nth(1))
+        .collect();
+    assert!(kinds.contains(&"worker-lost"), "{kinds:?}");
+    let interface = read("wit/plugin/plugin.wit");
+    let page = read("docs/errors.md");
+    for kind in kinds {
+        let explained = interface.lines().any(|line| {
+            let text = line.trim_start().strip_prefix("/// `");
+            text.is_some_and(|text| {
+                let names = text.split_once(": ").map_or("", |(names, _)| names);
+                names.split('`').any(|name| name == kind)
+            })
+        });
+        assert!(explained, "{kind} in plugin.wit");
+        assert!(page.contains(&format!("`{kind}`")), "{kind} in errors.md");
+    }
+}
+
+#[test]
 fn what_would_break_a_component_is_named() {
     const RELEASED: &str = "
         package heyday:box@0.1.0;

@@ -3,9 +3,10 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::plugins;
 use crate::support::cli::Desk;
 use crate::support::component;
-use crate::support::handmade::Handmade;
+use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::held::Held;
 use crate::support::server::Client;
 use crate::support::worker::{Site, eventually, signal};
@@ -79,6 +80,62 @@ async fn what_is_uploaded_now_runs_on_workers_that_poll_already() {
     let unknown = json!({ "workflow_type": "tests.nothing", "input": {} });
     let refused = client.request(Method::POST, "/workflows").json(&unknown);
     Client::refused(refused.send().await.unwrap(), StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_poll_already_follow_the_active_version() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    let _first = site.worker(&[]).await;
+    let _second = site.worker(&[]).await;
+    let client = &site.server.client;
+    push_flow(
+        &site,
+        "asks",
+        "  - ask: {call: handmade.answer, with: {}}\n",
+    )
+    .await;
+    // Of runs of our own, which the server pins as they start, and of one that a worker
+    // has pinned. Some of each worker.
+    let answers = async |case: &str, number: u32| {
+        for _ in 0..4 {
+            let answer = client.succeed("handmade.answer", &Value::Null).await;
+            assert_eq!(answer.unwrap(), number, "{case}");
+        }
+        site.temporal(&[
+            "workflow",
+            "start",
+            "--type",
+            "tests.asks",
+            "--task-queue",
+            "general-queue",
+            "--workflow-id",
+            case,
+            "--input",
+            "{}",
+        ]);
+        let outcome = client.result(case).await.unwrap();
+        assert_eq!(outcome.body["result"], number, "{case}: {}", outcome.body);
+    };
+    client.push(Handmade::default().build(), "").await.unwrap();
+    answers("uploaded", 42).await;
+    let second = Handmade {
+        description: &DESCRIPTION.replace("1.0.0", "2.0.0"),
+        output: "43",
+        ..Handmade::default()
+    };
+    let staged = client.push(second.build(), "&activate=false").await;
+    assert_eq!(staged.unwrap()["active"], false);
+    answers("staged", 42).await;
+    let version = json!({ "version": "2.0.0" });
+    let activated = client.post("/plugins/handmade/activate", &version).await;
+    assert_eq!(activated.unwrap()["version"], "2.0.0");
+    answers("activated", 43).await;
+    let back = client.post("/plugins/handmade/rollback", &Value::Null);
+    assert_eq!(back.await.unwrap()["version"], "1.0.0");
+    answers("rolled-back", 42).await;
+    plugins::kept_versions(client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,8 @@ pub(crate) struct Control {
     /// What it was refused.
     pub(crate) denials: Denials,
     revoked: CancellationToken,
+    /// The limit of time that comes before the deadline that the call was given.
+    time_limit: Option<u64>,
     grace: Duration,
     flags: AtomicU8,
     task: AtomicWaker,
@@ -77,8 +79,19 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    pub(crate) fn new(context: CallContext, revoked: CancellationToken, limits: &Limits) -> Self {
+    /// The call begins here: its limit of time counts from now.
+    pub(crate) fn new(
+        mut context: CallContext,
+        revoked: CancellationToken,
+        limits: &Limits,
+    ) -> Self {
+        let given = context.deadline;
+        let time = limits.time_ms.map(Duration::from_millis);
+        if let Some(end) = time.and_then(|time| Instant::now().checked_add(time)) {
+            context.deadline = given.min(end);
+        }
         Self {
+            time_limit: limits.time_ms.filter(|_| context.deadline < given),
             context,
             masks: Masks::default(),
             denials: Denials::default(),
@@ -124,7 +137,13 @@ impl Control {
     /// Whether the call is over, and why.
     pub(crate) fn over(&self) -> Option<CallError> {
         match self.flags.load(Ordering::Acquire) {
-            flags if flags & TIMED_OUT != 0 => Some(CallError::TimedOut),
+            flags if flags & TIMED_OUT != 0 => Some(match self.time_limit {
+                Some(milliseconds) => CallError::LimitExceeded {
+                    limit: "time_ms",
+                    message: format!("the call took more than the {milliseconds} ms allowed"),
+                },
+                None => CallError::TimedOut,
+            }),
             flags if flags & INTERRUPTED != 0 => Some(CallError::Cancelled),
             _ => None,
         }

@@ -18,6 +18,9 @@ pub struct Limits {
     pub log_bytes: usize,
     /// Calls of host functions.
     pub host_calls: u64,
+    /// How long a call may take once it has its slot, in milliseconds; as long as its
+    /// deadline lets where absent.
+    pub time_ms: Option<u64>,
     /// How long a guest may go on after it was asked to stop, in milliseconds.
     pub cancel_grace_ms: u64,
 }
@@ -30,6 +33,7 @@ impl Default for Limits {
             output_bytes: 16 << 20,
             log_bytes: 1 << 20,
             host_calls: 1_000_000,
+            time_ms: None,
             cancel_grace_ms: 5_000,
         }
     }

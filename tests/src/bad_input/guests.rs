@@ -27,6 +27,23 @@ async fn output_that_is_no_json_is_a_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_without_grants_sees_nothing_outside() {
+    let options = Options {
+        environment: vec![("HEYDAY_TEST_SECRET".to_owned(), "seen".to_owned())],
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = server.client.succeed("probe.look_outside", &json!(port));
+    assert_eq!(seen.await.unwrap(), Value::Null);
+    // Nobody has come.
+    let came = listener.accept().expect_err("nobody").kind();
+    assert_eq!(came, std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn guests_that_pass_a_limit_are_stopped() {
     let server = probe::server(Options::default()).await.unwrap();
     let client = &server.client;
@@ -49,6 +66,30 @@ async fn guests_that_pass_a_limit_are_stopped() {
         assert_eq!(failure["retryable"], false, "{activity}");
         client.works().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_more_time_than_the_operator_gives() {
+    let options = Options {
+        config: Some("[limits.plugins.probe]\ntime_ms = 2500\n".to_owned()),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let client = &server.client;
+    // The plugin says an hour, and its caller two.
+    for activity in ["probe.spin_long", "probe.spin_long?start_to_close=2h"] {
+        let failure = client.fail(activity, &Value::Null).await.unwrap();
+        assert_eq!(failure["kind"], "limit-exceeded", "{activity}: {failure}");
+        assert_eq!(failure["details"]["limit"], "time_ms", "{activity}");
+        assert_eq!(failure["retryable"], false, "{activity}");
+    }
+    // Less is still what they say, and the guest sees what it has.
+    let short = client.fail("probe.spin_long?start_to_close=100ms", &Value::Null);
+    let failure = short.await.unwrap();
+    assert_eq!(failure["kind"], "timeout", "{failure}");
+    let own = client.succeed("probe.whoami", &Value::Null).await.unwrap();
+    assert!(own["remaining_ms"].as_u64() <= Some(2_500), "{own}");
+    client.works().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

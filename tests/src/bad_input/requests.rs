@@ -120,7 +120,7 @@ pub(crate) async fn unserved_queue(client: &Client) {
     let response = client.push_flow(flow).await.unwrap();
     let problem = Client::refused(response, StatusCode::UNPROCESSABLE_ENTITY).await;
     let error = &problem["errors"][0];
-    assert_eq!(error["line"], 3, "{problem}");
+    assert_eq!(error["line"], 6, "{problem}");
     let message = error["message"].as_str().unwrap();
     assert!(
         message.contains("no-such-queue") && message.contains("general-queue"),

@@ -1,7 +1,7 @@
 //! What a plugin's statements may not do on a SQLite connection, and what stops them.
 //!
-//! It calls SQLite's C interface on rusqlite's raw handle; beside it only `sqlite_vec.rs`
-//! does so. [`install`] runs once per connection, after it was configured. It gives
+//! It calls SQLite's C interface on rusqlite's raw handle; beside it only the vectors'
+//! `sqlite_vec.rs` and `sqlite_bm25.rs` do so. [`install`] runs once per connection, after it was configured. It gives
 //! the connection a [`Watch`] that lives exactly as long as the connection does (as
 //! SQLite client data, with a destructor) and three callbacks that read it:
 //!

@@ -104,6 +104,8 @@ async fn run(
             false,
         ),
     };
+    // What it did is done, and nobody knows yet.
+    failpoint::reached("after-activity");
     let payloads = Some(core.payloads.as_ref());
     let outcome = settle(payloads, core.clock.as_ref(), outcome, &context).await;
     lock(&cell.running).remove(&launch.activity_id);

@@ -5,6 +5,7 @@
 //! point where it can begin anew. Past [`LARGE`] it is restarted, which holds the writer
 //! for what little the passive one has left.
 
+use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -49,8 +50,9 @@ impl Pages {
         self.enough.notify_one();
     }
 
-    /// Checkpoints whenever enough was written. Blocking: on a thread of its own.
-    pub fn run(&self, mut connection: SqliteConnection) {
+    /// Checkpoints that database whenever enough was written. Blocking: on a thread of its
+    /// own.
+    pub fn run(&self, database: &Path, mut connection: SqliteConnection) {
         loop {
             {
                 let mut state = lock(&self.state);
@@ -62,8 +64,10 @@ impl Pages {
                 }
                 state.bytes = 0;
             }
-            failpoint::reached("in-checkpoint");
-            if let Err(error) = futures::executor::block_on(checkpoint(&mut connection)) {
+            let done = failpoint::while_writing("in-checkpoint", database, || {
+                futures::executor::block_on(checkpoint(&mut connection))
+            });
+            if let Err(error) = done {
                 // The log goes on growing, nothing is lost; the next one may succeed.
                 tracing::warn!(%error, "a checkpoint of the history failed");
                 std::thread::sleep(Duration::from_millis(100));

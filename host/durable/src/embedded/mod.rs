@@ -397,10 +397,11 @@ async fn checkpoint_thread(
     pages: &Arc<checkpoint::Pages>,
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
     let connection = store.connect().await?;
+    let database = store.database().to_owned();
     let pages = Arc::clone(pages);
     let thread = std::thread::Builder::new()
         .name("history-checkpoint".to_owned())
-        .spawn(move || pages.run(connection))?;
+        .spawn(move || pages.run(&database, connection))?;
     Ok(thread)
 }
 

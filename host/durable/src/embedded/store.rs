@@ -84,6 +84,11 @@ impl Store {
         SqliteConnection::connect_with(&self.options).await
     }
 
+    /// The file.
+    pub fn database(&self) -> &Path {
+        self.options.get_filename()
+    }
+
     /// The lock, for a thread that writes: while it has it, nobody else gets the file.
     pub fn hold(&self) -> Option<Arc<std::fs::File>> {
         super::lock(&self.lock).clone()

@@ -214,6 +214,8 @@ pub struct TaskOptions {
     pub parent_close: Option<ParentClosePolicy>,
     /// Of a call and of `run: workflow`: that a foreign worker does it.
     pub foreign: Option<Foreign>,
+    /// The line of `queue` or of `foreign`, from 1.
+    pub worker_line: Option<u32>,
     /// Of `set`: search attributes that the run has from then on.
     pub search_attributes: Vec<SetAttribute>,
 }

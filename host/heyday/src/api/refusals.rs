@@ -119,7 +119,7 @@ impl From<PayloadStoreError> for Problem {
                 tracing::error!(error = %cause, "the payload store failed");
                 Self::unavailable(
                     "storage-unavailable",
-                    "the payload store cannot answer now; the same request may be made again",
+                    "the payload store cannot answer now, the disk may be full; the same request may be made again",
                 )
             }
         }
@@ -132,7 +132,7 @@ impl From<StateError> for Problem {
         match error {
             StateError::Database(_) => Self::unavailable(
                 "storage-unavailable",
-                "the server's state cannot be read or written now; the same request may be made again",
+                "the server's state cannot be read or written now, the disk may be full; the same request may be made again",
             ),
             error => Self::internal(&error),
         }

@@ -94,10 +94,20 @@ impl Default for LimitsConfig {
 impl LimitsConfig {
     /// Finds what cannot work.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        for name in self.plugins.keys() {
+        let no_time = |limits: &Limits, setting: &str| match limits.time_ms {
+            Some(0) => wrong(
+                &format!("{setting}.time_ms"),
+                "no call could ever begin; leave it out for no limit",
+            ),
+            _ => Ok(()),
+        };
+        no_time(&self.call, "limits.call")?;
+        for (name, limits) in &self.plugins {
+            let setting = format!("limits.plugins.{name}");
             if !names::is_name(name) {
-                return wrong(&format!("limits.plugins.{name}"), names::NAME_RULE);
+                return wrong(&setting, names::NAME_RULE);
             }
+            no_time(limits, &setting)?;
         }
         for (name, throttle) in &self.throttle {
             let setting = format!("limits.throttle.{name}");

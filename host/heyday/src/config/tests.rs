@@ -217,6 +217,11 @@ fn what_cannot_work_is_named() {
         ("limits.resources.memory = 80.0", "limits.resources.memory"),
         ("limits.resources.cpu = 0.0", "limits.resources.cpu"),
         ("limits.guest_threads = 0", "limits.guest_threads"),
+        ("limits.call.time_ms = 0", "limits.call.time_ms"),
+        (
+            "limits.plugins.a = { time_ms = 0 }",
+            "limits.plugins.a.time_ms",
+        ),
         ("limits.http.open_requests = 0", "limits.http.open_requests"),
         ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
         ("limits.connections = 15", "limits.connections"),

@@ -366,6 +366,7 @@ fn check_workers(
     // A stack of its own: a document may nest deeply.
     let mut open: Vec<&Task> = flow.tasks.iter().rev().collect();
     while let Some(task) = open.pop() {
+        let line = task.options.worker_line.unwrap_or(task.line);
         let unknown = task
             .options
             .queue
@@ -373,14 +374,14 @@ fn check_workers(
             .filter(|queue| !queues.contains(*queue));
         if let Some(queue) = unknown {
             problems.push(Problem {
-                line: task.line,
+                line,
                 pointer: format!("{}/metadata/heyday/queue", task.reference),
                 message: names::no_queue(queue, queues),
             });
         }
         if task.options.foreign.is_some() && !foreign_workers {
             problems.push(Problem {
-                line: task.line,
+                line,
                 pointer: format!("{}/metadata/heyday/foreign", task.reference),
                 message: "the embedded engine has no foreign workers; run this flow on a Temporal cluster (--engine temporal)".to_owned(),
             });

@@ -74,6 +74,65 @@ pub(super) fn plugin_with_probe(run: &str) -> Vec<u8> {
     wat::parse_str(text("", imports, core, run)).unwrap()
 }
 
+/// A plugin whose `describe` and `run` both answer a JSON text of three numbers, each in 16
+/// hexadecimal digits: WASI's monotonic clock, the seconds of its wall clock, and a random
+/// number.
+pub(super) fn plugin_that_tells() -> Vec<u8> {
+    let imports = r#"
+    (import "wasi:clocks/monotonic-clock@0.2.0" (instance $monotonic
+        (export "now" (func (result u64)))
+    ))
+    (import "wasi:clocks/wall-clock@0.2.0" (instance $wall
+        (type $datetime' (record (field "seconds" u64) (field "nanoseconds" u32)))
+        (export "datetime" (type $datetime (eq $datetime')))
+        (export "now" (func (result $datetime)))
+    ))
+    (import "wasi:random/random@0.2.0" (instance $random
+        (export "get-random-u64" (func (result u64)))
+    ))
+    (core func $monotonic_now (canon lower (func $monotonic "now")))
+    (core func $wall_now (canon lower (func $wall "now")
+        (memory (core memory $libc "memory"))))
+    (core func $random_number (canon lower (func $random "get-random-u64")))
+    (core instance $host
+        (export "monotonic" (func $monotonic_now))
+        (export "wall" (func $wall_now))
+        (export "random" (func $random_number)))
+"#;
+    let core = r#"
+        (import "host" "monotonic" (func $monotonic (result i64)))
+        (import "host" "wall" (func $wall (param i32)))
+        (import "host" "random" (func $random (result i64)))
+"#;
+    let extra = r#"
+        (data (i32.const 2048) "\22")
+        (data (i32.const 2097) "\22")
+        (data (i32.const 2200) "0123456789abcdef")
+        (func $digits (param $at i32) (param $value i64)
+            (local $left i32)
+            (local.set $left (i32.const 16))
+            (loop $next
+                (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+                (i32.store8 (i32.add (local.get $at) (local.get $left))
+                    (i32.load8_u (i32.add (i32.const 2200)
+                        (i32.wrap_i64 (i64.and (local.get $value) (i64.const 15))))))
+                (local.set $value (i64.shr_u (local.get $value) (i64.const 4)))
+                (br_if $next (local.get $left))))
+        (func $tell
+            (call $wall (i32.const 1104))
+            (call $digits (i32.const 2049) (call $monotonic))
+            (call $digits (i32.const 2065) (i64.load (i32.const 1104)))
+            (call $digits (i32.const 2081) (call $random)))
+"#;
+    let run = "(call $tell) (call $ok (i32.const 2048) (i32.const 50))";
+    // Both texts have 50 bytes.
+    let description = "(i32.store (i32.const 1024) (i32.const 64))";
+    let told = "(call $tell) (i32.store (i32.const 1024) (i32.const 2048))";
+    let text = text(extra, imports, core, run);
+    assert_eq!(text.matches(description).count(), 1);
+    wat::parse_str(text.replace(description, told)).unwrap()
+}
+
 /// A plugin that also imports an instance of this name.
 pub(super) fn plugin_importing(names: &[&str]) -> Vec<u8> {
     let imports: String = names

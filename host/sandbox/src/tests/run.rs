@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::guests::{plugin, plugin_with_host};
+use super::guests::{plugin, plugin_that_tells, plugin_with_host};
 use super::support::{Fixture, context, request};
 use crate::call::LogLevel;
 use crate::{CallError, Limits};
@@ -363,4 +363,30 @@ async fn describe_answers_json() {
     let description = fixture.sandbox.describe(&plugin).await.unwrap();
     let description: serde_json::Value = serde_json::from_str(&description).unwrap();
     assert_eq!(description["name"], "guest");
+}
+
+#[tokio::test]
+async fn describe_sees_a_fixed_clock_and_seed() {
+    let fixture = Fixture::new();
+    let plugin = fixture.prepare(&plugin_that_tells()).await;
+    // No time since the start, and the first second of 2020.
+    let fixed = format!("\"{:016x}{:016x}", 0, 1_577_836_800);
+    let first = fixture.sandbox.describe(&plugin).await.unwrap();
+    assert!(first.starts_with(&fixed), "{first}");
+    let second = fixture.sandbox.describe(&plugin).await.unwrap();
+    assert_eq!(first, second);
+    // A run has both as they are.
+    let mut told = vec![first];
+    for _ in 0..2 {
+        let (context, _) = context(Duration::from_secs(10));
+        let request = request(Limits::default());
+        let outcome = fixture.sandbox.call(&plugin, request, context).await;
+        told.push(outcome.result.unwrap());
+    }
+    let seconds = |text: &String| u64::from_str_radix(&text[17..33], 16).unwrap();
+    assert!(seconds(&told[1]) > 1_577_836_800, "{told:?}");
+    let mut random: Vec<&str> = told.iter().map(|text| &text[33..49]).collect();
+    random.sort_unstable();
+    random.dedup();
+    assert_eq!(random.len(), 3, "{told:?}");
 }

@@ -37,6 +37,35 @@ async fn a_spinning_guest_ends_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_spinning_guest_ends_at_its_limit_of_time() {
+    let fixture = Fixture::new();
+    let plugin = fixture.prepare(&plugin("", SPIN)).await;
+    let limits = |time_ms| Limits {
+        time_ms: Some(time_ms),
+        ..Limits::default()
+    };
+    let (far, _) = context(Duration::from_secs(3_600));
+    let begun = Instant::now();
+    let outcome = fixture.sandbox.call(&plugin, request(limits(200)), far);
+    let Err(CallError::LimitExceeded { limit, message }) = outcome.await.result else {
+        panic!("it went on");
+    };
+    assert_eq!(limit, "time_ms");
+    assert!(message.contains("200 ms"), "{message}");
+    let took = begun.elapsed();
+    assert!(
+        (Duration::from_millis(200)..Duration::from_millis(200) + LATE).contains(&took),
+        "{took:?}"
+    );
+    // The deadline counts where it comes first.
+    let (near, _) = context(Duration::from_millis(200));
+    let outcome = fixture
+        .sandbox
+        .call(&plugin, request(limits(3_600_000)), near);
+    assert_eq!(outcome.await.result, Err(CallError::TimedOut));
+}
+
+#[tokio::test]
 async fn a_deadline_in_the_past_runs_nothing() {
     let fixture = Fixture::new();
     let plugin = fixture.prepare(&plugin("", OK)).await;

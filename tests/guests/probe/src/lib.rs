@@ -7,6 +7,7 @@ mod graph_cypher;
 mod hostile;
 mod kv_contract;
 mod ordinary;
+mod outside;
 mod sql_contract;
 mod timed;
 mod vector_contract;

@@ -66,6 +66,21 @@ pub fn http_ask(input: Ask) -> Result<Value> {
     Ok(json!({ "status": status, "bytes": bytes }))
 }
 
+#[derive(Deserialize, JsonSchema)]
+pub struct Post {
+    url: String,
+    key: String,
+    body: Value,
+}
+
+/// Posts JSON under an idempotency key; answers the JSON that came back.
+#[activity(start_to_close = "30s")]
+pub fn http_post(input: Post) -> Result<Value> {
+    let request = Request::post(&input.url).header("idempotency-key", &input.key);
+    let response = request.json(&input.body).send()?.error_for_status()?;
+    Ok(response.json()?)
+}
+
 /// Asserts what the SDK promises, on a server that echoes.
 #[activity(retry(maximum_attempts = 1))]
 pub fn http_contract(base: String) -> Result<u32> {

@@ -384,6 +384,7 @@ impl<'d> Reader<'d> {
                 Some(TaskOptions {
                     parent_close: policy,
                     foreign,
+                    worker_line: fields.get("foreign").map(|member| member.line),
                     ..TaskOptions::default()
                 })
             }
@@ -421,6 +422,10 @@ impl<'d> Reader<'d> {
                 Some(name.to_owned())
             }),
             foreign: self.field(fields, "foreign", |reader, node| reader.foreign(node, false)),
+            worker_line: fields
+                .get("queue")
+                .or_else(|| fields.get("foreign"))
+                .map(|member| member.line),
             ..TaskOptions::default()
         };
         self.field(fields, "timeouts", |reader, node| {

@@ -135,8 +135,16 @@ async fn flows_that_cannot_run_name_the_line() {
                 "1.0.0",
                 "  - a:\n      call: p.a\n      metadata: { heyday: { queue: fast } }\n",
             ),
-            Some(7),
+            Some(9),
             "there is no queue",
+        ),
+        (
+            flow(
+                "1.0.0",
+                "  - a:\n      call: Charge\n      metadata:\n        heyday:\n          foreign: {queue: billing}\n",
+            ),
+            Some(11),
+            "no foreign workers",
         ),
         (Bytes::from(reserved), None, "kept for the host's own flows"),
     ] {

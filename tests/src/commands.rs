@@ -1,0 +1,164 @@
+//! The command line over the real server, where no scene of another test has it: versions
+//! that are stored and not active, what lacks grants, lists, and a cancel.
+
+use serde_json::{Value, json};
+
+use crate::support::cli::Desk;
+use crate::support::component;
+use crate::support::handmade::{DESCRIPTION, Handmade};
+use crate::support::probe;
+use crate::support::server::{Options, Server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_stored_and_activated_later() {
+    let server = Server::start().await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+    let answer = async || {
+        let answer = server.client.succeed("handmade.answer", &Value::Null).await;
+        answer.unwrap()
+    };
+    let second = Handmade {
+        description: &DESCRIPTION.replace("1.0.0", "2.0.0"),
+        output: "43",
+        ..Handmade::default()
+    };
+    for (name, bytes) in [
+        ("first.wasm", Handmade::default().build()),
+        ("second.wasm", second.build()),
+    ] {
+        std::fs::write(desk.path().join(name), bytes).unwrap();
+    }
+    let pushed = run("heyday plugin push first.wasm").await.ok();
+    pushed.says("handmade 1.0.0 is active");
+    let staged = run("heyday plugin push second.wasm --no-activate").await;
+    staged
+        .ok()
+        .says("handmade 2.0.0 is stored, not active")
+        .says("heyday plugin activate handmade 2.0.0");
+    assert_eq!(answer().await, 42);
+    let shown = run("heyday plugin show handmade -o json").await.ok().json();
+    assert_eq!(shown["active"], "1.0.0", "{shown}");
+    let activated = run("heyday plugin activate handmade 2.0.0").await.ok();
+    activated.says("handmade 2.0.0 is active");
+    assert_eq!(answer().await, 43);
+    // What it would be made is one or the other.
+    run("heyday plugin push second.wasm --no-activate --allow-missing")
+        .await
+        .code(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_without_its_grants_is_active_when_that_is_said() {
+    let server = Server::start().await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+    for (name, bytes) in [
+        ("first.wasm", component("probe")),
+        ("second.wasm", probe::version("7.1.2")),
+    ] {
+        std::fs::write(desk.path().join(name), bytes).unwrap();
+    }
+    let stored = run("heyday plugin push first.wasm").await.ok();
+    stored
+        .says("is stored, not active")
+        .says("probe lacks grants: blob, graph, kv, sql, vector");
+    let activate = format!("heyday plugin activate probe {}", probe::VERSION);
+    let refused = run(&activate).await.code(4);
+    refused.says("sql");
+    let activated = run(&format!("{activate} --allow-missing")).await.ok();
+    activated.says("is active");
+    server.client.works().await;
+    let input = json!({ "binding": "default", "statement": "SELECT 1" });
+    let failure = server.client.fail("probe.sql_run", &input).await.unwrap();
+    assert_eq!(failure["kind"], "capability-denied", "{failure}");
+
+    let pushed = run("heyday plugin push second.wasm --allow-missing -o json").await;
+    let pushed = pushed.ok().json();
+    assert_eq!(pushed["version"], "7.1.2", "{pushed}");
+    assert_eq!(pushed["active"], true, "{pushed}");
+    server.client.works().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_is_listed_and_a_version_of_it_removed() {
+    let server = Server::start().await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+    for version in ["1.0.0", "1.1.0"] {
+        let text = format!(
+            "document: {{dsl: 1.0.3, namespace: tests, name: waits, version: {version}}}\ndo: [{{hour: {{wait: PT1H}}}}]\n"
+        );
+        std::fs::write(desk.path().join(format!("{version}.yaml")), text).unwrap();
+    }
+    run("heyday flow push 1.0.0.yaml").await.ok();
+    run("heyday workflow start tests.waits --id open")
+        .await
+        .ok();
+    run("heyday flow push 1.1.0.yaml").await.ok();
+    let listed = run("heyday flow list").await.ok();
+    let row = listed
+        .stdout
+        .lines()
+        .find(|row| row.contains("tests.waits"));
+    assert!(row.is_some_and(|row| row.contains("1.1.0")), "{listed}");
+    let listed = run("heyday flow list -o json").await.ok();
+    assert!(
+        listed.json().to_string().contains("tests.waits"),
+        "{listed}"
+    );
+
+    let active = run("heyday flow remove tests.waits 1.1.0").await;
+    active.code(4).says("is active");
+    // The open run needs it.
+    run("heyday flow remove tests.waits 1.0.0").await.code(4);
+    run("heyday workflow cancel open").await.ok();
+    let outcome = server.client.result("open").await.unwrap();
+    assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
+    let removed = run("heyday flow remove tests.waits 1.0.0").await.ok();
+    removed.says("tests.waits 1.0.0 is removed");
+    run("heyday flow remove tests.waits 1.0.0").await.code(3);
+    run("heyday flow show tests.waits 1.0.0").await.code(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_cancelled_and_its_queue_shows_it_before() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+    let in_flight = async || {
+        let listed = run("heyday queue list -o json").await.ok().json();
+        let queues = listed["queues"].as_array().unwrap().clone();
+        assert_eq!(queues.len(), 3, "{listed}");
+        let counts = queues.iter().map(|queue| queue["in_flight"].as_u64());
+        counts.map(Option::unwrap).sum::<u64>()
+    };
+    assert_eq!(in_flight().await, 0);
+    let id = server.client.start_waiting().await.unwrap();
+    assert_eq!(in_flight().await, 1);
+    let listed = run("heyday queue list").await.ok();
+    for (name, limit) in [
+        ("ai-processing-queue", "5"),
+        ("storage-queue", "20"),
+        ("general-queue", "50"),
+    ] {
+        let row = listed.stdout.lines().find(|row| row.contains(name));
+        let row = row.unwrap_or_else(|| panic!("no {name} in {listed}"));
+        assert!(row.split_whitespace().any(|word| word == limit), "{listed}");
+    }
+
+    let line = format!("heyday workflow cancel {id} --reason 'no longer needed'");
+    let asked = run(&line).await.ok();
+    asked
+        .says("was asked to cancel")
+        .says(&format!("heyday workflow result {id}"));
+    let outcome = server.client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
+    let text = outcome.body.to_string();
+    assert!(text.contains("no longer needed"), "{text}");
+    let ended = run(&format!("heyday workflow result {id}")).await;
+    ended.code(1).says("was cancelled");
+    // It is over, and another one never was.
+    run(&line).await.code(4);
+    run("heyday workflow cancel nobody").await.code(3);
+}

@@ -294,7 +294,8 @@ impl Container {
     /// ```
     ///
     /// # Errors
-    /// `precondition-failed` where it does not, and others.
+    /// `precondition-failed` where it does not, `unsupported` where the store looks at no
+    /// conditions, and others.
     pub fn put_if(
         &self,
         key: &str,
@@ -513,7 +514,8 @@ impl Container {
     /// ```
     ///
     /// # Errors
-    /// `precondition-failed` here or from [`Writer::finish`], and others.
+    /// `precondition-failed` here or from [`Writer::finish`], `unsupported` where the store
+    /// looks at no conditions, and others.
     pub fn write_if(&self, key: &str, condition: Condition) -> Result<Writer> {
         Ok(Writer::new(self.host.write(key, condition)?))
     }

@@ -99,6 +99,15 @@ fn what_can_be_used_is_ok() {
         let told = version_of["found"].as_str().unwrap();
         assert!(told.starts_with(version), "{capability} {name}: {told}");
     }
+    // Both are in one database, which the later one says.
+    let sharing = found(&report, "kv", "main", "sharing");
+    assert_eq!(sharing["status"], "warning", "{sharing}");
+    assert!(
+        sharing.to_string().contains("default/sql/main"),
+        "{sharing}"
+    );
+    let advice = sharing["advice"].as_str().unwrap();
+    assert!(advice.contains("databases of their own"), "{sharing}");
     for name in ["bucket", "google"] {
         assert_eq!(found(&report, "blob", name, "clock")["status"], "ok");
         let rights = found(&report, "blob", name, "rights")["found"].as_str();
@@ -174,6 +183,140 @@ fn what_cannot_be_used_is_told_with_advice() {
     }
 }
 
+#[test]
+fn too_few_connections_are_told() {
+    // PostgreSQL keeps three of them for superusers.
+    let Some(server) = postgres::Postgres::start(&["max_connections=10"]) else {
+        return;
+    };
+    let database = server.database();
+    let limited = server.role(&database);
+    let limit = format!("ALTER ROLE {} CONNECTION LIMIT 2", limited.name);
+    server.psql(&database, &limit);
+    let mut config = String::new();
+    for (name, role, connections) in [
+        ("enough", server.role(&database), 7),
+        ("server", server.role(&database), 8),
+        ("role", limited, 3),
+    ] {
+        config += &format!(
+            "[bindings.namespaces.default.sql.{name}]\n{}limits = {{ connections = {connections} }}\n",
+            role.toml()
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = doctor(folder.path(), &config, &["-o", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&output);
+    for (name, status, told) in [
+        ("enough", "ok", "7 allowed, 7 wanted"),
+        ("server", "warning", "7 allowed, 8 wanted"),
+        ("role", "warning", "2 allowed, 3 wanted"),
+    ] {
+        let found = found(&report, "sql", name, "connections");
+        assert_eq!(found["status"], status, "{found}");
+        assert!(
+            found["found"].as_str().unwrap().starts_with(told),
+            "{found}"
+        );
+        if status == "warning" {
+            let advice = found["advice"].as_str().unwrap();
+            assert!(advice.contains("max_connections"), "{found}");
+        }
+    }
+}
+
+#[test]
+fn the_rights_of_the_states_role_are_told_either_way() {
+    let Some(server) = postgres::shared() else {
+        return;
+    };
+    let database = server.database();
+    let roles = [server.role(&database), server.role(&database)];
+    // The second one's tables would be where it may make none.
+    let elsewhere = format!("ALTER ROLE {} SET search_path = public", roles[1].name);
+    server.psql(&database, &elsewhere);
+    drop(server);
+    let cluster = format!("127.0.0.1:{}", free_port());
+    for (role, status, told) in [
+        (&roles[0], "ok", "may make tables"),
+        (&roles[1], "failed", "may make no tables"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "[state]\nurl = '{}'\npassword_file = '{}'\n",
+            role.url,
+            role.password_file.display()
+        );
+        let output = doctor(
+            folder.path(),
+            &config,
+            &[
+                "-o",
+                "json",
+                "--engine",
+                "temporal",
+                "--temporal-address",
+                cluster.as_str(),
+            ],
+        );
+        let report = json(&output);
+        let state = &report["diagnoses"][0];
+        assert_eq!(state["backend"], "postgres", "{report}");
+        let findings = state["findings"].as_array().unwrap();
+        let of = |check: &str| findings.iter().find(|it| it["check"] == check);
+        assert_eq!(of("version").unwrap()["status"], "ok", "{state}");
+        let rights = of("rights").unwrap_or_else(|| panic!("no rights in {state}"));
+        assert_eq!(rights["status"], status, "{rights}");
+        assert!(rights["found"].as_str().unwrap().contains(told), "{rights}");
+        assert_eq!(rights["advice"].is_null(), status == "ok", "{rights}");
+        let all = format!("{output:?}");
+        assert!(!all.contains(&role.password), "{all}");
+    }
+}
+
+#[test]
+fn what_neo4j_lacks_and_that_two_names_are_one_server_is_told() {
+    let open = "dbms.security.allow_csv_import_from_file_urls";
+    let setting = format!("{open}=true");
+    let Some(neo4j) = neo4j::Neo4j::start(&[setting.as_str()]) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let ask = |read_only: bool| {
+        let binding = |name: &str, host: &str| {
+            format!(
+                "[bindings.namespaces.default.graph.{name}]\nread_only = {read_only}\n\
+                 neo4j = {{ url = 'neo4j://neo4j@{host}:{}', password_file = '{}', tls = false }}\n",
+                neo4j.port,
+                neo4j.password_file.display()
+            )
+        };
+        // Nothing in the configuration says that they are one.
+        let config = binding("first", "127.0.0.1") + &binding("second", "127.1");
+        let output = doctor(folder.path(), &config, &["-o", "json"]);
+        (output.status.code(), json(&output))
+    };
+    let (code, report) = ask(false);
+    assert_eq!(code, Some(5), "{report}");
+    let sharing = found(&report, "graph", "second", "sharing");
+    assert_eq!(sharing["status"], "failed", "{sharing}");
+    assert!(
+        sharing.to_string().contains("default/graph/first"),
+        "{sharing}"
+    );
+    for name in ["first", "second"] {
+        let settings = found(&report, "graph", name, "settings");
+        assert_eq!(settings["status"], "warning", "{settings}");
+        let advice = settings["advice"].as_str().unwrap();
+        assert!(advice.ends_with(&format!(": {open}=false")), "{settings}");
+    }
+    // Who only reads tells the other nothing.
+    let (code, report) = ask(true);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(!report.to_string().contains("sharing"), "{report}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_of_graphs_and_vectors_are_asked() {
     let (Some(neo4j), Some((weaviate, config))) = (
@@ -202,6 +345,11 @@ async fn servers_of_graphs_and_vectors_are_asked() {
         let told = found(&report, capability, name, "version")["found"].clone();
         assert!(told.as_str().unwrap().starts_with(version), "{told}");
     }
+    assert_eq!(
+        found(&report, "graph", "neo4j", "settings")["status"],
+        "ok",
+        "{report}"
+    );
     let rights = found(&report, "graph", "neo4j", "rights");
     assert!(
         rights.to_string().contains("this binding's alone"),

@@ -10,6 +10,7 @@ use heyday_capabilities::blob::s3_config::S3Config;
 use heyday_capabilities::blob::{
     BlobCode, BlobError, BlobLimits, Condition, Container as _, Presigned,
 };
+use heyday_capabilities::diagnosis::Health;
 use reqwest::{Method, StatusCode};
 use tokio::runtime::Handle;
 use url::Url;
@@ -368,4 +369,64 @@ async fn a_store_below_a_path_is_one_as_well() {
     std::fs::write(gateway.secret_file(), "another-secret").unwrap();
     let error = put(&container, "x", b"1").await.expect_err("another");
     assert!(error.message.contains("credentials"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_looks_at_no_conditions_gets_no_write_under_one() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let front = BelowAPath::start_without_conditions(&gateway.address(), &gateway.secret).await;
+    let mut config = gateway.config("careless");
+    config.endpoint = Some(front.endpoint.clone());
+    let container = open(&config);
+    put(&container, "there", b"1").await.unwrap();
+    let etag = container.head("there".to_owned()).await.unwrap().etag;
+    for key in ["there", "new"] {
+        for condition in [Condition::IfAbsent, Condition::IfMatch(etag.clone())] {
+            let bytes = Bytes::from_static(b"2");
+            let put = container.put(key.to_owned(), bytes, condition.clone());
+            let told = format!("{key} {condition:?}");
+            assert_eq!(code(put.await), BlobCode::Unsupported, "{told}");
+            let write = container.write(key.to_owned(), condition);
+            assert_eq!(code(write.await), BlobCode::Unsupported, "{told}");
+        }
+    }
+    // What is there is as it was, and nothing is left of what was tried.
+    assert_eq!(get(&container, "there").await.unwrap(), "1");
+    assert_eq!(keys(&container, "").await, ["there"]);
+    assert_eq!(walk(&gateway.bucket().join(".sgwtmp")), 0);
+    put(&container, "there", b"3").await.unwrap();
+    let mut writer = container
+        .write("large".to_owned(), Condition::Always)
+        .await
+        .unwrap();
+    writer.write(Bytes::from(vec![1; LARGE])).await.unwrap();
+    writer.finish().await.unwrap();
+    // An operator is told.
+    let findings = container.diagnose().await;
+    let rights = findings.iter().find(|it| it.check == "rights").unwrap();
+    assert_eq!(rights.status, Health::Warning, "{rights:?}");
+    assert!(rights.found.contains("unsupported"), "{rights:?}");
+    let advice = rights.advice.as_deref().unwrap_or_default();
+    assert!(advice.contains("If-None-Match"), "{rights:?}");
+    assert_eq!(keys(&container, "").await, ["large", "there"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_conditions_are_kept_is_tried_again_where_it_could_not_be_told() {
+    let Some(mut gateway) = Gateway::start() else {
+        return;
+    };
+    let container = open(&gateway.config("tried"));
+    let make = || {
+        let bytes = Bytes::from_static(b"1");
+        container.put("a".to_owned(), bytes, Condition::IfAbsent)
+    };
+    gateway.emulator.kill();
+    assert_eq!(code(make().await), BlobCode::Unavailable);
+    gateway.emulator.launch();
+    make().await.unwrap();
+    assert_eq!(code(make().await), BlobCode::PreconditionFailed);
+    assert_eq!(keys(&container, "").await, ["a"]);
 }

@@ -14,6 +14,7 @@ mod claims;
 mod config;
 mod database;
 mod graph;
+mod neighbours;
 mod settings;
 mod vector;
 
@@ -42,6 +43,7 @@ use crate::sql::Database;
 use crate::vector as vector_store;
 use check::check;
 use claims::Claims;
+use neighbours::{Neighbours, usable};
 
 /// What is checked of every binding before any is opened.
 pub(crate) trait Declared {
@@ -101,6 +103,10 @@ impl Key {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    fn full_name(&self, capability: &str) -> String {
+        full_name(&self.namespace, capability, &self.name)
     }
 
     fn diagnosis(
@@ -327,19 +333,39 @@ impl Bindings {
     }
 
     /// Looks whether each binding can be used, one after the other, and tells `each` what
-    /// was found.
+    /// was found. Of two in one place, the later one says so.
     pub async fn diagnose(&self, mut each: impl FnMut(Diagnosis)) {
+        let mut neighbours = Neighbours::default();
         for (key, it) in &self.sql.0 {
-            each(key.diagnosis("sql", it.dialect(), it.diagnose().await));
+            let mut found = it.diagnose().await;
+            if usable(&found)
+                && let Some(location) = it.location().await
+            {
+                found.extend(neighbours.in_database(key.full_name("sql"), location));
+            }
+            each(key.diagnosis("sql", it.dialect(), found));
         }
         for (key, it) in &self.blob.0 {
             each(key.diagnosis("blob", it.backend(), it.diagnose().await));
         }
         for (key, it) in &self.kv.0 {
-            each(key.diagnosis("kv", it.backend(), it.diagnose().await));
+            let mut found = it.diagnose().await;
+            if usable(&found)
+                && let Some(location) = it.location().await
+            {
+                found.extend(neighbours.in_database(key.full_name("kv"), location));
+            }
+            each(key.diagnosis("kv", it.backend(), found));
         }
         for (key, it) in &self.graph.0 {
-            each(key.diagnosis("graph", it.dialect(), it.diagnose().await));
+            let mut found = it.diagnose().await;
+            if usable(&found)
+                && let Some(location) = it.location().await
+            {
+                let (name, read_only) = (key.full_name("graph"), it.read_only());
+                found.extend(neighbours.on_server(name, location, read_only));
+            }
+            each(key.diagnosis("graph", it.dialect(), found));
         }
         for (key, it) in &self.vector.0 {
             each(key.diagnosis("vector", it.backend(), it.diagnose().await));

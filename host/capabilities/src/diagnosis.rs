@@ -34,7 +34,8 @@ pub enum Health {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What: `reach`, `version`, `rights`, `latency` or `clock`.
+    /// What: `reach`, `latency`, `version`, `rights`, `clock`; of some also `connections`,
+    /// `schema`, `settings`, `sharing`.
     pub check: &'static str,
     /// How it is.
     pub status: Health,
@@ -160,6 +161,33 @@ impl Findings {
         }
     }
 
+    /// Says a version, which begins with its numbers, and compares it with the oldest that is
+    /// used.
+    ///
+    /// # Errors
+    /// It is older, which stands among the findings already.
+    pub fn version(
+        &mut self,
+        product: &str,
+        version: &str,
+        oldest: [u32; 2],
+    ) -> Result<(), Failed> {
+        let found = format!("{product} {version}");
+        let wanted = match oldest {
+            [major, 0] => format!("{product} {major} or newer"),
+            [major, minor] => format!("{product} {major}.{minor} or newer"),
+        };
+        match numbers(version) {
+            Some(numbers) if numbers >= oldest => self.ok("version", found),
+            Some(_) => {
+                self.fail("version", found, format!("use {wanted}"));
+                return Err(Failed);
+            }
+            None => self.warn("version", found, format!("look whether it is {wanted}")),
+        }
+        Ok(())
+    }
+
     /// Compares a clock, in milliseconds since the Unix epoch, with ours.
     pub fn clock(&mut self, theirs_ms: i64) {
         let ours = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -178,6 +206,14 @@ impl Findings {
     pub fn into_inner(self) -> Vec<Finding> {
         self.0
     }
+}
+
+/// The first two numbers of a version, `[17, 0]` of `17beta1`.
+fn numbers(version: &str) -> Option<[u32; 2]> {
+    let mut numbers = version.split(|character: char| !character.is_ascii_digit());
+    let major = numbers.next()?.parse().ok()?;
+    let minor = numbers.next().and_then(|minor| minor.parse().ok());
+    Some([major, minor.unwrap_or(0)])
 }
 
 /// What the clock of an HTTP server says by its `Date` (RFC 9110, 6.6.1), in milliseconds since
@@ -289,6 +325,50 @@ mod tests {
         assert_eq!(finding.status, Health::Failed);
         assert!(finding.found.contains("away"));
         assert_eq!(finding.advice.as_deref(), Some("look there"));
+    }
+
+    #[test]
+    fn a_version_is_judged_by_its_numbers() {
+        let judged = |version: &str, oldest| {
+            let mut findings = Findings::default();
+            let ended = findings.version("It", version, oldest).is_err();
+            let [finding] = &findings.into_inner()[..] else {
+                panic!("not one finding of {version}");
+            };
+            assert_eq!(finding.found, format!("It {version}"));
+            assert_eq!(ended, finding.status == Health::Failed, "{version}");
+            (finding.status, finding.advice.clone().unwrap_or_default())
+        };
+        for (version, oldest) in [
+            ("13.0", [13, 0]),
+            ("17beta1", [13, 0]),
+            ("16.4 (Debian 16.4-1.pgdg120+1)", [13, 0]),
+            ("1.35.2", [1, 35]),
+            ("2.0.0", [1, 35]),
+            ("5.26.30", [5, 13]),
+            ("2025.01.0", [5, 13]),
+        ] {
+            assert_eq!(judged(version, oldest).0, Health::Ok, "{version}");
+        }
+        for (version, oldest, advice) in [
+            ("12.22", [13, 0], "use It 13 or newer"),
+            ("9.6.24", [13, 0], "use It 13 or newer"),
+            ("1.34.12", [1, 35], "use It 1.35 or newer"),
+            ("4.4.40", [5, 13], "use It 5.13 or newer"),
+            ("5.9.0", [5, 13], "use It 5.13 or newer"),
+        ] {
+            let (status, told) = judged(version, oldest);
+            assert_eq!(
+                (status, told.as_str()),
+                (Health::Failed, advice),
+                "{version}"
+            );
+        }
+        for version in ["", "of an unknown version", "v1"] {
+            let (status, told) = judged(version, [1, 35]);
+            assert_eq!(status, Health::Warning, "{version}");
+            assert!(told.contains("It 1.35 or newer"), "{told}");
+        }
     }
 
     #[tokio::test]

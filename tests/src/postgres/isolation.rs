@@ -113,6 +113,100 @@ async fn a_role_reaches_its_schema_and_nothing_else() {
     assert_eq!(ours.ask("SELECT count(*) FROM mine").await, "0");
 }
 
+/// As docs/capabilities.md says, of what two bindings in one database have of each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_database_shows_of_another_role_can_be_neither_read_nor_run() {
+    let Some(server) = postgres::shared() else {
+        return;
+    };
+    let database = server.database();
+    let (ours, theirs) = (server.role(&database), server.role(&database));
+    drop(server);
+    let theirs = Binding::on(theirs, SqlLimits::default());
+    for statement in [
+        "CREATE TABLE secret (place TEXT PRIMARY KEY)",
+        "INSERT INTO secret VALUES ('under the tree')",
+        "CREATE SEQUENCE counted",
+        "CREATE VIEW seen AS SELECT place FROM secret",
+        "CREATE FUNCTION told() RETURNS INTEGER LANGUAGE sql AS 'SELECT 40 + 2'",
+        "CREATE FUNCTION noted() RETURNS TRIGGER LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "ANALYZE secret",
+    ] {
+        theirs.run(statement).await.unwrap();
+    }
+    let them = &theirs.role.name;
+    let ours = Binding::on(ours, SqlLimits::default());
+    ours.run("CREATE TABLE mine (place TEXT)").await.unwrap();
+    let oid = |name: &str| {
+        format!(
+            "(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = '{them}' AND c.relname = '{name}')"
+        )
+    };
+    for statement in [
+        format!("SELECT place FROM {them}.secret"),
+        format!("SELECT place FROM {them}.seen"),
+        format!("SELECT {them}.told()"),
+        format!("SELECT last_value FROM {them}.counted"),
+        format!("SELECT nextval({}::regclass)", oid("counted")),
+        format!("CREATE VIEW mirror AS SELECT place FROM {them}.secret"),
+        format!("CREATE TABLE child () INHERITS ({them}.secret)"),
+        format!("ALTER TABLE mine ADD FOREIGN KEY (place) REFERENCES {them}.secret"),
+        format!(
+            "CREATE TRIGGER noted BEFORE INSERT ON mine FOR EACH ROW \
+             EXECUTE FUNCTION {them}.noted()"
+        ),
+    ] {
+        let refused = code(ours.run(&statement).await, &statement);
+        assert_eq!(refused, SqlCode::CapabilityDenied, "{statement}");
+    }
+    // Nor what was counted of the values.
+    let counted = format!("SELECT count(*) FROM pg_stats WHERE schemaname = '{them}'");
+    assert_eq!(ours.ask(&counted).await, "0");
+    assert_ne!(theirs.ask(&counted).await, "0");
+    // Names, texts and sizes are shown.
+    let secret = oid("secret");
+    for (asks, shown) in [
+        (
+            format!(
+                "SELECT attname::text FROM pg_attribute WHERE attrelid = {secret} AND attnum = 1"
+            ),
+            "place",
+        ),
+        (
+            format!(
+                "SELECT p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+                 WHERE n.nspname = '{them}' AND p.proname = 'told'"
+            ),
+            "SELECT 40 + 2",
+        ),
+        (
+            format!(
+                "SELECT (pg_get_viewdef({}) LIKE '%secret%')::text",
+                oid("seen")
+            ),
+            "true",
+        ),
+        (
+            format!("SELECT (pg_relation_size({secret}::regclass) > 0)::text"),
+            "true",
+        ),
+        (
+            format!("SELECT reltuples::bigint FROM pg_class WHERE oid = {secret}"),
+            "1",
+        ),
+    ] {
+        assert_eq!(ours.ask(&asks).await, shown, "{asks}");
+    }
+    // An advisory lock of one is everybody's.
+    let mut transaction = theirs.begin(Access::Write).await;
+    let lock = "SELECT pg_advisory_xact_lock(7)".to_owned();
+    transaction.execute(lock, Vec::new()).await.unwrap();
+    let tried = ours.ask("SELECT pg_try_advisory_xact_lock(7)::text").await;
+    assert_eq!(tried, "false");
+    drop(transaction);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_with_more_rights_is_not_used() {
     let Some(server) = postgres::shared() else {

@@ -141,7 +141,7 @@ async fn a_state_that_is_away_costs_nothing_that_was_acknowledged() {
     let (code, found) = doctor();
     assert_eq!(code, Some(0), "{found}");
     let checks: Vec<_> = found["findings"].as_array().unwrap().iter().collect();
-    for check in ["reach", "latency", "version", "schema", "clock"] {
+    for check in ["reach", "latency", "version", "schema", "rights", "clock"] {
         let of_check = checks.iter().find(|it| it["check"] == check);
         assert_eq!(of_check.unwrap()["status"], "ok", "{check}: {found}");
     }

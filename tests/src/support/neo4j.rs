@@ -188,8 +188,10 @@ fn launch(jars: &Path, folder: &Path, port: u16, size: Size, settings: &[String]
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log);
-    for (name, value) in SETTINGS {
-        command.args(["-c", &format!("{name}={value}")]);
+    let hardening = SETTINGS.map(|(name, value)| (name, format!("{name}={value}")));
+    let said = |name: &str| settings.iter().any(|it| it.starts_with(name));
+    for (_, setting) in hardening.iter().filter(|(name, _)| !said(name)) {
+        command.args(["-c", setting]);
     }
     for setting in settings {
         command.args(["-c", setting]);

@@ -1,7 +1,8 @@
 //! A front of a store that speaks S3, below a path as Supabase Storage has its own
 //! (`/storage/v1/s3`). It checks the signature (AWS SigV4, in a header or in the address)
 //! over the whole path that it was sent to, and signs what it passes on for the path
-//! behind. As there, the end of an upload has its signature in a header, or is refused.
+//! behind. As there, the end of an upload has its signature in a header, or is refused; and
+//! it may leave out what a write says of conditions, as there too.
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use super::server::Client;
 /// Where it answers.
 const BASE: &str = "/storage/v1/s3";
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// What says under which condition a write is to happen.
+const CONDITIONS: [&str; 2] = ["if-match", "if-none-match"];
 
 /// A front on a loopback port. It ends when it is dropped.
 pub struct BelowAPath {
@@ -32,15 +35,26 @@ struct Shared {
     behind: String,
     secret: String,
     http: reqwest::Client,
+    keeps_conditions: bool,
 }
 
 impl BelowAPath {
     /// Starts one before the store at that address, with that secret of its only key.
     pub async fn start(behind: &str, secret: &str) -> Self {
+        Self::start_with(behind, secret, true).await
+    }
+
+    /// As [`start`](Self::start), but it writes whatever the condition is.
+    pub async fn start_without_conditions(behind: &str, secret: &str) -> Self {
+        Self::start_with(behind, secret, false).await
+    }
+
+    async fn start_with(behind: &str, secret: &str, keeps_conditions: bool) -> Self {
         let shared = Arc::new(Shared {
             behind: behind.trim_end_matches('/').to_owned(),
             secret: secret.to_owned(),
             http: Client::new("http://localhost", "").http,
+            keeps_conditions,
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -186,7 +200,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let Some(path) = uri.path().strip_prefix(BASE) else {
         return refused(StatusCode::NOT_FOUND, "NoSuchPath");
     };
-    let Some(signed) = Signed::of(&uri, &headers) else {
+    let Some(mut signed) = Signed::of(&uri, &headers) else {
         return refused(StatusCode::FORBIDDEN, "AccessDenied");
     };
     let secret = &shared.secret;
@@ -200,11 +214,22 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if method == Method::POST && ends && !signed.in_header {
         return refused(StatusCode::BAD_REQUEST, "InvalidRequest");
     }
+    let said = signed.headers.join(";");
+    if !shared.keeps_conditions && matches!(method, Method::PUT | Method::POST) {
+        for name in CONDITIONS {
+            headers.remove(name);
+        }
+        let left = |name: &String| !CONDITIONS.contains(&name.as_str());
+        signed.headers.retain(left);
+    }
     let anew = signed.at(secret, &method, path, &uri, &headers);
     let mut query = uri.query().unwrap_or_default().to_owned();
     if signed.in_header {
         let old = headers["authorization"].to_str().unwrap_or_default();
-        let new = old.replace(&signed.signature, &anew);
+        let of = |names: &str| format!("SignedHeaders={names}");
+        let new = old
+            .replace(&signed.signature, &anew)
+            .replace(&of(&said), &of(&signed.headers.join(";")));
         headers.insert("authorization", HeaderValue::from_str(&new).unwrap());
     } else {
         query = query.replace(&signed.signature, &anew);

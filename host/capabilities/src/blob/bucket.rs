@@ -16,6 +16,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use super::bucket_stream::{BucketReader, BucketWriter};
 use super::diagnosis::diagnose;
@@ -149,6 +151,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// What the server says of itself when it answers, whatever it answers.
     async fn told(&self) -> Option<StoreServer>;
+
+    /// Whether it refuses a write whose condition does not hold; what must be tried is with
+    /// that object, which is nobody's and is gone afterwards.
+    async fn keeps_conditions(&self, _object: &Object) -> Result<bool, BlobError> {
+        Ok(true)
+    }
 }
 
 /// A prefix of a bucket.
@@ -172,6 +180,8 @@ pub(super) struct Shared<S> {
     pub(super) limits: BlobLimits,
     pub(super) runtime: Handle,
     operations: Places,
+    /// Whether the store refuses a write whose condition does not hold, once it was tried.
+    keeps_conditions: OnceCell<bool>,
 }
 
 impl<S: Store> Bucket<S> {
@@ -192,6 +202,7 @@ impl<S: Store> Bucket<S> {
                 limits,
                 runtime,
                 operations: Places::new(connections.into()),
+                keeps_conditions: OnceCell::new(),
             }),
         }
     }
@@ -272,6 +283,30 @@ impl<S: Store> Shared<S> {
             Ok(())
         };
         futures::future::try_join(below, above).await.map(|_| ())
+    }
+
+    /// Refuses every condition where the store would write whether it holds or not: a
+    /// plugin could not know what it wrote over. It is tried at the first in this process,
+    /// and where that could not be told, at the next.
+    async fn check_conditional(self: &Arc<Self>, condition: &Condition) -> Result<(), BlobError> {
+        if matches!(condition, Condition::Always) {
+            return Ok(());
+        }
+        let shared = Arc::clone(self);
+        let trying = || async move {
+            let object = shared.object(&format!("heyday-conditions-{}", Uuid::now_v7()))?;
+            let runtime = shared.runtime.clone();
+            // Whoever waits for it may go: it ends all the same, so that nothing stays.
+            let tried = runtime.spawn(async move { shared.store.keeps_conditions(&object).await });
+            tried.await.map_err(BlobError::internal)?
+        };
+        if *self.keeps_conditions.get_or_try_init(trying).await? {
+            return Ok(());
+        }
+        Err(BlobError::new(
+            BlobCode::Unsupported,
+            "the store looks at no conditions on writes: it would write over what is there",
+        ))
     }
 
     /// Told at once rather than after all the bytes; the store decides at the end.
@@ -401,8 +436,11 @@ impl<S: Store> Container for Bucket<S> {
     ) -> Result<Metadata, BlobError> {
         check_writable(self.shared.read_only)?;
         self.shared.limits.check_object(bytes.len() as u64)?;
-        self.run(|shared| async move { shared.put(&key, bytes, &condition).await })
-            .await
+        self.run(|shared| async move {
+            shared.check_conditional(&condition).await?;
+            shared.put(&key, bytes, &condition).await
+        })
+        .await
     }
 
     async fn delete(&self, key: String) -> Result<(), BlobError> {
@@ -436,6 +474,7 @@ impl<S: Store> Container for Bucket<S> {
         check_writable(self.shared.read_only)?;
         let condition = self
             .run(|shared| async move {
+                shared.check_conditional(&condition).await?;
                 shared.check(&key, &condition).await?;
                 Ok((shared.object(&key)?, condition))
             })

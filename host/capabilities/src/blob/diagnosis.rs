@@ -38,8 +38,17 @@ pub(super) async fn diagnose(container: &dyn Container) -> Vec<Finding> {
             return findings.into_inner();
         }
         match write(container).await {
-            Ok(true) => findings.ok("rights", "read, write, write under a condition, delete"),
-            Ok(false) => findings.fail(
+            Ok(Conditions::Kept) => {
+                findings.ok("rights", "read, write, write under a condition, delete");
+            }
+            Ok(Conditions::Refused) => findings.warn(
+                "rights",
+                "read, write, delete; the store looks at no conditions on writes, so that those \
+                 are refused as `unsupported`",
+                "where plugins need `put_if`, `write_if` or `once`, use a store that supports \
+                 If-Match and If-None-Match",
+            ),
+            Ok(Conditions::Ignored) => findings.fail(
                 "rights",
                 "the store writes over an object although it is to write only where there is none",
                 "use a store that supports If-None-Match: writes under a condition would not hold",
@@ -56,16 +65,32 @@ pub(super) async fn diagnose(container: &dyn Container) -> Vec<Finding> {
     .await
 }
 
-/// Whether a second write that wants no object is refused.
-async fn write(container: &dyn Container) -> Result<bool, BlobError> {
+/// What becomes of writes under conditions.
+enum Conditions {
+    /// They are made where these hold.
+    Kept,
+    /// The host refuses them all.
+    Refused,
+    /// They are made whether these hold or not.
+    Ignored,
+}
+
+/// Writes an object, also a second time where there is to be none, and deletes it.
+async fn write(container: &dyn Container) -> Result<Conditions, BlobError> {
     let key = format!("heyday-doctor-{}", Uuid::now_v7());
-    let put = || container.put(key.clone(), Bytes::from_static(b"x"), Condition::IfAbsent);
-    put().await?;
-    let again = put().await;
-    container.delete(key.clone()).await?;
-    match again {
-        Err(error) if error.code == BlobCode::PreconditionFailed => Ok(true),
-        Err(error) => Err(error),
-        Ok(_) => Ok(false),
-    }
+    let put = |condition| container.put(key.clone(), Bytes::from_static(b"x"), condition);
+    let conditions = match put(Condition::IfAbsent).await {
+        Ok(_) => match put(Condition::IfAbsent).await {
+            Ok(_) => Ok(Conditions::Ignored),
+            Err(error) if error.code == BlobCode::PreconditionFailed => Ok(Conditions::Kept),
+            Err(error) => Err(error),
+        },
+        Err(error) if error.code == BlobCode::Unsupported => {
+            put(Condition::Always).await?;
+            Ok(Conditions::Refused)
+        }
+        Err(error) => return Err(error),
+    };
+    container.delete(key).await?;
+    conditions
 }

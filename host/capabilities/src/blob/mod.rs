@@ -23,6 +23,7 @@ mod host;
 mod key;
 mod listing;
 pub mod s3;
+mod s3_conditions;
 pub mod s3_config;
 mod s3_wire;
 
@@ -75,7 +76,8 @@ codes! {
         Closed = "closed",
         /// An address would be good for too short or too long.
         InvalidExpiry = "invalid-expiry",
-        /// Nobody answers under addresses of the container.
+        /// Nobody answers under addresses of the container, or its store looks at no
+        /// conditions on writes.
         Unsupported = "unsupported",
         /// A fault of the host.
         Internal = "internal",

@@ -219,6 +219,10 @@ impl Store for S3 {
     async fn told(&self) -> Option<StoreServer> {
         self.server().await
     }
+
+    async fn keeps_conditions(&self, object: &Object) -> Result<bool, BlobError> {
+        self.looks_at_conditions(object).await
+    }
 }
 
 /// An etag as stores write them. Another text, `*` among them, would be more than one.

@@ -1,12 +1,14 @@
 //! What `heyday doctor` asks a graph.
 
-use super::bolt::BoltError;
+use super::bolt::{BoltError, OTHER_VERSION};
 use super::session::{Graph, Looked};
 use crate::Mode as Access;
 use crate::diagnosis::{Finding, Findings, Trouble, within};
 
 /// The embedded graph's dialect; its server is a process of ours.
-const EMBEDDED: &str = "kglite";
+pub(super) const EMBEDDED: &str = "kglite";
+/// The oldest Neo4j that speaks what we do.
+const OLDEST: [u32; 2] = [5, 13];
 
 /// Looks whether a graph can be used.
 pub(super) async fn diagnose(graph: &Graph) -> Vec<Finding> {
@@ -17,10 +19,16 @@ pub(super) async fn diagnose(graph: &Graph) -> Vec<Finding> {
             let looked = graph.look().await;
             looked.map_err(|error| trouble(error, embedded))
         });
-        let Ok(Looked { agent, clock_ms }) = looked.await else {
+        let Ok(looked) = looked.await else {
             return findings.into_inner();
         };
-        findings.ok("version", agent.replacen('/', " ", 1));
+        let agent = looked.agent.as_str();
+        let (product, version) = agent.split_once('/').unwrap_or(("", agent));
+        if embedded {
+            findings.ok("version", format!("{product} {version}"));
+        } else if findings.version(product, version, OLDEST).is_err() {
+            return findings.into_inner();
+        }
         if graph.read_only() && embedded {
             findings.ok("rights", "read-only, as configured");
         } else if graph.read_only() {
@@ -45,12 +53,31 @@ pub(super) async fn diagnose(graph: &Graph) -> Vec<Finding> {
                 ),
             }
         }
-        if let Some(theirs) = clock_ms {
+        if !embedded {
+            settings(&mut findings, &looked.lacking);
+        }
+        if let Some(theirs) = looked.clock_ms {
             findings.clock(theirs);
         }
         findings.into_inner()
     })
     .await
+}
+
+/// Says what the server's configuration lacks.
+fn settings(findings: &mut Findings, lacking: &[String]) {
+    if lacking.is_empty() {
+        findings.ok("settings", "a statement opens no files and no addresses");
+        return;
+    }
+    findings.warn(
+        "settings",
+        "the server would do what plugins may not ask it to, did a statement get by the host",
+        format!(
+            "set in its neo4j.conf, and start it again: {}",
+            lacking.join("; ")
+        ),
+    );
 }
 
 fn trouble(error: BoltError, embedded: bool) -> Trouble {
@@ -63,11 +90,15 @@ fn trouble(error: BoltError, embedded: bool) -> Trouble {
     match error {
         BoltError::Away(cause) => Trouble::reach(cause, away),
         BoltError::Refused(cause) if embedded => Trouble::reach(cause, away),
+        BoltError::Refused(cause) if cause == OTHER_VERSION => Trouble {
+            check: "version",
+            found: cause,
+            advice: "use Neo4j 5.13 or newer".to_owned(),
+        },
         BoltError::Refused(cause) => Trouble {
             check: "rights",
             found: cause,
-            advice: "correct the user in `neo4j.url` and its password; use Neo4j 5.13 or newer"
-                .to_owned(),
+            advice: "correct the user in `neo4j.url` and its password".to_owned(),
         },
         BoltError::Server(failure) => Trouble::reach(
             format!("{}: {}", failure.code, failure.message),
@@ -86,5 +117,62 @@ fn trouble(error: BoltError, embedded: bool) -> Trouble {
             format!("{other:?}"),
             "look whether a Neo4j server listens there, with Bolt",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::diagnosis::Health;
+    use crate::graph::GraphLimits;
+    use crate::graph::neo4j::{self, Neo4jConfig};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_is_too_old_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its own").port();
+        // Neo4j 4.4 answers that it knows none of the versions.
+        let answering = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut offered = [0; 20];
+            stream.read_exact(&mut offered).await.expect("the versions");
+            stream.write_all(&[0; 4]).await.expect("an answer");
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let password = folder.path().join("password");
+        std::fs::write(&password, "no-matter").expect("written");
+        let config = Neo4jConfig {
+            url: format!("neo4j://neo4j@127.0.0.1:{port}"),
+            password_file: Some(password),
+            ..Neo4jConfig::default()
+        };
+        let limits = GraphLimits::default();
+        let graph = neo4j::open(&config, false, limits, Handle::current()).expect("a binding");
+        let found = graph.diagnose().await;
+        answering.await.expect("no panic");
+        let [finding] = &found[..] else {
+            panic!("not one finding: {found:?}");
+        };
+        let told = (finding.check, finding.status, finding.advice.as_deref());
+        let advice = "use Neo4j 5.13 or newer";
+        assert_eq!(told, ("version", Health::Failed, Some(advice)));
+    }
+
+    #[test]
+    fn what_the_servers_configuration_lacks_is_told_with_its_lines() {
+        let mut findings = Findings::default();
+        settings(&mut findings, &[]);
+        settings(&mut findings, &["a=false".to_owned(), "b=0".to_owned()]);
+        let [whole, lacking] = &findings.into_inner()[..] else {
+            panic!("not two findings");
+        };
+        assert_eq!(whole.status, Health::Ok);
+        assert_eq!(lacking.status, Health::Warning);
+        let advice = lacking.advice.as_deref().unwrap_or_default();
+        assert!(advice.ends_with("again: a=false; b=0"), "{advice}");
     }
 }

@@ -3,21 +3,22 @@
 //! Its Community Edition has one database and no rights, so that whoever signs in reaches
 //! all that the server has: no two bindings share a server, and what leads out of its data
 //! is refused before it is sent (`check.rs`). The server is tried, once, for the settings by
-//! which it refuses the worst of it too; where they are not set, the log says so.
+//! which it refuses the worst of it too; where they are not set, the log and `heyday doctor`
+//! say so.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::GraphLimits;
-use super::bolt::{BoltError, Connector, Mode, Run, SignIn, Value, Wire};
+use super::bolt::{BoltError, Connector, SignIn, Value, Wire};
 use super::session::Graph;
 use crate::credential::CredentialSource;
 use crate::tls::{Tls, TlsError};
@@ -33,6 +34,13 @@ pub const SETTINGS: [(&str, &str); 2] = [
     ("dbms.security.allow_csv_import_from_file_urls", "false"),
     ("internal.dbms.cypher_ip_blocklist", "0.0.0.0/0,::/0"),
 ];
+
+/// The setting for a server with functions that are not Neo4j's own: they may run statements
+/// of a text (APOC's do), and nobody looks at such a text.
+const NO_FUNCTIONS: (&str, &str) = ("dbms.security.procedures.allowlist", "db.*,dbms.*");
+
+/// What the names of Neo4j's own functions begin with that it lists among the others.
+const OWN_FUNCTIONS: [&str; 3] = ["db.", "dbms.", "graph."];
 
 /// A Neo4j server, and who signs in to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +106,8 @@ struct Server {
     database: Option<String>,
     tls: Option<Tls>,
     message_bytes: usize,
-    /// Whether the log has what the server should have set.
-    advised: AtomicBool,
+    /// What the server should have set, once it was tried; the log has it too.
+    lacking: OnceCell<Vec<String>>,
 }
 
 /// What no two bindings may share.
@@ -185,48 +193,46 @@ impl Server {
             tls,
             message_bytes: usize::try_from(result_bytes.saturating_add(MESSAGE_BYTES))
                 .unwrap_or(usize::MAX),
-            advised: AtomicBool::new(false),
+            lacking: OnceCell::new(),
         })
     }
 
-    /// Looks, once, whether the server has its settings: by statements that it refuses then.
-    async fn advise(&self, wire: &mut Wire) -> Result<(), BoltError> {
-        if self.advised.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let mut missing = Vec::new();
+    /// Which settings the server lacks: by statements that it refuses where it has them.
+    async fn try_settings(&self, wire: &mut Wire) -> Result<Vec<String>, BoltError> {
+        let mut lacking = Vec::new();
         // Neither is anywhere; a server that is open tries to.
         let opened = ["file:///heyday", "http://127.0.0.1:1/heyday"];
         for ((setting, value), address) in SETTINGS.into_iter().zip(opened) {
-            let run = Run {
-                statement: format!("LOAD CSV FROM '{address}' AS line RETURN line"),
-                params: Value::Map(Vec::new()),
-                alone: Some(Mode {
-                    read_only: true,
-                    timeout: Some(CONNECTING),
-                }),
-            };
-            let refused = match wire.run(run).await {
-                Ok(_) => wire.pull().await.map(drop),
-                Err(error) => Err(error),
-            };
-            match refused {
+            let statement = format!("LOAD CSV FROM '{address}' AS line RETURN line");
+            match wire.column(&statement, CONNECTING).await {
                 Err(BoltError::Server(failure)) if failure.message.contains(setting) => {}
-                Err(BoltError::Server(_)) | Ok(()) => missing.push(format!("{setting}={value}")),
+                Err(BoltError::Server(_)) | Ok(_) => lacking.push(format!("{setting}={value}")),
                 Err(error) => return Err(error),
             }
             wire.reset().await?;
         }
-        if !missing.is_empty() {
+        let statement = "SHOW USER DEFINED FUNCTIONS YIELD name";
+        match wire.column(statement, CONNECTING).await {
+            Ok(functions) if functions.iter().filter_map(Value::as_str).all(is_own) => {}
+            Ok(_) => lacking.push(format!("{}={}", NO_FUNCTIONS.0, NO_FUNCTIONS.1)),
+            // It does not tell.
+            Err(BoltError::Server(_)) => {}
+            Err(error) => return Err(error),
+        }
+        wire.reset().await?;
+        if !lacking.is_empty() {
             tracing::warn!(
                 server = self.identity(),
-                missing = missing.join(" "),
-                "Neo4j would open files or addresses, which plugins may not ask it to; see \
-                 docs/capabilities.md"
+                lacking = lacking.join(" "),
+                "Neo4j would do what plugins may not ask it to; see docs/capabilities.md"
             );
         }
-        Ok(())
+        Ok(lacking)
     }
+}
+
+fn is_own(function: &str) -> bool {
+    OWN_FUNCTIONS.iter().any(|own| function.starts_with(own))
 }
 
 #[async_trait]
@@ -264,8 +270,14 @@ impl Connector for Server {
             return Err(BoltError::Refused(format!("it is {}", wire.agent)));
         }
         wire.set_deadline(Some(Instant::now() + CONNECTING));
-        self.advise(&mut wire).await?;
+        let asked = &mut wire;
+        let trying = || async move { self.try_settings(asked).await };
+        self.lacking.get_or_try_init(trying).await?;
         Ok(wire)
+    }
+
+    fn lacking(&self) -> Vec<String> {
+        self.lacking.get().cloned().unwrap_or_default()
     }
 }
 
@@ -299,6 +311,16 @@ mod tests {
             let error = url(text).err().expect(text).to_string();
             assert!(error.contains(told), "{text}: {error}");
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn functions_that_are_not_neo4js_own_are_told() {
+        for own in ["db.nameFromElementId", "graph.names"] {
+            assert!(is_own(own), "{own}");
+        }
+        for other in ["apoc.cypher.runFirstColumnMany", "dbx.run"] {
+            assert!(!is_own(other), "{other}");
         }
     }
 

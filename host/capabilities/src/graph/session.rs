@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::bolt::{BoltError, Connector, Lease, Mode, Pool, PoolOptions, Pulled, Run, Value};
 use super::check::check;
-use super::diagnosis::diagnose;
+use super::diagnosis::{EMBEDDED, diagnose};
 use super::error::{closed, translate};
 use super::value::{self, Unknown};
 use super::{Changes, GraphCode, GraphError, GraphLimits, RowSet};
@@ -26,6 +26,8 @@ pub(super) struct Looked {
     pub(super) agent: String,
     /// Its clock: milliseconds since the Unix epoch.
     pub(super) clock_ms: Option<i64>,
+    /// What its configuration should have and lacks, as its lines.
+    pub(super) lacking: Vec<String>,
 }
 
 /// A graph behind a binding. Dropping the future of an operation ends the operation.
@@ -92,7 +94,7 @@ impl Graph {
     }
 
     /// Whether nobody may write to it.
-    pub(super) fn read_only(&self) -> bool {
+    pub(crate) fn read_only(&self) -> bool {
         self.shared.read_only
     }
 
@@ -106,25 +108,34 @@ impl Graph {
         let this = self.clone();
         let looking = run_on(self.shared.pool.runtime(), async move {
             let mut lease = this.shared.pool.acquire().await?;
-            let run = Run {
-                statement: "RETURN datetime().epochMillis".to_owned(),
-                params: value::params("{}").unwrap_or(Value::Null),
-                alone: Some(Mode {
-                    read_only: true,
-                    timeout: Some(PATIENCE),
-                }),
-            };
             let wire = lease.wire();
-            wire.run(run).await?;
-            let mut clock_ms = None;
-            while let Pulled::Row(row) = wire.pull().await? {
-                clock_ms = row.first().and_then(Value::as_i64);
-            }
-            let agent = wire.agent.clone();
-            Ok(Looked { agent, clock_ms })
+            let asked = wire
+                .column("RETURN datetime().epochMillis", PATIENCE)
+                .await?;
+            Ok(Looked {
+                agent: wire.agent.clone(),
+                clock_ms: asked.first().and_then(Value::as_i64),
+                lacking: this.shared.pool.lacking(),
+            })
         });
         let ended = looking.await;
         ended.map_err(|_| BoltError::Protocol("the host failed to ask"))?
+    }
+
+    /// Which server it is on, in the server's own words, by whatever address; none where it
+    /// is on none, or the server does not tell.
+    pub(crate) async fn location(&self) -> Option<String> {
+        if self.shared.dialect == EMBEDDED {
+            return None;
+        }
+        let this = self.clone();
+        let asking = run_on(self.shared.pool.runtime(), async move {
+            let mut lease = this.shared.pool.acquire().await?;
+            let asked = lease.wire().column("CALL dbms.info() YIELD id", PATIENCE);
+            asked.await
+        });
+        let ids = asking.await.ok()?.ok()?;
+        Some(format!("Neo4j {}", ids.first()?.as_str()?))
     }
 
     /// Runs one statement and answers all its rows. `params` is one JSON object.

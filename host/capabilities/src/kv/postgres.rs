@@ -202,11 +202,15 @@ impl Store for PostgresStore {
         &self.shared.limits
     }
 
-    /// Closes its connections; those in use when they come back.
     async fn diagnose(&self) -> Vec<Finding> {
         crate::postgres::diagnose(&self.shared.pool).await
     }
 
+    async fn location(&self) -> Option<String> {
+        crate::postgres::location(&self.shared.pool).await
+    }
+
+    /// Closes its connections; those in use when they come back.
     async fn close(&self) {
         self.shared.pool.close().await;
     }

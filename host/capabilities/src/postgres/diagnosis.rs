@@ -4,13 +4,43 @@ use super::error::PgError;
 use super::pool::Pool;
 use crate::diagnosis::{Finding, Findings, Trouble, within};
 
-/// Answers one row: version, clock in milliseconds, connections of the server and of the
-/// role (-1: as many as the server has).
+/// The oldest that docs/capabilities.md promises.
+const OLDEST: [u32; 2] = [13, 0];
+
+/// Answers one row: version, clock in milliseconds, connections that the server has for such
+/// roles, and of the role (-1: as many as the server has).
 const QUESTION: &str = "
 SELECT current_setting('server_version'),
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text,
-       current_setting('max_connections'),
+       (current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true)::int, 0))::text,
        (SELECT rolconnlimit::text FROM pg_catalog.pg_roles WHERE rolname = current_user)";
+
+/// Answers one row: the database, and when its server began to run.
+const LOCATION: &str = "
+SELECT d.oid::text, extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text
+  FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
+
+/// Which database a pool is on, in its server's own words, by whatever address; none where it
+/// does not tell. Two servers do not begin within the same microsecond.
+pub(crate) async fn location(pool: &Pool) -> Option<String> {
+    let asking = async {
+        let mut lease = pool.acquire().await?;
+        let rows = lease.wire().rows(LOCATION, &[]).await;
+        lease.settle().await;
+        rows
+    };
+    let rows = asking.await.ok()?;
+    let [Some(database), Some(since)] = &rows.first()?[..] else {
+        return None;
+    };
+    let (database, since) = (
+        String::from_utf8_lossy(database),
+        String::from_utf8_lossy(since),
+    );
+    Some(format!("PostgreSQL {database} since {since}"))
+}
 
 /// Looks whether a pool's server can be used. Its connections check the role's rights.
 pub(crate) async fn diagnose(pool: &Pool) -> Vec<Finding> {
@@ -30,11 +60,18 @@ pub(crate) async fn diagnose(pool: &Pool) -> Vec<Finding> {
             let value = texts.get(index).and_then(|value| value.as_deref());
             String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
         };
-        findings.ok("version", format!("PostgreSQL {}", text(0)));
-        findings.ok(
-            "rights",
-            format!("{} is kept to its schema", pool.identity()),
-        );
+        if findings.version("PostgreSQL", &text(0), OLDEST).is_err() {
+            return findings.into_inner();
+        }
+        let role = pool.identity();
+        if pool.guests() {
+            findings.ok("rights", format!("{role} is kept to its schema"));
+        } else {
+            findings.ok(
+                "rights",
+                format!("{role} runs the host's own statements only"),
+            );
+        }
         if let Ok(theirs) = text(1).parse() {
             findings.clock(theirs);
         }
@@ -47,8 +84,8 @@ pub(crate) async fn diagnose(pool: &Pool) -> Vec<Finding> {
             findings.warn(
                 "connections",
                 found,
-                "lower the binding's `connections`, or raise the role's CONNECTION LIMIT or the \
-                 server's max_connections",
+                "lower the binding's limit `connections`, or raise the role's CONNECTION LIMIT or \
+                 the server's max_connections",
             );
         } else {
             findings.ok("connections", found);

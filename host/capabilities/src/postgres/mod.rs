@@ -28,7 +28,7 @@ use url::{Host, Url};
 use crate::credential::CredentialSource;
 use crate::tls::{Tls, TlsError};
 
-pub(crate) use diagnosis::diagnose;
+pub(crate) use diagnosis::{diagnose, location};
 pub(crate) use error::{PgError, ServerError};
 pub(crate) use pool::{Lease, Pool, PoolOptions};
 pub(crate) use wire::{Event, Field, Param, Status, Wire};

@@ -128,6 +128,11 @@ impl Pool {
         self.shared.options.connections
     }
 
+    /// Whether guests' own statements run there: only then is the role asked for its rights.
+    pub(super) fn guests(&self) -> bool {
+        self.shared.options.guests
+    }
+
     /// Where its work is done.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.shared.runtime

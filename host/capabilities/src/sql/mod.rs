@@ -136,6 +136,12 @@ pub trait Database: Send + Sync + 'static {
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
 
+    /// Which database of a server it is, in the server's own words, by whatever address; none
+    /// where no server has it, or does not tell.
+    async fn location(&self) -> Option<String> {
+        None
+    }
+
     /// Closes it, when no more operations come.
     async fn close(&self);
 

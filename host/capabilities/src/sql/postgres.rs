@@ -121,6 +121,10 @@ impl Database for PostgresDatabase {
         crate::postgres::diagnose(&self.shared.pool).await
     }
 
+    async fn location(&self) -> Option<String> {
+        crate::postgres::location(&self.shared.pool).await
+    }
+
     /// Closes its connections; those in use when they come back.
     async fn close(&self) {
         self.shared.pool.close().await;

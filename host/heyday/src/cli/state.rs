@@ -8,6 +8,9 @@ use heyday_capabilities::diagnosis::{Finding, Findings};
 use super::error::CliError;
 use super::process::unusable;
 
+/// The oldest PostgreSQL that docs/state.md promises.
+const OLDEST: [u32; 2] = [14, 0];
+
 /// The variable that says it, which may have the password.
 const VARIABLE: &str = "HEYDAY_STATE";
 
@@ -91,7 +94,14 @@ pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
         format!("{location} answered in {:.1?}", found.connected_in),
     );
     findings.ok("latency", format!("{:.1?}", found.answered_in));
-    findings.ok("version", found.version);
+    match found.version.split_once(' ') {
+        Some((product, version)) if matches!(location, StateLocation::Postgres(_)) => {
+            if findings.version(product, version, OLDEST).is_err() {
+                return Ok(findings.into_inner());
+            }
+        }
+        _ => findings.ok("version", found.version.as_str()),
+    }
     if found.schema == newest() {
         findings.ok("schema", format!("{}, as this version needs", found.schema));
     } else {
@@ -105,12 +115,15 @@ pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
             }
         }
     }
-    if let Some(lacking) = found.lacking {
-        findings.fail(
+    match found.lacking {
+        Some(lacking) => findings.fail(
             "rights",
             lacking,
             "let the role own the database's schema, or grant it USAGE and CREATE there",
-        );
+        ),
+        // A file's rights show when it is opened.
+        None if matches!(location, StateLocation::File(_)) => {}
+        None => findings.ok("rights", "the role may make tables in its schema"),
     }
     if let Some(theirs) = found.clock_ms {
         findings.clock(theirs);

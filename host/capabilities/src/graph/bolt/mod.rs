@@ -13,4 +13,4 @@ mod wire;
 
 pub(crate) use packstream::{DEPTH, Value};
 pub(crate) use pool::{Connector, Lease, Pool, PoolOptions};
-pub(crate) use wire::{BoltError, Failure, Mode, Pulled, Run, SignIn, Wire};
+pub(crate) use wire::{BoltError, Failure, Mode, OTHER_VERSION, Pulled, Run, SignIn, Wire};

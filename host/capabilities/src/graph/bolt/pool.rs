@@ -37,6 +37,12 @@ pub(crate) trait Connector: Send + Sync + 'static {
     /// A connection that is signed in, to a server that may be used.
     async fn connect(&self) -> Result<Wire, BoltError>;
 
+    /// What its server's configuration should have and lacks, as its lines; known once a
+    /// connection was made.
+    fn lacking(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Learns that the server does not end what it was told to end.
     async fn stuck(&self) {}
 
@@ -121,6 +127,11 @@ impl Pool {
     /// Where its work is done.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.shared.runtime
+    }
+
+    /// As its [`Connector::lacking`].
+    pub(crate) fn lacking(&self) -> Vec<String> {
+        self.shared.connector.lacking()
     }
 
     /// Closes what is idle, and whatever comes back.

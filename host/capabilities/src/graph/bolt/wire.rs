@@ -20,6 +20,9 @@ const READ_BYTES: usize = 16 << 10;
 /// when nobody reads.
 const ROWS: i64 = 1_000;
 
+/// Why a server that speaks another version is refused.
+pub(crate) const OTHER_VERSION: &str = "it does not speak Bolt 5.4, as Neo4j does from 5.13 on";
+
 /// What carries the bytes.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static> Socket for T {}
@@ -146,9 +149,7 @@ impl Wire {
         }
         let version = wire.frames.input.split_to(VERSION.len());
         if version[..] != VERSION {
-            return Err(BoltError::Refused(
-                "it does not speak Bolt 5.4, as Neo4j does from 5.13 on".to_owned(),
-            ));
+            return Err(BoltError::Refused(OTHER_VERSION.to_owned()));
         }
         let agent = concat!("heyday/", env!("CARGO_PKG_VERSION"));
         let bolt_agent = map([("product", text(agent))]);
@@ -400,6 +401,28 @@ impl Wire {
                 }
             }
         }
+    }
+
+    /// Runs a statement of our own that only reads; the first column of its rows.
+    pub(crate) async fn column(
+        &mut self,
+        statement: &str,
+        timeout: Duration,
+    ) -> Result<Vec<Value>, BoltError> {
+        let run = Run {
+            statement: statement.to_owned(),
+            params: map([]),
+            alone: Some(Mode {
+                read_only: true,
+                timeout: Some(timeout),
+            }),
+        };
+        self.run(run).await?;
+        let mut column = Vec::new();
+        while let Pulled::Row(row) = self.pull().await? {
+            column.extend(row.into_iter().next());
+        }
+        Ok(column)
     }
 
     /// Ends whatever the server does for this connection, and rolls back its transaction.

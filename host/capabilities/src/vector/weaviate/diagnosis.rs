@@ -5,6 +5,9 @@ use super::proto::TenantsGetRequest;
 use super::schema;
 use crate::diagnosis::{Finding, Findings, Trouble, within};
 
+/// The oldest whose answers and scores are those that we rely on.
+const OLDEST: [u32; 2] = [1, 35];
+
 /// What the server says of itself.
 pub(super) struct Looked {
     pub(super) version: String,
@@ -24,7 +27,10 @@ pub(super) async fn diagnose(client: &Client, read_only: bool) -> Vec<Finding> {
         let Ok(looked) = looked.await else {
             return findings.into_inner();
         };
-        findings.ok("version", format!("Weaviate {}", looked.version));
+        let judged = findings.version("Weaviate", &looked.version, OLDEST);
+        if judged.is_err() {
+            return findings.into_inner();
+        }
         if read_only {
             findings.ok("rights", "read-only, as configured");
         } else if let Err(trouble) = client.may_write().await {

@@ -4,6 +4,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::plugins::all_receipts;
 use crate::support::cli::Desk;
 use crate::support::probe;
 use crate::support::server::{Client, Options};
@@ -11,7 +12,11 @@ use crate::support::server::{Client, Options};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_says_how_an_activity_runs() {
     let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
+    said_by_the_caller(&server.client).await;
+}
+
+/// Of activities of the probe.
+pub(crate) async fn said_by_the_caller(client: &Client) {
     let own = client.succeed("probe.whoami", &Value::Null).await.unwrap();
     assert_eq!(own["queue"], "storage-queue", "{own}");
     let said = "probe.whoami:7.1.1?queue=general-queue&start_to_close=1h";
@@ -20,7 +25,7 @@ async fn a_caller_says_how_an_activity_runs() {
     // Its own are 30 s.
     assert!(other["remaining_ms"].as_u64() > Some(60_000), "{other}");
     let id = other["workflow_id"].as_str().unwrap();
-    let receipts = client.receipts(id).await.unwrap();
+    let receipts = all_receipts(client, id, 1).await;
     assert_eq!(receipts[0]["queue"], "general-queue", "{receipts:?}");
 
     // Its own are three attempts.

@@ -2,6 +2,7 @@
 //! command line, the built components, certificates and a TLS front, and readers
 //! for the specification's kit.
 
+pub mod backends;
 pub mod buckets;
 pub mod certificates;
 pub mod cli;

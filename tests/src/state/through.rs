@@ -13,6 +13,7 @@ use super::Pair;
 use crate::bad_input::{flows as bad_flows, requests, uploads};
 use crate::events::{FLOW, Stream};
 use crate::histories::replays::exported_and_replayed;
+use crate::inference::{assert_close, import, model};
 use crate::logs::assert_harmless;
 use crate::metrics::scrape;
 use crate::search::found_by_attributes;
@@ -25,7 +26,9 @@ use crate::{activities, asked, flow_versions, flows, logs, openai, plugins, sche
 async fn the_api_is_one_whichever_server_answers() {
     let shared = |folder: &std::path::Path| {
         format!(
-            "[bindings.namespaces.default.blob.shared]\npath = '{}'\n",
+            "[inference]\ndevice = 'cpu'\nmodels_dir = '{}'\n\
+             [bindings.namespaces.default.blob.shared]\npath = '{}'\n",
+            folder.join("models").display(),
             folder.join("shared").display()
         )
     };
@@ -75,6 +78,7 @@ async fn the_api_is_one_whichever_server_answers() {
         followed_events(&pair),
         pages(&pair),
         addresses(&pair),
+        models(&pair),
     );
     plugins::needed_version(client).await;
     // Each worked, tells so as a scrape is to be, and let nobody write to its terminal.
@@ -210,6 +214,23 @@ async fn made_and_triggered(pair: &Pair) {
     assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
     let gone = pair.of(0).request(Method::GET, "/schedules/both");
     Client::refused(gone.send().await.unwrap(), StatusCode::NOT_FOUND).await;
+}
+
+/// A model that was imported at one server into a folder that both have answers at the other.
+async fn models(pair: &Pair) {
+    let small = model("bert-cls", "refuse");
+    let imported = import(pair.of(0), "small", &small).await;
+    for number in [1, 0] {
+        let client = pair.of(number);
+        let found = client.get("/models/small").await.unwrap();
+        assert_eq!(found["digest"], imported["digest"], "{found}");
+        let asked = json!({ "model": "small", "input": small.texts });
+        let request = client.at(Method::POST, "/v1/embeddings").json(&asked);
+        let answer = Client::ok(request.send().await.unwrap()).await.unwrap();
+        let rows = answer["data"].as_array().unwrap();
+        let vectors: Value = rows.iter().map(|row| row["embedding"].clone()).collect();
+        assert_close(&vectors, &small.values);
+    }
 }
 
 /// An address that one server gave out for a folder that both have is good at the other.

@@ -4,6 +4,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::plugins::all_receipts;
 use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::handmade::Handmade;
@@ -13,7 +14,11 @@ use crate::support::server::{Client, Options, Server};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_says_how_an_activity_runs() {
     let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
+    said_by_the_caller(&server.client).await;
+}
+
+/// Of activities of the probe.
+pub(crate) async fn said_by_the_caller(client: &Client) {
     let own = client.succeed("probe.whoami", &Value::Null).await.unwrap();
     assert_eq!(own["queue"], "storage-queue", "{own}");
     let said = "probe.whoami:7.1.1?queue=general-queue&start_to_close=1h";
@@ -22,7 +27,7 @@ async fn a_caller_says_how_an_activity_runs() {
     // Its own are 30 s.
     assert!(other["remaining_ms"].as_u64() > Some(60_000), "{other}");
     let id = other["workflow_id"].as_str().unwrap();
-    let receipts = client.receipts(id).await.unwrap();
+    let receipts = all_receipts(client, id, 1).await;
     assert_eq!(receipts[0]["queue"], "general-queue", "{receipts:?}");
 
     // Its own are three attempts.

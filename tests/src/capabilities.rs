@@ -4,13 +4,11 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::backends::{backends, with_backends};
 use crate::support::component;
-use crate::support::google_storage::GoogleStorage;
-use crate::support::postgres::{self, Postgres, until};
+use crate::support::postgres::{Postgres, until};
 use crate::support::probe;
-use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options, Server};
-use crate::support::weaviate;
 
 fn run(statement: &str) -> Value {
     on("default", statement)
@@ -189,72 +187,9 @@ async fn keeps(client: &Client, activity: &str, input: &Value, parts: u64, count
 /// Counters, and what each has at least.
 struct Counted<'a>(&'a [&'static str], u64);
 
-/// A server with the probe, and with a binding of each capability on each backend that
-/// there is here: `default` is embedded, the other is named after its backend. What the last
-/// needs as long as the server runs comes with it.
-pub(crate) async fn with_backends() -> (Server, (Option<Gateway>, Option<GoogleStorage>)) {
-    let mut config = "[bindings.namespaces.default.sql.default]\npath = 'sql.db'\n\
-                      limits = { busy_timeout_ms = 2000 }\n"
-        .to_owned();
-    let mut granted = Vec::new();
-    if let Some(server) = postgres::shared() {
-        let database = server.database();
-        let sql = server.role(&database).toml();
-        config += &format!(
-            "[bindings.namespaces.default.sql.postgresql]\n{sql}limits = {{ busy_timeout_ms = 2000 }}\n"
-        );
-        let kv = server.role(&database).toml();
-        config += &format!("[bindings.namespaces.default.kv.postgresql]\n{kv}");
-        granted.extend([("sql", "postgresql"), ("kv", "postgresql")]);
-    }
-    let gateway = Gateway::start();
-    if let Some(gateway) = &gateway {
-        let blob = gateway.toml("contract");
-        config += &format!("[bindings.namespaces.default.blob.bucket]\n{blob}");
-        granted.push(("blob", "bucket"));
-    }
-    let google = GoogleStorage::start();
-    if let Some(google) = &google {
-        let blob = google.toml("contract");
-        config += &format!("[bindings.namespaces.default.blob.google]\n{blob}");
-        granted.push(("blob", "google"));
-    }
-    if let Some(server) = weaviate::shared() {
-        config += &format!(
-            "[bindings.namespaces.default.vector.weaviate]\n{}",
-            server.toml()
-        );
-        granted.push(("vector", "weaviate"));
-    }
-    let options = Options {
-        config: Some(config),
-        ..Options::default()
-    };
-    let server = probe::server(options).await.unwrap();
-    for (capability, binding) in granted {
-        let client = &server.client;
-        client
-            .grant("probe", capability, binding, None)
-            .await
-            .unwrap();
-    }
-    (server, (gateway, google))
-}
-
-/// The names of the bindings of a capability.
-pub(crate) async fn backends(client: &Client, capability: &str) -> Vec<(String, String)> {
-    let listed = client.get("/bindings").await.unwrap();
-    let rows = listed["bindings"].as_array().unwrap();
-    let text = |row: &Value, member: &str| row[member].as_str().unwrap().to_owned();
-    rows.iter()
-        .filter(|row| row["capability"] == capability)
-        .map(|row| (text(row, "name"), text(row, "backend")))
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_does_what_its_wit_promises() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["sql"]).await;
     for (binding, dialect) in backends(&server.client, "sql").await {
         let input = json!({ "binding": binding, "dialect": dialect });
         let counted = Counted(&["sql.calls", "sql.rows"], 1);
@@ -264,7 +199,7 @@ async fn sql_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blob_does_what_its_wit_promises() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["blob"]).await;
     for (binding, _) in backends(&server.client, "blob").await {
         let counted = Counted(&["blob.bytes_read", "blob.bytes_written"], 5_000_000);
         let binding = json!({ "binding": binding });
@@ -274,7 +209,7 @@ async fn blob_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kv_does_what_its_wit_promises() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["kv"]).await;
     for (binding, _) in backends(&server.client, "kv").await {
         let counted = Counted(&["kv.calls", "kv.bytes_read", "kv.bytes_written"], 1);
         let binding = json!(binding);
@@ -284,7 +219,7 @@ async fn kv_does_what_its_wit_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vector_does_what_its_wit_promises() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["vector"]).await;
     for (binding, _) in backends(&server.client, "vector").await {
         let counted = Counted(
             &[
@@ -309,8 +244,26 @@ async fn vector_does_what_its_wit_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn graph_does_what_its_wit_promises() {
+    let (server, _held) = with_backends(&["graph"]).await;
+    for (binding, dialect) in backends(&server.client, "graph").await {
+        let input = json!({ "binding": binding, "dialect": dialect });
+        let counted = Counted(
+            &[
+                "graph.calls",
+                "graph.rows",
+                "graph.bytes_read",
+                "graph.bytes_written",
+            ],
+            101,
+        );
+        keeps(&server.client, "probe.graph_contract", &input, 8, counted).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["kv"]).await;
     let client = &server.client;
     let bindings = backends(client, "kv").await;
     for (binding, _) in &bindings {
@@ -343,7 +296,7 @@ async fn an_addition_under_the_idempotency_key_counts_once_in_many_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_effect_under_the_idempotency_key_happens_once_in_many_attempts() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["sql"]).await;
     let bindings = backends(&server.client, "sql").await;
     for (binding, _) in &bindings {
         let client = &server.client;
@@ -397,7 +350,7 @@ const ONCE: [(&str, &str); 3] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_under_the_idempotency_key_is_there_once_though_attempts_are_lost() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["kv", "blob", "vector"]).await;
     let mut all = Vec::new();
     for (capability, activity) in ONCE {
         for (binding, _) in backends(&server.client, capability).await {
@@ -433,7 +386,7 @@ async fn a_write_under_the_idempotency_key_is_there_once_though_attempts_are_los
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_ends_with_its_attempt() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["sql"]).await;
     let client = &server.client;
     for (binding, _) in backends(client, "sql").await {
         for (end, status) in [

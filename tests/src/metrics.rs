@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::support::probe;
-use crate::support::server::{Options, PATIENCE, Server};
+use crate::support::server::{Client, Options, PATIENCE};
 
 /// A family: its type, and its samples by name and labels.
 #[derive(Debug, Default)]
-struct Family {
+pub(crate) struct Family {
     kind: String,
     samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
-type Families = BTreeMap<String, Family>;
+pub(crate) type Families = BTreeMap<String, Family>;
 
 /// Reads the text format of OpenMetrics 1.0; panics at what it forbids.
 fn parse(text: &str) -> Families {
@@ -116,6 +117,12 @@ fn check_histogram(name: &str, family: &Family) {
 }
 
 impl Family {
+    /// All samples of that name together.
+    pub(crate) fn sum(&self, suffix: &str) -> f64 {
+        let named = self.samples.iter().filter(|((of, _), _)| of == suffix);
+        named.map(|(_, value)| value).sum()
+    }
+
     /// The sample with these labels among its own.
     fn value(&self, suffix: &str, wanted: &[(&str, &str)]) -> f64 {
         let mut found = self.samples.iter().filter(|((of, labels), _)| {
@@ -131,16 +138,9 @@ impl Family {
     }
 }
 
-async fn scrape(server: &Server) -> Families {
-    let token = std::fs::read_to_string(server.data().join("token")).unwrap();
-    let response = server
-        .client
-        .http
-        .get(format!("{}/metrics", server.url))
-        .bearer_auth(token.trim())
-        .send()
-        .await
-        .unwrap();
+pub(crate) async fn scrape(client: &Client) -> Families {
+    let request = client.at(Method::GET, "/metrics");
+    let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
     let kind = response.headers()["content-type"]
         .to_str()
@@ -167,14 +167,14 @@ async fn a_scrape_tells_what_the_server_did_and_does() {
         .unwrap();
     let waiting = client.start_waiting().await.unwrap();
     for method in ["MADEUP", "OTHER"] {
-        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
         client.request(method, "/queues").send().await.unwrap();
     }
     // Slots and memory are given back a moment after a run's end.
     let queue = [("queue", "general-queue")];
     let deadline = Instant::now() + PATIENCE;
     let families = loop {
-        let families = scrape(&server).await;
+        let families = scrape(client).await;
         let is_one = |name: &str, labels: &[(&str, &str)]| families[name].value("", labels) == 1.0;
         if is_one("heyday_queue_in_flight", &queue)
             && is_one("heyday_sandbox_slots_in_use", &[])
@@ -231,7 +231,7 @@ async fn a_scrape_tells_what_the_server_did_and_does() {
 
     client.cancel(&waiting).await.unwrap();
     client.result(&waiting).await.unwrap();
-    let later = scrape(&server).await;
+    let later = scrape(client).await;
     // The slot is given back a moment after the run's end.
     assert!(
         later["heyday_activity_attempt_duration_seconds"].value(
@@ -262,7 +262,7 @@ async fn a_scrape_tells_what_waits_for_a_slot_and_for_how_long() {
     let second = client.start_activity("probe.echo", &json!(1)).await;
     let queue = [("queue", "general-queue")];
     let waiting = async || {
-        let families = scrape(&server).await;
+        let families = scrape(client).await;
         assert!(families["heyday_queue_in_flight"].value("", &queue) <= 1.0);
         let of = |name: &str| families[name].value("", &queue);
         (of("heyday_queue_depth"), of("heyday_queue_age_seconds"))

@@ -354,7 +354,7 @@ pub(crate) async fn results_and_failures(client: &Client) {
 }
 
 /// The run's receipts, when there are so many.
-async fn all_receipts(client: &Client, id: &str, count: usize) -> Vec<Value> {
+pub(crate) async fn all_receipts(client: &Client, id: &str, count: usize) -> Vec<Value> {
     eventually(async || {
         let receipts = client.receipts(id).await.unwrap();
         (receipts.len() >= count).then_some(receipts)

@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use url::Url;
 
-use crate::capabilities::{backends, with_backends};
+use crate::support::backends::{backends, with_backends};
 use crate::support::component;
 use crate::support::ports::free_port;
 use crate::support::probe;
@@ -41,7 +41,7 @@ fn altered(url: &Url, from: &str, to: &str) -> Url {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_does_the_same_on_every_backend() {
-    let (server, _buckets) = with_backends().await;
+    let (server, _held) = with_backends(&["blob"]).await;
     let client = &server.client;
     for (binding, backend) in backends(client, "blob").await {
         let told = format!("{backend}: ");

@@ -1,13 +1,12 @@
 //! Schedules over the real server, by the command line, on both engines, and past a kill.
 
-use std::time::Instant;
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
-use crate::support::server::{Client, Options, PATIENCE, Server};
+use crate::support::server::{Client, Options, Server};
 use crate::support::temporal;
+use crate::support::worker::eventually;
 
 const FLOW: &str = "
 document: {dsl: 1.0.3, namespace: tests, name: tick, version: 1.0.0}
@@ -36,26 +35,22 @@ async fn push(client: &Client, flow: &str) {
 
 /// Asks until the answer is so.
 async fn until(client: &Client, id: &str, so: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(async || {
         let seen = client.get(&format!("/schedules/{id}")).await;
-        match seen {
-            Ok(seen) if so(&seen) => return seen,
-            other => assert!(Instant::now() < deadline, "{other:?}"),
-        }
-        tokio::task::yield_now().await;
-    }
+        seen.ok().filter(&so)
+    })
+    .await
 }
 
 fn actions(seen: &Value) -> u64 {
     seen["info"]["action_count"].as_u64().unwrap_or_default()
 }
 
-async fn tour(server: Server, options: Options) {
-    server.wait_for_engine().await.unwrap();
-    push(&server.client, FLOW).await;
-    push(&server.client, TIMED).await;
-    let desk = Desk::new(&server).unwrap();
+/// Makes a schedule by the command line; answers how often it has started something.
+pub(crate) async fn made(client: &Client) -> u64 {
+    push(client, FLOW).await;
+    push(client, TIMED).await;
+    let desk = Desk::of(client).unwrap();
     let run = async |line: &str| desk.run("", line).await.unwrap();
 
     let create = "heyday schedule create often --flow tests.tick --every 1s --overlap allow-all \
@@ -68,22 +63,28 @@ async fn tour(server: Server, options: Options) {
     run("heyday schedule create x --flow tests.tick --cron '61 * * * *'")
         .await
         .says("no cron string");
-    let seen = until(&server.client, "often", |seen| actions(seen) >= 2).await;
+    let seen = until(client, "often", |seen| actions(seen) >= 2).await;
     let started = seen["info"]["recent_actions"][0]["workflow_id"].clone();
-    let outcome = server.client.result(started.as_str().unwrap()).await;
+    let outcome = client.result(started.as_str().unwrap()).await;
     assert_eq!(outcome.unwrap().body["result"]["input"]["n"], 1);
-    until(&server.client, "flow:tests.timed", |seen| {
-        actions(seen) >= 1
-    })
-    .await;
+    until(client, "flow:tests.timed", |seen| actions(seen) >= 1).await;
+    actions(&until(client, "often", |_| true).await)
+}
 
-    // What was missed meanwhile is made up for, each time once.
-    let before = actions(&until(&server.client, "often", |_| true).await);
+async fn tour(server: Server, options: Options) {
+    server.wait_for_engine().await.unwrap();
+    let before = made(&server.client).await;
     let server = server.kill_and_restart(options).await.unwrap();
     server.wait_for_engine().await.unwrap();
-    let desk = Desk::new(&server).unwrap();
+    changed(&server.client, before).await;
+}
+
+/// Changes that schedule in each way, and removes it.
+pub(crate) async fn changed(client: &Client, before: u64) {
+    let desk = Desk::of(client).unwrap();
     let run = async |line: &str| desk.run("", line).await.unwrap();
-    until(&server.client, "often", |seen| actions(seen) > before + 1).await;
+    // What was missed meanwhile is made up for, each time once.
+    until(client, "often", |seen| actions(seen) > before + 1).await;
     run("heyday schedule pause often --note enough").await.ok();
     let shown = run("heyday schedule show often -o json").await.ok().json();
     assert_eq!(shown["state"]["note"], "enough");
@@ -114,21 +115,18 @@ async fn tour(server: Server, options: Options) {
     );
     let before = actions(&shown);
     run("heyday schedule trigger often").await.ok();
-    until(&server.client, "often", |seen| actions(seen) == before + 1).await;
+    until(client, "often", |seen| actions(seen) == before + 1).await;
     run("heyday schedule backfill often --from 2090-02-01T00:00:00Z --to 2090-02-02T12:00:00Z")
         .await
         .ok();
-    until(&server.client, "often", |seen| actions(seen) == before + 3).await;
+    until(client, "often", |seen| actions(seen) == before + 3).await;
     run("heyday schedule unpause often").await.ok();
-    let deadline = Instant::now() + PATIENCE;
-    while !run("heyday schedule list")
-        .await
-        .ok()
-        .stdout
-        .contains("often")
-    {
-        assert!(Instant::now() < deadline, "it is not listed");
-    }
+    // A cluster's list follows within a moment.
+    eventually(async || {
+        let listed = run("heyday schedule list").await.ok();
+        listed.stdout.contains("often").then_some(())
+    })
+    .await;
     let first = run("heyday schedule list --limit 1").await.ok();
     assert_eq!(first.stdout.lines().count(), 2, "{first}");
     first.says("more with --all, or from here with --page-token ");
@@ -144,7 +142,7 @@ async fn tour(server: Server, options: Options) {
         .await
         .code(4)
         .says("stand in a flow");
-    push(&server.client, UNTIMED).await;
+    push(client, UNTIMED).await;
     run("heyday schedule show flow:tests.timed").await.code(3);
 }
 

@@ -1,14 +1,14 @@
 //! Flows that events start (`schedule.on`), on both engines, past kills and changes.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
-use crate::support::server::{Client, Options, PATIENCE, Server};
+use crate::support::server::{Client, Options, Server};
 use crate::support::temporal;
+use crate::support::worker::eventually;
 
 /// Started by each upload of a PDF.
 const UPLOADED: &str = "
@@ -65,22 +65,18 @@ fn uploaded(id: &str, kind: &str) -> Value {
 
 /// The results of all runs of a flow, once there are so many that have ended.
 async fn results(client: &Client, flow: &str, count: usize) -> Vec<Value> {
-    let deadline = Instant::now() + PATIENCE;
     let query = format!("/workflows?query=WorkflowType%20%3D%20%27{flow}%27");
-    loop {
+    let runs = eventually(async || {
         let page = client.get(&query).await.unwrap();
-        let runs = page["workflows"].as_array().unwrap().clone();
-        if runs.len() >= count {
-            let mut results = Vec::new();
-            for run in runs {
-                let id = run["workflow_id"].as_str().unwrap();
-                results.push(client.result(id).await.unwrap().body["result"].clone());
-            }
-            return results;
-        }
-        assert!(Instant::now() < deadline, "{page:#}");
-        tokio::task::yield_now().await;
+        let runs = page["workflows"].as_array().unwrap();
+        (runs.len() >= count).then(|| runs.clone())
+    });
+    let mut results = Vec::new();
+    for run in runs.await {
+        let id = run["workflow_id"].as_str().unwrap();
+        results.push(client.result(id).await.unwrap().body["result"].clone());
     }
+    results
 }
 
 /// Which events started runs of the first flow.
@@ -93,9 +89,8 @@ fn ids(results: &[Value]) -> BTreeSet<&str> {
     ids
 }
 
-async fn tour(server: Server, options: Options) {
-    server.wait_for_engine().await.unwrap();
-    let client = &server.client;
+/// Leaves the flows, which have had each of these events.
+pub(crate) async fn started_by_events(client: &Client) {
     push(client, UPLOADED).await;
     push(client, PAID).await;
 
@@ -109,6 +104,12 @@ async fn tour(server: Server, options: Options) {
     let seen = results(client, "tests.uploaded", 2).await;
     assert_eq!(ids(&seen), BTreeSet::from(["1", "3"]));
     assert!(seen.iter().all(|one| one["of"] == 1), "{seen:?}");
+}
+
+async fn tour(server: Server, options: Options) {
+    server.wait_for_engine().await.unwrap();
+    let client = &server.client;
+    started_by_events(client).await;
 
     // Half of a set survives a kill, and the other half completes it.
     let ordered = json!({"type": "ordered", "data": {"order": 7, "sum": 1}});
@@ -221,6 +222,14 @@ async fn events_start_flows_on_temporal() {
 async fn what_is_no_event_and_ids_of_listeners_are_refused() {
     let server = Server::start().await.unwrap();
     let client = &server.client;
+    no_events(client).await;
+    let large = json!({"type": "a", "data": "x".repeat(3 << 20)});
+    let sent = client.request(Method::POST, "/events").json(&large);
+    Client::refused(sent.send().await.unwrap(), StatusCode::PAYLOAD_TOO_LARGE).await;
+}
+
+/// Nothing waits for events any more.
+pub(crate) async fn no_events(client: &Client) {
     push(client, QUIET).await;
     for event in [
         json!({}),
@@ -232,9 +241,6 @@ async fn what_is_no_event_and_ids_of_listeners_are_refused() {
         let sent = client.request(Method::POST, "/events").json(&event);
         Client::refused(sent.send().await.unwrap(), StatusCode::BAD_REQUEST).await;
     }
-    let large = json!({"type": "a", "data": "x".repeat(3 << 20)});
-    let sent = client.request(Method::POST, "/events").json(&large);
-    Client::refused(sent.send().await.unwrap(), StatusCode::PAYLOAD_TOO_LARGE).await;
     let start = json!({"workflow_type": "tests.uploaded", "workflow_id": "events:tests.uploaded"});
     let sent = client.request(Method::POST, "/workflows").json(&start);
     Client::refused(sent.send().await.unwrap(), StatusCode::BAD_REQUEST).await;

@@ -50,6 +50,12 @@ async fn works(client: &Client, number: u64) {
 async fn what_jq_could_do_to_the_process_does_not_exist() {
     let server = Server::start().await.unwrap();
     let pid = server.pid();
+    refused_jq(&server.client).await;
+    assert_eq!(server.pid(), pid);
+}
+
+/// Leaves one flow, which works.
+pub(crate) async fn refused_jq(client: &Client) {
     for (number, (expression, told)) in [
         ("halt(1)", "halt"),
         ("halt", "halt"),
@@ -71,14 +77,13 @@ async fn what_jq_could_do_to_the_process_does_not_exist() {
         let tasks = format!(
             "  - ok: {{ set: {{ x: 1 }} }}\n  - bad:\n      set:\n        x: '${{ {expression} }}'\n"
         );
-        let error = refused(&server.client, &flow(&format!("jq-{number}"), &tasks)).await;
+        let error = refused(client, &flow(&format!("jq-{number}"), &tasks)).await;
         assert_eq!(error["line"], 6, "{expression}: {error}");
         let message = error["message"].as_str().unwrap();
         assert!(message.contains(told), "{expression}: {error}");
         assert!(!message.contains("/root"), "{error}");
     }
-    works(&server.client, 1).await;
-    assert_eq!(server.pid(), pid);
+    works(client, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +138,19 @@ async fn expressions_that_never_end_are_stopped_and_named() {
 async fn flows_that_go_on_for_ever_pass_a_limit_that_names_the_task() {
     let server = Server::start().await.unwrap();
     let client = &server.client;
+    passed_limits(client).await;
+    let itself = "  - child:\n      run:\n        workflow: { namespace: test, name: itself, version: '1.0.0' }\n";
+    let failure = fails(client, "itself", itself, &Value::Null).await;
+    let text = failure.to_string();
+    assert!(
+        text.contains("limit-exceeded") && text.contains("/do/0/child"),
+        "{text}"
+    );
+    works(client, 4).await;
+}
+
+/// Of one run; one that starts itself takes as many runs as may nest.
+pub(crate) async fn passed_limits(client: &Client) {
     let jumps = "  - again: { set: { x: 1 }, then: again }\n";
     let failure = fails(client, "jumps", jumps, &Value::Null).await;
     assert_eq!(failure["kind"], "limit-exceeded", "{failure}");
@@ -149,13 +167,6 @@ async fn flows_that_go_on_for_ever_pass_a_limit_that_names_the_task() {
             || kind.ends_with("/errors/expression") && details["instance"] == "/do/0/double",
         "{failure}"
     );
-    let itself = "  - child:\n      run:\n        workflow: { namespace: test, name: itself, version: '1.0.0' }\n";
-    let failure = fails(client, "itself", itself, &Value::Null).await;
-    let text = failure.to_string();
-    assert!(
-        text.contains("limit-exceeded") && text.contains("/do/0/child"),
-        "{text}"
-    );
     works(client, 3).await;
 }
 
@@ -163,6 +174,12 @@ async fn flows_that_go_on_for_ever_pass_a_limit_that_names_the_task() {
 async fn documents_that_cannot_run_name_the_line() {
     let server = Server::start().await.unwrap();
     let client = &server.client;
+    refused_documents(client).await;
+    assert_eq!(client.get("/flows").await.unwrap()["flows"], json!([]));
+}
+
+/// Leaves none of them.
+pub(crate) async fn refused_documents(client: &Client) {
     let lost = "  - a: { set: { x: 1 } }\n  - b:\n      set: { x: 2 }\n      then: nowhere\n";
     let error = refused(client, &flow("lost", lost)).await;
     assert_eq!(error["line"], 6, "{error}");
@@ -197,5 +214,4 @@ async fn documents_that_cannot_run_name_the_line() {
         do:\n  - a: { set: { x: 1 } }\n";
     let error = refused(client, external).await;
     assert_eq!(error["line"], 4, "{error}");
-    assert_eq!(client.get("/flows").await.unwrap()["flows"], json!([]));
 }

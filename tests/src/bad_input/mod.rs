@@ -1,7 +1,7 @@
 //! Bad input over the real server: each is answered with a typed error, and the server
 //! goes on.
 
-mod flows;
+pub(crate) mod flows;
 mod guests;
 pub(crate) mod requests;
-mod uploads;
+pub(crate) mod uploads;

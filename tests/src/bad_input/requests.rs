@@ -161,13 +161,18 @@ pub(crate) async fn second_start(client: &Client) {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused() {
     let server = Server::start().await.unwrap();
-    let plugins = format!("{}/api/v1/plugins", server.url);
-    let http = &server.client.http;
+    strangers(&server.client).await;
+}
+
+/// Whatever the client shows.
+pub(crate) async fn strangers(client: &Client) {
+    let plugins = format!("{}/api/v1/plugins", client.url());
+    let http = &client.http;
     for request in [
         http.get(&plugins),
         http.get(&plugins).bearer_auth("wrong"),
         http.get(&plugins).header("authorization", "Basic eDp5"),
-        http.get(format!("{}/metrics", server.url)),
+        http.get(format!("{}/metrics", client.url())),
     ] {
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["www-authenticate"], "Bearer");
@@ -175,7 +180,7 @@ async fn strangers_are_refused() {
         assert_eq!(problem["type"], "urn:heyday:problems:unauthorized");
     }
     // With the right token, but from a page of another origin, or by another name.
-    let get = || server.client.request(Method::GET, "/plugins");
+    let get = || client.request(Method::GET, "/plugins");
     for host in ["evil.example", "127.0.0.1.evil.example:80"] {
         let response = get().header("host", host).send().await.unwrap();
         Client::refused(response, StatusCode::MISDIRECTED_REQUEST).await;
@@ -189,6 +194,6 @@ async fn strangers_are_refused() {
         let problem = Client::refused(response, StatusCode::FORBIDDEN).await;
         assert_eq!(problem["type"], "urn:heyday:problems:foreign-origin");
     }
-    let own = get().header("origin", &server.url).send().await.unwrap();
+    let own = get().header("origin", client.url()).send().await.unwrap();
     assert_eq!(own.status(), StatusCode::OK);
 }

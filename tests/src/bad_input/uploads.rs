@@ -7,12 +7,19 @@ use serde_json::{Value, json};
 use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::handmade::{DESCRIPTION, Handmade};
-use crate::support::server::{Options, Server};
+use crate::support::server::{Client, Options, Server};
 use crate::support::worker::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_that_are_no_plugin_are_refused() {
     let server = Server::start().await.unwrap();
+    no_plugins(&server.client).await;
+    let plugins = server.client.get("/plugins").await.unwrap();
+    assert_eq!(plugins["plugins"], json!([]));
+}
+
+/// Leaves none of them; so do the next two.
+pub(crate) async fn no_plugins(client: &Client) {
     let module = wat::parse_str("(module (func (export \"run\")))").unwrap();
     let mut cut = component("probe");
     cut.truncate(cut.len() / 2);
@@ -29,8 +36,7 @@ async fn uploads_that_are_no_plugin_are_refused() {
             "does not export heyday:plugin/activities@0.1; it exports heyday:expressions/evaluator@0.1.0",
         ),
     ] {
-        let problem = server
-            .client
+        let problem = client
             .refused_upload(bytes, StatusCode::UNPROCESSABLE_ENTITY)
             .await;
         assert_eq!(problem["type"], "urn:heyday:problems:unusable");
@@ -39,13 +45,15 @@ async fn uploads_that_are_no_plugin_are_refused() {
             "{problem}"
         );
     }
-    let plugins = server.client.get("/plugins").await.unwrap();
-    assert_eq!(plugins["plugins"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forbidden_imports_are_named() {
     let server = Server::start().await.unwrap();
+    foreign_imports(&server.client).await;
+}
+
+pub(crate) async fn foreign_imports(client: &Client) {
     let imports = r#"(import "acme:secrets/store@1.0.0" (instance (export "get" (func))))
         (import "wasi:nn/graph@0.2.0" (instance (export "load" (func))))
         (import "heyday:telepathy/mind@0.1.0" (instance (export "read" (func))))"#;
@@ -53,8 +61,7 @@ async fn forbidden_imports_are_named() {
         imports,
         ..Handmade::default()
     };
-    let problem = server
-        .client
+    let problem = client
         .refused_upload(handmade.build(), StatusCode::UNPROCESSABLE_ENTITY)
         .await;
     let text = problem.to_string();
@@ -70,6 +77,10 @@ async fn forbidden_imports_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn descriptions_that_cannot_be_used_are_refused() {
     let server = Server::start().await.unwrap();
+    unusable_descriptions(&server.client).await;
+}
+
+pub(crate) async fn unusable_descriptions(client: &Client) {
     let none = DESCRIPTION.replace("\"handmade\"", "\"Hand Made\"");
     let version = DESCRIPTION.replace("1.0.0", "one");
     let file = DESCRIPTION.replace("\"input\":{}", r#""input":{"$ref":"file:///etc/passwd"}"#);
@@ -128,8 +139,7 @@ async fn descriptions_that_cannot_be_used_are_refused() {
             "describe",
         ),
     ] {
-        let problem = server
-            .client
+        let problem = client
             .refused_upload(handmade.build(), StatusCode::UNPROCESSABLE_ENTITY)
             .await;
         assert!(

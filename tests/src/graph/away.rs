@@ -12,6 +12,7 @@ use super::*;
 use crate::support::certificates::{Authority, Files};
 use crate::support::front::Front;
 use crate::support::neo4j::Neo4j;
+use crate::support::probe;
 use crate::support::server::PATIENCE;
 
 fn open(server: &Neo4j, limits: GraphLimits) -> Graph {

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::support::binary;
+use crate::support::neo4j::{self, Shared};
 use crate::support::server::PATIENCE;
 
 /// A graph on each backend, with what must live as long.

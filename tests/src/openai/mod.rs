@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::inference::{MINILM, assert_close, import, model};
-use crate::support::server::{Options, Server};
+use crate::support::server::{Client, Options, Server};
 use crate::support::worker::Site;
 
 async fn server() -> Server {
@@ -105,15 +105,26 @@ async fn the_official_client_gets_models_and_embeddings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_have_openais_form_and_the_document_knows_it() {
     let server = server().await;
-    let ask = async |method: Method, path: &str, body: &str| {
-        let request = server.client.at(method, path).body(body.to_owned());
-        let answer = request.send().await.unwrap();
-        let status = answer.status();
-        let kind = answer.headers()["content-type"].clone();
-        assert_eq!(kind, "application/json");
-        let body: Value = answer.json().await.unwrap();
-        (status, body["error"].clone())
-    };
+    errors(&server.client).await;
+    let huge = format!("{{\"model\":\"m\",\"input\":\"{}\"}}", "a".repeat(18 << 20));
+    let (found, error) = ask(&server.client, Method::POST, "/v1/embeddings", huge).await;
+    assert_eq!(found, StatusCode::PAYLOAD_TOO_LARGE, "{error}");
+    assert_eq!(error["code"], "too_large");
+}
+
+/// The error that a request is answered with.
+async fn ask(client: &Client, method: Method, path: &str, body: String) -> (StatusCode, Value) {
+    let request = client.at(method, path).body(body);
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    let kind = answer.headers()["content-type"].clone();
+    assert_eq!(kind, "application/json");
+    let body: Value = answer.json().await.unwrap();
+    (status, body["error"].clone())
+}
+
+/// Whatever models there are.
+pub(crate) async fn errors(client: &Client) {
     for (method, path, body, status, kind, code) in [
         (
             Method::POST,
@@ -156,25 +167,20 @@ async fn errors_have_openais_form_and_the_document_knows_it() {
             "not_found",
         ),
     ] {
-        let (found, error) = ask(method, path, body).await;
+        let (found, error) = ask(client, method, path, body.to_owned()).await;
         assert_eq!(found.as_u16(), status, "{path} {body}: {error}");
         assert_eq!(error["type"], kind, "{path} {body}: {error}");
         assert_eq!(error["code"], code, "{path} {body}: {error}");
         assert!(error["message"].is_string(), "{error}");
     }
-    let huge = format!("{{\"model\":\"m\",\"input\":\"{}\"}}", "a".repeat(18 << 20));
-    let (found, error) = ask(Method::POST, "/v1/embeddings", &huge).await;
-    assert_eq!(found, StatusCode::PAYLOAD_TOO_LARGE, "{error}");
-    assert_eq!(error["code"], "too_large");
-
-    let stranger = reqwest::Client::new().get(format!("{}/v1/models", server.url));
+    let stranger = reqwest::Client::new().get(format!("{}/v1/models", client.url()));
     let answer = stranger.send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(answer.headers()["www-authenticate"], "Bearer");
     let body: Value = answer.json().await.unwrap();
     assert_eq!(body["error"]["code"], "invalid_api_key");
 
-    let document = server.client.at(Method::GET, "/openapi.json").send().await;
+    let document = client.at(Method::GET, "/openapi.json").send().await;
     let document: Value = document.unwrap().json().await.unwrap();
     let operation = &document["paths"]["/v1/embeddings"]["post"];
     assert_eq!(operation["operationId"], "post_v1_embeddings");

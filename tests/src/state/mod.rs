@@ -5,6 +5,7 @@ mod away;
 mod backends;
 mod deaths;
 mod migrations;
+mod older;
 mod refusals;
 mod servers;
 mod through;

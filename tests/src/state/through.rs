@@ -10,20 +10,25 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::Pair;
-use crate::bad_input::requests;
+use crate::bad_input::{flows as bad_flows, requests, uploads};
 use crate::events::{FLOW, Stream};
 use crate::histories::replays::exported_and_replayed;
+use crate::inference::{assert_close, import, model};
+use crate::logs::assert_harmless;
+use crate::metrics::scrape;
 use crate::search::found_by_attributes;
 use crate::support::http_server;
 use crate::support::server::Client;
 use crate::support::worker::eventually;
-use crate::{asked, flow_versions, flows, plugins};
+use crate::{activities, asked, flow_versions, flows, logs, openai, plugins, schedules, triggered};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_is_one_whichever_server_answers() {
     let shared = |folder: &std::path::Path| {
         format!(
-            "[bindings.namespaces.default.blob.shared]\npath = '{}'\n",
+            "[inference]\ndevice = 'cpu'\nmodels_dir = '{}'\n\
+             [bindings.namespaces.default.blob.shared]\npath = '{}'\n",
+            folder.join("models").display(),
             folder.join("shared").display()
         )
     };
@@ -34,7 +39,30 @@ async fn the_api_is_one_whichever_server_answers() {
     // Uploads, versions, activations and grants; the probe is active then.
     plugins::versions(client).await;
     // What keeps out of the others' way, side by side.
+    let events = async {
+        triggered::started_by_events(client).await;
+        triggered::no_events(client).await;
+    };
+    let timed = async {
+        let before = schedules::made(client).await;
+        schedules::changed(client, before).await;
+        made_and_triggered(&pair).await;
+    };
     tokio::join!(
+        events,
+        timed,
+        activities::said_by_the_caller(client),
+        logs::hostile_texts(client),
+        logs::hostile_names(client),
+        logs::followed_lines(client),
+        openai::errors(client),
+        bad_flows::refused_jq(client),
+        bad_flows::refused_documents(client),
+        bad_flows::passed_limits(client),
+        uploads::no_plugins(client),
+        uploads::foreign_imports(client),
+        uploads::unusable_descriptions(client),
+        requests::strangers(client),
         plugins::uploads_at_once(client),
         plugins::results_and_failures(client),
         plugins::receipts_and_lines(client),
@@ -49,10 +77,22 @@ async fn the_api_is_one_whichever_server_answers() {
         requests::second_start(client),
         followed_events(&pair),
         pages(&pair),
-        schedules(&pair),
         addresses(&pair),
+        models(&pair),
     );
     plugins::needed_version(client).await;
+    // Each worked, tells so as a scrape is to be, and let nobody write to its terminal.
+    for (number, server) in pair.servers.iter().enumerate() {
+        let families = scrape(pair.of(number)).await;
+        for name in [
+            "heyday_activity_attempt_duration_seconds",
+            "http_server_request_duration_seconds",
+        ] {
+            let count = families[name].sum("_count");
+            assert!(count > 0.0, "{name} of server {number}");
+        }
+        assert_harmless(&server.log());
+    }
 }
 
 async fn push(client: &Client, flow: &str) {
@@ -146,13 +186,13 @@ async fn pages(pair: &Pair) {
 }
 
 /// What one server made starts runs at the other's word.
-async fn schedules(pair: &Pair) {
-    let flow = "document: {dsl: 1.0.3, namespace: tests, name: timed, version: 1.0.0}\ndo:\n  \
+async fn made_and_triggered(pair: &Pair) {
+    let flow = "document: {dsl: 1.0.3, namespace: tests, name: seldom, version: 1.0.0}\ndo:\n  \
                 - done: {set: {n: 1}}\n";
     push(pair.of(1), flow).await;
     let schedule = json!({
         "schedule_id": "both", "spec": { "cron": ["0 3 * * * 2090"] },
-        "action": { "workflow_type": "tests.timed" },
+        "action": { "workflow_type": "tests.seldom" },
     });
     pair.of(0).post("/schedules", &schedule).await.unwrap();
     let again = pair.of(1).request(Method::POST, "/schedules");
@@ -174,6 +214,23 @@ async fn schedules(pair: &Pair) {
     assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
     let gone = pair.of(0).request(Method::GET, "/schedules/both");
     Client::refused(gone.send().await.unwrap(), StatusCode::NOT_FOUND).await;
+}
+
+/// A model that was imported at one server into a folder that both have answers at the other.
+async fn models(pair: &Pair) {
+    let small = model("bert-cls", "refuse");
+    let imported = import(pair.of(0), "small", &small).await;
+    for number in [1, 0] {
+        let client = pair.of(number);
+        let found = client.get("/models/small").await.unwrap();
+        assert_eq!(found["digest"], imported["digest"], "{found}");
+        let asked = json!({ "model": "small", "input": small.texts });
+        let request = client.at(Method::POST, "/v1/embeddings").json(&asked);
+        let answer = Client::ok(request.send().await.unwrap()).await.unwrap();
+        let rows = answer["data"].as_array().unwrap();
+        let vectors: Value = rows.iter().map(|row| row["embedding"].clone()).collect();
+        assert_close(&vectors, &small.values);
+    }
 }
 
 /// An address that one server gave out for a folder that both have is good at the other.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::server::Server;
+use super::server::{Client, Server};
 
 /// A build from nothing on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -77,6 +77,11 @@ impl Ran {
 impl Desk {
     /// A new folder; commands reach that server.
     pub fn new(server: &Server) -> anyhow::Result<Self> {
+        Self::of(&server.client)
+    }
+
+    /// A new folder; commands reach what the client does.
+    pub fn of(client: &Client) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let installed = folder.path().join("bin");
         std::fs::create_dir_all(&installed)?;
@@ -87,10 +92,8 @@ impl Desk {
             std::fs::copy(super::binary(), &binary)?;
         }
         Ok(Self {
-            url: server.url.clone(),
-            token: std::fs::read_to_string(server.data().join("token"))?
-                .trim()
-                .to_owned(),
+            url: client.url().to_owned(),
+            token: client.token().to_owned(),
             folder,
         })
     }

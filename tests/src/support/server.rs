@@ -283,6 +283,16 @@ impl Client {
         }
     }
 
+    /// Where it asks.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What it shows.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The same in that namespace.
     pub fn within(&self, namespace: &str) -> Self {
         Self {

@@ -259,11 +259,11 @@ pub(super) async fn steps_of_file(pool: &SqlitePool) -> Result<usize, StateError
     known(found, "host.db")
 }
 
-/// Takes the steps that a file lacks; answers how many it had.
-pub(super) async fn migrate_file(pool: &SqlitePool) -> Result<usize, StateError> {
+/// Takes the steps up to a schema that a file lacks; answers how many it had.
+pub(super) async fn migrate_file(pool: &SqlitePool, schema: usize) -> Result<usize, StateError> {
     let done = steps_of_file(pool).await?;
     let mut connection = pool.acquire().await?;
-    for (number, step) in STEPS.iter().enumerate().skip(done) {
+    for (number, step) in STEPS.iter().enumerate().take(schema).skip(done) {
         // Both are texts of this file.
         let text = format!(
             "BEGIN IMMEDIATE; {}; PRAGMA user_version = {}; COMMIT;",
@@ -291,9 +291,12 @@ pub(super) async fn steps_of_server(pool: &PgPool) -> Result<usize, StateError> 
     known(found, POSTGRES)
 }
 
-/// Takes the steps that a server's database lacks, all or none; answers how many it had.
-/// Waits while another process does the same.
-pub(super) async fn migrate_server(options: &PgConnectOptions) -> Result<usize, StateError> {
+/// Takes the steps up to a schema that a server's database lacks, all or none; answers how
+/// many it had. Waits while another process does the same.
+pub(super) async fn migrate_server(
+    options: &PgConnectOptions,
+    schema: usize,
+) -> Result<usize, StateError> {
     let mut connection = connect(options).await?;
     let mut transaction = connection.begin().await?;
     // Statements that change tables may take long, and so may the other process.
@@ -316,13 +319,13 @@ pub(super) async fn migrate_server(options: &PgConnectOptions) -> Result<usize, 
         .fetch_one(&mut *transaction)
         .await?;
     let done = known(found, POSTGRES)?;
-    for step in &STEPS[done..] {
+    for step in STEPS.iter().take(schema).skip(done) {
         sqlx::raw_sql(step.postgres)
             .execute(&mut *transaction)
             .await?;
     }
     sqlx::query("UPDATE heyday_schema SET version = $1")
-        .bind(i64::try_from(STEPS.len()).unwrap_or(i64::MAX))
+        .bind(i64::try_from(schema.max(done)).unwrap_or(i64::MAX))
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;

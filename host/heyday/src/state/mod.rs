@@ -168,7 +168,7 @@ impl HostDb {
             StateLocation::File(path) => {
                 let backend = Backend::open_file(path).await?;
                 if let Backend::Sqlite { pool, .. } = &backend {
-                    migrations::migrate_file(pool).await?;
+                    migrations::migrate_file(pool, newest()).await?;
                 }
                 Ok(Self {
                     backend,
@@ -198,17 +198,30 @@ impl HostDb {
     /// # Errors
     /// When it cannot be changed, or was written by a newer Heyday.
     pub async fn migrate(location: &StateLocation) -> Result<usize, StateError> {
+        Self::migrate_to(location, newest()).await
+    }
+
+    /// [`migrate`](Self::migrate), but only to that schema, as a Heyday that knew no newer
+    /// one: what tests of the later steps begin with.
+    ///
+    /// # Errors
+    /// As [`migrate`](Self::migrate).
+    #[doc(hidden)]
+    pub async fn migrate_to(location: &StateLocation, schema: usize) -> Result<usize, StateError> {
+        let schema = schema.min(newest());
         match location {
             StateLocation::File(path) => {
                 let backend = Backend::open_file(path).await?;
                 let Backend::Sqlite { pool, .. } = &backend else {
                     return Ok(newest());
                 };
-                let done = migrations::migrate_file(pool).await;
+                let done = migrations::migrate_file(pool, schema).await;
                 backend.close().await;
                 done
             }
-            StateLocation::Postgres(url) => migrations::migrate_server(&url.options()?).await,
+            StateLocation::Postgres(url) => {
+                migrations::migrate_server(&url.options()?, schema).await
+            }
         }
     }
 

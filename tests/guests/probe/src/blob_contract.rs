@@ -15,16 +15,14 @@ pub struct Binding {
 /// Opens a binding and writes an object.
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn blob_put(input: Binding) -> Result<()> {
-    blob::Container::open(&input.binding)?.put("probe/written", b"x")?;
+    blob::Container::open(&input.binding)?.put("written", b"x")?;
     Ok(())
 }
 
 /// Opens a binding and reads an object; answers its bytes' number.
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn blob_get(input: Binding) -> Result<u64> {
-    Ok(blob::Container::open(&input.binding)?
-        .get("probe/written")?
-        .len() as u64)
+    Ok(blob::Container::open(&input.binding)?.get("written")?.len() as u64)
 }
 
 /// Makes an object, once however many attempts it takes; answers how many such there are.

@@ -179,6 +179,27 @@ pub(crate) fn cypher(graph: &Connection) -> Result<()> {
             "[13,5,true]",
         ),
         (
+            "RETURN [time('13:37:00+01:00') < time('13:37:00Z'), time('13:37:00+01:00') > time('12:36:59Z'), time('13:37:00Z') <= time('13:37:00Z'), time('13:37:00Z') = time('13:37:00Z'), time('13:37:00Z') <> time('13:37:01Z')]",
+            "[true,true,true,true,true]",
+        ),
+        (
+            "WITH duration('P1Y2M10DT2H3M4S') AS d RETURN [d.years, d.months, d.monthsOfYear, d.quarters, d.weeks, d.days, d.daysOfWeek, d.hours, d.minutes, d.minutesOfHour, d.seconds, d.secondsOfMinute]",
+            "[1,14,2,4,1,10,3,2,123,3,7384,4]",
+        ),
+        // A month has no length, so that none is shorter than another.
+        (
+            "RETURN [duration('P2W') = duration('P14D'), duration('PT60M') = duration('PT1H'), duration('P1M') = duration('P30D'), duration('P1M') <> duration('P30D'), duration('P1D') < duration('P2D'), duration('P1D') >= duration('P2D')]",
+            "[true,true,false,true,null,null]",
+        ),
+        (
+            "RETURN [datetime('2026-11-24T23:37:00+01:00') + duration('PT1H') = datetime('2026-11-25T00:37:00+01:00'), localdatetime('2026-01-31T13:37:00') + duration('P1MT1H') = localdatetime('2026-02-28T14:37:00')]",
+            "[true,true]",
+        ),
+        (
+            "RETURN [time('23:30:00+01:00') + duration('PT1H') = time('00:30:00+01:00'), localtime('23:30:00') + duration('PT1H') = localtime('00:30:00'), duration('P1D') + duration('PT1H') = duration('P1DT1H')]",
+            "[true,true,true]",
+        ),
+        (
             "CALL db.relationshipTypes() YIELD relationshipType WITH relationshipType AS t WHERE t IN ['LIKES', 'HATES', 'NONE'] WITH t ORDER BY t RETURN collect(t)",
             r#"["HATES","LIKES"]"#,
         ),

@@ -30,7 +30,7 @@ pub fn kv_count(input: Count) -> Result<i64> {
     if input.once {
         how = how.once(&key);
     }
-    let sum = kv::Store::open(&input.binding)?.increment("probe/count", 1, how)?;
+    let sum = kv::Store::open(&input.binding)?.increment("count", 1, how)?;
     lose(input.lost, input.hang)?;
     Ok(sum)
 }
@@ -38,7 +38,7 @@ pub fn kv_count(input: Count) -> Result<i64> {
 /// Opens a binding and reads a key; answers its value as text.
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn kv_get(binding: String) -> Result<Option<String>> {
-    let entry = kv::Store::open(&binding)?.get("probe/count")?;
+    let entry = kv::Store::open(&binding)?.get("count")?;
     Ok(entry
         .map(|entry| entry.text().map(str::to_owned))
         .transpose()?)

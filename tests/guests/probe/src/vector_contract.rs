@@ -15,8 +15,8 @@ use crate::{Once, ensure, ensure_code, lose};
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn vector_put(binding: String) -> Result<u64> {
     let store = Store::open(&binding)?;
-    store.create("probe", &Specification::new(1, Distance::Dot))?;
-    let collection = store.collection("probe")?;
+    store.create("written", &Specification::new(1, Distance::Dot))?;
+    let collection = store.collection("written")?;
     let item = Item::new(context::idempotency_key()).vector([1.0]);
     collection.upsert([item])?;
     Ok(collection.count(&Filter::everything())?)
@@ -42,7 +42,7 @@ pub fn vector_once(input: Once) -> Result<u64> {
 /// Opens a binding and counts the items that [`vector_put`] wrote; logs a line before it asks.
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn vector_count(binding: String) -> Result<u64> {
-    let collection = Store::open(&binding)?.collection("probe")?;
+    let collection = Store::open(&binding)?.collection("written")?;
     log::info!("asking");
     Ok(collection.count(&Filter::everything())?)
 }

@@ -86,6 +86,15 @@ pub(super) fn statements(graph: &Connection) -> Result<()> {
         ("CALL\u{180e}dbms.listConfig()", "capability-denied"),
         ("OPTIONAL CALL dbms.listConfig()", "capability-denied"),
         ("CALL db.labels.x()", "capability-denied"),
+        ("CALL db.awaitIndexes(1)", "capability-denied"),
+        (
+            "CALL db.index.fulltext.queryRelationships('i', 'x') YIELD relationship AS r RETURN r",
+            "capability-denied",
+        ),
+        (
+            "CALL db.index.vector.queryRelationships('i', 1, [1.0]) YIELD relationship AS r RETURN r",
+            "capability-denied",
+        ),
         ("EXPLAIN MATCH (n) RETURN n", "capability-denied"),
         ("PROFILE MATCH (n) RETURN n", "capability-denied"),
         ("BEGIN", "capability-denied"),

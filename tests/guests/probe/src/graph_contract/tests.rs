@@ -47,7 +47,10 @@ fn a_context_begins_with_what_its_statements_made() {
     let (ada, bob): (serde_json::Value, serde_json::Value) =
         (row.get("a").unwrap(), row.get("b").unwrap());
     assert_eq!(ada, serde_json::json!({ "id": 7, "name": "Ada" }));
-    assert_eq!(bob, serde_json::json!({ "id": 8, "name": "Bob", "age": 30 }));
+    assert_eq!(
+        bob,
+        serde_json::json!({ "id": 8, "name": "Bob", "age": 30 })
+    );
     // As in the log of an embedded one, which knows a node by it.
     let twice = graph.execute("CREATE (:Person {id: 7})", &[]);
     assert!(twice.unwrap_err().is("constraint"));

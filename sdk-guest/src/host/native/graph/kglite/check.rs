@@ -23,16 +23,14 @@ const SCHEMA: [&str; 8] = [
     "VECTOR",
     "LOOKUP",
 ];
-/// What a plugin may call.
-const PROCEDURES: [&str; 8] = [
+/// What a plugin may call: what every backend has. An embedded graph makes no indexes over
+/// relationships, and waits for none.
+const PROCEDURES: [&str; 5] = [
     "db.labels",
     "db.relationshiptypes",
     "db.propertykeys",
     "db.index.fulltext.querynodes",
-    "db.index.fulltext.queryrelationships",
     "db.index.vector.querynodes",
-    "db.index.vector.queryrelationships",
-    "db.awaitindexes",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq)]

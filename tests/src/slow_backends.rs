@@ -14,10 +14,8 @@ use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options};
 use crate::support::weaviate::Weaviate;
 
-/// Places of each binding whose number can be said.
+/// Places of each binding; as many again may wait for one.
 const PLACES: usize = 2;
-/// Those of a store in PostgreSQL, whose number is given.
-const KV_PLACES: usize = 16;
 /// Attempts on a backend that hangs: more than the general queue has slots.
 const ATTEMPTS: usize = 60;
 
@@ -28,8 +26,6 @@ struct Slow<'a> {
     toml: String,
     activity: &'static str,
     input: Value,
-    /// As many again may wait for one.
-    places: usize,
     /// Stops it, or lets it go on; none where the call itself takes its time.
     freeze: Option<Box<dyn Fn(bool) + 'a>>,
 }
@@ -60,15 +56,13 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: postgres.role(&postgres.database()).toml() + &connections,
             activity: "probe.sql_run",
             input: on_binding("SELECT pg_sleep(600)"),
-            places: PLACES,
             freeze: None,
         },
         Slow {
             capability: "kv",
-            toml: store.toml(),
+            toml: store.toml() + &connections,
             activity: "probe.kv_get",
             input: json!("slow"),
-            places: KV_PLACES,
             // Statements wait for the lock of another session.
             freeze: Some(Box::new(|frozen| {
                 let lock = format!(
@@ -83,7 +77,6 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: format!("{bucket}, connections = {PLACES} }}\n"),
             activity: "probe.blob_get",
             input: json!({ "binding": "slow" }),
-            places: PLACES,
             freeze: Some(Box::new(|frozen| {
                 let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
                 gateway.emulator.signal(signal);
@@ -94,7 +87,6 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: neo4j.toml() + &connections,
             activity: "probe.graph_run",
             input: on_binding("RETURN 1"),
-            places: PLACES,
             freeze: Some(Box::new(|frozen| neo4j.freeze(frozen))),
         },
         Slow {
@@ -105,7 +97,6 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             ),
             activity: "probe.vector_count",
             input: json!("slow"),
-            places: PLACES,
             freeze: Some(Box::new(|frozen| {
                 if frozen {
                     weaviate.freeze();
@@ -153,7 +144,7 @@ async fn hang(client: &Client, slow: &Slow<'_>) {
         .map(|id| async move { (id, client.result(id).await.unwrap()) })
         .collect();
     // All but those with a place, and those that wait for one, are told at once.
-    for _ in 0..ATTEMPTS - 2 * slow.places {
+    for _ in 0..ATTEMPTS - 2 * PLACES {
         let (_, outcome) = results.next().await.expect("further ones");
         let failure = &outcome.body["failure"]["cause"];
         assert_eq!(failure["kind"], "unavailable", "{capability}: {failure}");

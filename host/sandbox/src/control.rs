@@ -22,6 +22,7 @@ use crate::denial::Denials;
 use crate::limits::Limits;
 use crate::mask::Masks;
 use crate::plugin::cut;
+use crate::shares::Seats;
 use crate::state::Stopped;
 
 /// The time slice of a guest that computes, and the precision of deadlines.
@@ -58,6 +59,8 @@ pub(crate) struct Control {
     pub(crate) masks: Masks,
     /// What it was refused.
     pub(crate) denials: Denials,
+    /// The bindings that it waits for.
+    pub(crate) seats: Seats,
     revoked: CancellationToken,
     grace: Duration,
     flags: AtomicU8,
@@ -77,11 +80,17 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    pub(crate) fn new(context: CallContext, revoked: CancellationToken, limits: &Limits) -> Self {
+    pub(crate) fn new(
+        context: CallContext,
+        revoked: CancellationToken,
+        limits: &Limits,
+        seats: Seats,
+    ) -> Self {
         Self {
             context,
             masks: Masks::default(),
             denials: Denials::default(),
+            seats,
             revoked,
             grace: limits.cancel_grace(),
             logged: Mutex::new(Logged {

@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::options::{PrepareError, PrepareState, SandboxError, SandboxOptions};
 use crate::plugin::{self, PluginPre};
 use crate::run::{Call, Function, Runner};
+use crate::shares::Shares;
 use crate::state::CallState;
 use crate::turns::Turns;
 use crate::verify::{self, Verified, VerifyError};
@@ -179,6 +180,7 @@ impl Sandbox {
                     clock,
                     slots: tokio::sync::Semaphore::new(slots),
                     turns: Turns::new(threads),
+                    shares: Arc::new(Shares::new(options.queues.clone())),
                 },
                 linker,
                 capabilities,

@@ -7,23 +7,25 @@
 //! transaction, a cursor, a response); a queue of one slot has nothing to share. An attempt
 //! has one place, however many of its calls wait.
 //!
-//! A call for which there is no place waits for one as long as places come back. Where none
-//! did within [`PATIENCE`], the binding is taken to hang: that call is refused, and every
-//! further one at once, until a place comes back.
+//! A call for which there is no place waits for one as long as places come back soon, within
+//! [`PATIENCE`]. Where none did for so long, the binding is taken to hang: that call is refused,
+//! and every further one that finds no place at once, until one comes back soon. What only
+//! comes back when it has waited for long does not count: that is how calls of a backend that
+//! hangs end, too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// A binding of which nothing comes back for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A binding that answers nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// So many places never come back.
+/// So many places never come back soon.
 const NEVER: u64 = u64::MAX;
 
 /// What the attempts of a process share.
@@ -74,9 +76,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 struct Share {
     free: Arc<Semaphore>,
-    /// Places that came back.
+    /// Places that came back soon.
     returned: AtomicU64,
-    /// How many had come back when a call gave up last.
+    /// How many had come back so when a call gave up last.
     gave_up: AtomicU64,
 }
 
@@ -103,7 +105,7 @@ impl Share {
         Some(self.held(place))
     }
 
-    /// Waits for a place as long as places come back.
+    /// Waits for a place as long as places come back soon.
     async fn take(self: &Arc<Self>) -> Option<HeldShare> {
         // It keeps its turn among those who wait.
         let mut place = pin!(Arc::clone(&self.free).acquire_owned());
@@ -127,6 +129,7 @@ impl Share {
     fn held(self: &Arc<Self>, place: OwnedSemaphorePermit) -> HeldShare {
         HeldShare {
             share: Arc::clone(self),
+            since: Instant::now(),
             _place: place,
         }
     }
@@ -137,12 +140,15 @@ impl Share {
 #[derive(Debug)]
 pub struct HeldShare {
     share: Arc<Share>,
+    since: Instant,
     _place: OwnedSemaphorePermit,
 }
 
 impl Drop for HeldShare {
     fn drop(&mut self) {
-        self.share.returned.fetch_add(1, Ordering::AcqRel);
+        if self.since.elapsed() < PATIENCE {
+            self.share.returned.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -280,19 +286,24 @@ mod tests {
     async fn who_waits_is_served_while_places_come_back_and_refused_when_none_does() {
         let shares = shares(&[("queue", 2)]);
         let seats = [(); 4].map(|()| seat(&shares, "queue", "main").unwrap());
+        let refused_at_once = async |seat: &Seat| {
+            let mut waits = pin!(seat.take());
+            matches!(futures::poll!(waits.as_mut()), std::task::Poll::Ready(None))
+        };
         let place = seats[0].try_take().unwrap();
         let mut waits = pin!(seats[1].take());
         assert!(futures::poll!(waits.as_mut()).is_pending());
         drop(place);
         let place = waits.await.expect("it came back");
         assert!(seats[2].take().await.is_none(), "none came back");
-        // Known by now.
-        let mut refused = pin!(seats[3].take());
-        assert!(matches!(
-            futures::poll!(refused.as_mut()),
-            std::task::Poll::Ready(None)
-        ));
+        assert!(refused_at_once(&seats[3]).await);
+        // It was waited for long: the next may be, too.
         drop(place);
-        assert!(seats[3].try_take().is_some());
+        let place = seats[3].try_take().expect("free");
+        assert!(refused_at_once(&seats[2]).await);
+        // It is answered again.
+        drop(place);
+        let _place = seats[0].try_take().expect("free");
+        assert!(!refused_at_once(&seats[2]).await);
     }
 }

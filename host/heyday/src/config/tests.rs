@@ -216,6 +216,10 @@ fn what_cannot_work_is_named() {
         ("limits.resources.cpu = 0.0", "limits.resources.cpu"),
         ("limits.guest_threads = 0", "limits.guest_threads"),
         ("limits.http.open_requests = 0", "limits.http.open_requests"),
+        (
+            "limits.http.concurrent_requests = 0",
+            "limits.http.concurrent_requests",
+        ),
         ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
         ("limits.connections = 15", "limits.connections"),
         ("limits.waiting = 0", "limits.waiting"),

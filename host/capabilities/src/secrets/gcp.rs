@@ -125,7 +125,6 @@ fn address(member: &'static str, text: &str, plain: bool) -> Result<Url, GcpConf
 type Answered = Result<Option<Secret>, SecretsError>;
 
 /// What became of a request.
-#[derive(Clone)]
 struct Outcome {
     answered: Answered,
     /// Whether nothing was answered at all.

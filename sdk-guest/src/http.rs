@@ -34,7 +34,7 @@
 //! |---|---|---|
 //! | `capability-denied` | no grant allows the request, or its address is not a public one | no |
 //! | `invalid-request` | it is no HTTP request: its URL, its method, a header | no |
-//! | `unavailable` | the name has no address, or there is no connection | yes |
+//! | `unavailable` | the name has no address, there is no connection, or too many requests to there are under way | yes |
 //! | `timeout` | the other side said nothing for too long | yes |
 //! | `limit-exceeded` | a body is too large, or too many requests are open | no |
 //! | `cancelled` | the attempt was asked to stop | no |

@@ -169,7 +169,8 @@ async fn settings_secrets_and_models_that_were_refused_are_in_the_audit_too() {
     let before = denied(client, "visitor").await.len();
     let text = client.succeed("visitor.config_get", &named("text")).await;
     assert_eq!(text.unwrap(), "tres-secret");
-    let read = client.succeed("visitor.secret_digest", &named("mail"));
+    let mail = named("mail");
+    let read = client.succeed("visitor.secret_digest", &mail);
     read.await.unwrap();
     assert_eq!(denied(client, "visitor").await.len(), before);
 }

@@ -2,6 +2,7 @@
 //! they change, and told to nobody else.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -258,6 +259,32 @@ async fn secrets_that_are_away_are_waited_for_and_nothing_of_them_is_told() {
     assert!(log.contains("secrets.toml: line 1 is no TOML"), "{log}");
     assert!(log.contains("Secret Manager cannot be used"), "{log}");
     assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_on_secrets_that_hang_end_together_and_others_go_on() {
+    let fixture = Fixture::start().await;
+    let client = &fixture.server.client;
+    fixture.google.hang(true);
+    let begun = Instant::now();
+    // More than the general queue has slots.
+    let input = password("gcp");
+    let starting = (0..60).map(|_| client.start_activity("visitor.secret_digest", &input));
+    let started = futures::future::try_join_all(starting).await.unwrap();
+    let here = fixture.succeed("visitor.secret_digest", password("folder"));
+    assert_eq!(here.await, digest(PASSWORD));
+    for id in &started {
+        let outcome = client.result(id).await.unwrap();
+        let failure = &outcome.body["failure"]["cause"];
+        assert_eq!(failure["kind"], "unavailable", "{failure}");
+        assert_eq!(failure["retryable"], true, "{failure}");
+    }
+    // About once the 10 seconds that one request may take, not once for each attempt.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    fixture.google.hang(false);
+    let patient = fixture.succeed("visitor.secret_patient", input);
+    assert_eq!(patient.await, digest(PASSWORD));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,14 @@
 //! A backend that hangs fills its own places, never the queue: each server in turn, with more
-//! attempts on it than the queue has slots.
+//! attempts on it than the queue has slots; and one with as many places as it has by default,
+//! on each queue.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::support::google_storage::GoogleStorage;
 use crate::support::neo4j::Neo4j;
@@ -15,10 +18,8 @@ use crate::support::s3::Gateway;
 use crate::support::server::{Client, Options};
 use crate::support::weaviate::Weaviate;
 
-/// Places of each binding whose number can be said.
+/// Places of each binding; as many again may wait for one.
 const PLACES: usize = 2;
-/// Those of a store in PostgreSQL, whose number is given.
-const KV_PLACES: usize = 16;
 /// Attempts on a backend that hangs: more than the general queue has slots.
 const ATTEMPTS: usize = 60;
 
@@ -30,10 +31,21 @@ struct Slow<'a> {
     toml: String,
     activity: &'static str,
     input: Value,
-    /// As many again may wait for one.
-    places: usize,
     /// Stops it, or lets it go on; none where the call itself takes its time.
     freeze: Option<Box<dyn Fn(bool) + 'a>>,
+}
+
+/// An address that takes connections, and never says anything.
+async fn silent() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            taken.push(stream);
+        }
+    });
+    address
 }
 
 fn on_binding(statement: &str) -> Value {
@@ -67,16 +79,14 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: postgres.role(&postgres.database()).toml() + &connections,
             activity: "probe.sql_run",
             input: on_binding("SELECT pg_sleep(600)"),
-            places: PLACES,
             freeze: None,
         },
         Slow {
             capability: "kv",
             binding: "slow",
-            toml: store.toml(),
+            toml: store.toml() + &connections,
             activity: "probe.kv_get",
             input: json!("slow"),
-            places: KV_PLACES,
             // Statements wait for the lock of another session.
             freeze: Some(Box::new(|frozen| {
                 let lock = format!(
@@ -92,7 +102,6 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: narrow(&gateway.toml("slow")),
             activity: "probe.blob_get",
             input: json!({ "binding": "slow" }),
-            places: PLACES,
             freeze: Some(Box::new(|frozen| {
                 let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
                 gateway.emulator.signal(signal);
@@ -104,7 +113,6 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: narrow(&google.toml("slow")),
             activity: "probe.blob_get",
             input: json!({ "binding": "google" }),
-            places: PLACES,
             freeze: Some(Box::new(|frozen| {
                 let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
                 google.emulator.signal(signal);
@@ -116,7 +124,6 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             toml: neo4j.toml() + &connections,
             activity: "probe.graph_run",
             input: on_binding("RETURN 1"),
-            places: PLACES,
             freeze: Some(Box::new(|frozen| neo4j.freeze(frozen))),
         },
         Slow {
@@ -128,7 +135,6 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             ),
             activity: "probe.vector_count",
             input: json!("slow"),
-            places: PLACES,
             freeze: Some(Box::new(|frozen| {
                 if frozen {
                     weaviate.freeze();
@@ -166,6 +172,63 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn at_its_defaults_a_backend_that_hangs_leaves_a_slot_of_every_queue() {
+    let address = silent().await;
+    let config = format!(
+        "[limits.call]\ncancel_grace_ms = 100\n\
+         [bindings.namespaces.default.blob.slow.s3]\n\
+         bucket = 'slow'\nendpoint = 'http://{address}'\n\
+         access_key_id = 'a'\nsecret_access_key_env = 'TEST_KEY'\n"
+    );
+    let options = Options {
+        config: Some(config),
+        environment: vec![("TEST_KEY".to_owned(), "b".to_owned())],
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
+    let client = &server.client;
+    client.grant("probe", "blob", "slow", None).await.unwrap();
+    for (queue, slots) in [
+        ("ai-processing-queue", 5),
+        ("storage-queue", 20),
+        ("general-queue", 50),
+    ] {
+        let (slow, input) = (
+            format!("probe.blob_get?queue={queue}"),
+            json!({ "binding": "slow" }),
+        );
+        let starting = (0..2 * slots).map(|_| client.start_activity(&slow, &input));
+        let started = futures::future::try_join_all(starting).await.unwrap();
+        let other = format!("probe.add?queue={queue}");
+        let sum = client.succeed(&other, &json!({ "a": 1, "b": 2 })).await;
+        assert_eq!(sum.unwrap()["sum"], 3, "{queue}");
+        // It had its turn while those waited who had a place: only those without one ended.
+        let mut waiting = 0;
+        for id in &started {
+            let run = client.get(&format!("/workflows/{id}")).await.unwrap();
+            if run["status"] == "Running" {
+                waiting += 1;
+                continue;
+            }
+            let outcome = client.result(id).await.unwrap();
+            let failure = &outcome.body["failure"]["cause"];
+            assert_eq!(failure["kind"], "unavailable", "{queue}: {failure}");
+            assert_eq!(failure["retryable"], true, "{queue}: {failure}");
+            let message = failure["message"].as_str().unwrap_or_default();
+            assert!(message.contains("busy"), "{queue}: {failure}");
+        }
+        assert!(waiting > 0, "{queue}");
+        for id in &started {
+            // Some have ended.
+            let _ = client.cancel(id).await;
+        }
+        for id in &started {
+            client.result(id).await.unwrap();
+        }
+    }
+}
+
 async fn hang(client: &Client, slow: &Slow<'_>) {
     let capability = slow.capability;
     if let Some(freeze) = &slow.freeze {
@@ -179,7 +242,7 @@ async fn hang(client: &Client, slow: &Slow<'_>) {
         .map(|id| async move { (id, client.result(id).await.unwrap()) })
         .collect();
     // All but those with a place, and those that wait for one, are told at once.
-    for _ in 0..ATTEMPTS - 2 * slow.places {
+    for _ in 0..ATTEMPTS - 2 * PLACES {
         let (_, outcome) = results.next().await.expect("further ones");
         let failure = &outcome.body["failure"]["cause"];
         assert_eq!(failure["kind"], "unavailable", "{capability}: {failure}");

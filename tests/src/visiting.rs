@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -222,6 +224,89 @@ async fn bodies_silence_and_numbers_have_limits() {
     let held = ask(client, json!({ "url": at("/to"), "hold": 2 })).await;
     assert_eq!(held["status"], 302);
     assert_eq!(came.load(Ordering::SeqCst) - before, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_never_answers_fills_its_own_places() {
+    let (address, came) = held().await.unwrap();
+    let other = echo().await.unwrap();
+    let rules = [format!("GET:{address}"), format!("GET:{other}")];
+    let config = "[limits.call]\ncancel_grace_ms = 100\n[limits.http]\nconcurrent_requests = 2\n";
+    let server = server(config, &rules).await;
+    let client = &server.client;
+    let input = json!({ "url": format!("http://{address}/held") });
+    // More than the queue has slots.
+    let starting = (0..60).map(|_| client.start_activity("visitor.http_ask", &input));
+    let started = futures::future::try_join_all(starting).await.unwrap();
+    let mut results: FuturesUnordered<_> = started
+        .iter()
+        .map(|id| async move { client.result(id).await.unwrap() })
+        .collect();
+    // All but those that the site has, and those that wait for their places.
+    for _ in 0..60 - 4 {
+        let outcome = results.next().await.expect("further ones");
+        let failure = &outcome.body["failure"]["cause"];
+        assert_eq!(failure["kind"], "unavailable", "{failure}");
+        assert_eq!(failure["retryable"], true, "{failure}");
+    }
+    let there = ask(client, json!({ "url": format!("http://{other}/text") })).await;
+    assert_eq!(there["status"], 200);
+    came.acquire_many(2).await.unwrap().forget();
+    assert_eq!(came.available_permits(), 0, "more than two came");
+    for id in &started {
+        // Most have ended.
+        let _ = client.cancel(id).await;
+    }
+    while results.next().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_that_wait_for_a_site_leave_a_slot_of_the_queue() {
+    let (address, came) = held().await.unwrap();
+    let other = echo().await.unwrap();
+    let server = server("", &[format!("GET:{other}")]).await;
+    let client = &server.client;
+    let flow = format!(
+        "document: {{dsl: '1.0.3', namespace: tests, name: waits, version: 1.0.0}}\n\
+         do:\n\
+         - ask:\n    \
+             call: http\n    \
+             with: {{method: get, endpoint: 'http://{address}/held'}}\n    \
+             metadata:\n      \
+               heyday:\n        \
+                 queue: ai-processing-queue\n        \
+                 retry: {{maximum_attempts: 1}}\n"
+    );
+    let pushed = client.push_flow(&flow).await.unwrap();
+    assert!(pushed.status().is_success());
+    let rule = format!("GET:{address}");
+    let granted = client.grant("tests.waits", "http", &rule, None);
+    granted.await.unwrap();
+    // Twice as many as the queue has slots.
+    let input = json!({});
+    let starting = (0..10).map(|_| client.start("tests.waits", &input));
+    let started = futures::future::try_join_all(starting).await.unwrap();
+    let ask = "visitor.http_ask?queue=ai-processing-queue";
+    let url = json!({ "url": format!("http://{other}/text") });
+    assert_eq!(client.succeed(ask, &url).await.unwrap()["status"], 200);
+    let mut waiting = 0;
+    for id in &started {
+        let run = client.get(&format!("/workflows/{id}")).await.unwrap();
+        if run["status"] == "Running" {
+            waiting += 1;
+            continue;
+        }
+        let outcome = client.result(id).await.unwrap();
+        let told = outcome.body.to_string();
+        assert!(told.contains("too many requests"), "{told}");
+    }
+    assert!(waiting >= 4, "{waiting} of the five slots");
+    came.acquire_many(4).await.unwrap().forget();
+    assert_eq!(came.available_permits(), 0, "more than four came");
+    for id in &started {
+        // Some have ended.
+        let _ = client.cancel(id).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -534,6 +534,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_of_no_connections_or_time_is_refused() {
+        let kv = |limits: serde_json::Value| {
+            open(
+                serde_json::json!({ "namespaces": { "default": { "kv": { "x": {
+                "postgres": { "url": "postgres://r@localhost/a" }, "limits": limits } } } } }),
+            )
+        };
+        let limits = serde_json::json!({ "connections": 2, "statement_timeout_ms": 500 });
+        let bindings = kv(limits).expect("opened");
+        let store = bindings.store("default", "x").expect("a store");
+        assert_eq!(store.limits().connections, 2);
+        for limit in ["connections", "statement_timeout_ms"] {
+            let error = kv(serde_json::json!({ limit: 0 })).expect_err(limit);
+            let told = format!("default/kv/x has {limit} = 0");
+            assert!(error.to_string().contains(&told), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn readers_may_share_a_folder() {
         let folder = tempfile::tempdir().expect("a folder");
         open(serde_json::json!({ "namespaces": {

@@ -134,6 +134,9 @@ pub(crate) fn open<C: ErrorCode, T: ?Sized>(
 
 /// What stands behind a guest's handle, and belongs to a binding.
 pub(crate) trait Bound: Send + 'static {
+    /// Whether only a share of a queue's slots may wait for one binding.
+    const SHARED: bool = true;
+
     /// The binding's name.
     fn name(&self) -> &Arc<str>;
 }
@@ -156,6 +159,9 @@ pub(crate) fn bound<'s, T: Bound>(
     handle: &Resource<T>,
 ) -> Result<&'s mut T, ResourceTableError> {
     let name = Arc::clone(state.table().get(handle)?.name());
+    if T::SHARED {
+        state.waits_for(&name);
+    }
     state.bind(name);
     state.table().get_mut(handle)
 }

@@ -16,6 +16,8 @@ pub trait ErrorCode: fmt::Debug + Copy + Eq + Send + Sync + 'static {
     const TIMEOUT: Self;
     /// The attempt was asked to stop.
     const CANCELLED: Self;
+    /// What is behind the binding cannot be used now.
+    const UNAVAILABLE: Self;
     /// A fault of the host.
     const INTERNAL: Self;
 
@@ -30,6 +32,7 @@ pub trait ErrorCode: fmt::Debug + Copy + Eq + Send + Sync + 'static {
             Stopped::TimedOut => Self::TIMEOUT,
             Stopped::Cancelled => Self::CANCELLED,
             Stopped::Revoked => Self::DENIED,
+            Stopped::Crowded => Self::UNAVAILABLE,
         }
     }
 }
@@ -81,6 +84,7 @@ impl<C: ErrorCode> CapabilityError<C> {
             Stopped::TimedOut => "the attempt's deadline came before the call ended",
             Stopped::Cancelled => "the attempt was asked to stop",
             Stopped::Revoked => TAKEN_BACK,
+            Stopped::Crowded => CROWDED,
         };
         Self::new(C::stopped(stopped), message)
     }
@@ -88,6 +92,10 @@ impl<C: ErrorCode> CapabilityError<C> {
 
 /// What a call is told whose grants were taken back.
 pub(crate) const TAKEN_BACK: &str = "the plugin's grants were taken back during the call";
+
+/// What a call is told that found its share of the queue waiting already.
+const CROWDED: &str = "the binding is busy: most slots of the queue wait for it already, and it \
+                       answers none of them";
 
 /// How a host function fails: with an error that the guest sees, or by a trap.
 #[derive(Debug)]
@@ -144,6 +152,7 @@ macro_rules! codes {
             const LIMIT_EXCEEDED: Self = Self::LimitExceeded;
             const TIMEOUT: Self = Self::Timeout;
             const CANCELLED: Self = Self::Cancelled;
+            const UNAVAILABLE: Self = Self::Unavailable;
             const INTERNAL: Self = Self::Internal;
 
             fn as_str(self) -> &'static str {

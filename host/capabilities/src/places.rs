@@ -41,6 +41,11 @@ impl Places {
         timeout(wait, place).await.ok()?.ok()
     }
 
+    /// Whether all are free.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.free.available_permits() >= self.most as usize
+    }
+
     /// Whether all are free but one, the caller's.
     pub(crate) fn is_alone(&self) -> bool {
         self.free.available_permits() + 1 >= self.most as usize

@@ -7,6 +7,7 @@
 //! their grace, what was to be written behind is written, databases close. A process
 //! that dies without it loses nothing that was acknowledged.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -235,7 +236,7 @@ impl Server {
         let bindings = Arc::new(bindings.with_inference(inference));
         let capabilities = capabilities(&config, &bindings);
         let sandbox = Sandbox::new(
-            sandbox_options(&config, config.max_calls(), compiler),
+            sandbox_options(&config, config.queues(), config.max_calls(), compiler),
             capabilities,
         )?;
         let cache = sandbox.clone();
@@ -502,9 +503,10 @@ pub(crate) async fn evaluator(config: &Config) -> Result<Arc<dyn Expressions>, E
     Ok(Arc::new(loaded))
 }
 
-/// How guests run, so many at once.
+/// How guests run, so many at once, of queues with these slots.
 pub(crate) fn sandbox_options(
     config: &Config,
+    queues: BTreeMap<String, usize>,
     max_calls: usize,
     compiler: Compiler,
 ) -> SandboxOptions {
@@ -516,6 +518,7 @@ pub(crate) fn sandbox_options(
         ..CompileLimits::default()
     };
     options.max_calls = max_calls;
+    options.queues = queues;
     options.max_upload_bytes = limits.upload_bytes;
     options.max_cache_bytes = limits.cache_bytes;
     if let Some(threads) = limits.guest_threads {

@@ -22,6 +22,7 @@ use crate::denial::Denials;
 use crate::limits::Limits;
 use crate::mask::Masks;
 use crate::plugin::cut;
+use crate::shares::Seats;
 use crate::state::Stopped;
 
 /// The time slice of a guest that computes, and the precision of deadlines.
@@ -58,6 +59,8 @@ pub(crate) struct Control {
     pub(crate) masks: Masks,
     /// What it was refused.
     pub(crate) denials: Denials,
+    /// The bindings that it waits for.
+    pub(crate) seats: Seats,
     revoked: CancellationToken,
     /// The limit of time that comes before the deadline that the call was given.
     time_limit: Option<u64>,
@@ -84,6 +87,7 @@ impl Control {
         mut context: CallContext,
         revoked: CancellationToken,
         limits: &Limits,
+        seats: Seats,
     ) -> Self {
         let given = context.deadline;
         let time = limits.time_ms.map(Duration::from_millis);
@@ -95,6 +99,7 @@ impl Control {
             context,
             masks: Masks::default(),
             denials: Denials::default(),
+            seats,
             revoked,
             grace: limits.cancel_grace(),
             logged: Mutex::new(Logged {

@@ -38,6 +38,7 @@ mod options;
 mod plugin;
 mod run;
 mod sandbox;
+mod shares;
 pub mod state;
 mod turns;
 mod verify;
@@ -54,6 +55,7 @@ pub use expressions::{
 pub use limits::Limits;
 pub use options::{CACHE_BYTES, PrepareError, PrepareState, SandboxError, SandboxOptions};
 pub use sandbox::{Plugin, Sandbox, SandboxStats};
+pub use shares::HeldShare;
 pub use state::{CallState, HostCall, Stopped};
 pub use verify::{Verified, VerifyError};
 

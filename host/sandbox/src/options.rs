@@ -1,5 +1,6 @@
 //! How a sandbox is set up, and why it or a plugin's code cannot be had.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::cache::CacheError;
@@ -22,6 +23,9 @@ pub struct SandboxOptions {
     /// Calls that may run at once, 1 to 5,000: the sum of the queues' limits, and a few
     /// for uploads being described. Each takes 16 GiB of address space (not memory).
     pub max_calls: usize,
+    /// How many calls each queue runs at once. Of these, three quarters at most wait for one
+    /// binding, where the queue is named here.
+    pub queues: BTreeMap<String, usize>,
     /// Guests that compute at once, at least 1. The guest runtime has one thread more.
     pub guest_threads: usize,
     /// Bytes that an upload may have.
@@ -46,6 +50,7 @@ impl SandboxOptions {
             compiler,
             compile_limits: CompileLimits::default(),
             max_calls: 80,
+            queues: BTreeMap::new(),
             guest_threads: std::thread::available_parallelism().map_or(2, usize::from),
             max_upload_bytes: 64 << 20,
             max_loaded: 256,

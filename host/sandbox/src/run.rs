@@ -15,6 +15,7 @@ use crate::control::{Clock, Control};
 use crate::limits::Limits;
 use crate::plugin::{self, Failure};
 use crate::sandbox::Plugin;
+use crate::shares::{Seats, Shares};
 use crate::state::{self, CallState, HostFault, LimitPassed};
 use crate::turns::Turns;
 
@@ -32,6 +33,7 @@ pub(crate) struct Runner {
     pub(crate) clock: Clock,
     pub(crate) slots: Semaphore,
     pub(crate) turns: Turns,
+    pub(crate) shares: Arc<Shares>,
 }
 
 /// Which of the two exported functions.
@@ -95,6 +97,7 @@ impl Runner {
             call.context,
             call.grants.revoked.clone(),
             &call.limits,
+            Seats::new(&self.shares, &call.attempt.queue, &call.attempt.namespace),
         ));
         let mut state = CallState::new(
             call.plugin,

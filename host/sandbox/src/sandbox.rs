@@ -22,7 +22,8 @@ use crate::limits::Limits;
 use crate::options::{PrepareError, PrepareState, SandboxError, SandboxOptions};
 use crate::plugin::{self, PluginPre};
 use crate::run::{Call, Function, Runner};
-use crate::state::CallState;
+use crate::shares::{HeldShare, Seats, Shares};
+use crate::state::{CallState, Stopped};
 use crate::turns::Turns;
 use crate::verify::{self, Verified, VerifyError};
 
@@ -179,6 +180,7 @@ impl Sandbox {
                     clock,
                     slots: tokio::sync::Semaphore::new(slots),
                     turns: Turns::new(threads),
+                    shares: Arc::new(Shares::new(options.queues.clone())),
                 },
                 linker,
                 capabilities,
@@ -417,6 +419,30 @@ impl Sandbox {
             span: tracing::Span::none(),
         };
         self.run(plugin, call).await.result
+    }
+
+    /// A place for what waits for a binding outside of guests, under the rule that holds for
+    /// their host calls: of a queue's slots only a share waits for one binding. None where
+    /// the queue is not known.
+    ///
+    /// # Errors
+    /// [`Stopped::Crowded`] where there is none to be had.
+    pub async fn share(
+        &self,
+        queue: &str,
+        namespace: &str,
+        capability: &'static str,
+        binding: &str,
+    ) -> Result<Option<Arc<HeldShare>>, Stopped> {
+        let seats = Seats::new(&self.inner.runner.shares, queue, namespace);
+        let Some(seat) = seats.find(capability, binding) else {
+            return Ok(None);
+        };
+        let place = match seat.try_take() {
+            Some(place) => Some(place),
+            None => seat.take().await,
+        };
+        place.map(Some).ok_or(Stopped::Crowded)
     }
 
     /// Runs one activity to its end: the guest's answer, its failure, or why it was

@@ -2,15 +2,16 @@
 //!
 //! A host function begins with [`CallState::host_call`], which counts it and answers a
 //! [`HostCall`]; whatever it waits for goes through [`HostCall::run`], so that a
-//! deadline, a cancel or a revoked grant ends the wait. As long as it lives there is a
+//! deadline, a cancel or a revoked grant ends the wait. Which binding it waits for is said
+//! before, by [`CallState::waits_for`], so that it leaves others a slot of its queue. As long as it lives there is a
 //! `tracing` span of it, below the attempt's, at the level DEBUG; the functions of
 //! `context` and `log`, which only touch memory, have none. Its own state of the call is
 //! what its capability prepared, [`CallState::capability`].
 
 use std::any::Any;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use wasmtime::component::ResourceTable;
@@ -21,6 +22,7 @@ use crate::call::{Attempt, Usage};
 use crate::capability::Grants;
 use crate::control::Control;
 use crate::limits::Limits;
+use crate::shares::{HeldShare, Seat};
 use crate::wasi;
 
 /// Resources that a guest may hold at once, of all kinds together.
@@ -39,6 +41,10 @@ pub struct CallState {
     pub(crate) capabilities: Vec<(&'static str, Box<dyn Any + Send>)>,
     /// Of the host call that is being answered.
     bound: Option<Arc<str>>,
+    /// The capability of that call.
+    calling: &'static str,
+    /// What that call waits for.
+    seat: Arc<OnceLock<Arc<Seat>>>,
     pub(crate) control: Arc<Control>,
     /// The attempt's span.
     span: tracing::Span,
@@ -57,6 +63,9 @@ pub enum Stopped {
     Cancelled,
     /// The plugin's grants were taken back.
     Revoked,
+    /// As many slots of the attempt's queue as may be wait for the binding, which does not
+    /// answer. Nothing was begun.
+    Crowded,
 }
 
 /// One host call under the call's deadline, cancellation and grants; owned, so that
@@ -68,6 +77,10 @@ pub struct HostCall {
     span: tracing::Span,
     /// Begun after the cancel, to clean up: it may take the guest's grace.
     during_grace: bool,
+    /// What it waits for, once that is said.
+    seat: Arc<OnceLock<Arc<Seat>>>,
+    /// The attempt's place there, since the call first waited.
+    held: Arc<OnceLock<Arc<HeldShare>>>,
 }
 
 impl HostCall {
@@ -113,12 +126,53 @@ impl HostCall {
         denials.add(masks, capability, binding, reason);
     }
 
+    /// As [`CallState::waits_for`], for what has the state no more.
+    pub fn waits_for(&self, capability: &'static str, binding: &str) {
+        if let Some(seat) = self.control.seats.find(capability, binding) {
+            // A call waits for one binding; the first that is said.
+            let _ = self.seat.set(seat);
+        }
+    }
+
+    /// The attempt's place among those that wait for the binding, since the call waited:
+    /// for what stays open there when the call has ended.
+    #[must_use]
+    pub fn share(&self) -> Option<Arc<HeldShare>> {
+        self.held.get().cloned()
+    }
+
     /// Runs a future until it ends, or until the call must stop. A host call that
     /// begins after the cancel may go on until the end of the guest's grace.
     ///
     /// # Errors
     /// Why it was stopped; the future is dropped then.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
+        self.take_place().await?;
+        self.watched(future).await
+    }
+
+    /// Takes a place among those that wait for the binding, until the call ends.
+    async fn take_place(&self) -> Result<(), Stopped> {
+        let Some(seat) = self.seat.get() else {
+            return Ok(());
+        };
+        if self.held.get().is_some() {
+            return Ok(());
+        }
+        let place = match seat.try_take() {
+            Some(place) => Some(place),
+            None => self.watched(seat.take()).await?,
+        };
+        let Some(place) = place else {
+            self.failed("unavailable");
+            return Err(Stopped::Crowded);
+        };
+        // Another wait of the same call may have been quicker.
+        let _ = self.held.set(place);
+        Ok(())
+    }
+
+    async fn watched<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
         let stopped = || {
             let stopped = self.control.stopped(self.during_grace);
             if let Some(stopped) = stopped {
@@ -126,6 +180,7 @@ impl HostCall {
                     Stopped::TimedOut => "timeout",
                     Stopped::Cancelled => "cancelled",
                     Stopped::Revoked => "capability-denied",
+                    Stopped::Crowded => "unavailable",
                 });
             }
             stopped
@@ -194,6 +249,8 @@ impl CallState {
             shared: Vec::new(),
             capabilities: Vec::new(),
             bound: None,
+            calling: "",
+            seat: Arc::default(),
             control,
             span,
             wasi: None,
@@ -261,6 +318,8 @@ impl CallState {
     ) -> wasmtime::Result<HostCall> {
         self.count_host_call(capability, function)?;
         self.bound = None;
+        self.calling = capability;
+        self.seat = Arc::default();
         // Neither arguments nor answers: they are the plugin's own.
         let span = tracing::debug_span!(
             parent: &self.span,
@@ -283,6 +342,8 @@ impl CallState {
             span,
             during_grace: self.control.cancelled(),
             control: Arc::clone(&self.control),
+            seat: Arc::clone(&self.seat),
+            held: Arc::default(),
         })
     }
 
@@ -328,6 +389,14 @@ impl CallState {
     /// Says which binding the host call that is being answered concerns.
     pub fn bind(&mut self, binding: Arc<str>) {
         self.bound = Some(binding);
+    }
+
+    /// Says that the host call that is being answered waits for that binding, which was
+    /// granted: of the slots of the attempt's queue only a share may.
+    pub fn waits_for(&mut self, binding: &str) {
+        if let Some(seat) = self.control.seats.find(self.calling, binding) {
+            let _ = self.seat.set(seat);
+        }
     }
 
     /// Tells that the host call that is being answered was refused, and what the guest is

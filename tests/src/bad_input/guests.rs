@@ -36,7 +36,8 @@ async fn a_guest_without_grants_sees_nothing_outside() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let seen = server.client.succeed("probe.look_outside", &json!(port));
+    let input = json!(port);
+    let seen = server.client.succeed("probe.look_outside", &input);
     assert_eq!(seen.await.unwrap(), Value::Null);
     // Nobody has come.
     let came = listener.accept().expect_err("nobody").kind();

@@ -1,5 +1,6 @@
 //! A server that stops, freezes, comes back, or is not who it should be.
 
+use heyday_capabilities::ErrorCode as _;
 use heyday_capabilities::kv::postgres::PostgresStore;
 use heyday_capabilities::kv::{Condition, KvCode, KvLimits, Store as _};
 

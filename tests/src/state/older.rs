@@ -359,7 +359,8 @@ async fn records(state: &HostDb, schema: usize) {
     let marked = state.mark_earliest("m", 9).await.unwrap();
     assert_eq!(marked, earliest, "{told}");
     // What comes next has a number of its own.
-    let written = state.audit("default", "operator", "grant.put", "b", &json!({}));
+    let details = json!({});
+    let written = state.audit("default", "operator", "grant.put", "b", &details);
     written.await.unwrap();
     let page = state.audit_page("default", i64::MAX, 9, &filter).await;
     let ids: Vec<u64> = page.unwrap().iter().map(|entry| entry.id).collect();

@@ -14,6 +14,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use tokio::sync::watch;
 
 const TOKEN: &str = "stand-in-token";
 
@@ -22,6 +23,7 @@ pub struct SecretManagerStandIn {
     /// Where it listens.
     pub address: SocketAddr,
     secrets: Secrets,
+    hanging: watch::Sender<bool>,
 }
 
 type Secrets = Arc<Mutex<Option<BTreeMap<String, String>>>>;
@@ -31,6 +33,7 @@ impl SecretManagerStandIn {
     pub async fn start() -> anyhow::Result<Self> {
         let secrets = Secrets::new(Mutex::new(Some(BTreeMap::new())));
         let inside = Arc::clone(&secrets);
+        let (hanging, hangs) = watch::channel(false);
         let router = Router::new()
             .route(
                 "/computeMetadata/v1/instance/service-accounts/default/token",
@@ -40,6 +43,9 @@ impl SecretManagerStandIn {
                 "/v1/projects/test-project/secrets/{secret}/versions/{version}",
                 get(
                     async move |Path((secret, version)): Path<(String, String)>, headers| {
+                        let mut hangs = hangs.clone();
+                        // It ends with the stand-in.
+                        let _ = hangs.wait_for(|hangs| !*hangs).await;
                         access(&inside, &secret, &version, &headers)
                     },
                 ),
@@ -47,7 +53,11 @@ impl SecretManagerStandIn {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, secrets })
+        Ok(Self {
+            address,
+            secrets,
+            hanging,
+        })
     }
 
     /// From now on the secret's latest version is this.
@@ -60,6 +70,11 @@ impl SecretManagerStandIn {
     /// From now on, until a secret is set, it answers that it is not available.
     pub fn go_away(&self) {
         *self.secrets.lock().expect("no panic") = None;
+    }
+
+    /// From now on it answers nothing about secrets (true), or does again.
+    pub fn hang(&self, hangs: bool) {
+        self.hanging.send_replace(hangs);
     }
 
     /// The members of a binding's `gcp`.

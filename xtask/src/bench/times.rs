@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn what_a_run_took_can_be_read_off() {
         let mut times = Times::begin();
-        let minutes = |count| Duration::from_secs(60 * count);
+        let minutes = |count: u64| Duration::from_secs(60 * count);
         for (kind, name, took) in [
             (Kind::Builds, "the guests", minutes(2)),
             (Kind::Fetching, "Restate", minutes(1)),

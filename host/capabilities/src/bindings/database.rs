@@ -147,7 +147,9 @@ impl Declared for KvBinding {
         vec![
             ("value_bytes", limits.value_bytes),
             ("attempt_bytes", limits.attempt_bytes),
+            ("statement_timeout_ms", limits.statement_timeout_ms),
             ("busy_timeout_ms", limits.busy_timeout_ms),
+            ("connections", u64::from(limits.connections)),
             ("store_bytes", limits.store_bytes.unwrap_or(1)),
         ]
     }

@@ -1,7 +1,7 @@
 //! What `heyday doctor` asks a graph.
 
 use super::bolt::{BoltError, OTHER_VERSION};
-use super::session::{Graph, Looked};
+use super::session::Graph;
 use crate::Mode as Access;
 use crate::diagnosis::{Finding, Findings, Trouble, within};
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use heyday_sandbox::{CallState, Capability, HostCall};
+use heyday_sandbox::{CallState, Capability, HeldShare, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{Changes, Cursor, Graph, GraphCode, GraphError, RowSet, Transaction};
@@ -91,6 +91,8 @@ pub struct CursorHandle {
     limit: u64,
     budget: Arc<Budget>,
     _place: Place,
+    /// The attempt waits for the binding as long as it has this open.
+    _share: Option<Arc<HeldShare>>,
 }
 
 /// What stands behind a guest's `transaction`.
@@ -103,6 +105,8 @@ pub struct TransactionHandle {
     budget: Arc<Budget>,
     _one: Arc<()>,
     _place: Place,
+    /// The attempt waits for the binding as long as it has this open.
+    _share: Option<Arc<HeldShare>>,
 }
 
 bound_by!(ConnectionHandle: name, CursorHandle: name, TransactionHandle: name);
@@ -193,6 +197,7 @@ impl graph::HostConnection for CallState {
             limit: graph.limits().attempt_bytes,
             budget,
             _place: place,
+            _share: call.share(),
         };
         Ok(self.table().push(handle)?)
     }
@@ -239,6 +244,7 @@ impl graph::HostConnection for CallState {
             budget,
             _one: one,
             _place: place,
+            _share: call.share(),
         };
         Ok(self.table().push(handle)?)
     }

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use url::Url;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::HttpPlace;
 use super::client::{BodyTooLarge, translate};
 use super::host::{error_of, stopped};
 use crate::call::Place;
@@ -49,6 +50,8 @@ pub(super) struct Incoming {
     pub(super) call: HostCall,
     /// Its place among the attempt's requests.
     pub(super) _place: Place,
+    /// And among all that go there.
+    pub(super) _turn: Option<HttpPlace>,
     pub(super) limit: u64,
     pub(super) silence: Duration,
     pub(super) read: Arc<AtomicU64>,

@@ -22,7 +22,7 @@ use wasmtime_wasi_http::{
 
 use super::body::{Incoming, outgoing};
 use super::client::{HttpClient, Outgoing, check_url};
-use super::{HttpError, HttpPolicy, asked_for};
+use super::{HttpError, HttpPlace, HttpPlaces, HttpPolicy, asked_for};
 use crate::call::{Budget, Place};
 use crate::error::TAKEN_BACK;
 use crate::task::run_on;
@@ -41,6 +41,9 @@ pub struct PluginHttpLimits {
     pub response_bytes: u64,
     /// Requests of one attempt at once, up to the end of their responses' bodies.
     pub open_requests: u32,
+    /// Requests at once to what one rule allows, of all attempts of a namespace together,
+    /// likewise.
+    pub concurrent_requests: u32,
     /// How long the other side may say nothing: from the request to the response, and from
     /// one piece of its body to the next, in milliseconds.
     pub silence_ms: u64,
@@ -52,6 +55,7 @@ impl Default for PluginHttpLimits {
             request_bytes: 64 << 20,
             response_bytes: 64 << 20,
             open_requests: 16,
+            concurrent_requests: 32,
             silence_ms: 60_000,
         }
     }
@@ -65,6 +69,7 @@ pub struct HttpCapability {
 /// What all attempts share.
 struct Service {
     limits: PluginHttpLimits,
+    places: HttpPlaces,
     /// Where connections live: the host's own runtime, not the guests'.
     runtime: Handle,
     /// Made when the first request comes.
@@ -77,6 +82,7 @@ impl HttpCapability {
     pub fn new(limits: PluginHttpLimits, runtime: Handle) -> Self {
         Self {
             service: Arc::new(Service {
+                places: HttpPlaces::new(limits.concurrent_requests),
                 limits,
                 runtime,
                 client: Arc::default(),
@@ -120,11 +126,12 @@ impl Capability for HttpCapability {
         })
     }
 
-    fn prepare(&self, _plugin: &str, _namespace: &str) -> Box<dyn Any + Send> {
+    fn prepare(&self, _plugin: &str, namespace: &str) -> Box<dyn Any + Send> {
         Box::new(Scope {
             context: WasiHttpCtx::new(),
             hooks: Hooks {
                 service: Arc::clone(&self.service),
+                namespace: namespace.into(),
                 budget: Arc::default(),
                 granted: None,
             },
@@ -212,6 +219,7 @@ struct Granted {
 /// Where wasmtime's implementation asks us.
 struct Hooks {
     service: Arc<Service>,
+    namespace: Arc<str>,
     budget: Arc<Budget>,
     /// Of the request that is being made.
     granted: Option<Granted>,
@@ -247,13 +255,17 @@ impl WasiHttpHooks for Hooks {
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let service = Arc::clone(&self.service);
+        let namespace = Arc::clone(&self.namespace);
         let granted = self.granted.take().ok_or(Error::HttpRequestDenied);
         let most = service.limits.open_requests;
         let place = Place::free(&self.budget, most).ok_or(Error::ConnectionLimitReached);
         Box::new(async move {
             let granted = granted?;
             let response = match place {
-                Ok(place) => service.send(request, options, &granted, place).await,
+                Ok(place) => {
+                    let sent = service.send(request, options, &namespace, &granted, place);
+                    sent.await
+                }
                 Err(error) => {
                     granted.call.failed("limit-exceeded");
                     Err(error)
@@ -269,6 +281,7 @@ impl Service {
         &self,
         request: ::http::Request<WasiBody>,
         options: Option<RequestOptions>,
+        namespace: &str,
         granted: &Granted,
         place: Place,
     ) -> Result<::http::Response<WasiBody>, Error> {
@@ -289,15 +302,19 @@ impl Service {
         let host = url.host_str().unwrap_or_default();
         call.http_request(parts.method.as_str(), host, url.port_or_known_default());
         let asked = asked_for(&parts.method, &url);
+        let rule = policy.rule(parts.method.as_str(), &url);
+        let silence = Duration::from_millis(self.limits.silence_ms);
+        let shorter = |own: Option<Duration>| own.map_or(silence, |own| own.min(silence));
+        let options = options.unwrap_or_default();
+        let turn = self.turn(namespace, rule, call, &asked);
+        let turn = tokio::time::timeout(shorter(options.first_byte_timeout), turn).await;
+        let turn = turn.map_err(|_| Error::HttpResponseTimeout)??;
         let outgoing = Outgoing {
             method: parts.method,
             url: url.clone(),
             headers: parts.headers,
             body: outgoing(body, self.limits.request_bytes, Arc::clone(written)),
         };
-        let silence = Duration::from_millis(self.limits.silence_ms);
-        let shorter = |own: Option<Duration>| own.map_or(silence, |own| own.min(silence));
-        let options = options.unwrap_or_default();
         let (client, policy) = (Arc::clone(&self.client), policy.clone());
         let sending = run_on(&self.runtime, async move {
             // Reads the certificates of authorities: not on the guests' threads.
@@ -343,11 +360,33 @@ impl Service {
             asked,
             call: call.clone(),
             _place: place,
+            _turn: turn,
             limit,
             silence: shorter(options.between_bytes_timeout),
             read: Arc::clone(read),
         };
         Ok(answer.map(|()| incoming.body()))
+    }
+
+    /// A place among the requests that go to what a rule allows; none where no rule does,
+    /// which is told when it is sent.
+    async fn turn(
+        &self,
+        namespace: &str,
+        rule: Option<&str>,
+        call: &HostCall,
+        asked: &str,
+    ) -> Result<Option<HttpPlace>, Error> {
+        let Some(rule) = rule else {
+            return Ok(None);
+        };
+        call.waits_for(NAME, rule);
+        let turn = call.run(self.places.take(namespace, rule)).await;
+        let turn = turn.map_err(|why| stopped(why, call, asked))?;
+        turn.map(Some).map_err(|error| {
+            call.failed(error.code());
+            error_of(&error)
+        })
     }
 }
 
@@ -360,7 +399,7 @@ pub(super) fn error_of(error: &HttpError) -> Error {
             rcode: None,
             info_code: None,
         },
-        HttpError::Connect(_) => Error::DestinationUnavailable,
+        HttpError::Connect(_) | HttpError::Busy(_) => Error::DestinationUnavailable,
         HttpError::Timeout => Error::HttpResponseTimeout,
         HttpError::TooLarge(limit) => Error::HttpRequestBodySize(Some(*limit)),
         HttpError::Redirect(_) | HttpError::InvalidRequest(_) => Error::HttpRequestUriInvalid,
@@ -373,6 +412,7 @@ pub(super) fn stopped(stopped: Stopped, call: &HostCall, asked: &str) -> Error {
     match stopped {
         Stopped::TimedOut => Error::HttpResponseTimeout,
         Stopped::Cancelled => cancelled(),
+        Stopped::Crowded => Error::DestinationUnavailable,
         Stopped::Revoked => {
             call.denied(NAME, Some(asked), TAKEN_BACK);
             Error::HttpRequestDenied

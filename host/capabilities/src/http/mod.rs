@@ -13,18 +13,23 @@
 //! of a guest is one request here: a redirect is an answer, and where the guest follows it,
 //! that is another request with the same checks.
 //!
+//! Of all attempts of a namespace so many requests at once go to what one rule allows
+//! ([`HttpPlaces`]), so that a site that does not answer holds up nothing else.
+//!
 //! A status is an answer, not an error. [`sse`] reads event streams, ours and others.
 
 mod address;
 mod body;
 mod client;
 mod host;
+mod places;
 mod policy;
 pub mod sse;
 
 pub use address::is_public;
 pub use client::{HttpClient, HttpLimits, HttpRequest, HttpResponse, HttpUsage};
 pub use host::{HttpCapability, PluginHttpLimits};
+pub use places::{HttpPlace, HttpPlaces};
 pub use policy::{HttpPolicy, HttpRule, RuleError};
 
 /// Why a request has no response.
@@ -42,6 +47,9 @@ pub enum HttpError {
     /// No connection, or it was lost.
     #[error("the connection to {0} failed")]
     Connect(String),
+    /// As many requests as may be are under way by that rule, or wait.
+    #[error("too many requests by the rule {0} are under way: try again")]
+    Busy(String),
     /// The limit on time or the deadline came first.
     #[error("no response in time")]
     Timeout,
@@ -71,7 +79,7 @@ pub fn asked_for(method: &impl std::fmt::Display, url: &url::Url) -> String {
 }
 
 impl HttpError {
-    /// A stable name: `denied`, `dns`, `connect`, `timeout`, `too-large`, `redirect`,
+    /// A stable name: `denied`, `dns`, `connect`, `busy`, `timeout`, `too-large`, `redirect`,
     /// `invalid-request` or `cancelled`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -79,6 +87,7 @@ impl HttpError {
             Self::Denied(_) | Self::NotPublic(_) => "denied",
             Self::Dns(_) => "dns",
             Self::Connect(_) => "connect",
+            Self::Busy(_) => "busy",
             Self::Timeout => "timeout",
             Self::TooLarge(_) => "too-large",
             Self::Redirect(_) => "redirect",
@@ -90,6 +99,9 @@ impl HttpError {
     /// Whether the same request may succeed later.
     #[must_use]
     pub const fn retryable(&self) -> bool {
-        matches!(self, Self::Dns(_) | Self::Connect(_) | Self::Timeout)
+        matches!(
+            self,
+            Self::Dns(_) | Self::Connect(_) | Self::Busy(_) | Self::Timeout
+        )
     }
 }

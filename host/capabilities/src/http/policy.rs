@@ -15,6 +15,8 @@ pub struct HttpRule {
     host: RuleHost,
     port: Option<u16>,
     path: Vec<String>,
+    /// As it was written.
+    text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +84,7 @@ impl FromStr for HttpRule {
             host,
             port,
             path: segments(&url).ok_or_else(|| fail("its path hides a `/` or a `..`"))?,
+            text: rule.to_owned(),
         })
     }
 }
@@ -194,12 +197,24 @@ impl HttpPolicy {
         Ok(Self { rules })
     }
 
+    /// The rule that allows a request, as it was granted.
+    #[must_use]
+    pub fn rule(&self, method: &str, url: &Url) -> Option<&str> {
+        let method = Method::from_str(method).ok()?;
+        let (rule, _) = self.find(&method, url)?;
+        Some(&rule.text)
+    }
+
     pub(super) fn reach(&self, method: &Method, url: &Url) -> Option<Reach> {
+        self.find(method, url).map(|(_, reach)| reach)
+    }
+
+    fn find(&self, method: &Method, url: &Url) -> Option<(&HttpRule, Reach)> {
         let mut found = None;
         for rule in &self.rules {
             match rule.allows(method, url) {
-                Some(Reach::Named) => return Some(Reach::Named),
-                Some(Reach::Public) => found = Some(Reach::Public),
+                Some(Reach::Named) => return Some((rule, Reach::Named)),
+                Some(Reach::Public) => found = found.or(Some((rule, Reach::Public))),
                 None => {}
             }
         }
@@ -263,6 +278,20 @@ mod tests {
         // Other spellings of the same address.
         assert_eq!(post("http://2130706433:8080/x"), Some(Reach::Named));
         assert_eq!(post("http://127.0.0.1/x"), None);
+    }
+
+    #[test]
+    fn the_rule_that_allows_a_request_is_known_as_it_was_granted() {
+        let rules = ["*:*.example.com", "GET:API.example.com", "*:127.0.0.1:80"];
+        let policy = HttpPolicy::parse(rules).expect("valid rules");
+        let rule = |method, url: &str| policy.rule(method, &url.parse().expect("a URL"));
+        assert_eq!(rule("GET", "https://api.example.com/a"), Some(rules[0]));
+        assert_eq!(rule("PUT", "http://127.0.0.1/"), Some(rules[2]));
+        assert_eq!(rule("GET", "https://example.com/"), None);
+        assert_eq!(rule("no method", "https://api.example.com/"), None);
+        let policy = HttpPolicy::parse([rules[1]]).expect("a valid rule");
+        let url: Url = "https://api.example.com/".parse().expect("a URL");
+        assert_eq!(policy.rule("GET", &url), Some(rules[1]));
     }
 
     #[test]

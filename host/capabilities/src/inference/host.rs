@@ -13,7 +13,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{Error, InferenceCode, NAME, told};
 use crate::bindings::Bindings;
-use crate::call::{Budget, Opened, Place, Scope, bound, bound_by, open};
+use crate::call::{Bound, Budget, Opened, Place, Scope, bound, open};
 use crate::error::{Fault, answer, run};
 
 /// Generated from `wit/inference`.
@@ -90,7 +90,23 @@ pub struct GenerationHandle {
     _place: Place,
 }
 
-bound_by!(ModelHandle: name, GenerationHandle: model);
+// How many wait for one model is the matter of what serves it, which has bounds of its own
+// and works the better the more texts it has at once.
+impl Bound for ModelHandle {
+    const SHARED: bool = false;
+
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+}
+
+impl Bound for GenerationHandle {
+    const SHARED: bool = false;
+
+    fn name(&self) -> &Arc<str> {
+        &self.model
+    }
+}
 
 fn begin(state: &mut CallState, function: &'static str) -> Result<HostCall, InferenceFault> {
     let call = state.host_call(NAME, function)?;

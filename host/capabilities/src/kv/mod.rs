@@ -75,8 +75,13 @@ pub struct KvLimits {
     pub value_bytes: u64,
     /// Bytes of values that one attempt may read and write in all.
     pub attempt_bytes: u64,
+    /// How long one statement may run, in milliseconds, on PostgreSQL; each finds its rows
+    /// by their key.
+    pub statement_timeout_ms: u64,
     /// How long a write waits for others, in milliseconds.
     pub busy_timeout_ms: u64,
+    /// Connections to the database for all plugins together, on PostgreSQL.
+    pub connections: u32,
     /// Bytes that the store may have; none means as the disk allows.
     pub store_bytes: Option<u64>,
 }
@@ -86,7 +91,9 @@ impl Default for KvLimits {
         Self {
             value_bytes: 1 << 20,
             attempt_bytes: 1 << 30,
+            statement_timeout_ms: 30_000,
             busy_timeout_ms: 30_000,
+            connections: 16,
             store_bytes: None,
         }
     }

@@ -27,10 +27,6 @@ use crate::postgres::{
 };
 use crate::task::begin_here;
 
-/// The most connections.
-const CONNECTIONS: u32 = 16;
-/// How long one statement may run; each finds its rows by their key.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a message has beside a value.
 const MESSAGE_BYTES: u64 = 1 << 20;
 /// Every so many writes remove some of what has ended, at most so much.
@@ -81,9 +77,9 @@ impl PostgresStore {
         runtime: Handle,
     ) -> Result<Self, PostgresConfigError> {
         let options = PoolOptions {
-            connections: CONNECTIONS,
+            connections: limits.connections,
             read_only,
-            statement_timeout: STATEMENT_TIMEOUT,
+            statement_timeout: Duration::from_millis(limits.statement_timeout_ms),
             lock_timeout: Duration::from_millis(limits.busy_timeout_ms),
             // Bytes are written as two digits each.
             message_bytes: limits.value_bytes.saturating_mul(2) + MESSAGE_BYTES,

@@ -3,7 +3,8 @@
 //! One request accesses one version, `latest` unless another is named. What it answered is
 //! kept for `cache_ttl_ms`, so that a rotated secret is seen after that time at the latest,
 //! and never longer: where Secret Manager cannot be reached then, the call fails as
-//! `unavailable`. Callers that ask for the same secret wait for one request.
+//! `unavailable`. Callers that ask for the same secret wait for one request and share what
+//! comes of it, also a failure; and so many callers wait at most.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -22,12 +24,18 @@ use super::{Secret, SecretsCode, SecretsError, unavailable};
 use crate::diagnosis::clock_of;
 use crate::error::chain;
 use crate::google::{self, Identity, METADATA, Tokens, body};
+use crate::places::Places;
 use crate::source::VALUE_BYTES;
 use crate::task::run_on;
 
 const ENDPOINT: &str = "https://secretmanager.googleapis.com";
 /// Bytes of the largest answer: a secret of 64 KiB in base64, and what is around it.
 const ANSWER_BYTES: usize = 256 << 10;
+/// Callers of one binding that wait for requests; as many again wait for a place among them.
+/// They cost Secret Manager nothing.
+const WAITING: u32 = 32;
+/// Where it did not answer, it is not asked again for so long.
+const AWAY: Duration = Duration::from_millis(500);
 
 /// What its answers are checked with.
 const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
@@ -54,7 +62,7 @@ pub struct GcpConfig {
     /// How long a secret is kept, in milliseconds; 0 asks each time.
     #[serde(default = "cache_ttl_ms")]
     pub cache_ttl_ms: u64,
-    /// How long one request may take, in milliseconds.
+    /// How long it may take to have a secret, the sign-in included, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
 }
@@ -113,8 +121,45 @@ fn address(member: &'static str, text: &str, plain: bool) -> Result<Url, GcpConf
     google::address(text, plain).map_err(|why| GcpConfigError::Endpoint(member, why))
 }
 
-/// A secret that was answered, and when.
-type Kept = Option<(Secret, Instant)>;
+/// What callers are answered.
+type Answered = Result<Option<Secret>, SecretsError>;
+
+/// What became of a request.
+struct Outcome {
+    answered: Answered,
+    /// Whether nothing was answered at all.
+    away: bool,
+    asked: Instant,
+    ended: Instant,
+}
+
+/// One secret: what became of the last request, and the right to make the next.
+#[derive(Default)]
+struct Asking {
+    last: Mutex<Option<Outcome>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Asking {
+    /// What a caller is answered that came at `since`, where a further request would tell
+    /// it nothing that it does not know.
+    fn known(&self, since: Instant, ttl: Duration) -> Option<Answered> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = last.as_ref()?;
+        let holds = match &last.answered {
+            Ok(Some(_)) => last.asked >= since || last.asked.elapsed() < ttl,
+            Ok(None) => last.asked >= since,
+            // It was waited for.
+            Err(_) => last.ended >= since || (last.away && last.ended.elapsed() < AWAY),
+        };
+        holds.then(|| last.answered.clone())
+    }
+
+    fn keep(&self, outcome: Outcome) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(outcome);
+    }
+}
 
 /// Secret Manager, and what it answered lately.
 pub(super) struct SecretManager {
@@ -128,8 +173,10 @@ struct Inner {
     /// Up to and with `secrets/`.
     base: String,
     ttl: Duration,
+    timeout: Duration,
+    places: Places,
     /// By what a name stands for: of these there are as many as the configuration names.
-    kept: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Kept>>>>,
+    secrets: Mutex<HashMap<String, Arc<Asking>>>,
 }
 
 /// Why there is no secret. For the host's log: neither a token nor a secret is in it.
@@ -137,6 +184,8 @@ struct Inner {
 enum AccessError {
     /// What it answered: the HTTP status and its own word for it.
     Status(StatusCode, String),
+    /// Nothing.
+    Away(String),
     Other(String),
 }
 
@@ -176,8 +225,8 @@ impl SecretManager {
         if let Some(location) = &config.location {
             base += &format!("/locations/{location}");
         }
-        let http = google::client(Duration::from_millis(config.timeout_ms))
-            .map_err(GcpConfigError::Tls)?;
+        let timeout = Duration::from_millis(config.timeout_ms);
+        let http = google::client(timeout).map_err(GcpConfigError::Tls)?;
         let identity = match &config.credentials_file {
             Some(path) => Identity::File(path.clone()),
             None => Identity::Machine(metadata),
@@ -188,7 +237,9 @@ impl SecretManager {
                 http,
                 base: base + "/secrets/",
                 ttl: Duration::from_millis(config.cache_ttl_ms),
-                kept: Mutex::default(),
+                timeout,
+                places: Places::new(WAITING),
+                secrets: Mutex::default(),
             }),
             runtime,
         })
@@ -220,7 +271,7 @@ impl AccessError {
     fn log(self, entry: &str) {
         let cause = match self {
             Self::Status(status, word) => format!("it answered {status} {word}"),
-            Self::Other(cause) => cause,
+            Self::Away(cause) | Self::Other(cause) => cause,
         };
         tracing::warn!(secret = entry, cause, "Secret Manager cannot be used");
     }
@@ -233,56 +284,62 @@ struct Accessed {
 }
 
 impl Inner {
-    async fn get(&self, entry: &str) -> Result<Option<Secret>, SecretsError> {
-        let kept = {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(kept.entry(entry.to_owned()).or_default())
+    async fn get(&self, entry: &str) -> Answered {
+        let since = Instant::now();
+        let asking = {
+            let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(secrets.entry(entry.to_owned()).or_default())
         };
-        let mut kept = kept.lock().await;
-        if let Some((secret, at)) = &*kept
-            && at.elapsed() < self.ttl
-        {
-            return Ok(Some(secret.clone()));
+        if let Some(answered) = asking.known(since, self.ttl) {
+            return answered;
         }
-        *kept = None;
+        let place = self.places.take(self.timeout).await;
+        let _place = place.ok_or_else(|| {
+            SecretsError::new(
+                SecretsCode::Unavailable,
+                "the secrets are busy: too many others wait for them",
+            )
+        })?;
+        let _turn = asking.turn.lock().await;
+        if let Some(answered) = asking.known(since, self.ttl) {
+            return answered;
+        }
         let asked = Instant::now();
-        let mut answer = self.ask(entry).await;
+        let accessed = timeout(self.timeout, self.signed_in(entry)).await;
+        let accessed = accessed
+            .unwrap_or_else(|_| Err(AccessError::Away("it did not answer in time".to_owned())));
+        let away = matches!(accessed, Err(AccessError::Away(_)));
+        let answered = answer_of(entry, accessed);
+        asking.keep(Outcome {
+            answered: answered.clone(),
+            away,
+            asked,
+            ended: Instant::now(),
+        });
+        answered
+    }
+
+    /// Asks, and signs in again where that is what is missing.
+    async fn signed_in(&self, entry: &str) -> Result<Accessed, AccessError> {
+        let answer = self.ask(entry).await;
         if matches!(
             &answer,
             Err(AccessError::Status(StatusCode::UNAUTHORIZED, _))
         ) {
             // A token may be taken back before its time.
             self.tokens.forget().await;
-            answer = self.ask(entry).await;
+            return self.ask(entry).await;
         }
-        match answer {
-            Ok(Accessed { secret, .. }) => {
-                if secret.expose().len() as u64 > VALUE_BYTES {
-                    return Err(SecretsError::new(
-                        SecretsCode::LimitExceeded,
-                        "the secret is larger than may be read",
-                    ));
-                }
-                *kept = Some((secret.clone(), asked));
-                Ok(Some(secret))
-            }
-            Err(AccessError::Status(StatusCode::NOT_FOUND, _)) => Ok(None),
-            // Disabled, or destroyed.
-            Err(AccessError::Status(_, word)) if word == "FAILED_PRECONDITION" => Ok(None),
-            Err(error) => {
-                error.log(entry);
-                Err(unavailable())
-            }
-        }
+        answer
     }
 
     async fn ask(&self, entry: &str) -> Result<Accessed, AccessError> {
-        let other = |error: reqwest::Error| AccessError::Other(chain(&error.without_url()));
+        let away = |error: reqwest::Error| AccessError::Away(chain(&error.without_url()));
         let token = self.tokens.token().await.map_err(AccessError::Other)?;
         let (secret, version) = split(entry);
         let url = format!("{}{secret}/versions/{version}:access", self.base);
         let request = self.http.get(url).bearer_auth(token.as_str());
-        let response = request.send().await.map_err(other)?;
+        let response = request.send().await.map_err(away)?;
         let status = response.status();
         let clock_ms = clock_of(response.headers());
         let body = body(response, ANSWER_BYTES)
@@ -308,6 +365,26 @@ impl Inner {
             return Err(malformed("another checksum than its payload"));
         }
         Ok(Accessed { secret, clock_ms })
+    }
+}
+
+/// What callers are answered of a request.
+fn answer_of(entry: &str, accessed: Result<Accessed, AccessError>) -> Answered {
+    match accessed {
+        Ok(Accessed { secret, .. }) if secret.expose().len() as u64 > VALUE_BYTES => {
+            Err(SecretsError::new(
+                SecretsCode::LimitExceeded,
+                "the secret is larger than may be read",
+            ))
+        }
+        Ok(Accessed { secret, .. }) => Ok(Some(secret)),
+        Err(AccessError::Status(StatusCode::NOT_FOUND, _)) => Ok(None),
+        // Disabled, or destroyed.
+        Err(AccessError::Status(_, word)) if word == "FAILED_PRECONDITION" => Ok(None),
+        Err(error) => {
+            error.log(entry);
+            Err(unavailable())
+        }
     }
 }
 

@@ -33,7 +33,7 @@ impl Asked {
 #[derive(Clone, Default)]
 struct SecretManagerStandIn {
     asked: Arc<Mutex<Vec<Asked>>>,
-    /// What `:access` answers: status and body.
+    /// What `:access` answers: status and body; with the status 0 nothing, ever.
     answer: Arc<Mutex<(u16, Value)>>,
     /// Tokens given out.
     tokens: Arc<Mutex<u32>>,
@@ -85,6 +85,9 @@ impl SecretManagerStandIn {
             self.answer.lock().expect("no panic").clone()
         };
         self.asked.lock().expect("no panic").push(asked);
+        if status == 0 {
+            std::future::pending::<()>().await;
+        }
         let answer = answer.to_string();
         let answer = format!(
             "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{answer}",
@@ -297,6 +300,42 @@ async fn refusals_are_told_apart() {
     let address = nobody.local_addr().expect("an address");
     drop(nobody);
     unavailable(&super::tests::manager(address, json!({})), "nobody").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_wait_share_one_request_and_so_many_wait() {
+    let (server, address) = SecretManagerStandIn::start().await;
+    server.holds("value");
+    let further = json!({ "cache_ttl_ms": 0, "timeout_ms": 2_000 });
+    let manager = manager(address, further);
+    assert_eq!(value(&manager, "s").await, "value");
+    let before = server.asked().len();
+    server.answers(0, Value::Null);
+    let callers = 4 * WAITING as usize;
+    let begun = Instant::now();
+    let all = futures::future::join_all((0..callers).map(|_| manager.access("s"))).await;
+    // One after the other they would take minutes.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let told = |word: &str| {
+        let failed = all.iter().filter_map(|answer| answer.as_ref().err());
+        let of = failed.filter(|error| error.message.contains(word));
+        of.count()
+    };
+    for answer in &all {
+        let error = answer.as_ref().expect_err("nobody answers");
+        assert_eq!(error.code, SecretsCode::Unavailable);
+    }
+    // Those who found no place; a few more may not have had one when the others gave up.
+    assert!(told("too many others") >= callers / 2, "{all:?}");
+    assert!(told("cannot be read now") >= WAITING as usize, "{all:?}");
+    assert_eq!(server.asked().len(), before + 1, "one request for all");
+    server.holds("again");
+    while manager.access("s").await.is_err() {}
+    // Shared, but not kept.
+    assert_eq!(value(&manager, "s").await, "again");
+    server.holds("changed");
+    assert_eq!(value(&manager, "s").await, "changed");
 }
 
 #[test]

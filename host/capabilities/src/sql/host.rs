@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use heyday_sandbox::{CallState, Capability, HostCall};
+use heyday_sandbox::{CallState, Capability, HeldShare, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{
@@ -93,6 +93,8 @@ pub struct CursorHandle {
     limit: u64,
     budget: Arc<Budget>,
     _place: Place,
+    /// The attempt waits for the binding as long as it has this open.
+    _share: Option<Arc<HeldShare>>,
 }
 
 /// What stands behind a guest's `transaction`.
@@ -105,6 +107,8 @@ pub struct TransactionHandle {
     budget: Arc<Budget>,
     _one: Arc<()>,
     _place: Place,
+    /// The attempt waits for the binding as long as it has this open.
+    _share: Option<Arc<HeldShare>>,
 }
 
 bound_by!(ConnectionHandle: name, CursorHandle: name, TransactionHandle: name);
@@ -203,6 +207,7 @@ impl sql::HostConnection for CallState {
             limit: database.limits().attempt_bytes,
             budget,
             _place: place,
+            _share: call.share(),
         };
         Ok(self.table().push(handle)?)
     }
@@ -264,6 +269,7 @@ impl sql::HostConnection for CallState {
             budget,
             _one: one,
             _place: place,
+            _share: call.share(),
         };
         Ok(self.table().push(handle)?)
     }

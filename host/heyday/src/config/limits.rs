@@ -138,6 +138,7 @@ impl LimitsConfig {
             ("request_bytes", http.request_bytes),
             ("response_bytes", http.response_bytes),
             ("open_requests", u64::from(http.open_requests)),
+            ("concurrent_requests", u64::from(http.concurrent_requests)),
             ("silence_ms", http.silence_ms),
         ] {
             if limit == 0 {

@@ -223,6 +223,10 @@ fn what_cannot_work_is_named() {
             "limits.plugins.a.time_ms",
         ),
         ("limits.http.open_requests = 0", "limits.http.open_requests"),
+        (
+            "limits.http.concurrent_requests = 0",
+            "limits.http.concurrent_requests",
+        ),
         ("limits.compile_cpu = '0s'", "limits.compile_cpu"),
         ("limits.connections = 15", "limits.connections"),
         ("limits.waiting = 0", "limits.waiting"),

@@ -4,18 +4,20 @@
 //! driver; its output is what the DSL says of `output` and `redirect`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use heyday_capabilities::http::{
-    HttpError, HttpLimits, HttpPolicy, HttpRequest, HttpResponse, asked_for,
+    HttpError, HttpLimits, HttpPlace, HttpPolicy, HttpRequest, HttpResponse, asked_for,
 };
 use heyday_durable::activity::{ActivityTask, AttemptContext, CancelReason};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::COMMUNICATION;
 use heyday_durable::payload::Payload;
+use heyday_sandbox::HeldShare;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
@@ -119,13 +121,24 @@ impl Executor {
             http.response.status_code = tracing::field::Empty,
             error.type = tracing::field::Empty,
         );
-        let call = client.call(
-            request.clone(),
-            &policy,
-            &limits,
-            instant(context.deadline),
-            &context.cancellation,
-        );
+        let call = async {
+            let allowed = url
+                .as_ref()
+                .and_then(|url| policy.rule(&request.method, url));
+            let _places = match allowed {
+                Some(rule) => Some(self.http_place(task, rule, context).await?),
+                // It is refused when it is to be sent.
+                None => None,
+            };
+            let call = client.call(
+                request.clone(),
+                &policy,
+                &limits,
+                instant(context.deadline),
+                &context.cancellation,
+            );
+            call.await
+        };
         let answer = tokio::select! {
             answer = call.instrument(span.clone()) => answer,
             () = grants.revoked.cancelled() => {
@@ -164,6 +177,37 @@ impl Executor {
             used.receipt.add(name, amount);
         }
         answer_of(&input, &request, &response)
+    }
+}
+
+/// A request's place among those that wait for the other side, and its attempt's among those
+/// that have a slot of the queue meanwhile.
+type HttpPlaced = (Option<Arc<HeldShare>>, HttpPlace);
+
+impl Executor {
+    /// A place among the requests that the rule allows.
+    async fn http_place(
+        &self,
+        task: &ActivityTask,
+        rule: &str,
+        context: &AttemptContext,
+    ) -> Result<HttpPlaced, HttpError> {
+        let taking = async {
+            let share = self
+                .sandbox
+                .share(&task.queue, &task.namespace, "http", rule)
+                .await
+                .map_err(|_| HttpError::Busy(rule.to_owned()))?;
+            let place = self.http_places.take(&task.namespace, rule).await?;
+            Ok::<_, HttpError>((share, place))
+        };
+        tokio::select! {
+            biased;
+            () = context.cancellation.cancelled() => Err(HttpError::Cancelled),
+            taken = tokio::time::timeout_at(instant(context.deadline).into(), taking) => {
+                taken.unwrap_or(Err(HttpError::Timeout))
+            }
+        }
     }
 }
 
@@ -262,7 +306,7 @@ fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
     let mut details = json!({ "code": error.code() });
     if matches!(
         error,
-        HttpError::Redirect(_) | HttpError::Dns(_) | HttpError::Connect(_)
+        HttpError::Redirect(_) | HttpError::Dns(_) | HttpError::Connect(_) | HttpError::Busy(_)
     ) {
         // The error object of the DSL: no status came, so it is the type's own.
         details["type"] = json!(COMMUNICATION);
@@ -286,7 +330,9 @@ fn failure(error: &HttpError, reason: Option<CancelReason>) -> Failure {
             Failure::transient(kind::TIMEOUT, message)
         }
         HttpError::Redirect(_) => Failure::permanent(COMMUNICATION, message),
-        HttpError::Dns(_) | HttpError::Connect(_) => Failure::transient(COMMUNICATION, message),
+        HttpError::Dns(_) | HttpError::Connect(_) | HttpError::Busy(_) => {
+            Failure::transient(COMMUNICATION, message)
+        }
     };
     failure.with_details(details)
 }
@@ -433,6 +479,8 @@ mod tests {
         let details = failed.details.expect("details");
         assert_eq!(details["status"], 500);
         assert_eq!(details["title"], "Communication Error");
+        let busy = failure(&HttpError::Busy("GET:example.com".to_owned()), None);
+        assert_eq!((busy.kind.as_str(), busy.retryable), (COMMUNICATION, true));
         let denied = failure(&HttpError::Denied("10.0.0.1 is private".to_owned()), None);
         assert_eq!(
             (denied.kind.as_str(), denied.retryable),

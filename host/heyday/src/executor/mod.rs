@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use heyday_capabilities::http::HttpClient;
+use heyday_capabilities::http::{HttpClient, HttpPlaces};
 use heyday_durable::activity::{
     ActivityExecutor, ActivityTask, AttemptContext, AttemptOutcome, AttemptReceipt, Receipt,
 };
@@ -58,6 +58,7 @@ pub struct Executor {
     config: Arc<Config>,
     limits: Mutex<HashMap<String, Arc<Limits>>>,
     http: Option<HttpClient>,
+    http_places: HttpPlaces,
     throttle: Throttle,
 }
 
@@ -87,6 +88,7 @@ impl Executor {
             records: options.records,
             metrics: options.metrics,
             throttle: Throttle::new(&options.config.limits.throttle),
+            http_places: HttpPlaces::new(options.config.limits.http.concurrent_requests),
             config: options.config,
             limits: Mutex::default(),
             http,

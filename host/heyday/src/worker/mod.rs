@@ -228,7 +228,12 @@ impl Worker {
         let inference = inference.map_err(Box::new)?;
         let bindings = Arc::new(bindings.with_inference(inference.clone()));
         let sandbox = Sandbox::new(
-            server::sandbox_options(&config, options.slots(), server::compiler()?),
+            server::sandbox_options(
+                &config,
+                options.queues.clone(),
+                options.slots(),
+                server::compiler()?,
+            ),
             server::capabilities(&config, &bindings),
         )?;
         let (expressions, reached) = tokio::join!(

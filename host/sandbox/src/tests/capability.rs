@@ -4,13 +4,17 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
 use super::guests::plugin_with_probe;
 use super::support::{Fixture, context, request};
-use crate::{CallError, CallState, Capability, Grant, Grants, Limits, Stopped, VerifyError};
+use crate::{
+    CallError, CallState, Capability, Grant, Grants, Limits, SandboxOptions, Stopped, VerifyError,
+};
 
 /// Answers the ends of one `wait` and one `short` as digits.
 const BOTH: &str = "
@@ -30,6 +34,7 @@ fn code(ended: Result<(), Stopped>) -> u32 {
         Err(Stopped::TimedOut) => 1,
         Err(Stopped::Cancelled) => 2,
         Err(Stopped::Revoked) => 3,
+        Err(Stopped::Crowded) => 4,
     }
 }
 
@@ -54,6 +59,7 @@ impl Capability for Probe {
                         store.data().denied("probe", "no grant");
                         return Ok((9,));
                     }
+                    store.data_mut().waits_for("default");
                     store.data_mut().count("probe.calls", 2);
                     let waiting = store.data_mut().capability::<Arc<Notify>>("probe")?;
                     waiting.notify_one();
@@ -82,7 +88,8 @@ fn fixture() -> (Fixture, Arc<Notify>) {
     let probe = Probe {
         waiting: Arc::clone(&waiting),
     };
-    (Fixture::with(|_| {}, vec![Arc::new(probe)]), waiting)
+    let queues = |options: &mut SandboxOptions| options.queues = [("queue".to_owned(), 4)].into();
+    (Fixture::with(queues, vec![Arc::new(probe)]), waiting)
 }
 
 fn granted() -> Arc<Grants> {
@@ -182,6 +189,45 @@ async fn a_deadline_ends_a_guest_that_waits_for_a_host_call() {
         "{:?}",
         outcome.usage
     );
+}
+
+#[tokio::test]
+async fn who_waits_for_a_binding_that_hangs_leaves_others_a_slot_of_the_queue() {
+    let (fixture, waiting) = fixture();
+    let plugin = fixture.prepare(&plugin_with_probe(BOTH)).await;
+    let start = || {
+        let (context, _) = context(Duration::from_secs(60));
+        let cancellation = context.cancellation.clone();
+        let mut request = request(Limits::default());
+        request.attempt.queue = "queue".to_owned();
+        request.grants = granted();
+        (
+            fixture.sandbox.call(&plugin, request, context),
+            cancellation,
+        )
+    };
+    let (calls, cancellations): (Vec<_>, Vec<_>) = (0..4).map(|_| start()).unzip();
+    let mut calls: FuturesUnordered<_> = calls.into_iter().collect();
+    // One of the four, and whoever comes after it; other calls of theirs go on.
+    let crowded = calls.next().await.unwrap();
+    assert_eq!(crowded.result.unwrap(), r#""40""#);
+    let (further, _) = start();
+    assert_eq!(further.await.result.unwrap(), r#""40""#);
+    for cancellation in cancellations {
+        cancellation.cancel();
+    }
+    while let Some(waited) = calls.next().await {
+        assert_eq!(waited.result.unwrap(), r#""20""#);
+    }
+    // Told by those before.
+    waiting.notified().await;
+    let (again, cancellation) = start();
+    let cancel = async {
+        waiting.notified().await;
+        cancellation.cancel();
+    };
+    let (again, ()) = tokio::join!(again, cancel);
+    assert_eq!(again.result.unwrap(), r#""20""#, "places came back");
 }
 
 #[tokio::test]

@@ -50,8 +50,11 @@ fn error(code: &ErrorCode, denied: &CapabilityError) -> CapabilityError {
         ErrorCode::DnsTimeout | ErrorCode::DnsError(_) => {
             retryable("unavailable", "the name has no address")
         }
+        ErrorCode::DestinationUnavailable => retryable(
+            "unavailable",
+            "there is no connection, or too many requests to there are under way",
+        ),
         ErrorCode::DestinationNotFound
-        | ErrorCode::DestinationUnavailable
         | ErrorCode::DestinationIpUnroutable
         | ErrorCode::ConnectionRefused
         | ErrorCode::ConnectionTerminated

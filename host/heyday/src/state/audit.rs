@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 use crate::recorder::ReceiptRow;
 use crate::registry::types::{AuditEntry, AuditFilter, TextFilter};
 
-use super::backend::{Tx, Value, placeholders, values};
+use super::backend::{Backend, Tx, Value, placeholders, values};
 use super::shared::{AUDIT_LOCK, in_order};
 use super::{HostDb, StateError, json, limit, micros, timestamp, unsigned};
 
@@ -64,16 +64,30 @@ pub(super) async fn insert_denied(tx: &mut Tx, receipts: &[ReceiptRow]) -> Resul
 /// The statement of a page of entries, with its values. It has only the conditions that are
 /// asked for, so that an index serves one: it has the text and, for each text, the order.
 /// No index has the order of all texts with one beginning: where nothing but beginnings is
-/// asked for, entries are read newest first until the page is full.
+/// asked for, entries are read newest first until the page is full. SQLite is told which index
+/// it is, for it has no statistics to choose by.
 fn page<'v>(
+    backend: &Backend,
     namespace: &'v str,
     before: i64,
     rows: usize,
     filter: &'v AuditFilter,
 ) -> (String, Vec<Value<'v>>) {
-    let mut text = "SELECT id, at_us, principal, action, subject, details FROM audit \
-                    WHERE namespace = $1 AND id < $2"
-        .to_owned();
+    let exact = |filter: &Option<TextFilter>| matches!(filter, Some(TextFilter::Exact(_)));
+    let index = match (exact(&filter.action), exact(&filter.resource)) {
+        (true, true) => "audit_by_action_and_subject",
+        (true, false) => "audit_by_action",
+        (false, true) => "audit_by_subject",
+        (false, false) => "audit_by_namespace",
+    };
+    let by = match backend {
+        Backend::Sqlite { .. } => format!("INDEXED BY {index} "),
+        Backend::Postgres(_) => String::new(),
+    };
+    let mut text = format!(
+        "SELECT id, at_us, principal, action, subject, details FROM audit {by}\
+         WHERE namespace = $1 AND id < $2"
+    );
     let mut values = vec![
         Value::from(namespace),
         Value::from(before),
@@ -136,7 +150,7 @@ impl HostDb {
         rows: usize,
         filter: &AuditFilter,
     ) -> Result<Vec<AuditEntry>, StateError> {
-        let (text, values) = page(namespace, before, rows, filter);
+        let (text, values) = page(&self.backend, namespace, before, rows, filter);
         // It is made of this module's own texts and numbers.
         let rows = self.backend.rows(AssertSqlSafe(text), &values).await?;
         rows.iter()
@@ -165,7 +179,7 @@ mod tests {
             action: action.map(TextFilter::parse),
             resource: resource.map(TextFilter::parse),
         };
-        let (text, values) = page("default", i64::MAX, 50, &filter);
+        let (text, values) = page(&database.backend, "default", i64::MAX, 50, &filter);
         let text = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
         let rows = database.backend.rows(text, &values).await.expect("a plan");
         let steps = rows.iter().map(|row| row.string("detail").expect("text"));

@@ -1,16 +1,15 @@
 //! What there is outside of a guest's own memory without a grant: nothing.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 
 use heyday_sdk::prelude::*;
 
 use crate::ensure;
 
-/// Looks for an environment, files and sockets; a server listens on that port of the
-/// machine's.
+/// Looks for an environment, arguments and files. (Not for sockets: Debian's C library for
+/// this target has none to link to.)
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
-pub fn look_outside(port: u16) -> Result<()> {
+pub fn look_outside() -> Result<()> {
     let environment: Vec<_> = std::env::vars_os().collect();
     ensure(
         environment.is_empty(),
@@ -29,20 +28,5 @@ pub fn look_outside(port: u16) -> Result<()> {
         ensure(fs::write(file, "own").is_err(), format!("writes {file}"))?;
         ensure(fs::create_dir(file).is_err(), format!("makes {file}"))?;
     }
-    ensure(
-        TcpStream::connect(("127.0.0.1", port)).is_err(),
-        "connects to the machine",
-    )?;
-    ensure(
-        TcpListener::bind("127.0.0.1:0").is_err(),
-        "listens on the machine",
-    )?;
-    ensure(
-        UdpSocket::bind("127.0.0.1:0").is_err(),
-        "has a socket of datagrams",
-    )?;
-    ensure(
-        ("localhost", port).to_socket_addrs().is_err(),
-        "looks up names",
-    )
+    Ok(())
 }

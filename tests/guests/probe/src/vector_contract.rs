@@ -42,8 +42,9 @@ pub fn vector_once(input: Once) -> Result<u64> {
 /// Opens a binding and counts the items that [`vector_put`] wrote; logs a line before it asks.
 #[activity(queue = "general-queue", retry(maximum_attempts = 1))]
 pub fn vector_count(binding: String) -> Result<u64> {
-    let collection = Store::open(&binding)?.collection("written")?;
+    let store = Store::open(&binding)?;
     log::info!("asking");
+    let collection = store.collection("written")?;
     Ok(collection.count(&Filter::everything())?)
 }
 

@@ -9,7 +9,8 @@ use crate::support::component;
 use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::held::Held;
 use crate::support::server::Client;
-use crate::support::worker::{Site, eventually, signal};
+use crate::support::signals::signal;
+use crate::support::worker::{Site, eventually};
 
 /// Uploads a flow as `tests.NAME`.
 pub(crate) async fn push_flow(site: &Site, name: &str, tasks: &str) {

@@ -19,6 +19,8 @@ pub mod neo4j;
 pub mod ports;
 #[path = "../../../tests/src/support/postgres.rs"]
 pub mod postgres;
+#[path = "../../../tests/src/support/signals.rs"]
+pub mod signals;
 #[path = "../../../tests/src/support/weaviate.rs"]
 pub mod weaviate;
 

@@ -194,7 +194,7 @@ impl Watched {
 
     /// Presses Ctrl-C. The line began with `exec`, so that no shell is between.
     pub fn interrupt(&self) {
-        super::worker::signal(self.child.id().expect("it runs"), libc::SIGINT);
+        super::signals::signal(self.child.id().expect("it runs"), libc::SIGINT);
     }
 
     /// Waits for its end; answers the lines until then and the exit code.

@@ -83,7 +83,7 @@ impl Emulator {
 
     /// Stops it where it is (`SIGSTOP`), or lets it go on (`SIGCONT`).
     pub fn signal(&self, signal: libc::c_int) {
-        super::worker::signal(self.child.id(), signal);
+        super::signals::signal(self.child.id(), signal);
     }
 }
 

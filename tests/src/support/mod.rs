@@ -28,6 +28,7 @@ pub mod s3;
 pub mod s3_below_a_path;
 pub mod secret_manager_stand_in;
 pub mod server;
+pub mod signals;
 pub mod temporal;
 pub mod weaviate;
 pub mod worker;

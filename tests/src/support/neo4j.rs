@@ -142,7 +142,7 @@ impl Neo4j {
     /// Stops it from doing anything, or lets it go on.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
-        super::worker::signal(self.child.id(), signal);
+        super::signals::signal(self.child.id(), signal);
     }
 
     /// How a binding names it.

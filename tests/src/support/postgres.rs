@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::keeper::{Keeper, Kept};
 use super::ports::free_port;
 use super::server::PATIENCE;
-use super::worker::signal;
+use super::signals::signal;
 
 /// Its superuser.
 pub const USER: &str = "administrator";

@@ -189,7 +189,7 @@ impl Server {
 
     /// Presses Ctrl-C.
     pub fn interrupt(&self) {
-        super::worker::signal(self.pid(), libc::SIGINT);
+        super::signals::signal(self.pid(), libc::SIGINT);
     }
 
     /// Starts it again, as it was started, after it ended.

@@ -123,7 +123,7 @@ impl Weaviate {
     }
 
     fn signal(&self, signal: libc::c_int) {
-        super::worker::signal(self.child.id(), signal);
+        super::signals::signal(self.child.id(), signal);
     }
 
     /// How a binding names it.

@@ -9,8 +9,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::ports::free_port;
-use super::postgres::until;
 use super::server::{Client, Options, PATIENCE, Server, end_with_parent};
+use super::signals::signal;
 use super::temporal;
 
 /// A server that works for nobody, on a cluster.
@@ -284,29 +284,6 @@ impl Drop for Worker {
             eprintln!("--- the worker printed:\n{}", self.log());
         }
     }
-}
-
-/// Sends a signal to a process of the test's own. After a `SIGSTOP` none of its threads runs any
-/// more.
-pub fn signal(pid: u32, signal: i32) {
-    let process = libc::pid_t::try_from(pid).unwrap();
-    // SAFETY: it only sends a signal, to a process whose parent has not waited for it yet.
-    assert_eq!(unsafe { libc::kill(process, signal) }, 0);
-    if signal == libc::SIGSTOP {
-        // It comes to each thread in its turn.
-        until("all threads are stopped", || is_stopped(pid));
-    }
-}
-
-fn is_stopped(pid: u32) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
-    let mut states = threads.flatten().filter_map(|thread| {
-        let stat = std::fs::read_to_string(thread.path().join("stat")).ok()?;
-        // After the name, which may have anything in it.
-        stat.rsplit_once(") ")?.1.chars().next()
-    });
-    // What has ended does not run either.
-    states.all(|state| matches!(state, 'T' | 'Z'))
 }
 
 /// Waits until there is something.

@@ -10,7 +10,7 @@ use crate::support::handmade::Handmade;
 use crate::support::ports::free_port;
 use crate::support::temporal::{DevServer, binary};
 use crate::support::worker::{Site, eventually};
-use crate::workers::push_flow;
+use crate::workers::{push_flow, start_two_steps};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_ready_while_its_cluster_is_there() {
@@ -92,20 +92,7 @@ async fn a_worker_reaches_its_cluster_by_certificates_and_an_api_key_that_change
     let client = &site.server.client;
     let pushed = client.push(Handmade::default().build(), "").await.unwrap();
     assert_eq!(pushed["active"], true);
-    push_flow(
-        &site,
-        "two-steps",
-        "  - one: {call: handmade.answer, with: {}}\n  - pause: {wait: PT3S}\n  \
-         - two: {call: handmade.answer, with: {}}\n",
-    )
-    .await;
-    let id = client.start("tests.two-steps", &json!({})).await.unwrap();
-    eventually(async || {
-        let path = format!("/workflows/{id}/history?wait=1s");
-        let history = client.get(&path).await.unwrap();
-        history.to_string().contains("TimerStarted").then_some(())
-    })
-    .await;
+    let id = start_two_steps(&site).await;
 
     // From here on the old ones are refused, and nobody is connected any more.
     front.require_api_key("second-key");

@@ -32,6 +32,26 @@ pub(crate) async fn push_probe(site: &Site) {
     assert_eq!(pushed.unwrap()["active"], true);
 }
 
+/// Starts a run of two steps; it is between them, for three seconds.
+pub(crate) async fn start_two_steps(site: &Site) -> String {
+    let client = &site.server.client;
+    push_flow(
+        site,
+        "two-steps",
+        "  - one: {call: handmade.answer, with: {}}\n  - pause: {wait: PT3S}\n  \
+         - two: {call: handmade.answer, with: {}}\n",
+    )
+    .await;
+    let id = client.start("tests.two-steps", &json!({})).await.unwrap();
+    eventually(async || {
+        let path = format!("/workflows/{id}/history?wait=1s");
+        let history = client.get(&path).await.unwrap();
+        history.to_string().contains("TimerStarted").then_some(())
+    })
+    .await;
+    id
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_uploaded_now_runs_on_workers_that_poll_already() {
     let Some(site) = Site::start().await else {
@@ -147,20 +167,7 @@ async fn a_run_goes_on_by_another_worker_when_its_own_is_killed() {
     let first = site.worker(&[]).await;
     let client = &site.server.client;
     client.push(Handmade::default().build(), "").await.unwrap();
-    push_flow(
-        &site,
-        "two-steps",
-        "  - one: {call: handmade.answer, with: {}}\n  - pause: {wait: PT3S}\n  \
-         - two: {call: handmade.answer, with: {}}\n",
-    )
-    .await;
-    let id = client.start("tests.two-steps", &json!({})).await.unwrap();
-    eventually(async || {
-        let path = format!("/workflows/{id}/history?wait=1s");
-        let history = client.get(&path).await.unwrap();
-        history.to_string().contains("TimerStarted").then_some(())
-    })
-    .await;
+    let id = start_two_steps(&site).await;
     first.kill();
     let _second = site.worker(&[]).await;
     let outcome = client.result(&id).await.unwrap();

@@ -266,8 +266,10 @@ mod tests {
         lead(
             &pool,
             poll_fn(move |cx| {
+                // Told once it waits: what is notified before would end it at once.
+                let polled = waiting.as_mut().poll(cx);
                 told.send(name()).unwrap();
-                waiting.as_mut().poll(cx)
+                polled
             }),
         );
         assert!(polls.recv().unwrap().starts_with("activation-"));
@@ -289,6 +291,10 @@ mod tests {
             });
             assert!(names.recv().unwrap().starts_with("activation-"));
             assert!(names.recv().is_err());
+            // The sender is gone while the panic is still on its way to who catches it.
+            while lock(&pool.state).beginning > 0 {
+                tokio::task::yield_now().await;
+            }
             let (told, names) = mpsc::channel::<String>();
             pool.push(Box::new(move || {
                 let _told = told;

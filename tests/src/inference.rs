@@ -237,7 +237,7 @@ pub(crate) async fn cancelled_in_the_middle(client: &Client, activity: &str, inp
     assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
 }
 
-/// Runs an activity that would take very long in an attempt of three seconds; answers the
+/// Runs an activity that would take very long in an attempt of five seconds; answers the
 /// attempt's receipt.
 pub(crate) async fn hurried(client: &Client, activity: &str, input: &Value) -> Value {
     let flow = format!(
@@ -248,7 +248,7 @@ pub(crate) async fn hurried(client: &Client, activity: &str, input: &Value) -> V
              metadata:\n      \
                heyday:\n        \
                  queue: storage-queue\n        \
-                 timeouts: {{start_to_close: PT3S}}\n        \
+                 timeouts: {{start_to_close: PT5S}}\n        \
                  retry: {{maximum_attempts: 1}}\n"
     );
     let pushed = client.push_flow(&flow).await.unwrap();

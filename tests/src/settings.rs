@@ -281,7 +281,7 @@ async fn attempts_on_secrets_that_hang_end_together_and_others_go_on() {
     }
     // About once the 10 seconds that one request may take, not once for each attempt.
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert!(took < Duration::from_secs(120), "{took:?}");
     fixture.google.hang(false);
     let patient = fixture.succeed("visitor.secret_patient", input);
     assert_eq!(patient.await, digest(PASSWORD));

@@ -203,8 +203,10 @@ async fn at_its_defaults_a_backend_that_hangs_leaves_a_slot_of_every_queue() {
         let other = format!("probe.add?queue={queue}");
         let sum = client.succeed(&other, &json!({ "a": 1, "b": 2 })).await;
         assert_eq!(sum.unwrap()["sum"], 3, "{queue}");
-        // It had its turn while those waited who had a place: only those without one ended.
-        let mut waiting = 0;
+        // It had its turn while those waited who had a place. On a busy machine the first of them
+        // may have given up by then, as the store keeps silent; where all slots were theirs, nobody
+        // would be told that it is busy.
+        let (mut waiting, mut busy) = (0, 0);
         for id in &started {
             let run = client.get(&format!("/workflows/{id}")).await.unwrap();
             if run["status"] == "Running" {
@@ -216,9 +218,9 @@ async fn at_its_defaults_a_backend_that_hangs_leaves_a_slot_of_every_queue() {
             assert_eq!(failure["kind"], "unavailable", "{queue}: {failure}");
             assert_eq!(failure["retryable"], true, "{queue}: {failure}");
             let message = failure["message"].as_str().unwrap_or_default();
-            assert!(message.contains("busy"), "{queue}: {failure}");
+            busy += usize::from(message.contains("busy"));
         }
-        assert!(waiting > 0, "{queue}");
+        assert!(waiting > 0 && busy > 0, "{queue}: {waiting} {busy}");
         for id in &started {
             // Some have ended.
             let _ = client.cancel(id).await;
@@ -242,18 +244,25 @@ async fn hang(client: &Client, slow: &Slow<'_>) {
         .map(|id| async move { (id, client.result(id).await.unwrap()) })
         .collect();
     // All but those with a place, and those that wait for one, are told at once.
+    let mut without = 0;
     for _ in 0..ATTEMPTS - 2 * PLACES {
         let (_, outcome) = results.next().await.expect("further ones");
         let failure = &outcome.body["failure"]["cause"];
         assert_eq!(failure["kind"], "unavailable", "{capability}: {failure}");
         assert_eq!(failure["retryable"], true, "{capability}: {failure}");
         let message = failure["message"].as_str().unwrap_or_default();
-        // A graph that was not connected to before the freeze is known to be away, later on.
-        let mut told = vec!["free", "busy", "in use"];
-        told.extend((capability == "graph").then_some("cannot be reached"));
-        let full = told.iter().any(|word| message.contains(word));
-        assert!(full, "{capability}: {failure}");
+        // A graph that was not connected to before the freeze is known to be away, later on; and
+        // a bucket's silence is over for who has a place, where a busy machine lets the others
+        // take as long.
+        let full = ["free", "busy", "in use"];
+        let full = full.iter().any(|word| message.contains(word));
+        let away = ["graph", "blob"].contains(&capability) && message.contains("cannot be reached");
+        assert!(full || away, "{capability}: {failure}");
+        without += usize::from(full);
     }
+    // If all slots were theirs, hardly anybody would be without a place.
+    let most = capability == "graph" || without > ATTEMPTS / 2;
+    assert!(most, "{capability}: {without} had no place");
     // The queue has slots for everybody else, also for other backends of the capability.
     client.works().await;
     let here = json!({ "binding": "default", "statement": "SELECT 1" });

@@ -150,7 +150,9 @@ async fn a_server_that_comes_back_is_used_again() {
         return;
     };
     let limits = VectorLimits {
-        call_timeout_ms: 2_000,
+        // Who waits for a turn gives up long before those who have one, also on a busy machine:
+        // else it would get theirs.
+        call_timeout_ms: 6_000,
         busy_timeout_ms: 1_000,
         concurrent_calls: 2,
         ..VectorLimits::default()
@@ -187,7 +189,7 @@ async fn a_server_that_comes_back_is_used_again() {
     let began = Instant::now();
     let calls = (0..6).map(|_| store.count(&target, None));
     let outcomes = futures::future::join_all(calls).await;
-    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(began.elapsed() < Duration::from_secs(60));
     let codes: Vec<VectorCode> = outcomes.into_iter().map(code).collect();
     let count = |code| codes.iter().filter(|it| **it == code).count();
     assert_eq!(count(VectorCode::Timeout), 2, "{codes:?}");

@@ -14,9 +14,12 @@ use crate::support::held::Held;
 use crate::support::server::{Client, PATIENCE};
 use crate::support::worker::eventually;
 
-/// What takes a while to describe itself.
+/// What takes a while to describe itself, but also on a busy machine less than the ten seconds
+/// that it has.
 pub(super) const SPIN: &str = "(local $i i32) (loop $spin (local.set $i (i32.add (local.get $i) (i32.const 1))) \
-    (br_if $spin (i32.lt_u (local.get $i) (i32.const 900000000))))";
+    (br_if $spin (i32.lt_u (local.get $i) (i32.const 300000000))))";
+/// How often a server may be done with an upload before it is killed, by a test that is late.
+pub(super) const TOO_LATE: usize = 5;
 
 /// A plugin of that name and version with one activity `answer`, and bytes of its own.
 pub(super) fn plugin(name: &str, version: &str, before_describe: &str) -> Vec<u8> {
@@ -329,34 +332,40 @@ async fn an_upload_goes_on_when_its_server_is_killed() {
     let Some(mut pair) = Pair::start().await else {
         return;
     };
-    let bytes = plugin("survivor", "1.0.0", SPIN);
-    let sent = pair.of(0).request(Method::POST, "/plugins?wait=0s");
-    let sent = sent.header("content-type", "application/wasm").body(bytes);
-    let answer = sent.send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::ACCEPTED);
-    let pending: Value = answer.json().await.unwrap();
-    let digest = pending["digest"].as_str().unwrap().to_owned();
-    let killed = pair.servers.remove(0);
-    drop(killed);
-    let second = &pair.servers[0].client;
-    let path = format!("/uploads/{digest}?wait=20s");
-    let state = eventually(async || {
-        let shown = second.get(&path).await.unwrap();
-        (shown["state"] != "compiling").then_some(shown)
-    });
-    let shown = state.await;
-    assert_eq!(shown["state"], "ready", "{shown}");
-    let shown = second.get("/plugins/survivor").await.unwrap();
+    let second = pair.of(1).clone();
+    let mut times = 0;
+    let name = loop {
+        let name = format!("survivor-{times}");
+        let bytes = plugin(&name, "1.0.0", SPIN);
+        let sent = pair.of(0).request(Method::POST, "/plugins?wait=0s");
+        let sent = sent.header("content-type", "application/wasm").body(bytes);
+        let answer = sent.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        let pending: Value = answer.json().await.unwrap();
+        let digest = pending["digest"].as_str().unwrap().to_owned();
+        pair.kill(0);
+        let path = format!("/uploads/{digest}?wait=20s");
+        let state = eventually(async || {
+            let shown = second.get(&path).await.unwrap();
+            (shown["state"] != "compiling").then_some(shown)
+        });
+        let shown = state.await;
+        assert_eq!(shown["state"], "ready", "{shown}");
+        if pair.servers[1].log().contains("go on here") {
+            break name;
+        }
+        // The first one was done with it.
+        times += 1;
+        assert!(times < TOO_LATE, "{}", pair.servers[1].log());
+        pair.start_again(0).await;
+    };
+    let path = format!("/plugins/{name}");
+    let shown = second.get(&path).await.unwrap();
     assert_eq!(shown["active"], "1.0.0");
-    assert!(
-        pair.servers[0].log().contains("go on here"),
-        "{}",
-        pair.servers[0].log()
-    );
     // The load balancer goes around the server that is gone.
-    let through: Value = pair.client.get("/plugins/survivor").await.unwrap();
+    let through: Value = pair.client.get(&path).await.unwrap();
     assert_eq!(through, shown);
-    assert!(!pair.servers[0].log().contains(&pair.state.password));
+    assert!(!pair.servers[1].log().contains(&pair.state.password));
     let refused = pair
         .client
         .request(Method::GET, "/plugins/nothing")

@@ -316,6 +316,8 @@ mod tests {
             refused("invalid-statement"),
             ("conflict".to_owned(), true, true)
         );
+        // Another one has dropped the index of a constraint that was just being made.
+        assert_eq!(refused("internal"), ("conflict".to_owned(), true, false));
         let denied = "capability-denied";
         assert_eq!(refused(denied), (denied.to_owned(), false, false));
     }

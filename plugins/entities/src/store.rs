@@ -41,7 +41,8 @@ fn prepare(graph: &Connection) -> Result<()> {
 /// `conflict`, retryable, where another attempt makes the same at the same time. Neo4j ends
 /// one of the two, and may leave the index behind that it had made for it: without its
 /// constraint it would stand in the way of every further attempt. One that belongs to a
-/// constraint is not dropped by itself.
+/// constraint is not dropped by itself. Whose index is dropped under it learns that a fault of
+/// the server's, `internal`, has kept its constraint from being made.
 pub fn constrain(graph: &Connection, label: &str) -> Result<()> {
     let name = format!("knowledge_{}", label.to_lowercase());
     let statement =
@@ -52,6 +53,7 @@ pub fn constrain(graph: &Connection, label: &str) -> Result<()> {
             let _ = graph.execute(&format!("DROP INDEX {name} IF EXISTS"), &[]);
             Err(Error::retryable("conflict", error.message))
         }
+        Err(error) if error.is("internal") => Err(Error::retryable("conflict", error.message)),
         Err(error) => Err(error.into()),
         Ok(_) => Ok(()),
     }

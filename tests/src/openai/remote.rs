@@ -229,7 +229,8 @@ async fn silence_is_given_up_and_so_is_what_nobody_waits_for() {
     let hasty = remote(
         &stand_in,
         "embed",
-        &json!({ "timeout_ms": 500, "attempts": 4 }),
+        // Only the silent request is to be given up: what it leaves is waited for below.
+        &json!({ "timeout_ms": 3_000, "attempts": 4 }),
     );
     stand_in.fail([Fault::Silence]);
     assert_eq!(embed(&hasty, &["a"]).await.unwrap(), embedding("a"));

@@ -427,10 +427,11 @@ async fn settings_and_secrets_are_looked_at() {
         ("secrets", "files"),
         ("secrets", "cloud"),
     ] {
-        for check in ["reach", "latency"] {
-            let found = found(&report, capability, name, check);
-            assert_eq!(found["status"], "ok", "{found}");
-        }
+        let reach = found(&report, capability, name, "reach");
+        assert_eq!(reach["status"], "ok", "{reach}");
+        // On a busy machine it is slow, and that is told.
+        let latency = found(&report, capability, name, "latency");
+        assert_ne!(latency["status"], "failed", "{latency}");
     }
     for name in ["files", "cloud"] {
         let found = found(&report, "secrets", name, "rights");

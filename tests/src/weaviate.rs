@@ -14,6 +14,7 @@ use heyday_capabilities::vector::{
 };
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
+use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use crate::support::certificates::{Authority, Files};
@@ -28,6 +29,16 @@ fn open(config: &WeaviateConfig, full: &str, limits: VectorLimits) -> WeaviateVe
 /// A binding of its own.
 fn binding(config: &WeaviateConfig, limits: VectorLimits) -> WeaviateVectors {
     open(config, &uuid::Uuid::new_v4().to_string(), limits)
+}
+
+/// A store in a folder and a binding of its own, to be compared; none without a server.
+fn both() -> Option<(TempDir, SqliteVectors, WeaviateVectors)> {
+    let config = weaviate::shared()?.config();
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = VectorLimits::default;
+    let path = folder.path().join("v.db");
+    let here = SqliteVectors::new(&path, false, limits(), Handle::current()).expect("a store");
+    Some((folder, here, binding(&config, limits())))
 }
 
 fn specification(dimensions: u32) -> Specification {
@@ -376,14 +387,9 @@ fn any_filter(random: &mut SmallRng, levels: u32) -> Filter {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_filter_passes_the_same_as_on_the_embedded_store() {
-    let Some(config) = weaviate::shared().map(|server| server.config()) else {
+    let Some((_folder, here, there)) = both() else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
-    let limits = VectorLimits::default;
-    let path = folder.path().join("v.db");
-    let here = SqliteVectors::new(&path, false, limits(), Handle::current()).unwrap();
-    let there = binding(&config, limits());
     let targets = (
         target(&here, "same", 2).await,
         target(&there, "same", 2).await,
@@ -459,14 +465,9 @@ fn any_text(random: &mut SmallRng) -> Option<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_of_tenants_are_scored_as_on_the_embedded_store() {
-    let Some(config) = weaviate::shared().map(|server| server.config()) else {
+    let Some((_folder, here, there)) = both() else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
-    let limits = VectorLimits::default;
-    let path = folder.path().join("v.db");
-    let here = SqliteVectors::new(&path, false, limits(), Handle::current()).unwrap();
-    let there = binding(&config, limits());
     let stores: [&dyn Store; 2] = [&here, &there];
     let searchable = |name: &str| Property {
         name: name.to_owned(),
@@ -565,14 +566,9 @@ fn clustered(count: usize, dimensions: usize, random: &mut SmallRng) -> Vec<Vec<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_ten_nearest_it_finds_nearly_all() {
-    let Some(config) = weaviate::shared().map(|server| server.config()) else {
+    let Some((_folder, exact, store)) = both() else {
         return;
     };
-    let folder = tempfile::tempdir().unwrap();
-    let limits = VectorLimits::default;
-    let path = folder.path().join("v.db");
-    let exact = SqliteVectors::new(&path, false, limits(), Handle::current()).unwrap();
-    let store = binding(&config, limits());
     let (of_exact, of_store) = (
         target(&exact, "recall", 64).await,
         target(&store, "recall", 64).await,

@@ -8,27 +8,29 @@
 //! are checked under a lock of the key. (Plugins cannot make links, and only this
 //! process writes to the folder; whoever else could is the operator.)
 
+mod stream;
+
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
+use self::stream::{FileReader, FileWriter, read_at};
 use super::address::ContainerAddresses;
 use super::listing::{self, Query, metadata};
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
-    ObjectWriter, Page, Presigned, READ_BYTES, check_writable, not_found, too_large,
+    ObjectWriter, Page, Presigned, check_writable, not_found, too_large,
 };
 use crate::blob::diagnosis::diagnose;
 use crate::diagnosis::Finding;
@@ -37,8 +39,6 @@ use crate::task::run_on;
 
 /// Locks for conditions: two keys share one rarely.
 const LOCKS: usize = 64;
-/// Bytes of one write to the disk.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// A folder of objects.
 #[derive(Clone)]
@@ -364,14 +364,8 @@ impl Container for FileContainer {
         let (file, found) = self
             .blocking(move |shared| shared.open_blocking(&key))
             .await?;
-        Ok(Box::new(FileReader {
-            file: Arc::new(Mutex::new(file)),
-            offset: 0,
-            rest: Bytes::new(),
-            ahead: None,
-            metadata: found,
-            runtime: self.shared.runtime.clone(),
-        }))
+        let runtime = self.shared.runtime.clone();
+        Ok(Box::new(FileReader::new(file, found, runtime)))
     }
 
     async fn write(
@@ -395,13 +389,8 @@ impl Container for FileContainer {
             })
             .await?;
         let (key, condition, upload) = opened;
-        Ok(Box::new(FileWriter {
-            shared: Arc::clone(&self.shared),
-            upload: WriteMultipart::new_with_chunk_size(upload, CHUNK_BYTES),
-            written: 0,
-            key,
-            condition,
-        }))
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(FileWriter::new(shared, upload, key, condition)))
     }
 
     async fn presign(
@@ -435,124 +424,6 @@ struct StopOnDrop(Arc<AtomicBool>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
-    }
-}
-
-/// Reads an open file: what replaces it later takes its name, not its content. It stays
-/// one piece ahead, so that who reads it all waits only for the first.
-struct FileReader {
-    file: Arc<Mutex<File>>,
-    /// Where the next piece begins that is read from the file.
-    offset: u64,
-    /// What was read and not answered yet.
-    rest: Bytes,
-    ahead: Option<JoinHandle<std::io::Result<Bytes>>>,
-    metadata: Metadata,
-    runtime: Handle,
-}
-
-impl FileReader {
-    /// Begins to read the next piece.
-    fn fetch(&self, max: u32) -> JoinHandle<std::io::Result<Bytes>> {
-        let (file, offset) = (Arc::clone(&self.file), self.offset);
-        // Not more than there is, but something, to see the end.
-        let left = self.metadata.size.saturating_sub(offset).max(1);
-        let length = u64::from(max).min(left);
-        self.runtime.spawn_blocking(move || {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            read_at(&mut file, offset, length)
-        })
-    }
-}
-
-/// So many bytes from there on, fewer only at the file's end.
-fn read_at(file: &mut File, offset: u64, length: u64) -> std::io::Result<Bytes> {
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    file.take(length).read_to_end(&mut bytes)?;
-    Ok(Bytes::from(bytes))
-}
-
-#[async_trait]
-impl ObjectReader for FileReader {
-    fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    async fn read(&mut self, max: u32) -> Result<Bytes, BlobError> {
-        let max = max.min(READ_BYTES);
-        if self.rest.is_empty() {
-            let reading = self.ahead.take().unwrap_or_else(|| self.fetch(max));
-            let read = reading.await.map_err(BlobError::internal)?;
-            self.rest = read.map_err(|error| translate_io(&error))?;
-            self.offset += self.rest.len() as u64;
-            if self.offset < self.metadata.size {
-                self.ahead = Some(self.fetch(max));
-            }
-        }
-        let length = self.rest.len().min(max as usize);
-        Ok(self.rest.split_to(length))
-    }
-
-    async fn skip(&mut self, bytes: u64) -> Result<(), BlobError> {
-        let at_hand = self
-            .rest
-            .len()
-            .min(usize::try_from(bytes).unwrap_or(usize::MAX));
-        self.rest.advance(at_hand);
-        let left = bytes - at_hand as u64;
-        if left > 0 {
-            // What is read ahead is not what comes next.
-            self.ahead = None;
-            self.offset = self.offset.saturating_add(left);
-        }
-        Ok(())
-    }
-}
-
-struct FileWriter {
-    shared: Arc<Shared>,
-    upload: WriteMultipart,
-    written: u64,
-    key: String,
-    condition: Condition,
-}
-
-#[async_trait]
-impl ObjectWriter for FileWriter {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        self.written = self.written.saturating_add(bytes.len() as u64);
-        self.shared.limits.check_object(self.written)?;
-        self.upload
-            .wait_for_capacity(2)
-            .await
-            .map_err(|error| translate(&self.key, &error))?;
-        // The parts are written by tasks, which belong on the host's runtime.
-        let _entered = self.shared.runtime.enter();
-        self.upload.put(bytes);
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<Metadata, BlobError> {
-        let Self {
-            shared,
-            upload,
-            key,
-            condition,
-            ..
-        } = *self;
-        let runtime = shared.runtime.clone();
-        run_on(&runtime, async move {
-            let _held = shared.lock(&key).lock().await;
-            shared.check(&key, &condition).await?;
-            upload
-                .finish()
-                .await
-                .map_err(|error| translate(&key, &error))?;
-            shared.existing(&key).await
-        })
-        .await
-        .map_err(BlobError::internal)?
     }
 }
 

@@ -16,6 +16,8 @@ mod check;
 mod filter;
 mod fusion;
 mod host;
+#[cfg(test)]
+mod numbers;
 mod quantized;
 pub mod sqlite;
 mod sqlite_bm25;

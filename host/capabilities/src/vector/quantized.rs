@@ -273,28 +273,16 @@ impl Chunk {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::numbers::Numbers;
     use super::super::sqlite_tables::length;
     use super::*;
 
     const DIMENSIONS: usize = 48;
 
-    /// Numbers that are the same each time.
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn next(&mut self) -> u64 {
-            self.0 = self
-                .0
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            self.0 >> 33
-        }
-
-        fn vector(&mut self, scale: f32, middle: f32) -> Vec<f32> {
-            let number = || (self.next() % 2_001) as f32 / 1_000.0 - 1.0;
-            let numbers = std::iter::repeat_with(number).take(DIMENSIONS);
-            numbers.map(|it| middle + scale * it).collect()
-        }
+    fn any_vector(numbers: &mut Numbers, scale: f32, middle: f32) -> Vec<f32> {
+        let number = || numbers.below(2_001) as f32 / 1_000.0 - 1.0;
+        let each = std::iter::repeat_with(number).take(DIMENSIONS);
+        each.map(|it| middle + scale * it).collect()
     }
 
     /// A distance, with floats one after the other.
@@ -322,14 +310,16 @@ mod tests {
         for distance in DISTANCES {
             for (scale, middle) in [(1.0, 0.0), (1e-6, 0.0), (1e12, 3e12), (0.5, 5.0)] {
                 let numbers = &mut Numbers(1);
-                let all: Vec<_> = (0..1_500).map(|_| numbers.vector(scale, middle)).collect();
+                let all: Vec<_> = (0..1_500)
+                    .map(|_| any_vector(numbers, scale, middle))
+                    .collect();
                 let sample: Vec<_> = all.iter().step_by(10).cloned().collect();
                 let mut kept = Quantized::new(distance, DIMENSIONS as u32, &sample);
                 for (row, vector) in all.iter().enumerate() {
                     kept.set(row as i64, vector);
                 }
                 for _ in 0..5 {
-                    let asked = numbers.vector(scale, middle);
+                    let asked = any_vector(numbers, scale, middle);
                     let mut true_ones: Vec<_> = (0_i64..)
                         .zip(&all)
                         .map(|(row, it)| (far(distance, it, &asked), row))
@@ -379,10 +369,10 @@ mod tests {
         for turn in 0..12 {
             let before = (kept.clone(), expected.clone());
             for _ in 0..1_500 {
-                let row = (numbers.next() % 4_000) as i64;
+                let row = numbers.below(4_000) as i64;
                 // First it grows, then it shrinks, until there is nothing.
-                if numbers.next() % 12 >= turn {
-                    let vector = numbers.vector(1.0, 0.0);
+                if numbers.below(12) >= turn {
+                    let vector = any_vector(numbers, 1.0, 0.0);
                     kept.set(row, &vector);
                     expected.insert(row, vector);
                 } else {
@@ -406,9 +396,9 @@ mod tests {
         let numbers = &mut Numbers(3);
         let mut kept = Quantized::new(Distance::Cosine, DIMENSIONS as u32, &[]);
         for row in (0..6_000).step_by(2) {
-            kept.set(row, &numbers.vector(1.0, 0.0));
+            kept.set(row, &any_vector(numbers, 1.0, 0.0));
         }
-        let asked = numbers.vector(1.0, 0.0);
+        let asked = any_vector(numbers, 1.0, 0.0);
         // Some of them are there.
         let among = [3, 4, 5, 2_000, 2_046, 2_047, 2_048, 2_050, 5_998, 9_000];
         let found = kept.nearest(&asked, 10, None, Some(&among), || false);

@@ -69,20 +69,6 @@ impl Changed {
     }
 }
 
-/// Ends the versions of a tenant that is dropped, or of the whole collection.
-pub(super) async fn forget(
-    connection: &mut SqliteConnection,
-    tables: Tables,
-    tenant: Option<i64>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM versions WHERE collection = ?1 AND tenant = ifnull(?2, tenant)")
-        .bind(tables.number)
-        .bind(tenant)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 /// The version of a tenant's vectors; 0 where nothing was written since versions are kept.
 pub(super) async fn version(
     connection: &mut SqliteConnection,

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::runtime::Handle;
 
+use super::numbers::Numbers;
 use super::sqlite::SqliteVectors;
 use super::{
     Distance, Entry, Filter, Found, Order, Property, PropertyType, Query, Specification, Store,
@@ -52,60 +53,47 @@ async fn collection(store: &SqliteVectors, distance: Distance, tenants: bool) ->
     }
 }
 
-/// Numbers that are the same each time.
-struct Numbers(u64);
+/// Some way from a place, which is one of a few.
+fn any_vector(numbers: &mut Numbers) -> Vec<f32> {
+    let (place, spread) = (numbers.below(5), [0.05, 0.5, 3.0][numbers.below(3)]);
+    let each = (0..DIMENSIONS).map(|number| {
+        let middle = ((place * 7 + number * 3) % 11) as f32 - 3.0;
+        middle + spread * (numbers.below(2_001) as f32 / 1_000.0 - 1.0)
+    });
+    each.collect()
+}
 
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end
+fn any_entry(numbers: &mut Numbers, ids: usize) -> Entry {
+    let without = numbers.below(15) == 0;
+    Entry {
+        id: format!("i{}", numbers.below(ids)),
+        vector: (!without).then(|| any_vector(numbers)),
+        values: vec![Some(Value::Integer(numbers.below(10) as i64))],
     }
+}
 
-    /// Some way from a place, which is one of a few.
-    fn vector(&mut self) -> Vec<f32> {
-        let (place, spread) = (self.below(5), [0.05, 0.5, 3.0][self.below(3)]);
-        let numbers = (0..DIMENSIONS).map(|number| {
-            let middle = ((place * 7 + number * 3) % 11) as f32 - 3.0;
-            middle + spread * (self.below(2_001) as f32 / 1_000.0 - 1.0)
-        });
-        numbers.collect()
+fn any_entries(numbers: &mut Numbers, count: usize, ids: usize) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = (0..count).map(|_| any_entry(numbers, ids)).collect();
+    entries.sort_by(|one, other| one.id.cmp(&other.id));
+    entries.dedup_by(|one, other| one.id == other.id);
+    entries
+}
+
+/// Of some nothing passes, of some a part, of some nearly all.
+fn any_filter(numbers: &mut Numbers) -> Filter {
+    let part = Value::Integer(numbers.below(11) as i64);
+    match numbers.below(3) {
+        0 => Filter::Equal(0, part),
+        1 => Filter::Ordered(0, Order::GreaterOrEqual, part),
+        _ => Filter::Not(Box::new(Filter::Equal(0, part))),
     }
+}
 
-    fn entry(&mut self, ids: usize) -> Entry {
-        let without = self.below(15) == 0;
-        Entry {
-            id: format!("i{}", self.below(ids)),
-            vector: (!without).then(|| self.vector()),
-            values: vec![Some(Value::Integer(self.below(10) as i64))],
-        }
-    }
-
-    fn entries(&mut self, count: usize, ids: usize) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = (0..count).map(|_| self.entry(ids)).collect();
-        entries.sort_by(|one, other| one.id.cmp(&other.id));
-        entries.dedup_by(|one, other| one.id == other.id);
-        entries
-    }
-
-    /// Of some nothing passes, of some a part, of some nearly all.
-    fn filter(&mut self) -> Filter {
-        let part = Value::Integer(self.below(11) as i64);
-        match self.below(3) {
-            0 => Filter::Equal(0, part),
-            1 => Filter::Ordered(0, Order::GreaterOrEqual, part),
-            _ => Filter::Not(Box::new(Filter::Equal(0, part))),
-        }
-    }
-
-    fn query(&mut self) -> Query {
-        Query {
-            limit: 1 + self.below(20) as u32,
-            filter: (self.below(2) == 0).then(|| self.filter()),
-            want: Want::default(),
-        }
+fn any_query(numbers: &mut Numbers) -> Query {
+    Query {
+        limit: 1 + numbers.below(20) as u32,
+        filter: (numbers.below(2) == 0).then(|| any_filter(numbers)),
+        want: Want::default(),
     }
 }
 
@@ -128,7 +116,7 @@ async fn compare(
     searches: usize,
 ) {
     for _ in 0..searches {
-        let (vector, query) = (numbers.vector(), numbers.query());
+        let (vector, query) = (any_vector(numbers), any_query(numbers));
         let expected = nearest(both.1, target, &vector, None, &query).await;
         let found = nearest(both.0, target, &vector, None, &query).await;
         assert_eq!(found, expected, "{query:?}");
@@ -167,12 +155,12 @@ async fn a_copy_answers_what_comparing_all_answers() {
             let writer = if numbers.below(2) == 0 { &fast } else { &slow };
             match numbers.below(12) {
                 _ if step < 4 => {
-                    let entries = numbers.entries(150, 10_000);
+                    let entries = any_entries(numbers, 150, 10_000);
                     writer.upsert(&target, entries).await.expect("written");
                 }
                 0..7 => {
                     let count = 1 + numbers.below(30);
-                    let entries = numbers.entries(count, 400);
+                    let entries = any_entries(numbers, count, 400);
                     writer.upsert(&target, entries).await.expect("written");
                 }
                 7..9 => {
@@ -224,9 +212,9 @@ fn item(id: &str, vector: &[f32]) -> Entry {
 /// A collection with some items and a copy of it.
 async fn filled(store: &SqliteVectors, distance: Distance, numbers: &mut Numbers) -> Target {
     let target = collection(store, distance, false).await;
-    let entries = numbers.entries(300, 10_000);
+    let entries = any_entries(numbers, 300, 10_000);
     store.upsert(&target, entries).await.expect("written");
-    closest(store, &target, &numbers.vector()).await;
+    closest(store, &target, &any_vector(numbers)).await;
     store.copies().settled().await;
     target
 }
@@ -238,7 +226,7 @@ async fn what_another_writes_is_found_and_what_was_rolled_back_is_not() {
     let numbers = &mut Numbers(3);
     let (fast, slow) = both(&path);
     let target = filled(&fast, Distance::Euclidean, numbers).await;
-    let place = numbers.vector();
+    let place = any_vector(numbers);
     let before = closest(&fast, &target, &place).await;
     slow.upsert(&target, vec![item("new", &place)])
         .await
@@ -291,7 +279,7 @@ async fn who_writes_finds_it_beside_others_that_write_and_search() {
                 } else {
                     &second
                 };
-                let (id, place) = (format!("w{writer}"), numbers.vector());
+                let (id, place) = (format!("w{writer}"), any_vector(numbers));
                 let written = store.upsert(&target, vec![item(&id, &place)]);
                 written.await.expect("written");
                 assert_eq!(closest(store, &target, &place).await, id);
@@ -327,7 +315,7 @@ async fn a_store_that_was_restored_is_searched_as_it_is() {
     raw(&format!("VACUUM INTO '{}'", kept.display())).await;
     let write = async |store: &SqliteVectors, numbers: &mut Numbers| {
         for _ in 0..3 {
-            let entries = numbers.entries(20, 300);
+            let entries = any_entries(numbers, 20, 300);
             store.upsert(&target, entries).await.expect("written");
         }
         compare((&fast, &slow), &target, numbers, 3).await;
@@ -367,7 +355,7 @@ async fn copies_keep_to_their_limit() {
     let now = fast.copies().answered.load(Ordering::Relaxed);
     assert!(now >= given + 5, "the first has its copy");
     // It becomes too large for one, too.
-    let entries = numbers.entries(400, 10_000);
+    let entries = any_entries(numbers, 400, 10_000);
     fast.upsert(&first, entries).await.expect("written");
     compare((&fast, &slow), &first, numbers, 5).await;
     fast.copies().settled().await;
@@ -375,9 +363,9 @@ async fn copies_keep_to_their_limit() {
     assert_eq!(fast.copies().bytes(), 0, "it was freed");
     // What is dropped is freed, too.
     let small = collection(&fast, Distance::Dot, false).await;
-    let entries = numbers.entries(30, 10_000);
+    let entries = any_entries(numbers, 30, 10_000);
     fast.upsert(&small, entries).await.expect("written");
-    closest(&fast, &small, &numbers.vector()).await;
+    closest(&fast, &small, &any_vector(numbers)).await;
     fast.copies().settled().await;
     assert!(fast.copies().bytes() > 0);
     let name = small.collection.name.clone();
@@ -394,7 +382,7 @@ async fn a_store_is_searched_after_a_restart_and_one_of_an_older_heyday_too() {
     let numbers = &mut Numbers(7);
     let first = store(&path, 64 << 20);
     let target = filled(&first, Distance::Cosine, numbers).await;
-    let place = numbers.vector();
+    let place = any_vector(numbers);
     let expected = closest(&first, &target, &place).await;
     first.close().await;
     let again = store(&path, 64 << 20);

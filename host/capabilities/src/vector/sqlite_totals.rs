@@ -253,20 +253,6 @@ pub(super) async fn count_older(connection: &mut SqliteConnection) -> Result<(),
     Ok(())
 }
 
-/// Ends the totals of a tenant that is dropped, or of the whole collection.
-pub(super) async fn forget(
-    connection: &mut SqliteConnection,
-    tables: Tables,
-    tenant: Option<i64>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM totals WHERE collection = ?1 AND tenant = ifnull(?2, tenant)")
-        .bind(tables.number)
-        .bind(tenant)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 /// The counts of words of a row's columns: numbers of SQLite's variable length.
 fn counts(kept: &[u8]) -> impl Iterator<Item = i64> {
     let mut bytes = kept.iter();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::runtime::Handle;
 
+use super::numbers::Numbers;
 use super::sqlite::SqliteVectors;
 use super::sqlite_targets::{number_of, tenant};
 use super::sqlite_totals::Totals;
@@ -80,47 +81,33 @@ async fn scores(
     found.map(|it| (it.entry.id, it.number)).collect()
 }
 
-/// Numbers that are the same each time.
-struct Numbers(u64);
+/// Some words, of which the first are common; or none.
+fn any_text(numbers: &mut Numbers) -> Option<String> {
+    let count = numbers.below(12);
+    let words = (0..count).map(|_| {
+        let below = 1 + numbers.below(12);
+        format!("W{}", numbers.below(below))
+    });
+    let words: Vec<String> = words.collect();
+    (numbers.below(5) > 0).then(|| words.join(", "))
+}
 
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end
-    }
+fn any_entry(numbers: &mut Numbers, ids: usize) -> Entry {
+    let (id, part) = (numbers.below(ids), numbers.below(5));
+    let (title, body) = (any_text(numbers), any_text(numbers));
+    entry(
+        format!("i{id}"),
+        title.as_deref(),
+        part as i64,
+        body.as_deref(),
+    )
+}
 
-    /// Some words, of which the first are common; or none.
-    fn text(&mut self) -> Option<String> {
-        let count = self.below(12);
-        let words = (0..count).map(|_| {
-            let below = 1 + self.below(12);
-            format!("W{}", self.below(below))
-        });
-        let words: Vec<String> = words.collect();
-        (self.below(5) > 0).then(|| words.join(", "))
-    }
-
-    fn entry(&mut self, ids: usize) -> Entry {
-        let (id, part) = (self.below(ids), self.below(5));
-        let (title, body) = (self.text(), self.text());
-        entry(
-            format!("i{id}"),
-            title.as_deref(),
-            part as i64,
-            body.as_deref(),
-        )
-    }
-
-    /// Each of another id.
-    fn entries(&mut self, count: usize, ids: usize) -> Vec<Entry> {
-        let entries = (0..count).map(|_| self.entry(ids));
-        let by_id: BTreeMap<String, Entry> =
-            entries.map(|entry| (entry.id.clone(), entry)).collect();
-        by_id.into_values().collect()
-    }
+/// Each of another id.
+fn any_entries(numbers: &mut Numbers, count: usize, ids: usize) -> Vec<Entry> {
+    let entries = (0..count).map(|_| any_entry(numbers, ids));
+    let by_id: BTreeMap<String, Entry> = entries.map(|entry| (entry.id.clone(), entry)).collect();
+    by_id.into_values().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +209,7 @@ async fn scores_are_those_of_the_formula() {
     let mut tenants = Vec::new();
     for tenant in ["a", "b", "c"] {
         let target = target(&store, "c", Some(tenant)).await;
-        let entries = numbers.entries(150, 10_000);
+        let entries = any_entries(numbers, 150, 10_000);
         store
             .upsert(&target, entries.clone())
             .await
@@ -304,7 +291,7 @@ async fn totals_are_exact_whatever_is_written() {
             }
             _ => {
                 let count = 1 + numbers.below(20);
-                let entries = numbers.entries(count, 60);
+                let entries = any_entries(numbers, count, 60);
                 store.upsert(target, entries).await.expect("written");
             }
         }
@@ -336,7 +323,7 @@ async fn a_store_of_an_older_heyday_is_counted() {
     let mut expected = Vec::new();
     for (name, tenant) in [("plain", None), ("c", Some("a")), ("c", Some("b"))] {
         let target = target(&first, name, tenant).await;
-        let entries = numbers.entries(40, 100);
+        let entries = any_entries(numbers, 40, 100);
         first.upsert(&target, entries).await.expect("written");
         let found = scores(&first, &target, &["w0", "w3"], &[0, 2]).await;
         assert!(found.len() > 10, "{found:?}");
@@ -363,7 +350,7 @@ async fn a_store_of_an_older_heyday_is_counted() {
         }
         let (kept, counted) = totals(&pool, target).await;
         assert_eq!(kept, Some(counted));
-        let more = numbers.entries(10, 100);
+        let more = any_entries(numbers, 10, 100);
         writer.upsert(target, more).await.expect("written");
         let (kept, counted) = totals(&pool, target).await;
         assert_eq!(kept, Some(counted));

@@ -2,12 +2,12 @@
 
 use sqlx::{Row as _, SqliteConnection};
 
-use super::sqlite_changes::{self, Changed};
+use super::sqlite_changes::Changed;
 use super::sqlite_error::Failed;
 use super::sqlite_filter::{Param, Statement};
 use super::sqlite_tables::{MOST_TENANTS, Tables, blob, length, rows_of, searchable};
 use super::sqlite_targets::{find, number_of, tenant};
-use super::sqlite_totals::{self, Totals};
+use super::sqlite_totals::Totals;
 use super::{Entry, Specification, VectorCode, VectorError};
 
 /// Deletes a tenant's items that fulfil a condition on the row `i`; answers how many.
@@ -66,9 +66,28 @@ pub(super) async fn drop_tenant(
         .bind(name)
         .execute(&mut *connection)
         .await?;
-    sqlite_changes::forget(connection, tables, Some(number)).await?;
-    sqlite_totals::forget(connection, tables, Some(number)).await?;
+    forget(connection, tables, Some(number)).await?;
     Ok(true)
+}
+
+/// Ends what is kept of a tenant that is dropped, or of the whole collection: the versions of
+/// its vectors and the totals of its words.
+async fn forget(
+    connection: &mut SqliteConnection,
+    tables: Tables,
+    tenant: Option<i64>,
+) -> Result<(), Failed> {
+    for statement in [
+        "DELETE FROM versions WHERE collection = ?1 AND tenant = ifnull(?2, tenant)",
+        "DELETE FROM totals WHERE collection = ?1 AND tenant = ifnull(?2, tenant)",
+    ] {
+        sqlx::query(statement)
+            .bind(tables.number)
+            .bind(tenant)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Deletes a collection; answers its key, if there was one.
@@ -83,8 +102,7 @@ pub(super) async fn drop_collection(
     sqlx::raw_sql(sqlx::AssertSqlSafe(tables.drop(&found.specification)))
         .execute(&mut *connection)
         .await?;
-    sqlite_changes::forget(connection, tables, None).await?;
-    sqlite_totals::forget(connection, tables, None).await?;
+    forget(connection, tables, None).await?;
     for statement in [
         "DELETE FROM tenants WHERE collection = ?1",
         "DELETE FROM collections WHERE number = ?1",

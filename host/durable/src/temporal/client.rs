@@ -4,32 +4,22 @@
 //! [`EngineError::Unavailable`], and nothing was lost by that; a start may be made again
 //! under its idempotency key, which is Temporal's request id.
 
-use std::collections::HashMap;
+mod start;
+
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::convert::{
-    DETAILS, SUMMARY, first, fitting, from_failure, json_payload, payload, payloads,
-};
+pub use self::start::start;
+use super::convert::{first, from_failure, json_payload, payloads};
 use super::core::Core;
-use super::options::Tasks;
-use super::pins::{
-    EMITTED_MEMO, MEMO, Pins, RUN_HEADER, RunHeader, RunMemo, SIGNAL_HEADER, SignalHeader,
-    StartSignal,
-};
+use super::pins::{MEMO, RunMemo, SIGNAL_HEADER, SignalHeader};
 use super::sdk::{self, WorkflowService as _};
-use super::search;
-use crate::definition::GENERAL_QUEUE;
-use crate::engine::{
-    EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunRef, RunResult,
-    StartWorkflow, Started, admit_input,
-};
+use crate::engine::{EngineError, ExecutionStatus, RunRef, RunResult};
 use crate::failure::{Failure, kind};
-use crate::flow::model::Document;
-use crate::payload::{Digest, Payload};
+use crate::payload::Payload;
 use crate::signal::Signal;
 
 /// What an answer may take beyond the engine's patience before it counts as none.
@@ -151,198 +141,6 @@ pub fn id_of(execution: Option<&sdk::WorkflowExecution>) -> Result<Uuid, EngineE
         .map_err(|_| EngineError::Internal(format!("Temporal's run id {text:?} is no UUID")))
 }
 
-/// Starts a run.
-pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineError> {
-    let mut connection = core.connection()?;
-    start.check()?;
-    if let Some(name) = [MEMO, EMITTED_MEMO]
-        .into_iter()
-        .find(|name| start.memo.contains_key(*name))
-    {
-        return Err(EngineError::Invalid(format!(
-            "the memo {name:?} is the server's own; use another name"
-        )));
-    }
-    let attributes = search::admit(core, &start.namespace, &start.search_attributes).await?;
-    let limits = core.options.limits;
-    let input = admit_input(core.host.payloads.as_ref(), start.input, limits.data_bytes).await?;
-    let evaluator = core.host.expressions.digest();
-    let pins = Pins::new(&start.definition, limits, evaluator, rand::random());
-    // Two requests with one key differ in it, so that the second can tell.
-    let key = start.idempotency_key.as_ref();
-    let key = key.map(|key| Digest::of(key.as_bytes()));
-    let nonce = key.map(|_| Uuid::now_v7());
-    let memo = start.memo.into_iter();
-    let mut memo: HashMap<_, _> = memo.map(|(name, value)| (name, payload(value))).collect();
-    memo.insert(MEMO.to_owned(), pins.memo(nonce.zip(key)));
-    let mut search_attributes = pins.search_attributes();
-    search_attributes.indexed_fields.extend(
-        attributes
-            .into_iter()
-            .map(|(name, value)| (name, payload(value.to_payload()))),
-    );
-    // Temporal's own way to start with a signal answers an open run; under any other
-    // policy the signal travels with the start.
-    let (with_start, in_header) = match start.signal {
-        Some(signal) if start.id_conflict_policy == IdConflictPolicy::UseExisting => {
-            (Some(signal), None)
-        }
-        Some(signal) => (None, Some(whole(signal)?)),
-        None => (None, None),
-    };
-    let header = RunHeader {
-        traceparent: start.traceparent,
-        pins: Some(pins),
-        signal: in_header,
-        ..RunHeader::default()
-    };
-    let shown = shown(&start.definition.flow.document);
-    let served = matches!(core.options.tasks, Tasks::All | Tasks::Workflows)
-        && core.options.namespaces.contains_key(&start.namespace);
-    let message = sdk::StartWorkflowExecutionRequest {
-        namespace: core.namespace(&start.namespace),
-        workflow_id: start.workflow_id.clone(),
-        workflow_type: Some(sdk::WorkflowType {
-            name: start.definition.workflow_type,
-        }),
-        task_queue: Some(sdk::TaskQueue {
-            name: GENERAL_QUEUE.to_owned(),
-            kind: sdk::TaskQueueKind::Normal.into(),
-            ..Default::default()
-        }),
-        input: Some(payloads(input)),
-        identity: connection.identity().to_owned(),
-        request_id: start
-            .idempotency_key
-            .unwrap_or_else(|| Uuid::now_v7().to_string()),
-        workflow_id_reuse_policy: reuse(start.id_reuse_policy).into(),
-        workflow_id_conflict_policy: conflict(start.id_conflict_policy).into(),
-        memo: Some(sdk::Memo { fields: memo }),
-        search_attributes: Some(search_attributes),
-        header: Some(sdk::Header {
-            fields: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
-        }),
-        user_metadata: Some(shown),
-        // Its first task then comes with the answer.
-        request_eager_execution: served,
-        ..Default::default()
-    };
-    let run = RunRef {
-        namespace: start.namespace,
-        workflow_id: start.workflow_id,
-        run_id: None,
-    };
-    let sent = match with_start {
-        None => {
-            let message = request(core, message, Duration::ZERO);
-            let call = connection.start_workflow_execution(message);
-            let sent = answer(core, Duration::ZERO, call).await;
-            sent.map(|started| (started.run_id, started.started))
-        }
-        Some(signal) => {
-            let message = request(core, signal_with(message, signal), Duration::ZERO);
-            let call = connection.signal_with_start_workflow_execution(message);
-            let sent = answer(core, Duration::ZERO, call).await;
-            sent.map(|started| (started.run_id, started.started))
-        }
-    };
-    let (run_id, started) = match sent {
-        Ok(started) => started,
-        Err(status) => {
-            return match (not_started(core, run.clone(), &status), key) {
-                (error @ EngineError::AlreadyExists { .. }, Some(key)) => {
-                    goes_on(core, &run, &key).await?.ok_or(error)
-                }
-                (error, _) => Err(error),
-            };
-        }
-    };
-    let run_id = run_id
-        .parse()
-        .map_err(|_| EngineError::Internal(format!("Temporal's run id {run_id:?} is no UUID")))?;
-    let created = match nonce {
-        Some(nonce) if started => {
-            let run = RunRef {
-                run_id: Some(run_id),
-                ..run
-            };
-            let info = describe(core, &run).await?.workflow_execution_info;
-            let memo = info.and_then(|info| memo_of(info.memo.as_ref()));
-            memo.is_some_and(|memo| memo.request == Some(nonce))
-        }
-        _ => started,
-    };
-    Ok(Started { run_id, created })
-}
-
-/// The first of the runs that went on as the workflow's latest one, where that was started
-/// under this key. The cluster itself knows the key of a run, not that of those before it.
-async fn goes_on(core: &Core, run: &RunRef, key: &Digest) -> Result<Option<Started>, EngineError> {
-    let info = describe(core, run).await?.workflow_execution_info;
-    let info = info.unwrap_or_default();
-    let memo = memo_of(info.memo.as_ref());
-    if memo.and_then(|memo| memo.key) != Some(*key) {
-        return Ok(None);
-    }
-    let first = info.first_run_id.parse().ok();
-    Ok(first.map(|run_id| Started {
-        run_id,
-        created: false,
-    }))
-}
-
-/// A signal as a start's header has it.
-fn whole(signal: Signal) -> Result<StartSignal, EngineError> {
-    let data = signal
-        .data
-        .to_json()
-        .map_err(|error| EngineError::Invalid(format!("the signal's data: {error}")))?;
-    Ok(StartSignal {
-        header: SignalHeader::of(&signal),
-        name: signal.name,
-        data,
-    })
-}
-
-/// A start, with a signal.
-fn signal_with(
-    start: sdk::StartWorkflowExecutionRequest,
-    signal: Signal,
-) -> sdk::SignalWithStartWorkflowExecutionRequest {
-    let mut header = start.header.unwrap_or_default();
-    header.fields.insert(
-        SIGNAL_HEADER.to_owned(),
-        json_payload(&SignalHeader::of(&signal)),
-    );
-    sdk::SignalWithStartWorkflowExecutionRequest {
-        namespace: start.namespace,
-        workflow_id: start.workflow_id,
-        workflow_type: start.workflow_type,
-        task_queue: start.task_queue,
-        input: start.input,
-        identity: start.identity,
-        request_id: start.request_id,
-        workflow_id_reuse_policy: start.workflow_id_reuse_policy,
-        workflow_id_conflict_policy: start.workflow_id_conflict_policy,
-        signal_name: signal.name,
-        signal_input: Some(payloads(signal.data)),
-        memo: start.memo,
-        search_attributes: start.search_attributes,
-        header: Some(header),
-        user_metadata: start.user_metadata,
-        ..Default::default()
-    }
-}
-
-/// What Temporal's UI shows of a run beside its type: the flow's title and summary.
-fn shown(document: &Document) -> sdk::UserMetadata {
-    let text = |text: &Option<String>, limit| text.as_deref().map(|text| fitting(text, limit));
-    sdk::UserMetadata {
-        summary: text(&document.title, SUMMARY),
-        details: text(&document.summary, DETAILS),
-    }
-}
-
 /// Sends a signal to an open run.
 pub async fn signal(core: &Core, run: &RunRef, signal: Signal) -> Result<(), EngineError> {
     signal.check()?;
@@ -364,43 +162,6 @@ pub async fn signal(core: &Core, run: &RunRef, signal: Signal) -> Result<(), Eng
     match answer(core, Duration::ZERO, call).await {
         Ok(_) => Ok(()),
         Err(status) => Err(closed_or(core, run, &status).await),
-    }
-}
-
-fn not_started(core: &Core, run: RunRef, status: &sdk::Status) -> EngineError {
-    if status.code() != sdk::Code::AlreadyExists {
-        return refusal(core, status);
-    }
-    let details: Option<sdk::WorkflowExecutionAlreadyStartedFailure> =
-        sdk::decode_status_detail(status.details());
-    let run_id = details.and_then(|details| details.run_id.parse().ok());
-    let reason = if status.message().contains("running") {
-        "is already running"
-    } else {
-        "has already ended"
-    };
-    EngineError::AlreadyExists {
-        workflow_id: run.workflow_id,
-        run_id: run_id.unwrap_or_default(),
-        reason,
-    }
-}
-
-const fn reuse(policy: IdReusePolicy) -> sdk::WorkflowIdReusePolicy {
-    match policy {
-        IdReusePolicy::AllowDuplicate => sdk::WorkflowIdReusePolicy::AllowDuplicate,
-        IdReusePolicy::AllowDuplicateFailedOnly => {
-            sdk::WorkflowIdReusePolicy::AllowDuplicateFailedOnly
-        }
-        IdReusePolicy::RejectDuplicate => sdk::WorkflowIdReusePolicy::RejectDuplicate,
-    }
-}
-
-const fn conflict(policy: IdConflictPolicy) -> sdk::WorkflowIdConflictPolicy {
-    match policy {
-        IdConflictPolicy::Fail => sdk::WorkflowIdConflictPolicy::Fail,
-        IdConflictPolicy::UseExisting => sdk::WorkflowIdConflictPolicy::UseExisting,
-        IdConflictPolicy::TerminateExisting => sdk::WorkflowIdConflictPolicy::TerminateExisting,
     }
 }
 

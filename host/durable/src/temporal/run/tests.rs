@@ -11,10 +11,11 @@ use temporalio_common::protos::coresdk::workflow_activation::ResolveActivity;
 
 use super::super::convert::{from_duration, from_payload};
 use super::super::outcome::cancelled_failure;
+use super::super::pins::{ACTIVITY_HEADER, ActivityHeader};
 use super::*;
 use crate::activity::{ActivityTimeouts, RetryPolicy};
 use crate::definition::{PinnedActivity, WorkflowReference};
-use crate::driver::{REVISION, RunLimits, StartChild};
+use crate::driver::{Command, REVISION, RunLimits, ScheduleActivity, StartChild};
 use crate::payload::{BLOB_REF, Digest, INLINE_LIMIT};
 
 const RUN_ID: &str = "019b0000-0000-7000-8000-000000000001";

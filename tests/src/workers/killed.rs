@@ -1,0 +1,115 @@
+//! Workers that are killed: what they had begun goes on, and what they had to say is not lost.
+
+use serde_json::json;
+
+use super::{push_flow, push_probe, start_two_steps};
+use crate::support::handmade::Handmade;
+use crate::support::worker::{Site, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_on_by_another_worker_when_its_own_is_killed() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    let first = site.worker(&[]).await;
+    let client = &site.server.client;
+    client.push(Handmade::default().build(), "").await.unwrap();
+    let id = start_two_steps(&site).await;
+    first.kill();
+    let _second = site.worker(&[]).await;
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    let history = site.temporal(&["workflow", "show", "-w", &id, "-o", "json"]);
+    let done = history
+        .matches("EVENT_TYPE_ACTIVITY_TASK_COMPLETED")
+        .count();
+    assert_eq!(done, 2, "each step once: {history}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_worker_had_not_sent_is_sent_by_the_next_one() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    push_probe(&site).await;
+    let worker = site.worker(&[]).await;
+    let client = site.server.client.clone();
+    let id = client.start_waiting().await.unwrap();
+    // From here on the server takes nothing, nor later what is on its way to it now.
+    site.server.kill();
+    site.temporal(&["workflow", "cancel", "-w", &id]);
+    let ended = async || {
+        let described = site.temporal(&["workflow", "describe", "-w", &id, "-o", "json"]);
+        described
+            .contains("WORKFLOW_EXECUTION_STATUS_CANCELED")
+            .then_some(())
+    };
+    eventually(ended).await;
+    eventually(async || worker.has_spooled("cleaned up").then_some(())).await;
+    worker.kill();
+    site.server.start_again().await.unwrap();
+    site.server.wait_for_engine().await.unwrap();
+    assert!(client.receipts(&id).await.unwrap().is_empty());
+    let _next = site.worker(&[]).await;
+    let receipts = eventually(async || {
+        let receipts = client.receipts(&id).await.unwrap();
+        (!receipts.is_empty()).then_some(receipts)
+    })
+    .await;
+    assert_eq!(receipts[0]["outcome"], "cancelled", "{receipts:?}");
+    let lines = client.logs(&id).await.unwrap();
+    let lines: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
+    assert_eq!(lines, ["waiting", "cleaned up"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    push_probe(&site).await;
+    let worker = site.worker(&[]).await;
+    let client = &site.server.client;
+    let names = ["hangs-once", "hangs-twice"];
+    for (name, attempts) in names.iter().zip(1..) {
+        let policy = format!(
+            "{{timeouts: {{start_to_close: PT10S}}, retry: {{maximum_attempts: {attempts}, initial_interval: PT0.1S}}}}"
+        );
+        let task = format!(
+            "  - hangs: {{call: probe.wait_for_cancel, with: {{}}, input: {{from: 'null'}}, metadata: {{heyday: {policy}}}}}\n"
+        );
+        push_flow(&site, name, &task).await;
+    }
+    let mut runs = Vec::new();
+    for name in names {
+        let started = client.start(&format!("tests.{name}"), &json!({})).await;
+        runs.push(started.unwrap());
+    }
+    for id in &runs {
+        client.wait_for_line(id, "waiting").await.unwrap();
+        assert!(client.receipts(id).await.unwrap().is_empty());
+    }
+    worker.kill();
+    let _next = site.worker(&[]).await;
+    for (id, expected) in [
+        (&runs[0], &[("worker-lost", 1)][..]),
+        (&runs[1], &[("worker-lost", 1), ("timeout", 0)]),
+    ] {
+        let outcome = client.result(id).await.unwrap();
+        assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+        // What the next worker says of its own attempt may still be on its way.
+        let receipts = eventually(async || {
+            let receipts = client.receipts(id).await.unwrap();
+            let last = &receipts.last()?["outcome"];
+            (receipts.len() == expected.len() && *last == expected[expected.len() - 1].0)
+                .then_some(receipts)
+        })
+        .await;
+        for (receipt, (number, (outcome, lost))) in receipts.iter().zip((1..).zip(expected)) {
+            assert_eq!(receipt["attempt"], number, "{receipts:?}");
+            assert_eq!(receipt["outcome"], *outcome, "{receipts:?}");
+            let found = receipt["counters"]["lost"].as_u64().unwrap_or_default();
+            assert_eq!(found, *lost, "{receipts:?}");
+        }
+    }
+}

@@ -35,8 +35,8 @@ async fn tool(bench: &Bench, command: &str, arguments: &[&str]) -> std::process:
             .output()
             .await
             .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        if !temporal::has_asked_nothing(&error) || Instant::now() > deadline {
+        let again = temporal::has_asked_nothing(&String::from_utf8_lossy(&output.stderr));
+        if !again || Instant::now() > deadline {
             return output;
         }
     }

@@ -11,7 +11,8 @@ use crate::workers::push_probe;
 /// The reason that the guest of `probe.wait_for_cancel` read.
 async fn reason(client: &Client, id: &str) -> Value {
     eventually(async || {
-        let lines = client.logs(id).await.unwrap();
+        // A cluster that is busy may leave one of the many questions for its run unanswered.
+        let lines = client.logs(id).await.ok()?;
         let last = lines
             .iter()
             .rev()
@@ -90,5 +91,11 @@ async fn a_guest_of_a_worker_reads_why_it_is_asked_to_stop() {
     let id = client.start_waiting().await.unwrap();
     worker.ask_to_stop();
     assert_eq!(worker.exit_code().await, 0, "{}", worker.log());
+    // What the server did not take in the worker's last seconds is sent by the next one there.
+    let _next = if worker.has_spooled("cleaned up") {
+        Some(site.worker(&[]).await)
+    } else {
+        None
+    };
     assert_eq!(reason(client, &id).await, "worker-shutdown");
 }

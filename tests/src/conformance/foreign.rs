@@ -1,6 +1,8 @@
 //! Foreign clients of the cluster: Temporal's own command line starts and asks for flows,
 //! by their names and without our headers.
 
+use std::time::Instant;
+
 use base64::Engine as _;
 use heyday_durable::activity::{ActivityTask, CancelReason, Progress};
 use heyday_durable::engine::{ExecutionStatus, PendingState};
@@ -9,27 +11,35 @@ use heyday_durable::flow::error::CONFIGURATION;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, plugin, run};
+use crate::support::server::PATIENCE;
 use crate::support::temporal;
 
 /// Runs `temporal workflow`, or another of its commands, in the bench's namespace.
 async fn tool(bench: &Bench, command: &str, arguments: &[&str]) -> std::process::Output {
     let (address, namespace) = bench.cluster().expect("it is on a cluster");
-    tokio::process::Command::new(temporal::binary().expect("it is there"))
-        .arg(command)
-        .args(arguments)
-        .args([
-            "--address",
-            &address,
-            "--namespace",
-            &namespace,
-            "-o",
-            "json",
-        ])
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap()
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = tokio::process::Command::new(temporal::binary().expect("it is there"))
+            .arg(command)
+            .args(arguments)
+            .args([
+                "--address",
+                &address,
+                "--namespace",
+                &namespace,
+                "-o",
+                "json",
+            ])
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let again = temporal::has_asked_nothing(&String::from_utf8_lossy(&output.stderr));
+        if !again || Instant::now() > deadline {
+            return output;
+        }
+    }
 }
 
 /// The JSON that it answers; null where it says nothing.

@@ -30,6 +30,12 @@ pub fn binary() -> Option<PathBuf> {
     None
 }
 
+/// Whether Temporal's own command line gave up before it asked anything: it waits 5 seconds for
+/// the server's first word, which is less than a loaded machine may need.
+pub fn has_asked_nothing(error: &str) -> bool {
+    error.contains("failed reaching server")
+}
+
 /// A dev server. Killed when it is dropped.
 pub struct DevServer {
     child: Child,

@@ -100,15 +100,21 @@ impl Site {
 
     /// Runs Temporal's own command line on the cluster; answers what it printed.
     pub fn temporal(&self, arguments: &[&str]) -> String {
-        let output = Command::new(temporal::binary().unwrap())
-            .args(arguments)
-            .args(["--address", &self.address, "--namespace", &self.namespace])
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {text}{error}");
-        text
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = Command::new(temporal::binary().unwrap())
+                .args(arguments)
+                .args(["--address", &self.address, "--namespace", &self.namespace])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() {
+                return text;
+            }
+            let error = String::from_utf8_lossy(&output.stderr);
+            let again = temporal::has_asked_nothing(&error) && Instant::now() < deadline;
+            assert!(again, "{arguments:?}: {text}{error}");
+        }
     }
 }
 

@@ -512,14 +512,18 @@ impl Engine for EmbeddedEngine {
         let idle = || core.queues.in_flight() == 0;
         let clock = core.clock.as_ref();
         wait_until(clock, grace, idle).await;
-        let running: Vec<_> = lock(&core.runs).values().map(Arc::clone).collect();
-        for cell in &running {
-            for attempt in lock(&cell.running).values() {
-                attempt.stop(CancelReason::Shutdown);
+        // Also those whose start was still being written when the grace was over.
+        let stopped = || {
+            let running: Vec<_> = lock(&core.runs).values().map(Arc::clone).collect();
+            for cell in &running {
+                for attempt in lock(&cell.running).values() {
+                    attempt.stop(CancelReason::Shutdown);
+                }
             }
-        }
+            idle()
+        };
         // The executor's own grace for a guest, and a little.
-        wait_until(clock, Duration::from_secs(10), idle).await;
+        wait_until(clock, Duration::from_secs(10), stopped).await;
         // Outcomes that have just come in become transitions.
         let settled = || {
             lock(&core.runs)

@@ -30,7 +30,7 @@ use crate::activity::{
 };
 use crate::attempt::{Bounds, deadline, settle, supervise};
 use crate::definition::WorkflowReference;
-use crate::embedded::{lock, retry::bounded};
+use crate::embedded::{lock, retry::bounded, wait_until};
 use crate::engine::{EngineError, LiveEvent, RunRef};
 use crate::failure::{Failure, kind};
 use crate::payload::{INLINE_LIMIT, JSON_PLAIN, Payload, ResolveError, resolve};
@@ -74,13 +74,15 @@ pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str
                 let namespace = Arc::clone(&namespace);
                 attempts.spawn(async move {
                     let token = &task.task_token;
-                    let not_found = cancel.reason() == sdk::ActivityCancelReason::NotFound;
-                    if not_found && is_awaited(&core, &namespace, token).await {
-                        return;
-                    }
+                    let why = match cancel.reason() {
+                        sdk::ActivityCancelReason::NotFound => {
+                            not_found(&core, &namespace, token).await
+                        }
+                        told => reason(told),
+                    };
                     let running = lock(&core.running);
                     if let Some(running) = running.get(token) {
-                        (running.stop)(reason(cancel.reason()));
+                        (running.stop)(why);
                     }
                 });
             }
@@ -91,14 +93,26 @@ pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str
     while attempts.join_next().await.is_some() {}
 }
 
-/// Whether the cluster waits for an attempt although it did not find it: a server that
-/// has just started does not know all that it has at once.
-async fn is_awaited(core: &Core, namespace: &str, token: &[u8]) -> bool {
+/// Why an attempt is to stop that the cluster did not find. A server that has just started does
+/// not know all that it has at once, so it is asked whether it waits for the attempt; and then
+/// again and again until the attempt has ended, since core passes on nothing more of it.
+async fn not_found(core: &Core, namespace: &str, token: &[u8]) -> CancelReason {
+    let ended = || !lock(&core.running).contains_key(token);
+    while !ended() {
+        if let Some(why) = asked_to_stop(core, namespace, token).await {
+            return why;
+        }
+        wait_until(core.host.clock.as_ref(), KEEP_IN_TOUCH, ended).await;
+    }
+    CancelReason::RunClosed
+}
+
+/// Why an attempt is to stop, as its run is described; `None` where the cluster waits for its
+/// end. That it was reset is not described.
+async fn asked_to_stop(core: &Core, namespace: &str, token: &[u8]) -> Option<CancelReason> {
     let (run, activity_id, attempt) = {
         let running = lock(&core.running);
-        let Some(running) = running.get(token) else {
-            return false;
-        };
+        let running = running.get(token)?;
         let run = RunRef {
             namespace: namespace.to_owned(),
             workflow_id: running.workflow_id.clone(),
@@ -110,15 +124,22 @@ async fn is_awaited(core: &Core, namespace: &str, token: &[u8]) -> bool {
         Ok(described) => {
             // What was pending when a run was closed still is.
             let info = described.workflow_execution_info.unwrap_or_default();
-            info.status() == sdk::WorkflowExecutionStatus::Running
-                && described.pending_activities.iter().any(|pending| {
-                    pending.activity_id == activity_id
-                        && u32::try_from(pending.attempt) == Ok(attempt)
-                })
+            let is_open = info.status() == sdk::WorkflowExecutionStatus::Running;
+            let pending = described.pending_activities.iter().find(|pending| {
+                is_open
+                    && pending.activity_id == activity_id
+                    && u32::try_from(pending.attempt) == Ok(attempt)
+            });
+            match pending.map(sdk::PendingActivityInfo::state) {
+                None => Some(CancelReason::RunClosed),
+                Some(sdk::PendingActivityState::CancelRequested) => Some(CancelReason::Requested),
+                Some(sdk::PendingActivityState::PauseRequested) => Some(CancelReason::Paused),
+                Some(_) => None,
+            }
         }
-        Err(EngineError::NotFound { .. }) => false,
-        // Who cannot be asked is told at the end, and may refuse it then.
-        Err(_) => true,
+        Err(EngineError::NotFound { .. }) => Some(CancelReason::RunClosed),
+        // Who cannot be asked now is asked again, or told at the end, and may refuse it then.
+        Err(_) => None,
     }
 }
 

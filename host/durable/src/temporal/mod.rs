@@ -53,6 +53,7 @@ mod updates;
 mod worker;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -83,6 +84,9 @@ use crate::signal::Signal;
 /// How long the workers may take to end once their attempts have: the cluster may be
 /// away, and keeps what was not told to it.
 const END: Duration = Duration::from_secs(15);
+
+/// How soon an attempt that begins during the end is asked to stop.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// An engine whose runs are on a Temporal cluster. Dropping it stops taking tasks;
 /// [`drain`](Engine::drain) stops it gently.
@@ -275,16 +279,30 @@ impl Engine for TemporalEngine {
         self.stop.cancel();
         let clock = core.host.clock.as_ref();
         crate::embedded::wait_until(clock, grace, || lock(&core.running).is_empty()).await;
+        let serving = lock(&self.serving).take();
+        if let Some(mut serving) = serving {
+            let ended = async {
+                tokio::select! {
+                    ended = &mut serving => ended,
+                    never = stop_all(core) => match never {},
+                }
+            };
+            if tokio::time::timeout(END, ended).await.is_err() {
+                tracing::warn!("Temporal's workers did not end in time; the cluster will notice");
+                serving.abort();
+            }
+        }
+        core.pool.stop();
+    }
+}
+
+/// Asks all attempts to stop, also those that begin meanwhile: a poll of before may be
+/// answered while the workers end.
+async fn stop_all(core: &Core) -> Infallible {
+    loop {
         for attempt in lock(&core.running).values() {
             (attempt.stop)(CancelReason::Shutdown);
         }
-        let serving = lock(&self.serving).take();
-        if let Some(mut serving) = serving
-            && tokio::time::timeout(END, &mut serving).await.is_err()
-        {
-            tracing::warn!("Temporal's workers did not end in time; the cluster will notice");
-            serving.abort();
-        }
-        core.pool.stop();
+        tokio::time::sleep(LOOK).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Settings and secrets over the real server, on every backend: read as granted, seen as
 //! they change, and told to nobody else.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,9 +25,13 @@ struct Fixture {
 const CONFIG: [&str; 4] = ["toml", "json", "folder", "environment"];
 const SECRETS: [&str; 5] = ["toml", "json", "folder", "environment", "gcp"];
 
+/// Writes the file in one step: who reads it meanwhile finds the old text or the new one.
 fn write(path: &Path, text: &str) {
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, text).unwrap();
+    let folder = path.parent().unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    let mut file = tempfile::NamedTempFile::new_in(folder).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.persist(path).unwrap();
 }
 
 /// Swaps a mounted folder's entries as kubelet does.

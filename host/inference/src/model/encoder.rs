@@ -97,7 +97,7 @@ struct Tables<T> {
 #[derive(Debug)]
 enum Embeddings {
     Cpu(Tables<Vec<f32>>),
-    Gpu(Tables<Tensor<2>>),
+    Gpu(Box<Tables<Tensor<2>>>),
 }
 
 /// One row of a table.
@@ -205,11 +205,11 @@ impl Encoder {
         let named = |name: &str| format!("embeddings.{name}_embeddings.weight");
         let embeddings = if device.is_gpu() {
             let table = |name, rows| reader.loader.table(&named(name), [rows, hidden]);
-            Embeddings::Gpu(Tables {
+            Embeddings::Gpu(Box::new(Tables {
                 words: table("word", config.vocabulary)?,
                 positions: table("position", config.positions)?,
                 types: table("token_type", config.types)?,
-            })
+            }))
         } else {
             let table = |name| weights.read(&named(name));
             Embeddings::Cpu(Tables {

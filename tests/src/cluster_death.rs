@@ -135,7 +135,7 @@ async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()
     let address = format!("127.0.0.1:{port}");
     let mut cluster = Some(DevServer::start(port, &[], Some(&file)));
     let options = |history_events: u32| {
-        let mut options = Options::on_temporal(&address, "default");
+        let mut options = Options::on_cluster(&address, "default", "5s");
         options.serve = Some(Vec::new());
         options.port = Some(own);
         let config = options.config.get_or_insert_default();

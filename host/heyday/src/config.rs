@@ -259,6 +259,7 @@ impl Config {
         }
         self.limits.check()?;
         self.inference.check()?;
+        self.temporal.check()?;
         if self.engine == EngineKind::Temporal
             && let Err(error) = self.temporal_options().check()
         {
@@ -294,6 +295,9 @@ impl Config {
     pub fn temporal_options(&self) -> TemporalOptions {
         let mut options = TemporalOptions::new(self.temporal.address(), self.queues());
         options.access = self.temporal.access();
+        if let Some(timeout) = self.temporal.request_timeout {
+            options.patience = timeout;
+        }
         options.limits.history_events = self.limits.history_events;
         let wanted = &self.limits.resources;
         if wanted.memory.is_some() || wanted.cpu.is_some() {

@@ -43,11 +43,18 @@ pub struct Options {
 }
 
 impl Options {
-    /// With runs on that Temporal cluster.
+    /// With runs on that Temporal cluster, which the other tests keep busy: it may take long to
+    /// answer.
     pub fn on_temporal(address: &str, namespace: &str) -> Self {
+        Self::on_cluster(address, namespace, "30s")
+    }
+
+    /// With runs on that Temporal cluster, which has so long to answer.
+    pub fn on_cluster(address: &str, namespace: &str, request_timeout: &str) -> Self {
         Self {
             config: Some(format!(
-                "engine = 'temporal'\n[temporal]\naddress = '{address}'\nnamespace = '{namespace}'\n"
+                "engine = 'temporal'\n[temporal]\naddress = '{address}'\nnamespace = '{namespace}'\n\
+                 request_timeout = '{request_timeout}'\n"
             )),
             ..Self::default()
         }

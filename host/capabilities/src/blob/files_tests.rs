@@ -1,6 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::blob::READ_BYTES;
 use crate::blob::address::Addresses;
 
 fn container(limits: BlobLimits) -> (TempDir, FileContainer) {

@@ -1,11 +1,12 @@
 //! Where the Temporal cluster is, and how it is reached.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use heyday_durable::temporal::{Access, Profile, Source};
 use serde::{Deserialize, Serialize};
 
-use super::DEFAULT_NAMESPACE;
+use super::{ConfigError, DEFAULT_NAMESPACE, wrong};
 
 /// Where the Temporal cluster is, and how it is reached. What is not said here is
 /// Temporal's own configuration's to say ([`Profile`]).
@@ -32,6 +33,10 @@ pub struct TemporalConfig {
     pub tls_server_name: Option<String>,
     /// Take any certificate of the cluster: for a test, never for use.
     pub tls_disable_host_verification: Option<bool>,
+    /// How long a request waits for a cluster that does not answer, 1 s to 5 min; 5 s where
+    /// absent.
+    #[serde(with = "heyday_durable::flow::duration::optional")]
+    pub request_timeout: Option<Duration>,
     /// What Temporal's own configuration says, where it was asked.
     #[serde(skip)]
     pub profile: Profile,
@@ -73,6 +78,18 @@ impl TemporalConfig {
             access.disable_host_verification = disable;
         }
         access
+    }
+
+    /// Finds what cannot work.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let allowed = Duration::from_secs(1)..=Duration::from_secs(300);
+        if self
+            .request_timeout
+            .is_some_and(|it| !allowed.contains(&it))
+        {
+            return wrong("temporal.request_timeout", "1s to 5m");
+        }
+        Ok(())
     }
 
     /// The files that it names.

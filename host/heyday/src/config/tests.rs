@@ -238,6 +238,14 @@ fn what_cannot_work_is_named() {
             "temporal",
         ),
         (
+            "temporal.request_timeout = '999ms'",
+            "temporal.request_timeout",
+        ),
+        (
+            "temporal.request_timeout = '5m1s'",
+            "temporal.request_timeout",
+        ),
+        (
             "engine = 'temporal'\n[temporal]\nnamespace = ''",
             "temporal",
         ),

@@ -1,11 +1,14 @@
 //! The encoder: from tokens to an embedding or a score, on burn's tensors.
 //!
 //! On the CPU sequences lie one after another and nothing is padded; attention, GELU and norms
-//! are [`kernels`], products with weights [`packed`](super::packed); a batch goes through them
-//! in parts that fit into a core's cache. On a GPU sequences are padded to the longest of the
+//! are [`kernels`], products with weights [`packed`](super::packed), all of them on bare numbers,
+//! which have their room once for all layers; a batch goes through them in parts that fit into a
+//! core's cache, of which each core computes others, alone. On a GPU sequences are padded to the longest of the
 //! batch, and everything stays on the device until the answer. Either way the tokens of
 //! sequences go through each linear layer as one matrix, and query, key and value are one
 //! product.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn_tensor::activation::{gelu, gelu_approximate, relu, softmax, tanh};
 use burn_tensor::module::layer_norm;
@@ -30,6 +33,11 @@ const MASKED: f32 = -10_000.0;
 /// Tokens of sequences that go through all layers together on the CPU: what one step leaves
 /// is still in a core's cache when the next one reads it. A longer sequence goes alone.
 const TOGETHER: usize = 96;
+/// Tokens of one text that a thread takes at least, where several share it: of fewer, reading all
+/// weights takes longer than computing with them, so threads share the weights then.
+const ALONE: usize = 24;
+/// Tokens of a part whose buffers are kept for the next one.
+const KEPT: usize = 4 * TOGETHER;
 
 /// A batch in parts of so many tokens.
 fn together<'a, 'b>(batch: &'a [&'b Tokens]) -> Vec<&'a [&'b Tokens]> {
@@ -47,10 +55,63 @@ fn together<'a, 'b>(batch: &'a [&'b Tokens]) -> Vec<&'a [&'b Tokens]> {
     parts
 }
 
+/// How many tokens of a part go together through what follows attention, where so many threads
+/// share the part, and how many threads compute that step: one, where each has a step of its own.
+fn steps(tokens: usize, threads: usize) -> (usize, usize) {
+    // As many for each thread.
+    let steps = tokens.div_ceil(TOGETHER).next_multiple_of(threads.max(1));
+    let each = tokens.div_ceil(steps);
+    if threads > 1 && each < ALONE {
+        (tokens, threads)
+    } else {
+        (each, 1)
+    }
+}
+
+/// Where the numbers of a part lie on the CPU, so that no layer asks for memory.
+#[derive(Debug, Default)]
+struct Buffers {
+    values: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    attention: kernels::Scratch,
+    /// One for each step that is computed at the same time.
+    steps: Vec<Step>,
+}
+
+/// What a step has between attention and the next layer.
+#[derive(Debug, Default)]
+struct Step {
+    read: Vec<f32>,
+    wide: Vec<f32>,
+}
+
+/// The tables of embeddings.
+#[derive(Debug)]
+struct Tables<T> {
+    words: T,
+    positions: T,
+    types: T,
+}
+
+#[derive(Debug)]
+enum Embeddings {
+    Cpu(Tables<Vec<f32>>),
+    Gpu(Box<Tables<Tensor<2>>>),
+}
+
+/// One row of a table.
+fn row(table: &[f32], number: usize, width: usize) -> &[f32] {
+    &table[number * width..][..width]
+}
+
 #[derive(Debug)]
 struct Norm {
     gamma: Tensor<1>,
     beta: Tensor<1>,
+    /// The same numbers on the CPU.
+    scale: Vec<f32>,
+    shift: Vec<f32>,
     epsilon: f64,
 }
 
@@ -60,16 +121,12 @@ impl Norm {
         layer_norm(input, gamma, Some(beta), self.epsilon)
     }
 
-    /// The same of a sum, on the CPU.
-    fn of_sum(&self, one: Tensor<2>, other: Tensor<2>) -> Result<Tensor<2>, String> {
-        let (shape, device) = (one.dims(), one.device());
-        let (mut values, others) = (bare(one)?, bare(other)?);
-        let (gamma, beta) = (bare(self.gamma.clone())?, bare(self.beta.clone())?);
+    /// The same of a sum, on the CPU and in place.
+    fn of_sum(&self, values: &mut [f32], others: &[f32], threads: usize) {
         // As all numbers of the model.
         #[allow(clippy::cast_possible_truncation)]
         let epsilon = self.epsilon as f32;
-        kernels::add_norm(&mut values, &others, &gamma, &beta, epsilon);
-        Ok(Tensor::from_data(TensorData::new(values, shape), &device))
+        kernels::add_norm(values, others, &self.scale, &self.shift, epsilon, threads);
     }
 }
 
@@ -94,14 +151,14 @@ struct Head {
 /// An encoder on its device.
 #[derive(Debug)]
 pub struct Encoder {
-    words: Tensor<2>,
-    positions: Tensor<2>,
-    types: Tensor<2>,
+    embeddings: Embeddings,
     norm: Norm,
     layers: Vec<Layer>,
     head: Option<Head>,
     config: Config,
     device: Device,
+    /// Of parts that were computed.
+    spare: Mutex<Vec<Buffers>>,
 }
 
 /// Reads the encoder's layers.
@@ -112,9 +169,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn norm(&self, name: &str) -> Result<Norm, ModelError> {
+        let scale = self.loader.weights.read(&format!("{name}.weight"))?;
+        let shift = self.loader.weights.read(&format!("{name}.bias"))?;
         Ok(Norm {
-            gamma: self.loader.vector(&format!("{name}.weight"))?,
-            beta: self.loader.vector(&format!("{name}.bias"))?,
+            gamma: self.loader.tensor(scale.clone(), [scale.len()]),
+            beta: self.loader.tensor(shift.clone(), [shift.len()]),
+            scale,
+            shift,
             epsilon: self.epsilon,
         })
     }
@@ -141,11 +202,21 @@ impl Encoder {
             epsilon: config.epsilon,
         };
         let (hidden, between) = (config.hidden, config.intermediate);
-        let table = |name: &str, rows: usize| {
-            reader.loader.table(
-                &format!("embeddings.{name}_embeddings.weight"),
-                [rows, hidden],
-            )
+        let named = |name: &str| format!("embeddings.{name}_embeddings.weight");
+        let embeddings = if device.is_gpu() {
+            let table = |name, rows| reader.loader.table(&named(name), [rows, hidden]);
+            Embeddings::Gpu(Box::new(Tables {
+                words: table("word", config.vocabulary)?,
+                positions: table("position", config.positions)?,
+                types: table("token_type", config.types)?,
+            }))
+        } else {
+            let table = |name| weights.read(&named(name));
+            Embeddings::Cpu(Tables {
+                words: table("word")?,
+                positions: table("position")?,
+                types: table("token_type")?,
+            })
         };
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
@@ -177,14 +248,13 @@ impl Encoder {
             })
             .transpose()?;
         Ok(Self {
-            words: table("word", config.vocabulary)?,
-            positions: table("position", config.positions)?,
-            types: table("token_type", config.types)?,
+            embeddings,
             norm: reader.norm("embeddings.LayerNorm")?,
             layers,
             head,
             config: config.clone(),
             device: device.clone(),
+            spare: Mutex::default(),
         })
     }
 
@@ -200,12 +270,7 @@ impl Encoder {
         let pooled = if self.device.is_gpu() {
             self.pooled_padded(batch)?
         } else {
-            let parts: Result<Vec<Vec<f32>>, String> = together(batch)
-                .into_par_iter()
-                .map(|part| self.pooled_flat(part))
-                .collect();
-            let shape = [batch.len(), self.config.hidden];
-            Tensor::from_data(TensorData::new(parts?.concat(), shape), &self.device.tensor)
+            self.rows(self.pooled_in_parts(batch)?, self.config.hidden)
         };
         let output = match &self.head {
             None if self.config.normalize => {
@@ -236,14 +301,45 @@ impl Encoder {
     }
 
     /// The sum of the three embeddings of each token, normalized.
-    fn embedded(&self, ids: Vec<i32>, positions: Vec<i32>, types: Option<Vec<i32>>) -> Tensor<2> {
-        let words = self.words.clone().select(0, self.indices(ids));
-        let positions = self.positions.clone().select(0, self.indices(positions));
-        let types = match types {
-            Some(types) => self.types.clone().select(0, self.indices(types)),
-            None => self.types.clone().narrow(0, 0, 1),
+    fn embedded(&self, tables: &Tables<Tensor<2>>, input: Input) -> Tensor<2> {
+        let words = tables.words.clone().select(0, self.indices(input.ids));
+        let positions = self.indices(input.positions);
+        let positions = tables.positions.clone().select(0, positions);
+        let types = match input.types {
+            Some(types) => tables.types.clone().select(0, self.indices(types)),
+            None => tables.types.clone().narrow(0, 0, 1),
         };
         self.norm.apply(words + positions + types)
+    }
+
+    /// The same on the CPU; in `others` there is room for as many numbers.
+    fn embedded_flat(
+        &self,
+        batch: &[&Tokens],
+        values: &mut Vec<f32>,
+        others: &mut Vec<f32>,
+        threads: usize,
+    ) -> Result<(), String> {
+        let Embeddings::Cpu(tables) = &self.embeddings else {
+            return Err("its tables are not on the CPU".to_owned());
+        };
+        let hidden = self.config.hidden;
+        values.clear();
+        others.clear();
+        for tokens in batch {
+            for (at, &id) in tokens.ids.iter().enumerate() {
+                values.extend_from_slice(row(&tables.words, id as usize, hidden));
+                let types = tokens.types.as_ref();
+                let kind = types
+                    .and_then(|types| types.get(at))
+                    .map_or(0, |&kind| kind as usize);
+                let kind = row(&tables.types, kind, hidden);
+                let position = row(&tables.positions, self.config.first_position + at, hidden);
+                others.extend(position.iter().zip(kind).map(|(one, other)| one + other));
+            }
+        }
+        self.norm.of_sum(values, others, threads);
+        Ok(())
     }
 
     fn is_mean(&self) -> bool {
@@ -257,48 +353,109 @@ impl Encoder {
     }
 
     /// What follows attention in a layer, for some of the tokens: no other's numbers count.
+    /// `values` are what the layer was given, and then what it gives.
     fn after_attention(
         &self,
         layer: &Layer,
         attended: &[f32],
-        values: &[f32],
-    ) -> Result<Vec<f32>, String> {
-        let hidden = self.config.hidden;
-        let rows = |values: &[f32]| self.rows(values.to_vec(), hidden);
-        let attended = layer.attended.apply(rows(attended))?;
-        let x = layer.attended_norm.of_sum(attended, rows(values))?;
-        let wide = layer.widen.apply(x.clone())?;
-        let wide = match self.config.activation {
-            Activation::Gelu => {
-                let mut values = bare(wide)?;
-                kernels::gelu(&mut values);
-                self.rows(values, self.config.intermediate)
+        values: &mut [f32],
+        step: &mut Step,
+        threads: usize,
+    ) -> Result<(), String> {
+        let Step { read, wide } = step;
+        let (hidden, between) = (self.config.hidden, self.config.intermediate);
+        read.resize(values.len(), 0.0);
+        layer.attended.apply_to(attended, read, threads)?;
+        layer.attended_norm.of_sum(read, values, threads);
+        wide.resize(values.len() / hidden * between, 0.0);
+        layer.widen.apply_to(read, wide, threads)?;
+        match self.config.activation {
+            Activation::Gelu => kernels::gelu(wide, threads),
+            Activation::GeluTanh => {
+                *wide = bare(gelu_approximate(self.rows(std::mem::take(wide), between)))?;
             }
-            Activation::GeluTanh => gelu_approximate(wide),
-            Activation::Relu => relu(wide),
-        };
-        bare(layer.norm.of_sum(layer.narrow.apply(wide)?, x)?)
+            Activation::Relu => *wide = bare(relu(self.rows(std::mem::take(wide), between)))?,
+        }
+        layer.narrow.apply_to(wide, values, threads)?;
+        layer.norm.of_sum(values, read, threads);
+        Ok(())
     }
 
-    fn pooled_flat(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
+    fn spare(&self) -> MutexGuard<'_, Vec<Buffers>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is made of each sequence, on the CPU. Each thread computes parts by itself, as long as
+    /// there is one for each; the last ones, or the only one, are shared.
+    fn pooled_in_parts(&self, batch: &[&Tokens]) -> Result<Vec<f32>, String> {
+        let parts = together(batch);
+        let threads = rayon::current_num_threads();
+        let compute = |parts: &[&[&Tokens]], threads: usize| -> Result<Vec<Vec<f32>>, String> {
+            // A thread that is slower than others takes fewer.
+            let parts = parts.par_iter().with_max_len(1);
+            parts
+                .map(|part| {
+                    let mut buffers = self.spare().pop().unwrap_or_default();
+                    let pooled = self.pooled_flat(part, &mut buffers, threads);
+                    let tokens: usize = part.iter().map(|tokens| tokens.ids.len()).sum();
+                    if tokens <= KEPT {
+                        self.spare().push(buffers);
+                    }
+                    pooled
+                })
+                .collect()
+        };
+        let (alone, shared) = parts.split_at(parts.len() / threads * threads);
+        let mut pooled = compute(alone, 1)?;
+        if !shared.is_empty() {
+            pooled.extend(compute(shared, threads.div_ceil(shared.len()))?);
+        }
+        Ok(pooled.concat())
+    }
+
+    fn pooled_flat(
+        &self,
+        batch: &[&Tokens],
+        buffers: &mut Buffers,
+        threads: usize,
+    ) -> Result<Vec<f32>, String> {
+        let Buffers {
+            values,
+            qkv,
+            attended,
+            attention,
+            steps: rooms,
+        } = buffers;
         let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.ids.len()).collect();
         let total: usize = lengths.iter().sum();
         let hidden = self.config.hidden;
-        let input = Input::gather(batch, &lengths, self.config.first_position);
-        let mut values = bare(self.embedded(input.ids, input.positions, input.types))?;
-        let each = total.div_ceil(rayon::current_num_threads()).min(TOGETHER) * hidden;
+        self.embedded_flat(batch, values, attended, threads)?;
+        qkv.resize(3 * total * hidden, 0.0);
+        let (each, by) = steps(total, threads);
+        let apart = threads > 1 && each < total;
+        let needed = if apart { total.div_ceil(each) } else { 1 };
+        rooms.resize_with(needed.max(rooms.len()), Step::default);
+        let each = each * hidden;
         for layer in &self.layers {
-            let qkv = bare(layer.qkv.apply(self.rows(values.clone(), hidden))?)?;
-            let attended = kernels::attention(&qkv, &lengths, self.heads());
-            let parts: Result<Vec<Vec<f32>>, String> = attended
-                .par_chunks(each)
-                .zip(values.par_chunks(each))
-                .map(|(attended, values)| self.after_attention(layer, attended, values))
-                .collect();
-            values = parts?.concat();
+            layer.qkv.apply_to(values, qkv, threads)?;
+            kernels::attention(qkv, &lengths, self.heads(), attended, attention, threads);
+            if apart {
+                attended
+                    .par_chunks(each)
+                    .zip(values.par_chunks_mut(each))
+                    .zip(rooms.par_iter_mut())
+                    .try_for_each(|((attended, values), step)| {
+                        self.after_attention(layer, attended, values, step, by)
+                    })?;
+            } else {
+                let steps = attended.chunks(each).zip(values.chunks_mut(each));
+                for (attended, values) in steps {
+                    self.after_attention(layer, attended, values, &mut rooms[0], by)?;
+                }
+            }
         }
         let mut pooled = Vec::with_capacity(batch.len() * hidden);
-        let mut rest = values.as_slice();
+        let mut rest: &[f32] = values;
         for &length in &lengths {
             let (rows, others) = rest.split_at(length * hidden);
             rest = others;
@@ -318,6 +475,9 @@ impl Encoder {
     }
 
     fn pooled_padded(&self, batch: &[&Tokens]) -> Result<Tensor<2>, String> {
+        let Embeddings::Gpu(tables) = &self.embeddings else {
+            return Err("its tables are not on the device".to_owned());
+        };
         let lengths: Vec<usize> = batch.iter().map(|tokens| tokens.ids.len()).collect();
         let rows = batch.len();
         let columns = lengths.iter().copied().max().unwrap_or(1);
@@ -325,7 +485,7 @@ impl Encoder {
         let Heads { count, size } = self.heads();
         let widths = vec![columns; rows];
         let input = Input::gather(batch, &widths, self.config.first_position);
-        let mut x = self.embedded(input.ids, input.positions, input.types);
+        let mut x = self.embedded(tables, input);
         let read: Vec<f32> = lengths
             .iter()
             .flat_map(|&length| (0..columns).map(move |at| if at < length { 1.0 } else { 0.0 }))
@@ -408,5 +568,31 @@ impl Input {
             }
         }
         input
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_have_as_many_steps_each_or_share_one() {
+        assert_eq!(steps(64, 2), (32, 1));
+        assert_eq!(steps(256, 2), (64, 1));
+        assert_eq!(steps(256, 1), (86, 1));
+        assert_eq!(steps(16, 2), (16, 2));
+        for tokens in 1..600 {
+            for threads in 1..20 {
+                let (each, by) = steps(tokens, threads);
+                if by > 1 {
+                    assert_eq!((each, by), (tokens, threads));
+                    continue;
+                }
+                assert!((1..=TOGETHER).contains(&each), "{tokens} by {threads}");
+                let last = tokens - (tokens.div_ceil(each) - 1) * each;
+                let least = if threads > 1 { ALONE } else { 1 };
+                assert!(each >= least && last <= each, "{tokens} by {threads}");
+            }
+        }
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Loops over arrays of [`LANES`] numbers, which the compiler makes vector instructions of;
 //! `pulp` picks, when the program runs, the widest that the processor has. Sequences lie
-//! one after another without padding, so that nothing is computed for nobody.
+//! one after another without padding, so that nothing is computed for nobody. Those of the
+//! encoder are told how many threads share their work: the caller alone computes it where that is
+//! one, since the others have work of their own then.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -12,8 +14,10 @@ use rayon::prelude::*;
 pub(super) const LANES: usize = 16;
 /// Query rows that share what is loaded of keys and values.
 pub(super) const ROWS: usize = 4;
-/// Query rows of one task.
+/// Query rows of one task that others share the work with, at most and at least: each lays out the
+/// sequence's keys anew.
 const TASK_ROWS: usize = 64;
+const FEW_ROWS: usize = 16;
 /// Numbers of one task of an activation.
 const CHUNK: usize = 16_384;
 
@@ -65,8 +69,11 @@ impl WithSimd for Gelu<'_> {
 }
 
 /// GELU, by the error function, in place.
-pub(super) fn gelu(values: &mut [f32]) {
+pub(super) fn gelu(values: &mut [f32], threads: usize) {
     let arch = Arch::new();
+    if threads < 2 {
+        return arch.dispatch(Gelu(values));
+    }
     values
         .par_chunks_mut(CHUNK)
         .for_each(|chunk| arch.dispatch(Gelu(chunk)));
@@ -153,21 +160,26 @@ pub(super) fn add_norm(
     gamma: &[f32],
     beta: &[f32],
     epsilon: f32,
+    threads: usize,
 ) {
     let arch = Arch::new();
+    let compute = |(values, others): (&mut [f32], &[f32])| {
+        arch.dispatch(AddNorm {
+            values,
+            others,
+            gamma,
+            beta,
+            epsilon,
+        });
+    };
+    if threads < 2 {
+        return compute((values, others));
+    }
     let rows = (CHUNK / gamma.len()).max(1) * gamma.len();
     values
         .par_chunks_mut(rows)
         .zip(others.par_chunks(rows))
-        .for_each(|(values, others)| {
-            arch.dispatch(AddNorm {
-                values,
-                others,
-                gamma,
-                beta,
-                epsilon,
-            });
-        });
+        .for_each(compute);
 }
 
 /// Sizes of an attention.
@@ -187,19 +199,32 @@ struct Job<'a> {
 }
 
 /// Attention of every sequence to itself. `qkv` has for each token its query, key and value,
-/// all heads of each; the answer has for each token all heads' values.
-pub(super) fn attention(qkv: &[f32], lengths: &[usize], heads: Heads) -> Vec<f32> {
+/// all heads of each; `out` has room for all heads' values of each token.
+pub(super) fn attention(
+    qkv: &[f32],
+    lengths: &[usize],
+    heads: Heads,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+    threads: usize,
+) {
     let hidden = heads.count * heads.size;
-    let mut out = vec![0.0; qkv.len() / 3];
+    let task_rows = if threads < 2 {
+        usize::MAX
+    } else {
+        let tokens: usize = lengths.iter().sum();
+        let each = tokens.div_ceil(threads).next_multiple_of(ROWS);
+        each.clamp(FEW_ROWS, TASK_ROWS)
+    };
     let mut jobs = Vec::new();
-    let (mut input, mut output) = (qkv, out.as_mut_slice());
+    let (mut input, mut output) = (qkv, out);
     for &length in lengths {
         let (sequence, rest) = input.split_at(length * 3 * hidden);
         let (mut rows, others) = output.split_at_mut(length * hidden);
         (input, output) = (rest, others);
         let mut first_row = 0;
         while first_row < length {
-            let count = TASK_ROWS.min(length - first_row);
+            let count = task_rows.min(length - first_row);
             let (out, left) = rows.split_at_mut(count * hidden);
             rows = left;
             jobs.push(Job {
@@ -211,19 +236,25 @@ pub(super) fn attention(qkv: &[f32], lengths: &[usize], heads: Heads) -> Vec<f32
         }
     }
     let arch = Arch::new();
-    jobs.into_par_iter()
-        .for_each_init(Scratch::default, |scratch, job| {
-            arch.dispatch(Attend {
-                job,
-                heads,
-                scratch,
-            });
+    let attend = |scratch: &mut Scratch, job: Job<'_>| {
+        arch.dispatch(Attend {
+            job,
+            heads,
+            scratch,
         });
-    out
+    };
+    if threads < 2 {
+        for job in jobs {
+            attend(scratch, job);
+        }
+    } else {
+        jobs.into_par_iter().for_each_init(Scratch::default, attend);
+    }
 }
 
-#[derive(Default)]
-struct Scratch {
+/// What attention needs room for, once for all layers.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
     /// One head's keys, a row for each of its numbers.
     keys: Vec<f32>,
     /// The scores of [`ROWS`] queries.
@@ -433,7 +464,10 @@ pub(super) mod tests {
             .map(|&x| f64::from(x))
             .map(|x| 0.5 * x * (1.0 + erf64(x / std::f64::consts::SQRT_2)))
             .collect();
-        gelu(&mut values);
+        let mut shared = values.clone();
+        gelu(&mut values, 1);
+        gelu(&mut shared, 2);
+        assert_eq!(values, shared);
         for (found, expected) in values.iter().zip(expected) {
             let error = (f64::from(*found) - expected).abs();
             assert!(error < 3e-6, "{found} {expected}");
@@ -466,7 +500,10 @@ pub(super) mod tests {
                 .zip(&others)
                 .map(|(a, b)| f64::from(*a) + f64::from(*b))
                 .collect();
-            add_norm(&mut values, &others, &gamma, &beta, 1e-5);
+            let mut shared = values.clone();
+            add_norm(&mut values, &others, &gamma, &beta, 1e-5, 1);
+            add_norm(&mut shared, &others, &gamma, &beta, 1e-5, 2);
+            assert_eq!(values, shared);
             for (sums, found) in sums.chunks_exact(width).zip(values.chunks_exact(width)) {
                 let mean = sums.iter().sum::<f64>() / width as f64;
                 let squares = sums.iter().map(|sum| (sum - mean).powi(2));
@@ -519,10 +556,21 @@ pub(super) mod tests {
             let lengths = [1, 3, 16, 17, 63, 64, 65, 130];
             let tokens: usize = lengths.iter().sum();
             let qkv = numbers(tokens * 3 * count * size, 7);
-            let found = attention(&qkv, &lengths, heads);
-            for (found, expected) in found.iter().zip(reference(&qkv, &lengths, heads)) {
-                let error = (f64::from(*found) - expected).abs();
-                assert!(error < 1e-5, "{count}x{size}: {found} {expected}");
+            let expected = reference(&qkv, &lengths, heads);
+            // As a part of a batch, as a text that two threads share, and as one of many threads.
+            for threads in [1, 2, 100] {
+                // What was there before does not count.
+                let (mut found, mut scratch) = (numbers(qkv.len() / 3, 12), Scratch::default());
+                for _ in 0..2 {
+                    attention(&qkv, &lengths, heads, &mut found, &mut scratch, threads);
+                }
+                for (found, expected) in found.iter().zip(&expected) {
+                    let error = (f64::from(*found) - expected).abs();
+                    assert!(
+                        error < 1e-5,
+                        "{count}x{size}, {threads}: {found} {expected}"
+                    );
+                }
             }
         }
     }

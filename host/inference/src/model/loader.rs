@@ -36,6 +36,22 @@ impl Linear {
             Self::Device { weight, bias } => Ok(linear(input, weight.clone(), bias.clone())),
         }
     }
+
+    /// The same of bare numbers on the CPU, as [`Packed::apply_to`].
+    pub(super) fn apply_to(
+        &self,
+        input: &[f32],
+        out: &mut [f32],
+        threads: usize,
+    ) -> Result<(), String> {
+        match self {
+            Self::Packed(packed) => {
+                packed.apply_to(input, out, threads);
+                Ok(())
+            }
+            Self::Device { .. } => Err("its weights are not on the CPU".to_owned()),
+        }
+    }
 }
 
 /// A row of numbers for each token.

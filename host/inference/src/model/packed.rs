@@ -1,20 +1,24 @@
 //! Products with a model's weights on the CPU.
 //!
-//! Weights are packed once, when the model is loaded: in panels of [`WIDTH`] outputs, in which
-//! the weights of one input lie beside each other, as the innermost loop reads them. burn's
-//! backend packs them at each product, which counts where rows are few: a short text, or the
-//! next token of one, whose product it also leaves to one core. A product is split into
-//! jobs over rows and panels, so that every core has some of either.
+//! Weights are packed once, when the model is loaded: in panels of as many outputs as a tile's
+//! registers hold, in which the weights of one input lie beside each other, so that the
+//! innermost loop reads them one after another. burn's backend packs them at each product,
+//! which counts where rows are few: a short text, or the next token of one, whose product it
+//! also leaves to one core. Inputs are read where they lie. A product is split into jobs over
+//! rows and panels where several cores share it.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Outputs of a panel: four registers of AVX-512.
+/// Outputs that a tile goes through before the next one begins, whole panels: four registers of
+/// AVX-512.
 const WIDTH: usize = 64;
 /// Rows of a tile, whose sums are in registers, as are an input and the weights of it.
 const TILE_ROWS: usize = 6;
+/// Inputs of a row that are looked up together: a line of the cache has two times as many.
+const INPUTS: usize = 8;
 /// Rows of one job: their numbers stay in the cache.
 const JOB_ROWS: usize = 16 * TILE_ROWS;
 /// Jobs for each thread, so that none waits long for the last.
@@ -28,6 +32,8 @@ pub(super) struct Packed {
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
+    /// Outputs of one panel.
+    width: usize,
 }
 
 impl Packed {
@@ -39,6 +45,7 @@ impl Packed {
             bias: vec![0.0; padded],
             inputs,
             outputs,
+            width: Arch::new().dispatch(PanelWidth),
         }
     }
 
@@ -46,7 +53,7 @@ impl Packed {
     pub(super) fn set_rows(&mut self, first: usize, rows: &[f32]) {
         for (number, row) in rows.chunks_exact(self.inputs).enumerate() {
             let from = self.place(first + number);
-            let panel = self.panels[from..].iter_mut().step_by(WIDTH);
+            let panel = self.panels[from..].iter_mut().step_by(self.width);
             for (weight, &value) in panel.zip(row) {
                 *weight = value;
             }
@@ -60,8 +67,8 @@ impl Packed {
 
     /// The weights of one output.
     pub(super) fn row(&self, output: usize) -> impl Iterator<Item = f32> {
-        let panel = self.panels[self.place(output)..].iter().step_by(WIDTH);
-        panel.take(self.inputs).copied()
+        let panel = self.panels[self.place(output)..].iter();
+        panel.step_by(self.width).take(self.inputs).copied()
     }
 
     pub(super) const fn inputs(&self) -> usize {
@@ -73,28 +80,37 @@ impl Packed {
     }
 
     const fn place(&self, output: usize) -> usize {
-        output / WIDTH * self.inputs * WIDTH + output % WIDTH
+        output / self.width * self.inputs * self.width + output % self.width
     }
 
-    /// The outputs of rows of inputs.
+    /// The outputs of rows of inputs, by all threads.
     pub(super) fn apply(&self, input: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; input.len() / self.inputs * self.outputs];
+        self.apply_to(input, &mut out, rayon::current_num_threads());
+        out
+    }
+
+    /// The same to where there is room for them, by so many threads: by the caller's alone where
+    /// it is one, since the others have work of their own then.
+    pub(super) fn apply_to(&self, input: &[f32], out: &mut [f32], threads: usize) {
         let arch = Arch::new();
         let rows = input.len() / self.inputs;
-        let tiled = self.tiled(input);
-        let mut out = vec![0.0; rows * self.outputs];
         let panels = self.bias.len() / WIDTH;
         let blocks = rows.div_ceil(JOB_ROWS).max(1);
-        let groups = (JOBS * rayon::current_num_threads()).div_ceil(blocks);
+        let groups = match threads {
+            0 | 1 => 1,
+            threads => (JOBS * threads).div_ceil(blocks),
+        };
         let group = panels.div_ceil(groups.min(panels)).max(1);
         let mut jobs = Vec::new();
-        for (tiled, out) in tiled
+        for (input, out) in input
             .chunks(JOB_ROWS * self.inputs)
             .zip(out.chunks_mut(JOB_ROWS * self.outputs))
         {
             let first = jobs.len();
             jobs.extend((0..panels).step_by(group).map(|first_panel| Job {
                 packed: self,
-                tiled,
+                input,
                 first_panel,
                 out: Vec::with_capacity(JOB_ROWS.min(rows)),
             }));
@@ -106,38 +122,38 @@ impl Packed {
                 }
             }
         }
-        jobs.into_par_iter().for_each(|job| arch.dispatch(job));
-        out
+        if threads > 1 {
+            jobs.into_par_iter().for_each(|job| arch.dispatch(job));
+        } else {
+            jobs.into_iter().for_each(|job| arch.dispatch(job));
+        }
     }
+}
 
-    /// The inputs of the rows of each tile side by side, tile after tile.
-    fn tiled(&self, input: &[f32]) -> Vec<f32> {
-        let mut tiled = vec![0.0; input.len()];
-        let block = JOB_ROWS * self.inputs;
-        let blocks = tiled.par_chunks_mut(block).zip(input.par_chunks(block));
-        blocks.for_each(|(tiled, input)| {
-            let (mut tiled, mut input) = (tiled, input);
-            for rows in tiles(input.len() / self.inputs) {
-                let (tile, rest) = tiled.split_at_mut(rows.len() * self.inputs);
-                let (own, others) = input.split_at(rows.len() * self.inputs);
-                (tiled, input) = (rest, others);
-                for (at, row) in own.chunks_exact(self.inputs).enumerate() {
-                    let tile = tile[at..].iter_mut().step_by(rows.len());
-                    for (to, &value) in tile.zip(row) {
-                        *to = value;
-                    }
-                }
-            }
-        });
-        tiled
+/// Registers of a tile's row: the processor has room for [`TILE_ROWS`] times as many sums, the
+/// weights and an input.
+#[inline(always)]
+const fn registers<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
+}
+
+/// Outputs of a panel: of [`WIDTH`] a whole part.
+struct PanelWidth;
+
+impl WithSimd for PanelWidth {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        registers::<S>() * S::F32_LANES
     }
 }
 
 /// Some rows' products with some panels.
 struct Job<'a> {
     packed: &'a Packed,
-    /// The rows, in tiles.
-    tiled: &'a [f32],
+    input: &'a [f32],
+    /// In numbers of [`WIDTH`] outputs.
     first_panel: usize,
     /// Where each row's outputs go.
     out: Vec<&'a mut [f32]>,
@@ -152,51 +168,52 @@ impl WithSimd for Job<'_> {
         let width = self.out.first().map_or(0, |row| row.len());
         for (number, first) in (0..width).step_by(WIDTH).enumerate() {
             let number = self.first_panel + number;
-            let panel = Panel {
+            let panels = Panels {
                 weights: &self.packed.panels[number * inputs * WIDTH..][..inputs * WIDTH],
                 bias: &self.packed.bias[number * WIDTH..][..WIDTH],
+                inputs,
                 first,
             };
-            let mut tiled = self.tiled;
             for rows in tiles(self.out.len()) {
-                let (own, rest) = tiled.split_at(rows.len() * inputs);
-                tiled = rest;
+                let input = &self.input[rows.start * inputs..rows.end * inputs];
                 let out = &mut self.out[rows];
-                if S::REGISTER_COUNT >= 32 {
-                    panel.rows::<S, 4>(simd, own, out);
+                if registers::<S>() == 4 {
+                    panels.rows::<S, 4>(simd, input, out);
                 } else {
-                    panel.rows::<S, 2>(simd, own, out);
+                    panels.rows::<S, 2>(simd, input, out);
                 }
             }
         }
     }
 }
 
-/// Rows in tiles of the sizes that there are.
+/// Rows in tiles. Each sum waits for the one before it, so fewer than four rows leave the
+/// processor idle for a part of the time: the last tiles have four and five where they can.
 #[inline(always)]
 fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0;
     std::iter::from_fn(move || {
         let size = match rows - from {
             0 => return None,
-            left if left >= TILE_ROWS => TILE_ROWS,
-            left if left >= 4 => 4,
-            left if left >= 2 => 2,
-            _ => 1,
+            7 | 8 => 4,
+            9 | 13 => 5,
+            left => left.min(TILE_ROWS),
         };
         from += size;
         Some(from - size..from)
     })
 }
 
-struct Panel<'a> {
+/// Panels of [`WIDTH`] outputs together.
+struct Panels<'a> {
     weights: &'a [f32],
     bias: &'a [f32],
-    /// Its first output among those of the job.
+    inputs: usize,
+    /// Their first output among those of the job.
     first: usize,
 }
 
-impl Panel<'_> {
+impl Panels<'_> {
     #[inline(always)]
     fn rows<S: Simd, const REGISTERS: usize>(
         &self,
@@ -206,13 +223,15 @@ impl Panel<'_> {
     ) {
         match out.len() {
             TILE_ROWS => self.tile::<S, REGISTERS, TILE_ROWS>(simd, input, out),
+            5 => self.tile::<S, REGISTERS, 5>(simd, input, out),
             4 => self.tile::<S, REGISTERS, 4>(simd, input, out),
+            3 => self.tile::<S, REGISTERS, 3>(simd, input, out),
             2 => self.tile::<S, REGISTERS, 2>(simd, input, out),
             _ => self.tile::<S, REGISTERS, 1>(simd, input, out),
         }
     }
 
-    /// A few rows' outputs, so many registers of them at a time.
+    /// A few rows' outputs, one panel after another.
     #[inline(always)]
     fn tile<S: Simd, const REGISTERS: usize, const ROWS: usize>(
         &self,
@@ -221,20 +240,29 @@ impl Panel<'_> {
         out: &mut [&mut [f32]],
     ) {
         let width = REGISTERS * S::F32_LANES;
-        for at in (0..WIDTH).step_by(width) {
-            let registers = |row: &[f32]| {
-                let row = S::as_simd_f32s(&row[at..at + width]).0;
-                std::array::from_fn::<_, REGISTERS, _>(|number| row[number])
-            };
-            let mut sums = [registers(self.bias); ROWS];
-            let weights = self.weights.chunks_exact(WIDTH);
-            for (weights, inputs) in weights.zip(input.as_chunks::<ROWS>().0) {
-                let weights = registers(weights);
-                for (sums, &input) in sums.iter_mut().zip(inputs) {
-                    let input = simd.splat_f32s(input);
-                    for (sum, &weight) in sums.iter_mut().zip(&weights) {
-                        *sum = simd.mul_add_f32s(input, weight, *sum);
+        let rows: [_; ROWS] = std::array::from_fn(|row| {
+            let row = &input[row * self.inputs..][..self.inputs];
+            row.as_chunks::<INPUTS>()
+        });
+        let panels = self.weights.chunks_exact(self.inputs * width);
+        for (number, weights) in panels.enumerate() {
+            let at = number * width;
+            let bias = S::as_simd_f32s(&self.bias[at..at + width]).0;
+            let bias: [_; REGISTERS] = std::array::from_fn(|register| bias[register]);
+            let mut sums = [bias; ROWS];
+            let weights = S::as_simd_f32s(weights).0.as_chunks::<REGISTERS>().0;
+            let (blocks, rest) = weights.as_chunks::<INPUTS>();
+            for (block, weights) in blocks.iter().enumerate() {
+                let inputs: [&[f32; INPUTS]; ROWS] = std::array::from_fn(|row| &rows[row].0[block]);
+                for (number, weights) in weights.iter().enumerate() {
+                    for (sums, inputs) in sums.iter_mut().zip(&inputs) {
+                        add(simd, sums, inputs[number], weights);
                     }
+                }
+            }
+            for (number, weights) in rest.iter().enumerate() {
+                for (sums, (_, inputs)) in sums.iter_mut().zip(&rows) {
+                    add(simd, sums, inputs[number], weights);
                 }
             }
             for (sums, out) in sums.iter().zip(out.iter_mut()) {
@@ -246,6 +274,20 @@ impl Panel<'_> {
                 }
             }
         }
+    }
+}
+
+/// Adds the products of one input with weights of it to sums.
+#[inline(always)]
+fn add<S: Simd, const REGISTERS: usize>(
+    simd: S,
+    sums: &mut [S::f32s; REGISTERS],
+    input: f32,
+    weights: &[S::f32s; REGISTERS],
+) {
+    let input = simd.splat_f32s(input);
+    for (sum, &weight) in sums.iter_mut().zip(weights) {
+        *sum = simd.mul_add_f32s(input, weight, *sum);
     }
 }
 
@@ -269,10 +311,16 @@ mod tests {
                 let row: Vec<f32> = packed.row(output).collect();
                 assert_eq!(row, &weights[output * inputs..(output + 1) * inputs]);
             }
-            for rows in [0, 1, 2, 3, 5, 6, 11, 12, 13, 95, 96, 97, 200] {
+            for rows in (0..=20).chain([95, 96, 97, 98, 103, 200]) {
                 let input = numbers(rows * inputs, 5);
                 let found = packed.apply(&input);
                 assert_eq!(found.len(), rows * outputs);
+                for threads in 1..=3 {
+                    // What was there before does not count.
+                    let mut same = numbers(rows * outputs, 6);
+                    packed.apply_to(&input, &mut same, threads);
+                    assert_eq!(same, found, "{rows}x{inputs}x{outputs} by {threads}");
+                }
                 for (row, found) in found.chunks_exact(outputs).enumerate() {
                     let input = &input[row * inputs..(row + 1) * inputs];
                     for (output, &found) in found.iter().enumerate() {
@@ -287,6 +335,20 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn tiles_are_all_rows_in_their_order() {
+        for rows in 0..200 {
+            let mut next = 0;
+            for tile in tiles(rows) {
+                assert_eq!(tile.start, next, "{rows}");
+                assert!((1..=TILE_ROWS).contains(&tile.len()), "{rows}");
+                assert!(tile.len() >= 4 || rows < 4 || rows == 7, "{rows}: {tile:?}");
+                next = tile.end;
+            }
+            assert_eq!(next, rows);
         }
     }
 }

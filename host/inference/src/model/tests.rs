@@ -151,6 +151,36 @@ fn a_text_alone_and_in_a_batch_is_the_same() {
 }
 
 #[test]
+fn any_number_of_threads_computes_the_same() {
+    let files = ModelFiles::find(&folder("bert-cls")).expect("a model");
+    let model = Model::load(&files, &Limits::default(), &Device::cpu()).expect("loads");
+    // One that threads share in steps or in products, and parts of which each takes others.
+    let batches: [&[u32]; 4] = [&[64], &[5], &[64; 3], &[64, 30, 1, 64, 17, 64, 64]];
+    for lengths in batches {
+        let text = |&length: &u32| Tokens {
+            ids: (0..length).map(|at| at % 60 + 1).collect(),
+            types: None,
+        };
+        let texts: Vec<Tokens> = lengths.iter().map(text).collect();
+        let batch: Vec<&Tokens> = texts.iter().collect();
+        let by = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let computed = pool.expect("threads").install(|| model.compute(&batch));
+            computed.expect("computes")
+        };
+        let alone = by(1);
+        for threads in [2, 3, 8] {
+            let found = by(threads);
+            assert_eq!(found.len(), lengths.len());
+            for (found, expected) in found.iter().zip(&alone) {
+                let error = largest_difference(found, expected);
+                assert!(error < 1e-6, "{lengths:?} by {threads}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_long_text_is_refused_where_it_is_to_be() {
     let files = ModelFiles::find(&folder("bert-cls")).expect("a model");
     let description = Description::read(&files, &Limits::default()).expect("a model");

@@ -80,7 +80,7 @@ impl Files {
 
     /// What is said where the synchronization saw fewer than there are; else nothing.
     pub fn left_out(&self, seen: u64) -> String {
-        // Names that are no keys; or they came or went since this walk.
+        // Names that are no keys; or they went since this walk.
         let others = self.listed.saturating_sub(seen);
         let all = self.left_out + others;
         let mut text = String::new();
@@ -102,8 +102,8 @@ impl Files {
         if others > 0 {
             let _ = writeln!(
                 text,
-                "    and {} more: their names cannot be keys of objects (`invalid-key` in wit/blob), \
-                 or they are gone",
+                "    {} because their names cannot be keys of objects (`invalid-key` in wit/blob), or \
+                 they are gone",
                 number(others)
             );
         }
@@ -156,7 +156,7 @@ mod tests {
         let fewer = files.left_out(1);
         assert!(fewer.starts_with("  4 files of"), "{fewer}");
         assert!(
-            fewer.contains("    and 1 more: their names cannot be"),
+            fewer.contains("    1 because their names cannot be"),
             "{fewer}"
         );
     }

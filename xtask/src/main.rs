@@ -52,8 +52,9 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Check formatting, run clippy with warnings denied, and build the docs.
-    Lint,
+    /// Check formatting, run clippy with warnings denied, build the docs, and check the
+    /// dependencies where `cargo deny` is installed.
+    Lint(lint::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -76,7 +77,7 @@ fn main() -> anyhow::Result<()> {
             println!("built {}", project.program(profile, "heyday").display());
             Ok(())
         }
-        Command::Lint => lint::run(&project),
+        Command::Lint(options) => lint::run(&project, &options),
     }
 }
 

@@ -4,8 +4,10 @@
 //! ends.
 
 mod cli;
+mod folder;
 mod show;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use clap::Args;
 use serde_json::json;
 
 use self::cli::{Cli, Runs, Server, stopping};
+use self::folder::Files;
 use self::show::{Progress, documents, step};
 use crate::guests;
 use crate::process::{self, Project, in_ci};
@@ -156,6 +159,8 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
             folder.display()
         );
     }
+    // Told before the builds, which take minutes.
+    port(options)?;
     step("building the guests", || guests::build(project))?;
     step("building Heyday", || process::build_binary(project))?;
     cli::catch_interrupts();
@@ -182,13 +187,7 @@ fn serve(
 ) -> anyhow::Result<()> {
     let config = data.join("up.toml");
     std::fs::write(&config, configuration(folder, data))?;
-    let port = match options.port {
-        Some(port) => port,
-        None if in_ci() => std::net::TcpListener::bind("127.0.0.1:0")?
-            .local_addr()?
-            .port(),
-        None => 8000,
-    };
+    let port = port(options)?;
     let binary = project.binary();
     let cli = Cli::new(&binary, port, data);
     let mut server = step("starting Heyday", || {
@@ -221,6 +220,23 @@ fn serve(
     server.stay()?;
     println!("Stopping.");
     Ok(())
+}
+
+/// The port to listen on.
+fn port(options: &Options) -> anyhow::Result<u16> {
+    free(options.port.unwrap_or(if in_ci() { 0 } else { 8000 }))
+}
+
+/// That port, or any for 0, where it is free: the server would name an option of its own
+/// otherwise.
+fn free(port: u16) -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
+        format!(
+            "port {port} of 127.0.0.1 cannot be listened on; end what has it, or name another \
+             one with --port"
+        )
+    })?;
+    Ok(listener.local_addr()?.port())
 }
 
 fn configuration(documents: &Path, data: &Path) -> String {
@@ -311,7 +327,8 @@ fn synchronize(
         // It goes on by itself; to compare before it is done would start those documents
         // again.
         step("going on with the documents of the last time", || {
-            follow(server, cli, jiff::Timestamp::now(), unknown(cli, folder)?)
+            let left = unknown(cli, &Files::of(folder))?;
+            follow(server, cli, jiff::Timestamp::now(), left)
         })?;
     }
     let input = match model {
@@ -328,7 +345,8 @@ fn synchronize(
             json!({ "embedding": model.name })
         }
     };
-    let new = unknown(cli, folder)?;
+    let files = Files::of(folder);
+    let new = unknown(cli, &files)?;
     let name = format!("processing what is new in {}", folder.display());
     let (summary, runs) = step(&name, || {
         let since = jiff::Timestamp::now();
@@ -346,6 +364,7 @@ fn synchronize(
         show::number(count("started")),
         show::number(count("removed"))
     );
+    print!("{}", files.left_out(count("seen")));
     if count("started") > 0 {
         println!(
             "  {} made searchable, {} not",
@@ -380,25 +399,10 @@ fn follow(
 }
 
 /// How many files the catalogue does not know yet.
-fn unknown(cli: &Cli, folder: &Path) -> anyhow::Result<u64> {
+fn unknown(cli: &Cli, files: &Files) -> anyhow::Result<u64> {
     let overview = cli.activity("index.overview", &json!({}))?;
     let known = ["documents", "unreadable"].map(|name| overview[name].as_u64().unwrap_or_default());
-    Ok(files(folder).saturating_sub(known.iter().sum()))
-}
-
-/// Files of a folder that can be documents; only to say how much there is to do.
-fn files(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files(&entry.path()),
-            Ok(kind) => u64::from(kind.is_file()),
-            Err(_) => 0,
-        })
-        .sum()
+    Ok(files.listed.saturating_sub(known.iter().sum()))
 }
 
 /// Waits until `done` says so.
@@ -519,7 +523,7 @@ fn report(project: &Project, options: &Options, models: &Models, cli: &Cli) -> a
 
 #[cfg(test)]
 mod tests {
-    use super::model_name;
+    use super::{free, model_name};
 
     #[test]
     fn a_model_is_called_as_its_folder() {
@@ -536,5 +540,18 @@ mod tests {
             assert_eq!(model_name(folder), name, "{folder}");
         }
         assert_eq!(model_name(&"x".repeat(80)).len(), 63);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_with_the_option() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = taken.local_addr().expect("an address").port();
+        let error = format!("{:#}", free(port).expect_err("it is taken"));
+        assert!(
+            error.contains("--port") && error.contains(&port.to_string()),
+            "{error}"
+        );
+        assert!(!error.contains("--listen"), "{error}");
+        assert_ne!(free(0).expect("any port"), 0);
     }
 }

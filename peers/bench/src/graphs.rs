@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::clustered::Numbers;
 use crate::report::{Figure, Report, Sides, Times, shown};
+use crate::support;
 use crate::support::neo4j::{Neo4j, Size as Server};
 
 const SEED: u64 = 0x6eaf;
@@ -93,7 +94,7 @@ pub async fn run(report: &mut Report, quick: bool) -> anyhow::Result<()> {
     let (path, command) = (folder.path().join("graph"), EngineCommand::own()?);
     let embedded = embedded::open(&path, false, limits.clone(), command, Handle::current())?;
     let mut graphs = vec![embedded];
-    let server = Neo4j::start_of(SERVER, &[]);
+    let server = support::started(PEER, || Neo4j::start_of(SERVER, &[]));
     if let Some(server) = &server {
         let limits = GraphLimits {
             memory_bytes: None,

@@ -54,7 +54,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use heyday_capabilities::graph::engine;
 
-use report::Report;
+use report::{Report, shown};
 
 /// No benchmark takes longer, whatever hangs.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -172,14 +172,18 @@ fn main() -> anyhow::Result<()> {
             Benchmark::Native { address, queue } => native::work(*address, queue).await,
         }
     };
-    runtime
-        .block_on(async { tokio::time::timeout(LIMIT, measuring).await })
-        .context("the benchmark did not end")??;
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, report.json().to_string())
-            .with_context(|| format!("--json {}", path.display()))?;
-    }
+    let measured = runtime.block_on(async { tokio::time::timeout(LIMIT, measuring).await });
     // Guests that still compute must not hold up the end.
     runtime.shutdown_background();
-    Ok(())
+    if let Some(rest) = report.rest() {
+        println!("    after the last figure: {}", shown(rest));
+    }
+    // What one that failed had measured counts, too.
+    let written = match &arguments.json {
+        Some(path) => std::fs::write(path, report.json().to_string())
+            .with_context(|| format!("--json {}", path.display())),
+        None => Ok(()),
+    };
+    measured.context("the benchmark did not end")??;
+    written
 }

@@ -20,7 +20,7 @@ pub enum Goal {
 pub struct Figure {
     /// `sandbox.empty.1`.
     pub name: String,
-    /// Ours.
+    /// Ours; NaN where it could not be measured.
     pub value: f64,
     /// `us`, `ms`, `per s`, `KiB`, `syncs`.
     pub unit: &'static str,
@@ -38,8 +38,12 @@ impl Figure {
             .filter(|ratio| ratio.is_finite())
     }
 
-    /// Whether the goal is met; `None` where there is none, or nothing to compare with.
+    /// Whether the goal is met; `None` where there is none, or nothing to compare with, or
+    /// nothing was measured.
     pub fn met(&self) -> Option<bool> {
+        if self.value.is_nan() {
+            return None;
+        }
         match self.goal? {
             Goal::RatioAtMost(most) => Some(self.ratio()? <= most),
             Goal::RatioAtLeast(least) => Some(self.ratio()? >= least),
@@ -58,6 +62,7 @@ impl Figure {
     fn json(&self) -> Value {
         json!({
             "name": self.name,
+            // Null for NaN.
             "value": self.value,
             "unit": self.unit,
             "peer": self.peer.map(|(name, _)| name),
@@ -89,7 +94,13 @@ impl Report {
 
     /// Adds a figure and prints it.
     pub fn add(&mut self, figure: Figure) {
-        let mut line = format!("{:<36} {:>10.3} {}", figure.name, figure.value, figure.unit);
+        let measured = !figure.value.is_nan();
+        let value = if measured {
+            format!("{:.3}", figure.value)
+        } else {
+            "-".to_owned()
+        };
+        let mut line = format!("{:<36} {value:>10} {}", figure.name, figure.unit);
         if let Some((peer, value)) = figure.peer {
             line.push_str(&format!("; {peer} {value:.3}"));
         }
@@ -100,13 +111,20 @@ impl Report {
             let met = match figure.met() {
                 Some(true) => "met",
                 Some(false) => "missed",
-                None => "not compared",
+                None if measured => "not compared",
+                None => "not measured",
             };
             line.push_str(&format!("; goal {goal}: {met}"));
         }
         println!("{line}");
         let before = std::mem::replace(&mut self.last, Instant::now());
         self.figures.push((figure, self.last - before));
+    }
+
+    /// What the benchmark took since its last figure, which is no figure's time; where there
+    /// are figures.
+    pub fn rest(&self) -> Option<Duration> {
+        (!self.figures.is_empty()).then(|| self.last.elapsed())
     }
 
     /// The figures as `--json` writes them.
@@ -118,6 +136,14 @@ impl Report {
         });
         figures.collect()
     }
+}
+
+/// What is compared with, where it could be started; why it could not is printed, and all the
+/// rest is measured without it.
+pub fn compared<T>(name: &str, started: anyhow::Result<T>) -> Option<T> {
+    started
+        .inspect_err(|error| println!("not compared with {name}: {error:#}"))
+        .ok()
 }
 
 /// The times of one side.
@@ -235,6 +261,32 @@ mod tests {
         assert_eq!(json["goal"], "at least 2x");
         assert_eq!(json["ratio"], 2.0);
         assert_eq!(json["met"], true);
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_value_and_meets_nothing() {
+        let without = figure(f64::NAN, None, Goal::AtMost(4.0));
+        assert_eq!(without.met(), None);
+        let json = without.json();
+        assert!(json["value"].is_null() && json["met"].is_null(), "{json}");
+        assert_eq!(json["goal"], "at most 4 us");
+        let beside = figure(f64::NAN, Some(2.0), Goal::RatioAtLeast(1.0));
+        assert_eq!((beside.ratio(), beside.met()), (None, None));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_start_is_left_out() {
+        assert_eq!(compared("a peer", Ok(7)), Some(7));
+        assert_eq!(compared::<u8>("a peer", Err(anyhow::anyhow!("no"))), None);
+    }
+
+    #[test]
+    fn what_follows_the_last_figure_is_no_figures_time() {
+        let mut report = Report::begin();
+        assert_eq!(report.rest(), None);
+        report.add(figure(1.0, None, Goal::AtMost(4.0)));
+        let (last, rest) = (report.last, report.rest().unwrap());
+        assert!(rest <= last.elapsed());
     }
 
     #[test]

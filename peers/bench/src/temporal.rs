@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::cluster::{Client, Cluster, Native, WORKFLOW, steps};
 use crate::http::Connection;
-use crate::report::{Figure, Goal, Report, Times, median, shown};
+use crate::report::{Figure, Goal, Report, Times, compared, median, shown};
 use crate::servers::{Heyday, HeydayWorker};
 use crate::usage;
 use crate::workflow::{CLIENTS, clients, load, load_cluster};
@@ -127,14 +127,18 @@ impl Sides {
         println!("starting the native workers");
         let mut rust = tokio::process::Command::new(std::env::current_exe()?);
         rust.arg("native");
-        let mut natives = vec![
-            cluster.worker("Rust", rust).await?,
-            options.python(&cluster).await?,
+        let mut started = vec![
+            ("Rust", cluster.worker("Rust", rust).await),
+            ("Python", options.python(&cluster).await),
         ];
         if let Some(go) = &options.go {
             let command = tokio::process::Command::new(go);
-            natives.push(cluster.worker("Go", command).await?);
+            started.push(("Go", cluster.worker("Go", command).await));
         }
+        let natives = started
+            .into_iter()
+            .filter_map(|(sdk, worker)| compared(native(sdk), worker))
+            .collect();
         Ok(Self {
             cluster,
             heyday,
@@ -379,23 +383,28 @@ async fn throughput(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::
     }
     let per_second = median(ours.per_second.clone());
     let cpu_ms = median(ours.worker_ms.clone());
-    for (native, measured) in sides.natives.iter().zip(natives) {
-        let name = native.sdk.to_lowercase();
-        let peer = self::native(native.sdk);
+    for sdk in SDKS {
+        let name = sdk.to_lowercase();
+        // One that was not started shows as not compared.
+        let mut measured = sides.natives.iter().zip(&natives);
+        let measured = measured.find(|(native, _)| native.sdk == sdk);
+        let peer = |of: fn(&Rate) -> &Vec<f64>| {
+            measured.map(|(_, rate)| (native(sdk), median(of(rate).clone())))
+        };
         report.add(Figure {
             name: format!("temporal.1_activity_throughput_by_{name}"),
             value: per_second,
             unit: "per s",
-            peer: Some((peer, median(measured.per_second))),
+            peer: peer(|rate| &rate.per_second),
             goal: None,
         });
         report.add(Figure {
             name: format!("temporal.worker_cpu_by_{name}"),
             value: cpu_ms,
             unit: "ms",
-            peer: Some((peer, median(measured.worker_ms))),
+            peer: peer(|rate| &rate.worker_ms),
             // More runs a core than Python's.
-            goal: (native.sdk == "Python").then_some(Goal::RatioAtMost(1.0)),
+            goal: (sdk == "Python").then_some(Goal::RatioAtMost(1.0)),
         });
     }
     println!(

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::clustered::{Clustered, DIMENSIONS};
 use crate::report::{Figure, Report, Sides, Times, shown};
+use crate::support;
 use crate::support::weaviate::Weaviate;
 
 const SEED: u64 = 0x5eed;
@@ -74,7 +75,7 @@ pub async fn run(report: &mut Report, quick: bool) -> anyhow::Result<()> {
     let path = folder.path().join("vectors.db");
     let embedded = SqliteVectors::new(&path, false, limits.clone(), runtime.clone())?;
     let ours = Side::new(Arc::new(embedded)).await?;
-    let server = Weaviate::start();
+    let server = support::started(PEER, Weaviate::start);
     let theirs = match &server {
         None => None,
         Some(server) => {

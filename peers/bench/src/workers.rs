@@ -8,11 +8,12 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::cluster::{Client, WORKFLOW, told};
-use crate::report::{Figure, Goal, Report, Times, shown};
+use crate::report::{Figure, Goal, Report, Times, compared, shown};
 use crate::servers::{Heyday, HeydayWorker};
 use crate::temporal::Options;
 use crate::usage;
 
+const PEER: &str = "Temporal's Python SDK, one activity";
 /// How many plugins a worker runs: of the smallest, and of one that is as large as a plugin
 /// with all that the SDK has.
 const SMALL: usize = 1_000;
@@ -30,7 +31,7 @@ pub async fn run(
     quick: bool,
 ) -> anyhow::Result<()> {
     let cluster = options.cluster().await?;
-    let python = options.python(&cluster).await?;
+    let python = compared(PEER, options.python(&cluster).await);
     let mut client = cluster.client().await?;
     println!("starting Heyday");
     let heyday = Heyday::serve(&options.heyday, cluster.address).await?;
@@ -70,12 +71,14 @@ pub async fn run(
 
     let mut worker = worker.context("no worker was started")?;
     worker.until_ready().await?;
-    for _ in 0..10 {
-        client.run(WORKFLOW, &python.queue).await?;
+    let mut peer = None;
+    if let Some(python) = &python {
+        for _ in 0..10 {
+            client.run(WORKFLOW, &python.queue).await?;
+        }
+        peer = Some((PEER, mib(settled(python.pid()?).await?)));
     }
-    let of_python = settled(python.pid()?).await?;
     let with_one = settled(worker.pid()?).await?;
-    let peer = ("Temporal's Python SDK, one activity", mib(of_python));
     report.add(memory("workers.memory_1_plugin".to_owned(), with_one, peer));
     for (name, component, many) in [("parrot", &*parrot, SMALL), ("probe", probe, LARGE)] {
         let many = if quick { 3 } else { many };
@@ -100,12 +103,12 @@ fn mib(bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-fn memory(name: String, bytes: usize, peer: (&'static str, f64)) -> Figure {
+fn memory(name: String, bytes: usize, peer: Option<(&'static str, f64)>) -> Figure {
     Figure {
         name,
         value: mib(bytes),
         unit: "MiB",
-        peer: Some(peer),
+        peer,
         goal: None,
     }
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::cluster::{Client, Cluster, Native, WORKFLOW};
 use crate::http::Connection;
-use crate::report::{Figure, Goal, Report, Sides, Times, median, shown};
+use crate::report::{Figure, Goal, Report, Sides, Times, compared, median, shown};
 use crate::servers::{Heyday, Restate};
 use crate::syncs::Counting;
 
@@ -94,20 +94,20 @@ pub async fn run(
         Some(packages) => {
             println!("starting Restate");
             let service = options.peers.join("restate/service.mjs");
-            Some(Restate::start(packages, &service).await?)
+            compared("Restate", Restate::start(packages, &service).await)
         }
         None => None,
     };
     latency(report, &heyday, restate.as_ref(), &size).await?;
-    parts(&heyday, size.turns * size.calls).await?;
-    if let Some(strace) = &options.strace {
-        syncs(report, &heyday, strace, size.turns * size.calls).await?;
-    }
+    let runs = size.turns * size.calls;
+    parts(&heyday, runs).await?;
+    syncs(report, &heyday, options.strace.as_deref(), runs).await?;
     // Started late: it is never quite idle.
     let temporal = match &options.temporal {
         Some(environment) => {
             println!("starting Temporal");
-            Some(Temporal::start(environment, &options.peers).await?)
+            let started = Temporal::start(environment, &options.peers).await;
+            compared("Temporal", started)
         }
         None => None,
     };
@@ -300,33 +300,21 @@ async fn metrics(connection: &mut Connection) -> anyhow::Result<BTreeMap<String,
 async fn syncs(
     report: &mut Report,
     heyday: &Heyday,
-    strace: &Path,
+    strace: Option<&Path>,
     runs: usize,
 ) -> anyhow::Result<()> {
-    const TURNS: usize = 5;
-    let mut connection = heyday.connect().await?;
-    let runs = runs.div_ceil(TURNS);
-    // Transitions are committed by the thread that made them, or by the writer's.
-    let mut waited = vec![0.0; TURNS];
-    let mut by_thread = BTreeMap::<String, f64>::new();
-    for turn in 0..TURNS {
-        let counting = Counting::start(strace, heyday.pid()?).await?;
-        for _ in 0..runs {
-            run_flow(&mut connection, THREE).await?;
-        }
-        for (thread, calls) in counting.end().await? {
-            let calls = calls as f64 / runs as f64;
-            if thread == "history-writer" || thread.starts_with("activation-") {
-                waited[turn] += calls;
-            } else {
-                *by_thread.entry(thread).or_default() += calls / TURNS as f64;
-            }
-        }
-    }
-    // The median: when the log begins anew, its head is synced once more.
+    let found = match strace {
+        Some(strace) => count_syncs(heyday, strace, runs).await?,
+        None => None,
+    };
+    let (value, by_thread) = match found {
+        // The median: when the log begins anew, its head is synced once more.
+        Some((waited, by_thread)) => (median(waited), by_thread),
+        None => (f64::NAN, BTreeMap::new()),
+    };
     report.add(Figure {
         name: "workflow.3_steps_syncs".to_owned(),
-        value: median(waited),
+        value,
         unit: "syncs",
         peer: None,
         goal: Some(Goal::AtMost(4.0)),
@@ -335,6 +323,48 @@ async fn syncs(
         println!("    not waited for, by {thread}: {mean:.3} syncs a run");
     }
     Ok(())
+}
+
+/// Syncs of a run: those of each turn that it waits for, and the means of the others by
+/// thread. `None` where strace may not attach, as in some containers.
+async fn count_syncs(
+    heyday: &Heyday,
+    strace: &Path,
+    runs: usize,
+) -> anyhow::Result<Option<(Vec<f64>, BTreeMap<String, f64>)>> {
+    const TURNS: usize = 5;
+    let mut connection = heyday.connect().await?;
+    let runs = runs.div_ceil(TURNS);
+    // Transitions are committed by the thread that made them, or by the writer's.
+    let mut waited = vec![0.0; TURNS];
+    let mut by_thread = BTreeMap::<String, f64>::new();
+    for turn in &mut waited {
+        let counting = Counting::start(strace, heyday.pid()?).await;
+        let Some(counting) = counted(counting) else {
+            return Ok(None);
+        };
+        for _ in 0..runs {
+            run_flow(&mut connection, THREE).await?;
+        }
+        let Some(calls) = counted(counting.end().await) else {
+            return Ok(None);
+        };
+        for (thread, calls) in calls {
+            let calls = calls as f64 / runs as f64;
+            if thread == "history-writer" || thread.starts_with("activation-") {
+                *turn += calls;
+            } else {
+                *by_thread.entry(thread).or_default() += calls / TURNS as f64;
+            }
+        }
+    }
+    Ok(Some((waited, by_thread)))
+}
+
+/// What strace did, where it could; why it could not is printed.
+fn counted<T>(done: anyhow::Result<T>) -> Option<T> {
+    done.inspect_err(|error| println!("syncs are not counted: {error:#}"))
+        .ok()
 }
 
 /// Temporal's dev server and a worker on its Python SDK.

@@ -9,7 +9,7 @@ mod times;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -22,7 +22,8 @@ use times::{Kind, Times};
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench                          all of them, in about 30 minutes once it is built;
-                                             at its end it says how long what took
+                                             at its end it says how long what took, and fails
+                                             where a benchmark did or something took too long
   cargo xtask bench sandbox                  only the sandbox
   cargo xtask bench sandbox interrupt
   cargo xtask bench --json figures.json      also writes [{name, value, unit, peer, peer_value,
@@ -165,28 +166,67 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
             process::run(&mut command)
         })
     })?;
-    let mut figures = Vec::new();
+    let (mut figures, mut failed) = (Vec::new(), Vec::new());
     for name in names {
-        figures.extend(measure(project, profile, options.quick, *name, &mut times)?);
+        // The others are worth measuring.
+        if let Err(error) = measure(
+            project,
+            profile,
+            options.quick,
+            *name,
+            &mut times,
+            &mut figures,
+        ) {
+            println!("--- benchmark {}: {error:#}", name.text());
+            failed.push((*name, error));
+        }
     }
     print(&figures);
-    println!("{}", times.text(&figures));
+    let whole = times.whole();
+    println!("{}", times.text(whole, &figures));
+    let over = times::over(whole, &figures);
     if let Some(path) = &options.json {
         std::fs::write(path, Value::from(figures).to_string())
             .with_context(|| format!("--json {}", path.display()))?;
     }
+    outcome(&failed, &over)
+}
+
+/// An error that names what failed and why, and what took too long, where anything did.
+fn outcome(failed: &[(Name, anyhow::Error)], over: &[String]) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    if !failed.is_empty() {
+        lines.push("benchmarks that failed:".to_owned());
+        lines.extend(
+            failed
+                .iter()
+                .map(|(name, why)| format!("  {}: {why:#}", name.text())),
+        );
+    }
+    if !over.is_empty() {
+        lines.push("what took too long:".to_owned());
+        lines.extend(over.iter().map(|what| format!("  {what}")));
+    }
+    if !lines.is_empty() {
+        bail!("{}", lines.join("\n"));
+    }
     Ok(())
 }
 
-/// Runs one benchmark and answers its figures.
+/// Runs one benchmark and adds its figures, of one that fails those that it had measured.
 fn measure(
     project: &Project,
     profile: Profile,
     quick: bool,
     name: Name,
     times: &mut Times,
-) -> anyhow::Result<Vec<Value>> {
+    figures: &mut Vec<Value>,
+) -> anyhow::Result<()> {
     let json = project.target.join(format!("bench-{}.json", name.text()));
+    if json.exists() {
+        // Of a run that was cut off: not to be taken for this one's.
+        std::fs::remove_file(&json).with_context(|| json.display().to_string())?;
+    }
     let mut command = process::command(project.program(profile, "heyday-bench"));
     command
         .arg("--json")
@@ -218,12 +258,18 @@ fn measure(
             Err(error) => println!("not compared: {error:#}"),
         }
     }
-    times.count(Kind::Benchmarks, name.text(), || {
+    let ran = times.count(Kind::Benchmarks, name.text(), || {
         timed(&format!("benchmark {}", name.text()), || {
             process::run(&mut command)
         })
-    })?;
-    read(&json)
+    });
+    match read(&json) {
+        Ok(measured) => figures.extend(measured),
+        Err(error) if ran.is_ok() => return Err(error),
+        // One that was killed has written nothing; its end says more.
+        Err(_) => {}
+    }
+    ran
 }
 
 /// What a benchmark is given by options, fetched or built; what may be missing may be an
@@ -304,12 +350,8 @@ fn print(figures: &[Value]) {
 fn line(figure: &Value) -> String {
     let text = |name: &str| figure[name].as_str().unwrap_or_default();
     let number = |name: &str| figure[name].as_f64();
-    let mut line = format!(
-        "{:<38} {:>11.3} {:<6}",
-        text("name"),
-        number("value").unwrap_or_default(),
-        text("unit")
-    );
+    let value = number("value").map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let mut line = format!("{:<38} {value:>11} {:<6}", text("name"), text("unit"));
     if let Some(value) = number("peer_value") {
         line.push_str(&format!(" {} {value:.3}", text("peer")));
     }
@@ -320,6 +362,7 @@ fn line(figure: &Value) -> String {
         let met = match figure["met"].as_bool() {
             Some(true) => "met",
             Some(false) => "MISSED",
+            None if figure["value"].is_null() => "not measured",
             None => "not compared",
         };
         line.push_str(&format!(" (goal {}: {met})", text("goal")));
@@ -330,6 +373,8 @@ fn line(figure: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+
+    use super::Name;
 
     #[test]
     fn a_figure_is_one_line() {
@@ -349,5 +394,40 @@ mod tests {
         });
         let line = super::line(&alone);
         assert!(line.ends_with("(goal at least 2x: not compared)"), "{line}");
+        let without = json!({
+            "name": "a", "value": null, "unit": "syncs", "peer": null, "peer_value": null,
+            "ratio": null, "goal": "at most 4 syncs", "met": null,
+        });
+        let line = super::line(&without);
+        assert!(
+            line.ends_with(" - syncs  (goal at most 4 syncs: not measured)"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn what_failed_and_what_took_too_long_is_named_at_the_end() {
+        assert!(super::outcome(&[], &[]).is_ok());
+        let failed = [
+            (
+                Name::Workflow,
+                anyhow::anyhow!("no answer").context("Heyday does not start"),
+            ),
+            (Name::HostCalls, anyhow::anyhow!("ended with 1")),
+        ];
+        let over = ["a.b took 301.0 s of 5 min".to_owned()];
+        let said = |failed: &[(Name, anyhow::Error)], over: &[String]| {
+            super::outcome(failed, over).unwrap_err().to_string()
+        };
+        assert_eq!(
+            said(&failed, &over),
+            "benchmarks that failed:\n  workflow: Heyday does not start: no answer\n  \
+             host-calls: ended with 1\nwhat took too long:\n  a.b took 301.0 s of 5 min"
+        );
+        assert_eq!(
+            said(&[], &over),
+            "what took too long:\n  a.b took 301.0 s of 5 min"
+        );
+        assert!(!said(&failed, &[]).contains("too long"));
     }
 }

@@ -72,9 +72,14 @@ impl Times {
         done
     }
 
-    /// Each kind and its parts, all of it until now, and the figure that took longest.
-    pub fn text(&self, figures: &[Value]) -> String {
-        self.lines(self.start.elapsed(), figures).join("\n")
+    /// All of it until now.
+    pub fn whole(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Each kind and its parts, all of it, and the figure that took longest.
+    pub fn text(&self, whole: Duration, figures: &[Value]) -> String {
+        self.lines(whole, figures).join("\n")
     }
 
     fn lines(&self, whole: Duration, figures: &[Value]) -> Vec<String> {
@@ -100,12 +105,7 @@ impl Times {
             seconds(whole),
             against(whole, WHOLE)
         ));
-        let longest = figures
-            .iter()
-            .filter_map(|figure| Some((figure["name"].as_str()?, figure["seconds"].as_f64()?)))
-            .max_by(|(_, one), (_, other)| one.total_cmp(other));
-        if let Some((name, took)) = longest {
-            let took = Duration::from_secs_f64(took.max(0.0));
+        if let Some((name, took)) = each(figures).max_by_key(|(_, took)| *took) {
             lines.push(format!(
                 "{:<10} {:>9}  {}, the longest: {name}",
                 "one figure",
@@ -115,6 +115,27 @@ impl Times {
         }
         lines
     }
+}
+
+/// What took more than it may: all of it, and each such figure.
+pub fn over(whole: Duration, figures: &[Value]) -> Vec<String> {
+    std::iter::once(("all of it", whole, WHOLE))
+        .chain(each(figures).map(|(name, took)| (name, took, FIGURE)))
+        .filter(|(_, took, most)| took > most)
+        .map(|(name, took, most)| {
+            let most = most.as_secs() / 60;
+            format!("{name} took {} of {most} min", seconds(took))
+        })
+        .collect()
+}
+
+/// The figures' names, and what each took.
+fn each(figures: &[Value]) -> impl Iterator<Item = (&str, Duration)> {
+    figures.iter().filter_map(|figure| {
+        let took = figure["seconds"].as_f64()?;
+        let took = Duration::try_from_secs_f64(took).ok()?;
+        Some((figure["name"].as_str()?, took))
+    })
 }
 
 /// What it may take, and whether it took more.
@@ -164,6 +185,26 @@ mod tests {
             late[4],
             "one figure   301.0 s  of 5 min, OVER, the longest: a.b"
         );
+    }
+
+    #[test]
+    fn what_took_more_than_it_may_is_named() {
+        let figure = |name: &str, seconds: f64| json!({"name": name, "seconds": seconds});
+        let figures = [
+            figure("a.b", 300.0),
+            figure("a.c", 300.1),
+            figure("a.d", 1.0),
+            figure("a.e", 600.0),
+        ];
+        assert_eq!(
+            over(Duration::from_secs(4_801), &figures),
+            [
+                "all of it took 4801.0 s of 80 min",
+                "a.c took 300.1 s of 5 min",
+                "a.e took 600.0 s of 5 min",
+            ]
+        );
+        assert!(over(WHOLE, &figures[..1]).is_empty());
     }
 
     #[test]

@@ -166,7 +166,7 @@ pub fn passages(answer: &Value) -> String {
 }
 
 /// Keys and texts come from strangers' files: no line ends, no control characters.
-fn one_line(text: &str, most: usize) -> String {
+pub fn one_line(text: &str, most: usize) -> String {
     let line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

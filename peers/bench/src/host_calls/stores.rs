@@ -8,6 +8,7 @@ use heyday_capabilities::{Bindings, BindingsConfig};
 use serde_json::json;
 use tokio::runtime::Handle;
 
+use crate::support;
 use crate::support::postgres::{Postgres, Role};
 
 /// The namespace of the bindings, and of the attempts.
@@ -51,7 +52,7 @@ impl Stores {
     /// In this folder, with a server where there is one to start.
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
         let mut sql = json!({ EMBEDDED: { "path": folder.join("sql.db") } });
-        let server = Postgres::start(&[]);
+        let server = support::started("PostgreSQL", || Postgres::start(&[]));
         let postgres = server.as_ref().map(|server| {
             let database = server.database();
             (server.role(&database), database, server.port)

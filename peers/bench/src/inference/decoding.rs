@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::peer::Peer;
 use super::{MODEL, Options, service, store};
 use crate::clustered::Numbers;
-use crate::report::{Figure, Report, Sides};
+use crate::report::{Figure, Report, Sides, compared};
 
 /// Texts at once.
 const TEXTS: [usize; 3] = [1, 4, 8];
@@ -65,7 +65,7 @@ pub async fn run(report: &mut Report, options: &Options, quick: bool) -> anyhow:
     let inference = service(&store, |_| ())?;
     inference.warm_up(MODEL).await?;
     let mut peer = match &options.candle {
-        Some(program) => Some(Peer::candle(program, "decoder", &model).await?),
+        Some(program) => compared("candle", Peer::candle(program, "decoder", &model).await),
         None => None,
     };
     for texts in TEXTS {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::peer::Peer;
 use super::{Options, THREADS, limits};
 use crate::clustered::Numbers;
-use crate::report::{Figure, Goal, Report, Sides};
+use crate::report::{Figure, Goal, Report, Sides, compared};
 
 /// Texts of a batch, and tokens of each.
 const BATCHES: [(usize, usize); 6] = [(1, 64), (8, 64), (32, 64), (1, 256), (8, 256), (32, 256)];
@@ -67,10 +67,12 @@ pub async fn run(report: &mut Report, options: &Options, quick: bool) -> anyhow:
     });
     let mut peers = Vec::new();
     if let Some(environment) = &options.onnxruntime {
-        peers.push(Peer::onnxruntime(environment, &options.peers, &options.minilm).await?);
+        let started = Peer::onnxruntime(environment, &options.peers, &options.minilm).await;
+        peers.extend(compared("onnxruntime", started));
     }
     if let Some(program) = &options.candle {
-        peers.push(Peer::candle(program, "encoder", &options.minilm).await?);
+        let started = Peer::candle(program, "encoder", &options.minilm).await;
+        peers.extend(compared("candle", started));
     }
     let (turns, time) = if quick {
         (1, Duration::ZERO)

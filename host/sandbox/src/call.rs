@@ -115,7 +115,8 @@ pub struct Usage {
     pub host_calls: u64,
     /// Bytes of the answer.
     pub output_bytes: u64,
-    /// Bytes of log lines, dropped ones not counted.
+    /// Bytes of log lines as [`Limits::log_bytes`] counts them, without those that were
+    /// dropped.
     pub log_bytes: u64,
     /// What capabilities counted, `<capability>.<counter>`.
     pub counters: BTreeMap<&'static str, u64>,

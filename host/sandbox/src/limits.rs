@@ -14,7 +14,8 @@ pub struct Limits {
     pub table_elements: usize,
     /// Bytes of the answer (the JSON text, or the failure's texts together).
     pub output_bytes: usize,
-    /// Bytes of log lines; further lines are dropped.
+    /// Bytes of log lines, each with [`LOG_LINE_BYTES`](Self::LOG_LINE_BYTES) more; further
+    /// lines are dropped.
     pub log_bytes: usize,
     /// Calls of host functions.
     pub host_calls: u64,
@@ -40,6 +41,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What a log line counts of [`log_bytes`](Self::log_bytes) besides its text, in bytes:
+    /// about what its row takes. The lines of all attempts wait together to be written, up to
+    /// a number of them: without this, a flood of empty ones would cost others theirs.
+    pub const LOG_LINE_BYTES: usize = 128;
+
     /// [`cancel_grace_ms`](Self::cancel_grace_ms) as a duration.
     #[must_use]
     pub const fn cancel_grace(&self) -> Duration {

@@ -111,7 +111,7 @@ pub struct Usage {
     pub queue_us: u64,
     /// The most memory that the instance had, in bytes.
     pub peak_memory_bytes: u64,
-    /// Calls of host functions.
+    /// Calls of host functions, those that [`Limits::host_calls`] counts.
     pub host_calls: u64,
     /// Bytes of the answer.
     pub output_bytes: u64,

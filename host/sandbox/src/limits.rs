@@ -17,7 +17,12 @@ pub struct Limits {
     /// Bytes of log lines, each with [`LOG_LINE_BYTES`](Self::LOG_LINE_BYTES) more; further
     /// lines are dropped.
     pub log_bytes: usize,
-    /// Calls of host functions.
+    /// Calls of functions of Heyday's interfaces, and requests by `wasi:http`.
+    ///
+    /// Other calls of WASI are not counted, and need not be: nothing outside is behind them.
+    /// They take the call's own time and end with it; what a guest gets from them lies in its
+    /// own memory, it holds at most 10,000 resources at once, and hands over at most 65 MiB at
+    /// once, or as much as its answer may have. What it prints are log lines.
     pub host_calls: u64,
     /// How long a call may take once it has its slot, in milliseconds; as long as its
     /// deadline lets where absent.

@@ -179,6 +179,22 @@ pub(super) fn plugin_that_prints(extra: &str, run: &str) -> Vec<u8> {
     wat::parse_str(text(extra, imports, core, run)).unwrap()
 }
 
+/// A plugin with so many core instances besides its own, which its core global `$parts` counts.
+pub(super) fn plugin_of_parts(parts: usize, extra: &str, run: &str) -> Vec<u8> {
+    let begins = r#"
+    (core module $counter (global (export "parts") (mut i32) (i32.const 0)))
+    (core instance $host (instantiate $counter))
+    (core module $part
+        (import "host" "parts" (global $parts (mut i32)))
+        (func $begin (global.set $parts (i32.add (global.get $parts) (i32.const 1))))
+        (start $begin))
+"#;
+    let part = "(core instance (instantiate $part (with \"host\" (instance $host))))\n";
+    let core = r#"(import "host" "parts" (global $parts (mut i32)))"#;
+    let imports = begins.to_owned() + &part.repeat(parts);
+    wat::parse_str(text(extra, &imports, core, run)).unwrap()
+}
+
 /// A plugin that also imports an instance of this name.
 pub(super) fn plugin_importing(names: &[&str]) -> Vec<u8> {
     let imports: String = names

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::guests::{plugin, plugin_that_prints, plugin_that_tells, plugin_with_host};
+use super::guests::{
+    plugin, plugin_of_parts, plugin_that_prints, plugin_that_tells, plugin_with_host,
+};
 use super::support::{Fixture, context, request};
 use crate::call::LogLevel;
 use crate::{CallError, Limits};
@@ -147,6 +149,24 @@ async fn tables_are_limited() {
     };
     assert_eq!(limit, "table_elements");
     assert!(message.contains("1020 table elements"), "{message}");
+}
+
+#[tokio::test]
+async fn components_of_many_parts_fit_the_usual_limits() {
+    let fixture = Fixture::new();
+    // As Python's and JavaScript's are made: a core instance for each native library, and an
+    // engine with more than 20,000 functions in its table.
+    let large = plugin_of_parts(
+        100,
+        "(table $engine 25000 funcref)",
+        &format!(
+            "(if (i32.ne (global.get $parts) (i32.const 100)) (then unreachable))
+             (drop (table.get $engine (i32.const 24999)))
+             {OK}"
+        ),
+    );
+    let outcome = fixture.call(&large, Limits::default()).await;
+    assert_eq!(outcome.result, Ok("null".to_owned()));
 }
 
 #[tokio::test]

@@ -90,12 +90,12 @@ impl Control {
         seats: Seats,
     ) -> Self {
         let given = context.deadline;
-        let time = limits.time_ms.map(Duration::from_millis);
-        if let Some(end) = time.and_then(|time| Instant::now().checked_add(time)) {
+        let time = Duration::from_millis(limits.time_ms);
+        if let Some(end) = Instant::now().checked_add(time) {
             context.deadline = given.min(end);
         }
         Self {
-            time_limit: limits.time_ms.filter(|_| context.deadline < given),
+            time_limit: (context.deadline < given).then_some(limits.time_ms),
             context,
             masks: Masks::default(),
             denials: Denials::default(),

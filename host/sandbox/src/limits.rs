@@ -24,9 +24,9 @@ pub struct Limits {
     /// own memory, it holds at most 10,000 resources at once, and hands over at most 65 MiB at
     /// once, or as much as its answer may have. What it prints are log lines.
     pub host_calls: u64,
-    /// How long a call may take once it has its slot, in milliseconds; as long as its
-    /// deadline lets where absent.
-    pub time_ms: Option<u64>,
+    /// How long a call may take once it has its slot, in milliseconds, whatever deadline its
+    /// caller gives it: a plugin names its own timeouts, and may name years.
+    pub time_ms: u64,
     /// How long a guest may go on after it was asked to stop, in milliseconds.
     pub cancel_grace_ms: u64,
 }
@@ -39,7 +39,7 @@ impl Default for Limits {
             output_bytes: 16 << 20,
             log_bytes: 1 << 20,
             host_calls: 1_000_000,
-            time_ms: None,
+            time_ms: 24 * 60 * 60 * 1_000,
             cancel_grace_ms: 5_000,
         }
     }

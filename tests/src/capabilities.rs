@@ -166,8 +166,14 @@ async fn a_read_only_grant_reads() {
 }
 
 /// The guest finds so many parts of a contract kept, and its receipt has at least this
-/// much in these counters.
-async fn keeps(client: &Client, activity: &str, input: &Value, parts: u64, counted: Counted<'_>) {
+/// much in these counters. Answers all of them.
+async fn keeps(
+    client: &Client,
+    activity: &str,
+    input: &Value,
+    parts: u64,
+    counted: Counted<'_>,
+) -> Value {
     let id = client.start_activity(activity, input).await.unwrap();
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.body["result"], parts, "{input}: {}", outcome.body);
@@ -182,6 +188,7 @@ async fn keeps(client: &Client, activity: &str, input: &Value, parts: u64, count
             "{name} in {counters:?}"
         );
     }
+    receipts[0]["counters"].clone()
 }
 
 /// Counters, and what each has at least.
@@ -193,7 +200,12 @@ async fn sql_does_what_its_wit_promises() {
     for (binding, dialect) in backends(&server.client, "sql").await {
         let input = json!({ "binding": binding, "dialect": dialect });
         let counted = Counted(&["sql.calls", "sql.rows"], 1);
-        keeps(&server.client, "probe.sql_contract", &input, 7, counted).await;
+        let counters = keeps(&server.client, "probe.sql_contract", &input, 7, counted).await;
+        // It writes 10,000 numbers of 8 bytes, each with a text of as many or more, and reads
+        // all the numbers.
+        let bytes = |name: &str| counters[name].as_u64();
+        assert!(bytes("sql.bytes_written") >= Some(160_000), "{counters}");
+        assert!(bytes("sql.bytes_read") >= Some(80_000), "{counters}");
     }
 }
 

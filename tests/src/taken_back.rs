@@ -1,6 +1,7 @@
 //! A grant that is taken back ends the host calls in flight, whatever they wait for, and soon.
 //! `sql` on PostgreSQL, `graph` and `http` have tests of their own (`capabilities::`, `graph::`,
-//! `visiting::`); `config` waits for nobody.
+//! `visiting::`); `config` waits for nobody. A statement on SQLite computes here, in the server's
+//! own process, so that its attempt's cancel and its deadline must end it as well.
 
 use bytes::Bytes;
 use heyday_capabilities::blob::gcs::GcsContainer;
@@ -53,37 +54,105 @@ async fn ends(client: &Client, grant: (&str, &str, &str), id: &str) -> Value {
     failure["kind"].clone()
 }
 
+/// A server whose SQLite binding lies where the test sees its files, with an empty table there.
+struct Sqlite {
+    server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl Sqlite {
+    /// With more of a configuration.
+    async fn start(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sql.db");
+        let server = server(format!(
+            "{more}[bindings.namespaces.default.sql.default]\npath = '{}'\n",
+            file.display()
+        ))
+        .await;
+        let it = Self { server, folder };
+        it.run("CREATE TABLE t (n INTEGER)").await;
+        it
+    }
+
+    /// The number of a statement's rows.
+    async fn run(&self, statement: &str) -> Value {
+        let input = json!({ "binding": "default", "statement": statement });
+        let client = &self.server.client;
+        client.succeed("probe.sql_run", &input).await.unwrap()
+    }
+
+    /// Starts a statement without an end, and answers its run.
+    async fn endless(&self, activity: &str) -> String {
+        let endless = "INSERT INTO t WITH RECURSIVE r(n) AS \
+                       (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r";
+        let input = json!({ "binding": "default", "statement": endless });
+        let id = self.server.client.start_activity(activity, &input).await;
+        id.unwrap()
+    }
+
+    /// Whether it has run: there was more of it than is kept in memory.
+    fn has_run(&self) -> bool {
+        let log = self.folder.path().join("sql.db-wal");
+        std::fs::metadata(log).is_ok_and(|found| found.len() > 4 << 20)
+    }
+
+    /// Starts it and answers its run once it runs.
+    async fn runs(&self) -> String {
+        let id = self.endless("probe.sql_long").await;
+        eventually(async || self.has_run().then_some(())).await;
+        id
+    }
+
+    /// Nobody has its lock any more, and nothing of it is there.
+    async fn is_left_as_it_was(&self) {
+        self.run("INSERT INTO t VALUES (1)").await;
+        assert_eq!(self.run("SELECT n FROM t").await, 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_on_sqlite_ends_with_its_grant_and_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("sql.db");
-    let server = server(format!(
-        "[bindings.namespaces.default.sql.default]\npath = '{}'\n",
-        file.display()
-    ))
-    .await;
-    let client = &server.client;
-    let run = async |statement: &str| {
-        let input = json!({ "binding": "default", "statement": statement });
-        client.succeed("probe.sql_run", &input).await.unwrap()
-    };
-    run("CREATE TABLE t (n INTEGER)").await;
-    let endless = "INSERT INTO t WITH RECURSIVE r(n) AS \
-                   (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r";
-    let input = json!({ "binding": "default", "statement": endless });
-    let id = client.start_activity("probe.sql_long", &input).await;
-    let id = id.unwrap();
-    // It runs when there is more of it than is kept in memory.
-    let log = folder.path().join("sql.db-wal");
-    let written = || std::fs::metadata(&log).is_ok_and(|found| found.len() > 4 << 20);
-    eventually(async || written().then_some(())).await;
+    let it = Sqlite::start("").await;
+    let client = &it.server.client;
+    let id = it.runs().await;
     let kind = ends(client, ("probe", "sql", "default"), &id).await;
     assert_eq!(kind, "capability-denied");
     let granted = client.grant("probe", "sql", "default", None);
     granted.await.unwrap();
-    // Nobody waits for its lock any more.
-    run("INSERT INTO t VALUES (1)").await;
-    assert_eq!(run("SELECT n FROM t").await, 1);
+    it.is_left_as_it_was().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_on_sqlite_ends_with_its_attempts_cancel_and_leaves_nothing() {
+    // Only the end of the statement lets the guest end so soon.
+    let it = Sqlite::start("[limits.plugins.probe]\ncancel_grace_ms = 600000\n").await;
+    let client = &it.server.client;
+    let id = it.runs().await;
+    client.cancel(&id).await.unwrap();
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
+    it.is_left_as_it_was().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_on_sqlite_ends_at_its_attempts_deadline_and_leaves_nothing() {
+    let it = Sqlite::start("").await;
+    let client = &it.server.client;
+    // On a busy machine it may not have run when its time is over: then it gets more.
+    for seconds in [1, 2, 4, 8, 16, 32] {
+        let activity = format!("probe.sql_long?start_to_close={seconds}s");
+        let id = it.endless(&activity).await;
+        let outcome = client.result(&id).await.unwrap();
+        let failure = &outcome.body["failure"]["cause"];
+        assert_eq!(failure["kind"], "timeout", "{}", outcome.body);
+        assert_eq!(failure["details"]["timeout"], "start_to_close", "{failure}");
+        if it.has_run() {
+            break;
+        }
+    }
+    assert!(it.has_run(), "it never ran");
+    it.is_left_as_it_was().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

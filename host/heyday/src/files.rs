@@ -2,8 +2,9 @@
 //! inline.
 //!
 //! A file is written under a temporary name, synced, renamed to its digest, and its
-//! folder is synced: once [`ContentFiles::put_bytes`] answers, the bytes survive a crash, and
-//! a file that is there is whole.
+//! folder is synced, and the one above: once [`ContentFiles::put_bytes`] answers, the bytes
+//! survive a crash, and a file that is there is whole. That it is there does not say that its
+//! folders were synced: who finds one syncs them too.
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
@@ -57,25 +58,30 @@ impl ContentFiles {
     fn write(&self, bytes: &[u8]) -> io::Result<Digest> {
         let digest = Digest::of(bytes);
         let path = self.path(&digest);
+        let folder = path.parent().unwrap_or(&self.root);
         if let Ok(file) = std::fs::File::open(&path) {
             // It is needed again: a sweep goes by this time. Where it cannot be set, the
             // file is only swept sooner if nothing names it.
             let _ = file.set_modified(SystemTime::now());
+            self.sync_above(folder)?;
             return Ok(digest);
         }
-        let folder = path.parent().unwrap_or(&self.root).to_path_buf();
-        if !folder.exists() {
-            std::fs::create_dir_all(&folder)?;
-            sync_folder(&self.root)?;
-        }
+        std::fs::create_dir_all(folder)?;
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempfile_in(&*self.root)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(&path).map_err(|error| error.error)?;
-        sync_folder(&folder)?;
+        self.sync_above(folder)?;
         Ok(digest)
+    }
+
+    /// Syncs a file's folder and the one above. Whoever made the folder or put the file there
+    /// may be about to do so, or was killed before.
+    fn sync_above(&self, folder: &Path) -> io::Result<()> {
+        sync_folder(folder)?;
+        sync_folder(&self.root)
     }
 
     /// The bytes of that digest; `NotFound` where there are none.

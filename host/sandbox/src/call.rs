@@ -111,11 +111,12 @@ pub struct Usage {
     pub queue_us: u64,
     /// The most memory that the instance had, in bytes.
     pub peak_memory_bytes: u64,
-    /// Calls of host functions.
+    /// Calls of host functions, those that [`Limits::host_calls`] counts.
     pub host_calls: u64,
     /// Bytes of the answer.
     pub output_bytes: u64,
-    /// Bytes of log lines, dropped ones not counted.
+    /// Bytes of log lines as [`Limits::log_bytes`] counts them, without those that were
+    /// dropped.
     pub log_bytes: u64,
     /// What capabilities counted, `<capability>.<counter>`.
     pub counters: BTreeMap<&'static str, u64>,

@@ -44,7 +44,7 @@ const INTERRUPTED: u8 = 8;
 struct Logged {
     /// Bytes that may still be logged.
     left: usize,
-    /// Bytes that were logged.
+    /// Bytes that were logged, as the limit counts them.
     bytes: u64,
     /// Whether a line was dropped.
     full: bool,
@@ -90,12 +90,12 @@ impl Control {
         seats: Seats,
     ) -> Self {
         let given = context.deadline;
-        let time = limits.time_ms.map(Duration::from_millis);
-        if let Some(end) = time.and_then(|time| Instant::now().checked_add(time)) {
+        let time = Duration::from_millis(limits.time_ms);
+        if let Some(end) = Instant::now().checked_add(time) {
             context.deadline = given.min(end);
         }
         Self {
-            time_limit: limits.time_ms.filter(|_| context.deadline < given),
+            time_limit: (context.deadline < given).then_some(limits.time_ms),
             context,
             masks: Masks::default(),
             denials: Denials::default(),
@@ -197,7 +197,7 @@ impl Control {
 
     /// Passes a line on, or drops it when the volume is reached; one line says so.
     pub(crate) fn log(&self, level: LogLevel, message: &str, fields: Option<&str>) {
-        let size = message.len() + fields.map_or(0, str::len);
+        let size = Limits::LOG_LINE_BYTES + message.len() + fields.map_or(0, str::len);
         let (fits, first_dropped) = {
             let mut logged = self.logged();
             if !logged.full && size <= logged.left {
@@ -235,7 +235,7 @@ impl Control {
         self.context.sink.progress(completed, total, message);
     }
 
-    /// Bytes that were logged.
+    /// Bytes that were logged, as the limit counts them.
     pub(crate) fn log_bytes(&self) -> u64 {
         self.logged().bytes
     }

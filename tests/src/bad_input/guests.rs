@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::handmade::Handmade;
+use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::probe;
 use crate::support::server::{Options, PATIENCE, Server};
 
@@ -60,6 +60,53 @@ async fn guests_that_pass_a_limit_are_stopped() {
         assert_eq!(failure["retryable"], false, "{activity}");
         client.works().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_limits_each_plugin_by_itself() {
+    let limits = [
+        ("memory_bytes", 16 << 20),
+        ("output_bytes", 9_999),
+        ("table_elements", 999),
+    ];
+    let name = |limit: &str| format!("few-{}", limit.replace('_', "-"));
+    let tables = limits.map(|(limit, value)| {
+        let name = name(limit);
+        format!("[limits.plugins.{name}]\n{limit} = {value}\n")
+    });
+    let server = Server::with(Options {
+        config: Some(tables.concat()),
+        ..Options::default()
+    });
+    let server = server.await.unwrap();
+    let client = &server.client;
+    // One component but for its name: 18.8 MiB of memory, 1,000 elements of a table, and an answer
+    // of 10,000 bytes.
+    let output = format!("{:?}", "x".repeat(9_998));
+    let push = async |name: &str| {
+        let description = DESCRIPTION.replace("\"handmade\"", &format!("{name:?}"));
+        let handmade = Handmade {
+            description: &description,
+            output: &output,
+            functions: "(memory 300) (table 1000 funcref)",
+            ..Handmade::default()
+        };
+        client.push(handmade.build(), "").await.unwrap();
+    };
+    for (limit, value) in limits {
+        let name = name(limit);
+        push(&name).await;
+        let failure = client.fail(&format!("{name}.answer"), &Value::Null).await;
+        let failure = failure.unwrap();
+        assert_eq!(failure["kind"], "limit-exceeded", "{limit}: {failure}");
+        assert_eq!(failure["details"]["limit"], limit, "{failure}");
+        assert_eq!(failure["retryable"], false, "{failure}");
+        let message = failure["message"].as_str().unwrap();
+        assert!(message.contains(&value.to_string()), "{failure}");
+    }
+    push("handmade").await;
+    let answer = client.succeed("handmade.answer", &Value::Null).await;
+    assert_eq!(answer.unwrap().as_str().map(str::len), Some(9_998));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,8 +179,9 @@ async fn a_log_flood_is_cut_and_says_so() {
         .unwrap();
     assert_eq!(client.result(&id).await.unwrap().status, "Completed");
     let lines = client.logs(&id).await.unwrap();
-    // 1 MiB of lines of 10,000 bytes, and one that says what happened.
-    assert_eq!(lines.len(), 105);
+    // 1 MiB of lines of 10,000 bytes, each of which counts 128 more, and one that says what
+    // happened.
+    assert_eq!(lines.len(), 104);
     let last = lines.last().unwrap();
     assert_eq!(last["level"], "warn");
     assert!(

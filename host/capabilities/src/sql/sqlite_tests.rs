@@ -171,6 +171,7 @@ async fn what_no_plugin_may_is_denied() {
         "VACUUM".into(),
         "BEGIN".into(),
         "COMMIT".into(),
+        "ROLLBACK".into(),
         "SAVEPOINT a".into(),
         "CREATE TEMP TABLE x (a)".into(),
         "CREATE TEMP VIEW x AS SELECT 1".into(),
@@ -202,6 +203,10 @@ async fn what_no_plugin_may_is_denied() {
         "busy_timeout = 1",
         "wal_checkpoint(TRUNCATE)",
         "locking_mode = EXCLUSIVE",
+        "schema_version = 1",
+        "encoding = 'UTF-16'",
+        "page_size = 512",
+        "data_version = 1",
         "database_list",
         "module_list",
         "unheard_of",
@@ -213,6 +218,7 @@ async fn what_no_plugin_may_is_denied() {
         "table_info(t)",
         "user_version",
         "user_version = 7",
+        "application_id = 7",
         "foreign_keys",
     ] {
         it.run(&format!("PRAGMA {pragma}")).await;
@@ -239,6 +245,7 @@ async fn a_reading_grant_does_not_write() {
         "REINDEX",
         "ANALYZE",
         "PRAGMA user_version = 3",
+        "PRAGMA application_id = 3",
         "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
     ] {
         let error = it.fails(Access::Read, statement).await;

@@ -95,9 +95,9 @@ impl LimitsConfig {
     /// Finds what cannot work.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let no_time = |limits: &Limits, setting: &str| match limits.time_ms {
-            Some(0) => wrong(
+            0 => wrong(
                 &format!("{setting}.time_ms"),
-                "no call could ever begin; leave it out for no limit",
+                "no call could ever begin; leave it out for a day",
             ),
             _ => Ok(()),
         };

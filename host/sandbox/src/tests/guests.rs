@@ -133,6 +133,68 @@ pub(super) fn plugin_that_tells() -> Vec<u8> {
     wat::parse_str(text.replace(description, told)).unwrap()
 }
 
+/// A plugin that prints to WASI's standard output, by the core function `$print` (text,
+/// length).
+pub(super) fn plugin_that_prints(extra: &str, run: &str) -> Vec<u8> {
+    let imports = r#"
+    (import "wasi:io/error@0.2.0" (instance $io_error
+        (export "error" (type $error (sub resource)))
+    ))
+    (alias export $io_error "error" (type $io_error_type))
+    (import "wasi:io/streams@0.2.0" (instance $streams
+        (export "output-stream" (type $output_stream (sub resource)))
+        (alias outer 1 $io_error_type (type $error'))
+        (export "error" (type $error (eq $error')))
+        (type $stream_error' (variant
+            (case "last-operation-failed" (own $error)) (case "closed")))
+        (export "stream-error" (type $stream_error (eq $stream_error')))
+        (export "[method]output-stream.blocking-write-and-flush" (func
+            (param "self" (borrow $output_stream)) (param "contents" (list u8))
+            (result (result (error $stream_error)))))
+    ))
+    (alias export $streams "output-stream" (type $output_stream_type))
+    (import "wasi:cli/stdout@0.2.0" (instance $stdout
+        (alias outer 1 $output_stream_type (type $output_stream'))
+        (export "output-stream" (type $output_stream (eq $output_stream')))
+        (export "get-stdout" (func (result (own $output_stream))))
+    ))
+    (core func $get_stdout (canon lower (func $stdout "get-stdout")))
+    (core func $write (canon lower
+        (func $streams "[method]output-stream.blocking-write-and-flush")
+        (memory (core memory $libc "memory"))))
+    (core instance $host
+        (export "get-stdout" (func $get_stdout))
+        (export "write" (func $write)))
+"#;
+    let core = r#"
+        (import "host" "get-stdout" (func $get_stdout (result i32)))
+        (import "host" "write" (func $write (param i32 i32 i32 i32)))
+        (global $stdout (mut i32) (i32.const -1))
+        (func $print (param i32 i32)
+            (if (i32.eq (global.get $stdout) (i32.const -1))
+                (then (global.set $stdout (call $get_stdout))))
+            (call $write (global.get $stdout) (local.get 0) (local.get 1) (i32.const 2000))
+            (if (i32.load8_u (i32.const 2000)) (then unreachable)))
+"#;
+    wat::parse_str(text(extra, imports, core, run)).unwrap()
+}
+
+/// A plugin with so many core instances besides its own, which its core global `$parts` counts.
+pub(super) fn plugin_of_parts(parts: usize, extra: &str, run: &str) -> Vec<u8> {
+    let begins = r#"
+    (core module $counter (global (export "parts") (mut i32) (i32.const 0)))
+    (core instance $host (instantiate $counter))
+    (core module $part
+        (import "host" "parts" (global $parts (mut i32)))
+        (func $begin (global.set $parts (i32.add (global.get $parts) (i32.const 1))))
+        (start $begin))
+"#;
+    let part = "(core instance (instantiate $part (with \"host\" (instance $host))))\n";
+    let core = r#"(import "host" "parts" (global $parts (mut i32)))"#;
+    let imports = begins.to_owned() + &part.repeat(parts);
+    wat::parse_str(text(extra, &imports, core, run)).unwrap()
+}
+
 /// A plugin that also imports an instance of this name.
 pub(super) fn plugin_importing(names: &[&str]) -> Vec<u8> {
     let imports: String = names

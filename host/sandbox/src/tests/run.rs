@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::guests::{plugin, plugin_that_tells, plugin_with_host};
+use super::guests::{
+    plugin, plugin_of_parts, plugin_that_prints, plugin_that_tells, plugin_with_host,
+};
 use super::support::{Fixture, context, request};
 use crate::call::LogLevel;
 use crate::{CallError, Limits};
@@ -150,6 +152,24 @@ async fn tables_are_limited() {
 }
 
 #[tokio::test]
+async fn components_of_many_parts_fit_the_usual_limits() {
+    let fixture = Fixture::new();
+    // As Python's and JavaScript's are made: a core instance for each native library, and an
+    // engine with more than 20,000 functions in its table.
+    let large = plugin_of_parts(
+        100,
+        "(table $engine 25000 funcref)",
+        &format!(
+            "(if (i32.ne (global.get $parts) (i32.const 100)) (then unreachable))
+             (drop (table.get $engine (i32.const 24999)))
+             {OK}"
+        ),
+    );
+    let outcome = fixture.call(&large, Limits::default()).await;
+    assert_eq!(outcome.result, Ok("null".to_owned()));
+}
+
+#[tokio::test]
 async fn deep_recursion_is_a_limit_and_not_a_crash() {
     let fixture = Fixture::new();
     let deep = plugin(
@@ -269,8 +289,9 @@ async fn log_volume_is_limited_and_says_so_once() {
     );
     let plugin = fixture.prepare(&flood).await;
     let (context, heard) = context(Duration::from_secs(10));
+    let line = 15 + Limits::LOG_LINE_BYTES;
     let limits = Limits {
-        log_bytes: 50,
+        log_bytes: 3 * line + 5,
         ..Limits::default()
     };
     let outcome = fixture
@@ -278,12 +299,53 @@ async fn log_volume_is_limited_and_says_so_once() {
         .call(&plugin, request(limits), context)
         .await;
     assert_eq!(outcome.result, Ok("null".to_owned()));
-    assert_eq!(outcome.usage.log_bytes, 45);
+    assert_eq!(outcome.usage.log_bytes, 3 * line as u64);
     let lines = heard.lines.lock().unwrap();
     let line = (LogLevel::Warn, "it did not work".to_owned(), None);
     assert_eq!(lines[..3], [line.clone(), line.clone(), line]);
     assert!(lines[3].1.contains("limit of log volume"), "{lines:?}");
     assert_eq!(lines.len(), 4);
+}
+
+#[tokio::test]
+async fn lines_without_text_are_limited_too() {
+    let fixture = Fixture::new();
+    let often = |line: &str| {
+        format!(
+            "(loop $more
+                {line}
+                (global.set $left (i32.sub (global.get $left) (i32.const 1)))
+                (br_if $more (global.get $left)))
+             {OK}"
+        )
+    };
+    let left = "(global $left (mut i32) (i32.const 20000))";
+    let logs = often(
+        "(call $log (i32.const 3) (i32.const 0) (i32.const 0)
+            (i32.const 0) (i32.const 0) (i32.const 0))",
+    );
+    let prints = often("(call $print (i32.const 3000) (i32.const 2))");
+    let printed = format!("{left} (data (i32.const 3000) \"a\\n\")");
+    for (flood, text) in [
+        (plugin_with_host(left, &logs), ""),
+        (plugin_that_prints(&printed, &prints), "a"),
+    ] {
+        let plugin = fixture.prepare(&flood).await;
+        let (context, heard) = context(Duration::from_secs(60));
+        let limits = Limits::default();
+        let line = Limits::LOG_LINE_BYTES + text.len();
+        let fit = limits.log_bytes / line;
+        let outcome = fixture
+            .sandbox
+            .call(&plugin, request(limits), context)
+            .await;
+        assert_eq!(outcome.result, Ok("null".to_owned()), "{text:?}");
+        assert_eq!(outcome.usage.log_bytes, (fit * line) as u64, "{text:?}");
+        let lines = heard.lines.lock().unwrap();
+        assert_eq!(lines.len(), fit + 1, "{text:?}");
+        assert!(lines[..fit].iter().all(|(_, told, _)| told == text));
+        assert!(lines[fit].1.contains("limit of log volume"), "{text:?}");
+    }
 }
 
 #[tokio::test]

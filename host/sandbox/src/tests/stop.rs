@@ -42,7 +42,7 @@ async fn a_spinning_guest_ends_at_its_limit_of_time() {
     let fixture = Fixture::new();
     let plugin = fixture.prepare(&plugin("", SPIN)).await;
     let limits = |time_ms| Limits {
-        time_ms: Some(time_ms),
+        time_ms,
         ..Limits::default()
     };
     let (far, _) = context(Duration::from_secs(3_600));

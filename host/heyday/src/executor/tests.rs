@@ -239,6 +239,9 @@ async fn http_reaches_nothing_without_a_grant() {
         "{failure}"
     );
     assert!(rig.world.registry.grants("default", None).is_empty());
+    let counters = &outcome.receipt.counters;
+    assert!(counters.contains_key("wall_us"), "{counters:?}");
+    assert!(!counters.contains_key("http.calls"), "nothing was sent");
     // It is in the audit with the receipt.
     rig.recorder.flush().await;
     let all = AuditFilter::default();

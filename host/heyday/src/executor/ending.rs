@@ -1,10 +1,11 @@
-//! The end of an attempt, and what it used until then.
+//! The end of an attempt. Its receipt is written once, whatever becomes of its future.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use heyday_capabilities::http::HttpUsage;
-use heyday_durable::activity::{ActivityTask, Receipt};
+use heyday_durable::activity::{ActivityTask, AttemptContext, CancelReason, Receipt};
+use heyday_durable::failure::kind;
 use jiff::Timestamp;
 
 use crate::recorder::{AttemptName, Denied, ReceiptRow, Records};
@@ -52,6 +53,8 @@ pub(super) struct Ending<'e> {
     records: &'e dyn Records,
     attempt: Arc<AttemptName>,
     started_at: Timestamp,
+    reason: Arc<OnceLock<CancelReason>>,
+    told: bool,
 }
 
 impl<'e> Ending<'e> {
@@ -59,17 +62,21 @@ impl<'e> Ending<'e> {
         records: &'e dyn Records,
         attempt: &Arc<AttemptName>,
         task: &ActivityTask,
+        context: &AttemptContext,
     ) -> Self {
         Self {
             used: Used::default(),
             records,
             attempt: Arc::clone(attempt),
             started_at: task.started_at,
+            reason: Arc::clone(&context.reason),
+            told: false,
         }
     }
 
     /// It ended so; answers what it used.
     pub(super) fn tell(&mut self, outcome: &str) -> Receipt {
+        self.told = true;
         let Used {
             mut receipt,
             denied,
@@ -87,5 +94,26 @@ impl<'e> Ending<'e> {
             denied,
         });
         receipt
+    }
+}
+
+impl Drop for Ending<'_> {
+    /// It did not stop in time, so that nobody waits for it any more, or the host panicked.
+    /// Where its run has closed, the history says nothing further of it.
+    fn drop(&mut self) {
+        if self.told {
+            return;
+        }
+        let panicked = std::thread::panicking();
+        let outcome = match self.reason.get() {
+            // As the engine records it, whatever happened while it stopped.
+            Some(CancelReason::TimedOut) => kind::TIMEOUT,
+            _ if panicked => kind::INTERNAL,
+            _ => kind::WORKER_LOST,
+        };
+        if !panicked {
+            self.used.receipt.add("lost", 1);
+        }
+        self.tell(outcome);
     }
 }

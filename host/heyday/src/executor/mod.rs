@@ -146,7 +146,7 @@ impl ActivityExecutor for Executor {
             queue: task.queue.clone(),
             attempt: task.attempt,
         });
-        let mut ending = Ending::new(&*self.records, &name, &task);
+        let mut ending = Ending::new(&*self.records, &name, &task, &context);
         let queued = task.started_at.as_microsecond() - task.scheduled_at.as_microsecond();
         let waited = u64::try_from(queued).unwrap_or_default();
         ending.used.receipt.add("queue_us", waited);

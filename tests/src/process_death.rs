@@ -5,6 +5,7 @@
 //! start runs of three steps with short waits between ([`load`]), the second one a plugin's
 //! and the others the built-in HTTP call, and send each two signals and an update, until
 //! the process dies: at one of its fail points, or at any moment by a kill from outside.
+//! The inputs of one client are stored apart from the histories.
 //! What the runs did is counted by a server of the test that syncs each effect to a file
 //! ([`effects`]); what must hold of a run's history is in [`history`].
 //!
@@ -43,6 +44,8 @@ const KILLS: usize = 32;
 const MORE: usize = 12;
 /// Clients at once.
 const CLIENTS: usize = 10;
+/// Bytes of the inputs of one of them: too many for a history, which refers to them.
+const APART: usize = 300_000;
 /// The flow's type.
 const FLOW: &str = "chaos.steps";
 /// The flow's steps, each of which has one effect by HTTP.
@@ -287,7 +290,13 @@ fn amid_checkpoint(data: &Path) -> anyhow::Result<bool> {
 /// All clients, until each has ended.
 async fn clients(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyhow::Result<()> {
     // They end by themselves when the server dies; only a server that hangs lasts on.
-    let all = (0..CLIENTS).map(|_| load::client(client, ledger, work));
+    let all = (0..CLIENTS).map(|number| {
+        let work = match work {
+            Work::Load(_) if number == 0 => Work::Load(APART),
+            work => work,
+        };
+        load::client(client, ledger, work)
+    });
     match tokio::time::timeout(PATIENCE * 2, futures::future::try_join_all(all)).await {
         Ok(result) => result.map(|_| ()),
         Err(_) => bail!(
@@ -339,6 +348,14 @@ fn report(tally: &Tally, ledger: &Ledger, repeated: usize) -> anyhow::Result<()>
     }
     let amid = tally.amid_checkpoints;
     eprintln!("{amid} of those in-checkpoint left a checkpoint half done");
+    let kills: usize = tally.kills.values().map(|(count, _)| count).sum();
+    for phase in &PHASES {
+        ensure!(
+            kills < 2 * PHASES.len() || tally.count(phase.name) > 0,
+            "none of {kills} kills came {}",
+            phase.name
+        );
+    }
     ensure!(
         !tally.misses_checkpoints(),
         "no kill fell into a checkpoint"
@@ -352,6 +369,10 @@ fn report(tally: &Tally, ledger: &Ledger, repeated: usize) -> anyhow::Result<()>
     let steps = ledger.done.len() * STEPS.len();
     let continued = ledger.done.values().filter(|run| run.runs > 1).count();
     ensure!(continued > 0, "no run continued as new");
+    ensure!(
+        ledger.done.values().any(|run| run.padding == APART),
+        "no run's input was stored apart"
+    );
     let slowest = tally.recoveries.iter().max().copied().unwrap_or_default();
     eprintln!(
         "{} runs completed, {continued} of them continued as new, {} of them over a kill after their start was acknowledged; \

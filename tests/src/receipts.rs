@@ -3,13 +3,19 @@
 
 use std::collections::BTreeSet;
 
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::support::cli::Desk;
+use crate::support::http_server::{cut, serve};
 use crate::support::probe;
-use crate::support::server::{Client, Options, PATIENCE};
+use crate::support::server::{Client, Options, PATIENCE, Server};
 
 const MANY: &str = "
 document: {dsl: 1.0.3, namespace: tests, name: many, version: 1.0.0}
@@ -67,6 +73,104 @@ async fn many_receipts_come_page_by_page() {
         pages.stdout.matches("\"probe.echo\"").count(),
         60,
         "{pages}"
+    );
+}
+
+/// Serves an answer, one that is cut off half-way, and one that does not go on.
+async fn answers() -> std::net::SocketAddr {
+    let half = || stream::once(async { Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1_000])) });
+    let router = Router::new()
+        .route("/whole", post(async |_: String| "twelve bytes"))
+        .route(
+            "/cut",
+            get(async move || Body::from_stream(half().chain(cut()))),
+        )
+        .route(
+            "/hangs",
+            get(async move || {
+                let never = stream::pending::<std::io::Result<Bytes>>();
+                Body::from_stream(half().chain(never))
+            }),
+        );
+    serve(router).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flows_own_call_leaves_what_it_used_however_it_ends() {
+    let address = answers().await;
+    let server = Server::start().await.unwrap();
+    let client = &server.client;
+    let start = async |name: &str, with: &str, heyday: &str| {
+        let flow = format!(
+            "document: {{dsl: 1.0.3, namespace: tests, name: {name}, version: 1.0.0}}
+do:
+  - ask:
+      call: http
+      with: {{endpoint: 'http://{address}/{name}', {with}}}
+      metadata: {{heyday: {{{heyday}}}}}
+"
+        );
+        Client::ok(client.push_flow(&flow).await.unwrap())
+            .await
+            .unwrap();
+        let flow = format!("tests.{name}");
+        let rule = format!("*:{address}");
+        client.grant(&flow, "http", &rule, None).await.unwrap();
+        client.start(&flow, &Value::Null).await.unwrap()
+    };
+    let once = "retry: {maximum_attempts: 1}";
+
+    let whole = start("whole", "method: post, body: {n: 1}", once).await;
+    let outcome = client.result(&whole).await.unwrap();
+    assert_eq!(outcome.body["result"], "twelve bytes", "{}", outcome.body);
+    let receipts = client.receipts(&whole).await.unwrap();
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    let counters = &receipts[0]["counters"];
+    for (name, amount) in [
+        ("http.calls", 1_u64),
+        ("http.bytes_written", 7),
+        ("http.bytes_read", 12),
+        // As JSON.
+        ("output_bytes", 14),
+    ] {
+        assert_eq!(counters[name], amount, "{name}: {counters}");
+    }
+    assert!(counters["wall_us"].as_u64() > Some(0), "{counters}");
+    assert!(counters["queue_us"].is_u64(), "{counters}");
+    assert!(counters.get("cpu_us").is_none(), "{counters}");
+
+    let cut_off = start("cut", "method: get", once).await;
+    let outcome = client.result(&cut_off).await.unwrap();
+    assert_eq!(outcome.status, "Failed", "{}", outcome.body);
+    let receipts = client.receipts(&cut_off).await.unwrap();
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    let counters = &receipts[0]["counters"];
+    assert_eq!(counters["http.calls"], 1, "{counters}");
+    assert_eq!(counters["http.bytes_read"], 1_000, "{counters}");
+    assert!(counters["wall_us"].as_u64() > Some(0), "{counters}");
+    assert!(counters.get("output_bytes").is_none(), "{counters}");
+
+    // Again and again, for on a busy machine the time may be over before anything came.
+    let again = "timeouts: {start_to_close: PT1S}, \
+                 retry: {initial_interval: {milliseconds: 20}, backoff_coefficient: 1, maximum_attempts: 0}";
+    let hangs = start("hangs", "method: get", again).await;
+    let timed_out = async {
+        loop {
+            let receipts = client.receipts(&hangs).await.unwrap();
+            let read = |one: &&Value| one["counters"]["http.bytes_read"] == 1_000;
+            if let Some(one) = receipts.iter().find(read) {
+                return one.clone();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let receipt = tokio::time::timeout(PATIENCE, timed_out).await;
+    let receipt = receipt.expect("an attempt that read something");
+    assert_eq!(receipt["outcome"], "timeout", "{receipt}");
+    assert_eq!(receipt["counters"]["http.calls"], 1, "{receipt}");
+    assert!(
+        receipt["counters"]["wall_us"].as_u64() > Some(0),
+        "{receipt}"
     );
 }
 

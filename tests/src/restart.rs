@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use heyday_durable::payload::Digest;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
+use crate::support::cli::Desk;
 use crate::support::http_server;
 use crate::support::server::{Client, Options, Server};
 use crate::support::worker::eventually;
@@ -131,4 +135,96 @@ async fn a_second_ctrl_c_stops_at_once() {
     assert!(server.log().contains("Stopped at once"));
     permits.add_permits(5);
     assert_eq!(tries(&mut server, &id).await, [2, 1]);
+}
+
+/// Writes into the history of a run that it was started with another definition: what a bug
+/// in a later release would look like.
+async fn redefine(server: &Server, run: Uuid, from: Digest, to: Digest) {
+    let url = format!("sqlite://{}", server.data().join("history.db").display());
+    let mut database = SqliteConnection::connect(&url).await.unwrap();
+    let run = run.as_bytes().to_vec();
+    let rows: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT last_event, body FROM transitions WHERE run_id = ?")
+            .bind(run.clone())
+            .fetch_all(&mut database)
+            .await
+            .unwrap();
+    let mut changed = 0;
+    for (last_event, mut body) in rows {
+        let at = body
+            .windows(from.as_bytes().len())
+            .position(|bytes| bytes == from.as_bytes());
+        let Some(at) = at else {
+            continue;
+        };
+        body[at..at + to.as_bytes().len()].copy_from_slice(to.as_bytes());
+        sqlx::query("UPDATE transitions SET body = ? WHERE run_id = ? AND last_event = ?")
+            .bind(body)
+            .bind(run.clone())
+            .bind(last_event)
+            .execute(&mut database)
+            .await
+            .unwrap();
+        changed += 1;
+    }
+    assert_eq!(changed, 1, "the run's start names its definition");
+    database.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_history_does_not_fit_is_shown_as_held() {
+    let mut server = Server::start().await.unwrap();
+    let client = server.client.clone();
+    let push = async |version: &str, wait: &str| -> Digest {
+        let flow = format!(
+            "document: {{dsl: 1.0.3, namespace: tests, name: held, version: {version}}}
+do:
+  - pause: {{wait: {wait}}}
+"
+        );
+        let pushed = client.push_flow(&flow).await.unwrap();
+        let pushed = Client::ok(pushed).await.unwrap();
+        pushed["digest"].as_str().unwrap().parse().unwrap()
+    };
+    let first = push("1.0.0", "PT1H").await;
+    let id = client.start("tests.held", &Value::Null).await.unwrap();
+    let path = format!("/workflows/{id}");
+    let shown = eventually(async || {
+        let shown = client.get(&path).await.unwrap();
+        let waits = shown["pending_timers"]
+            .as_array()
+            .is_some_and(|timers| timers.len() == 1);
+        waits.then_some(shown)
+    })
+    .await;
+    assert!(shown.get("held").is_none(), "{shown}");
+    let second = push("2.0.0", "PT2H").await;
+    server.kill();
+    let run = shown["run_id"].as_str().unwrap().parse().unwrap();
+    redefine(&server, run, first, second).await;
+    server.start_again().await.unwrap();
+
+    // Its history is read again when something happens to it.
+    let note = json!({ "name": "note", "data": 1 });
+    client
+        .post(&format!("{path}/signals"), &note)
+        .await
+        .unwrap();
+    let shown = eventually(async || {
+        let shown = client.get(&path).await.unwrap();
+        shown["held"].is_string().then_some(shown)
+    })
+    .await;
+    assert_eq!(shown["status"], "Running", "{shown}");
+    let reason = shown["held"].as_str().unwrap();
+    assert!(reason.contains("duration"), "{shown}");
+    let listed = client.get("/workflows?page_size=10").await.unwrap();
+    assert_eq!(listed["workflows"][0]["held"], reason, "{listed}");
+
+    let desk = Desk::new(&server).unwrap();
+    let line = format!("heyday workflow show {id}");
+    let shown = desk.run("", &line).await.unwrap().ok();
+    shown.says("held").says(reason);
+    let listed = desk.run("", "heyday workflow list").await.unwrap().ok();
+    listed.says("Running (held)");
 }

@@ -254,7 +254,9 @@ impl std::fmt::Debug for AttemptContext {
 /// Names of the host: `cpu_us`, `wall_us`, `queue_us` (microseconds),
 /// `peak_memory_bytes`, `host_calls`, `output_bytes`, `log_bytes`; of a capability:
 /// `<capability>.calls`, `<capability>.rows`, `<capability>.bytes_read`,
-/// `<capability>.bytes_written`. `lost` is 1 where the worker died.
+/// `<capability>.bytes_written`. A flow's own call runs in the host, and so has none of
+/// `cpu_us`, `peak_memory_bytes`, `host_calls` and `log_bytes`. `lost` is 1 where the worker
+/// died, or did not stop when nobody waited for it any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Receipt {
@@ -328,7 +330,8 @@ pub trait ActivityExecutor: Send + Sync + 'static {
 
     /// Takes the receipt of an attempt of which [`execute`](Self::execute) did not tell
     /// the end: it says `lost`, or nothing where the attempt did not get so far. Its end
-    /// is committed. Must not block.
+    /// is committed. Whoever wrote one when the future of `execute` was dropped takes this
+    /// one for it. Must not block.
     fn ended_elsewhere(&self, receipt: AttemptReceipt) {
         let _ = receipt;
     }

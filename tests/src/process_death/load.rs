@@ -17,7 +17,7 @@ use crate::support::server::Client;
 pub struct Run {
     name: String,
     /// Bytes of its input.
-    padding: usize,
+    pub padding: usize,
     /// Starts were sent for it before.
     asked: bool,
     /// Its run id, once a start was acknowledged.

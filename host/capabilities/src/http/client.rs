@@ -77,18 +77,17 @@ pub struct HttpResponse {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
-    /// What the call used.
-    pub usage: HttpUsage,
 }
 
 /// Counters of a receipt: `http.calls`, `http.bytes_read`, `http.bytes_written`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HttpUsage {
-    /// Requests sent, redirects included.
+    /// Requests that the policy allows, redirects included, whatever came of them.
     pub calls: u64,
-    /// Bytes of the response's body.
+    /// Bytes of the response's body that came.
     pub bytes_read: u64,
-    /// Bytes of bodies sent.
+    /// Bytes of the bodies of requests. Of a call that was given up while it sent one, all of
+    /// it; of a request for which there was no connection, none.
     pub bytes_written: u64,
 }
 
@@ -152,7 +151,8 @@ impl HttpClient {
         })
     }
 
-    /// Sends a request and reads its response.
+    /// Sends a request and reads its response. `usage` grows while it does so: it is true
+    /// also of a call that fails, or whose future is dropped.
     ///
     /// # Errors
     /// Why there is no response; a status is none.
@@ -163,12 +163,16 @@ impl HttpClient {
         limits: &HttpLimits,
         deadline: Instant,
         cancellation: &CancellationToken,
+        usage: &mut HttpUsage,
     ) -> Result<HttpResponse, HttpError> {
         let until = deadline.min(Instant::now() + limits.timeout);
         tokio::select! {
             biased;
             () = cancellation.cancelled() => Err(HttpError::Cancelled),
-            outcome = tokio::time::timeout_at(until.into(), self.follow(request, policy, limits)) => {
+            outcome = tokio::time::timeout_at(
+                until.into(),
+                self.follow(request, policy, limits, usage),
+            ) => {
                 outcome.unwrap_or(Err(HttpError::Timeout))
             }
         }
@@ -179,6 +183,7 @@ impl HttpClient {
         request: HttpRequest,
         policy: &HttpPolicy,
         limits: &HttpLimits,
+        usage: &mut HttpUsage,
     ) -> Result<HttpResponse, HttpError> {
         let mut url = parse_url(&request.url)?;
         let mut method = request
@@ -190,18 +195,22 @@ impl HttpClient {
         if body.len() as u64 > limits.request_bytes {
             return Err(HttpError::TooLarge(limits.request_bytes));
         }
-        let mut usage = HttpUsage::default();
         let mut redirects = 0;
         loop {
-            let outgoing = Outgoing {
-                method: method.clone(),
-                url: url.clone(),
-                headers: headers.clone(),
-                body: body.clone().into(),
-            };
+            let request = self
+                .client(policy, &method, &url)?
+                .request(method.clone(), url.clone())
+                .headers(headers.clone())
+                .body(body.clone());
             usage.calls += 1;
             usage.bytes_written += body.len() as u64;
-            let response = self.send(outgoing, policy).await?;
+            let response = request.send().await.map_err(|error| {
+                if error.is_connect() {
+                    // Nothing of it left.
+                    usage.bytes_written -= body.len() as u64;
+                }
+                translate(&error, &url)
+            })?;
             let status = response.status();
             let target = match redirect_target(&response, &url)? {
                 Some(target) if limits.redirects > 0 => target,
@@ -355,7 +364,7 @@ async fn read(
     response: reqwest::Response,
     url: Url,
     limits: &HttpLimits,
-    mut usage: HttpUsage,
+    usage: &mut HttpUsage,
 ) -> Result<HttpResponse, HttpError> {
     let limit = limits.response_bytes;
     if response
@@ -377,18 +386,17 @@ async fn read(
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| translate(&error, &url))?;
+        usage.bytes_read += chunk.len() as u64;
         if (body.len() + chunk.len()) as u64 > limit {
             return Err(HttpError::TooLarge(limit));
         }
         body.extend_from_slice(&chunk);
     }
-    usage.bytes_read = body.len() as u64;
     Ok(HttpResponse {
         status,
         url: url.into(),
         headers,
         body: body.freeze(),
-        usage,
     })
 }
 

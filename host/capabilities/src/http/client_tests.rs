@@ -59,17 +59,37 @@ fn soon() -> Instant {
 }
 
 async fn call(request: HttpRequest, rules: &[&str]) -> Result<HttpResponse, HttpError> {
+    counted(request, rules, &HttpLimits::default()).await.0
+}
+
+/// Answers also what the call used.
+async fn counted(
+    request: HttpRequest,
+    rules: &[&str],
+    limits: &HttpLimits,
+) -> (Result<HttpResponse, HttpError>, HttpUsage) {
     let policy = HttpPolicy::parse(rules.iter().copied()).expect("valid rules");
-    HttpClient::new()
+    let mut usage = HttpUsage::default();
+    let answer = HttpClient::new()
         .expect("a client")
         .call(
             request,
             &policy,
-            &HttpLimits::default(),
+            limits,
             soon(),
             &CancellationToken::new(),
+            &mut usage,
         )
-        .await
+        .await;
+    (answer, usage)
+}
+
+fn used(calls: u64, bytes_read: u64, bytes_written: u64) -> HttpUsage {
+    HttpUsage {
+        calls,
+        bytes_read,
+        bytes_written,
+    }
 }
 
 #[tokio::test]
@@ -79,25 +99,25 @@ async fn a_status_is_an_answer() {
     })
     .await;
     let rule = format!("GET:{address}");
-    let response = call(get(format!("http://{address}/x")), &[&rule])
-        .await
-        .expect("a response");
+    let request = get(format!("http://{address}/x"));
+    let (answer, usage) = counted(request, &[&rule], &HttpLimits::default()).await;
+    let response = answer.expect("a response");
     assert_eq!(response.status, 503);
     assert_eq!(&response.body[..], b"no");
     assert!(response.headers.contains(&("x-a".into(), "b".into())));
-    assert_eq!(response.usage.bytes_read, 2);
-    assert_eq!(response.usage.calls, 1);
+    assert_eq!(usage, used(1, 2, 0));
 }
 
 #[tokio::test]
 async fn nothing_is_sent_without_a_rule() {
     let (address, mut requests) = serve(|_| ok("")).await;
     for rules in [&[][..], &["POST:127.0.0.1"], &["GET:*.example.com"]] {
-        let error = call(get(format!("http://{address}/")), rules)
-            .await
-            .expect_err("no rule");
+        let request = get(format!("http://{address}/"));
+        let (answer, usage) = counted(request, rules, &HttpLimits::default()).await;
+        let error = answer.expect_err("no rule");
         assert_eq!(error.code(), "denied");
         assert!(!error.retryable());
+        assert_eq!(usage, used(0, 0, 0));
     }
     assert!(requests.try_recv().is_err(), "a request was sent");
 }
@@ -179,7 +199,8 @@ async fn a_name_that_changes_its_answer_leads_only_to_what_was_checked() {
     let ask = async |client: &HttpClient, host: &str| {
         let request = get(format!("http://{host}:{port}/"));
         let (limits, cancellation) = (HttpLimits::default(), CancellationToken::new());
-        let outcome = client.call(request, &policy, &limits, soon(), &cancellation);
+        let mut usage = HttpUsage::default();
+        let outcome = client.call(request, &policy, &limits, soon(), &cancellation, &mut usage);
         outcome.await.map(|response| response.body)
     };
     // What would be answered at the second look was never asked for.
@@ -231,11 +252,10 @@ async fn a_redirect_takes_no_secrets_to_another_origin() {
     let mut request = get(format!("http://{outer}/"));
     request.method = "POST".into();
     request.body = Bytes::from_static(b"form");
-    let response = call(request, &[&rules[0], &rules[1]])
-        .await
-        .expect("a response");
-    assert_eq!(&response.body[..], b"there");
-    assert_eq!(response.usage.calls, 2);
+    let rules = [rules[0].as_str(), rules[1].as_str()];
+    let (answer, usage) = counted(request, &rules, &HttpLimits::default()).await;
+    assert_eq!(&answer.expect("a response").body[..], b"there");
+    assert_eq!(usage, used(2, 5, 4));
     let head = inner_requests.recv().await.expect("the request");
     assert!(head.starts_with("GET / "), "{head}");
     assert!(!head.to_lowercase().contains("authorization"), "{head}");
@@ -256,23 +276,27 @@ async fn a_body_over_the_limit_is_cut_off() {
     // Without a length, so that only counting can find it.
     let (address, _requests) = serve(|_| ok(&"x".repeat(100_000))).await;
     let rule = format!("GET:{address}");
-    let policy = HttpPolicy::parse([rule.as_str()]).expect("a rule");
     let limits = HttpLimits {
         response_bytes: 10_000,
         ..HttpLimits::default()
     };
-    let error = HttpClient::new()
-        .expect("a client")
-        .call(
-            get(format!("http://{address}/")),
-            &policy,
-            &limits,
-            soon(),
-            &CancellationToken::new(),
-        )
-        .await
-        .expect_err("too large");
-    assert_eq!(error, HttpError::TooLarge(10_000));
+    let request = get(format!("http://{address}/"));
+    let (answer, usage) = counted(request, &[&rule], &limits).await;
+    assert_eq!(answer.expect_err("too large"), HttpError::TooLarge(10_000));
+    assert!((10_001..=100_000).contains(&usage.bytes_read), "{usage:?}");
+}
+
+#[tokio::test]
+async fn what_came_before_a_call_broke_off_counts() {
+    let (address, _requests) = serve(|_| {
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nhalf".to_vec()
+    })
+    .await;
+    let rule = format!("*:{address}");
+    let request = get(format!("http://{address}/"));
+    let (answer, usage) = counted(request, &[&rule], &HttpLimits::default()).await;
+    assert_eq!(answer.expect_err("cut off").code(), "connect");
+    assert_eq!(usage, used(1, 4, 0));
 }
 
 #[tokio::test]
@@ -285,6 +309,7 @@ async fn a_silent_server_is_left_at_the_deadline_and_at_a_cancel() {
     let client = HttpClient::new().expect("a client");
     let limits = HttpLimits::default();
     let request = get(format!("http://{address}/"));
+    let mut usage = HttpUsage::default();
     let error = client
         .call(
             request.clone(),
@@ -292,17 +317,21 @@ async fn a_silent_server_is_left_at_the_deadline_and_at_a_cancel() {
             &limits,
             Instant::now() + Duration::from_millis(50),
             &CancellationToken::new(),
+            &mut usage,
         )
         .await
         .expect_err("silent");
     assert_eq!(error, HttpError::Timeout);
+    assert_eq!(usage, used(1, 0, 0));
     let cancellation = CancellationToken::new();
     cancellation.cancel();
+    let mut usage = HttpUsage::default();
     let error = client
-        .call(request, &policy, &limits, soon(), &cancellation)
+        .call(request, &policy, &limits, soon(), &cancellation, &mut usage)
         .await
         .expect_err("cancelled");
     assert_eq!(error, HttpError::Cancelled);
+    assert_eq!(usage, used(0, 0, 0), "nothing was sent");
 }
 
 #[tokio::test]
@@ -310,12 +339,15 @@ async fn nobody_listening_is_a_connect_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let rule = format!("GET:{address}");
-    let error = call(get(format!("http://{address}/")), &[&rule])
-        .await
-        .expect_err("nobody");
+    let rule = format!("*:{address}");
+    let mut request = get(format!("http://{address}/"));
+    request.method = "POST".into();
+    request.body = Bytes::from_static(b"form");
+    let (answer, usage) = counted(request, &[&rule], &HttpLimits::default()).await;
+    let error = answer.expect_err("nobody");
     assert_eq!(error.code(), "connect");
     assert!(error.retryable());
+    assert_eq!(usage, used(1, 0, 0), "its body was not sent");
 }
 
 #[tokio::test]

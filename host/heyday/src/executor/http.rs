@@ -23,8 +23,9 @@ use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
 use url::Url;
 
+use super::Executor;
+use super::ending::{FlowCall, Used};
 use super::plugin::instant;
-use super::{Executor, Used};
 use crate::recorder::Denied;
 
 #[derive(Deserialize)]
@@ -93,7 +94,6 @@ impl Executor {
                 ),
             )
         };
-        let begun = std::time::Instant::now();
         // The activity's own timeouts say how long it may take.
         let defaults = HttpLimits::default();
         let limits = HttpLimits {
@@ -121,6 +121,7 @@ impl Executor {
             http.response.status_code = tracing::field::Empty,
             error.type = tracing::field::Empty,
         );
+        let usage = &mut used.http.insert(FlowCall::begin()).usage;
         let call = async {
             let allowed = url
                 .as_ref()
@@ -136,6 +137,7 @@ impl Executor {
                 &limits,
                 instant(context.deadline),
                 &context.cancellation,
+                usage,
             );
             call.await
         };
@@ -163,20 +165,15 @@ impl Executor {
             }
         }
         drop(span);
-        used.receipt.add(
-            "wall_us",
-            u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-        );
         let response = answer.map_err(|error| match error {
             HttpError::Denied(reason) if rules.is_empty() => {
                 denied().with_details(json!({ "reason": reason }))
             }
             error => failure(&error, context.reason.get().copied()),
         })?;
-        for (name, amount) in response.usage.counters() {
-            used.receipt.add(name, amount);
-        }
-        answer_of(&input, &request, &response)
+        let output = answer_of(&input, &request, &response)?;
+        used.receipt.add("output_bytes", output.data.len() as u64);
+        Ok(output)
     }
 }
 
@@ -432,7 +429,6 @@ fn content(body: &Bytes, content_type: &str) -> Result<Value, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heyday_capabilities::http::HttpUsage;
 
     fn input(value: Value) -> Input {
         serde_json::from_value(value).expect("an input")
@@ -444,7 +440,6 @@ mod tests {
             url: "https://example.com/".to_owned(),
             headers: vec![("content-type".to_owned(), content_type.to_owned())],
             body: Bytes::from_static(body.as_bytes()),
-            usage: HttpUsage::default(),
         }
     }
 

@@ -7,6 +7,7 @@
 //! executor serves the server and a worker.
 
 pub mod catalogue;
+mod ending;
 mod http;
 mod plugin;
 mod sink;
@@ -18,21 +19,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use heyday_capabilities::http::{HttpClient, HttpPlaces};
 use heyday_durable::activity::{
-    ActivityExecutor, ActivityTask, AttemptContext, AttemptOutcome, AttemptReceipt, Receipt,
+    ActivityExecutor, ActivityTask, AttemptContext, AttemptOutcome, AttemptReceipt,
 };
 use heyday_durable::driver::HTTP_ACTIVITY_TYPE;
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::payload::Payload;
 use heyday_sandbox::{Limits, Sandbox};
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
 
 use self::catalogue::Catalogue;
+use self::ending::{Ending, Used};
 use self::throttle::Throttle;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::recorder::{AttemptName, Denied, ReceiptRow, Records};
+use crate::recorder::{AttemptName, Records};
 use crate::telemetry;
 
 /// What the executor is made of.
@@ -60,13 +61,6 @@ pub struct Executor {
     http: Option<HttpClient>,
     http_places: HttpPlaces,
     throttle: Throttle,
-}
-
-/// What an attempt used, and what it was refused.
-#[derive(Debug, Default)]
-struct Used {
-    receipt: Receipt,
-    denied: Vec<Denied>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -152,16 +146,16 @@ impl ActivityExecutor for Executor {
             queue: task.queue.clone(),
             attempt: task.attempt,
         });
-        let mut used = Used::default();
+        let mut ending = Ending::new(&*self.records, &name, &task, &context);
         let queued = task.started_at.as_microsecond() - task.scheduled_at.as_microsecond();
-        used.receipt
-            .add("queue_us", u64::try_from(queued).unwrap_or_default());
+        let waited = u64::try_from(queued).unwrap_or_default();
+        ending.used.receipt.add("queue_us", waited);
         let running = self
             .metrics
             .attempt_started(&task.namespace, &task.queue, queued);
         let begun = std::time::Instant::now();
         let result = self
-            .run(&task, &name, context, &mut used)
+            .run(&task, &name, context, &mut ending.used)
             .instrument(span.clone())
             .await;
         if result.is_err() {
@@ -173,15 +167,7 @@ impl ActivityExecutor for Executor {
             Err(failure) => failure.kind.as_str(),
         };
         running.ended(&task.activity_type, outcome_label(&result), begun.elapsed());
-        let Used { receipt, denied } = used;
-        self.records.receipt(ReceiptRow {
-            attempt: name,
-            started_at: task.started_at,
-            ended_at: Timestamp::now(),
-            outcome: outcome.to_owned(),
-            receipt: receipt.clone(),
-            denied,
-        });
+        let receipt = ending.tell(outcome);
         AttemptOutcome { result, receipt }
     }
 

@@ -14,8 +14,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::Executor;
+use super::ending::Used;
 use super::sink::Sink;
-use super::{Executor, Used};
 use crate::recorder::{AttemptName, Denied};
 
 impl Executor {

@@ -1,24 +1,31 @@
 //! Attempts of real components in a real sandbox.
 
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::FutureExt as _;
 use heyday_durable::activity::{
     ActivityExecutor as _, ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome,
     AttemptSink, CancelReason, LogLine, Progress,
 };
 use heyday_durable::driver::HTTP_ACTIVITY_TYPE;
-use heyday_durable::failure::kind;
+use heyday_durable::failure::{Failure, kind};
 use heyday_durable::payload::{Digest, Payload};
+use heyday_sandbox::Grants;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::catalogue::{Catalogue, FetchError};
 use super::{Executor, ExecutorOptions};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
+use crate::registry::Stored;
 use crate::registry::tests::{World, plugin_running, push, world};
 use crate::registry::types::AuditFilter;
 use crate::state::{HostDb, StateLocation};
@@ -133,6 +140,63 @@ async fn an_attempt_answers_and_leaves_a_receipt() {
     }
 }
 
+/// Never answers, or panics.
+struct Faulty {
+    panics: bool,
+}
+
+#[async_trait::async_trait]
+impl Catalogue for Faulty {
+    async fn plugin(&self, _: &ActivityTask) -> Result<Arc<Stored>, Failure> {
+        assert!(!self.panics, "a fault of the host");
+        std::future::pending().await
+    }
+
+    async fn component(&self, _: &str, _: &Digest) -> Result<Bytes, FetchError> {
+        std::future::pending().await
+    }
+
+    async fn grants(&self, _: &str, _: &str, _: &BTreeSet<String>) -> Arc<Grants> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_is_abandoned_leaves_a_receipt() {
+    let rig = rig().await;
+    for (panics, reason, outcome) in [
+        (false, Some(CancelReason::RunClosed), kind::WORKER_LOST),
+        (false, Some(CancelReason::TimedOut), kind::TIMEOUT),
+        (true, None, kind::INTERNAL),
+        (true, Some(CancelReason::TimedOut), kind::TIMEOUT),
+    ] {
+        let executor = Executor::new(ExecutorOptions {
+            catalogue: Arc::new(Faulty { panics }),
+            sandbox: rig.world.sandbox.clone(),
+            records: Arc::new(rig.recorder.clone()),
+            metrics: Arc::new(Metrics::default()),
+            config: Arc::new(Config::default()),
+        });
+        let task = task("guest.echo", None, json!({}));
+        let run = task.run_id;
+        let context = context(Duration::from_secs(60));
+        if let Some(reason) = reason {
+            context.reason.set(reason).expect("unset");
+        }
+        let execution = AssertUnwindSafe(executor.execute(task, context)).catch_unwind();
+        // What waits is dropped, as the engine does with what does not stop.
+        assert_eq!(execution.now_or_never().is_some(), panics);
+        rig.recorder.flush().await;
+        let receipts = rig.recorder.receipts("default", run, None, 9).await;
+        let receipts = receipts.expect("read");
+        assert_eq!(receipts.len(), 1);
+        assert_eq!(receipts[0].outcome, outcome);
+        let counters = &receipts[0].counters;
+        assert!(counters.contains_key("queue_us"), "{counters:?}");
+        assert_eq!(counters.get("lost").copied(), (!panics).then_some(1));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn schemas_hold_before_and_after_the_guest() {
     let rig = rig().await;
@@ -239,6 +303,9 @@ async fn http_reaches_nothing_without_a_grant() {
         "{failure}"
     );
     assert!(rig.world.registry.grants("default", None).is_empty());
+    let counters = &outcome.receipt.counters;
+    assert!(counters.contains_key("wall_us"), "{counters:?}");
+    assert!(!counters.contains_key("http.calls"), "nothing was sent");
     // It is in the audit with the receipt.
     rig.recorder.flush().await;
     let all = AuditFilter::default();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use heyday_capabilities::http::{HttpClient, HttpLimits, HttpPolicy, HttpRequest};
+use heyday_capabilities::http::{HttpClient, HttpLimits, HttpPolicy, HttpRequest, HttpUsage};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -130,8 +130,16 @@ async fn ask(http: HttpClient, policy: Arc<HttpPolicy>, url: String) -> anyhow::
     };
     let (limits, cancellation) = (HttpLimits::default(), CancellationToken::new());
     let deadline = Instant::now() + PATIENCE;
+    let mut usage = HttpUsage::default();
     let answer = http
-        .call(request, &policy, &limits, deadline, &cancellation)
+        .call(
+            request,
+            &policy,
+            &limits,
+            deadline,
+            &cancellation,
+            &mut usage,
+        )
         .await?;
     ensure!(answer.status == 200, "the status {}", answer.status);
     ensure!(answer.body.len() == PAGE_BYTES, "another page");

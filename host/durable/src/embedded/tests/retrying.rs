@@ -53,6 +53,30 @@ async fn a_failed_attempt_is_repeated_after_its_backoff() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn backoffs_differ_so_that_what_failed_together_comes_apart() {
+    let mut bench = Bench::new().await;
+    let retry = "retry: {initial_interval: PT10S, backoff_coefficient: 1, maximum_attempts: 0}";
+    bench.define("apart", &policy(retry));
+    let run = bench.start("apart", json!({})).await;
+    let mut waits = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let failure = Failure::transient("flaky", "again");
+        bench.attempt().await.end(Err(failure));
+        bench
+            .until("it backs off", async || {
+                let description = bench.engine().describe(&run).await.unwrap();
+                description.pending_activities[0].state == PendingState::BackingOff
+            })
+            .await;
+        let description = bench.engine().describe(&run).await.unwrap();
+        let next = description.pending_activities[0].next_attempt_at.unwrap();
+        waits.insert(next.duration_since(bench.clock.now()));
+        bench.clock.advance(Duration::from_secs(10));
+    }
+    assert!(waits.len() > 1, "each of 20 waits took {waits:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn start_to_close_stops_the_attempt_and_is_retried() {
     let mut bench = Bench::with(|options| options.stop_grace = Duration::from_secs(20)).await;
     bench.define(

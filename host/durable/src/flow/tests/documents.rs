@@ -98,6 +98,44 @@ fn reads_the_same_from_json() {
 }
 
 #[test]
+fn problems_of_pretty_json_name_their_lines() {
+    let found = problems(
+        r#"{
+  "document": {
+    "dsl": "1.0.3",
+    "namespace": "test",
+    "name": "sample",
+    "version": "0.1.0"
+  },
+  "do": [
+    {
+      "first": {
+        "set": {
+          "a": 1
+        },
+        "then": "nowhere"
+      }
+    },
+    {
+      "second": {
+        "sett": {
+          "a": 1
+        }
+      }
+    }
+  ]
+}"#,
+    );
+    let lines: Vec<u32> = found.iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [14, 18], "{found:#?}");
+    assert!(found[0].1.contains("then names \"nowhere\""), "{found:#?}");
+    assert!(
+        found[1].1.contains("task \"second\" does nothing"),
+        "{found:#?}"
+    );
+}
+
+#[test]
 fn refuses_malformed_documents() {
     let head = "document:\n  dsl: '1.0.3'\n  namespace: test\n  name: sample\n  version: '0.1.0'\n";
     for (from, to, line, says) in [

@@ -1,5 +1,6 @@
 //! Uploads of components: what they become, once, and what is refused.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,10 @@ use heyday_durable::payload::Digest;
 
 use super::super::types::{Upload, UploadOptions, VersionState};
 use super::super::{Kind, RegistryError};
-use super::{ACTOR, MINUTE, World, created, entries, greet, plugin, push, world};
+use super::{ACTOR, MINUTE, World, created, entries, greet, open, plugin, push, world};
+use crate::files::ContentFiles;
+use crate::state::versions::UploadRow;
+use crate::state::{HostDb, StateLocation};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_bytes_are_the_same_version_and_others_are_refused() {
@@ -158,5 +162,62 @@ async fn an_upload_that_nobody_waits_for_goes_on() {
         "{done:?}"
     );
     let status = registry.upload_status("default", &digest).expect("known");
+    assert_eq!(status.state, VersionState::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_a_crash_interrupted_goes_on_at_the_next_start() {
+    let World { folder, .. } = &world().await;
+    // What a crash leaves of an upload that was answered with 202: its bytes and its row.
+    let bytes = greet("1.0.0", "");
+    let digest = Digest::of(&bytes);
+    let row = UploadRow {
+        namespace: ACTOR.namespace.to_owned(),
+        digest,
+        size: bytes.len() as u64,
+        state: VersionState::Compiling,
+        reason: None,
+        capabilities: BTreeSet::new(),
+        imports: BTreeSet::new(),
+        options: UploadOptions::default(),
+        principal: ACTOR.principal.to_owned(),
+        created_at: crate::state::now(),
+    };
+    let files = ContentFiles::open(folder.path().join("components")).expect("files");
+    files.put_bytes(bytes).await.expect("stored");
+    let location = StateLocation::File(folder.path().join("host.db"));
+    let database = HostDb::open(&location).await.expect("a database");
+    let mut change = database.change().await.expect("a change");
+    change.put_upload(&row).await.expect("written");
+    change.commit().await.expect("committed");
+
+    let again = open(folder.path()).await;
+    let done = again.await_upload("default", &digest, MINUTE).await;
+    let done = done.expect("done");
+    assert!(
+        matches!(done, Upload::Created(_) | Upload::Existing(_)),
+        "{done:?}"
+    );
+    let shown = again
+        .versions(Kind::Plugin, "default", "greet")
+        .expect("there");
+    assert_eq!(
+        shown.active.map(|version| version.to_string()).as_deref(),
+        Some("1.0.0")
+    );
+    // It is told a little after the version is there.
+    let told = async {
+        loop {
+            if let [entry] = &*entries(&again).await {
+                return entry.principal.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let told = tokio::time::timeout(MINUTE, told).await;
+    assert_eq!(told.expect("an entry of the audit"), ACTOR.principal);
+    // It is done for good.
+    let third = open(folder.path()).await;
+    let status = third.upload_status("default", &digest).expect("known");
     assert_eq!(status.state, VersionState::Ready);
 }

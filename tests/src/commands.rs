@@ -1,13 +1,15 @@
 //! The command line over the real server, where no scene of another test has it: versions
-//! that are stored and not active, what lacks grants, lists, and a cancel.
+//! that are stored and not active, what lacks grants, lists, a cancel, inputs from files,
+//! completions, and what ends with an exit code of its own.
 
 use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::handmade::{DESCRIPTION, Handmade};
+use crate::support::ports::free_port;
 use crate::support::probe;
-use crate::support::server::{Options, Server};
+use crate::support::server::{Client, Options, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_is_stored_and_activated_later() {
@@ -161,4 +163,88 @@ async fn a_run_is_cancelled_and_its_queue_shows_it_before() {
     // It is over, and another one never was.
     run(&line).await.code(4);
     run("heyday workflow cancel nobody").await.code(3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_is_read_from_a_file() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+    for (name, text) in [
+        ("sum.json", "{\"a\": 1, \"b\": 2}"),
+        ("none.json", "{a: 1}"),
+    ] {
+        std::fs::write(desk.path().join(name), text).unwrap();
+    }
+    let ran = run("heyday activity run probe.add --input @sum.json -o json").await;
+    let ended = ran.ok().json();
+    assert_eq!(ended["result"]["sum"], 3, "{ended}");
+    run("heyday activity run probe.add --input @none.json")
+        .await
+        .code(2)
+        .says("none.json is not JSON");
+    run("heyday activity run probe.add --input @missing.json")
+        .await
+        .code(2)
+        .says("missing.json cannot be read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_over_first_ends_with_124_and_the_run_goes_on() {
+    let server = probe::server(Options::default()).await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let run = async |line: &str| desk.run("", line).await.unwrap();
+    let id = server.client.start_waiting().await.unwrap();
+    run(&format!("heyday workflow result {id} --wait=200ms"))
+        .await
+        .code(124)
+        .says("it goes on")
+        .says(&format!("heyday workflow result {id}"));
+    run("heyday activity run probe.wait_for_cancel --wait=200ms")
+        .await
+        .code(124)
+        .says("it goes on")
+        .says("heyday workflow result");
+    let shown = run(&format!("heyday workflow show {id} -o json"))
+        .await
+        .ok();
+    assert_eq!(shown.json()["status"], "Running", "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_server_answers_the_exit_code_is_5() {
+    // Nobody else is given it, and nothing listens there any more.
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let desk = Desk::of(&Client::new(&url, "a-token")).unwrap();
+    for line in ["heyday health", "heyday plugin list", "heyday token list"] {
+        let ended = desk.run("", line).await.unwrap().code(5);
+        ended.says(&url).says("heyday up");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_on_a_port_is_refused_and_told_another_way() {
+    let server = Server::start().await.unwrap();
+    let desk = Desk::new(&server).unwrap();
+    let address = server.url.strip_prefix("http://").unwrap();
+    let line = format!("heyday up --data other --listen {address}");
+    let refused = desk.run_with("", &line, &[]).await.unwrap().code(4);
+    refused.says(address).says("--listen");
+    // The first is as it was.
+    desk.run("", "heyday health").await.unwrap().ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_for_each_shell_completes_the_commands() {
+    // It asks no server.
+    let desk = Desk::of(&Client::new("http://127.0.0.1:1", "")).unwrap();
+    let run = async |line: &str| desk.run_with("", line, &[]).await.unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let printed = run(&format!("heyday completions {shell}")).await.ok();
+        for word in ["workflow", "completions", "namespace"] {
+            assert!(printed.stdout.contains(word), "no {word} in {printed}");
+        }
+    }
+    let unknown = run("heyday completions tcsh").await.code(2);
+    unknown.says("fish");
 }

@@ -38,6 +38,7 @@ mod knowledge;
 mod logs;
 mod metrics;
 mod openai;
+mod pages;
 mod plugins;
 mod postgres;
 mod power_loss;

@@ -258,7 +258,11 @@ impl<S: Store> Shared<S> {
     }
 
     async fn page(&self, prefix: &str, limit: u32, after: Option<&str>) -> Result<Page, BlobError> {
-        self.store.page(&self.prefix, prefix, limit, after).await
+        let mut page = self.store.page(&self.prefix, prefix, limit, after).await?;
+        // A store takes more names than its binding does.
+        page.objects
+            .retain(|found| check_key(&found.key, self.read_only).is_ok());
+        Ok(page)
     }
 
     /// Refuses a key of which an object's key is a part, or that is a part of one.
@@ -518,7 +522,7 @@ pub(super) fn page_of(own: &str, listed: impl IntoIterator<Item = Metadata>, mor
         found.key = key.to_owned();
         last = Some(found.key.clone());
         // What others put there and no plugin could name: markers of folders, say.
-        if check_key(&found.key).is_ok() {
+        if check_key(&found.key, true).is_ok() {
             objects.push(found);
         }
     }

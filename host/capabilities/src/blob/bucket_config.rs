@@ -71,7 +71,8 @@ pub(super) fn check(
 ) -> Result<(), BucketConfigError> {
     let prefix = normal_prefix(prefix);
     if let Some(prefix) = prefix.strip_suffix('/') {
-        super::check_key(prefix).map_err(|error| BucketConfigError::Prefix(error.message))?;
+        super::check_key(prefix, false)
+            .map_err(|error| BucketConfigError::Prefix(error.message))?;
     }
     if connections == 0 {
         return Err(BucketConfigError::NoConnections);

@@ -353,7 +353,7 @@ impl Container for FileContainer {
                     after: after.as_deref(),
                     stop: &seen,
                 };
-                listing::list(&shared.root, &query)
+                listing::list(&shared.root, shared.read_only, &query)
             })
             .await
             .map_err(BlobError::internal)?;
@@ -474,6 +474,15 @@ fn translate_io(error: &std::io::Error) -> BlobError {
             BlobCode::InvalidKey,
             "the key of an object is not the begin of another's",
         ),
+        // It lasts until somebody does something about it: another attempt is in vain.
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            tracing::warn!(cause = %error, "a container may not be read or written");
+            BlobError::new(
+                BlobCode::Internal,
+                "the user that the server runs as may not read or write this; its operator must \
+                 give that user the right to the file and to the folders that it lies in",
+            )
+        }
         _ => {
             tracing::warn!(cause = %error, "a container cannot be read or written");
             BlobError::new(BlobCode::Unavailable, "the store cannot be read or written")

@@ -340,15 +340,25 @@ async fn a_folder_of_documents_is_read_as_it_is() {
     for name in ["Über uns/Größe 100% #1.md", "C#", "日本語.txt", "Issue #12"] {
         std::fs::write(folder.path().join(name), name).expect("written");
     }
-    let open = |path: &Path| {
-        FileContainer::new(path, true, BlobLimits::default(), None, Handle::current())
+    let open_as = |path: &Path, read_only| {
+        let limits = BlobLimits::default();
+        FileContainer::new(path, read_only, limits, None, Handle::current())
     };
+    let open = |path: &Path| open_as(path, true);
     let it = open(folder.path()).expect("a container");
     let found = keys(&it, "", 100).await.concat();
-    assert_eq!(found, ["C#", "Über uns/Größe 100% #1.md", "日本語.txt"]);
+    let usual = ["C#", "Über uns/Größe 100% #1.md", "日本語.txt"];
+    assert_eq!(found, ["C#", "Issue #12", usual[1], usual[2]]);
     for key in found {
         assert_eq!(get(&it, &key).await.expect("there"), key.as_bytes());
+        let mut reader = it.read(key.clone()).await.expect("there");
+        assert_eq!(reader.metadata().key, key);
+        let bytes = reader.read(READ_BYTES).await.expect("bytes");
+        assert_eq!(bytes, key.as_bytes());
     }
+    // Where it may be written to, such a name could be that of an unfinished write.
+    let writable = open_as(folder.path(), false).expect("a container");
+    assert_eq!(keys(&writable, "", 100).await.concat(), usual);
     let written = it.put("new".into(), Bytes::new(), Condition::Always).await;
     assert_eq!(code(written), BlobCode::CapabilityDenied);
     assert_eq!(
@@ -420,6 +430,34 @@ async fn a_reader_leaves_out_what_it_is_told_to() {
     assert_eq!(reader.read(9).await.expect("bytes"), "7");
     reader.skip(1).await.expect("left out");
     assert_eq!(reader.read(9).await.expect("bytes"), "9");
+}
+
+/// Tests may run as root, who may read everything: so this asks the translation alone.
+#[test]
+fn what_the_server_may_not_do_is_told_with_what_to_do_and_not_tried_again() {
+    use crate::error::ErrorCode as _;
+    for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+        let error = translate_io(&kind.into());
+        assert_eq!(error.code, BlobCode::Internal, "{error}");
+        assert!(!error.code.retryable(), "{error}");
+        assert!(
+            error.message.contains("give that user the right"),
+            "{error}"
+        );
+    }
+    // It reaches the same words through the store.
+    let wrapped = object_store::Error::Generic {
+        store: "LocalFileSystem",
+        source: Box::new(std::io::Error::from(ErrorKind::PermissionDenied)),
+    };
+    let error = translate("a", &wrapped);
+    assert_eq!(error.code, BlobCode::Internal, "{error}");
+    assert!(
+        error.message.contains("give that user the right"),
+        "{error}"
+    );
+    let other = translate_io(&ErrorKind::TimedOut.into());
+    assert!(other.code.retryable(), "{other}");
 }
 
 /// Set for a process of this binary whose files may only be small.

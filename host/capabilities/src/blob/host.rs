@@ -119,7 +119,7 @@ fn container(
     key: &str,
 ) -> Result<(Arc<dyn Container>, Arc<Budget>), BlobFault> {
     let handle = bound(state, this)?;
-    check_key(key)?;
+    check_key(key, handle.container.read_only())?;
     Ok((Arc::clone(&handle.container), Arc::clone(&handle.budget)))
 }
 

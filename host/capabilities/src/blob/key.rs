@@ -4,11 +4,12 @@ use super::{BlobCode, BlobError};
 
 const KEY_BYTES: usize = 1_024;
 
-/// Checks a key, as the doc comment of `invalid-key` in `wit/blob` says.
+/// Checks a key, as the doc comment of `invalid-key` in `wit/blob` says. In a container that
+/// is `read_only` nothing is staged, so that a document may be called `Issue #12` there.
 ///
 /// # Errors
 /// `invalid-key`, with the rule that it breaks.
-pub fn check_key(key: &str) -> Result<(), BlobError> {
+pub fn check_key(key: &str, read_only: bool) -> Result<(), BlobError> {
     let broken = if key.is_empty() {
         "a key is not empty"
     } else if key.len() > KEY_BYTES {
@@ -22,8 +23,8 @@ pub fn check_key(key: &str) -> Result<(), BlobError> {
         .any(|segment| segment == "." || segment == "..")
     {
         "a key has no segment `.` or `..`"
-    } else if is_staged(key) {
-        "a key does not end in `#` and digits"
+    } else if !read_only && is_staged(key) {
+        "a key does not end in `#` and digits, unless its container is read-only"
     } else {
         return Ok(());
     };
@@ -31,7 +32,7 @@ pub fn check_key(key: &str) -> Result<(), BlobError> {
 }
 
 /// Whether a name is one of those that unfinished writes have.
-fn is_staged(key: &str) -> bool {
+pub(super) fn is_staged(key: &str) -> bool {
     key.rsplit_once('#').is_some_and(|(_, suffix)| {
         !suffix.is_empty() && suffix.bytes().all(|byte| byte.is_ascii_digit())
     })
@@ -59,13 +60,22 @@ mod tests {
             "a\0b",
             "a\nb",
             "a\u{85}b",
-            "a#12",
-            "folder/x#0",
         ] {
-            let error = check_key(key).expect_err(key);
-            assert_eq!(error.code, BlobCode::InvalidKey, "{key:?}");
+            for read_only in [false, true] {
+                let error = check_key(key, read_only).expect_err(key);
+                assert_eq!(error.code, BlobCode::InvalidKey, "{key:?}");
+            }
         }
-        assert!(check_key(&"k".repeat(1_025)).is_err());
+        assert!(check_key(&"k".repeat(1_025), true).is_err());
+    }
+
+    #[test]
+    fn names_of_unfinished_writes_are_refused_where_there_are_writes() {
+        for key in ["a#12", "folder/x#0", "Issue #12"] {
+            let error = check_key(key, false).expect_err(key);
+            assert_eq!(error.code, BlobCode::InvalidKey, "{key:?}");
+            assert_eq!(check_key(key, true), Ok(()), "{key:?}");
+        }
     }
 
     #[test]
@@ -86,8 +96,8 @@ mod tests {
             "-rf",
             "a#b12",
         ] {
-            assert!(check_key(key).is_ok(), "{key:?}");
+            assert!(check_key(key, false).is_ok(), "{key:?}");
         }
-        assert!(check_key(&"k".repeat(1_024)).is_ok());
+        assert!(check_key(&"k".repeat(1_024), false).is_ok());
     }
 }

@@ -6,8 +6,9 @@
 //! otherwise whoever was there may try again.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -37,6 +38,8 @@ const ENDING: Duration = Duration::from_secs(20);
 const DYING: Duration = Duration::from_secs(2);
 /// How much of its last words is kept, in bytes.
 const WORDS: usize = 4 << 10;
+/// What the names of folders with sockets begin with.
+const SCRATCH: &str = "heyday-graph-";
 
 /// How the process of an embedded graph is started.
 #[derive(Debug, Clone)]
@@ -143,25 +146,71 @@ struct Process {
     said: Arc<Words<String>>,
 }
 
-/// A folder that nobody else may look into, with the socket in it.
-struct Scratch(PathBuf);
+/// A folder that nobody else may look into, with the socket in it. It lies among the
+/// system's temporary ones: a socket's path has 108 bytes at most, and a binding's folder may
+/// be anywhere.
+struct Scratch {
+    folder: PathBuf,
+    /// The folder itself, locked for as long as this process lives, however it ends.
+    _lock: Option<File>,
+}
 
 impl Scratch {
-    fn new(name: &str) -> std::io::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("heyday-{name}"));
+    /// Makes one in that folder, and removes those there whose hosts are gone.
+    fn new(parent: &Path) -> std::io::Result<Self> {
+        sweep(parent);
+        let name = random(8);
+        let folder = parent.join(format!("heyday-{name}"));
         std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Self(folder))
+        let mut made = Self {
+            folder,
+            _lock: None,
+        };
+        // Where folders cannot be locked, it keeps the name that is not swept.
+        if let Ok(lock) = locked(&made.folder) {
+            let folder = parent.join(format!("{SCRATCH}{name}"));
+            std::fs::rename(&made.folder, &folder)?;
+            made.folder = folder;
+            made._lock = Some(lock);
+        }
+        Ok(made)
     }
 
     fn socket(&self) -> PathBuf {
-        self.0.join("s")
+        self.folder.join("s")
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // The process may have been faster.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A folder, locked; never through a link, and nothing else than a folder.
+fn locked(folder: &Path) -> std::io::Result<File> {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(folder)?;
+    opened.try_lock()?;
+    Ok(opened)
+}
+
+/// Removes the folders that nobody holds any more: a host that is killed together with its
+/// processes leaves them behind. Those of others cannot be removed, and are left.
+fn sweep(parent: &Path) {
+    let Ok(entries) = std::fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(SCRATCH))
+            && let Ok(_lock) = locked(&entry.path())
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -189,7 +238,7 @@ impl Embedded {
 
     async fn start(&self) -> Result<Process, BoltError> {
         let io = |error: std::io::Error| BoltError::Refused(format!("its process: {error}"));
-        let scratch = Scratch::new(&random(8)).map_err(io)?;
+        let scratch = Scratch::new(&std::env::temp_dir()).map_err(io)?;
         let listener = UnixListener::bind(scratch.socket()).map_err(io)?;
         let mut command = Command::new(&self.command.program);
         command
@@ -210,7 +259,7 @@ impl Embedded {
         let secret = random(32);
         let order = Order {
             folder: self.folder.clone(),
-            scratch: scratch.0.clone(),
+            scratch: scratch.folder.clone(),
             read_only: self.read_only,
             memory_bytes: self.limits.memory_bytes.unwrap_or(MEMORY_BYTES),
             busy_timeout_ms: self.limits.busy_timeout_ms,
@@ -348,6 +397,42 @@ impl Connector for Embedded {
         let mut child = process.child.lock().await;
         if timeout(ENDING, child.wait()).await.is_err() {
             let _ = child.kill().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_hosts_that_are_gone_are_removed_and_no_others() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| parent.path().join(name);
+        let held = Scratch::new(parent.path()).expect("made");
+        std::fs::write(held.socket(), "").expect("written");
+        // As it stays behind when a host is killed: the lock went with its process.
+        let left = at("heyday-graph-0123456789abcdef");
+        let link = at("heyday-graph-link");
+        for folder in [left.clone(), at("heyday-0123"), at("other")] {
+            std::fs::create_dir(&folder).expect("made");
+            std::fs::write(folder.join("s"), "").expect("written");
+        }
+        std::os::unix::fs::symlink(at("other"), &link).expect("a link");
+        std::fs::write(at("heyday-graph-file"), "").expect("written");
+
+        let next = Scratch::new(parent.path()).expect("made");
+        assert!(!left.exists());
+        for kept in [held.socket(), next.folder.clone(), link] {
+            assert!(kept.exists(), "{}", kept.display());
+        }
+        for kept in ["heyday-0123/s", "other/s", "heyday-graph-file"] {
+            assert!(at(kept).exists(), "{kept}");
+        }
+        let folders = [held.folder.clone(), next.folder.clone()];
+        drop((held, next));
+        for gone in folders {
+            assert!(!gone.exists(), "{}", gone.display());
         }
     }
 }

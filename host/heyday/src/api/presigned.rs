@@ -173,7 +173,7 @@ fn allowed(
     })?;
     let limits = container.limits();
     limits.check_presigned(left).map_err(forbidden)?;
-    check_key(key).map_err(refused)?;
+    check_key(key, container.read_only()).map_err(refused)?;
     Ok(container)
 }
 

@@ -1,5 +1,5 @@
 //! `/tokens`: tokens of workers. Each is shown once, when it is made; so no answer here is
-//! kept by an Idempotency-Key.
+//! kept by an Idempotency-Key, and a request that has one is refused: its sender counts on it.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::App;
-use super::extract::{Caller, Json, Path, Query};
+use super::extract::{Caller, IdempotencyKey, Json, Path, Query};
 use super::grants::page;
 use super::problem::Problem;
 use super::versions::PageQuery;
@@ -104,12 +104,21 @@ pub struct TokensBody {
 /// The answer is the only one that has the token itself.
 #[utoipa::path(post, path = "/tokens", tag = "workers", request_body = TokenRequest,
     responses((status = 201, body = NewToken),
-        (status = 400, description = "No such kind, or a wrong name", body = Problem, content_type = "application/problem+json")))]
+        (status = 400, description = "No such kind, a wrong name, or an Idempotency-Key", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
+    IdempotencyKey(key): IdempotencyKey,
     Json(body): Json<TokenRequest>,
 ) -> Result<(StatusCode, JsonAnswer<NewToken>), Problem> {
+    if key.is_some() {
+        return Err(Problem::invalid(
+            "a token is made without the header Idempotency-Key: the answer has a secret and is \
+             not kept, so it cannot be given again; where it is not known whether a token was \
+             made, look its name up in GET /tokens (`heyday token list`), take it back, and make \
+             another one",
+        ));
+    }
     let length = body.name.chars().count();
     if !(1..=LONGEST_NAME).contains(&length) || body.name.chars().any(char::is_control) {
         return Err(Problem::invalid(format!(

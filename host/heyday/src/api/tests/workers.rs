@@ -64,6 +64,22 @@ async fn a_token_is_shown_once_and_opens_its_namespaces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_made_without_an_idempotency_key() {
+    let api = api().await;
+    let body = json!({ "kind": "worker", "name": "pool" }).to_string();
+    let keyed = api.keyed("/api/v1/tokens", "once", body.clone()).await;
+    let problem = keyed.problem(400, "invalid-request");
+    let detail = problem["detail"].as_str().expect("text");
+    for told in ["Idempotency-Key", "GET /tokens", "take it back"] {
+        assert!(detail.contains(told), "no {told:?} in {detail}");
+    }
+    let listed = api.get("/api/v1/tokens").await.json();
+    assert_eq!(listed["tokens"], json!([]), "{listed}");
+    let made = api.post("/api/v1/tokens", body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_and_workers_are_listed_page_by_page() {
     let api = api().await;
     let mut made = Vec::new();

@@ -62,9 +62,9 @@ pub struct Config {
     /// The queue of the activities of that plugin that name none, in every namespace, over the
     /// one that follows from what the plugin imports.
     pub default_queues: BTreeMap<String, String>,
-    /// Databases and folders that can be granted. In the namespace `default` there are
-    /// always `sql` and `blob` bindings named `default`, in the data folder unless they
-    /// are said here.
+    /// Databases, folders and stores that can be granted. In the namespace `default` there
+    /// are always `sql`, `blob`, `kv`, `graph` and `vector` bindings named `default`, in the
+    /// data folder unless they are said here.
     pub bindings: BindingsConfig,
     /// What makes runs durable.
     pub engine: EngineKind,

@@ -91,10 +91,11 @@ pub enum Command {
         after_help = "Examples:\n  heyday up\n  heyday up --data ./data --port 8001\n  \
         heyday up --config heyday.toml\n\n\
         Keys of the configuration file (options go over it, docs/configuration.md describes them):\n  \
-        data_dir, listen, hosts, cache_dir, drain_grace, otlp_endpoint\n  \
+        data_dir, listen, hosts, public_url, cache_dir, engine, drain_grace, otlp_endpoint\n  \
         [queues] NAME = LIMIT, [default_queues] PLUGIN = QUEUE\n  \
-        [limits], [limits.call], [limits.plugins.NAME], [inference], [state]\n  \
-        [bindings.namespaces.NAMESPACE.sql.NAME], [bindings.namespaces.NAMESPACE.blob.NAME]\n\n\
+        [limits], [limits.call], [limits.plugins.NAME], [limits.http], [limits.throttle.NAME], [limits.resources]\n  \
+        [temporal], [inference], [state]\n  \
+        [bindings.namespaces.NAMESPACE.CAPABILITY.NAME] of sql, blob, kv, config, secrets, graph and vector\n\n\
         Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."
     )]
     Up(up::UpArgs),
@@ -130,7 +131,7 @@ pub enum Command {
     /// Start flows by themselves, at times
     #[command(subcommand, visible_alias = "schedules")]
     Schedule(schedule::ScheduleCommand),
-    /// Import, list, verify and remove models
+    /// Import, pull, list, load, verify and remove models
     #[command(subcommand, visible_alias = "models")]
     Model(model::ModelCommand),
     /// Run one activity durably, without a flow
@@ -163,8 +164,8 @@ pub enum Command {
     /// Look whether everything that the configuration names can be used, and say what to do
     #[command(
         after_help = "Examples:\n  heyday doctor --config heyday.toml\n  heyday doctor --config heyday.toml -o json\n\n\
-        It asks the state, each binding and, with `--engine temporal`, the cluster, from this machine; no server \
-        needs to run. Where a container may be written, an object of a name of its own is written and \
+        It asks the state, each binding, the models and, with `--engine temporal`, the cluster, from this machine; \
+        no server needs to run. Where a container may be written, an object of a name of its own is written and \
         deleted. The exit code is 5 if something cannot be used."
     )]
     Doctor(doctor::DoctorArgs),

@@ -41,7 +41,7 @@ pub struct LimitsConfig {
     /// Events of a run's history, 10 to 50,000, after which it continues as a new run where
     /// its flow lets it; on a Temporal cluster it does so, too, when the cluster suggests it.
     pub history_events: u64,
-    /// How many days receipts and log lines are kept.
+    /// How many days receipts, log lines and refused host calls in the audit are kept.
     pub record_days: u32,
     /// Connections of the API at once, 16 to 65,536; further ones wait.
     pub connections: usize,

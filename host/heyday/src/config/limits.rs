@@ -94,20 +94,13 @@ impl Default for LimitsConfig {
 impl LimitsConfig {
     /// Finds what cannot work.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let no_time = |limits: &Limits, setting: &str| match limits.time_ms {
-            0 => wrong(
-                &format!("{setting}.time_ms"),
-                "no call could ever begin; leave it out for a day",
-            ),
-            _ => Ok(()),
-        };
-        no_time(&self.call, "limits.call")?;
+        check_call(&self.call, "limits.call")?;
         for (name, limits) in &self.plugins {
             let setting = format!("limits.plugins.{name}");
             if !names::is_name(name) {
                 return wrong(&setting, names::NAME_RULE);
             }
-            no_time(limits, &setting)?;
+            check_call(limits, &setting)?;
         }
         for (name, throttle) in &self.throttle {
             let setting = format!("limits.throttle.{name}");
@@ -168,6 +161,18 @@ impl LimitsConfig {
                 "nothing compiles in no time; use 120s",
             );
         }
+        if self.compile_memory_bytes == 0 {
+            return wrong(
+                "limits.compile_memory_bytes",
+                "nothing compiles without memory; use 2147483648 (2 GiB)",
+            );
+        }
+        if self.record_days == 0 {
+            return wrong(
+                "limits.record_days",
+                "what attempts leave is kept for a day at least",
+            );
+        }
         if self.cache_bytes == 0 {
             return wrong(
                 "limits.cache_bytes",
@@ -200,4 +205,22 @@ impl LimitsConfig {
         }
         Ok(())
     }
+}
+
+/// Limits under which nothing could ever run.
+fn check_call(limits: &Limits, setting: &str) -> Result<(), ConfigError> {
+    for (name, is_none) in [
+        ("memory_bytes", limits.memory_bytes == 0),
+        ("table_elements", limits.table_elements == 0),
+        ("output_bytes", limits.output_bytes == 0),
+        ("time_ms", limits.time_ms == 0),
+    ] {
+        if is_none {
+            return wrong(
+                &format!("{setting}.{name}"),
+                "with 0 no call could ever be answered; leave it out for the default",
+            );
+        }
+    }
+    Ok(())
 }

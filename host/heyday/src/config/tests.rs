@@ -218,6 +218,17 @@ fn what_cannot_work_is_named() {
         ("limits.resources.cpu = 0.0", "limits.resources.cpu"),
         ("limits.guest_threads = 0", "limits.guest_threads"),
         ("limits.call.time_ms = 0", "limits.call.time_ms"),
+        ("limits.call.memory_bytes = 0", "limits.call.memory_bytes"),
+        ("limits.call.output_bytes = 0", "limits.call.output_bytes"),
+        (
+            "limits.plugins.a = { table_elements = 0 }",
+            "limits.plugins.a.table_elements",
+        ),
+        ("limits.record_days = 0", "limits.record_days"),
+        (
+            "limits.compile_memory_bytes = 0",
+            "limits.compile_memory_bytes",
+        ),
         (
             "limits.plugins.a = { time_ms = 0 }",
             "limits.plugins.a.time_ms",

@@ -66,6 +66,8 @@ pub struct NotALocation(&'static str);
 #[serde(try_from = "String", into = "String")]
 pub struct StateUrl {
     url: Url,
+    /// Instead of the address's own: one without a host, for a socket, has no place for it.
+    password: Option<String>,
 }
 
 /// Parameters that are known; others are refused, as a typing error in `sslmode` must
@@ -107,7 +109,10 @@ impl FromStr for StateUrl {
         if !named {
             return Err(NotALocation("it names no host"));
         }
-        Ok(Self { url })
+        Ok(Self {
+            url,
+            password: None,
+        })
     }
 }
 
@@ -128,8 +133,8 @@ impl From<StateUrl> for String {
 impl fmt::Display for StateUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.url.clone();
-        if shown.password().is_some() {
-            // An address with a host always takes one.
+        if self.has_password() {
+            // Where there is no place for one, none is shown.
             let _ = shown.set_password(Some("***"));
         }
         shown.as_str().fmt(f)
@@ -143,24 +148,27 @@ impl fmt::Debug for StateUrl {
 }
 
 impl StateUrl {
-    /// Whether it has the password in it.
+    /// Whether it has a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
-        self.url.password().is_some()
+        self.password.is_some() || self.url.password().is_some()
     }
 
     /// The same with that password.
     #[must_use]
     pub fn with_password(&self, password: &str) -> Self {
-        let mut url = self.url.clone();
-        // An address with a host always takes one.
-        let _ = url.set_password(Some(password));
-        Self { url }
+        Self {
+            url: self.url.clone(),
+            password: Some(password.to_owned()),
+        }
     }
 
     /// How it is connected to.
     pub(super) fn options(&self) -> Result<PgConnectOptions, StateError> {
         let mut options: PgConnectOptions = self.url.as_str().parse()?;
+        if let Some(password) = &self.password {
+            options = options.password(password);
+        }
         let said = self.url.query_pairs().any(|(name, _)| name == "sslmode");
         if !said && options.get_socket().is_none() && !is_here(options.get_host()) {
             options = options.ssl_mode(PgSslMode::VerifyFull);
@@ -181,6 +189,8 @@ fn is_here(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::ConnectOptions as _;
+
     use super::*;
 
     #[test]
@@ -198,8 +208,22 @@ mod tests {
             assert!(shown.contains("db.example/state"), "{shown}");
         }
         assert!(url.has_password());
-        let bare: StateUrl = "postgres://heyday@localhost/state".parse().expect("one");
-        assert!(!bare.has_password() && bare.with_password("p@ss/w").has_password());
+        for bare in [
+            "postgres://heyday@localhost/state",
+            "postgres:///state?host=/run/postgresql",
+        ] {
+            let bare: StateUrl = bare.parse().expect("an address");
+            let with = bare.with_password("p@ss/w");
+            assert!(!bare.has_password() && with.has_password(), "{bare}");
+            for shown in [
+                format!("{with:?}"),
+                serde_json::to_string(&with).expect("JSON"),
+            ] {
+                assert!(!shown.contains("p@ss"), "{shown}");
+            }
+            let options = with.options().expect("options").to_url_lossy();
+            assert_eq!(options.password(), Some("p%40ss%2Fw"), "{bare}");
+        }
     }
 
     #[test]

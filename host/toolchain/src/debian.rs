@@ -19,7 +19,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Observer, Progress, TARGET, Toolchain, cache_folder, process, rustup};
+use crate::process::{self, Machine};
+use crate::{Error, Observer, Progress, TARGET, Toolchain, rustup};
 
 const PACKAGES: [&str; 5] = [
     "rustc-web",
@@ -37,9 +38,9 @@ const COMPONENT_LINKER: &str = "wasm-component-ld";
 const COMPONENT_LINKER_VERSION: &str = "0.5.21";
 
 /// Why Debian's packages cannot be used on this machine at all.
-pub(crate) fn unavailable() -> Option<String> {
+pub(crate) fn unavailable(machine: &Machine) -> Option<String> {
     for program in ["dpkg-query", "apt-get"] {
-        if process::find(program).is_none() {
+        if machine.find(program).is_none() {
             return Some(format!("this is no Debian (there is no {program})"));
         }
     }
@@ -47,14 +48,14 @@ pub(crate) fn unavailable() -> Option<String> {
 }
 
 /// The toolchain, made if it is not there yet.
-pub(crate) fn locate(observer: Observer<'_>) -> Result<Toolchain, Error> {
-    if let Some(debian) = unavailable() {
+pub(crate) fn locate(machine: &Machine, observer: Observer<'_>) -> Result<Toolchain, Error> {
+    if let Some(debian) = unavailable(machine) {
         return Err(Error::NoToolchain {
             rustup: "rustup was not asked".to_owned(),
             debian,
         });
     }
-    let cache = cache_folder()?;
+    let cache = machine.cache()?;
     std::fs::create_dir_all(&cache).map_err(Error::io(&cache))?;
     // Held until the end: whoever comes second finds the work done.
     let lock_path = cache.join("wasm-toolchain.lock");
@@ -65,11 +66,11 @@ pub(crate) fn locate(observer: Observer<'_>) -> Result<Toolchain, Error> {
         ));
         lock.lock().map_err(Error::io(&lock_path))?;
     }
-    install_packages(observer)?;
+    install_packages(machine, observer)?;
     let compiler = Compiler::ask()?;
     let folder = cache.join(format!("wasm-toolchain-{}", compiler.version));
     if !rustup::has_target(&folder) {
-        make(&folder, &cache, &compiler, observer)?;
+        make(machine, &folder, &cache, &compiler, observer)?;
     }
     Ok(Toolchain {
         cargo: PathBuf::from(CARGO),
@@ -82,8 +83,8 @@ pub(crate) fn locate(observer: Observer<'_>) -> Result<Toolchain, Error> {
     })
 }
 
-fn install_packages(observer: Observer<'_>) -> Result<(), Error> {
-    let mut query = process::command("dpkg-query");
+fn install_packages(machine: &Machine, observer: Observer<'_>) -> Result<(), Error> {
+    let mut query = machine.command("dpkg-query");
     query
         .args(["--show", "--showformat=${db:Status-Status}\\n"])
         .args(PACKAGES);
@@ -106,7 +107,7 @@ fn install_packages(observer: Observer<'_>) -> Result<(), Error> {
         &["update", "-qq"][..],
         &["install", "-yqq", "--no-install-recommends"],
     ] {
-        let mut command = process::command("apt-get");
+        let mut command = machine.command("apt-get");
         command
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args(arguments);
@@ -159,6 +160,7 @@ impl Compiler {
 }
 
 fn make(
+    machine: &Machine,
     folder: &Path,
     cache: &Path,
     compiler: &Compiler,
@@ -187,6 +189,7 @@ fn make(
         link(&linker, &host.join("bin").join(name))?;
     }
     component_linker(
+        machine,
         &host.join("bin").join(COMPONENT_LINKER),
         &compiler.host,
         work.path(),
@@ -283,12 +286,13 @@ fn newest_linker() -> Result<PathBuf, Error> {
 
 /// Puts the component linker in place: a toolchain's own, or one built from the registry.
 fn component_linker(
+    machine: &Machine,
     place: &Path,
     host: &str,
     work: &Path,
     observer: Observer<'_>,
 ) -> Result<(), Error> {
-    let shipped = rustup::sysroot()
+    let shipped = rustup::sysroot(machine)
         .ok()
         .into_iter()
         .chain(rustup_toolchains());
@@ -300,7 +304,7 @@ fn component_linker(
                 .join("bin")
                 .join(COMPONENT_LINKER)
         })
-        .chain(process::find(COMPONENT_LINKER))
+        .chain(machine.find(COMPONENT_LINKER))
         .find(|program| program.is_file());
     if let Some(program) = shipped {
         return copy(&program, place);

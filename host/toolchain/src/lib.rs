@@ -14,6 +14,9 @@
 
 pub mod build;
 mod debian;
+#[cfg(test)]
+#[cfg(unix)]
+mod locate_tests;
 mod process;
 mod rustup;
 
@@ -21,6 +24,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use build::{Artifact, BuildRequest};
+
+use process::Machine;
 
 /// The target that components are built for.
 pub const TARGET: &str = "wasm32-wasip2";
@@ -192,14 +197,20 @@ impl Toolchain {
     /// # Errors
     /// As [`Error`] says; the message names what a person can do.
     pub fn locate(kind: Kind, observer: Observer<'_>) -> Result<Self, Error> {
+        Self::locate_on(&Machine::default(), kind, observer)
+    }
+
+    fn locate_on(machine: &Machine, kind: Kind, observer: Observer<'_>) -> Result<Self, Error> {
         match kind {
-            Kind::Rustup => rustup::locate(observer).map_err(|reason| Error::NoRustup { reason }),
-            Kind::Debian => debian::locate(observer),
-            Kind::Auto => match rustup::locate(observer) {
+            Kind::Rustup => {
+                rustup::locate(machine, observer).map_err(|reason| Error::NoRustup { reason })
+            }
+            Kind::Debian => debian::locate(machine, observer),
+            Kind::Auto => match rustup::locate(machine, observer) {
                 Ok(toolchain) => Ok(toolchain),
-                Err(rustup) => match debian::unavailable() {
+                Err(rustup) => match debian::unavailable(machine) {
                     Some(debian) => Err(Error::NoToolchain { rustup, debian }),
-                    None => debian::locate(observer),
+                    None => debian::locate(machine, observer),
                 },
             },
         }

@@ -8,11 +8,12 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Observer, Progress};
+use crate::{Error, Observer, Progress, cache_folder};
 
 /// Lines of a failed program that an error keeps.
 const TAIL: usize = 200;
@@ -170,13 +171,39 @@ pub(crate) fn answer(command: Command) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&output).trim().to_owned())
 }
 
-/// A program of this name in PATH.
-pub(crate) fn find(name: &str) -> Option<std::path::PathBuf> {
-    let path: OsString = std::env::var_os("PATH")?;
-    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(&file))
-        .find(|program| program.is_file())
+/// Where programs are found by their names, and what is made is kept. It is as the
+/// environment says but in tests: they cannot change that of a process with others in it.
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    /// In place of PATH.
+    pub(crate) path: Option<OsString>,
+    /// In place of the user's cache folder.
+    pub(crate) cache: Option<PathBuf>,
+}
+
+impl Machine {
+    /// A program of this name in PATH.
+    pub(crate) fn find(&self, name: &str) -> Option<PathBuf> {
+        let path = self.path.clone().or_else(|| std::env::var_os("PATH"))?;
+        let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(&file))
+            .find(|program| program.is_file())
+    }
+
+    /// A [`command`] that is a program in PATH.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        let mut command = command(name);
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
+        command
+    }
+
+    /// The folder that toolchains are kept in; it may not exist yet.
+    pub(crate) fn cache(&self) -> Result<PathBuf, Error> {
+        self.cache.clone().map_or_else(cache_folder, Ok)
+    }
 }
 
 #[cfg(test)]

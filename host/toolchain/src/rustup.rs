@@ -4,19 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Observer, Progress, TARGET, Toolchain, process};
+use crate::process::{self, Machine};
+use crate::{Observer, Progress, TARGET, Toolchain};
 
 /// How long `rustup target add` may take. Where there is no network it may wait for ever.
 const ADD_LIMIT: Duration = Duration::from_secs(180);
 
 /// The toolchain in PATH, or why it cannot be used.
-pub(crate) fn locate(observer: Observer<'_>) -> Result<Toolchain, String> {
-    let Some(cargo) = process::find("cargo") else {
+pub(crate) fn locate(machine: &Machine, observer: Observer<'_>) -> Result<Toolchain, String> {
+    let Some(cargo) = machine.find("cargo") else {
         return Err("there is no cargo in PATH".to_owned());
     };
-    let sysroot = sysroot()?;
+    let sysroot = sysroot(machine)?;
     if !has_target(&sysroot) {
-        if process::find("rustup").is_none() {
+        if machine.find("rustup").is_none() {
             return Err(format!(
                 "{} has no {TARGET}, and there is no rustup",
                 sysroot.display()
@@ -25,7 +26,7 @@ pub(crate) fn locate(observer: Observer<'_>) -> Result<Toolchain, String> {
         observer(Progress::Step(
             "adding the target wasm32-wasip2 with rustup",
         ));
-        let mut command = process::command("rustup");
+        let mut command = machine.command("rustup");
         command.args(["target", "add", TARGET]);
         process::run(command, Some(ADD_LIMIT), observer).map_err(|error| error.to_string())?;
         if !has_target(&sysroot) {
@@ -40,8 +41,8 @@ pub(crate) fn locate(observer: Observer<'_>) -> Result<Toolchain, String> {
 }
 
 /// The sysroot of the rustc in PATH.
-pub(crate) fn sysroot() -> Result<PathBuf, String> {
-    let mut command = process::command("rustc");
+pub(crate) fn sysroot(machine: &Machine) -> Result<PathBuf, String> {
+    let mut command = machine.command("rustc");
     command.args(["--print", "sysroot"]);
     process::answer(command)
         .map(PathBuf::from)

@@ -32,6 +32,7 @@ mod graph;
 mod histories;
 mod holding_back;
 mod inference;
+mod interfaces;
 mod interop;
 mod kit;
 mod knowledge;

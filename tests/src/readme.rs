@@ -104,18 +104,17 @@ async fn a_plugin_lives_outside_the_repository() {
 
     // Plain cargo, without a host.
     let native = std::env::var("HEYDAY_NATIVE_BUILD").expect("set by `cargo xtask test`");
-    desk.run_with(
-        "hello",
-        "cargo test --locked",
-        &[("CARGO_TARGET_DIR", native.as_str())],
-    )
-    .await
-    .unwrap()
-    .ok()
-    .says("greets_by_name ... ok");
+    let tests = async |folder: &str| {
+        let environment = [("CARGO_TARGET_DIR", native.as_str())];
+        let ran = desk.run_with(folder, "cargo test --locked", &environment);
+        let ran = ran.await.unwrap().ok();
+        ran.says("greets_by_name ... ok");
+    };
+    tests("hello").await;
 
     // A colleague's clone has all it needs.
     cli::clone(&plugin, &home.join("colleague/clone")).unwrap();
+    tests("colleague/clone").await;
     let built = desk
         .run(
             "colleague",

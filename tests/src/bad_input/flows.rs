@@ -167,7 +167,71 @@ pub(crate) async fn passed_limits(client: &Client) {
             || kind.ends_with("/errors/expression") && details["instance"] == "/do/0/double",
         "{failure}"
     );
+    // 20 KiB, then 32 times as much, of which 32 again are more than a run may hold. No
+    // expression reads more than the 640 KiB in between, far below its own limits.
+    let members: Vec<String> = (0..32).map(|n| format!("m{n}: '${{ . }}'")).collect();
+    let grows = format!(
+        "  - grow: {{ set: {{ {} }}, then: grow }}\n",
+        members.join(", ")
+    );
+    let input = json!("x".repeat(20 << 10));
+    let failure = fails(client, "grows", &grows, &input).await;
+    assert_eq!(failure["kind"], "limit-exceeded", "{failure}");
+    assert_eq!(
+        failure["details"],
+        json!({ "limit": "data_bytes", "task": "/do/0/grow" })
+    );
     works(client, 3).await;
+}
+
+/// It may come later, so the upload only warns.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_flow_calls_and_is_not_there_fails_its_run() {
+    let server = Server::start().await.unwrap();
+    let client = &server.client;
+    for (name, task, lacks, kind) in [
+        (
+            "calls-nobody",
+            "call: nobody.answers",
+            "activity nobody.answers",
+            "unknown-activity",
+        ),
+        (
+            "runs-nothing",
+            "run: { workflow: { namespace: test, name: nothing, version: '1.0.0' } }",
+            "flow test.nothing",
+            "unknown-workflow",
+        ),
+    ] {
+        let text = flow(name, &format!("  - step: {{ {task} }}\n"));
+        let uploaded = client.push_flow(&text).await.unwrap();
+        let uploaded = Client::ok(uploaded).await.unwrap();
+        assert_eq!(uploaded["active"], true, "{uploaded}");
+        let warnings = uploaded["warnings"].as_array().unwrap();
+        let [Value::String(warning)] = &warnings[..] else {
+            panic!("{uploaded}");
+        };
+        assert!(
+            warning.starts_with(&format!("there is no {lacks} yet")),
+            "{warning}"
+        );
+        let outcome = client.run(&format!("test.{name}"), &Value::Null).await;
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.status, "Failed", "{name}: {}", outcome.body);
+        let failure = &outcome.body["failure"];
+        let (details, cause) = (&failure["details"], &failure["cause"]);
+        assert_eq!(
+            details["type"], "https://serverlessworkflow.io/spec/1.0.0/errors/configuration",
+            "{failure}"
+        );
+        assert_eq!(details["instance"], "/do/0/step", "{failure}");
+        assert_eq!(cause["kind"], kind, "{failure}");
+        assert_eq!(cause["retryable"], false, "{failure}");
+        let (_, missing) = lacks.split_once(' ').unwrap();
+        let message = cause["message"].as_str().unwrap();
+        assert!(message.contains(missing), "{failure}");
+    }
+    works(client, 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,16 @@ use serde_json::{Value, json};
 
 use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::probe;
-use crate::support::server::{Options, PATIENCE, Server};
+use crate::support::server::{Client, Options, PATIENCE, Server};
+
+/// Waits until an activity that is a run of its own has a guest.
+async fn runs(client: &Client, id: &str) {
+    let (path, deadline) = (format!("/workflows/{id}"), Instant::now() + PATIENCE);
+    while client.get(&path).await.unwrap()["pending_activities"][0]["state"] != "Started" {
+        assert!(Instant::now() < deadline, "{id} did not start");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_is_no_json_is_a_failure() {
@@ -192,9 +201,16 @@ async fn a_log_flood_is_cut_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spinning_guests_starve_nobody() {
-    let server = probe::server(Options::default()).await.unwrap();
-    let client = &server.client;
     let cores = std::thread::available_parallelism().unwrap().get();
+    // All of them have a slot, and so has their neighbour.
+    let slots = 2 * cores + 10;
+    let server = probe::server(Options {
+        config: Some(format!("[queues]\ngeneral-queue = {slots}\n")),
+        ..Options::default()
+    });
+    let server = server.await.unwrap();
+    let client = &server.client;
+    client.push(Handmade::default().build(), "").await.unwrap();
     let mut spinning = Vec::new();
     for _ in 0..2 * cores {
         spinning.push(
@@ -203,6 +219,9 @@ async fn spinning_guests_starve_nobody() {
                 .await
                 .unwrap(),
         );
+    }
+    for id in &spinning {
+        runs(client, id).await;
     }
     let first = client
         .start_activity("probe.spin", &Value::Null)
@@ -220,6 +239,9 @@ async fn spinning_guests_starve_nobody() {
         // Far over what it takes; a starved API takes as long as the guests spin.
         assert!(begun.elapsed() < Duration::from_secs(10));
         client.works().await;
+        // Another plugin's is a neighbour as well as one of their own.
+        let answer = client.succeed("handmade.answer", &Value::Null).await;
+        assert_eq!(answer.unwrap(), 42);
     }
     // Its start_to_close of one second ends it, with all the others still spinning.
     let body = client.result(&first).await.unwrap().body;
@@ -261,12 +283,7 @@ async fn a_cancel_interrupts_who_does_not_listen() {
         .start_activity("probe.spin_long", &Value::Null)
         .await
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while client.get(&format!("/workflows/{id}")).await.unwrap()["pending_activities"][0]["state"]
-        != "Started"
-    {
-        assert!(Instant::now() < deadline, "it did not start");
-    }
+    runs(client, &id).await;
     client.cancel(&id).await.unwrap();
     // It may run for an hour and never looks, so only the grace can end it.
     assert_eq!(client.result(&id).await.unwrap().status, "Canceled");

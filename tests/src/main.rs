@@ -1,5 +1,13 @@
 //! Integration tests: the real binary, real sockets, guests as tests. Run by
 //! `cargo xtask test`, which builds what they need.
+//!
+//! The way of a test: it starts the binary as a process of its own on a free port
+//! (`support::server`), uploads components that were built of `tests/guests` and `plugins`
+//! (`support::component`) or are written by hand (`support::handmade`), and asks by REST or as
+//! somebody at the command line does (`support::cli`). A few need no process: `conformance`
+//! runs both engines in this one, `power_loss` one on a disk that it takes away.
+//!
+//! Start reading at `support::server`, and at `bad_input` for tests of few lines.
 
 #![allow(
     clippy::unwrap_used,

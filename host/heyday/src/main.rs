@@ -1,5 +1,5 @@
 //! The `heyday` binary: parses the command line, runs one command, and ends with its
-//! exit code. Everything else is in [`cli`] and in the library.
+//! exit code. Everything else is in [`cli`], where to start reading, and in the library.
 
 mod cli;
 

@@ -10,6 +10,9 @@
 //!   one length, again and again for so long: `{"rounds": 7, "seconds": 0.53, "vectors": [...]}`.
 //! - `{"ids": [[...], ...], "tokens": 32}`: continues these prompts, all of one length, by the
 //!   likeliest token each time: `{"seconds": 1.2, "tokens": [[...], ...]}`.
+//!
+//! `peers/bench` starts it and asks. Start reading at `serve`, which gives each line to `embed`
+//! or `generate`.
 
 #![allow(clippy::print_stdout, reason = "a command line")]
 

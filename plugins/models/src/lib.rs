@@ -3,6 +3,10 @@
 //! `answer` answers a question from it.
 //! A model is granted by its name (`heyday grant models inference=all-minilm-l6-v2`).
 //!
+//! The way of a call: an activity opens the model that its input names, gives it texts, a
+//! document's in batches, and answers what it made of them; the vectors of a document go to
+//! the binding `work`, beside its passages. What a generated answer may say is in `answer`.
+//!
 //! Start reading at [`fn@passages`].
 
 mod answer;

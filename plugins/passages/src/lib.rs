@@ -2,6 +2,10 @@
 //! binding `work` ([`work`]), passages and their vectors in it ([`Passage`], [`vectors`]),
 //! what a word is ([`words`]), and what an answer has ([`answers`]).
 //!
+//! The way of a document: `extract` writes its text to `work`, `split` the passages beside it,
+//! the plugin of an embedding reads those ([`read()`]) and writes their vectors, and `index`
+//! takes both. Each is told the keys of what the ones before it wrote.
+//!
 //! Start reading at [`work`].
 
 pub mod answers;

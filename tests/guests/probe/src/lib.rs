@@ -1,5 +1,12 @@
 //! What the integration tests do to the host from inside: well-behaved activities, hostile
 //! ones, and contracts of the capabilities, which assert here and answer or fail.
+//!
+//! The way of a call: a test grants what the activity needs, starts it by its name, and looks
+//! at its answer, or at the failure, log lines and receipt that are left of it. A contract asks
+//! one binding after another for what its WIT promises, and fails at the first that is
+//! otherwise (`ensure`, `ensure_code`).
+//!
+//! Start reading at `ordinary`; of contracts, at `kv_contract`.
 
 mod blob_contract;
 mod graph_contract;

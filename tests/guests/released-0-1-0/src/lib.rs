@@ -1,5 +1,8 @@
 //! A component that is built against the interfaces as 0.1.0 has them (`tests/wit/0.1.0`), not
 //! against today's: it calls every function that a plugin may import without a grant.
+//!
+//! It is made without the SDK, which has today's interfaces. Start reading at `run`, whose
+//! second attempt answers what it was told; `tests/src/released.rs` says what that must be.
 
 #[cfg(target_arch = "wasm32")]
 mod component {

@@ -1,6 +1,10 @@
 //! What the integration tests ask models for: it imports `inference`, and names no queue but
 //! in one place. The contract asserts here and answers or fails; it runs natively too, against
 //! the SDK's stand-ins.
+//!
+//! The way of a call: an activity opens the model that its input names, which the test granted,
+//! asks it once or again and again, and answers what came. Start reading at `embed`, and at
+//! `contract` for what is promised; text is generated in `talk`.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,5 +1,9 @@
 //! What the integration tests read and reach outside: settings, secrets and the web. The contracts
 //! assert here and answer or fail; they run natively too, against the SDK's stand-ins.
+//!
+//! The way of a call: an activity opens the binding, or asks the address, that its input names
+//! and the test granted, and answers what came of it. Start reading at `settings`, whose
+//! contracts are the shortest; `web` has those of HTTP.
 
 mod settings;
 mod timed;

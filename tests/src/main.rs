@@ -5,7 +5,7 @@
 //! (`support::server`), uploads components that were built of `tests/guests` and `plugins`
 //! (`support::component`) or are written by hand (`support::handmade`), and asks by REST or as
 //! somebody at the command line does (`support::cli`). A few need no process: `conformance`
-//! runs both engines in this one, `power_loss` one on a disk that it takes away.
+//! runs both engines in this one, `power_loss` the embedded one on a disk whose power fails.
 //!
 //! Start reading at `support::server`, and at `bad_input` for tests of few lines.
 

@@ -203,10 +203,16 @@ async fn a_scrape_tells_what_the_server_did_and_does() {
     let requests = &families["http_server_request_duration_seconds"];
     let labels = [
         ("http_request_method", "_OTHER"),
+        ("url_scheme", "http"),
         ("http_response_status_code", "405"),
     ];
     assert_eq!(requests.value("_count", &labels), 2.0);
-    assert!(families["http_server_active_requests"].value("", &[]) >= 1.0);
+    let active = |method| {
+        let labels = [("http_request_method", method), ("url_scheme", "http")];
+        families["http_server_active_requests"].value("", &labels)
+    };
+    assert!(active("GET") >= 1.0, "the scrape itself");
+    assert_eq!(active("_OTHER"), 0.0);
 
     assert_eq!(families["heyday_queue_limit"].value("", &queue), 50.0);
     assert_eq!(families["heyday_queue_depth"].value("", &queue), 0.0);

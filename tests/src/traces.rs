@@ -90,6 +90,7 @@ async fn a_request_and_all_that_follows_are_one_trace() {
     assert_eq!(request.kind(), SpanKind::Server);
     let says = |span: &Span, key: &str| attribute(span, key).unwrap_or_default();
     assert_eq!(says(request, "http.request.method"), "POST");
+    assert_eq!(says(request, "url.scheme"), "http");
     assert_eq!(says(request, "http.route"), "/api/v1/workflows");
     assert_eq!(says(request, "http.response.status_code"), "201");
 
@@ -113,6 +114,9 @@ async fn a_request_and_all_that_follows_are_one_trace() {
         assert_eq!(attempt.parent_span_id, transitions[number].span_id);
         assert_eq!(attempt.kind(), SpanKind::Consumer);
         assert_eq!(says(attempt, "heyday.activity_type"), activity);
+        assert_eq!(says(attempt, "messaging.system"), "heyday");
+        assert_eq!(says(attempt, "messaging.operation.name"), "attempt");
+        assert_eq!(says(attempt, "messaging.operation.type"), "process");
         assert_eq!(says(attempt, "messaging.destination.name"), "general-queue");
         let calls: Vec<&&Span> = spans
             .iter()

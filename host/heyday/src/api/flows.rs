@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::replays::{GateQuery, OnDivergence};
 use super::versions::{ActivateBody, PageQuery, created, version_handlers, yes};
 use super::workflows::page_size;
-use crate::registry::types::{FlowUpload, FlowVersion, UploadOptions, Versions};
+use crate::registry::types::{FlowUpload, FlowVersion, NameSummary, UploadOptions, Versions};
 use crate::registry::{Kind, VersionView, parse_version};
 use crate::replays::ReplayGate;
 

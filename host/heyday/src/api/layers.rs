@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::problem::Problem;
 use super::{App, openai};
 use crate::auth::{self, AuthError};
+use crate::metrics::URL_SCHEME;
 use crate::telemetry;
 use crate::tokens::{self, WorkerToken};
 
@@ -31,8 +32,8 @@ const LONGEST_PATH: usize = 512;
 pub(super) async fn describe(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
     let begun = Instant::now();
-    let _active = app.metrics.request_began();
     let method = known_method(request.method());
+    let _active = app.metrics.request_began(method);
     let path = request.uri().path().to_owned();
     // The template, not the path: ids in it would make a name of each request.
     let route = request
@@ -47,7 +48,7 @@ pub(super) async fn describe(State(app): State<App>, request: Request, next: Nex
         http.request.method = %method,
         http.route = %route,
         url.path = cut(&path),
-        url.scheme = "http",
+        url.scheme = URL_SCHEME,
         heyday.request_id = %id,
         http.response.status_code = tracing::field::Empty,
         otel.status_code = tracing::field::Empty,

@@ -245,7 +245,8 @@ pub(super) async fn verify(
     params(("name" = String, Path, description = "The model's name")),
     responses((status = 200, body = ModelInfo),
         (status = 404, description = "No such model", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No memory for it now, or its files are damaged", body = Problem, content_type = "application/problem+json")))]
+        (status = 429, description = "It has too much to do to be loaded now", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "No memory for it now, its files are damaged, or too many requests wait", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn load(
     State(app): State<App>,
     _: Caller,

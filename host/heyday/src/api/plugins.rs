@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::versions::{ActivateBody, PageQuery, created, version_handlers, yes};
 use super::workflows::{WaitQuery, page_size};
 use crate::registry::types::{
-    PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions,
+    NameSummary, PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions,
 };
 use crate::registry::{Kind, VersionView};
 

@@ -134,7 +134,8 @@ fn refused(error: &PullError) -> Problem {
 #[utoipa::path(post, path = "/model-pulls", tag = "models", request_body = PullRequest,
     responses((status = 202, body = PullInfo),
         (status = 400, description = "A wrong name, or no such source", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The name is taken, or it is being pulled", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "The name is taken, or it is being pulled", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many are being pulled as the server lets", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn begin(
     State(app): State<App>,
     caller: Caller,

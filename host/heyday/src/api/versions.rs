@@ -61,7 +61,7 @@ macro_rules! version_handlers {
         #[derive(Debug, Serialize, ToSchema)]
         pub struct $page {
             /// The rows.
-            pub $rows: Vec<Versions>,
+            pub $rows: Vec<NameSummary>,
             /// For the next page; absent at the end.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub next_page_token: Option<String>,
@@ -88,16 +88,23 @@ macro_rules! version_handlers {
 
         #[utoipa::path(get, path = concat!("/", stringify!($rows), "/{name}"), tag = stringify!($rows),
             summary = concat!("Show a ", $one, " with its versions"),
-            params(("name" = String, Path, description = concat!("The ", $one))),
+            description = "Its versions come page by page, newest upload first.",
+            params(PageQuery, ("name" = String, Path, description = concat!("The ", $one))),
             responses((status = 200, body = Versions),
+                (status = 400, description = "A malformed page token", body = Problem, content_type = "application/problem+json"),
                 (status = 404, description = concat!("No such ", $one), body = Problem, content_type = "application/problem+json")))]
         pub(super) async fn show(
             State(app): State<App>,
             caller: Caller,
             Path(name): Path<String>,
+            Query(query): Query<PageQuery>,
         ) -> Result<JsonAnswer<Versions>, Problem> {
+            let limit = page_size(query.page_size)?;
             let kind = <$version as VersionView>::KIND;
-            let versions = app.registry.versions(kind, &caller.namespace, &name)?;
+            let after = query.page_token.as_deref();
+            let versions = app
+                .registry
+                .versions(kind, &caller.namespace, &name, after, limit)?;
             Ok(JsonAnswer(versions))
         }
 

@@ -1,6 +1,7 @@
 //! The documentation names only commands and options that there are: each is parsed with
 //! the real definitions.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
@@ -32,6 +33,35 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(read).collect()
 }
 
+/// The code spans of a text in Markdown: what stands between a run of backticks and the next
+/// run of as many. Fences are such runs too. A run that nothing closes is text.
+fn code_spans(text: &str) -> Vec<&str> {
+    /// Where the first run of backticks is.
+    fn run(text: &str) -> Option<Range<usize>> {
+        let start = text.find('`')?;
+        let rest = &text[start..];
+        let length = rest.find(|c| c != '`').unwrap_or(rest.len());
+        Some(start..start + length)
+    }
+    let mut spans = Vec::new();
+    let mut rest = text;
+    while let Some(opening) = run(rest) {
+        let inner = &rest[opening.end..];
+        rest = inner;
+        let mut at = 0;
+        while let Some(closing) = run(&inner[at..]) {
+            let (start, end) = (at + closing.start, at + closing.end);
+            if closing.len() == opening.len() {
+                spans.push(&inner[..start]);
+                rest = &inner[end..];
+                break;
+            }
+            at = end;
+        }
+    }
+    spans
+}
+
 fn parse(command: &str) -> Result<(), clap::Error> {
     // What its output is given to is another program's.
     let command = command.split(" | ").next().unwrap_or(command);
@@ -57,7 +87,9 @@ fn commands_to_be_typed_are_whole() {
 fn commands_that_are_mentioned_exist() {
     let mut count = 0;
     for (path, text) in pages() {
-        for command in text.split('`').skip(1).step_by(2) {
+        for command in code_spans(&text) {
+            // A space beside the backticks is not of the command.
+            let command = command.trim_ascii();
             if !command.starts_with("heyday ") || command.contains('\n') {
                 continue;
             }
@@ -77,4 +109,16 @@ fn commands_that_are_mentioned_exist() {
         }
     }
     assert!(count > 10, "{count} commands were found");
+}
+
+#[test]
+fn a_code_span_ends_at_as_many_backticks() {
+    assert_eq!(code_spans("no code"), [""; 0]);
+    assert_eq!(code_spans("`a` and `b`"), ["a", "b"]);
+    assert_eq!(code_spans("`` a ` b `` and `c`"), [" a ` b ", "c"]);
+    assert_eq!(code_spans("` a `` b ` and `c`"), [" a `` b ", "c"]);
+    assert_eq!(code_spans("```sh\na `b`\n```\n`c`"), ["sh\na `b`\n", "c"]);
+    // What nothing closes hides no later one.
+    assert_eq!(code_spans("a `` b `c` d"), ["c"]);
+    assert_eq!(code_spans("`a` `"), ["a"]);
 }

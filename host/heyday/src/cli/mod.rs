@@ -94,7 +94,7 @@ pub enum Command {
         data_dir, listen, hosts, public_url, cache_dir, engine, drain_grace, otlp_endpoint\n  \
         [queues] NAME = LIMIT, [default_queues] PLUGIN = QUEUE\n  \
         [limits], [limits.call], [limits.plugins.NAME], [limits.http], [limits.throttle.NAME], [limits.resources]\n  \
-        [temporal], [inference], [state]\n  \
+        [temporal], [state], [inference], [inference.hubs.NAME], [inference.remote.NAME]\n  \
         [bindings.namespaces.NAMESPACE.CAPABILITY.NAME] of sql, blob, kv, config, secrets, graph and vector\n\n\
         Everything is kept in the data folder. Stop it with Ctrl-C; open runs go on at the next start."
     )]
@@ -318,18 +318,32 @@ mod tests {
 
     #[test]
     fn the_help_of_up_names_every_setting() {
-        use clap::CommandFactory as _;
+        use serde_json::{Map, Value};
+        /// Finds the keys at the top, and the tables at any depth; keys of tables are for the
+        /// documentation.
+        fn look(table: &Map<String, Value>, above: &str, words: &[&str]) {
+            for (key, value) in table {
+                let path = format!("{above}{key}");
+                if let Some(below) = value.as_object() {
+                    let (whole, part) = (format!("[{path}]"), format!("[{path}."));
+                    let named = |word: &&str| word.starts_with(&whole) || word.starts_with(&part);
+                    assert!(words.iter().any(named), "{whole} is not in {words:?}");
+                    look(below, &format!("{path}."), words);
+                } else if above.is_empty() {
+                    assert!(words.contains(&key.as_str()), "{key} is not in {words:?}");
+                }
+            }
+        }
         let mut cli = Cli::command();
         let up = cli.find_subcommand_mut("up").expect("a command");
         let help = up.render_long_help().to_string();
-        let config = toml::Table::try_from(heyday::config::Config {
-            cache_dir: Some("c".into()),
-            otlp_endpoint: Some("http://h".to_owned()),
-            ..Default::default()
-        });
-        for key in config.expect("a table").keys() {
-            assert!(help.contains(key.as_str()), "{key} is not in {help}");
-        }
+        let keys = help.split_once("Keys of the configuration file");
+        let (_, keys) = keys.expect("what the file may have");
+        let separator = |c: char| c.is_whitespace() || c == ',';
+        let words: Vec<&str> = keys.split(separator).collect();
+        // As JSON, which has settings that are absent unless they are set: as null.
+        let config = serde_json::to_value(heyday::config::Config::default()).expect("JSON");
+        look(config.as_object().expect("an object"), "", &words);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::client::Request;
+use super::client::{Answer, Request};
 use super::error::CliError;
 use super::output::{one_line, printable};
 use super::table::{Table, fields};
@@ -34,14 +34,10 @@ pub async fn list(context: &Context, kind: Kind) -> Result<(), CliError> {
     let mut table = Table::new(&["NAME", "ACTIVE", ">VERSIONS", "UPLOADED", "ABOUT"]);
     let now = Timestamp::now();
     for row in &rows {
-        let versions = row
-            .get("versions")
-            .and_then(Value::as_array)
-            .map(|versions| versions.len().to_string());
         table.row([
             view::text(row, "name"),
             view::text(row, "active"),
-            versions.unwrap_or_else(|| view::text(row, "version_count")),
+            view::text(row, "version_count"),
             view::ago(row, "uploaded_at", now),
             view::first_text(row, &["documentation", "title", "summary"]),
         ]);
@@ -66,48 +62,49 @@ pub async fn show(
     name: &str,
     version: Option<&str>,
 ) -> Result<(), CliError> {
-    let mut segments = vec![kind.segment(), name];
-    if let Some(version) = version {
-        segments.extend(["versions", version]);
-    }
-    let answer = context.client.send(&Request::get(&segments)).await?;
     let output = &context.output;
-    if output.is_json() {
-        return output.raw_json(&answer.body);
+    if let Some(version) = version {
+        let answer = show_version(context, kind, name, version).await?;
+        if output.is_json() {
+            return output.raw_json(&answer.body);
+        }
+        return output.line(&describe(context, &answer.json()?));
     }
-    let value = answer.json()?;
-    let versions = view::rows_of(&value, "versions");
-    if versions.is_empty() {
-        return output.line(&describe(context, &value));
-    }
-    // Of the whole, the active version says what it is and offers.
-    let active = view::text(&value, "active");
-    let newest = versions
-        .first()
-        .map(|version| view::text(version, "version"));
-    let shown = Some(&active)
-        .filter(|active| !active.is_empty())
-        .or(newest.as_ref());
-    if let Some(version) = shown {
-        let request = Request::get(&[kind.segment(), name, "versions", version]);
-        let answer = context.client.send(&request).await?;
+    // Of the longest pages there are, so that as JSON it is one document as long as it can be.
+    let request = Request::get(&[kind.segment(), name]).query("page_size", "1000");
+    let Some(versions) = view::all_rows(context, request, "versions").await? else {
+        return Ok(());
+    };
+    // Of the whole, the active version says what it is and offers; the newest where none is.
+    let is_active = |version: &&Value| version.get("active") == Some(&Value::Bool(true));
+    let shown = versions.iter().find(is_active).or(versions.first());
+    if let Some(shown) = shown {
+        let version = view::text(shown, "version");
+        let answer = show_version(context, kind, name, &version).await?;
         output.line(&format!("{}\n", describe(context, &answer.json()?)))?;
     }
-    output.line(&version_table(context, versions, &active))
+    output.line(&version_table(context, &versions))
 }
 
-fn version_table(context: &Context, versions: &[Value], active: &str) -> String {
+async fn show_version(
+    context: &Context,
+    kind: Kind,
+    name: &str,
+    version: &str,
+) -> Result<Answer, CliError> {
+    let segments = [kind.segment(), name, "versions", version];
+    context.client.send(&Request::get(&segments)).await
+}
+
+fn version_table(context: &Context, versions: &[Value]) -> String {
     let now = Timestamp::now();
     let mut table = Table::new(&["VERSION", "STATE", "", ">SIZE", "UPLOADED", "DIGEST"]);
     for version in versions {
-        // A list of plain version numbers is a list too.
-        let number = version
-            .as_str()
-            .map_or_else(|| view::text(version, "version"), str::to_owned);
+        let is_active = version.get("active") == Some(&Value::Bool(true));
         table.row([
-            number.as_str(),
+            view::text(version, "version").as_str(),
             &view::text(version, "state"),
-            if number == active { "active" } else { "" },
+            if is_active { "active" } else { "" },
             &view::number(version, "size")
                 .map(view::bytes)
                 .unwrap_or_default(),

@@ -127,6 +127,7 @@ impl ActivityExecutor for Executor {
             otel.kind = "consumer",
             otel.status_code = tracing::field::Empty,
             messaging.system = "heyday",
+            messaging.operation.name = "attempt",
             messaging.operation.type = "process",
             messaging.destination.name = %task.queue,
             heyday.namespace = %task.namespace,

@@ -34,6 +34,8 @@ pub const NAMESPACES: usize = 100;
 const MODELS: usize = 100;
 /// The name of what has none of its own.
 const OTHER: &str = "_OTHER";
+/// What the server itself speaks; TLS is for what stands before it.
+pub(crate) const URL_SCHEME: &str = "http";
 
 /// Bounds of a duration's buckets, in seconds: from what an empty call takes to the
 /// default timeout.
@@ -43,9 +45,16 @@ const SECONDS: [f64; 14] = [
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    http_request_method: String,
+    http_request_method: &'static str,
+    url_scheme: &'static str,
     http_route: String,
     http_response_status_code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActiveLabels {
+    http_request_method: &'static str,
+    url_scheme: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,7 +110,7 @@ pub struct Metrics {
     requests: Histograms<RequestLabels>,
     attempts: Histograms<AttemptLabels>,
     waits: Histograms<QueueLabels>,
-    active: Gauge,
+    active: Family<ActiveLabels, Gauge>,
     tokens: Family<TokenLabels, Counter>,
     models: Known<MODELS>,
     activities: Known<ACTIVITIES>,
@@ -115,7 +124,7 @@ impl Default for Metrics {
         let requests: Histograms<RequestLabels> = Family::new_with_constructor(histogram);
         let attempts: Histograms<AttemptLabels> = Family::new_with_constructor(histogram);
         let waits: Histograms<QueueLabels> = Family::new_with_constructor(histogram);
-        let active = Gauge::default();
+        let active = Family::<ActiveLabels, Gauge>::default();
         let tokens = Family::<TokenLabels, Counter>::default();
         let asked = asked::Asked::default();
         registry.register_with_unit(
@@ -194,9 +203,9 @@ impl RunningAttempt<'_> {
 /// A request that is being answered.
 #[derive(Debug)]
 #[must_use = "a request is active as long as this lives"]
-pub struct ActiveRequest<'a>(&'a Gauge);
+pub struct ActiveRequest(Gauge);
 
-impl Drop for ActiveRequest<'_> {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -209,16 +218,22 @@ impl Metrics {
         let _ = self.asked.0.set(sources);
     }
 
-    /// Counts a request as active.
-    pub fn request_began(&self) -> ActiveRequest<'_> {
-        self.active.inc();
-        ActiveRequest(&self.active)
+    /// Counts a request as active. `method` is one of the known ones, or `_OTHER`.
+    pub fn request_began(&self, method: &'static str) -> ActiveRequest {
+        let active = self.active.get_or_create_owned(&ActiveLabels {
+            http_request_method: method,
+            url_scheme: URL_SCHEME,
+        });
+        active.inc();
+        ActiveRequest(active)
     }
 
-    /// Counts a request. `route` is the template of its path.
-    pub fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
+    /// Counts a request. `method` is one of the known ones, or `_OTHER`; `route` is the
+    /// template of its path.
+    pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let labels = RequestLabels {
-            http_request_method: method.to_owned(),
+            http_request_method: method,
+            url_scheme: URL_SCHEME,
             http_route: route.to_owned(),
             http_response_status_code: status,
         };
@@ -282,15 +297,15 @@ mod tests {
         let running = metrics.attempt_started("default", "general-queue", 2_000);
         running.ended("greet.hello", "timeout", Duration::from_secs(2));
         metrics.model_tokens("minilm", "input", 7);
-        let active = metrics.request_began();
+        let active = metrics.request_began("GET");
         let text = metrics.render().expect("text");
         drop(active);
         for line in [
-            "http_server_request_duration_seconds_count{http_request_method=\"GET\",http_route=\"/api/v1/queues\",http_response_status_code=\"200\"} 1",
+            "http_server_request_duration_seconds_count{http_request_method=\"GET\",url_scheme=\"http\",http_route=\"/api/v1/queues\",http_response_status_code=\"200\"} 1",
             "heyday_activity_attempt_duration_seconds_count{namespace=\"default\",queue=\"general-queue\",activity=\"greet.hello\",outcome=\"timeout\"} 1",
             "heyday_queue_wait_duration_seconds_count{namespace=\"default\",queue=\"general-queue\"} 1",
             "heyday_api_model_tokens_total{model=\"minilm\",direction=\"input\"} 7",
-            "http_server_active_requests 1",
+            "http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 1",
             concat!(
                 "heyday_build_info{version=\"",
                 env!("CARGO_PKG_VERSION"),
@@ -300,7 +315,8 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         let text = metrics.render().expect("text");
-        assert!(text.contains("http_server_active_requests 0"), "{text}");
+        let idle = "http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 0";
+        assert!(text.contains(idle), "{text}");
     }
 
     #[test]

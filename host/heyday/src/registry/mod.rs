@@ -49,8 +49,8 @@ pub use self::flows::ActivityOptions;
 use self::follow::Moved;
 use self::plugins::Progress;
 use self::types::{
-    Actor, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest, PluginVersion, Upload,
-    UploadOptions, UploadStatus, VersionState, Versions, VersionsPage,
+    Actor, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest, NamesPage, PluginVersion,
+    Upload, UploadOptions, UploadStatus, VersionState, Versions,
 };
 pub use self::versions::{Stored, parse_version};
 pub use self::view::VersionView;
@@ -154,22 +154,25 @@ impl Registry {
         namespace: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> VersionsPage {
+    ) -> NamesPage {
         view::page(&self.core, kind, namespace, after, limit)
     }
 
-    /// A plugin or flow with its versions.
+    /// A plugin or flow with its versions, newest upload first, after those of that page's
+    /// token, at most so many.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// When there is none of that name, or the token is none.
     pub fn versions(
         &self,
         kind: Kind,
         namespace: &str,
         name: &str,
+        after: Option<&str>,
+        limit: usize,
     ) -> Result<Versions, RegistryError> {
         let entry = self.core.entry(kind, namespace, name)?;
-        Ok(view::versions(name, &entry))
+        view::versions(name, &entry, after, limit)
     }
 
     /// One version.

@@ -127,7 +127,7 @@ pub struct VersionSummary {
     pub uploaded_at: Timestamp,
 }
 
-/// A plugin with its versions, or a flow with its.
+/// A plugin with a page of its versions, or a flow with one of its.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Versions {
     /// The name.
@@ -140,15 +140,35 @@ pub struct Versions {
     /// When its newest version was uploaded.
     #[schema(value_type = String, format = DateTime)]
     pub uploaded_at: Timestamp,
-    /// All versions, newest upload first.
+    /// Versions, newest upload first.
     pub versions: Vec<VersionSummary>,
+    /// For the next page of versions; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// A plugin or a flow in a list: without its versions, which may be many.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NameSummary {
+    /// The name.
+    pub name: String,
+    /// The version that new runs use.
+    #[schema(value_type = Option<String>)]
+    pub active: Option<Version>,
+    /// What the active version (else the newest) says of itself.
+    pub documentation: String,
+    /// When its newest version was uploaded.
+    #[schema(value_type = String, format = DateTime)]
+    pub uploaded_at: Timestamp,
+    /// How many versions it has.
+    pub version_count: usize,
 }
 
 /// A page of plugins or flows, by name.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct VersionsPage {
+pub struct NamesPage {
     /// The rows.
-    pub rows: Vec<Versions>,
+    pub rows: Vec<NameSummary>,
     /// The name to give as `after` for the next page; none at the end.
     pub next: Option<String>,
 }

@@ -1,12 +1,17 @@
 //! What is stored, as the API shows it.
 
+use std::cmp::Reverse;
+
+use semver::Version;
+
+use super::RegistryError;
 use super::core::Core;
 use super::flows::FlowDescription;
 use super::types::{
-    ActivityDescription, BindingInfo, FlowVersion, GrantInfo, PluginVersion, VersionState,
-    VersionSummary, Versions, VersionsPage,
+    ActivityDescription, BindingInfo, FlowVersion, GrantInfo, NameSummary, NamesPage,
+    PluginVersion, VersionState, VersionSummary, Versions,
 };
-use super::versions::{Entry, Stored};
+use super::versions::{Entry, Stored, parse_version};
 use crate::state::versions::{GrantRow, Kind};
 
 fn documentation(stored: &Stored) -> String {
@@ -99,35 +104,101 @@ impl VersionView for FlowVersion {
     }
 }
 
-/// A name with its versions.
-pub(super) fn versions(name: &str, entry: &Entry) -> Versions {
-    let active = entry.active().map(|stored| stored.row.version.clone());
-    let mut rows: Vec<_> = entry.versions.values().collect();
-    rows.sort_by_key(|stored| std::cmp::Reverse(stored.row.created_at));
-    Versions {
+/// Where a version stands among those of its name: newest upload first. It says nothing of
+/// the other ones, so that those that come and go move none to another page.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// In microseconds, as it is stored.
+    uploaded: Reverse<i64>,
+    version: Version,
+}
+
+impl Place {
+    fn of(stored: &Stored) -> Self {
+        Self {
+            uploaded: Reverse(stored.row.created_at.as_microsecond()),
+            version: stored.row.version.clone(),
+        }
+    }
+
+    fn token(&self) -> String {
+        format!("{}_{}", self.uploaded.0, self.version)
+    }
+
+    fn parse(token: &str) -> Result<Self, RegistryError> {
+        let malformed = || {
+            RegistryError::Invalid(
+                "`page_token` is no `next_page_token` of a page of versions".to_owned(),
+            )
+        };
+        let (uploaded, version) = token.split_once('_').ok_or_else(malformed)?;
+        Ok(Self {
+            uploaded: Reverse(uploaded.parse().map_err(|_| malformed())?),
+            version: parse_version(version).map_err(|_| malformed())?,
+        })
+    }
+}
+
+/// A name without its versions.
+fn summary(name: &str, entry: &Entry) -> NameSummary {
+    let uploads = entry.versions.values().map(|stored| stored.row.created_at);
+    NameSummary {
         name: name.to_owned(),
+        active: entry.active().map(|stored| stored.row.version.clone()),
         documentation: entry
             .shown()
             .map(|stored| documentation(stored))
             .unwrap_or_default(),
         // An entry without versions is not kept.
-        uploaded_at: rows
-            .first()
-            .map(|stored| stored.row.created_at)
-            .unwrap_or_default(),
-        versions: rows
-            .into_iter()
-            .map(|stored| VersionSummary {
-                version: stored.row.version.clone(),
-                digest: stored.row.digest,
-                size: stored.row.size,
-                state: VersionState::Ready,
-                active: active.as_ref() == Some(&stored.row.version),
-                uploaded_at: stored.row.created_at,
-            })
-            .collect(),
-        active,
+        uploaded_at: uploads.max().unwrap_or_default(),
+        version_count: entry.versions.len(),
     }
+}
+
+/// A name with a page of its versions.
+///
+/// # Errors
+/// When the token is none.
+pub(super) fn versions(
+    name: &str,
+    entry: &Entry,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Versions, RegistryError> {
+    let after = after.map(Place::parse).transpose()?;
+    let mut rows: Vec<_> = entry
+        .versions
+        .values()
+        .map(|stored| (Place::of(stored), stored))
+        .filter(|(place, _)| after.as_ref().is_none_or(|after| place > after))
+        .collect();
+    rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let limit = limit.max(1);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let last = rows.last().filter(|_| more);
+    let next_page_token = last.map(|(place, _)| place.token());
+    let of_name = summary(name, entry);
+    let active = of_name.active.as_ref();
+    let versions = rows
+        .into_iter()
+        .map(|(_, stored)| VersionSummary {
+            version: stored.row.version.clone(),
+            digest: stored.row.digest,
+            size: stored.row.size,
+            state: VersionState::Ready,
+            active: active == Some(&stored.row.version),
+            uploaded_at: stored.row.created_at,
+        })
+        .collect();
+    Ok(Versions {
+        name: of_name.name,
+        documentation: of_name.documentation,
+        uploaded_at: of_name.uploaded_at,
+        active: of_name.active,
+        versions,
+        next_page_token,
+    })
 }
 
 /// A page of names.
@@ -137,19 +208,19 @@ pub(super) fn page(
     namespace: &str,
     after: Option<&str>,
     limit: usize,
-) -> VersionsPage {
+) -> NamesPage {
     let limit = limit.max(1);
     let mut entries = core.list(kind, namespace, after.unwrap_or_default(), limit + 1);
     let more = entries.len() > limit;
     entries.truncate(limit);
-    VersionsPage {
+    NamesPage {
         next: entries
             .last()
             .filter(|_| more)
             .map(|(name, _)| name.clone()),
         rows: entries
             .iter()
-            .map(|(name, entry)| versions(name, entry))
+            .map(|(name, entry)| summary(name, entry))
             .collect(),
     }
 }

@@ -209,6 +209,10 @@ async fn the_documentation_is_whole() {
     assert_eq!(ids.len(), count, "operation ids are not unique");
     let one_run = "/api/v1/workflows/{workflow_id}/runs/{run_id}/result";
     assert!(document["paths"][one_run]["get"].is_object());
+    for (path, refusal) in [("models/{name}/load", "429"), ("model-pulls", "503")] {
+        let responses = &document["paths"][format!("/api/v1/{path}")]["post"]["responses"];
+        assert!(responses[refusal].is_object(), "{path}: {responses}");
+    }
     let text = document.to_string();
     for schema in text.split("#/components/schemas/").skip(1) {
         let name = schema.split('"').next().expect("a name");

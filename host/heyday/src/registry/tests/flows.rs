@@ -34,7 +34,7 @@ async fn flows_are_checked_stored_and_pinned() {
     assert!(matches!(dry, Ok(FlowUpload::Existing(_))));
     assert!(
         registry
-            .versions(Kind::Flow, "default", "docs.process")
+            .versions(Kind::Flow, "default", "docs.process", None, 10)
             .is_err(),
         "a dry run stores nothing"
     );
@@ -194,7 +194,7 @@ async fn a_development_version_has_its_bytes_in_its_number() {
     let (same, created) = upload(1, true).await;
     assert!(created && same.version != released.version);
     assert_eq!(same.digest, released.digest);
-    let shown = registry.versions(Kind::Flow, "default", "docs.process");
+    let shown = registry.versions(Kind::Flow, "default", "docs.process", None, 10);
     let shown = shown.expect("there");
     assert_eq!(
         (shown.versions.len(), shown.active),

@@ -46,7 +46,7 @@ async fn the_same_bytes_are_the_same_version_and_others_are_refused() {
         dev.version
     );
     let shown = registry
-        .versions(Kind::Plugin, "default", "greet")
+        .versions(Kind::Plugin, "default", "greet", None, 10)
         .expect("there");
     assert_eq!((shown.versions.len(), shown.active), (2, Some(dev.version)));
     let bytes = registry
@@ -55,7 +55,7 @@ async fn the_same_bytes_are_the_same_version_and_others_are_refused() {
         .expect("read");
     assert_eq!(bytes, greet("1.0.0", ""));
     assert!(matches!(
-        registry.versions(Kind::Plugin, "other", "greet"),
+        registry.versions(Kind::Plugin, "other", "greet", None, 10),
         Err(RegistryError::NotFound { .. })
     ));
 }
@@ -76,7 +76,7 @@ async fn many_uploads_at_once_are_one_version_that_is_new_once() {
         }
     }
     assert_eq!(new, 1);
-    let shown = registry.versions(Kind::Plugin, "default", "greet");
+    let shown = registry.versions(Kind::Plugin, "default", "greet", None, 10);
     assert_eq!(shown.expect("there").versions.len(), 1);
     let audit = entries(registry).await;
     assert_eq!(audit.len(), 1, "{audit:?}");
@@ -95,7 +95,7 @@ async fn who_joins_an_upload_gets_what_it_asked_for() {
     );
     staged.expect("uploaded");
     active.expect("uploaded");
-    let shown = registry.versions(Kind::Plugin, "default", "greet");
+    let shown = registry.versions(Kind::Plugin, "default", "greet", None, 10);
     assert!(shown.expect("there").active.is_some());
     // Nothing is left under way.
     let status = registry.upload_status("default", &Digest::of(&greet("1.0.0", "")));
@@ -199,7 +199,7 @@ async fn an_upload_that_a_crash_interrupted_goes_on_at_the_next_start() {
         "{done:?}"
     );
     let shown = again
-        .versions(Kind::Plugin, "default", "greet")
+        .versions(Kind::Plugin, "default", "greet", None, 10)
         .expect("there");
     assert_eq!(
         shown.active.map(|version| version.to_string()).as_deref(),

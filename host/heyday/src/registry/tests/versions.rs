@@ -142,7 +142,7 @@ async fn a_rollback_goes_one_version_back_and_survives_a_restart() {
 
     let again = open(folder.path()).await;
     let shown = again
-        .versions(Kind::Plugin, "default", "greet")
+        .versions(Kind::Plugin, "default", "greet", None, 10)
         .expect("there");
     assert_eq!(shown.active, Some(back.version));
     assert_eq!(shown.versions.len(), 3);

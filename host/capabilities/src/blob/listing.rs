@@ -248,6 +248,9 @@ mod tests {
         // Where nothing is ever staged it is a document as any other.
         let read_only = pages(root, true, 100, "unf");
         assert_eq!(read_only, [[vec!["unfinished#1".to_owned()], Vec::new()]]);
-        assert_eq!(pages(root, false, 100, "unf"), [[Vec::new(), Vec::new()]]);
+        assert_eq!(
+            pages(root, false, 100, "unf"),
+            [[Vec::<String>::new(), Vec::new()]]
+        );
     }
 }

@@ -113,7 +113,12 @@ pub(crate) async fn versions(client: &Client) {
         .unwrap()
         .strip_prefix("sha256:")
         .unwrap();
-    let name = format!("{}-dev.{}", probe::VERSION, &digest[..8]);
+    let mut short = digest[..8].to_owned();
+    // Digits alone would be a number to semantic versions.
+    if short.parse::<u32>().is_ok() {
+        short.insert(0, 'x');
+    }
+    let name = format!("{}-dev.{short}", probe::VERSION);
     assert_eq!(
         (&dev["version"], &dev["active"]),
         (&json!(name), &json!(true))

@@ -145,24 +145,21 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         [] => &Name::ALL[..],
         names => names,
     };
-    if names.iter().any(|name| name.needs_heyday()) {
-        times.count(Kind::Builds, "Heyday", || {
-            timed("building Heyday", || match profile {
-                Profile::Debug => process::build_binary(project),
-                Profile::Release => {
-                    process::run(&mut project.cargo(["build", "--release", "--package", "heyday"]))
-                }
-            })
-        })?;
-    }
-    times.count(Kind::Builds, "the harness", || {
-        timed("building the harness", || {
+    let (what, server): (_, &[&str]) = if names.iter().any(|name| name.needs_heyday()) {
+        ("Heyday and the harness", &["--package", "heyday"])
+    } else {
+        ("the harness", &[])
+    };
+    times.count(Kind::Builds, what, || {
+        timed(&format!("building {what}"), || {
             let mut command = project.cargo(["build", "--locked", "--package", "heyday-bench"]);
+            // Together, since apart they would want other features of a few dependencies, and
+            // so most of them twice.
             command
+                .args(server)
                 .args(profile.arguments())
-                .current_dir(project.root.join("peers"));
-            // Both workspaces build into one folder, so that dependencies are built once.
-            command.env("CARGO_TARGET_DIR", &project.target);
+                .current_dir(project.root.join("peers"))
+                .env("CARGO_TARGET_DIR", &project.target);
             process::run(&mut command)
         })
     })?;

@@ -201,8 +201,7 @@ fn add(report: &mut Report, name: &str, unit: &'static str, sides: &[f64]) {
 
 async fn load(graph: &Graph, nodes: usize, relationships: &[[usize; 2]]) -> anyhow::Result<()> {
     let run = |statement: &str, params: Value| {
-        let ran = graph.execute(Mode::ReadWrite, statement.to_owned(), params.to_string());
-        async move { ran.await }
+        graph.execute(Mode::ReadWrite, statement.to_owned(), params.to_string())
     };
     let begun = Instant::now();
     run(INDEX, json!({})).await?;

@@ -40,7 +40,9 @@ use crate::activity::{
     ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, Progress, Receipt, RetryPolicy,
 };
 use crate::definition::{PinnedActivity, PinnedDefinition, WorkflowReference};
-use crate::engine::{ExecutionStatus, HistoryEvent, IdConflictPolicy, IdReusePolicy};
+use crate::engine::{
+    ExecutionStatus, HistoryEvent, IdConflictPolicy, IdReusePolicy, PendingActivity, PendingState,
+};
 use crate::expressions::{ExpressionError, Program};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
@@ -498,6 +500,19 @@ impl Bench {
         tokio::time::timeout(PATIENCE, looks)
             .await
             .unwrap_or_else(|_| panic!("this never came true: {what}"));
+    }
+
+    /// The run's first activity, once it waits for its next attempt.
+    async fn backing_off(&self, run: &RunRef) -> PendingActivity {
+        let pending = async || {
+            let mut description = self.engine().describe(run).await.unwrap();
+            description.pending_activities.swap_remove(0)
+        };
+        self.until("it backs off", async || {
+            pending().await.state == PendingState::BackingOff
+        })
+        .await;
+        pending().await
     }
 
     fn begun(&self, activity: &str) -> u64 {

@@ -1,7 +1,6 @@
 //! Retries, timeouts and heartbeats.
 
 use super::*;
-use crate::engine::PendingState;
 
 fn policy(heyday: &str) -> String {
     format!("  - a: {{call: t.hand, metadata: {{heyday: {{{heyday}}}}}}}\n")
@@ -23,14 +22,7 @@ async fn a_failed_attempt_is_repeated_after_its_backoff() {
         let begun = bench.attempt().await;
         assert_eq!(begun.task.attempt, attempt);
         begun.end(Err(Failure::transient("flaky", "again")));
-        bench
-            .until("it backs off", async || {
-                let description = bench.engine().describe(&run).await.unwrap();
-                description.pending_activities[0].state == PendingState::BackingOff
-            })
-            .await;
-        let description = bench.engine().describe(&run).await.unwrap();
-        let pending = &description.pending_activities[0];
+        let pending = bench.backing_off(&run).await;
         assert_eq!(pending.attempt, attempt + 1);
         assert_eq!(pending.last_failure.as_ref().unwrap().kind, "flaky");
         let wait = pending
@@ -62,14 +54,7 @@ async fn backoffs_differ_so_that_what_failed_together_comes_apart() {
     for _ in 0..20 {
         let failure = Failure::transient("flaky", "again");
         bench.attempt().await.end(Err(failure));
-        bench
-            .until("it backs off", async || {
-                let description = bench.engine().describe(&run).await.unwrap();
-                description.pending_activities[0].state == PendingState::BackingOff
-            })
-            .await;
-        let description = bench.engine().describe(&run).await.unwrap();
-        let next = description.pending_activities[0].next_attempt_at.unwrap();
+        let next = bench.backing_off(&run).await.next_attempt_at.unwrap();
         waits.insert(next.duration_since(bench.clock.now()));
         bench.clock.advance(Duration::from_secs(10));
     }

@@ -1,7 +1,6 @@
 //! The engine goes by the host's clock and timers, whatever time it really is.
 
 use super::*;
-use crate::engine::PendingState;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -46,12 +45,7 @@ async fn a_month_passes_when_the_clock_says_so() {
         .attempt()
         .await
         .end(Err(Failure::transient("flaky", "again")));
-    bench
-        .until("it backs off", async || {
-            let description = bench.engine().describe(&run).await.unwrap();
-            description.pending_activities[0].state == PendingState::BackingOff
-        })
-        .await;
+    bench.backing_off(&run).await;
     bench.clock.advance(DAY);
     let attempt = bench.attempt().await;
     assert_eq!(attempt.task.attempt, 2);

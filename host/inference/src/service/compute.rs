@@ -143,8 +143,9 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
                 .collect();
             for ((request, at, length), vector) in asked.into_iter().zip(vectors) {
                 let share = took.mul_f64(length as f64 / all as f64);
+                request.used(length, share, gpu);
                 match vector {
-                    Ok(vector) => request.computed(at, vector, share, gpu),
+                    Ok(vector) => request.computed(at, vector),
                     // The device is well, and so are the others of the batch.
                     Err(error) => {
                         tracing::error!(%error, model = name, "a text cannot be computed");

@@ -147,31 +147,28 @@ impl Request {
         self.meter.begin();
     }
 
-    /// One of its pieces was computed, in that share of a batch's time.
-    pub(super) fn computed(
-        &self,
-        at: (usize, usize),
-        vector: Vec<f32>,
-        share: Duration,
-        gpu: bool,
-    ) {
+    /// So many tokens of it had that share of a batch's time.
+    pub(super) fn used(&self, tokens: usize, share: Duration, gpu: bool) {
+        self.meter.used(|usage| {
+            usage.tokens += tokens as u64;
+            usage.computed += share;
+            usage.gpu |= gpu;
+        });
+    }
+
+    /// One of its pieces was computed.
+    pub(super) fn computed(&self, at: (usize, usize), vector: Vec<f32>) {
         let mut progress = self.progress();
         let piece = progress
             .texts
             .get_mut(at.0)
             .and_then(|pieces| pieces.get_mut(at.1));
-        let Some((length, slot)) = piece else {
+        let Some((_, slot)) = piece else {
             return;
         };
-        let length = *length;
         if slot.replace(vector).is_some() {
             return;
         }
-        self.meter.used(|usage| {
-            usage.tokens += length as u64;
-            usage.computed += share;
-            usage.gpu |= gpu;
-        });
         progress.left -= 1;
         if progress.left > 0 {
             return;

@@ -53,9 +53,25 @@ async fn a_device_without_memory_costs_an_attempt_and_not_the_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_lost_under_a_load_costs_an_attempt_and_not_the_run() {
+    let lost = [("HEYDAY_LOAD_FAIL_POINT", "1:the device was lost")];
+    assert_eq!(outcomes(&lost).await, ["device-lost", "completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_lost_under_a_load_and_comes_back_later_is_tried_again() {
+    comes_back_later("HEYDAY_LOAD_FAIL_POINT", "1:the device was lost").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_comes_back_later_is_tried_again() {
+    comes_back_later("HEYDAY_DEVICE_FAIL_POINT", "2:the device was lost").await;
+}
+
+/// It is lost where that fail point is, and is away for a while.
+async fn comes_back_later(fail_point: &str, lost: &str) {
     let away = [
-        ("HEYDAY_DEVICE_FAIL_POINT", "2:the device was lost"),
+        (fail_point, lost),
         // The second try is the first one's, some seconds later: on a busy machine no attempt
         // may have come between them.
         ("HEYDAY_REOPEN_FAIL_POINT", "2:the driver is being reset"),

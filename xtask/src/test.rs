@@ -20,7 +20,8 @@ use crate::{
 pub struct Options {
     /// Run only tests whose names contain this text.
     filter: Option<String>,
-    /// Run the tests of models on a GPU instead: one in software, or `HEYDAY_TEST_DEVICE`.
+    /// Run clippy and the tests of models on a GPU instead: one in software, or
+    /// `HEYDAY_TEST_DEVICE`.
     #[arg(long)]
     gpu: bool,
 }
@@ -45,7 +46,7 @@ const SERVERS: [(&str, Install); 7] = [
 /// Workspaces of guests, whose tests run on this machine.
 const WORKSPACES: [&str; 2] = ["plugins", "tests/guests"];
 
-/// The tests that need a GPU, on one: a build of its own, and a long one.
+/// The tests that need a GPU, on one: a build of its own, and a long one. Nothing else lints it.
 fn run_gpu(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     timed("what inference is compared with", || {
         inference::prepare(project)
@@ -55,6 +56,7 @@ fn run_gpu(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     }
     let arguments = [
         "test",
+        "--locked",
         "-p",
         "heyday-inference",
         "--features",
@@ -64,9 +66,38 @@ fn run_gpu(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     counted(Budget::Builds, "building for a GPU", || {
         process::run(project.cargo(arguments).arg("--no-run"))
     })?;
+    counted(Budget::Lints, "clippy for a GPU", || {
+        process::run(&mut project.cargo([
+            "clippy",
+            "--locked",
+            "-p",
+            "heyday-inference",
+            "--features",
+            "gpu",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
     counted(Budget::Tests, "tests on a GPU", || {
-        process::run(project.cargo(arguments).arg(filter.unwrap_or("gpu")))
+        let listed = process::output(project.cargo(arguments).args(["gpu", "--", "--list"]))?;
+        let tests = matching(&listed, filter.unwrap_or_default())?;
+        process::run(project.cargo(arguments).args(["--", "--exact"]).args(tests))
     })
+}
+
+/// Those of the tests that a harness lists whose names contain a text; without any, what is run
+/// would pass.
+fn matching<'a>(listed: &'a str, filter: &str) -> anyhow::Result<Vec<&'a str>> {
+    let names = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"));
+    let names: Vec<&str> = names.filter(|name| name.contains(filter)).collect();
+    if names.is_empty() {
+        bail!("no test on a GPU has a name that contains `{filter}`");
+    }
+    Ok(names)
 }
 
 fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
@@ -176,6 +207,18 @@ pub fn build(project: &Project) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_narrows_what_is_listed_and_finds_something() {
+        let listed = "a::gpu_one: test\nb::gpu_two: test\n\n2 tests, 0 benchmarks\n";
+        let found = matching(listed, "").expect("both");
+        assert_eq!(found, ["a::gpu_one", "b::gpu_two"]);
+        assert_eq!(matching(listed, "two").expect("one"), ["b::gpu_two"]);
+        for (listed, filter) in [(listed, "three"), ("0 tests, 0 benchmarks\n", "")] {
+            let error = matching(listed, filter).expect_err("none").to_string();
+            assert!(error.contains("no test on a GPU"), "{error}");
+        }
+    }
 
     #[test]
     fn what_is_missing_is_told_and_fails_in_ci() {

@@ -43,6 +43,11 @@ pub enum ModelError {
     Device(String),
 }
 
+/// Numbers ran over: the device is well, but this model can make nothing of this text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it computed what is no number")]
+pub(crate) struct NotFinite;
+
 /// Why there is no such device.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {

@@ -5,8 +5,8 @@
 //! it at its next piece, or by [`GenerationSender::closed`]. What was used is told by the
 //! sender as it goes, so that it is known of a generation that was dropped in the middle.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -185,7 +185,23 @@ enum Event {
     End(Result<GenerationSummary, InferenceError>),
 }
 
-type Meter = Arc<Mutex<GenerationUsage>>;
+/// What was used so far.
+#[derive(Debug)]
+struct Metered {
+    usage: GenerationUsage,
+    /// Since when it waits for its first step; none when it does not any more.
+    waits: Option<Instant>,
+}
+
+impl Metered {
+    fn begin(&mut self) {
+        if let Some(since) = self.waits.take() {
+            self.usage.queued = since.elapsed();
+        }
+    }
+}
+
+type Meter = Arc<Mutex<Metered>>;
 
 /// A text that is being generated. Dropping it stops that.
 pub struct Generation {
@@ -210,7 +226,10 @@ impl Generation {
     #[must_use]
     pub fn channel() -> (GenerationSender, Self) {
         let (sender, events) = mpsc::unbounded_channel();
-        let usage = Meter::default();
+        let usage = Arc::new(Mutex::new(Metered {
+            usage: GenerationUsage::default(),
+            waits: Some(Instant::now()),
+        }));
         let generation = Self {
             events,
             usage: Arc::clone(&usage),
@@ -273,10 +292,15 @@ impl Generation {
         }
     }
 
-    /// What it used so far.
+    /// What it used so far. Until its first step all of its time was spent waiting.
     #[must_use]
     pub fn usage(&self) -> GenerationUsage {
-        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        let metered = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = metered.usage;
+        if let Some(since) = metered.waits {
+            usage.queued = since.elapsed();
+        }
+        usage
     }
 
     /// All of the text.
@@ -316,13 +340,24 @@ impl GenerationSender {
 
     /// The end of the text, or why it does not come.
     pub fn end(self, end: Result<GenerationSummary, InferenceError>) {
+        // One that never began waits no longer either, before anybody is told.
+        self.begin();
         // Nobody may wait for it any more.
         let _ = self.events.send(Event::End(end));
     }
 
+    /// It waits no longer since its handle was made: its first step begins.
+    pub fn begin(&self) {
+        self.metered().begin();
+    }
+
     /// Tells what was used.
     pub fn used(&self, change: impl FnOnce(&mut GenerationUsage)) {
-        change(&mut self.usage.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.metered().usage);
+    }
+
+    fn metered(&self) -> MutexGuard<'_, Metered> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nobody reads it any more.
@@ -334,6 +369,13 @@ impl GenerationSender {
     /// Waits until nobody reads it any more.
     pub async fn closed(&self) {
         self.events.closed().await;
+    }
+}
+
+impl Drop for GenerationSender {
+    fn drop(&mut self) {
+        // It never comes to its first step then.
+        self.begin();
     }
 }
 
@@ -407,6 +449,9 @@ mod tests {
         assert_eq!(generation.next().await, Ok(Some("ab".to_owned())));
         assert_eq!(generation.summary(), None);
         sender.piece("c");
+        sender.begin();
+        let queued = generation.usage().queued;
+        assert!(queued > Duration::ZERO);
         sender.used(|usage| usage.completion_tokens += 3);
         let summary = GenerationSummary {
             finish_reason: FinishReason::Stop,
@@ -415,6 +460,7 @@ mod tests {
         };
         sender.end(Ok(summary));
         assert_eq!(generation.usage().completion_tokens, 3);
+        assert_eq!(generation.usage().queued, queued, "the first time counts");
         assert_eq!(generation.next().await, Ok(Some("c".to_owned())));
         for _ in 0..2 {
             assert_eq!(generation.next().await, Ok(None));

@@ -1,9 +1,9 @@
 //! Models on burn: weights are loaded once, and the requests of all callers are computed
 //! together.
 //!
-//! The way of a request: [`service::Inference`] admits it to a bounded queue, a thread of
-//! its own makes tokens of its texts ([`model::tokens`]) and loads the model if it is not in
-//! memory, another takes pieces of like length from all callers in turn
+//! The way of a request: [`service::Inference`] admits it to a bounded queue, another
+//! thread makes tokens of its texts ([`model::tokens`]) when a further one has loaded the model, if
+//! it is not in memory; yet another takes pieces of like length from all callers in turn
 //! ([`service::queue`]), computes them as one batch (`model/encoder.rs`) and answers each.
 //! No work is done on the callers' threads. A request whose future is dropped leaves the
 //! queue. A text is generated step by step, together with all others ([`generation`],
@@ -39,7 +39,7 @@ pub use generation::{
 };
 pub use model::{LongText, Properties, Task};
 pub use remote::{Remote, ServedModel};
-pub use service::{Caller, Embeddings, Inference, Options, Scores, Usage};
+pub use service::{Caller, Embeddings, Inference, Meter, Options, Scores, Usage};
 pub use store::{ModelStore, StoreError, StoredModel};
 pub use templates::Templates;
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use crate::error::InferenceError;
 use crate::generation::{GenerateRequest, Generation};
 use crate::model::{LongText, Properties};
-use crate::service::{Caller, Embeddings, Scores};
+use crate::service::{Caller, Embeddings, Meter, Scores};
 use crate::store::StoredModel;
 
 /// A model that another service runs. It bounds what it asks and takes, itself; a future or
@@ -23,21 +23,24 @@ pub trait Remote: fmt::Debug + Send + Sync {
     /// What it is; `task` says which of the calls it takes.
     fn properties(&self) -> &Properties;
 
-    /// The embeddings of texts: as many, and of `dimensions` numbers each.
+    /// The embeddings of texts: as many, and of `dimensions` numbers each. What it uses is told to
+    /// the meter as it goes.
     async fn embed(
         &self,
         caller: &Caller,
         texts: Vec<String>,
         long: LongText,
+        meter: &Meter,
     ) -> Result<Embeddings, InferenceError>;
 
-    /// A score for each document, higher is better.
+    /// A score for each document, higher is better. What it uses is told to the meter as it goes.
     async fn rerank(
         &self,
         caller: &Caller,
         query: String,
         documents: Vec<String>,
         long: LongText,
+        meter: &Meter,
     ) -> Result<Scores, InferenceError>;
 
     /// Text for a request that was checked; answers when the service has begun.

@@ -3,10 +3,11 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heyday_inference::{
-    Caller, GenerateRequest, Generation, GenerationUsage, Inference, LongText, ServedModel, Usage,
+    Caller, GenerateRequest, Generation, GenerationUsage, Inference, LongText, Meter, ServedModel,
+    Usage,
 };
 use heyday_sandbox::{CallState, Capability, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
@@ -142,8 +143,7 @@ fn microseconds(duration: Duration) -> u64 {
 }
 
 /// Puts what a request used into the receipt.
-fn count(state: &mut CallState, texts: usize, usage: &Usage) {
-    state.count("inference.texts", texts as u64);
+fn count(state: &mut CallState, usage: &Usage) {
     state.count("inference.tokens", usage.tokens);
     state.count("inference.queue_us", microseconds(usage.queued));
     let computed = microseconds(usage.computed);
@@ -153,35 +153,57 @@ fn count(state: &mut CallState, texts: usize, usage: &Usage) {
     }
 }
 
-/// A request that is under way. How long it was waited for is put into the receipt where it
-/// is not answered, because it fails, is cancelled or ends with its attempt's time.
+/// A request that is under way. What it used is put into the receipt also where it is not
+/// answered, because it fails, is cancelled or ends with its attempt's time.
 struct Waiting {
+    meter: Meter,
+    tokens: Arc<AtomicU64>,
     queued_us: Arc<AtomicU64>,
-    since: Instant,
+    computed_us: Arc<AtomicU64>,
+    /// Where models compute on one.
+    gpu_us: Option<Arc<AtomicU64>>,
     answered: bool,
 }
 
 impl Waiting {
-    fn begin(state: &mut CallState, texts: usize) -> Self {
+    fn begin(state: &mut CallState, inference: &Inference, texts: usize) -> Self {
         state.count("inference.texts", texts as u64);
         Self {
+            meter: Meter::start(),
+            tokens: state.counter("inference.tokens"),
             queued_us: state.counter("inference.queue_us"),
-            since: Instant::now(),
+            computed_us: state.counter("inference.compute_us"),
+            gpu_us: inference
+                .is_on_gpu()
+                .then(|| state.counter("inference.gpu_us")),
             answered: false,
         }
     }
 
     fn answered(mut self, state: &mut CallState, usage: &Usage) {
         self.answered = true;
-        count(state, 0, usage);
+        count(state, usage);
+    }
+
+    /// What it uses from here on is counted elsewhere.
+    fn accepted(mut self) {
+        self.answered = true;
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.answered {
-            let waited = microseconds(self.since.elapsed());
-            self.queued_us.fetch_add(waited, Ordering::AcqRel);
+        if self.answered {
+            return;
+        }
+        let usage = self.meter.usage();
+        let computed = microseconds(usage.computed);
+        self.tokens.fetch_add(usage.tokens, Ordering::AcqRel);
+        self.queued_us
+            .fetch_add(microseconds(usage.queued), Ordering::AcqRel);
+        self.computed_us.fetch_add(computed, Ordering::AcqRel);
+        if let Some(gpu_us) = self.gpu_us.as_ref().filter(|_| usage.gpu) {
+            gpu_us.fetch_add(computed, Ordering::AcqRel);
         }
     }
 }
@@ -198,7 +220,7 @@ fn count_more(state: &mut CallState, before: &GenerationUsage, now: &GenerationU
         computed: now.computed.saturating_sub(before.computed),
         gpu: now.gpu,
     };
-    count(state, 0, &usage);
+    count(state, &usage);
 }
 
 fn properties(model: &ServedModel) -> String {
@@ -276,10 +298,12 @@ impl inference::HostModel for CallState {
     ) -> Result<inference::Embeddings, InferenceFault> {
         let call = begin(self, "model.embed")?;
         let (handle, caller) = caller(self, &call, &this)?;
-        let waiting = Waiting::begin(self, texts.len());
-        let asked = handle
-            .inference
-            .embed(caller, &handle.name, texts, long(long_text));
+        let waiting = Waiting::begin(self, &handle.inference, texts.len());
+        let long = long(long_text);
+        let asked =
+            handle
+                .inference
+                .embed_metered(caller, &handle.name, texts, long, &waiting.meter);
         let answer = run(&call, async { asked.await.map_err(told) }).await?;
         waiting.answered(self, &answer.usage);
         Ok(inference::Embeddings {
@@ -298,11 +322,16 @@ impl inference::HostModel for CallState {
     ) -> Result<Vec<f32>, InferenceFault> {
         let call = begin(self, "model.rerank")?;
         let (handle, caller) = caller(self, &call, &this)?;
-        let waiting = Waiting::begin(self, documents.len());
-        let asked =
-            handle
-                .inference
-                .rerank(caller, &handle.name, query, documents, long(long_text));
+        let waiting = Waiting::begin(self, &handle.inference, documents.len());
+        let long = long(long_text);
+        let asked = handle.inference.rerank_metered(
+            caller,
+            &handle.name,
+            query,
+            documents,
+            long,
+            &waiting.meter,
+        );
         let answer = run(&call, async { asked.await.map_err(told) }).await?;
         waiting.answered(self, &answer.usage);
         Ok(answer.values)
@@ -316,6 +345,7 @@ impl inference::HostModel for CallState {
         let call = begin(self, "model.generate")?;
         let (handle, caller) = caller(self, &call, &this)?;
         let place = Place::take(&handle.budget, GENERATIONS, "generations")?;
+        let waiting = Waiting::begin(self, &handle.inference, 1);
         let asked = async {
             if request.len() > REQUEST_BYTES {
                 return Err(Error::new(
@@ -331,7 +361,8 @@ impl inference::HostModel for CallState {
             asked.await.map_err(told)
         };
         let generation = run(&call, asked).await?;
-        count(self, 1, &Usage::default());
+        // The handle has what it used from the beginning.
+        waiting.accepted();
         Ok(self.table().push(GenerationHandle {
             model: handle.name,
             generation,

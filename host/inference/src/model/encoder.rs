@@ -20,6 +20,7 @@ use super::kernels::{self, Heads};
 use super::loader::{Linear, Loader, bare, guarded};
 use super::tokens::Tokens;
 use super::weights::Weights;
+use super::{Computed, checked};
 use crate::device::Device;
 use crate::error::ModelError;
 
@@ -263,7 +264,7 @@ impl Encoder {
     ///
     /// # Errors
     /// What the device says where it fails.
-    pub fn compute(&self, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
+    pub(crate) fn compute(&self, batch: &[&Tokens]) -> Result<Vec<Computed>, String> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -282,10 +283,7 @@ impl Encoder {
         };
         let width = output.dims()[1];
         let values = bare(output)?;
-        if !values.iter().all(|value| value.is_finite()) {
-            return Err("it computed what is no number".to_owned());
-        }
-        Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
+        Ok(values.chunks_exact(width).map(checked).collect())
     }
 
     const fn heads(&self) -> Heads {

@@ -175,7 +175,8 @@ impl Loader<'_> {
     }
 }
 
-/// Loads what a device may have no memory for: burn panics there.
+/// Loads what a device may have no memory for: burn panics there. The CPU is never lost, so that a
+/// panic on it is of the model's making.
 pub(super) fn guarded<T>(
     device: &Device,
     load: impl FnOnce() -> Result<T, ModelError>,
@@ -188,6 +189,15 @@ pub(super) fn guarded<T>(
             .map_err(|error| ModelError::Device(error.to_string()))?;
         Ok(loaded)
     });
-    std::panic::catch_unwind(load)
-        .unwrap_or_else(|panic| Err(ModelError::Device(crate::panic_message(panic.as_ref()))))
+    std::panic::catch_unwind(load).unwrap_or_else(|panic| {
+        let message = crate::panic_message(panic.as_ref());
+        Err(if device.is_gpu() {
+            ModelError::Device(message)
+        } else {
+            ModelError::Damaged {
+                file: "model".to_owned(),
+                message,
+            }
+        })
+    })
 }

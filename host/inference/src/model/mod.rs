@@ -29,7 +29,7 @@ use self::decoder::config::DecoderConfig;
 use self::tokens::{Sizes, Tokenizer};
 use self::weights::Weights;
 use crate::device::Device;
-use crate::error::ModelError;
+use crate::error::{ModelError, NotFinite};
 
 /// What a caller may know of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +205,18 @@ impl Description {
     }
 }
 
+/// Numbers that were computed of one text. In a batch no text's numbers depend on another's.
+pub(crate) type Computed = Result<Vec<f32>, NotFinite>;
+
+/// One text's part of what was computed.
+fn checked(values: &[f32]) -> Computed {
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values.to_vec())
+    } else {
+        Err(NotFinite)
+    }
+}
+
 /// A model that is loaded on a device.
 #[derive(Debug)]
 pub struct Model {
@@ -253,8 +265,17 @@ impl Model {
     /// Computes a batch: for each sequence its embedding, or its one score.
     ///
     /// # Errors
-    /// What the device says where it fails.
+    /// What the device says where it fails; numbers that ran over.
     pub fn compute(&self, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
+        let computed: Result<_, NotFinite> = self.compute_each(batch)?.into_iter().collect();
+        computed.map_err(|error| error.to_string())
+    }
+
+    /// The same, where a sequence whose numbers ran over costs no other.
+    ///
+    /// # Errors
+    /// What the device says where it fails.
+    pub(crate) fn compute_each(&self, batch: &[&Tokens]) -> Result<Vec<Computed>, String> {
         match &self.computes {
             Computes::Encoder(encoder) => encoder.compute(batch),
             Computes::Decoder(_) => Err("it is a decoder".to_owned()),

@@ -8,17 +8,26 @@ use super::failpoint;
 use super::loaded::Loaded;
 use super::queue::{Item, Readiness};
 use super::{Group, Piece, Shared};
-use crate::error::InferenceError;
-use crate::model::Tokens;
+use crate::device::Device;
+use crate::error::{InferenceError, ModelError};
 use crate::model::decoder::Chunk;
+use crate::model::{Computed, Limits, Model, ModelFiles, Tokens};
 
-/// Computes a batch; tests put another in its place.
+/// What is done with a device; tests put another in its place.
 pub(super) trait Compute: Send + Sync {
+    /// Reads a model onto the device.
+    fn load(
+        &self,
+        files: &ModelFiles,
+        limits: &Limits,
+        device: &Device,
+    ) -> Result<Model, ModelError>;
+
     /// A vector for each sequence, or what the device says.
-    fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String>;
+    fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Computed>, String>;
 
     /// The wanted logits of texts that go on, or what the device says.
-    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String>;
+    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Computed>, String>;
 }
 
 /// On the model's device. What the CPU computes is computed by threads of its own, which are
@@ -44,12 +53,22 @@ impl OnDevice {
 }
 
 impl Compute for OnDevice {
-    fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Vec<f32>>, String> {
-        failpoint::reached()?;
-        self.pool()?.install(|| model.model.compute(batch))
+    fn load(
+        &self,
+        files: &ModelFiles,
+        limits: &Limits,
+        device: &Device,
+    ) -> Result<Model, ModelError> {
+        failpoint::loading().map_err(ModelError::Device)?;
+        Model::load(files, limits, device)
     }
 
-    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+    fn compute(&self, model: &Loaded, batch: &[&Tokens]) -> Result<Vec<Computed>, String> {
+        failpoint::reached()?;
+        self.pool()?.install(|| model.model.compute_each(batch))
+    }
+
+    fn read_on(&self, model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Computed>, String> {
         failpoint::reached()?;
         self.pool()?
             .install(|| super::generate::read_on(model, chunks))
@@ -79,7 +98,10 @@ fn next(shared: &Shared) -> Option<Vec<Item<Group, Piece>>> {
         }
         if std::mem::take(&mut queues.stale) {
             queues.pieces.retain(|piece| !piece.request.is_cancelled());
-            queues.arrived.retain(|arrival| !arrival.is_cancelled());
+            queues
+                .arrived
+                .retain(|arrival| !arrival.asking.is_cancelled());
+            queues.loads.retain(|asking| !asking.is_cancelled());
         }
         let now = Instant::now();
         let waited = match queues.pieces.readiness(now, &shared.batch) {
@@ -103,7 +125,7 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
     let tokens: Vec<&Tokens> = batch.iter().map(|piece| &piece.tokens).collect();
     let begin = Instant::now();
     for piece in &batch {
-        piece.request.started(begin);
+        piece.request.started();
     }
     let computed = catch_unwind(AssertUnwindSafe(|| compute.compute(&model, &tokens)))
         .unwrap_or_else(|panic| Err(crate::panic_message(panic.as_ref())));
@@ -112,6 +134,7 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
     match computed {
         Ok(vectors) if vectors.len() == batch.len() => {
             let all: usize = tokens.iter().map(|tokens| tokens.ids.len()).sum();
+            let name = model.name.clone();
             // Whoever is answered may ask for a model that takes this one's place.
             drop(model);
             let asked = batch.into_iter();
@@ -120,7 +143,15 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
                 .collect();
             for ((request, at, length), vector) in asked.into_iter().zip(vectors) {
                 let share = took.mul_f64(length as f64 / all as f64);
-                request.computed(at, vector, share, gpu);
+                request.used(length, share, gpu);
+                match vector {
+                    Ok(vector) => request.computed(at, vector),
+                    // The device is well, and so are the others of the batch.
+                    Err(error) => {
+                        tracing::error!(%error, model = name, "a text cannot be computed");
+                        request.answer(Err(InferenceError::Internal));
+                    }
+                }
             }
         }
         Ok(vectors) => {
@@ -135,7 +166,7 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
             tracing::error!(message, model = model.name, "a batch failed");
             // What is queued would meet the same device; its callers may try again.
             let queued = shared.queues().pieces.drain();
-            let error = failure(&message);
+            let error = failure(&message, "batch");
             // Before anybody is told: who tries again meets a device that was opened again.
             shared.models.recover();
             fail(&batch, &error);
@@ -144,10 +175,10 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
     }
 }
 
-/// What callers are told of a device that says this.
-pub(super) fn failure(message: &str) -> InferenceError {
+/// What callers are told of a device that says this of a batch or a model.
+pub(super) fn failure(message: &str, what: &str) -> InferenceError {
     if message.to_ascii_lowercase().contains("memory") {
-        InferenceError::OutOfMemory("the device has too little for the batch".to_owned())
+        InferenceError::OutOfMemory(format!("the device has too little for the {what}"))
     } else {
         InferenceError::DeviceLost
     }

@@ -21,6 +21,7 @@ use super::{Admission, Shared};
 use crate::device::Device;
 use crate::error::InferenceError;
 use crate::generation::{FinishReason, GenerateRequest, GenerationSender, GenerationSummary};
+use crate::model::Computed;
 use crate::model::decoder::sample::Sampler;
 use crate::model::decoder::text::{Detokenizer, Stops};
 use crate::model::decoder::{Chunk, Decoder, Memory};
@@ -128,33 +129,40 @@ pub(super) struct Text {
 
 /// Reads the prompt of a request on a reader's thread; the text waits then, and who asked is
 /// told.
-pub(super) fn accept(shared: &Shared, asked: Asked) {
-    let made = catch_unwind(AssertUnwindSafe(|| {
-        let model = shared.models.get(&asked.model)?;
-        let prompt = prompt(&asked, &model)?;
-        Ok((model, prompt))
+pub(super) fn accept(shared: &Shared, asked: Asked, model: Arc<Loaded>) {
+    let Asked {
+        model: name,
+        caller,
+        request,
+        sender,
+        accepted,
+        arrived,
+    } = asked;
+    // A panic of a tokenizer costs one text, not the thread.
+    let made = catch_unwind(AssertUnwindSafe(move || {
+        let prompt = prompt(&request, &model)?;
+        Text::new(request, prompt, model, shared)
     }));
     let made = made.unwrap_or_else(|panic| {
         let message = crate::panic_message(panic.as_ref());
-        tracing::error!(message, model = asked.model, "a prompt could not be read");
+        tracing::error!(message, model = name, "a prompt could not be read");
         Err(InferenceError::Internal)
     });
-    let text = made.and_then(|(model, prompt)| Text::new(asked.request, prompt, model, shared));
-    let text = match text {
-        Ok(text) => text,
-        Err(error) => {
-            // Who asked may have gone.
-            let _ = asked.accepted.send(Err(error));
-            return;
+    // Who asked may have gone.
+    match made {
+        Ok(text) => {
+            let text = text(caller, sender, arrived);
+            shared.queues().texts.push(text);
+            shared.generates.notify_one();
+            let _ = accepted.send(Ok(()));
         }
-    };
-    let text = text(asked.caller, asked.sender, asked.arrived);
-    shared.queues().texts.push(text);
-    shared.generates.notify_one();
-    let _ = asked.accepted.send(Ok(()));
+        Err(error) => {
+            let _ = accepted.send(Err(error));
+        }
+    }
 }
 
-fn prompt(asked: &Asked, model: &Loaded) -> Result<Vec<u32>, InferenceError> {
+fn prompt(request: &GenerateRequest, model: &Loaded) -> Result<Vec<u32>, InferenceError> {
     let Some(decoder) = model.model.decoder() else {
         return Err(InferenceError::Unsupported {
             model: model.name.clone(),
@@ -163,9 +171,9 @@ fn prompt(asked: &Asked, model: &Loaded) -> Result<Vec<u32>, InferenceError> {
     };
     let invalid = |message: String| Err(InferenceError::InvalidRequest(message));
     let tokenizer = &model.model.tokenizer;
-    let ids = match &asked.request.prompt {
+    let ids = match &request.prompt {
         Some(prompt) => tokenizer.prompt(prompt, true),
-        None => match decoder.chat.prompt(&asked.request.messages) {
+        None => match decoder.chat.prompt(&request.messages) {
             // The template writes the tokens around it too.
             Some(Ok(prompt)) => tokenizer.prompt(&prompt, false),
             Some(Err(ChatError::Unavailable(message))) => {
@@ -428,7 +436,7 @@ fn step(shared: &Shared, compute: &dyn Compute, texts: &mut Vec<Text>) {
 fn fail(shared: &Shared, texts: &mut Vec<Text>, message: &str) {
     let mut failed = std::mem::take(texts);
     failed.append(&mut shared.queues().texts);
-    let error = super::compute::failure(message);
+    let error = super::compute::failure(message, "batch");
     // Before anybody is told: who tries again meets a device that was opened again.
     shared.models.recover();
     for mut text in failed {
@@ -466,10 +474,7 @@ fn step_of(
         .iter_mut()
         .zip(&shares)
         .map(|(text, &share)| {
-            if text.read == 0 {
-                let queued = begin.saturating_duration_since(text.arrived);
-                text.sender.used(|usage| usage.queued = queued);
-            }
+            text.sender.begin();
             let last = share == text.unread();
             let tokens = if text.unread() == 0 {
                 std::slice::from_ref(&text.latest)
@@ -506,6 +511,15 @@ fn step_of(
         if text.unread() == 0
             && let Some(logits) = computed.next()
         {
+            let logits = match logits {
+                Ok(logits) => logits,
+                // The device is well, and so are the other texts.
+                Err(error) => {
+                    tracing::error!(%error, model = model.name, "a text cannot go on");
+                    text.end = Some(Err(InferenceError::Internal));
+                    continue;
+                }
+            };
             // A panic of a tokenizer costs one text, not the thread.
             let went = catch_unwind(AssertUnwindSafe(|| text.go_on(logits)));
             if let Err(panic) = went {
@@ -519,7 +533,7 @@ fn step_of(
 }
 
 /// A decoder's step on the threads that compute.
-pub(super) fn read_on(model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+pub(super) fn read_on(model: &Loaded, chunks: &mut [Chunk<'_>]) -> Result<Vec<Computed>, String> {
     let decoder: &Decoder = model.model.decoder().ok_or("it is no decoder")?;
     decoder.read_on(chunks)
 }

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::compute::{Compute, failure};
 use super::failpoint;
 use crate::device::{Device, DeviceChoice};
-use crate::error::{DeviceError, InferenceError};
+use crate::error::{DeviceError, InferenceError, ModelError};
 use crate::model::Model;
 use crate::store::ModelStore;
 
@@ -41,24 +42,35 @@ impl Drop for Room {
 }
 
 #[derive(Debug)]
-enum Slot {
-    /// A thread is loading it.
-    Loading,
-    Ready {
-        model: Arc<Loaded>,
-        /// When it was last asked for, counted in askings.
-        last: u64,
-    },
+struct Slot {
+    model: Arc<Loaded>,
+    /// When it was last asked for, counted in askings.
+    last: u64,
 }
 
 #[derive(Debug)]
 struct Slots {
     by_name: HashMap<String, Slot>,
     device: Device,
+    /// How often it was opened again, or tried to be.
+    openings: u64,
     /// When it was last tried in vain to open the device again; nothing is computed since then.
     lost: Option<Instant>,
     /// Askings so far.
     count: u64,
+}
+
+impl Slots {
+    /// The model, if it is here; it is asked for then.
+    fn ready(&mut self, name: &str, digest: &str) -> Option<Arc<Loaded>> {
+        let slot = self.by_name.get_mut(name)?;
+        if slot.model.digest != digest {
+            return None;
+        }
+        self.count += 1;
+        slot.last = self.count;
+        Some(Arc::clone(&slot.model))
+    }
 }
 
 /// All of them.
@@ -69,7 +81,6 @@ pub(crate) struct Models {
     limit: u64,
     used: Arc<AtomicU64>,
     slots: Mutex<Slots>,
-    loaded: Condvar,
 }
 
 impl Models {
@@ -87,10 +98,10 @@ impl Models {
             slots: Mutex::new(Slots {
                 by_name: HashMap::new(),
                 device,
+                openings: 0,
                 lost: None,
                 count: 0,
             }),
-            loaded: Condvar::new(),
         })
     }
 
@@ -109,12 +120,7 @@ impl Models {
 
     /// Names of the models in memory.
     pub(crate) fn names(&self) -> Vec<String> {
-        let slots = self.slots();
-        let ready = slots.by_name.iter().filter_map(|(name, slot)| match slot {
-            Slot::Ready { .. } => Some(name.clone()),
-            Slot::Loading => None,
-        });
-        ready.collect()
+        self.slots().by_name.keys().cloned().collect()
     }
 
     /// Bytes of loaded models.
@@ -122,10 +128,25 @@ impl Models {
         self.used.load(Ordering::Acquire)
     }
 
-    /// The model, loaded. Waits where another thread loads it.
-    pub(crate) fn get(&self, name: &str) -> Result<Arc<Loaded>, InferenceError> {
+    /// The model, where it is in memory; it is asked for then. Nothing is waited for.
+    pub(crate) fn ready(&self, name: &str) -> Option<Arc<Loaded>> {
+        let stored = self.store.get(name)?;
         let mut slots = self.slots();
+        if slots.lost.is_some() {
+            return None;
+        }
+        slots.ready(name, &stored.digest)
+    }
+
+    /// The model, read from its files where it is not in memory. The same model is loaded by one
+    /// thread at a time only.
+    pub(super) fn load(
+        &self,
+        name: &str,
+        compute: &dyn Compute,
+    ) -> Result<Arc<Loaded>, InferenceError> {
         loop {
+            let mut slots = self.slots();
             let Some(stored) = self.store.get(name) else {
                 slots.by_name.remove(name);
                 return Err(InferenceError::UnknownModel(name.to_owned()));
@@ -136,68 +157,67 @@ impl Models {
             if slots.lost.is_some() {
                 return Err(InferenceError::DeviceGone);
             }
-            slots.count += 1;
-            let count = slots.count;
-            match slots.by_name.get_mut(name) {
-                Some(Slot::Ready { model, last }) if model.digest == stored.digest => {
-                    *last = count;
-                    return Ok(Arc::clone(model));
-                }
-                // Another one has the name now.
-                Some(Slot::Ready { .. }) => {
-                    slots.by_name.remove(name);
-                }
-                Some(Slot::Loading) => {
-                    slots = self
-                        .loaded
-                        .wait(slots)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    continue;
-                }
-                None => {}
+            if let Some(model) = slots.ready(name, &stored.digest) {
+                return Ok(model);
             }
+            // Another one has the name now.
+            slots.by_name.remove(name);
             let room = self.take_room(&mut slots, stored.properties.memory_bytes)?;
-            slots.by_name.insert(name.to_owned(), Slot::Loading);
-            let device = slots.device.clone();
+            let (device, openings) = (slots.device.clone(), slots.openings);
             drop(slots);
-            // Others wait for the slot: a panic must not leave it as it is.
+            // Whoever waits for it is to hear of a panic, too.
             let load = AssertUnwindSafe(|| {
                 // A weight that changed on the disk computes as well as any other.
                 self.store
                     .compare(&stored)
-                    .map_err(|error| crate::ModelError::Damaged {
+                    .map_err(|error| ModelError::Damaged {
                         file: "model".to_owned(),
                         message: error.to_string(),
                     })?;
-                Model::load(&self.store.files(&stored), self.store.limits(), &device)
+                compute.load(&self.store.files(&stored), self.store.limits(), &device)
             });
             let loaded = catch_unwind(load).unwrap_or_else(|panic| {
-                Err(crate::ModelError::Damaged {
+                Err(ModelError::Damaged {
                     file: "model".to_owned(),
                     message: crate::panic_message(panic.as_ref()),
                 })
             });
-            slots = self.slots();
-            slots.by_name.remove(name);
-            self.loaded.notify_all();
-            let model = loaded.map_err(|error| match error {
-                crate::ModelError::Device(message) => InferenceError::OutOfMemory(message),
-                error => InferenceError::Unloadable {
-                    model: name.to_owned(),
-                    message: error.to_string(),
-                },
-            })?;
+            let mut slots = self.slots();
+            if slots.openings != openings {
+                // It lies on a device that failed under others meanwhile.
+                continue;
+            }
+            let model = match loaded {
+                Ok(model) => model,
+                Err(ModelError::Device(message)) => {
+                    tracing::error!(message, model = name, "a model could not be loaded");
+                    let error = failure(&message, "model");
+                    // All models lie on it. Without memory for one more, the others are well.
+                    if error == InferenceError::DeviceLost {
+                        self.start_over(&mut slots);
+                    }
+                    return Err(error);
+                }
+                Err(error) => {
+                    return Err(InferenceError::Unloadable {
+                        model: name.to_owned(),
+                        message: error.to_string(),
+                    });
+                }
+            };
             tracing::info!(model = name, device = device.name(), "a model was loaded");
+            slots.count += 1;
+            let last = slots.count;
             let model = Arc::new(Loaded {
-                id: count,
+                id: last,
                 name: name.to_owned(),
                 model,
                 digest: stored.digest.clone(),
                 _room: room,
             });
-            let slot = Slot::Ready {
+            let slot = Slot {
                 model: Arc::clone(&model),
-                last: count,
+                last,
             };
             slots.by_name.insert(name.to_owned(), slot);
             return Ok(model);
@@ -225,12 +245,8 @@ impl Models {
             let idle = slots
                 .by_name
                 .iter()
-                .filter_map(|(name, slot)| match slot {
-                    Slot::Ready { model, last } if Arc::strong_count(model) == 1 => {
-                        Some((*last, name.clone()))
-                    }
-                    _ => None,
-                })
+                .filter(|(_, slot)| Arc::strong_count(&slot.model) == 1)
+                .map(|(name, slot)| (slot.last, name.clone()))
                 .min();
             let Some((_, name)) = idle else {
                 return Err(InferenceError::OutOfMemory(
@@ -244,26 +260,26 @@ impl Models {
 
     /// Drops what is in memory of a model; who uses it goes on.
     pub(crate) fn forget(&self, name: &str) {
-        let mut slots = self.slots();
-        if matches!(slots.by_name.get(name), Some(Slot::Ready { .. })) {
-            slots.by_name.remove(name);
-        }
+        self.slots().by_name.remove(name);
     }
 
     /// After the device failed: all models are forgotten, and the device is opened again.
     pub(crate) fn recover(&self) {
-        let mut slots = self.slots();
-        slots
-            .by_name
-            .retain(|_, slot| matches!(slot, Slot::Loading));
-        self.reopen(&mut slots);
+        self.start_over(&mut self.slots());
+    }
+
+    fn start_over(&self, slots: &mut Slots) {
+        slots.by_name.clear();
+        self.reopen(slots);
     }
 
     /// Opens the device again. One that was a GPU is not the CPU then: that would be many times
-    /// slower, and nobody would know.
+    /// slower, and nobody would know. Nor is the CPU a GPU, for which batches have other sizes.
     fn reopen(&self, slots: &mut Slots) {
+        slots.openings += 1;
         let choice = match self.choice {
             DeviceChoice::Auto if slots.device.is_gpu() => DeviceChoice::Gpu(0),
+            DeviceChoice::Auto => DeviceChoice::Cpu,
             choice => choice,
         };
         let opened = failpoint::reopening()

@@ -1,8 +1,8 @@
 //! The service: admits requests, makes tokens of texts, computes batches, answers.
 //!
-//! Three kinds of threads, none of them the callers': *readers* load models and make tokens,
-//! one *computer* computes batches of the encoders, one *generator* goes on with texts
-//! ([`generate`]). The latter two share the threads of the CPU. Between them lie queues under
+//! Four kinds of threads, none of them the callers': *readers* make tokens, *loaders* read models
+//! that are not in memory ([`loading`]), one *computer* computes batches of the encoders, one
+//! *generator* goes on with texts ([`generate`]). The latter two share the threads of the CPU. Between them lie queues under
 //! one lock. A request counts against the queue's bounds from its admission until its future,
 //! or the handle of its text, ends, whichever way.
 
@@ -10,25 +10,31 @@ mod compute;
 mod failpoint;
 mod generate;
 mod loaded;
+mod loading;
+mod options;
 pub(crate) mod queue;
 mod reader;
 mod request;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use self::compute::{Compute, OnDevice};
 use self::generate::{Asked, GenerateLimits, GenerateTicket};
 use self::loaded::{Loaded, Models};
+use self::loading::Loads;
+use self::options::batch_limits;
 use self::queue::{BatchLimits, FairQueue, Item};
+use self::reader::{Arrival, Asking};
 use self::request::{Admission, Answer, Request, Ticket};
-use crate::device::{Device, DeviceChoice};
+use crate::device::Device;
 use crate::error::{DeviceError, InferenceError};
 use crate::generation::{GenerateRequest, Generation};
 use crate::model::{LongText, Task, Tokens};
@@ -36,74 +42,10 @@ use crate::remote::{Remote, ServedModel};
 use crate::store::ModelStore;
 
 pub use self::generate::GenerateOptions;
+pub use self::options::{BatchOptions, Options, QueueLimits};
 pub use self::queue::Caller;
-pub use self::request::{Embeddings, Scores, Usage};
-
-/// How the service is set up.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where models compute.
-    pub device: DeviceChoice,
-    /// Bytes of all models in memory together.
-    pub memory_bytes: u64,
-    /// Sizes of batches.
-    pub batch: BatchOptions,
-    /// How texts are generated.
-    pub generate: GenerateOptions,
-    /// Bounds on what waits.
-    pub queue: QueueLimits,
-    /// Threads that compute on the CPU; one for each core where absent.
-    pub threads: Option<usize>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            device: DeviceChoice::default(),
-            memory_bytes: 4 << 30,
-            batch: BatchOptions::default(),
-            generate: GenerateOptions::default(),
-            queue: QueueLimits::default(),
-            threads: None,
-        }
-    }
-}
-
-/// Sizes of batches; those that suit the device where absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BatchOptions {
-    /// Sequences of one batch.
-    pub sequences: Option<usize>,
-    /// Tokens of one batch; one sequence may have more.
-    pub tokens: Option<u64>,
-    /// How long a sequence waits for others, where a batch is not full.
-    pub delay: Option<Duration>,
-}
-
-/// Bounds on what waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueLimits {
-    /// Requests that were not answered yet, of all callers; one plugin may have half of them,
-    /// one namespace three quarters.
-    pub requests: usize,
-    /// Bytes of their texts, shared alike.
-    pub bytes: usize,
-    /// Texts of one request.
-    pub request_texts: usize,
-    /// Bytes of the texts of one request.
-    pub request_bytes: usize,
-}
-
-impl Default for QueueLimits {
-    fn default() -> Self {
-        Self {
-            requests: 1_024,
-            bytes: 64 << 20,
-            request_texts: 2_048,
-            request_bytes: 8 << 20,
-        }
-    }
-}
+pub use self::request::{Embeddings, Scores};
+pub use self::usage::{Meter, Usage};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,26 +74,12 @@ struct Piece {
     at: (usize, usize),
 }
 
-/// What came in.
-#[derive(Debug)]
-enum Arrival {
-    Texts(Arc<Request>),
-    Prompt(Box<Asked>),
-}
-
-impl Arrival {
-    fn is_cancelled(&self) -> bool {
-        match self {
-            Self::Texts(request) => request.is_cancelled(),
-            Self::Prompt(asked) => asked.sender.is_closed(),
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 struct Queues {
     /// To be read; all of one group.
     arrived: FairQueue<(), Arrival>,
+    /// To be read when their models are in memory.
+    loads: Loads,
     /// To be computed.
     pieces: FairQueue<Group, Piece>,
     /// To be generated.
@@ -166,6 +94,8 @@ struct Shared {
     queues: Mutex<Queues>,
     /// Something arrived, or it is the end.
     arrived: Condvar,
+    /// A model is to be loaded, or it is the end.
+    loads: Condvar,
     /// Something can be computed, or it is the end.
     ready: Condvar,
     /// A text may join or leave, or it is the end.
@@ -174,6 +104,8 @@ struct Shared {
     limits: QueueLimits,
     batch: BatchLimits,
     generate: GenerateLimits,
+    /// Whether the device is a GPU, also after it was opened again.
+    gpu: bool,
 }
 
 impl Shared {
@@ -221,13 +153,16 @@ impl Inference {
         options: &Options,
         compute: Arc<dyn Compute>,
     ) -> Result<Self, DeviceError> {
-        let batch = batch_limits(&models.device(), &options.batch);
+        let device = models.device();
+        let batch = batch_limits(&device, &options.batch);
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
             arrived: Condvar::new(),
+            loads: Condvar::new(),
             ready: Condvar::new(),
             generates: Condvar::new(),
-            generate: GenerateLimits::new(&models.device(), &options.generate),
+            generate: GenerateLimits::new(&device, &options.generate),
+            gpu: device.is_gpu(),
             models,
             limits: options.queue,
             batch,
@@ -238,9 +173,13 @@ impl Inference {
         };
         let readers = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 4);
         for number in 0..readers.clamp(1, 4) {
-            let shared = Arc::clone(&shared);
+            let of_reader = Arc::clone(&shared);
             running.spawn(format!("inference-read-{number}"), move || {
-                reader::run(&shared)
+                reader::run(&of_reader);
+            })?;
+            let (of_loader, with) = (Arc::clone(&shared), Arc::clone(&compute));
+            running.spawn(format!("inference-load-{number}"), move || {
+                loading::run(&of_loader, with.as_ref());
             })?;
         }
         let (of_texts, with) = (Arc::clone(&shared), Arc::clone(&compute));
@@ -306,6 +245,12 @@ impl Inference {
     #[must_use]
     pub fn device(&self) -> Device {
         self.running.shared.models.device()
+    }
+
+    /// Whether that is a GPU; it stays one, or stays none.
+    #[must_use]
+    pub fn is_on_gpu(&self) -> bool {
+        self.running.shared.gpu
     }
 
     /// Whether the device was lost and could not be opened again: only a new process may bring
@@ -374,12 +319,30 @@ impl Inference {
         texts: Vec<String>,
         long: LongText,
     ) -> Result<Embeddings, InferenceError> {
+        let meter = Meter::start();
+        self.embed_metered(caller, model, texts, long, &meter).await
+    }
+
+    /// The same, with a meter that is of this request only: what it used is known there also where
+    /// it is not answered.
+    ///
+    /// # Errors
+    /// As [`InferenceError`] says.
+    pub async fn embed_metered(
+        &self,
+        caller: Caller,
+        model: &str,
+        texts: Vec<String>,
+        long: LongText,
+        meter: &Meter,
+    ) -> Result<Embeddings, InferenceError> {
         if let Some(remote) = self.remotes.get(model) {
             let bytes = request::text_bytes(&texts);
             request::check(bytes, texts.len(), &self.running.shared.limits)?;
-            return remote.embed(&caller, texts, long).await;
+            return remote.embed(&caller, texts, long, meter).await;
         }
-        let answer = self.ask(caller, model, Work::Embed { texts, long }).await?;
+        let work = Work::Embed { texts, long };
+        let answer = self.ask(caller, model, work, meter).await?;
         Ok(answer.into_embeddings())
     }
 
@@ -397,17 +360,37 @@ impl Inference {
         documents: Vec<String>,
         long: LongText,
     ) -> Result<Scores, InferenceError> {
+        let meter = Meter::start();
+        self.rerank_metered(caller, model, query, documents, long, &meter)
+            .await
+    }
+
+    /// The same, with a meter that is of this request only: what it used is known there also where
+    /// it is not answered.
+    ///
+    /// # Errors
+    /// As [`InferenceError`] says.
+    pub async fn rerank_metered(
+        &self,
+        caller: Caller,
+        model: &str,
+        query: String,
+        documents: Vec<String>,
+        long: LongText,
+        meter: &Meter,
+    ) -> Result<Scores, InferenceError> {
         if let Some(remote) = self.remotes.get(model) {
             let bytes = request::rerank_bytes(&query, &documents);
             request::check(bytes, documents.len(), &self.running.shared.limits)?;
-            return remote.rerank(&caller, query, documents, long).await;
+            return remote.rerank(&caller, query, documents, long, meter).await;
         }
         let work = Work::Rerank {
             query,
             documents,
             long,
         };
-        Ok(self.ask(caller, model, work).await?.into_scores())
+        let answer = self.ask(caller, model, work, meter).await?;
+        Ok(answer.into_scores())
     }
 
     /// Begins to generate text, and answers when its prompt was accepted. Dropping the
@@ -447,7 +430,7 @@ impl Inference {
             accepted,
             arrived: Instant::now(),
         };
-        let admission = self.admit(&caller, bytes, Arrival::Prompt(Box::new(asked)))?;
+        let admission = self.admit(&caller, bytes, Asking::Prompt(Box::new(asked)))?;
         // What is dropped with this future is for nobody.
         let generation = generation.holding(GenerateTicket(admission));
         // Without an answer the threads have ended.
@@ -460,7 +443,7 @@ impl Inference {
         &self,
         caller: &Caller,
         bytes: usize,
-        arrival: Arrival,
+        asking: Asking,
     ) -> Result<Admission, InferenceError> {
         let shared = &self.running.shared;
         let mut queues = shared.queues();
@@ -472,7 +455,10 @@ impl Inference {
             group: (),
             cost: bytes as u64,
             since: Instant::now(),
-            value: arrival,
+            value: Arrival {
+                asking,
+                model: None,
+            },
         };
         queues.arrived.push(caller, item);
         drop(queues);
@@ -480,7 +466,13 @@ impl Inference {
         Ok(admission)
     }
 
-    async fn ask(&self, caller: Caller, model: &str, work: Work) -> Result<Answer, InferenceError> {
+    async fn ask(
+        &self,
+        caller: Caller,
+        model: &str,
+        work: Work,
+        meter: &Meter,
+    ) -> Result<Answer, InferenceError> {
         let shared = &self.running.shared;
         if shared.models.store.get(model).is_none() {
             return Err(InferenceError::UnknownModel(model.to_owned()));
@@ -488,9 +480,10 @@ impl Inference {
         let (bytes, texts) = request::size(&work);
         request::check(bytes, texts, &shared.limits)?;
         let (reply, answer) = oneshot::channel();
-        let request = Arc::new(Request::new(model.to_owned(), work, caller.clone(), reply));
-        let arrival = Arrival::Texts(Arc::clone(&request));
-        let admission = self.admit(&caller, bytes, arrival)?;
+        let request = Request::new(model.to_owned(), work, caller.clone(), meter.clone(), reply);
+        let request = Arc::new(request);
+        let asking = Asking::Texts(Arc::clone(&request));
+        let admission = self.admit(&caller, bytes, asking)?;
         let ticket = Ticket { admission, request };
         let answer = answer.await;
         drop(ticket);
@@ -515,6 +508,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shared.queues().stopping = true;
         self.shared.arrived.notify_all();
+        self.shared.loads.notify_all();
         self.shared.ready.notify_all();
         self.shared.generates.notify_all();
         let threads = self
@@ -525,19 +519,5 @@ impl Drop for Running {
             // One that panicked has nothing more to say.
             let _ = thread.join();
         }
-    }
-}
-
-/// A CPU gains little from more than a few thousand tokens, and others wait meanwhile.
-fn batch_limits(device: &Device, wanted: &BatchOptions) -> BatchLimits {
-    let (sequences, tokens) = if device.is_gpu() {
-        (256, 65_536)
-    } else {
-        (64, 4_096)
-    };
-    BatchLimits {
-        sequences: wanted.sequences.unwrap_or(sequences),
-        tokens: wanted.tokens.unwrap_or(tokens),
-        delay: wanted.delay.unwrap_or(Duration::from_millis(1)),
     }
 }

@@ -1,11 +1,63 @@
 //! The readers' threads: requests in, pieces out.
 
-use std::sync::PoisonError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::queue::Item;
-use super::{Arrival, Shared, generate, request};
+use super::generate::{self, Asked};
+use super::loaded::Loaded;
+use super::queue::{Caller, Item};
+use super::request::{self, Request};
+use super::{Shared, loading};
 use crate::error::InferenceError;
+
+/// What came in.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) asking: Asking,
+    /// Its model, where it waited for that: so it cannot leave memory again before it is used.
+    pub(super) model: Option<Arc<Loaded>>,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) enum Asking {
+    Texts(Arc<Request>),
+    Prompt(Box<Asked>),
+}
+
+impl Asking {
+    pub(super) fn model(&self) -> &str {
+        match self {
+            Self::Texts(request) => &request.model,
+            Self::Prompt(asked) => &asked.model,
+        }
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        match self {
+            Self::Texts(request) => &request.caller,
+            Self::Prompt(asked) => &asked.caller,
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Texts(request) => request.is_cancelled(),
+            Self::Prompt(asked) => asked.sender.is_closed(),
+        }
+    }
+
+    pub(super) fn fail(self, error: InferenceError) {
+        match self {
+            Self::Texts(request) => request.answer(Err(error)),
+            Self::Prompt(asked) => {
+                // Who asked may have gone.
+                let _ = asked.accepted.send(Err(error));
+            }
+        }
+    }
+}
 
 /// Lengths of one class are padded to less than twice the shortest of them.
 const fn length_class(tokens: usize) -> u8 {
@@ -15,62 +67,67 @@ const fn length_class(tokens: usize) -> u8 {
     if class < 4 { 4 } else { class }
 }
 
-/// Takes requests in fair order and makes pieces of them, until the end.
+/// Takes requests in fair order and makes pieces of them, until the end. Those whose models are
+/// not in memory are left to who loads them.
 pub(super) fn run(shared: &Shared) {
-    loop {
-        let arrival = {
-            let mut queues = shared.queues();
-            loop {
-                if queues.stopping {
-                    return;
-                }
-                if let Some(item) = queues.arrived.pop(None) {
-                    break item.value;
-                }
-                queues = shared
-                    .arrived
-                    .wait(queues)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-        };
-        if arrival.is_cancelled() {
+    while let Some(Arrival { asking, model }) = next(shared) {
+        if asking.is_cancelled() {
             continue;
         }
-        let request = match arrival {
-            Arrival::Texts(request) => request,
-            Arrival::Prompt(asked) => {
-                generate::accept(shared, *asked);
-                continue;
-            }
+        let Some(model) = model.or_else(|| shared.models.ready(asking.model())) else {
+            loading::wait(shared, asking);
+            continue;
         };
-        // A panic of a tokenizer costs one request, not the thread.
-        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let model = shared.models.get(&request.model)?;
-            request::pieces(&request, &model)
-        }));
-        let pieces = made.unwrap_or_else(|panic| {
-            let message = crate::panic_message(panic.as_ref());
-            tracing::error!(message, model = request.model, "a text could not be read");
-            Err(InferenceError::Internal)
-        });
-        match pieces {
-            Ok(pieces) if pieces.is_empty() => request.finish_empty(),
-            Ok(pieces) => {
-                let mut queues = shared.queues();
-                for piece in pieces {
-                    let length = piece.tokens.ids.len();
-                    let item = Item {
-                        group: (piece.model.id, length_class(length)),
-                        cost: length as u64,
-                        since: Instant::now(),
-                        value: piece,
-                    };
-                    queues.pieces.push(&request.caller, item);
-                }
-                drop(queues);
-                shared.ready.notify_one();
-            }
-            Err(error) => request.answer(Err(error)),
+        match asking {
+            Asking::Texts(request) => read(shared, &request, model),
+            Asking::Prompt(asked) => generate::accept(shared, *asked, model),
         }
+    }
+}
+
+/// Waits for a request; none at the end.
+fn next(shared: &Shared) -> Option<Arrival> {
+    let mut queues = shared.queues();
+    loop {
+        if queues.stopping {
+            return None;
+        }
+        if let Some(item) = queues.arrived.pop(None) {
+            return Some(item.value);
+        }
+        queues = shared
+            .arrived
+            .wait(queues)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn read(shared: &Shared, request: &Arc<Request>, model: Arc<Loaded>) {
+    // A panic of a tokenizer costs one request, not the thread. The model is let go before
+    // anything is computed: whoever is answered may ask for one that takes its place.
+    let made = catch_unwind(AssertUnwindSafe(move || request::pieces(request, &model)));
+    let pieces = made.unwrap_or_else(|panic| {
+        let message = crate::panic_message(panic.as_ref());
+        tracing::error!(message, model = request.model, "a text could not be read");
+        Err(InferenceError::Internal)
+    });
+    match pieces {
+        Ok(pieces) if pieces.is_empty() => request.finish_empty(),
+        Ok(pieces) => {
+            let mut queues = shared.queues();
+            for piece in pieces {
+                let length = piece.tokens.ids.len();
+                let item = Item {
+                    group: (piece.model.id, length_class(length)),
+                    cost: length as u64,
+                    since: Instant::now(),
+                    value: piece,
+                };
+                queues.pieces.push(&request.caller, item);
+            }
+            drop(queues);
+            shared.ready.notify_one();
+        }
+        Err(error) => request.answer(Err(error)),
     }
 }

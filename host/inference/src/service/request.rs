@@ -3,29 +3,17 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::loaded::Loaded;
 use super::queue::Caller;
+use super::usage::{Meter, Usage};
 use super::{Piece, QueueLimits, Queues, Shared, Work};
 use crate::error::InferenceError;
 use crate::model::tokens::TokenError;
 use crate::model::{Task, Window, average};
-
-/// What a request used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens that were computed, with those that the model adds.
-    pub tokens: u64,
-    /// From its admission until the first of it was computed.
-    pub queued: Duration,
-    /// Its share of the time of its batches, by tokens.
-    pub computed: Duration,
-    /// Whether that was a GPU's time.
-    pub gpu: bool,
-}
 
 /// Embeddings, one after another.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,8 +75,6 @@ struct Progress {
     left: usize,
     normalized: bool,
     dimensions: usize,
-    started: Option<Instant>,
-    usage: Usage,
 }
 
 type Reply = oneshot::Sender<Result<Answer, InferenceError>>;
@@ -98,19 +84,25 @@ pub(super) struct Request {
     pub(super) model: String,
     pub(super) caller: Caller,
     work: Work,
-    arrived: Instant,
+    meter: Meter,
     cancelled: AtomicBool,
     progress: Mutex<Progress>,
     reply: Mutex<Option<Reply>>,
 }
 
 impl Request {
-    pub(super) fn new(model: String, work: Work, caller: Caller, reply: Reply) -> Self {
+    pub(super) fn new(
+        model: String,
+        work: Work,
+        caller: Caller,
+        meter: Meter,
+        reply: Reply,
+    ) -> Self {
         Self {
             model,
             caller,
             work,
-            arrived: Instant::now(),
+            meter,
             cancelled: AtomicBool::new(false),
             progress: Mutex::default(),
             reply: Mutex::new(Some(reply)),
@@ -137,14 +129,12 @@ impl Request {
     /// Answers one of no texts.
     pub(super) fn finish_empty(&self) {
         let dimensions = self.progress().dimensions;
+        self.meter.begin();
         self.answer(Ok(Answer {
             vectors: Vec::new(),
             tokens: Vec::new(),
             dimensions,
-            usage: Usage {
-                queued: self.arrived.elapsed(),
-                ..Usage::default()
-            },
+            usage: self.meter.usage(),
         }));
     }
 
@@ -153,33 +143,32 @@ impl Request {
     }
 
     /// A batch with pieces of it begins.
-    pub(super) fn started(&self, at: Instant) {
-        self.progress().started.get_or_insert(at);
+    pub(super) fn started(&self) {
+        self.meter.begin();
     }
 
-    /// One of its pieces was computed, in that share of a batch's time.
-    pub(super) fn computed(
-        &self,
-        at: (usize, usize),
-        vector: Vec<f32>,
-        share: Duration,
-        gpu: bool,
-    ) {
+    /// So many tokens of it had that share of a batch's time.
+    pub(super) fn used(&self, tokens: usize, share: Duration, gpu: bool) {
+        self.meter.used(|usage| {
+            usage.tokens += tokens as u64;
+            usage.computed += share;
+            usage.gpu |= gpu;
+        });
+    }
+
+    /// One of its pieces was computed.
+    pub(super) fn computed(&self, at: (usize, usize), vector: Vec<f32>) {
         let mut progress = self.progress();
         let piece = progress
             .texts
             .get_mut(at.0)
             .and_then(|pieces| pieces.get_mut(at.1));
-        let Some((length, slot)) = piece else {
+        let Some((_, slot)) = piece else {
             return;
         };
-        let length = *length;
         if slot.replace(vector).is_some() {
             return;
         }
-        progress.usage.tokens += length as u64;
-        progress.usage.computed += share;
-        progress.usage.gpu |= gpu;
         progress.left -= 1;
         if progress.left > 0 {
             return;
@@ -190,15 +179,11 @@ impl Request {
     }
 
     fn assemble(&self, progress: Progress) -> Answer {
-        let started = progress.started.unwrap_or(self.arrived);
         let mut answer = Answer {
             vectors: Vec::with_capacity(progress.texts.len()),
             tokens: Vec::with_capacity(progress.texts.len()),
             dimensions: progress.dimensions,
-            usage: Usage {
-                queued: started.saturating_duration_since(self.arrived),
-                ..progress.usage
-            },
+            usage: self.meter.usage(),
         };
         for pieces in progress.texts {
             let (lengths, vectors): (Vec<usize>, Vec<Option<Vec<f32>>>) =

@@ -211,9 +211,10 @@ impl Inner {
         asked: GenerateRequest,
     ) -> Result<Generation, InferenceError> {
         self.check_task(Task::Generate, "generate text")?;
+        let (sender, generation) = Generation::channel();
         let begun = Instant::now();
         let place = self.gate.enter(caller).await?;
-        let queued = begun.elapsed();
+        sender.begin();
         let (path, body) = request(&self.config, asked);
         // An answer begins with its first piece: until then it may be asked for again.
         let mut attempt = 1;
@@ -226,8 +227,6 @@ impl Inner {
                 }
             }
         };
-        let (sender, generation) = Generation::channel();
-        sender.used(|usage| usage.queued = queued);
         tokio::spawn(async move {
             let _place = place;
             let end = tokio::select! {

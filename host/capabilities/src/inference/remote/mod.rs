@@ -27,8 +27,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use heyday_inference::{
-    Caller, Embeddings, GenerateRequest, Generation, InferenceError, LongText, Properties, Remote,
-    Scores, Task, Usage,
+    Caller, Embeddings, GenerateRequest, Generation, InferenceError, LongText, Meter, Properties,
+    Remote, Scores, Task,
 };
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -148,9 +148,10 @@ impl Remote for RemoteModel {
         caller: &Caller,
         texts: Vec<String>,
         long: LongText,
+        meter: &Meter,
     ) -> Result<Embeddings, InferenceError> {
-        let caller = caller.clone();
-        self.run(|inner| async move { inner.embed(&caller, &texts, long).await })
+        let (caller, meter) = (caller.clone(), meter.clone());
+        self.run(|inner| async move { inner.embed(&caller, &texts, long, &meter).await })
             .await
     }
 
@@ -160,10 +161,15 @@ impl Remote for RemoteModel {
         query: String,
         documents: Vec<String>,
         long: LongText,
+        meter: &Meter,
     ) -> Result<Scores, InferenceError> {
-        let caller = caller.clone();
-        self.run(|inner| async move { inner.rerank(&caller, &query, &documents, long).await })
-            .await
+        let (caller, meter) = (caller.clone(), meter.clone());
+        self.run(|inner| async move {
+            inner
+                .rerank(&caller, &query, &documents, long, &meter)
+                .await
+        })
+        .await
     }
 
     async fn generate(
@@ -193,15 +199,16 @@ impl Inner {
         caller: &Caller,
         texts: &[String],
         long: LongText,
+        meter: &Meter,
     ) -> Result<Embeddings, InferenceError> {
         self.check_task(Task::Embed, "embed")?;
-        let (found, usage) = self.each(caller, texts, long, None).await?;
+        let found = self.each(caller, texts, long, None, meter).await?;
         let dimensions = self.dimensions();
         let mut embeddings = Embeddings {
             dimensions,
             values: Vec::with_capacity(found.len() * dimensions),
             tokens: Vec::with_capacity(found.len()),
-            usage,
+            usage: meter.usage(),
         };
         for pieces in found {
             embeddings.tokens.push(texts::tokens(&pieces));
@@ -220,10 +227,11 @@ impl Inner {
         query: &str,
         documents: &[String],
         long: LongText,
+        meter: &Meter,
     ) -> Result<Scores, InferenceError> {
         self.check_task(Task::Rerank, "rerank")?;
-        let asked = self.each(caller, documents, long, Some(query));
-        let (found, usage) = asked.await?;
+        let asked = self.each(caller, documents, long, Some(query), meter);
+        let found = asked.await?;
         let best = |pieces: &Vec<Found>| {
             let scores = pieces.iter().flat_map(|it| it.values.iter().copied());
             scores.fold(f32::NEG_INFINITY, f32::max)
@@ -231,7 +239,7 @@ impl Inner {
         Ok(Scores {
             values: found.iter().map(best).collect(),
             tokens: found.iter().map(|it| texts::tokens(it)).collect(),
-            usage,
+            usage: meter.usage(),
         })
     }
 
@@ -267,15 +275,22 @@ impl Inner {
         texts: &[String],
         long: LongText,
         query: Option<&str>,
-    ) -> Result<(Vec<Vec<Found>>, Usage), InferenceError> {
-        let begun = Instant::now();
+        meter: &Meter,
+    ) -> Result<Vec<Vec<Found>>, InferenceError> {
         let _place = self.gate.enter(caller).await?;
-        let queued = begun.elapsed();
+        meter.begin();
+        let begun = Instant::now();
         let window = self.config.window;
         let mut batch = Batch::new(texts, self.config.batch_texts, long, window);
         while let Some(next) = batch.next() {
             match self.ask(&batch.texts_of(&next), query).await {
-                Ok(found) => batch.found(next, found),
+                Ok(found) => {
+                    meter.used(|usage| {
+                        usage.tokens += u64::from(texts::tokens(&found));
+                        usage.computed = begun.elapsed();
+                    });
+                    batch.found(next, found);
+                }
                 Err(Failed::TooLong(told)) => {
                     if let Err(index) = batch.too_long(next) {
                         return Err(InferenceError::InputTooLong {
@@ -290,15 +305,8 @@ impl Inner {
                 Err(failed) => return Err(self.told(failed)),
             }
         }
-        let found = batch.into_found();
-        let tokens = found.iter().map(|it| u64::from(texts::tokens(it))).sum();
-        let usage = Usage {
-            tokens,
-            queued,
-            computed: begun.elapsed().saturating_sub(queued),
-            gpu: false,
-        };
-        Ok((found, usage))
+        meter.used(|usage| usage.computed = begun.elapsed());
+        Ok(batch.into_found())
     }
 
     /// What a caller is told; the operator's part is in the log already.

@@ -26,6 +26,7 @@ use self::on_device::{Step, Tables};
 use super::kernels;
 use super::loader::{Linear, Loader, Table, bare, guarded};
 use super::weights::Weights;
+use super::{Computed, checked};
 use crate::device::Device;
 use crate::error::ModelError;
 
@@ -203,7 +204,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What the device says where it fails; what the caches hold then is undefined.
-    pub(crate) fn read_on(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<Vec<f32>>, String> {
+    pub(crate) fn read_on(&self, chunks: &mut [Chunk<'_>]) -> Result<Vec<Computed>, String> {
         let mut ids = Vec::new();
         let mut turns = Vec::new();
         let mut wanted = Vec::new();
@@ -247,11 +248,8 @@ impl Decoder {
         let x = self.norm.apply(x.select(0, self.indices(wanted)));
         let head = self.head.as_ref().unwrap_or(&self.words);
         let logits = head.products(x)?;
-        if !logits.iter().all(|logit| logit.is_finite()) {
-            return Err("it computed what is no number".to_owned());
-        }
         let each = logits.chunks_exact(self.config.vocabulary);
-        Ok(each.map(<[f32]>::to_vec).collect())
+        Ok(each.map(checked).collect())
     }
 
     /// How the new tokens' attention is computed; `turns` has their positions.

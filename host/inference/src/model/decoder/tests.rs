@@ -115,7 +115,7 @@ fn compare(device: &Device, in_tensors: bool) {
             let logits = decoder.read_on(&mut chunks).expect("computes");
             assert_eq!(logits.len(), of.len());
             for (number, logits) in of.into_iter().zip(logits) {
-                found[number].push(logits);
+                found[number].push(logits.expect("numbers"));
             }
         }
         let mut latest = Vec::new();
@@ -147,7 +147,10 @@ fn compare(device: &Device, in_tensors: bool) {
                 })
                 .collect();
             let logits = decoder.read_on(&mut chunks).expect("computes");
-            latest = logits.iter().map(|logits| likeliest(logits)).collect();
+            let logits = logits
+                .iter()
+                .map(|logits| logits.as_ref().expect("numbers"));
+            latest = logits.map(|logits| likeliest(logits)).collect();
         }
         for ((case, mut text), mut rest) in cases.iter().zip(texts).zip(detokenizers) {
             text.push_str(&rest.finish(&model.tokenizer).expect("a text"));

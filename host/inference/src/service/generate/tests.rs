@@ -1,8 +1,12 @@
 //! Texts with small models: together and alone, seeds, ends, cancels, bounds, failures.
 
+use std::time::Duration;
+
 use tempfile::TempDir;
 
-use super::super::tests::{Scene, caller, options, scene, store};
+#[cfg(feature = "gpu")]
+use super::super::tests::on_a_gpu;
+use super::super::tests::{OVER, Scene, caller, options, scene, store};
 use super::super::{Inference, Options};
 use crate::error::InferenceError;
 use crate::generation::{
@@ -71,14 +75,6 @@ async fn texts_of_a_gpu_are_the_references_alone_and_among_others() {
     alone_and_among_others(on_a_gpu()).await;
 }
 
-#[cfg(feature = "gpu")]
-fn on_a_gpu() -> Options {
-    Options {
-        device: crate::model::tests::gpu(),
-        ..options()
-    }
-}
-
 async fn alone_and_among_others(mut options: Options) {
     // Prompts are read in parts, and not all join at once.
     options.generate.tokens = Some(40);
@@ -118,7 +114,7 @@ async fn check(inference: &Inference, case: &Case, plugin: &str) {
         (usage.prompt_tokens, usage.completion_tokens),
         (expected.prompt_tokens, expected.completion_tokens)
     );
-    assert!(usage.computed > std::time::Duration::ZERO);
+    assert!(usage.computed > Duration::ZERO);
     let device = inference.running.shared.models.device();
     assert_eq!(usage.gpu, device.is_gpu());
 }
@@ -422,6 +418,41 @@ async fn fails_and_comes_back(options: &Options) {
         scene.step();
         assert!(!again.text().await.expect("a text").is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_whose_numbers_run_over_costs_no_other() {
+    let scene = scene(&[LLAMA], &options());
+    let mut over = scene.text("a", SHORT).await.expect("accepted");
+    scene.step();
+    scene.next_batch();
+    let mut other = scene.text("b", SHORT).await.expect("accepted");
+    scene.open.send(Ok(())).expect("a gate");
+    assert_eq!(scene.next_batch().1, 1 + SHORT_TOKENS);
+    scene.open.send(Err(OVER.to_owned())).expect("a gate");
+    assert_eq!(over.text().await, Err(InferenceError::Internal));
+    assert_eq!(scene.step(), 1, "the other goes on");
+    assert!(other.next().await.expect("goes on").is_some());
+    assert_eq!(scene.inference.in_memory().0, [LLAMA]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_never_begins_has_waited_all_its_time() {
+    let mut options = options();
+    options.generate.texts = Some(1);
+    let scene = scene(&[LLAMA], &options);
+    let _first = scene.text("a", SHORT).await.expect("accepted");
+    scene.next_batch();
+    let mut waits = scene.text("b", SHORT).await.expect("accepted");
+    let so_far = waits.usage().queued;
+    assert!(so_far > Duration::ZERO);
+    let told = Err("the device was lost".to_owned());
+    scene.open.send(told).expect("a gate");
+    assert_eq!(waits.next().await, Err(InferenceError::DeviceLost));
+    let usage = waits.usage();
+    assert!(usage.queued > so_far);
+    assert_eq!(usage.computed, Duration::ZERO);
+    assert_eq!(waits.usage(), usage, "it waits no longer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,238 @@
+//! What fails or takes long, and what that costs others.
+
+use super::*;
+use crate::model::tests::Copy;
+
+impl Scene {
+    /// Lets one batch through, and answers what was asked.
+    async fn answered(&self, asked: Asked) -> Embeddings {
+        self.next_batch();
+        self.open.send(Ok(())).expect("a gate");
+        asked.await.expect("ends").expect("embeddings")
+    }
+
+    /// The next load waits for a message.
+    fn hold_load(&self) -> mpsc::Sender<Result<(), String>> {
+        let (open, gate) = mpsc::channel();
+        *self.gate.load.lock().unwrap() = Some(gate);
+        open
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_fails_ends_what_waits_for_it_and_comes_back() {
+    fails_and_comes_back(&options()).await;
+}
+
+/// Run by `cargo xtask test --gpu`.
+#[cfg(feature = "gpu")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_fails_ends_what_waits_for_it_and_comes_back() {
+    fails_and_comes_back(&on_a_gpu()).await;
+}
+
+async fn fails_and_comes_back(options: &Options) {
+    let scene = scene(&["bert-cls"], options);
+    let gpu = options.device != DeviceChoice::Cpu;
+    for (told, expected) in [
+        ("the device was lost", InferenceError::DeviceLost),
+        (
+            "Out of memory while allocating",
+            InferenceError::OutOfMemory("the device has too little for the batch".to_owned()),
+        ),
+    ] {
+        let first = scene.ask("a", "bert-cls", &["1"]);
+        scene.next_batch();
+        let queued = scene.ask("b", "bert-cls", &["2"]);
+        scene.queued(1).await;
+        scene.open.send(Err(told.to_owned())).unwrap();
+        assert_eq!(first.await.unwrap(), Err(expected.clone()));
+        assert_eq!(queued.await.unwrap(), Err(expected));
+        let again = scene.ask("a", "bert-cls", &["1"]);
+        let usage = scene.answered(again).await.usage;
+        assert!(usage.computed > Duration::ZERO);
+        assert_eq!(usage.gpu, gpu);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_fails_under_a_load_is_opened_again() {
+    load_fails(&options()).await;
+}
+
+/// Run by `cargo xtask test --gpu`.
+#[cfg(feature = "gpu")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gpu_that_fails_under_a_load_is_opened_again() {
+    load_fails(&on_a_gpu()).await;
+}
+
+async fn load_fails(options: &Options) {
+    let scene = scene(&["bert-cls", "bert-odd"], options);
+    let first = scene.ask("a", "bert-cls", &["1"]);
+    scene.answered(first).await;
+    let full = "the device has too little for the model".to_owned();
+    let cases: [(&str, InferenceError, &[&str]); 2] = [
+        // There is no room for one more; those that are there are well.
+        (
+            "out of memory",
+            InferenceError::OutOfMemory(full),
+            &["bert-cls"],
+        ),
+        ("the device was lost", InferenceError::DeviceLost, &[]),
+    ];
+    for (told, expected, left) in cases {
+        let load = scene.hold_load();
+        load.send(Err(told.to_owned())).unwrap();
+        let refused = scene.ask("a", "bert-odd", &["1"]).await.unwrap();
+        assert_eq!(refused, Err(expected));
+        assert_eq!(scene.inference.in_memory().0, left);
+        let again = scene.ask("a", "bert-odd", &["1"]);
+        scene.answered(again).await;
+        scene.inference.unload("bert-odd");
+    }
+    assert!(!scene.inference.is_device_lost());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_fails_while_a_model_is_loaded_has_it_loaded_again() {
+    let scene = scene(&["bert-cls", "bert-odd"], &options());
+    let first = scene.ask("a", "bert-cls", &["1"]);
+    scene.next_batch();
+    let load = scene.hold_load();
+    let loading = scene.ask("b", "bert-odd", &["1"]);
+    scene.loading("bert-odd", 1).await;
+    scene
+        .open
+        .send(Err("the device was lost".to_owned()))
+        .unwrap();
+    assert_eq!(first.await.unwrap(), Err(InferenceError::DeviceLost));
+    // What it says now, it says of a device that is not used any more.
+    load.send(Err("the device was lost".to_owned())).unwrap();
+    scene.answered(loading).await;
+    assert_eq!(scene.inference.in_memory().0, ["bert-odd"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_being_loaded_holds_up_no_other() {
+    let scene = scene(&["bert-cls", "bert-odd"], &options());
+    let first = scene.ask("a", "bert-cls", &["1"]);
+    scene.answered(first).await;
+    let load = scene.hold_load();
+    // More of them than there are readers on any machine.
+    let waiting: Vec<Asked> = (0..6).map(|_| scene.ask("a", "bert-odd", &["1"])).collect();
+    scene.loading("bert-odd", 6).await;
+    let other = scene.ask("b", "bert-cls", &["1"]);
+    scene.answered(other).await;
+    assert!(waiting.iter().all(|asked| !asked.is_finished()));
+    // One of them goes, the others are answered.
+    let mut waiting = waiting.into_iter();
+    let gone = waiting.next().expect("six");
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    drop(load);
+    for _ in 0..6 {
+        scene.open.send(Ok(())).unwrap();
+    }
+    for asked in waiting {
+        asked.await.unwrap().unwrap();
+    }
+}
+
+impl Scene {
+    /// Waits until that model is being loaded, and so many wait for it.
+    async fn loading(&self, model: &str, wanted: usize) {
+        let shared = &self.inference.running.shared;
+        let held = || self.gate.load.lock().unwrap().is_none();
+        while shared.queues().loads.under_way(model) != wanted || !held() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A copy of a small model in which the numbers of every text with a `z` run over.
+fn overflowing() -> Copy {
+    let copy = Copy::of("bert-cls");
+    let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number") as usize;
+    let tokenizer = json(&std::fs::read(copy.path("tokenizer.json")).expect("read"));
+    let token = number(&tokenizer["model"]["vocab"]["z"]);
+    let path = copy.path("model.safetensors");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let body = 8 + u64::from_le_bytes(*bytes.first_chunk().expect("8 bytes")) as usize;
+    let header = json(&bytes[8..body]);
+    let words = &header["embeddings.word_embeddings.weight"];
+    let row = 4 * number(&words["shape"][1]);
+    let from = body + number(&words["data_offsets"][0]) + token * row;
+    for value in bytes[from..from + row].chunks_exact_mut(4) {
+        value.copy_from_slice(&f32::MAX.to_le_bytes());
+    }
+    std::fs::write(&path, bytes).expect("written");
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_whose_numbers_run_over_costs_no_other() {
+    let (store, folder) = store(&["bert-cls"]);
+    let copy = overflowing();
+    store.import("over", &copy.path("")).expect("imported");
+    let scene = scene_of(store, folder, &options());
+    let first = scene.ask("a", "over", &["a"]);
+    scene.next_batch();
+    let over = scene.ask("a", "over", &["z", "a"]);
+    let beside = scene.ask("b", "over", &["b"]);
+    let other = scene.ask("c", "bert-cls", &["z"]);
+    scene.queued(4).await;
+    for _ in 0..3 {
+        scene.open.send(Ok(())).unwrap();
+    }
+    first.await.unwrap().unwrap();
+    assert_eq!(over.await.unwrap(), Err(InferenceError::Internal));
+    beside.await.unwrap().unwrap();
+    other.await.unwrap().unwrap();
+    let mut seen = [scene.next_batch(), scene.next_batch()];
+    seen.sort();
+    assert_eq!(seen, [("bert-cls".to_owned(), 1), ("over".to_owned(), 3)]);
+    // The device was not opened again.
+    let mut names = scene.inference.in_memory().0;
+    names.sort();
+    assert_eq!(names, ["bert-cls", "over"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_dropped_has_told_what_it_used() {
+    let mut options = options();
+    options.batch.sequences = Some(1);
+    let scene = scene(&["bert-cls"], &options);
+    let ask = || {
+        let (inference, meter) = (scene.inference.clone(), Meter::start());
+        let of_request = meter.clone();
+        let asked = tokio::spawn(async move {
+            let texts = vec!["1".to_owned(), "2".to_owned()];
+            let me = caller("default", "a");
+            inference
+                .embed_metered(me, "bert-cls", texts, LongText::Refuse, &of_request)
+                .await
+        });
+        (asked, meter)
+    };
+    let since = Instant::now();
+    let (first, used) = ask();
+    scene.next_batch();
+    scene.open.send(Ok(())).unwrap();
+    // The second one of its texts is computed now.
+    scene.next_batch();
+    let (waits, waited) = ask();
+    scene.queued(2).await;
+    for asked in [first, waits] {
+        asked.abort();
+        assert!(asked.await.unwrap_err().is_cancelled());
+    }
+    let usage = used.usage();
+    assert!(usage.tokens > 0 && usage.computed > Duration::ZERO);
+    assert!(usage.queued + usage.computed <= since.elapsed());
+    assert_eq!(used.usage().queued, usage.queued, "it waits no longer");
+    let usage = waited.usage();
+    assert!(usage.queued > Duration::ZERO);
+    assert_eq!((usage.tokens, usage.computed), (0, Duration::ZERO));
+}

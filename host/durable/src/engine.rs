@@ -166,6 +166,7 @@ pub(crate) async fn admit_input(
                 Err(ResolveError::Gone(message)) => Err(EngineError::Invalid(message)),
                 Err(ResolveError::Unavailable(message)) => Err(EngineError::Unavailable {
                     message,
+                    sent: false,
                     source: None,
                 }),
             };
@@ -190,6 +191,7 @@ pub(crate) async fn admit_input(
         if let Err(error) = payloads.put(bytes).await {
             return Err(EngineError::Unavailable {
                 message: "the input cannot be stored".to_owned(),
+                sent: false,
                 source: Some(Box::new(error)),
             });
         }

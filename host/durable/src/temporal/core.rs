@@ -101,6 +101,7 @@ impl Core {
                 self.options.address,
                 lock(&self.away)
             ),
+            sent: false,
             source: None,
         })
     }

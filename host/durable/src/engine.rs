@@ -25,7 +25,7 @@ mod error;
 mod stats;
 
 pub use error::EngineError;
-pub use stats::{BATCH_BOUNDS, PhaseStats, QueueStats, WriterStats};
+pub use stats::{BATCH_BOUNDS, PhaseStats, QueueStats, WorkflowTasks, WriterStats};
 
 /// Bytes of a workflow id or an idempotency key.
 const ID_LIMIT: usize = 1_000;

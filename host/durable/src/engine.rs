@@ -442,6 +442,11 @@ pub trait Engine: Schedules + Send + Sync + 'static {
     /// Runs that match a filter, newest first.
     async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError>;
 
+    /// Whether [`list`](Self::list) may lack runs that were started a moment ago.
+    fn lists_follow(&self) -> bool {
+        false
+    }
+
     /// How many runs of a namespace match a filter; all where there is none.
     async fn count(&self, namespace: &str, query: Option<&str>) -> Result<u64, EngineError>;
 

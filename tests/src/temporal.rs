@@ -131,7 +131,7 @@ async fn an_attempt_goes_on_while_the_cluster_is_away_and_completes_once() {
     let file = folder.path().join("temporal.db");
     let port = free_port();
     let cluster = DevServer::start(port, &[], Some(&file));
-    let mut options = Options::on_cluster(&cluster.address(), "default", "5s");
+    let mut options = Options::on_cluster(&cluster.address(), "default", "15s");
     // The site is silent for as long as the cluster is away.
     options.config = options
         .config
@@ -162,8 +162,9 @@ async fn an_attempt_goes_on_while_the_cluster_is_away_and_completes_once() {
             .json(&body)
     };
     let describe = client.request(Method::GET, &format!("/workflows/{id}"));
-    for request in [start(), describe] {
-        let response = request.send().await.unwrap();
+    // Each is tried for those 15 seconds.
+    let (started, described) = tokio::join!(start().send(), describe.send());
+    for response in [started.unwrap(), described.unwrap()] {
         assert!(response.headers().contains_key("retry-after"));
         let problem = Client::refused(response, StatusCode::SERVICE_UNAVAILABLE).await;
         // There was a connection, so it may have been on its way.

@@ -4,6 +4,7 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::metrics::scrape;
 use crate::support::handmade::Handmade;
 use crate::support::server::Client;
 use crate::support::worker::{Site, eventually};
@@ -87,6 +88,42 @@ async fn a_server_takes_workflow_tasks_and_its_workers_activities() {
         let activities = doers(&site, &id, "EVENT_TYPE_ACTIVITY_TASK_STARTED");
         assert_eq!(activities, [worker.pid()]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workflow_tasks_that_nobody_takes_are_seen() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    let _activities = site.worker(&["--activities-only"]).await;
+    let client = &site.server.client;
+    push(client).await;
+    let id = client.start("tests.divided", &json!({})).await.unwrap();
+    eventually(async || {
+        let families = scrape(client).await;
+        let of = |name: &str, task_type| {
+            let labels = [("queue", "general-queue"), ("task_type", task_type)];
+            families[name].value("", &labels)
+        };
+        assert_eq!(of("heyday_queue_depth", "activity"), 0.0);
+        let waits = of("heyday_queue_depth", "workflow") >= 1.0
+            && of("heyday_queue_age_seconds", "workflow") > 0.0;
+        waits.then_some(())
+    })
+    .await;
+    let queues = client.get("/queues").await.unwrap();
+    let mut queues = queues["queues"].as_array().unwrap().iter();
+    let general = queues.find(|queue| queue["name"] == "general-queue");
+    let general = general.unwrap();
+    assert!(
+        general["workflow_backlog"].as_u64().unwrap() >= 1,
+        "{general}"
+    );
+    assert_eq!(general["backlog"], 0, "{general}");
+
+    let _all = site.worker(&[]).await;
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,7 +124,7 @@ impl Family {
     }
 
     /// The sample with these labels among its own.
-    fn value(&self, suffix: &str, wanted: &[(&str, &str)]) -> f64 {
+    pub(crate) fn value(&self, suffix: &str, wanted: &[(&str, &str)]) -> f64 {
         let mut found = self.samples.iter().filter(|((of, labels), _)| {
             let has = |(name, value): &(&str, &str)| labels.get(*name).is_some_and(|v| v == value);
             of == suffix && wanted.iter().all(has)

@@ -25,7 +25,7 @@ mod error;
 mod stats;
 
 pub use error::EngineError;
-pub use stats::{BATCH_BOUNDS, PhaseStats, QueueStats, WriterStats};
+pub use stats::{BATCH_BOUNDS, PhaseStats, QueueStats, WorkflowTasks, WriterStats};
 
 /// Bytes of a workflow id or an idempotency key.
 const ID_LIMIT: usize = 1_000;
@@ -166,6 +166,7 @@ pub(crate) async fn admit_input(
                 Err(ResolveError::Gone(message)) => Err(EngineError::Invalid(message)),
                 Err(ResolveError::Unavailable(message)) => Err(EngineError::Unavailable {
                     message,
+                    sent: false,
                     source: None,
                 }),
             };
@@ -190,6 +191,7 @@ pub(crate) async fn admit_input(
         if let Err(error) = payloads.put(bytes).await {
             return Err(EngineError::Unavailable {
                 message: "the input cannot be stored".to_owned(),
+                sent: false,
                 source: Some(Box::new(error)),
             });
         }
@@ -439,6 +441,11 @@ pub trait Engine: Schedules + Send + Sync + 'static {
 
     /// Runs that match a filter, newest first.
     async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError>;
+
+    /// Whether [`list`](Self::list) may lack runs that were started a moment ago.
+    fn lists_follow(&self) -> bool {
+        false
+    }
 
     /// How many runs of a namespace match a filter; all where there is none.
     async fn count(&self, namespace: &str, query: Option<&str>) -> Result<u64, EngineError>;

@@ -138,9 +138,13 @@ pub struct ReplayGate {
     pub diverging: Vec<ReplayedRun>,
     /// Those of which it could not be told.
     pub unknown: Vec<ReplayedRun>,
-    /// Whether every open run of that version was looked at. Where not, the rest can be
-    /// asked for: `GET /flows/{name}/versions/{version}/replays`.
+    /// Whether every open run of that version that was listed was looked at. Where not, the
+    /// rest can be asked for: `GET /flows/{name}/versions/{version}/replays`.
     pub complete: bool,
+    /// Whether runs that were started a moment before may not have been listed yet: always so
+    /// on a Temporal cluster, never on the embedded engine. They can be asked for a moment
+    /// later, in the same way. It does not make a gate refuse: it would refuse always.
+    pub newest_may_be_missing: bool,
 }
 
 impl ReplayGate {
@@ -292,6 +296,7 @@ impl Replays {
         }
         let mut gate = ReplayGate {
             version: version.to_string(),
+            newest_may_be_missing: engine.lists_follow(),
             ..ReplayGate::default()
         };
         let end = Instant::now() + limits.time;

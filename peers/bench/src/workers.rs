@@ -60,13 +60,23 @@ pub async fn run(
         }
         worker = Some(next);
     }
-    report.add(Figure {
-        name: "workers.start_to_first_task".to_owned(),
-        value: starts.percentile(50.0).as_secs_f64(),
-        unit: "s",
-        peer: None,
-        goal: Some(Goal::AtMost(START_SECONDS)),
-    });
+    // The goal is each start's: a median would hide one that waits for something.
+    for (name, percent, goal) in [
+        ("workers.start_to_first_task", 50.0, None),
+        (
+            "workers.start_to_first_task_slowest",
+            100.0,
+            Some(Goal::AtMost(START_SECONDS)),
+        ),
+    ] {
+        report.add(Figure {
+            name: name.to_owned(),
+            value: starts.percentile(percent).as_secs_f64(),
+            unit: "s",
+            peer: None,
+            goal,
+        });
+    }
     println!("    {}", starts.text());
 
     let mut worker = worker.context("no worker was started")?;

@@ -47,6 +47,32 @@ async fn runs_go_on_after_the_server_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_replaced_while_runs_are_open() {
+    let Some(mut cluster) = Cluster::start() else {
+        return;
+    };
+    let namespace = cluster.namespace();
+    let mut bench = Bench::temporal_by(cluster.address(), namespace, cluster.access()).await;
+    bench.define("hand", "  - one: {call: t.hand}\n  - two: {call: t.echo}\n");
+    let run = bench.start("hand", json!({})).await;
+    let attempt = bench.attempt().await;
+
+    // The server has the old ones still, and what is connected stays so.
+    cluster.renew();
+    let other = bench.start("hand", json!({})).await;
+    let other_attempt = bench.attempt().await;
+    cluster.kill();
+    // From here on nobody is let in by the old ones, whose authority nobody knows.
+    cluster.launch();
+    attempt.end(Ok(json!("done")));
+    assert_eq!(bench.result_when_back(&run).await, json!("done"));
+    other_attempt.end(Ok(json!("done too")));
+    assert_eq!(bench.result(&other).await, json!("done too"));
+    assert_eq!(bench.begun("t.hand"), 2);
+    bench.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_certificate_is_refused_and_told_so() {
     let Some(cluster) = Cluster::start() else {
         return;

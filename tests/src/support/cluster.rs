@@ -56,9 +56,7 @@ impl Cluster {
         let files = Files::new(&authority);
         files.identify(&authority.issue("client"));
         let folder = tempfile::tempdir().unwrap();
-        let own = authority.issue("server");
-        std::fs::write(folder.path().join("server.pem"), &own.pem).unwrap();
-        std::fs::write(folder.path().join("server.key"), &own.key).unwrap();
+        certify(folder.path(), &authority);
         let ports = free_ports();
         let config = configuration(folder.path(), &files, &postgres, &ports);
         std::fs::write(folder.path().join("test.yaml"), config).unwrap();
@@ -87,6 +85,15 @@ impl Cluster {
     pub fn launch(&mut self) {
         self.server = launch(&self.program, self.folder.path());
         self.wait_until_ready();
+    }
+
+    /// Gives the server and its clients certificates of another authority: the old ones are
+    /// refused once the server was [launched](Self::launch) again, which reads them then.
+    pub fn renew(&self) {
+        let authority = Authority::new("renewed");
+        certify(self.folder.path(), &authority);
+        self.files.trust(&authority);
+        self.files.identify(&authority.issue("renewed-client"));
     }
 
     fn wait_until_ready(&mut self) {
@@ -177,6 +184,13 @@ fn create(postgres: &Postgres, sql: &Path, database: &str, schema: &str) {
             .env("SQL_USER", USER)
             .env("SQL_PASSWORD", &postgres.password));
     }
+}
+
+/// Writes the server's own certificate.
+fn certify(folder: &Path, authority: &Authority) {
+    let own = authority.issue("server");
+    std::fs::write(folder.join("server.pem"), &own.pem).unwrap();
+    std::fs::write(folder.join("server.key"), &own.key).unwrap();
 }
 
 fn launch(program: &Path, folder: &Path) -> Child {

@@ -22,6 +22,7 @@ impl Trouble {
         match self {
             Self::Later(message) => EngineError::Unavailable {
                 message: format!("the run cannot answer just now: {message}; ask again"),
+                sent: false,
                 source: None,
             },
             Self::Hold(reason) | Self::Gone(reason) => EngineError::Held(reason.clone()),

@@ -180,6 +180,7 @@ impl Queues {
                 in_flight: queue.in_flight,
                 backlog: queue.waiting.len(),
                 backlog_age_ms: u64::try_from(age).unwrap_or(0),
+                workflow_tasks: None,
             }
         });
         stats.collect()

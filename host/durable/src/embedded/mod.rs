@@ -307,6 +307,7 @@ impl EmbeddedEngine {
             .await
             .map_err(|error| EngineError::Unavailable {
                 message: "the payload store cannot be swept".to_owned(),
+                sent: false,
                 source: Some(Box::new(error)),
             })
     }

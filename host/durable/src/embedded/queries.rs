@@ -78,6 +78,7 @@ fn ask_ended(
 fn not_now() -> EngineError {
     EngineError::Unavailable {
         message: "the run cannot answer just now; ask again".to_owned(),
+        sent: false,
         source: None,
     }
 }
@@ -101,6 +102,7 @@ pub fn answer(driver: &Driver, name: &str, arguments: &Value) -> Result<Payload,
     let value = driver.query(name, arguments).map_err(|error| match error {
         QueryError::Unavailable(message) => EngineError::Unavailable {
             message,
+            sent: false,
             source: None,
         },
         error => EngineError::QueryFailed(error.to_string()),

@@ -292,6 +292,7 @@ impl From<StoreError> for EngineError {
 pub fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EngineError {
     EngineError::Unavailable {
         message: "the history cannot be read; check the disk and try again".to_owned(),
+        sent: false,
         source: Some(error.into()),
     }
 }

@@ -190,6 +190,7 @@ impl WriteError {
             Self::Refused(error) => error,
             Self::Sql(error) if error.is_storage() => EngineError::Unavailable {
                 message: error.advice().to_owned(),
+                sent: false,
                 source: Some(Box::new(error)),
             },
             Self::Sql(error) => EngineError::Internal(error.to_string()),
@@ -335,6 +336,7 @@ impl Writer {
         let advice = *self.failing.borrow();
         advice.map(|advice| EngineError::Unavailable {
             message: advice.to_owned(),
+            sent: false,
             source: None,
         })
     }

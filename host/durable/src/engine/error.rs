@@ -97,12 +97,15 @@ pub enum EngineError {
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// The storage is full or failed. Nothing was acknowledged; the same request may
-    /// be made again.
+    /// The storage is full or failed, or the cluster is away. Nothing was acknowledged;
+    /// the same request may be made again, under the same key or id where it was sent.
     #[error("the history cannot be written: {message}")]
     Unavailable {
         /// What to do about it.
         message: String,
+        /// Whether it was on its way to a cluster: then it may have been done all the same.
+        /// Where not, nothing was changed.
+        sent: bool,
         /// The cause.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,

@@ -20,6 +20,20 @@ pub struct QueueStats {
     pub backlog: usize,
     /// How long the oldest of them has waited, in milliseconds.
     pub backlog_age_ms: u64,
+    /// Workflow tasks that wait for a worker; absent where runs need none.
+    #[serde(flatten)]
+    pub workflow_tasks: Option<WorkflowTasks>,
+}
+
+/// What waits on a queue of a cluster until a worker takes it that takes workflow tasks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkflowTasks {
+    /// How many.
+    #[serde(rename = "workflow_backlog")]
+    pub backlog: usize,
+    /// How long the oldest of them has waited, in milliseconds.
+    #[serde(rename = "workflow_backlog_age_ms")]
+    pub backlog_age_ms: u64,
 }
 
 /// How often and how long an engine was in one phase of its work, since it was opened.

@@ -1,8 +1,9 @@
 //! Asking the cluster: starts, results, cancels; and what its refusals mean.
 //!
 //! Every request has the engine's patience: a cluster that does not answer within it is
-//! [`EngineError::Unavailable`], and nothing was lost by that; a start may be made again
-//! under its idempotency key, which is Temporal's request id.
+//! [`EngineError::Unavailable`]. Where there was no connection, nothing was changed; else
+//! nobody knows, since an answer may be lost after all was done. Either way a start may be
+//! made again under its idempotency key, which is Temporal's request id.
 
 mod start;
 
@@ -66,13 +67,23 @@ pub fn describe_status(status: &sdk::Status) -> String {
 
 /// What a refusal means that does not depend on what was asked.
 pub fn refusal(core: &Core, status: &sdk::Status) -> EngineError {
+    meaning(&core.options.address, status)
+}
+
+fn meaning(address: &str, status: &sdk::Status) -> EngineError {
     let said = describe_status(status);
     let unavailable = |what: &str| EngineError::Unavailable {
-        message: format!("Temporal at {} {what}: {said}", core.options.address),
+        message: format!("Temporal at {address} {what}: {said}"),
+        // Also where it was refused: this may be the answer to another try of what the first
+        // one did.
+        sent: true,
         source: Some(Box::new(status.clone())),
     };
     match status.code() {
         sdk::Code::InvalidArgument | sdk::Code::OutOfRange => EngineError::Invalid(said),
+        sdk::Code::NotFound if names_no_namespace(status) => {
+            unavailable("does not know the namespace, or not yet")
+        }
         sdk::Code::NotFound => EngineError::Invalid(said),
         sdk::Code::PermissionDenied | sdk::Code::Unauthenticated => {
             unavailable("refuses this server's credentials")
@@ -85,10 +96,16 @@ pub fn refusal(core: &Core, status: &sdk::Status) -> EngineError {
     }
 }
 
+/// Whether it is the namespace that was not found, as a server says for a moment that has
+/// just started. Ids are free text and stand further back in what is said of them.
+pub fn names_no_namespace(status: &sdk::Status) -> bool {
+    let said = status.message().to_ascii_lowercase();
+    status.code() == sdk::Code::NotFound && said.starts_with("namespace")
+}
+
 /// What a refusal means that is about a run.
 pub fn refusal_of(core: &Core, run: &RunRef, status: &sdk::Status) -> EngineError {
-    let no_namespace = status.message().to_ascii_lowercase().contains("namespace");
-    if status.code() == sdk::Code::NotFound && !no_namespace {
+    if status.code() == sdk::Code::NotFound && !names_no_namespace(status) {
         return EngineError::NotFound {
             namespace: run.namespace.clone(),
             workflow_id: run.workflow_id.clone(),
@@ -364,4 +381,43 @@ pub async fn closed_or(core: &Core, run: &RunRef, status: &sdk::Status) -> Engin
         };
     }
     refusal_of(core, run, status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_is_not_known_yet_is_waited_for() {
+        let status = sdk::Status::not_found("Namespace default is not found.");
+        let EngineError::Unavailable { message, sent, .. } = meaning("host:7233", &status) else {
+            panic!("{status} should pass");
+        };
+        assert!(message.contains("host:7233"), "{message}");
+        assert!(message.contains("is not found"), "{message}");
+        assert!(sent);
+        // Of a workflow that is called so.
+        let status = sdk::Status::not_found("workflow not found for ID: namespace");
+        assert!(!names_no_namespace(&status));
+        assert!(matches!(
+            meaning("host:7233", &status),
+            EngineError::Invalid(_)
+        ));
+    }
+
+    #[test]
+    fn what_was_sent_may_have_been_done() {
+        for status in [
+            sdk::Status::unavailable("the connection broke"),
+            sdk::Status::deadline_exceeded("no answer came in time"),
+            sdk::Status::unauthenticated("Request unauthorized."),
+            sdk::Status::resource_exhausted("too much"),
+        ] {
+            let meant = meaning("host:7233", &status);
+            assert!(
+                matches!(meant, EngineError::Unavailable { sent: true, .. }),
+                "{meant:?}"
+            );
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::options::TemporalOptions;
 use super::sdk;
 use crate::activity::{CancelReason, Progress};
 use crate::embedded::{Host, lock, pool::Pool};
-use crate::engine::{EngineError, LiveEvent, QueueStats};
+use crate::engine::{EngineError, LiveEvent, QueueStats, WorkflowTasks};
 use crate::live::LiveEvents;
 use crate::search::SearchTypes;
 
@@ -43,13 +43,30 @@ const ELSEWHERE: usize = 10_000;
 /// and each question has the engine's patience, so that one that fails changes nothing.
 const AWAY: Duration = Duration::from_secs(15);
 
+/// What waits on the cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Backlog {
+    /// How much.
+    pub count: usize,
+    /// How long the oldest has waited.
+    pub age: Duration,
+}
+
+impl Backlog {
+    fn age_ms(self) -> u64 {
+        u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// What a queue is doing in this process, and what waits for it on the cluster.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// Attempts that run here.
     pub in_flight: AtomicUsize,
-    /// What waits, and how long the oldest has, as last heard.
-    pub backlog: Mutex<(usize, Duration)>,
+    /// Attempts that wait there, as last heard.
+    pub attempts: Mutex<Backlog>,
+    /// Workflow tasks that do.
+    pub workflow_tasks: Mutex<Backlog>,
 }
 
 /// What all parts share.
@@ -101,6 +118,7 @@ impl Core {
                 self.options.address,
                 lock(&self.away)
             ),
+            sent: false,
             source: None,
         })
     }
@@ -202,14 +220,19 @@ impl Core {
         let mut stats: Vec<QueueStats> = Vec::new();
         for (namespace, queues) in &self.queues {
             for (name, queue) in queues {
-                let (backlog, age) = *lock(&queue.backlog);
+                let attempts = *lock(&queue.attempts);
+                let workflow_tasks = *lock(&queue.workflow_tasks);
                 stats.push(QueueStats {
                     namespace: Some(namespace.clone()),
                     name: name.clone(),
                     limit: self.options.queues.get(name).copied().unwrap_or_default(),
                     in_flight: queue.in_flight.load(Ordering::Relaxed),
-                    backlog,
-                    backlog_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+                    backlog: attempts.count,
+                    backlog_age_ms: attempts.age_ms(),
+                    workflow_tasks: Some(WorkflowTasks {
+                        backlog: workflow_tasks.count,
+                        backlog_age_ms: workflow_tasks.age_ms(),
+                    }),
                 });
             }
         }

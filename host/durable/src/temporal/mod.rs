@@ -194,6 +194,11 @@ impl Engine for TemporalEngine {
         describe::list(&self.core, request).await
     }
 
+    /// The cluster's visibility store is written after the histories.
+    fn lists_follow(&self) -> bool {
+        true
+    }
+
     async fn count(&self, namespace: &str, query: Option<&str>) -> Result<u64, EngineError> {
         describe::count(&self.core, namespace, query).await
     }

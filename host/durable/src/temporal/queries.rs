@@ -75,6 +75,7 @@ fn refused(core: &Core, run: &RunRef, status: &sdk::Status) -> EngineError {
                     run.workflow_id,
                     said()
                 ),
+                sent: false,
                 source: Some(Box::new(status.clone())),
             }
         }
@@ -101,6 +102,7 @@ fn error_of(text: String) -> EngineError {
     if let Some(message) = text.strip_prefix(NOT_NOW) {
         return EngineError::Unavailable {
             message: message.to_owned(),
+            sent: false,
             source: None,
         };
     }
@@ -225,6 +227,7 @@ mod tests {
         ));
         let away = EngineError::Unavailable {
             message: "the evaluator is away".to_owned(),
+            sent: false,
             source: None,
         };
         assert!(matches!(

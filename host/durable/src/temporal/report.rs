@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client::{answer, describe_status, request};
+use super::client::{answer, describe_status, names_no_namespace, request};
 use super::core::Core;
 use super::sdk::{self, WorkflowService as _};
 
@@ -153,7 +153,7 @@ fn passes(status: &sdk::Status) -> bool {
         | sdk::Code::OutOfRange => false,
         // The attempt, which nobody waits for any more; or the namespace, which a server
         // that has just started does not know yet.
-        sdk::Code::NotFound => status.message().to_ascii_lowercase().contains("namespace"),
+        sdk::Code::NotFound => names_no_namespace(status),
         _ => true,
     }
 }

@@ -166,6 +166,7 @@ async fn until_taken(core: &Core, namespace: &str, names: &[String]) -> Result<(
                     message: format!(
                         "the search attributes {names:?} were added, but the cluster does not take them yet"
                     ),
+                    sent: false,
                     source: Some(Box::new(status)),
                 });
             }

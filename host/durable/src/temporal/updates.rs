@@ -323,6 +323,7 @@ fn nobody(run: &RunRef, said: &str, status: Option<sdk::Status>) -> EngineError 
             "no worker has taken the update of workflow {:?} ({said}); send it again under the same id",
             run.workflow_id
         ),
+        sent: true,
         source: status.map(|status| Box::new(status) as _),
     }
 }

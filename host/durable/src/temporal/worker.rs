@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Credentials;
 use super::client::{answer, request};
-use super::core::Core;
+use super::core::{Backlog, Core};
 use super::options::Tasks;
 use super::pins::DIGESTS;
 use super::sdk::{self, OperatorService as _, WorkflowService as _};
@@ -429,22 +429,29 @@ async fn work(
 
 /// Asks now and then what waits on the cluster, and so whether it is there.
 async fn watch_backlog(core: &Core) -> Infallible {
+    let mut queues = Vec::new();
+    for (namespace, named) in &core.queues {
+        queues.extend(named.iter().map(|(name, queue)| (namespace, name, queue)));
+    }
     let mut ticks = tokio::time::interval(BACKLOG);
     loop {
         ticks.tick().await;
         let Ok(mut connection) = core.connection() else {
             continue;
         };
-        for (namespace, queues) in &core.queues {
-            for (name, queue) in queues {
+        for (namespace, name, queue) in &queues {
+            for (kind, backlog) in [
+                (sdk::TaskQueueType::Activity, &queue.attempts),
+                (sdk::TaskQueueType::Workflow, &queue.workflow_tasks),
+            ] {
                 let message = sdk::DescribeTaskQueueRequest {
                     namespace: core.namespace(namespace),
                     task_queue: Some(sdk::TaskQueue {
-                        name: name.clone(),
+                        name: (*name).clone(),
                         kind: sdk::TaskQueueKind::Normal.into(),
                         ..Default::default()
                     }),
-                    task_queue_type: sdk::TaskQueueType::Activity.into(),
+                    task_queue_type: kind.into(),
                     report_stats: true,
                     ..Default::default()
                 };
@@ -462,9 +469,11 @@ async fn watch_backlog(core: &Core) -> Infallible {
                 };
                 core.note_answer();
                 let stats = answer.stats.unwrap_or_default();
-                let waiting = usize::try_from(stats.approximate_backlog_count).unwrap_or(0);
                 let age = super::convert::from_duration(stats.approximate_backlog_age);
-                *lock(&queue.backlog) = (waiting, age.unwrap_or_default());
+                *lock(backlog) = Backlog {
+                    count: usize::try_from(stats.approximate_backlog_count).unwrap_or(0),
+                    age: age.unwrap_or_default(),
+                };
             }
         }
     }

@@ -11,6 +11,11 @@ use super::problem::{Problem, ProblemError};
 use crate::registry::{RegistryError, types::RequestProblem};
 use crate::state::StateError;
 
+/// Of a request that reached nobody.
+const NOTHING_DONE: &str = "nothing was changed, the same request may be made again";
+/// Of a request that was sent on. Without a key or an id, a start made again is another run.
+const MAYBE_DONE: &str = "whether what was asked for was done is not known; make the same request again, with the same Idempotency-Key or workflow_id";
+
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         let detail = error.to_string();
@@ -57,12 +62,14 @@ impl From<EngineError> for Problem {
             }
             EngineError::History(error) => error.into(),
             EngineError::ShuttingDown => Self::unavailable("shutting-down", detail),
-            EngineError::Unavailable { message, source } => {
+            EngineError::Unavailable {
+                message,
+                sent,
+                source,
+            } => {
                 tracing::error!(error = %message, source, "the history cannot be written");
-                Self::unavailable(
-                    "storage-unavailable",
-                    format!("{detail}; nothing was changed, the same request may be made again"),
-                )
+                let advice = if sent { MAYBE_DONE } else { NOTHING_DONE };
+                Self::unavailable("storage-unavailable", format!("{detail}; {advice}"))
             }
             EngineError::Internal(cause) => Self::internal(&cause),
         }
@@ -213,6 +220,7 @@ mod tests {
         };
         let full = EngineError::Unavailable {
             message: "the disk is full".into(),
+            sent: false,
             source: None,
         };
         for (error, status, name) in [
@@ -240,6 +248,23 @@ mod tests {
             assert_eq!(problem.name, name);
             assert!(!problem.detail.contains("secret"));
         }
+    }
+
+    #[test]
+    fn only_what_was_not_sent_changed_nothing() {
+        let detail = |sent| {
+            let error = EngineError::Unavailable {
+                message: "the cluster does not answer".into(),
+                sent,
+                source: None,
+            };
+            Problem::from(error).detail
+        };
+        assert!(detail(false).contains("nothing was changed"));
+        let detail = detail(true);
+        assert!(!detail.contains("nothing was changed"), "{detail}");
+        assert!(detail.contains("is not known"), "{detail}");
+        assert!(detail.contains("the same Idempotency-Key"), "{detail}");
     }
 
     #[test]

@@ -316,7 +316,7 @@ impl App {
 }
 
 /// The refusal of a version from which open runs diverge.
-fn refused(definition: &PinnedDefinition, gate: &ReplayGate) -> Problem {
+pub(super) fn refused(definition: &PinnedDefinition, gate: &ReplayGate) -> Problem {
     let mut why = Vec::new();
     if !gate.diverging.is_empty() {
         why.push(format!("{} diverge", gate.diverging.len()));

@@ -65,7 +65,8 @@ pub fn open_metrics(metrics: &Metrics) -> Result<Response, Problem> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct QueuesBody {
     /// `name`, `limit`, `in_flight`, `backlog`, `backlog_age_ms` of each; on a Temporal
-    /// cluster also the `namespace` whose slots these are.
+    /// cluster also the `namespace` whose slots these are, and `workflow_backlog` and
+    /// `workflow_backlog_age_ms`: the workflow tasks that wait for a worker.
     #[schema(value_type = Vec<Object>)]
     pub queues: Vec<QueueStats>,
 }

@@ -110,17 +110,19 @@ impl Collector for Asked {
 }
 
 fn queues(encoder: &mut DescriptorEncoder<'_>, queues: &[QueueStats]) -> fmt::Result {
-    let mut family = |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(usize) -> f64| {
+    type Values<'v> = &'v dyn Fn(&QueueStats) -> Vec<(Option<&'static str>, f64)>;
+    let mut family = |name: &str, help: &str, unit: Option<&Unit>, values: Values<'_>| {
         let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (index, queue) in queues.iter().enumerate() {
-            let name = ("queue", queue.name.as_str());
-            let gauge = ConstGauge::new(value(index));
-            match &queue.namespace {
-                Some(namespace) => {
-                    let labels = [("namespace", namespace.as_str()), name];
-                    gauge.encode(metric.encode_family(&labels)?)?;
-                }
-                None => gauge.encode(metric.encode_family(&[name])?)?,
+        for queue in queues {
+            for (task_type, value) in values(queue) {
+                let labels = [
+                    ("namespace", queue.namespace.as_deref()),
+                    ("queue", Some(queue.name.as_str())),
+                    ("task_type", task_type),
+                ];
+                let labels = labels.map(|(name, value)| Some((name, value?)));
+                let labels: Vec<(&str, &str)> = labels.into_iter().flatten().collect();
+                ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
             }
         }
         Ok::<_, fmt::Error>(())
@@ -128,29 +130,47 @@ fn queues(encoder: &mut DescriptorEncoder<'_>, queues: &[QueueStats]) -> fmt::Re
     // Counts of attempts: far below what a float holds exactly.
     #[allow(clippy::cast_precision_loss, reason = "they are small")]
     let count = |count: usize| count as f64;
+    let seconds = |ms: u64| std::time::Duration::from_millis(ms).as_secs_f64();
+    // Only on a cluster do workflow tasks wait as well: elsewhere there is nothing to tell apart.
+    let waiting = |attempts: f64, workflow_tasks: Option<f64>| match workflow_tasks {
+        Some(tasks) => vec![(Some("activity"), attempts), (Some("workflow"), tasks)],
+        None => vec![(None, attempts)],
+    };
     family(
         "heyday_queue_limit",
         "Attempts that a queue runs at once",
         None,
-        &|index| count(queues[index].limit),
+        &|queue: &QueueStats| vec![(None, count(queue.limit))],
     )?;
     family(
         "heyday_queue_in_flight",
         "Attempts that run",
         None,
-        &|index| count(queues[index].in_flight),
+        &|queue: &QueueStats| vec![(None, count(queue.in_flight))],
     )?;
     family(
         "heyday_queue_depth",
-        "Attempts that wait for a slot",
+        "Attempts that wait for a slot, and workflow tasks that wait for a worker",
         None,
-        &|index| count(queues[index].backlog),
+        &|queue: &QueueStats| {
+            let tasks = queue.workflow_tasks.as_ref();
+            waiting(
+                count(queue.backlog),
+                tasks.map(|tasks| count(tasks.backlog)),
+            )
+        },
     )?;
     family(
         "heyday_queue_age",
         "How long the oldest of them has waited",
         Some(&Unit::Seconds),
-        &|index| std::time::Duration::from_millis(queues[index].backlog_age_ms).as_secs_f64(),
+        &|queue: &QueueStats| {
+            let tasks = queue.workflow_tasks.as_ref();
+            waiting(
+                seconds(queue.backlog_age_ms),
+                tasks.map(|tasks| seconds(tasks.backlog_age_ms)),
+            )
+        },
     )
 }
 

@@ -307,6 +307,7 @@ fn unpinnable(failure: Failure) -> EngineError {
     if failure.retryable {
         EngineError::Unavailable {
             message: failure.message,
+            sent: false,
             source: None,
         }
     } else if failure.kind == kind::INTERNAL {

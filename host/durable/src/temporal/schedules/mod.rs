@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use self::convert::{entry, from_schedule, info, overlap, schedule};
 use super::TemporalEngine;
-use super::client::{answer, refusal, request};
+use super::client::{answer, names_no_namespace, refusal, request};
 use super::convert::{maybe_timestamp, to_timestamp};
 use super::core::Core;
 use super::sdk::{self, WorkflowService as _};
@@ -27,9 +27,8 @@ use crate::schedule::{
 fn refusal_of(core: &Core, schedule: &ScheduleRef, status: &sdk::Status) -> EngineError {
     let namespace = schedule.namespace.clone();
     let schedule_id = schedule.schedule_id.clone();
-    let no_namespace = status.message().to_ascii_lowercase().contains("namespace");
     match status.code() {
-        sdk::Code::NotFound if !no_namespace => EngineError::ScheduleNotFound {
+        sdk::Code::NotFound if !names_no_namespace(status) => EngineError::ScheduleNotFound {
             namespace,
             schedule_id,
         },

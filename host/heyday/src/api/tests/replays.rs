@@ -1,6 +1,9 @@
 //! Histories as files, replays, and the gate before an activation.
 
+use std::time::Duration;
+
 use super::*;
+use crate::replays::GateLimits;
 
 /// A second version of [`WAITS`] that waits otherwise.
 const SETS_FIRST: &str = "document: {dsl: '1.0.0', namespace: t, name: waits, version: '1.1.0'}\n\
@@ -221,6 +224,7 @@ async fn open_runs_are_replayed_before_another_version_is_active() {
     assert_eq!(gate["version"], "1.0.0");
     assert_eq!(gate["replayed"], 2);
     assert_eq!(gate["complete"], true);
+    assert_eq!(gate["newest_may_be_missing"], false);
     assert_eq!(gate["diverging"], json!([]));
 
     // The runs of the version before are not those of the active one.
@@ -268,6 +272,67 @@ async fn open_runs_are_replayed_before_another_version_is_active() {
     api.post("/api/v1/flows?on_divergence=maybe", WAITS)
         .await
         .problem(400, "invalid-request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_came_to_no_end_says_so() {
+    let api = api().await;
+    api.flow(WAITS).await;
+    for id in ["a", "b"] {
+        api.start(id, "t.waits").await;
+    }
+    // Both runs agree with it, but only one is looked at, or none.
+    let registry = &api.app.registry;
+    let definition = registry.flow_of("default", &SETS_FIRST.into(), false).await;
+    let definition = definition.expect("a flow");
+    for (runs, time) in [(1, Duration::from_secs(600)), (2, Duration::ZERO)] {
+        let limits = GateLimits { runs, time };
+        let engine = api.app.engine.as_ref();
+        let gate = api.app.replays.gate(engine, "default", &definition, limits);
+        let gate = gate.await.expect("another version is active");
+        assert!(!gate.complete, "{gate:?}");
+        assert!(gate.replayed < 2, "{gate:?}");
+        assert!(!gate.agrees());
+        let problem = crate::api::replays::refused(&definition, &gate);
+        assert_eq!(problem.name, "replay-diverges");
+        assert!(
+            problem.detail.contains("not all could be replayed"),
+            "{problem:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_informs_looks_at_a_hundred_runs() {
+    let api = api().await;
+    api.flow(WAITS).await;
+    let runs = GateLimits::INFORM.runs + 1;
+    for run in 0..runs {
+        api.start(&format!("run-{run}"), "t.waits").await;
+    }
+    // Or at fewer, where the machine is slow.
+    let informed = api.post("/api/v1/flows", EMITS).await;
+    assert_eq!(informed.status, 201, "{}", informed.text);
+    let informed = informed.json();
+    assert_eq!(informed["active"], true, "{informed}");
+    let gate = &informed["replay"];
+    assert_eq!(gate["complete"], false);
+    let replayed = gate["replayed"].as_u64().expect("a number");
+    assert!(replayed < runs as u64, "{replayed}");
+    // The rest can be asked for.
+    let mut diverging = 0;
+    let mut path = "/api/v1/flows/t.waits/versions/2.0.0/replays?page_size=100".to_owned();
+    loop {
+        let page = api.get(&path).await.json();
+        diverging += page["replays"].as_array().expect("a list").len();
+        let Some(token) = page["next_page_token"].as_str() else {
+            break;
+        };
+        path = format!(
+            "/api/v1/flows/t.waits/versions/2.0.0/replays?page_size=100&page_token={token}"
+        );
+    }
+    assert_eq!(diverging, runs);
 }
 
 #[tokio::test(flavor = "multi_thread")]

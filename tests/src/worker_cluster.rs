@@ -1,5 +1,5 @@
 //! Workers and their cluster: away at the start, away later, and there again; behind TLS that asks
-//! for certificates and an API key.
+//! for certificates and an API key. And a server that is away at the start.
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -58,6 +58,34 @@ async fn a_worker_is_ready_while_its_cluster_is_there() {
     let outcome = site.server.client.run("tests.small", &json!({})).await;
     let outcome = outcome.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_begins_before_its_server_is_alive_and_not_ready() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let token = site.token(&[]).await;
+    site.server.kill();
+    let mut worker = site.begin(&token, &[]);
+    for path in ["/health/startup", "/health/ready"] {
+        let told = async || {
+            let (status, text) = worker.get(path).await?;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {text}");
+            text.contains("Heyday's server was not reached yet: ")
+                .then_some(())
+        };
+        eventually(told).await;
+    }
+    // No reason for a restart.
+    worker.until("/health/live", StatusCode::OK).await.unwrap();
+    let (status, text) = worker.get("/metrics").await.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    site.server.start_again().await.unwrap();
+    worker.until_ready().await.unwrap();
+    for path in ["/health/live", "/health/startup"] {
+        worker.until(path, StatusCode::OK).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,9 @@
 //! progress only the last is sent, and it is not saved.
 //!
 //! A worker that is killed loses at most what was said in its last moment: the next one on
-//! the same data folder sends the rest. Nothing depends on the folder; where it cannot be
-//! written, the records are in memory alone.
+//! the same data folder sends the rest, but for what its token does not open, which stays.
+//! Nothing depends on the folder; where it cannot be written, the records are in memory
+//! alone.
 
 mod disk;
 

@@ -1,5 +1,8 @@
 //! Workers and their cluster: away at the start, away later, and there again; behind TLS that asks
-//! for certificates and an API key.
+//! for certificates and an API key. And a server, or a namespace of the cluster, that is
+//! not there at the start.
+
+use std::process::Command;
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -58,6 +61,66 @@ async fn a_worker_is_ready_while_its_cluster_is_there() {
     let outcome = site.server.client.run("tests.small", &json!({})).await;
     let outcome = outcome.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_begins_before_its_server_is_alive_and_not_ready() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let token = site.token(&[]).await;
+    site.server.kill();
+    let mut worker = site.begin(&token, &[]);
+    for path in ["/health/startup", "/health/ready"] {
+        let told = async || {
+            let (status, text) = worker.get(path).await?;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {text}");
+            text.contains("Heyday's server was not reached yet: ")
+                .then_some(())
+        };
+        eventually(told).await;
+    }
+    // No reason for a restart.
+    worker.until("/health/live", StatusCode::OK).await.unwrap();
+    let (status, text) = worker.get("/metrics").await.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    site.server.start_again().await.unwrap();
+    worker.until_ready().await.unwrap();
+    for path in ["/health/live", "/health/startup"] {
+        worker.until(path, StatusCode::OK).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_the_cluster_lacks_is_waited_for_while_others_are_served() {
+    let Some(site) = Site::start().await else {
+        return;
+    };
+    let late = format!("late-{}", site.namespace);
+    let worker = site
+        .worker(&["--namespace", "default", "--namespace", &late])
+        .await;
+    let warned = async || worker.log().contains("cannot be served").then_some(());
+    eventually(warned).await;
+    push_flow(&site, "small", "  - only: {set: {x: 1}}\n").await;
+    let outcome = site.server.client.run("tests.small", &json!({})).await;
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+
+    // One that was made although that was not answered in time is refused the next time.
+    let make = async || {
+        let arguments = ["operator", "namespace", "create", "--namespace", &late];
+        let made = Command::new(binary().unwrap())
+            .args(arguments)
+            .args(["--address", &site.address])
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&made.stderr);
+        (made.status.success() || error.contains("already exists")).then_some(())
+    };
+    eventually(make).await;
+    let served = async || worker.log().contains("is served now").then_some(());
+    eventually(served).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

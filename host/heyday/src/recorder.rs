@@ -7,7 +7,8 @@
 //!
 //! Written behind means that a crash takes the last ones. Log lines are lost then;
 //! receipts stand in the history too, and [`rebuild`](crate::rebuild) takes them from
-//! there at the next start.
+//! there at the next start. What workers send is written before they are answered
+//! ([`Recorder::take_batch`]): they delete what they had.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -226,8 +227,8 @@ impl Recorder {
         self.inner.written.subscribe()
     }
 
-    /// Writes a batch of a worker where several servers share the state, so that what was
-    /// acknowledged is there whatever becomes of this server.
+    /// Writes a batch of a worker, so that what was acknowledged is there whatever becomes
+    /// of this server.
     ///
     /// # Errors
     /// When the database cannot be written; the worker keeps the batch.
@@ -238,6 +239,10 @@ impl Recorder {
         lines: &[(Arc<AttemptName>, LogLine)],
         receipts: &[ReceiptRow],
     ) -> Result<(), RegistryError> {
+        if lines.is_empty() && receipts.is_empty() {
+            // Progress alone is not kept, and may be told twice.
+            return Ok(());
+        }
         let database = &self.inner.database;
         database
             .take_batch(worker, sequence, lines, receipts)

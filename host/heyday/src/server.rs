@@ -354,7 +354,6 @@ impl Server {
             payloads,
             auth,
             tokens,
-            sent: Default::default(),
             workers: Default::default(),
             metrics,
             pulls: Pulls::new(&shared.models_dir(), stopping.clone()),

@@ -1,5 +1,7 @@
-//! Workers that are killed: what they had begun goes on, and what they had to say is not lost.
+//! Workers and servers that are killed: what workers had begun goes on, and what they had to say
+//! is not lost.
 
+use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{push_flow, push_probe, start_two_steps};
@@ -60,6 +62,46 @@ async fn what_a_killed_worker_had_not_sent_is_sent_by_the_next_one() {
     let lines = client.logs(&id).await.unwrap();
     let lines: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
     assert_eq!(lines, ["waiting", "cleaned up"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_server_had_taken_is_there_once() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let client = site.server.client.clone();
+    push_flow(&site, "open", "  - only: {set: {x: 1}}\n").await;
+    let id = client.start("tests.open", &json!({})).await.unwrap();
+    let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
+    let attempt = json!({
+        "namespace": "default", "run_id": shown["run_id"], "activity_id": "1",
+        "activity_type": "probe.say", "queue": "general-queue", "attempt": 1,
+    });
+    // Not so old that it would be removed at the next start.
+    let at = jiff::Timestamp::now().to_string();
+    let batch = json!({ "worker": shown["run_id"], "sequence": 1, "records": [
+        { "attempt": attempt, "said": { "log": { "at": at, "level": "info", "message": "one" } } },
+        { "attempt": attempt, "said": { "ended": {
+            "started_at": at, "ended_at": at, "outcome": "completed", "receipt": {},
+        } } },
+    ]});
+    let sent = client
+        .http
+        .post(format!("{}/api/v1/worker/records", site.server.url))
+        .bearer_auth(site.token(&[]).await)
+        .json(&batch);
+    // As a worker sends it, and again where it did not get the answer. Nobody reads before.
+    for _ in 0..2 {
+        let answer = sent.try_clone().unwrap().send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        site.server.kill();
+        site.server.start_again().await.unwrap();
+    }
+    site.server.wait_for_engine().await.unwrap();
+    let receipts = client.receipts(&id).await.unwrap();
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    let lines = client.logs(&id).await.unwrap();
+    assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use crate::engine::EngineError;
 use crate::failure::{Failure, kind};
 use crate::payload::Payload;
 use crate::search::{GivenAttribute, GivenChanges, SearchChanges, SearchType, change_payloads};
+use crate::trouble::Trouble;
 
 /// The type of the local activity.
 pub const FIT: &str = "heyday.search_attributes";
@@ -110,7 +111,7 @@ impl Run {
         &mut self,
         seq: u32,
         status: sdk::Resolved,
-    ) -> Result<(), Unexpected> {
+    ) -> Result<(), Trouble> {
         let outcome = match activity_outcome(status)? {
             Ok(answer) => {
                 let changes = fitted(&answer)?;
@@ -141,7 +142,7 @@ impl Run {
             }
             // The cluster is away: the workflow task fails and comes again later.
             Err(failure) if failure.retryable => {
-                return Err(Unexpected(format!(
+                return Err(Trouble::Later(format!(
                     "search attributes cannot be set now: {failure}"
                 )));
             }

@@ -38,6 +38,7 @@ mod filter;
 mod history;
 mod json;
 mod lost;
+mod namespaces;
 mod options;
 mod outcome;
 mod pins;

@@ -39,11 +39,26 @@ pub async fn report(
         };
         let deadline = Instant::now() + PERSISTENCE;
         let mut wait = Duration::from_millis(100);
-        while let Err(status) = end.tell(core).await {
+        let mut warned = false;
+        loop {
+            let begun = Instant::now();
+            let Err(status) = end.tell(core).await else {
+                break;
+            };
+            let why = describe_status(&status);
             if !passes(&status) || Instant::now() > deadline {
-                let why = describe_status(&status);
                 tracing::warn!(namespace, why, "the cluster does not take an attempt's end");
                 break;
+            }
+            // Once: a cluster that hangs costs seconds before anything else says so.
+            if !std::mem::replace(&mut warned, true) {
+                tracing::warn!(
+                    namespace,
+                    status = ?status.code(),
+                    why,
+                    seconds = begun.elapsed().as_secs_f64(),
+                    "the cluster did not take an attempt's end; telling it again"
+                );
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);

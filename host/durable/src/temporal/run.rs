@@ -30,6 +30,7 @@ use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::Payload;
 use crate::signal::Signal;
+use crate::trouble::Trouble;
 
 /// Bytes of a task that is a command's summary: as JSON it is no longer than
 /// [`SUMMARY`](super::convert::SUMMARY).
@@ -187,7 +188,7 @@ impl Run {
     }
 
     /// Takes one job. What waits for the driver is gathered.
-    pub fn take(&mut self, job: sdk::Job) -> Result<(), Unexpected> {
+    pub fn take(&mut self, job: sdk::Job) -> Result<(), Trouble> {
         match job {
             sdk::Job::FireTimer(fired) => self.resolutions.push(Resolution::Timer {
                 timer_id: fired.seq.to_string(),
@@ -271,7 +272,7 @@ impl Run {
             | sdk::Job::RemoveFromCache(_)
             | sdk::Job::ResolveNexusOperationStart(_)
             | sdk::Job::ResolveNexusOperation(_)) => {
-                return Err(Unexpected(format!("the run was given {job:?}")));
+                return Err(Unexpected(format!("the run was given {job:?}")).into());
             }
         }
         Ok(())
@@ -284,20 +285,20 @@ impl Run {
     }
 
     /// The local activity that pins the run has ended.
-    fn pinned(&mut self, status: sdk::Resolved) -> Result<(), Unexpected> {
+    fn pinned(&mut self, status: sdk::Resolved) -> Result<(), Trouble> {
         if !matches!(self.stage, Stage::Pinning) {
-            return Err(Unexpected("the run was pinned twice".to_owned()));
+            return Err(Unexpected("the run was pinned twice".to_owned()).into());
         }
         self.stage = match activity_outcome(status)? {
             Ok(pins) => match serde_json::from_slice(&pins.data) {
                 Ok(pins) => Stage::Pinned(Box::new(pins)),
                 Err(error) => {
-                    return Err(Unexpected(format!("the pins cannot be read: {error}")));
+                    return Err(Unexpected(format!("the pins cannot be read: {error}")).into());
                 }
             },
             // The registry is away: the workflow task fails and comes again later.
             Err(failure) if failure.retryable => {
-                return Err(Unexpected(format!(
+                return Err(Trouble::Later(format!(
                     "the run cannot be pinned now: {failure}"
                 )));
             }

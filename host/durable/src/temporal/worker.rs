@@ -1,14 +1,16 @@
 //! The connection to the cluster, and one core worker for each namespace and queue.
 //!
-//! A cluster that is away is waited for, at the start as later; core itself bridges what
-//! comes back within its patience. A worker that core gives up is made anew. While no tasks
-//! may be taken there is no worker: what it had taken goes on to its end.
+//! A cluster that is away is waited for, at the start as later, and so is a namespace while
+//! others are served ([`namespaces`]); core itself bridges what comes back within its
+//! patience. A worker that core gives up is made anew. While no tasks may be taken there is
+//! no worker: what it had taken goes on to its end.
 //!
 //! What the connection is made of is read again and again ([`follow`]). Where it changed,
 //! another connection is made, tried, and given to all: requests take the newest one,
 //! and each worker moves over with all that it has, so that no run notices. What does not
 //! connect changes nothing.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::access::Credentials;
 use super::client::{answer, request};
 use super::core::{Backlog, Core};
+use super::namespaces::{self, Missing};
 use super::options::Tasks;
-use super::pins::DIGESTS;
-use super::sdk::{self, OperatorService as _, WorkflowService as _};
+use super::sdk::{self, WorkflowService as _};
 use super::{activation, attempt, connection};
 use crate::embedded::lock;
 
@@ -53,11 +55,15 @@ const REREAD: Duration = Duration::from_secs(1);
 
 /// Connects, and serves every namespace and queue until `stop`.
 pub async fn serve(core: Arc<Core>, runtime: Arc<sdk::CoreRuntime>, stop: CancellationToken) {
-    let used = tokio::select! {
-        used = connect(&core) => used,
+    let (used, missing) = tokio::select! {
+        connected = connect(&core) => connected,
         () = stop.cancelled() => return,
     };
     tracing::info!(address = core.options.address, "connected to Temporal");
+    for (namespace, why) in &missing {
+        namespaces::warn(namespace, why);
+    }
+    let (missing, served) = watch::channel(missing);
     let mut serving = JoinSet::new();
     if let Some(types) = task_types(core.options.tasks) {
         // One for all queues: they share the machine.
@@ -76,6 +82,7 @@ pub async fn serve(core: Arc<Core>, runtime: Arc<sdk::CoreRuntime>, stop: Cancel
                     Arc::clone(&runtime),
                     config,
                     Arc::from(namespace.as_str()),
+                    served.clone(),
                     stop.clone(),
                 ));
             }
@@ -83,7 +90,8 @@ pub async fn serve(core: Arc<Core>, runtime: Arc<sdk::CoreRuntime>, stop: Cancel
     }
     tokio::select! {
         never = watch_backlog(&core) => match never {},
-        never = follow(&core, used) => match never {},
+        never = follow(&core, used, &missing) => match never {},
+        never = namespaces::complete(&core, &missing) => match never {},
         () = stop.cancelled() => {}
     }
     while serving.join_next().await.is_some() {}
@@ -151,13 +159,14 @@ fn config(
         .build()
 }
 
-/// Tries until the cluster answers and knows what is needed of it; answers with what.
-async fn connect(core: &Core) -> Credentials {
+/// Tries until the cluster answers and knows what is needed of it, in one namespace at
+/// least; answers with what, and which namespaces are missing.
+async fn connect(core: &Core) -> (Credentials, Missing) {
     let mut wait = Duration::from_millis(100);
     loop {
         let why = match read(core).await {
-            Ok(credentials) => match try_connect(core, &credentials).await {
-                Ok(()) => return credentials,
+            Ok(credentials) => match try_connect(core, &credentials, None).await {
+                Ok(missing) => return (credentials, missing),
                 Err(why) => why,
             },
             Err(why) => why,
@@ -174,7 +183,11 @@ async fn connect(core: &Core) -> Credentials {
 }
 
 /// Makes another connection whenever what it is made of has changed.
-async fn follow(core: &Core, mut used: Credentials) -> Infallible {
+async fn follow(
+    core: &Core,
+    mut used: Credentials,
+    missing: &watch::Sender<Missing>,
+) -> Infallible {
     let mut ticks = tokio::time::interval(REREAD);
     let mut said = String::new();
     loop {
@@ -184,9 +197,12 @@ async fn follow(core: &Core, mut used: Credentials) -> Infallible {
                 said.clear();
                 continue;
             }
-            Ok(credentials) => try_connect(core, &credentials)
-                .await
-                .map(|()| used = credentials),
+            Ok(credentials) => {
+                let before = missing.borrow().clone();
+                try_connect(core, &credentials, Some(&before))
+                    .await
+                    .map(|_| used = credentials)
+            }
             Err(why) => Err(why),
         };
         match result {
@@ -213,103 +229,71 @@ async fn read(core: &Core) -> Result<Credentials, String> {
     connection::read(&core.options).await
 }
 
-/// Makes a connection and gives it to all; says why it cannot.
-async fn try_connect(core: &Core, credentials: &Credentials) -> Result<(), String> {
+/// Makes a connection and gives it to all; says why it cannot. Namespaces may be missing
+/// that were before; where there was no connection, all but one. Answers which are.
+async fn try_connect(
+    core: &Core,
+    credentials: &Credentials,
+    before: Option<&Missing>,
+) -> Result<Missing, String> {
     let options = &core.options;
     let connected = async {
         let connection = connection::make(options, credentials).await?;
-        prepare(core, &connection)
-            .await
-            .map_err(|status| connection::refused(&status))?;
-        Ok(connection)
+        let all: BTreeSet<String> = options.namespaces.values().cloned().collect();
+        let missing = namespaces::prepare(core, &connection, &all).await;
+        let why = match before {
+            None if missing.len() < all.len() => None,
+            None => missing.values().next().cloned(),
+            Some(before) => {
+                let mut missing = missing.iter();
+                let lost = missing.find(|(namespace, _)| !before.contains_key(*namespace));
+                lost.map(|(_, why)| why.clone())
+            }
+        };
+        match why {
+            Some(why) => Err(why),
+            None => Ok((connection, missing)),
+        }
     };
     // By a name with several addresses it would wait for one of them without an end.
     let limit = options.patience * 2;
-    let connection = tokio::time::timeout(limit, connected)
+    let (connection, missing) = tokio::time::timeout(limit, connected)
         .await
         .unwrap_or_else(|_| Err("no answer came in time".to_owned()))?;
     core.note_answer();
-    let before = core.connection.send_replace(Some(connection));
-    if let Some(before) = before {
+    let replaced = core.connection.send_replace(Some(connection));
+    if let Some(replaced) = replaced {
         // A worker that was given up ends on it.
-        before.set_api_key(credentials.api_key().map(str::to_owned));
+        replaced.set_api_key(credentials.api_key().map(str::to_owned));
     }
-    Ok(())
-}
-
-/// Makes the search attribute that runs are counted by, where it is missing. Whoever may
-/// not make it may use one that somebody else made.
-async fn prepare(core: &Core, connection: &sdk::Connection) -> Result<(), sdk::Status> {
-    for namespace in core.options.namespaces.values() {
-        let mut connection = connection.clone();
-        match count(core, &mut connection, namespace).await {
-            Err(status) if status.code() == sdk::Code::InvalidArgument => {
-                add_search_attribute(core, &mut connection, namespace).await?;
-                // A cluster takes a moment until it takes it.
-                count(core, &mut connection, namespace).await?;
-            }
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-/// Counts the runs that have the search attribute; one that is not known is an invalid
-/// argument.
-async fn count(
-    core: &Core,
-    connection: &mut sdk::Connection,
-    namespace: &str,
-) -> Result<(), sdk::Status> {
-    let message = sdk::CountWorkflowExecutionsRequest {
-        namespace: namespace.to_owned(),
-        query: format!("{DIGESTS} IS NOT NULL"),
-    };
-    let call = connection.count_workflow_executions(request(core, message, Duration::ZERO));
-    answer(core, Duration::ZERO, call).await.map(drop)
-}
-
-async fn add_search_attribute(
-    core: &Core,
-    connection: &mut sdk::Connection,
-    namespace: &str,
-) -> Result<(), sdk::Status> {
-    let list = i32::from(sdk::IndexedValueType::KeywordList);
-    let message = sdk::AddSearchAttributesRequest {
-        namespace: namespace.to_owned(),
-        search_attributes: [(DIGESTS.to_owned(), list)].into(),
-    };
-    let call = connection.add_search_attributes(request(core, message, Duration::ZERO));
-    match answer(core, Duration::ZERO, call).await {
-        Ok(_) => {
-            tracing::info!(namespace, "made the search attribute {DIGESTS}");
-            Ok(())
-        }
-        // Another process was first.
-        Err(status) if status.code() == sdk::Code::AlreadyExists => Ok(()),
-        Err(status) => Err(sdk::Status::new(
-            status.code(),
-            format!(
-                "the search attribute {DIGESTS} (a list of keywords) cannot be added to namespace {namespace:?}, add it yourself: {}",
-                status.message()
-            ),
-        )),
-    }
+    Ok(missing)
 }
 
 /// Serves one queue until `stop`, with another worker where core gives one up, and with
 /// none while no tasks may be taken. What an earlier worker took goes on beside the next.
+/// It begins when its namespace is not missing any more.
 async fn keep(
     core: Arc<Core>,
     runtime: Arc<sdk::CoreRuntime>,
     config: Result<sdk::WorkerConfig, String>,
     namespace: Arc<str>,
+    mut missing: watch::Receiver<Missing>,
     stop: CancellationToken,
 ) {
     let config = match config {
         Ok(config) => config,
         Err(error) => return tracing::error!(error, "a queue cannot be served"),
     };
+    let there = async {
+        let there = missing.wait_for(|missing| !missing.contains_key(&config.namespace));
+        there.await.is_ok()
+    };
+    tokio::select! {
+        there = there => if !there {
+            return;
+        },
+        () = stop.cancelled() => return,
+    }
     let queue = config.task_queue.clone();
     let mut connections = core.connection.subscribe();
     // Attempts of a worker that was given up go on while the next one takes tasks.
@@ -460,8 +444,7 @@ async fn watch_backlog(core: &Core) -> Infallible {
                 let answer = match answer(core, Duration::ZERO, call).await {
                     Ok(answer) => answer,
                     Err(status) => {
-                        // One that has too much to do is there.
-                        if status.code() == sdk::Code::ResourceExhausted {
+                        if is_answer(status.code()) {
                             core.note_answer();
                         }
                         continue;
@@ -475,6 +458,38 @@ async fn watch_backlog(core: &Core) -> Infallible {
                     age: age.unwrap_or_default(),
                 };
             }
+        }
+    }
+}
+
+/// Whether a refusal is the cluster's own: one that has too much to do is there, and so is
+/// one that does not let everybody look at its queues.
+const fn is_answer(code: sdk::Code) -> bool {
+    !matches!(
+        code,
+        sdk::Code::Unavailable
+            | sdk::Code::DeadlineExceeded
+            | sdk::Code::Cancelled
+            | sdk::Code::Unknown
+            | sdk::Code::Unauthenticated
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_look_at_a_queue_has_been_answered() {
+        for code in [
+            sdk::Code::ResourceExhausted,
+            sdk::Code::PermissionDenied,
+            sdk::Code::Unimplemented,
+        ] {
+            assert!(is_answer(code), "{code:?}");
+        }
+        for code in [sdk::Code::Unavailable, sdk::Code::Unauthenticated] {
+            assert!(!is_answer(code), "{code:?}");
         }
     }
 }

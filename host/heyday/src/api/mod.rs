@@ -105,8 +105,6 @@ pub struct Parts {
     pub auth: Auth,
     /// Tokens of workers.
     pub tokens: WorkerTokens,
-    /// What workers sent.
-    pub sent: worker::Sent,
     /// Workers that say that they are there.
     pub workers: workers::Workers,
     /// What is counted.

@@ -6,9 +6,8 @@
 //! history that names them; so a token's namespaces limit what is told and taken by
 //! namespace, and not what is read by digest.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json as JsonAnswer;
@@ -24,7 +23,6 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
-use uuid::Uuid;
 
 use super::App;
 use super::extract::{Body, Json, Path, Query, namespace};
@@ -42,8 +40,6 @@ use crate::worker::wire::{NewsBody, PinsBody, PluginBody, RecordsBody, RevisionB
 const AHEAD: usize = 16;
 /// Bounds of the time after which a silent stream says that it is there.
 const KEEP_ALIVE: std::ops::RangeInclusive<u64> = 100..=15_000;
-/// Workers whose last batch is remembered.
-const REMEMBERED: usize = 10_000;
 
 /// A worker, and the namespace that it asks about. The outer layer has checked the token.
 #[derive(Debug, Clone)]
@@ -332,33 +328,14 @@ pub(super) async fn pins(
     })
 }
 
-/// The last batch of each worker: a batch whose answer was lost comes again.
-#[derive(Debug, Default)]
-pub struct Sent(Mutex<HashMap<Uuid, u64>>);
-
-impl Sent {
-    /// Whether a batch is new.
-    fn is_new(&self, worker: Uuid, sequence: u64) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.get(&worker).is_some_and(|last| sequence <= *last) {
-            return false;
-        }
-        if last.len() >= REMEMBERED && !last.contains_key(&worker) {
-            // Those that are sending now are remembered again with their next batch.
-            last.clear();
-        }
-        last.insert(worker, sequence);
-        true
-    }
-}
-
 /// Send what attempts said and used
 ///
 /// In batches that are numbered within the process that sends them: one that was taken
-/// before is taken for sent.
+/// before is taken for sent. What is answered with 204 is written.
 #[utoipa::path(post, path = "/worker/records", tag = "workers", request_body = Object,
     responses((status = 204, description = "Taken"),
-        (status = 403, description = "The token does not open a namespace", body = Problem, content_type = "application/problem+json")))]
+        (status = 403, description = "The token does not open a namespace", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The batch cannot be written now; it may be sent again", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn records(
     State(app): State<App>,
     worker: Worker,
@@ -391,21 +368,10 @@ pub(super) async fn records(
             }),
         }
     }
-    if app.state.is_shared() {
-        let taken = app
-            .recorder
-            .take_batch(body.worker, body.sequence, &lines, &receipts);
-        taken.await?;
-    } else if app.sent.is_new(body.worker, body.sequence) {
-        for (attempt, line) in lines {
-            app.recorder.log(&attempt, line);
-        }
-        for row in receipts {
-            app.recorder.receipt(row);
-        }
-    } else {
-        return Ok(StatusCode::NO_CONTENT);
-    }
+    let taken = app
+        .recorder
+        .take_batch(body.worker, body.sequence, &lines, &receipts);
+    taken.await?;
     for (attempt, how_far) in progress {
         app.recorder.progress(&attempt, &how_far);
         let event = LiveEvent::Progress {

@@ -196,6 +196,7 @@ mod tests {
             "DROP INDEX audit_by_action",
             "DROP INDEX audit_by_subject",
             "DROP INDEX audit_by_action_and_subject",
+            "DROP TABLE batches",
             "PRAGMA user_version = 6",
         ] {
             before.execute(statement, &[]).await.expect("done");

@@ -232,6 +232,15 @@ const STEPS: &[Step] = &[
     CREATE INDEX audit_by_action_and_subject ON audit (namespace, action, subject, id);
 ",
     },
+    // What of workers was taken, of one server too: of several it is there since they are.
+    Step {
+        sqlite: "
+    CREATE TABLE batches (
+        worker BLOB NOT NULL PRIMARY KEY, sequence INTEGER NOT NULL, at_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+",
+        postgres: "SELECT 1",
+    },
 ];
 
 /// The newest schema that is known.

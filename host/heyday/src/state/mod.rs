@@ -11,7 +11,7 @@
 //! Every change of the registry is one transaction that is synced before it is
 //! answered. Receipts and log lines are written behind, in batches ([`crate::recorder`]),
 //! and no answer waits for them; on SQLite by a connection of their own that does not wait
-//! for the disk either.
+//! for the disk either. Those that workers send are written and synced before the answer.
 //!
 //! **Several servers.** Each keeps the registry in memory. Every change of it has the next
 //! revision, which is taken under the lock of one row ([`changes`]): so changes have one

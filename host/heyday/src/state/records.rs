@@ -133,8 +133,9 @@ impl HostDb {
         tx.commit().await
     }
 
-    /// Writes a batch of a worker, unless a server took it before. Only where there are
-    /// several servers: what one of them says it took, no other takes again.
+    /// Writes a batch of a worker, unless it was taken before: what one server says it
+    /// took, neither it nor another takes again. It is synced: the worker deletes what it
+    /// had.
     ///
     /// # Errors
     /// As [`write_records`](Self::write_records).
@@ -296,14 +297,12 @@ impl HostDb {
                 }
             }
         }
-        if self.is_shared() {
-            // Of workers that ended long ago.
-            self.execute(
-                "DELETE FROM batches WHERE at_us < $1",
-                values![micros(before)],
-            )
-            .await?;
-        }
+        // Of workers that ended long ago.
+        self.execute(
+            "DELETE FROM batches WHERE at_us < $1",
+            values![micros(before)],
+        )
+        .await?;
         Ok(())
     }
 }

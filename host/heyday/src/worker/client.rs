@@ -34,11 +34,13 @@ pub enum ServerError {
         /// Why.
         cause: String,
     },
-    /// The token is not good.
+    /// The token is not good, or not for this.
     #[error("the server {server} does not take the token: {detail}")]
     Token {
         /// Its address.
         server: String,
+        /// The HTTP status: 401, or 403 where the token does not open a namespace.
+        status: u16,
         /// What it says.
         detail: String,
     },
@@ -73,6 +75,25 @@ impl ServerError {
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Away { .. })
+    }
+
+    /// Whether what was sent would be refused whenever and by whichever server: it is wrong
+    /// itself, or too much.
+    #[must_use]
+    pub const fn is_for_what_was_sent(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                status: 400 | 413 | 415 | 422,
+                ..
+            }
+        )
+    }
+
+    /// Whether the token is good, but does not open what was asked for.
+    #[must_use]
+    pub const fn is_not_opened(&self) -> bool {
+        matches!(self, Self::Token { status: 403, .. })
     }
 }
 
@@ -307,9 +328,11 @@ impl ServerClient {
             .to_owned();
         let server = self.server().to_owned();
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                ServerError::Token { server, detail }
-            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ServerError::Token {
+                server,
+                status: status.as_u16(),
+                detail,
+            },
             StatusCode::NOT_FOUND if problem.is_some() => ServerError::NotFound(detail),
             // What is between the two says so too while the server is away.
             StatusCode::SERVICE_UNAVAILABLE

@@ -1,8 +1,10 @@
 //! A worker's own address: whether it has started, lives and is ready, as Kubernetes'
 //! probes ask, and its metrics. It tells no secrets and changes nothing, so it needs no
 //! token.
+//!
+//! It answers from the first moment: a worker whose server is away is no reason for a restart.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::UNREACHED;
 use crate::api::problem::Problem;
 use crate::api::system;
 use crate::metrics::Metrics;
@@ -45,6 +48,51 @@ pub(super) struct Health {
     pub(super) stopping: CancellationToken,
 }
 
+/// Who answers: a worker, once there is one. Clones are handles of the same.
+#[derive(Clone, Default)]
+pub(super) struct Probed(Arc<Stage>);
+
+#[derive(Default)]
+struct Stage {
+    worker: OnceLock<Health>,
+    /// Why there is none yet.
+    waits: Mutex<String>,
+}
+
+impl Probed {
+    /// Says why there is no worker yet.
+    pub(super) fn wait_for(&self, why: String) {
+        *self.0.waits.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// There is a worker now.
+    pub(super) fn begin(&self, worker: Health) {
+        // It begins once.
+        let _ = self.0.worker.set(worker);
+    }
+
+    fn worker(&self) -> Result<&Health, Problem> {
+        self.0.worker.get().ok_or_else(|| {
+            let why = self.0.waits.lock().unwrap_or_else(PoisonError::into_inner);
+            let why = match why.as_str() {
+                "" => "the worker is starting",
+                why => why,
+            };
+            Problem::unavailable("not-ready", why)
+        })
+    }
+
+    /// The routes.
+    pub(super) fn router(&self) -> Router {
+        Router::new()
+            .route("/health/startup", get(startup))
+            .route("/health/live", get(live))
+            .route("/health/ready", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state(self.clone())
+    }
+}
+
 type Answer = Result<Json<Value>, Problem>;
 
 fn ok() -> Answer {
@@ -57,20 +105,11 @@ fn not_yet(why: &str) -> Answer {
     Err(Problem::unavailable("not-ready", why))
 }
 
-/// The routes.
-pub(super) fn router(health: Health) -> Router {
-    Router::new()
-        .route("/health/startup", get(startup))
-        .route("/health/live", get(live))
-        .route("/health/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(Arc::new(health))
-}
-
 /// Whether it has reached its server and its cluster once.
-async fn startup(State(health): State<Arc<Health>>) -> Answer {
+async fn startup(State(probed): State<Probed>) -> Answer {
+    let health = probed.worker()?;
     if health.heard.borrow().is_none() {
-        return not_yet("Heyday's server was not reached yet");
+        return not_yet(UNREACHED);
     }
     if !health.engine.connected(Duration::ZERO).await {
         return not_yet("the Temporal cluster was not reached yet");
@@ -80,7 +119,11 @@ async fn startup(State(health): State<Arc<Health>>) -> Answer {
 
 /// Whether a restart would not help: a server or a cluster that is away would still be so, and a
 /// device that its driver gave up comes back only by one.
-async fn live(State(health): State<Arc<Health>>) -> Answer {
+async fn live(State(probed): State<Probed>) -> Answer {
+    let Ok(health) = probed.worker() else {
+        // It waits, and would again.
+        return ok();
+    };
     if health.inference.is_device_lost() {
         return not_yet(DEVICE_LOST);
     }
@@ -92,7 +135,8 @@ async fn live(State(health): State<Arc<Health>>) -> Answer {
 }
 
 /// Whether it takes tasks.
-async fn ready(State(health): State<Arc<Health>>) -> Answer {
+async fn ready(State(probed): State<Probed>) -> Answer {
+    let health = probed.worker()?;
     if health.stopping.is_cancelled() {
         return not_yet("the worker is stopping");
     }
@@ -111,8 +155,11 @@ async fn ready(State(health): State<Arc<Health>>) -> Answer {
     ok()
 }
 
-async fn metrics(State(health): State<Arc<Health>>) -> Response {
-    match system::open_metrics(&health.metrics) {
+async fn metrics(State(probed): State<Probed>) -> Response {
+    let answer = probed
+        .worker()
+        .and_then(|health| system::open_metrics(&health.metrics));
+    match answer {
         Ok(answer) => answer,
         Err(problem) => problem.into_response(),
     }

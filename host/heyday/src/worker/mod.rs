@@ -48,7 +48,7 @@ use self::catalogue::RemoteRegistry;
 use self::client::ServerClient;
 pub use self::client::ServerError;
 use self::follow::Follower;
-use self::health::Health;
+use self::health::{Health, Probed};
 use self::spool::Spool;
 use self::wire::{AnnouncementBody, RevisionBody};
 use crate::config::{Config, ConfigError, DEFAULT_NAMESPACE};
@@ -63,6 +63,8 @@ use crate::sweeping::SWEEP_INTERVAL;
 
 /// Connections of the worker's own address at once.
 const CONNECTIONS: usize = 64;
+/// What a worker says of itself that has not reached its server.
+const UNREACHED: &str = "Heyday's server was not reached yet";
 /// Longest wait between two tries to reach the server at the start.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
@@ -215,10 +217,26 @@ impl Worker {
         }
         let config = Arc::new(options.config.clone());
         let client = ServerClient::new(options.server.clone(), &options.token)?;
-        let listener = match options.listen {
-            Some(address) => Some(server::listen(address).await.map_err(Box::new)?),
-            None => None,
-        };
+        let (stopping, behind) = (CancellationToken::new(), CancellationToken::new());
+        // Where it does not start, its own address ends with that.
+        let unstarted = behind.clone().drop_guard();
+        let mut tasks = Vec::new();
+        let mut address = None;
+        let probed = Probed::default();
+        if let Some(listen) = options.listen {
+            let listener = server::listen(listen).await.map_err(Box::new)?;
+            address = listener.local_addr().ok();
+            let limits = ConnectionLimits {
+                connections: CONNECTIONS,
+                head_time: HEAD_TIME,
+            };
+            tasks.push(tokio::spawn(connections::serve(
+                listener,
+                probed.router(),
+                limits,
+                behind.clone(),
+            )));
+        }
         let mut named = config.bindings.clone();
         named
             .namespaces
@@ -238,7 +256,7 @@ impl Worker {
         )?;
         let (expressions, reached) = tokio::join!(
             server::evaluator(&config),
-            reach(&client, &options.namespaces)
+            reach(&client, &options.namespaces, &probed)
         );
         let (expressions, ()) = (expressions?, reached?);
 
@@ -276,7 +294,6 @@ impl Worker {
             records: Arc::new(spool.clone()),
         });
 
-        let (stopping, behind) = (CancellationToken::new(), CancellationToken::new());
         let announcer = Announcer {
             client: client.clone(),
             body: AnnouncementBody {
@@ -301,34 +318,22 @@ impl Worker {
             admission,
             behind.clone(),
         );
-        let mut tasks = vec![
+        tasks.extend([
             tokio::spawn(follower.run(behind.clone())),
             tokio::spawn(lease),
             tokio::spawn(announcer.run(stopping.clone())),
             tokio::spawn(sweep(sandbox.clone(), stopping.clone())),
             tokio::spawn(prepare(sandbox.clone(), registry, fresh, stopping.clone())),
-        ];
-        let address = listener.as_ref().and_then(|it| it.local_addr().ok());
-        if let Some(listener) = listener {
-            let router = health::router(Health {
-                heard: hears,
-                admission: admitted,
-                engine: Arc::clone(&engine),
-                inference,
-                guests: sandbox.guests().clone(),
-                metrics,
-                stopping: stopping.clone(),
-            });
-            tasks.push(tokio::spawn(connections::serve(
-                listener,
-                router,
-                ConnectionLimits {
-                    connections: CONNECTIONS,
-                    head_time: HEAD_TIME,
-                },
-                behind.clone(),
-            )));
-        }
+        ]);
+        probed.begin(Health {
+            heard: hears,
+            admission: admitted,
+            engine: Arc::clone(&engine),
+            inference,
+            guests: sandbox.guests().clone(),
+            metrics,
+            stopping: stopping.clone(),
+        });
         let spooling = tokio::spawn(spool.run(behind.clone()));
         tracing::info!(
             server = %options.server,
@@ -336,6 +341,7 @@ impl Worker {
             queues = options.queues.keys().cloned().collect::<Vec<_>>().join(","),
             "working"
         );
+        unstarted.disarm();
         Ok(Self {
             address,
             grace: config.drain_grace,
@@ -374,7 +380,12 @@ impl Worker {
 }
 
 /// Waits until the server answers, for each namespace.
-async fn reach(client: &ServerClient, namespaces: &[String]) -> Result<(), ServerError> {
+async fn reach(
+    client: &ServerClient,
+    namespaces: &[String],
+    probed: &Probed,
+) -> Result<(), ServerError> {
+    probed.wait_for(UNREACHED.to_owned());
     let client = client.impatient();
     let mut wait = Duration::from_millis(50);
     let mut namespaces = namespaces.iter();
@@ -390,6 +401,7 @@ async fn reach(client: &ServerClient, namespaces: &[String]) -> Result<(), Serve
                 // Once for each reason: it may take long.
                 let error = error.to_string();
                 if told != error {
+                    probed.wait_for(format!("{UNREACHED}: {error}"));
                     tracing::warn!(error, "trying again until it answers");
                     told = error;
                 }
@@ -399,6 +411,7 @@ async fn reach(client: &ServerClient, namespaces: &[String]) -> Result<(), Serve
             Err(error) => return Err(error),
         }
     }
+    probed.wait_for(String::new());
     Ok(())
 }
 

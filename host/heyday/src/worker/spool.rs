@@ -7,8 +7,9 @@
 //! progress only the last is sent, and it is not saved.
 //!
 //! A worker that is killed loses at most what was said in its last moment: the next one on
-//! the same data folder sends the rest. Nothing depends on the folder; where it cannot be
-//! written, the records are in memory alone.
+//! the same data folder sends the rest, but for what its token does not open, which stays.
+//! Nothing depends on the folder; where it cannot be written, the records are in memory
+//! alone.
 
 mod disk;
 
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::disk::{Journal, Kept};
-use super::client::{ServerClient, ServerError};
+use super::client::ServerClient;
 use super::wire::{AttemptBody, RecordBody, RecordsBody, Said};
 use crate::recorder::{AttemptName, ReceiptRow, Records};
 use crate::server;
@@ -310,6 +311,23 @@ impl Spool {
         segment
     }
 
+    /// Leaves on disk what another worker had left, from this segment on: it is of namespaces
+    /// that this one's token does not open. With it all that comes after, since the server
+    /// takes none any more once it took a later one. Answers how many records.
+    fn leave(&self, first: Segment) -> usize {
+        let mut pending = self.pending();
+        let (left, rest) = std::mem::take(&mut pending.segments)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|segment| segment.body.worker == first.body.worker);
+        pending.segments = rest;
+        let left = std::iter::once(first).chain(left);
+        left.map(|segment| {
+            pending.forget(&segment.body.records);
+            segment.body.records.len()
+        })
+        .sum()
+    }
+
     /// Sends records until `stop` is cancelled, and then, for a while, what is left.
     pub async fn run(self, stop: CancellationToken) {
         let saving = async {
@@ -359,16 +377,26 @@ impl Spool {
             let sent = client.post::<()>(&self.0.namespace, &["records"], &segment.body);
             match sent.await {
                 Ok(()) => {}
-                Err(error @ (ServerError::Away { .. } | ServerError::Token { .. })) => {
-                    tracing::warn!(%error, "log lines and receipts wait for the server");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-                Err(error) => {
+                Err(error) if error.is_for_what_was_sent() => {
                     // It would be refused for ever.
                     let dropped = segment.body.records.len();
                     tracing::error!(%error, dropped, "log lines and receipts were refused");
                     self.pending().dropped += dropped as u64;
+                }
+                Err(error) if error.is_not_opened() && segment.body.worker != self.0.worker => {
+                    if let Some(segment) = batch.take() {
+                        let left = self.leave(segment);
+                        tracing::warn!(
+                            %error, left,
+                            "what an earlier worker left stays for one whose token opens it"
+                        );
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "log lines and receipts wait for the server");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
                 }
             }
             self.pending().forget(&segment.body.records);

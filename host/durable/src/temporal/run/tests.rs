@@ -116,7 +116,15 @@ fn a_registry_that_is_away_is_asked_again_and_a_refusal_fails_the_run() {
     let mut run = begin(HashMap::new(), vec![]);
     run.ask_for_pins();
     let away = failed(Failure::transient(kind::INTERNAL, "away"));
-    run.take(resolved(away, true)).unwrap_err();
+    // Not held: its workflow task comes again.
+    let trouble = run.take(resolved(away.clone(), true)).unwrap_err();
+    assert!(matches!(trouble, Trouble::Later(_)), "{trouble:?}");
+    let mut run = started_with(&RunHeader {
+        pins: Some(pins()),
+        ..RunHeader::default()
+    });
+    let trouble = run.search_attributes_fitted(2, away).unwrap_err();
+    assert!(matches!(trouble, Trouble::Later(_)), "{trouble:?}");
     let mut run = begin(HashMap::new(), vec![]);
     run.ask_for_pins();
     let unknown = Failure::permanent(kind::UNKNOWN_WORKFLOW, "there is none");

@@ -183,7 +183,6 @@ async fn api() -> Api {
         auth: Auth::new(digest(TOKEN), HOST.parse().expect("an address"), &[]),
         follower: None,
         tokens: WorkerTokens::open(state.clone()).await.expect("read"),
-        sent: Default::default(),
         workers: Default::default(),
         state,
         metrics,

@@ -257,6 +257,41 @@ async fn a_batch_that_comes_twice_is_taken_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_written_before_it_is_taken() {
+    let api = api().await;
+    let (_, token) = api.worker_token(json!(["default"])).await;
+    let run = Uuid::now_v7();
+    let batch = |sequence: u64| {
+        json!({
+            "worker": Uuid::nil(), "sequence": sequence, "records": [{
+                "attempt": {
+                    "namespace": "default", "run_id": run, "activity_id": sequence.to_string(),
+                    "activity_type": "greet.hello", "queue": "general-queue", "attempt": 1,
+                },
+                "said": { "ended": {
+                    "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z",
+                    "outcome": "completed", "receipt": {}, "denied": [],
+                }},
+            }],
+        })
+        .to_string()
+    };
+    for sequence in 1..=3 {
+        let sent = api.as_worker(&token, Method::POST, "records", batch(sequence));
+        let sent = sent.await;
+        assert_eq!(sent.status, 204, "{}", sent.text);
+        // Not by the API, which has all written first that waits.
+        let written = api.app.state.receipts("default", run, None, 9).await;
+        let written = u64::try_from(written.expect("read").len());
+        assert_eq!(written, Ok(sequence));
+    }
+    // The worker keeps what cannot be written.
+    api.app.state.close().await;
+    let sent = api.as_worker(&token, Method::POST, "records", batch(4));
+    sent.await.problem(503, "storage-unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_attempts_of_workers_were_refused_is_in_the_audit() {
     let api = api().await;
     let (_, token) = api.worker_token(json!(["default"])).await;

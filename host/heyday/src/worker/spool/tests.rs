@@ -1,6 +1,14 @@
 use super::*;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::post;
 use heyday_durable::activity::{LogLevel, Receipt};
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 fn spool(folder: &Path) -> Spool {
     // Nobody else in this process may have chosen one yet; the first choice stays.
@@ -152,4 +160,111 @@ fn without_a_folder_it_is_in_memory() {
     let batch = spool.take().expect("a batch");
     assert_eq!(batch.body.records.len(), 1);
     assert!(batch.kept.is_none());
+}
+
+/// A client of a server that answers so to each batch.
+async fn answering(
+    answer: impl Fn(RecordsBody) -> StatusCode + Clone + Send + Sync + 'static,
+) -> ServerClient {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("free");
+    let address = listener.local_addr().expect("an address");
+    let route = post(async move |axum::Json(body): axum::Json<RecordsBody>| answer(body));
+    let router = Router::new().route("/api/v1/worker/records", route);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let server = format!("http://{address}").parse().expect("a URL");
+    ServerClient::new(server, "t").expect("a client")
+}
+
+#[tokio::test]
+async fn what_the_token_does_not_open_stays_on_disk_and_the_rest_is_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let attempt = AttemptName::for_tests();
+    let foreign = Arc::new(AttemptName {
+        namespace: "other".to_owned(),
+        ..attempt.as_ref().clone()
+    });
+    let (first, second) = (spool(folder.path()), spool(folder.path()));
+    for (spool, attempt) in [(&first, &foreign), (&second, &attempt)] {
+        spool.receipt(receipt(attempt));
+        spool.save();
+    }
+    let (left, gone) = (first.0.worker, second.0.worker);
+    // Both are killed.
+    drop((first, second));
+
+    let (taken, mut batches) = mpsc::unbounded_channel();
+    let client = answering(move |body| {
+        let mut records = body.records.iter();
+        if records.any(|record| record.attempt.namespace == "other") {
+            return StatusCode::FORBIDDEN;
+        }
+        taken.send(body.worker).expect("the test listens");
+        StatusCode::NO_CONTENT
+    });
+    let third = Spool::open(client.await, "default".to_owned(), folder.path());
+    third.receipt(receipt(&attempt));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(third.clone().run(stop.clone()));
+    let mut sent = HashSet::new();
+    while sent.len() < 2 {
+        sent.insert(batches.recv().await.expect("sent"));
+    }
+    assert_eq!(sent, HashSet::from([gone, third.0.worker]));
+    stop.cancel();
+    running.await.expect("ended");
+    assert_eq!((third.waiting(), third.dropped_ever()), (0, 0));
+    assert_eq!(third.pending().receipts, 0);
+    drop(third);
+    // A file that was sent may still be on its way out.
+    let only = async {
+        loop {
+            let entries = std::fs::read_dir(folder.path()).expect("the folder");
+            let names: Vec<_> = entries
+                .map(|entry| entry.expect("an entry").file_name())
+                .collect();
+            if names == [left.to_string().as_str()] {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let only = tokio::time::timeout(Duration::from_secs(60), only).await;
+    only.expect("only that is left");
+    // For the next one, whose token may open it.
+    assert_eq!(spool(folder.path()).waiting(), 1);
+}
+
+#[tokio::test]
+async fn only_what_is_wrong_itself_is_dropped() {
+    let attempt = AttemptName::for_tests();
+    for (status, next, dropped) in [
+        (StatusCode::INTERNAL_SERVER_ERROR, 1, 0),
+        (StatusCode::REQUEST_TIMEOUT, 1, 0),
+        (StatusCode::FORBIDDEN, 1, 0),
+        (StatusCode::BAD_REQUEST, 2, 1),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (taken, mut batches) = mpsc::unbounded_channel();
+        let client = answering(move |body| {
+            taken.send(body.sequence).expect("the test listens");
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => status,
+                _ => StatusCode::NO_CONTENT,
+            }
+        });
+        let spool = Spool::open(client.await, "default".to_owned(), folder.path());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(spool.clone().run(stop.clone()));
+        spool.receipt(receipt(&attempt));
+        assert_eq!(batches.recv().await, Some(1), "{status}");
+        spool.receipt(receipt(&attempt));
+        assert_eq!(batches.recv().await, Some(next), "{status}");
+        stop.cancel();
+        running.await.expect("ended");
+        assert_eq!(spool.dropped_ever(), dropped, "{status}");
+    }
 }

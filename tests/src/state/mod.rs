@@ -9,6 +9,7 @@ mod older;
 mod refusals;
 mod servers;
 mod through;
+mod vanished;
 
 use std::net::SocketAddr;
 use std::path::Path;

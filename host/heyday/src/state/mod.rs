@@ -39,6 +39,7 @@ pub mod audit;
 pub(crate) mod backend;
 pub mod changes;
 pub mod content;
+mod lease;
 pub mod location;
 mod look;
 mod migrations;
@@ -59,8 +60,8 @@ pub use self::migrations::newest;
 use self::backend::{Backend, Row, Value};
 use self::shared::Shared;
 
-/// Connections of one server to PostgreSQL, the one that listens among them.
-const CONNECTIONS: u32 = 12;
+/// Connections of one server to PostgreSQL, beside the one that listens.
+const CONNECTIONS: u32 = 11;
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,14 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// Of a database that says nothing.
+    pub(crate) fn silent() -> Self {
+        Self::Database(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the database does not answer",
+        )))
+    }
+
     /// With its cause, for the log.
     pub(crate) fn chain(&self) -> String {
         match self {

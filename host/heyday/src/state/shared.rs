@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::backend::{Backend, Tx, values};
+use super::backend::{ACQUIRE_TIME, Backend, Tx, values};
+use super::lease::within;
 use super::versions::{UploadRow, upload_row};
 use super::{HostDb, StateError, micros};
 
@@ -186,9 +187,20 @@ impl HostDb {
         let Backend::Postgres(pool) = &self.backend else {
             return Ok(None);
         };
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen_all([CHANGES, RECORDS, PROGRESS]).await?;
-        Ok(Some(Ear(listener)))
+        // By a pool of its own: an ear on a connection that died unheard would take a place of
+        // the others' until TCP notices.
+        let alone = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIME)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(pool.connect_options().as_ref().clone());
+        let listening = async {
+            let mut listener = PgListener::connect_with(&alone).await?;
+            listener.listen_all([CHANGES, RECORDS, PROGRESS]).await?;
+            Ok::<_, StateError>(Some(Ear(listener)))
+        };
+        within(listening).await
     }
 
     /// Says that this server is there.

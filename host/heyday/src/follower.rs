@@ -215,6 +215,7 @@ impl Follower {
             Err(_) => return Err(StateError::silent().into()),
         }
         self.follow().await?;
+        parts.state.release_again().await;
         let left = parts.state.take_over().await?;
         if !left.is_empty() {
             tracing::info!(

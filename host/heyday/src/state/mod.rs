@@ -58,6 +58,7 @@ pub use self::look::Look;
 pub use self::migrations::newest;
 
 use self::backend::{Backend, Row, Value};
+use self::replies::InFlight;
 use self::shared::Shared;
 
 /// Connections of one server to PostgreSQL, beside the one that listens.
@@ -164,6 +165,8 @@ impl StateError {
 pub struct HostDb {
     backend: Backend,
     shared: Option<Arc<Shared>>,
+    /// The Idempotency-Keys of the requests that this process answers.
+    in_flight: InFlight,
 }
 
 impl HostDb {
@@ -182,6 +185,7 @@ impl HostDb {
                 Ok(Self {
                     backend,
                     shared: None,
+                    in_flight: InFlight::default(),
                 })
             }
             StateLocation::Postgres(url) => {
@@ -196,6 +200,7 @@ impl HostDb {
                 Ok(Self {
                     backend,
                     shared: Some(Arc::default()),
+                    in_flight: InFlight::default(),
                 })
             }
         }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::backend::{ACQUIRE_TIME, Backend, Tx, values};
 use super::lease::within;
+use super::replies::Unreleased;
 use super::versions::{UploadRow, upload_row};
 use super::{HostDb, StateError, micros};
 
@@ -64,6 +65,8 @@ pub struct Shared {
     sure: watch::Sender<Instant>,
     /// Whether it did not answer the last time.
     away: AtomicBool,
+    /// Keys that are to be given back.
+    pub(super) unreleased: Unreleased,
 }
 
 impl Default for Shared {
@@ -72,6 +75,7 @@ impl Default for Shared {
             id: Uuid::now_v7(),
             sure: watch::channel(Instant::now()).0,
             away: AtomicBool::new(false),
+            unreleased: Unreleased::default(),
         }
     }
 }

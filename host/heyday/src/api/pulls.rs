@@ -201,7 +201,8 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/model-pulls/{name}", tag = "models",
     params(PullQuery, ("name" = String, Path, description = "The model's name")),
     responses((status = 200, body = PullInfo),
-        (status = 404, description = "No such pull", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such pull", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn show(
     State(app): State<App>,
     _: Caller,

@@ -1,6 +1,7 @@
 //! The server's own state: the same on SQLite and on PostgreSQL, its migrations, and two
 //! servers on one database behind a load balancer.
 
+mod announced;
 mod away;
 mod backends;
 mod deaths;

@@ -232,6 +232,16 @@ const STEPS: &[Step] = &[
     CREATE INDEX audit_by_action_and_subject ON audit (namespace, action, subject, id);
 ",
     },
+    // What workers announced to any of several servers; one alone keeps it in memory.
+    Step {
+        sqlite: "SELECT 1",
+        postgres: "
+    CREATE TABLE workers (
+        id BYTEA NOT NULL PRIMARY KEY, since_us BIGINT NOT NULL, heard_us BIGINT NOT NULL,
+        announcement TEXT NOT NULL
+    );
+",
+    },
 ];
 
 /// The newest schema that is known.

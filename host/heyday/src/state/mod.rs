@@ -48,6 +48,7 @@ pub mod replies;
 pub mod shared;
 pub mod tokens;
 pub mod versions;
+pub mod workers;
 
 use std::sync::Arc;
 

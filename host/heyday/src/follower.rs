@@ -184,22 +184,17 @@ impl Follower {
         loop {
             ticks.tick().await;
             let began = Instant::now();
-            // One that took longer says nothing of what is so now.
-            match tokio::time::timeout(UNSURE, self.look_once()).await {
-                Ok(Ok(())) => {
+            match self.look_once().await {
+                Ok(()) => {
                     shared.saw(true);
                     if std::mem::take(&mut told) {
                         tracing::info!("the state is there again");
                     }
                 }
-                failed => {
+                Err(error) => {
                     shared.saw(false);
                     self.0.lost.notify_one();
                     if !std::mem::replace(&mut told, true) {
-                        let error = match failed {
-                            Ok(Err(error)) => error.to_string(),
-                            _ => "it does not answer".to_owned(),
-                        };
                         tracing::error!(%error, waited = ?began.elapsed(), "the state is away");
                     }
                 }
@@ -209,13 +204,15 @@ impl Follower {
 
     async fn look_once(&self) -> Result<(), RegistryError> {
         let parts = &self.0.parts;
+        let silent = |_| RegistryError::from(StateError::silent());
         // A single row: where that takes so long, nothing else is answered either.
-        match tokio::time::timeout(PATIENCE, parts.state.show()).await {
-            Ok(shown) => shown?,
-            Err(_) => return Err(StateError::silent().into()),
-        }
-        self.follow().await?;
+        let shown = tokio::time::timeout(PATIENCE, parts.state.show());
+        shown.await.map_err(silent)??;
+        // What took longer says nothing of what is so now.
+        let followed = tokio::time::timeout(UNSURE, self.follow());
+        followed.await.map_err(silent)??;
         parts.state.release_again().await;
+        // Waited for as long as its statement may run: what was taken over must not be forgotten.
         let left = parts.state.take_over().await?;
         if !left.is_empty() {
             tracing::info!(

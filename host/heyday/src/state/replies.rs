@@ -125,9 +125,10 @@ impl Drop for Releasing<'_> {
     }
 }
 
-async fn release(database: &HostDb, held: Held) {
+/// Whether it was given back.
+async fn release(database: &HostDb, held: Held) -> bool {
     let Some(shared) = database.shared() else {
-        return;
+        return true;
     };
     let (namespace, route, key) = held.key.clone();
     let mut releasing = Releasing {
@@ -140,12 +141,12 @@ async fn release(database: &HostDb, held: Held) {
             values![&namespace, &route, &key, &shared.id()],
         )
         .await;
-    match done {
-        Ok(_) => releasing.held = None,
-        Err(error) => {
-            tracing::debug!(error = %error.chain(), "an Idempotency-Key stays taken for a while");
-        }
+    if let Err(error) = done {
+        tracing::debug!(error = %error.chain(), "an Idempotency-Key stays taken for a while");
+        return false;
     }
+    releasing.held = None;
+    true
 }
 
 impl HostDb {
@@ -194,9 +195,15 @@ impl HostDb {
 
     /// Gives the keys back that could not be given back before.
     pub async fn release_again(&self) {
-        if let Some(shared) = self.shared() {
-            for held in shared.unreleased.take() {
-                release(self, held).await;
+        let Some(shared) = self.shared() else {
+            return;
+        };
+        let mut left = shared.unreleased.take().into_iter();
+        while let Some(held) = left.next() {
+            if !release(self, held).await {
+                // The others would fare no better now.
+                left.for_each(|held| shared.unreleased.add(held));
+                return;
             }
         }
     }

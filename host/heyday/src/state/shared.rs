@@ -198,7 +198,7 @@ impl HostDb {
             .acquire_timeout(ACQUIRE_TIME)
             .max_lifetime(None)
             .idle_timeout(None)
-            .connect_lazy_with(pool.connect_options().as_ref().clone());
+            .connect_lazy_with((*pool.connect_options()).clone());
         let listening = async {
             let mut listener = PgListener::connect_with(&alone).await?;
             listener.listen_all([CHANGES, RECORDS, PROGRESS]).await?;

@@ -81,6 +81,7 @@ async fn keys_of_servers_that_are_gone_are_forgotten() {
         let claim = claim.expect("nobody has it");
         // Within a process, too, one request has it.
         assert!(one.claim("n", "/r", "k").await.unwrap().is_none());
+        one.show().await.unwrap();
         assert_eq!(other.forget_claims().await.unwrap(), 0);
         one.leave().await.unwrap();
         assert_eq!(other.forget_claims().await.unwrap(), 1);

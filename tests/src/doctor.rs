@@ -184,6 +184,46 @@ fn what_cannot_be_used_is_told_with_advice() {
 }
 
 #[test]
+fn a_role_that_may_make_no_tables_is_told() {
+    let Some(server) = postgres::shared() else {
+        return;
+    };
+    let database = server.database();
+    let [whole, bare, homeless, guests] = [(); 4].map(|()| server.role(&database));
+    for name in [&bare.name, &guests.name] {
+        let revoke = format!("REVOKE CREATE ON SCHEMA {name} FROM {name}");
+        server.psql(&database, &revoke);
+    }
+    server.psql(&database, &format!("DROP SCHEMA {}", homeless.name));
+    drop(server);
+    let config = format!(
+        "[bindings.namespaces.default.kv.whole]\n{}\
+         [bindings.namespaces.default.kv.bare]\n{}\
+         [bindings.namespaces.default.kv.homeless]\n{}\
+         [bindings.namespaces.default.sql.bare]\n{}",
+        whole.toml(),
+        bare.toml(),
+        homeless.toml(),
+        guests.toml(),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let output = doctor(folder.path(), &config, &["-o", "json"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let report = json(&output);
+    for (capability, name, status, told) in [
+        ("kv", "whole", "ok", "own statements"),
+        ("kv", "bare", "failed", "may make no tables"),
+        ("kv", "homeless", "failed", "no schema"),
+        ("sql", "bare", "warning", "may make no tables"),
+    ] {
+        let found = found(&report, capability, name, "rights");
+        assert_eq!(found["status"], status, "{found}");
+        assert!(found["found"].as_str().unwrap().contains(told), "{found}");
+        assert_eq!(found["advice"].is_null(), status == "ok", "{found}");
+    }
+}
+
+#[test]
 fn too_few_connections_are_told() {
     // PostgreSQL keeps three of them for superusers; the doctor itself needs some.
     let Some(server) = postgres::Postgres::start(&["max_connections=30"]) else {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 /// How many times a backend is asked for its latency.
-const ASKED: usize = 5;
+pub const ASKED: usize = 5;
 /// More than this makes ten host calls take a second.
 const SLOW: Duration = Duration::from_millis(100);
 /// How far clocks may differ.
@@ -143,21 +143,28 @@ impl Findings {
             took.push(lasted);
             if took.len() > ASKED {
                 took.remove(0);
-                took.sort_unstable();
-                let median = took[took.len() / 2];
-                let found = format!("{median:.1?} (median of {ASKED})");
-                if median > SLOW {
-                    self.warn(
-                        "latency",
-                        found,
-                        "each host call waits that long: bring the backend nearer, or look why it \
-                         is slow",
-                    );
-                } else {
-                    self.ok("latency", found);
-                }
+                self.took(took);
                 return Ok(answer);
             }
+        }
+    }
+
+    /// Says how long the median of some answers took; nothing where there is none.
+    pub fn took(&mut self, mut answers: Vec<Duration>) {
+        answers.sort_unstable();
+        let Some(median) = answers.get(answers.len() / 2) else {
+            return;
+        };
+        let found = format!("{median:.1?} (median of {})", answers.len());
+        if *median > SLOW {
+            self.warn(
+                "latency",
+                found,
+                "whatever asks it waits that long each time: bring it nearer, or look why it is \
+                 slow",
+            );
+        } else {
+            self.ok("latency", found);
         }
     }
 
@@ -369,6 +376,20 @@ mod tests {
             assert_eq!(status, Health::Warning, "{version}");
             assert!(told.contains("It 1.35 or newer"), "{told}");
         }
+    }
+
+    #[test]
+    fn slow_answers_are_told() {
+        let judged = |milliseconds: &[u64]| {
+            let mut findings = Findings::default();
+            let answers = milliseconds.iter().copied().map(Duration::from_millis);
+            findings.took(answers.collect());
+            findings.into_inner().first().map(|found| found.status)
+        };
+        assert_eq!(judged(&[]), None);
+        // One that was slow says nothing of the others.
+        assert_eq!(judged(&[900, 1, 2]), Some(Health::Ok));
+        assert_eq!(judged(&[101, 101, 1]), Some(Health::Warning));
     }
 
     #[tokio::test]

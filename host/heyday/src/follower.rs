@@ -7,6 +7,7 @@ use std::time::Duration;
 use heyday_durable::activity::Progress;
 use heyday_durable::engine::{Engine, LiveEvent};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -16,9 +17,9 @@ use crate::recorder::Recorder;
 use crate::registry::follow::Moved;
 use crate::registry::{Registry, RegistryError};
 use crate::schedules::FlowSchedules;
-use crate::state::HostDb;
 use crate::state::changes::Head;
-use crate::state::shared::{Ear, Heard, LOOK, Shared};
+use crate::state::shared::{Ear, Heard, LOOK, Shared, UNSURE};
+use crate::state::{HostDb, StateError};
 use crate::tokens::WorkerTokens;
 
 /// How long a request waits to learn what other servers changed, before it is answered by
@@ -39,6 +40,8 @@ struct Inner {
     following: tokio::sync::Mutex<()>,
     /// All up to there is passed on.
     passed_on: Mutex<Option<Head>>,
+    /// The state was lost: who listens there may listen to nothing.
+    lost: Notify,
 }
 
 /// What follows.
@@ -101,6 +104,7 @@ impl Follower {
             parts,
             following: tokio::sync::Mutex::new(()),
             passed_on: Mutex::default(),
+            lost: Notify::new(),
         }))
     }
 
@@ -166,7 +170,8 @@ impl Follower {
             () = self.hear() => {}
             () = stop.cancelled() => {}
         }
-        if let Err(error) = self.0.parts.state.leave().await {
+        let leaving = tokio::time::timeout(PATIENCE, self.0.parts.state.leave());
+        if let Ok(Err(error)) = leaving.await {
             tracing::debug!(error = %error.chain(), "the other servers are not told of the end");
         }
     }
@@ -188,6 +193,7 @@ impl Follower {
                 }
                 Err(error) => {
                     shared.saw(false);
+                    self.0.lost.notify_one();
                     if !std::mem::replace(&mut told, true) {
                         tracing::error!(%error, waited = ?began.elapsed(), "the state is away");
                     }
@@ -198,8 +204,15 @@ impl Follower {
 
     async fn look_once(&self) -> Result<(), RegistryError> {
         let parts = &self.0.parts;
-        parts.state.show().await?;
-        self.follow().await?;
+        let silent = |_| RegistryError::from(StateError::silent());
+        // A single row: where that takes so long, nothing else is answered either.
+        let shown = tokio::time::timeout(PATIENCE, parts.state.show());
+        shown.await.map_err(silent)??;
+        // What took longer says nothing of what is so now.
+        let followed = tokio::time::timeout(UNSURE, self.follow());
+        followed.await.map_err(silent)??;
+        parts.state.release_again().await;
+        // Waited for as long as its statement may run: what was taken over must not be forgotten.
         let left = parts.state.take_over().await?;
         if !left.is_empty() {
             tracing::info!(
@@ -239,7 +252,12 @@ impl Follower {
         let parts = &self.0.parts;
         let own = parts.state.shared().map(|shared| shared.id());
         loop {
-            match ear.hear().await {
+            let heard = tokio::select! {
+                heard = ear.hear() => heard,
+                // It is made again: what is told meanwhile would never come here.
+                () = self.0.lost.notified() => return,
+            };
+            match heard {
                 Ok(Heard::Change) => self.catch_up().await,
                 Ok(Heard::Records(server)) => {
                     if own.is_none_or(|own| own.to_string() != server) {

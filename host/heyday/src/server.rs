@@ -361,7 +361,6 @@ impl Server {
             upload_bytes: shared.limits.upload_bytes,
             stopping: stopping.clone(),
             waiting: Arc::new(Semaphore::new(shared.limits.waiting)),
-            in_flight: Default::default(),
         });
         let serving = tokio::spawn(connections::serve(
             listener,

@@ -85,6 +85,9 @@ impl Old {
 
     /// What is in the state.
     async fn sweep_shared(&self) {
+        if let Err(error) = self.state.forget_claims().await {
+            tracing::warn!(error = %error.chain(), "keys of servers that are gone are not removed now");
+        }
         self.registry.sweep(self.engine.as_ref()).await;
         if let Err(error) = self.recorder.prune(kept_since(self.record_days)).await {
             tracing::warn!(%error, "old receipts and log lines are not removed now");

@@ -1,14 +1,17 @@
 //! The server's own state: the same on SQLite and on PostgreSQL, its migrations, and two
 //! servers on one database behind a load balancer.
 
+mod announced;
 mod away;
 mod backends;
 mod deaths;
+mod keys;
 mod migrations;
 mod older;
 mod refusals;
 mod servers;
 mod through;
+mod vanished;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -127,7 +130,18 @@ impl Pair {
 
     async fn with(serve: Option<Vec<String>>, config: impl Fn(&Path) -> String) -> Option<Self> {
         let cluster = temporal::namespace()?;
-        let state = Empty::shared()?.migrated().await;
+        let state = Empty::shared()?;
+        Some(Self::on(cluster, state, serve, config).await)
+    }
+
+    /// Starts them on that cluster and that database.
+    async fn on(
+        cluster: (String, String),
+        state: Empty,
+        serve: Option<Vec<String>>,
+        config: impl Fn(&Path) -> String,
+    ) -> Self {
+        let state = state.migrated().await;
         let folder = tempfile::tempdir().unwrap();
         let ports = free_ports();
         let balancer = Balancer::start(ports).await;
@@ -165,14 +179,14 @@ impl Pair {
             .pool_max_idle_per_host(0)
             .build()
             .unwrap();
-        Some(Self {
+        Self {
             servers,
             client,
             balancer,
             cluster,
             state,
             folder,
-        })
+        }
     }
 
     fn of(&self, number: usize) -> &Client {

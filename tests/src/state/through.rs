@@ -79,6 +79,7 @@ async fn the_api_is_one_whichever_server_answers() {
         pages(&pair),
         addresses(&pair),
         models(&pair),
+        announced(&pair),
     );
     plugins::needed_version(client).await;
     // Each worked, tells so as a scrape is to be, and let nobody write to its terminal.
@@ -231,6 +232,41 @@ async fn models(pair: &Pair) {
         let vectors: Value = rows.iter().map(|row| row["embedding"].clone()).collect();
         assert_close(&vectors, &small.values);
     }
+}
+
+/// A worker that announces at one server is listed by the other, as one.
+async fn announced(pair: &Pair) {
+    let body = json!({ "kind": "worker" });
+    let made = pair.client.post("/tokens", &body).await.unwrap();
+    let token = made["token"].as_str().unwrap();
+    let worker = "01890000-0000-7000-8000-00000000000a";
+    let announce = async |number: usize| {
+        let body = json!({
+            "worker": worker, "namespaces": ["default"], "queues": { "general-queue": 4 },
+            "device": format!("device-{number}"), "models": [],
+        });
+        let url = &pair.servers[number].url;
+        let address = format!("{url}/api/v1/worker/announcements");
+        let request = pair.client.http.post(address);
+        let sent = request.bearer_auth(token).json(&body).send().await.unwrap();
+        assert_eq!(sent.status(), StatusCode::NO_CONTENT);
+    };
+    for (told, asked) in [(0, 1), (1, 0), (1, 1)] {
+        // It is listed for a while only; on a busy machine that may be over.
+        let listed = eventually(async || {
+            announce(told).await;
+            let listed = pair.of(asked).get("/workers").await.unwrap();
+            let workers = listed["workers"].as_array().unwrap();
+            assert!(workers.len() <= 1, "{listed}");
+            workers.first().cloned()
+        })
+        .await;
+        assert_eq!(listed["id"], worker, "{listed}");
+        assert_eq!(listed["device"], format!("device-{told}"), "{listed}");
+        assert_eq!(listed["queues"], json!({ "general-queue": 4 }), "{listed}");
+    }
+    let other = pair.of(0).within("other").get("/workers").await.unwrap();
+    assert_eq!(other["workers"], json!([]));
 }
 
 /// An address that one server gave out for a folder that both have is good at the other.

@@ -582,8 +582,8 @@ fn translate(error: PgError) -> KvError {
             "57014" => unavailable("the store did not answer in time"),
             "53100" => unavailable("the store's disk is full")
                 .with_details(serde_json::json!({ "kind": "disk-full" })),
-            // A role without its rights, or a read-only binding that nobody wrote to.
-            "42501" | "42P01" | "25006" => {
+            // A role without its rights or its schema, or a read-only binding that nobody wrote to.
+            "42501" | "42P01" | "25006" | "3F000" => {
                 tracing::error!(
                     code = error.code,
                     cause = error.message,

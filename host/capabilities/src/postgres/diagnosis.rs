@@ -8,14 +8,17 @@ use crate::diagnosis::{Finding, Findings, Trouble, within};
 const OLDEST: [u32; 2] = [13, 0];
 
 /// Answers one row: version, clock in milliseconds, connections that the server has for such
-/// roles, and of the role (-1: as many as the server has).
+/// roles, and of the role (-1: as many as the server has); whether there is a schema that it may
+/// use, and whether it may make tables there.
 const QUESTION: &str = "
 SELECT current_setting('server_version'),
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text,
        (current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int
         - coalesce(current_setting('reserved_connections', true)::int, 0))::text,
-       (SELECT rolconnlimit::text FROM pg_catalog.pg_roles WHERE rolname = current_user)";
+       (SELECT rolconnlimit::text FROM pg_catalog.pg_roles WHERE rolname = current_user),
+       (current_schema() IS NOT NULL)::text,
+       coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)::text";
 
 /// Answers one row: the database, and when its server began to run.
 const LOCATION: &str = "
@@ -63,15 +66,7 @@ pub(crate) async fn diagnose(pool: &Pool) -> Vec<Finding> {
         if findings.version("PostgreSQL", &text(0), OLDEST).is_err() {
             return findings.into_inner();
         }
-        let role = pool.identity();
-        if pool.guests() {
-            findings.ok("rights", format!("{role} is kept to its schema"));
-        } else {
-            findings.ok(
-                "rights",
-                format!("{role} runs the host's own statements only"),
-            );
-        }
+        rights(&mut findings, pool, text(4) == "true", text(5) == "true");
         if let Ok(theirs) = text(1).parse() {
             findings.clock(theirs);
         }
@@ -93,6 +88,34 @@ pub(crate) async fn diagnose(pool: &Pool) -> Vec<Finding> {
         findings.into_inner()
     })
     .await
+}
+
+/// What the role may do in its schema. Of guests' roles each connection has looked whether they
+/// may do more.
+fn rights(findings: &mut Findings, pool: &Pool, schema: bool, create: bool) {
+    let role = pool.identity();
+    let advice = "make the schema and its rights with `heyday binding setup`, or correct the \
+                  binding's `postgres.schema`";
+    match (pool.guests(), schema, create || pool.read_only()) {
+        (true, true, true) => findings.ok("rights", format!("{role} is kept to its schema")),
+        (true, _, _) => {
+            let found = format!("{role} is kept to its schema, and may make no tables there");
+            findings.warn("rights", found, advice);
+        }
+        (false, false, _) => {
+            let found = format!("{role} has no schema that it may use");
+            findings.fail("rights", found, advice);
+        }
+        // Its tables are the host's to make, in this version or in the next.
+        (false, true, false) => {
+            let found = format!("{role} may make no tables in its schema");
+            findings.fail("rights", found, advice);
+        }
+        (false, true, true) => {
+            let found = format!("{role} runs the host's own statements only");
+            findings.ok("rights", found);
+        }
+    }
 }
 
 fn trouble(error: PgError) -> Trouble {

@@ -133,6 +133,11 @@ impl Pool {
         self.shared.options.guests
     }
 
+    /// Whether nothing is written there.
+    pub(super) fn read_only(&self) -> bool {
+        self.shared.options.read_only
+    }
+
     /// Where its work is done.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.shared.runtime

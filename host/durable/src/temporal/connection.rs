@@ -49,12 +49,15 @@ pub struct Cluster {
     pub version: String,
     /// How long it took until it answered first, the connection included.
     pub connected_in: Duration,
-    /// How long a further question took.
-    pub answered_in: Duration,
+    /// How long each of some further questions took.
+    pub answered_in: Vec<Duration>,
     /// How long each namespace keeps runs that ended, by Temporal's names; `None` where
     /// it does not say.
     pub retention: Vec<(String, Option<Duration>)>,
 }
+
+/// How many times the cluster is asked for its latency.
+const ASKED: usize = 5;
 
 /// Connects to the cluster and looks at the namespaces; takes no tasks.
 ///
@@ -68,10 +71,15 @@ pub async fn look(options: &TemporalOptions) -> Result<Cluster, String> {
         let info = connection.get_system_info(sdk::Request::new(sdk::GetSystemInfoRequest {}));
         let info = info.await.map_err(|status| refused(&status))?.into_inner();
         let connected_in = begun.elapsed();
-        let mut answered_in = Duration::ZERO;
+        let mut answered_in = Vec::with_capacity(ASKED);
+        for _ in 0..ASKED {
+            let begun = Instant::now();
+            let info = connection.get_system_info(sdk::Request::new(sdk::GetSystemInfoRequest {}));
+            info.await.map_err(|status| refused(&status))?;
+            answered_in.push(begun.elapsed());
+        }
         let mut retention = Vec::new();
         for namespace in options.namespaces.values() {
-            let begun = Instant::now();
             let request = sdk::Request::new(sdk::DescribeNamespaceRequest {
                 namespace: namespace.clone(),
                 ..sdk::DescribeNamespaceRequest::default()
@@ -79,7 +87,6 @@ pub async fn look(options: &TemporalOptions) -> Result<Cluster, String> {
             let described = connection.describe_namespace(request).await;
             let described = described
                 .map_err(|status| format!("the namespace {namespace}: {}", refused(&status)))?;
-            answered_in = begun.elapsed();
             let config = described.into_inner().config.unwrap_or_default();
             let kept = config.workflow_execution_retention_ttl;
             let kept = kept.and_then(|kept| Duration::try_from(kept).ok());

@@ -88,7 +88,8 @@ fn timeout(name: &str, text: Option<&str>) -> Result<Option<Duration>, Problem> 
     responses((status = 200, description = "It has ended", body = ResultBody),
         (status = 202, description = "It has not ended within `wait`", body = ResultBody),
         (status = 404, description = "No such plugin or activity", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "No such queue; the text says which there are", body = Problem, content_type = "application/problem+json")))]
+        (status = 422, description = "No such queue; the text says which there are", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn run(
     State(app): State<App>,
     caller: Caller,

@@ -96,7 +96,8 @@ async fn continued(app: &App, run: &RunRef) -> Result<bool, EngineError> {
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this event")),
     responses((status = 200, description = "The stream", content_type = "text/event-stream", body = String),
         (status = 204, description = "The run has ended and all was said before"),
-        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json")))]
+        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn events(
     State(app): State<App>,
     RunPath(run): RunPath,
@@ -220,7 +221,8 @@ pub struct LogsBody {
         ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this line, with `follow`")),
     responses((status = 200, body = LogsBody),
         (status = 204, description = "With `follow`: the run has ended and all was said before"),
-        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json")))]
+        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `follow`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn logs(
     State(app): State<App>,
     RunPath(run): RunPath,

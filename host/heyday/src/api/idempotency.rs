@@ -5,9 +5,6 @@
 //! another request under the same key is refused, and so is the same one while the
 //! first is still being answered. Answers that say "not yet" or "not now" are not kept.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -22,34 +19,6 @@ use crate::state::replies::Reply;
 
 /// Answers over this many bytes are not kept; none of ours is.
 const LARGEST_ANSWER: usize = 1 << 20;
-
-/// Namespaces, routes and keys of the requests that are being answered.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<Mutex<HashSet<[u8; 32]>>>);
-
-/// Takes its key out again, however the request ends.
-struct Held {
-    keys: InFlight,
-    key: [u8; 32],
-}
-
-impl InFlight {
-    fn hold(&self, key: [u8; 32]) -> Option<Held> {
-        // A panic elsewhere leaves a set, which is never half changed.
-        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.insert(key).then(|| Held {
-            keys: self.clone(),
-            key,
-        })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut keys = self.keys.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.remove(&self.key);
-    }
-}
 
 /// The key was used for something else.
 #[must_use]
@@ -104,12 +73,10 @@ pub(super) async fn keep_answers(
     let Body(bytes) = Body::from_request(for_body, &app).await?;
     let request_digest = digest(&[query.as_bytes(), &bytes]);
     let namespace = caller.namespace;
-    let holder = digest(&[namespace.as_bytes(), route.as_bytes(), key.as_bytes()]);
-    let Some(_held) = app.in_flight.hold(holder) else {
-        return Err(in_progress());
-    };
     let Some(claim) = app.state.claim(&namespace, &route, &key).await? else {
-        return Err(in_progress());
+        // The key may be taken for a while after its answer is there.
+        let known = known(&app, &namespace, &route, &key, request_digest).await?;
+        return known.ok_or_else(in_progress);
     };
     let answer = answer(&app, &namespace, &route, &key, request_digest, || {
         next.run(Request::from_parts(parts, HttpBody::from(bytes)))
@@ -117,6 +84,21 @@ pub(super) async fn keep_answers(
     let answer = answer.await;
     claim.give_back().await;
     answer
+}
+
+/// The answer that the key got before, where it got one.
+async fn known(
+    app: &App,
+    namespace: &str,
+    route: &str,
+    key: &str,
+    request_digest: [u8; 32],
+) -> Result<Option<Response>, Problem> {
+    match app.state.reply(namespace, route, key).await? {
+        Some(reply) if reply.request == request_digest => Ok(Some(again(reply))),
+        Some(_) => Err(reused()),
+        None => Ok(None),
+    }
 }
 
 /// The answer that the key got before, or one that is kept from now on.
@@ -128,12 +110,8 @@ async fn answer<F: Future<Output = Response>>(
     request_digest: [u8; 32],
     run: impl FnOnce() -> F,
 ) -> Result<Response, Problem> {
-    if let Some(reply) = app.state.reply(namespace, route, key).await? {
-        return if reply.request == request_digest {
-            Ok(again(reply))
-        } else {
-            Err(reused())
-        };
+    if let Some(known) = known(app, namespace, route, key, request_digest).await? {
+        return Ok(known);
     }
     let answer = run().await;
     let status = answer.status();
@@ -184,16 +162,6 @@ fn again(reply: Reply) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_is_held_until_its_request_ends() {
-        let keys = InFlight::default();
-        let first = keys.hold([1; 32]).expect("free");
-        assert!(keys.hold([1; 32]).is_none());
-        assert!(keys.hold([2; 32]).is_some());
-        drop(first);
-        assert!(keys.hold([1; 32]).is_some());
-    }
 
     #[test]
     fn parts_do_not_run_into_each_other() {

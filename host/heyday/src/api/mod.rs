@@ -18,7 +18,7 @@ pub mod extract;
 pub mod flows;
 pub mod follow;
 pub mod grants;
-pub mod idempotency;
+mod idempotency;
 pub mod layers;
 pub mod models;
 pub mod openai;
@@ -119,8 +119,6 @@ pub struct Parts {
     pub stopping: CancellationToken,
     /// Places for requests that wait: long-polls and streams.
     pub waiting: Arc<Semaphore>,
-    /// Keys of the POSTs that are being answered.
-    pub in_flight: idempotency::InFlight,
 }
 
 impl App {

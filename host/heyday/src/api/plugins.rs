@@ -51,7 +51,8 @@ pub(super) struct UploadQuery {
         (status = 202, description = "It is not compiled yet; `Location` says where to ask", body = UploadStatus),
         (status = 409, description = "The version has other bytes", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "No component, or one that cannot be used", body = Problem, content_type = "application/problem+json")))]
+        (status = 422, description = "No component, or one that cannot be used", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn upload(
     State(app): State<App>,
     caller: Caller,
@@ -105,7 +106,8 @@ pub(super) enum UploadBody {
     params(("digest" = String, Path, description = "The digest that the upload answered"), WaitQuery),
     responses((status = 200, description = "The version, or why there is none", body = UploadBody),
         (status = 202, description = "Not yet", body = UploadStatus),
-        (status = 404, description = "No such upload", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such upload", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn upload_status(
     State(app): State<App>,
     caller: Caller,

@@ -60,7 +60,8 @@ type Place = (String, String, String);
         (status = 206, description = "The range of it", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 403, description = "The address does not open this, or not any more", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such object", body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "The range begins at or past the end", body = Problem, content_type = "application/problem+json")))]
+        (status = 416, description = "The range begins at or past the end", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn read(
     State(app): State<App>,
     Path(place): Path<Place>,
@@ -115,7 +116,8 @@ pub(super) async fn read(
         (status = 403, description = "The address does not open this, or not any more", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "The body did not come to its end", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "The object is not as the condition says", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "More bytes than an object of the binding may have", body = Problem, content_type = "application/problem+json")))]
+        (status = 413, description = "More bytes than an object of the binding may have", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn write(
     State(app): State<App>,
     Path(place): Path<Place>,

@@ -1,4 +1,5 @@
-//! `/model-pulls`: models that are being fetched from elsewhere ([`crate::pulls`]).
+//! `/model-pulls`: models that are being fetched from elsewhere ([`crate::pulls`]). A pull is
+//! its server's own, as the folder is that it writes to: others do not know it.
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
@@ -180,7 +181,8 @@ pub(super) async fn begin(
 
 /// List the pulls
 ///
-/// Those that are under way, and the last ones that ended since the server was started.
+/// Those that are under way, and the last ones that ended since the server was started. Each
+/// server knows its own.
 #[utoipa::path(get, path = "/model-pulls", tag = "models", params(PageQuery),
     responses((status = 200, body = PullsBody)))]
 pub(super) async fn list(
@@ -201,7 +203,8 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/model-pulls/{name}", tag = "models",
     params(PullQuery, ("name" = String, Path, description = "The model's name")),
     responses((status = 200, body = PullInfo),
-        (status = 404, description = "No such pull", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such pull", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn show(
     State(app): State<App>,
     _: Caller,
@@ -236,5 +239,8 @@ pub(super) async fn cancel(
 }
 
 fn none(name: &str) -> Problem {
-    Problem::not_found(format!("no pull of a model {name} is known"))
+    Problem::not_found(format!(
+        "this server knows no pull of a model {name}; of several servers behind one address, ask \
+         the one that began it"
+    ))
 }

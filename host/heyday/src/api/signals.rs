@@ -214,7 +214,8 @@ fn update_answer(workflow_id: String, status: UpdateStatus) -> Result<Response, 
         (status = 202, description = "It is under way", body = UpdateBody),
         (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json"),
         (status = 409, body = Problem, description = "No task takes it, the run has ended, or takes no more", content_type = "application/problem+json"),
-        (status = 413, body = Problem, description = "It is larger than 2 MiB", content_type = "application/problem+json")))]
+        (status = 413, body = Problem, description = "It is larger than 2 MiB", content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn update(
     State(app): State<App>,
     RunPath(run): RunPath,
@@ -239,7 +240,8 @@ pub(super) struct UpdateSegment {
         ("update_id" = String, Path, description = "The update's id, percent-encoded"), WaitQuery),
     responses((status = 200, description = "It has ended", body = UpdateBody),
         (status = 202, description = "It is under way", body = UpdateBody),
-        (status = 404, body = Problem, description = "No such run, or it took no such update", content_type = "application/problem+json")))]
+        (status = 404, body = Problem, description = "No such run, or it took no such update", content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn update_result(
     State(app): State<App>,
     RunPath(run): RunPath,

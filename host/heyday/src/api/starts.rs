@@ -157,6 +157,7 @@ pub(super) enum StartedOrEnded {
         (status = 202, description = "It has not ended within `wait`", body = ResultBody),
         (status = 404, description = "No such flow or version", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The workflow id is taken", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(super) async fn start(
     State(app): State<App>,

@@ -91,7 +91,8 @@ pub(super) struct StreamQuery {
 #[utoipa::path(get, path = "/worker/stream", tag = "workers",
     params(StreamQuery, ("Last-Event-ID" = Option<String>, Header, description = "Go on after this revision")),
     responses((status = 200, description = "The stream", content_type = "text/event-stream", body = String),
-        (status = 403, description = "The token does not open a namespace", body = Problem, content_type = "application/problem+json")))]
+        (status = 403, description = "The token does not open a namespace", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn stream(
     State(app): State<App>,
     axum::Extension(token): axum::Extension<Arc<WorkerToken>>,

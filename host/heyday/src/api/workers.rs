@@ -1,5 +1,6 @@
 //! `/workers`: who works for this server, and with which models. Workers tell it themselves,
-//! every few seconds; it is kept in memory, and forgotten when they fall silent.
+//! every few seconds; it is kept in memory, or in the state that several servers share, and
+//! forgotten when they fall silent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use super::grants::page;
 use super::problem::Problem;
 use super::versions::PageQuery;
 use super::worker::opens;
+use crate::state::StateError;
 use crate::tokens::WorkerToken;
 use crate::worker::announce::INTERVAL;
 use crate::worker::wire::AnnouncementBody;
@@ -33,46 +35,59 @@ const ENTRIES: usize = 1_000;
 
 /// The workers that were heard lately.
 #[derive(Debug, Default)]
-pub struct Workers(Mutex<HashMap<Uuid, Heard>>);
+pub struct Workers(Mutex<HashMap<Uuid, (Heard, Instant)>>);
 
 #[derive(Debug, Clone)]
 struct Heard {
     body: AnnouncementBody,
     since: Timestamp,
-    at: Instant,
     heard_at: Timestamp,
 }
 
-impl Heard {
-    fn is_here(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) < SILENCE
-    }
+fn is_here(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < SILENCE
 }
 
 impl Workers {
     fn hear(&self, body: AnnouncementBody, now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, heard| heard.is_here(now));
+        all.retain(|_, (_, at)| is_here(*at, now));
         let since = match all.get(&body.worker) {
-            Some(heard) => heard.since,
+            Some((heard, _)) => heard.since,
             // More than there can be are somebody's play.
             None if all.len() >= MOST => return,
             None => Timestamp::now(),
         };
         let heard = Heard {
             since,
-            at: now,
             heard_at: Timestamp::now(),
             body,
         };
-        all.insert(heard.body.worker, heard);
+        all.insert(heard.body.worker, (heard, now));
     }
 
     fn list(&self, now: Instant) -> Vec<Heard> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = all.values().filter(|heard| heard.is_here(now));
-        here.cloned().collect()
+        let here = all.values().filter(|(_, at)| is_here(*at, now));
+        here.map(|(heard, _)| heard.clone()).collect()
     }
+}
+
+/// The workers that any of the servers heard lately.
+async fn heard(app: &App) -> Result<Vec<Heard>, StateError> {
+    if !app.state.is_shared() {
+        return Ok(app.workers.list(Instant::now()));
+    }
+    let rows = app.state.workers(SILENCE).await?;
+    let known = rows.into_iter().filter_map(|row| {
+        Some(Heard {
+            // Of a server of another version it may be anything.
+            body: serde_json::from_str(&row.announcement).ok()?,
+            since: row.since,
+            heard_at: row.heard_at,
+        })
+    });
+    Ok(known.collect())
 }
 
 /// A worker.
@@ -119,7 +134,7 @@ pub(super) async fn list(
     caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<WorkersBody>, Problem> {
-    let mut workers = app.workers.list(Instant::now());
+    let mut workers = heard(&app).await?;
     workers.retain(|it| it.body.namespaces.contains(&caller.namespace));
     let (size, token) = (query.page_size, query.page_token.as_deref());
     // As many digits for each, so that they are in the order of the times.
@@ -163,7 +178,14 @@ pub(super) async fn announce(
             "an announcement has at most {ENTRIES} namespaces, queues and models each"
         )));
     }
-    app.workers.hear(body, Instant::now());
+    if app.state.is_shared() {
+        // Names, numbers and digests cannot fail to be written.
+        let text = serde_json::to_string(&body).unwrap_or_default();
+        let hearing = app.state.hear_worker(&body.worker, &text, SILENCE, MOST);
+        hearing.await?;
+    } else {
+        app.workers.hear(body, Instant::now());
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -156,7 +156,8 @@ pub(super) struct WaitQuery {
 #[utoipa::path(get, path = "/workflows/{workflow_id}/result", tag = "workflows",
     params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"), WaitQuery),
     responses((status = 200, body = ResultBody),
-        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json")))]
+        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn result(
     State(app): State<App>,
     RunPath(run): RunPath,
@@ -215,7 +216,8 @@ pub struct HistoryBody {
 #[utoipa::path(get, path = "/workflows/{workflow_id}/history", tag = "workflows",
     params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"), HistoryQuery),
     responses((status = 200, body = HistoryBody),
-        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json")))]
+        (status = 404, body = Problem, description = "No such run", content_type = "application/problem+json"),
+        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn history(
     State(app): State<App>,
     RunPath(run): RunPath,

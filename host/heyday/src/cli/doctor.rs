@@ -220,7 +220,7 @@ async fn cluster(config: &Config) -> Vec<Finding> {
     match temporal::look(&config.temporal_options()).await {
         Ok(cluster) => {
             findings.ok("reach", format!("answered in {:.1?}", cluster.connected_in));
-            findings.ok("latency", format!("{:.1?}", cluster.answered_in));
+            findings.took(cluster.answered_in);
             findings.ok("version", format!("Temporal {}", cluster.version));
             for (namespace, kept) in cluster.retention {
                 let kept = kept.map_or_else(

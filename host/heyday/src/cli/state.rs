@@ -93,7 +93,7 @@ pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
         "reach",
         format!("{location} answered in {:.1?}", found.connected_in),
     );
-    findings.ok("latency", format!("{:.1?}", found.answered_in));
+    findings.took(found.answered_in);
     match found.version.split_once(' ') {
         Some((product, version)) if matches!(location, StateLocation::Postgres(_)) => {
             if findings.version(product, version, OLDEST).is_err() {

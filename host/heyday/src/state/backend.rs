@@ -15,13 +15,16 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Connection as _, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction};
+use sqlx::{
+    Connection as _, Executor as _, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction,
+};
 
+use super::lease::{GIVING_BACK, Lease, PgTx, within};
 use super::location::StateUrl;
 use super::{StateError, migrations};
 
 /// How long is waited for a connection, or for a server that is away.
-const ACQUIRE_TIME: Duration = Duration::from_secs(3);
+pub(super) const ACQUIRE_TIME: Duration = Duration::from_secs(3);
 /// How long a first connection may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
@@ -254,7 +257,7 @@ impl Backend {
     pub(super) async fn steps(&self) -> Result<usize, StateError> {
         match self {
             Self::Sqlite { pool, .. } => migrations::steps_of_file(pool).await,
-            Self::Postgres(pool) => migrations::steps_of_server(pool).await,
+            Self::Postgres(pool) => within(migrations::steps_of_server(pool)).await,
         }
     }
 
@@ -272,7 +275,9 @@ impl Backend {
             }
             Self::Postgres(pool) => {
                 let query = postgres(sql, values);
-                query.execute(pool).await?.rows_affected()
+                let mut lease = Lease::of(pool).await?;
+                let done = lease.run(|connection| connection.execute(query));
+                done.await?.rows_affected()
             }
         })
     }
@@ -291,8 +296,10 @@ impl Backend {
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => {
-                let rows = postgres(sql, values).fetch_all(pool).await?;
-                rows.into_iter().map(Row::Postgres).collect()
+                let query = postgres(sql, values);
+                let mut lease = Lease::of(pool).await?;
+                let rows = lease.run(|connection| connection.fetch_all(query));
+                rows.await?.into_iter().map(Row::Postgres).collect()
             }
         })
     }
@@ -301,7 +308,7 @@ impl Backend {
     pub(super) async fn begin(&self) -> Result<Tx, StateError> {
         Ok(match self {
             Self::Sqlite { pool, .. } => Tx::Sqlite(pool.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(PgTx::begin(pool, "BEGIN").await?),
         })
     }
 
@@ -310,10 +317,10 @@ impl Backend {
         Ok(match self {
             // A reader of a write-ahead log always does.
             Self::Sqlite { pool, .. } => Tx::Sqlite(pool.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .await?,
-            ),
+            Self::Postgres(pool) => {
+                let statement = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                Tx::Postgres(PgTx::begin(pool, statement).await?)
+            }
         })
     }
 
@@ -321,7 +328,7 @@ impl Backend {
     pub(super) async fn begin_behind(&self) -> Result<Tx, StateError> {
         Ok(match self {
             Self::Sqlite { behind, .. } => Tx::Sqlite(behind.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(PgTx::begin(pool, "BEGIN").await?),
         })
     }
 
@@ -333,7 +340,10 @@ impl Backend {
                 // The last one writes back what is in the log.
                 pool.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(pool) => {
+                // What does not come back by then is lost with its connection.
+                let _ = tokio::time::timeout(GIVING_BACK, pool.close()).await;
+            }
         }
     }
 }
@@ -344,7 +354,7 @@ pub(crate) enum Tx {
     /// Of SQLite.
     Sqlite(Transaction<'static, Sqlite>),
     /// Of PostgreSQL.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgTx),
 }
 
 impl Tx {
@@ -362,7 +372,9 @@ impl Tx {
             }
             Self::Postgres(transaction) => {
                 let query = postgres(sql, values);
-                query.execute(&mut **transaction).await?.rows_affected()
+                let lease = transaction.lease();
+                let done = lease.run(|connection| connection.execute(query));
+                done.await?.rows_affected()
             }
         })
     }
@@ -382,8 +394,9 @@ impl Tx {
                 done.await?.rows_affected()
             }
             Self::Postgres(transaction) => {
-                let query = postgres(sql, values);
-                let done = query.persistent(false).execute(&mut **transaction);
+                let query = postgres(sql, values).persistent(false);
+                let lease = transaction.lease();
+                let done = lease.run(|connection| connection.execute(query));
                 done.await?.rows_affected()
             }
         })
@@ -404,8 +417,9 @@ impl Tx {
             }
             Self::Postgres(transaction) => {
                 let query = postgres(sql, values);
-                let rows = query.fetch_all(&mut **transaction).await?;
-                rows.into_iter().map(Row::Postgres).collect()
+                let lease = transaction.lease();
+                let rows = lease.run(|connection| connection.fetch_all(query));
+                rows.await?.into_iter().map(Row::Postgres).collect()
             }
         })
     }
@@ -425,10 +439,7 @@ pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, 
     let connecting = PgConnection::connect_with(options);
     match tokio::time::timeout(CONNECT_TIME, connecting).await {
         Ok(connected) => Ok(connected?),
-        Err(_) => Err(StateError::Database(sqlx::Error::Io(std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            "the database does not answer",
-        )))),
+        Err(_) => Err(StateError::silent()),
     }
 }
 

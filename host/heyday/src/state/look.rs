@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use heyday_capabilities::diagnosis::ASKED;
+
 use super::backend::Backend;
 use super::location::StateLocation;
 use super::{HostDb, StateError};
@@ -11,8 +13,8 @@ use super::{HostDb, StateError};
 pub struct Look {
     /// How long the connection took.
     pub connected_in: Duration,
-    /// How long a statement took.
-    pub answered_in: Duration,
+    /// How long each of some statements took.
+    pub answered_in: Vec<Duration>,
     /// Of the database.
     pub version: String,
     /// The schema that it has; 0 where it has none.
@@ -43,9 +45,12 @@ impl HostDb {
 }
 
 async fn look(backend: &Backend, connected_in: Duration) -> Result<Look, StateError> {
-    let began = Instant::now();
-    backend.execute("SELECT 1", &[]).await?;
-    let answered_in = began.elapsed();
+    let mut answered_in = Vec::with_capacity(ASKED);
+    for _ in 0..ASKED {
+        let began = Instant::now();
+        backend.execute("SELECT 1", &[]).await?;
+        answered_in.push(began.elapsed());
+    }
     let schema = backend.steps().await?;
     let text = match backend {
         Backend::Sqlite { .. } => "SELECT 'SQLite ' || sqlite_version() AS version",

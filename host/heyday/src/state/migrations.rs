@@ -232,14 +232,20 @@ const STEPS: &[Step] = &[
     CREATE INDEX audit_by_action_and_subject ON audit (namespace, action, subject, id);
 ",
     },
-    // What of workers was taken, of one server too: of several it is there since they are.
+    // What of workers was taken, of one server too: of several it is there since they are. And
+    // what workers announced to any of several; one alone keeps it in memory.
     Step {
         sqlite: "
     CREATE TABLE batches (
         worker BLOB NOT NULL PRIMARY KEY, sequence INTEGER NOT NULL, at_us INTEGER NOT NULL
     ) WITHOUT ROWID;
 ",
-        postgres: "SELECT 1",
+        postgres: "
+    CREATE TABLE workers (
+        id BYTEA NOT NULL PRIMARY KEY, since_us BIGINT NOT NULL, heard_us BIGINT NOT NULL,
+        announcement TEXT NOT NULL
+    );
+",
     },
 ];
 

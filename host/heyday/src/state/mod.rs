@@ -39,6 +39,7 @@ pub mod audit;
 pub(crate) mod backend;
 pub mod changes;
 pub mod content;
+mod lease;
 pub mod location;
 mod look;
 mod migrations;
@@ -47,6 +48,7 @@ pub mod replies;
 pub mod shared;
 pub mod tokens;
 pub mod versions;
+pub mod workers;
 
 use std::sync::Arc;
 
@@ -57,10 +59,11 @@ pub use self::look::Look;
 pub use self::migrations::newest;
 
 use self::backend::{Backend, Row, Value};
+use self::replies::InFlight;
 use self::shared::Shared;
 
-/// Connections of one server to PostgreSQL, the one that listens among them.
-const CONNECTIONS: u32 = 12;
+/// Connections of one server to PostgreSQL, beside the one that listens.
+const CONNECTIONS: u32 = 11;
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +109,14 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// Of a database that says nothing.
+    pub(crate) fn silent() -> Self {
+        Self::Database(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the database does not answer",
+        )))
+    }
+
     /// With its cause, for the log.
     pub(crate) fn chain(&self) -> String {
         match self {
@@ -155,6 +166,8 @@ impl StateError {
 pub struct HostDb {
     backend: Backend,
     shared: Option<Arc<Shared>>,
+    /// The Idempotency-Keys of the requests that this process answers.
+    in_flight: InFlight,
 }
 
 impl HostDb {
@@ -173,6 +186,7 @@ impl HostDb {
                 Ok(Self {
                     backend,
                     shared: None,
+                    in_flight: InFlight::default(),
                 })
             }
             StateLocation::Postgres(url) => {
@@ -187,6 +201,7 @@ impl HostDb {
                 Ok(Self {
                     backend,
                     shared: Some(Arc::default()),
+                    in_flight: InFlight::default(),
                 })
             }
         }

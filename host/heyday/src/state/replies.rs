@@ -2,6 +2,9 @@
 //! hours. Where there are several servers, the one that answers a request has its key
 //! meanwhile.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use jiff::Timestamp;
 
 use super::backend::values;
@@ -24,50 +27,131 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// Namespace, route and key.
+type Key = (String, String, String);
+
+/// The keys of the requests that this process answers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InFlight(Arc<Mutex<HashSet<Key>>>);
+
+/// Takes its key out again, however the request ends.
+#[derive(Debug)]
+pub(super) struct Held {
+    keys: InFlight,
+    key: Key,
+}
+
+impl InFlight {
+    fn hold(&self, key: Key) -> Option<Held> {
+        // A panic elsewhere leaves a set, which is never half changed.
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key.clone()).then(|| Held {
+            keys: self.clone(),
+            key,
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut keys = self.keys.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.remove(&self.key);
+    }
+}
+
+/// Keys that could not be given back; each is held here until it is. Otherwise this server would
+/// have it, for all others, until its process ends.
+#[derive(Debug, Default)]
+pub(super) struct Unreleased(Mutex<Vec<Held>>);
+
+impl Unreleased {
+    fn add(&self, held: Held) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(held);
+    }
+
+    fn take(&self) -> Vec<Held> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// A key that this server has. Given back by [`give_back`](Self::give_back), or soon
 /// after it is dropped.
 #[derive(Debug)]
 pub struct Claim {
     database: HostDb,
-    key: Option<(String, String, String)>,
+    held: Option<Held>,
+    /// Whether the database has said that it is ours: before, nobody knows which of claim and
+    /// release would come first.
+    said: bool,
 }
 
 impl Claim {
     /// Lets others have the key.
     pub async fn give_back(mut self) {
-        if let Some(key) = self.key.take() {
-            release(&self.database, &key).await;
+        if let Some(held) = self.held.take() {
+            release(&self.database, held).await;
         }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let (Some(key), Ok(runtime)) = (self.key.take(), tokio::runtime::Handle::try_current()) {
-            let database = self.database.clone();
-            runtime.spawn(async move { release(&database, &key).await });
+        let (Some(held), Some(shared)) = (self.held.take(), self.database.shared()) else {
+            return;
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if self.said => {
+                let database = self.database.clone();
+                runtime.spawn(async move { release(&database, held).await });
+            }
+            _ => shared.unreleased.add(held),
         }
     }
 }
 
-async fn release(database: &HostDb, (namespace, route, key): &(String, String, String)) {
+/// Puts a key among those that are given back later, unless it is given back now: also where
+/// this is not waited for to its end.
+struct Releasing<'d> {
+    unreleased: &'d Unreleased,
+    held: Option<Held>,
+}
+
+impl Drop for Releasing<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.unreleased.add(held);
+        }
+    }
+}
+
+/// Whether it was given back.
+async fn release(database: &HostDb, held: Held) -> bool {
     let Some(shared) = database.shared() else {
-        return;
+        return true;
+    };
+    let (namespace, route, key) = held.key.clone();
+    let mut releasing = Releasing {
+        unreleased: &shared.unreleased,
+        held: Some(held),
     };
     let done = database
         .execute(
             "DELETE FROM claims WHERE namespace = $1 AND route = $2 AND key = $3 AND owner = $4",
-            values![namespace, route, key, &shared.id()],
+            values![&namespace, &route, &key, &shared.id()],
         )
         .await;
     if let Err(error) = done {
-        tracing::warn!(error = %error.chain(), "an Idempotency-Key stays taken for a while");
+        tracing::debug!(error = %error.chain(), "an Idempotency-Key stays taken for a while");
+        return false;
     }
+    releasing.held = None;
+    true
 }
 
 impl HostDb {
-    /// Takes a key for a request that is being answered; none where another server has
-    /// it. Where there is one server only, nothing is to be done.
+    /// Takes a key for a request that is being answered; none where another request has
+    /// it, here or at another server. One server alone has nothing to do in its database.
     ///
     /// # Errors
     /// As [`StateError`] says.
@@ -77,28 +161,66 @@ impl HostDb {
         route: &str,
         key: &str,
     ) -> Result<Option<Claim>, StateError> {
+        let whole = (namespace.to_owned(), route.to_owned(), key.to_owned());
+        let Some(held) = self.in_flight.hold(whole) else {
+            return Ok(None);
+        };
         let mut claim = Claim {
             database: self.clone(),
-            key: None,
+            held: Some(held),
+            said: false,
         };
         let Some(shared) = self.shared() else {
             return Ok(Some(claim));
         };
+        // What is this server's own and held by no request here, its earlier request left.
         let taken = self
             .execute(
                 concat!(
                     "INSERT INTO claims (namespace, route, key, owner) VALUES ($1,$2,$3,$4) \
-                 ON CONFLICT (namespace, route, key) DO UPDATE SET owner = excluded.owner WHERE ",
+                 ON CONFLICT (namespace, route, key) DO UPDATE SET owner = excluded.owner \
+                 WHERE claims.owner = excluded.owner OR ",
                     server_is_gone!("claims.owner")
                 ),
                 values![namespace, route, key, &shared.id()],
             )
             .await;
         if taken? == 0 {
+            claim.held = None;
             return Ok(None);
         }
-        claim.key = Some((namespace.to_owned(), route.to_owned(), key.to_owned()));
+        claim.said = true;
         Ok(Some(claim))
+    }
+
+    /// Gives the keys back that could not be given back before.
+    pub async fn release_again(&self) {
+        let Some(shared) = self.shared() else {
+            return;
+        };
+        let mut left = shared.unreleased.take().into_iter();
+        while let Some(held) = left.next() {
+            if !release(self, held).await {
+                // The others would fare no better now.
+                left.for_each(|held| shared.unreleased.add(held));
+                return;
+            }
+        }
+    }
+
+    /// Forgets the keys of servers that are gone; answers how many there were.
+    ///
+    /// # Errors
+    /// As [`StateError`] says.
+    pub async fn forget_claims(&self) -> Result<u64, StateError> {
+        if !self.is_shared() {
+            return Ok(0);
+        }
+        self.execute(
+            concat!("DELETE FROM claims WHERE ", server_is_gone!("claims.owner")),
+            &[],
+        )
+        .await
     }
 
     /// The answer that this key got before on this route.
@@ -173,5 +295,21 @@ impl HostDb {
         )
         .await?;
         tx.commit().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_held_until_its_request_ends() {
+        let keys = InFlight::default();
+        let key = |key: &str| ("default".to_owned(), "/plugins".to_owned(), key.to_owned());
+        let first = keys.hold(key("a")).expect("free");
+        assert!(keys.hold(key("a")).is_none());
+        assert!(keys.hold(key("b")).is_some());
+        drop(first);
+        assert!(keys.hold(key("a")).is_some());
     }
 }

@@ -4,11 +4,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::backend::{Backend, Tx, values};
+use super::backend::{ACQUIRE_TIME, Backend, Tx, values};
+use super::lease::within;
+use super::replies::Unreleased;
 use super::versions::{UploadRow, upload_row};
 use super::{HostDb, StateError, micros};
 
@@ -63,6 +65,8 @@ pub struct Shared {
     sure: watch::Sender<Instant>,
     /// Whether it did not answer the last time.
     away: AtomicBool,
+    /// Keys that are to be given back.
+    pub(super) unreleased: Unreleased,
 }
 
 impl Default for Shared {
@@ -71,6 +75,7 @@ impl Default for Shared {
             id: Uuid::now_v7(),
             sure: watch::channel(Instant::now()).0,
             away: AtomicBool::new(false),
+            unreleased: Unreleased::default(),
         }
     }
 }
@@ -186,9 +191,20 @@ impl HostDb {
         let Backend::Postgres(pool) = &self.backend else {
             return Ok(None);
         };
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen_all([CHANGES, RECORDS, PROGRESS]).await?;
-        Ok(Some(Ear(listener)))
+        // By a pool of its own: an ear on a connection that died unheard would take a place of
+        // the others' until TCP notices.
+        let alone = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIME)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with((*pool.connect_options()).clone());
+        let listening = async {
+            let mut listener = PgListener::connect_with(&alone).await?;
+            listener.listen_all([CHANGES, RECORDS, PROGRESS]).await?;
+            Ok::<_, StateError>(Some(Ear(listener)))
+        };
+        within(listening).await
     }
 
     /// Says that this server is there.

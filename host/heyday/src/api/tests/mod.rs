@@ -191,7 +191,6 @@ async fn api() -> Api {
         upload_bytes: UPLOAD,
         stopping: CancellationToken::new(),
         waiting: Arc::new(Semaphore::new(WAITING)),
-        in_flight: Default::default(),
     });
     Api {
         router: router(app.clone()),

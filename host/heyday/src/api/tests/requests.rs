@@ -201,6 +201,16 @@ async fn the_documentation_is_whole() {
                     .any(|it| it["in"] == "path" && it["name"] == name);
                 assert!(said, "{method} {path} does not document {name}");
             }
+            // Whoever waits or streams may find no place.
+            let waits = parameters
+                .iter()
+                .any(|it| it["in"] == "query" && it["name"] == "wait");
+            let responses = &operation["responses"];
+            let streams = responses["200"]["content"]["text/event-stream"].is_object();
+            assert!(
+                !(waits || streams) || responses["503"].is_object(),
+                "{method} {path} does not document 503"
+            );
         }
     }
     let count = ids.len();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use heyday_capabilities::blob::s3::S3Container;
 use heyday_capabilities::blob::s3_config::S3Config;
 use heyday_capabilities::blob::{
@@ -467,4 +468,49 @@ async fn the_end_of_an_upload_whose_answer_is_lost_is_never_taken_for_anothers_w
     }
     let all = ["always", "first", "once", "twice"];
     assert_eq!(keys(&container, "").await, all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_uploads_take_the_places_and_the_room_of_their_binding() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let front = BelowAPath::start(&gateway.address(), &gateway.secret).await;
+    let mut config = gateway.config("parts");
+    config.endpoint = Some(front.endpoint.clone());
+    // One place, and room for one part.
+    config.connections = 1;
+    let container = open(&config);
+    let begin = async |key: &str| {
+        let begun = container.write(key.to_owned(), Condition::Always).await;
+        begun.unwrap()
+    };
+    let (mut one, mut two) = (begin("one").await, begin("two").await);
+    let all = |byte: u8| Bytes::from(vec![byte; 20 << 20]);
+    let written = futures::future::try_join(
+        async {
+            one.write(all(1)).await?;
+            one.finish().await
+        },
+        async {
+            two.write(all(2)).await?;
+            two.finish().await
+        },
+    );
+    written.await.unwrap();
+    for (key, byte) in [("one", 1), ("two", 2)] {
+        assert!(get(&container, key).await.unwrap() == all(byte), "{key}");
+    }
+    assert_eq!(front.most(), 1);
+    // Whoever collects a part holds up the next, but nobody who writes little.
+    let (mut one, mut two, mut small) = (begin("a").await, begin("b").await, begin("small").await);
+    one.write(Bytes::from(vec![1; 2 << 20])).await.unwrap();
+    let mut waits = two.write(Bytes::from(vec![2; 2 << 20]));
+    assert!((&mut waits).now_or_never().is_none());
+    small.write(Bytes::from(vec![3; 1 << 20])).await.unwrap();
+    small.finish().await.unwrap();
+    drop(one);
+    waits.await.unwrap();
+    two.finish().await.unwrap();
+    assert_eq!(keys(&container, "").await, ["b", "one", "small", "two"]);
 }

@@ -5,7 +5,7 @@
 //! it may leave out what a write says of conditions, as there too, and lose an answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -40,6 +40,26 @@ struct Shared {
     keeps_conditions: bool,
     /// Of how many ends of uploads to come the answer is lost.
     losing: AtomicU32,
+    /// Requests that are under way, and the most there were at once.
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// Counts a request for as long as it is there.
+struct UnderWay<'a>(&'a Shared);
+
+impl<'a> UnderWay<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let before = shared.under_way.fetch_add(1, Ordering::SeqCst);
+        shared.most.fetch_max(before + 1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl BelowAPath {
@@ -60,6 +80,8 @@ impl BelowAPath {
             http: Client::new("http://localhost", "").http,
             keeps_conditions,
             losing: AtomicU32::new(0),
+            under_way: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -84,6 +106,11 @@ impl BelowAPath {
     /// The next so many ends of uploads are passed on, and their answers lost.
     pub fn lose(&self, ends: u32) {
         self.shared.losing.store(ends, Ordering::SeqCst);
+    }
+
+    /// The most requests that were under way at once.
+    pub fn most(&self) -> usize {
+        self.shared.most.load(Ordering::SeqCst)
     }
 
     /// How many answers are to be lost yet.
@@ -212,6 +239,7 @@ fn options(uri: &Uri) -> Vec<(String, String)> {
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let _under_way = UnderWay::new(&shared);
     let (parts, body) = request.into_parts();
     let body: Bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let (method, uri, mut headers) = (parts.method, parts.uri, parts.headers);

@@ -162,9 +162,19 @@ async fn goes_and_returns(client: &Client, backend: Backend<'_>) {
 
     tokio::task::block_in_place(|| server(false));
     runs.push(once);
+    let mut results = Vec::new();
     for id in runs {
         let outcome = client.result(&id).await.unwrap();
         assert_eq!(outcome.status, "Completed", "{name}: {}", outcome.body);
+        results.push(outcome.body["result"].clone());
+    }
+    if activity == "probe.kv_count" {
+        // Each added one, in however many attempts, and was told of its own.
+        results.sort_unstable_by_key(Value::as_i64);
+        let each: Vec<_> = (2_u64..).map(Value::from).take(results.len()).collect();
+        assert_eq!(results, each, "{name}");
+        let count = client.succeed("probe.kv_get", &json!(binding)).await;
+        assert_eq!(count.unwrap(), (1 + each.len()).to_string(), "{name}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use heyday_capabilities::blob::s3::S3Container;
 use heyday_capabilities::blob::s3_config::S3Config;
 use heyday_capabilities::blob::{
@@ -15,7 +16,7 @@ use reqwest::{Method, StatusCode};
 use tokio::runtime::Handle;
 use url::Url;
 
-use crate::support::buckets::{self, LARGE, code, get, keys, race};
+use crate::support::buckets::{self, LARGE, code, get, keys, race, write};
 use crate::support::certificates::{Authority, Files};
 use crate::support::postgres::until;
 use crate::support::s3::Gateway;
@@ -429,4 +430,87 @@ async fn whether_conditions_are_kept_is_tried_again_where_it_could_not_be_told()
     make().await.unwrap();
     assert_eq!(code(make().await), BlobCode::PreconditionFailed);
     assert_eq!(keys(&container, "").await, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_upload_whose_answer_is_lost_is_never_taken_for_anothers_write() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let front = BelowAPath::start(&gateway.address(), &gateway.secret).await;
+    let mut config = gateway.config("lost");
+    config.endpoint = Some(front.endpoint.clone());
+    let container = open(&config);
+    // Whether conditions are kept is tried at the first one, by ends of uploads.
+    let first = write(&container, "first", Bytes::new(), Condition::IfAbsent).await;
+    first.unwrap();
+    let large = |byte| Bytes::from(vec![byte; LARGE]);
+    // Nobody can tell whose an object is that is there then: it is not said to be another's.
+    front.lose(1);
+    let lost = write(&container, "once", large(1), Condition::IfAbsent).await;
+    assert_eq!(code(lost), BlobCode::Unavailable);
+    assert_eq!(front.losing(), 0);
+    assert!(get(&container, "once").await.unwrap() == large(1));
+    let condition = Condition::IfMatch(container.head("once".to_owned()).await.unwrap().etag);
+    front.lose(1);
+    let lost = write(&container, "once", large(2), condition).await;
+    assert_eq!(code(lost), BlobCode::Unavailable);
+    assert_eq!(front.losing(), 0);
+    assert!(get(&container, "once").await.unwrap() == large(2));
+    // Without a condition it is asked again, and learns that it was done.
+    for (times, key) in [(1, "always"), (2, "twice")] {
+        front.lose(times);
+        let written = write(&container, key, large(3), Condition::Always).await;
+        let written = written.unwrap();
+        assert_eq!(front.losing(), 0);
+        assert_eq!(container.head(key.to_owned()).await.unwrap(), written);
+        assert!(get(&container, key).await.unwrap() == large(3));
+    }
+    let all = ["always", "first", "once", "twice"];
+    assert_eq!(keys(&container, "").await, all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_uploads_take_the_places_and_the_room_of_their_binding() {
+    let Some(gateway) = Gateway::start() else {
+        return;
+    };
+    let front = BelowAPath::start(&gateway.address(), &gateway.secret).await;
+    let mut config = gateway.config("parts");
+    config.endpoint = Some(front.endpoint.clone());
+    // One place, and room for one part.
+    config.connections = 1;
+    let container = open(&config);
+    let begin = async |key: &str| {
+        let begun = container.write(key.to_owned(), Condition::Always).await;
+        begun.unwrap()
+    };
+    let (mut one, mut two) = (begin("one").await, begin("two").await);
+    let all = |byte: u8| Bytes::from(vec![byte; 20 << 20]);
+    let written = futures::future::try_join(
+        async {
+            one.write(all(1)).await?;
+            one.finish().await
+        },
+        async {
+            two.write(all(2)).await?;
+            two.finish().await
+        },
+    );
+    written.await.unwrap();
+    for (key, byte) in [("one", 1), ("two", 2)] {
+        assert!(get(&container, key).await.unwrap() == all(byte), "{key}");
+    }
+    assert_eq!(front.most(), 1);
+    // Whoever collects a part holds up the next, but nobody who writes little.
+    let (mut one, mut two, mut small) = (begin("a").await, begin("b").await, begin("small").await);
+    one.write(Bytes::from(vec![1; 2 << 20])).await.unwrap();
+    let mut waits = two.write(Bytes::from(vec![2; 2 << 20]));
+    assert!((&mut waits).now_or_never().is_none());
+    small.write(Bytes::from(vec![3; 1 << 20])).await.unwrap();
+    small.finish().await.unwrap();
+    drop(one);
+    waits.await.unwrap();
+    two.finish().await.unwrap();
+    assert_eq!(keys(&container, "").await, ["b", "one", "small", "two"]);
 }

@@ -109,6 +109,17 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
         },
         Slow {
             capability: "blob",
+            binding: "streamed",
+            toml: narrow(&gateway.toml("streamed")),
+            activity: "probe.blob_stream",
+            input: json!({ "binding": "streamed" }),
+            freeze: Some(Box::new(|frozen| {
+                let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+                gateway.emulator.signal(signal);
+            })),
+        },
+        Slow {
+            capability: "blob",
             binding: "google",
             toml: narrow(&google.toml("slow")),
             activity: "probe.blob_get",

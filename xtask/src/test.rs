@@ -134,6 +134,16 @@ fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
             }
             process::run(&mut command)
         })
+    })?;
+    // The host's tests have those of the SDK without its databases in memory, which are compiled
+    // for the guests' tests anyway.
+    counted(Budget::Tests, "examples of the SDK's databases", || {
+        let mut command = project.cargo(["test", "-p", "heyday-sdk", "--doc", "--locked"]);
+        command
+            .current_dir(project.root.join("tests/guests"))
+            .env("CARGO_TARGET_DIR", project.native())
+            .arg(filter.unwrap_or("databases"));
+        process::run(&mut command)
     })
 }
 

@@ -41,6 +41,13 @@ impl Places {
         timeout(wait, place).await.ok()?.ok()
     }
 
+    /// A place for what goes on with an operation that has begun: it is not turned away where
+    /// others wait, only where none became free in time.
+    pub(crate) async fn take_another(&self, wait: Duration) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.free).acquire_owned();
+        timeout(wait, place).await.ok()?.ok()
+    }
+
     /// Whether all are free.
     pub(crate) fn is_idle(&self) -> bool {
         self.free.available_permits() >= self.most as usize

@@ -66,6 +66,13 @@ impl Tls {
     }
 }
 
+/// Whether the connection broke in a handshake, as it does when a server goes down; else what
+/// came is not what is asked of the server, its certificate say, and stays so.
+pub(crate) fn is_away(error: &std::io::Error) -> bool {
+    let inner = error.get_ref();
+    !inner.is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 /// Takes certificates that descend from those of a file (PEM), or from the operating
 /// system's.
 ///
@@ -94,4 +101,22 @@ pub(crate) fn client_config(ca: Option<&Path>) -> Result<ClientConfig, String> {
             .map_err(|error| error.to_string())?,
     };
     Ok(config.with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::is_away;
+
+    #[test]
+    fn a_handshake_that_breaks_is_no_fault_of_a_certificate() {
+        assert!(is_away(&Error::from(ErrorKind::ConnectionReset)));
+        assert!(is_away(&Error::new(
+            ErrorKind::UnexpectedEof,
+            "tls handshake eof"
+        )));
+        let fault = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert!(!is_away(&Error::new(ErrorKind::InvalidData, fault)));
+    }
 }

@@ -338,5 +338,7 @@ mod tests {
         };
         assert!(of("file-encrypted").is_final() && of("trap").is_final());
         assert!(!of("worker-lost").is_final() && !of("unavailable").is_final());
+        // All stores and models answer it when they are slow; a document, only to its extraction.
+        assert!(!of("timeout").is_final() && of("extraction-timeout").is_final());
     }
 }

@@ -86,7 +86,8 @@ pub struct Rejected {
     /// Its etag, if it is known.
     #[serde(default)]
     pub etag: Option<String>,
-    /// The kind of the failure: `file-encrypted`, `no-text`, ...
+    /// The kind of the failure: `file-encrypted`, `no-text`, ...; of an extraction that took too
+    /// long `extraction-timeout`, for any other `timeout` is that of a slow store or model.
     pub kind: String,
     /// Why, for a person.
     pub reason: String,
@@ -102,6 +103,7 @@ impl Rejected {
                 | "unknown-binding"
                 | "unknown-activity"
                 | "unavailable"
+                | "timeout"
                 | "conflict"
                 | "worker-lost"
                 | "cancelled"

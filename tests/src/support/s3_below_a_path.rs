@@ -2,9 +2,10 @@
 //! (`/storage/v1/s3`). It checks the signature (AWS SigV4, in a header or in the address)
 //! over the whole path that it was sent to, and signs what it passes on for the path
 //! behind. As there, the end of an upload has its signature in a header, or is refused; and
-//! it may leave out what a write says of conditions, as there too.
+//! it may leave out what a write says of conditions, as there too, and lose an answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -27,6 +28,7 @@ const CONDITIONS: [&str; 2] = ["if-match", "if-none-match"];
 pub struct BelowAPath {
     /// Its endpoint.
     pub endpoint: String,
+    shared: Arc<Shared>,
     _stop: DropGuard,
 }
 
@@ -36,6 +38,28 @@ struct Shared {
     secret: String,
     http: reqwest::Client,
     keeps_conditions: bool,
+    /// Of how many ends of uploads to come the answer is lost.
+    losing: AtomicU32,
+    /// Requests that are under way, and the most there were at once.
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// Counts a request for as long as it is there.
+struct UnderWay<'a>(&'a Shared);
+
+impl<'a> UnderWay<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let before = shared.under_way.fetch_add(1, Ordering::SeqCst);
+        shared.most.fetch_max(before + 1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl BelowAPath {
@@ -55,11 +79,16 @@ impl BelowAPath {
             secret: secret.to_owned(),
             http: Client::new("http://localhost", "").http,
             keeps_conditions,
+            losing: AtomicU32::new(0),
+            under_way: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
-        let router = Router::new().fallback(answer).with_state(shared);
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&shared));
         let server = axum::serve(listener, router);
         let stopped = stop.clone();
         tokio::spawn(async move {
@@ -69,8 +98,24 @@ impl BelowAPath {
         });
         Self {
             endpoint: format!("http://localhost:{port}{BASE}"),
+            shared,
             _stop: stop.drop_guard(),
         }
+    }
+
+    /// The next so many ends of uploads are passed on, and their answers lost.
+    pub fn lose(&self, ends: u32) {
+        self.shared.losing.store(ends, Ordering::SeqCst);
+    }
+
+    /// The most requests that were under way at once.
+    pub fn most(&self) -> usize {
+        self.shared.most.load(Ordering::SeqCst)
+    }
+
+    /// How many answers are to be lost yet.
+    pub fn losing(&self) -> u32 {
+        self.shared.losing.load(Ordering::SeqCst)
     }
 }
 
@@ -194,6 +239,7 @@ fn options(uri: &Uri) -> Vec<(String, String)> {
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let _under_way = UnderWay::new(&shared);
     let (parts, body) = request.into_parts();
     let body: Bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let (method, uri, mut headers) = (parts.method, parts.uri, parts.headers);
@@ -211,7 +257,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return refused(StatusCode::FORBIDDEN, "SignatureDoesNotMatch");
     }
     let ends = options(&uri).iter().any(|(name, _)| name == "uploadId");
-    if method == Method::POST && ends && !signed.in_header {
+    let ends = ends && method == Method::POST;
+    if ends && !signed.in_header {
         return refused(StatusCode::BAD_REQUEST, "InvalidRequest");
     }
     let said = signed.headers.join(";");
@@ -240,6 +287,18 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Ok(passed) => passed,
         Err(error) => return refused(StatusCode::BAD_GATEWAY, &error.to_string()),
     };
+    let less = |left: u32| left.checked_sub(1);
+    let losing = &shared.losing;
+    if ends
+        && losing
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+            .is_ok()
+    {
+        // All of it comes here, so that the store has done it.
+        let _ = passed.bytes().await;
+        let cut = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
+        return Body::from_stream(cut).into_response();
+    }
     let mut response = Response::builder().status(passed.status());
     for (name, value) in passed.headers() {
         if name != "transfer-encoding" && name != "connection" {

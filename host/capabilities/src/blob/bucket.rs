@@ -16,10 +16,11 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::bucket_stream::{BucketReader, BucketWriter};
+use super::bucket_stream::{BucketReader, BucketWriter, part_bytes};
 use super::diagnosis::diagnose;
 use super::{
     BlobCode, BlobError, BlobLimits, Condition, Container, GET_BYTES, Metadata, ObjectReader,
@@ -180,6 +181,8 @@ pub(super) struct Shared<S> {
     pub(super) limits: BlobLimits,
     pub(super) runtime: Handle,
     operations: Places,
+    /// MiB that the parts of all uploads may have in memory: as many parts as there are places.
+    room: Arc<Semaphore>,
     /// Whether the store refuses a write whose condition does not hold, once it was tried.
     keeps_conditions: OnceCell<bool>,
 }
@@ -194,6 +197,8 @@ impl<S: Store> Bucket<S> {
         limits: BlobLimits,
         runtime: Handle,
     ) -> Self {
+        let part = mebibytes(part_bytes(&limits)) as usize;
+        let room = part.saturating_mul(connections.max(1).into());
         Self {
             shared: Arc::new(Shared {
                 store,
@@ -202,6 +207,7 @@ impl<S: Store> Bucket<S> {
                 limits,
                 runtime,
                 operations: Places::new(connections.into()),
+                room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
                 keeps_conditions: OnceCell::new(),
             }),
         }
@@ -214,12 +220,7 @@ impl<S: Store> Bucket<S> {
         T: Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        let turn = shared.operations.take(PATIENCE).await.ok_or_else(|| {
-            BlobError::new(
-                BlobCode::Unavailable,
-                "the store is busy with other calls of this binding",
-            )
-        })?;
+        let turn = shared.operations.take(PATIENCE).await.ok_or_else(busy)?;
         let runtime = shared.runtime.clone();
         let work = work(shared);
         run_on(&runtime, async move {
@@ -232,6 +233,26 @@ impl<S: Store> Bucket<S> {
 }
 
 impl<S: Store> Shared<S> {
+    /// The place of a part of an upload.
+    pub(super) async fn turn_of_part(&self) -> Result<OwnedSemaphorePermit, BlobError> {
+        let turn = self.operations.take_another(PATIENCE).await;
+        turn.ok_or_else(busy)
+    }
+
+    /// Room in memory for a part, taken until it is dropped. Whoever has it waits for no more
+    /// of it before its part is sent, and what sends needs none: so there is always one that
+    /// goes on, unless its guest does not.
+    pub(super) async fn room_for_part(
+        &self,
+        bytes: usize,
+    ) -> Result<OwnedSemaphorePermit, BlobError> {
+        let room = Arc::clone(&self.room).acquire_many_owned(mebibytes(bytes));
+        match timeout(PATIENCE, room).await {
+            Ok(Ok(room)) => Ok(room),
+            _ => Err(busy()),
+        }
+    }
+
     pub(super) fn object(&self, key: &str) -> Result<Object, BlobError> {
         let name = format!("{}{key}", self.prefix);
         if name.len() > KEY_BYTES {
@@ -528,6 +549,18 @@ pub(super) fn page_of(own: &str, listed: impl IntoIterator<Item = Metadata>, mor
     }
     let next = more.then_some(last).flatten();
     Page { objects, next }
+}
+
+/// So many bytes, rounded up.
+fn mebibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX)
+}
+
+fn busy() -> BlobError {
+    BlobError::new(
+        BlobCode::Unavailable,
+        "the store is busy with other calls of this binding",
+    )
 }
 
 fn now_ms() -> u64 {

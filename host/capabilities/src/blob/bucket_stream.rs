@@ -5,10 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::StreamExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::bucket::{Bucket, Chunks, Got, Object, Piece, Shared, Store};
-use super::{BlobCode, BlobError, Condition, Metadata, ObjectReader, ObjectWriter, READ_BYTES};
+use super::{
+    BlobCode, BlobError, BlobLimits, Condition, Metadata, ObjectReader, ObjectWriter, READ_BYTES,
+};
 
 /// Bytes of one part of an upload, unless the largest object needs larger ones. A multiple
 /// of [`PART_STEP`].
@@ -19,6 +22,15 @@ const PART_STEP: u64 = 256 << 10;
 const PARTS: u64 = 10_000;
 /// Parts of one upload that are on their way together, where they need no order.
 const PARTS_IN_FLIGHT: usize = 2;
+
+/// What a writer keeps without taking room from others: small objects never wait for it.
+const FREE_BYTES: usize = 1 << 20;
+
+/// Bytes of one part of an upload of a binding with these limits.
+pub(super) fn part_bytes(limits: &BlobLimits) -> usize {
+    let bytes = limits.object_bytes.div_ceil(PARTS).max(PART_BYTES);
+    usize::try_from(bytes.next_multiple_of(PART_STEP)).unwrap_or(usize::MAX)
+}
 
 /// Reads the answer to one request: what replaces the object later is not in it. Where
 /// the connection breaks, the store goes on only with the same object.
@@ -80,6 +92,8 @@ pub(super) struct BucketWriter<S: Store> {
     condition: Condition,
     part_bytes: usize,
     rest: BytesMut,
+    /// Room for the part that is collected, once it is more than a little.
+    room: Option<OwnedSemaphorePermit>,
     size: u64,
     /// Parts that were sent or are on their way.
     sent: usize,
@@ -117,14 +131,14 @@ impl<S: Store> Drop for Upload<S> {
 
 impl<S: Store> BucketWriter<S> {
     pub(super) fn new(container: Bucket<S>, object: Object, condition: Condition) -> Self {
-        let part_bytes = container.shared.limits.object_bytes.div_ceil(PARTS);
-        let part_bytes = part_bytes.max(PART_BYTES).next_multiple_of(PART_STEP);
+        let part_bytes = part_bytes(&container.shared.limits);
         Self {
             container,
             object: Arc::new(object),
             condition,
-            part_bytes: usize::try_from(part_bytes).unwrap_or(usize::MAX),
+            part_bytes,
             rest: BytesMut::new(),
+            room: None,
             size: 0,
             sent: 0,
             in_flight: JoinSet::new(),
@@ -156,13 +170,15 @@ impl<S: Store> BucketWriter<S> {
         while self.in_flight.len() >= most {
             self.sent_one().await?;
         }
-        let piece = self.collected();
+        let (piece, room) = (self.collected(), self.room.take());
         // There is one, from above.
         if let Some(upload) = &self.upload {
             let (shared, object) = (Arc::clone(&upload.shared), Arc::clone(&upload.object));
             let begun = Arc::clone(&upload.begun);
             self.sent += 1;
             let part = async move {
+                let _room = room;
+                let _turn = shared.turn_of_part().await?;
                 let index = piece.index;
                 let part = shared.store.part(&object, &begun, piece).await?;
                 Ok((index, part))
@@ -197,8 +213,12 @@ impl<S: Store> ObjectWriter for BucketWriter<S> {
         self.size = self.size.saturating_add(bytes.len() as u64);
         self.container.shared.limits.check_object(self.size)?;
         while !bytes.is_empty() {
-            let room = self.part_bytes - self.rest.len();
-            let taken = bytes.split_to(room.min(bytes.len()));
+            let left = self.part_bytes - self.rest.len();
+            let taken = bytes.split_to(left.min(bytes.len()));
+            if self.room.is_none() && self.rest.len() + taken.len() > FREE_BYTES {
+                let room = self.container.shared.room_for_part(self.part_bytes);
+                self.room = Some(room.await?);
+            }
             self.rest.extend_from_slice(&taken);
             if self.rest.len() == self.part_bytes {
                 self.send().await?;
@@ -221,6 +241,8 @@ impl<S: Store> ObjectWriter for BucketWriter<S> {
             container,
             object,
             condition,
+            // Until the last bytes are sent.
+            room: _room,
             size,
             mut parts,
             upload,

@@ -192,7 +192,7 @@ impl Store for S3 {
             other => other.clone(),
         };
         let etag = self.complete(object, upload, &parts, &condition).await?;
-        Ok(Written::Etag(Some(etag)))
+        Ok(Written::Etag(etag))
     }
 
     async fn abort(&self, object: &Object, upload: &String) -> Result<(), String> {

@@ -19,7 +19,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH, IF_NONE_M
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::bucket::{Object, page_of, precondition};
+use super::bucket::{Object, Store as _, page_of, precondition};
 use super::bucket_wire::{self, Pauses, away, fault};
 use super::s3::{S3, path};
 use super::{BlobError, Condition, Metadata, Page, StoreServer};
@@ -27,12 +27,29 @@ use crate::error::chain;
 
 /// How long a signed address is good for.
 const SIGNED: Duration = Duration::from_secs(300);
+
 struct Request<'a> {
     method: Method,
     path: ObjectPath,
     query: Vec<(&'a str, String)>,
     header: Option<(HeaderName, HeaderValue)>,
     body: String,
+    /// Whether it may be done twice.
+    repeatable: bool,
+}
+
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+    /// Whether it was sent before, and the answer to that may be lost.
+    again: bool,
+}
+
+/// Why there is no answer.
+struct Failed {
+    cause: String,
+    /// Whether the store cannot have done it.
+    undone: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -62,6 +79,12 @@ struct Completed {
     code: Option<String>,
 }
 
+impl Completed {
+    fn has_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+    }
+}
+
 impl S3 {
     /// One page of the objects below `own` whose keys begin with a text.
     pub(super) async fn listed(
@@ -80,13 +103,14 @@ impl S3 {
         if let Some(after) = after {
             query.push(("start-after", format!("{own}{after}")));
         }
-        let (status, body) = self
+        let Answer { status, body, .. } = self
             .send(&Request {
                 method: Method::GET,
                 path: ObjectPath::default(),
                 query,
                 header: None,
                 body: String::new(),
+                repeatable: true,
             })
             .await?;
         if !status.is_success() {
@@ -95,14 +119,14 @@ impl S3 {
         read_page(&body, own)
     }
 
-    /// Makes an object of the parts with these etags; answers its own.
+    /// Makes an object of the parts with these etags; answers its own, unless that was lost.
     pub(super) async fn complete(
         &self,
         object: &Object,
         upload: &str,
         parts: &[PartId],
         condition: &Condition,
-    ) -> Result<String, BlobError> {
+    ) -> Result<Option<String>, BlobError> {
         let mut body = "<CompleteMultipartUpload>".to_owned();
         for (number, part) in (1..).zip(parts) {
             body += &format!(
@@ -119,30 +143,39 @@ impl S3 {
                 Some((IF_MATCH, etag))
             }
         };
-        let (status, body) = self
+        let always = matches!(condition, Condition::Always);
+        let Answer {
+            status,
+            body,
+            again,
+        } = self
             .send(&Request {
                 method: Method::POST,
                 path: path(object)?,
                 query: vec![("uploadId", upload.to_owned())],
                 header,
                 body,
+                // The second would find what the first wrote, and call it another's.
+                repeatable: always,
             })
             .await?;
         // Under way for long, the store says that it began well, and later how it ended.
         let answer: Completed = quick_xml::de::from_reader(&*body).unwrap_or_default();
+        // Nobody else knows the upload: the request whose answer was lost has ended it.
+        let ended = status == StatusCode::NOT_FOUND && answer.has_code("NoSuchUpload");
+        if always && again && ended && self.find(object).await?.is_some() {
+            return Ok(None);
+        }
         match (status, answer) {
             (
                 StatusCode::OK,
                 Completed {
                     etag: Some(etag), ..
                 },
-            ) => Ok(etag),
+            ) => Ok(Some(etag)),
             (StatusCode::PRECONDITION_FAILED, _) => Err(precondition()),
             // The object that the condition speaks of is gone, or the upload is.
-            (StatusCode::NOT_FOUND, Completed { code, .. })
-                if matches!(condition, Condition::IfMatch(_))
-                    && code.as_deref() != Some("NoSuchUpload") =>
-            {
+            (StatusCode::NOT_FOUND, _) if !ended && matches!(condition, Condition::IfMatch(_)) => {
                 Err(precondition())
             }
             _ => Err(fault(status, &body)),
@@ -157,39 +190,56 @@ impl S3 {
         Some(bucket_wire::server(answer.headers()))
     }
 
-    /// Sends a request, again where the store failed; answers its status and body.
-    async fn send(&self, request: &Request<'_>) -> Result<(StatusCode, Bytes), BlobError> {
+    /// Sends a request, again where the store failed and it may be.
+    async fn send(&self, request: &Request<'_>) -> Result<Answer, BlobError> {
         let mut pauses = Pauses::new();
+        let mut again = false;
         loop {
-            let outcome = self.send_once(request).await;
-            let again = match &outcome {
-                Ok((status, _)) => {
-                    status.is_server_error()
-                        || matches!(
-                            *status,
-                            StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT
-                        )
+            let (repeats, outcome) = match self.send_once(request).await {
+                Ok((status, body)) => {
+                    let undone = match status {
+                        StatusCode::TOO_MANY_REQUESTS | StatusCode::CONFLICT => true,
+                        status => status.is_server_error() && says_slow_down(&body),
+                    };
+                    let repeats = undone || (status.is_server_error() && request.repeatable);
+                    let answer = Answer {
+                        status,
+                        body,
+                        again,
+                    };
+                    (repeats, Ok(answer))
                 }
-                Err(_) => true,
+                Err(failed) => (failed.undone || request.repeatable, Err(failed.cause)),
             };
-            if !(again && pauses.pause().await) {
+            if !(repeats && pauses.pause().await) {
                 return outcome.map_err(away);
             }
+            again = true;
         }
     }
 
-    async fn send_once(&self, request: &Request<'_>) -> Result<(StatusCode, Bytes), String> {
+    async fn send_once(&self, request: &Request<'_>) -> Result<(StatusCode, Bytes), Failed> {
         let sent = if request.body.is_empty() {
             self.signed_in_address(request).await
         } else {
             self.signed_in_header(request).await
         };
-        let sent = sent.map_err(|error| chain(&error))?;
-        // The address is signed: whoever has it can do what it says.
-        let told = |error: reqwest::Error| chain(&error.without_url());
-        let response = sent.send().await.map_err(told)?;
+        let sent = sent.map_err(|error| Failed {
+            cause: chain(&error),
+            undone: true,
+        })?;
+        let response = sent.send().await.map_err(|error| Failed {
+            undone: error.is_connect(),
+            // The address is signed: whoever has it can do what it says.
+            cause: chain(&error.without_url()),
+        })?;
         let status = response.status();
-        Ok((status, bucket_wire::body(response).await?))
+        let body = bucket_wire::body(response).await;
+        let body = body.map_err(|cause| Failed {
+            cause,
+            undone: false,
+        })?;
+        Ok((status, body))
     }
 
     async fn signed_in_address(
@@ -224,6 +274,12 @@ impl S3 {
         let headers = std::mem::take(unsigned.headers_mut());
         Ok(sent.headers(headers).body(request.body.clone()))
     }
+}
+
+/// Whether the store did nothing, because it is asked for too much.
+fn says_slow_down(body: &[u8]) -> bool {
+    let answer: Completed = quick_xml::de::from_reader(body).unwrap_or_default();
+    answer.has_code("SlowDown")
 }
 
 fn generic(error: http::uri::InvalidUri) -> object_store::Error {
@@ -261,6 +317,15 @@ fn read_page(body: &[u8], prefix: &str) -> Result<Page, BlobError> {
 mod tests {
     use super::*;
     use crate::blob::BlobCode;
+
+    #[test]
+    fn only_slow_down_says_that_nothing_was_done() {
+        let of = |code: &str| format!("<?xml version='1.0'?><Error><Code>{code}</Code></Error>");
+        assert!(says_slow_down(of("SlowDown").as_bytes()));
+        for other in [of("InternalError"), "<html>".to_owned(), String::new()] {
+            assert!(!says_slow_down(other.as_bytes()), "{other}");
+        }
+    }
 
     #[test]
     fn listings_are_read_as_stores_write_them() {

@@ -50,12 +50,17 @@ fn timeout() -> GraphError {
 }
 
 fn server(failure: Failure) -> GraphError {
+    let of_sign_in = failure.is_of_sign_in();
     let Failure { code, mut message } = failure;
     // Some show the whole statement.
     let end = message.floor_char_boundary(MESSAGE_BYTES);
     if end < message.len() {
         message.truncate(end);
         message.push_str(" ...");
+    }
+    if of_sign_in {
+        tracing::warn!(code, message, "a graph's server wants another sign-in");
+        return unavailable("the graph's server wants another sign-in; try again");
     }
     let mut parts = code.split('.').skip(1);
     let mut part = || parts.next().unwrap_or_default();
@@ -77,10 +82,14 @@ fn server(failure: Failure) -> GraphError {
         }
         // What the host itself sent was wrong.
         (_, "Request", _) => return GraphError::internal(format!("{code}: {message}")),
-        (_, "Transaction", title)
-            if title.starts_with("TransactionTimedOut") || title == "Terminated" =>
-        {
+        (_, "Transaction", title) if title.starts_with("TransactionTimedOut") => {
             return timeout();
+        }
+        // By the server when it stops, or by its operator: what we end ourselves past the limit is
+        // a timeout already.
+        (_, "Transaction", "Terminated") => {
+            tracing::warn!(code, message, "a graph's server ended a transaction");
+            return unavailable("the graph's server ended the transaction; try again");
         }
         (
             _,
@@ -89,8 +98,12 @@ fn server(failure: Failure) -> GraphError {
             | "TransactionOutOfMemoryError"
             | "OutOfMemoryError"
             | "StackOverFlowError",
-        )
-        | (_, "Transaction", "MaximumTransactionLimitReached") => GraphCode::LimitExceeded,
+        ) => GraphCode::LimitExceeded,
+        // Of everybody on the server together.
+        (_, "Transaction", "MaximumTransactionLimitReached") => {
+            tracing::warn!(code, message, "a graph's server takes no more transactions");
+            return unavailable("the graph's server takes no more transactions now; try again");
+        }
         ("TransientError", "Transaction", _) => GraphCode::Conflict,
         ("TransientError", ..) => {
             tracing::warn!(code, message, "a graph's server asks to be tried again");
@@ -135,6 +148,18 @@ mod tests {
                 GraphCode::CapabilityDenied,
             ),
             (
+                "Neo.ClientError.Security.Unauthorized",
+                GraphCode::Unavailable,
+            ),
+            (
+                "Neo.ClientError.Security.AuthorizationExpired",
+                GraphCode::Unavailable,
+            ),
+            (
+                "Neo.TransientError.Security.AuthProviderTimeout",
+                GraphCode::Unavailable,
+            ),
+            (
                 "Neo.ClientError.Schema.ConstraintValidationFailed",
                 GraphCode::Constraint,
             ),
@@ -149,6 +174,14 @@ mod tests {
             (
                 "Neo.TransientError.Transaction.DeadlockDetected",
                 GraphCode::Conflict,
+            ),
+            (
+                "Neo.TransientError.Transaction.MaximumTransactionLimitReached",
+                GraphCode::Unavailable,
+            ),
+            (
+                "Neo.TransientError.Transaction.Terminated",
+                GraphCode::Unavailable,
             ),
             (
                 "Neo.TransientError.General.DatabaseUnavailable",

@@ -21,7 +21,7 @@ use super::GraphLimits;
 use super::bolt::{BoltError, Connector, SignIn, Value, Wire};
 use super::session::Graph;
 use crate::credential::CredentialSource;
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Tls, TlsError, is_away};
 
 /// How long a connection may take to be made.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -261,8 +261,14 @@ impl Connector for Server {
             None => Wire::open(Box::new(stream), sign_in, database, limit).await?,
             Some(tls) => {
                 let connected = tls.connector.connect(tls.name.clone(), stream).await;
-                let stream =
-                    connected.map_err(|error| BoltError::Refused(format!("TLS: {error}")))?;
+                let stream = connected.map_err(|error| {
+                    let cause = format!("TLS: {error}");
+                    if is_away(&error) {
+                        BoltError::Away(cause)
+                    } else {
+                        BoltError::Refused(cause)
+                    }
+                })?;
                 Wire::open(Box::new(stream), sign_in, database, limit).await?
             }
         };

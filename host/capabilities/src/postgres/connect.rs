@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::error::{PgError, ServerError};
 use super::wire::{Message, Socket, Wire};
 use super::{Server, quoted};
+use crate::tls::is_away;
 
 /// Bytes of the largest message before the sign-in is done.
 const SIGN_IN_BYTES: usize = 64 << 10;
@@ -48,7 +49,12 @@ impl Server {
         }
         let connected = tls.connector.connect(tls.name.clone(), stream).await;
         Ok(Box::new(connected.map_err(|error| {
-            PgError::Refused(format!("TLS: {error}"))
+            let cause = format!("TLS: {error}");
+            if is_away(&error) {
+                PgError::Away(cause)
+            } else {
+                PgError::Refused(cause)
+            }
         })?))
     }
 

@@ -73,6 +73,12 @@ fn server(error: ServerError) -> SqlError {
             return unavailable("the database's disk is full")
                 .with_details(serde_json::json!({ "kind": "disk-full" }));
         }
+        // Of everybody on the server together. A setting that one statement passed
+        // (`temp_file_limit`) is that statement's own.
+        ("53", code) if code != "53400" => {
+            tracing::warn!(code, message = error.message, "PostgreSQL lacks resources");
+            return unavailable("the database's server lacks resources just now; try again");
+        }
         ("53" | "54", _) => SqlCode::LimitExceeded,
         ("58" | "F0" | "XX", _) => {
             return SqlError::internal(format!("PostgreSQL {}: {}", error.code, error.message));
@@ -129,7 +135,10 @@ mod tests {
             ("55P03", SqlCode::Conflict),
             ("57014", SqlCode::Timeout),
             ("53100", SqlCode::Unavailable),
-            ("53200", SqlCode::LimitExceeded),
+            ("53000", SqlCode::Unavailable),
+            ("53200", SqlCode::Unavailable),
+            ("53400", SqlCode::LimitExceeded),
+            ("54001", SqlCode::LimitExceeded),
             ("25P02", SqlCode::TransactionClosed),
             ("P0001", SqlCode::InvalidStatement),
         ] {

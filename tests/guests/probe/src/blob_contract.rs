@@ -25,6 +25,17 @@ pub fn blob_get(input: Binding) -> Result<u64> {
     Ok(blob::Container::open(&input.binding)?.get("written")?.len() as u64)
 }
 
+/// Opens a binding and writes an object of 20 MiB piece by piece; answers its size.
+#[activity(queue = "general-queue", retry(maximum_attempts = 1))]
+pub fn blob_stream(input: Binding) -> Result<u64> {
+    let mut writer = blob::Container::open(&input.binding)?.write("streamed")?;
+    let block = vec![1_u8; 1 << 20];
+    for _ in 0..20 {
+        writer.write_all(&block)?;
+    }
+    Ok(writer.finish()?.size)
+}
+
 /// Makes an object, once however many attempts it takes; answers how many such there are.
 #[activity(
     start_to_close = "2m",

@@ -232,6 +232,12 @@ impl Lease {
 
     /// What an error means; asked once of one that ends an operation.
     pub(crate) async fn explain(&self, error: BoltError) -> BoltError {
+        if let BoltError::Server(failure) = &error
+            && failure.is_of_an_end()
+            && self.wire.as_ref().is_some_and(Wire::is_late)
+        {
+            return BoltError::Timeout;
+        }
         let alone = self.shared.places.is_alone();
         self.shared.connector.explain(error, alone).await
     }

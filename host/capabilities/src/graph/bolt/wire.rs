@@ -35,6 +35,31 @@ pub(crate) struct Failure {
     pub(crate) message: String,
 }
 
+impl Failure {
+    /// Whether the host's sign-in is no longer good, or cannot be looked at: nothing of what a
+    /// statement may do.
+    pub(crate) fn is_of_sign_in(&self) -> bool {
+        let kind = self.code.split_once(".Security.").map(|(_, kind)| kind);
+        matches!(
+            kind,
+            Some(
+                "AuthenticationRateLimit"
+                    | "AuthorizationExpired"
+                    | "AuthProviderFailed"
+                    | "AuthProviderTimeout"
+                    | "CredentialsExpired"
+                    | "TokenExpired"
+                    | "Unauthorized"
+            )
+        )
+    }
+
+    /// Whether the transaction was ended from outside.
+    pub(super) fn is_of_an_end(&self) -> bool {
+        self.code.ends_with(".Transaction.Terminated")
+    }
+}
+
 /// Why an operation did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BoltError {
@@ -271,6 +296,25 @@ impl Wire {
         }
     }
 
+    /// What the server said no with.
+    fn failed(&mut self, details: &Value) -> BoltError {
+        let detail = |key| details.get(key).and_then(Value::as_str).unwrap_or_default();
+        let failure = Failure {
+            code: detail("code").to_owned(),
+            message: detail("message").to_owned(),
+        };
+        self.state = State::Failed;
+        self.open = false;
+        // The next one signs in anew.
+        self.lost |= failure.is_of_sign_in();
+        BoltError::Server(failure)
+    }
+
+    /// Whether the deadline has passed.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= Instant::now())
+    }
+
     /// The next answer that is no row.
     async fn summary(&mut self) -> Result<Value, BoltError> {
         let (tag, fields) = self.message().await?;
@@ -289,14 +333,8 @@ impl Wire {
                         count => State::Answers(count - 1),
                     };
                 }
-                self.state = State::Failed;
-                self.open = false;
                 let details = fields.into_iter().next().unwrap_or(Value::Null);
-                let detail = |key| details.get(key).and_then(Value::as_str).unwrap_or_default();
-                Err(BoltError::Server(Failure {
-                    code: detail("code").to_owned(),
-                    message: detail("message").to_owned(),
-                }))
+                Err(self.failed(&details))
             }
             IGNORED => {
                 self.state = State::Failed;
@@ -386,15 +424,7 @@ impl Wire {
                     self.flush().await?;
                     self.state = State::Rows;
                 }
-                (FAILURE, Some(details)) => {
-                    self.state = State::Failed;
-                    self.open = false;
-                    let detail = |key| details.get(key).and_then(Value::as_str).unwrap_or_default();
-                    return Err(BoltError::Server(Failure {
-                        code: detail("code").to_owned(),
-                        message: detail("message").to_owned(),
-                    }));
-                }
+                (FAILURE, Some(details)) => return Err(self.failed(&details)),
                 _ => {
                     self.lost = true;
                     return Err(BoltError::Protocol("an unexpected message"));

@@ -31,9 +31,18 @@ impl Shared {
 
     /// What there is of a collection.
     pub(super) async fn describe(&self, name: &str) -> Result<Option<Description>, VectorError> {
+        Ok(self.standing(name).await?.flatten())
+    }
+
+    /// The class of a collection, and what it says; it says nothing where Weaviate made it by
+    /// itself.
+    pub(super) async fn standing(
+        &self,
+        name: &str,
+    ) -> Result<Option<Option<Description>>, VectorError> {
         let path = class_path(&self.class(name));
         match self.client.rest(Method::GET, &path, None).await? {
-            (StatusCode::OK, class) => description(&class),
+            (StatusCode::OK, class) => description(&class).map(Some),
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (status, body) => Err(refused(status, &body)),
         }

@@ -166,15 +166,23 @@ impl Store for WeaviateVectors {
             if status.is_success() {
                 return Ok(true);
             }
-            // Somebody else was first.
-            if let Some(found) = shared.describe(&name).await? {
-                return same(found);
+            match shared.standing(&name).await? {
+                // Somebody else was first.
+                Some(Some(found)) => return same(found),
+                // Or there is one that Weaviate made by itself.
+                Some(None) => {
+                    shared.drop_class(&name).await?;
+                }
+                // Somebody else has dropped it just now, and makes it anew: that is not dropped.
+                None => {}
             }
-            // Or there is one that Weaviate made by itself.
-            shared.drop_class(&name).await?;
-            match make().await? {
-                (status, _) if status.is_success() => Ok(true),
-                (status, body) => Err(refused(status, &body)),
+            let (status, body) = make().await?;
+            if status.is_success() {
+                return Ok(true);
+            }
+            match shared.describe(&name).await? {
+                Some(found) => same(found),
+                None => Err(refused(status, &body)),
             }
         })
         .await

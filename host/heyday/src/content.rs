@@ -2,10 +2,13 @@
 //!
 //! One server keeps them as files ([`ContentFiles`]). Servers that share their state keep
 //! them there ([`crate::state::content`]), and the files are copies, which are made again
-//! when they are needed and swept when they are old.
+//! when they are needed and swept when they are old. One of those who need the same bytes
+//! fetches them: many calls at once of a plugin that this server has not run yet would take
+//! all connections to the state with as many copies of its component.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +26,33 @@ const COPY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone)]
 pub struct Content {
     files: ContentFiles,
-    shared: Option<(HostDb, Store)>,
+    shared: Option<Shared>,
+}
+
+/// Where servers share them.
+#[derive(Debug, Clone)]
+struct Shared {
+    state: HostDb,
+    store: Store,
+    turns: Turns,
+}
+
+/// Of those who fetch the same.
+#[derive(Debug, Clone, Default)]
+struct Turns(Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>);
+
+impl Turns {
+    fn of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        // A panic elsewhere leaves turns that are forgotten with those who had them.
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get(digest).and_then(Weak::upgrade) {
+            return turn;
+        }
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        turns.insert(*digest, Arc::downgrade(&turn));
+        turn
+    }
 }
 
 impl From<ContentFiles> for Content {
@@ -35,15 +64,24 @@ impl From<ContentFiles> for Content {
     }
 }
 
+/// A failure of the state that is told as one of files: as [`io::Error::other`].
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.chain())]
+pub(crate) struct StateFailed(pub StateError);
+
 fn failed(error: StateError) -> io::Error {
-    io::Error::other(error.chain())
+    io::Error::other(StateFailed(error))
 }
 
 impl Content {
     /// Of that store: in these files, or in the state where servers share it.
     #[must_use]
     pub fn new(files: ContentFiles, state: &HostDb, store: Store) -> Self {
-        let shared = state.is_shared().then(|| (state.clone(), store));
+        let shared = state.is_shared().then(|| Shared {
+            state: state.clone(),
+            store,
+            turns: Turns::default(),
+        });
         Self { files, shared }
     }
 
@@ -52,7 +90,7 @@ impl Content {
     /// # Errors
     /// When they cannot be stored.
     pub async fn put_bytes(&self, bytes: Bytes) -> io::Result<Digest> {
-        if let Some((state, store)) = &self.shared {
+        if let Some(Shared { state, store, .. }) = &self.shared {
             let put = state.put_content(*store, &Digest::of(&bytes), &bytes).await;
             put.map_err(failed)?;
         }
@@ -64,18 +102,18 @@ impl Content {
     /// # Errors
     /// When they cannot be read, or are no longer those that were written.
     pub async fn read(&self, digest: &Digest) -> io::Result<Bytes> {
-        let copy = self.files.read(digest).await;
-        let Some((state, store)) = &self.shared else {
-            return copy;
+        let Some(shared) = &self.shared else {
+            return self.files.read(digest).await;
         };
-        match copy {
-            Ok(bytes) => return Ok(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(%error, "a copy is made again");
-                self.files.remove(digest).await?;
-            }
+        if let Some(copy) = self.copy(digest).await? {
+            return Ok(copy);
         }
+        let turn = shared.turns.of(digest);
+        let _turn = turn.lock().await;
+        if let Some(copy) = self.copy(digest).await? {
+            return Ok(copy);
+        }
+        let Shared { state, store, .. } = shared;
         let bytes = state.content(*store, digest).await.map_err(failed)?;
         let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
         if Digest::of(&bytes) != *digest {
@@ -89,6 +127,19 @@ impl Content {
         Ok(bytes)
     }
 
+    /// The bytes of a copy that is there; one that was damaged is removed.
+    async fn copy(&self, digest: &Digest) -> io::Result<Option<Bytes>> {
+        match self.files.read(digest).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, "a copy is made again");
+                self.files.remove(digest).await?;
+                Ok(None)
+            }
+        }
+    }
+
     /// The digests of what may be swept: of what is older, where that is known.
     ///
     /// # Errors
@@ -96,7 +147,9 @@ impl Content {
     pub async fn old(&self, grace: Duration) -> io::Result<Vec<Digest>> {
         match &self.shared {
             None => self.files.list().await,
-            Some((state, store)) => state.old_content(*store, grace).await.map_err(failed),
+            Some(Shared { state, store, .. }) => {
+                state.old_content(*store, grace).await.map_err(failed)
+            }
         }
     }
 
@@ -132,11 +185,43 @@ impl PayloadStore for Content {
     ) -> Result<u64, PayloadStoreError> {
         match &self.shared {
             None => self.files.sweep(live, grace).await,
-            Some((state, store)) => {
+            Some(Shared { state, store, .. }) => {
                 let swept = state.sweep_content(*store, live, grace).await;
                 swept.map_err(failed)
             }
         }
         .map_err(|error| PayloadStoreError::Unavailable(error.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::RegistryError;
+
+    #[tokio::test]
+    async fn those_who_need_the_same_wait_for_each_other_and_leave_nothing() {
+        let turns = Turns::default();
+        let (first, other) = (turns.of(&Digest::of(b"a")), turns.of(&Digest::of(b"b")));
+        let second = turns.of(&Digest::of(b"a"));
+        let fetches = first.lock().await;
+        assert!(second.try_lock().is_err());
+        assert!(other.try_lock().is_ok());
+        drop(fetches);
+        assert!(second.try_lock().is_ok());
+        drop((first, second, other));
+        let _third = turns.of(&Digest::of(b"c"));
+        assert_eq!(turns.0.lock().expect("unharmed").len(), 1);
+    }
+
+    #[test]
+    fn a_failure_of_the_state_is_told_as_one() {
+        let busy = || StateError::Database(sqlx::Error::PoolTimedOut);
+        let error = failed(busy());
+        assert!(error.to_string().contains("pool timed out"), "{error}");
+        let told = RegistryError::from(error).to_string();
+        assert_eq!(told, RegistryError::from(busy()).to_string());
+        let told = RegistryError::from(io::Error::other("x")).to_string();
+        assert!(told.contains("disk"), "{told}");
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use heyday_capabilities::Bindings;
 use heyday_capabilities::inference::remote::{RemoteConfig, RemoteModel};
 use heyday_inference::{
-    Caller, FinishReason, GenerateRequest, Generation, InferenceError, LongText, Message, Remote,
-    Role,
+    Caller, FinishReason, GenerateRequest, Generation, InferenceError, LongText, Message, Meter,
+    Remote, Role,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -49,7 +49,9 @@ fn caller(plugin: &str) -> Caller {
 
 async fn embed(remote: &RemoteModel, texts: &[&str]) -> Result<Vec<f32>, InferenceError> {
     let texts = texts.iter().map(|&text| text.to_owned()).collect();
-    let found = remote.embed(&caller("me"), texts, LongText::Refuse).await?;
+    let found = remote
+        .embed(&caller("me"), texts, LongText::Refuse, &Meter::start())
+        .await?;
     Ok(found.values)
 }
 
@@ -77,7 +79,8 @@ async fn embeddings_scores_and_texts_are_those_of_the_endpoint() {
     let model = remote(&stand_in, "embed", &json!({ "batch_texts": 2 }));
     let texts = ["one two", "eins", "a e i o u"].map(str::to_owned);
     let me = caller("me");
-    let found = model.embed(&me, texts.to_vec(), LongText::Refuse);
+    let meter = Meter::start();
+    let found = model.embed(&me, texts.to_vec(), LongText::Refuse, &meter);
     let found = found.await.unwrap();
     let expected: Vec<f32> = texts.iter().flat_map(|text| embedding(text)).collect();
     assert_eq!(found.values, expected);
@@ -89,14 +92,14 @@ async fn embeddings_scores_and_texts_are_those_of_the_endpoint() {
     assert_eq!(asked[0].body["model"], "theirs");
     assert_eq!(asked[0].authorization, None);
     let none = model
-        .embed(&caller("me"), Vec::new(), LongText::Refuse)
+        .embed(&caller("me"), Vec::new(), LongText::Refuse, &Meter::start())
         .await;
     assert_eq!(none.unwrap().values, Vec::<f32>::new());
     assert!(stand_in.seen().is_empty());
 
     let judge = remote(&stand_in, "rerank", &json!({}));
     let documents = ["b", "a a", "a"].map(str::to_owned).to_vec();
-    let scores = judge.rerank(&me, "a".to_owned(), documents, LongText::Refuse);
+    let scores = judge.rerank(&me, "a".to_owned(), documents, LongText::Refuse, &meter);
     assert_eq!(scores.await.unwrap().values, [0.0, 2.0, 1.0]);
 
     let writer = remote(&stand_in, "generate", &json!({}));
@@ -133,7 +136,11 @@ async fn texts_that_are_too_long_are_treated_as_was_asked() {
     let model = remote(&stand_in, "embed", &json!({}));
     let long = "word ".repeat(200);
     let texts = vec!["a".to_owned(), "b".to_owned(), long.clone(), "c".to_owned()];
-    let ask = async |long| model.embed(&caller("me"), texts.clone(), long).await;
+    let ask = async |long| {
+        model
+            .embed(&caller("me"), texts.clone(), long, &Meter::start())
+            .await
+    };
     assert_eq!(
         ask(LongText::Refuse).await,
         Err(InferenceError::InputTooLong {
@@ -155,7 +162,8 @@ async fn texts_that_are_too_long_are_treated_as_was_asked() {
     let judge = remote(&stand_in, "rerank", &json!({}));
     let documents = vec![format!("{long} needle {long}"), "x".to_owned()];
     let me = caller("me");
-    let scores = judge.rerank(&me, "needle".to_owned(), documents, LongText::Split);
+    let meter = Meter::start();
+    let scores = judge.rerank(&me, "needle".to_owned(), documents, LongText::Split, &meter);
     assert_eq!(
         scores.await.unwrap().values,
         [1.0, 0.0],

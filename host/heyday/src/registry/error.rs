@@ -1,6 +1,7 @@
 //! Why the registry refuses; every message says what to do.
 
 use super::types::{RequestProblem, UnfitGrant};
+use crate::content::StateFailed;
 use crate::state::StateError;
 
 /// Why the registry refused or could not.
@@ -105,6 +106,10 @@ impl From<StateError> for RegistryError {
 
 impl From<std::io::Error> for RegistryError {
     fn from(error: std::io::Error) -> Self {
+        let error = match error.downcast::<StateFailed>() {
+            Ok(StateFailed(error)) => return error.into(),
+            Err(error) => error,
+        };
         tracing::error!(%error, "a file of the server cannot be read or written");
         Self::Unavailable(
             "a file cannot be read or written, the disk may be full; the same request may be \

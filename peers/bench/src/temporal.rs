@@ -432,10 +432,10 @@ async fn throughput(report: &mut Report, sides: &Sides, size: &Size) -> anyhow::
             });
         };
         // More runs a core than Python's, whether or not the API's server is counted.
-        let goal = || (sdk == "Python").then_some(Goal::RatioAtMost(1.0));
+        let goal = (sdk == "Python").then_some(Goal::RatioAtMost(1.0));
         add("1_activity_throughput", "per s", Rate::per_second, None);
-        add("worker_cpu", "ms", Rate::worker_ms, goal());
-        add("cpu", "ms", Rate::own_ms, goal());
+        add("worker_cpu", "ms", Rate::worker_ms, goal);
+        add("cpu", "ms", Rate::own_ms, goal);
     }
     println!(
         "    of the API's server {} a run; started by their type {:.1} a second, and a run {} of the \

@@ -2,9 +2,12 @@
 //! killed (-9) at whatever moment, no run whose start was acknowledged is lost, and no step
 //! runs again once its completion was recorded.
 //!
-//! They are killed in turn at random moments while clients start runs of three HTTP steps,
-//! and are started again on their own data: the server works for nobody, [`WORKERS`]
-//! workers do all of it, and the cluster is the dev server on a file. Runs that are started
+//! They are killed in turn while clients start runs of three HTTP steps, one of them by a
+//! plugin, and are started again on their own data: the server works for nobody, [`WORKERS`]
+//! workers do all of it, and the cluster is the dev server on a file. Most kills are at random
+//! moments, so close to each other that a part is starting most of the time; before some a run
+//! must have completed since the kill before, and before some all runs, so that nothing is at
+//! work at all ([`Moment`]). Runs that are started
 //! in some lives of the server continue as new between their steps. A client asks until it
 //! is answered: a lost answer to a start is asked for again with its Idempotency-Key. What
 //! the runs did is counted by a server of the test ([`Effects`]), each with a number; a
@@ -26,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::process_death::effects::{Effect, Effects};
+use crate::support::component;
 use crate::support::ports::free_port;
 use crate::support::server::{Client, Options, Server};
 use crate::support::temporal::{self, DevServer};
@@ -43,6 +47,8 @@ const WORKERS: usize = 2;
 const FLOW: &str = "chaos.steps";
 /// The flow's HTTP steps.
 const STEPS: [&str; 3] = ["first", "second", "third"];
+/// The one that is an activity of a plugin.
+const IN_THE_SANDBOX: &str = STEPS[1];
 /// Events after which runs continue as new, in some lives of the server.
 const SHORT: u32 = 12;
 /// How long clients go on asking while none of their runs ends. One run may have bad luck for
@@ -62,19 +68,38 @@ fn definition(effects: &Effects) -> String {
         if index > 0 {
             text += &format!("- pause{index}:\n    wait: {{milliseconds: 100}}\n");
         }
-        text += &format!(
-            "- {name}:
+        let url = format!("http://{}/", effects.address);
+        let body =
+            format!("'${{ {{workflow: $workflow.id, step: \"{name}\", numbers: .numbers}} }}'");
+        // The plugin's code is loaded first, from the cache.
+        let timeout = if *name == IN_THE_SANDBOX {
+            "PT5S"
+        } else {
+            "PT3S"
+        };
+        let call = if *name == IN_THE_SANDBOX {
+            let key = format!("'${{ $workflow.id + \"/{name}\" }}'");
+            format!(
+                "- {name}:
+    call: visitor.http_post
+    with: {{url: '{url}', key: {key}, body: {body}}}
+"
+            )
+        } else {
+            format!(
+                "- {name}:
     call: http
-    with:
-      method: post
-      endpoint: http://{address}/
-      body: '${{ {{workflow: $workflow.id, step: \"{name}\", numbers: .numbers}} }}'
-    metadata:
+    with: {{method: post, endpoint: '{url}', body: {body}}}
+"
+            )
+        };
+        text += &call;
+        text += &format!(
+            "    metadata:
       heyday:
-        timeouts: {{start_to_close: PT3S}}
+        timeouts: {{start_to_close: {timeout}}}
         retry: {{initial_interval: {{milliseconds: 100}}, backoff_coefficient: 1, maximum_attempts: 0}}
-",
-            address = effects.address,
+"
         );
     }
     text
@@ -103,6 +128,8 @@ struct Shared {
     client: RwLock<Client>,
     /// No further runs are started.
     ending: AtomicBool,
+    /// None are started for a while.
+    resting: AtomicBool,
     created: AtomicUsize,
     /// Runs that ended as another one than they began.
     continued: AtomicUsize,
@@ -118,7 +145,26 @@ impl Shared {
     fn stands_still(&self) -> bool {
         self.progress.lock().unwrap().elapsed() > STUBBORN
     }
+
+    fn completed(&self) -> usize {
+        self.done.lock().unwrap().len()
+    }
+
+    /// Waits until it is so, or a client has ended, which one does before its time only with
+    /// what does not hold.
+    async fn until(&self, clients: &mut Clients, so: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        while !so(self) {
+            ensure!(!self.stands_still(), "no run completes");
+            if let Some(ended) = clients.try_join_next() {
+                ended??;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
 }
+
+type Clients = JoinSet<anyhow::Result<()>>;
 
 /// What is killed.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +172,49 @@ enum Victim {
     Server,
     Worker,
     Cluster,
+}
+
+/// When something is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// At a random one.
+    Any,
+    /// At a random one after a run has completed since the kill before.
+    Working,
+    /// At a random one while no run is open, so that all only wait.
+    Idle,
+}
+
+impl Moment {
+    /// Of the kill with that number, from 1.
+    const fn of(kill: usize) -> Self {
+        match kill % 20 {
+            10 => Self::Idle,
+            5 | 15 => Self::Working,
+            _ => Self::Any,
+        }
+    }
+
+    /// Waits for it.
+    async fn come(self, shared: &Shared, clients: &mut Clients) -> anyhow::Result<()> {
+        match self {
+            Self::Any => {}
+            Self::Working => {
+                let before = shared.completed();
+                let one_more = |shared: &Shared| shared.completed() > before;
+                shared.until(clients, one_more).await?;
+            }
+            Self::Idle => {
+                shared.resting.store(true, Ordering::SeqCst);
+                let all =
+                    |shared: &Shared| shared.completed() == shared.created.load(Ordering::SeqCst);
+                shared.until(clients, all).await?;
+            }
+        }
+        // The random moment of the kill is what is tested here.
+        tokio::time::sleep(Duration::from_millis(rand::random_range(200..LIFE))).await;
+        Ok(())
+    }
 }
 
 async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()> {
@@ -143,13 +232,18 @@ async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()
         options
     };
     let mut server = Server::on(&data, options(SHORT)).await?;
+    let visitor = component("visitor");
+    server.client.push(visitor, "&allow_missing=true").await?;
     Client::ok(server.client.push_flow(&definition(&effects)).await?).await?;
     let binding = format!("*:{}", effects.address);
-    server.client.grant(FLOW, "http", &binding, None).await?;
+    for subject in [FLOW, "visitor"] {
+        server.client.grant(subject, "http", &binding, None).await?;
+    }
     server.wait_for_engine().await?;
     let shared = Arc::new(Shared {
         client: RwLock::new(server.client.clone()),
         ending: AtomicBool::new(false),
+        resting: AtomicBool::new(false),
         created: AtomicUsize::new(0),
         continued: AtomicUsize::new(0),
         unanswered: AtomicUsize::new(0),
@@ -169,17 +263,19 @@ async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()
         place.begin(&token, &[])
     };
     let mut workers: Vec<_> = (0..WORKERS).map(|_| begin(&server)).collect();
-    let mut clients = JoinSet::new();
+    let mut clients = Clients::new();
     for _ in 0..CLIENTS {
         clients.spawn(client(Arc::clone(&shared)));
     }
     let begun = Instant::now();
     let mut killed = [0; 3];
+    let mut moments = [0; 3];
     let mut kill = 0;
     while kill < kills || begun.elapsed() < long {
         kill += 1;
-        // The random moment of the kill is what is tested here.
-        tokio::time::sleep(Duration::from_millis(rand::random_range(200..LIFE))).await;
+        let moment = Moment::of(kill);
+        moment.come(&shared, &mut clients).await?;
+        moments[moment as usize] += 1;
         let victims = [Victim::Server, Victim::Worker, Victim::Cluster];
         let victim = victims[rand::random_range(0..victims.len())];
         killed[victim as usize] += 1;
@@ -198,8 +294,9 @@ async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()
                 cluster = Some(DevServer::start(port, &[], Some(&file)));
             }
         }
+        shared.resting.store(false, Ordering::SeqCst);
         if kill % TOLD == 0 {
-            let done = shared.done.lock().unwrap().len();
+            let done = shared.completed();
             eprintln!("kill {kill} of at least {kills}, {done} runs completed");
         }
         // One ends before its time only with what does not hold.
@@ -219,12 +316,15 @@ async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()
     let continued = shared.continued.load(Ordering::SeqCst);
     ensure!(continued > 0, "no run continued as new");
     eprintln!(
-        "{} kills of the server, {} of workers and {} of the cluster in {:.0?}; {created} runs completed, \
+        "{} kills of the server, {} of workers and {} of the cluster in {:.0?}, {} of them after a run had completed \
+         and {} while none was open; {created} runs completed, \
          of which {continued} had continued as new, {} answers were lost or said that the cluster is away, {repeated} effects were repeated",
         killed[0],
         killed[1],
         killed[2],
         begun.elapsed(),
+        moments[Moment::Working as usize],
+        moments[Moment::Idle as usize],
         shared.unanswered.load(Ordering::SeqCst),
     );
     Ok(())
@@ -233,6 +333,10 @@ async fn chaos(folder: &Path, kills: usize, long: Duration) -> anyhow::Result<()
 /// Starts runs, one after the other, and waits for the end of each.
 async fn client(shared: Arc<Shared>) -> anyhow::Result<()> {
     while !shared.ending.load(Ordering::SeqCst) {
+        if shared.resting.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
         let number = shared.created.fetch_add(1, Ordering::SeqCst);
         let name = format!("run-{number}");
         let body = json!({ "workflow_type": FLOW, "workflow_id": name, "input": {"numbers": []} });

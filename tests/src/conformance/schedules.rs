@@ -512,6 +512,7 @@ async fn schedules_are_listed(bench: Bench) {
     assert_eq!(seen.workflow_type, "test.set");
     assert_eq!(seen.spec.cron, ["@yearly"]);
     assert!(!seen.future_action_times.is_empty());
+    assert_eq!(list(3, None).await.next_page_token, None);
     let first = list(2, None).await;
     assert_eq!(first.schedules.len(), 2);
     let second = list(2, first.next_page_token).await;

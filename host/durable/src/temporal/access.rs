@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 
 use super::options::OpenError;
+use super::profile::ProfileFile;
 use super::sdk;
 
 /// How a cluster is reached. The default: without TLS, as nobody in particular.
@@ -49,6 +50,9 @@ pub enum Source {
     File(PathBuf),
     /// Here.
     Value(Vec<u8>),
+    /// An API key, in a profile of Temporal's configuration file, which is read again when it
+    /// changes.
+    ApiKeyOf(ProfileFile),
 }
 
 impl fmt::Debug for Source {
@@ -56,6 +60,7 @@ impl fmt::Debug for Source {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
             Self::Value(_) => f.write_str("Value(..)"),
+            Self::ApiKeyOf(file) => f.debug_tuple("ApiKeyOf").field(file).finish(),
         }
     }
 }
@@ -78,12 +83,13 @@ impl fmt::Debug for Access {
 
 impl Source {
     /// Its bytes; `what` it is, for a message.
-    fn read(&self, what: &str) -> Result<Vec<u8>, OpenError> {
+    pub(super) fn read(&self, what: &str) -> Result<Vec<u8>, OpenError> {
         match self {
             Self::File(path) => {
                 std::fs::read(path).map_err(|error| wrong(what, Some(path), &error.to_string()))
             }
             Self::Value(bytes) => Ok(bytes.clone()),
+            Self::ApiKeyOf(file) => file.api_key(),
         }
     }
 
@@ -91,6 +97,7 @@ impl Source {
         match self {
             Self::File(path) => Some(path),
             Self::Value(_) => None,
+            Self::ApiKeyOf(file) => file.path(),
         }
     }
 }

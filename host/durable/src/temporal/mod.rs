@@ -68,7 +68,7 @@ use uuid::Uuid;
 pub use access::{Access, Source};
 pub use connection::{Cluster, look};
 pub use options::{OpenError, Resources, Tasks, TemporalOptions};
-pub use profile::Profile;
+pub use profile::{Profile, ProfileFile};
 
 use self::core::Core;
 use crate::activity::{AttemptReceipt, CancelReason};

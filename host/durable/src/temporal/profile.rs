@@ -3,10 +3,12 @@
 //! profile that `TEMPORAL_PROFILE` names in the file that `TEMPORAL_CONFIG_FILE` names
 //! (`temporalio/temporal.toml` in the user's configuration folder where it names none).
 //!
-//! The SDK reads them; what it would pass over in silence is refused here.
+//! The SDK reads them; what it would pass over in silence is refused here. They are read once,
+//! at the start, but for the API key of the file: it expires and is replaced there
+//! ([`ProfileFile`]).
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::access::{Access, Source};
 use super::options::OpenError;
@@ -16,6 +18,10 @@ use super::sdk;
 const PREFIX: &str = "TEMPORAL_";
 /// The variable that names the configuration file.
 const CONFIG_FILE: &str = "TEMPORAL_CONFIG_FILE";
+/// The variable that names the profile in it.
+const PROFILE: &str = "TEMPORAL_PROFILE";
+/// The variable that has the API key.
+const API_KEY: &str = "TEMPORAL_API_KEY";
 /// Variables that are `true` or `false`.
 const BOOLEANS: [&str; 2] = ["TEMPORAL_TLS", "TEMPORAL_TLS_DISABLE_HOST_VERIFICATION"];
 
@@ -62,15 +68,12 @@ impl Profile {
                 )));
             }
         }
-        let file = variables.get(CONFIG_FILE).map(PathBuf::from);
-        if let Some(file) = &file {
+        if let Some(file) = file_of(&variables) {
             std::fs::metadata(file).map_err(|error| {
                 OpenError::Invalid(format!("{CONFIG_FILE} {}: {error}", file.display()))
             })?;
         }
-        let options = sdk::LoadClientConfigProfileOptions::builder().build();
-        let profile = sdk::load_client_config_profile(options, Some(&variables))
-            .map_err(|error| refusal(&error, file.as_deref()))?;
+        let profile = load(&variables)?;
         if profile.codec.is_some() {
             return Err(OpenError::Invalid(
                 "there is no remote codec here; take the codec out of Temporal's configuration"
@@ -80,6 +83,13 @@ impl Profile {
         // A section without anything in it turns TLS on, as in the SDKs.
         let uses_tls = profile.tls.as_ref().map(|tls| tls.disabled != Some(true));
         let tls = profile.tls.unwrap_or_default();
+        let api_key = profile.api_key.map(|key| {
+            if variables.contains_key(API_KEY) {
+                Source::Value(key.into_bytes())
+            } else {
+                Source::ApiKeyOf(ProfileFile::of(&variables))
+            }
+        });
         Ok(Self {
             address: profile.address,
             namespace: profile.namespace,
@@ -90,11 +100,62 @@ impl Profile {
                 server_ca_cert: tls.server_ca_cert.map(source).transpose()?,
                 server_name: tls.server_name,
                 disable_host_verification: tls.disable_host_verification,
-                api_key: profile.api_key.map(|key| Source::Value(key.into_bytes())),
+                api_key,
                 headers: profile.grpc_meta.into_iter().collect(),
             },
         })
     }
+}
+
+/// A profile of Temporal's configuration file: where it stands. What may change while a
+/// process runs is read there again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProfileFile {
+    /// Of the variables those that say where.
+    variables: HashMap<String, String>,
+}
+
+impl ProfileFile {
+    fn of(variables: &HashMap<String, String>) -> Self {
+        let named = [CONFIG_FILE, PROFILE].into_iter().filter_map(|name| {
+            let value = variables.get(name)?;
+            Some((name.to_owned(), value.clone()))
+        });
+        Self {
+            variables: named.collect(),
+        }
+    }
+
+    /// The file, where it is not the one in the user's configuration folder.
+    pub(super) fn path(&self) -> Option<&Path> {
+        file_of(&self.variables)
+    }
+
+    /// The API key that stands there now.
+    pub(super) fn api_key(&self) -> Result<Vec<u8>, OpenError> {
+        let key = load(&self.variables)?.api_key;
+        key.map(String::into_bytes)
+            .ok_or_else(|| OpenError::Invalid(format!("{} has no API key now", name(self.path()))))
+    }
+}
+
+fn file_of(variables: &HashMap<String, String>) -> Option<&Path> {
+    variables.get(CONFIG_FILE).map(Path::new)
+}
+
+/// The profile as the SDK reads it.
+fn load(variables: &HashMap<String, String>) -> Result<sdk::ClientConfigProfile, OpenError> {
+    let options = sdk::LoadClientConfigProfileOptions::builder().build();
+    sdk::load_client_config_profile(options, Some(variables))
+        .map_err(|error| refusal(&error, file_of(variables)))
+}
+
+/// The file, for a message.
+fn name(file: Option<&Path>) -> String {
+    file.map_or_else(
+        || "Temporal's configuration file".to_owned(),
+        |file| file.display().to_string(),
+    )
 }
 
 fn source(source: sdk::DataSource) -> Result<Source, OpenError> {
@@ -108,10 +169,7 @@ fn source(source: sdk::DataSource) -> Result<Source, OpenError> {
 }
 
 fn refusal(error: &sdk::ConfigError, file: Option<&Path>) -> OpenError {
-    let file = file.map_or_else(
-        || "Temporal's configuration file".to_owned(),
-        |file| file.display().to_string(),
-    );
+    let file = name(file);
     OpenError::Invalid(match error {
         sdk::ConfigError::ProfileNotFound(name) => {
             format!("TEMPORAL_PROFILE: {file} has no profile {name:?}")
@@ -172,14 +230,57 @@ Some_Team = 'red'
         assert_eq!(access.client_cert, Some(certificate));
         assert_eq!(access.client_key, Some(Source::Value(b"PEM".to_vec())));
         assert_eq!(access.server_name.as_deref(), Some("name.example"));
-        let key = Source::Value(b"key-of-file".to_vec());
-        assert_eq!(access.api_key, Some(key));
+        let key = access.api_key.unwrap().read("the API key").unwrap();
+        assert_eq!(key, b"key-of-file");
         assert_eq!(access.headers["some-team"], "red");
         assert_eq!(access.headers["shift"], "late");
 
         let profile = of([("TEMPORAL_CONFIG_FILE", file)]).unwrap();
         assert_eq!(profile.address.as_deref(), Some("other.example:7233"));
         assert_eq!(profile.access, Access::default());
+    }
+
+    #[test]
+    fn a_key_in_the_file_is_what_the_file_has_now() {
+        const ADDRESS: &str = "t.example:7233";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("temporal.toml");
+        let write = |profile: &str, key: &str| {
+            let text = format!("[profile.{profile}]\n{key}\n[profile.other]\napi_key = 'hidden'\n");
+            std::fs::write(&file, text).unwrap();
+        };
+        let key = |access: &Access| {
+            let credentials = access.read(ADDRESS).map_err(|error| error.to_string());
+            credentials.map(|it| it.api_key().map(str::to_owned))
+        };
+        for profile in ["default", "cloud"] {
+            write(profile, "api_key = 'first'");
+            let named = [
+                ("TEMPORAL_CONFIG_FILE", file.to_str().unwrap()),
+                ("TEMPORAL_PROFILE", profile),
+            ];
+            let access = of(named).unwrap().access;
+            assert_eq!(key(&access).unwrap().as_deref(), Some("first"));
+            write(profile, "api_key = 'second'");
+            assert_eq!(key(&access).unwrap().as_deref(), Some("second"));
+            for (change, expected) in [("", "no API key now"), ("api_key = 'hidden", "line 2")] {
+                write(profile, change);
+                let message = key(&access).unwrap_err();
+                assert!(message.contains(expected), "{message}");
+                assert!(message.contains("temporal.toml"), "{message}");
+                assert!(!message.contains("hidden"), "{message}");
+            }
+            std::fs::remove_file(&file).unwrap();
+            key(&access).unwrap_err();
+            // The environment's goes over it, and stays.
+            write(profile, "api_key = 'first'");
+            let [path, name] = named;
+            let access = of([path, name, ("TEMPORAL_API_KEY", "own")])
+                .unwrap()
+                .access;
+            write(profile, "api_key = 'second'");
+            assert_eq!(key(&access).unwrap().as_deref(), Some("own"));
+        }
     }
 
     #[test]

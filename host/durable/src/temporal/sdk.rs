@@ -12,7 +12,8 @@ pub use temporalio_client::{
     ClientTlsOptions, Connection, ConnectionOptions, GrpcCompression, RetryOptions, TlsOptions,
 };
 pub use temporalio_common::envconfig::{
-    ConfigError, DataSource, LoadClientConfigProfileOptions, load_client_config_profile,
+    ClientConfigProfile, ConfigError, DataSource, LoadClientConfigProfileOptions,
+    load_client_config_profile,
 };
 pub use temporalio_common::protos::coresdk::activity_result::{
     ActivityExecutionResult, activity_execution_result::Status as ActivityEnd,

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::extract::Query;
+use super::grants::first_of;
 use super::problem::Problem;
 use super::runs::RunPath;
 use super::versions::PageQuery;
@@ -243,11 +244,9 @@ pub(super) async fn logs(
         };
         let logs = app
             .recorder
-            .logs(&run.namespace, run_id, after, limit)
+            .logs(&run.namespace, run_id, after, limit + 1)
             .await?;
-        let next_page_token = (logs.len() == limit)
-            .then(|| logs.last().map(|line| line.id.to_string()))
-            .flatten();
+        let (logs, next_page_token) = first_of(logs, limit, |line| line.id.to_string());
         return Ok(JsonAnswer(LogsBody {
             logs,
             next_page_token,
@@ -356,16 +355,15 @@ pub(super) async fn receipts(
     lost.retain(|lost| lost.ended_at >= kept);
     app.recorder.flush().await;
     let receipts = if lost.is_empty() {
-        written(&app, &run, after.as_ref(), limit).await?
+        written(&app, &run, after.as_ref(), limit + 1).await?
     } else {
         let all = with_lost(&app, &run, lost).await?.into_iter();
         let behind =
             |receipt: &ReceiptRecord| after.as_ref().is_none_or(|it| receipt.place() > *it);
-        all.filter(behind).take(limit).collect()
+        all.filter(behind).collect()
     };
-    let next_page_token = (receipts.len() == limit)
-        .then(|| receipts.last().map(|last| last.place().to_string()))
-        .flatten();
+    let name = |receipt: &ReceiptRecord| receipt.place().to_string();
+    let (receipts, next_page_token) = first_of(receipts, limit, name);
     Ok(JsonAnswer(ReceiptsBody {
         receipts,
         next_page_token,

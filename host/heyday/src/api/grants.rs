@@ -52,10 +52,20 @@ pub(super) fn page<T>(
     if let Some(token) = token {
         rows.retain(|row| name(row).as_str() > token);
     }
+    Ok(first_of(rows, size, name))
+}
+
+/// The first so many rows of what was read, one more than that at least where there is one,
+/// and the token for those after them: none where nothing follows.
+pub(super) fn first_of<T>(
+    mut rows: Vec<T>,
+    size: usize,
+    name: impl Fn(&T) -> String,
+) -> (Vec<T>, Option<String>) {
     let more = rows.len() > size;
     rows.truncate(size);
     let next = rows.last().filter(|_| more).map(name);
-    Ok((rows, next))
+    (rows, next)
 }
 
 /// List grants
@@ -237,11 +247,8 @@ pub(super) async fn audit(
     app.recorder.flush().await;
     let audit = app
         .registry
-        .audit(&caller.namespace, before, limit, &filter);
-    let audit = audit.await?;
-    let next_page_token = (audit.len() == limit)
-        .then(|| audit.last().map(|entry| entry.id.to_string()))
-        .flatten();
+        .audit(&caller.namespace, before, limit + 1, &filter);
+    let (audit, next_page_token) = first_of(audit.await?, limit, |entry| entry.id.to_string());
     Ok(JsonAnswer(AuditBody {
         audit,
         next_page_token,

@@ -49,7 +49,12 @@ struct RequestLabels {
     url_scheme: &'static str,
     http_route: String,
     http_response_status_code: u16,
+    #[prometheus(flatten)]
+    failed: Failed,
 }
+
+/// `error_type` of a request that the server failed, and no label of any other.
+type Failed = Vec<(&'static str, u16)>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ActiveLabels {
@@ -229,13 +234,19 @@ impl Metrics {
     }
 
     /// Counts a request. `method` is one of the known ones, or `_OTHER`; `route` is the
-    /// template of its path.
+    /// template of its path. What is a client's fault is none of the server's, as the
+    /// semantic conventions say, and so has no `error_type`.
     pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        let failed = (500..600).contains(&status);
         let labels = RequestLabels {
             http_request_method: method,
             url_scheme: URL_SCHEME,
             http_route: route.to_owned(),
             http_response_status_code: status,
+            failed: failed
+                .then_some(("error_type", status))
+                .into_iter()
+                .collect(),
         };
         self.requests
             .get_or_create(&labels)
@@ -315,8 +326,27 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         let text = metrics.render().expect("text");
+        assert!(!text.contains("error_type"), "{text}");
         let idle = "http_server_active_requests{http_request_method=\"GET\",url_scheme=\"http\"} 0";
         assert!(text.contains(idle), "{text}");
+    }
+
+    #[test]
+    fn a_request_that_the_server_failed_says_so() {
+        let metrics = Metrics::default();
+        for status in [404, 503] {
+            metrics.request("POST", "/api/v1/flows", status, Duration::from_millis(3));
+        }
+        let text = metrics.render().expect("text");
+        for labels in [
+            "http_response_status_code=\"404\"} 1",
+            "http_response_status_code=\"503\",error_type=\"503\"} 1",
+        ] {
+            let line = format!(
+                "http_server_request_duration_seconds_count{{http_request_method=\"POST\",url_scheme=\"http\",http_route=\"/api/v1/flows\",{labels}"
+            );
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::schedules::FlowSchedules;
 use crate::state::{HostDb, StateLocation};
 use crate::tokens::WorkerTokens;
 
+mod lists;
 mod presigned;
 mod replays;
 mod requests;

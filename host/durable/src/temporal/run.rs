@@ -403,6 +403,7 @@ impl Run {
             revision: pins.revision,
             answer_revision: pins.answer_revision,
             resume,
+            detached_ends: true,
         }
     }
 

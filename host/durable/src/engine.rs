@@ -266,7 +266,8 @@ pub struct RunInfo {
     /// The parent's workflow id and run id.
     pub parent: Option<(String, Uuid)>,
     /// Why it is held, if replay found a difference: it goes on only with a fixed
-    /// host or is terminated.
+    /// host or is terminated. On a Temporal cluster also why its workflow task fails
+    /// again and again; it is tried again all the same.
     pub held: Option<String>,
 }
 

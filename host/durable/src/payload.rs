@@ -306,7 +306,16 @@ pub(crate) type Referred = (Digest, Bytes);
 /// The payload as it stays inside Heyday: a reference where it is large. `stored` gets
 /// the value then.
 pub(crate) fn referred(payload: Payload, stored: &mut Vec<Referred>) -> Payload {
-    if payload.data.len() <= INLINE_LIMIT || payload.encoding() != JSON_PLAIN {
+    referred_above(INLINE_LIMIT, payload, stored)
+}
+
+/// The same, where a value is large above so many bytes.
+pub(crate) fn referred_above(
+    limit: usize,
+    payload: Payload,
+    stored: &mut Vec<Referred>,
+) -> Payload {
+    if payload.data.len() <= limit || payload.encoding() != JSON_PLAIN {
         return payload;
     }
     let digest = Digest::of(&payload.data);

@@ -13,6 +13,7 @@ use super::children::child_of;
 on_both!(
     large_values_go_by_reference_between_steps,
     large_values_go_by_reference_to_children,
+    many_values_at_once_are_not_too_many,
     a_result_stays_inline_and_has_a_limit,
     a_signal_a_result_and_a_query_go_up_to_the_limit,
     an_update_and_its_answer_go_up_to_the_limit,
@@ -80,6 +81,22 @@ async fn large_values_go_by_reference_to_children(bench: Bench) {
     let result = of(&child, "WorkflowExecutionCompleted", "result").await;
     assert_eq!(result["encoding"], "json/plain", "{result}");
     assert!(bench.result(&child).await == json!("x".repeat(1_000_000)));
+}
+
+async fn many_values_at_once_are_not_too_many(bench: Bench) {
+    // Each of them is small, and together they have more than a cluster takes.
+    let branches: Vec<String> = (0..25)
+        .map(|n| format!("{{b{n}: {{call: t.length, with: {{text: '${{ .text }}'}}}}}}"))
+        .collect();
+    let branches = branches.join(", ");
+    bench.define(
+        "wide",
+        &format!("  - all: {{fork: {{branches: [{branches}]}}}}\n"),
+    );
+    let run = bench
+        .start("wide", json!({"text": "y".repeat(200_000)}))
+        .await;
+    assert_eq!(bench.result(&run).await, json!(vec![200_000; 25]));
 }
 
 async fn a_result_stays_inline_and_has_a_limit(bench: Bench) {

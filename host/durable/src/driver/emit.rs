@@ -51,6 +51,10 @@ impl Run {
             });
             return Ok(event);
         };
+        self.port
+            .room_for_signals(targets.len(), &around.scope)
+            .await
+            .map_err(|cancelled| cancelled.at(reference))?;
         let sent: Vec<u64> = targets
             .into_iter()
             .map(|workflow_id| {

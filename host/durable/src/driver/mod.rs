@@ -65,7 +65,7 @@ use crate::flow::error::{EXPRESSION, Fault};
 use crate::payload::{FOREIGN_LIMIT, Payload};
 use data::{Held, Meter};
 use interpreter::{Doing, Run, poll_once};
-use port::{Port, Refused};
+use port::{Port, Refused, Room};
 use resume::{Carried, Left};
 use scene::Evaluator;
 use stop::{Stop, bounded, data_limit, limit_failure};
@@ -93,6 +93,14 @@ pub struct RunLimits {
     /// Events of a history after which the run continues as new, where it can.
     #[serde(default = "RunLimits::default_history_events")]
     pub history_events: u64,
+    /// Activities that are under way at once, and as many children and signals to other
+    /// runs; what comes above it waits. None is recorded with runs of earlier releases.
+    #[serde(default = "RunLimits::none")]
+    pub pending: u64,
+    /// Bytes that the commands of one workflow task have on a Temporal cluster. None is
+    /// recorded with runs of earlier releases.
+    #[serde(default = "RunLimits::none")]
+    pub command_bytes: u64,
 }
 
 /// Bytes of a history after which the run continues as new, where it can.
@@ -101,6 +109,10 @@ pub const HISTORY_BYTES: u64 = 8 * 1024 * 1024;
 impl RunLimits {
     const fn default_history_events() -> u64 {
         10_000
+    }
+
+    const fn none() -> u64 {
+        u64::MAX
     }
 }
 
@@ -111,6 +123,10 @@ impl Default for RunLimits {
             data_bytes: 16 * 1024 * 1024,
             depth: 32,
             history_events: Self::default_history_events(),
+            // Half of what Temporal allows, so that one workflow task may start them all.
+            pending: 1_000,
+            // Temporal takes no message of 4 MiB, and there is more in it than commands.
+            command_bytes: (4 * 1024 - 512) * 1024,
         }
     }
 }
@@ -143,6 +159,9 @@ pub struct RunStart {
     /// Where it goes on, where another run continued as this one: what that one's
     /// [`Command::ContinueAsNew`] said, with references resolved.
     pub resume: Option<Payload>,
+    /// Whether the end of a detached child is told, too
+    /// ([`Resolution::Child`]): then it counts among the children that are open.
+    pub detached_ends: bool,
 }
 
 /// The activity type of `call: http`, which the host itself executes.
@@ -236,7 +255,12 @@ impl Driver {
             ))
         })?;
         let meter = Meter::new(start.limits.data_bytes);
-        let port = Arc::new(Port::new(start.started_at, start.seed, Arc::clone(&meter)));
+        let room = Room {
+            pending: start.limits.pending,
+            detached: start.detached_ends,
+        };
+        let port = Port::new(start.started_at, start.seed, Arc::clone(&meter), room);
+        let port = Arc::new(port);
         let prepared = catch_unwind(AssertUnwindSafe(|| {
             prepare(start, carried, expressions, &port, meter)
         }))

@@ -8,6 +8,7 @@
 //! each wait looks at them whenever it is polled. Activities and children that were
 //! asked to stop are awaited; timers are forgotten at once.
 
+mod room;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jiff::Timestamp;
+pub(super) use room::Room;
+use room::Table;
 use serde_json::Value;
 pub(super) use signals::{Arrived, Verdict};
 use uuid::Uuid;
@@ -72,46 +75,6 @@ impl Scope {
         match self.0.iter().find_map(|flag| flag.reason()) {
             None => Ok(()),
             Some(reason) => Err(Cancelled(reason.clone())),
-        }
-    }
-}
-
-/// What was issued under one kind of id, and what still waits.
-#[derive(Debug)]
-struct Table<T> {
-    issued: u64,
-    waiting: BTreeMap<u64, Option<T>>,
-}
-
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self {
-            issued: 0,
-            waiting: BTreeMap::new(),
-        }
-    }
-}
-
-impl<T> Table<T> {
-    fn issue(&mut self) -> u64 {
-        self.issued += 1;
-        self.waiting.insert(self.issued, None);
-        self.issued
-    }
-
-    fn take(&mut self, id: u64) -> Option<T> {
-        self.waiting.get(&id)?.as_ref()?;
-        self.waiting.remove(&id).flatten()
-    }
-
-    /// Resolves; answers whether anything waited for it.
-    fn resolve(&mut self, id: &str, value: T) -> bool {
-        match id.parse().ok().and_then(|id| self.waiting.get_mut(&id)) {
-            Some(slot @ None) => {
-                *slot = Some(value);
-                true
-            }
-            _ => false,
         }
     }
 }
@@ -175,10 +138,11 @@ pub(super) struct Port {
     inner: Mutex<Inner>,
     cancel: Arc<Flag>,
     meter: Arc<Meter>,
+    room: Room,
 }
 
 impl Port {
-    pub(super) fn new(now: Timestamp, seed: u64, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(now: Timestamp, seed: u64, meter: Arc<Meter>, room: Room) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 now,
@@ -209,6 +173,7 @@ impl Port {
             }),
             cancel: Arc::default(),
             meter,
+            room,
         }
     }
 
@@ -237,11 +202,11 @@ impl Port {
         inner.asked
             && !inner.bound
             && self.cancel.reason().is_none()
-            && inner.timers.waiting.len() <= usize::from(has_deadline)
-            && inner.activities.waiting.is_empty()
-            && inner.starts.waiting.is_empty()
-            && inner.children.waiting.is_empty()
-            && inner.externals.waiting.is_empty()
+            && inner.timers.len() <= usize::from(has_deadline)
+            && inner.activities.len() == 0
+            && inner.starts.len() == 0
+            && inner.children.len() == 0
+            && inner.externals.len() == 0
             && inner.signals.iter().all(|one| one.update.is_none())
     }
 
@@ -321,6 +286,13 @@ impl Port {
                 ("change of search attributes", change_id, waited)
             }
             Resolution::ChildStarted { child_id, outcome } => {
+                if outcome.is_err()
+                    && let Ok(id) = child_id.parse::<u64>()
+                {
+                    // It never ends.
+                    inner.children.forget(id);
+                    inner.detached.remove(&id);
+                }
                 let waited = inner.starts.resolve(&child_id, outcome);
                 ("start of child", child_id, waited)
             }
@@ -387,6 +359,7 @@ impl Port {
         mut schedule: ScheduleActivity,
     ) -> Result<Result<Payload, Failure>, Cancelled> {
         scope.check()?;
+        self.room_for_activity(scope).await?;
         let id = {
             let mut inner = self.lock();
             let id = inner.activities.issue();
@@ -482,7 +455,7 @@ impl Port {
     /// Forgets a timer that has not fired.
     pub(super) fn cancel_timer(&self, id: u64) {
         let mut inner = self.lock();
-        if inner.timers.waiting.remove(&id).is_some() {
+        if inner.timers.forget(id) {
             inner.commands.push(Command::CancelTimer {
                 timer_id: id.to_string(),
             });
@@ -498,6 +471,7 @@ impl Port {
         mut start: StartChild,
     ) -> Result<Result<Option<Payload>, Failure>, Cancelled> {
         scope.check()?;
+        self.room_for_child(scope).await?;
         let detached = start.detached;
         let id = {
             let mut inner = self.lock();
@@ -505,7 +479,7 @@ impl Port {
             if detached {
                 inner.detached.insert(id);
             } else {
-                inner.children.waiting.insert(id, None);
+                inner.children.wait_for(id);
             }
             inner.bound |= detached && start.parent_close != ParentClosePolicy::Abandon;
             start.child_id = id.to_string();
@@ -523,7 +497,6 @@ impl Port {
                 }
                 Some(Ok(_)) => started = true,
                 Some(Err(failure)) => {
-                    inner.children.waiting.remove(&id);
                     // There is nothing to cancel any more.
                     let text = id.to_string();
                     inner.commands.retain(|command| {

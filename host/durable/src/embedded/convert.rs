@@ -329,6 +329,7 @@ pub fn started(start: &RunStart, stored: StoredStart) -> Event {
             data_bytes: start.limits.data_bytes,
             depth_limit: start.limits.depth,
             history_events: start.limits.history_events,
+            pending: start.limits.pending,
             ..stored
         }),
         ..Event::new(
@@ -393,14 +394,15 @@ impl Beginning {
     /// Its limits.
     pub fn limits(&self) -> RunLimits {
         let stored = self.stored();
+        let or_none = |limit: u64| if limit == 0 { u64::MAX } else { limit };
         RunLimits {
             tasks_per_activation: stored.tasks_per_activation,
             data_bytes: stored.data_bytes,
             depth: stored.depth_limit,
-            history_events: match stored.history_events {
-                0 => u64::MAX,
-                events => events,
-            },
+            history_events: or_none(stored.history_events),
+            pending: or_none(stored.pending),
+            // Nothing here takes commands away.
+            command_bytes: u64::MAX,
         }
     }
 
@@ -456,6 +458,7 @@ impl Beginning {
             revision: stored.revision,
             answer_revision: stored.answer_revision,
             resume,
+            detached_ends: false,
         }
     }
 }

@@ -259,6 +259,10 @@ pub struct StoredStart {
     /// Ids of updates that ended before, the newest last.
     #[prost(string, repeated, tag = "23")]
     pub updates: Vec<String>,
+    /// Activities that are under way at once, and as many children and signals to other
+    /// runs; 0 where nothing limits them.
+    #[prost(uint64, tag = "24")]
+    pub pending: u64,
 }
 
 /// A signal that no task has taken, without its data.

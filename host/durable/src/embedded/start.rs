@@ -220,6 +220,7 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
         revision: REVISION,
         answer_revision: ANSWER_REVISION,
         resume: None,
+        detached_ends: false,
     };
     let first = started(&start, stored);
     let Some(beginning) = Beginning::read(first.clone()) else {

@@ -236,6 +236,7 @@ fn started(event: &Event, shown: &mut Attributes) {
         seed: _,
         resume: _,
         history_events,
+        pending,
         continued_from,
         first_run_id,
         waiting,
@@ -277,6 +278,9 @@ fn started(event: &Event, shown: &mut Attributes) {
     // Runs of an earlier driver have none.
     if *history_events > 0 {
         limits["history_events"] = json!(history_events);
+    }
+    if *pending > 0 {
+        limits["pending"] = json!(pending);
     }
     shown.put("limits", limits);
     shown.put("revision", *revision);

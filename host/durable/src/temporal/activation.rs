@@ -201,10 +201,15 @@ pub async fn go_on(
         activation.continue_as_new_suggested,
         u64::from(activation.history_length),
     );
+    if let Some(run) = &mut known {
+        run.room.enter(activation.history_length);
+    }
     for job in activation.jobs.into_iter().filter_map(|job| job.variant) {
         match (job, &mut known) {
             (sdk::Job::InitializeWorkflow(start), known) => {
-                *known = Some(Run::begin(namespaces, queue, &activation.run_id, start)?);
+                let mut begun = Run::begin(namespaces, queue, &activation.run_id, start)?;
+                begun.room.enter(activation.history_length);
+                *known = Some(begun);
             }
             (job, Some(run)) => run.take(job)?,
             (job, None) => {
@@ -316,6 +321,8 @@ async fn drive(
     run.continued = matches!(answered.last(), Some(Command::ContinueAsNew { .. }));
     run.settle(driver.take_verdicts());
     run.stage = Stage::Running(driver);
+    let limit = run.command_bytes();
+    run.look_ahead(&answered);
     let mut stored: Vec<Referred> = Vec::new();
     let mut commands = answered
         .into_iter()
@@ -329,7 +336,7 @@ async fn drive(
             )));
         }
     }
-    Ok(commands)
+    Ok(run.within(limit, commands))
 }
 
 /// Runs what blocks on a thread for activations.

@@ -81,11 +81,8 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
             run.workflow_id
         ))
     })?;
-    if described
-        .pending_workflow_task
-        .is_some_and(|task| task.attempt > 1)
-    {
-        info.held = held(&events);
+    if let Some(task) = described.pending_workflow_task {
+        info.held = held(&events, task.attempt);
     }
     let mut state = RunState::default();
     for event in events.iter().filter_map(|event| event.event.as_ref()) {
@@ -200,17 +197,28 @@ fn signals(stands: &Value, events: &[Shown]) -> Vec<PendingSignal> {
         .collect()
 }
 
-/// Why a run is held, if its workflow tasks fail because its history does not fit.
-fn held(events: &[Shown]) -> Option<String> {
+/// How often a run's workflow task is given out before what it fails by is no longer taken
+/// for something that passes. By then the cluster waits longer and longer in between.
+const PATIENCE: i32 = 10;
+
+/// Why a run is held, if its workflow tasks fail because its history does not fit, or again
+/// and again. `attempt` is the number of the pending one, from 1.
+fn held(events: &[Shown], attempt: i32) -> Option<String> {
+    if attempt <= 1 {
+        return None;
+    }
     let failed = events.iter().rev().map(Shown::history_event);
     let failed = failed
         .take_while(|event| event.event_type.starts_with("WorkflowTask"))
         .find(|event| event.event_type == "WorkflowTaskFailed")?;
-    if failed.attributes["cause"] != "NonDeterministicError" {
-        return None;
-    }
     let message = failed.attributes["failure"]["message"].as_str()?;
-    Some(message.to_owned())
+    if failed.attributes["cause"] == "NonDeterministicError" {
+        return Some(message.to_owned());
+    }
+    (attempt > PATIENCE).then(|| {
+        let times = attempt - 1;
+        format!("its workflow task has failed {times} times, and is tried again: {message}")
+    })
 }
 
 fn pending_activity(
@@ -357,4 +365,45 @@ pub async fn open_runs_using(core: &Core, digest: &Digest) -> Result<u64, Engine
         count += ask_count(core, namespace.clone(), query).await?;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use temporalio_common::protos::temporal::api::enums::v1::EventType as Kind;
+    use temporalio_common::protos::temporal::api::history::v1::WorkflowTaskFailedEventAttributes;
+
+    use super::super::convert::failure;
+    use super::super::events::{Names, read};
+    use super::*;
+    use crate::failure::{Failure, kind};
+
+    fn failed(cause: sdk::WorkflowTaskFailedCause) -> Vec<Shown> {
+        let failed = WorkflowTaskFailedEventAttributes {
+            cause: cause.into(),
+            failure: Some(failure(Failure::permanent(kind::INTERNAL, "why"), None)),
+            ..Default::default()
+        };
+        let event = sdk::HistoryEvent {
+            event_id: 4,
+            event_type: Kind::WorkflowTaskFailed.into(),
+            attributes: Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed)),
+            ..Default::default()
+        };
+        vec![read(&mut Names::default(), event)]
+    }
+
+    #[test]
+    fn a_run_whose_task_fails_again_and_again_is_held_and_says_why() {
+        let differs = failed(sdk::WorkflowTaskFailedCause::NonDeterministicError);
+        assert_eq!(held(&differs, 1), None);
+        assert_eq!(held(&differs, 2).as_deref(), Some("why"));
+        let fails = failed(sdk::WorkflowTaskFailedCause::GrpcMessageTooLarge);
+        // It may pass.
+        assert_eq!(held(&fails, PATIENCE), None);
+        let said = held(&fails, PATIENCE + 1).unwrap();
+        assert!(said.contains("failed 10 times"), "{said}");
+        assert!(said.ends_with(": why"), "{said}");
+        // None has failed yet: no worker is there.
+        assert_eq!(held(&[], PATIENCE + 1), None);
+    }
 }

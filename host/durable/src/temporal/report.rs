@@ -12,8 +12,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::{answer, describe_status, names_no_namespace, request};
+use super::convert::failure;
 use super::core::Core;
 use super::sdk::{self, WorkflowService as _};
+use crate::failure::{Failure, kind};
 
 /// How long it is tried.
 const PERSISTENCE: Duration = Duration::from_secs(10 * 60);
@@ -31,7 +33,7 @@ pub async fn report(
 ) {
     if let Some(status) = ended.status {
         let namespace = &worker.get_config().namespace;
-        let end = End {
+        let mut end = End {
             namespace,
             task_token: &task_token,
             status,
@@ -45,6 +47,14 @@ pub async fn report(
             let Err(status) = end.tell(core).await else {
                 break;
             };
+            // The cluster did not record that anybody asked: the run's answer that did is
+            // still on its way to it, or was lost. The attempt must not stay open for that.
+            if status.code() == sdk::Code::InvalidArgument
+                && let Some(failed) = failed_instead(&end.status)
+            {
+                end.status = failed;
+                continue;
+            }
             let why = describe_status(&status);
             if !passes(&status) || Instant::now() > deadline {
                 tracing::warn!(namespace, why, "the cluster does not take an attempt's end");
@@ -130,11 +140,7 @@ impl End<'_> {
                 answer(core, Duration::ZERO, call).await.map(drop)
             }
             sdk::ActivityEnd::Cancelled(cancelled) => {
-                let info = cancelled.failure.clone().and_then(|it| it.failure_info);
-                let details = match info {
-                    Some(sdk::FailureInfo::CanceledFailureInfo(info)) => info.details,
-                    _ => None,
-                };
+                let details = cancelled.failure.as_ref().and_then(details_of_cancel);
                 let message = sdk::RespondActivityTaskCanceledRequest {
                     namespace,
                     task_token,
@@ -149,6 +155,28 @@ impl End<'_> {
             // No attempt of ours ends so.
             sdk::ActivityEnd::WillCompleteAsync(_) => Ok(()),
         }
+    }
+}
+
+/// What stands in for the end of an attempt that stopped as it was asked to, where the
+/// cluster does not know that it was: a failure that another attempt follows, unless the
+/// request has come by then. What the attempt said, and its receipt, are its details.
+fn failed_instead(status: &sdk::ActivityEnd) -> Option<sdk::ActivityEnd> {
+    let sdk::ActivityEnd::Cancelled(cancelled) = status else {
+        return None;
+    };
+    let why = "the attempt stopped as it was asked to, which the cluster does not know of";
+    let mut failed = failure(Failure::transient(kind::WORKER_LOST, why), None);
+    if let Some(sdk::FailureInfo::ApplicationFailureInfo(info)) = &mut failed.failure_info {
+        info.details = cancelled.failure.as_ref().and_then(details_of_cancel);
+    }
+    sdk::ActivityExecutionResult::fail(failed).status
+}
+
+fn details_of_cancel(failure: &sdk::Failure) -> Option<sdk::Payloads> {
+    match failure.failure_info.as_ref()? {
+        sdk::FailureInfo::CanceledFailureInfo(info) => info.details.clone(),
+        _ => None,
     }
 }
 
@@ -175,7 +203,35 @@ fn passes(status: &sdk::Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::convert::{from_failure, json_payload, with_receipt};
     use super::*;
+    use crate::activity::Receipt;
+
+    #[test]
+    fn a_cancel_that_the_cluster_does_not_know_of_is_a_failure_that_is_retried() {
+        let mut receipt = Receipt::default();
+        receipt.add("rows", 3);
+        let said = Failure::permanent(kind::CANCELLED, "stopped at page 7");
+        let details = with_receipt(json_payload(&said), &receipt);
+        let ended = sdk::ActivityExecutionResult::cancel_from_details(Some(details.clone()));
+        let instead = failed_instead(&ended.status.unwrap()).unwrap();
+        let sdk::ActivityEnd::Failed(failed) = &instead else {
+            panic!("{instead:?}");
+        };
+        let told = failed.failure.clone().unwrap();
+        let Some(sdk::FailureInfo::ApplicationFailureInfo(info)) = &told.failure_info else {
+            panic!("{told:?}");
+        };
+        assert_eq!(info.details.as_ref().unwrap().payloads, [details]);
+        let read = from_failure(told);
+        assert_eq!(
+            (read.kind.as_str(), read.retryable),
+            (kind::WORKER_LOST, true)
+        );
+        assert_eq!(read.details.unwrap()["message"], "stopped at page 7");
+        // What is told instead is told as any other failure is.
+        assert!(failed_instead(&instead).is_none());
+    }
 
     #[test]
     fn what_passes_is_told_again() {

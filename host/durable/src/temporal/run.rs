@@ -8,12 +8,14 @@
 mod children;
 mod commands;
 mod continuing;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use self::room::Room;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
     own_words, timestamp,
@@ -114,6 +116,8 @@ pub struct Run {
     pub continued: bool,
     /// Whether it came without pins.
     pub was_pinned_here: bool,
+    /// What its workflow task says.
+    pub room: Room,
 }
 
 /// A job that does not fit the run: a fault of core, or of this.
@@ -170,6 +174,7 @@ impl Run {
             started: false,
             continued: false,
             was_pinned_here: false,
+            room: Room::default(),
         };
         match header.and_then(|header| Ok((header, argument(start.arguments)?))) {
             Ok((header, input)) => {
@@ -403,6 +408,7 @@ impl Run {
             revision: pins.revision,
             answer_revision: pins.answer_revision,
             resume,
+            detached_ends: true,
         }
     }
 

@@ -348,6 +348,8 @@ pub struct Offered {
     instance: String,
     /// Whether the driver is asked; else it was accepted before.
     asked: bool,
+    /// Bytes of its input, which an acceptance sends back.
+    bytes: usize,
 }
 
 impl Run {
@@ -366,6 +368,14 @@ impl Run {
                 Ok(()) => Ok(Box::new(signal)),
                 Err(error) => Err(error.to_string()),
             });
+        let bytes = signal.as_ref().map_or(0, |signal| signal.data.data.len());
+        let signal = signal.and_then(|signal| {
+            // One that was accepted is in the history, and had room.
+            if self.room.takes_update(bytes) || !update.run_validator {
+                return Ok(signal);
+            }
+            Err("too many large updates came at once; send this one again".to_owned())
+        });
         let instance = update.protocol_instance_id;
         match signal {
             Ok(signal) => {
@@ -378,6 +388,7 @@ impl Run {
                     update_id: update.id,
                     instance,
                     asked: update.run_validator,
+                    bytes,
                 });
             }
             Err(message) => {
@@ -400,6 +411,7 @@ impl Run {
             };
             match verdict {
                 Ok(()) => {
+                    self.room.say(offered.bytes);
                     let accepted = sdk::update_response::Response::Accepted(());
                     self.answers
                         .push(response(offered.instance.clone(), accepted));

@@ -112,7 +112,8 @@ pub struct RunRow {
     /// The run that started it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<RunName>,
-    /// Why it is held: replay found that it would go on otherwise than recorded.
+    /// Why it is held: replay found that it would go on otherwise than recorded. On a
+    /// Temporal cluster also why its workflow task fails again and again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use heyday_durable::activity::{ActivityTask, AttemptContext, CancelReason, Receipt};
 use heyday_durable::failure::{Failure, kind};
+use heyday_durable::flow::error::CANCELLED;
 use heyday_durable::flow::schema::{CompiledSchema, Violation};
 use heyday_durable::payload::Payload;
 use heyday_sandbox::call::Attempt;
@@ -250,6 +251,21 @@ fn check_output(text: &str, schema: Option<&CompiledSchema>) -> Result<(), Failu
     })
 }
 
+/// The kind of a failure that says that it was cancelled where nobody asked; the SDK's own
+/// for an error without one.
+const ERROR: &str = "error";
+
+/// The kind and message of a guest that nobody asked to stop. A cancel that is none would be
+/// taken for one of the run: only a `catch` that names it catches it, Temporal does not try
+/// it again, and foreign workflows may end as canceled by it.
+fn not_cancelled(said: String, message: String) -> (String, String) {
+    if said != kind::CANCELLED && said != CANCELLED {
+        return (said, message);
+    }
+    let message = format!("the plugin says {said:?}, and nobody asked it to stop: {message}");
+    (ERROR.to_owned(), message)
+}
+
 fn failure(error: CallError, reason: Option<CancelReason>) -> Failure {
     let message = error.to_string();
     match error {
@@ -258,11 +274,17 @@ fn failure(error: CallError, reason: Option<CancelReason>) -> Failure {
             message,
             retryable,
             details,
-        } => Failure {
-            retryable,
-            details: details.and_then(|text| serde_json::from_str(&text).ok()),
-            ..Failure::permanent(kind, message)
-        },
+        } => {
+            let (kind, message) = match reason {
+                None => not_cancelled(kind, message),
+                Some(_) => (kind, message),
+            };
+            Failure {
+                retryable,
+                details: details.and_then(|text| serde_json::from_str(&text).ok()),
+                ..Failure::permanent(kind, message)
+            }
+        }
         CallError::Trap { backtrace, .. } => Failure {
             stack: Some(backtrace).filter(|text| !text.is_empty()),
             ..Failure::permanent(kind::TRAP, message)
@@ -319,6 +341,29 @@ mod tests {
         let wrong = check_output("7", Some(&schema)).expect_err("refused");
         assert_eq!(wrong.kind, kind::INVALID_OUTPUT);
         assert!(check_output("7", None).is_ok());
+    }
+
+    #[test]
+    fn a_guest_cannot_say_that_it_was_cancelled_where_nobody_asked() {
+        let said = |kind: &str| {
+            let failed = CallError::Failed {
+                kind: kind.to_owned(),
+                message: "by whom?".to_owned(),
+                retryable: true,
+                details: Some("{\"page\":7}".to_owned()),
+            };
+            failure(failed, None)
+        };
+        for forged in [kind::CANCELLED, CANCELLED] {
+            let failure = said(forged);
+            assert_eq!((failure.kind.as_str(), failure.retryable), (ERROR, true));
+            assert!(failure.message.ends_with(": by whom?"), "{failure}");
+            assert_eq!(failure.details, Some(json!({ "page": 7 })));
+        }
+        // What means the same from whomever it comes stays.
+        for kind in [kind::TIMEOUT, kind::INVALID_INPUT, "file-encrypted"] {
+            assert_eq!(said(kind).kind, kind);
+        }
     }
 
     #[test]

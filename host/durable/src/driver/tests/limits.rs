@@ -277,3 +277,112 @@ fn a_panic_is_an_error_of_its_own() {
         Err(DriverError::Panicked("an evaluator that panics".to_owned()))
     );
 }
+
+const FOUR: &str = "
+  - all:
+      fork:
+        branches:
+          - a: {call: p.a}
+          - b: {call: p.a}
+          - c: {call: p.a}
+          - d: {call: p.a}
+";
+
+fn at_once(pending: u64) -> RunLimits {
+    RunLimits {
+        pending,
+        ..RunLimits::default()
+    }
+}
+
+#[test]
+fn what_is_under_way_at_once_is_limited_and_the_rest_waits() {
+    let call = |id: u32| format!("activity {id} p.a {{}}");
+    let mut fed = limited(FOUR, json!({}), at_once(2));
+    assert_eq!(fed.said(), [call(1), call(2)]);
+    fed.feed([done(2, json!("b"))]);
+    assert_eq!(fed.said(), [call(3)]);
+    // It does not matter whether they come together.
+    fed.feed([done(1, json!("a")), done(3, json!("c"))]);
+    assert_eq!(fed.said(), [call(4)]);
+    fed.feed([done(4, json!("d"))]);
+    assert_eq!(fed.result(), json!(["a", "b", "c", "d"]));
+    // A run of before there was a limit has none.
+    let fed = limited(FOUR, json!({}), at_once(u64::MAX));
+    assert_eq!(fed.said(), [1, 2, 3, 4].map(call));
+}
+
+#[test]
+fn what_waits_for_room_is_cancelled_at_once() {
+    let mut fed = limited(FOUR, json!({}), at_once(2));
+    fed.feed([cancel()]);
+    assert_eq!(fed.said(), ["cancel activity 1", "cancel activity 2"]);
+    fed.feed([stopped(1), stopped(2)]);
+    assert_eq!(fed.said(), ["cancelled enough"]);
+}
+
+#[test]
+fn a_child_for_whose_end_nobody_waits_counts_where_it_is_told() {
+    let tasks = "\n  - all: {for: {in: .}, do: [{c: {run: {workflow: {namespace: other, name: work, version: latest}, await: false}}}]}\n";
+    let mut start = start_of(&document(tasks), &json!([1, 2, 3, 4]));
+    start.limits = at_once(2);
+    let mut fed = Fed::start(start.clone());
+    let started = |fed: &Fed| {
+        let commands = fed.commands.iter();
+        commands
+            .filter_map(|command| match command {
+                Command::StartChild(start) => start.child_id.parse().ok(),
+                _ => None,
+            })
+            .collect::<Vec<u32>>()
+    };
+    assert_eq!(started(&fed), [1]);
+    fed.feed([child_started(1)]);
+    assert_eq!(started(&fed), [2]);
+    fed.feed([child_started(2)]);
+    assert_eq!(fed.said(), [""; 0]);
+    fed.feed([child_done(1, Ok(json!(1)))]);
+    assert_eq!(started(&fed), [3]);
+    // One that could not be started is not open.
+    let none = Failure::permanent(crate::failure::kind::UNKNOWN_WORKFLOW, "none");
+    fed.feed([Resolution::ChildStarted {
+        child_id: "3".to_owned(),
+        outcome: Err(none),
+    }]);
+    assert_eq!(fed.fault()["failure"]["kind"], "unknown-workflow");
+
+    start.detached_ends = false;
+    let mut fed = Fed::start(start);
+    for child in 1..=3 {
+        fed.feed([child_started(child)]);
+        assert_eq!(started(&fed), [child + 1]);
+    }
+}
+
+#[test]
+fn signals_to_other_runs_wait_for_room_together() {
+    let emit = |name: &str| {
+        format!(
+            "{{{name}: {{emit: {{event: {{with: {{source: s, type: t}}}}}}, metadata: {{heyday: {{to: [one, two]}}}}}}}}"
+        )
+    };
+    let tasks = format!(
+        "\n  - all: {{fork: {{branches: [{}, {}]}}}}\n",
+        emit("a"),
+        emit("b")
+    );
+    let told = |id: u32| Resolution::ExternalSignaled {
+        signal_id: id.to_string(),
+        outcome: Ok(()),
+    };
+    let mut fed = limited(&tasks, json!({}), at_once(3));
+    assert_eq!(fed.said(), ["signal 1 t to one", "signal 2 t to two"]);
+    fed.feed([told(2)]);
+    assert_eq!(fed.said(), ["signal 3 t to one", "signal 4 t to two"]);
+    // More at once than there is room for go when nothing else is under way.
+    let mut fed = limited(&tasks, json!({}), at_once(1));
+    fed.feed([told(1)]);
+    assert_eq!(fed.said(), [""; 0]);
+    fed.feed([told(2)]);
+    assert_eq!(fed.said(), ["signal 3 t to one", "signal 4 t to two"]);
+}

@@ -83,6 +83,7 @@ fn start_of(document: &str, input: &Value) -> RunStart {
         revision: REVISION,
         answer_revision: crate::expressions::ANSWER_REVISION,
         resume: None,
+        detached_ends: true,
     }
 }
 

@@ -79,6 +79,10 @@ pub fn started(at: jiff::Timestamp, start: sdk::WorkflowExecutionStartedEventAtt
             data_bytes: pins.limits.data_bytes,
             depth_limit: pins.limits.depth,
             history_events: pins.limits.history_events,
+            pending: match pins.limits.pending {
+                u64::MAX => 0,
+                pending => pending,
+            },
             ..stored
         };
     }

@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::commands::{comparable, event_of, with_timeouts_filled_in, without_taken_back};
+use self::commands::{
+    comparable, event_of, with_timeouts_filled_in, with_value_as_recorded, without_taken_back,
+};
 use super::activation::{Drive, Source, done, go_on};
 use super::convert::from_duration;
 use super::events::{Names, pins_of, read};
@@ -253,6 +255,7 @@ impl Replayed {
             let difference = match recorded.next() {
                 Some((event_id, event)) => {
                     at = event_id;
+                    let expected = with_value_as_recorded(expected, &event);
                     Difference::between(event_id, &event, &expected, strictness)
                 }
                 // What is not recorded yet, of a run whose task was not completed.

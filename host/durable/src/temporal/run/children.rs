@@ -6,7 +6,7 @@ use super::super::sdk;
 use super::{Run, Unexpected, number};
 use crate::definition::ParentClosePolicy;
 use crate::driver::StartChild;
-use crate::payload::{Referred, referred};
+use crate::payload::Referred;
 
 impl Run {
     /// Starts a child.
@@ -24,7 +24,7 @@ impl Run {
         };
         let (queue, input) = match child.foreign_queue {
             Some(queue) => (queue, child.input),
-            None => (self.queue.clone(), referred(child.input, stored)),
+            None => (self.queue.clone(), self.referred(child.input, stored)),
         };
         let policy = match child.parent_close {
             ParentClosePolicy::Terminate => sdk::ParentClosePolicy::Terminate,

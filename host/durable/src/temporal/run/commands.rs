@@ -8,7 +8,7 @@ use super::super::pins::{
 use super::super::sdk;
 use super::{Run, Stage, Unexpected, fail, number};
 use crate::driver::{Command, ScheduleActivity, SignalExternal};
-use crate::payload::{Payload, Referred, referred};
+use crate::payload::{Payload, Referred};
 
 impl Run {
     /// A driver's command as core's. `stored` gets the values that go by reference.
@@ -102,7 +102,9 @@ impl Run {
                 )
             }
             Command::ContinueAsNew { resume } => {
-                let next = self.continue_as_new(referred(resume, stored))?;
+                let input = self.input_again(stored);
+                let resume = self.referred(resume, stored);
+                let next = self.continue_as_new(input, resume)?;
                 (next, String::new())
             }
         };
@@ -120,7 +122,7 @@ impl Run {
         let input = if activity.foreign {
             activity.input
         } else {
-            referred(activity.input, stored)
+            self.referred(activity.input, stored)
         };
         let header = ActivityHeader {
             digest: pinned.digest,

@@ -12,6 +12,7 @@ impl Run {
     /// just now has none yet.
     pub(super) fn continue_as_new(
         &mut self,
+        input: Payload,
         resume: Payload,
     ) -> Result<sdk::CommandVariant, Unexpected> {
         let pins = self.next_pins.take();
@@ -31,7 +32,7 @@ impl Run {
             sdk::ContinueAsNewWorkflowExecution {
                 workflow_type: self.workflow_type.clone(),
                 task_queue: self.queue.clone(),
-                arguments: vec![payload(self.input.clone())],
+                arguments: vec![payload(input)],
                 memo,
                 search_attributes: Some(sdk::SearchAttributes {
                     indexed_fields: search_attributes,

@@ -408,3 +408,86 @@ fn the_next_run_has_the_input_the_pins_and_what_is_carried() {
     let resume = run.resume.clone().unwrap();
     assert_eq!(resume.encoding(), BLOB_REF);
 }
+
+/// A call with an input of that size.
+fn call(id: u32, bytes: usize, foreign: bool) -> Command {
+    Command::ScheduleActivity(Box::new(ScheduleActivity {
+        activity_id: id.to_string(),
+        activity: activity(),
+        queue: "general-queue".to_owned(),
+        foreign,
+        // Two bytes are its quotes.
+        input: Payload::json(&json!("x".repeat(bytes - 2))),
+        timeouts: ActivityTimeouts::default(),
+        retry: RetryPolicy::default(),
+        task: format!("/do/0/fork/branches/{id}/a"),
+    }))
+}
+
+/// What a run says when its driver answers so, and how many values go by reference.
+fn said(run: &mut Run, answered: Vec<Command>) -> (Vec<sdk::WorkflowCommand>, usize) {
+    let mut stored = Vec::new();
+    let limit = run.command_bytes();
+    run.look_ahead(&answered);
+    let answered = answered.into_iter();
+    let commands = answered
+        .map(|command| run.command(command, &mut stored).unwrap())
+        .collect();
+    (run.within(limit, commands), stored.len())
+}
+
+#[test]
+fn values_go_by_reference_where_one_workflow_task_has_many() {
+    let calls = |count: u32| -> Vec<Command> {
+        let ids = 1..=count;
+        ids.map(|id| call(id, 200 * 1024, false)).collect()
+    };
+    let mut run = started_with(&RunHeader::default());
+    run.next_pins = Some(pins());
+    run.room.enter(3);
+    let (commands, stored) = said(&mut run, calls(30));
+    assert_eq!((commands.len(), stored), (30, 30));
+    // What is small stays.
+    let (_, stored) = said(&mut run, vec![call(31, 200, false), call(32, 300, false)]);
+    assert_eq!(stored, 1);
+    // The next task has room of its own.
+    run.room.enter(9);
+    let (commands, stored) = said(&mut run, calls(5));
+    assert_eq!((commands.len(), stored), (5, 0));
+    // What was said in it before counts.
+    let (_, stored) = said(&mut run, calls(8));
+    assert_eq!(stored, 8);
+}
+
+#[test]
+fn a_run_fails_that_says_more_at_once_than_a_cluster_takes() {
+    let calls = || -> Vec<Command> {
+        let calls = [(1, 700_000), (2, 1_400_000), (3, 2_000_000)];
+        let calls = calls.into_iter();
+        calls.map(|(id, bytes)| call(id, bytes, true)).collect()
+    };
+    let mut run = started_with(&RunHeader::default());
+    run.next_pins = Some(pins());
+    let (commands, stored) = said(&mut run, calls());
+    assert_eq!(stored, 0);
+    let [command] = &commands[..] else {
+        panic!("{} commands", commands.len());
+    };
+    let Some(sdk::CommandVariant::FailWorkflowExecution(failed)) = &command.variant else {
+        panic!("{command:?}");
+    };
+    let why = super::super::convert::from_failure(failed.failure.clone().unwrap());
+    assert_eq!(why.kind, kind::LIMIT_EXCEEDED);
+    assert_eq!(
+        why.details,
+        Some(json!({ "limit": "command_bytes", "task": "/do/0/fork/branches/3/a" }))
+    );
+    // One of before there was a limit goes on as it did.
+    let mut run = started_with(&RunHeader::default());
+    let mut earlier = serde_json::to_value(pins()).unwrap();
+    let limits = earlier["limits"].as_object_mut().unwrap();
+    limits.remove("command_bytes").unwrap();
+    limits.remove("pending").unwrap();
+    run.next_pins = Some(serde_json::from_value(earlier).unwrap());
+    assert_eq!(said(&mut run, calls()).0.len(), 3);
+}

@@ -109,3 +109,30 @@ fn what_is_no_update_is_rejected_before_a_flow_sees_it() {
         assert!(run.resolutions.is_empty());
     }
 }
+
+#[test]
+fn large_updates_that_come_together_are_rejected_but_for_those_that_were_accepted() {
+    let large = |id, run_validator| sdk::DoUpdate {
+        input: vec![json_payload(&"x".repeat(900 * 1024))],
+        ..update(id, run_validator)
+    };
+    let mut run = run();
+    for id in ["a", "b", "c"] {
+        run.take(sdk::Job::DoUpdate(large(id, true))).unwrap();
+    }
+    assert_eq!(said(&mut run), ["-instance-c"]);
+    assert_eq!(run.resolutions.len(), 2);
+    let mut run = self::run();
+    for id in ["a", "b", "c"] {
+        run.take(sdk::Job::DoUpdate(large(id, false))).unwrap();
+    }
+    run.settle(Vec::new());
+    assert_eq!(
+        said(&mut run),
+        ["+instance-a", "+instance-b", "+instance-c"]
+    );
+    // Another workflow task has room for another one.
+    run.room.enter(9);
+    run.take(sdk::Job::DoUpdate(large("d", true))).unwrap();
+    assert_eq!(said(&mut run), [""; 0]);
+}

@@ -225,6 +225,14 @@ async fn a_role_with_more_rights_is_not_used() {
         "GRANT CREATE ON SCHEMA public TO {}",
         "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO {}",
         "CREATE EXTENSION dblink; GRANT USAGE ON SCHEMA public TO {}",
+        "CREATE EXTENSION postgres_fdw SCHEMA {}",
+        "CREATE FOREIGN DATA WRAPPER w{}; CREATE SERVER s{} FOREIGN DATA WRAPPER w{}; \
+         GRANT USAGE ON FOREIGN SERVER s{} TO {}",
+        "CREATE FOREIGN DATA WRAPPER w{}; CREATE SERVER s{} FOREIGN DATA WRAPPER w{}; \
+         CREATE FOREIGN TABLE {}.far (n INTEGER) SERVER s{}; GRANT SELECT (n) ON {}.far TO {}",
+        "CREATE FUNCTION {}.raised() RETURNS INTEGER SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
+        "CREATE LANGUAGE l{} HANDLER plpgsql_call_handler; \
+         CREATE FUNCTION {}.told() RETURNS INTEGER LANGUAGE l{} AS 'BEGIN RETURN 1; END'",
         "DROP SCHEMA {}",
     ] {
         let role = server.role(&database);
@@ -234,7 +242,14 @@ async fn a_role_with_more_rights_is_not_used() {
         server.psql(&database, &more);
         roles.push((more, role));
     }
+    let role = server.role(&database);
     drop(server);
+    // What is its own gives it nothing, nor does what others have.
+    let own = "CREATE FUNCTION own() RETURNS INTEGER SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'";
+    let binding = Binding::on(role.clone(), SqlLimits::default());
+    binding.run(own).await.unwrap();
+    let binding = Binding::on(role, SqlLimits::default());
+    assert_eq!(binding.ask("SELECT own()").await, "1");
     for (more, role) in roles {
         let binding = Binding::on(role, SqlLimits::default());
         let error = binding.run("SELECT 1").await.expect_err(&more);

@@ -52,6 +52,10 @@ async fn a_prefix_is_all_there_is() {
         "/two/only",
         "../two/only",
         "%2e%2e/two/only",
+        "%252e%252e/two/only",
+        "..%2ftwo/only",
+        "..;/two/only",
+        ".%2e;x/two/only",
     ] {
         let found = code(get(&one, key).await);
         let expected = [BlobCode::NotFound, BlobCode::InvalidKey];

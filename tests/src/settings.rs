@@ -436,6 +436,7 @@ async fn bindings_that_cannot_be_are_refused_at_the_start() {
         ("config.main]\n", "no backend"),
         ("config.Main]\nenvironment = true\n", "`Main`"),
         ("config.main]\nenv = true\n", "unknown field `env`"),
+        ("blob.main]\npath = 'components'\n", "the server's own"),
     ] {
         let options = Options {
             config: Some(format!("[bindings.namespaces.default.{binding}")),

@@ -103,6 +103,8 @@ async fn a_grant_is_of_a_method_a_host_a_port_and_a_path() {
         ("GET", format!("http://{address}/to/../silent")),
         ("GET", format!("http://{address}/to/%2e%2e/silent")),
         ("GET", format!("http://{address}/to/..%2fsilent")),
+        ("GET", format!("http://{address}/to/%252e%252e/silent")),
+        ("GET", format!("http://{address}/to/..;/silent")),
         ("GET", "https://127.0.0.1/to".to_owned()),
         ("GET", format!("http://{other}/to")),
         ("GET", format!("http://localhost:{port}/to")),

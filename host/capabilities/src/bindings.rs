@@ -15,6 +15,7 @@ mod config;
 mod database;
 mod graph;
 mod neighbours;
+mod reserved;
 mod settings;
 mod vector;
 
@@ -29,6 +30,7 @@ pub use blob::BlobBinding;
 pub use config::{BindingError, BindingsConfig, NamespaceBindings};
 pub use database::{DatabaseBinding, KvBinding, SqlBinding};
 pub use graph::GraphBinding;
+pub use reserved::{Reserved, StateDatabase};
 pub use settings::{ConfigBinding, SecretsBinding};
 pub use vector::VectorBinding;
 
@@ -54,8 +56,25 @@ pub(crate) trait Declared {
     /// Every path that it names.
     fn paths(&mut self) -> Vec<&mut PathBuf>;
 
+    /// The files that only the host may read and nobody else write: what it signs in with.
+    fn credentials(&self) -> Vec<PathBuf>;
+
+    /// What its plugins reach of this machine: files, and folders with all that is in them.
+    fn reached(&self) -> Vec<PathBuf> {
+        let place = self.place().map(|(path, _)| path.clone());
+        place.into_iter().collect()
+    }
+
     /// Its limits that cannot be zero.
     fn limits(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// Every path of a binding but its place.
+fn beside_place<B: Declared + Clone>(binding: &B) -> Vec<PathBuf> {
+    let place = binding.place().map(|(path, _)| path.clone());
+    let mut copy = binding.clone();
+    let all = copy.paths().into_iter().map(std::mem::take);
+    all.filter(|path| Some(path) != place.as_ref()).collect()
 }
 
 /// A binding as the configuration writes it.
@@ -203,11 +222,11 @@ impl Bindings {
     /// # Errors
     /// The first that cannot be used, by name.
     pub fn open(config: &BindingsConfig, runtime: &Handle) -> Result<Self, BindingError> {
-        Self::open_with(config, runtime, None)
+        Self::open_with(config, runtime, None, &Reserved::default())
     }
 
     /// As [`open`](Self::open), in a process whose server answers under these addresses for
-    /// objects that have none of their own.
+    /// objects that have none of their own, and has places that no binding may reach.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -215,11 +234,12 @@ impl Bindings {
         config: &BindingsConfig,
         runtime: &Handle,
         addresses: Option<Addresses>,
+        reserved: &Reserved,
     ) -> Result<Self, BindingError> {
-        check(config)?;
+        check(config, reserved)?;
         let mut bindings = Self::default();
         let mut common = Common {
-            claims: Claims::default(),
+            claims: Claims::beside(reserved.state.clone()),
             runtime,
             addresses: addresses.as_ref(),
         };

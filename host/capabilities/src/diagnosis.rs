@@ -35,7 +35,7 @@ pub enum Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What: `reach`, `latency`, `version`, `rights`, `clock`; of some also `connections`,
-    /// `schema`, `settings`, `sharing`.
+    /// `masking`, `schema`, `settings`, `sharing`.
     pub check: &'static str,
     /// How it is.
     pub status: Health,
@@ -43,6 +43,18 @@ pub struct Finding {
     pub found: String,
     /// What to do, where something is to be done.
     pub advice: Option<String>,
+}
+
+/// Where a binding is on a server whose roles are kept apart, in the server's own words, by
+/// whatever address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The database.
+    pub database: String,
+    /// Who signs in to the server.
+    pub role: String,
+    /// Whether nothing is written there.
+    pub read_only: bool,
 }
 
 /// Why a backend did not do what it was asked, and what to do.

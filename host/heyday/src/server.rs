@@ -230,8 +230,12 @@ impl Server {
         let tokens = WorkerTokens::open(state.clone()).await?;
         let key = auth::address_key(&data, &state).await?;
         let addresses = Addresses::new(&config.public_url(address), key.as_bytes());
-        let bindings =
-            Bindings::open_with(&config.bindings(), &Handle::current(), Some(addresses))?;
+        let bindings = Bindings::open_with(
+            &config.bindings(),
+            &Handle::current(),
+            Some(addresses),
+            &config.reserved(),
+        )?;
         let inference = models::open(&config, &bindings).await?;
         let bindings = Arc::new(bindings.with_inference(inference));
         let capabilities = capabilities(&config, &bindings);

@@ -22,6 +22,12 @@ pub const MASK: &str = "[secret]";
 /// texts that have nothing to do with them. In bytes.
 pub const MASKED_BYTES: usize = 8;
 
+/// Whether a secret is a text that is too short to be masked.
+#[must_use]
+pub fn is_too_short(secret: &[u8]) -> bool {
+    std::str::from_utf8(secret).is_ok_and(|text| text.trim().len() < MASKED_BYTES)
+}
+
 /// What one call must not tell.
 #[derive(Default)]
 pub(crate) struct Masks(Mutex<Vec<Zeroizing<String>>>);
@@ -155,6 +161,22 @@ mod tests {
             masks.text("a hunter2-hunter2 b hunter2-x, short"),
             "a [secret] b [secret]x, short"
         );
+    }
+
+    #[test]
+    fn what_is_too_short_is_what_is_not_hidden() {
+        for (secret, short) in [
+            (&b"1234567"[..], true),
+            (b"12345678", false),
+            (b"   1234567\n\n", true),
+            ("süßes!".as_bytes(), false),
+            (b"\xff", false),
+        ] {
+            assert_eq!(is_too_short(secret), short, "{secret:?}");
+            let text = String::from_utf8_lossy(secret).into_owned();
+            let told = masks(&[secret]).text(&text).into_owned();
+            assert_eq!(told == text, short || text.contains('\u{fffd}'), "{text}");
+        }
     }
 
     #[test]

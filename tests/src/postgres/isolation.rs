@@ -1,5 +1,9 @@
 //! What a role cannot reach, by PostgreSQL's own rights.
 
+use heyday_capabilities::diagnosis::Health;
+use heyday_capabilities::{Bindings, BindingsConfig};
+use serde_json::json;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,6 +229,14 @@ async fn a_role_with_more_rights_is_not_used() {
         "GRANT CREATE ON SCHEMA public TO {}",
         "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO {}",
         "CREATE EXTENSION dblink; GRANT USAGE ON SCHEMA public TO {}",
+        "CREATE EXTENSION postgres_fdw SCHEMA {}",
+        "CREATE FOREIGN DATA WRAPPER w{}; CREATE SERVER s{} FOREIGN DATA WRAPPER w{}; \
+         GRANT USAGE ON FOREIGN SERVER s{} TO {}",
+        "CREATE FOREIGN DATA WRAPPER w{}; CREATE SERVER s{} FOREIGN DATA WRAPPER w{}; \
+         CREATE FOREIGN TABLE {}.far (n INTEGER) SERVER s{}; GRANT SELECT (n) ON {}.far TO {}",
+        "CREATE FUNCTION {}.raised() RETURNS INTEGER SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
+        "CREATE LANGUAGE l{} HANDLER plpgsql_call_handler; \
+         CREATE FUNCTION {}.told() RETURNS INTEGER LANGUAGE l{} AS 'BEGIN RETURN 1; END'",
         "DROP SCHEMA {}",
     ] {
         let role = server.role(&database);
@@ -234,7 +246,14 @@ async fn a_role_with_more_rights_is_not_used() {
         server.psql(&database, &more);
         roles.push((more, role));
     }
+    let role = server.role(&database);
     drop(server);
+    // What is its own gives it nothing, nor does what others have.
+    let own = "CREATE FUNCTION own() RETURNS INTEGER SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'";
+    let binding = Binding::on(role.clone(), SqlLimits::default());
+    binding.run(own).await.unwrap();
+    let binding = Binding::on(role, SqlLimits::default());
+    assert_eq!(binding.ask("SELECT own()").await, "1");
     for (more, role) in roles {
         let binding = Binding::on(role, SqlLimits::default());
         let error = binding.run("SELECT 1").await.expect_err(&more);
@@ -348,4 +367,37 @@ async fn a_read_only_binding_takes_no_writes() {
         .await
         .expect("it reads");
     reading.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_role_by_two_names_of_its_server_is_told() {
+    let Some(server) = postgres::shared() else {
+        return;
+    };
+    let role = server.role(&server.database());
+    drop(server);
+    let binding = |host: &str| {
+        let url = role.url.replace("@127.0.0.1:", &format!("@{host}:"));
+        let file = &role.password_file;
+        json!({ "main": { "postgres": { "url": url, "password_file": file, "tls": false } } })
+    };
+    // Nothing in the configuration says that they are one.
+    let default = json!({ "sql": binding("127.0.0.1"), "kv": binding("127.1") });
+    let config = json!({ "namespaces": { "default": default } });
+    let config: BindingsConfig = serde_json::from_value(config).unwrap();
+    let bindings = Bindings::open(&config, &Handle::current()).unwrap();
+    let mut sharing = Vec::new();
+    bindings
+        .diagnose(|of| {
+            let found = of.findings.into_iter();
+            sharing.extend(found.filter(|it| it.check == "sharing"));
+        })
+        .await;
+    bindings.close().await;
+    let [sharing] = &sharing[..] else {
+        panic!("not one finding: {sharing:?}");
+    };
+    assert_eq!(sharing.status, Health::Failed, "{sharing:?}");
+    let told = "its role is also that of default/sql/main";
+    assert!(sharing.found.contains(told), "{sharing:?}");
 }

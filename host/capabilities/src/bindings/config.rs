@@ -121,6 +121,33 @@ pub enum BindingError {
         /// The role and the server, or the bucket.
         identity: String,
     },
+    /// A binding that would give out what is the host's or another's alone.
+    #[error(
+        "the binding {binding} would give out {}, {whose}: give it a place that neither holds it \
+         nor lies in it",
+        .path.display()
+    )]
+    Reserved {
+        /// The binding, `namespace/capability/name`.
+        binding: String,
+        /// What it would give out.
+        path: PathBuf,
+        /// Whose that is.
+        whose: String,
+    },
+    /// A binding that has the role or the database of the server's own state.
+    #[error(
+        "the binding {binding} has the {what} of the server's own state on {address}: give it a \
+         role and a database of its own"
+    )]
+    OfState {
+        /// The binding, `namespace/capability/name`.
+        binding: String,
+        /// `role` or `database`.
+        what: &'static str,
+        /// The PostgreSQL server.
+        address: String,
+    },
     /// No backend, or two.
     #[error("the binding {binding} says {said}: say one of {known}")]
     Backend {

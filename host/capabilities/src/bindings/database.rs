@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::config::Backend;
-use super::{Binding, BindingError, Declared, Opening};
+use super::{Binding, BindingError, Declared, Opening, beside_place};
 use crate::kv::postgres::PostgresStore;
 use crate::kv::sqlite::SqliteStore;
 use crate::kv::{KvLimits, Store};
@@ -91,6 +91,10 @@ impl Declared for SqlBinding {
         self.paths()
     }
 
+    fn credentials(&self) -> Vec<PathBuf> {
+        beside_place(self)
+    }
+
     fn limits(&self) -> Vec<(&'static str, u64)> {
         let limits = &self.limits;
         vec![
@@ -126,6 +130,7 @@ impl Binding for SqlBinding {
             Backend::Server(config) => {
                 let opened = PostgresDatabase::new(config, read_only, limits, runtime.clone());
                 let database = opened.map_err(server(full))?;
+                claims.check_state(full, config)?;
                 claims.claim(full, database.identity(), read_only)?;
                 Ok(Arc::new(database))
             }
@@ -140,6 +145,10 @@ impl Declared for KvBinding {
 
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         self.paths()
+    }
+
+    fn credentials(&self) -> Vec<PathBuf> {
+        beside_place(self)
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {
@@ -175,6 +184,7 @@ impl Binding for KvBinding {
             Backend::Server(config) => {
                 let opened = PostgresStore::new(config, read_only, limits, runtime.clone());
                 let store = opened.map_err(server(full))?;
+                claims.check_state(full, config)?;
                 claims.claim(full, store.identity(), read_only)?;
                 Ok(Arc::new(store))
             }

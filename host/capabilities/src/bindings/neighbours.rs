@@ -1,7 +1,7 @@
 //! Which bindings are in one place of a server, in the server's own words: an address has
 //! many names, and a configuration does not show that two of them are one. For `heyday doctor`.
 
-use crate::diagnosis::{Finding, Findings, Health};
+use crate::diagnosis::{Finding, Findings, Health, Location};
 
 /// Where the bindings are that were asked so far.
 #[derive(Default)]
@@ -15,10 +15,26 @@ struct Neighbour {
 
 impl Neighbours {
     /// What is to be said of a binding in a database whose rights keep its roles apart.
-    pub(super) fn in_database(&mut self, binding: String, location: String) -> Vec<Finding> {
+    pub(super) fn in_database(&mut self, binding: String, location: Location) -> Vec<Finding> {
         let mut findings = Findings::default();
-        let others = self.others(&location, |_| true);
-        if !others.is_empty() {
+        let Location {
+            database,
+            role,
+            read_only,
+        } = location;
+        let same = self.others(&role, |other| !(read_only && other.read_only));
+        let others = self.others(&database, |_| true);
+        if !same.is_empty() {
+            findings.fail(
+                "sharing",
+                format!(
+                    "its role is also that of {same}, by another name of the server: each reaches \
+                     all that the other has"
+                ),
+                "give each binding a role of its own, which `heyday binding setup` makes, or make \
+                 them all `read_only`",
+            );
+        } else if !others.is_empty() {
             findings.warn(
                 "sharing",
                 format!(
@@ -29,7 +45,8 @@ impl Neighbours {
                 "give bindings that must know nothing of each other databases of their own",
             );
         }
-        self.add(binding, location, false);
+        self.add(binding.clone(), database, read_only);
+        self.add(binding, role, read_only);
         findings.into_inner()
     }
 
@@ -83,8 +100,13 @@ mod tests {
     #[test]
     fn a_database_of_several_bindings_is_told_to_those_that_come_later() {
         let mut neighbours = Neighbours::default();
-        let mut at = |binding: &str, location: &str| {
-            let found = neighbours.in_database(binding.to_owned(), location.to_owned());
+        let mut at = |binding: &str, database: &str| {
+            let location = Location {
+                database: database.to_owned(),
+                role: format!("of {binding}"),
+                read_only: false,
+            };
+            let found = neighbours.in_database(binding.to_owned(), location);
             found.into_iter().next()
         };
         assert_eq!(at("default/sql/a", "one"), None);
@@ -97,6 +119,28 @@ mod tests {
             "{told:?}"
         );
         assert!(!told.found.contains("default/sql/b"), "{told:?}");
+    }
+
+    #[test]
+    fn one_role_of_several_bindings_fails_unless_none_writes() {
+        let mut neighbours = Neighbours::default();
+        let mut at = |binding: &str, database: &str, read_only| {
+            let location = Location {
+                database: database.to_owned(),
+                role: "role r".to_owned(),
+                read_only,
+            };
+            let found = neighbours.in_database(binding.to_owned(), location);
+            found.into_iter().next()
+        };
+        assert_eq!(at("default/sql/a", "one", true), None);
+        assert_eq!(at("default/kv/b", "two", true), None);
+        let told = at("other/sql/c", "three", false).expect("told");
+        assert_eq!((told.check, told.status), ("sharing", Health::Failed));
+        assert!(
+            told.found.contains("default/sql/a, default/kv/b,"),
+            "{told:?}"
+        );
     }
 
     #[test]

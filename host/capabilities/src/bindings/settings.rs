@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, BindingError, Declared, Opening};
+use super::{Binding, BindingError, Declared, Opening, beside_place};
 use crate::config::Settings;
 use crate::secrets::Secrets;
 use crate::secrets::gcp::GcpConfig;
@@ -45,6 +45,22 @@ pub struct SecretsBinding {
     pub names: BTreeMap<String, String>,
 }
 
+/// What of a source is given out: all of it, or the entries that are named. An entry of a file
+/// is written as one of a folder is.
+fn given_out(
+    file: Option<&PathBuf>,
+    folder: Option<&PathBuf>,
+    names: &BTreeMap<String, String>,
+) -> Vec<PathBuf> {
+    let Some(place) = file.or(folder) else {
+        return Vec::new();
+    };
+    if names.is_empty() {
+        return vec![place.clone()];
+    }
+    names.values().map(|entry| place.join(entry)).collect()
+}
+
 impl Declared for ConfigBinding {
     // Nothing is written there; that nothing else may write there is what matters.
     fn place(&self) -> Option<(&PathBuf, bool)> {
@@ -54,6 +70,14 @@ impl Declared for ConfigBinding {
 
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         self.file.iter_mut().chain(&mut self.folder).collect()
+    }
+
+    fn credentials(&self) -> Vec<PathBuf> {
+        beside_place(self)
+    }
+
+    fn reached(&self) -> Vec<PathBuf> {
+        given_out(self.file.as_ref(), self.folder.as_ref(), &self.names)
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {
@@ -86,6 +110,14 @@ impl Declared for SecretsBinding {
         let gcp = self.gcp.iter_mut().flat_map(GcpConfig::paths);
         let local = self.file.iter_mut().chain(&mut self.folder);
         local.chain(gcp).collect()
+    }
+
+    fn credentials(&self) -> Vec<PathBuf> {
+        beside_place(self)
+    }
+
+    fn reached(&self) -> Vec<PathBuf> {
+        given_out(self.file.as_ref(), self.folder.as_ref(), &self.names)
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {

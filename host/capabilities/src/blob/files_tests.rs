@@ -203,6 +203,29 @@ async fn links_lead_nowhere() {
 }
 
 #[tokio::test]
+async fn keys_that_look_like_a_way_out_lie_within() {
+    let (folder, it) = container(BlobLimits::default());
+    std::fs::write(folder.path().join("outside"), "outside").expect("written");
+    for key in [
+        "%2e%2e/outside",
+        "%252e%252e/outside",
+        "..%2foutside",
+        "..;/outside",
+        ".%2e;x/outside",
+    ] {
+        assert_eq!(code(get(&it, key).await), BlobCode::NotFound, "{key}");
+        put(&it, key, key).await;
+        assert_eq!(get(&it, key).await.expect(key), key);
+        assert_eq!(keys(&it, "", 10).await, [[key]]);
+        it.delete(key.to_owned()).await.expect(key);
+    }
+    let outside = std::fs::read(folder.path().join("outside")).expect("it is left");
+    assert_eq!(outside, b"outside");
+    let beside = std::fs::read_dir(folder.path()).expect("a folder");
+    assert_eq!(beside.count(), 2);
+}
+
+#[tokio::test]
 async fn keys_that_exclude_each_other_are_refused() {
     let (_folder, it) = container(BlobLimits::default());
     put(&it, "a", "x").await;

@@ -224,13 +224,7 @@ impl HttpClient {
                 )));
             }
             if url.origin() != target.origin() {
-                for secret in [
-                    header::AUTHORIZATION,
-                    header::COOKIE,
-                    header::PROXY_AUTHORIZATION,
-                ] {
-                    headers.remove(secret);
-                }
+                headers = for_another_origin(&headers);
             }
             let becomes_get = status == StatusCode::SEE_OTHER
                 || (matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND)
@@ -339,6 +333,28 @@ fn parse_headers(headers: &[(String, String)]) -> Result<HeaderMap, HttpError> {
         parsed.append(name, value);
     }
     Ok(parsed)
+}
+
+/// Of a request's headers those that go with a redirect to another origin, which its caller did
+/// not address: what describes the answer and the body. Any other may hold a secret, whatever its
+/// name is.
+fn for_another_origin(headers: &HeaderMap) -> HeaderMap {
+    let known = [
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
+        header::ACCEPT_LANGUAGE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LANGUAGE,
+        header::CONTENT_TYPE,
+        header::USER_AGENT,
+    ];
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers {
+        if known.contains(name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
 }
 
 fn redirect_target(response: &reqwest::Response, url: &Url) -> Result<Option<Url>, HttpError> {

@@ -252,13 +252,59 @@ async fn a_redirect_takes_no_secrets_to_another_origin() {
     let mut request = get(format!("http://{outer}/"));
     request.method = "POST".into();
     request.body = Bytes::from_static(b"form");
+    let further = [
+        ("cookie", "a=secret"),
+        ("x-api-key", "secret"),
+        ("x-goog-api-key", "secret"),
+        ("apikey", "secret"),
+        ("x-signature", "secret"),
+        ("referer", "http://secret/"),
+        ("accept", "text/html"),
+        ("accept", "text/plain"),
+        ("user-agent", "tests"),
+    ];
+    let further = further.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    request.headers.extend(further);
     let rules = [rules[0].as_str(), rules[1].as_str()];
     let (answer, usage) = counted(request, &rules, &HttpLimits::default()).await;
     assert_eq!(&answer.expect("a response").body[..], b"there");
     assert_eq!(usage, used(2, 5, 4));
     let head = inner_requests.recv().await.expect("the request");
     assert!(head.starts_with("GET / "), "{head}");
-    assert!(!head.to_lowercase().contains("authorization"), "{head}");
+    let lower = head.to_lowercase();
+    assert!(
+        !lower.contains("secret") && !lower.contains("authorization"),
+        "{head}"
+    );
+    for kept in [
+        "accept: text/html",
+        "accept: text/plain",
+        "user-agent: tests",
+    ] {
+        assert!(lower.contains(kept), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_within_an_origin_takes_all_headers() {
+    let (address, mut requests) = serve(|head| {
+        if head.starts_with("GET /there ") {
+            ok("there")
+        } else {
+            moved(302, "/there")
+        }
+    })
+    .await;
+    let rule = format!("GET:{address}");
+    let mut request = get(format!("http://{address}/"));
+    let key = ("x-api-key".to_owned(), "a-key".to_owned());
+    request.headers.push(key);
+    call(request, &[&rule]).await.expect("a response");
+    requests.recv().await.expect("the first");
+    let head = requests.recv().await.expect("the second").to_lowercase();
+    for kept in ["authorization: bearer secret", "x-api-key: a-key"] {
+        assert!(head.contains(kept), "{head}");
+    }
 }
 
 #[tokio::test]

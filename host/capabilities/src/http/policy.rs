@@ -103,14 +103,22 @@ fn explicit_port(authority: &str) -> Result<Option<u16>, ()> {
     }
 }
 
-/// The segments of a path, percent-decoded; none where decoding makes something else
-/// of it than the server may see.
+/// The segments of a path, percent-decoded; none where a server may read another path: one
+/// that decodes twice, or that leaves out what follows a `;`.
 fn segments(url: &Url) -> Option<Vec<String>> {
     let mut decoded = Vec::new();
     for segment in url.path().split('/').filter(|segment| !segment.is_empty()) {
         let text = percent_decode(segment)?;
-        if text == "." || text == ".." || text.contains(['/', '\\', '\0']) {
-            return None;
+        let mut read = text.clone();
+        loop {
+            let name = read.split(';').next().unwrap_or_default();
+            if name == "." || name == ".." || read.contains(['/', '\\', '\0']) {
+                return None;
+            }
+            match percent_decode(&read) {
+                Some(again) if again != read => read = again,
+                _ => break,
+            }
         }
         decoded.push(text);
     }
@@ -253,13 +261,36 @@ mod tests {
             "*:*.example.org",
             "POST:127.0.0.1:8080",
         ];
-        let get = |url| reach(&rules, Method::GET, url);
+        let get = |url: &str| reach(&rules, Method::GET, url);
         assert_eq!(get("https://api.example.com/v1"), Some(Reach::Public));
         assert_eq!(get("http://API.example.com/v1/a?b"), Some(Reach::Public));
         assert_eq!(get("https://api.example.com/v10"), None);
         assert_eq!(get("https://api.example.com/v1/../v2"), None);
         assert_eq!(get("https://api.example.com/v1/%2e%2e/v2"), None);
         assert_eq!(get("https://api.example.com/v1/..%2fv2"), None);
+        for hidden in [
+            "..;/v2",
+            "..;a=b/v2",
+            "%2e%2e;/v2",
+            "%2e%2e%3b/v2",
+            ".;/v2",
+            "%252e%252e/v2",
+            "%25252e%25252e/v2",
+            "..%252fv2",
+            "..%255cv2",
+            "%252e%252e%253b/v2",
+            "a%00/v2",
+            "a%2500/v2",
+            "%c0%ae%c0%ae/v2",
+            "%u002e/v2",
+        ] {
+            let url = format!("https://api.example.com/v1/{hidden}");
+            assert_eq!(get(&url), None, "{url}");
+        }
+        for plain in ["a;b=c", "..a", "a..;b", "100%25", "100%2525", "a%20b", ";"] {
+            let url = format!("https://api.example.com/v1/{plain}");
+            assert_eq!(get(&url), Some(Reach::Public), "{url}");
+        }
         assert_eq!(get("https://api.example.com:8443/v1"), None);
         assert_eq!(get("https://api.example.com.evil.net/v1"), None);
         assert_eq!(get("https://user@evil.net/v1"), None);

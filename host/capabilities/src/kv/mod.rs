@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use host::KvCapability;
 pub use host::bindings::heyday::kv::kv::{Condition, Entry, Page};
 
-use crate::diagnosis::Finding;
+use crate::diagnosis::{Finding, Location};
 use crate::error::{CapabilityError, codes};
 
 /// The most keys of one `get-many`.
@@ -115,9 +115,9 @@ pub trait Store: Send + Sync + 'static {
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
 
-    /// Which database of a server it is, in the server's own words, by whatever address; none
-    /// where no server has it, or does not tell.
-    async fn location(&self) -> Option<String> {
+    /// Where on a server it is, in the server's own words, by whatever address; none where no
+    /// server has it, or does not tell.
+    async fn location(&self) -> Option<Location> {
         None
     }
 

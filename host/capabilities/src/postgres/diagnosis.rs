@@ -2,7 +2,7 @@
 
 use super::error::PgError;
 use super::pool::Pool;
-use crate::diagnosis::{Finding, Findings, Trouble, within};
+use crate::diagnosis::{Finding, Findings, Location, Trouble, within};
 
 /// The oldest that docs/capabilities.md promises.
 const OLDEST: [u32; 2] = [13, 0];
@@ -20,14 +20,15 @@ SELECT current_setting('server_version'),
        (current_schema() IS NOT NULL)::text,
        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)::text";
 
-/// Answers one row: the database, and when its server began to run.
+/// Answers one row: the database, when its server began to run, and who signed in.
 const LOCATION: &str = "
-SELECT d.oid::text, extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text
+SELECT d.oid::text, extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text,
+       session_user::text
   FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
 
-/// Which database a pool is on, in its server's own words, by whatever address; none where it
-/// does not tell. Two servers do not begin within the same microsecond.
-pub(crate) async fn location(pool: &Pool) -> Option<String> {
+/// Where a pool is, in its server's own words, by whatever address; none where it does not tell.
+/// Two servers do not begin within the same microsecond.
+pub(crate) async fn location(pool: &Pool) -> Option<Location> {
     let asking = async {
         let mut lease = pool.acquire().await?;
         let rows = lease.wire().rows(LOCATION, &[]).await;
@@ -35,14 +36,15 @@ pub(crate) async fn location(pool: &Pool) -> Option<String> {
         rows
     };
     let rows = asking.await.ok()?;
-    let [Some(database), Some(since)] = &rows.first()?[..] else {
+    let [Some(database), Some(since), Some(role)] = &rows.first()?[..] else {
         return None;
     };
-    let (database, since) = (
-        String::from_utf8_lossy(database),
-        String::from_utf8_lossy(since),
-    );
-    Some(format!("PostgreSQL {database} since {since}"))
+    let [database, since, role] = [database, since, role].map(|it| String::from_utf8_lossy(it));
+    Some(Location {
+        database: format!("database {database} of PostgreSQL since {since}"),
+        role: format!("role {role} of PostgreSQL since {since}"),
+        read_only: pool.read_only(),
+    })
 }
 
 /// Looks whether a pool's server can be used. Its connections check the role's rights.

@@ -2,8 +2,8 @@
 //! connection on which statements of guests will run.
 //!
 //! Here stands what a role must not have; who is none of it can neither read files, run
-//! programs, become another role, nor open connections of the server's own, whatever it
-//! writes. What PostgreSQL lets everyone do until it is taken back (large objects,
+//! programs, become another role or have one act for it, nor open connections of the server's
+//! own, whatever it writes. Functions of its own may be SECURITY DEFINER: they are it. What PostgreSQL lets everyone do until it is taken back (large objects,
 //! ending one's own other statements) harms only within one binding; the log says once
 //! where it was not taken back.
 
@@ -43,14 +43,37 @@ SELECT nullif(concat_ws('; ',
        JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
                        AND d.classid = 'pg_proc'::regclass
        JOIN pg_proc p ON p.oid = d.objid
-      WHERE e.extname IN ('dblink', 'adminpack')
-        AND p.prorettype NOT IN ('fdw_handler'::regtype, 'void'::regtype)
+      WHERE e.extname IN ('adminpack', 'aws_lambda', 'aws_s3', 'dblink', 'file_fdw', 'http',
+                          'mongo_fdw', 'mysql_fdw', 'oracle_fdw', 'pg_background', 'pg_cron',
+                          'pg_net', 'plproxy', 'postgres_fdw', 'tds_fdw')
+        AND p.prorettype <> 'fdw_handler'::regtype AND p.proname !~ '_validator$'
+        AND has_schema_privilege(p.pronamespace, 'USAGE')
+        AND has_function_privilege(p.oid, 'EXECUTE')),
+    (SELECT 'it may run the functions of languages that are not trusted '
+            || left(string_agg(p.oid::regprocedure::text, ', '), 500)
+       FROM pg_proc p
+       JOIN pg_language l ON l.oid = p.prolang
+      WHERE NOT l.lanpltrusted AND l.lanname NOT IN ('internal', 'c')
+        AND has_schema_privilege(p.pronamespace, 'USAGE')
+        AND has_function_privilege(p.oid, 'EXECUTE')),
+    (SELECT 'it may run with the rights of others (SECURITY DEFINER) the functions '
+            || left(string_agg(p.oid::regprocedure::text, ', '), 500)
+       FROM pg_proc p
+      WHERE p.prosecdef AND p.proowner <> r.oid
+        AND p.pronamespace NOT IN (SELECT n.oid FROM pg_namespace n
+                                    WHERE n.nspname IN ('pg_catalog', 'information_schema'))
         AND has_schema_privilege(p.pronamespace, 'USAGE')
         AND has_function_privilege(p.oid, 'EXECUTE')),
     (SELECT 'it may use foreign servers' WHERE EXISTS
        (SELECT FROM pg_foreign_data_wrapper w
          WHERE has_foreign_data_wrapper_privilege(w.oid, 'USAGE'))
      OR EXISTS (SELECT FROM pg_foreign_server s WHERE has_server_privilege(s.oid, 'USAGE'))),
+    (SELECT 'it may use the foreign tables '
+            || left(string_agg(c.oid::regclass::text, ', '), 500)
+       FROM pg_class c
+      WHERE c.relkind = 'f' AND has_schema_privilege(c.relnamespace, 'USAGE')
+        AND (has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE')
+             OR has_table_privilege(c.oid, 'DELETE, TRUNCATE'))),
     CASE WHEN current_setting('max_prepared_transactions') <> '0'
          THEN 'max_prepared_transactions is not 0' END
   ), ''),

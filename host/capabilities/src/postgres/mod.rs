@@ -152,6 +152,12 @@ impl Server {
     pub(crate) fn identity(&self) -> String {
         format!("postgres://{}@{}:{}", self.role, self.host, self.port)
     }
+
+    /// The address, `HOST:PORT`, the role and the database.
+    pub(crate) fn parts(&self) -> (String, &str, &str) {
+        let address = format!("{}:{}", self.host, self.port);
+        (address, &self.role, &self.database)
+    }
 }
 
 /// A name as SQL writes it, whatever it is.

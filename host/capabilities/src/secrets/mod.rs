@@ -22,6 +22,8 @@ use zeroize::Zeroizing;
 pub(crate) use host::NAME;
 pub use host::SecretsCapability;
 
+use heyday_sandbox::mask::{MASKED_BYTES, is_too_short};
+
 use crate::bindings::SecretsBinding;
 use crate::diagnosis::{Finding, Findings, Trouble, within};
 use crate::error::{CapabilityError, codes};
@@ -155,8 +157,18 @@ impl Secrets {
             let mut readable = None;
             for name in self.names.keys() {
                 match self.get(name).await {
-                    Ok(_) => {
+                    Ok(secret) => {
                         findings.ok("rights", format!("{name} can be read"));
+                        if is_too_short(secret.expose()) {
+                            findings.warn(
+                                "masking",
+                                format!(
+                                    "{name} has less than {MASKED_BYTES} bytes: where a plugin \
+                                     tells it by accident, it stands in logs and answers"
+                                ),
+                                "make it longer",
+                            );
+                        }
                         readable = readable.or(Some(name));
                     }
                     Err(error) => findings.fail("rights", format!("{name}: {error}"), ADVICE),
@@ -240,6 +252,7 @@ fn unavailable() -> SecretsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::Health;
     use crate::error::ErrorCode as _;
 
     fn secrets(binding: serde_json::Value) -> Result<Secrets, SecretsConfigError> {
@@ -278,6 +291,21 @@ mod tests {
         assert_eq!(error.code, SecretsCode::Unavailable);
         assert!(error.code.retryable());
         assert!(!error.message.contains("smtp"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_is_too_short_to_be_masked_is_told_and_not_its_value() {
+        let at = tempfile::tempdir().expect("a folder");
+        std::fs::write(at.path().join("long"), "hunter2hunter2").expect("written");
+        std::fs::write(at.path().join("short"), "1a2b3c4\n").expect("written");
+        let names = serde_json::json!({ "long": "long", "pin": "short" });
+        let binding = serde_json::json!({ "folder": at.path(), "names": names });
+        let found = secrets(binding).expect("fine").diagnose().await;
+        let mut told = found.iter().filter(|it| it.check == "masking");
+        let (first, second) = (told.next().expect("one"), told.next());
+        assert_eq!((first.status, second), (Health::Warning, None));
+        assert!(first.found.starts_with("pin has"), "{first:?}");
+        assert!(!format!("{found:?}").contains("1a2b3c4"), "{found:?}");
     }
 
     #[tokio::test]

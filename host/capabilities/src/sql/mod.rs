@@ -33,7 +33,7 @@ pub use check::check_parameters;
 pub use host::SqlCapability;
 pub use host::bindings::heyday::sql::sql::{Column, RowSet, Value};
 
-use crate::diagnosis::Finding;
+use crate::diagnosis::{Finding, Location};
 use crate::error::{CapabilityError, codes};
 
 codes! {
@@ -136,9 +136,9 @@ pub trait Database: Send + Sync + 'static {
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
 
-    /// Which database of a server it is, in the server's own words, by whatever address; none
-    /// where no server has it, or does not tell.
-    async fn location(&self) -> Option<String> {
+    /// Where on a server it is, in the server's own words, by whatever address; none where no
+    /// server has it, or does not tell.
+    async fn location(&self) -> Option<Location> {
         None
     }
 

@@ -33,7 +33,9 @@ pub struct DoctorArgs {
 pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliError> {
     let output = global.output();
     let config = args.up.config(global)?;
-    let bindings = Bindings::open(&config.bindings(), &Handle::current()).map_err(refused)?;
+    let (runtime, reserved) = (Handle::current(), config.reserved());
+    let bindings = Bindings::open_with(&config.bindings(), &runtime, None, &reserved);
+    let bindings = bindings.map_err(refused)?;
     let mut all = Vec::new();
     let found = state::diagnose(&config).await?;
     let backend = if config.state.url.is_some() {

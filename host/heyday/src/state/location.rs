@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use heyday_capabilities::bindings::StateDatabase;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
@@ -161,6 +162,24 @@ impl StateUrl {
             url: self.url.clone(),
             password: Some(password.to_owned()),
         }
+    }
+
+    /// What of its PostgreSQL server is the state's alone; none where the address cannot be
+    /// used, which is told when it is.
+    #[must_use]
+    pub fn reserved(&self) -> Option<StateDatabase> {
+        let options = self.options().ok()?;
+        let host = match options.get_socket() {
+            // Bindings know no sockets: such a server is here.
+            Some(_) => "127.0.0.1",
+            None => options.get_host(),
+        };
+        Some(StateDatabase {
+            host: host.to_owned(),
+            port: options.get_port(),
+            role: options.get_username().to_owned(),
+            database: options.get_database()?.to_owned(),
+        })
     }
 
     /// How it is connected to.

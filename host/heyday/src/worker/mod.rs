@@ -241,7 +241,8 @@ impl Worker {
         named
             .namespaces
             .retain(|name, _| options.namespaces.contains(name));
-        let bindings = Bindings::open(&named, &Handle::current())?;
+        let runtime = Handle::current();
+        let bindings = Bindings::open_with(&named, &runtime, None, &config.reserved())?;
         let inference = models::open(&config, &bindings).await;
         let inference = inference.map_err(Box::new)?;
         let bindings = Arc::new(bindings.with_inference(inference.clone()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use heyday_capabilities::bindings::Reserved;
 use heyday_capabilities::blob::address::Addresses;
 use heyday_capabilities::{Bindings, BindingsConfig};
 use heyday_durable::clock::SystemClock;
@@ -108,7 +109,7 @@ async fn api() -> Api {
     let config: BindingsConfig = serde_json::from_value(config).expect("bindings");
     let handle = tokio::runtime::Handle::current();
     let addresses = Addresses::new(&format!("http://{HOST}"), b"a-key-of-the-tests");
-    let bindings = Bindings::open_with(&config, &handle, Some(addresses));
+    let bindings = Bindings::open_with(&config, &handle, Some(addresses), &Reserved::default());
     let bindings = Arc::new(bindings.expect("folders"));
     let options = SandboxOptions::new(path("cache"), Compiler::InProcessForTests);
     let sandbox = Sandbox::new(

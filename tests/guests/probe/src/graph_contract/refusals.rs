@@ -83,6 +83,15 @@ pub(super) fn statements(graph: &Connection) -> Result<()> {
             "MATCH (n) CALL apoc.load.json('http://127.0.0.1') YIELD value RETURN value",
             "capability-denied",
         ),
+        (
+            "RETURN apoc.load.json('http://127.0.0.1') AS x",
+            "capability-denied",
+        ),
+        (
+            "MATCH (n) SET n.x = `apoc` /* */ . `cypher.run`('RETURN 1', {})",
+            "capability-denied",
+        ),
+        ("RETURN graph.names() AS x", "capability-denied"),
         ("CALL\u{180e}dbms.listConfig()", "capability-denied"),
         ("OPTIONAL CALL dbms.listConfig()", "capability-denied"),
         ("CALL db.labels.x()", "capability-denied"),

@@ -6,6 +6,8 @@ use super::{CapabilityError, Result, error};
 pub(super) const STATEMENT_BYTES: usize = 256 << 10;
 /// How deep brackets nest.
 const NESTING: usize = 200;
+/// The most bytes of a number: no double needs as many digits, written out in full.
+const NUMBER_BYTES: usize = 1_100;
 
 /// Words that a statement may begin with.
 const BEGINNINGS: [&str; 14] = [
@@ -32,6 +34,123 @@ const PROCEDURES: [&str; 5] = [
     "db.index.fulltext.querynodes",
     "db.index.vector.querynodes",
 ];
+/// The functions with a namespace that a plugin may use: those of Neo4j 5 that compute of
+/// their arguments alone. What was added to a server (APOC) may open addresses, write, or run
+/// a text as a statement, and `graph.byName` leads to another database. By their whole names:
+/// a namespace is nobody's own.
+const FUNCTIONS: [&str; 30] = [
+    "date.realtime",
+    "date.statement",
+    "date.transaction",
+    "date.truncate",
+    "datetime.fromepoch",
+    "datetime.fromepochmillis",
+    "datetime.realtime",
+    "datetime.statement",
+    "datetime.transaction",
+    "datetime.truncate",
+    "duration.between",
+    "duration.indays",
+    "duration.inmonths",
+    "duration.inseconds",
+    "localdatetime.realtime",
+    "localdatetime.statement",
+    "localdatetime.transaction",
+    "localdatetime.truncate",
+    "localtime.realtime",
+    "localtime.statement",
+    "localtime.transaction",
+    "localtime.truncate",
+    "point.distance",
+    "point.withinbbox",
+    "time.realtime",
+    "time.statement",
+    "time.transaction",
+    "time.truncate",
+    "vector.similarity.cosine",
+    "vector.similarity.euclidean",
+];
+/// Commands of administration by their first word, and what may follow it. A statement that
+/// is one begins with it and is refused for that already; no server is trusted to take it
+/// nowhere else. Variables may have these names: what follows them is something else.
+const ADMINISTRATION: [(&str, &[&str]); 13] = [
+    (
+        "ALTER",
+        &[
+            "ALIAS",
+            "COMPOSITE",
+            "CURRENT",
+            "DATABASE",
+            "SERVER",
+            "USER",
+        ],
+    ),
+    ("DEALLOCATE", &["DATABASE", "DATABASES"]),
+    ("DENY", &RIGHTS),
+    ("ENABLE", &["SERVER"]),
+    ("GRANT", &RIGHTS),
+    ("REALLOCATE", &["DATABASE", "DATABASES"]),
+    ("RENAME", &["ROLE", "SERVER", "USER"]),
+    ("REVOKE", &RIGHTS),
+    ("SHOW", &SHOWN),
+    ("START", &["DATABASE"]),
+    ("STOP", &["DATABASE"]),
+    ("TERMINATE", &["TRANSACTION", "TRANSACTIONS"]),
+    ("DRYRUN", &["DEALLOCATE", "REALLOCATE"]),
+];
+/// What GRANT, DENY and REVOKE are about, but for what begins a clause that may follow a
+/// variable of their name.
+const RIGHTS: [&str; 12] = [
+    "ACCESS",
+    "ALL",
+    "DENY",
+    "EXECUTE",
+    "GRANT",
+    "IMMUTABLE",
+    "IMPERSONATE",
+    "READ",
+    "ROLE",
+    "ROLES",
+    "TRAVERSE",
+    "WRITE",
+];
+/// What SHOW shows.
+const SHOWN: [&str; 34] = [
+    "ALIAS",
+    "ALIASES",
+    "ALL",
+    "BUILT",
+    "CONSTRAINT",
+    "CONSTRAINTS",
+    "CURRENT",
+    "DATABASE",
+    "DATABASES",
+    "DEFAULT",
+    "FULLTEXT",
+    "FUNCTION",
+    "FUNCTIONS",
+    "HOME",
+    "INDEX",
+    "INDEXES",
+    "LOOKUP",
+    "POPULATED",
+    "PRIVILEGE",
+    "PRIVILEGES",
+    "PROCEDURE",
+    "PROCEDURES",
+    "RANGE",
+    "ROLE",
+    "ROLES",
+    "SERVER",
+    "SERVERS",
+    "SETTING",
+    "SETTINGS",
+    "SUPPORTED",
+    "TRANSACTION",
+    "TRANSACTIONS",
+    "USER",
+    "USERS",
+];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word<'a> {
@@ -55,6 +174,15 @@ impl Word<'_> {
 
     fn is_name(&self) -> bool {
         matches!(self, Self::Plain(_) | Self::Quoted(_))
+    }
+
+    /// As servers compare names of procedures and functions.
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::Plain(name) => Some(name.to_ascii_lowercase()),
+            Self::Quoted(name) => Some(name.to_ascii_lowercase()),
+            Self::Literal | Self::Symbol(_) => None,
+        }
     }
 }
 
@@ -105,6 +233,9 @@ pub(super) fn check(statement: &str) -> Result<()> {
                 if depth > NESTING {
                     return Err(invalid("the statement nests too deep"));
                 }
+                if *word == Word::Symbol('(') {
+                    function(&words[..index])?;
+                }
             }
             Word::Symbol(')' | ']' | '}') => depth = depth.saturating_sub(1),
             Word::Symbol(';') if index + 1 < words.len() => {
@@ -139,6 +270,14 @@ fn clause(words: &[Word<'_>], index: usize) -> Result<()> {
     if word.is("CALL") {
         return procedure(&words[index + 1..]);
     }
+    let commanding = ADMINISTRATION
+        .iter()
+        .find(|(first, second)| word.is(first) && next.one_of(second));
+    if let Some((first, _)) = commanding {
+        return Err(denied(format!(
+            "{first} is of administration; a variable of that name is written in backticks"
+        )));
+    }
     if word.is("CREATE") || word.is("DROP") {
         let merging = index > 0 && words[index - 1].is("ON");
         let path = words.get(index + 2) == Some(&Word::Symbol('='));
@@ -161,11 +300,10 @@ fn has_unicode_escape(statement: &str) -> bool {
 fn procedure(words: &[Word<'_>]) -> Result<()> {
     let mut name = String::new();
     for pair in words.chunks(2) {
-        match &pair[0] {
-            Word::Plain(part) => name.push_str(&part.to_ascii_lowercase()),
-            Word::Quoted(part) => name.push_str(&part.to_ascii_lowercase()),
-            _ => break,
-        }
+        let Some(part) = pair[0].name() else {
+            break;
+        };
+        name.push_str(&part);
         if pair.get(1) != Some(&Word::Symbol('.')) {
             break;
         }
@@ -177,6 +315,34 @@ fn procedure(words: &[Word<'_>]) -> Result<()> {
     Err(denied(format!(
         "no plugin may call the procedure {name}; these there are: {}",
         PROCEDURES.join(", ")
+    )))
+}
+
+/// What stands before a bracket is no function with a namespace, or an allowed one. A name
+/// with a point is one in backticks, too: a server may take it apart.
+fn function(words: &[Word<'_>]) -> Result<()> {
+    let (mut parts, mut rest) = (Vec::new(), words);
+    while let [before @ .., last] = rest
+        && let Some(part) = last.name()
+    {
+        parts.push(part);
+        rest = before;
+        let [before @ .., Word::Symbol('.')] = rest else {
+            break;
+        };
+        rest = before;
+    }
+    parts.reverse();
+    let name = parts.join(".");
+    // It was checked where CALL stands.
+    let procedure =
+        || rest.last().is_some_and(|word| word.is("CALL")) && PROCEDURES.contains(&name.as_str());
+    if !name.contains('.') || FUNCTIONS.contains(&name.as_str()) || procedure() {
+        return Ok(());
+    }
+    Err(denied(format!(
+        "no plugin may use the function {name}; of those with a namespace there are: {}",
+        FUNCTIONS.join(", ")
     )))
 }
 
@@ -204,13 +370,13 @@ fn split(statement: &str) -> Result<Vec<Word<'_>>> {
             if rest[1..].starts_with('`') {
                 1 + quoted(&rest[1..])?.1
             } else if rest[1..].starts_with(|next: char| next.is_ascii_digit()) {
-                1 + number_length(&rest[1..])
+                1 + number_length(&rest[1..])?
             } else {
                 1 + name_length(&rest[1..])
             }
         } else if first.is_ascii_digit() {
             words.push(Word::Literal);
-            number_length(rest)
+            number_length(rest)?
         } else if is_name(first) {
             let length = name_length(rest);
             words.push(Word::Plain(&rest[..length]));
@@ -236,8 +402,25 @@ fn name_length(text: &str) -> usize {
         .unwrap_or(text.len())
 }
 
-/// The digits of a number. A word may follow at once.
-fn number_length(text: &str) -> usize {
+/// The digits of a number, with those of its exponent. A word may follow at once: to some
+/// servers it is one.
+fn number_length(text: &str) -> Result<usize> {
+    let whole = digits(text);
+    let exponent = text[whole..].strip_prefix(['e', 'E']).map_or(0, digits);
+    let length = if exponent == 0 {
+        whole
+    } else {
+        whole + 1 + exponent
+    };
+    if length > NUMBER_BYTES {
+        return Err(invalid(format!(
+            "a number has at most {NUMBER_BYTES} digits; data go in parameters"
+        )));
+    }
+    Ok(length)
+}
+
+fn digits(text: &str) -> usize {
     text.find(|character: char| !character.is_ascii_digit())
         .unwrap_or(text.len())
 }

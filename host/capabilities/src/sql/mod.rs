@@ -98,8 +98,8 @@ pub struct SqlLimits {
     pub busy_timeout_ms: u64,
     /// Connections to the database for all plugins together.
     pub connections: u32,
-    /// Bytes of working memory by which running statements may grow before they are
-    /// ended (sorting, grouping, temporary results).
+    /// Bytes of working memory by which a statement may grow before it is ended (sorting,
+    /// grouping, temporary results).
     pub memory_bytes: u64,
     /// Bytes that the database file may have; none means as the disk allows.
     pub database_bytes: Option<u64>,

@@ -202,7 +202,7 @@ impl Store for PostgresStore {
         crate::postgres::diagnose(&self.shared.pool).await
     }
 
-    async fn location(&self) -> Option<String> {
+    async fn location(&self) -> Option<crate::postgres::Place> {
         crate::postgres::location(&self.shared.pool).await
     }
 

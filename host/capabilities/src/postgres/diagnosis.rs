@@ -20,29 +20,55 @@ SELECT current_setting('server_version'),
        (current_schema() IS NOT NULL)::text,
        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)::text";
 
-/// Answers one row: the database, and when its server began to run.
-const LOCATION: &str = "
-SELECT d.oid::text, extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text
+/// Answers one row, what a [`Place`] is made of: the database, since when its server runs, and
+/// the role.
+pub const PLACE: &str = "
+SELECT d.oid::text AS database,
+       extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text AS since,
+       current_user::text AS role
   FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
 
-/// Which database a pool is on, in its server's own words, by whatever address; none where it
-/// does not tell. Two servers do not begin within the same microsecond.
-pub(crate) async fn location(pool: &Pool) -> Option<String> {
+/// Where somebody signed in, in the server's own words: an address has many names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The database, as its server knows it.
+    pub database: String,
+    /// Since when the server runs. No two begin within the same microsecond.
+    pub since: String,
+    /// Who signed in.
+    pub role: String,
+}
+
+impl Place {
+    /// Whether both are in one database.
+    pub(crate) fn shares_database(&self, other: &Self) -> bool {
+        self.since == other.since && self.database == other.database
+    }
+
+    /// Whether both are one role of a server.
+    pub(crate) fn shares_role(&self, other: &Self) -> bool {
+        self.since == other.since && self.role == other.role
+    }
+}
+
+/// Where a pool is; none where its server does not tell.
+pub(crate) async fn location(pool: &Pool) -> Option<Place> {
     let asking = async {
         let mut lease = pool.acquire().await?;
-        let rows = lease.wire().rows(LOCATION, &[]).await;
+        let rows = lease.wire().rows(PLACE, &[]).await;
         lease.settle().await;
         rows
     };
     let rows = asking.await.ok()?;
-    let [Some(database), Some(since)] = &rows.first()?[..] else {
+    let [Some(database), Some(since), Some(role)] = &rows.first()?[..] else {
         return None;
     };
-    let (database, since) = (
-        String::from_utf8_lossy(database),
-        String::from_utf8_lossy(since),
-    );
-    Some(format!("PostgreSQL {database} since {since}"))
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(Place {
+        database: text(database),
+        since: text(since),
+        role: text(role),
+    })
 }
 
 /// Looks whether a pool's server can be used. Its connections check the role's rights.

@@ -136,9 +136,8 @@ pub trait Database: Send + Sync + 'static {
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
 
-    /// Which database of a server it is, in the server's own words, by whatever address; none
-    /// where no server has it, or does not tell.
-    async fn location(&self) -> Option<String> {
+    /// Where it is on a server of PostgreSQL; none where no server has it, or does not tell.
+    async fn location(&self) -> Option<crate::postgres::Place> {
         None
     }
 

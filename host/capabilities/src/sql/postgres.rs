@@ -121,7 +121,7 @@ impl Database for PostgresDatabase {
         crate::postgres::diagnose(&self.shared.pool).await
     }
 
-    async fn location(&self) -> Option<String> {
+    async fn location(&self) -> Option<crate::postgres::Place> {
         crate::postgres::location(&self.shared.pool).await
     }
 

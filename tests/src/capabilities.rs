@@ -200,7 +200,7 @@ async fn sql_does_what_its_wit_promises() {
     for (binding, dialect) in backends(&server.client, "sql").await {
         let input = json!({ "binding": binding, "dialect": dialect });
         let counted = Counted(&["sql.calls", "sql.rows"], 1);
-        let counters = keeps(&server.client, "probe.sql_contract", &input, 7, counted).await;
+        let counters = keeps(&server.client, "probe.sql_contract", &input, 8, counted).await;
         // It writes 10,000 numbers of 8 bytes, each with a text of as many or more, and reads
         // all the numbers.
         let bytes = |name: &str| counters[name].as_u64();

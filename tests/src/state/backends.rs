@@ -7,7 +7,7 @@ use std::time::Duration;
 use heyday::recorder::{AttemptName, ReceiptRow};
 use heyday::registry::Kind;
 use heyday::registry::types::{
-    Actor, AuditFilter, ReceiptPlace, ReceiptRecord, TextFilter, UploadOptions, VersionState,
+    AuditFilter, ReceiptPlace, ReceiptRecord, TextFilter, UploadOptions, VersionState,
 };
 use heyday::state::changes::{Head, Touched};
 use heyday::state::content::Store;
@@ -332,34 +332,6 @@ async fn audit(one: &HostDb, other: &HostDb) {
     assert_eq!(count(None, Some("a_*")).await, 1);
     assert_eq!(count(None, Some("a%*")).await, 1);
     assert_eq!(count(Some("plugin.*"), Some("a_b")).await, 0);
-    // With a change, or not at all.
-    let actor = Actor {
-        namespace: "default",
-        principal: "operator",
-    };
-    let row = GrantRow {
-        namespace: "default".to_owned(),
-        subject: "noted".to_owned(),
-        capability: "sql".to_owned(),
-        binding: "main".to_owned(),
-        mode: None,
-        granted_at: now(),
-    };
-    for (kept, expected) in [(false, 0), (true, 1)] {
-        let mut change = one.change().await.unwrap();
-        change.put_grant(&row).await.unwrap();
-        let noted = change.audit(actor, "grant.put", "noted", &json!({}));
-        noted.await.unwrap();
-        if kept {
-            change.commit().await.unwrap();
-        } else {
-            drop(change);
-        }
-        assert_eq!(count(Some("grant.put"), Some("noted")).await, expected);
-        let mut reading = other.read().await.unwrap();
-        let grants = reading.grants_of("default", "noted").await.unwrap();
-        assert_eq!(grants.len(), expected);
-    }
 }
 
 async fn replies(one: &HostDb, other: &HostDb) {

@@ -151,9 +151,8 @@ async fn a_read_only_grant_reads_and_writes_nothing_on_each_backend() {
             let told = format!("{capability} on {backend}");
             let first = match capability {
                 "sql" => {
-                    let made = client
-                        .succeed("probe.sql_run", &on(&binding, "CREATE TABLE t (n INTEGER)"));
-                    made.await.unwrap();
+                    let table = on(&binding, "CREATE TABLE t (n INTEGER)");
+                    client.succeed("probe.sql_run", &table).await.unwrap();
                     ("probe.sql_run", on(&binding, "INSERT INTO t VALUES (1)"))
                 }
                 "blob" => ("probe.blob_put", json!({ "binding": binding })),

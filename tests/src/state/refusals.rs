@@ -38,7 +38,8 @@ async fn changes(one: &HostDb, other: &HostDb) {
     for kept in [false, true] {
         let mut change = one.change().await.unwrap();
         change.put_grant(&row).await.unwrap();
-        let noted = change.audit(actor, "grant.put", "noted", &json!({}));
+        let details = json!({});
+        let noted = change.audit(actor, "grant.put", "noted", &details);
         noted.await.unwrap();
         if kept {
             change.commit().await.unwrap();

@@ -295,7 +295,8 @@ impl Core {
         changing.change.activate(row).await?;
         let key = (row.namespace.clone(), row.name.clone());
         let (action, resource) = (row.action("activate"), row.words());
-        let noted = changing.commit_noted(actor, &action, &resource, &json!({}));
+        let details = json!({});
+        let noted = changing.commit_noted(actor, &action, &resource, &details);
         let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
@@ -347,7 +348,8 @@ impl Core {
         changing.change.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());
         let (action, resource) = (stored.row.action("rollback"), stored.row.words());
-        let noted = changing.commit_noted(actor, &action, &resource, &json!({}));
+        let details = json!({});
+        let noted = changing.commit_noted(actor, &action, &resource, &details);
         let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
@@ -415,7 +417,8 @@ impl Core {
         }
         changing.change.remove_version(row).await?;
         let (action, resource) = (row.action("remove"), row.words());
-        let noted = changing.commit_noted(actor, &action, &resource, &json!({}));
+        let details = json!({});
+        let noted = changing.commit_noted(actor, &action, &resource, &details);
         let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);

@@ -100,69 +100,88 @@ async fn grants_name_what_there_is() {
     }
 }
 
+/// What a grant to read lets through and what it refuses, of each capability whose writes are
+/// calls of their own: what reads, what it answers, and what writes.
+fn read_only(
+    capability: &str,
+    binding: &str,
+) -> (&'static str, Value, Value, Vec<(&'static str, Value)>) {
+    let named = json!({ "binding": binding });
+    match capability {
+        "sql" => {
+            let statements = [
+                "INSERT INTO t VALUES (2)",
+                "UPDATE t SET n = 2",
+                "DELETE FROM t",
+                "DROP TABLE t",
+                "CREATE TABLE u (n INTEGER)",
+            ];
+            let writes = statements.map(|statement| ("probe.sql_run", on(binding, statement)));
+            let reads = on(binding, "SELECT * FROM t");
+            ("probe.sql_run", reads, json!(1), writes.into())
+        }
+        "blob" => {
+            let address =
+                json!({ "binding": binding, "key": "a", "put": true, "lasts_ms": 60_000 });
+            let writes = vec![
+                ("probe.blob_put", named.clone()),
+                ("probe.blob_stream", named.clone()),
+                ("probe.blob_presign", address),
+            ];
+            ("probe.blob_get", named, json!(1), writes)
+        }
+        "kv" => {
+            let writes = vec![("probe.kv_count", named)];
+            ("probe.kv_get", json!(binding), json!("1"), writes)
+        }
+        _ => {
+            let writes = vec![("probe.vector_put", json!(binding))];
+            ("probe.vector_count", json!(binding), json!(1), writes)
+        }
+    }
+}
+
+/// Of `graph` it is in the tests of its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_grant_reads() {
-    let server = probe::server(Options::default()).await.unwrap();
+async fn a_read_only_grant_reads_and_writes_nothing_on_each_backend() {
+    let (server, _held) = with_backends(&["sql", "blob", "kv", "vector"]).await;
     let client = &server.client;
-    let binding = json!({ "binding": "default" });
-    client.succeed("probe.blob_put", &binding).await.unwrap();
-    client
-        .succeed("probe.sql_run", &run("CREATE TABLE t (n INTEGER)"))
-        .await
-        .unwrap();
-    client
-        .succeed("probe.sql_run", &run("INSERT INTO t VALUES (1)"))
-        .await
-        .unwrap();
-    client.succeed("probe.kv_count", &binding).await.unwrap();
-    let vectors = json!("default");
-    client.succeed("probe.vector_put", &vectors).await.unwrap();
     for capability in ["sql", "blob", "kv", "vector"] {
-        client
-            .grant("probe", capability, "default", Some("ro"))
-            .await
-            .unwrap();
+        for (binding, backend) in backends(client, capability).await {
+            let told = format!("{capability} on {backend}");
+            let first = match capability {
+                "sql" => {
+                    let table = on(&binding, "CREATE TABLE t (n INTEGER)");
+                    client.succeed("probe.sql_run", &table).await.unwrap();
+                    ("probe.sql_run", on(&binding, "INSERT INTO t VALUES (1)"))
+                }
+                "blob" => ("probe.blob_put", json!({ "binding": binding })),
+                "kv" => ("probe.kv_count", json!({ "binding": binding })),
+                _ => ("probe.vector_put", json!(binding)),
+            };
+            client.succeed(first.0, &first.1).await.unwrap();
+            let granted = client.grant("probe", capability, &binding, Some("ro"));
+            granted.await.unwrap();
+            let (reads, input, answer, writes) = read_only(capability, &binding);
+            assert_eq!(
+                client.succeed(reads, &input).await.unwrap(),
+                answer,
+                "{told}"
+            );
+            for (activity, input) in writes {
+                let denied = client.fail(activity, &input).await.unwrap();
+                assert_eq!(
+                    denied["kind"], "capability-denied",
+                    "{told}: {activity} of {input}"
+                );
+            }
+            assert_eq!(
+                client.succeed(reads, &input).await.unwrap(),
+                answer,
+                "{told}"
+            );
+        }
     }
-    assert_eq!(client.succeed("probe.blob_get", &binding).await.unwrap(), 1);
-    assert_eq!(
-        client
-            .succeed("probe.sql_run", &run("SELECT * FROM t"))
-            .await
-            .unwrap(),
-        1
-    );
-    let count = client.succeed("probe.kv_get", &json!("default")).await;
-    assert_eq!(count.unwrap(), "1");
-    let count = client.succeed("probe.vector_count", &vectors).await;
-    assert_eq!(count.unwrap(), 1);
-    for (writes, binding) in [
-        ("probe.blob_put", &binding),
-        ("probe.kv_count", &binding),
-        ("probe.vector_put", &vectors),
-        (
-            "probe.blob_presign",
-            &json!({ "binding": "default", "key": "a", "put": true, "lasts_ms": 60_000 }),
-        ),
-    ] {
-        let denied = client.fail(writes, binding).await.unwrap();
-        assert_eq!(denied["kind"], "capability-denied", "{writes}");
-    }
-    for statement in [
-        "INSERT INTO t VALUES (2)",
-        "DELETE FROM t",
-        "DROP TABLE t",
-        "CREATE TABLE u (n)",
-    ] {
-        let denied = client.fail("probe.sql_run", &run(statement)).await.unwrap();
-        assert_eq!(denied["kind"], "capability-denied", "{statement}");
-    }
-    assert_eq!(
-        client
-            .succeed("probe.sql_run", &run("SELECT * FROM t"))
-            .await
-            .unwrap(),
-        1
-    );
 }
 
 /// The guest finds so many parts of a contract kept, and its receipt has at least this
@@ -200,7 +219,7 @@ async fn sql_does_what_its_wit_promises() {
     for (binding, dialect) in backends(&server.client, "sql").await {
         let input = json!({ "binding": binding, "dialect": dialect });
         let counted = Counted(&["sql.calls", "sql.rows"], 1);
-        let counters = keeps(&server.client, "probe.sql_contract", &input, 7, counted).await;
+        let counters = keeps(&server.client, "probe.sql_contract", &input, 8, counted).await;
         // It writes 10,000 numbers of 8 bytes, each with a text of as many or more, and reads
         // all the numbers.
         let bytes = |name: &str| counters[name].as_u64();

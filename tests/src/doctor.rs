@@ -273,6 +273,7 @@ fn the_rights_of_the_states_role_are_told_either_way() {
     };
     let database = server.database();
     let roles = [server.role(&database), server.role(&database)];
+    let (plugins, apart) = (server.role(&database), server.role(&server.database()));
     // The second one's tables would be where it may make none.
     let elsewhere = format!("ALTER ROLE {} SET search_path = public", roles[1].name);
     server.psql(&database, &elsewhere);
@@ -284,9 +285,13 @@ fn the_rights_of_the_states_role_are_told_either_way() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
-            "[state]\nurl = '{}'\npassword_file = '{}'\n",
+            "[state]\nurl = '{}'\npassword_file = '{}'\n\
+             [bindings.namespaces.default.sql.apart]\n{}\
+             [bindings.namespaces.default.sql.beside]\n{}",
             role.url,
-            role.password_file.display()
+            role.password_file.display(),
+            apart.toml(),
+            plugins.toml(),
         );
         let output = doctor(
             folder.path(),
@@ -310,6 +315,13 @@ fn the_rights_of_the_states_role_are_told_either_way() {
         assert_eq!(rights["status"], status, "{rights}");
         assert!(rights["found"].as_str().unwrap().contains(told), "{rights}");
         assert_eq!(rights["advice"].is_null(), status == "ok", "{rights}");
+        // A binding in the state's own database says so, and one in another does not.
+        let sharing = found(&report, "sql", "beside", "sharing");
+        assert_eq!(sharing["status"], "warning", "{sharing}");
+        let words = sharing["found"].as_str().unwrap();
+        assert!(words.contains("the server's own state"), "{sharing}");
+        assert_eq!(found(&report, "sql", "apart", "rights")["status"], "ok");
+        assert_eq!(report.to_string().matches("\"sharing\"").count(), 1);
         let all = format!("{output:?}");
         assert!(!all.contains(&role.password), "{all}");
     }

@@ -1,7 +1,10 @@
 //! A grant that is taken back ends the host calls in flight, whatever they wait for, and soon.
 //! `sql` on PostgreSQL, `graph` and `http` have tests of their own (`capabilities::`, `graph::`,
 //! `visiting::`); `config` waits for nobody. A statement on SQLite computes here, in the server's
-//! own process, so that its attempt's cancel and its deadline must end it as well.
+//! own process, so that its attempt's cancel and its deadline must end it as well. What runs at
+//! a worker is in `workers::`.
+
+use std::path::Path;
 
 use bytes::Bytes;
 use heyday_capabilities::blob::gcs::GcsContainer;
@@ -40,8 +43,18 @@ async fn server_with(capability: &str, binding: &str) -> Server {
     server
 }
 
+/// A statement on SQLite without an end, which writes as it runs.
+pub(crate) const ENDLESS: &str = "INSERT INTO t WITH RECURSIVE r(n) AS \
+                                  (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r";
+
+/// Whether that has run on a database in this file: there was more of it than is kept in memory.
+pub(crate) fn has_run(file: &Path) -> bool {
+    let log = file.with_extension("db-wal");
+    std::fs::metadata(log).is_ok_and(|found| found.len() > 4 << 20)
+}
+
 /// Takes a grant back that a run waits with; it ends by that. Answers the kind of its failure.
-async fn ends(client: &Client, grant: (&str, &str, &str), id: &str) -> Value {
+pub(crate) async fn ends(client: &Client, grant: (&str, &str, &str), id: &str) -> Value {
     let (plugin, capability, binding) = grant;
     let revoked = client.revoke(plugin, capability, binding);
     revoked.await.unwrap();
@@ -84,17 +97,14 @@ impl Sqlite {
 
     /// Starts a statement without an end, and answers its run.
     async fn endless(&self, activity: &str) -> String {
-        let endless = "INSERT INTO t WITH RECURSIVE r(n) AS \
-                       (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r";
-        let input = json!({ "binding": "default", "statement": endless });
+        let input = json!({ "binding": "default", "statement": ENDLESS });
         let id = self.server.client.start_activity(activity, &input).await;
         id.unwrap()
     }
 
-    /// Whether it has run: there was more of it than is kept in memory.
+    /// Whether it has run.
     fn has_run(&self) -> bool {
-        let log = self.folder.path().join("sql.db-wal");
-        std::fs::metadata(log).is_ok_and(|found| found.len() > 4 << 20)
+        has_run(&self.folder.path().join("sql.db"))
     }
 
     /// Starts it and answers its run once it runs.

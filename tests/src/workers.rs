@@ -5,14 +5,16 @@ mod killed;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::graph::LONG;
 use crate::plugins;
 use crate::support::cli::Desk;
-use crate::support::component;
 use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::held::Held;
-use crate::support::server::Client;
+use crate::support::server::{Client, PATIENCE};
 use crate::support::signals::signal;
 use crate::support::worker::{Site, eventually};
+use crate::support::{component, http_server, postgres};
+use crate::taken_back::{ENDLESS, ends, has_run};
 
 /// Uploads a flow as `tests.NAME`.
 pub(crate) async fn push_flow(site: &Site, name: &str, tasks: &str) {
@@ -200,11 +202,90 @@ async fn no_tasks_are_taken_without_a_lease_and_again_with_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in_flight() {
-    let Some(site) = Site::start().await else {
+    let folder = tempfile::tempdir().unwrap();
+    let (silent, came) = http_server::held().await.unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "nobody-asks").unwrap();
+    let role = postgres::shared().map(|server| server.role(&server.database()));
+    let patient = "limits = { statement_timeout_ms = 600000 }\n";
+    let mut servers = format!(
+        "[bindings.namespaces.default.blob.held]\n\
+         s3 = {{ bucket = 'bucket', endpoint = 'http://{silent}', access_key_id = 'key', \
+         secret_access_key_file = '{}' }}\n",
+        secret.display()
+    );
+    if let Some(role) = &role {
+        let binding = role.toml();
+        servers += &format!("[bindings.namespaces.default.sql.server]\n{binding}{patient}");
+    }
+    let bindings = |who: &str| {
+        let path = folder.path().join(who);
+        let path = path.display();
+        format!(
+            "{servers}[bindings.namespaces.default.sql.held]\npath = '{path}.db'\n{patient}\
+             [bindings.namespaces.default.graph.held]\npath = '{path}-graph'\n{patient}"
+        )
+    };
+    let Some(site) = Site::with(&[], &bindings("server")).await else {
         return;
     };
-    let _worker = site.worker(&[]).await;
+    let config = site.config(&bindings("worker"));
+    let _worker = site.worker(&["--config", &config]).await;
+    push_probe(&site).await;
     let client = &site.server.client;
+    let mut granted = vec![("blob", "held"), ("graph", "held"), ("sql", "held")];
+    if role.is_some() {
+        granted.insert(0, ("sql", "server"));
+    }
+    for (capability, binding) in granted {
+        let granted = client.grant("probe", capability, binding, None);
+        granted.await.unwrap();
+    }
+    // Who knows the last of them knows all.
+    let on = |binding: &str, statement: &str| json!({ "binding": binding, "statement": statement });
+    let table = on("held", "CREATE TABLE IF NOT EXISTS t (n INTEGER)");
+    eventually(async || {
+        let outcome = client.activity("probe.sql_run", &table).await.unwrap();
+        (outcome.status == "Completed").then_some(())
+    })
+    .await;
+    let node = on("held", "CREATE (:Lock {x: 0})");
+    client.succeed("probe.graph_run", &node).await.unwrap();
+
+    // What computes in the worker, and in a process of its own.
+    let start = async |activity: &str, input: Value| {
+        let id = client.start_activity(activity, &input).await;
+        id.unwrap()
+    };
+    let id = start("probe.sql_long", on("held", ENDLESS)).await;
+    let file = folder.path().join("worker.db");
+    eventually(async || has_run(&file).then_some(())).await;
+    let kind = ends(client, ("probe", "sql", "held"), &id).await;
+    assert_eq!(kind, "capability-denied");
+    let id = start("probe.graph_long", on("held", LONG)).await;
+    client.wait_for_line(&id, "asking").await.unwrap();
+    let kind = ends(client, ("probe", "graph", "held"), &id).await;
+    assert_eq!(kind, "capability-denied");
+    // What a server does not answer: with TCP of the host's own, and over HTTP.
+    if let Some(role) = &role {
+        let running = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' \
+             AND state = 'active' AND query LIKE 'SELECT pg_sleep%'",
+            role.name
+        );
+        let count = || postgres::shared().map(|server| server.psql("postgres", &running));
+        let id = start("probe.sql_long", on("server", "SELECT pg_sleep(600)")).await;
+        eventually(async || (count().as_deref() == Some("1")).then_some(())).await;
+        let kind = ends(client, ("probe", "sql", "server"), &id).await;
+        assert_eq!(kind, "capability-denied");
+        eventually(async || (count().as_deref() == Some("0")).then_some(())).await;
+    }
+    let id = start("probe.blob_get", json!({ "binding": "held" })).await;
+    let asked = tokio::time::timeout(PATIENCE, came.acquire());
+    asked.await.expect("the request came").unwrap().forget();
+    let kind = ends(client, ("probe", "blob", "held"), &id).await;
+    assert_eq!(kind, "capability-denied");
+
     let held = Held::push(client).await;
     held.feels(client, client).await;
 }

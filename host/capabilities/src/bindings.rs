@@ -40,6 +40,7 @@ use crate::config::Settings;
 use crate::diagnosis::{Diagnosis, Finding};
 use crate::graph::Graph;
 use crate::kv::Store;
+use crate::postgres::Place;
 use crate::secrets::Secrets;
 use crate::sql::Database;
 use crate::vector as vector_store;
@@ -353,15 +354,16 @@ impl Bindings {
     }
 
     /// Looks whether each binding can be used, one after the other, and tells `each` what
-    /// was found. Of two in one place, the later one says so.
-    pub async fn diagnose(&self, mut each: impl FnMut(Diagnosis)) {
-        let mut neighbours = Neighbours::default();
+    /// was found. Of two in one place, the later one says so, as does who is where the host's
+    /// own `state` is.
+    pub async fn diagnose(&self, state: Option<Place>, mut each: impl FnMut(Diagnosis)) {
+        let mut neighbours = Neighbours::of(state);
         for (key, it) in &self.sql.0 {
             let mut found = it.diagnose().await;
             if usable(&found)
                 && let Some(location) = it.location().await
             {
-                found.extend(neighbours.in_database(key.full_name("sql"), location));
+                found.extend(neighbours.in_database(key.full_name("sql"), &location));
             }
             each(key.diagnosis("sql", it.dialect(), found));
         }
@@ -373,7 +375,7 @@ impl Bindings {
             if usable(&found)
                 && let Some(location) = it.location().await
             {
-                found.extend(neighbours.in_database(key.full_name("kv"), location));
+                found.extend(neighbours.in_database(key.full_name("kv"), &location));
             }
             each(key.diagnosis("kv", it.backend(), found));
         }

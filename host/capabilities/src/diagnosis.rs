@@ -45,18 +45,6 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
-/// Where a binding is on a server whose roles are kept apart, in the server's own words, by
-/// whatever address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
-    /// The database.
-    pub database: String,
-    /// Who signs in to the server.
-    pub role: String,
-    /// Whether nothing is written there.
-    pub read_only: bool,
-}
-
 /// Why a backend did not do what it was asked, and what to do.
 #[derive(Debug)]
 pub struct Trouble {

@@ -38,6 +38,7 @@ pub mod secrets;
 pub mod source;
 pub mod sql;
 pub mod sqlite_file;
+pub mod sqlite_memory;
 mod sqlite_threads;
 mod task;
 mod tls;

@@ -74,6 +74,7 @@ impl Opening {
     /// Opens a connection where it is called, which may block. What is committed is
     /// synced; foreign keys are checked.
     pub(crate) fn open(&self) -> rusqlite::Result<Connection> {
+        crate::sqlite_memory::count();
         let access = if self.read_only {
             OpenFlags::SQLITE_OPEN_READ_ONLY
         } else {

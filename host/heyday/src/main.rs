@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         return ExitCode::from(heyday_inference::templates::child_main());
     }
     let cli = Cli::parse();
+    // Before anything uses SQLite.
+    heyday_capabilities::sqlite_memory::count();
     cli::client::install_tls_provider();
     let output = cli.global.output();
     let mut builder = if cli.command.is_process() {

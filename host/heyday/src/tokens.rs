@@ -11,10 +11,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::TryRngCore as _;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::registry::types::Actor;
 use crate::state::tokens::TokenRow;
 use crate::state::{HostDb, StateError};
 
@@ -124,6 +126,7 @@ impl WorkerTokens {
     /// As [`MakeError`] says.
     pub async fn make(
         &self,
+        actor: Actor<'_>,
         name: String,
         namespaces: BTreeSet<String>,
     ) -> Result<(TokenRow, String), MakeError> {
@@ -141,6 +144,9 @@ impl WorkerTokens {
         };
         let mut change = self.database.change().await?;
         change.insert_token(&row).await?;
+        let id = row.id.to_string();
+        let details = json!({ "name": row.name, "namespaces": row.namespaces });
+        change.audit(actor, "token.create", &id, &details).await?;
         change.commit().await?;
         let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(row.digest, good(row.clone()));
@@ -151,18 +157,22 @@ impl WorkerTokens {
     ///
     /// # Errors
     /// When the state cannot be written.
-    pub async fn revoke(&self, id: Uuid) -> Result<Option<TokenRow>, StateError> {
+    pub async fn revoke(&self, actor: Actor<'_>, id: Uuid) -> Result<Option<TokenRow>, StateError> {
         let mut change = self.database.change().await?;
-        if change.remove_token(id).await? {
+        let removed = change.remove_token(id).await?;
+        if let Some(row) = &removed {
+            let (id, details) = (id.to_string(), json!({ "name": row.name }));
+            change.audit(actor, "token.revoke", &id, &details).await?;
             change.commit().await?;
         }
+        // Also where another server took it back and this one was not told yet.
         let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
         let found = tokens.values().find(|token| token.row.id == id).cloned();
-        Ok(found.map(|token| {
+        if let Some(token) = found {
             tokens.remove(&token.row.digest);
             token.revoked.cancel();
-            token.row.clone()
-        }))
+        }
+        Ok(removed)
     }
 }
 
@@ -178,6 +188,11 @@ mod tests {
     use super::*;
     use crate::state::StateLocation;
 
+    const ACTOR: Actor<'_> = Actor {
+        namespace: "default",
+        principal: "tester",
+    };
+
     #[tokio::test]
     async fn a_token_is_known_by_its_digest_and_no_more_when_revoked() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -185,7 +200,7 @@ mod tests {
         let database = HostDb::open(&path).await.expect("opened");
         let tokens = WorkerTokens::open(database).await.expect("read");
         let namespaces = BTreeSet::from(["team-a".to_owned()]);
-        let made = tokens.make("gpu".to_owned(), namespaces).await;
+        let made = tokens.make(ACTOR, "gpu".to_owned(), namespaces).await;
         let (row, text) = made.expect("made");
         assert!(text.starts_with(PREFIX) && text.len() > PREFIX.len() + 40);
         tokens.database.close().await;
@@ -203,16 +218,36 @@ mod tests {
         assert!(tokens.find(&text[1..]).is_none());
         assert_eq!(tokens.list(), std::slice::from_ref(&row));
         let (_, all) = tokens
-            .make("all".to_owned(), BTreeSet::new())
+            .make(ACTOR, "all".to_owned(), BTreeSet::new())
             .await
             .expect("made");
         assert!(tokens.find(&all).expect("known").opens("anything"));
         assert_eq!(
-            tokens.revoke(row.id).await.expect("done"),
+            tokens.revoke(ACTOR, row.id).await.expect("done"),
             Some(row.clone())
         );
         assert!(token.revoked.is_cancelled());
         assert!(tokens.find(&text).is_none());
-        assert_eq!(tokens.revoke(row.id).await.expect("done"), None);
+        assert_eq!(tokens.revoke(ACTOR, row.id).await.expect("done"), None);
+    }
+
+    #[tokio::test]
+    async fn no_token_changes_without_its_entry_of_the_audit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("host.db");
+        let location = StateLocation::File(path.clone());
+        let database = HostDb::open(&location).await.expect("opened");
+        let tokens = WorkerTokens::open(database).await.expect("read");
+        let make = || tokens.make(ACTOR, "gpu".to_owned(), BTreeSet::new());
+        let (row, text) = make().await.expect("made");
+        crate::state::refuse_audit(&path).await;
+        assert!(make().await.is_err());
+        assert!(tokens.revoke(ACTOR, row.id).await.is_err());
+        assert_eq!(tokens.list(), std::slice::from_ref(&row));
+        let token = tokens.find(&text).expect("still good");
+        assert!(!token.revoked.is_cancelled());
+        // In the state, too.
+        tokens.read_again().await.expect("read");
+        assert_eq!(tokens.list(), [row]);
     }
 }

@@ -178,7 +178,7 @@ async fn a_transaction_on_a_graph_ends_with_its_attempt() {
 }
 
 /// Writes to a node, whose lock it then holds for longer than any test waits.
-const LONG: &str = "MATCH (l:Lock) SET l.x = 1 WITH l UNWIND range(1, 3000) AS a \
+pub(crate) const LONG: &str = "MATCH (l:Lock) SET l.x = 1 WITH l UNWIND range(1, 3000) AS a \
                     UNWIND range(1, 3000) AS b UNWIND range(1, 3000) AS c \
                     WITH l, a, b, c WHERE a * b * c = 0 RETURN count(*)";
 

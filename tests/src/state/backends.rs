@@ -266,8 +266,9 @@ async fn tokens(one: &HostDb, other: &HostDb) {
     );
     drop(change);
     let mut change = other.change().await.unwrap();
-    assert!(change.remove_token(row.id).await.unwrap());
-    assert!(!change.remove_token(row.id).await.unwrap());
+    let removed = change.remove_token(row.id).await.unwrap();
+    assert_eq!(removed, Some(row.clone()));
+    assert_eq!(change.remove_token(row.id).await.unwrap(), None);
     change.commit().await.unwrap();
     assert!(one.tokens().await.unwrap().is_empty());
 }

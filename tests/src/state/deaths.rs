@@ -183,7 +183,6 @@ async fn a_grant_that_is_taken_back_reaches_the_other_servers_worker_within_a_se
     let config = with_folder(&pair);
     let url = pair.servers[1].url.clone();
     let _worker = pair.worker_at(&url, &["--config", &config]).await;
-    let mut quickest = Duration::MAX;
     for _ in 0..3 {
         let granted = pair.of(0).grant("probe", "blob", "default", None);
         granted.await.unwrap();
@@ -192,19 +191,21 @@ async fn a_grant_that_is_taken_back_reaches_the_other_servers_worker_within_a_se
         let since = Instant::now();
         // No call that begins later than this after the answer succeeds.
         let mut last = Duration::ZERO;
+        let mut slowest = Duration::ZERO;
         loop {
             let begun = since.elapsed();
-            match writes(pair.of(1)).await {
+            let granted = writes(pair.of(1)).await;
+            slowest = slowest.max(since.elapsed().saturating_sub(begun));
+            match granted {
                 Some(true) => last = begun,
                 Some(false) => break,
                 None => {}
             }
         }
-        quickest = quickest.min(last);
+        eprintln!("a grant was known to be gone after {last:?}; a write took {slowest:?}");
+        // A busy machine is slow in both.
+        assert!(last < SOON + slowest * 2, "{last:?}, {slowest:?}");
         // Once it is known it stays known.
         assert_eq!(writes(pair.of(1)).await, Some(false));
     }
-    eprintln!("a grant that one server took back reached the other's worker after {quickest:?}");
-    // A machine that is busy may be slow, but not each time.
-    assert!(quickest < SOON, "{quickest:?}");
 }

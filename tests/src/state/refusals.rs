@@ -1,10 +1,11 @@
-//! What attempts were refused, in the audit of either database.
+//! What attempts were refused, and what was changed, in the audit of either database.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use heyday::recorder::{AttemptName, Denied};
-use heyday::registry::types::{AuditEntry, AuditFilter, TextFilter};
+use heyday::registry::types::{Actor, AuditEntry, AuditFilter, TextFilter};
+use heyday::state::versions::GrantRow;
 use heyday::state::{HostDb, StateLocation};
 use jiff::Timestamp;
 use serde_json::json;
@@ -16,6 +17,43 @@ use crate::support::component;
 use crate::support::worker::eventually;
 
 on_both!(refusals_come_with_their_receipts, super::refusals);
+on_both!(
+    changes_are_noted_with_their_commit_or_not_at_all,
+    super::changes
+);
+
+async fn changes(one: &HostDb, other: &HostDb) {
+    let actor = Actor {
+        namespace: "default",
+        principal: "operator",
+    };
+    let row = GrantRow {
+        namespace: "default".to_owned(),
+        subject: "noted".to_owned(),
+        capability: "sql".to_owned(),
+        binding: "main".to_owned(),
+        mode: None,
+        granted_at: Timestamp::UNIX_EPOCH,
+    };
+    for kept in [false, true] {
+        let mut change = one.change().await.unwrap();
+        change.put_grant(&row).await.unwrap();
+        let details = json!({});
+        let noted = change.audit(actor, "grant.put", "noted", &details);
+        noted.await.unwrap();
+        if kept {
+            change.commit().await.unwrap();
+        } else {
+            drop(change);
+        }
+        let all = AuditFilter::default();
+        let page = other.audit_page("default", i64::MAX, 10, &all).await;
+        assert_eq!(page.unwrap().len(), usize::from(kept));
+        let mut reading = other.read().await.unwrap();
+        let grants = reading.grants_of("default", "noted").await.unwrap();
+        assert_eq!(grants.len(), usize::from(kept));
+    }
+}
 
 /// What the audit has of refused host calls.
 async fn refused(state: &HostDb) -> Vec<AuditEntry> {

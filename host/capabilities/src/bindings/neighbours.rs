@@ -1,11 +1,15 @@
 //! Which bindings are in one place of a server, in the server's own words: an address has
 //! many names, and a configuration does not show that two of them are one. For `heyday doctor`.
 
-use crate::diagnosis::{Finding, Findings, Health, Location};
+use crate::diagnosis::{Finding, Findings, Health};
+use crate::postgres::Place;
 
 /// Where the bindings are that were asked so far.
-#[derive(Default)]
-pub(super) struct Neighbours(Vec<Neighbour>);
+pub(super) struct Neighbours {
+    asked: Vec<Neighbour>,
+    /// Where the host's own state is, if a server has it.
+    state: Option<Place>,
+}
 
 struct Neighbour {
     binding: String,
@@ -14,15 +18,24 @@ struct Neighbour {
 }
 
 impl Neighbours {
+    pub(super) const fn of(state: Option<Place>) -> Self {
+        Self {
+            asked: Vec::new(),
+            state,
+        }
+    }
+
     /// What is to be said of a binding in a database whose rights keep its roles apart.
-    pub(super) fn in_database(&mut self, binding: String, location: Location) -> Vec<Finding> {
+    pub(super) fn in_database(&mut self, binding: String, place: &Place) -> Vec<Finding> {
         let mut findings = Findings::default();
-        let Location {
-            database,
-            role,
-            read_only,
-        } = location;
-        let same = self.others(&role, |other| !(read_only && other.read_only));
+        self.beside_the_state(&mut findings, place);
+        let Place {
+            since, read_only, ..
+        } = place;
+        let server = format!("of PostgreSQL since {since}");
+        let database = format!("database {} {server}", place.database);
+        let role = format!("role {} {server}", place.role);
+        let same = self.others(&role, |other| !(*read_only && other.read_only));
         let others = self.others(&database, |_| true);
         if !same.is_empty() {
             findings.fail(
@@ -45,9 +58,36 @@ impl Neighbours {
                 "give bindings that must know nothing of each other databases of their own",
             );
         }
-        self.add(binding.clone(), database, read_only);
-        self.add(binding, role, read_only);
+        self.add(binding.clone(), database, *read_only);
+        self.add(binding, role, *read_only);
         findings.into_inner()
+    }
+
+    /// What is to be said where the host's own state is there, too.
+    fn beside_the_state(&self, findings: &mut Findings, place: &Place) {
+        let Some(state) = &self.state else {
+            return;
+        };
+        if place.shares_role(state) {
+            findings.fail(
+                "sharing",
+                format!(
+                    "its role {} is also that of the server's own state, whose connections it \
+                     may end and, in the same database, whose grants, tokens and audit it may read \
+                     and write",
+                    place.role
+                ),
+                "give the binding a role of its own (`heyday binding setup`)",
+            );
+        } else if place.shares_database(state) {
+            findings.warn(
+                "sharing",
+                "its database is also that of the server's own state: plugins can read the names \
+                 of its tables, and NOTIFY and advisory locks, which servers use among \
+                 themselves, reach both",
+                "give the state a database of its own",
+            );
+        }
     }
 
     /// What is to be said of a binding on a server that keeps nobody apart.
@@ -71,7 +111,7 @@ impl Neighbours {
     }
 
     fn others(&self, location: &str, counts: impl Fn(&Neighbour) -> bool) -> String {
-        let there = self.0.iter().filter(|it| it.location == location);
+        let there = self.asked.iter().filter(|it| it.location == location);
         let names: Vec<_> = there
             .filter(|it| counts(it))
             .map(|it| it.binding.as_str())
@@ -80,7 +120,7 @@ impl Neighbours {
     }
 
     fn add(&mut self, binding: String, location: String, read_only: bool) {
-        self.0.push(Neighbour {
+        self.asked.push(Neighbour {
             binding,
             location,
             read_only,
@@ -97,16 +137,20 @@ pub(super) fn usable(findings: &[Finding]) -> bool {
 mod tests {
     use super::*;
 
+    fn place(database: &str, since: &str, role: &str) -> Place {
+        Place {
+            database: database.to_owned(),
+            since: since.to_owned(),
+            role: role.to_owned(),
+            read_only: false,
+        }
+    }
+
     #[test]
     fn a_database_of_several_bindings_is_told_to_those_that_come_later() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::of(None);
         let mut at = |binding: &str, database: &str| {
-            let location = Location {
-                database: database.to_owned(),
-                role: format!("of {binding}"),
-                read_only: false,
-            };
-            let found = neighbours.in_database(binding.to_owned(), location);
+            let found = neighbours.in_database(binding.to_owned(), &place(database, "1", binding));
             found.into_iter().next()
         };
         assert_eq!(at("default/sql/a", "one"), None);
@@ -123,14 +167,13 @@ mod tests {
 
     #[test]
     fn one_role_of_several_bindings_fails_unless_none_writes() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::of(None);
         let mut at = |binding: &str, database: &str, read_only| {
-            let location = Location {
-                database: database.to_owned(),
-                role: "role r".to_owned(),
+            let place = Place {
                 read_only,
+                ..place(database, "1", "r")
             };
-            let found = neighbours.in_database(binding.to_owned(), location);
+            let found = neighbours.in_database(binding.to_owned(), &place);
             found.into_iter().next()
         };
         assert_eq!(at("default/sql/a", "one", true), None);
@@ -144,8 +187,27 @@ mod tests {
     }
 
     #[test]
+    fn who_is_where_the_state_is_is_told() {
+        let mut neighbours = Neighbours::of(Some(place("5", "1", "heyday")));
+        let mut at = |database: &str, since: &str, role: &str| {
+            let found = neighbours.in_database(role.to_owned(), &place(database, since, role));
+            found
+                .into_iter()
+                .find(|it| it.found.contains("own state"))
+                .map(|it| (it.check, it.status))
+        };
+        let (warning, failed) = (("sharing", Health::Warning), ("sharing", Health::Failed));
+        assert_eq!(at("5", "1", "plugins"), Some(warning));
+        assert_eq!(at("5", "1", "heyday"), Some(failed));
+        assert_eq!(at("6", "1", "heyday"), Some(failed));
+        assert_eq!(at("6", "1", "plugins"), None);
+        // Names and numbers mean nothing on another server.
+        assert_eq!(at("5", "2", "heyday"), None);
+    }
+
+    #[test]
     fn a_server_of_several_graphs_fails_unless_none_writes() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::of(None);
         let mut at = |binding: &str, location: &str, read_only| {
             let (binding, location) = (binding.to_owned(), location.to_owned());
             let found = neighbours.on_server(binding, location, read_only);

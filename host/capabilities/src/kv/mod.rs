@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use host::KvCapability;
 pub use host::bindings::heyday::kv::kv::{Condition, Entry, Page};
 
-use crate::diagnosis::{Finding, Location};
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, codes};
 
 /// The most keys of one `get-many`.
@@ -115,9 +115,8 @@ pub trait Store: Send + Sync + 'static {
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
 
-    /// Where on a server it is, in the server's own words, by whatever address; none where no
-    /// server has it, or does not tell.
-    async fn location(&self) -> Option<Location> {
+    /// Where it is on a server of PostgreSQL; none where no server has it, or does not tell.
+    async fn location(&self) -> Option<crate::postgres::Place> {
         None
     }
 

@@ -20,7 +20,7 @@ use super::{
     Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
     check_condition, milliseconds, page,
 };
-use crate::diagnosis::{Finding, Location};
+use crate::diagnosis::Finding;
 use crate::postgres::{
     Lease, Param, PgError, Pool, PoolOptions, PostgresConfig, PostgresConfigError, from_hex,
     text_array,
@@ -202,7 +202,7 @@ impl Store for PostgresStore {
         crate::postgres::diagnose(&self.shared.pool).await
     }
 
-    async fn location(&self) -> Option<Location> {
+    async fn location(&self) -> Option<crate::postgres::Place> {
         crate::postgres::location(&self.shared.pool).await
     }
 

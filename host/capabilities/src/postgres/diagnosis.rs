@@ -2,7 +2,7 @@
 
 use super::error::PgError;
 use super::pool::Pool;
-use crate::diagnosis::{Finding, Findings, Location, Trouble, within};
+use crate::diagnosis::{Finding, Findings, Trouble, within};
 
 /// The oldest that docs/capabilities.md promises.
 const OLDEST: [u32; 2] = [13, 0];
@@ -20,18 +20,44 @@ SELECT current_setting('server_version'),
        (current_schema() IS NOT NULL)::text,
        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)::text";
 
-/// Answers one row: the database, when its server began to run, and who signed in.
-const LOCATION: &str = "
-SELECT d.oid::text, extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text,
-       session_user::text
+/// Answers one row, what a [`Place`] is made of: the database, since when its server runs, and
+/// the role.
+pub const PLACE: &str = "
+SELECT d.oid::text AS database,
+       extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text AS since,
+       session_user::text AS role
   FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
 
-/// Where a pool is, in its server's own words, by whatever address; none where it does not tell.
-/// Two servers do not begin within the same microsecond.
-pub(crate) async fn location(pool: &Pool) -> Option<Location> {
+/// Where somebody signed in, in the server's own words: an address has many names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The database, as its server knows it.
+    pub database: String,
+    /// Since when the server runs. No two begin within the same microsecond.
+    pub since: String,
+    /// Who signed in.
+    pub role: String,
+    /// Whether nothing is written there.
+    pub read_only: bool,
+}
+
+impl Place {
+    /// Whether both are in one database.
+    pub(crate) fn shares_database(&self, other: &Self) -> bool {
+        self.since == other.since && self.database == other.database
+    }
+
+    /// Whether both are one role of a server.
+    pub(crate) fn shares_role(&self, other: &Self) -> bool {
+        self.since == other.since && self.role == other.role
+    }
+}
+
+/// Where a pool is; none where its server does not tell.
+pub(crate) async fn location(pool: &Pool) -> Option<Place> {
     let asking = async {
         let mut lease = pool.acquire().await?;
-        let rows = lease.wire().rows(LOCATION, &[]).await;
+        let rows = lease.wire().rows(PLACE, &[]).await;
         lease.settle().await;
         rows
     };
@@ -39,10 +65,11 @@ pub(crate) async fn location(pool: &Pool) -> Option<Location> {
     let [Some(database), Some(since), Some(role)] = &rows.first()?[..] else {
         return None;
     };
-    let [database, since, role] = [database, since, role].map(|it| String::from_utf8_lossy(it));
-    Some(Location {
-        database: format!("database {database} of PostgreSQL since {since}"),
-        role: format!("role {role} of PostgreSQL since {since}"),
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(Place {
+        database: text(database),
+        since: text(since),
+        role: text(role),
         read_only: pool.read_only(),
     })
 }

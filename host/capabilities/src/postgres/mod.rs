@@ -28,6 +28,7 @@ use url::{Host, Url};
 use crate::credential::CredentialSource;
 use crate::tls::{Tls, TlsError};
 
+pub use diagnosis::{PLACE, Place};
 pub(crate) use diagnosis::{diagnose, location};
 pub(crate) use error::{PgError, ServerError};
 pub(crate) use pool::{Lease, Pool, PoolOptions};

@@ -33,7 +33,7 @@ pub use check::check_parameters;
 pub use host::SqlCapability;
 pub use host::bindings::heyday::sql::sql::{Column, RowSet, Value};
 
-use crate::diagnosis::{Finding, Location};
+use crate::diagnosis::Finding;
 use crate::error::{CapabilityError, codes};
 
 codes! {
@@ -98,8 +98,8 @@ pub struct SqlLimits {
     pub busy_timeout_ms: u64,
     /// Connections to the database for all plugins together.
     pub connections: u32,
-    /// Bytes of working memory by which running statements may grow before they are
-    /// ended (sorting, grouping, temporary results).
+    /// Bytes of working memory by which a statement may grow before it is ended (sorting,
+    /// grouping, temporary results).
     pub memory_bytes: u64,
     /// Bytes that the database file may have; none means as the disk allows.
     pub database_bytes: Option<u64>,
@@ -136,9 +136,8 @@ pub trait Database: Send + Sync + 'static {
     /// Looks whether it can be used; changes nothing that a plugin stored.
     async fn diagnose(&self) -> Vec<Finding>;
 
-    /// Where on a server it is, in the server's own words, by whatever address; none where no
-    /// server has it, or does not tell.
-    async fn location(&self) -> Option<Location> {
+    /// Where it is on a server of PostgreSQL; none where no server has it, or does not tell.
+    async fn location(&self) -> Option<crate::postgres::Place> {
         None
     }
 

@@ -19,7 +19,7 @@ use super::{
     Access, Cursor, Database, RowSet, Rows, SqlCode, SqlError, SqlLimits, Transaction, Value,
     row_bytes,
 };
-use crate::diagnosis::{Finding, Location};
+use crate::diagnosis::Finding;
 use crate::postgres::{Event, Pool, PoolOptions, PostgresConfig, PostgresConfigError, Status};
 use crate::task::begin_here;
 
@@ -121,7 +121,7 @@ impl Database for PostgresDatabase {
         crate::postgres::diagnose(&self.shared.pool).await
     }
 
-    async fn location(&self) -> Option<Location> {
+    async fn location(&self) -> Option<crate::postgres::Place> {
         crate::postgres::location(&self.shared.pool).await
     }
 

@@ -81,9 +81,14 @@ pub(super) fn translate(error: &RawError, watch: Option<&Watch>) -> SqlError {
             "the disk is full, or the database has the size that its binding allows",
         )
         .with_details(serde_json::json!({ "kind": "disk-full" })),
-        ffi::SQLITE_TOOBIG | ffi::SQLITE_NOMEM => {
+        ffi::SQLITE_TOOBIG => {
             too_large(format!("a value or the statement is too large: {message}"))
         }
+        // Not the statement's limit, which it does not reach unnoticed.
+        ffi::SQLITE_NOMEM => SqlError::new(
+            SqlCode::Unavailable,
+            "the host has no memory left for the statement",
+        ),
         ffi::SQLITE_MISMATCH | ffi::SQLITE_RANGE => {
             SqlError::new(SqlCode::InvalidParameter, message)
         }

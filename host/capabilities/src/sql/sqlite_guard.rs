@@ -1,7 +1,7 @@
 //! What a plugin's statements may not do on a SQLite connection, and what stops them.
 //!
 //! It calls SQLite's C interface on rusqlite's raw handle; beside it only the vectors'
-//! `sqlite_vec.rs` and `sqlite_bm25.rs` do so. [`install`] runs once per connection, after it was configured. It gives
+//! `sqlite_vec.rs` and `sqlite_bm25.rs` do so (`sqlite_memory` needs no handle). [`install`] runs once per connection, after it was configured. It gives
 //! the connection a [`Watch`] that lives exactly as long as the connection does (as
 //! SQLite client data, with a destructor) and three callbacks that read it:
 //!
@@ -11,6 +11,9 @@
 //!   ends a statement whose caller is gone, whose time is over, or that takes too much
 //!   memory;
 //! - the busy handler: waits for a lock only as long as the statement may run.
+//!
+//! What a statement takes is what its connection's thread has taken since it began
+//! ([`sqlite_memory`]), so that no statement ends by what its neighbours take.
 
 mod actions;
 
@@ -25,6 +28,7 @@ use libsqlite3_sys as ffi;
 use rusqlite::Connection;
 
 use super::{Access, SqlLimits};
+use crate::sqlite_memory;
 
 /// Steps of the virtual machine between two looks at the clock: some 10 to 50 us.
 const PROGRESS_STEPS: c_int = 1_000;
@@ -88,7 +92,8 @@ impl Watch {
         }
     }
 
-    /// Begins an operation that `stop` ends, with a statement that may run for `limit`.
+    /// Begins an operation that `stop` ends, with a statement that may run for `limit`. As
+    /// all that follows, on the connection's thread.
     pub(super) fn begin(&self, stop: Arc<AtomicBool>, limit: Duration) {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = stop;
         self.take_denied();
@@ -100,9 +105,8 @@ impl Watch {
         let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
         self.deadline_us
             .store(now_us().saturating_add(limit), Ordering::Release);
-        // SAFETY: reads a counter of the library; needs no connection.
-        let used = unsafe { ffi::sqlite3_memory_used() };
-        self.memory_floor.store(used, Ordering::Release);
+        self.memory_floor
+            .store(sqlite_memory::used(), Ordering::Release);
         self.ended.store(0, Ordering::Release);
     }
 
@@ -145,12 +149,8 @@ impl Watch {
         if now_us() >= self.deadline_us.load(Ordering::Acquire) {
             return Some(Ended::TimedOut);
         }
-        // The counter is of the whole process: a neighbour's growth counts too, so the
-        // limit is generous, and what it protects is the process.
-        // SAFETY: as in `begin`.
-        let used = unsafe { ffi::sqlite3_memory_used() };
-        (used - self.memory_floor.load(Ordering::Acquire) > self.memory_bytes)
-            .then_some(Ended::Memory)
+        let taken = sqlite_memory::used() - self.memory_floor.load(Ordering::Acquire);
+        (taken > self.memory_bytes).then_some(Ended::Memory)
     }
 
     fn end(&self, ended: Ended) {

@@ -1,7 +1,12 @@
 //! Denials that no statement of a plugin reaches alone, since what they are about cannot be
-//! made by one: here it is made before the connection is guarded.
+//! made by one: here it is made before the connection is guarded. And whose memory counts.
 
 use super::*;
+
+fn in_memory() -> Connection {
+    assert!(sqlite_memory::count(), "SQLite was in use before");
+    Connection::open_in_memory().expect("a database")
+}
 
 fn watch(access: Access) -> Watch {
     Watch::new(access, &SqlLimits::default())
@@ -9,7 +14,7 @@ fn watch(access: Access) -> Watch {
 
 #[test]
 fn temporary_objects_are_denied_though_they_are_there() {
-    let connection = Connection::open_in_memory().expect("a database");
+    let connection = in_memory();
     connection
         .execute_batch(
             "CREATE TABLE t (a);
@@ -79,4 +84,32 @@ fn what_a_later_sqlite_adds_is_denied() {
             assert_eq!(watch.take_denied().as_deref(), Some("this action"));
         }
     }
+}
+
+#[test]
+fn a_statement_ends_by_the_memory_that_it_takes_and_not_by_what_others_take() {
+    const TAKE: &str = "CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(12 << 20))";
+    let limits = SqlLimits {
+        memory_bytes: 4 << 20,
+        ..SqlLimits::default()
+    };
+    let connection = in_memory();
+    let watch = install(&connection, Access::Write, &limits).expect("guarded");
+    watch.begin(Arc::default(), Duration::from_secs(600));
+    // A database in memory keeps what was written.
+    let neighbour = std::thread::spawn(|| {
+        let connection = in_memory();
+        connection.execute_batch(TAKE).expect("written");
+        connection
+    });
+    let neighbour = neighbour.join().expect("no panic");
+    watch.check().expect("it took nothing itself");
+    assert_eq!(watch.ended(), None);
+    connection.execute_batch(TAKE).expect("written");
+    watch.check().expect_err("it took too much");
+    assert_eq!(watch.ended(), Some(Ended::Memory));
+    // The next statement may take as much again.
+    watch.extend(Duration::from_secs(600));
+    watch.check().expect("it took nothing yet");
+    drop(neighbour);
 }

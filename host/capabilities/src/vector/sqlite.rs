@@ -116,6 +116,7 @@ impl SqliteVectors {
         runtime: Handle,
     ) -> Result<Self, OpenError> {
         check_database(path, read_only)?;
+        crate::sqlite_memory::count();
         let mut options = SqliteConnectOptions::new()
             .filename(path)
             .disable_statement_logging()

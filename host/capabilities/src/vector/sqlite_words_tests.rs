@@ -242,6 +242,7 @@ async fn scores_are_those_of_the_formula() {
 }
 
 async fn open(path: &Path) -> SqlitePool {
+    crate::sqlite_memory::count();
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     SqlitePool::connect_with(options).await.expect("opened")
 }

@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -132,16 +131,14 @@ pub(super) async fn create(
             names::NAME_RULE
         )));
     }
-    let made = app.tokens.make(body.name, body.namespaces).await;
+    let made = app
+        .tokens
+        .make(caller.actor(), body.name, body.namespaces)
+        .await;
     let (row, token) = made.map_err(|error| match error {
         MakeError::State(error) => RegistryError::from(error).into(),
         MakeError::NoRandomness(_) => Problem::internal(&error),
     })?;
-    let details = json!({ "name": row.name, "namespaces": row.namespaces });
-    let id = row.id.to_string();
-    app.registry
-        .note(caller.actor(), "token.create", &id, details)
-        .await;
     let info = row.into();
     Ok((StatusCode::CREATED, JsonAnswer(NewToken { info, token })))
 }
@@ -177,15 +174,11 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(id): Path<Uuid>,
 ) -> Result<StatusCode, Problem> {
-    let revoked = app.tokens.revoke(id).await.map_err(RegistryError::from)?;
-    let Some(row) = revoked else {
+    let revoked = app.tokens.revoke(caller.actor(), id).await;
+    if revoked.map_err(RegistryError::from)?.is_none() {
         return Err(Problem::not_found(format!(
             "there is no token {id}; `heyday token list` shows those that there are"
         )));
-    };
-    let details = json!({ "name": row.name });
-    app.registry
-        .note(caller.actor(), "token.revoke", &id.to_string(), details)
-        .await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }

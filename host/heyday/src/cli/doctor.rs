@@ -37,7 +37,7 @@ pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliErro
     let bindings = Bindings::open_with(&config.bindings(), &runtime, None, &reserved);
     let bindings = bindings.map_err(refused)?;
     let mut all = Vec::new();
-    let found = state::diagnose(&config).await?;
+    let (found, place) = state::diagnose(&config).await?;
     let backend = if config.state.url.is_some() {
         "postgres"
     } else {
@@ -74,7 +74,7 @@ pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliErro
     let mut failed = all.iter().any(has_failed);
     let mut told = Ok(());
     bindings
-        .diagnose(|diagnosis: Diagnosis| {
+        .diagnose(place, |diagnosis: Diagnosis| {
             let Diagnosis {
                 namespace,
                 capability,

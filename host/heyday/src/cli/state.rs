@@ -2,8 +2,9 @@
 
 use clap::Args;
 use heyday::config::Config;
-use heyday::state::{HostDb, StateError, StateLocation, StateUrl, newest};
+use heyday::state::{HostDb, Look, StateError, StateLocation, StateUrl, newest};
 use heyday_capabilities::diagnosis::{Finding, Findings};
+use heyday_capabilities::postgres::Place;
 
 use super::error::CliError;
 use super::process::unusable;
@@ -66,12 +67,17 @@ fn words(location: &StateLocation, error: &StateError) -> String {
     text
 }
 
-/// Whether the state can be used, and what to do.
-pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
+/// Whether the state can be used, and what to do; and where it is, if a server has it.
+pub async fn diagnose(config: &Config) -> Result<(Vec<Finding>, Option<Place>), CliError> {
     let location = config.state_location().map_err(unusable)?;
     let mut findings = Findings::default();
-    let found = match HostDb::look(&location).await {
-        Ok(found) => found,
+    let mut place = None;
+    match HostDb::look(&location).await {
+        Ok(Some(look)) => {
+            tell(&mut findings, &location, &look);
+            place = look.place;
+        }
+        Ok(None) => findings.ok("reach", format!("{location} is made by the first server")),
         Err(error) => {
             let advice = match error {
                 StateError::TooNew { .. } => {
@@ -82,22 +88,22 @@ pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
                 }
             };
             findings.fail("reach", words(&location, &error), advice);
-            return Ok(findings.into_inner());
         }
-    };
-    let Some(found) = found else {
-        findings.ok("reach", format!("{location} is made by the first server"));
-        return Ok(findings.into_inner());
-    };
+    }
+    Ok((findings.into_inner(), place))
+}
+
+/// What was found of a state that answers.
+fn tell(findings: &mut Findings, location: &StateLocation, found: &Look) {
     findings.ok(
         "reach",
         format!("{location} answered in {:.1?}", found.connected_in),
     );
-    findings.took(found.answered_in);
+    findings.took(found.answered_in.clone());
     match found.version.split_once(' ') {
         Some((product, version)) if matches!(location, StateLocation::Postgres(_)) => {
             if findings.version(product, version, OLDEST).is_err() {
-                return Ok(findings.into_inner());
+                return;
             }
         }
         _ => findings.ok("version", found.version.as_str()),
@@ -115,10 +121,10 @@ pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
             }
         }
     }
-    match found.lacking {
+    match &found.lacking {
         Some(lacking) => findings.fail(
             "rights",
-            lacking,
+            lacking.as_str(),
             "let the role own the database's schema, or grant it USAGE and CREATE there",
         ),
         // A file's rights show when it is opened.
@@ -128,5 +134,4 @@ pub async fn diagnose(config: &Config) -> Result<Vec<Finding>, CliError> {
     if let Some(theirs) = found.clock_ms {
         findings.clock(theirs);
     }
-    Ok(findings.into_inner())
 }

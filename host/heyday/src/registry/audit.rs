@@ -1,9 +1,8 @@
 //! The audit of what operators do here.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::types::{Actor, AuditEntry, AuditFilter};
-use super::versions::Stored;
 use super::{Registry, RegistryError};
 
 impl Registry {
@@ -28,15 +27,7 @@ impl Registry {
             .await?)
     }
 
-    /// Notes what was done with a version.
-    pub(super) async fn note_version(&self, actor: Actor<'_>, what: &str, stored: &Stored) {
-        let row = &stored.row;
-        let action = format!("{}.{what}", row.kind.word());
-        let resource = format!("{} {}", row.name, row.version);
-        self.note(actor, &action, &resource, json!({})).await;
-    }
-
-    /// Writes to the audit.
+    /// Writes to the audit what was done elsewhere than in the registry.
     pub(crate) async fn note(
         &self,
         actor: Actor<'_>,
@@ -44,9 +35,6 @@ impl Registry {
         resource: &str,
         details: Value,
     ) {
-        let (namespace, principal) = (actor.namespace, actor.principal);
-        self.core
-            .note(namespace, principal, action, resource, &details)
-            .await;
+        self.core.note(actor, action, resource, &details).await;
     }
 }

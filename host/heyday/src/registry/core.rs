@@ -22,7 +22,7 @@ use super::feed::Feed;
 use super::follow::{Moved, Whole};
 use super::grants::GrantTable;
 use super::plugins;
-use super::types::{UploadOptions, VersionState};
+use super::types::{Actor, UploadOptions, VersionState};
 use super::versions::{Entry, Stored, parse_version};
 use crate::content::Content;
 use crate::state::HostDb;
@@ -91,6 +91,18 @@ pub(super) struct Changed<'c> {
 }
 
 impl<'c> Changing<'c> {
+    /// Makes it durable together with its entry of the audit: neither is without the other.
+    pub(super) async fn commit_noted(
+        mut self,
+        actor: Actor<'_>,
+        action: &str,
+        resource: &str,
+        details: &serde_json::Value,
+    ) -> Result<Changed<'c>, RegistryError> {
+        self.change.audit(actor, action, resource, details).await?;
+        self.commit().await
+    }
+
     /// Makes it durable.
     pub(super) async fn commit(self) -> Result<Changed<'c>, RegistryError> {
         Ok(Changed {
@@ -304,16 +316,20 @@ impl Core {
         self.memory().by_digest.get(digest).cloned()
     }
 
-    /// Writes to the audit. The change itself is durable already: a fault here is
-    /// logged and not answered.
+    /// Writes to the audit what changed nothing in the state, or changed something that is
+    /// kept elsewhere and is durable already: a fault here is logged and not answered. A
+    /// change of the state has its entry with it ([`Changing::commit_noted`]).
     pub async fn note(
         &self,
-        namespace: &str,
-        principal: &str,
+        actor: Actor<'_>,
         action: &str,
         resource: &str,
         details: &serde_json::Value,
     ) {
+        let Actor {
+            namespace,
+            principal,
+        } = actor;
         let database = &self.database;
         let noted = database
             .audit(namespace, principal, action, resource, details)

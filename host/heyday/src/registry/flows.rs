@@ -173,6 +173,7 @@ impl Core {
     /// When its version exists with other bytes, or it cannot be stored.
     pub(super) async fn store_flow(
         &self,
+        principal: &str,
         bytes: Bytes,
         stored: Stored,
         flow: &Arc<Flow>,
@@ -180,7 +181,7 @@ impl Core {
     ) -> Result<Uploaded, RegistryError> {
         self.files.put_bytes(bytes).await?;
         self.keep_parsed(stored.row.digest, Arc::clone(flow));
-        self.insert(Arc::new(stored), options).await
+        self.insert(principal, Arc::new(stored), options).await
     }
 
     /// What a flow lacks to run now: activities and workflows that are not there.

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use heyday_capabilities::http::HttpPolicy;
 use heyday_sandbox::{Grant, Grants};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::RegistryError;
 use super::core::Core;
 use super::plugins::unfit;
+use super::types::Actor;
 use crate::names;
 use crate::state::versions::{GrantRow, Kind};
 
@@ -238,13 +240,21 @@ impl Core {
     /// # Errors
     /// When there is no such binding, it is of a dialect that the plugin cannot use, or the
     /// grant makes no sense.
-    pub async fn grant(&self, row: &GrantRow) -> Result<(), RegistryError> {
+    pub async fn grant(&self, principal: &str, row: &GrantRow) -> Result<(), RegistryError> {
         self.check_grant(row)?;
         let mut changing = self.change().await?;
         // As a change: no version becomes active meanwhile that it does not fit.
         self.check_dialect(row)?;
         changing.change.put_grant(row).await?;
-        let done = changing.commit().await?;
+        let actor = Actor {
+            namespace: &row.namespace,
+            principal,
+        };
+        let details = json!({
+            "capability": row.capability, "binding": row.binding, "mode": row.mode,
+        });
+        let noted = changing.commit_noted(actor, "grant.put", &row.subject, &details);
+        let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
         let mut rows = memory.grants.rows(&row.namespace, &row.subject).to_vec();
@@ -261,11 +271,12 @@ impl Core {
     /// When there is no such grant.
     pub async fn revoke(
         &self,
-        namespace: &str,
+        actor: Actor<'_>,
         subject: &str,
         capability: &str,
         binding: Option<&str>,
-    ) -> Result<Vec<GrantRow>, RegistryError> {
+    ) -> Result<(), RegistryError> {
+        let namespace = actor.namespace;
         let mut changing = self.change().await?;
         let rows: Vec<GrantRow> = self
             .list_grants(namespace, Some(subject))
@@ -281,14 +292,17 @@ impl Core {
             ));
         }
         changing.change.remove_grants(&rows).await?;
-        let done = changing.commit().await?;
+        let bindings: Vec<&str> = rows.iter().map(|row| row.binding.as_str()).collect();
+        let details = json!({ "capability": capability, "bindings": bindings });
+        let noted = changing.commit_noted(actor, "grant.delete", subject, &details);
+        let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
         let mut left = memory.grants.rows(namespace, subject).to_vec();
         left.retain(|row| !rows.contains(row));
         memory.grants.replace(namespace, subject, left);
         memory.tell_granted(namespace, subject);
-        Ok(rows)
+        Ok(())
     }
 }
 

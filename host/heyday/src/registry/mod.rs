@@ -38,7 +38,6 @@ use heyday_durable::flow::Flow;
 use heyday_durable::flow::model::EventTrigger;
 use heyday_durable::payload::Digest;
 use heyday_sandbox::Grants;
-use serde_json::json;
 use tokio::sync::watch;
 
 use self::core::Core;
@@ -217,9 +216,8 @@ impl Registry {
     ) -> Result<V, RegistryError> {
         let stored = self
             .core
-            .activate(V::KIND, actor.namespace, name, version, allow_missing)
+            .activate(V::KIND, actor, name, version, allow_missing)
             .await?;
-        self.note_version(actor, "activate", &stored).await;
         Ok(V::of(&self.core, &stored))
     }
 
@@ -232,8 +230,7 @@ impl Registry {
         actor: Actor<'_>,
         name: &str,
     ) -> Result<V, RegistryError> {
-        let stored = self.core.rollback(V::KIND, actor.namespace, name).await?;
-        self.note_version(actor, "rollback", &stored).await;
+        let stored = self.core.rollback(V::KIND, actor, name).await?;
         Ok(V::of(&self.core, &stored))
     }
 
@@ -249,12 +246,7 @@ impl Registry {
         version: &str,
         engine: &dyn Engine,
     ) -> Result<(), RegistryError> {
-        let stored = self
-            .core
-            .remove(engine, kind, actor.namespace, name, version)
-            .await?;
-        self.note_version(actor, "remove", &stored).await;
-        Ok(())
+        self.core.remove(engine, kind, actor, name, version).await
     }
 
     /// The plugin version of that digest.
@@ -301,14 +293,15 @@ impl Registry {
             let version = FlowVersion::of(&self.core, &stored);
             return Ok(FlowUpload::Existing(version));
         }
-        let done = self.core.store_flow(bytes, stored, &flow, options).await?;
+        let storing = self
+            .core
+            .store_flow(actor.principal, bytes, stored, &flow, options);
+        let done = storing.await?;
         let version = FlowVersion::of(&self.core, &done.stored);
-        if !done.created {
-            return Ok(FlowUpload::Existing(version));
-        }
-        let principal = actor.principal;
-        self.core.note_upload(principal, &done.stored).await;
-        Ok(FlowUpload::Created(version))
+        Ok(match done.created {
+            true => FlowUpload::Created(version),
+            false => FlowUpload::Existing(version),
+        })
     }
 
     /// Grants of a namespace, or of one subject, in order.
@@ -341,18 +334,13 @@ impl Registry {
             mode: grant.mode,
             granted_at: crate::state::now(),
         };
-        let row = match self.core.grant(&row).await {
-            Ok(()) => row,
+        match self.core.grant(actor.principal, &row).await {
+            Ok(()) => Ok(view::grant(row)),
             Err(error) => {
                 self.core.note_refused_grant(actor, &row, &error).await;
-                return Err(error);
+                Err(error)
             }
-        };
-        let details = json!({
-            "capability": row.capability, "binding": row.binding, "mode": row.mode,
-        });
-        self.note(actor, "grant.put", &row.subject, details).await;
-        Ok(view::grant(row))
+        }
     }
 
     /// Takes a grant back, or all of a capability where no binding is named. Host calls
@@ -367,14 +355,7 @@ impl Registry {
         capability: &str,
         binding: Option<&str>,
     ) -> Result<(), RegistryError> {
-        let rows = self
-            .core
-            .revoke(actor.namespace, subject, capability, binding)
-            .await?;
-        let bindings: Vec<&str> = rows.iter().map(|row| row.binding.as_str()).collect();
-        let details = json!({ "capability": capability, "bindings": bindings });
-        self.note(actor, "grant.delete", subject, details).await;
-        Ok(())
+        self.core.revoke(actor, subject, capability, binding).await
     }
 
     /// What serves models, if this process does.

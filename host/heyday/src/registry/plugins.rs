@@ -103,7 +103,7 @@ impl Core {
         };
         let digest = Digest::of(&bytes);
         if let Some(stored) = self.same_bytes(namespace, &digest, options.dev) {
-            return self.uploaded_before(stored, options).await;
+            return self.uploaded_before(actor, stored, options).await;
         }
         self.files.put_bytes(bytes.clone()).await?;
         let row = UploadRow {
@@ -119,11 +119,11 @@ impl Core {
             created_at: crate::state::now(),
         };
         let (flight, own) = match self.admit(&row).await? {
-            Admitted::Before(stored) => return self.uploaded_before(stored, options).await,
+            Admitted::Before(stored) => return self.uploaded_before(actor, stored, options).await,
             Admitted::Joined(flight) => (flight, false),
             Admitted::Elsewhere => {
                 return match self.wait_elsewhere(row, wait).await? {
-                    Progress::Done(done) => self.uploaded_before(done.stored, options).await,
+                    Progress::Done(done) => self.uploaded_before(actor, done.stored, options).await,
                     under_way @ Progress::UnderWay(_) => Ok(under_way),
                 };
             }
@@ -135,7 +135,7 @@ impl Core {
         };
         done.created &= flight.unclaimed.swap(false, Ordering::Relaxed);
         if !own {
-            self.activate_uploaded(&done.stored, options).await?;
+            self.activate_uploaded(actor, &done.stored, options).await?;
         }
         Ok(Progress::Done(done))
     }
@@ -171,10 +171,11 @@ impl Core {
     /// The answer to bytes that are a version already.
     async fn uploaded_before(
         &self,
+        actor: Actor<'_>,
         stored: Arc<Stored>,
         options: UploadOptions,
     ) -> Result<Progress, RegistryError> {
-        self.activate_uploaded(&stored, options).await?;
+        self.activate_uploaded(actor, &stored, options).await?;
         Ok(Progress::Done(Uploaded {
             stored,
             created: false,
@@ -304,12 +305,13 @@ impl Core {
 
     async fn activate_uploaded(
         &self,
+        actor: Actor<'_>,
         stored: &Arc<Stored>,
         options: UploadOptions,
     ) -> Result<(), RegistryError> {
         let changing = self.change().await?;
         if self.becomes_active(stored, options) {
-            self.activate_stored(changing, stored).await?;
+            self.activate_stored(changing, actor, stored).await?;
         }
         Ok(())
     }
@@ -440,11 +442,8 @@ impl Core {
 
     async fn process(&self, upload: &UploadRow) -> Result<Uploaded, RegistryError> {
         let stored = self.describe(upload).await?;
-        let uploaded = self.insert(Arc::new(stored), upload.options).await?;
-        if uploaded.created {
-            self.note_upload(&upload.principal, &uploaded.stored).await;
-        }
-        Ok(uploaded)
+        self.insert(&upload.principal, Arc::new(stored), upload.options)
+            .await
     }
 
     /// Grants of a plugin that are of a dialect that its version cannot use, in order.

@@ -44,12 +44,7 @@ impl Core {
             })
         };
         let subject = short(&row.subject);
-        let Actor {
-            namespace,
-            principal,
-        } = actor;
-        self.note(namespace, principal, "grant.refuse", &subject, &details)
-            .await;
+        self.note(actor, "grant.refuse", &subject, &details).await;
     }
 
     /// Notes that an upload was refused because of what it imports.
@@ -65,11 +60,6 @@ impl Core {
         let imports: Vec<String> = imports.iter().take(20).map(|name| short(name)).collect();
         let details = json!({ "imports": imports, "reason": short(&error.to_string()) });
         let digest = Digest::of(bytes).to_string();
-        let Actor {
-            namespace,
-            principal,
-        } = actor;
-        self.note(namespace, principal, "plugin.refuse", &digest, &details)
-            .await;
+        self.note(actor, "plugin.refuse", &digest, &details).await;
     }
 }

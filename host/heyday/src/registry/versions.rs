@@ -13,7 +13,7 @@ use serde_json::json;
 use super::RegistryError;
 use super::core::{Changing, Core};
 use super::plugins;
-use super::types::UploadOptions;
+use super::types::{Actor, UploadOptions};
 use crate::description::{Description, default_queue};
 use crate::state::versions::{Kind, VersionRow};
 
@@ -121,6 +121,18 @@ pub(super) struct Uploaded {
     pub created: bool,
 }
 
+impl VersionRow {
+    /// What is done with it, in the audit.
+    fn action(&self, what: &str) -> String {
+        format!("{}.{what}", self.kind.word())
+    }
+
+    /// Which it is, in the audit.
+    fn words(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+}
+
 impl Core {
     /// The version of that name and number, if it is there with the same bytes.
     ///
@@ -189,17 +201,22 @@ impl Core {
     /// Adds a version, or answers the same one where it is there.
     pub(super) async fn insert(
         &self,
+        principal: &str,
         stored: Arc<Stored>,
         options: UploadOptions,
     ) -> Result<Uploaded, RegistryError> {
         let mut changing = self.change().await?;
         let row = &stored.row;
+        let actor = Actor {
+            namespace: &row.namespace,
+            principal,
+        };
         let key = (row.namespace.clone(), row.name.clone());
         let existing = self.check_new(&stored)?;
         let activate = self.becomes_active(&stored, options);
         if let Some(existing) = existing {
             if activate {
-                self.activate_stored(changing, &existing).await?;
+                self.activate_stored(changing, actor, &existing).await?;
             }
             return Ok(Uploaded {
                 stored: existing,
@@ -211,9 +228,13 @@ impl Core {
             .of(row.kind)
             .get(&key)
             .and_then(|entry| entry.activations.last().cloned());
-        let activate = activate && active.as_ref() != Some(&row.version);
+        let is_active = active.as_ref() == Some(&row.version);
+        let activate = activate && !is_active;
         changing.change.insert_version(row, activate).await?;
-        let done = changing.commit().await?;
+        let details = json!({ "digest": row.digest, "active": activate || is_active });
+        let (action, resource) = (row.action("upload"), row.words());
+        let noted = changing.commit_noted(actor, &action, &resource, &details);
+        let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
         memory.by_digest.insert(row.digest, Arc::clone(&stored));
@@ -240,15 +261,23 @@ impl Core {
     pub async fn activate(
         &self,
         kind: Kind,
-        namespace: &str,
+        actor: Actor<'_>,
         name: &str,
         version: &str,
         allow_missing: bool,
     ) -> Result<Arc<Stored>, RegistryError> {
         let changing = self.change().await?;
-        let stored = self.version(kind, namespace, name, version)?;
+        let stored = self.version(kind, actor.namespace, name, version)?;
         self.may_be_active(&stored, allow_missing)?;
-        self.activate_stored(changing, &stored).await?;
+        if !self.is_active(&stored) {
+            self.activate_stored(changing, actor, &stored).await?;
+            return Ok(stored);
+        }
+        drop(changing);
+        // Nothing changes, and it was asked for all the same.
+        let row = &stored.row;
+        let (action, resource) = (row.action("activate"), row.words());
+        self.note(actor, &action, &resource, &json!({})).await;
         Ok(stored)
     }
 
@@ -256,6 +285,7 @@ impl Core {
     pub(super) async fn activate_stored(
         &self,
         mut changing: Changing<'_>,
+        actor: Actor<'_>,
         stored: &Arc<Stored>,
     ) -> Result<(), RegistryError> {
         if self.is_active(stored) {
@@ -264,7 +294,10 @@ impl Core {
         let row = &stored.row;
         changing.change.activate(row).await?;
         let key = (row.namespace.clone(), row.name.clone());
-        let done = changing.commit().await?;
+        let (action, resource) = (row.action("activate"), row.words());
+        let details = json!({});
+        let noted = changing.commit_noted(actor, &action, &resource, &details);
+        let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
         if let Some(entry) = memory.of_mut(row.kind).get_mut(&key) {
@@ -306,14 +339,18 @@ impl Core {
     pub async fn rollback(
         &self,
         kind: Kind,
-        namespace: &str,
+        actor: Actor<'_>,
         name: &str,
     ) -> Result<Arc<Stored>, RegistryError> {
+        let namespace = actor.namespace;
         let mut changing = self.change().await?;
         let stored = self.version_before(kind, namespace, name)?;
         changing.change.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());
-        let done = changing.commit().await?;
+        let (action, resource) = (stored.row.action("rollback"), stored.row.words());
+        let details = json!({});
+        let noted = changing.commit_noted(actor, &action, &resource, &details);
+        let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
         if let Some(entry) = memory.of_mut(kind).get_mut(&key) {
@@ -324,7 +361,7 @@ impl Core {
         Ok(stored)
     }
 
-    /// Removes a version that no open run needs; answers what it was.
+    /// Removes a version that no open run needs.
     ///
     /// # Errors
     /// When there is none, an open run needs it, or it is active beside others.
@@ -332,10 +369,11 @@ impl Core {
         &self,
         engine: &dyn Engine,
         kind: Kind,
-        namespace: &str,
+        actor: Actor<'_>,
         name: &str,
         version: &str,
-    ) -> Result<Arc<Stored>, RegistryError> {
+    ) -> Result<(), RegistryError> {
+        let namespace = actor.namespace;
         let one = self.changing.lock().await;
         let stored = self.version(kind, namespace, name, version)?;
         let entry = self.entry(kind, namespace, name)?;
@@ -348,7 +386,7 @@ impl Core {
             .entry(key.clone())
             .and_modify(|entry| entry.forget(&row.version));
         let removed = match self.still_used(engine, row).await {
-            Ok(0) => self.remove_unused(one, row).await,
+            Ok(0) => self.remove_unused(one, actor, row).await,
             Ok(runs) => Err(RegistryError::Conflict(format!(
                 "{runs} open runs need {} {name} {}; it can be removed when they have ended",
                 kind.word(),
@@ -362,12 +400,13 @@ impl Core {
             now.show_again(&entry, &stored);
             return Err(error);
         }
-        Ok(stored)
+        Ok(())
     }
 
     async fn remove_unused(
         &self,
         one: tokio::sync::MutexGuard<'_, ()>,
+        actor: Actor<'_>,
         row: &VersionRow,
     ) -> Result<(), RegistryError> {
         let mut changing = self.change_after(one).await?;
@@ -377,7 +416,10 @@ impl Core {
             entry.check_removable(row)?;
         }
         changing.change.remove_version(row).await?;
-        let done = changing.commit().await?;
+        let (action, resource) = (row.action("remove"), row.words());
+        let details = json!({});
+        let noted = changing.commit_noted(actor, &action, &resource, &details);
+        let done = noted.await?;
         let mut memory = self.memory_mut();
         memory.step(done.head);
         let entry = memory.of_mut(row.kind).get_mut(&key);
@@ -390,16 +432,6 @@ impl Core {
         }
         memory.tell_active(row.kind, &row.namespace, &row.name);
         Ok(())
-    }
-
-    /// Writes an upload that became a version to the audit.
-    pub(super) async fn note_upload(&self, principal: &str, stored: &Stored) {
-        let row = &stored.row;
-        let action = format!("{}.upload", row.kind.word());
-        let resource = format!("{} {}", row.name, row.version);
-        let details = json!({ "digest": row.digest, "active": self.is_active(stored) });
-        self.note(&row.namespace, principal, &action, &resource, &details)
-            .await;
     }
 
     async fn still_used(

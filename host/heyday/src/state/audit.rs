@@ -5,9 +5,10 @@ use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use crate::recorder::ReceiptRow;
-use crate::registry::types::{AuditEntry, AuditFilter, TextFilter};
+use crate::registry::types::{Actor, AuditEntry, AuditFilter, TextFilter};
 
 use super::backend::{Backend, Tx, Value, placeholders, values};
+use super::changes::Change;
 use super::shared::{AUDIT_LOCK, in_order};
 use super::{HostDb, StateError, json, limit, micros, timestamp, unsigned};
 
@@ -61,6 +62,31 @@ pub(super) async fn insert_denied(tx: &mut Tx, receipts: &[ReceiptRow]) -> Resul
     Ok(())
 }
 
+/// Writes an entry. On PostgreSQL others that write any wait from here to the commit.
+async fn insert(
+    tx: &mut Tx,
+    actor: Actor<'_>,
+    action: &str,
+    subject: &str,
+    details: &serde_json::Value,
+) -> Result<(), StateError> {
+    in_order(tx, AUDIT_LOCK).await?;
+    tx.execute(
+        "INSERT INTO audit (at_us, namespace, principal, action, subject, details) \
+         VALUES ($1,$2,$3,$4,$5,$6)",
+        values![
+            micros(Timestamp::now()),
+            actor.namespace,
+            actor.principal,
+            action,
+            subject,
+            details.to_string(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
 /// The statement of a page of entries, with its values. It has only the conditions that are
 /// asked for, so that an index serves one: it has the text and, for each text, the order.
 /// No index has the order of all texts with one beginning: where nothing but beginnings is
@@ -108,8 +134,25 @@ fn page<'v>(
     (text, values)
 }
 
+impl Change {
+    /// Adds an entry that appears with the change, or not at all; the last step before its
+    /// commit.
+    ///
+    /// # Errors
+    /// As [`StateError`] says.
+    pub async fn audit(
+        &mut self,
+        actor: Actor<'_>,
+        action: &str,
+        subject: &str,
+        details: &serde_json::Value,
+    ) -> Result<(), StateError> {
+        insert(&mut self.reading.tx, actor, action, subject, details).await
+    }
+}
+
 impl HostDb {
-    /// Adds an entry.
+    /// Adds an entry of what is no change here.
     ///
     /// # Errors
     /// As [`StateError`] says.
@@ -121,21 +164,12 @@ impl HostDb {
         subject: &str,
         details: &serde_json::Value,
     ) -> Result<(), StateError> {
+        let actor = Actor {
+            namespace,
+            principal,
+        };
         let mut tx = self.backend.begin().await?;
-        in_order(&mut tx, AUDIT_LOCK).await?;
-        tx.execute(
-            "INSERT INTO audit (at_us, namespace, principal, action, subject, details) \
-             VALUES ($1,$2,$3,$4,$5,$6)",
-            values![
-                micros(Timestamp::now()),
-                namespace,
-                principal,
-                action,
-                subject,
-                details.to_string(),
-            ],
-        )
-        .await?;
+        insert(&mut tx, actor, action, subject, details).await?;
         tx.commit().await
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use heyday_capabilities::diagnosis::ASKED;
+use heyday_capabilities::postgres::{PLACE, Place};
 
 use super::backend::Backend;
 use super::location::StateLocation;
@@ -23,6 +24,8 @@ pub struct Look {
     pub lacking: Option<String>,
     /// The database's time in milliseconds since 1970, where it has a clock of its own.
     pub clock_ms: Option<i64>,
+    /// Where it is, in the words of the server that has it.
+    pub place: Option<Place>,
 }
 
 impl HostDb {
@@ -70,6 +73,7 @@ async fn look(backend: &Backend, connected_in: Duration) -> Result<Look, StateEr
         schema,
         lacking: None,
         clock_ms: None,
+        place: None,
     };
     if let Backend::Postgres(_) = backend {
         let rows = backend
@@ -84,6 +88,15 @@ async fn look(backend: &Backend, connected_in: Duration) -> Result<Look, StateEr
             look.clock_ms = Some(row.int("clock")?);
             look.lacking = (row.int("may")? == 0)
                 .then(|| "the role may make no tables in its schema".to_owned());
+        }
+        let rows = backend.rows(PLACE, &[]).await?;
+        if let Some(row) = rows.first() {
+            look.place = Some(Place {
+                database: row.string("database")?,
+                since: row.string("since")?,
+                role: row.string("role")?,
+                read_only: false,
+            });
         }
     }
     Ok(look)

@@ -341,6 +341,18 @@ fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
+/// Makes every further entry of the audit fail, in the file of a test's state.
+#[cfg(test)]
+pub(crate) async fn refuse_audit(file: &std::path::Path) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let pool = sqlx::SqlitePool::connect_with(options).await;
+    let pool = pool.expect("opened");
+    let trigger = "CREATE TRIGGER refuse_audit BEFORE INSERT ON audit \
+                   BEGIN SELECT RAISE(ABORT, 'no entry'); END";
+    sqlx::query(trigger).execute(&pool).await.expect("made");
+    pool.close().await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,16 +69,16 @@ impl Change {
         Ok(())
     }
 
-    /// Removes a token; answers whether it was there.
+    /// Removes a token; answers it, if it was there.
     ///
     /// # Errors
     /// As [`HostDb::tokens`].
-    pub async fn remove_token(&mut self, id: Uuid) -> Result<bool, StateError> {
+    pub async fn remove_token(&mut self, id: Uuid) -> Result<Option<TokenRow>, StateError> {
         self.touch(Touched::Tokens);
         let tx = &mut self.reading.tx;
         let removed = tx
-            .execute("DELETE FROM tokens WHERE id = $1", values![&id])
+            .rows("DELETE FROM tokens WHERE id = $1 RETURNING *", values![&id])
             .await;
-        Ok(removed? > 0)
+        removed?.first().map(token_row).transpose()
     }
 }

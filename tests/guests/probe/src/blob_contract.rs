@@ -195,11 +195,10 @@ fn first_etag(files: &blob::Container) -> Result<String> {
 /// As large objects are written, in many parts.
 fn conditional_streaming(files: &blob::Container) -> Result<()> {
     use blob::Condition::{IfAbsent, IfMatch};
-    let block = vec![7; 1 << 20];
     let large = |condition| -> Result<blob::Writer> {
         let mut writer = files.write_if("contract/large", condition)?;
-        for _ in 0..18 {
-            writer.write_all(&block)?;
+        for block in 0..18_u8 {
+            writer.write_all(&vec![block; 1 << 20])?;
         }
         Ok(writer)
     };
@@ -226,7 +225,22 @@ fn conditional_streaming(files: &blob::Container) -> Result<()> {
     ensure(replaced.size == 18 << 20, "the etag was right")?;
     ensure_code(other.finish(), "precondition-failed", "an old etag")?;
     let tail = files.get_range("contract/large", (18 << 20) - 2, 10)?;
-    ensure(tail == [7, 7], "the second one's bytes")
+    ensure(tail == [17, 17], "the second one's bytes")?;
+    // Wherever a part ends, a range goes on into the next one, and over whole ones.
+    for block in 1..18_u8 {
+        let range = files.get_range("contract/large", (u64::from(block) << 20) - 2, 4)?;
+        ensure(
+            range == [block - 1, block - 1, block, block],
+            format!("a range from one block into block {block}"),
+        )?;
+    }
+    let range = files.get_range("contract/large", (7 << 20) - 1, (10 << 20) + 2)?;
+    let mut expected = vec![6];
+    for block in 7..17_u8 {
+        expected.resize(expected.len() + (1 << 20), block);
+    }
+    expected.push(17);
+    ensure(range == expected, "a range over whole parts")
 }
 
 fn listing(files: &blob::Container) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What `wit/sql` promises, in both dialects.
 
+mod types;
+
 use heyday_sdk::prelude::*;
 use heyday_sdk::sql::Value;
 
@@ -35,13 +37,14 @@ pub fn sql_contract(input: Dialect) -> Result<u32> {
         "the dialect is as it was said",
     )?;
     values(&db)?;
+    types::all(&db)?;
     transactions(&db)?;
     constraints(&db)?;
     many(&db)?;
     streaming(&db)?;
     statements(&db)?;
     conflict(&db, &input.binding)?;
-    Ok(7)
+    Ok(8)
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -418,7 +421,7 @@ mod tests {
     #[test]
     fn sqlite_in_memory_keeps_the_contract() {
         let _test = Context::new().sqlite("default", []).enter();
-        assert_eq!(super::sql_contract(super::Dialect::default()).unwrap(), 7);
+        assert_eq!(super::sql_contract(super::Dialect::default()).unwrap(), 8);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::files::ContentFiles;
 use crate::state::{HostDb, StateLocation};
 
+mod audited;
 mod dialects;
 mod flows;
 mod uploads;

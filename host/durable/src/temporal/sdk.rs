@@ -78,7 +78,7 @@ pub use temporalio_common::protos::temporal::api::update::v1::{
     UpdateRef, WaitPolicy as UpdateWaitPolicy, outcome::Value as UpdateOutcomeValue,
 };
 pub use temporalio_common::protos::temporal::api::workflow::v1::{
-    NewWorkflowExecutionInfo, PendingActivityInfo, WorkflowExecutionInfo,
+    NewWorkflowExecutionInfo, OnConflictOptions, PendingActivityInfo, WorkflowExecutionInfo,
 };
 pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
     CountWorkflowExecutionsRequest, CreateScheduleRequest, DeleteScheduleRequest,

@@ -76,10 +76,15 @@ use stop::{Stop, bounded, data_limit, limit_failure};
 /// | revision | since then |
 /// |---|---|
 /// | 2 | a run continues as new where an activation suggests it |
-pub const REVISION: u32 = 2;
+/// | 3 | on a cluster, a signal that came without an id has one that is unique also over the runs that one continued as |
+pub const REVISION: u32 = 3;
 
 /// The first revision whose runs continue as new.
 const CONTINUES: u32 = 2;
+
+/// The first revision in whose runs each signal without an id has one of its own, whichever
+/// of the runs it came to that one continued as.
+pub const SIGNALS_APART: u32 = 3;
 
 /// Limits on what one run may do, recorded with it and counted, never timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

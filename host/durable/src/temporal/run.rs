@@ -20,7 +20,7 @@ use super::convert::{
 };
 use super::outcome::{activity_outcome, child_outcome, child_started};
 use super::pins::{
-    MEMO, PIN_ACTIVITY, PinRequest, Pins, RESUME_HEADER, RUN_HEADER, RunHeader, SignalHeader,
+    MEMO, PIN_ACTIVITY, PinRequest, Pins, RESUME_HEADER, RUN_HEADER, RunHeader, Unnamed,
     signal_header,
 };
 use super::sdk;
@@ -100,6 +100,8 @@ pub struct Run {
     children: BTreeSet<u32>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
+    /// Names those of foreign senders.
+    unnamed: Unnamed,
     /// What was said of updates that came.
     pub answers: Vec<sdk::WorkflowCommand>,
     /// Updates that came and of which nothing was said.
@@ -142,6 +144,7 @@ impl Run {
             }),
             None => Ok(RunHeader::default()),
         };
+        let unnamed = Unnamed::of(&start.headers, &start.original_execution_run_id);
         let mut run = Self {
             namespace: namespace.to_owned(),
             cluster_namespace: cluster_namespace.to_owned(),
@@ -163,6 +166,7 @@ impl Run {
             sent: BTreeMap::new(),
             children: BTreeSet::new(),
             signals: BTreeSet::new(),
+            unnamed,
             answers: Vec::new(),
             offered: Vec::new(),
             updates: BTreeMap::new(),
@@ -236,11 +240,8 @@ impl Run {
             sdk::Job::QueryWorkflow(query) => self.queries.push(query),
             sdk::Job::DoUpdate(update) => self.offer(update),
             sdk::Job::SignalWorkflow(sent) => {
-                let header = signal_header(&sent.headers).unwrap_or_else(|| SignalHeader {
-                    // A foreign sender's: each is one of its own.
-                    id: format!("event-{}", sent.originating_event_id),
-                    ..SignalHeader::default()
-                });
+                let header = signal_header(&sent.headers)
+                    .unwrap_or_else(|| self.unnamed.header(sent.originating_event_id));
                 self.signaled(Signal {
                     name: sent.signal_name,
                     id: header.id,

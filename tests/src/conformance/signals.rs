@@ -173,6 +173,30 @@ async fn a_key_of_a_start_with_a_signal_answers_the_same_run(bench: Bench) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_past_what_a_run_holds_wait_for_room_on_a_cluster() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define(
+        "parts",
+        "  - g: {listen: {to: {one: {with: {type: go}}}}, output: {as: {items: '${ .0.items }'}}}\n  - loop: {for: {each: item, in: '${ .items }'}, do: [{p: {listen: {to: {one: {with: {type: part}}}}, output: {as: {n: '${ .0.n }'}}}}]}\n",
+    );
+    let first = bench.start("parts", json!({})).await;
+    let latest = run(&first.workflow_id);
+    let items: Vec<u64> = (0..10).collect();
+    // Together more than a run may hold.
+    for n in &items {
+        let part = json!({ "n": n, "fill": "x".repeat(1_900_000) });
+        send(&bench, &latest, signal("part", &format!("p{n}"), part)).await;
+    }
+    let go = signal("go", "g", json!({ "items": items }));
+    send(&bench, &latest, go).await;
+    assert_eq!(bench.result(&first).await, json!({ "n": 9 }));
+    // The cluster has suggested it, so that the parts went on, too.
+    assert!(bench.chain(&first).await.len() > 1);
+}
+
 async fn a_signal_to_nobody_is_refused(bench: Bench) {
     bench.define("set", "  - a: {set: {x: 1}}\n");
     let sent = || signal("go", "1", json!(1));

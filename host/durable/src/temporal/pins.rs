@@ -26,6 +26,8 @@ pub const RUN_HEADER: &str = "heyday-run";
 /// The header of a run that goes on where another one ended: what that one carried, as a
 /// driver reads it.
 pub const RESUME_HEADER: &str = "heyday-resume";
+/// The header of such a run with the signals for which the one before it had no room.
+pub const WAITING_HEADER: &str = "heyday-waiting";
 /// The header of a signal: a [`SignalHeader`].
 pub const SIGNAL_HEADER: &str = "heyday-signal";
 /// The header of an activity: an [`ActivityHeader`].

@@ -8,12 +8,14 @@
 mod children;
 mod commands;
 mod continuing;
+pub mod outside;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use self::outside::Outside;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
     own_words, timestamp,
@@ -21,7 +23,7 @@ use super::convert::{
 use super::outcome::{activity_outcome, child_outcome, child_started};
 use super::pins::{
     MEMO, PIN_ACTIVITY, PinRequest, Pins, RESUME_HEADER, RUN_HEADER, RunHeader, Unnamed,
-    signal_header,
+    WAITING_HEADER, signal_header,
 };
 use super::sdk;
 use super::updates::Offered;
@@ -80,6 +82,10 @@ pub struct Run {
     pub input: Payload,
     /// What the run before it carried, perhaps a reference.
     pub resume: Option<Payload>,
+    /// The signals that wait since then, perhaps a reference.
+    pub waiting: Option<Payload>,
+    /// Signals for which its driver has no room.
+    pub outside: Outside,
     /// What the run that goes on where this one ends is pinned to.
     pub next_pins: Option<Pins>,
     /// The memo that it was started with.
@@ -156,6 +162,8 @@ impl Run {
             header: RunHeader::default(),
             input: Payload::null(),
             resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
+            waiting: start.headers.get(WAITING_HEADER).cloned().map(from_payload),
+            outside: Outside::default(),
             next_pins: None,
             memo: start.memo.unwrap_or_default().fields,
             search_attributes: start.search_attributes.unwrap_or_default().indexed_fields,

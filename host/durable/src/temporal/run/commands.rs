@@ -102,7 +102,8 @@ impl Run {
                 )
             }
             Command::ContinueAsNew { resume } => {
-                let next = self.continue_as_new(referred(resume, stored))?;
+                let waiting = self.outside.carry(stored);
+                let next = self.continue_as_new(referred(resume, stored), waiting)?;
                 (next, String::new())
             }
         };

@@ -76,14 +76,14 @@ use stop::{Stop, bounded, data_limit, limit_failure};
 /// | revision | since then |
 /// |---|---|
 /// | 2 | a run continues as new where an activation suggests it |
-/// | 3 | on a cluster, a signal that came without an id has one that is unique also over the runs that one continued as; and one for which there is no room waits outside the driver |
+/// | 3 | on a cluster, a signal that came without an id has one that is unique also over the runs that one continued as; one for which there is no room waits outside the driver; and one to a run that has had all that it may have fails as a limit |
 pub const REVISION: u32 = 3;
 
 /// The first revision whose runs continue as new.
 const CONTINUES: u32 = 2;
 
 /// The first revision in whose runs each signal without an id has one of its own, whichever
-/// of the runs it came to that one continued as, and signals wait outside the driver.
+/// of the runs it came to that one continued as; the table says what else of signals.
 pub const SIGNALS_APART: u32 = 3;
 
 /// Limits on what one run may do, recorded with it and counted, never timed.

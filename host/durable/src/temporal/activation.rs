@@ -254,6 +254,7 @@ async fn gather(driving: Drive<'_>, run: &mut Run) -> Result<Vec<sdk::WorkflowCo
         None => None,
     };
     run.take_over(Outside::new(&pins, waiting.as_ref())?);
+    run.revision = pins.revision;
     let start = match driving.definitions {
         Source::Known(definitions) => {
             let flow = definitions

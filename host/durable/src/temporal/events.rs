@@ -18,6 +18,7 @@ use super::convert::{
     first, from_duration, from_failure, from_json_payload, from_payload, from_retry, own_words,
     take_receipt, timed_out, timestamp,
 };
+use super::outcome::unsent;
 use super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, RESUME_HEADER, RUN_HEADER, RunHeader,
     SignalHeader, Unnamed, signal_header,
@@ -282,10 +283,10 @@ fn meaning(
         }
         A::SignalExternalWorkflowExecutionFailedEventAttributes(failed) => {
             let id = names.signals.get(&failed.initiated_event_id)?;
+            let limit = failed.cause() == sdk::SignalExternalFailedCause::SignalCountLimitExceeded;
             let workflow = failed.workflow_execution.unwrap_or_default().workflow_id;
-            let why = format!("no run of workflow {workflow:?} is open");
             Event {
-                failure: Some(Failure::permanent(kind::UNKNOWN_WORKFLOW, why).into()),
+                failure: Some(unsent(&workflow, limit).into()),
                 ..new(EventType::SignalExternalWorkflowExecutionFailed, id)
             }
         }

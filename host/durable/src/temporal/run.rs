@@ -20,14 +20,14 @@ use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
     own_words, timestamp,
 };
-use super::outcome::{activity_outcome, child_outcome, child_started};
+use super::outcome::{activity_outcome, child_outcome, child_started, unsent};
 use super::pins::{
     MEMO, PIN_ACTIVITY, PinRequest, Pins, RESUME_HEADER, RUN_HEADER, RunHeader, Unnamed,
     WAITING_HEADER, signal_header,
 };
 use super::sdk;
 use super::updates::Offered;
-use crate::driver::{Driver, Resolution, RunStart};
+use crate::driver::{Driver, Resolution, RunStart, SIGNALS_APART};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::Payload;
@@ -80,6 +80,8 @@ pub struct Run {
     header: RunHeader,
     /// The input, perhaps a reference.
     pub input: Payload,
+    /// The driver's revision, once its pins are known.
+    pub revision: u32,
     /// What the run before it carried, perhaps a reference.
     pub resume: Option<Payload>,
     /// The signals that wait since then, perhaps a reference.
@@ -161,6 +163,7 @@ impl Run {
             started_at: timestamp(start.start_time),
             header: RunHeader::default(),
             input: Payload::null(),
+            revision: 0,
             resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
             waiting: start.headers.get(WAITING_HEADER).cloned().map(from_payload),
             outside: Outside::default(),
@@ -260,12 +263,15 @@ impl Run {
             }
             sdk::Job::ResolveSignalExternalWorkflow(sent) => {
                 let workflow_id = self.sent.remove(&sent.seq).unwrap_or_default();
+                let cause = sent.cause();
                 let outcome = match sent.failure {
                     None => Ok(()),
-                    Some(_) => Err(Failure::permanent(
-                        kind::UNKNOWN_WORKFLOW,
-                        format!("no run of workflow {workflow_id:?} is open"),
-                    )),
+                    Some(_) => {
+                        let limit =
+                            cause == sdk::SignalExternalFailedCause::SignalCountLimitExceeded;
+                        let limit = limit && self.revision >= SIGNALS_APART;
+                        Err(unsent(&workflow_id, limit))
+                    }
                 };
                 self.resolutions.push(Resolution::ExternalSignaled {
                     signal_id: sent.seq.to_string(),

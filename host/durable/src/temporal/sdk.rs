@@ -49,6 +49,7 @@ pub use temporalio_common::protos::coresdk::{ActivityHeartbeat, ActivityTaskComp
 pub use temporalio_common::protos::temporal::api::common::v1::{
     Header, Memo, Payload, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution, WorkflowType,
 };
+pub use temporalio_common::protos::temporal::api::enums::v1::SignalExternalWorkflowExecutionFailedCause as SignalExternalFailedCause;
 pub use temporalio_common::protos::temporal::api::enums::v1::UpdateWorkflowExecutionLifecycleStage as UpdateStage;
 pub use temporalio_common::protos::temporal::api::enums::v1::{
     HistoryEventFilterType, IndexedValueType, PendingActivityState, ScheduleOverlapPolicy,

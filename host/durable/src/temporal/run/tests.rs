@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use temporalio_common::protos::coresdk::activity_result::{
     ActivityResolution, Failure as ActivityFailed, Success,
 };
-use temporalio_common::protos::coresdk::workflow_activation::{ResolveActivity, SignalWorkflow};
+use temporalio_common::protos::coresdk::workflow_activation::{
+    ResolveActivity, ResolveSignalExternalWorkflow, SignalWorkflow,
+};
 
 use super::super::convert::{from_duration, from_payload};
 use super::super::outcome::cancelled_failure;
@@ -396,6 +398,37 @@ fn a_foreign_signal_is_one_of_its_own_over_all_runs_that_go_on() {
     assert_eq!(first, "event-5");
     // A run of an earlier revision replays as it went.
     assert_eq!(id_of("b", 2, true), "event-5");
+}
+
+#[test]
+fn a_signal_to_a_run_that_takes_no_more_fails_as_a_limit() {
+    let mut run = started_with(&RunHeader {
+        pins: Some(pins()),
+        ..RunHeader::default()
+    });
+    use sdk::SignalExternalFailedCause as Cause;
+    let mut kind_of = |revision: u32, cause: Cause| {
+        run.revision = revision;
+        let resolved = ResolveSignalExternalWorkflow {
+            seq: 1,
+            failure: Some(sdk::Failure::default()),
+            cause: cause.into(),
+        };
+        run.take(sdk::Job::ResolveSignalExternalWorkflow(resolved))
+            .unwrap();
+        match run.resolutions.pop() {
+            Some(Resolution::ExternalSignaled { outcome, .. }) => outcome.unwrap_err().kind,
+            other => panic!("{other:?}"),
+        }
+    };
+    let limit = Cause::SignalCountLimitExceeded;
+    assert_eq!(kind_of(REVISION, limit), kind::LIMIT_EXCEEDED);
+    assert_eq!(
+        kind_of(REVISION, Cause::ExternalWorkflowExecutionNotFound),
+        kind::UNKNOWN_WORKFLOW
+    );
+    // A run of an earlier revision replays as it went.
+    assert_eq!(kind_of(2, limit), kind::UNKNOWN_WORKFLOW);
 }
 
 #[test]

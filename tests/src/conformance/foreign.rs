@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use heyday_durable::activity::{ActivityTask, CancelReason, Progress};
+use heyday_durable::driver::STATE_QUERY;
 use heyday_durable::engine::{ExecutionStatus, PendingState};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::CONFIGURATION;
+use heyday_durable::payload::Payload;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, plugin, run};
@@ -274,6 +276,40 @@ async fn a_foreign_client_signals_updates_and_asks_a_flow() {
     )
     .await;
     assert!(stack.contains("__heyday_state"), "{stack}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_client_is_heard_by_each_run_that_goes_on() {
+    let Some(mut bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.with_short_histories(14).await;
+    bench.define(
+        "foreign",
+        "  - loop: {for: {each: item, in: '${ .items }'}, do: [{l: {listen: {to: {one: {with: {type: go}}}}, export: {as: {n: '${ .0.n }'}}}}]}\n",
+    );
+    // Each run that goes on has the same numbers of events as the one before it.
+    let items: Vec<u64> = (0..8).collect();
+    let first = bench
+        .start_as("foreign", "one", json!({ "items": items }))
+        .await;
+    for item in &items {
+        let input = json!({ "n": item }).to_string();
+        let go = ["signal", "--workflow-id", "one", "--name", "go", "--input"];
+        let mut arguments = go.to_vec();
+        arguments.push(&input);
+        workflow(&bench, &arguments).await;
+        let heard = async || {
+            let asked = bench
+                .engine()
+                .query(&run("one"), STATE_QUERY, Payload::null());
+            let state = asked.await.map(|state| state.to_json().unwrap());
+            state.is_ok_and(|state| state["context"]["n"] == *item)
+        };
+        bench.until("the signal is heard", heard).await;
+    }
+    assert_eq!(bench.result(&first).await, json!([{ "n": 7 }]));
+    assert!(bench.chain(&first).await.len() > 1);
 }
 
 /// Does that to an activity, with `temporal activity`.

@@ -1,7 +1,9 @@
 //! Values that are large.
 
 use heyday_durable::driver::STATE_QUERY;
-use heyday_durable::engine::{EngineError, ExecutionStatus, MEMO_LIMIT, RunRef, StartWorkflow};
+use heyday_durable::engine::{
+    EngineError, ExecutionStatus, IdConflictPolicy, MEMO_LIMIT, RunRef, StartWorkflow,
+};
 use heyday_durable::failure::kind;
 use heyday_durable::payload::{FOREIGN_LIMIT, Payload};
 use heyday_durable::signal::Signal;
@@ -116,6 +118,15 @@ async fn a_signal_a_result_and_a_query_go_up_to_the_limit(bench: Bench) {
         "takes",
         "  - l: {listen: {to: {one: {with: {type: take}}}}, export: {as: .}}\n",
     );
+    // Under a key it travels with the start.
+    let keyed = StartWorkflow {
+        idempotency_key: Some("key".to_owned()),
+        id_conflict_policy: IdConflictPolicy::UseExisting,
+        signal: Some(event("take", &full())),
+        ..bench.request("takes", "keyed", json!({}))
+    };
+    bench.engine().start(keyed).await.unwrap();
+    assert!(bench.result(&run("keyed")).await == json!([full()]));
     let run = bench.start("takes", json!({})).await;
     let above = event("take", &json!("x".repeat(FOREIGN_LIMIT)));
     let refused = bench.engine().signal(&run, above).await;

@@ -13,6 +13,7 @@ on_both!(
     all_that_a_task_waits_for_may_come_in_any_order,
     a_signal_that_does_not_fit_waits_for_a_task_that_it_fits,
     a_run_may_be_started_with_a_signal,
+    a_key_of_a_start_with_a_signal_answers_the_same_run,
     a_signal_to_nobody_is_refused,
     an_emitted_event_stands_in_the_history,
     an_event_reaches_the_runs_that_are_named,
@@ -52,6 +53,15 @@ async fn the_same_id_again_changes_nothing(bench: Bench) {
     let run = bench.start("review", json!({})).await;
     for _ in 0..3 {
         send(&bench, &run, signal("publish", "same", json!(1))).await;
+    }
+    // As long as a source and an id may be.
+    let source = json!({"source": "s".repeat(1_000)});
+    for n in 0..2 {
+        let longest = Signal {
+            attributes: source.as_object().cloned().unwrap(),
+            ..signal("publish", &"i".repeat(1_000), json!(n))
+        };
+        send(&bench, &run, longest).await;
     }
     send(&bench, &run, signal("approve", "a", json!(2))).await;
     assert_eq!(bench.result(&run).await, json!({"l": [1]}));
@@ -127,6 +137,64 @@ async fn a_run_may_be_started_with_a_signal(bench: Bench) {
         send(&bench, &run(id), signal("publish", "p", json!(2))).await;
         assert_eq!(bench.result(&run(id)).await, json!({"l": [2]}));
     }
+}
+
+async fn a_key_of_a_start_with_a_signal_answers_the_same_run(bench: Bench) {
+    bench.define("review", REVIEW);
+    let request = |id: &str, key: Option<&str>| StartWorkflow {
+        id_conflict_policy: IdConflictPolicy::UseExisting,
+        idempotency_key: key.map(ToOwned::to_owned),
+        signal: Some(signal("approve", "a", json!(1))),
+        ..bench.request("review", id, json!({}))
+    };
+    // One that was started under the key, and one that was there before.
+    for (id, created) in [("own", true), ("other", false)] {
+        let there = if created {
+            None
+        } else {
+            bench.start_as("review", id, json!({})).await.run_id
+        };
+        let key = format!("key of {id}");
+        let first = bench.engine().start(request(id, Some(&key))).await.unwrap();
+        assert_eq!(first.created, created, "{id}");
+        assert_eq!(there.unwrap_or(first.run_id), first.run_id, "{id}");
+        let again = bench.engine().start(request(id, Some(&key))).await.unwrap();
+        assert_eq!((again.run_id, again.created), (first.run_id, false), "{id}");
+        send(&bench, &run(id), signal("publish", "p", json!(2))).await;
+        assert_eq!(bench.result(&run(id)).await, json!({"l": [2]}), "{id}");
+        // Also when it has ended.
+        let late = bench.engine().start(request(id, Some(&key))).await.unwrap();
+        assert_eq!((late.run_id, late.created), (first.run_id, false), "{id}");
+        let latest = bench.engine().describe(&run(id)).await.unwrap();
+        assert_eq!(latest.info.run_id, first.run_id, "{id}");
+        let next = bench.engine().start(request(id, None)).await.unwrap();
+        assert!(next.created, "{id}");
+        bench.engine().terminate(&run(id), "done").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_past_what_a_run_holds_wait_for_room_on_a_cluster() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define(
+        "parts",
+        "  - g: {listen: {to: {one: {with: {type: go}}}}, output: {as: {items: '${ .0.items }'}}}\n  - loop: {for: {each: item, in: '${ .items }'}, do: [{p: {listen: {to: {one: {with: {type: part}}}}, output: {as: {n: '${ .0.n }'}}}}]}\n",
+    );
+    let first = bench.start("parts", json!({})).await;
+    let latest = run(&first.workflow_id);
+    let items: Vec<u64> = (0..10).collect();
+    // Together more than a run may hold.
+    for n in &items {
+        let part = json!({ "n": n, "fill": "x".repeat(1_900_000) });
+        send(&bench, &latest, signal("part", &format!("p{n}"), part)).await;
+    }
+    let go = signal("go", "g", json!({ "items": items }));
+    send(&bench, &latest, go).await;
+    assert_eq!(bench.result(&first).await, json!({ "n": 9 }));
+    // The cluster has suggested it, so that the parts went on, too.
+    assert!(bench.chain(&first).await.len() > 1);
 }
 
 async fn a_signal_to_nobody_is_refused(bench: Bench) {

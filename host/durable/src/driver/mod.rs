@@ -76,10 +76,15 @@ use stop::{Stop, bounded, data_limit, limit_failure};
 /// | revision | since then |
 /// |---|---|
 /// | 2 | a run continues as new where an activation suggests it |
-pub const REVISION: u32 = 2;
+/// | 3 | on a cluster, a signal that came without an id has one that is unique also over the runs that one continued as; one for which there is no room waits outside the driver; and one to a run that has had all that it may have fails as a limit |
+pub const REVISION: u32 = 3;
 
 /// The first revision whose runs continue as new.
 const CONTINUES: u32 = 2;
+
+/// The first revision in whose runs each signal without an id has one of its own, whichever
+/// of the runs it came to that one continued as; the table says what else of signals.
+pub const SIGNALS_APART: u32 = 3;
 
 /// Limits on what one run may do, recorded with it and counted, never timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -319,8 +324,14 @@ impl Driver {
         std::mem::take(&mut self.verdicts)
     }
 
+    /// Bytes of the signals that no task has taken, as they count for what the run holds.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.port.waiting_bytes()
+    }
+
     /// The tasks that listen for signals now, in the order in which they began. For
-    /// display.
+    /// display, and for an engine that lets signals wait outside.
     #[must_use]
     pub fn listening(&self) -> Vec<Listening> {
         self.port.listening()

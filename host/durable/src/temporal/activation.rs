@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::convert::{failure, maybe_timestamp};
 use super::core::Core;
 use super::queries;
+use super::run::outside::Outside;
 use super::run::{Run, Stage, Unexpected, command, fail};
 use super::sdk;
 use crate::activity::CancelReason;
@@ -253,6 +254,12 @@ async fn gather(driving: Drive<'_>, run: &mut Run) -> Result<Vec<sdk::WorkflowCo
         Some(resume) => Some(resolve(driving.payloads, resume).await?),
         None => None,
     };
+    let waiting = match run.waiting.take() {
+        Some(waiting) => Some(resolve(driving.payloads, waiting).await?),
+        None => None,
+    };
+    run.take_over(Outside::new(&pins, waiting.as_ref())?);
+    run.revision = pins.revision;
     let start = match driving.definitions {
         Source::Known(definitions) => {
             let flow = definitions
@@ -301,20 +308,40 @@ async fn drive(
     let stage = std::mem::replace(&mut run.stage, Stage::Over);
     let expressions = Arc::clone(driving.expressions);
     run.started = true;
-    let (mut driver, answered) = on_thread(driving.pool, move || {
+    let mut outside = std::mem::take(&mut run.outside);
+    let activated = on_thread(driving.pool, move || {
         let mut driver = match stage {
             Stage::Running(driver) => driver,
             Stage::Ready(start) => Box::new(Driver::new(*start, &expressions)?),
             _ => return Err(DriverError::Unexpected("the run has no driver".to_owned())),
         };
+        let resolutions = outside.hold_back(driver.waiting_bytes(), now, resolutions);
         let answered = driver.activate(Activation {
             now,
             resolutions,
             continue_as_new_suggested,
         })?;
-        Ok((driver, answered))
-    })
-    .await??;
+        Ok((driver, answered, outside))
+    });
+    let (mut driver, mut answered, mut outside) = activated.await??;
+    while !answered.last().is_some_and(Command::is_terminal) {
+        let Some(mut signal) = outside.next(driver.waiting_bytes(), &driver.listening()) else {
+            break;
+        };
+        signal.data = resolve(payloads, signal.data).await?;
+        let activated = on_thread(driving.pool, move || {
+            let more = driver.activate(Activation {
+                now,
+                resolutions: vec![Resolution::Signal(Box::new(signal))],
+                continue_as_new_suggested,
+            })?;
+            Ok::<_, DriverError>((driver, more))
+        });
+        let (back, more) = activated.await??;
+        driver = back;
+        answered.extend(more);
+    }
+    run.outside = outside;
     run.entered.extend(driver.take_entered());
     // The history has the signals; which of them were taken it cannot say.
     driver.take_consumed();

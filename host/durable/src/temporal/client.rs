@@ -20,11 +20,18 @@ use super::pins::{MEMO, RunMemo, SIGNAL_HEADER, SignalHeader};
 use super::sdk::{self, WorkflowService as _};
 use crate::engine::{EngineError, ExecutionStatus, RunRef, RunResult};
 use crate::failure::{Failure, kind};
-use crate::payload::Payload;
+use crate::payload::{Digest, Payload};
 use crate::signal::Signal;
 
 /// What an answer may take beyond the engine's patience before it counts as none.
 const SLACK: Duration = Duration::from_secs(1);
+
+/// Bytes of a request id.
+const REQUEST_ID: usize = 1_000;
+
+/// What the cluster says, under no code of its own, where a run has had as many signals as it
+/// may have.
+const NO_MORE_SIGNALS: &str = "exceeded workflow execution limit for signal";
 
 /// A request that is given up after the engine's patience, and `wait` more.
 pub fn request<T>(core: &Core, message: T, wait: Duration) -> sdk::Request<T> {
@@ -71,6 +78,12 @@ pub fn refusal(core: &Core, status: &sdk::Status) -> EngineError {
 }
 
 fn meaning(address: &str, status: &sdk::Status) -> EngineError {
+    if status.message().starts_with(NO_MORE_SIGNALS) {
+        return EngineError::LimitReached(
+            "the run has had as many signals as the cluster lets it have, and takes no more; start another one"
+                .to_owned(),
+        );
+    }
     let said = describe_status(status);
     let unavailable = |what: &str| EngineError::Unavailable {
         message: format!("Temporal at {address} {what}: {said}"),
@@ -167,7 +180,7 @@ pub async fn signal(core: &Core, run: &RunRef, signal: Signal) -> Result<(), Eng
         namespace: core.namespace(&run.namespace),
         workflow_execution: Some(execution(run)),
         identity: connection.identity().to_owned(),
-        request_id: signal.key(),
+        request_id: request_id(signal.key()),
         signal_name: signal.name,
         input: Some(payloads(signal.data)),
         header: Some(sdk::Header {
@@ -180,6 +193,14 @@ pub async fn signal(core: &Core, run: &RunRef, signal: Signal) -> Result<(), Eng
         Ok(_) => Ok(()),
         Err(status) => Err(closed_or(core, run, &status).await),
     }
+}
+
+/// A key as a request id: a longer one is named by its digest, the same each time.
+fn request_id(key: String) -> String {
+    if key.len() <= REQUEST_ID {
+        return key;
+    }
+    Digest::of(key.as_bytes()).to_string()
 }
 
 /// What lists show of a run of ours.
@@ -403,6 +424,28 @@ mod tests {
             meaning("host:7233", &status),
             EngineError::Invalid(_)
         ));
+    }
+
+    #[test]
+    fn a_run_that_has_had_all_its_signals_is_told_as_a_limit() {
+        let said = "exceeded workflow execution limit for signal events";
+        for status in [
+            sdk::Status::invalid_argument(said),
+            sdk::Status::resource_exhausted(said),
+        ] {
+            let meant = meaning("host:7233", &status);
+            assert!(matches!(meant, EngineError::LimitReached(_)), "{meant:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_key_is_named_by_its_digest() {
+        let longest = "x".repeat(REQUEST_ID);
+        assert_eq!(request_id(longest.clone()), longest);
+        let (one, other) = (format!("{longest} a"), format!("{longest} b"));
+        assert!(request_id(one.clone()).len() <= REQUEST_ID);
+        assert_eq!(request_id(one.clone()), request_id(one.clone()));
+        assert_ne!(request_id(one), request_id(other));
     }
 
     #[test]

@@ -18,9 +18,10 @@ use super::convert::{
     first, from_duration, from_failure, from_json_payload, from_payload, from_retry, own_words,
     take_receipt, timed_out, timestamp,
 };
+use super::outcome::unsent;
 use super::pins::{
     ACTIVITY_HEADER, ActivityHeader, EMITTED_MEMO, RESUME_HEADER, RUN_HEADER, RunHeader,
-    SignalHeader, signal_header,
+    SignalHeader, Unnamed, signal_header,
 };
 use super::sdk;
 use super::updates::outcome;
@@ -43,6 +44,8 @@ pub struct Names {
     children: HashMap<i64, (String, String)>,
     /// Ids of signals to other runs, by the event that sent them.
     signals: HashMap<i64, String>,
+    /// Those of signals that came without one.
+    unnamed: Unnamed,
 }
 
 /// An event of Temporal's.
@@ -191,7 +194,12 @@ fn meaning(
     use sdk::Attributes as A;
     let new = |kind: EventType, id: &str| Event::new(kind, at, id);
     Some(match given {
-        A::WorkflowExecutionStartedEventAttributes(start) => started(at, start),
+        A::WorkflowExecutionStartedEventAttributes(start) => {
+            if let Some(header) = &start.header {
+                names.unnamed = Unnamed::of(&header.fields, &start.original_execution_run_id);
+            }
+            started(at, start)
+        }
         A::WorkflowExecutionCompletedEventAttributes(done) => Event {
             payload: Some(first(done.result)),
             ..new(EventType::WorkflowExecutionCompleted, "")
@@ -220,16 +228,24 @@ fn meaning(
             reason: own_words(&asked.cause).to_owned(),
             ..new(EventType::WorkflowExecutionCancelRequested, "")
         },
-        A::WorkflowExecutionSignaledEventAttributes(sent) => signaled(
-            signal_of(event_id, sent.signal_name, sent.input, sent.header),
-            at,
-        ),
+        A::WorkflowExecutionSignaledEventAttributes(sent) => {
+            let unnamed = names.unnamed.header(event_id);
+            signaled(
+                signal_of(unnamed, sent.signal_name, sent.input, sent.header),
+                at,
+            )
+        }
         A::WorkflowExecutionUpdateAcceptedEventAttributes(accepted) => {
             let request = accepted.accepted_request.unwrap_or_default();
             let input = request.input.unwrap_or_default();
             let update = Signal {
                 id: accepted.protocol_instance_id,
-                ..signal_of(event_id, input.name, input.args, input.header)
+                ..signal_of(
+                    names.unnamed.header(event_id),
+                    input.name,
+                    input.args,
+                    input.header,
+                )
             };
             updated(update, at)
         }
@@ -251,7 +267,8 @@ fn meaning(
         A::SignalExternalWorkflowExecutionInitiatedEventAttributes(sent) => {
             let id = (names.signals.len() + 1).to_string();
             names.signals.insert(event_id, id.clone());
-            let signal = signal_of(event_id, sent.signal_name, sent.input, sent.header);
+            let unnamed = names.unnamed.header(event_id);
+            let signal = signal_of(unnamed, sent.signal_name, sent.input, sent.header);
             Event {
                 kind: EventType::SignalExternalWorkflowExecutionInitiated as i32,
                 id,
@@ -266,10 +283,10 @@ fn meaning(
         }
         A::SignalExternalWorkflowExecutionFailedEventAttributes(failed) => {
             let id = names.signals.get(&failed.initiated_event_id)?;
+            let limit = failed.cause() == sdk::SignalExternalFailedCause::SignalCountLimitExceeded;
             let workflow = failed.workflow_execution.unwrap_or_default().workflow_id;
-            let why = format!("no run of workflow {workflow:?} is open");
             Event {
-                failure: Some(Failure::permanent(kind::UNKNOWN_WORKFLOW, why).into()),
+                failure: Some(unsent(&workflow, limit).into()),
                 ..new(EventType::SignalExternalWorkflowExecutionFailed, id)
             }
         }
@@ -508,18 +525,15 @@ impl Names {
     }
 }
 
-/// A signal, as it was sent.
+/// A signal, as it was sent: with a header of ours, or as one that came without.
 fn signal_of(
-    event_id: i64,
+    unnamed: SignalHeader,
     name: String,
     input: Option<sdk::Payloads>,
     header: Option<sdk::Header>,
 ) -> Signal {
     let header = header.and_then(|header| signal_header(&header.fields));
-    let header = header.unwrap_or_else(|| SignalHeader {
-        id: format!("event-{event_id}"),
-        ..SignalHeader::default()
-    });
+    let header = header.unwrap_or(unnamed);
     Signal {
         name,
         id: header.id,

@@ -30,6 +30,19 @@ pub fn activity_outcome(status: sdk::Resolved) -> Result<Result<Payload, Failure
     }
 }
 
+/// Why a signal to another workflow was not sent: it has no open run, or one that has had
+/// all signals that it may have (`limit`).
+pub fn unsent(workflow_id: &str, limit: bool) -> Failure {
+    if limit {
+        let message = format!(
+            "workflow {workflow_id:?}: the run has had as many signals as the cluster lets it have, and takes no more"
+        );
+        return Failure::permanent(kind::LIMIT_EXCEEDED, message);
+    }
+    let message = format!("no run of workflow {workflow_id:?} is open");
+    Failure::permanent(kind::UNKNOWN_WORKFLOW, message)
+}
+
 /// The failure of something that was cancelled: what it said itself, if it did.
 pub fn cancelled_failure(failure: Option<sdk::Failure>, what: &str) -> Failure {
     let failure = from_failure(failure.unwrap_or_default());

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::convert::{from_json_payload, json_payload};
 use super::sdk;
 use crate::definition::{PinnedActivity, PinnedDefinition};
-use crate::driver::{REVISION, RunLimits};
+use crate::driver::{REVISION, RunLimits, SIGNALS_APART};
 use crate::expressions::ANSWER_REVISION;
 use crate::flow::Flow;
 use crate::payload::{Digest, Payload};
@@ -26,6 +26,8 @@ pub const RUN_HEADER: &str = "heyday-run";
 /// The header of a run that goes on where another one ended: what that one carried, as a
 /// driver reads it.
 pub const RESUME_HEADER: &str = "heyday-resume";
+/// The header of such a run with the signals for which the one before it had no room.
+pub const WAITING_HEADER: &str = "heyday-waiting";
 /// The header of a signal: a [`SignalHeader`].
 pub const SIGNAL_HEADER: &str = "heyday-signal";
 /// The header of an activity: an [`ActivityHeader`].
@@ -89,6 +91,41 @@ impl SignalHeader {
 /// What the header of a signal or an update says, where it has one that can be read.
 pub fn signal_header(headers: &HashMap<String, sdk::Payload>) -> Option<SignalHeader> {
     from_json_payload(headers.get(SIGNAL_HEADER)?).ok()
+}
+
+/// Names the signals of a run that came without our header: each is one of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unnamed {
+    /// The run, where it goes on where another one ended: numbers of events come again
+    /// there, and the driver knows the ids of the earlier runs' signals.
+    run_id: Option<String>,
+}
+
+impl Unnamed {
+    /// Those of a run with these headers, which its first event names so; it keeps that name
+    /// where it is reset.
+    pub fn of(headers: &HashMap<String, sdk::Payload>, original_run_id: &str) -> Self {
+        let header = || from_json_payload::<RunHeader>(headers.get(RUN_HEADER)?).ok();
+        let apart = headers.contains_key(RESUME_HEADER)
+            && header()
+                .and_then(|header| header.pins)
+                .is_some_and(|pins| pins.revision >= SIGNALS_APART);
+        Self {
+            run_id: apart.then(|| original_run_id.to_owned()),
+        }
+    }
+
+    /// The header of the signal that this event records.
+    pub fn header(&self, event_id: i64) -> SignalHeader {
+        let id = match &self.run_id {
+            Some(run_id) => format!("{run_id}-event-{event_id}"),
+            None => format!("event-{event_id}"),
+        };
+        SignalHeader {
+            id,
+            ..SignalHeader::default()
+        }
+    }
 }
 
 /// A signal, whole.

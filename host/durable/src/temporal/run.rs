@@ -8,6 +8,7 @@
 mod children;
 mod commands;
 mod continuing;
+pub mod outside;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,19 +16,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use self::outside::Outside;
 use self::room::Room;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
     own_words, timestamp,
 };
-use super::outcome::{activity_outcome, child_outcome, child_started};
+use super::outcome::{activity_outcome, child_outcome, child_started, unsent};
 use super::pins::{
-    MEMO, PIN_ACTIVITY, PinRequest, Pins, RESUME_HEADER, RUN_HEADER, RunHeader, SignalHeader,
-    signal_header,
+    MEMO, PIN_ACTIVITY, PinRequest, Pins, RESUME_HEADER, RUN_HEADER, RunHeader, Unnamed,
+    WAITING_HEADER, signal_header,
 };
 use super::sdk;
 use super::updates::Offered;
-use crate::driver::{Driver, Resolution, RunStart};
+use crate::driver::{Driver, Resolution, RunStart, SIGNALS_APART};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::Payload;
@@ -80,8 +82,14 @@ pub struct Run {
     header: RunHeader,
     /// The input, perhaps a reference.
     pub input: Payload,
+    /// The driver's revision, once its pins are known.
+    pub revision: u32,
     /// What the run before it carried, perhaps a reference.
     pub resume: Option<Payload>,
+    /// The signals that wait since then, perhaps a reference.
+    pub waiting: Option<Payload>,
+    /// Signals for which its driver has no room.
+    pub outside: Outside,
     /// What the run that goes on where this one ends is pinned to.
     pub next_pins: Option<Pins>,
     /// The memo that it was started with.
@@ -102,6 +110,8 @@ pub struct Run {
     children: BTreeSet<u32>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
+    /// Names those of foreign senders.
+    unnamed: Unnamed,
     /// What was said of updates that came.
     pub answers: Vec<sdk::WorkflowCommand>,
     /// Updates that came and of which nothing was said.
@@ -146,6 +156,7 @@ impl Run {
             }),
             None => Ok(RunHeader::default()),
         };
+        let unnamed = Unnamed::of(&start.headers, &start.original_execution_run_id);
         let mut run = Self {
             namespace: namespace.to_owned(),
             cluster_namespace: cluster_namespace.to_owned(),
@@ -156,7 +167,10 @@ impl Run {
             started_at: timestamp(start.start_time),
             header: RunHeader::default(),
             input: Payload::null(),
+            revision: 0,
             resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
+            waiting: start.headers.get(WAITING_HEADER).cloned().map(from_payload),
+            outside: Outside::default(),
             next_pins: None,
             memo: start.memo.unwrap_or_default().fields,
             search_attributes: start.search_attributes.unwrap_or_default().indexed_fields,
@@ -167,6 +181,7 @@ impl Run {
             sent: BTreeMap::new(),
             children: BTreeSet::new(),
             signals: BTreeSet::new(),
+            unnamed,
             answers: Vec::new(),
             offered: Vec::new(),
             updates: BTreeMap::new(),
@@ -241,11 +256,8 @@ impl Run {
             sdk::Job::QueryWorkflow(query) => self.queries.push(query),
             sdk::Job::DoUpdate(update) => self.offer(update),
             sdk::Job::SignalWorkflow(sent) => {
-                let header = signal_header(&sent.headers).unwrap_or_else(|| SignalHeader {
-                    // A foreign sender's: each is one of its own.
-                    id: format!("event-{}", sent.originating_event_id),
-                    ..SignalHeader::default()
-                });
+                let header = signal_header(&sent.headers)
+                    .unwrap_or_else(|| self.unnamed.header(sent.originating_event_id));
                 self.signaled(Signal {
                     name: sent.signal_name,
                     id: header.id,
@@ -256,12 +268,15 @@ impl Run {
             }
             sdk::Job::ResolveSignalExternalWorkflow(sent) => {
                 let workflow_id = self.sent.remove(&sent.seq).unwrap_or_default();
+                let cause = sent.cause();
                 let outcome = match sent.failure {
                     None => Ok(()),
-                    Some(_) => Err(Failure::permanent(
-                        kind::UNKNOWN_WORKFLOW,
-                        format!("no run of workflow {workflow_id:?} is open"),
-                    )),
+                    Some(_) => {
+                        let limit =
+                            cause == sdk::SignalExternalFailedCause::SignalCountLimitExceeded;
+                        let limit = limit && self.revision >= SIGNALS_APART;
+                        Err(unsent(&workflow_id, limit))
+                    }
                 };
                 self.resolutions.push(Resolution::ExternalSignaled {
                     signal_id: sent.seq.to_string(),

@@ -50,6 +50,7 @@ pub use temporalio_common::protos::coresdk::{ActivityHeartbeat, ActivityTaskComp
 pub use temporalio_common::protos::temporal::api::common::v1::{
     Header, Memo, Payload, Payloads, RetryPolicy, SearchAttributes, WorkflowExecution, WorkflowType,
 };
+pub use temporalio_common::protos::temporal::api::enums::v1::SignalExternalWorkflowExecutionFailedCause as SignalExternalFailedCause;
 pub use temporalio_common::protos::temporal::api::enums::v1::UpdateWorkflowExecutionLifecycleStage as UpdateStage;
 pub use temporalio_common::protos::temporal::api::enums::v1::{
     HistoryEventFilterType, IndexedValueType, PendingActivityState, ScheduleOverlapPolicy,
@@ -79,7 +80,7 @@ pub use temporalio_common::protos::temporal::api::update::v1::{
     UpdateRef, WaitPolicy as UpdateWaitPolicy, outcome::Value as UpdateOutcomeValue,
 };
 pub use temporalio_common::protos::temporal::api::workflow::v1::{
-    NewWorkflowExecutionInfo, PendingActivityInfo, WorkflowExecutionInfo,
+    NewWorkflowExecutionInfo, OnConflictOptions, PendingActivityInfo, WorkflowExecutionInfo,
 };
 pub use temporalio_common::protos::temporal::api::workflowservice::v1::{
     CountWorkflowExecutionsRequest, CreateScheduleRequest, DeleteScheduleRequest,

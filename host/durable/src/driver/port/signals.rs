@@ -114,6 +114,13 @@ impl Port {
             .collect()
     }
 
+    /// Bytes of the signals that nobody has taken.
+    pub(in crate::driver) fn waiting_bytes(&self) -> u64 {
+        let inner = self.lock();
+        let signals = inner.signals.iter().filter(|one| one.update.is_none());
+        signals.map(|one| one.event.size()).sum()
+    }
+
     /// Shows an update to the tasks that listen, when they are polled next.
     pub(in crate::driver) fn show(&self, event: Value) {
         let mut inner = self.lock();

@@ -52,16 +52,16 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
             .into_iter()
             .map(|(name, value)| (name, payload(value.to_payload()))),
     );
-    // Temporal's own way to start with a signal answers an open run; under any other
-    // policy the signal travels with the start.
-    let (with_start, in_header) = match start.signal {
-        Some(signal) if start.id_conflict_policy == IdConflictPolicy::UseExisting => {
-            (Some(signal), None)
-        }
-        Some(signal) => (None, Some(whole(signal)?)),
-        None => (None, None),
+    // Temporal's own way to start with a signal answers an open run, but no run by the key
+    // of its start, once it has ended. So with a key, and under any other policy, the signal
+    // travels with the start.
+    let uses_existing = start.id_conflict_policy == IdConflictPolicy::UseExisting;
+    let in_header = match &start.signal {
+        Some(signal) if !uses_existing || key.is_some() => Some(whole(signal.clone())?),
+        _ => None,
     };
-    let header = RunHeader {
+    let for_existing = start.signal.filter(|_| uses_existing);
+    let mut header = RunHeader {
         traceparent: start.traceparent,
         pins: Some(pins),
         signal: in_header,
@@ -90,12 +90,15 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
         workflow_id_conflict_policy: conflict(start.id_conflict_policy).into(),
         memo: Some(sdk::Memo { fields: memo }),
         search_attributes: Some(search_attributes),
-        header: Some(sdk::Header {
-            fields: [(RUN_HEADER.to_owned(), json_payload(&header))].into(),
-        }),
+        header: Some(headers(&header)),
         user_metadata: Some(shown),
         // Its first task then comes with the answer.
         request_eager_execution: served,
+        // The key answers the open run from now on, also when that has ended.
+        on_conflict_options: (uses_existing && key.is_some()).then(|| sdk::OnConflictOptions {
+            attach_request_id: true,
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let run = RunRef {
@@ -103,47 +106,139 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
         workflow_id: start.workflow_id,
         run_id: None,
     };
-    let sent = match with_start {
+    let Some(keyed) = key.zip(nonce) else {
+        let sent = send(core, &mut connection, message, for_existing).await;
+        let (run_id, created) = sent.map_err(|status| not_started(core, run, &status))?;
+        return Ok(Started {
+            run_id: parsed(&run_id)?,
+            created,
+        });
+    };
+    let again = for_existing.map(|signal| {
+        header.signal = None;
+        let message = sdk::StartWorkflowExecutionRequest {
+            header: Some(headers(&header)),
+            on_conflict_options: None,
+            ..message.clone()
+        };
+        (message, signal)
+    });
+    under_key(core, connection, run, keyed, message, again).await
+}
+
+/// Starts a run, or finds the one that a key answers, as `message` says. `again` is the
+/// signal that came along, for an open run that is found, and the start that goes with it
+/// where that run ends before it has the signal.
+async fn under_key(
+    core: &Core,
+    mut connection: sdk::Connection,
+    run: RunRef,
+    (key, nonce): (Digest, Uuid),
+    message: sdk::StartWorkflowExecutionRequest,
+    again: Option<(sdk::StartWorkflowExecutionRequest, Signal)>,
+) -> Result<Started, EngineError> {
+    let (run_id, started) = match send(core, &mut connection, message, None).await {
+        Ok(sent) => sent,
+        Err(status) => {
+            return match not_started(core, run.clone(), &status) {
+                error @ EngineError::AlreadyExists { .. } => {
+                    goes_on(core, &run, &key).await?.ok_or(error)
+                }
+                error => Err(error),
+            };
+        }
+    };
+    let run_id = parsed(&run_id)?;
+    if started {
+        return created_by(core, run, run_id, nonce).await;
+    }
+    if let Some(first) = goes_on(core, &run, &key).await? {
+        // It had the signal from its start on.
+        return Ok(first);
+    }
+    let existing = Started {
+        run_id,
+        created: false,
+    };
+    let Some((message, signal)) = again else {
+        return Ok(existing);
+    };
+    let named = RunRef {
+        run_id: Some(run_id),
+        ..run.clone()
+    };
+    // A run that has ended takes a signal again that it had.
+    match super::signal(core, &named, signal.clone()).await {
+        Ok(()) => return Ok(existing),
+        Err(EngineError::Closed { .. } | EngineError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let sent = send(core, &mut connection, message, Some(signal)).await;
+    let (run_id, started) = sent.map_err(|status| not_started(core, run.clone(), &status))?;
+    let run_id = parsed(&run_id)?;
+    if started {
+        return created_by(core, run, run_id, nonce).await;
+    }
+    Ok(Started {
+        run_id,
+        created: false,
+    })
+}
+
+/// Sends a start, in one step with a signal where there is one. Answers the run's id, and
+/// whether the cluster says that it was started, which it does of a repeated request too.
+async fn send(
+    core: &Core,
+    connection: &mut sdk::Connection,
+    message: sdk::StartWorkflowExecutionRequest,
+    signal: Option<Signal>,
+) -> Result<(String, bool), sdk::Status> {
+    match signal {
         None => {
             let message = request(core, message, Duration::ZERO);
             let call = connection.start_workflow_execution(message);
-            let sent = answer(core, Duration::ZERO, call).await;
-            sent.map(|started| (started.run_id, started.started))
+            let started = answer(core, Duration::ZERO, call).await?;
+            Ok((started.run_id, started.started))
         }
         Some(signal) => {
             let message = request(core, signal_with(message, signal), Duration::ZERO);
             let call = connection.signal_with_start_workflow_execution(message);
-            let sent = answer(core, Duration::ZERO, call).await;
-            sent.map(|started| (started.run_id, started.started))
+            let started = answer(core, Duration::ZERO, call).await?;
+            Ok((started.run_id, started.started))
         }
+    }
+}
+
+/// The run that was started under a key: created by this request, or by an earlier one.
+async fn created_by(
+    core: &Core,
+    run: RunRef,
+    run_id: Uuid,
+    nonce: Uuid,
+) -> Result<Started, EngineError> {
+    let run = RunRef {
+        run_id: Some(run_id),
+        ..run
     };
-    let (run_id, started) = match sent {
-        Ok(started) => started,
-        Err(status) => {
-            return match (not_started(core, run.clone(), &status), key) {
-                (error @ EngineError::AlreadyExists { .. }, Some(key)) => {
-                    goes_on(core, &run, &key).await?.ok_or(error)
-                }
-                (error, _) => Err(error),
-            };
-        }
-    };
-    let run_id = run_id
+    let info = describe(core, &run).await?.workflow_execution_info;
+    let memo = info.and_then(|info| memo_of(info.memo.as_ref()));
+    Ok(Started {
+        run_id,
+        created: memo.is_some_and(|memo| memo.request == Some(nonce)),
+    })
+}
+
+fn parsed(run_id: &str) -> Result<Uuid, EngineError> {
+    run_id
         .parse()
-        .map_err(|_| EngineError::Internal(format!("Temporal's run id {run_id:?} is no UUID")))?;
-    let created = match nonce {
-        Some(nonce) if started => {
-            let run = RunRef {
-                run_id: Some(run_id),
-                ..run
-            };
-            let info = describe(core, &run).await?.workflow_execution_info;
-            let memo = info.and_then(|info| memo_of(info.memo.as_ref()));
-            memo.is_some_and(|memo| memo.request == Some(nonce))
-        }
-        _ => started,
-    };
-    Ok(Started { run_id, created })
+        .map_err(|_| EngineError::Internal(format!("Temporal's run id {run_id:?} is no UUID")))
+}
+
+/// What a start says of its run.
+fn headers(header: &RunHeader) -> sdk::Header {
+    sdk::Header {
+        fields: [(RUN_HEADER.to_owned(), json_payload(header))].into(),
+    }
 }
 
 /// The first of the runs that went on as the workflow's latest one, where that was started

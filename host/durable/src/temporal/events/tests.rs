@@ -4,12 +4,16 @@ use temporalio_common::protos::temporal::api::enums::v1::EventType as Kind;
 use temporalio_common::protos::temporal::api::history::v1::{
     ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes,
     ActivityTaskStartedEventAttributes, StartChildWorkflowExecutionInitiatedEventAttributes,
-    WorkflowExecutionSignaledEventAttributes, WorkflowTaskFailedEventAttributes,
+    WorkflowExecutionSignaledEventAttributes, WorkflowExecutionStartedEventAttributes,
+    WorkflowTaskFailedEventAttributes,
 };
 
 use super::super::convert::{failure, json_payload, with_receipt};
+use super::super::pins::Pins;
 use super::*;
 use crate::activity::Receipt;
+use crate::driver::{REVISION, RunLimits};
+use crate::payload::Digest;
 
 fn event(event_id: i64, kind: Kind, attributes: sdk::Attributes) -> sdk::HistoryEvent {
     sdk::HistoryEvent {
@@ -86,6 +90,50 @@ fn signals_and_failed_tasks_are_shown() {
     let shown = read(&mut names, event(4, Kind::WorkflowTaskFailed, failed)).history_event();
     assert_eq!(shown.attributes["cause"], "NonDeterministicError");
     assert_eq!(shown.attributes["failure"]["message"], "it differs");
+}
+
+#[test]
+fn a_foreign_signal_of_a_run_that_goes_on_is_named_after_the_run() {
+    let run_id = "019b0000-0000-7000-8000-000000000001";
+    let shown_id = |revision: u32, goes_on: bool| {
+        let pins = Pins {
+            version: "1.0.0".parse().unwrap(),
+            digest: Digest::of(b"flow"),
+            activities: BTreeMap::new(),
+            seed: 1,
+            limits: RunLimits::default(),
+            revision,
+            answer_revision: 1,
+            evaluator: Digest::of(b"jq"),
+        };
+        let header = RunHeader {
+            pins: Some(pins),
+            ..RunHeader::default()
+        };
+        let mut fields = HashMap::from([(RUN_HEADER.to_owned(), json_payload(&header))]);
+        if goes_on {
+            fields.insert(RESUME_HEADER.to_owned(), json_payload(&json!({})));
+        }
+        let start = WorkflowExecutionStartedEventAttributes {
+            original_execution_run_id: run_id.to_owned(),
+            header: Some(sdk::Header { fields }),
+            ..Default::default()
+        };
+        let start = sdk::Attributes::WorkflowExecutionStartedEventAttributes(start);
+        let mut names = Names::default();
+        read(&mut names, event(1, Kind::WorkflowExecutionStarted, start));
+        let signal = WorkflowExecutionSignaledEventAttributes::default();
+        let signal = sdk::Attributes::WorkflowExecutionSignaledEventAttributes(signal);
+        let shown = read(
+            &mut names,
+            event(5, Kind::WorkflowExecutionSignaled, signal),
+        );
+        shown.history_event().attributes["signal_id"].clone()
+    };
+    assert_eq!(shown_id(REVISION, true), format!("{run_id}-event-5"));
+    assert_eq!(shown_id(REVISION, false), "event-5");
+    // As its driver was told then.
+    assert_eq!(shown_id(2, true), "event-5");
 }
 
 #[test]

@@ -104,7 +104,8 @@ impl Run {
             Command::ContinueAsNew { resume } => {
                 let input = self.input_again(stored);
                 let resume = self.referred(resume, stored);
-                let next = self.continue_as_new(input, resume)?;
+                let waiting = self.outside.carry(stored);
+                let next = self.continue_as_new(input, resume, waiting)?;
                 (next, String::new())
             }
         };

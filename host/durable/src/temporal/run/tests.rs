@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use temporalio_common::protos::coresdk::activity_result::{
     ActivityResolution, Failure as ActivityFailed, Success,
 };
-use temporalio_common::protos::coresdk::workflow_activation::ResolveActivity;
+use temporalio_common::protos::coresdk::workflow_activation::{
+    ResolveActivity, ResolveSignalExternalWorkflow, SignalWorkflow,
+};
 
 use super::super::convert::{from_duration, from_payload};
 use super::super::outcome::cancelled_failure;
@@ -356,6 +358,77 @@ fn a_child_that_runs_is_asked_to_cancel_whichever_of_its_runs_is_open() {
     run.take(sdk::Job::ResolveChildWorkflowExecution(ended))
         .unwrap();
     assert!(run.children.is_empty());
+}
+
+#[test]
+fn a_foreign_signal_is_one_of_its_own_over_all_runs_that_go_on() {
+    let id_of = |run_id: &str, revision: u32, goes_on: bool| {
+        let header = RunHeader {
+            pins: Some(Pins { revision, ..pins() }),
+            ..RunHeader::default()
+        };
+        let mut headers = HashMap::from([(RUN_HEADER.to_owned(), json_payload(&header))]);
+        if goes_on {
+            headers.insert(RESUME_HEADER.to_owned(), json_payload(&json!({})));
+        }
+        let start = sdk::InitializeWorkflow {
+            headers,
+            original_execution_run_id: run_id.to_owned(),
+            ..Default::default()
+        };
+        let mut run = Run::begin(("default", "cluster"), "general-queue", RUN_ID, start).unwrap();
+        let sent = SignalWorkflow {
+            signal_name: "go".to_owned(),
+            originating_event_id: 5,
+            ..Default::default()
+        };
+        run.take(sdk::Job::SignalWorkflow(sent)).unwrap();
+        match run.resolutions.pop() {
+            Some(Resolution::Signal(signal)) => signal.id,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = id_of("a", REVISION, false);
+    let ids = [
+        first.clone(),
+        id_of("b", REVISION, true),
+        id_of("c", REVISION, true),
+    ];
+    assert_eq!(BTreeSet::from(ids).len(), 3);
+    assert_eq!(first, "event-5");
+    // A run of an earlier revision replays as it went.
+    assert_eq!(id_of("b", 2, true), "event-5");
+}
+
+#[test]
+fn a_signal_to_a_run_that_takes_no_more_fails_as_a_limit() {
+    let mut run = started_with(&RunHeader {
+        pins: Some(pins()),
+        ..RunHeader::default()
+    });
+    use sdk::SignalExternalFailedCause as Cause;
+    let mut kind_of = |revision: u32, cause: Cause| {
+        run.revision = revision;
+        let resolved = ResolveSignalExternalWorkflow {
+            seq: 1,
+            failure: Some(sdk::Failure::default()),
+            cause: cause.into(),
+        };
+        run.take(sdk::Job::ResolveSignalExternalWorkflow(resolved))
+            .unwrap();
+        match run.resolutions.pop() {
+            Some(Resolution::ExternalSignaled { outcome, .. }) => outcome.unwrap_err().kind,
+            other => panic!("{other:?}"),
+        }
+    };
+    let limit = Cause::SignalCountLimitExceeded;
+    assert_eq!(kind_of(REVISION, limit), kind::LIMIT_EXCEEDED);
+    assert_eq!(
+        kind_of(REVISION, Cause::ExternalWorkflowExecutionNotFound),
+        kind::UNKNOWN_WORKFLOW
+    );
+    // A run of an earlier revision replays as it went.
+    assert_eq!(kind_of(2, limit), kind::UNKNOWN_WORKFLOW);
 }
 
 #[test]

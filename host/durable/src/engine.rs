@@ -234,7 +234,8 @@ pub enum ExecutionStatus {
 pub struct RunResult {
     /// The run that ended.
     pub run_id: Uuid,
-    /// Never `Running`, and never `ContinuedAsNew`: that of the last run.
+    /// Never `Running`, and never `ContinuedAsNew`: that of the last run of those that went
+    /// on as each other.
     pub status: ExecutionStatus,
     /// The result of a completed run; the failure of any other.
     pub outcome: Result<Payload, Failure>,
@@ -321,7 +322,8 @@ pub struct RunDescription {
     pub info: RunInfo,
     /// The run that continued as this one.
     pub continued_from: Option<Uuid>,
-    /// The run that goes on where this one ended.
+    /// The run that goes on where this one ended: it continued as new, or a foreign starter's
+    /// retry policy or cron made the cluster start the next one.
     pub continued_as: Option<Uuid>,
     /// The first of the runs that continued so; itself where none did.
     pub first_run_id: Uuid,
@@ -432,8 +434,8 @@ pub trait Engine: Schedules + Send + Sync + 'static {
     /// Starts a run; when this answers, it survives any crash.
     async fn start(&self, request: StartWorkflow) -> Result<Started, EngineError>;
 
-    /// Waits up to `wait` for a run's end; `None` while it is open. Where it continued as
-    /// new, that is the end of the last run that goes on where it was.
+    /// Waits up to `wait` for a run's end; `None` while it is open. Where another run goes on
+    /// where it ended, that is the end of the last of them.
     async fn result(&self, run: &RunRef, wait: Duration) -> Result<Option<RunResult>, EngineError>;
 
     /// A run in detail.

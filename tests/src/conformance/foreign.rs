@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use heyday_durable::activity::{ActivityTask, CancelReason, Progress};
-use heyday_durable::engine::{ExecutionStatus, PendingState};
+use heyday_durable::engine::{ExecutionStatus, PendingState, RunRef};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::CONFIGURATION;
 use serde_json::{Value, json};
@@ -107,6 +107,36 @@ async fn a_foreign_client_starts_a_flow_and_reads_its_result() {
             .is_some_and(|run| run.status == ExecutionStatus::Completed)
     };
     bench.until("it is listed as one of ours", counted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runs_of_a_foreign_clients_cron_are_one_to_wait_for() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("foreign", "  - a: {call: t.echo, with: {got: '${ .n }'}}\n");
+    let mut arguments = vec!["start", "--type", "test.foreign", "--workflow-id", "cron"];
+    arguments.extend(["--task-queue", "general-queue", "--cron", "@every 1s"]);
+    let started = workflow(&bench, &arguments).await;
+    let first = RunRef {
+        run_id: Some(started["runId"].as_str().unwrap().parse().unwrap()),
+        ..run("cron")
+    };
+    let goes_on = async || {
+        let described = bench.engine().describe(&first).await.unwrap();
+        described.continued_as.is_some()
+    };
+    bench.until("the next run is there", goes_on).await;
+    // One may end just then, and the next one begin.
+    let ends = async || {
+        let ended = bench.engine().terminate(&run("cron"), "enough").await;
+        ended.is_ok()
+    };
+    bench.until("the last run ends", ends).await;
+    let end = bench.engine().result(&first, PATIENCE).await.unwrap();
+    let end = end.expect("it ends");
+    assert_eq!(end.status, ExecutionStatus::Terminated);
+    assert_ne!(Some(end.run_id), first.run_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

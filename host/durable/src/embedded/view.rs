@@ -92,8 +92,15 @@ fn attributes(event: &Event) -> Map<String, Value> {
         // A newer release wrote it; its number is all that is known.
         EventType::Unspecified => shown.put("type_number", event.kind),
         EventType::WorkflowExecutionStarted => started(event, &mut shown),
-        EventType::WorkflowExecutionCompleted => shown.result(event),
-        EventType::WorkflowExecutionFailed => shown.failure(event),
+        EventType::WorkflowExecutionCompleted => {
+            shown.result(event);
+            // On a cluster alone: a foreign starter's cron or retry policy.
+            shown.run_id("new_execution_run_id", &event.run_id);
+        }
+        EventType::WorkflowExecutionFailed => {
+            shown.failure(event);
+            shown.run_id("new_execution_run_id", &event.run_id);
+        }
         EventType::WorkflowExecutionCanceled | EventType::WorkflowExecutionTerminated => {
             shown.failure(event);
             shown.text("reason", &event.reason);

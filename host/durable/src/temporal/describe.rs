@@ -107,13 +107,11 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
     let run_of = |bytes: &[u8]| uuid::Uuid::from_slice(bytes).ok();
     let first = events.first().and_then(|event| event.event.as_ref());
     let start = first.and_then(|first| first.start.as_ref());
-    let last = events.last().and_then(|event| event.event.as_ref());
-    let last = last.filter(|last| last.event_type() == EventType::WorkflowExecutionContinuedAsNew);
+    // The history was read later, and may say more than the state did.
+    let last = events.last().filter(|_| !open);
     let continued_from = start.and_then(|start| run_of(&start.continued_from));
     let first_run_id = start.and_then(|start| run_of(&start.first_run_id));
-    // The history was read later, and may say more than the state did.
-    let went_on = info.status == ExecutionStatus::ContinuedAsNew;
-    let continued_as = last.filter(|_| went_on).and_then(|last| last.run_uuid());
+    let continued_as = last.and_then(Shown::next_run);
     let timers = state.timers.iter().filter(|_| open);
     let memo = known.memo.unwrap_or_default().fields.into_iter();
     let children = described.pending_children.into_iter();

@@ -238,7 +238,8 @@ pub struct RunBody {
     /// The run that continued as this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continued_from: Option<Uuid>,
-    /// The run that goes on where this one ended, where that is `ContinuedAsNew`.
+    /// The run that goes on where this one ended: where that is `ContinuedAsNew`, or where a
+    /// foreign starter's retry policy or cron made the cluster start the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continued_as: Option<Uuid>,
     /// The first of the runs that continued so; this one where none did.

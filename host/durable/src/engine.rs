@@ -252,10 +252,11 @@ pub struct RunInfo {
     pub run_id: Uuid,
     /// The workflow type.
     pub workflow_type: String,
-    /// The definition's version.
-    pub version: semver::Version,
-    /// The definition's digest.
-    pub digest: Digest,
+    /// The definition's version. Not known of a run that foreign code started on a cluster
+    /// and that has not begun yet, or never could.
+    pub version: Option<semver::Version>,
+    /// The definition's digest; known where the version is.
+    pub digest: Option<Digest>,
     /// Where it stands.
     pub status: ExecutionStatus,
     /// When it was started.

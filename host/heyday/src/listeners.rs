@@ -96,7 +96,7 @@ impl Listeners {
         };
         let digest = definition.as_ref().map(|definition| definition.digest);
         if let Some(open) = open {
-            if Some(open.digest) == digest {
+            if digest.is_some() && open.digest == digest {
                 return Ok(());
             }
             let reason = "the flow waits for other events, or for none";

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use heyday_durable::activity::{ActivityTask, CancelReason, Progress};
-use heyday_durable::engine::{ExecutionStatus, PendingState, RunRef};
+use heyday_durable::engine::{ExecutionStatus, ListRuns, PendingState, RunRef};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::CONFIGURATION;
 use serde_json::{Value, json};
@@ -81,6 +81,18 @@ async fn start(bench: &Bench, id: &str, inputs: &[&str]) {
     workflow(bench, &arguments).await;
 }
 
+/// Where that workflow's run stands, as lists say.
+async fn listed(bench: &Bench, id: &str) -> Option<ExecutionStatus> {
+    let request = ListRuns {
+        namespace: "default".to_owned(),
+        query: Some(format!("WorkflowId = '{id}'")),
+        page_size: 10,
+        page_token: None,
+    };
+    let page = bench.engine().list(&request).await.unwrap();
+    page.runs.first().map(|run| run.status)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_client_starts_a_flow_and_reads_its_result() {
     let Some(bench) = Bench::temporal().await else {
@@ -93,20 +105,12 @@ async fn a_foreign_client_starts_a_flow_and_reads_its_result() {
     assert_eq!(bench.result(&run("one")).await, json!({"got": 3}));
     let description = bench.engine().describe(&run("one")).await.unwrap();
     assert_eq!(description.pinned["t.echo"], Some(plugin()));
-    assert_eq!(description.info.version.to_string(), "0.1.0");
-    let counted = async || {
-        let request = heyday_durable::engine::ListRuns {
-            namespace: "default".to_owned(),
-            query: Some("WorkflowId = 'one'".to_owned()),
-            page_size: 10,
-            page_token: None,
-        };
-        let page = bench.engine().list(&request).await.unwrap();
-        page.runs
-            .first()
-            .is_some_and(|run| run.status == ExecutionStatus::Completed)
-    };
-    bench.until("it is listed as one of ours", counted).await;
+    assert_eq!(
+        description.info.version.as_ref().unwrap().to_string(),
+        "0.1.0"
+    );
+    let completed = async || listed(&bench, "one").await == Some(ExecutionStatus::Completed);
+    bench.until("it is listed as one of ours", completed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,6 +165,15 @@ async fn an_unknown_flow_fails_by_name() {
     let failure = bench.failure(&run("nobody")).await;
     assert_eq!(failure.kind, kind::UNKNOWN_WORKFLOW, "{failure:?}");
     assert!(failure.message.contains("test.foreign"), "{failure:?}");
+    // It is shown and listed all the same, with what is known.
+    let described = bench.engine().describe(&run("nobody")).await.unwrap();
+    assert_eq!(described.info.workflow_type, "test.foreign");
+    assert_eq!(
+        (described.info.version, described.info.digest),
+        (None, None)
+    );
+    let failed = async || listed(&bench, "nobody").await == Some(ExecutionStatus::Failed);
+    bench.until("it is listed as one of ours", failed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,9 +39,19 @@ pub fn status_of(status: sdk::WorkflowExecutionStatus) -> ExecutionStatus {
     }
 }
 
-/// A run as lists show it; `None` for one of foreign code, which has no definition.
-fn info_of(namespace: &str, info: &sdk::WorkflowExecutionInfo) -> Option<RunInfo> {
-    let memo = memo_of(info.memo.as_ref())?;
+/// A run as lists show it; `None` for one of a foreign worker, which has no definition. One
+/// that foreign code started is known by its queue until it is pinned, which one that could
+/// not begin never is.
+fn info_of(
+    queues: &BTreeMap<String, usize>,
+    namespace: &str,
+    info: &sdk::WorkflowExecutionInfo,
+) -> Option<RunInfo> {
+    let memo = memo_of(info.memo.as_ref());
+    if memo.is_none() && !queues.contains_key(&info.task_queue) {
+        return None;
+    }
+    let (version, digest) = memo.map(|memo| (memo.version, memo.digest)).unzip();
     let execution = info.execution.clone().unwrap_or_default();
     let parent = info.parent_execution.as_ref().and_then(|parent| {
         let run_id = parent.run_id.parse().ok()?;
@@ -52,8 +62,8 @@ fn info_of(namespace: &str, info: &sdk::WorkflowExecutionInfo) -> Option<RunInfo
         run_id: execution.run_id.parse().ok()?,
         workflow_id: execution.workflow_id,
         workflow_type: info.r#type.clone().unwrap_or_default().name,
-        version: memo.version,
-        digest: memo.digest,
+        version,
+        digest,
         status: status_of(info.status()),
         started_at: timestamp(info.start_time),
         closed_at: maybe_timestamp(info.close_time),
@@ -75,10 +85,10 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         ..run.clone()
     };
     let (events, pins) = history::all(core, &named, length).await?;
-    let mut info = info_of(&run.namespace, &known).ok_or_else(|| {
+    let mut info = info_of(&core.options.queues, &run.namespace, &known).ok_or_else(|| {
         EngineError::Invalid(format!(
-            "workflow {:?} is no run of Heyday's, or has not begun",
-            run.workflow_id
+            "workflow {:?} is no run of Heyday's: it is on the queue {:?}, which is not one of this server's",
+            run.workflow_id, known.task_queue
         ))
     })?;
     if described
@@ -281,7 +291,7 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
     let runs = page.executions.iter();
     Ok(RunPage {
         runs: runs
-            .filter_map(|info| info_of(&wanted.namespace, info))
+            .filter_map(|info| info_of(&core.options.queues, &wanted.namespace, info))
             .collect(),
         next_page_token: (!page.next_page_token.is_empty())
             .then(|| URL_SAFE_NO_PAD.encode(&page.next_page_token)),
@@ -299,9 +309,20 @@ fn refusal_of_filter(core: &Core, status: &sdk::Status) -> EngineError {
     refusal(core, status)
 }
 
+/// The filter of our runs: those that are pinned, and those on our queues, which may not be
+/// pinned yet.
+fn ours(queues: &BTreeMap<String, usize>) -> String {
+    // Their names are ours to check, and have no quotes.
+    let names: Vec<String> = queues.keys().map(|name| format!("'{name}'")).collect();
+    format!(
+        "({DIGESTS} IS NOT NULL OR TaskQueue IN ({}))",
+        names.join(", ")
+    )
+}
+
 /// A filter that only our runs match.
 async fn of_ours(core: &Core, namespace: &str, query: Option<&str>) -> Result<String, EngineError> {
-    let ours = format!("{DIGESTS} IS NOT NULL");
+    let ours = ours(&core.options.queues);
     Ok(match query.map(str::trim) {
         None | Some("") => ours,
         Some(query) => format!(
@@ -336,4 +357,32 @@ pub async fn open_runs_using(core: &Core, digest: &Digest) -> Result<u64, Engine
         count += ask_count(core, namespace.clone(), query).await?;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_run_without_pins_is_known_by_its_queue() {
+        let queues = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1)]);
+        assert_eq!(
+            ours(&queues),
+            "(HeydayDigests IS NOT NULL OR TaskQueue IN ('a', 'b'))"
+        );
+        let run_id = Uuid::now_v7();
+        let info = |queue: &str| sdk::WorkflowExecutionInfo {
+            execution: Some(sdk::WorkflowExecution {
+                workflow_id: "w".to_owned(),
+                run_id: run_id.to_string(),
+            }),
+            task_queue: queue.to_owned(),
+            ..Default::default()
+        };
+        let listed = info_of(&queues, "default", &info("b")).unwrap();
+        assert_eq!((listed.run_id, listed.version), (run_id, None));
+        assert_eq!(info_of(&queues, "default", &info("theirs")), None);
+    }
 }

@@ -126,8 +126,10 @@ pub struct StartedBody {
     pub run_id: Uuid,
     /// Its definition.
     pub workflow_type: String,
-    /// The definition's version.
-    pub version: String,
+    /// The definition's version; absent where an open run is answered that foreign code
+    /// started on a cluster and that has not begun yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// `false` where the run was there before: the same Idempotency-Key, or
     /// `use_existing`.
     pub created: bool,
@@ -302,7 +304,7 @@ impl App {
             workflow_id,
             run_id,
             workflow_type,
-            version,
+            version: Some(version),
             created,
         };
         if !created {
@@ -319,7 +321,7 @@ impl App {
                 Err(error) => return Err(error.into()),
             };
             body.workflow_type = info.workflow_type;
-            body.version = info.version.to_string();
+            body.version = info.version.map(|version| version.to_string());
         }
         Ok(body)
     }

@@ -86,6 +86,10 @@ pub struct StartWorkflow {
     pub workflow_id: String,
     /// What to execute.
     pub definition: PinnedDefinition,
+    /// The queue of the run's own tasks, and of its children's;
+    /// [`GENERAL_QUEUE`](crate::definition::GENERAL_QUEUE) where absent. It must be one that
+    /// there is, which the caller has seen.
+    pub task_queue: Option<String>,
     /// The input: `json/plain`, `binary/null` or a reference.
     pub input: Payload,
     /// As the caller said.
@@ -321,6 +325,9 @@ pub enum PendingState {
 pub struct RunDescription {
     /// As in lists.
     pub info: RunInfo,
+    /// The queue of the run's own tasks. The embedded engine, which does those at once, only
+    /// remembers it.
+    pub task_queue: String,
     /// The run that continued as this one.
     pub continued_from: Option<Uuid>,
     /// The run that goes on where this one ended: it continued as new, or a foreign starter's

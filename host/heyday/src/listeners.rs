@@ -163,6 +163,7 @@ impl Listeners {
             namespace: run.namespace,
             workflow_id: run.workflow_id,
             definition,
+            task_queue: None,
             input: Payload::null(),
             id_reuse_policy: IdReusePolicy::AllowDuplicate,
             id_conflict_policy: IdConflictPolicy::UseExisting,

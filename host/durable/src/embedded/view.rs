@@ -220,6 +220,7 @@ fn started(event: &Event, shown: &mut Attributes) {
     shown.definition("workflow_type", event);
     shown.text("workflow_id", &event.workflow_id);
     shown.run_id("run_id", &event.run_id);
+    shown.text("task_queue", &event.queue);
     shown.payload("input", event.payload.as_ref());
     let Some(StoredStart {
         pinned,

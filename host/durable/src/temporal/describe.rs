@@ -127,6 +127,7 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
     let children = described.pending_children.into_iter();
     let attributes = known.search_attributes.unwrap_or_default().indexed_fields;
     Ok(RunDescription {
+        task_queue: known.task_queue,
         continued_from,
         continued_as,
         first_run_id: first_run_id.unwrap_or(run_id),

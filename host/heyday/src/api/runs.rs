@@ -238,6 +238,8 @@ pub struct RunBody {
     /// As in lists.
     #[serde(flatten)]
     pub row: RunRow,
+    /// The queue of the run's own tasks.
+    pub task_queue: String,
     /// The run that continued as this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continued_from: Option<Uuid>,
@@ -286,6 +288,7 @@ impl From<RunDescription> for RunBody {
         };
         Self {
             row: run.info.into(),
+            task_queue: run.task_queue,
             continued_from: run.continued_from,
             continued_as: run.continued_as,
             first_run_id: run.first_run_id,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use heyday_durable::activity::{ActivityTask, CancelReason, Progress};
-use heyday_durable::engine::{ExecutionStatus, ListRuns, PendingState, RunRef};
+use heyday_durable::engine::{ExecutionStatus, ListRuns, PendingState, RunRef, StartWorkflow};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::CONFIGURATION;
 use serde_json::{Value, json};
@@ -121,7 +121,11 @@ async fn the_runs_of_a_foreign_clients_cron_are_one_to_wait_for() {
     bench.define("foreign", "  - a: {call: t.echo, with: {got: '${ .n }'}}\n");
     let mut arguments = vec!["start", "--type", "test.foreign", "--workflow-id", "cron"];
     arguments.extend(["--task-queue", "general-queue", "--cron", "@every 1s"]);
-    let started = workflow(&bench, &arguments).await;
+    let output = tool(&bench, "workflow", &arguments).await;
+    // It says first that Temporal would rather have schedules.
+    let text = String::from_utf8(output.stdout).unwrap();
+    let json = text.find('{').unwrap_or_else(|| panic!("{text}"));
+    let started: Value = serde_json::from_str(&text[json..]).unwrap();
     let first = RunRef {
         run_id: Some(started["runId"].as_str().unwrap().parse().unwrap()),
         ..run("cron")
@@ -317,6 +321,42 @@ async fn a_foreign_client_signals_updates_and_asks_a_flow() {
     )
     .await;
     assert!(stack.contains("__heyday_state"), "{stack}");
+}
+
+/// How fast activities came to a queue through the cluster's matching, over the last half
+/// minute.
+async fn matched(bench: &Bench, queue: &str) -> f64 {
+    let output = tool(bench, "task-queue", &["describe", "--task-queue", queue]).await;
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let mut stats = answer["stats"].as_array().unwrap().iter();
+    let of_activities = stats.find(|stats| stats["taskQueueType"] == "activity");
+    of_activities.unwrap()["tasksAddRate"].as_f64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn activities_on_the_runs_own_queue_come_with_the_answer_to_its_task() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("foreign", "  - a: {call: t.echo}\n  - b: {call: t.echo}\n");
+    let run = bench.start("foreign", json!({})).await;
+    bench.result(&run).await;
+    assert_eq!(bench.begun("t.echo"), 2);
+    let before = matched(&bench, "general-queue").await;
+    assert!(before <= 0.0, "{before}");
+    // The same ones of runs on another queue go the long way, and are counted there.
+    let counted = async || {
+        let id = uuid::Uuid::now_v7().to_string();
+        let elsewhere = StartWorkflow {
+            task_queue: Some("narrow".to_owned()),
+            ..bench.request("foreign", &id, json!({}))
+        };
+        bench.engine().start(elsewhere).await.unwrap();
+        bench.result(&self::run(&id)).await;
+        matched(&bench, "general-queue").await > 0.0
+    };
+    bench.until("they are counted", counted).await;
 }
 
 /// Does that to an activity, with `temporal activity`.

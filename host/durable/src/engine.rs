@@ -86,6 +86,10 @@ pub struct StartWorkflow {
     pub workflow_id: String,
     /// What to execute.
     pub definition: PinnedDefinition,
+    /// The queue of the run's own tasks, and of its children's;
+    /// [`GENERAL_QUEUE`](crate::definition::GENERAL_QUEUE) where absent. It must be one that
+    /// there is, which the caller has seen.
+    pub task_queue: Option<String>,
     /// The input: `json/plain`, `binary/null` or a reference.
     pub input: Payload,
     /// As the caller said.
@@ -234,7 +238,8 @@ pub enum ExecutionStatus {
 pub struct RunResult {
     /// The run that ended.
     pub run_id: Uuid,
-    /// Never `Running`, and never `ContinuedAsNew`: that of the last run.
+    /// Never `Running`, and never `ContinuedAsNew`: that of the last run of those that went
+    /// on as each other.
     pub status: ExecutionStatus,
     /// The result of a completed run; the failure of any other.
     pub outcome: Result<Payload, Failure>,
@@ -251,10 +256,11 @@ pub struct RunInfo {
     pub run_id: Uuid,
     /// The workflow type.
     pub workflow_type: String,
-    /// The definition's version.
-    pub version: semver::Version,
-    /// The definition's digest.
-    pub digest: Digest,
+    /// The definition's version. Not known of a run that foreign code started on a cluster
+    /// and that has not begun yet, or never could.
+    pub version: Option<semver::Version>,
+    /// The definition's digest; known where the version is.
+    pub digest: Option<Digest>,
     /// Where it stands.
     pub status: ExecutionStatus,
     /// When it was started.
@@ -320,9 +326,13 @@ pub enum PendingState {
 pub struct RunDescription {
     /// As in lists.
     pub info: RunInfo,
+    /// The queue of the run's own tasks. The embedded engine, which does those at once, only
+    /// remembers it.
+    pub task_queue: String,
     /// The run that continued as this one.
     pub continued_from: Option<Uuid>,
-    /// The run that goes on where this one ended.
+    /// The run that goes on where this one ended: it continued as new, or a foreign starter's
+    /// retry policy or cron made the cluster start the next one.
     pub continued_as: Option<Uuid>,
     /// The first of the runs that continued so; itself where none did.
     pub first_run_id: Uuid,
@@ -433,8 +443,8 @@ pub trait Engine: Schedules + Send + Sync + 'static {
     /// Starts a run; when this answers, it survives any crash.
     async fn start(&self, request: StartWorkflow) -> Result<Started, EngineError>;
 
-    /// Waits up to `wait` for a run's end; `None` while it is open. Where it continued as
-    /// new, that is the end of the last run that goes on where it was.
+    /// Waits up to `wait` for a run's end; `None` while it is open. Where another run goes on
+    /// where it ended, that is the end of the last of them.
     async fn result(&self, run: &RunRef, wait: Duration) -> Result<Option<RunResult>, EngineError>;
 
     /// A run in detail.

@@ -96,7 +96,7 @@ impl Listeners {
         };
         let digest = definition.as_ref().map(|definition| definition.digest);
         if let Some(open) = open {
-            if Some(open.digest) == digest {
+            if digest.is_some() && open.digest == digest {
                 return Ok(());
             }
             let reason = "the flow waits for other events, or for none";
@@ -163,6 +163,7 @@ impl Listeners {
             namespace: run.namespace,
             workflow_id: run.workflow_id,
             definition,
+            task_queue: None,
             input: Payload::null(),
             id_reuse_policy: IdReusePolicy::AllowDuplicate,
             id_conflict_policy: IdConflictPolicy::UseExisting,

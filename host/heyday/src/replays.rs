@@ -314,7 +314,7 @@ impl Replays {
                 }
                 Err(_) => return Some(gate),
             };
-            for run in page.runs.iter().filter(|run| run.digest == digest) {
+            for run in page.runs.iter().filter(|run| run.digest == Some(digest)) {
                 if gate.replayed as usize >= limits.runs || Instant::now() >= end {
                     return Some(gate);
                 }
@@ -352,10 +352,11 @@ impl Replays {
         let name = &definition.workflow_type;
         let page = list(engine, namespace, name, page_size, page_token).await?;
         let mut runs = Vec::new();
+        // One that is not pinned yet will be to the active version.
         for run in page
             .runs
             .iter()
-            .filter(|run| run.digest != definition.digest)
+            .filter(|run| run.digest.is_some_and(|digest| digest != definition.digest))
         {
             runs.push(self.run(engine, run, &definition, end).await);
         }
@@ -397,7 +398,11 @@ impl Replays {
         ReplayedRun {
             workflow_id: run.workflow_id.clone(),
             run_id: run.run_id,
-            version: run.version.to_string(),
+            version: run
+                .version
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             outcome,
             difference,
             reason,

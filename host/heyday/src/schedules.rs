@@ -471,6 +471,7 @@ fn schedule(flow: &str, wanted: &FlowSchedule, state: ScheduleState) -> Schedule
             workflow_type: flow.to_owned(),
             version: None,
             workflow_id: flow.to_owned(),
+            task_queue: None,
             input,
         },
         policies: SchedulePolicies {

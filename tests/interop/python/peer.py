@@ -77,7 +77,7 @@ class CallActivity:
             return {"answer": await workflow.execute_activity(
                 given["type"],
                 given["input"],
-                task_queue="general-queue",
+                task_queue=given.get("queue", "general-queue"),
                 start_to_close_timeout=timedelta(minutes=1),
                 retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=10)),
             )}

@@ -133,6 +133,19 @@ pub(crate) async fn unserved_queue(client: &Client) {
     assert_eq!(alone["type"], problem["type"]);
     assert_eq!(alone["kind"], "unknown-queue", "{alone}");
     assert_eq!(alone["detail"], error["message"], "{alone}");
+    // And of a flow's own tasks.
+    let flow = "document: { dsl: '1.0.3', namespace: test, name: found, version: '1.0.0' }\n\
+        do:\n  - step: { set: { x: 1 } }\n";
+    Client::ok(client.push_flow(flow).await.unwrap())
+        .await
+        .unwrap();
+    let start = json!({ "workflow_type": "test.found", "task_queue": "no-such-queue" });
+    let request = client.request(Method::POST, "/workflows").json(&start);
+    let response = request.send().await.unwrap();
+    let own = Client::refused(response, StatusCode::UNPROCESSABLE_ENTITY).await;
+    for member in ["type", "kind", "detail"] {
+        assert_eq!(own[member], alone[member], "{own}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -282,6 +282,7 @@ impl Bench {
             namespace: NAMESPACE.to_owned(),
             workflow_id: id.to_owned(),
             definition: self.definitions.pinned(&format!("test.{name}")).unwrap(),
+            task_queue: None,
             input: Payload::json(&input),
             id_reuse_policy: IdReusePolicy::default(),
             id_conflict_policy: IdConflictPolicy::default(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use base64::Engine as _;
 use heyday_durable::activity::{ActivityTask, CancelReason, Progress};
 use heyday_durable::driver::STATE_QUERY;
-use heyday_durable::engine::{ExecutionStatus, PendingState};
+use heyday_durable::engine::{ExecutionStatus, ListRuns, PendingState, RunRef, StartWorkflow};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::flow::error::CONFIGURATION;
 use heyday_durable::payload::Payload;
@@ -83,6 +83,18 @@ async fn start(bench: &Bench, id: &str, inputs: &[&str]) {
     workflow(bench, &arguments).await;
 }
 
+/// Where that workflow's run stands, as lists say.
+async fn listed(bench: &Bench, id: &str) -> Option<ExecutionStatus> {
+    let request = ListRuns {
+        namespace: "default".to_owned(),
+        query: Some(format!("WorkflowId = '{id}'")),
+        page_size: 10,
+        page_token: None,
+    };
+    let page = bench.engine().list(&request).await.unwrap();
+    page.runs.first().map(|run| run.status)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_client_starts_a_flow_and_reads_its_result() {
     let Some(bench) = Bench::temporal().await else {
@@ -95,20 +107,46 @@ async fn a_foreign_client_starts_a_flow_and_reads_its_result() {
     assert_eq!(bench.result(&run("one")).await, json!({"got": 3}));
     let description = bench.engine().describe(&run("one")).await.unwrap();
     assert_eq!(description.pinned["t.echo"], Some(plugin()));
-    assert_eq!(description.info.version.to_string(), "0.1.0");
-    let counted = async || {
-        let request = heyday_durable::engine::ListRuns {
-            namespace: "default".to_owned(),
-            query: Some("WorkflowId = 'one'".to_owned()),
-            page_size: 10,
-            page_token: None,
-        };
-        let page = bench.engine().list(&request).await.unwrap();
-        page.runs
-            .first()
-            .is_some_and(|run| run.status == ExecutionStatus::Completed)
+    assert_eq!(
+        description.info.version.as_ref().unwrap().to_string(),
+        "0.1.0"
+    );
+    let completed = async || listed(&bench, "one").await == Some(ExecutionStatus::Completed);
+    bench.until("it is listed as one of ours", completed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runs_of_a_foreign_clients_cron_are_one_to_wait_for() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
     };
-    bench.until("it is listed as one of ours", counted).await;
+    bench.define("foreign", "  - a: {call: t.echo, with: {got: '${ .n }'}}\n");
+    let mut arguments = vec!["start", "--type", "test.foreign", "--workflow-id", "cron"];
+    arguments.extend(["--task-queue", "general-queue", "--cron", "@every 1s"]);
+    let output = tool(&bench, "workflow", &arguments).await;
+    // It says first that Temporal would rather have schedules.
+    let text = String::from_utf8(output.stdout).unwrap();
+    let json = text.find('{').unwrap_or_else(|| panic!("{text}"));
+    let started: Value = serde_json::from_str(&text[json..]).unwrap();
+    let first = RunRef {
+        run_id: Some(started["runId"].as_str().unwrap().parse().unwrap()),
+        ..run("cron")
+    };
+    let goes_on = async || {
+        let described = bench.engine().describe(&first).await.unwrap();
+        described.continued_as.is_some()
+    };
+    bench.until("the next run is there", goes_on).await;
+    // One may end just then, and the next one begin.
+    let ends = async || {
+        let ended = bench.engine().terminate(&run("cron"), "enough").await;
+        ended.is_ok()
+    };
+    bench.until("the last run ends", ends).await;
+    let end = bench.engine().result(&first, PATIENCE).await.unwrap();
+    let end = end.expect("it ends");
+    assert_eq!(end.status, ExecutionStatus::Terminated);
+    assert_ne!(Some(end.run_id), first.run_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +171,15 @@ async fn an_unknown_flow_fails_by_name() {
     let failure = bench.failure(&run("nobody")).await;
     assert_eq!(failure.kind, kind::UNKNOWN_WORKFLOW, "{failure:?}");
     assert!(failure.message.contains("test.foreign"), "{failure:?}");
+    // It is shown and listed all the same, with what is known.
+    let described = bench.engine().describe(&run("nobody")).await.unwrap();
+    assert_eq!(described.info.workflow_type, "test.foreign");
+    assert_eq!(
+        (described.info.version, described.info.digest),
+        (None, None)
+    );
+    let failed = async || listed(&bench, "nobody").await == Some(ExecutionStatus::Failed);
+    bench.until("it is listed as one of ours", failed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,6 +357,42 @@ async fn a_foreign_client_is_heard_by_each_run_that_goes_on() {
     }
     assert_eq!(bench.result(&first).await, json!([{ "n": 7 }]));
     assert!(bench.chain(&first).await.len() > 1);
+}
+
+/// How fast activities came to a queue through the cluster's matching, over the last half
+/// minute.
+async fn matched(bench: &Bench, queue: &str) -> f64 {
+    let output = tool(bench, "task-queue", &["describe", "--task-queue", queue]).await;
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let mut stats = answer["stats"].as_array().unwrap().iter();
+    let of_activities = stats.find(|stats| stats["taskQueueType"] == "activity");
+    of_activities.unwrap()["tasksAddRate"].as_f64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn activities_on_the_runs_own_queue_come_with_the_answer_to_its_task() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("foreign", "  - a: {call: t.echo}\n  - b: {call: t.echo}\n");
+    let run = bench.start("foreign", json!({})).await;
+    bench.result(&run).await;
+    assert_eq!(bench.begun("t.echo"), 2);
+    let before = matched(&bench, "general-queue").await;
+    assert!(before <= 0.0, "{before}");
+    // The same ones of runs on another queue go the long way, and are counted there.
+    let counted = async || {
+        let id = uuid::Uuid::now_v7().to_string();
+        let elsewhere = StartWorkflow {
+            task_queue: Some("narrow".to_owned()),
+            ..bench.request("foreign", &id, json!({}))
+        };
+        bench.engine().start(elsewhere).await.unwrap();
+        bench.result(&self::run(&id)).await;
+        matched(&bench, "general-queue").await > 0.0
+    };
+    bench.until("they are counted", counted).await;
 }
 
 /// Does that to an activity, with `temporal activity`.

@@ -62,7 +62,7 @@ async fn runs_are_listed_filtered_and_paged(bench: Bench) {
         // The last one is full too, and nothing follows it.
         assert_eq!(page.runs.len(), 2);
         for run in page.runs {
-            assert_eq!(run.version.to_string(), "0.1.0");
+            assert_eq!(run.version.as_ref().unwrap().to_string(), "0.1.0");
             let is_open = run.workflow_id == "open";
             assert_eq!(run.status == ExecutionStatus::Running, is_open);
             assert!(seen.insert(run.run_id), "{} came twice", run.workflow_id);

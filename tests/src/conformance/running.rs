@@ -47,7 +47,10 @@ async fn a_run_passes_its_input_on_and_its_result_back(bench: Bench) {
     let description = bench.engine().describe(&run).await.unwrap();
     assert_eq!(description.info.status, ExecutionStatus::Completed);
     assert_eq!(description.info.workflow_type, "test.two");
-    assert_eq!(description.info.version.to_string(), "0.1.0");
+    assert_eq!(
+        description.info.version.as_ref().unwrap().to_string(),
+        "0.1.0"
+    );
     assert!(description.info.closed_at.is_some());
     assert_eq!(description.pinned["t.echo"], Some(plugin()));
     assert!(description.pending_activities.is_empty());

@@ -128,7 +128,10 @@ async fn an_interval_starts_runs(bench: Bench) {
             .await
             .unwrap();
         assert_eq!(described.info.workflow_type, "test.echo");
-        assert_eq!(described.info.version.to_string(), "0.1.0");
+        assert_eq!(
+            described.info.version.as_ref().unwrap().to_string(),
+            "0.1.0"
+        );
     }
     let gone = bench.engine().describe_schedule(&name("s")).await;
     assert!(

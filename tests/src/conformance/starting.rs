@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use heyday_durable::engine::{
-    EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, StartWorkflow,
+    EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunRef, StartWorkflow,
 };
 use heyday_durable::failure::kind;
 use heyday_durable::payload::{BlobRef, Digest, Payload};
@@ -19,6 +19,7 @@ on_both!(
     bad_starts_are_refused_with_a_reason,
     an_input_that_is_no_json_fails_the_run,
     a_memo_belongs_to_the_run,
+    a_run_and_its_children_are_on_the_queue_that_its_start_names,
     what_is_not_there_is_not_found,
 );
 
@@ -231,5 +232,34 @@ async fn what_is_not_there_is_not_found(bench: Bench) {
             matches!(&refusal, Err(EngineError::NotFound { workflow_id, .. }) if workflow_id == "nowhere"),
             "{refusal:?}"
         );
+    }
+}
+
+async fn a_run_and_its_children_are_on_the_queue_that_its_start_names(bench: Bench) {
+    bench.define("child", "  - a: {set: {x: 1}}\n");
+    bench.define(
+        "parent",
+        "  - a: {run: {workflow: {namespace: test, name: child, version: latest}}}\n",
+    );
+    let engine = bench.engine();
+    let elsewhere = bench.start_as("parent", "elsewhere", json!({})).await;
+    let request = StartWorkflow {
+        task_queue: Some("narrow".to_owned()),
+        ..bench.request("parent", "here", json!({}))
+    };
+    let here = engine.start(request).await.unwrap();
+    let here = RunRef {
+        run_id: Some(here.run_id),
+        ..run("here")
+    };
+    for (parent, queue) in [(elsewhere, "general-queue"), (here, "narrow")] {
+        bench.result(&parent).await;
+        let child = format!("{}_1", parent.run_id.unwrap());
+        for run in [&parent, &run(&child)] {
+            let described = engine.describe(run).await.unwrap();
+            assert_eq!(described.task_queue, queue, "{run:?}");
+            let begun = &bench.events(run).await[0];
+            assert_eq!(begun.attributes["task_queue"], queue, "{begun:?}");
+        }
     }
 }

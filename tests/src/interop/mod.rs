@@ -10,7 +10,9 @@ mod peer;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::server::end_with_parent;
+use serde_json::Value;
+
+use crate::support::server::{PATIENCE, end_with_parent};
 
 /// A language in which there is an official SDK, and which tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,20 @@ fn on_cluster(command: &mut Command, address: &str, namespace: &str) {
         .env("TEMPORAL_ADDRESS", address)
         .env("TEMPORAL_NAMESPACE", namespace)
         .stdin(Stdio::null());
+}
+
+/// Lets a client on a language's SDK ask something of a workflow (`ask`); answers what it
+/// printed.
+async fn ask(language: Language, address: &str, namespace: &str, arguments: &[&str]) -> Value {
+    let mut command = language.program("ask").unwrap();
+    on_cluster(&mut command, address, namespace);
+    let mut command = tokio::process::Command::from(command);
+    command.args(arguments).kill_on_drop(true);
+    command.stderr(Stdio::inherit());
+    let output = tokio::time::timeout(PATIENCE, command.output());
+    let output = output.await.expect("the client ends").unwrap();
+    // Not its status: Python's SDK may abort while its interpreter ends.
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 /// A foreign worker in a process of its own. Killed when it is dropped.

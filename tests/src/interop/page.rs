@@ -3,15 +3,47 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use serde_json::json;
+use heyday_durable::failure::kind;
+use serde_json::{Value, json};
 
-use super::{Language, Worker, on_cluster, sources};
+use super::{Language, Worker, ask, on_cluster, sources};
 use crate::support::handmade::Handmade;
 use crate::support::server::{Client, Options, PATIENCE, Server};
 use crate::support::temporal;
 
-/// A plugin as the page has one.
-const HELLO: &str = r#"{"name":"hello","version":"1.0.0","documentation":"Greets.","activities":[{"name":"greet","documentation":"Greets.","input":{},"output":{}}]}"#;
+/// A plugin as the page has one, and two activities that do not go well.
+const HELLO: &str = r#"{"name":"hello","version":"1.0.0","documentation":"Greets.","activities":[{"name":"greet","documentation":"Greets.","input":{},"output":{}},{"name":"fail","documentation":"Fails.","input":{},"output":{}},{"name":"explode","documentation":"Traps.","input":{},"output":{}}]}"#;
+
+/// What the plugin does before it answers: an activity whose name has 4 letters fails with
+/// what lies at 100, one with 7 traps.
+const BEFORE_RUN: &str = "local.get 1 i32.const 4 i32.eq if i32.const 100 return end
+    local.get 1 i32.const 7 i32.eq if unreachable end";
+
+/// What lies at 100: a failure that is not to be tried again, as the canonical ABI has it,
+/// with its texts behind it.
+fn failure_in_memory([kind, message, details]: [&str; 3]) -> String {
+    let length = |text: &str| u32::try_from(text.len()).unwrap();
+    let (of_kind, of_message) = (length(kind), length(message));
+    let record = [
+        // An error; then where each text is and how long, that it is not retryable, and that
+        // it has details.
+        1,
+        136,
+        of_kind,
+        136 + of_kind,
+        of_message,
+        0,
+        1,
+        136 + of_kind + of_message,
+        length(details),
+    ];
+    let mut bytes: Vec<u8> = record.into_iter().flat_map(u32::to_le_bytes).collect();
+    for text in [kind, message, details] {
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    let escaped: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
+    format!("(data (i32.const 100) \"{escaped}\")")
+}
 
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/interop.md");
@@ -66,9 +98,12 @@ async fn the_page_runs_in(language: Language, id: &str) {
         .await
         .unwrap();
     server.wait_for_engine().await.unwrap();
+    let failure = failure_in_memory(["out-of-ink", "there is none", r#"{"colour":"blue"}"#]);
     let hello = Handmade {
         description: HELLO,
         output: r#""Hello!""#,
+        before_run: BEFORE_RUN,
+        functions: &failure,
         ..Handmade::default()
     };
     server.client.push(hello.build(), "").await.unwrap();
@@ -94,6 +129,49 @@ async fn the_page_runs_in(language: Language, id: &str) {
         outcome.body["result"],
         json!({"text": "Hello!", "item": "lamp", "price": 12, "by": "Ada"})
     );
+    failures_of_a_plugin(language, &address, &namespace).await;
+}
+
+/// What a foreign workflow sees of a plugin's failures.
+async fn failures_of_a_plugin(language: Language, address: &str, namespace: &str) {
+    let mut peer = language.program("peer").unwrap();
+    peer.arg("peer");
+    let _peer = Worker::start(peer, address, namespace);
+    let failure = async |activity: &str| {
+        let call = json!({ "type": activity, "input": {}, "queue": "storage-queue" }).to_string();
+        let arguments = ["run", activity, "CallActivity", call.as_str(), "peer"];
+        let mut said = ask(language, address, namespace, &arguments).await;
+        let mut failure = said["answer"]["failure"].take();
+        assert!(failure.is_object(), "{said}");
+        // Go's SDK shows none.
+        let stack = failure.as_object_mut().unwrap().remove("stack");
+        assert_eq!(stack.is_some(), language == Language::Python);
+        (failure, stack)
+    };
+    let (failed, stack) = failure("hello.fail").await;
+    assert_eq!(
+        failed,
+        json!({
+            "type": "out-of-ink",
+            "message": "there is none",
+            "details": [{"colour": "blue"}],
+            "non_retryable": true,
+            "cause": null,
+        })
+    );
+    assert!(stack.is_none_or(|stack| stack == ""), "it failed by itself");
+    let (trapped, stack) = failure("hello.explode").await;
+    assert_eq!(trapped["type"], kind::TRAP, "{trapped}");
+    assert_eq!(trapped["non_retryable"], true, "{trapped}");
+    let message = trapped["message"].as_str().unwrap();
+    assert!(message.contains("unreachable"), "{message}");
+    // The name that the function has in it.
+    let names_it = |stack: Value| {
+        stack
+            .as_str()
+            .is_some_and(|text| text.contains("answering"))
+    };
+    assert!(stack.is_none_or(names_it), "{trapped}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | activities | `Length` of a `text`; `Text` of `n` letters; `Break`, which fails; `Wait`, which is to be cancelled |
 //! | `Theirs` | answers `{theirs: INPUT}`; fails as `Break` does where `break` is set |
-//! | `CallActivity` | calls an activity of ours by its `type` with `input` |
+//! | `CallActivity` | calls an activity of ours by its `type` with `input`, on `general-queue` or `queue` |
 //! | `RunFlow` | runs a flow of ours by its `type` with `input`, as its child |
 //!
 //! The last two answer `{answer}`, or `{failure}` as their SDK shows it.
@@ -17,8 +17,8 @@ use heyday_durable::flow::error::COMMUNICATION;
 use heyday_durable::payload::FOREIGN_LIMIT;
 use serde_json::{Value, json};
 
-use super::{Language, Worker, on_cluster};
-use crate::conformance::bench::{Bench, PATIENCE, run};
+use super::{Language, Worker};
+use crate::conformance::bench::{Bench, run};
 use crate::conformance::foreign::workflow;
 
 /// Letters of a text that nearly fills what goes to and comes from foreign code; a little
@@ -104,18 +104,10 @@ impl Peer {
         ended["result"].take()
     }
 
-    /// Lets a client on the SDK ask a workflow something (`ask`); answers what it printed.
+    /// Lets a client on the SDK ask something of a workflow; answers what it printed.
     async fn ask(&self, arguments: &[&str]) -> Value {
         let (address, namespace) = self.bench.cluster().unwrap();
-        let mut command = self.language.program("ask").unwrap();
-        on_cluster(&mut command, &address, &namespace);
-        let mut command = tokio::process::Command::from(command);
-        command.args(arguments).kill_on_drop(true);
-        command.stderr(std::process::Stdio::inherit());
-        let output = tokio::time::timeout(PATIENCE, command.output());
-        let output = output.await.expect("the client ends").unwrap();
-        // Not its status: Python's SDK may abort while its interpreter ends.
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+        super::ask(self.language, &address, &namespace, arguments).await
     }
 
     /// The stack of a failure as an SDK shows it, taken out; Go's shows none.
@@ -131,6 +123,15 @@ async fn a_foreign_workflow_calls_our_activities(peer: Peer) {
     let echo = call("t.echo", json!({"n": [1, null, "é"]}));
     let answer = peer.execute("CallActivity", "echo", &echo).await;
     assert_eq!(answer, json!({"answer": {"n": [1, null, "é"]}}));
+    // On any queue of ours.
+    let narrow = json!({ "type": "t.echo", "input": {"n": 1}, "queue": "narrow" });
+    let answer = peer.execute("CallActivity", "narrow", &narrow).await;
+    assert_eq!(answer, json!({"answer": {"n": 1}}));
+    let scheduled = peer
+        .bench
+        .until_event(&run("narrow"), "ActivityTaskScheduled")
+        .await;
+    assert_eq!(scheduled.attributes["task_queue"], "narrow");
     // What is large would go by reference to a flow.
     let big = call("t.big", json!({ "n": MOST }));
     let answer = peer.execute("CallActivity", "big", &big).await;
@@ -327,7 +328,13 @@ async fn a_foreign_client_queries_and_updates_a_flow(peer: Peer) {
     }
     let taken = peer.ask(&["query", id, "taken", "null"]).await;
     assert_eq!(taken, json!({"answer": [{"n": 3}]}));
-    let added = peer.ask(&["update", id, "add", r#"{"n": 4}"#, "two"]).await;
+    // By its run as well as its workflow id.
+    let run_id = run.run_id.unwrap().to_string();
+    let other = uuid::Uuid::now_v7().to_string();
+    let update = |run_id| ["update", id, "add", r#"{"n": 4}"#, "two", run_id];
+    let nowhere = peer.ask(&update(other.as_str())).await;
+    assert!(nowhere["failure"]["message"].is_string(), "{nowhere}");
+    let added = peer.ask(&update(run_id.as_str())).await;
     assert_eq!(added, json!({"answer": {"n": 4}}));
     assert_eq!(bench.result(&run).await, json!([{"n": 4}]));
     // One that has ended answers what it was.
@@ -337,4 +344,46 @@ async fn a_foreign_client_queries_and_updates_a_flow(peer: Peer) {
         .ask(&["update", id, "add", r#"{"n": 5}"#, "three"])
         .await;
     assert!(late["failure"]["message"].is_string(), "{late}");
+    signals_and_ends(&peer).await;
+}
+
+/// A foreign client starts a flow with a signal, and ends others.
+async fn signals_and_ends(peer: &Peer) {
+    let bench = &peer.bench;
+    bench.define(
+        "takes",
+        "  - first: {listen: {to: {one: {with: {type: go}}}}}
+  - second: {listen: {to: {one: {with: {type: go}}}}}\n",
+    );
+    let start = |given| ["signal-with-start", "taken", "go", given, "test.takes"];
+    let started = peer.ask(&start(r#"{"n": 1}"#)).await;
+    assert!(started["answer"].is_string(), "{started}");
+    // The run that is open gets the next one.
+    assert_eq!(peer.ask(&start(r#"{"n": 2}"#)).await, started);
+    let taken = bench.result(&run("taken")).await;
+    assert_eq!(taken, json!([{"n": 2}]));
+
+    bench.define(
+        "cleans",
+        "  - t: {try: [{w: {wait: PT1H}}], catch: {errors: {with: {type: 'urn:heyday:errors:cancelled'}}, do: [{c: {call: t.echo, with: {}}}]}}\n",
+    );
+    let cancelled = bench.start("cleans", json!({})).await;
+    bench.until_event(&cancelled, "TimerStarted").await;
+    let asked = peer
+        .ask(&["cancel", &cancelled.workflow_id, "-", "null"])
+        .await;
+    assert_eq!(asked["failure"], Value::Null, "{asked}");
+    let end = bench.end(&cancelled).await;
+    assert_eq!(end.status, ExecutionStatus::Canceled);
+    assert_eq!(bench.begun("t.echo"), 1);
+
+    let open = bench.start("cleans", json!({})).await;
+    let asked = peer
+        .ask(&["terminate", &open.workflow_id, "enough", "null"])
+        .await;
+    assert_eq!(asked["failure"], Value::Null, "{asked}");
+    let end = bench.end(&open).await;
+    assert_eq!(end.status, ExecutionStatus::Terminated);
+    assert_eq!(end.outcome.unwrap_err().message, "enough");
+    assert_eq!(bench.begun("t.echo"), 1);
 }

@@ -8,6 +8,9 @@ pub struct Handmade<'a> {
     pub output: &'a str,
     /// Instructions before `describe` answers.
     pub before_describe: &'a str,
+    /// Instructions before `run` answers, whose locals are its arguments: where the activity's
+    /// name is and how long, and the same of the input.
+    pub before_run: &'a str,
     /// Functions of the core module before those that it exports.
     pub functions: &'a str,
     /// Component-level definitions before all others, such as imports.
@@ -23,6 +26,7 @@ impl Default for Handmade<'_> {
             description: DESCRIPTION,
             output: "42",
             before_describe: "",
+            before_run: "",
             functions: "",
             imports: "",
         }
@@ -56,7 +60,8 @@ impl Handmade<'_> {
                 {functions}
                 (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 49152)
                 (func (export "describe") (result i32) {before_describe} i32.const 0)
-                (func (export "run") (param i32 i32 i32 i32) (result i32) i32.const 16))
+                (func $answering (export "run") (param i32 i32 i32 i32) (result i32)
+                  {before_run} i32.const 16))
               (core instance $it (instantiate $code))
               (type $failure (record (field "kind" string) (field "message" string)
                 (field "retryable" bool) (field "details" (option string))))
@@ -90,6 +95,7 @@ impl Handmade<'_> {
             description = text(self.description),
             output = text(self.output),
             before_describe = self.before_describe,
+            before_run = self.before_run,
         );
         wat::parse_str(&source).expect("a component in the text format")
     }

@@ -140,6 +140,7 @@ async fn try_start(
         namespace: parent.namespace.clone(),
         workflow_id: initiated.workflow_id.clone(),
         definition,
+        task_queue: parent.task_queue().to_owned(),
         input: initiated.payload(),
         reuse: IdReusePolicy::RejectDuplicate,
         conflict: IdConflictPolicy::Fail,

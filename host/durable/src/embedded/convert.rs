@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::events::{
     Event, EventType, StoredParentClose, StoredPin, StoredStart, digest, later, microseconds,
 };
-use crate::definition::{ParentClosePolicy, PinnedDefinition, WorkflowReference};
+use crate::definition::{GENERAL_QUEUE, ParentClosePolicy, PinnedDefinition, WorkflowReference};
 use crate::driver::{Command, Resolution, RunLimits, RunStart, ScheduleActivity, StartChild};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
@@ -368,6 +368,14 @@ impl Beginning {
     pub fn run_id(&self) -> uuid::Uuid {
         // `read` has seen that it is one.
         self.event.run_uuid().unwrap_or_default()
+    }
+
+    /// The queue of the run's own tasks. Earlier releases had one, and wrote none.
+    pub fn task_queue(&self) -> &str {
+        match self.event.queue.as_str() {
+            "" => GENERAL_QUEUE,
+            queue => queue,
+        }
     }
 
     /// The parent's workflow id and run id, and the run's id within the parent.

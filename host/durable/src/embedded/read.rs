@@ -303,6 +303,7 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         _ => None,
     };
     Ok(RunDescription {
+        task_queue: beginning.task_queue().to_owned(),
         continued_from: beginning.continued_from(),
         continued_as,
         first_run_id: beginning.first_run_id(),

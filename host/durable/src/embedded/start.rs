@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::convert::{Beginning, started};
 use super::core::Core;
 use super::effects::Effects;
-use super::events::{StoredStart, later};
+use super::events::{Event, StoredStart, later};
 use super::lock;
 use super::phases::Phase;
 use super::run::{Message, RunCell};
@@ -19,7 +19,7 @@ use super::state::RunState;
 use super::step::{Step, refused};
 use super::store::unreadable;
 use super::writer::{StartRow, Write, WriteKind, Written};
-use crate::definition::PinnedDefinition;
+use crate::definition::{GENERAL_QUEUE, PinnedDefinition};
 use crate::driver::{REVISION, RunStart};
 use crate::engine::{
     EngineError, IdConflictPolicy, IdReusePolicy, StartWorkflow, Started, admit_input,
@@ -41,6 +41,8 @@ pub struct NewRun {
     pub workflow_id: String,
     /// What to execute.
     pub definition: PinnedDefinition,
+    /// The queue of its own tasks.
+    pub task_queue: String,
     /// The input, by reference where it is large.
     pub input: Payload,
     /// As the caller said.
@@ -102,6 +104,9 @@ pub async fn request(core: &Arc<Core>, request: StartWorkflow) -> Result<Started
         namespace: request.namespace,
         workflow_id: request.workflow_id,
         definition: request.definition,
+        task_queue: request
+            .task_queue
+            .unwrap_or_else(|| GENERAL_QUEUE.to_owned()),
         input,
         reuse: request.id_reuse_policy,
         conflict: request.id_conflict_policy,
@@ -222,7 +227,10 @@ fn begin(core: &Arc<Core>, new: NewRun, answer: oneshot::Sender<Result<Outcome, 
         resume: None,
         detached_ends: false,
     };
-    let first = started(&start, stored);
+    let first = Event {
+        queue: new.task_queue,
+        ..started(&start, stored)
+    };
     let Some(beginning) = Beginning::read(first.clone()) else {
         let _ = answer.send(Err(EngineError::Internal(
             "the first event cannot be read back".to_owned(),

@@ -92,8 +92,15 @@ fn attributes(event: &Event) -> Map<String, Value> {
         // A newer release wrote it; its number is all that is known.
         EventType::Unspecified => shown.put("type_number", event.kind),
         EventType::WorkflowExecutionStarted => started(event, &mut shown),
-        EventType::WorkflowExecutionCompleted => shown.result(event),
-        EventType::WorkflowExecutionFailed => shown.failure(event),
+        EventType::WorkflowExecutionCompleted => {
+            shown.result(event);
+            // On a cluster alone: a foreign starter's cron or retry policy.
+            shown.run_id("new_execution_run_id", &event.run_id);
+        }
+        EventType::WorkflowExecutionFailed => {
+            shown.failure(event);
+            shown.run_id("new_execution_run_id", &event.run_id);
+        }
         EventType::WorkflowExecutionCanceled | EventType::WorkflowExecutionTerminated => {
             shown.failure(event);
             shown.text("reason", &event.reason);
@@ -213,6 +220,7 @@ fn started(event: &Event, shown: &mut Attributes) {
     shown.definition("workflow_type", event);
     shown.text("workflow_id", &event.workflow_id);
     shown.run_id("run_id", &event.run_id);
+    shown.text("task_queue", &event.queue);
     shown.payload("input", event.payload.as_ref());
     let Some(StoredStart {
         pinned,

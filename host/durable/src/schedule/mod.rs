@@ -129,6 +129,11 @@ pub struct ScheduleAction {
     pub version: Option<semver::Version>,
     /// What the runs' workflow ids begin with: 1 to [`ID_LIMIT`] bytes of UTF-8.
     pub workflow_id: String,
+    /// The queue of the runs' own tasks;
+    /// [`GENERAL_QUEUE`](crate::definition::GENERAL_QUEUE) where absent. It must be one that
+    /// there is, which the caller has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_queue: Option<String>,
     /// The input of each run: `json/plain` or `binary/null`, at most [`INLINE_LIMIT`]
     /// bytes. It is kept with the schedule, never by reference.
     #[serde(with = "json_payload")]

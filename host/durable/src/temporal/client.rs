@@ -279,7 +279,27 @@ enum End {
     GoesOnAs(Uuid),
 }
 
+/// The run that goes on after this end: one that the run continued as, or the next one that
+/// a foreign starter's retry policy or cron has made the cluster start.
+pub fn goes_on_as(attributes: &sdk::Attributes) -> Option<Uuid> {
+    let next = match attributes {
+        sdk::Attributes::WorkflowExecutionCompletedEventAttributes(end) => {
+            &end.new_execution_run_id
+        }
+        sdk::Attributes::WorkflowExecutionFailedEventAttributes(end) => &end.new_execution_run_id,
+        sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(end) => &end.new_execution_run_id,
+        sdk::Attributes::WorkflowExecutionContinuedAsNewEventAttributes(end) => {
+            &end.new_execution_run_id
+        }
+        _ => return None,
+    };
+    next.parse().ok()
+}
+
 fn ended(attributes: sdk::Attributes) -> Option<End> {
+    if let Some(next) = goes_on_as(&attributes) {
+        return Some(End::GoesOnAs(next));
+    }
     let (status, outcome) = match attributes {
         sdk::Attributes::WorkflowExecutionCompletedEventAttributes(done) => {
             (ExecutionStatus::Completed, Ok(first(done.result)))
@@ -311,9 +331,6 @@ fn ended(attributes: sdk::Attributes) -> Option<End> {
                     .with_details(serde_json::json!({ "timeout": "run" })),
             ),
         ),
-        sdk::Attributes::WorkflowExecutionContinuedAsNewEventAttributes(next) => {
-            return next.new_execution_run_id.parse().ok().map(End::GoesOnAs);
-        }
         _ => return None,
     };
     Some(End::Ended(status, outcome))
@@ -406,6 +423,11 @@ pub async fn closed_or(core: &Core, run: &RunRef, status: &sdk::Status) -> Engin
 
 #[cfg(test)]
 mod tests {
+    use temporalio_common::protos::temporal::api::history::v1::{
+        WorkflowExecutionCompletedEventAttributes, WorkflowExecutionFailedEventAttributes,
+        WorkflowExecutionTimedOutEventAttributes,
+    };
+
     use super::*;
 
     #[test]
@@ -424,6 +446,35 @@ mod tests {
             meaning("host:7233", &status),
             EngineError::Invalid(_)
         ));
+    }
+
+    #[test]
+    fn an_end_that_another_run_follows_is_none_to_wait_for() {
+        let next = Uuid::now_v7();
+        for (new_execution_run_id, goes_on) in [(next.to_string(), true), (String::new(), false)] {
+            let completed = WorkflowExecutionCompletedEventAttributes {
+                new_execution_run_id: new_execution_run_id.clone(),
+                ..Default::default()
+            };
+            let failed = WorkflowExecutionFailedEventAttributes {
+                new_execution_run_id: new_execution_run_id.clone(),
+                ..Default::default()
+            };
+            let timed_out = WorkflowExecutionTimedOutEventAttributes {
+                new_execution_run_id,
+                ..Default::default()
+            };
+            for end in [
+                sdk::Attributes::WorkflowExecutionCompletedEventAttributes(completed),
+                sdk::Attributes::WorkflowExecutionFailedEventAttributes(failed),
+                sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(timed_out),
+            ] {
+                match ended(end).unwrap() {
+                    End::GoesOnAs(run_id) => assert!(goes_on && run_id == next),
+                    End::Ended(status, _) => assert!(!goes_on, "{status:?}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -39,9 +39,19 @@ pub fn status_of(status: sdk::WorkflowExecutionStatus) -> ExecutionStatus {
     }
 }
 
-/// A run as lists show it; `None` for one of foreign code, which has no definition.
-fn info_of(namespace: &str, info: &sdk::WorkflowExecutionInfo) -> Option<RunInfo> {
-    let memo = memo_of(info.memo.as_ref())?;
+/// A run as lists show it; `None` for one of a foreign worker, which has no definition. One
+/// that foreign code started is known by its queue until it is pinned, which one that could
+/// not begin never is.
+fn info_of(
+    queues: &BTreeMap<String, usize>,
+    namespace: &str,
+    info: &sdk::WorkflowExecutionInfo,
+) -> Option<RunInfo> {
+    let memo = memo_of(info.memo.as_ref());
+    if memo.is_none() && !queues.contains_key(&info.task_queue) {
+        return None;
+    }
+    let (version, digest) = memo.map(|memo| (memo.version, memo.digest)).unzip();
     let execution = info.execution.clone().unwrap_or_default();
     let parent = info.parent_execution.as_ref().and_then(|parent| {
         let run_id = parent.run_id.parse().ok()?;
@@ -52,8 +62,8 @@ fn info_of(namespace: &str, info: &sdk::WorkflowExecutionInfo) -> Option<RunInfo
         run_id: execution.run_id.parse().ok()?,
         workflow_id: execution.workflow_id,
         workflow_type: info.r#type.clone().unwrap_or_default().name,
-        version: memo.version,
-        digest: memo.digest,
+        version,
+        digest,
         status: status_of(info.status()),
         started_at: timestamp(info.start_time),
         closed_at: maybe_timestamp(info.close_time),
@@ -75,10 +85,10 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         ..run.clone()
     };
     let (events, pins) = history::all(core, &named, length).await?;
-    let mut info = info_of(&run.namespace, &known).ok_or_else(|| {
+    let mut info = info_of(&core.options.queues, &run.namespace, &known).ok_or_else(|| {
         EngineError::Invalid(format!(
-            "workflow {:?} is no run of Heyday's, or has not begun",
-            run.workflow_id
+            "workflow {:?} is no run of Heyday's: it is on the queue {:?}, which is not one of this server's",
+            run.workflow_id, known.task_queue
         ))
     })?;
     if let Some(task) = described.pending_workflow_task {
@@ -104,18 +114,17 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
     let run_of = |bytes: &[u8]| uuid::Uuid::from_slice(bytes).ok();
     let first = events.first().and_then(|event| event.event.as_ref());
     let start = first.and_then(|first| first.start.as_ref());
-    let last = events.last().and_then(|event| event.event.as_ref());
-    let last = last.filter(|last| last.event_type() == EventType::WorkflowExecutionContinuedAsNew);
+    // The history was read later, and may say more than the state did.
+    let last = events.last().filter(|_| !open);
     let continued_from = start.and_then(|start| run_of(&start.continued_from));
     let first_run_id = start.and_then(|start| run_of(&start.first_run_id));
-    // The history was read later, and may say more than the state did.
-    let went_on = info.status == ExecutionStatus::ContinuedAsNew;
-    let continued_as = last.filter(|_| went_on).and_then(|last| last.run_uuid());
+    let continued_as = last.and_then(Shown::next_run);
     let timers = state.timers.iter().filter(|_| open);
     let memo = known.memo.unwrap_or_default().fields.into_iter();
     let children = described.pending_children.into_iter();
     let attributes = known.search_attributes.unwrap_or_default().indexed_fields;
     Ok(RunDescription {
+        task_queue: known.task_queue,
         continued_from,
         continued_as,
         first_run_id: first_run_id.unwrap_or(run_id),
@@ -310,7 +319,7 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
     let runs = page.executions.iter();
     Ok(RunPage {
         runs: runs
-            .filter_map(|info| info_of(&wanted.namespace, info))
+            .filter_map(|info| info_of(&core.options.queues, &wanted.namespace, info))
             .collect(),
         next_page_token: (!next_page_token.is_empty())
             .then(|| URL_SAFE_NO_PAD.encode(&next_page_token)),
@@ -328,9 +337,20 @@ fn refusal_of_filter(core: &Core, status: &sdk::Status) -> EngineError {
     refusal(core, status)
 }
 
+/// The filter of our runs: those that are pinned, and those on our queues, which may not be
+/// pinned yet.
+fn ours(queues: &BTreeMap<String, usize>) -> String {
+    // Their names are ours to check, and have no quotes.
+    let names: Vec<String> = queues.keys().map(|name| format!("'{name}'")).collect();
+    format!(
+        "({DIGESTS} IS NOT NULL OR TaskQueue IN ({}))",
+        names.join(", ")
+    )
+}
+
 /// A filter that only our runs match.
 async fn of_ours(core: &Core, namespace: &str, query: Option<&str>) -> Result<String, EngineError> {
-    let ours = format!("{DIGESTS} IS NOT NULL");
+    let ours = ours(&core.options.queues);
     Ok(match query.map(str::trim) {
         None | Some("") => ours,
         Some(query) => format!(
@@ -371,6 +391,7 @@ pub async fn open_runs_using(core: &Core, digest: &Digest) -> Result<u64, Engine
 mod tests {
     use temporalio_common::protos::temporal::api::enums::v1::EventType as Kind;
     use temporalio_common::protos::temporal::api::history::v1::WorkflowTaskFailedEventAttributes;
+    use uuid::Uuid;
 
     use super::super::convert::failure;
     use super::super::events::{Names, read};
@@ -405,5 +426,26 @@ mod tests {
         assert!(said.ends_with(": why"), "{said}");
         // None has failed yet: no worker is there.
         assert_eq!(held(&[], PATIENCE + 1), None);
+    }
+
+    #[test]
+    fn a_run_without_pins_is_known_by_its_queue() {
+        let queues = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1)]);
+        assert_eq!(
+            ours(&queues),
+            "(HeydayDigests IS NOT NULL OR TaskQueue IN ('a', 'b'))"
+        );
+        let run_id = Uuid::now_v7();
+        let info = |queue: &str| sdk::WorkflowExecutionInfo {
+            execution: Some(sdk::WorkflowExecution {
+                workflow_id: "w".to_owned(),
+                run_id: run_id.to_string(),
+            }),
+            task_queue: queue.to_owned(),
+            ..Default::default()
+        };
+        let listed = info_of(&queues, "default", &info("b")).unwrap();
+        assert_eq!((listed.run_id, listed.version), (run_id, None));
+        assert_eq!(info_of(&queues, "default", &info("theirs")), None);
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 pub use self::beginning::pins_of;
 use self::beginning::{bytes_of, started};
-use super::client::reason_of;
+use super::client::{goes_on_as, reason_of};
 use super::convert::{
     first, from_duration, from_failure, from_json_payload, from_payload, from_retry, own_words,
     take_receipt, timed_out, timestamp,
@@ -34,6 +34,9 @@ use crate::engine::HistoryEvent;
 use crate::failure::{Failure, kind};
 use crate::payload::Payload;
 use crate::signal::Signal;
+
+/// The attribute of an end that names the run that goes on after it.
+const NEXT_RUN: &str = "new_execution_run_id";
 
 /// What earlier events of a run say that later ones only point at.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +89,17 @@ impl Shown {
             attributes.insert("tasks".to_owned(), json!(self.tasks));
         }
         shown
+    }
+
+    /// The run that goes on after this end.
+    pub fn next_run(&self) -> Option<Uuid> {
+        if !self.ends_run() {
+            return None;
+        }
+        match &self.event {
+            Some(event) => event.run_uuid(),
+            None => self.attributes.get(NEXT_RUN)?.as_str()?.parse().ok(),
+        }
     }
 
     /// Whether nothing follows it.
@@ -158,8 +172,11 @@ fn others(given: &sdk::Attributes) -> Option<Map<String, Value>> {
             "failure": failed.failure.clone().map(from_failure),
         }),
         sdk::Attributes::WorkflowTaskStartedEventAttributes(_)
-        | sdk::Attributes::WorkflowTaskTimedOutEventAttributes(_)
-        | sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(_) => json!({}),
+        | sdk::Attributes::WorkflowTaskTimedOutEventAttributes(_) => json!({}),
+        sdk::Attributes::WorkflowExecutionTimedOutEventAttributes(_) => match goes_on_as(given) {
+            Some(next) => json!({ NEXT_RUN: next.to_string() }),
+            None => json!({}),
+        },
         sdk::Attributes::UpsertWorkflowSearchAttributesEventAttributes(changed) => {
             let fields = changed.search_attributes.clone().unwrap_or_default();
             let fields = fields.indexed_fields.into_iter().map(|(name, value)| {
@@ -201,10 +218,12 @@ fn meaning(
             started(at, start)
         }
         A::WorkflowExecutionCompletedEventAttributes(done) => Event {
+            run_id: bytes_of(&done.new_execution_run_id),
             payload: Some(first(done.result)),
             ..new(EventType::WorkflowExecutionCompleted, "")
         },
         A::WorkflowExecutionFailedEventAttributes(failed) => Event {
+            run_id: bytes_of(&failed.new_execution_run_id),
             failure: failed.failure.map(|failure| from_failure(failure).into()),
             ..new(EventType::WorkflowExecutionFailed, "")
         },

@@ -110,6 +110,7 @@ pub(super) async fn run(
     let start = Start {
         workflow_id: None,
         definition,
+        task_queue: None,
         input,
         id_reuse_policy: IdReusePolicy::default(),
         id_conflict_policy: IdConflictPolicy::default(),

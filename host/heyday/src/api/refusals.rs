@@ -95,7 +95,9 @@ impl From<RegistryError> for Problem {
                 Self::not_found(detail)
             }
             RegistryError::Invalid(_) => Self::invalid(detail),
-            RegistryError::UnknownQueue(_) => unusable_name(detail),
+            RegistryError::UnknownQueue(_) => {
+                unusable_name(detail).with("kind", kind::UNKNOWN_QUEUE)
+            }
             RegistryError::Unusable { problems, .. } => {
                 Self::unprocessable("unusable", "What was uploaded cannot be used", detail)
                     .with_errors(problems.into_iter().map(Into::into).collect())

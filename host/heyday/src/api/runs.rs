@@ -92,10 +92,13 @@ pub struct RunRow {
     pub run_id: Uuid,
     /// `<document.namespace>.<document.name>`.
     pub workflow_type: String,
-    /// The definition's version.
-    pub version: String,
-    /// The definition's digest.
-    pub digest: String,
+    /// The definition's version. Absent of a run that foreign code started on a cluster and
+    /// that has not begun yet, or never could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The definition's digest; there where the version is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// `Running`, `Completed`, `Failed`, `Canceled`, `Terminated`, `TimedOut` or
     /// `ContinuedAsNew`.
     #[schema(value_type = String, example = "Running")]
@@ -124,8 +127,8 @@ impl From<RunInfo> for RunRow {
             workflow_id: info.workflow_id,
             run_id: info.run_id,
             workflow_type: info.workflow_type,
-            version: info.version.to_string(),
-            digest: info.digest.to_string(),
+            version: info.version.map(|version| version.to_string()),
+            digest: info.digest.map(|digest| digest.to_string()),
             status: info.status,
             started_at: info.started_at.to_string(),
             closed_at: info.closed_at.map(|at| at.to_string()),
@@ -236,10 +239,13 @@ pub struct RunBody {
     /// As in lists.
     #[serde(flatten)]
     pub row: RunRow,
+    /// The queue of the run's own tasks.
+    pub task_queue: String,
     /// The run that continued as this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continued_from: Option<Uuid>,
-    /// The run that goes on where this one ended, where that is `ContinuedAsNew`.
+    /// The run that goes on where this one ended: where that is `ContinuedAsNew`, or where a
+    /// foreign starter's retry policy or cron made the cluster start the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continued_as: Option<Uuid>,
     /// The first of the runs that continued so; this one where none did.
@@ -283,6 +289,7 @@ impl From<RunDescription> for RunBody {
         };
         Self {
             row: run.info.into(),
+            task_queue: run.task_queue,
             continued_from: run.continued_from,
             continued_as: run.continued_as,
             first_run_id: run.first_run_id,

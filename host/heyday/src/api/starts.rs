@@ -42,6 +42,10 @@ pub struct StartBody {
     /// The caller's id: 1 to 1,000 bytes; one is made where absent.
     #[serde(default)]
     pub workflow_id: Option<String>,
+    /// The queue of the run's own tasks and of its children's, `general-queue` where absent.
+    /// Activities go to their own queues. The embedded engine only remembers it.
+    #[serde(default)]
+    pub task_queue: Option<String>,
     /// The input: any JSON.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
@@ -126,8 +130,10 @@ pub struct StartedBody {
     pub run_id: Uuid,
     /// Its definition.
     pub workflow_type: String,
-    /// The definition's version.
-    pub version: String,
+    /// The definition's version; absent where an open run is answered that foreign code
+    /// started on a cluster and that has not begun yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// `false` where the run was there before: the same Idempotency-Key, or
     /// `use_existing`.
     pub created: bool,
@@ -157,6 +163,7 @@ pub(super) enum StartedOrEnded {
         (status = 202, description = "It has not ended within `wait`", body = ResultBody),
         (status = 404, description = "No such flow or version", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The workflow id is taken", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "No such queue; the text says which there are", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(super) async fn start(
@@ -215,12 +222,16 @@ pub(super) async fn start(
             .await
             .map_err(unpinnable)?
     };
+    if let Some(queue) = &body.task_queue {
+        app.registry.check_queue(queue)?;
+    }
     let input = body.input.map_or_else(Bytes::new, |raw| {
         Bytes::from(String::from(Box::<str>::from(raw)))
     });
     let request = Start {
         workflow_id: body.workflow_id,
         definition,
+        task_queue: body.task_queue,
         input: app.payload(input).await?,
         id_reuse_policy: body.id_reuse_policy,
         id_conflict_policy,
@@ -250,6 +261,7 @@ pub(super) async fn start(
 pub(super) struct Start {
     pub(super) workflow_id: Option<String>,
     pub(super) definition: PinnedDefinition,
+    pub(super) task_queue: Option<String>,
     pub(super) input: Payload,
     pub(super) id_reuse_policy: IdReusePolicy,
     pub(super) id_conflict_policy: IdConflictPolicy,
@@ -288,6 +300,7 @@ impl App {
                 namespace: namespace.clone(),
                 workflow_id: workflow_id.clone(),
                 definition: start.definition,
+                task_queue: start.task_queue,
                 input: start.input,
                 id_reuse_policy: start.id_reuse_policy,
                 id_conflict_policy: start.id_conflict_policy,
@@ -302,7 +315,7 @@ impl App {
             workflow_id,
             run_id,
             workflow_type,
-            version,
+            version: Some(version),
             created,
         };
         if !created {
@@ -319,7 +332,7 @@ impl App {
                 Err(error) => return Err(error.into()),
             };
             body.workflow_type = info.workflow_type;
-            body.version = info.version.to_string();
+            body.version = info.version.map(|version| version.to_string());
         }
         Ok(body)
     }

@@ -4,7 +4,7 @@
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use heyday_durable::engine::{ExecutionStatus, HistoryEvent, ListRuns, RunRef};
+use heyday_durable::engine::{HistoryEvent, ListRuns, RunRef};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -126,9 +126,8 @@ pub(super) async fn show(
     RunPath(run): RunPath,
 ) -> Result<JsonAnswer<RunBody>, Problem> {
     let description = app.engine.describe(&run).await?;
-    // What the run came to that goes on where it ended is said by that one.
-    let ended = description.info.closed_at.is_some()
-        && description.info.status != ExecutionStatus::ContinuedAsNew;
+    // What became of the run that goes on where this one ended is said by that one.
+    let ended = description.info.closed_at.is_some() && description.continued_as.is_none();
     let run = RunRef {
         run_id: Some(description.info.run_id),
         ..run
@@ -152,7 +151,8 @@ pub(super) struct WaitQuery {
 /// How a run ended
 ///
 /// Answers with `status: "Running"` where it has not ended within `wait`. Where it continued
-/// as a new run, that is the end of the last of them.
+/// as a new run, or a foreign starter's retry policy or cron made the cluster start the next
+/// one, that is the end of the last of them.
 #[utoipa::path(get, path = "/workflows/{workflow_id}/result", tag = "workflows",
     params(("workflow_id" = String, Path, description = "The caller's id, percent-encoded"), WaitQuery),
     responses((status = 200, body = ResultBody),

@@ -349,6 +349,7 @@ pub fn describe(context: &Context, description: &Value) -> String {
             ("run id", view::text(description, "run_id")),
             ("type", clean(view::text(description, "workflow_type"))),
             ("version", view::text(description, "version")),
+            ("queue", clean(view::text(description, "task_queue"))),
             ("status", style.status(&view::text(description, "status"))),
             ("held", clean(view::text(description, "held"))),
             ("started", view::text(description, "started_at")),

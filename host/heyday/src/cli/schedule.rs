@@ -164,6 +164,7 @@ async fn update(args: UpdateArgs, context: &Context) -> Result<(), CliError> {
             "workflow_type": args.flow.unwrap_or(known.action.workflow_type),
             "version": known.action.version,
             "workflow_id": known.action.workflow_id,
+            "task_queue": known.action.task_queue,
         },
         "policies": known.policies,
         "state": known.state,
@@ -188,6 +189,7 @@ struct KnownAction {
     workflow_type: String,
     version: Option<String>,
     workflow_id: Option<String>,
+    task_queue: Option<String>,
     input: Option<Box<RawValue>>,
 }
 

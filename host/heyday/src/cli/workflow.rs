@@ -152,6 +152,8 @@ struct StartBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     workflow_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    task_queue: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id_reuse_policy: Option<&'static str>,
@@ -183,6 +185,7 @@ async fn start(args: StartArgs, context: &Context) -> Result<(), CliError> {
         workflow_type: &args.workflow_type,
         version: args.version,
         workflow_id: args.id,
+        task_queue: args.task_queue,
         input,
         id_reuse_policy: args.id_reuse_policy.map(IdReusePolicy::api),
         id_conflict_policy: args.id_conflict_policy.map(IdConflictPolicy::api),

@@ -229,13 +229,22 @@ impl Core {
                 version,
             )));
         }
-        if let Some(queue) = &options.queue
-            && !self.queues.contains(queue)
-        {
-            return Err(RegistryError::UnknownQueue(no_queue(queue, &self.queues)));
+        if let Some(queue) = &options.queue {
+            self.check_queue(queue)?;
         }
         self.pin_own(namespace, &activity_document(activity_type, &options))
             .await
+    }
+
+    /// Refuses a queue that there is not.
+    ///
+    /// # Errors
+    /// [`UnknownQueue`](RegistryError::UnknownQueue), which names those that there are.
+    pub fn check_queue(&self, queue: &str) -> Result<(), RegistryError> {
+        if self.queues.contains(queue) {
+            return Ok(());
+        }
+        Err(RegistryError::UnknownQueue(no_queue(queue, &self.queues)))
     }
 
     /// Pins the flow that waits for the events of a flow and starts it.

@@ -20,7 +20,7 @@ pub enum RegistryError {
     /// There is no such activity (404); the text says what there is.
     #[error("{0}")]
     UnknownActivity(String),
-    /// An activity was to run on a queue that there is not (422); the text says which
+    /// An activity or a run was to be on a queue that there is not (422); the text says which
     /// there are.
     #[error("{0}")]
     UnknownQueue(String),

@@ -421,6 +421,11 @@ impl Registry {
         self.core.unresolved(namespace, activity_type, None)
     }
 
+    /// Refuses a queue that there is not.
+    pub(crate) fn check_queue(&self, queue: &str) -> Result<(), RegistryError> {
+        self.core.check_queue(queue)
+    }
+
     pub(crate) async fn pin_flow(
         &self,
         namespace: &str,

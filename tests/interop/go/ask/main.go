@@ -1,7 +1,7 @@
-// A foreign client for the tests, in Go: it asks a workflow something and prints the answer
-// as JSON, {"answer"} or {"failure"}.
+// A foreign client for the tests, in Go: it asks something of a workflow and prints the
+// answer as JSON, {"answer"} or {"failure"}.
 //
-// Arguments: "query WORKFLOW NAME JSON", or "update WORKFLOW NAME JSON UPDATE-ID".
+// Its arguments are those of the one in Python.
 package main
 
 import (
@@ -28,16 +28,41 @@ type answer struct {
 
 func ask(ctx context.Context, c client.Client, given any) (value any, err error) {
 	what, workflow, name := os.Args[1], os.Args[2], os.Args[3]
-	if what == "query" {
+	switch what {
+	case "query":
 		answer, err := c.QueryWorkflow(ctx, workflow, "", name, given)
 		if err != nil {
 			return nil, err
 		}
 		err = answer.Get(&value)
 		return value, err
+	case "run":
+		options := client.StartWorkflowOptions{ID: workflow, TaskQueue: os.Args[5]}
+		run, err := c.ExecuteWorkflow(ctx, options, name, given)
+		if err != nil {
+			return nil, err
+		}
+		err = run.Get(ctx, &value)
+		return value, err
+	case "signal-with-start":
+		options := client.StartWorkflowOptions{TaskQueue: "general-queue"}
+		run, err := c.SignalWithStartWorkflow(ctx, workflow, name, given, options, os.Args[5])
+		if err != nil {
+			return nil, err
+		}
+		return run.GetRunID(), nil
+	case "cancel":
+		return nil, c.CancelWorkflow(ctx, workflow, "")
+	case "terminate":
+		return nil, c.TerminateWorkflow(ctx, workflow, "", name)
+	}
+	runID := ""
+	if len(os.Args) > 6 {
+		runID = os.Args[6]
 	}
 	handle, err := c.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID:   workflow,
+		RunID:        runID,
 		UpdateID:     os.Args[5],
 		UpdateName:   name,
 		Args:         []any{given},

@@ -38,6 +38,7 @@ type answer struct {
 type call struct {
 	Type  string `json:"type"`
 	Input any    `json:"input"`
+	Queue string `json:"queue"`
 }
 
 func described(err error) *failure {
@@ -109,8 +110,11 @@ func theirs(_ workflow.Context, given object) (object, error) {
 }
 
 func callActivity(ctx workflow.Context, given call) (answer, error) {
+	if given.Queue == "" {
+		given.Queue = "general-queue"
+	}
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue:           "general-queue",
+		TaskQueue:           given.Queue,
 		StartToCloseTimeout: time.Minute,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 10 * time.Millisecond},
 	})

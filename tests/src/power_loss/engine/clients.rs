@@ -250,6 +250,7 @@ impl Clients {
             namespace: "default".to_owned(),
             workflow_id: workflow_id.to_owned(),
             definition: self.world.pinned(if patient { PATIENT } else { STEPS }),
+            task_queue: None,
             input: Payload::json(&"x".repeat(self.input).into()),
             id_reuse_policy: IdReusePolicy::RejectDuplicate,
             id_conflict_policy: IdConflictPolicy::Fail,

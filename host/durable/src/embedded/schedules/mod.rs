@@ -30,7 +30,7 @@ use super::start::{self, NewRun};
 use super::timers::Target;
 use super::writer::{Write, WriteKind};
 use super::{lock, read};
-use crate::definition::WorkflowReference;
+use crate::definition::{GENERAL_QUEUE, WorkflowReference};
 use crate::engine::{
     EngineError, ExecutionStatus, IdConflictPolicy, IdReusePolicy, RunRef, Started,
 };
@@ -281,6 +281,10 @@ async fn try_begin(
         namespace: name.namespace.clone(),
         workflow_id,
         definition: definition.map_err(unpinnable)?,
+        task_queue: action
+            .task_queue
+            .clone()
+            .unwrap_or_else(|| GENERAL_QUEUE.to_owned()),
         input: action.input.clone(),
         reuse: if waiting.is_manual() {
             IdReusePolicy::AllowDuplicate

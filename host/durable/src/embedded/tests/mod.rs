@@ -394,6 +394,7 @@ impl Bench {
             namespace: "default".to_owned(),
             workflow_id: id.to_owned(),
             definition: self.definitions.pinned(&format!("test.{name}")),
+            task_queue: None,
             input: Payload::json(&input),
             search_attributes: BTreeMap::new(),
             id_reuse_policy: IdReusePolicy::default(),

@@ -77,7 +77,7 @@ pub async fn start(core: &Core, start: StartWorkflow) -> Result<Started, EngineE
             name: start.definition.workflow_type,
         }),
         task_queue: Some(sdk::TaskQueue {
-            name: GENERAL_QUEUE.to_owned(),
+            name: start.task_queue.unwrap_or_else(|| GENERAL_QUEUE.to_owned()),
             kind: sdk::TaskQueueKind::Normal.into(),
             ..Default::default()
         }),

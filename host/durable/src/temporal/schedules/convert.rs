@@ -60,7 +60,10 @@ fn to_action(action: &ScheduleAction) -> sdk::NewWorkflowExecutionInfo {
             name: action.workflow_type.clone(),
         }),
         task_queue: Some(sdk::TaskQueue {
-            name: GENERAL_QUEUE.to_owned(),
+            name: action
+                .task_queue
+                .clone()
+                .unwrap_or_else(|| GENERAL_QUEUE.to_owned()),
             kind: sdk::TaskQueueKind::Normal.into(),
             ..Default::default()
         }),
@@ -165,12 +168,14 @@ pub fn from_schedule(known: sdk::Schedule) -> Result<Schedule, EngineError> {
         .unwrap_or_default();
     let arguments = start.input.unwrap_or_default().payloads;
     let input = argument(arguments).map_err(|failure| EngineError::Invalid(failure.message))?;
+    let task_queue = start.task_queue.map(|queue| queue.name);
     Ok(Schedule {
         spec: from_spec(known.spec.unwrap_or_default()),
         action: ScheduleAction {
             workflow_type: start.workflow_type.unwrap_or_default().name,
             version: header.version,
             workflow_id: start.workflow_id,
+            task_queue: task_queue.filter(|name| !name.is_empty() && name != GENERAL_QUEUE),
             input,
         },
         policies: SchedulePolicies {
@@ -327,13 +332,19 @@ mod tests {
                 "jitter": "PT30S",
                 "time_zone": "Europe/Berlin",
             },
-            "action": {"workflow_type": "a.b", "version": "1.2.0", "workflow_id": "w", "input": {"n": 1}},
+            "action": {"workflow_type": "a.b", "version": "1.2.0", "workflow_id": "w", "task_queue": "narrow", "input": {"n": 1}},
             "policies": {"overlap": "buffer_one", "catchup_window": "PT1M", "pause_on_failure": true},
             "state": {"paused": true, "note": "x", "limited_actions": true, "remaining_actions": 3},
         }))
         .unwrap();
         let sent = schedule(&given).unwrap();
         assert!(sent.spec.as_ref().unwrap().cron_string.is_empty());
+        let Some(sdk::schedule_action::Action::StartWorkflow(start)) =
+            sent.action.clone().and_then(|action| action.action)
+        else {
+            panic!("{sent:?}");
+        };
+        assert_eq!(start.task_queue.unwrap().name, "narrow");
         let mut back = from_schedule(sent).unwrap();
         assert_eq!(back.spec.calendars, [given.spec.calendars[0].complete()]);
         back.spec.calendars.clone_from(&given.spec.calendars);

@@ -108,6 +108,9 @@ pub struct ActionBody {
     /// What the runs' ids begin with; a time follows. The schedule's id where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<String>,
+    /// The queue of the runs' own tasks, `general-queue` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_queue: Option<String>,
     /// The input of each run: any JSON, at most 256 KiB.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
@@ -224,6 +227,7 @@ impl ScheduleBody {
                 workflow_type: self.action.workflow_type,
                 version: version.transpose()?,
                 workflow_id: self.action.workflow_id.unwrap_or_else(|| id.to_owned()),
+                task_queue: self.action.task_queue,
                 input,
             },
             policies: same::<SchedulePolicies>("policies", &self.policies)?,
@@ -352,6 +356,7 @@ impl ScheduleDetailBody {
                 workflow_type: schedule.action.workflow_type,
                 version: schedule.action.version.map(|version| version.to_string()),
                 workflow_id: Some(schedule.action.workflow_id),
+                task_queue: schedule.action.task_queue,
                 input: Some(input),
             },
             policies: schedule.policies,

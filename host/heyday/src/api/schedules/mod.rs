@@ -70,8 +70,12 @@ fn check_owner(schedule: &ScheduleRef) -> Result<(), Problem> {
 }
 
 impl App {
-    /// Refuses a schedule of a flow that is not there: each of its starts would be.
+    /// Refuses a schedule of a flow or on a queue that is not there: each of its starts
+    /// would be.
     async fn check_action(&self, caller: &Caller, schedule: &Schedule) -> Result<(), Problem> {
+        if let Some(queue) = &schedule.action.task_queue {
+            self.registry.check_queue(queue)?;
+        }
         let reference = WorkflowReference {
             workflow_type: schedule.action.workflow_type.clone(),
             version: schedule.action.version.clone(),
@@ -97,7 +101,8 @@ impl App {
         (status = 400, description = "A spec, a duration or a time is none", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such flow", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The id is taken", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The input is larger than 256 KiB", body = Problem, content_type = "application/problem+json")))]
+        (status = 413, description = "The input is larger than 256 KiB", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "No such queue; the text says which there are", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn create(
     State(app): State<App>,
     caller: Caller,
@@ -173,7 +178,8 @@ pub(super) async fn show(
     responses((status = 204, description = "It goes on so from now"),
         (status = 400, description = "A spec, a duration or a time is none", body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, description = "No such schedule, or no such flow", content_type = "application/problem+json"),
-        (status = 409, body = Problem, description = "It belongs to a flow", content_type = "application/problem+json")))]
+        (status = 409, body = Problem, description = "It belongs to a flow", content_type = "application/problem+json"),
+        (status = 422, body = Problem, description = "No such queue; the text says which there are", content_type = "application/problem+json")))]
 pub(super) async fn update(
     State(app): State<App>,
     caller: Caller,

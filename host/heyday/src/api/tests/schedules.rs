@@ -92,6 +92,7 @@ async fn a_schedule_is_made_shown_changed_and_deleted() {
 
     let mut to = body("a/b");
     to.as_object_mut().expect("an object").remove("schedule_id");
+    to["action"]["task_queue"] = json!("storage-queue");
     to["policies"] = json!({"overlap": "buffer_one", "catchup_window": "1m"});
     to["state"] = json!({"paused": true, "note": "later"});
     let changed = api.put(path, to.to_string()).await;
@@ -99,6 +100,7 @@ async fn a_schedule_is_made_shown_changed_and_deleted() {
     let seen = api.seen(path).await;
     assert_eq!(seen["policies"]["catchup_window"], "PT1M");
     assert_eq!(seen["state"]["note"], "later");
+    assert_eq!(seen["action"]["task_queue"], "storage-queue");
 
     assert_eq!(api.delete(path).await.status, 204);
     api.get(path).await.problem(404, "not-found");
@@ -216,6 +218,12 @@ async fn what_is_no_schedule_is_refused_by_name() {
             404,
             "not-found",
             "t.none",
+        ),
+        (
+            |b| b["action"]["task_queue"] = json!("none"),
+            422,
+            "unusable",
+            "general-queue",
         ),
         (
             |b| b["action"]["version"] = json!("one"),

@@ -123,6 +123,9 @@ pub struct SetArgs {
     /// What the runs' workflow ids begin with [default: the schedule's id]
     #[arg(long, value_name = "WORKFLOW-ID")]
     pub workflow_id: Option<String>,
+    /// The queue of the runs' own tasks, which workers poll [default: general-queue]
+    #[arg(long, value_name = "QUEUE")]
+    pub task_queue: Option<String>,
     /// The input of each run: JSON, @FILE, or - for stdin
     #[arg(long, short, value_name = "JSON|@FILE|-")]
     pub input: Option<String>,
@@ -183,6 +186,7 @@ impl SetArgs {
         set("spec", "jitter", self.jitter.map(duration));
         set("action", "version", self.flow_version.map(Value::from));
         set("action", "workflow_id", self.workflow_id.map(Value::from));
+        set("action", "task_queue", self.task_queue.map(Value::from));
         let overlap = self.overlap.map(|overlap| Value::from(overlap.api()));
         set("policies", "overlap", overlap);
         set(
@@ -330,6 +334,8 @@ mod tests {
             "Europe/Berlin",
             "--jitter",
             "30s",
+            "--task-queue",
+            "narrow",
             "--overlap",
             "buffer-one",
             "--catchup-window",
@@ -348,6 +354,7 @@ mod tests {
                 "cron": ["@daily"], "intervals": [{"every": "3600000ms", "offset": "300000ms"}],
                 "calendars": [], "time_zone": "Europe/Berlin", "jitter": "30000ms",
             },
+            "action": {"task_queue": "narrow"},
             "policies": {
                 "overlap": "buffer_one", "catchup_window": "60000ms", "pause_on_failure": true,
             },

@@ -24,6 +24,9 @@ pub struct StartArgs {
     /// The flow's version [default: the active one]
     #[arg(long, value_name = "VERSION")]
     pub version: Option<String>,
+    /// The queue of the run's own tasks, which workers poll [default: general-queue]
+    #[arg(long, value_name = "QUEUE")]
+    pub task_queue: Option<String>,
     /// Wait for the result, at most so long (30s, 5m); without a time, to the end
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, value_parser = input::duration)]
     pub wait: Option<Option<Duration>>,

@@ -52,6 +52,10 @@ fn java(jars: &Path, home: &Path, size: Size) -> Command {
     let mut command = Command::new("java");
     command
         .args(size.java)
+        // What Java and its libraries put elsewhere would stay there where it is killed.
+        .arg("-XX:-UsePerfData")
+        .arg(format!("-Djava.io.tmpdir={}", home.display()))
+        .arg(format!("-Djna.tmpdir={}", home.display()))
         .arg("-cp")
         .arg(jars.join("*"))
         .env("NEO4J_HOME", home);

@@ -144,10 +144,18 @@ impl Postgres {
 
     /// Ends it at once, as a crash would; its data stays.
     pub fn kill(&mut self) {
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: it is our child, and was not waited for.
-        unsafe { libc::kill(pid, libc::SIGQUIT) };
-        self.child.wait().expect("it is ours");
+        self.quit();
+    }
+
+    /// It ends at once and leaves no shared memory, which it would where it is killed.
+    fn quit(&mut self) {
+        // Once waited for, its number may be another's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+            // SAFETY: it is our child, and was not waited for.
+            unsafe { libc::kill(pid, libc::SIGQUIT) };
+            let _ = self.child.wait();
+        }
     }
 
     /// Stops all of its processes where they are, or lets them go on.
@@ -376,10 +384,7 @@ impl Drop for Postgres {
             // It would not hear that it is to end.
             self.freeze(false);
         }
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: it is our child, and was not waited for.
-        unsafe { libc::kill(pid, libc::SIGQUIT) };
-        let _ = self.child.wait();
+        self.quit();
     }
 }
 

@@ -212,6 +212,9 @@ const DYNAMIC: &str = "
 system.namespaceCacheRefreshInterval: [{value: 200ms}]
 system.forceSearchAttributesCacheRefreshOnRead: [{value: true}]
 history.transferProcessorMaxPollRPS: [{value: 2000}]
+history.timerProcessorMaxPollRPS: [{value: 2000}]
+history.visibilityProcessorMaxPollRPS: [{value: 2000}]
+history.timerProcessorMaxTimeShift: [{value: 10ms}]
 ";
 
 fn configuration(folder: &Path, files: &Files, postgres: &Postgres, ports: &[u16; 8]) -> String {

@@ -15,6 +15,18 @@ use super::server::{PATIENCE, end_with_parent};
 /// Namespaces that the shared server has; each test takes one.
 const NAMESPACES: usize = 250;
 
+/// Its one shard gives out tasks, timers and what lists show 20 times a second otherwise, and
+/// fires no timer within a second of the one before; and its queues have four parts each, which
+/// wait for each other.
+const SETTINGS: [&str; 6] = [
+    "history.transferProcessorMaxPollRPS=2000",
+    "history.timerProcessorMaxPollRPS=2000",
+    "history.visibilityProcessorMaxPollRPS=2000",
+    "history.timerProcessorMaxTimeShift=\"10ms\"",
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+];
+
 /// The built `temporal`. Without one the caller lists its tests as not run, which fails
 /// where nothing may be missing.
 pub fn binary() -> Option<PathBuf> {
@@ -50,14 +62,12 @@ impl DevServer {
             .env("HOME", home.path())
             .args(["server", "start-dev", "--headless", "--ip", "127.0.0.1"])
             .args(["--log-level", "error", "--port", &port.to_string()])
-            // Its one shard gives tasks out 20 times a second otherwise.
-            .args([
-                "--dynamic-config-value",
-                "history.transferProcessorMaxPollRPS=2000",
-            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        for setting in SETTINGS {
+            command.args(["--dynamic-config-value", setting]);
+        }
         for namespace in namespaces {
             command.args(["--namespace", namespace]);
         }

@@ -145,11 +145,6 @@ impl Cluster {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What a client needs.
-    pub fn files(&self) -> &Files {
-        &self.files
-    }
-
     /// How a client reaches it.
     pub fn access(&self) -> Access {
         Access {

@@ -74,6 +74,39 @@ fn postgres_user() -> Option<(u32, u32)> {
     Some((entry.pw_uid, entry.pw_gid))
 }
 
+/// The data of a new server. To copy it takes less than to make it again.
+struct Fresh {
+    folder: tempfile::TempDir,
+    /// Of the superuser [`USER`].
+    password: String,
+}
+
+static FRESH: Keeper<Fresh> = Keeper::new();
+
+extern "C" fn forget_fresh() {
+    FRESH.stop();
+}
+
+impl Fresh {
+    fn make() -> Option<Self> {
+        let programs = programs()?;
+        let folder = tempfile::tempdir().unwrap();
+        own(folder.path());
+        // Whoever could connect could run programs as its user.
+        let password = Uuid::new_v4().to_string();
+        let file = folder.path().join("password");
+        std::fs::write(&file, &password).unwrap();
+        own(&file);
+        run(program(&programs, folder.path(), "initdb")
+            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
+            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
+            .arg(&file)
+            .arg("--pgdata")
+            .arg(folder.path().join("data")));
+        Some(Self { folder, password })
+    }
+}
+
 /// A PostgreSQL server of its own. Stopped when it is dropped.
 pub struct Postgres {
     child: Child,
@@ -95,18 +128,13 @@ impl Postgres {
         let programs = programs()?;
         let folder = tempfile::tempdir().unwrap();
         own(folder.path());
-        // Whoever could connect could run programs as its user.
-        let password = Uuid::new_v4().to_string();
-        let file = folder.path().join("password");
-        std::fs::write(&file, &password).unwrap();
-        own(&file);
-        let data = folder.path().join("data");
-        run(program(&programs, folder.path(), "initdb")
-            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
-            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
-            .arg(&file)
-            .arg("--pgdata")
-            .arg(&data));
+        let password = {
+            let fresh = FRESH.get(Fresh::make, forget_fresh)?;
+            let mut command = Command::new("cp");
+            command.arg("-a").arg(fresh.folder.path().join("data"));
+            run(command.arg(folder.path()));
+            fresh.password.clone()
+        };
         let port = free_port();
         let mut server = Self {
             child: launch(&programs, folder.path(), port, settings),

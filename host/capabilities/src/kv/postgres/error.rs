@@ -55,14 +55,9 @@ fn server(error: &ServerError) -> KvError {
         (_, "57014") => unavailable("the store did not answer in time"),
         (_, "53100") => unavailable("the store's disk is full")
             .with_details(serde_json::json!({ "kind": "disk-full" })),
-        // A setting of the operator's that one statement passed (`temp_file_limit`); again it
-        // would do the same.
-        (_, "53400") => KvError::new(
-            KvCode::LimitExceeded,
-            "the store allows one operation less than this one needs",
-        ),
-        // Of everybody on the server together.
-        ("53", code) => {
+        // Of everybody on the server together. A setting of the operator's that one statement
+        // passed (`temp_file_limit`) would be passed again.
+        ("53", code) if code != "53400" => {
             tracing::warn!(code, message = error.message, "PostgreSQL lacks resources");
             unavailable("the store's server lacks resources just now; try again")
         }
@@ -102,7 +97,7 @@ mod tests {
             ("53100", KvCode::Unavailable, true),
             ("53200", KvCode::Unavailable, true),
             ("53300", KvCode::Unavailable, true),
-            ("53400", KvCode::LimitExceeded, false),
+            ("53400", KvCode::Internal, false),
             ("42P01", KvCode::Unavailable, true),
             ("XX001", KvCode::Internal, false),
         ] {

@@ -18,6 +18,8 @@ const RUNS: usize = 10;
 struct Backend<'a> {
     capability: &'static str,
     binding: &'static str,
+    /// Members of the binding's table.
+    toml: String,
     activity: &'static str,
     input: Value,
     /// Kills the server (true), or launches it again.
@@ -39,83 +41,90 @@ fn patient(name: &str, activity: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_that_is_away_holds_up_is_done_when_it_is_back() {
-    let (Some(mut postgres), Some(mut gateway), Some(mut google), Some(mut weaviate)) = (
-        Postgres::start(&[]),
-        Gateway::start(),
-        GoogleStorage::start(),
-        Weaviate::start(),
-    ) else {
-        return;
-    };
-    let kv = postgres.role(&postgres.database()).toml();
-    let bucket = gateway.toml("away");
-    let objects = google.toml("away");
-    let vector = weaviate.toml();
-    let config = format!(
-        "[bindings.namespaces.default.kv.away]\n{kv}\
-         [bindings.namespaces.default.blob.away]\n{bucket}\
-         [bindings.namespaces.default.blob.google]\n{objects}\
-         [bindings.namespaces.default.vector.away]\n{vector}"
-    );
-    let options = Options {
-        config: Some(config),
-        ..Options::default()
-    };
-    let server = probe::server(options).await.unwrap();
-    let backends = [
-        Backend {
+    let mut postgres = Postgres::start(&[]);
+    let (mut gateway, mut google) = (Gateway::start(), GoogleStorage::start());
+    let mut weaviate = Weaviate::start();
+    // Those that there are here.
+    let mut backends = Vec::new();
+    if let Some(postgres) = &mut postgres {
+        backends.push(Backend {
             capability: "kv",
             binding: "away",
+            toml: postgres.role(&postgres.database()).toml(),
             activity: "probe.kv_count",
             input: json!({ "binding": "away", "once": true }),
-            server: Box::new(|kill| {
+            server: Box::new(move |kill| {
                 if kill {
                     postgres.kill();
                 } else {
                     postgres.launch();
                 }
             }),
-        },
-        Backend {
+        });
+    }
+    if let Some(gateway) = &mut gateway {
+        backends.push(Backend {
             capability: "blob",
             binding: "away",
+            toml: gateway.toml("away"),
             activity: "probe.blob_put",
             input: json!({ "binding": "away" }),
-            server: Box::new(|kill| {
+            server: Box::new(move |kill| {
                 if kill {
                     gateway.emulator.kill();
                 } else {
                     gateway.emulator.launch();
                 }
             }),
-        },
-        Backend {
+        });
+    }
+    if let Some(google) = &mut google {
+        backends.push(Backend {
             capability: "blob",
             binding: "google",
+            toml: google.toml("away"),
             activity: "probe.blob_put",
             input: json!({ "binding": "google" }),
-            server: Box::new(|kill| {
+            server: Box::new(move |kill| {
                 if kill {
                     google.emulator.kill();
                 } else {
                     google.emulator.launch();
                 }
             }),
-        },
-        Backend {
+        });
+    }
+    if let Some(weaviate) = &mut weaviate {
+        backends.push(Backend {
             capability: "vector",
             binding: "away",
+            toml: weaviate.toml(),
             activity: "probe.vector_put",
             input: json!("away"),
-            server: Box::new(|kill| {
+            server: Box::new(move |kill| {
                 if kill {
                     weaviate.kill();
                 } else {
                     weaviate.launch();
                 }
             }),
-        },
-    ];
+        });
+    }
+    let mut config = String::new();
+    for Backend {
+        capability,
+        binding,
+        toml,
+        ..
+    } in &backends
+    {
+        config += &format!("[bindings.namespaces.default.{capability}.{binding}]\n{toml}");
+    }
+    let options = Options {
+        config: Some(config),
+        ..Options::default()
+    };
+    let server = probe::server(options).await.unwrap();
     for backend in backends {
         goes_and_returns(&server.client, backend).await;
     }
@@ -128,6 +137,7 @@ async fn goes_and_returns(client: &Client, backend: Backend<'_>) {
         activity,
         input,
         mut server,
+        ..
     } = backend;
     client
         .grant("probe", capability, binding, None)

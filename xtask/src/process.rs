@@ -215,16 +215,40 @@ pub fn cached(folder: &str) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-/// Installs packages of Debian's, as root on Debian; elsewhere an error with the command that
-/// installs all of them.
-pub fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
+/// Packages of Debian's that are missing, where they may not be installed.
+#[derive(Debug)]
+pub struct Missing(pub Vec<&'static str>);
+
+impl Missing {
+    /// Which they are, without the command.
+    pub fn named(&self) -> String {
+        let are = if self.0.len() == 1 { "is" } else { "are" };
+        format!("{} {are} missing", self.0.join(" and "))
+    }
+
+    /// One command that installs all of them.
+    pub fn command(&self) -> String {
+        format!("sudo apt-get install {}", self.0.join(" "))
+    }
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; `{}`", self.named(), self.command())
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Installs packages of Debian's, as root on Debian; elsewhere the error is [`Missing`].
+pub fn apt_install(packages: &[&'static str]) -> anyhow::Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
     // SAFETY: geteuid has no preconditions.
     let root = unsafe { libc::geteuid() } == 0;
     if !root || find("apt-get").is_none() {
-        bail!("{}", apt_advice(packages));
+        return Err(Missing(packages.to_vec()).into());
     }
     timed(&format!("installing {}", packages.join(", ")), || {
         let install = [&["install", "-yqq"][..], packages].concat();
@@ -238,13 +262,6 @@ pub fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
         }
         Ok(())
     })
-}
-
-/// What is missing, and one command for all of it.
-pub fn apt_advice(packages: &[&str]) -> String {
-    let are = if packages.len() == 1 { "is" } else { "are" };
-    let (named, typed) = (packages.join(" and "), packages.join(" "));
-    format!("{named} {are} missing; `sudo apt-get install {typed}`")
 }
 
 /// Runs a part and prints how long it took.
@@ -321,12 +338,12 @@ mod tests {
     #[test]
     fn one_command_installs_all_that_is_missing() {
         assert_eq!(
-            super::apt_advice(&["default-jre-headless", "maven"]),
+            super::Missing(vec!["default-jre-headless", "maven"]).to_string(),
             "default-jre-headless and maven are missing; `sudo apt-get install \
              default-jre-headless maven`"
         );
         assert_eq!(
-            super::apt_advice(&["strace"]),
+            super::Missing(vec!["strace"]).to_string(),
             "strace is missing; `sudo apt-get install strace`"
         );
     }

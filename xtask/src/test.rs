@@ -6,11 +6,14 @@
 //! cannot be had, its tests say that they were not run, and so does the end; in CI that is
 //! a failure.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
 use anyhow::bail;
 use clap::Args;
 
 use crate::guests;
-use crate::process::{self, Budget, Project, counted, timed};
+use crate::process::{self, Budget, Missing, Project, counted, timed};
 use crate::{
     gcs_emulator, inference, interop, neo4j, real_temporal, s3_gateway, temporal, weaviate,
 };
@@ -100,7 +103,8 @@ fn matching<'a>(listed: &'a str, filter: &str) -> anyhow::Result<Vec<&'a str>> {
     Ok(names)
 }
 
-fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
+/// Runs all tests; those that lack what they need, or have parts that do, are listed in a file.
+fn run_all(project: &Project, filter: Option<&str>, lacking: &Path) -> anyhow::Result<()> {
     let native = |workspace: &str| {
         let mut command = project.cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command
@@ -110,6 +114,7 @@ fn run_all(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     };
     counted(Budget::Tests, "tests of the host", || {
         let mut command = project.cargo(["test", "--workspace", "--no-fail-fast"]);
+        command.env("HEYDAY_NOT_RUN", lacking);
         // Half of the time of a test with servers is theirs, or waiting.
         if std::env::var_os("RUST_TEST_THREADS").is_none()
             && let Ok(cores) = std::thread::available_parallelism()
@@ -174,23 +179,58 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
         built.and(servers)
     })?;
     let left_out = left_out(&missing, process::in_ci())?;
-    let ran = run_all(project, options.filter.as_deref());
-    for line in left_out {
+    let name = format!("not-run-{}", std::process::id());
+    let lacking = project.target.join(name);
+    let ran = run_all(project, options.filter.as_deref(), &lacking);
+    // There is none where nothing was lacking.
+    let listed = std::fs::read_to_string(&lacking).unwrap_or_default();
+    let _ = std::fs::remove_file(&lacking);
+    for line in parts_left_out(&listed).into_iter().chain(left_out) {
         println!("{line}");
     }
     ran
 }
 
-/// What is said of the tests whose servers cannot be had; in CI that is an error, which says
-/// it of all of them.
+/// What is said of the tests whose servers cannot be had, and one command that installs what
+/// may not be installed here; in CI that is an error, which says it of all of them.
 fn left_out(missing: &[(&str, anyhow::Error)], in_ci: bool) -> anyhow::Result<Vec<String>> {
-    let line =
-        |(what, why): &(&str, anyhow::Error)| format!("--- not run: the tests on {what}: {why:#}");
-    let lines: Vec<String> = missing.iter().map(line).collect();
+    let mut lines = Vec::new();
+    let mut packages: BTreeSet<&'static str> = BTreeSet::new();
+    for (what, why) in missing {
+        let causes = why
+            .chain()
+            .map(|cause| match cause.downcast_ref::<Missing>() {
+                Some(missing) => {
+                    packages.extend(&missing.0);
+                    missing.named()
+                }
+                None => cause.to_string(),
+            });
+        let why = causes.collect::<Vec<_>>().join(": ");
+        lines.push(format!("--- not run: the tests on {what}: {why}"));
+    }
+    if !packages.is_empty() {
+        let command = Missing(packages.into_iter().collect()).command();
+        lines.push(format!("--- `{command}` installs all of these packages"));
+    }
     if in_ci && !lines.is_empty() {
         bail!("CI runs all tests\n{}", lines.join("\n"));
     }
     Ok(lines)
+}
+
+/// What is said of a list of the tests that lacked something, of which rows on another server
+/// may have run: in each line, what was lacking, a tab, and the test.
+fn parts_left_out(listed: &str) -> Vec<String> {
+    let mut tests: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (what, test) in listed.lines().filter_map(|line| line.split_once('\t')) {
+        tests.entry(what).or_default().insert(test);
+    }
+    let line = |(what, tests): (&str, BTreeSet<&str>)| {
+        let tests = tests.into_iter().collect::<Vec<_>>().join(", ");
+        format!("--- not run: all that needs {what} in {tests}")
+    };
+    tests.into_iter().map(line).collect()
 }
 
 /// Builds the guests, the tests and the binary that they start.
@@ -231,26 +271,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_and_fails_in_ci() {
+    fn what_is_missing_is_told_with_one_command_and_fails_in_ci() {
         let missing = || {
-            let advice = process::apt_advice(&["default-jre-headless", "maven"]);
+            let lacks = |packages: &[&'static str]| anyhow::Error::from(Missing(packages.to_vec()));
             [
-                ("Neo4j", anyhow::anyhow!(advice)),
+                ("Neo4j", lacks(&["maven", "default-jre-headless"])),
                 (
                     "Weaviate",
-                    anyhow::anyhow!("no Go").context("it cannot be built"),
+                    lacks(&["golang-go"]).context("it cannot be built"),
                 ),
+                ("Temporal", lacks(&["golang-go"])),
+                ("a gateway", anyhow::anyhow!("no network")),
             ]
         };
-        let command = "`sudo apt-get install default-jre-headless maven`";
         let lines = left_out(&missing(), false).expect("no failure elsewhere");
-        assert_eq!(lines.len(), 2);
-        assert!(lines[0].contains("Neo4j") && lines[0].contains(command));
-        assert!(lines[1].contains("it cannot be built: no Go"), "{lines:?}");
+        let expected = [
+            "--- not run: the tests on Neo4j: maven and default-jre-headless are missing",
+            "--- not run: the tests on Weaviate: it cannot be built: golang-go is missing",
+            "--- not run: the tests on Temporal: golang-go is missing",
+            "--- not run: the tests on a gateway: no network",
+            "--- `sudo apt-get install default-jre-headless golang-go maven` installs all of \
+             these packages",
+        ];
+        assert_eq!(lines, expected);
         let failure = left_out(&missing(), true)
             .expect_err("a failure")
             .to_string();
         assert!(lines.iter().all(|line| failure.contains(line)), "{failure}");
         assert!(left_out(&[], true).expect("nothing is missing").is_empty());
+    }
+
+    #[test]
+    fn the_tests_that_lacked_something_are_told() {
+        let listed = "Neo4j\tb::two\nPostgreSQL\ta::one\nNeo4j\ta::one\nNeo4j\tb::two\n";
+        let expected = [
+            "--- not run: all that needs Neo4j in a::one, b::two",
+            "--- not run: all that needs PostgreSQL in a::one",
+        ];
+        assert_eq!(parts_left_out(listed), expected);
+        assert!(parts_left_out("").is_empty());
     }
 }

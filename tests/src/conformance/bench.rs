@@ -504,6 +504,8 @@ fn temporal_options(address: String, namespace: String) -> TemporalOptions {
     options.sticky_timeout = Duration::from_secs(1);
     // A cluster that shares a busy machine is slow, and not away.
     options.patience = Duration::from_secs(15);
+    // Many tests wait for a cancel.
+    options.keep_in_touch = Duration::from_millis(500);
     options
 }
 

@@ -2,11 +2,12 @@
 //! and several shards. The whole suite runs on it too, as `real` beside `temporal`.
 
 use heyday_durable::engine::EngineError;
+use heyday_durable::temporal::Source;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::bench::Bench;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{self, Cluster};
 use crate::support::server::{Client, Options, Server};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,20 +75,22 @@ async fn certificates_are_replaced_while_runs_are_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_certificate_is_refused_and_told_so() {
-    let Some(cluster) = Cluster::start() else {
+    let Some((address, namespace, access)) = cluster::namespace() else {
         return;
     };
-    let text = |path: std::path::PathBuf| path.display().to_string();
+    let path = |source: Option<Source>| match source {
+        Some(Source::File(path)) => path.display().to_string(),
+        other => panic!("no file: {other:?}"),
+    };
     let config = format!(
-        "engine = 'temporal'\n[temporal]\naddress = '{}'\nnamespace = '{}'\ntls_server_ca_cert_path = '{}'\n",
-        cluster.address(),
-        cluster.namespace(),
-        text(cluster.files().ca()),
+        "engine = 'temporal'\n[temporal]\naddress = '{address}'\nnamespace = '{namespace}'\n\
+         tls_server_ca_cert_path = '{}'\n",
+        path(access.server_ca_cert),
     );
     let certificate = format!(
         "tls_client_cert_path = '{}'\ntls_client_key_path = '{}'\n",
-        text(cluster.files().cert()),
-        text(cluster.files().key())
+        path(access.client_cert),
+        path(access.client_key)
     );
     let options = |config: String| Options {
         config: Some(config),

@@ -130,16 +130,16 @@ async fn a_retry_that_would_come_too_late_is_none(mut bench: Bench) {
 async fn silence_ends_an_attempt_and_heartbeats_reach_the_next(mut bench: Bench) {
     bench.define(
         "beats",
-        &policy("timeouts: {heartbeat: PT10S}, retry: {initial_interval: PT0.05S}"),
+        &policy("timeouts: {heartbeat: PT6S}, retry: {initial_interval: PT0.05S}"),
     );
     let run = bench.start("beats", json!({})).await;
     let attempt = bench.attempt().await;
     assert_eq!(attempt.task.last_heartbeat, None);
-    // Longer than the timeout. Core holds heartbeats back for four fifths of it, and a busy
-    // machine needs some of the last fifth.
+    // Longer than the timeout, most of which is left to a busy machine: on a cluster they are
+    // held back for half a second only here.
     let begun = std::time::Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(300));
-    while begun.elapsed() < Duration::from_secs(13) {
+    while begun.elapsed() < Duration::from_secs(7) {
         ticks.tick().await;
         let details = Payload::json(&json!({"page": 4}));
         attempt.context.sink.heartbeat(Some(details));

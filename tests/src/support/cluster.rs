@@ -6,12 +6,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use heyday_durable::temporal::{Access, Source};
 use uuid::Uuid;
 
 use super::certificates::{Authority, Files};
+use super::keeper::Keeper;
 use super::ports::free_ports;
 use super::postgres::{self, Postgres, USER, run, until};
 use super::server::end_with_parent;
@@ -145,11 +145,6 @@ impl Cluster {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What a client needs.
-    pub fn files(&self) -> &Files {
-        &self.files
-    }
-
     /// How a client reaches it.
     pub fn access(&self) -> Access {
         Access {
@@ -212,6 +207,9 @@ const DYNAMIC: &str = "
 system.namespaceCacheRefreshInterval: [{value: 200ms}]
 system.forceSearchAttributesCacheRefreshOnRead: [{value: true}]
 history.transferProcessorMaxPollRPS: [{value: 2000}]
+history.timerProcessorMaxPollRPS: [{value: 2000}]
+history.visibilityProcessorMaxPollRPS: [{value: 2000}]
+history.timerProcessorMaxTimeShift: [{value: 10ms}]
 ";
 
 fn configuration(folder: &Path, files: &Files, postgres: &Postgres, ports: &[u16; 8]) -> String {
@@ -292,36 +290,16 @@ dynamicConfigClient: {{filepath: '{folder}/dynamic.yaml', pollInterval: 1m}}
 }
 
 /// The one that tests share.
-static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
+static SHARED: Keeper<Cluster> = Keeper::new();
 
-/// Stops the shared one with the process: nothing drops a static.
 extern "C" fn stop_shared() {
-    if let Ok(mut shared) = SHARED.try_lock() {
-        drop(shared.take());
-    }
+    SHARED.stop();
 }
 
 /// The address of the shared one, a namespace of it that nobody else has, and how it is
 /// reached; `None` where there is none.
 pub fn namespace() -> Option<(String, String, Access)> {
     programs()?;
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if shared.is_none() {
-        // The kernel ends the server with the thread that started it, so that one stays.
-        let (started, cluster) = std::sync::mpsc::channel();
-        let keeping = std::thread::Builder::new().name("cluster".to_owned());
-        keeping
-            .spawn(move || {
-                let _ = started.send(Cluster::start());
-                loop {
-                    std::thread::park();
-                }
-            })
-            .unwrap();
-        *shared = cluster.recv().expect("the server starts");
-        // SAFETY: it may be called at any time until the process exits.
-        unsafe { libc::atexit(stop_shared) };
-    }
-    let cluster = shared.as_ref()?;
+    let cluster = SHARED.get(Cluster::start, stop_shared)?;
     Some((cluster.address(), cluster.namespace(), cluster.access()))
 }

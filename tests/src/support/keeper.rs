@@ -1,6 +1,6 @@
 //! A server that tests share: started when the first one wants it, stopped with the process.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Keeps one server, in a static.
 pub struct Keeper<T>(Mutex<Option<T>>);
@@ -32,10 +32,13 @@ impl<T: Send + 'static> Keeper<T> {
         kept.is_some().then_some(Kept(kept))
     }
 
-    /// Stops the server, at the end of the process.
+    /// Stops the server, at the end of the process; also where a test failed that had it.
     pub fn stop(&self) {
-        if let Ok(mut kept) = self.0.try_lock() {
-            drop(kept.take());
+        match self.0.try_lock() {
+            Ok(mut kept) => drop(kept.take()),
+            Err(TryLockError::Poisoned(kept)) => drop(kept.into_inner().take()),
+            // Whoever has it still uses it: the kernel ends it with the process.
+            Err(TryLockError::WouldBlock) => {}
         }
     }
 }
@@ -48,5 +51,40 @@ impl<T> std::ops::Deref for Kept<T> {
 
     fn deref(&self) -> &T {
         self.0.as_ref().expect("it was started")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Says that it was stopped.
+    struct Told;
+
+    static STOPPED: AtomicBool = AtomicBool::new(false);
+    static TOLD: Keeper<Told> = Keeper::new();
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            STOPPED.store(true, Ordering::Release);
+        }
+    }
+
+    extern "C" fn stop() {
+        TOLD.stop();
+    }
+
+    #[test]
+    fn a_server_that_a_failed_test_had_is_stopped() {
+        let failing = std::thread::spawn(|| {
+            let _kept = TOLD.get(|| Some(Told), stop).expect("it starts");
+            // Without the words of a panic, which nobody should look into.
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(failing.join().is_err());
+        TOLD.stop();
+        assert!(STOPPED.load(Ordering::Acquire));
     }
 }

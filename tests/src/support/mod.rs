@@ -33,6 +33,7 @@ pub mod temporal;
 pub mod weaviate;
 pub mod worker;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Where `cargo xtask` put the built components.
@@ -80,21 +81,49 @@ pub fn cache() -> PathBuf {
         .map_or_else(|| binary().with_file_name("compiled"), PathBuf::from)
 }
 
+/// What the folders are of that `cargo xtask test` names in these variables.
+const FOLDERS: [(&str, &str); 6] = [
+    ("HEYDAY_POSTGRES", "PostgreSQL"),
+    ("HEYDAY_TEMPORAL_SERVER", "Temporal's real server"),
+    ("HEYDAY_NEO4J", "Neo4j"),
+    ("HEYDAY_WEAVIATE", "Weaviate"),
+    ("HEYDAY_S3_GATEWAY", "a gateway that speaks S3"),
+    ("HEYDAY_GCS_EMULATOR", "an emulator of Google Cloud Storage"),
+];
+
+/// Lists the test that asks as not run, or those of its rows that need this; which fails where
+/// nothing may be missing.
+pub fn not_run(what: &str, why: &str) {
+    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    assert!(!in_ci, "all that needs {what} would not run: {why}");
+    eprintln!("not run: all that needs {what}: {why}");
+    let Some(list) = std::env::var_os("HEYDAY_NOT_RUN") else {
+        return;
+    };
+    // The harness calls each test's thread as the test.
+    let thread = std::thread::current();
+    let line = format!("{what}\t{}\n", thread.name().unwrap_or("a test"));
+    let list = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(list);
+    list.unwrap().write_all(line.as_bytes()).unwrap();
+}
+
 /// A folder of programs that `cargo xtask test` names in a variable. Without it the caller
-/// lists its tests as not run, which fails where nothing may be missing.
+/// leaves out its tests, or the rows of them, and they are [listed](not_run).
 pub fn folder(variable: &str) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(variable) {
         return Some(folder.into());
     }
-    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-    let why = format!("{variable} is set by `cargo xtask test`");
-    assert!(!in_ci, "{why}; run the tests with it");
-    eprintln!("not run: {why}");
+    let known = FOLDERS.iter().find(|(name, _)| *name == variable);
+    let what = known.map_or(variable, |(_, what)| what);
+    not_run(what, &format!("{variable} is set by `cargo xtask test`"));
     None
 }
 
 /// The folder of the specification, its examples and its kit. Without one the caller
-/// lists its tests as not run, which fails where nothing may be missing.
+/// leaves out its tests, and they are [listed](not_run).
 pub fn specification() -> Option<PathBuf> {
     let folder = std::env::var_os("HEYDAY_SPEC_DIR").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/serverless-workflow"),
@@ -103,8 +132,6 @@ pub fn specification() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-    assert!(!in_ci, "the specification is missing; set HEYDAY_SPEC_DIR");
-    eprintln!("not run: the specification is missing; set HEYDAY_SPEC_DIR");
+    not_run("the specification", "it is missing; set HEYDAY_SPEC_DIR");
     None
 }

@@ -14,6 +14,7 @@ use heyday_capabilities::graph::neo4j::{Neo4jConfig, SETTINGS, open};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use super::keeper::Keeper;
 use super::ports::free_port;
 use super::postgres::run;
 use super::server::PATIENCE;
@@ -52,10 +53,41 @@ fn java(jars: &Path, home: &Path, size: Size) -> Command {
     let mut command = Command::new("java");
     command
         .args(size.java)
+        // What Java and its libraries put elsewhere would stay there where it is killed.
+        .arg("-XX:-UsePerfData")
+        .arg(format!("-Djava.io.tmpdir={}", home.display()))
+        .arg(format!("-Djna.tmpdir={}", home.display()))
         .arg("-cp")
         .arg(jars.join("*"))
         .env("NEO4J_HOME", home);
     command
+}
+
+/// The home of a server that has not run yet, with its password. To copy it takes less than to
+/// start Java for it again.
+struct Fresh {
+    folder: tempfile::TempDir,
+    password: String,
+}
+
+static FRESH: Keeper<Fresh> = Keeper::new();
+
+extern "C" fn forget_fresh() {
+    FRESH.stop();
+}
+
+impl Fresh {
+    fn make() -> Option<Self> {
+        let jars = super::folder("HEYDAY_NEO4J")?;
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        let password = Uuid::new_v4().to_string();
+        let mut command = java(&jars, &home, SMALL);
+        command.args(["org.neo4j.cli.AdminTool", "dbms", "set-initial-password"]);
+        run(command.arg(&password));
+        Some(Self { folder, password })
+    }
 }
 
 impl Neo4j {
@@ -69,14 +101,15 @@ impl Neo4j {
     pub fn start_of(size: Size, settings: &[&str]) -> Option<Self> {
         let jars = super::folder("HEYDAY_NEO4J")?;
         let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().join("home");
-        std::fs::create_dir(&home).unwrap();
-        let password = Uuid::new_v4().to_string();
+        let password = {
+            let fresh = FRESH.get(Fresh::make, forget_fresh)?;
+            let mut command = Command::new("cp");
+            command.arg("-a").arg(fresh.folder.path().join("home"));
+            run(command.arg(folder.path()));
+            fresh.password.clone()
+        };
         let password_file = folder.path().join("password");
         std::fs::write(&password_file, format!("{password}\n")).unwrap();
-        let mut command = java(&jars, &home, SMALL);
-        command.args(["org.neo4j.cli.AdminTool", "dbms", "set-initial-password"]);
-        run(command.arg(&password));
         let settings: Vec<_> = settings.iter().map(|&it| it.to_owned()).collect();
         let port = free_port();
         let child = launch(&jars, folder.path(), port, size, &settings);

@@ -74,6 +74,39 @@ fn postgres_user() -> Option<(u32, u32)> {
     Some((entry.pw_uid, entry.pw_gid))
 }
 
+/// The data of a new server. To copy it takes less than to make it again.
+struct Fresh {
+    folder: tempfile::TempDir,
+    /// Of the superuser [`USER`].
+    password: String,
+}
+
+static FRESH: Keeper<Fresh> = Keeper::new();
+
+extern "C" fn forget_fresh() {
+    FRESH.stop();
+}
+
+impl Fresh {
+    fn make() -> Option<Self> {
+        let programs = programs()?;
+        let folder = tempfile::tempdir().unwrap();
+        own(folder.path());
+        // Whoever could connect could run programs as its user.
+        let password = Uuid::new_v4().to_string();
+        let file = folder.path().join("password");
+        std::fs::write(&file, &password).unwrap();
+        own(&file);
+        run(program(&programs, folder.path(), "initdb")
+            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
+            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
+            .arg(&file)
+            .arg("--pgdata")
+            .arg(folder.path().join("data")));
+        Some(Self { folder, password })
+    }
+}
+
 /// A PostgreSQL server of its own. Stopped when it is dropped.
 pub struct Postgres {
     child: Child,
@@ -95,18 +128,13 @@ impl Postgres {
         let programs = programs()?;
         let folder = tempfile::tempdir().unwrap();
         own(folder.path());
-        // Whoever could connect could run programs as its user.
-        let password = Uuid::new_v4().to_string();
-        let file = folder.path().join("password");
-        std::fs::write(&file, &password).unwrap();
-        own(&file);
-        let data = folder.path().join("data");
-        run(program(&programs, folder.path(), "initdb")
-            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
-            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
-            .arg(&file)
-            .arg("--pgdata")
-            .arg(&data));
+        let password = {
+            let fresh = FRESH.get(Fresh::make, forget_fresh)?;
+            let mut command = Command::new("cp");
+            command.arg("-a").arg(fresh.folder.path().join("data"));
+            run(command.arg(folder.path()));
+            fresh.password.clone()
+        };
         let port = free_port();
         let mut server = Self {
             child: launch(&programs, folder.path(), port, settings),
@@ -144,10 +172,18 @@ impl Postgres {
 
     /// Ends it at once, as a crash would; its data stays.
     pub fn kill(&mut self) {
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: it is our child, and was not waited for.
-        unsafe { libc::kill(pid, libc::SIGQUIT) };
-        self.child.wait().expect("it is ours");
+        self.quit();
+    }
+
+    /// It ends at once and leaves no shared memory, which it would where it is killed.
+    fn quit(&mut self) {
+        // Once waited for, its number may be another's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+            // SAFETY: it is our child, and was not waited for.
+            unsafe { libc::kill(pid, libc::SIGQUIT) };
+            let _ = self.child.wait();
+        }
     }
 
     /// Stops all of its processes where they are, or lets them go on.
@@ -376,10 +412,7 @@ impl Drop for Postgres {
             // It would not hear that it is to end.
             self.freeze(false);
         }
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
-        // SAFETY: it is our child, and was not waited for.
-        unsafe { libc::kill(pid, libc::SIGQUIT) };
-        let _ = self.child.wait();
+        self.quit();
     }
 }
 

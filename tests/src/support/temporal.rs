@@ -5,15 +5,27 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::keeper::Keeper;
 use super::ports::free_port;
 use super::server::{PATIENCE, end_with_parent};
 
 /// Namespaces that the shared server has; each test takes one.
 const NAMESPACES: usize = 250;
+
+/// Its one shard gives out tasks, timers and what lists show 20 times a second otherwise, and
+/// fires no timer within a second of the one before; and its queues have four parts each, which
+/// wait for each other.
+const SETTINGS: [&str; 6] = [
+    "history.transferProcessorMaxPollRPS=2000",
+    "history.timerProcessorMaxPollRPS=2000",
+    "history.visibilityProcessorMaxPollRPS=2000",
+    "history.timerProcessorMaxTimeShift=\"10ms\"",
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+];
 
 /// The built `temporal`. Without one the caller lists its tests as not run, which fails
 /// where nothing may be missing.
@@ -21,12 +33,8 @@ pub fn binary() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("HEYDAY_TEMPORAL") {
         return Some(PathBuf::from(path));
     }
-    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
-    assert!(
-        !in_ci,
-        "HEYDAY_TEMPORAL is set by `cargo xtask test`; run the tests with it"
-    );
-    eprintln!("not run: HEYDAY_TEMPORAL is set by `cargo xtask test`");
+    let why = "HEYDAY_TEMPORAL is set by `cargo xtask test`";
+    super::not_run("Temporal's dev server", why);
     None
 }
 
@@ -40,6 +48,8 @@ pub fn has_asked_nothing(error: &str) -> bool {
 pub struct DevServer {
     child: Child,
     port: u16,
+    /// Where it keeps its cluster's id, which it would put among this user's settings.
+    _home: tempfile::TempDir,
 }
 
 impl DevServer {
@@ -47,17 +57,17 @@ impl DevServer {
     /// a file, and waits until it answers.
     pub fn start(port: u16, namespaces: &[String], file: Option<&Path>) -> Self {
         let mut command = Command::new(binary().expect("the caller has asked for it"));
+        let home = tempfile::tempdir().unwrap();
         command
+            .env("HOME", home.path())
             .args(["server", "start-dev", "--headless", "--ip", "127.0.0.1"])
             .args(["--log-level", "error", "--port", &port.to_string()])
-            // Its one shard gives tasks out 20 times a second otherwise.
-            .args([
-                "--dynamic-config-value",
-                "history.transferProcessorMaxPollRPS=2000",
-            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        for setting in SETTINGS {
+            command.args(["--dynamic-config-value", setting]);
+        }
         for namespace in namespaces {
             command.args(["--namespace", namespace]);
         }
@@ -66,7 +76,11 @@ impl DevServer {
         }
         end_with_parent(&mut command);
         let child = command.spawn().expect("temporal starts");
-        let mut server = Self { child, port };
+        let mut server = Self {
+            child,
+            port,
+            _home: home,
+        };
         server.wait_until_ready();
         server
     }
@@ -95,29 +109,26 @@ impl Drop for DevServer {
     }
 }
 
+/// The one that tests share.
+static SHARED: Keeper<DevServer> = Keeper::new();
+
+extern "C" fn stop_shared() {
+    SHARED.stop();
+}
+
+/// Starts the one that tests share.
+fn start_shared() -> Option<DevServer> {
+    let namespaces: Vec<_> = (0..NAMESPACES).map(|n| format!("test-{n}")).collect();
+    Some(DevServer::start(free_port(), &namespaces, None))
+}
+
 /// The address of the shared server, and a namespace that nobody else has; `None` where
 /// there is no `temporal`.
 pub fn namespace() -> Option<(String, String)> {
-    static ADDRESS: OnceLock<String> = OnceLock::new();
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
     binary()?;
-    let address = ADDRESS.get_or_init(|| {
-        let (started, address) = std::sync::mpsc::channel();
-        // The kernel ends the server with the thread that started it, so that one stays.
-        let keeping = std::thread::Builder::new().name("temporal".to_owned());
-        keeping
-            .spawn(move || {
-                let namespaces: Vec<_> = (0..NAMESPACES).map(|n| format!("test-{n}")).collect();
-                let server = DevServer::start(free_port(), &namespaces, None);
-                let _ = started.send(server.address());
-                loop {
-                    std::thread::park();
-                }
-            })
-            .unwrap();
-        address.recv().expect("the server starts")
-    });
+    let address = SHARED.get(start_shared, stop_shared)?.address();
     let number = TAKEN.fetch_add(1, Ordering::Relaxed);
     assert!(number < NAMESPACES, "there are more tests than namespaces");
-    Some((address.clone(), format!("test-{number}")))
+    Some((address, format!("test-{number}")))
 }

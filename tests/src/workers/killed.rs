@@ -104,14 +104,25 @@ async fn what_a_killed_server_had_taken_is_there_once() {
     assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
+/// What counts once under the idempotency key; each answers how many of it there are.
+const ONCE: [(&str, &str); 3] = [
+    ("sql", "probe.sql_once"),
+    ("kv", "probe.kv_count"),
+    ("graph", "probe.graph_count"),
+];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost() {
+async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost_and_its_effect_is_there_once() {
     let Some(site) = Site::start().await else {
         return;
     };
+    let client = &site.server.client;
+    for (capability, _) in ONCE {
+        let granted = client.grant("probe", capability, "default", None);
+        granted.await.unwrap();
+    }
     push_probe(&site).await;
     let worker = site.worker(&[]).await;
-    let client = &site.server.client;
     let names = ["hangs-once", "hangs-twice"];
     for (name, attempts) in names.iter().zip(1..) {
         let policy = format!(
@@ -121,6 +132,22 @@ async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost() {
             "  - hangs: {{call: probe.wait_for_cancel, with: {{}}, input: {{from: 'null'}}, metadata: {{heyday: {policy}}}}}\n"
         );
         push_flow(&site, name, &task).await;
+    }
+    // These have as long as both attempts of the other in all.
+    for (capability, activity) in ONCE {
+        let policy = "{timeouts: {start_to_close: PT20S}, retry: {maximum_attempts: 5, initial_interval: PT0.1S}}";
+        let task = format!(
+            "  - once: {{call: {activity}, with: {{binding: default, once: true, hang: true}}, metadata: {{heyday: {policy}}}}}\n"
+        );
+        push_flow(&site, capability, &task).await;
+    }
+    let mut effects = Vec::new();
+    for (capability, _) in ONCE {
+        let flow = format!("tests.{capability}");
+        effects.push(client.start(&flow, &json!({})).await.unwrap());
+    }
+    for id in &effects {
+        client.wait_for_line(id, "committed").await.unwrap();
     }
     let mut runs = Vec::new();
     for name in names {
@@ -153,5 +180,17 @@ async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost() {
             let found = receipt["counters"]["lost"].as_u64().unwrap_or_default();
             assert_eq!(found, *lost, "{receipts:?}");
         }
+    }
+    for ((capability, activity), id) in ONCE.iter().zip(&effects) {
+        let outcome = client.result(id).await.unwrap();
+        let told = format!("{capability}: {}", outcome.body);
+        assert_eq!(outcome.status, "Completed", "{told}");
+        assert_eq!(outcome.body["result"], 1, "{told}");
+        let receipts = client.receipts(id).await.unwrap();
+        assert_eq!(receipts[0]["outcome"], "worker-lost", "{receipts:?}");
+        // Another activity finds what one has left, not what two have.
+        let another = json!({ "binding": "default", "once": true });
+        let count = client.succeed(activity, &another).await.unwrap();
+        assert_eq!(count, 2, "{capability}");
     }
 }

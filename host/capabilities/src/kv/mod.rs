@@ -7,7 +7,6 @@
 
 mod host;
 pub mod postgres;
-mod postgres_tables;
 pub mod sqlite;
 #[cfg(test)]
 mod sqlite_tests;

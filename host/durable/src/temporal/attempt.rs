@@ -9,7 +9,6 @@
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -34,9 +33,6 @@ use crate::embedded::{lock, retry::bounded, wait_until};
 use crate::engine::{EngineError, LiveEvent, RunRef};
 use crate::failure::{Failure, kind};
 use crate::payload::{INLINE_LIMIT, JSON_PLAIN, Payload, ResolveError, resolve};
-
-/// How often the host keeps in touch for an attempt that has no heartbeat timeout.
-const KEEP_IN_TOUCH: Duration = Duration::from_secs(5);
 
 /// Polls a worker's activity tasks until it is shut down.
 pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str>) {
@@ -102,7 +98,8 @@ async fn not_found(core: &Core, namespace: &str, token: &[u8]) -> CancelReason {
         if let Some(why) = asked_to_stop(core, namespace, token).await {
             return why;
         }
-        wait_until(core.host.clock.as_ref(), KEEP_IN_TOUCH, ended).await;
+        let pause = core.options.keep_in_touch;
+        wait_until(core.host.clock.as_ref(), pause, ended).await;
     }
     CancelReason::RunClosed
 }
@@ -319,7 +316,7 @@ impl Attempt {
                 return std::future::pending::<Infallible>().await;
             }
             loop {
-                tokio::time::sleep(KEEP_IN_TOUCH).await;
+                tokio::time::sleep(self.core.options.keep_in_touch).await;
                 self.worker
                     .record_activity_heartbeat(sdk::ActivityHeartbeat {
                         task_token: self.token.clone(),

@@ -41,6 +41,9 @@ pub struct TemporalOptions {
     pub stop_grace: Duration,
     /// How long a request waits for a cluster that does not answer.
     pub patience: Duration,
+    /// How often the host keeps in touch for an attempt without a heartbeat timeout, and how
+    /// long a heartbeat is held back at most: a cancel may come as the answer only.
+    pub keep_in_touch: Duration,
     /// Which share of the machine may be in use for a further activity to be taken, where
     /// that matters; the queues' limits are then what is taken at most.
     pub resources: Option<Resources>,
@@ -91,6 +94,7 @@ impl TemporalOptions {
             limits: RunLimits::default(),
             stop_grace: Duration::from_secs(2),
             patience: Duration::from_secs(5),
+            keep_in_touch: Duration::from_secs(5),
             resources: None,
             admission: None,
         }

@@ -41,9 +41,6 @@ const EAGER_ACTIVITIES: usize = 3;
 /// Between two activities that are taken because the machine has room.
 const SLOT_RAMP: Duration = Duration::from_millis(50);
 
-/// A heartbeat is held back no longer: a cancel may come as its answer only.
-const HEARTBEATS: Duration = Duration::from_secs(5);
-
 /// Between two looks at what waits on the cluster.
 const BACKLOG: Duration = Duration::from_secs(5);
 
@@ -151,8 +148,8 @@ fn config(
         .tuner(Arc::new(tuner))
         .max_eager_activity_reservations_per_workflow_task(EAGER_ACTIVITIES)
         .sticky_queue_schedule_to_start_timeout(core.options.sticky_timeout)
-        .max_heartbeat_throttle_interval(HEARTBEATS)
-        .default_heartbeat_throttle_interval(HEARTBEATS)
+        .max_heartbeat_throttle_interval(core.options.keep_in_touch)
+        .default_heartbeat_throttle_interval(core.options.keep_in_touch)
         .versioning_strategy(sdk::WorkerVersioningStrategy::None {
             build_id: concat!("heyday-", env!("CARGO_PKG_VERSION")).to_owned(),
         })

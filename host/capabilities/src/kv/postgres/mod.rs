@@ -4,36 +4,10 @@
 //! clock says what has ended, so that hosts whose clocks differ agree. Versions come from
 //! a sequence, taken while the row is held, so that an entry's only rise. An entry that
 //! has ended is skipped by every read, and removed by later writes, some at a time.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
-
-use async_trait::async_trait;
-use bytes::Bytes;
-use postgres_types::Type;
-use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
-
-use super::postgres_tables;
-use super::{
-    Condition, Entry, KvCode, KvError, KvLimits, ONCE_KEPT, Page, Store, add, after_prefix,
-    check_condition, milliseconds, page,
-};
-use crate::diagnosis::Finding;
-use crate::postgres::{
-    Lease, Param, PgError, Pool, PoolOptions, PostgresConfig, PostgresConfigError, from_hex,
-    text_array,
-};
-use crate::task::begin_here;
-
-/// What a message has beside a value.
-const MESSAGE_BYTES: u64 = 1 << 20;
-/// Every so many writes remove some of what has ended, at most so much.
-const SWEEP_EACH: u32 = 32;
-const SWEPT: i64 = 200;
-/// How often an increment begins again whose row was swept away under it.
-const TRIES: u32 = 10;
+//!
+//! The operations of [`Store`] stand here; what an increment does within its transaction
+//! in `addition.rs`, the refusal of a write in `condition.rs`, the removal of what has ended
+//! in `ended.rs`, and what a failure means in `error.rs`.
 
 /// The server's time, in milliseconds since the Unix epoch.
 macro_rules! now {
@@ -47,6 +21,42 @@ macro_rules! live {
         concat!("(expires_ms IS NULL OR expires_ms > ", now!(), ")")
     };
 }
+
+mod addition;
+mod condition;
+mod ended;
+mod error;
+mod rows;
+mod tables;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+
+use self::addition::added;
+use self::condition::{unmet, version};
+use self::ended::sweep;
+use self::error::{Failed, translate};
+use self::rows::{bytes, entry, null, number, optional, text};
+use super::{
+    Condition, Entry, KvCode, KvError, KvLimits, Page, Store, after_prefix, check_condition, page,
+};
+use crate::diagnosis::Finding;
+use crate::postgres::{
+    Lease, Param, Pool, PoolOptions, PostgresConfig, PostgresConfigError, text_array,
+};
+use crate::task::begin_here;
+
+/// What a message has beside a value.
+const MESSAGE_BYTES: u64 = 1 << 20;
+/// Every so many writes remove some of what has ended.
+const SWEEP_EACH: u32 = 32;
+/// How often an increment begins again whose row was swept away under it.
+const TRIES: u32 = 10;
 
 /// A store in a database.
 #[derive(Debug, Clone)]
@@ -109,7 +119,7 @@ impl PostgresStore {
             let migrated = self
                 .shared
                 .migrated
-                .get_or_try_init(|| postgres_tables::migrate(&mut lease));
+                .get_or_try_init(|| tables::migrate(&mut lease));
             migrated.await?;
             lease.begin();
         }
@@ -163,26 +173,6 @@ impl PostgresStore {
         .await
     }
 }
-
-/// Why an operation was not done.
-pub(super) enum Failed {
-    Refused(KvError),
-    Postgres(PgError),
-}
-
-impl From<KvError> for Failed {
-    fn from(error: KvError) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl From<PgError> for Failed {
-    fn from(error: PgError) -> Self {
-        Self::Postgres(error)
-    }
-}
-
-pub(super) type Row = Vec<Option<Bytes>>;
 
 #[async_trait]
 impl Store for PostgresStore {
@@ -382,216 +372,5 @@ impl Store for PostgresStore {
             Ok(page(keys, limit))
         })
         .await
-    }
-}
-
-/// Adds within the transaction that is open; none where the row was swept away.
-async fn added(
-    lease: &mut Lease,
-    key: &str,
-    delta: i64,
-    ttl: Option<Duration>,
-    once: Option<&str>,
-) -> Result<Option<i64>, Failed> {
-    let wire = lease.wire();
-    let key = Param::text(key);
-    // A row to hold, where there is none: one that has ended.
-    let hold = "INSERT INTO heyday_kv_entries (key, value, version, expires_ms) \
-                VALUES ($1, '', 0, 0) ON CONFLICT (key) DO NOTHING";
-    wire.rows(hold, std::slice::from_ref(&key)).await?;
-    let held = concat!(
-        "SELECT value, version, expires_ms, ",
-        live!(),
-        " FROM heyday_kv_entries WHERE key = $1 FOR UPDATE"
-    );
-    let rows = wire.rows(held, std::slice::from_ref(&key)).await?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
-    if let Some(once) = once {
-        let before = concat!(
-            "SELECT sum FROM heyday_kv_additions \
-             WHERE key = $1 AND once = $2 AND at_ms > ",
-            now!(),
-            " - $3::bigint"
-        );
-        let params = [key.clone(), Param::text(once), optional(Some(ONCE_KEPT))];
-        if let Some(row) = wire.rows(before, &params).await?.first() {
-            return Ok(Some(number(row, 0)?));
-        }
-    }
-    let found = if text(row, 3)? == "t" {
-        Some(entry(row)?)
-    } else {
-        None
-    };
-    let sum = add(found.as_ref().map(|entry| entry.value.as_slice()), delta)?;
-    let value = bytes(sum.to_string().into_bytes());
-    // An entry that is there keeps its end.
-    let (put, params) = match found {
-        Some(_) => (
-            "UPDATE heyday_kv_entries SET value = $2, version = nextval('heyday_kv_versions') \
-             WHERE key = $1",
-            vec![key.clone(), value],
-        ),
-        None => (
-            concat!(
-                "UPDATE heyday_kv_entries SET value = $2, \
-                 version = nextval('heyday_kv_versions'), expires_ms = ",
-                now!(),
-                " + $3::bigint WHERE key = $1"
-            ),
-            vec![key.clone(), value, optional(ttl)],
-        ),
-    };
-    wire.rows(put, &params).await?;
-    if let Some(once) = once {
-        let note = concat!(
-            "INSERT INTO heyday_kv_additions (key, once, sum, at_ms) \
-             VALUES ($1, $2, $3::bigint, ",
-            now!(),
-            ") ON CONFLICT (key, once) DO UPDATE SET sum = excluded.sum, at_ms = excluded.at_ms"
-        );
-        let sum = Param::text(&sum.to_string());
-        wire.rows(note, &[key, Param::text(once), sum]).await?;
-    }
-    Ok(Some(sum))
-}
-
-/// The version of the entry under a key, unless it has ended.
-async fn version(lease: &mut Lease, key: &str) -> Result<Option<u64>, Failed> {
-    let statement = concat!(
-        "SELECT version FROM heyday_kv_entries WHERE key = $1 AND ",
-        live!()
-    );
-    let rows = lease.wire().rows(statement, &[Param::text(key)]).await?;
-    let version = rows.first().map(|row| number(row, 0)).transpose()?;
-    Ok(version.map(i64::unsigned_abs))
-}
-
-/// The refusal of a write whose condition did not hold when it was to be done.
-async fn unmet(lease: &mut Lease, key: &str, condition: Condition) -> Result<KvError, Failed> {
-    let found = version(lease, key).await?;
-    Ok(match check_condition(&condition, found) {
-        Err(error) => error,
-        // It holds again by now; it did not then.
-        Ok(()) => KvError::new(
-            KvCode::PreconditionFailed,
-            "the entry was another one at that moment",
-        ),
-    })
-}
-
-/// Removes some of what has ended, but nothing that someone holds.
-async fn sweep(lease: &mut Lease) -> Result<(), PgError> {
-    lease.begin();
-    let entries = concat!(
-        "DELETE FROM heyday_kv_entries WHERE key IN (SELECT key FROM heyday_kv_entries \
-         WHERE expires_ms <= ",
-        now!(),
-        " LIMIT $1::bigint FOR UPDATE SKIP LOCKED)"
-    );
-    let most = Param::text(&SWEPT.to_string());
-    lease
-        .wire()
-        .rows(entries, std::slice::from_ref(&most))
-        .await?;
-    let additions = concat!(
-        "DELETE FROM heyday_kv_additions WHERE (key, once) IN \
-         (SELECT key, once FROM heyday_kv_additions WHERE at_ms <= ",
-        now!(),
-        " - $2::bigint LIMIT $1::bigint FOR UPDATE SKIP LOCKED)"
-    );
-    let params = [most, optional(Some(ONCE_KEPT))];
-    lease.wire().rows(additions, &params).await?;
-    Ok(())
-}
-
-fn bytes(value: Vec<u8>) -> Param {
-    Param {
-        oid: Type::BYTEA.oid(),
-        binary: true,
-        bytes: Some(value.into()),
-    }
-}
-
-fn null() -> Param {
-    Param {
-        oid: 0,
-        binary: false,
-        bytes: None,
-    }
-}
-
-/// A time in milliseconds, or NULL.
-fn optional(duration: Option<Duration>) -> Param {
-    duration.map_or_else(null, |duration| {
-        Param::text(&milliseconds(duration).to_string())
-    })
-}
-
-pub(super) fn text(row: &Row, index: usize) -> Result<&str, PgError> {
-    row.get(index)
-        .and_then(Option::as_ref)
-        .and_then(|bytes| std::str::from_utf8(bytes).ok())
-        .ok_or_else(|| PgError::protocol("a value is missing"))
-}
-
-pub(super) fn number(row: &Row, index: usize) -> Result<i64, PgError> {
-    let number = text(row, index)?.parse();
-    number.map_err(|_| PgError::protocol("a number is none"))
-}
-
-/// An entry from its value, version and end.
-fn entry(row: &Row) -> Result<Entry, PgError> {
-    let value = row.first().and_then(Option::as_ref);
-    let value = value.and_then(|digits| from_hex(digits));
-    let expires = match row.get(2) {
-        Some(Some(_)) => Some(number(row, 2)?.unsigned_abs()),
-        _ => None,
-    };
-    Ok(Entry {
-        value: value.ok_or_else(|| PgError::protocol("bytes are none"))?,
-        version: number(row, 1)?.unsigned_abs(),
-        expires_ms: expires,
-    })
-}
-
-/// What a failure of PostgreSQL is in the words of `heyday:kv`.
-fn translate(error: PgError) -> KvError {
-    let unavailable = |message: &str| KvError::new(KvCode::Unavailable, message);
-    match error {
-        PgError::Away(_) => unavailable("the store cannot be reached; try again"),
-        PgError::Refused(_) => unavailable(
-            "the database does not let the host in, or its tables cannot be used: an operator \
-             must act; the host's log has the cause",
-        ),
-        PgError::Full => unavailable("no connection to the store became free in time"),
-        PgError::Timeout => unavailable("the store did not answer in time"),
-        PgError::TooLarge => KvError::new(
-            KvCode::LimitExceeded,
-            "a value is larger than the binding allows",
-        ),
-        PgError::Copy => KvError::internal("an unexpected copy"),
-        PgError::Protocol(cause) => KvError::internal(cause),
-        PgError::Server(error) => match error.code.as_str() {
-            "40001" | "40P01" | "55P03" => KvError::new(
-                KvCode::Conflict,
-                "others wrote all the time that the binding allows to wait",
-            ),
-            "57014" => unavailable("the store did not answer in time"),
-            "53100" => unavailable("the store's disk is full")
-                .with_details(serde_json::json!({ "kind": "disk-full" })),
-            // A role without its rights or its schema, or a read-only binding that nobody wrote to.
-            "42501" | "42P01" | "25006" | "3F000" => {
-                tracing::error!(
-                    code = error.code,
-                    cause = error.message,
-                    "a store has no tables"
-                );
-                unavailable("the store's tables cannot be used: an operator must act")
-            }
-            _ => KvError::internal(format!("PostgreSQL {}: {}", error.code, error.message)),
-        },
     }
 }

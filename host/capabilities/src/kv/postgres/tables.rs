@@ -1,6 +1,7 @@
 //! The tables of a store in PostgreSQL, made by whichever host comes first.
 
-use super::postgres::{Failed, number, text};
+use super::error::Failed;
+use super::rows::{number, text};
 use crate::postgres::{Lease, Param, PgError, Status};
 
 /// Steps of the schema, in order; `heyday_kv_steps` counts those that a store has. A step

@@ -1,7 +1,7 @@
 """The part of reference.py that makes and computes models that generate.
 
 Decoders from their descriptions: RMSNorm (arXiv 1910.07467), rotary positions (2104.09864) and
-their scalings (linear; Llama 3's; YaRN, 2309.00071; LongRoPE, 2402.13753), grouped queries (2305.13245), SwiGLU
+their scalings (linear; dynamic NTK; Llama 3's; YaRN, 2309.00071; LongRoPE, 2402.13753), grouped queries (2305.13245), SwiGLU
 (2002.05202), attention to the latest tokens (2310.06825). In double precision, a whole text at
 once and without a cache.
 """
@@ -10,6 +10,8 @@ import json
 import math
 
 import numpy as np
+
+from tokens import LLAMA3, QWEN2, ByteTokens, PieceTokens, SplitTokens
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -34,150 +36,6 @@ MESSAGES = [
     {"role": "assistant", "content": "It turns."},
     {"role": "user", "content": "How is it balanced?"},
 ]
-
-
-def byte_letters():
-    """The letter that stands for each byte in byte-level tokenizers, as GPT-2's paper's code has it."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters, more = {byte: chr(byte) for byte in plain}, 0
-    for byte in range(256):
-        if byte not in letters:
-            letters[byte], more = chr(256 + more), more + 1
-    return letters
-
-
-MERGES = ["th", "he", "in", "an", "ro", "ti", "the", "or", "rot", "rotor", "ing", "is"]
-
-
-def merge(parts, merges):
-    while True:
-        ranked = [(merges.index(a + b), n) for n, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in merges]
-        if not ranked:
-            return parts
-        at = min(ranked)[1]
-        parts = parts[:at] + [parts[at] + parts[at + 1]] + parts[at + 2 :]
-
-
-def merge_pairs(merges, vocabulary):
-    """Each merge as the two pieces that make it."""
-    pairs = []
-    for word in merges:
-        known = [m for m in merges[: merges.index(word)]]
-        left, right = merge(list(word), known)[0], None
-        right = word[len(left) :]
-        assert left in vocabulary and right in vocabulary, word
-        pairs.append([left, right])
-    return pairs
-
-
-class ByteTokens:
-    """Bytes and merges of them; special tokens stand for themselves."""
-
-    special = ["<|begin|>", "<|end|>", "<|start|>", "<|eot|>", "<|im_start|>", "<|im_end|>"]
-    begin, end = "<|begin|>", "<|end|>"
-
-    def __init__(self, adds_begin):
-        self.letters, self.adds_begin = byte_letters(), adds_begin
-        words = [self.letters[byte] for byte in range(256)] + MERGES + self.special
-        self.vocabulary = {word: id for id, word in enumerate(words)}
-        # Not to be drawn: they would make no text.
-        self.shy = [*range(0, 32), *range(127, 256), *(self.vocabulary[word] for word in self.special)]
-
-    def tokens(self, text, special=True):
-        ids = [self.vocabulary[self.begin]] if special and self.adds_begin else []
-        while text:
-            found = [(text.find(word), word) for word in self.special if word in text]
-            at, word = min(found, default=(len(text), ""))
-            parts = [self.letters[byte] for byte in text[:at].encode()]
-            ids += [self.vocabulary[part] for part in merge(parts, MERGES)]
-            ids += [self.vocabulary[word]] if word else []
-            text = text[at + len(word) :]
-        return ids
-
-    def text(self, ids):
-        bytes_of = {letter: byte for byte, letter in self.letters.items()}
-        words = {id: word for word, id in self.vocabulary.items()}
-        letters = "".join(words[id] for id in ids if words[id] not in self.special)
-        return bytes(bytes_of[letter] for letter in letters).decode("utf-8", "replace").rstrip("\ufffd")
-
-    def write(self):
-        begin = {"SpecialToken": {"id": self.begin, "type_id": 0}}
-        text = lambda id: {"Sequence": {"id": id, "type_id": 0}}
-        around = [begin] if self.adds_begin else []
-        return {
-            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added(self),
-            "normalizer": None,
-            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-            "post_processor": {"type": "TemplateProcessing", "single": around + [text("A")],
-                               "pair": around + [text("A"), text("B")],
-                               "special_tokens": {self.begin: {"id": self.begin, "ids": [self.vocabulary[self.begin]],
-                                                               "tokens": [self.begin]}}},
-            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                      "vocab": self.vocabulary, "merges": merge_pairs(MERGES, self.vocabulary)},
-        }
-
-
-class PieceTokens:
-    """Letters and merges of them, a space as a letter of its own; other letters as their bytes."""
-
-    special = ["<unk>", "<s>", "</s>"]
-    begin, end = "<s>", "</s>"
-
-    def __init__(self):
-        letters = ["▁", *map(chr, range(33, 127)), "\n"]
-        bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-        self.vocabulary = {word: id for id, word in enumerate(self.special + bytes_ + letters + MERGES)}
-        self.shy = range(3 + 256)
-
-    def tokens(self, text, special=True):
-        ids = [self.vocabulary[self.begin]] if special else []
-        first = True
-        while text:
-            found = [(text.find(word), word) for word in self.special if word in text]
-            at, word = min(found, default=(len(text), ""))
-            # The space before a text stands before each part of it, if there is any.
-            part = text[:at]
-            pieces = merge(list("▁" + part.replace(" ", "▁")), MERGES) if part else []
-            for piece in pieces:
-                if piece in self.vocabulary:
-                    ids.append(self.vocabulary[piece])
-                else:
-                    ids += [self.vocabulary[f"<0x{byte:02X}>"] for byte in piece.encode()]
-            ids += [self.vocabulary[word]] if word else []
-            text, first = text[at + len(word) :], False
-        return ids
-
-    def text(self, ids):
-        words = {id: word for word, id in self.vocabulary.items()}
-        return "".join(words[id].replace("▁", " ") for id in ids if words[id] not in self.special)
-
-    def write(self):
-        text = lambda id: {"Sequence": {"id": id, "type_id": 0}}
-        begin = {"SpecialToken": {"id": "<s>", "type_id": 0}}
-        return {
-            "version": "1.0", "truncation": None, "padding": None, "added_tokens": added(self),
-            "normalizer": {"type": "Sequence", "normalizers": [
-                {"type": "Prepend", "prepend": "▁"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
-            "pre_tokenizer": None,
-            "post_processor": {"type": "TemplateProcessing", "single": [begin, text("A")],
-                               "pair": [begin, text("A"), begin, text("B")],
-                               "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
-            "decoder": {"type": "Sequence", "decoders": [
-                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-                {"type": "ByteFallback"}, {"type": "Fuse"},
-                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-            "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True,
-                      "vocab": self.vocabulary, "merges": merge_pairs(MERGES, self.vocabulary)},
-        }
-
-
-def added(tokens):
-    return [{"id": tokens.vocabulary[word], "special": True, "content": word, "single_word": False,
-             "lstrip": False, "rstrip": False, "normalized": False} for word in tokens.special]
 
 
 class Decoder:
@@ -205,6 +63,11 @@ class Decoder:
         d, base = self.size, self.config["rope_theta"]
         scaling = self.config.get("rope_scaling") or {"rope_type": "default"}
         kind, scale = scaling["rope_type"], 1.0
+        if kind == "dynamic":
+            trained = scaling.get("original_max_position_embeddings", self.config["max_position_embeddings"])
+            if count > trained:
+                s = scaling["factor"]
+                base *= (s * count / trained - (s - 1)) ** (d / (d - 2))
         rates = []
         for i in range(d // 2):
             rate = 1.0 / base ** (2 * i / d)
@@ -343,11 +206,12 @@ TURNS = {
     "llama-gqa": dict(seed=11, max_position_embeddings=256, rope_scaling={
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64}),
-    "qwen2-tied": dict(model_type="qwen2", template=CHATML, tokens=ByteTokens(False), tied=True, dtype="BF16",
-                       rope_theta=1000000.0, use_sliding_window=False, sliding_window=16, seed=12),
+    "qwen2-tied": dict(model_type="qwen2", template=CHATML, tokens=SplitTokens(False, QWEN2, normal_form="NFC"), tied=True,
+                       dtype="BF16", rope_theta=1000000.0, use_sliding_window=False, sliding_window=16, seed=12,
+                       rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
     "mistral-sliding": dict(model_type="mistral", template=MISTRAL, tokens=PieceTokens(), head_dim=24, kv=1,
                             sliding_window=8, dtype="F16", parts=2, seed=13),
-    "llama-yarn": dict(kv=4, attention_bias=True, mlp_bias=True, seed=14, layers=3, rope_scaling={
+    "llama-yarn": dict(tokens=SplitTokens(True, LLAMA3, whole_words=True), kv=4, attention_bias=True, mlp_bias=True, seed=14, layers=3, rope_scaling={
         "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
     # Its first two prompts stay below 64 tokens, the others begin above.
     "llama-longrope": dict(seed=16, rope_scaling={

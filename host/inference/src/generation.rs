@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::error::InferenceError;
 
@@ -20,6 +20,9 @@ const STOPS: usize = 16;
 const STOP_BYTES: usize = 256;
 /// Tokens of an answer where the request says nothing.
 const MAX_TOKENS: u32 = 1_024;
+/// Bytes of a text by which its reader is behind before [`GenerationSender::room`] waits: more
+/// than most answers have.
+const BEHIND: usize = 256 << 10;
 /// Whole numbers up to this are the same in every JSON.
 const MOST_SEED: u64 = (1 << 53) - 1;
 
@@ -191,6 +194,8 @@ struct Metered {
     usage: GenerationUsage,
     /// Since when it waits for its first step; none when it does not any more.
     waits: Option<Instant>,
+    /// Bytes of the text that were sent and not read.
+    unread: usize,
 }
 
 impl Metered {
@@ -201,12 +206,24 @@ impl Metered {
     }
 }
 
-type Meter = Arc<Mutex<Metered>>;
+/// What both ends of a text share.
+#[derive(Debug)]
+struct Shared {
+    metered: Mutex<Metered>,
+    /// Some of it was read.
+    read: Notify,
+}
+
+impl Shared {
+    fn metered(&self) -> MutexGuard<'_, Metered> {
+        self.metered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A text that is being generated. Dropping it stops that.
 pub struct Generation {
     events: mpsc::UnboundedReceiver<Event>,
-    usage: Meter,
+    shared: Arc<Shared>,
     end: Option<Result<GenerationSummary, InferenceError>>,
     /// Its place in a queue, given back with it.
     _held: Option<Box<dyn Send + Sync>>,
@@ -226,19 +243,23 @@ impl Generation {
     #[must_use]
     pub fn channel() -> (GenerationSender, Self) {
         let (sender, events) = mpsc::unbounded_channel();
-        let usage = Arc::new(Mutex::new(Metered {
-            usage: GenerationUsage::default(),
-            waits: Some(Instant::now()),
-        }));
+        let shared = Arc::new(Shared {
+            metered: Mutex::new(Metered {
+                usage: GenerationUsage::default(),
+                waits: Some(Instant::now()),
+                unread: 0,
+            }),
+            read: Notify::new(),
+        });
         let generation = Self {
             events,
-            usage: Arc::clone(&usage),
+            shared: Arc::clone(&shared),
             end: None,
             _held: None,
         };
         let sender = GenerationSender {
             events: sender,
-            usage,
+            shared,
         };
         (sender, generation)
     }
@@ -275,6 +296,8 @@ impl Generation {
             }
         }
         if !text.is_empty() {
+            self.shared.metered().unread -= text.len();
+            self.shared.read.notify_one();
             return Ok(Some(text));
         }
         match &self.end {
@@ -295,7 +318,7 @@ impl Generation {
     /// What it used so far. Until its first step all of its time was spent waiting.
     #[must_use]
     pub fn usage(&self) -> GenerationUsage {
-        let metered = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        let metered = self.shared.metered();
         let mut usage = metered.usage;
         if let Some(since) = metered.waits {
             usage.queued = since.elapsed();
@@ -316,10 +339,13 @@ impl Generation {
     }
 }
 
-/// What feeds a [`Generation`]. It holds nothing back: who sends bounds what it sends.
+/// What feeds a [`Generation`]. A piece is never refused for lack of room: a text whose length is
+/// bounded is sent to its end however slowly it is read, so that what it takes to make it is free
+/// for others. Who passes on what may be of any length waits for [`room`](Self::room) between
+/// pieces.
 pub struct GenerationSender {
     events: mpsc::UnboundedSender<Event>,
-    usage: Meter,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for GenerationSender {
@@ -335,7 +361,19 @@ impl GenerationSender {
         if text.is_empty() {
             return !self.is_closed();
         }
+        // Before it can be read.
+        self.shared.metered().unread += text.len();
         self.events.send(Event::Piece(text)).is_ok()
+    }
+
+    /// Waits while its reader is 256 KiB behind, unless nobody reads it any more.
+    pub async fn room(&self) {
+        while self.shared.metered().unread >= BEHIND {
+            tokio::select! {
+                () = self.shared.read.notified() => {}
+                () = self.events.closed() => return,
+            }
+        }
     }
 
     /// The end of the text, or why it does not come.
@@ -348,16 +386,12 @@ impl GenerationSender {
 
     /// It waits no longer since its handle was made: its first step begins.
     pub fn begin(&self) {
-        self.metered().begin();
+        self.shared.metered().begin();
     }
 
     /// Tells what was used.
     pub fn used(&self, change: impl FnOnce(&mut GenerationUsage)) {
-        change(&mut self.metered().usage);
-    }
-
-    fn metered(&self) -> MutexGuard<'_, Metered> {
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+        change(&mut self.shared.metered().usage);
     }
 
     /// Whether nobody reads it any more.
@@ -381,6 +415,8 @@ impl Drop for GenerationSender {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     #[test]
@@ -466,6 +502,26 @@ mod tests {
             assert_eq!(generation.next().await, Ok(None));
         }
         assert_eq!(generation.summary(), Some(&summary));
+    }
+
+    #[tokio::test]
+    async fn who_sends_may_wait_for_a_slow_reader() {
+        let (sender, mut generation) = Generation::channel();
+        let half = "x".repeat(BEHIND / 2);
+        sender.piece(half.clone());
+        sender.room().await;
+        sender.piece(half);
+        let mut room = Box::pin(sender.room());
+        let poll = std::future::poll_fn(|context| Poll::Ready(room.as_mut().poll(context)));
+        assert!(poll.await.is_pending());
+        let text = generation.next().await.expect("a text").expect("a piece");
+        assert_eq!(text.len(), BEHIND);
+        room.await;
+        // One that nobody reads is not waited for.
+        sender.piece("x".repeat(BEHIND));
+        let room = sender.room();
+        drop(generation);
+        room.await;
     }
 
     #[tokio::test]

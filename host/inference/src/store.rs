@@ -229,10 +229,12 @@ impl ModelStore {
         let properties = Description::read(&found, &self.limits)?.properties();
         let blobs = self.folder.join("blobs");
         make_folder(&blobs)?;
-        let mut files = Vec::new();
-        for (name, path) in found.iter() {
-            files.push(self.copy(name, path, &blobs)?);
-        }
+        let files: Result<Vec<_>, _> = found
+            .iter()
+            .map(|(name, path)| self.copy(name, path, &blobs))
+            .collect();
+        // On a full disk what was copied so far would stay in everybody's way.
+        let files = files.inspect_err(|_| self.sweep())?;
         let mut model = StoredModel {
             name: name.to_owned(),
             digest: digest(&files),

@@ -1,10 +1,10 @@
-//! `/v1/chat/completions` over a decoder of the server's own, whose random weights and likeliest
+//! `/v1/chat/completions` and `/v1/completions` over a decoder of the server's own, whose random weights and likeliest
 //! text the reference made; and over a second server that asks the first.
 
 use reqwest::Method;
 use serde_json::json;
 
-use crate::generation::{conversation, widened};
+use crate::generation::{cases, conversation, widened};
 use crate::inference::import_folder;
 use crate::support::component;
 use crate::support::server::{Options, Server};
@@ -27,6 +27,9 @@ async fn generated(server: &Server, model: &str) -> Option<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decoder_answers_the_official_client_and_another_server() {
     let case = conversation("llama-gqa");
+    let prompts = cases("llama-gqa");
+    let going_on = &prompts[0];
+    assert!(going_on.request()["prompt"].is_string());
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("llama");
     widened(&case.model, &model, WINDOW);
@@ -56,6 +59,10 @@ async fn a_decoder_answers_the_official_client_and_another_server() {
     let asked = json!({
         "model": "writer", "endless": "endless", "most": ENDLESS, "messages": case.messages,
         "text": case.text, "prompt_tokens": case.ids.len(), "tokens": case.next.len(),
+        "going_on": {
+            "prompt": going_on.request()["prompt"], "text": going_on.text,
+            "prompt_tokens": going_on.ids.len(), "tokens": going_on.next.len(),
+        },
     });
     let mut before = 0;
     for server in [&near, &far] {
@@ -83,10 +90,12 @@ async fn a_decoder_answers_the_official_client_and_another_server() {
         .grant("thinker", "inference", "writer", None)
         .await
         .unwrap();
-    let input = json!({ "model": "writer", "request": case.request() });
-    let found = client.succeed("thinker.generate", &input).await.unwrap();
-    assert_eq!(
-        found,
-        json!({ "text": case.text, "summary": case.summary() })
-    );
+    for case in [&case, going_on] {
+        let input = json!({ "model": "writer", "request": case.request() });
+        let found = client.succeed("thinker.generate", &input).await.unwrap();
+        assert_eq!(
+            found,
+            json!({ "text": case.text, "summary": case.summary() })
+        );
+    }
 }

@@ -19,7 +19,7 @@ use super::stand_in::{DIMENSIONS, Fault, StandIn, WINDOW, embedding};
 use crate::inference::{MINILM, assert_close, import, model};
 use crate::support::cli::Desk;
 use crate::support::component;
-use crate::support::server::{Options, PATIENCE, Server};
+use crate::support::server::{Client, Options, PATIENCE, Server};
 use crate::support::worker::eventually;
 
 fn config(stand_in: &StandIn, task: &str, further: &Value) -> RemoteConfig {
@@ -365,17 +365,37 @@ async fn a_key_may_be_a_secret_that_changes() {
     }
 }
 
-/// A configuration file with models of that endpoint.
-fn file(url: &str, folder: &Path) -> String {
-    let key = folder.join("key");
+/// A configuration file with models of that endpoint, whose key lies in a folder: for one of them
+/// as a secret. Another is of the stand-in.
+fn file(url: &str, folder: &Path, stand_in: &StandIn) -> String {
     format!(
         "[inference]\ndevice = 'cpu'\n\
          [inference.remote.far]\nurl = '{url}'\nmodel = 'minilm'\ntask = 'embed'\n\
-         dimensions = 384\nnormalized = true\nwindow = 256\nkey_file = '{key}'\n\
+         dimensions = 384\nnormalized = true\nwindow = 256\nkey_file = '{folder}/key'\n\
          [inference.remote.far-judge]\nurl = '{url}'\nmodel = 'judge'\ntask = 'rerank'\n\
-         window = 64\nkey_file = '{key}'\n",
-        key = key.display(),
+         window = 64\nkey_secret = 'default/keys/models'\n\
+         [inference.remote.moody]\nurl = '{moody}'\nmodel = 'theirs'\ntask = 'embed'\n\
+         dimensions = {DIMENSIONS}\nwindow = {WINDOW}\n\
+         [bindings.namespaces.default.secrets.keys]\nfolder = '{folder}'\n\
+         names = {{ models = 'key' }}\n",
+        folder = folder.display(),
+        moody = stand_in.url,
     )
+}
+
+/// A model that has too much to do fails an attempt, which is made again where it may be.
+async fn busy_is_tried_again(client: &Client, stand_in: &StandIn) {
+    let busy = || [Fault::Status(429, Some("3600"), "")];
+    let input = json!({ "model": "moody", "texts": ["a"] });
+    stand_in.fail(busy());
+    let failure = client.fail("thinker.embed", &input).await.unwrap();
+    assert_eq!(failure["kind"], "busy", "{failure}");
+    assert_eq!(failure["retryable"], true, "{failure}");
+    assert_eq!(stand_in.seen().len(), 1);
+    stand_in.fail(busy());
+    let again = client.succeed("thinker.embed?maximum_attempts=2", &input);
+    assert_eq!(again.await.unwrap(), json!([embedding("a")]));
+    assert_eq!(stand_in.seen().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,11 +405,12 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
     let near = super::server().await;
     import(&near.client, "minilm", &minilm).await;
     import(&near.client, "judge", &judge).await;
+    let stand_in = StandIn::start().await;
     let folder = tempfile::tempdir().unwrap();
     let token = std::fs::read_to_string(near.data().join("token")).unwrap();
     std::fs::write(folder.path().join("key"), "not-the-key-yet").unwrap();
     let options = Options {
-        config: Some(file(&format!("{}/v1", near.url), folder.path())),
+        config: Some(file(&format!("{}/v1", near.url), folder.path(), &stand_in)),
         ..Options::default()
     };
     let far = Server::with(options).await.unwrap();
@@ -398,7 +419,7 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
         .push(component("thinker"), "&allow_missing=true")
         .await
         .unwrap();
-    for name in ["far", "far-judge"] {
+    for name in ["far", "far-judge", "moody"] {
         client
             .grant("thinker", "inference", name, None)
             .await
@@ -406,20 +427,23 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
     }
     let embed = json!({ "model": "far", "texts": minilm.texts });
     // The wrong key stands in no answer and in no log; the right one needs no restart.
-    let ask = json!({ "model": "far", "input": "a" });
-    let refused = client
-        .at(Method::POST, "/v1/embeddings")
-        .json(&ask)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let said: Value = refused.json().await.unwrap();
-    assert_eq!(said["error"]["code"], "model_unavailable");
-    assert!(!said.to_string().contains("not-the-key-yet"), "{said}");
+    for (path, ask) in [
+        ("embeddings", json!({ "model": "far", "input": "a" })),
+        (
+            "rerank",
+            json!({ "model": "far-judge", "query": "a", "documents": ["b"] }),
+        ),
+    ] {
+        let asked = client.at(Method::POST, &format!("/v1/{path}")).json(&ask);
+        let refused = asked.send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        let said: Value = refused.json().await.unwrap();
+        assert_eq!(said["error"]["code"], "model_unavailable");
+        assert!(!said.to_string().contains("not-the-key-yet"), "{said}");
+    }
     let log = far.log();
     assert!(
-        log.contains("401") && !log.contains("not-the-key-yet"),
+        log.matches("401").count() >= 2 && !log.contains("not-the-key-yet"),
         "{log}"
     );
     std::fs::write(folder.path().join("key"), format!("{}\n", token.trim())).unwrap();
@@ -431,7 +455,8 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
     let scores = client.succeed("thinker.rerank", &asked).await.unwrap();
     assert_close(&json!([scores]), &[judge.values.concat()]);
     let listed = client.succeed("thinker.list", &Value::Null).await.unwrap();
-    assert_eq!(listed, json!(["far", "far-judge"]));
+    assert_eq!(listed, json!(["far", "far-judge", "moody"]));
+    busy_is_tried_again(client, &stand_in).await;
     let log = far.log();
     assert!(!log.contains(token.trim()), "{log}");
 
@@ -458,7 +483,10 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
             (model["name"].as_str().unwrap(), remote)
         })
         .collect();
-    assert_eq!(named, BTreeMap::from([("far", true), ("far-judge", true)]));
+    assert_eq!(
+        named,
+        BTreeMap::from([("far", true), ("far-judge", true), ("moody", true)])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -230,7 +230,8 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(openai::models::show))
         .routes(routes!(openai::embeddings::embed))
         .routes(routes!(openai::rerank::rerank))
-        .routes(routes!(openai::chat::complete));
+        .routes(routes!(openai::chat::complete))
+        .routes(routes!(openai::completions::continue_text));
     let with_token = OpenApiRouter::new()
         .nest(BASE, starts.merge(changes).merge(tokens))
         .merge(limited(by_openai, TEXTS_BODY))

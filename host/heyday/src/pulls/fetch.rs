@@ -129,6 +129,18 @@ impl Fetch<'_> {
         let parent = path.parent().unwrap_or(self.folder);
         let made = tokio::fs::create_dir_all(parent).await;
         made.map_err(failed(parent))?;
+        if opened.from == 0 {
+            // What an earlier try left is of another file. It goes before the tag changes, by which
+            // the next try would take it for what the source has now.
+            for old in [path, &part] {
+                match tokio::fs::remove_file(old).await {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed(old)(error));
+                    }
+                    _ => {}
+                }
+            }
+        }
         match &opened.tag {
             Some(text) => tokio::fs::write(&tag, text).await.map_err(failed(&tag))?,
             // Nothing can be gone on with.
@@ -236,4 +248,114 @@ fn sha256(path: &Path) -> io::Result<String> {
     }
     let digest = hasher.finalize();
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{HeaderMap, StatusCode, header};
+    use axum::response::{IntoResponse as _, Response};
+    use futures::{StreamExt as _, stream};
+    use heyday_capabilities::Bindings;
+    use jiff::Timestamp;
+
+    use super::super::source::HubConfig;
+    use super::super::{PullState, Wanted};
+    use super::*;
+
+    const NEW: &[u8] = b"what it is now";
+    /// Bytes of that before the connection is cut, once.
+    const CUT: usize = 5;
+
+    /// A hub whose every file is [`NEW`]; it notes which ranges it was asked for.
+    async fn hub() -> (Source, Arc<Mutex<Vec<String>>>) {
+        let ranges: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (noted, asked) = (Arc::clone(&ranges), Arc::new(AtomicUsize::new(0)));
+        let router = Router::new().fallback(move |headers: HeaderMap| {
+            let range = headers.get(header::RANGE);
+            let range = range.map(|it| it.to_str().expect("a range").to_owned());
+            let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            noted
+                .lock()
+                .expect("notes")
+                .push(range.clone().unwrap_or_default());
+            async move { answer(range.is_some(), first) }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let config = HubConfig {
+            url: format!("http://{address}"),
+            key_file: None,
+            key_env: None,
+        };
+        let hubs = BTreeMap::from([("main".to_owned(), config)]);
+        let source = Source::find("hub:main/org/model", &hubs, &Bindings::default(), "default");
+        (source.expect("a source"), ranges)
+    }
+
+    /// All of it, or what follows what came before the cut.
+    fn answer(rest: bool, cut: bool) -> Response {
+        let tag = (header::ETAG, "\"new\"".to_owned());
+        let length = |bytes: &[u8]| (header::CONTENT_LENGTH, bytes.len().to_string());
+        if rest {
+            let all = NEW.len();
+            let range = format!("bytes {CUT}-{}/{all}", all - 1);
+            let headers = [tag, length(&NEW[CUT..]), (header::CONTENT_RANGE, range)];
+            return (StatusCode::PARTIAL_CONTENT, headers, &NEW[CUT..]).into_response();
+        }
+        if !cut {
+            return ([tag, length(NEW)], NEW).into_response();
+        }
+        // It is sent before the connection ends.
+        let begun = stream::once(async { Ok(&NEW[..CUT]) });
+        let end = stream::once(async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            Err(io::Error::other("cut"))
+        });
+        ([tag, length(NEW)], Body::from_stream(begun.chain(end))).into_response()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_an_earlier_pull_left_is_not_taken_for_what_the_source_has_now() {
+        let (source, ranges) = hub().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("part-1");
+        // As long as what it is now, so that only its tag tells.
+        std::fs::write(&path, [b'x'; NEW.len()]).expect("written");
+        std::fs::write(beside(&path, "tag"), "old").expect("written");
+        let (teller, _told) = watch::channel(Pull {
+            wanted: Wanted {
+                name: "model".to_owned(),
+                source: "hub:main/org/model".to_owned(),
+                digest: None,
+            },
+            state: PullState::Running,
+            file: String::new(),
+            bytes: 0,
+            total: 0,
+            began_at: Timestamp::now(),
+        });
+        let mut fetch = Fetch {
+            source: &source,
+            folder: folder.path(),
+            limit: 1 << 20,
+            teller: &teller,
+            bytes: 0,
+        };
+        assert!(fetch.file("part-1").await.expect("fetched"));
+        assert_eq!(std::fs::read(&path).expect("read"), NEW);
+        let ranges = std::mem::take(&mut *ranges.lock().expect("notes"));
+        assert_eq!(ranges.len(), 2, "{ranges:?}");
+
+        // Now it is, and is not fetched again.
+        assert!(fetch.file("part-1").await.expect("there"));
+        assert_eq!(std::fs::read(&path).expect("read"), NEW);
+    }
 }

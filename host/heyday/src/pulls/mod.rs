@@ -279,3 +279,62 @@ impl Inner {
         Ok(model.await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use heyday_capabilities::Bindings;
+    use heyday_inference::model::Limits;
+    use heyday_inference::{DeviceChoice, ModelStore, Options};
+
+    use super::source::HubConfig;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_same_pull_twice_is_one_and_another_of_its_name_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+        let options = Options {
+            device: DeviceChoice::Cpu,
+            ..Options::default()
+        };
+        let inference = Inference::start(Arc::new(store), &options).expect("starts");
+        // It takes connections, and never answers.
+        let hub = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let config = HubConfig {
+            url: format!("http://{}", hub.local_addr().expect("an address")),
+            key_file: None,
+            key_env: None,
+        };
+        let hubs = BTreeMap::from([("main".to_owned(), config)]);
+        let pulls = Pulls::new(folder.path(), CancellationToken::new());
+        let begin = |name: &str, text: &str| {
+            let source = Source::find(text, &hubs, &Bindings::default(), "default");
+            let wanted = Wanted {
+                name: name.to_owned(),
+                source: text.to_owned(),
+                digest: None,
+            };
+            pulls.begin(&inference, wanted, source.expect("a source"))
+        };
+        let first = begin("model", "hub:main/org/one").expect("begun");
+        let again = begin("model", "hub:main/org/one").expect("the same");
+        assert_eq!(again.began_at, first.began_at);
+        assert_eq!(pulls.list().len(), 1);
+        let other = begin("model", "hub:main/org/two");
+        assert!(matches!(other, Err(PullError::Running(ref name)) if name == "model"));
+        // The same source by another name is another one, with a folder of its own.
+        begin("twin", "hub:main/org/one").expect("begun");
+        assert_eq!(pulls.list().len(), 2);
+
+        assert!(pulls.cancel("model"));
+        let mut told = pulls.follow("model").expect("it is remembered");
+        let ended = told.wait_for(Pull::has_ended).await.expect("it is told");
+        let PullState::Failed(error) = ended.state.clone() else {
+            panic!("{:?}", ended.state);
+        };
+        drop(ended);
+        assert!(matches!(*error, PullError::Cancelled), "{error}");
+        let other = begin("model", "hub:main/org/two").expect("its name is free");
+        assert!(!other.has_ended());
+    }
+}

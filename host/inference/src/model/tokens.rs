@@ -250,6 +250,13 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The same of one that stands for no text, as those that end a turn.
+    #[must_use]
+    pub fn special_id(&self, token: &str) -> Option<u32> {
+        let is_special = self.inner.get_added_vocabulary().is_special_token(token);
+        self.id(token).filter(|_| is_special)
+    }
+
     fn known(&self, ids: &[u32]) -> Result<(), TokenError> {
         match ids.iter().find(|&&id| id >= self.vocabulary) {
             Some(id) => Err(TokenError::Failed(format!(

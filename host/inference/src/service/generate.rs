@@ -119,6 +119,8 @@ pub(super) struct Text {
     sampler: Sampler,
     detokenizer: Detokenizer,
     stops: Stops,
+    /// Special tokens among the texts that end it, which are no text when they come.
+    ends: Vec<u32>,
     /// The latest token, which was not read.
     latest: u32,
     /// Tokens that were generated, and the most.
@@ -235,6 +237,9 @@ impl Text {
         // It has room when it joins.
         let cache = decoder.cache(0);
         let sampler = Sampler::new(&request);
+        let stops = request.stop.iter();
+        let ends = stops.filter_map(|stop| model.model.tokenizer.special_id(stop));
+        let ends: Vec<u32> = ends.collect();
         Ok(move |caller, sender: GenerationSender, arrived| {
             sender.used(|usage| usage.prompt_tokens = prompt.len() as u64);
             Self {
@@ -249,6 +254,7 @@ impl Text {
                 sampler,
                 detokenizer,
                 stops: Stops::new(request.stop),
+                ends,
                 latest: 0,
                 count: 0,
                 most,
@@ -279,11 +285,9 @@ impl Text {
         self.count += 1;
         self.sender
             .used(|usage| usage.completion_tokens = self.count);
-        let ends = model
-            .model
-            .decoder()
-            .is_some_and(|decoder| decoder.config.ends.contains(&id));
-        if ends {
+        let decoder = model.model.decoder();
+        let ends = decoder.is_some_and(|decoder| decoder.config.ends.contains(&id));
+        if ends || self.ends.contains(&id) {
             self.end = Some(self.flush(&model, FinishReason::Stop));
             return;
         }

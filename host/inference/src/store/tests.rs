@@ -144,3 +144,34 @@ fn what_is_refused_leaves_nothing() {
     assert!(store.list().is_empty());
     assert_eq!(blobs(&store), 0);
 }
+
+#[test]
+fn a_copy_that_fails_in_the_middle_leaves_nothing_and_may_be_made_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+    // Of another kind, so that they do not share their tokenizer.
+    let kept = store.import("kept", &source("roberta-mean"));
+    let kept = kept.expect("imported");
+    let model = source("bert-cls");
+    // The last file cannot be put where it should lie, as on a disk that is full by then.
+    let files = ModelFiles::find(&model).expect("a model");
+    let (_, last) = files.iter().last().expect("files");
+    let bytes = std::fs::read(last).expect("read");
+    let hindrance = store.blob(&hex(&Sha256::digest(&bytes)));
+    std::fs::create_dir(&hindrance).expect("made");
+    let failed = store.import("small", &model);
+    assert!(matches!(failed, Err(StoreError::Io { .. })), "{failed:?}");
+    assert_eq!(store.list(), std::slice::from_ref(&kept));
+    std::fs::remove_dir(&hindrance).expect("removed");
+    let named = |model: &StoredModel| {
+        let digests = model.files.iter().map(|file| file.sha256.clone());
+        digests.collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!(blobs(&store), named(&kept));
+    store.verify("kept").expect("whole");
+    // What another process left when it was killed goes with the next that is swept.
+    std::fs::write(store.blob("incoming-1"), "x").expect("written");
+    store.import("small", &model).expect("imported");
+    store.remove("small").expect("removed");
+    assert_eq!(blobs(&store), named(&kept));
+}

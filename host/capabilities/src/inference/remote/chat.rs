@@ -269,6 +269,9 @@ impl Inner {
                         usage.computed = begun.elapsed().saturating_sub(usage.queued);
                     });
                     sender.piece(text);
+                    // How much an endpoint says is its own choice: no more is read of it than
+                    // somebody here reads.
+                    sender.room().await;
                 }
             }
             next = answer.next(&self.client).await?;
@@ -278,16 +281,64 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use heyday_inference::{Message, Role};
 
+    use super::super::RemoteModel;
     use super::*;
+    use crate::bindings::Bindings;
+
+    fn config() -> RemoteConfig {
+        let config = serde_json::from_value(json!({
+            "url": "http://127.0.0.1:9/v1", "model": "large", "task": "generate", "window": 4096,
+        }));
+        config.expect("a configuration")
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_read_slowly_is_not_kept_here() {
+        const PIECES: u64 = 1_000;
+        let piece = "x".repeat(1 << 10);
+        let event = |text: &str, reason: Option<&str>| {
+            let choice = json!({ "delta": { "content": text }, "finish_reason": reason });
+            format!("data: {}\n\n", json!({ "choices": [choice] }))
+        };
+        let mut events = event(&piece, None).repeat(PIECES as usize);
+        events += &event("", Some("stop"));
+        events += "data: [DONE]\n\n";
+        let response = http::Response::builder()
+            .header("content-type", "text/event-stream")
+            .body(events)
+            .expect("an answer");
+        let mut answer = Answer::new(Response::from(response)).expect("a stream");
+        let runtime = tokio::runtime::Handle::current();
+        let model = RemoteModel::new("ours", &config(), &Bindings::default(), runtime);
+        let inner = std::sync::Arc::clone(&model.expect("a model").inner);
+        let (sender, mut generation) = Generation::channel();
+        let first = answer.next(&inner.client).await.expect("a piece");
+        let mut passing = Box::pin(inner.pass_on(&mut answer, first, &sender, Instant::now()));
+        // All of it is there, so that it goes on until it waits for its reader.
+        for _ in 0..PIECES {
+            let poll = std::future::poll_fn(|context| Poll::Ready(passing.as_mut().poll(context)));
+            assert!(poll.await.is_pending());
+        }
+        let passed = generation.usage().completion_tokens;
+        assert!((1..PIECES).contains(&passed), "{passed}");
+        let read = async {
+            let mut bytes = 0;
+            while bytes < piece.len() * PIECES as usize {
+                let text = generation.next().await.expect("a text");
+                bytes += text.expect("a piece").len();
+            }
+        };
+        let (summary, ()) = futures::join!(passing, read);
+        assert_eq!(summary.expect("an end").completion_tokens, PIECES);
+    }
 
     #[test]
     fn only_what_was_said_is_asked() {
-        let config: RemoteConfig = serde_json::from_value(json!({
-            "url": "http://127.0.0.1:9/v1", "model": "large", "task": "generate", "window": 4096,
-        }))
-        .expect("a configuration");
+        let config = config();
         let asked = GenerateRequest {
             messages: vec![Message {
                 role: Role::User,

@@ -5,12 +5,11 @@ use axum::response::Response;
 use heyday_inference::{GenerateRequest, Message, Role};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tracing::Instrument as _;
 use utoipa::ToSchema;
 
-use super::chat_answer::{Answer, ChatBody};
+use super::chat_answer::{ChatBody, Form, generate};
 use super::error::ErrorBody;
-use super::{Members, Texts, asker, inference, refusal};
+use super::{Members, Texts};
 use crate::api::App;
 use crate::api::extract::{Caller, Json};
 use crate::api::problem::Problem;
@@ -90,9 +89,9 @@ enum Part {
 /// How an answer is streamed.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-struct StreamOptions {
+pub(super) struct StreamOptions {
     /// Whether the last piece says what was used.
-    include_usage: bool,
+    pub(super) include_usage: bool,
     /// Accepted, and changes nothing: pieces are not padded.
     #[allow(dead_code, reason = "it is read to be accepted")]
     include_obfuscation: bool,
@@ -109,11 +108,11 @@ const ACCEPTED: [&str; 7] = [
     "user",
 ];
 
-fn is_zero(value: &Value) -> bool {
+pub(super) fn is_zero(value: &Value) -> bool {
     value.as_f64() == Some(0.0)
 }
 
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Array(all) => all.is_empty(),
         Value::Object(all) => all.is_empty(),
@@ -121,12 +120,12 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn is_false(value: &Value) -> bool {
+pub(super) fn is_false(value: &Value) -> bool {
     value == &Value::Bool(false)
 }
 
 /// A member's name, when it asks for nothing, and why it is refused otherwise.
-type Only = (&'static str, fn(&Value) -> bool, &'static str);
+pub(super) type Only = (&'static str, fn(&Value) -> bool, &'static str);
 
 /// Members that may be there as long as they ask for nothing.
 const ONLY: [Only; 12] = [
@@ -259,28 +258,10 @@ pub(in crate::api) async fn complete(
     caller: Caller,
     Json(body): Json<Map<String, Value>>,
 ) -> Result<Response, Problem> {
-    let inference = inference(&app)?;
     let request = ChatRequest::read(Members::of_body(body))?;
-    let place = app.waiting_place()?;
-    let (stream, include_usage) = (request.stream, request.stream_options);
+    let stream = request.stream.then_some(request.stream_options);
     let model = request.model.clone();
-    let span = tracing::debug_span!(
-        "chat",
-        otel.name = %format!("chat {model}"),
-        gen_ai.operation.name = "chat",
-        gen_ai.request.model = model,
-        gen_ai.usage.input_tokens = tracing::field::Empty,
-        gen_ai.usage.output_tokens = tracing::field::Empty,
-    );
-    let asked = inference.generate(asker(&caller), &model, request.generate());
-    let generation = asked.instrument(span.clone()).await;
-    let generation = generation.map_err(|error| refusal(error, "messages"))?;
-    let answer = Answer::new(app, model, generation, span, place);
-    if stream {
-        Ok(answer.streamed(include_usage))
-    } else {
-        answer.whole().await
-    }
+    generate(app, &caller, Form::Chat, model, request.generate(), stream).await
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The answer of `/v1/chat/completions`: whole, or piece by piece.
+//! The answer of `/v1/chat/completions` and of `/v1/completions`: whole, or piece by piece.
 //!
 //! A stream owns its generation, so that a client that goes away stops it. What was
 //! generated is counted when it is dropped, whichever way it ended.
@@ -10,29 +10,34 @@ use axum::Json as JsonAnswer;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
-use heyday_inference::{FinishReason, Generation, InferenceError};
+use heyday_inference::{FinishReason, GenerateRequest, Generation, InferenceError};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Usage, error, refusal};
+use super::{Usage, asker, error, inference, refusal};
 use crate::api::App;
+use crate::api::extract::Caller;
 use crate::api::problem::Problem;
 
 /// A comment is sent after so long without a piece, so that nobody between closes.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The last event of a stream.
 const DONE: &str = "[DONE]";
+/// Who says an answer.
+const ASSISTANT: &str = "assistant";
 
 /// A whole answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatBody {
     /// Its id.
     pub id: String,
-    /// `chat.completion`; of a stream's pieces `chat.completion.chunk`.
+    /// `chat.completion`; of a stream's pieces `chat.completion.chunk`. Of a text that was
+    /// continued `text_completion`.
     pub object: &'static str,
     /// When it was begun: seconds since the Unix epoch.
     pub created: i64,
@@ -56,6 +61,9 @@ pub struct Choice {
     /// The next piece of a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<Said>,
+    /// How a text goes on, or the next piece of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// `stop` or `length`; null in pieces before the last.
     #[schema(value_type = Option<String>)]
     pub finish_reason: Option<FinishReason>,
@@ -64,7 +72,7 @@ pub struct Choice {
 }
 
 /// What the model says.
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Said {
     /// `assistant`; in a stream in the first piece.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,9 +82,114 @@ pub struct Said {
     pub content: Option<String>,
 }
 
-/// A generation that is being answered.
-pub(super) struct Answer {
+/// What is asked: each has a form of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The answer in a conversation.
+    Chat,
+    /// How a text goes on.
+    Text,
+}
+
+impl Form {
+    /// As traces name it.
+    const fn operation(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Text => "text_completion",
+        }
+    }
+
+    /// The member of the request that has what is read.
+    const fn input(self) -> &'static str {
+        match self {
+            Self::Chat => "messages",
+            Self::Text => "prompt",
+        }
+    }
+
+    const fn object(self, whole: bool) -> &'static str {
+        match (self, whole) {
+            (Self::Chat, true) => "chat.completion",
+            (Self::Chat, false) => "chat.completion.chunk",
+            (Self::Text, _) => "text_completion",
+        }
+    }
+
+    fn id(self) -> String {
+        let kind = match self {
+            Self::Chat => "chatcmpl",
+            Self::Text => "cmpl",
+        };
+        format!("{kind}-{}", Uuid::now_v7().simple())
+    }
+
+    /// A piece; none at the end of all of them.
+    fn piece(self, text: Option<String>, finish_reason: Option<FinishReason>) -> Choice {
+        let mut choice = Choice {
+            index: 0,
+            message: None,
+            delta: None,
+            text: None,
+            finish_reason,
+            logprobs: None,
+        };
+        match self {
+            Self::Chat => {
+                choice.delta = Some(Said {
+                    role: None,
+                    content: text,
+                });
+            }
+            Self::Text => choice.text = Some(text.unwrap_or_default()),
+        }
+        choice
+    }
+}
+
+/// Asks a model, and answers whole or, where that is given, piece by piece: then it says whether the
+/// last piece tells what was used.
+pub(super) async fn generate(
     app: App,
+    caller: &Caller,
+    form: Form,
+    model: String,
+    request: GenerateRequest,
+    stream: Option<bool>,
+) -> Result<Response, Problem> {
+    let inference = inference(&app)?;
+    let place = app.waiting_place()?;
+    let span = tracing::debug_span!(
+        "generate",
+        otel.name = %format!("{} {model}", form.operation()),
+        gen_ai.operation.name = form.operation(),
+        gen_ai.request.model = model,
+        gen_ai.usage.input_tokens = tracing::field::Empty,
+        gen_ai.usage.output_tokens = tracing::field::Empty,
+    );
+    let asked = inference.generate(asker(caller), &model, request);
+    let generation = asked.instrument(span.clone()).await;
+    let generation = generation.map_err(|error| refusal(error, form.input()))?;
+    let answer = Answer {
+        id: form.id(),
+        created: Timestamp::now().as_second(),
+        app,
+        form,
+        model,
+        generation,
+        span,
+        _place: place,
+    };
+    match stream {
+        Some(include_usage) => Ok(answer.streamed(include_usage)),
+        None => answer.whole().await,
+    }
+}
+
+/// A generation that is being answered.
+struct Answer {
+    app: App,
+    form: Form,
     id: String,
     created: i64,
     model: String,
@@ -108,24 +221,6 @@ enum Step {
 }
 
 impl Answer {
-    pub(super) fn new(
-        app: App,
-        model: String,
-        generation: Generation,
-        span: tracing::Span,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
-        Self {
-            app,
-            id: format!("chatcmpl-{}", Uuid::now_v7().simple()),
-            created: Timestamp::now().as_second(),
-            model,
-            generation,
-            span,
-            _place: place,
-        }
-    }
-
     fn body(&self, object: &'static str, choice: Option<Choice>, usage: Option<Usage>) -> ChatBody {
         ChatBody {
             id: self.id.clone(),
@@ -144,7 +239,7 @@ impl Answer {
             next = self.generation.next() => next,
             () = stopping.cancelled() => Err(InferenceError::Stopping),
         };
-        next.map_err(|error| refusal(error, "messages"))
+        next.map_err(|error| refusal(error, self.form.input()))
     }
 
     /// Why it ended, and what it used.
@@ -157,55 +252,45 @@ impl Answer {
     }
 
     /// All of it at once.
-    pub(super) async fn whole(mut self) -> Result<Response, Problem> {
+    async fn whole(mut self) -> Result<Response, Problem> {
         let mut text = String::new();
         while let Some(piece) = self.next().await? {
             text.push_str(&piece);
         }
         let (finish_reason, usage) = self.end();
-        let choice = Choice {
-            index: 0,
-            message: Some(Said {
-                role: Some("assistant"),
-                content: Some(text),
-            }),
-            delta: None,
-            finish_reason,
-            logprobs: None,
-        };
-        Ok(JsonAnswer(self.body("chat.completion", Some(choice), usage)).into_response())
+        let mut choice = self.form.piece(Some(text), finish_reason);
+        if let Some(said) = choice.delta.take() {
+            choice.message = Some(Said {
+                role: Some(ASSISTANT),
+                ..said
+            });
+        }
+        let object = self.form.object(true);
+        Ok(JsonAnswer(self.body(object, Some(choice), usage)).into_response())
     }
 
-    fn piece(&self, delta: Said, finish_reason: Option<FinishReason>) -> Event {
-        let choice = Choice {
-            index: 0,
-            message: None,
-            delta: Some(delta),
-            finish_reason,
-            logprobs: None,
-        };
-        event(&self.body("chat.completion.chunk", Some(choice), None))
+    fn piece(&self, choice: Choice) -> Event {
+        event(&self.body(self.form.object(false), Some(choice), None))
     }
 
     /// Piece by piece.
-    pub(super) fn streamed(self, include_usage: bool) -> Response {
-        let events = stream::unfold((self, Step::Begin), move |(mut answer, step)| async move {
+    fn streamed(self, include_usage: bool) -> Response {
+        let form = self.form;
+        let first = match form {
+            Form::Chat => Step::Begin,
+            Form::Text => Step::Pieces,
+        };
+        let events = stream::unfold((self, first), move |(mut answer, step)| async move {
             let (event, next) = match step {
                 Step::Begin => {
-                    let said = Said {
-                        role: Some("assistant"),
-                        content: Some(String::new()),
-                    };
-                    (answer.piece(said, None), Step::Pieces)
+                    let mut choice = form.piece(Some(String::new()), None);
+                    if let Some(said) = &mut choice.delta {
+                        said.role = Some(ASSISTANT);
+                    }
+                    (answer.piece(choice), Step::Pieces)
                 }
                 Step::Pieces => match answer.next().await {
-                    Ok(Some(text)) => {
-                        let said = Said {
-                            role: None,
-                            content: Some(text),
-                        };
-                        (answer.piece(said, None), Step::Pieces)
-                    }
+                    Ok(Some(text)) => (answer.piece(form.piece(Some(text), None)), Step::Pieces),
                     Ok(None) => {
                         let (reason, _) = answer.end();
                         let next = if include_usage {
@@ -213,14 +298,14 @@ impl Answer {
                         } else {
                             Step::Done
                         };
-                        (answer.piece(Said::default(), reason), next)
+                        (answer.piece(form.piece(None, reason)), next)
                     }
                     // The status is sent already: the error is an event, and the end.
                     Err(problem) => (event(&error::body(&problem)), Step::End),
                 },
                 Step::Usage => {
                     let (_, usage) = answer.end();
-                    let body = answer.body("chat.completion.chunk", None, usage);
+                    let body = answer.body(form.object(false), None, usage);
                     (event(&body), Step::Done)
                 }
                 Step::Done => (Event::default().data(DONE), Step::End),

@@ -13,6 +13,7 @@
 
 pub mod chat;
 mod chat_answer;
+pub mod completions;
 pub mod embeddings;
 pub mod error;
 pub mod models;

@@ -59,9 +59,14 @@ impl Members<'_> {
             })
     }
 
-    fn kind(&self) -> &str {
-        let kind = self.0.get("rope_type").or_else(|| self.0.get("type"));
-        kind.and_then(Value::as_str).unwrap_or("default")
+    fn kind(&self) -> Result<&str, ModelError> {
+        match self.0.get("rope_type").or_else(|| self.0.get("type")) {
+            None | Some(Value::Null) => Ok("default"),
+            Some(Value::String(kind)) => Ok(kind),
+            Some(other) => Err(ModelError::Mismatch(format!(
+                "rope_type in rope_scaling is {other}"
+            ))),
+        }
     }
 }
 
@@ -85,6 +90,12 @@ impl Rope {
                 "positions turn only a part of each head".to_owned(),
             ));
         }
+        // Of each kind of layers another one, which would be read as none.
+        if let Some((name, _)) = members.0.iter().find(|(_, value)| value.is_object()) {
+            return Err(ModelError::Unsupported(format!(
+                "its rope_scaling has another `{name}`; there is one for all layers"
+            )));
+        }
         let mut rope = Self {
             frequencies: (0..head_size / 2)
                 .map(|pair| theta.powf(-2.0 * pair as f64 / head_size as f64))
@@ -93,7 +104,7 @@ impl Rope {
             scale: 1.0,
             positions: None,
         };
-        match members.kind() {
+        match members.kind()? {
             "default" => {}
             "linear" => {
                 let factor = members.needed("factor")?;
@@ -301,6 +312,11 @@ mod tests {
     fn what_is_unknown_or_out_of_range_is_refused() {
         for (scaling, told) in [
             (json!({"rope_type": "other", "factor": 2}), "`other`"),
+            (json!({"rope_type": 5}), "rope_type"),
+            (
+                json!({"full_attention": {"rope_type": "linear", "factor": 2}}),
+                "`full_attention`",
+            ),
             (json!({"rope_type": "dynamic"}), "factor"),
             (json!({"rope_type": "longrope"}), "original"),
             (

@@ -181,7 +181,7 @@ fn a_gpu_generates_what_the_reference_does() {
 
 #[test]
 fn no_half_character_is_ever_given_out() {
-    for name in ["llama-gqa", "mistral-sliding"] {
+    for name in ["llama-gqa", "mistral-sliding", "qwen2-tied", "llama-yarn"] {
         let model = load(&folder(name), &Device::cpu());
         let tokenizer = &model.tokenizer;
         let text = "ü, 東京 and 🦀!";

@@ -227,6 +227,45 @@ async fn a_text_ends_where_it_is_told_to() {
     assert_eq!(summary.finish_reason, FinishReason::Length);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_special_token_among_the_stops_ends_a_text() {
+    let case = case(LLAMA);
+    assert_eq!(case.prompt.as_deref(), Some(SHORT));
+    let copy = Copy::of(LLAMA);
+    let description = copy.read().expect("a model");
+    // One that the prompt does not have becomes special in a copy of the model.
+    let words = case.next.iter().enumerate().skip(3).map(|(at, &id)| {
+        let word = description.tokenizer.decode(&[id]);
+        (at, id, word.expect("a text"))
+    });
+    let (at, id, word) = words
+        .filter(|(at, id, word)| !case.next[..*at].contains(id) && !SHORT.contains(word.as_str()))
+        .find(|(_, _, word)| word.chars().all(|letter| letter.is_ascii_graphic()))
+        .expect("such a token");
+    copy.change("tokenizer.json", |tokenizer| {
+        let added = tokenizer["added_tokens"].as_array_mut().expect("a list");
+        added.push(serde_json::json!({
+            "id": id, "special": true, "content": word, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false,
+        }));
+    });
+    let (store, _folder) = store(&[]);
+    store.import("turns", &copy.path("")).expect("imported");
+    let inference = Inference::start(store, &options()).expect("starts");
+    let (text, _) = whole(&inference, "turns", asked(&case))
+        .await
+        .expect("a text");
+    assert_eq!(text, case.text.replace(&word, ""), "it is no text");
+    let request = GenerateRequest {
+        stop: vec!["never".to_owned(), word.clone()],
+        ..asked(&case)
+    };
+    let (text, summary) = whole(&inference, "turns", request).await.expect("a text");
+    assert_eq!(Some(text.as_str()), case.text.split(&word).next());
+    assert_eq!(summary.finish_reason, FinishReason::Stop);
+    assert_eq!(summary.completion_tokens, at as u64 + 1);
+}
+
 fn request_of(prompt: &str) -> GenerateRequest {
     request(prompt, 100_000)
 }

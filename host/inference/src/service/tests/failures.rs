@@ -150,6 +150,47 @@ impl Scene {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_used_or_loaded_leaves_memory_for_no_other() {
+    let (store, folder) = store(&["bert-cls", "bert-odd"]);
+    let bytes = |name: &str| store.get(name).unwrap().properties.memory_bytes;
+    let (first, second) = (bytes("bert-cls"), bytes("bert-odd"));
+    // Room for one of them.
+    let options = Options {
+        memory_bytes: first.max(second),
+        ..options()
+    };
+    let scene = scene_of(store, folder, &options);
+    let is_full = |told: &InferenceError| {
+        let in_use = |told: &String| told.contains("in use");
+        matches!(told, InferenceError::OutOfMemory(told) if in_use(told))
+    };
+    let used = scene.ask("a", "bert-cls", &["1"]);
+    scene.next_batch();
+    let refused = scene.ask("b", "bert-odd", &["1"]).await.unwrap();
+    assert!(refused.as_ref().is_err_and(is_full), "{refused:?}");
+    let held = (vec!["bert-cls".to_owned()], first);
+    assert_eq!(scene.inference.in_memory(), held);
+    scene.open.send(Ok(())).unwrap();
+    used.await.unwrap().unwrap();
+    // Nobody uses it any more.
+    let other = scene.ask("b", "bert-odd", &["1"]);
+    scene.answered(other).await;
+    assert_eq!(scene.inference.in_memory().0, ["bert-odd"]);
+
+    // What is being loaded has its room before it is in memory.
+    let load = scene.hold_load();
+    let loading = scene.ask("a", "bert-cls", &["1"]);
+    scene.loading("bert-cls", 1).await;
+    assert_eq!(scene.inference.in_memory(), (Vec::new(), first));
+    let models = &scene.inference.running.shared.models;
+    let refused = models.load("bert-odd", scene.gate.as_ref());
+    assert!(refused.as_ref().is_err_and(is_full), "{refused:?}");
+    drop(load);
+    scene.answered(loading).await;
+    assert_eq!(scene.inference.in_memory(), held);
+}
+
 /// A copy of a small model in which the numbers of every text with a `z` run over.
 fn overflowing() -> Copy {
     let copy = Copy::of("bert-cls");

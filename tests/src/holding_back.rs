@@ -14,6 +14,11 @@ fn series(name: &str) -> String {
     format!("heyday_queue_{name}{{namespace=\"default\",queue=\"general-queue\"}}")
 }
 
+/// A series of its activities that wait on the cluster.
+fn waiting_series(name: &str) -> String {
+    series(name).replace('}', ",task_type=\"activity\"}")
+}
+
 /// Of two activities the worker takes one, and the other waits on the cluster until that one
 /// has ended.
 async fn one_waits_for_the_other(site: &Site, worker: &Worker) {
@@ -24,7 +29,7 @@ async fn one_waits_for_the_other(site: &Site, worker: &Worker) {
     // The cluster is asked now and then: by then it would long be taken.
     for (name, least) in [("depth", 1.0), ("age_seconds", f64::MIN_POSITIVE)] {
         let so = |value| value >= least;
-        worker.until_value(&series(name), so).await.unwrap();
+        worker.until_value(&waiting_series(name), so).await.unwrap();
     }
     let in_flight = |value| value == 1.0;
     worker

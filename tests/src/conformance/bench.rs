@@ -31,6 +31,7 @@ use crate::support::{cluster, temporal};
 pub const NAMESPACE: &str = "default";
 
 /// Which engine, and where its histories are.
+#[expect(clippy::large_enum_variant, reason = "one for each bench")]
 enum Place {
     Embedded {
         options: EmbeddedOptions,

@@ -347,9 +347,8 @@ async fn a_foreign_client_is_heard_by_each_run_that_goes_on() {
         arguments.push(&input);
         workflow(&bench, &arguments).await;
         let heard = async || {
-            let asked = bench
-                .engine()
-                .query(&run("one"), STATE_QUERY, Payload::null());
+            let asked = run("one");
+            let asked = bench.engine().query(&asked, STATE_QUERY, Payload::null());
             let state = asked.await.map(|state| state.to_json().unwrap());
             state.is_ok_and(|state| state["context"]["n"] == *item)
         };

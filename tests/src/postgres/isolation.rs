@@ -388,7 +388,7 @@ async fn one_role_by_two_names_of_its_server_is_told() {
     let bindings = Bindings::open(&config, &Handle::current()).unwrap();
     let mut sharing = Vec::new();
     bindings
-        .diagnose(|of| {
+        .diagnose(None, |of| {
             let found = of.findings.into_iter();
             sharing.extend(found.filter(|it| it.check == "sharing"));
         })

@@ -20,7 +20,7 @@ pub const FILE: &str = "host.db";
 /// How long one statement may run.
 const STATEMENT_TIME: Duration = Duration::from_secs(20);
 /// How long one statement waits for others' locks.
-const LOCK_TIME: Duration = Duration::from_secs(5);
+const LOCK_TIME: Duration = Duration::from_secs(10);
 /// How long a transaction may wait for its server's next statement: a server that hangs
 /// must not hold up the others.
 const IDLE_TIME: Duration = Duration::from_secs(15);

@@ -76,7 +76,8 @@ const fn is_zero(number: &u64) -> bool {
 #[derive(Debug)]
 pub struct Description {
     kind: Kind,
-    tokenizer: Tokenizer,
+    /// Its tokenizer.
+    pub(crate) tokenizer: Tokenizer,
     weights: Weights,
 }
 

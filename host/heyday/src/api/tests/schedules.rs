@@ -176,7 +176,7 @@ async fn what_is_no_schedule_is_refused_by_name() {
         ),
         (body("").to_string(), 400, "invalid-request", "1 to 200"),
     ];
-    let changes: [(Change, u16, &str, &str); 10] = [
+    let changes: [(Change, u16, &str, &str); 11] = [
         (
             |b| b["spec"]["cron"] = json!(["x"]),
             400,

@@ -284,6 +284,9 @@ fn the_rights_of_the_states_role_are_told_either_way() {
         (&roles[1], "failed", "may make no tables"),
     ] {
         let folder = tempfile::tempdir().unwrap();
+        // By the name that the state has for it, it would be refused.
+        let beside = plugins.toml().replace("@127.0.0.1:", "@127.1:");
+        let beside = beside.replace(" }", ", tls = false }");
         let config = format!(
             "[state]\nurl = '{}'\npassword_file = '{}'\n\
              [bindings.namespaces.default.sql.apart]\n{}\
@@ -291,7 +294,7 @@ fn the_rights_of_the_states_role_are_told_either_way() {
             role.url,
             role.password_file.display(),
             apart.toml(),
-            plugins.toml(),
+            beside,
         );
         let output = doctor(
             folder.path(),

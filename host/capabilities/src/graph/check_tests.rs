@@ -40,6 +40,7 @@ fn queries_pass() {
         "RETURN 1e5 AS x, 1.5E3 AS y, 0xFF AS z, 1e-5 AS e, 1_000 AS t",
         "MATCH (n) // a comment\r\nRETURN n // and one that ends it\r",
         "MATCH (a)-[:USE]->(use) RETURN use.use, use {.*}, `use`, n.use",
+        "CREATE (n:USE $node)-[:USE $relationship]->(:B)",
         "MATCH (show) WITH show.start AS start, show AS grant MATCH (stop) WHERE stop.x > start \
          RETURN start ORDER BY start, grant.alter AS deny",
     ] {

@@ -270,7 +270,7 @@ fn clause(words: &[Word<'_>], index: usize) -> Result<()> {
         return Ok(());
     }
     // The database's name may be in brackets.
-    if word.is("USE") && (next.is_name() || matches!(next, Word::Literal | Word::Symbol('('))) {
+    if word.is("USE") && (next.is_name() || *next == Word::Symbol('(')) {
         return Err(denied(
             "USE names another database; a variable of that name is written `use`",
         ));

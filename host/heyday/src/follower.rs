@@ -211,7 +211,8 @@ impl Follower {
         // What took longer says nothing of what is so now.
         let followed = tokio::time::timeout(UNSURE, self.follow());
         followed.await.map_err(silent)??;
-        parts.state.release_again().await;
+        // Not for long: who does not show itself meanwhile is taken for gone.
+        let _ = tokio::time::timeout(LOOK, parts.state.release_again()).await;
         // Waited for as long as its statement may run: what was taken over must not be forgotten.
         let left = parts.state.take_over().await?;
         if !left.is_empty() {

@@ -2,8 +2,8 @@
 //! hours. Where there are several servers, the one that answers a request has its key
 //! meanwhile.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -67,7 +67,7 @@ impl Drop for Held {
 /// Keys that could not be given back; each is held here until it is. Otherwise this server would
 /// have it, for all others, until its process ends.
 #[derive(Debug, Default)]
-pub(super) struct Unreleased(Mutex<Vec<Late>>);
+pub(super) struct Unreleased(Mutex<VecDeque<Late>>);
 
 /// One of them, with [`Claim::unsaid`].
 #[derive(Debug)]
@@ -77,13 +77,12 @@ struct Late {
 }
 
 impl Unreleased {
-    fn add(&self, late: Late) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(late);
+    fn all(&self) -> MutexGuard<'_, VecDeque<Late>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Vec<Late> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn add(&self, late: Late) {
+        self.all().push_back(late);
     }
 }
 
@@ -225,16 +224,20 @@ impl HostDb {
         Ok(Some(claim))
     }
 
-    /// Gives the keys back that could not be given back before.
+    /// Gives the keys back that could not be given back before. Those that are left, also where
+    /// this is not waited for to its end, come with the next time.
     pub async fn release_again(&self) {
         let Some(shared) = self.shared() else {
             return;
         };
-        let mut left = shared.unreleased.take().into_iter();
-        while let Some(late) = left.next() {
+        let waiting = shared.unreleased.all().len();
+        for _ in 0..waiting {
+            let next = shared.unreleased.all().pop_front();
+            let Some(late) = next else {
+                return;
+            };
             if !release(self, late).await {
                 // The others would fare no better now.
-                left.for_each(|late| shared.unreleased.add(late));
                 return;
             }
         }

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -39,10 +40,37 @@ struct Shared {
 
 /// Of those who fetch the same.
 #[derive(Debug, Clone, Default)]
-struct Turns(Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>);
+struct Turns(Arc<Mutex<HashMap<Digest, Weak<Turn>>>>);
+
+/// One fetches at a time.
+#[derive(Debug, Default)]
+struct Turn {
+    alone: tokio::sync::Mutex<()>,
+    /// How many could not.
+    failures: AtomicU64,
+}
+
+impl Turn {
+    /// Waits until nobody else fetches. Who waited for one that failed fails, too: while the state
+    /// is away, each would else wait for it only after all those before.
+    async fn take(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, StateError> {
+        let before = self.failures.load(Ordering::Acquire);
+        let alone = self.alone.lock().await;
+        if self.failures.load(Ordering::Acquire) == before {
+            Ok(alone)
+        } else {
+            Err(StateError::silent())
+        }
+    }
+
+    /// The state failed under who fetched.
+    fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::AcqRel);
+    }
+}
 
 impl Turns {
-    fn of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn of(&self, digest: &Digest) -> Arc<Turn> {
         // A panic elsewhere leaves turns that are forgotten with those who had them.
         let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(turn) = turns.get(digest).and_then(Weak::upgrade) {
@@ -109,12 +137,15 @@ impl Content {
             return Ok(copy);
         }
         let turn = shared.turns.of(digest);
-        let _turn = turn.lock().await;
+        let _alone = turn.take().await.map_err(failed)?;
         if let Some(copy) = self.copy(digest).await? {
             return Ok(copy);
         }
         let Shared { state, store, .. } = shared;
-        let bytes = state.content(*store, digest).await.map_err(failed)?;
+        let bytes = state.content(*store, digest).await.map_err(|error| {
+            turn.failed();
+            failed(error)
+        })?;
         let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
         if Digest::of(&bytes) != *digest {
             return Err(io::Error::other(format!(
@@ -196,6 +227,8 @@ impl PayloadStore for Content {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
     use crate::registry::RegistryError;
 
@@ -204,14 +237,30 @@ mod tests {
         let turns = Turns::default();
         let (first, other) = (turns.of(&Digest::of(b"a")), turns.of(&Digest::of(b"b")));
         let second = turns.of(&Digest::of(b"a"));
-        let fetches = first.lock().await;
-        assert!(second.try_lock().is_err());
-        assert!(other.try_lock().is_ok());
+        let fetches = first.take().await.expect("alone");
+        assert!(second.take().now_or_never().is_none());
+        assert!(matches!(other.take().now_or_never(), Some(Ok(_))));
         drop(fetches);
-        assert!(second.try_lock().is_ok());
+        assert!(matches!(second.take().now_or_never(), Some(Ok(_))));
         drop((first, second, other));
         let _third = turns.of(&Digest::of(b"c"));
         assert_eq!(turns.0.lock().expect("unharmed").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_one_that_fails_does_not_wait_for_the_state_again() {
+        let turn = Turn::default();
+        let fetches = turn.take().await.expect("alone");
+        let (mut second, mut third) = (Box::pin(turn.take()), Box::pin(turn.take()));
+        for waits in [&mut second, &mut third] {
+            assert!(waits.now_or_never().is_none());
+        }
+        turn.failed();
+        drop(fetches);
+        assert!(second.await.is_err());
+        assert!(third.await.is_err());
+        // It may be there again.
+        assert!(turn.take().await.is_ok());
     }
 
     #[test]

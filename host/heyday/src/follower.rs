@@ -184,9 +184,8 @@ impl Follower {
         loop {
             ticks.tick().await;
             let began = Instant::now();
-            match self.look_once().await {
+            match self.look_once(shared).await {
                 Ok(()) => {
-                    shared.saw(true);
                     if std::mem::take(&mut told) {
                         tracing::info!("the state is there again");
                     }
@@ -202,7 +201,7 @@ impl Follower {
         }
     }
 
-    async fn look_once(&self) -> Result<(), RegistryError> {
+    async fn look_once(&self, shared: &Shared) -> Result<(), RegistryError> {
         let parts = &self.0.parts;
         let silent = |_| RegistryError::from(StateError::silent());
         // A single row: where that takes so long, nothing else is answered either.
@@ -211,7 +210,10 @@ impl Follower {
         // What took longer says nothing of what is so now.
         let followed = tokio::time::timeout(UNSURE, self.follow());
         followed.await.map_err(silent)??;
-        parts.state.release_again().await;
+        // What comes now says nothing of what others changed, and may take longer.
+        shared.saw(true);
+        // Not for long: who does not show itself meanwhile is taken for gone.
+        let _ = tokio::time::timeout(LOOK, parts.state.release_again()).await;
         // Waited for as long as its statement may run: what was taken over must not be forgotten.
         let left = parts.state.take_over().await?;
         if !left.is_empty() {

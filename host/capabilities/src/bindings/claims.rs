@@ -42,7 +42,8 @@ impl Claims {
         };
         let (address, role, database) = server.parts();
         let of_state = format!("{}:{}", state.host, state.port);
-        if by_one_name(&address) != by_one_name(&of_state) {
+        let plain = |one: &str| by_one_name(&one.to_ascii_lowercase());
+        if plain(&address) != plain(&of_state) {
             return Ok(());
         }
         let what = if role == state.role {
@@ -133,6 +134,7 @@ mod tests {
             ("postgres://heyday@localhost/other", "has the role of"),
             ("postgres://heyday@127.0.0.1:5432/state", "has the role of"),
             ("postgres://r@[::1]/state", "has the database of"),
+            ("postgres://heyday@LocalHost/other", "has the role of"),
         ] {
             let error = refused(url).expect(url);
             let found = error.contains("default/sql/x") && error.contains(told);

@@ -103,6 +103,10 @@ fn explicit_port(authority: &str) -> Result<Option<u16>, ()> {
     }
 }
 
+/// How often a path may be decoded until nothing is left to decode. Each time costs as much as it
+/// is long, and a text that ends only after thousands would hold a thread for minutes.
+const DECODINGS: usize = 8;
+
 /// The segments of a path, percent-decoded; none where a server may read another path: one
 /// that decodes twice, or that leaves out what follows a `;`.
 fn segments(url: &Url) -> Option<Vec<String>> {
@@ -110,6 +114,7 @@ fn segments(url: &Url) -> Option<Vec<String>> {
     for segment in url.path().split('/').filter(|segment| !segment.is_empty()) {
         let text = percent_decode(segment)?;
         let mut read = text.clone();
+        let mut left = DECODINGS;
         loop {
             let name = read.split(';').next().unwrap_or_default();
             if name == "." || name == ".." || read.contains(['/', '\\', '\0']) {
@@ -119,6 +124,7 @@ fn segments(url: &Url) -> Option<Vec<String>> {
                 Some(again) if again != read => read = again,
                 _ => break,
             }
+            left = left.checked_sub(1)?;
         }
         decoded.push(text);
     }
@@ -287,6 +293,9 @@ mod tests {
             let url = format!("https://api.example.com/v1/{hidden}");
             assert_eq!(get(&url), None, "{url}");
         }
+        // Each decoding leaves another one.
+        let endless = format!("https://api.example.com/v1/%{}", "25".repeat(20));
+        assert_eq!(get(&endless), None);
         for plain in ["a;b=c", "..a", "a..;b", "100%25", "100%2525", "a%20b", ";"] {
             let url = format!("https://api.example.com/v1/{plain}");
             assert_eq!(get(&url), Some(Reach::Public), "{url}");

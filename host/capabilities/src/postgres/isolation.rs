@@ -3,9 +3,9 @@
 //!
 //! Here stands what a role must not have; who is none of it can neither read files, run
 //! programs, become another role or have one act for it, nor open connections of the server's
-//! own, whatever it writes. Functions of its own may be SECURITY DEFINER: they are it. What PostgreSQL lets everyone do until it is taken back (large objects,
-//! ending one's own other statements) harms only within one binding; the log says once
-//! where it was not taken back.
+//! own, whatever it writes. Functions of its own may be SECURITY DEFINER: they are it. What
+//! PostgreSQL lets everyone do until it is taken back (large objects, ending one's own other
+//! statements) harms only within one binding; the log says once where it was not taken back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

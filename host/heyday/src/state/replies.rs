@@ -2,8 +2,9 @@
 //! hours. Where there are several servers, the one that answers a request has its key
 //! meanwhile.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -13,6 +14,10 @@ use super::{HostDb, StateError, micros};
 
 /// How long an answer is kept.
 const KEPT_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// How long a statement may be under way at most, whoever waits for it: more than the database
+/// gives it.
+const UNDER_WAY: Duration = Duration::from_secs(30);
 
 /// A kept answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,16 +67,22 @@ impl Drop for Held {
 /// Keys that could not be given back; each is held here until it is. Otherwise this server would
 /// have it, for all others, until its process ends.
 #[derive(Debug, Default)]
-pub(super) struct Unreleased(Mutex<Vec<Held>>);
+pub(super) struct Unreleased(Mutex<VecDeque<Late>>);
+
+/// One of them, with [`Claim::unsaid`].
+#[derive(Debug)]
+struct Late {
+    held: Held,
+    unsaid: Option<Instant>,
+}
 
 impl Unreleased {
-    fn add(&self, held: Held) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(held);
+    fn all(&self) -> MutexGuard<'_, VecDeque<Late>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Vec<Held> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn add(&self, late: Late) {
+        self.all().push_back(late);
     }
 }
 
@@ -81,16 +92,17 @@ impl Unreleased {
 pub struct Claim {
     database: HostDb,
     held: Option<Held>,
-    /// Whether the database has said that it is ours: before, nobody knows which of claim and
-    /// release would come first.
-    said: bool,
+    /// Until when the database may make it ours; none once it has said so. Before, nobody knows
+    /// which of claim and release comes first.
+    unsaid: Option<Instant>,
 }
 
 impl Claim {
     /// Lets others have the key.
     pub async fn give_back(mut self) {
         if let Some(held) = self.held.take() {
-            release(&self.database, held).await;
+            let unsaid = self.unsaid;
+            release(&self.database, Late { held, unsaid }).await;
         }
     }
 }
@@ -100,12 +112,14 @@ impl Drop for Claim {
         let (Some(held), Some(shared)) = (self.held.take(), self.database.shared()) else {
             return;
         };
+        let unsaid = self.unsaid;
+        let late = Late { held, unsaid };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if self.said => {
+            Ok(runtime) if unsaid.is_none() => {
                 let database = self.database.clone();
-                runtime.spawn(async move { release(&database, held).await });
+                runtime.spawn(async move { release(&database, late).await });
             }
-            _ => shared.unreleased.add(held),
+            _ => shared.unreleased.add(late),
         }
     }
 }
@@ -114,26 +128,27 @@ impl Drop for Claim {
 /// this is not waited for to its end.
 struct Releasing<'d> {
     unreleased: &'d Unreleased,
-    held: Option<Held>,
+    late: Option<Late>,
 }
 
 impl Drop for Releasing<'_> {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.unreleased.add(held);
+        if let Some(late) = self.late.take() {
+            self.unreleased.add(late);
         }
     }
 }
 
-/// Whether it was given back.
-async fn release(database: &HostDb, held: Held) -> bool {
+/// Whether the database answered. A key that is not there and may still come is given back later.
+async fn release(database: &HostDb, late: Late) -> bool {
     let Some(shared) = database.shared() else {
         return true;
     };
-    let (namespace, route, key) = held.key.clone();
+    let (namespace, route, key) = late.held.key.clone();
+    let unsaid = late.unsaid;
     let mut releasing = Releasing {
         unreleased: &shared.unreleased,
-        held: Some(held),
+        late: Some(late),
     };
     let done = database
         .execute(
@@ -141,12 +156,25 @@ async fn release(database: &HostDb, held: Held) -> bool {
             values![&namespace, &route, &key, &shared.id()],
         )
         .await;
-    if let Err(error) = done {
-        tracing::debug!(error = %error.chain(), "an Idempotency-Key stays taken for a while");
-        return false;
+    match done {
+        Ok(0) if unsaid.is_some_and(|until| Instant::now() < until) => true,
+        Ok(_) => {
+            releasing.late = None;
+            true
+        }
+        Err(error) => {
+            tracing::debug!(error = %error.chain(), "an Idempotency-Key stays taken for a while");
+            false
+        }
     }
-    releasing.held = None;
-    true
+}
+
+/// Whether the database did not do what it was asked for: it said so, or was not asked.
+fn is_undone(error: &StateError) -> bool {
+    matches!(
+        error,
+        StateError::Database(sqlx::Error::Database(_) | sqlx::Error::PoolTimedOut)
+    )
 }
 
 impl HostDb {
@@ -168,7 +196,7 @@ impl HostDb {
         let mut claim = Claim {
             database: self.clone(),
             held: Some(held),
-            said: false,
+            unsaid: Some(Instant::now() + UNDER_WAY),
         };
         let Some(shared) = self.shared() else {
             return Ok(Some(claim));
@@ -185,24 +213,31 @@ impl HostDb {
                 values![namespace, route, key, &shared.id()],
             )
             .await;
+        if taken.as_ref().is_err_and(is_undone) {
+            claim.held = None;
+        }
         if taken? == 0 {
             claim.held = None;
             return Ok(None);
         }
-        claim.said = true;
+        claim.unsaid = None;
         Ok(Some(claim))
     }
 
-    /// Gives the keys back that could not be given back before.
+    /// Gives the keys back that could not be given back before. Those that are left, also where
+    /// this is not waited for to its end, come with the next time.
     pub async fn release_again(&self) {
         let Some(shared) = self.shared() else {
             return;
         };
-        let mut left = shared.unreleased.take().into_iter();
-        while let Some(held) = left.next() {
-            if !release(self, held).await {
+        let waiting = shared.unreleased.all().len();
+        for _ in 0..waiting {
+            let next = shared.unreleased.all().pop_front();
+            let Some(late) = next else {
+                return;
+            };
+            if !release(self, late).await {
                 // The others would fare no better now.
-                left.for_each(|held| shared.unreleased.add(held));
                 return;
             }
         }
@@ -301,6 +336,39 @@ impl HostDb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::StateLocation;
+
+    #[tokio::test]
+    async fn a_claim_that_comes_after_its_release_is_released_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = StateLocation::File(folder.path().join("host.db"));
+        let mut database = HostDb::open(&location).await.expect("opened");
+        // As where there are several servers, whose database has these.
+        database.shared = Some(Arc::default());
+        let table = "CREATE TABLE claims (namespace TEXT, route TEXT, key TEXT, owner BLOB)";
+        database.execute(table, &[]).await.expect("made");
+        let key = || ("default".to_owned(), "/plugins".to_owned(), "a".to_owned());
+        let given_up = |until| Claim {
+            database: database.clone(),
+            held: Some(database.in_flight.hold(key()).expect("free")),
+            unsaid: Some(until),
+        };
+        drop(given_up(Instant::now() + Duration::from_secs(3_600)));
+        // Its statement is still under way.
+        database.release_again().await;
+        assert!(database.in_flight.hold(key()).is_none());
+        let server = database.shared.as_ref().expect("several").id();
+        let late = "INSERT INTO claims VALUES ('default', '/plugins', 'a', $1)";
+        let came = database.execute(late, values![&server]).await;
+        assert_eq!(came.expect("written"), 1);
+        database.release_again().await;
+        let left = database.rows("SELECT key FROM claims", &[]).await;
+        assert!(left.expect("read").is_empty());
+        // One that never comes is not waited for without end.
+        drop(given_up(Instant::now()));
+        database.release_again().await;
+        assert!(database.in_flight.hold(key()).is_some());
+    }
 
     #[test]
     fn a_key_is_held_until_its_request_ends() {

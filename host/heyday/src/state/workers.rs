@@ -36,9 +36,12 @@ impl HostDb {
     ) -> Result<(), StateError> {
         self.execute(
             concat!(
-                "WITH gone AS (DELETE FROM workers WHERE id <> $1 AND heard_us < ",
+                // Those that another one forgets just now, or that say something, are left: after a
+                // silence of all of them each would forget the others, and wait for them.
+                "WITH gone AS (DELETE FROM workers WHERE id IN (SELECT id FROM workers \
+                 WHERE id <> $1 AND heard_us < ",
                 now_us!(),
-                " - $3), heard AS (SELECT ",
+                " - $3 FOR UPDATE SKIP LOCKED)), heard AS (SELECT ",
                 now_us!(),
                 " AS us) INSERT INTO workers (id, since_us, heard_us, announcement) \
                  SELECT $1, us, us, $2 FROM heard \

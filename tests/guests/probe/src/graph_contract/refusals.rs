@@ -20,6 +20,11 @@ pub(super) fn statements(graph: &Connection) -> Result<()> {
         ("RETURN `open", "invalid-statement"),
         ("/* open", "invalid-statement"),
         ("(n) RETURN n", "invalid-statement"),
+        // The rest of the first line is a comment to one backend, and a statement to another.
+        (
+            "// \rRETURN '\nCALL dbms.listConfig() //'",
+            "invalid-statement",
+        ),
         (
             "LOAD CSV FROM 'file:///etc/passwd' AS line RETURN line",
             "capability-denied",
@@ -55,6 +60,10 @@ pub(super) fn statements(graph: &Connection) -> Result<()> {
         ),
         (
             "RETURN 1 AS n UNION USE system MATCH (n) RETURN n",
+            "capability-denied",
+        ),
+        (
+            "CALL { USE (system) MATCH (n) RETURN n } RETURN n",
             "capability-denied",
         ),
         ("SHOW DATABASES", "capability-denied"),

@@ -176,6 +176,14 @@ impl Word<'_> {
         matches!(self, Self::Plain(_) | Self::Quoted(_))
     }
 
+    fn is_named(&self, keyword: &str) -> bool {
+        match self {
+            Self::Plain(word) => word.eq_ignore_ascii_case(keyword),
+            Self::Quoted(word) => word.eq_ignore_ascii_case(keyword),
+            Self::Literal | Self::Symbol(_) => false,
+        }
+    }
+
     /// As servers compare names of procedures and functions.
     fn name(&self) -> Option<String> {
         match self {
@@ -241,19 +249,18 @@ pub(super) fn check(statement: &str) -> Result<()> {
             Word::Symbol(';') if index + 1 < words.len() => {
                 return Err(invalid("one call runs one statement"));
             }
-            Word::Plain(_) if words.get(index + 1).is_some_and(Word::is_name) => {
-                clause(&words, index)?;
-            }
+            Word::Plain(_) | Word::Quoted(_) if index + 1 < words.len() => clause(&words, index)?,
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Checks what may be a clause: a word before a name.
+/// Checks what may be a clause: a name before another word.
 fn clause(words: &[Word<'_>], index: usize) -> Result<()> {
     let (word, next) = (&words[index], &words[index + 1]);
-    if word.is("LOAD") && next.is("CSV") {
+    // An embedded graph takes words between backticks for these, too.
+    if word.is_named("LOAD") && next.is_named("CSV") {
         return Err(denied("LOAD CSV reads what no plugin was granted"));
     }
     // A property's name; but a number may end with its point.
@@ -262,10 +269,14 @@ fn clause(words: &[Word<'_>], index: usize) -> Result<()> {
     if property {
         return Ok(());
     }
-    if word.is("USE") {
+    // The database's name may be in brackets.
+    if word.is("USE") && (next.is_name() || *next == Word::Symbol('(')) {
         return Err(denied(
             "USE names another database; a variable of that name is written `use`",
         ));
+    }
+    if !next.is_name() {
+        return Ok(());
     }
     if word.is("CALL") {
         return procedure(&words[index + 1..]);
@@ -354,7 +365,7 @@ fn split(statement: &str) -> Result<Vec<Word<'_>>> {
         let length = if first.is_whitespace() || first.is_control() {
             first.len_utf8()
         } else if rest.starts_with("//") {
-            rest.find(['\n', '\r']).unwrap_or(rest.len())
+            line_length(rest)?
         } else if let Some(comment) = rest.strip_prefix("/*") {
             let end = comment.find("*/");
             end.ok_or_else(|| invalid("a comment does not end"))? + 4
@@ -402,6 +413,19 @@ fn name_length(text: &str) -> usize {
         .unwrap_or(text.len())
 }
 
+/// The bytes of a comment to the end of its line. To some a carriage return ends it, to others a
+/// line feed alone: what stands between the two would be text to one and statement to the other.
+fn line_length(text: &str) -> Result<usize> {
+    let length = text.find(['\n', '\r']).unwrap_or(text.len());
+    let after = &text[length..];
+    if matches!(after, "" | "\r") || after.starts_with('\n') || after.starts_with("\r\n") {
+        return Ok(length);
+    }
+    Err(invalid(
+        "a carriage return alone does not end a comment: a line ends with a line feed",
+    ))
+}
+
 /// The digits of a number, with those of its exponent. A word may follow at once: to some
 /// servers it is one.
 fn number_length(text: &str) -> Result<usize> {
@@ -421,7 +445,8 @@ fn number_length(text: &str) -> Result<usize> {
 }
 
 fn digits(text: &str) -> usize {
-    text.find(|character: char| !character.is_ascii_digit())
+    // Some servers take digits in groups, as in 1_000.
+    text.find(|character: char| !(character.is_ascii_digit() || character == '_'))
         .unwrap_or(text.len())
 }
 

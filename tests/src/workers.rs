@@ -5,7 +5,6 @@ mod killed;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::graph::LONG;
 use crate::plugins;
 use crate::support::cli::Desk;
 use crate::support::handmade::{DESCRIPTION, Handmade};
@@ -200,6 +199,10 @@ async fn no_tasks_are_taken_without_a_lease_and_again_with_one() {
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
 }
 
+/// A statement on a graph that counts for minutes, and takes little memory.
+const COUNTS: &str = "WITH range(1, 3000) AS r RETURN reduce(s = 0, a IN r | s + reduce(t = 0, \
+                      b IN r | t + reduce(u = 0, c IN r | u + 1))) AS n";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in_flight() {
     let folder = tempfile::tempdir().unwrap();
@@ -262,7 +265,7 @@ async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in
     eventually(async || has_run(&file).then_some(())).await;
     let kind = ends(client, ("probe", "sql", "held"), &id).await;
     assert_eq!(kind, "capability-denied");
-    let id = start("probe.graph_long", on("held", LONG)).await;
+    let id = start("probe.graph_long", on("held", COUNTS)).await;
     client.wait_for_line(&id, "asking").await.unwrap();
     let kind = ends(client, ("probe", "graph", "held"), &id).await;
     assert_eq!(kind, "capability-denied");

@@ -376,7 +376,7 @@ fn file(url: &str, folder: &Path, stand_in: &StandIn) -> String {
          window = 64\nkey_secret = 'default/keys/models'\n\
          [inference.remote.moody]\nurl = '{moody}'\nmodel = 'theirs'\ntask = 'embed'\n\
          dimensions = {DIMENSIONS}\nwindow = {WINDOW}\n\
-         [bindings.namespaces.default.secrets.keys]\nfolder = '{folder}'\n\
+         [bindings.namespaces.default.secrets.keys]\nfolder = '{folder}/secrets'\n\
          names = {{ models = 'key' }}\n",
         folder = folder.display(),
         moody = stand_in.url,
@@ -408,7 +408,13 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
     let stand_in = StandIn::start().await;
     let folder = tempfile::tempdir().unwrap();
     let token = std::fs::read_to_string(near.data().join("token")).unwrap();
-    std::fs::write(folder.path().join("key"), "not-the-key-yet").unwrap();
+    std::fs::create_dir(folder.path().join("secrets")).unwrap();
+    let keep = |key: &str| {
+        for file in ["key", "secrets/key"] {
+            std::fs::write(folder.path().join(file), key).unwrap();
+        }
+    };
+    keep("not-the-key-yet");
     let options = Options {
         config: Some(file(&format!("{}/v1", near.url), folder.path(), &stand_in)),
         ..Options::default()
@@ -446,7 +452,7 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
         log.matches("401").count() >= 2 && !log.contains("not-the-key-yet"),
         "{log}"
     );
-    std::fs::write(folder.path().join("key"), format!("{}\n", token.trim())).unwrap();
+    keep(&format!("{}\n", token.trim()));
     let found = client.succeed("thinker.embed", &embed).await.unwrap();
     assert_close(&found, &minilm.values);
     let asked = json!({

@@ -122,7 +122,15 @@ async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost_and_its_effec
         granted.await.unwrap();
     }
     push_probe(&site).await;
-    let worker = site.worker(&[]).await;
+    // One place for both workers, as a server would be.
+    let folder = tempfile::tempdir().unwrap();
+    let places = ONCE.map(|(capability, _)| {
+        let path = folder.path().join(capability);
+        let path = path.display();
+        format!("[bindings.namespaces.default.{capability}.default]\npath = '{path}'\n")
+    });
+    let config = site.config(&places.concat());
+    let worker = site.worker(&["--config", &config]).await;
     let names = ["hangs-once", "hangs-twice"];
     for (name, attempts) in names.iter().zip(1..) {
         let policy = format!(
@@ -147,7 +155,9 @@ async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost_and_its_effec
         effects.push(client.start(&flow, &json!({})).await.unwrap());
     }
     for id in &effects {
-        client.wait_for_line(id, "committed").await.unwrap();
+        if let Err(error) = client.wait_for_line(id, "committed").await {
+            panic!("{error}: {}", client.result(id).await.unwrap().body);
+        }
     }
     let mut runs = Vec::new();
     for name in names {
@@ -159,7 +169,7 @@ async fn an_attempt_whose_worker_died_has_a_receipt_that_says_lost_and_its_effec
         assert!(client.receipts(id).await.unwrap().is_empty());
     }
     worker.kill();
-    let _next = site.worker(&[]).await;
+    let _next = site.worker(&["--config", &config]).await;
     for (id, expected) in [
         (&runs[0], &[("worker-lost", 1)][..]),
         (&runs[1], &[("worker-lost", 1), ("timeout", 0)]),

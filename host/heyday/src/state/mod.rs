@@ -1,5 +1,6 @@
 //! What the server itself knows: plugins, flows, grants, workers' tokens, the audit,
-//! receipts, log lines and answers by idempotency key.
+//! receipts, log lines and answers by idempotency key; and, where there are several servers,
+//! which workers said that they are there.
 //!
 //! It is a file of SQLite (`host.db`) for one server, or a database of PostgreSQL for
 //! many. Behind [`HostDb`] both are the same: each statement stands once and runs on either

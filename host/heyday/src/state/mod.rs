@@ -52,6 +52,7 @@ pub mod versions;
 pub mod workers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -309,6 +310,11 @@ pub(crate) fn now() -> Timestamp {
 /// A time as it is stored: microseconds since 1970.
 pub(crate) fn micros(at: Timestamp) -> i64 {
     at.as_microsecond()
+}
+
+/// A length of time, as it is taken from a stored time.
+fn micros_of(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A stored time.

@@ -222,7 +222,8 @@ fn messages(members: &mut Members) -> Result<Vec<Message>, Problem> {
     responses((status = 200, body = CompletionBody),
         (status = 400, description = "A member is wrong, or the conversation too long", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
-        (status = 429, description = "Too much is waiting", body = ErrorBody)))]
+        (status = 429, description = "Too much is waiting", body = ErrorBody),
+        (status = 503, description = "The model cannot answer now, or as many wait or stream as the server lets; ask again soon", body = ErrorBody)))]
 pub(in crate::api) async fn complete(
     State(app): State<App>,
     caller: Caller,

@@ -368,7 +368,7 @@ impl Bindings {
             if usable(&found)
                 && let Some(location) = it.location().await
             {
-                found.extend(neighbours.in_database(key.full_name("sql"), &location));
+                found.extend(neighbours.in_database(key.full_name("sql"), location));
             }
             each(key.diagnosis("sql", it.dialect(), found));
         }
@@ -380,7 +380,7 @@ impl Bindings {
             if usable(&found)
                 && let Some(location) = it.location().await
             {
-                found.extend(neighbours.in_database(key.full_name("kv"), &location));
+                found.extend(neighbours.in_database(key.full_name("kv"), location));
             }
             each(key.diagnosis("kv", it.backend(), found));
         }

@@ -7,12 +7,12 @@
 //! workers do all of it, and the cluster is the dev server on a file. Most kills are at random
 //! moments, so close to each other that a part is starting most of the time; before some a run
 //! must have completed since the kill before, and before some all runs, so that nothing is at
-//! work at all ([`Moment`]). Runs that are started
-//! in some lives of the server continue as new between their steps. A client asks until it
-//! is answered: a lost answer to a start is asked for again with its Idempotency-Key. What
-//! the runs did is counted by a server of the test ([`Effects`]), each with a number; a
-//! step's answer is the number of its effect. So the number in a run's result must be the
-//! last one of its step: a later one would be of an attempt after the completion.
+//! work at all ([`Moment`]). Runs that are started in some lives of the server continue as new
+//! between their steps. A client asks until it is answered: a lost answer to a start is asked for
+//! again with its Idempotency-Key. What the runs did is counted by a server of the test
+//! ([`Effects`]), each with a number; a step's answer is the number of its effect. So the number
+//! in a run's result must be the last one of its step: a later one would be of an attempt after
+//! the completion.
 //!
 //! They are killed for [`LONG`] and at least [`KILLS`] times; `HEYDAY_CHAOS_KILLS=N` kills N
 //! times instead, however long that takes (`cargo xtask chaos --engine temporal --kills N`).
@@ -71,31 +71,25 @@ fn definition(effects: &Effects) -> String {
         let url = format!("http://{}/", effects.address);
         let body =
             format!("'${{ {{workflow: $workflow.id, step: \"{name}\", numbers: .numbers}} }}'");
-        // The plugin's code is loaded first, from the cache.
-        let timeout = if *name == IN_THE_SANDBOX {
-            "PT5S"
-        } else {
-            "PT3S"
-        };
-        let call = if *name == IN_THE_SANDBOX {
+        let (call, timeout) = if *name == IN_THE_SANDBOX {
             let key = format!("'${{ $workflow.id + \"/{name}\" }}'");
-            format!(
-                "- {name}:
-    call: visitor.http_post
-    with: {{url: '{url}', key: {key}, body: {body}}}
-"
-            )
+            let call = format!(
+                "visitor.http_post
+    with: {{url: '{url}', key: {key}, body: {body}}}"
+            );
+            // The plugin's code is loaded first, from the cache.
+            (call, "PT5S")
         } else {
-            format!(
-                "- {name}:
-    call: http
-    with: {{method: post, endpoint: '{url}', body: {body}}}
-"
-            )
+            let call = format!(
+                "http
+    with: {{method: post, endpoint: '{url}', body: {body}}}"
+            );
+            (call, "PT3S")
         };
-        text += &call;
         text += &format!(
-            "    metadata:
+            "- {name}:
+    call: {call}
+    metadata:
       heyday:
         timeouts: {{start_to_close: {timeout}}}
         retry: {{initial_interval: {{milliseconds: 100}}, backoff_coefficient: 1, maximum_attempts: 0}}

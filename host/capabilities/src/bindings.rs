@@ -49,16 +49,13 @@ use claims::Claims;
 use neighbours::{Neighbours, usable};
 
 /// What is checked of every binding before any is opened.
-pub(crate) trait Declared {
+pub(crate) trait Declared: SignsIn {
     /// The file or folder of this machine where it keeps its data, if it has one, and
     /// whether nobody writes there.
     fn place(&self) -> Option<(&PathBuf, bool)>;
 
     /// Every path that it names.
     fn paths(&mut self) -> Vec<&mut PathBuf>;
-
-    /// The files that only the host may read and nobody else write: what it signs in with.
-    fn credentials(&self) -> Vec<PathBuf>;
 
     /// What its plugins reach of this machine: files, and folders with all that is in them.
     fn reached(&self) -> Vec<PathBuf> {
@@ -70,12 +67,20 @@ pub(crate) trait Declared {
     fn limits(&self) -> Vec<(&'static str, u64)>;
 }
 
-/// Every path of a binding but its place.
-fn beside_place<B: Declared + Clone>(binding: &B) -> Vec<PathBuf> {
-    let place = binding.place().map(|(path, _)| path.clone());
-    let mut copy = binding.clone();
-    let all = copy.paths().into_iter().map(std::mem::take);
-    all.filter(|path| Some(path) != place.as_ref()).collect()
+/// What a binding signs in with.
+pub(crate) trait SignsIn {
+    /// The files that only the host may read and nobody else write.
+    fn credentials(&self) -> Vec<PathBuf>;
+}
+
+impl<B: Declared + Clone> SignsIn for B {
+    /// Every path of a binding but its place.
+    fn credentials(&self) -> Vec<PathBuf> {
+        let place = self.place().map(|(path, _)| path.clone());
+        let mut copy = self.clone();
+        let all = copy.paths().into_iter().map(std::mem::take);
+        all.filter(|path| Some(path) != place.as_ref()).collect()
+    }
 }
 
 /// A binding as the configuration writes it.
@@ -363,7 +368,7 @@ impl Bindings {
             if usable(&found)
                 && let Some(location) = it.location().await
             {
-                found.extend(neighbours.in_database(key.full_name("sql"), &location));
+                found.extend(neighbours.in_database(key.full_name("sql"), location));
             }
             each(key.diagnosis("sql", it.dialect(), found));
         }
@@ -375,7 +380,7 @@ impl Bindings {
             if usable(&found)
                 && let Some(location) = it.location().await
             {
-                found.extend(neighbours.in_database(key.full_name("kv"), &location));
+                found.extend(neighbours.in_database(key.full_name("kv"), location));
             }
             each(key.diagnosis("kv", it.backend(), found));
         }

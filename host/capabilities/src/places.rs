@@ -37,8 +37,7 @@ impl Places {
         if waiting.before >= self.most {
             return None;
         }
-        let place = Arc::clone(&self.free).acquire_owned();
-        timeout(wait, place).await.ok()?.ok()
+        self.take_another(wait).await
     }
 
     /// A place for what goes on with an operation that has begun: it is not turned away where

@@ -453,8 +453,9 @@ pub trait Engine: Schedules + Send + Sync + 'static {
     /// Runs that match a filter, newest first.
     async fn list(&self, request: &ListRuns) -> Result<RunPage, EngineError>;
 
-    /// Whether [`list`](Self::list) may lack runs that were started a moment ago.
-    fn lists_follow(&self) -> bool {
+    /// Whether [`list`](Self::list) is behind the histories, so that it may lack runs that were
+    /// started a moment ago.
+    fn lists_lag(&self) -> bool {
         false
     }
 

@@ -296,7 +296,7 @@ impl Replays {
         }
         let mut gate = ReplayGate {
             version: version.to_string(),
-            newest_may_be_missing: engine.lists_follow(),
+            newest_may_be_missing: engine.lists_lag(),
             ..ReplayGate::default()
         };
         let end = Instant::now() + limits.time;

@@ -1,5 +1,5 @@
-//! `/v1/chat/completions` and `/v1/completions` over a decoder of the server's own, whose random weights and likeliest
-//! text the reference made; and over a second server that asks the first.
+//! `/v1/chat/completions` and `/v1/completions` over a decoder of the server's own, whose random
+//! weights and likeliest text the reference made; and over a second server that asks the first.
 
 use reqwest::Method;
 use serde_json::json;

@@ -17,8 +17,8 @@ use super::postgres::{self, Postgres, USER, run, until};
 use super::server::end_with_parent;
 use super::temporal;
 
-/// The folder of the server's programs. Without it, or without PostgreSQL, the caller
-/// lists its tests as not run, which fails where nothing may be missing.
+/// The folder of the server's programs. Without it, or without PostgreSQL, the caller leaves out
+/// its tests, and they are [listed](super::not_run).
 fn programs() -> Option<PathBuf> {
     let server = super::folder("HEYDAY_TEMPORAL_SERVER");
     // Both are asked for, so that both are told.

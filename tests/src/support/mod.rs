@@ -11,6 +11,7 @@ pub mod collector;
 pub mod documents;
 pub mod emulator;
 pub mod example;
+pub mod fresh;
 pub mod front;
 pub mod gherkin;
 pub mod google_stand_in;

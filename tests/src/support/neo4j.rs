@@ -14,6 +14,7 @@ use heyday_capabilities::graph::neo4j::{Neo4jConfig, SETTINGS, open};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use super::fresh::Fresh;
 use super::keeper::Keeper;
 use super::ports::free_port;
 use super::postgres::run;
@@ -63,31 +64,24 @@ fn java(jars: &Path, home: &Path, size: Size) -> Command {
     command
 }
 
-/// The home of a server that has not run yet, with its password. To copy it takes less than to
-/// start Java for it again.
-struct Fresh {
-    folder: tempfile::TempDir,
-    password: String,
-}
-
+/// The home of a new server.
 static FRESH: Keeper<Fresh> = Keeper::new();
 
 extern "C" fn forget_fresh() {
     FRESH.stop();
 }
 
-impl Fresh {
-    fn make() -> Option<Self> {
-        let jars = super::folder("HEYDAY_NEO4J")?;
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().join("home");
-        std::fs::create_dir(&home).unwrap();
-        let password = Uuid::new_v4().to_string();
-        let mut command = java(&jars, &home, SMALL);
-        command.args(["org.neo4j.cli.AdminTool", "dbms", "set-initial-password"]);
-        run(command.arg(&password));
-        Some(Self { folder, password })
-    }
+/// Makes it, by a Java of its own.
+fn make_fresh() -> Option<Fresh> {
+    let jars = super::folder("HEYDAY_NEO4J")?;
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    let password = Uuid::new_v4().to_string();
+    let mut command = java(&jars, &home, SMALL);
+    command.args(["org.neo4j.cli.AdminTool", "dbms", "set-initial-password"]);
+    run(command.arg(&password));
+    Some(Fresh::new(folder, "home", password))
 }
 
 impl Neo4j {
@@ -101,13 +95,8 @@ impl Neo4j {
     pub fn start_of(size: Size, settings: &[&str]) -> Option<Self> {
         let jars = super::folder("HEYDAY_NEO4J")?;
         let folder = tempfile::tempdir().unwrap();
-        let password = {
-            let fresh = FRESH.get(Fresh::make, forget_fresh)?;
-            let mut command = Command::new("cp");
-            command.arg("-a").arg(fresh.folder.path().join("home"));
-            run(command.arg(folder.path()));
-            fresh.password.clone()
-        };
+        let fresh = FRESH.get(make_fresh, forget_fresh);
+        let password = fresh?.copy_to(folder.path());
         let password_file = folder.path().join("password");
         std::fs::write(&password_file, format!("{password}\n")).unwrap();
         let settings: Vec<_> = settings.iter().map(|&it| it.to_owned()).collect();

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use heyday_capabilities::postgres::PostgresConfig;
 use uuid::Uuid;
 
+use super::fresh::Fresh;
 use super::keeper::{Keeper, Kept};
 use super::ports::free_port;
 use super::server::PATIENCE;
@@ -21,8 +22,8 @@ use super::signals::signal;
 /// Its superuser.
 pub const USER: &str = "administrator";
 
-/// The folder of PostgreSQL's programs. Without it the caller lists its tests as not run,
-/// which fails where nothing may be missing.
+/// The folder of PostgreSQL's programs. Without it the caller leaves out its tests, and they are
+/// [listed](super::not_run).
 pub fn programs() -> Option<PathBuf> {
     super::folder("HEYDAY_POSTGRES")
 }
@@ -74,37 +75,30 @@ fn postgres_user() -> Option<(u32, u32)> {
     Some((entry.pw_uid, entry.pw_gid))
 }
 
-/// The data of a new server. To copy it takes less than to make it again.
-struct Fresh {
-    folder: tempfile::TempDir,
-    /// Of the superuser [`USER`].
-    password: String,
-}
-
+/// The data of a new server, whose superuser is [`USER`].
 static FRESH: Keeper<Fresh> = Keeper::new();
 
 extern "C" fn forget_fresh() {
     FRESH.stop();
 }
 
-impl Fresh {
-    fn make() -> Option<Self> {
-        let programs = programs()?;
-        let folder = tempfile::tempdir().unwrap();
-        own(folder.path());
-        // Whoever could connect could run programs as its user.
-        let password = Uuid::new_v4().to_string();
-        let file = folder.path().join("password");
-        std::fs::write(&file, &password).unwrap();
-        own(&file);
-        run(program(&programs, folder.path(), "initdb")
-            .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
-            .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
-            .arg(&file)
-            .arg("--pgdata")
-            .arg(folder.path().join("data")));
-        Some(Self { folder, password })
-    }
+/// Makes them.
+fn make_fresh() -> Option<Fresh> {
+    let programs = programs()?;
+    let folder = tempfile::tempdir().unwrap();
+    own(folder.path());
+    // Whoever could connect could run programs as its user.
+    let password = Uuid::new_v4().to_string();
+    let file = folder.path().join("password");
+    std::fs::write(&file, &password).unwrap();
+    own(&file);
+    run(program(&programs, folder.path(), "initdb")
+        .args(["--no-sync", "--auth", "scram-sha-256", "--locale", "C"])
+        .args(["--encoding", "UTF8", "--username", USER, "--pwfile"])
+        .arg(&file)
+        .arg("--pgdata")
+        .arg(folder.path().join("data")));
+    Some(Fresh::new(folder, "data", password))
 }
 
 /// A PostgreSQL server of its own. Stopped when it is dropped.
@@ -128,13 +122,8 @@ impl Postgres {
         let programs = programs()?;
         let folder = tempfile::tempdir().unwrap();
         own(folder.path());
-        let password = {
-            let fresh = FRESH.get(Fresh::make, forget_fresh)?;
-            let mut command = Command::new("cp");
-            command.arg("-a").arg(fresh.folder.path().join("data"));
-            run(command.arg(folder.path()));
-            fresh.password.clone()
-        };
+        let fresh = FRESH.get(make_fresh, forget_fresh);
+        let password = fresh?.copy_to(folder.path());
         let port = free_port();
         let mut server = Self {
             child: launch(&programs, folder.path(), port, settings),

@@ -27,8 +27,8 @@ const SETTINGS: [&str; 6] = [
     "matching.numTaskqueueWritePartitions=1",
 ];
 
-/// The built `temporal`. Without one the caller lists its tests as not run, which fails
-/// where nothing may be missing.
+/// The built `temporal`. Without one the caller leaves out its tests, and they are
+/// [listed](super::not_run).
 pub fn binary() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("HEYDAY_TEMPORAL") {
         return Some(PathBuf::from(path));

@@ -22,8 +22,8 @@ use super::keeper::{Keeper, Kept};
 use super::ports::free_ports;
 use super::postgres::until;
 
-/// The folder of the program. Without it the caller lists its tests as not run, which fails
-/// where nothing may be missing.
+/// The folder of the program. Without it the caller leaves out its tests, and they are
+/// [listed](super::not_run).
 fn program() -> Option<PathBuf> {
     Some(super::folder("HEYDAY_WEAVIATE")?.join("weaviate-server"))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::config::one_of;
-use super::{Binding, BindingError, Declared, Opening, beside_place};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::blob::files::FileContainer;
 use crate::blob::gcs::GcsContainer;
 use crate::blob::gcs_config::GcsConfig;
@@ -52,10 +52,6 @@ impl Declared for BlobBinding {
         let s3 = self.s3.iter_mut().flat_map(S3Config::paths);
         let gcs = self.gcs.iter_mut().flat_map(GcsConfig::paths);
         self.path.iter_mut().chain(s3).chain(gcs).collect()
-    }
-
-    fn credentials(&self) -> Vec<PathBuf> {
-        beside_place(self)
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {

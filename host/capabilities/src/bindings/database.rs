@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::config::Backend;
-use super::{Binding, BindingError, Declared, Opening, beside_place};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::kv::postgres::PostgresStore;
 use crate::kv::sqlite::SqliteStore;
 use crate::kv::{KvLimits, Store};
@@ -91,10 +91,6 @@ impl Declared for SqlBinding {
         self.paths()
     }
 
-    fn credentials(&self) -> Vec<PathBuf> {
-        beside_place(self)
-    }
-
     fn limits(&self) -> Vec<(&'static str, u64)> {
         let limits = &self.limits;
         vec![
@@ -145,10 +141,6 @@ impl Declared for KvBinding {
 
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         self.paths()
-    }
-
-    fn credentials(&self) -> Vec<PathBuf> {
-        beside_place(self)
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::config::Backend;
-use super::{Binding, BindingError, Declared, Opening, beside_place};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::graph::embedded::{self, EngineCommand, OpenError};
 use crate::graph::neo4j::{self, Neo4jConfig};
 use crate::graph::{Graph, GraphLimits};
@@ -38,10 +38,6 @@ impl Declared for GraphBinding {
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let neo4j = self.neo4j.iter_mut().flat_map(Neo4jConfig::paths);
         self.path.iter_mut().chain(neo4j).collect()
-    }
-
-    fn credentials(&self) -> Vec<PathBuf> {
-        beside_place(self)
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {

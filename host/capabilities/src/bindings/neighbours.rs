@@ -6,12 +6,15 @@ use crate::postgres::Place;
 
 /// Where the bindings are that were asked so far.
 pub(super) struct Neighbours {
-    asked: Vec<Neighbour>,
+    /// Those in databases of PostgreSQL.
+    in_databases: Vec<(String, Place)>,
+    on_servers: Vec<OnServer>,
     /// Where the host's own state is, if a server has it.
     state: Option<Place>,
 }
 
-struct Neighbour {
+/// A binding on a server that keeps nobody apart.
+struct OnServer {
     binding: String,
     location: String,
     read_only: bool,
@@ -20,23 +23,19 @@ struct Neighbour {
 impl Neighbours {
     pub(super) const fn of(state: Option<Place>) -> Self {
         Self {
-            asked: Vec::new(),
+            in_databases: Vec::new(),
+            on_servers: Vec::new(),
             state,
         }
     }
 
     /// What is to be said of a binding in a database whose rights keep its roles apart.
-    pub(super) fn in_database(&mut self, binding: String, place: &Place) -> Vec<Finding> {
+    pub(super) fn in_database(&mut self, binding: String, place: Place) -> Vec<Finding> {
         let mut findings = Findings::default();
-        self.beside_the_state(&mut findings, place);
-        let Place {
-            since, read_only, ..
-        } = place;
-        let server = format!("of PostgreSQL since {since}");
-        let database = format!("database {} {server}", place.database);
-        let role = format!("role {} {server}", place.role);
-        let same = self.others(&role, |other| !(*read_only && other.read_only));
-        let others = self.others(&database, |_| true);
+        self.beside_the_state(&mut findings, &place);
+        let same = self
+            .in_those(|other| place.shares_role(other) && !(place.read_only && other.read_only));
+        let others = self.in_those(|other| place.shares_database(other));
         if !same.is_empty() {
             findings.fail(
                 "sharing",
@@ -58,8 +57,7 @@ impl Neighbours {
                 "give bindings that must know nothing of each other databases of their own",
             );
         }
-        self.add(binding.clone(), database, *read_only);
-        self.add(binding, role, *read_only);
+        self.in_databases.push((binding, place));
         findings.into_inner()
     }
 
@@ -98,7 +96,11 @@ impl Neighbours {
         read_only: bool,
     ) -> Vec<Finding> {
         let mut findings = Findings::default();
-        let others = self.others(&location, |other| !(read_only && other.read_only));
+        let others = self
+            .on_servers
+            .iter()
+            .filter(|other| other.location == location && !(read_only && other.read_only));
+        let others = names(others.map(|other| other.binding.as_str()));
         if !others.is_empty() {
             findings.fail(
                 "sharing",
@@ -106,26 +108,23 @@ impl Neighbours {
                 "give each binding a server of its own, or make them all `read_only`",
             );
         }
-        self.add(binding, location, read_only);
-        findings.into_inner()
-    }
-
-    fn others(&self, location: &str, counts: impl Fn(&Neighbour) -> bool) -> String {
-        let there = self.asked.iter().filter(|it| it.location == location);
-        let names: Vec<_> = there
-            .filter(|it| counts(it))
-            .map(|it| it.binding.as_str())
-            .collect();
-        names.join(", ")
-    }
-
-    fn add(&mut self, binding: String, location: String, read_only: bool) {
-        self.asked.push(Neighbour {
+        self.on_servers.push(OnServer {
             binding,
             location,
             read_only,
         });
+        findings.into_inner()
     }
+
+    /// The bindings in such databases.
+    fn in_those(&self, such: impl Fn(&Place) -> bool) -> String {
+        let there = self.in_databases.iter().filter(|(_, place)| such(place));
+        names(there.map(|(binding, _)| binding.as_str()))
+    }
+}
+
+fn names<'a>(bindings: impl Iterator<Item = &'a str>) -> String {
+    bindings.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a binding is of any use as it is.
@@ -150,7 +149,7 @@ mod tests {
     fn a_database_of_several_bindings_is_told_to_those_that_come_later() {
         let mut neighbours = Neighbours::of(None);
         let mut at = |binding: &str, database: &str| {
-            let found = neighbours.in_database(binding.to_owned(), &place(database, "1", binding));
+            let found = neighbours.in_database(binding.to_owned(), place(database, "1", binding));
             found.into_iter().next()
         };
         assert_eq!(at("default/sql/a", "one"), None);
@@ -173,7 +172,7 @@ mod tests {
                 read_only,
                 ..place(database, "1", "r")
             };
-            let found = neighbours.in_database(binding.to_owned(), &place);
+            let found = neighbours.in_database(binding.to_owned(), place);
             found.into_iter().next()
         };
         assert_eq!(at("default/sql/a", "one", true), None);
@@ -190,7 +189,7 @@ mod tests {
     fn who_is_where_the_state_is_is_told() {
         let mut neighbours = Neighbours::of(Some(place("5", "1", "heyday")));
         let mut at = |database: &str, since: &str, role: &str| {
-            let found = neighbours.in_database(role.to_owned(), &place(database, since, role));
+            let found = neighbours.in_database(role.to_owned(), place(database, since, role));
             found
                 .into_iter()
                 .find(|it| it.found.contains("own state"))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, BindingError, Declared, Opening, beside_place};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::config::Settings;
 use crate::secrets::Secrets;
 use crate::secrets::gcp::GcpConfig;
@@ -72,10 +72,6 @@ impl Declared for ConfigBinding {
         self.file.iter_mut().chain(&mut self.folder).collect()
     }
 
-    fn credentials(&self) -> Vec<PathBuf> {
-        beside_place(self)
-    }
-
     fn reached(&self) -> Vec<PathBuf> {
         given_out(self.file.as_ref(), self.folder.as_ref(), &self.names)
     }
@@ -110,10 +106,6 @@ impl Declared for SecretsBinding {
         let gcp = self.gcp.iter_mut().flat_map(GcpConfig::paths);
         let local = self.file.iter_mut().chain(&mut self.folder);
         local.chain(gcp).collect()
-    }
-
-    fn credentials(&self) -> Vec<PathBuf> {
-        beside_place(self)
     }
 
     fn reached(&self) -> Vec<PathBuf> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::config::Backend;
-use super::{Binding, BindingError, Declared, Opening, beside_place};
+use super::{Binding, BindingError, Declared, Opening};
 use crate::vector::sqlite::SqliteVectors;
 use crate::vector::weaviate::{WeaviateConfig, WeaviateVectors};
 use crate::vector::{Store, VectorLimits};
@@ -37,10 +37,6 @@ impl Declared for VectorBinding {
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let weaviate = self.weaviate.iter_mut().flat_map(WeaviateConfig::paths);
         self.path.iter_mut().chain(weaviate).collect()
-    }
-
-    fn credentials(&self) -> Vec<PathBuf> {
-        beside_place(self)
     }
 
     fn limits(&self) -> Vec<(&'static str, u64)> {

@@ -177,3 +177,41 @@ fn what_is_no_statement_is_said() {
     let long = format!("RETURN '{}'", "x".repeat(STATEMENT_BYTES));
     assert_eq!(code(&long), Some(GraphCode::LimitExceeded));
 }
+
+/// The SDK's graph in memory has a copy, since a plugin's tests build nothing of the host.
+#[test]
+fn the_sdk_has_the_same_rules() {
+    const HERE: &str = include_str!("check.rs");
+    const THERE: &str = include_str!("../../../../sdk-guest/src/host/native/graph/kglite/check.rs");
+    // Errors have other names there, and so lines other lengths.
+    let rules = |text: &str| {
+        let (_, rules) = text
+            .split_once("/// The most bytes of a statement.")
+            .expect("what begins them");
+        let mut rules = rules
+            .split_once("#[cfg(test)]")
+            .map_or(rules, |(rules, _)| rules)
+            .to_owned();
+        for (here, there) in [
+            (", GraphError>", ">"),
+            ("GraphError::new", "error::new"),
+            ("GraphError", "CapabilityError"),
+            ("GraphCode::CapabilityDenied", "\"capability-denied\""),
+            ("GraphCode::InvalidStatement", "\"invalid-statement\""),
+            ("GraphCode::LimitExceeded", "\"limit-exceeded\""),
+        ] {
+            rules = rules.replace(here, there);
+        }
+        rules.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let (here, there) = (rules(HERE), rules(THERE));
+    // Only the host asks which statements change the schema.
+    let (before, rest) = here
+        .split_once("/// Whether the statement makes or drops")
+        .expect("that function");
+    let (_, after) = rest.split_once("} fn ").expect("the next one");
+    assert!(
+        format!("{before}fn {after}") == there,
+        "mend the SDK's `kglite/check.rs` as well"
+    );
+}

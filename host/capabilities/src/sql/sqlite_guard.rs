@@ -1,9 +1,10 @@
 //! What a plugin's statements may not do on a SQLite connection, and what stops them.
 //!
 //! It calls SQLite's C interface on rusqlite's raw handle; beside it only the vectors'
-//! `sqlite_vec.rs` and `sqlite_bm25.rs` do so (`sqlite_memory` needs no handle). [`install`] runs once per connection, after it was configured. It gives
-//! the connection a [`Watch`] that lives exactly as long as the connection does (as
-//! SQLite client data, with a destructor) and three callbacks that read it:
+//! `sqlite_vec.rs` and `sqlite_bm25.rs` do so (`sqlite_memory` needs no handle). [`install`]
+//! runs once per connection, after it was configured. It gives the connection a [`Watch`] that
+//! lives exactly as long as the connection does (as SQLite client data, with a destructor) and
+//! three callbacks that read it:
 //!
 //! - the authorizer, asked while a statement is prepared: an allow-list of actions
 //!   ([`actions`]), so that what a later SQLite adds is denied;

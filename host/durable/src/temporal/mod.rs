@@ -196,7 +196,7 @@ impl Engine for TemporalEngine {
     }
 
     /// The cluster's visibility store is written after the histories.
-    fn lists_follow(&self) -> bool {
+    fn lists_lag(&self) -> bool {
         true
     }
 

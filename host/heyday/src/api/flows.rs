@@ -9,10 +9,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{Body, Caller, Json, Path, Query};
+use super::pages::{PageQuery, page_size};
 use super::problem::Problem;
 use super::replays::{GateQuery, OnDivergence};
-use super::versions::{ActivateBody, PageQuery, created, version_handlers, yes};
-use super::workflows::page_size;
+use super::versions::{ActivateBody, created, version_handlers, yes};
 use crate::registry::types::{FlowUpload, FlowVersion, NameSummary, UploadOptions, Versions};
 use crate::registry::{Kind, VersionView, parse_version};
 use crate::replays::ReplayGate;

@@ -25,11 +25,9 @@ use uuid::Uuid;
 
 use super::App;
 use super::extract::Query;
-use super::grants::first_of;
+use super::pages::{PageQuery, first_of, page_size};
 use super::problem::Problem;
 use super::runs::RunPath;
-use super::versions::PageQuery;
-use super::workflows::page_size;
 use crate::registry::types::{LogRecord, ReceiptPlace, ReceiptRecord};
 use crate::sweeping::kept_since;
 

@@ -9,9 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{Caller, Json, Query};
+use super::pages::{PageQuery, first_of, page, page_size};
 use super::problem::Problem;
-use super::versions::PageQuery;
-use super::workflows::page_size;
 use crate::registry::types::{
     AuditEntry, AuditFilter, BindingInfo, GrantInfo, GrantRequest, TextFilter,
 };
@@ -37,35 +36,6 @@ pub struct GrantsBody {
     /// For the next page; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
-}
-
-/// The rows after that one, and the token for those after them. A token is its row's
-/// names, so that rows that come and go meanwhile move no other to another page.
-pub(super) fn page<T>(
-    mut rows: Vec<T>,
-    size: Option<usize>,
-    token: Option<&str>,
-    name: impl Fn(&T) -> String,
-) -> Result<(Vec<T>, Option<String>), Problem> {
-    let size = page_size(size)?;
-    rows.sort_by_cached_key(&name);
-    if let Some(token) = token {
-        rows.retain(|row| name(row).as_str() > token);
-    }
-    Ok(first_of(rows, size, name))
-}
-
-/// The first so many rows of what was read, one more than that at least where there is one,
-/// and the token for those after them: none where nothing follows.
-pub(super) fn first_of<T>(
-    mut rows: Vec<T>,
-    size: usize,
-    name: impl Fn(&T) -> String,
-) -> (Vec<T>, Option<String>) {
-    let more = rows.len() > size;
-    rows.truncate(size);
-    let next = rows.last().filter(|_| more).map(name);
-    (rows, next)
 }
 
 /// List grants
@@ -253,25 +223,4 @@ pub(super) async fn audit(
         audit,
         next_page_token,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_follow_each_other_although_rows_come_and_go() {
-        let rows = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let all: Vec<String> = rows(&["c", "a", "b", "d"]);
-        let read = |rows: Vec<String>, token: Option<&str>| {
-            page(rows, Some(2), token, String::clone).expect("a page")
-        };
-        let (first, token) = read(all, None);
-        assert_eq!(first, ["a", "b"]);
-        assert_eq!(token.as_deref(), Some("b"));
-        let (second, token) = read(rows(&["a", "a2", "c", "d"]), token.as_deref());
-        assert_eq!(second, ["c", "d"]);
-        assert_eq!(token, None);
-        assert!(page(rows(&[]), Some(0), None, String::clone).is_err());
-    }
 }

@@ -3,7 +3,8 @@
 //!
 //! The first answer to a key is kept for 24 hours and given again to the same request;
 //! another request under the same key is refused, and so is the same one while the
-//! first is still being answered. Answers that say "not yet" or "not now" are not kept.
+//! first is still being answered ([`crate::state::replies`] knows of each, here and at other
+//! servers). Answers that say "not yet" or "not now" are not kept.
 
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{FromRequest as _, FromRequestParts as _, Request, State};

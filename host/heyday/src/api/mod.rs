@@ -22,6 +22,7 @@ mod idempotency;
 pub mod layers;
 pub mod models;
 pub mod openai;
+mod pages;
 pub mod plugins;
 mod presigned;
 pub mod problem;

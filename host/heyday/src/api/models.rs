@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::extract::{Caller, Json, Path, Query};
-use super::grants::page;
+use super::pages::{PageQuery, page};
 use super::problem::Problem;
-use super::versions::PageQuery;
 use super::{App, openai};
 use crate::server::{blocking, chain};
 

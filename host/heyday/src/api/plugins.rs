@@ -12,9 +12,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{self, Body, Caller, Json, Path, Query};
+use super::pages::{PageQuery, page_size};
 use super::problem::Problem;
-use super::versions::{ActivateBody, PageQuery, created, version_handlers, yes};
-use super::workflows::{WaitQuery, page_size};
+use super::versions::{ActivateBody, created, version_handlers, yes};
+use super::workflows::WaitQuery;
 use crate::registry::types::{
     NameSummary, PluginVersion, Upload, UploadOptions, UploadStatus, VersionState, Versions,
 };

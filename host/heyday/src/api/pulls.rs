@@ -12,10 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{Caller, Json, Path, Query, wait};
-use super::grants::page;
 use super::models::{ModelInfo, free_name, inference, info, problem};
+use super::pages::{PageQuery, page};
 use super::problem::Problem;
-use super::versions::PageQuery;
 use crate::pulls::source::Source;
 use crate::pulls::{Pull, PullError, PullState, Wanted};
 use crate::server::chain;

@@ -17,9 +17,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::extract::{BodyLimit, Caller, Json, Path, Query};
+use super::pages::PageQuery;
 use super::problem::{Problem, ProblemError};
 use super::runs::RunPath;
-use super::versions::PageQuery;
 use crate::registry::parse_version;
 use crate::replays::{Against, GateLimits, ReplayGate, ReplayedRun, ReplaysError, RunsReplayed};
 

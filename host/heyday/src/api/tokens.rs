@@ -13,9 +13,8 @@ use uuid::Uuid;
 
 use super::App;
 use super::extract::{Caller, IdempotencyKey, Json, Path, Query};
-use super::grants::page;
+use super::pages::{PageQuery, page};
 use super::problem::Problem;
-use super::versions::PageQuery;
 use crate::names;
 use crate::registry::RegistryError;
 use crate::state::tokens::TokenRow;

@@ -9,20 +9,9 @@ use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::registry::Kind;
-
-/// Which page.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PageQuery {
-    /// Rows, 1 to 1,000; 50 where absent.
-    pub(super) page_size: Option<usize>,
-    /// `next_page_token` of the page before.
-    pub(super) page_token: Option<String>,
-}
 
 /// Which version new runs should use.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -17,9 +17,8 @@ use uuid::Uuid;
 
 use super::App;
 use super::extract::{Caller, Json, Query};
-use super::grants::page;
+use super::pages::{PageQuery, page};
 use super::problem::Problem;
-use super::versions::PageQuery;
 use super::worker::opens;
 use crate::state::StateError;
 use crate::tokens::WorkerToken;

@@ -12,13 +12,10 @@ use uuid::Uuid;
 
 use super::App;
 use super::extract::{self, Caller, Json, Query};
+use super::pages::page_size;
 use super::problem::Problem;
 use super::runs::{ResultBody, RunBody, RunPath, RunRow};
 
-/// Rows of a page, where the request says nothing.
-const PAGE: usize = 50;
-/// Rows of a page at most.
-const LONGEST_PAGE: usize = 1_000;
 /// Bytes of a reason.
 const LONGEST_REASON: usize = 2_000;
 
@@ -43,20 +40,6 @@ pub struct RunsBody {
     /// For the next page; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
-}
-
-/// The rows of a page.
-///
-/// # Errors
-/// A problem that names the range.
-pub(super) fn page_size(asked: Option<usize>) -> Result<usize, Problem> {
-    match asked {
-        None => Ok(PAGE),
-        Some(size) if (1..=LONGEST_PAGE).contains(&size) => Ok(size),
-        Some(size) => Err(Problem::invalid(format!(
-            "a page has 1 to {LONGEST_PAGE} rows, not {size}"
-        ))),
-    }
 }
 
 /// List runs, newest first
@@ -306,18 +289,5 @@ impl App {
         self.registry
             .note(caller.actor(), action, &run.workflow_id, details)
             .await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_have_a_size() {
-        assert_eq!(page_size(None).ok(), Some(PAGE));
-        assert_eq!(page_size(Some(1000)).ok(), Some(1000));
-        assert!(page_size(Some(0)).is_err());
-        assert!(page_size(Some(1001)).is_err());
     }
 }

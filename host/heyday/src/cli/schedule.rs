@@ -21,6 +21,7 @@ pub enum ScheduleCommand {
     #[command(
         after_help = "Examples:\n  heyday schedule create nightly --flow docs.process --cron '0 3 * * mon-fri' --time-zone Europe/Berlin\n  \
         heyday schedule create sync --flow docs.sync --every 15m --jitter 30s --overlap buffer-one --input @input.json\n  \
+        heyday schedule create files --flow docs.process --every 1h --task-queue storage-queue\n  \
         heyday schedule create once --flow docs.report --cron '0 9 1 1 * 2027' --remaining-actions 1"
     )]
     Create(CreateArgs),

@@ -31,6 +31,7 @@ pub enum WorkflowCommand {
     #[command(
         after_help = "Examples:\n  heyday workflow start docs.process --input '{\"key\":\"a.pdf\"}' --wait\n  \
         heyday workflow start docs.process --input @input.json --id doc-7 --wait=5m\n  \
+        heyday workflow start docs.process --task-queue storage-queue\n  \
         ID=$(heyday workflow start docs.process -i @input.json)"
     )]
     Start(StartArgs),

@@ -326,15 +326,9 @@ impl Core {
         resource: &str,
         details: &serde_json::Value,
     ) {
-        let Actor {
-            namespace,
-            principal,
-        } = actor;
-        let database = &self.database;
-        let noted = database
-            .audit(namespace, principal, action, resource, details)
-            .await;
-        if let Err(error) = noted {
+        let noted = self.database.audit(actor, action, resource, details);
+        if let Err(error) = noted.await {
+            let principal = actor.principal;
             tracing::error!(
                 error = %error.chain(), principal, action, resource, %details,
                 "an entry of the audit cannot be written"

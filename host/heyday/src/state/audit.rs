@@ -158,16 +158,11 @@ impl HostDb {
     /// As [`StateError`] says.
     pub async fn audit(
         &self,
-        namespace: &str,
-        principal: &str,
+        actor: Actor<'_>,
         action: &str,
         subject: &str,
         details: &serde_json::Value,
     ) -> Result<(), StateError> {
-        let actor = Actor {
-            namespace,
-            principal,
-        };
         let mut tx = self.backend.begin().await?;
         insert(&mut tx, actor, action, subject, details).await?;
         tx.commit().await

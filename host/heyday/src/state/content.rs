@@ -8,7 +8,7 @@ use heyday_durable::payload::Digest;
 
 use super::backend::{Tx, values};
 use super::shared::now_us;
-use super::{HostDb, StateError};
+use super::{HostDb, StateError, micros_of};
 
 /// What bytes are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,6 @@ impl HostDb {
         store: Store,
         grace: Duration,
     ) -> Result<Vec<Digest>, StateError> {
-        let grace = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
         let rows = self
             .rows(
                 concat!(
@@ -117,7 +116,7 @@ impl HostDb {
                     now_us!(),
                     " - $2"
                 ),
-                values![store.word(), grace],
+                values![store.word(), micros_of(grace)],
             )
             .await;
         rows?
@@ -137,7 +136,7 @@ impl HostDb {
         grace: Duration,
     ) -> Result<u64, StateError> {
         let mut removed = 0;
-        let micros = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
+        let micros = micros_of(grace);
         for digest in self.old_content(store, grace).await? {
             if !live.contains(&digest) {
                 // It may have become young meanwhile.

@@ -1,5 +1,6 @@
 //! What the server itself knows: plugins, flows, grants, workers' tokens, the audit,
-//! receipts, log lines and answers by idempotency key.
+//! receipts, log lines and answers by idempotency key; and, where there are several servers,
+//! which workers said that they are there.
 //!
 //! It is a file of SQLite (`host.db`) for one server, or a database of PostgreSQL for
 //! many. Behind [`HostDb`] both are the same: each statement stands once and runs on either
@@ -51,6 +52,7 @@ pub mod versions;
 pub mod workers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -308,6 +310,11 @@ pub(crate) fn now() -> Timestamp {
 /// A time as it is stored: microseconds since 1970.
 pub(crate) fn micros(at: Timestamp) -> i64 {
     at.as_microsecond()
+}
+
+/// A length of time, as it is taken from a stored time.
+fn micros_of(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A stored time.

@@ -12,7 +12,7 @@ use super::backend::{ACQUIRE_TIME, Backend, Tx, values};
 use super::lease::within;
 use super::replies::Unreleased;
 use super::versions::{UploadRow, upload_row};
-use super::{HostDb, StateError, micros};
+use super::{HostDb, StateError, micros, micros_of};
 
 /// A server that was not seen for longer is gone: what it had is anybody's.
 pub const ALIVE: Duration = Duration::from_secs(5);
@@ -299,7 +299,7 @@ impl HostDb {
             return Ok(true);
         }
         let now = micros(jiff::Timestamp::now());
-        let every = i64::try_from(every.as_micros()).unwrap_or(i64::MAX);
+        let every = micros_of(every);
         let taken = self
             .execute(
                 "INSERT INTO markers (name, at_us) VALUES ($1, $2) \

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::backend::values;
 use super::shared::now_us;
-use super::{HostDb, StateError, limit, timestamp};
+use super::{HostDb, StateError, limit, micros_of, timestamp};
 
 /// A worker that was heard lately.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +83,4 @@ impl HostDb {
             })
             .collect()
     }
-}
-
-fn micros_of(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

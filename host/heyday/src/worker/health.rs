@@ -60,8 +60,8 @@ struct Stage {
 }
 
 impl Probed {
-    /// Says why there is no worker yet.
-    pub(super) fn wait_for(&self, why: String) {
+    /// Says why there is no worker yet; with no words, that it is starting.
+    pub(super) fn say_why(&self, why: String) {
         *self.0.waits.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 

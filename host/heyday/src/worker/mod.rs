@@ -386,7 +386,7 @@ async fn reach(
     namespaces: &[String],
     probed: &Probed,
 ) -> Result<(), ServerError> {
-    probed.wait_for(UNREACHED.to_owned());
+    probed.say_why(UNREACHED.to_owned());
     let client = client.impatient();
     let mut wait = Duration::from_millis(50);
     let mut namespaces = namespaces.iter();
@@ -402,7 +402,7 @@ async fn reach(
                 // Once for each reason: it may take long.
                 let error = error.to_string();
                 if told != error {
-                    probed.wait_for(format!("{UNREACHED}: {error}"));
+                    probed.say_why(format!("{UNREACHED}: {error}"));
                     tracing::warn!(error, "trying again until it answers");
                     told = error;
                 }
@@ -412,7 +412,7 @@ async fn reach(
             Err(error) => return Err(error),
         }
     }
-    probed.wait_for(String::new());
+    probed.say_why(String::new());
     Ok(())
 }
 

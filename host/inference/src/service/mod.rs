@@ -2,9 +2,9 @@
 //!
 //! Four kinds of threads, none of them the callers': *readers* make tokens, *loaders* read models
 //! that are not in memory ([`loading`]), one *computer* computes batches of the encoders, one
-//! *generator* goes on with texts ([`generate`]). The latter two share the threads of the CPU. Between them lie queues under
-//! one lock. A request counts against the queue's bounds from its admission until its future,
-//! or the handle of its text, ends, whichever way.
+//! *generator* goes on with texts ([`generate`]). The latter two share the threads of the CPU.
+//! Between them lie queues under one lock. A request counts against the queue's bounds from its
+//! admission until its future, or the handle of its text, ends, whichever way.
 
 mod compute;
 mod failpoint;

@@ -10,8 +10,8 @@ use crate::payload::Payload;
 
 impl Run {
     /// The run goes on as another one, of the same input, pins and memo, with the signals
-    /// that wait outside its driver, and of the search attributes as they are now. Core would take those of events alone, and what changed
-    /// just now has none yet.
+    /// that wait outside its driver, and of the search attributes as they are now. Core would
+    /// take those of events alone, and what changed just now has none yet.
     pub(super) fn continue_as_new(
         &mut self,
         input: Payload,

@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`: the request. `chat_answer.rs` has what is answered.
+//! `/v1/chat/completions`: the request. `answer.rs` has what is answered.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::chat_answer::{ChatBody, Form, generate};
+use super::answer::{CompletionBody, Form, StreamOptions, generate};
 use super::error::ErrorBody;
-use super::{Members, Texts};
+use super::{Members, Only, Texts, is_empty, is_false, is_one, is_zero};
 use crate::api::App;
 use crate::api::extract::{Caller, Json};
 use crate::api::problem::Problem;
@@ -86,17 +86,6 @@ enum Part {
     Text { text: String },
 }
 
-/// How an answer is streamed.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct StreamOptions {
-    /// Whether the last piece says what was used.
-    pub(super) include_usage: bool,
-    /// Accepted, and changes nothing: pieces are not padded.
-    #[allow(dead_code, reason = "it is read to be accepted")]
-    include_obfuscation: bool,
-}
-
 /// Members that change no answer.
 const ACCEPTED: [&str; 7] = [
     "metadata",
@@ -108,28 +97,9 @@ const ACCEPTED: [&str; 7] = [
     "user",
 ];
 
-pub(super) fn is_zero(value: &Value) -> bool {
-    value.as_f64() == Some(0.0)
-}
-
-pub(super) fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Array(all) => all.is_empty(),
-        Value::Object(all) => all.is_empty(),
-        _ => false,
-    }
-}
-
-pub(super) fn is_false(value: &Value) -> bool {
-    value == &Value::Bool(false)
-}
-
-/// A member's name, when it asks for nothing, and why it is refused otherwise.
-pub(super) type Only = (&'static str, fn(&Value) -> bool, &'static str);
-
 /// Members that may be there as long as they ask for nothing.
 const ONLY: [Only; 12] = [
-    ("n", |it| it.as_u64() == Some(1), "one answer is made"),
+    ("n", is_one, "one answer is made"),
     ("frequency_penalty", is_zero, "nothing is penalized"),
     ("presence_penalty", is_zero, "nothing is penalized"),
     ("logit_bias", is_empty, "tokens are not biased"),
@@ -249,10 +219,11 @@ fn messages(members: &mut Members) -> Result<Vec<Message>, Problem> {
 /// With `stream` the answer is server-sent events that end with `[DONE]`. A client that goes
 /// away stops the model. Members that are not listed are refused by their names.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest,
-    responses((status = 200, body = ChatBody),
+    responses((status = 200, body = CompletionBody),
         (status = 400, description = "A member is wrong, or the conversation too long", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
-        (status = 429, description = "Too much is waiting", body = ErrorBody)))]
+        (status = 429, description = "Too much is waiting", body = ErrorBody),
+        (status = 503, description = "The model cannot answer now, or as many wait or stream as the server lets; ask again soon", body = ErrorBody)))]
 pub(in crate::api) async fn complete(
     State(app): State<App>,
     caller: Caller,

@@ -1,5 +1,6 @@
 //! `/v1/completions`: how a text goes on, without a conversation. OpenAI calls it legacy; it is what
-//! a `prompt` of inference is asked by where its model runs elsewhere.
+//! a `prompt` of inference is asked by where its model runs elsewhere. `answer.rs` has what is
+//! answered.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -7,10 +8,9 @@ use heyday_inference::GenerateRequest;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::chat::{Only, StreamOptions, is_empty, is_false, is_zero};
-use super::chat_answer::{ChatBody, Form, generate};
+use super::answer::{CompletionBody, Form, StreamOptions, generate};
 use super::error::ErrorBody;
-use super::{Members, Texts};
+use super::{Members, Only, Texts, is_empty, is_false, is_one, is_zero};
 use crate::api::App;
 use crate::api::extract::{Caller, Json};
 use crate::api::problem::Problem;
@@ -62,10 +62,6 @@ const ONLY: [Only; 8] = [
         "texts go on at their ends",
     ),
 ];
-
-fn is_one(value: &Value) -> bool {
-    value.as_u64() == Some(1)
-}
 
 impl CompletionRequest {
     fn read(mut members: Members) -> Result<Self, Problem> {
@@ -133,10 +129,11 @@ fn prompt(members: &mut Members) -> Result<String, Problem> {
 /// With `stream` the answer is server-sent events that end with `[DONE]`. A client that goes
 /// away stops the model. Members that are not listed are refused by their names.
 #[utoipa::path(post, path = "/v1/completions", tag = "openai", request_body = CompletionRequest,
-    responses((status = 200, body = ChatBody),
+    responses((status = 200, body = CompletionBody),
         (status = 400, description = "A member is wrong, or the prompt too long", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
-        (status = 429, description = "Too much is waiting", body = ErrorBody)))]
+        (status = 429, description = "Too much is waiting", body = ErrorBody),
+        (status = 503, description = "The model cannot answer now, or as many wait or stream as the server lets; ask again soon", body = ErrorBody)))]
 pub(in crate::api) async fn continue_text(
     State(app): State<App>,
     caller: Caller,

@@ -132,7 +132,8 @@ fn vector(values: &[f32], format: EncodingFormat) -> Vector {
     responses((status = 200, body = EmbeddingsBody),
         (status = 400, description = "A member is wrong, or a text too long", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
-        (status = 429, description = "Too much is waiting", body = ErrorBody)))]
+        (status = 429, description = "Too much is waiting", body = ErrorBody),
+        (status = 503, description = "The model cannot answer now, or as many wait or stream as the server lets; ask again soon", body = ErrorBody)))]
 pub(in crate::api) async fn embed(
     State(app): State<App>,
     caller: Caller,

@@ -11,8 +11,8 @@
 //! asked for something learns that it does not get it. Those that only OpenAI's own service
 //! could act on, and that change no answer, are accepted.
 
+mod answer;
 pub mod chat;
-mod chat_answer;
 pub mod completions;
 pub mod embeddings;
 pub mod error;
@@ -166,6 +166,29 @@ impl Members {
         let told: String = name.chars().take(TOLD).collect();
         Err(unsupported(&self.name(&told), "it is not known here"))
     }
+}
+
+/// A member's name, when it asks for nothing, and why it is refused otherwise.
+type Only = (&'static str, fn(&Value) -> bool, &'static str);
+
+fn is_zero(value: &Value) -> bool {
+    value.as_f64() == Some(0.0)
+}
+
+fn is_one(value: &Value) -> bool {
+    value.as_u64() == Some(1)
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(all) => all.is_empty(),
+        Value::Object(all) => all.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_false(value: &Value) -> bool {
+    value == &Value::Bool(false)
 }
 
 /// A member that is wrong.

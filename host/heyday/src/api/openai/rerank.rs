@@ -84,7 +84,8 @@ pub struct RerankDocument {
     responses((status = 200, body = RerankBody),
         (status = 400, description = "A member is wrong", body = ErrorBody),
         (status = 404, description = "No such model", body = ErrorBody),
-        (status = 429, description = "Too much is waiting", body = ErrorBody)))]
+        (status = 429, description = "Too much is waiting", body = ErrorBody),
+        (status = 503, description = "The model cannot answer now, or as many wait or stream as the server lets; ask again soon", body = ErrorBody)))]
 pub(in crate::api) async fn rerank(
     State(app): State<App>,
     caller: Caller,

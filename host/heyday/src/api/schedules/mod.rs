@@ -26,11 +26,10 @@ pub use self::body::{
 };
 use super::App;
 use super::extract::{Caller, Json, Path, Query};
+use super::pages::{PageQuery, page_size};
 use super::problem::Problem;
 use super::refusals::unpinnable;
 use super::starts::segment;
-use super::versions::PageQuery;
-use super::workflows::page_size;
 use crate::schedules::FLOW_PREFIX;
 
 /// The schedule that a path names, in the caller's namespace.

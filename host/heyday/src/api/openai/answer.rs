@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use heyday_inference::{FinishReason, GenerateRequest, Generation, InferenceError};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -31,9 +31,20 @@ const DONE: &str = "[DONE]";
 /// Who says an answer.
 const ASSISTANT: &str = "assistant";
 
-/// A whole answer.
+/// How an answer is streamed.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StreamOptions {
+    /// Whether the last piece says what was used.
+    pub(super) include_usage: bool,
+    /// Accepted, and changes nothing: pieces are not padded.
+    #[allow(dead_code, reason = "it is read to be accepted")]
+    include_obfuscation: bool,
+}
+
+/// A whole answer, or a piece of a stream.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ChatBody {
+pub struct CompletionBody {
     /// Its id.
     pub id: String,
     /// `chat.completion`; of a stream's pieces `chat.completion.chunk`. Of a text that was
@@ -221,8 +232,13 @@ enum Step {
 }
 
 impl Answer {
-    fn body(&self, object: &'static str, choice: Option<Choice>, usage: Option<Usage>) -> ChatBody {
-        ChatBody {
+    fn body(
+        &self,
+        object: &'static str,
+        choice: Option<Choice>,
+        usage: Option<Usage>,
+    ) -> CompletionBody {
+        CompletionBody {
             id: self.id.clone(),
             object,
             created: self.created,

@@ -92,8 +92,19 @@ impl Recording {
             return Err(damaged("it does not begin with WorkflowExecutionStarted"));
         };
         let workflow_type = start.workflow_type.unwrap_or_default().name;
-        let run_id = start.original_execution_run_id.parse();
+        let run_id = start.original_execution_run_id.parse::<Uuid>();
         let run_id = run_id.map_err(|_| damaged("its first event names no run"))?;
+        // Its first event is that of an earlier run, where it was reset.
+        let reset = events
+            .iter()
+            .rev()
+            .find_map(|event| match &event.attributes {
+                Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed)) => {
+                    failed.new_run_id.parse::<Uuid>().ok()
+                }
+                _ => None,
+            });
+        let run_id = reset.unwrap_or(run_id);
         let pins = events
             .iter()
             .filter_map(|event| event.attributes.as_ref())
@@ -422,9 +433,11 @@ impl<'r> Replay<'r> {
     async fn answer(
         &mut self,
         driving: Drive<'_>,
-        activation: sdk::WorkflowActivation,
+        mut activation: sdk::WorkflowActivation,
     ) -> sdk::WorkflowActivationCompletion {
-        let run_id = activation.run_id.clone();
+        // Core calls it by the name that its first event has.
+        let own = self.recording.run_id.to_string();
+        let run_id = std::mem::replace(&mut activation.run_id, own);
         for job in &activation.jobs {
             if let Some(sdk::Job::RemoveFromCache(why)) = &job.variant {
                 self.evicted(why.reason(), &why.message);

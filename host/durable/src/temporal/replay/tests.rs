@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use bytes::Bytes;
 use temporalio_common::protos::temporal::api::enums::v1::EventType as Kind;
-use temporalio_common::protos::temporal::api::history::v1::WorkflowExecutionStartedEventAttributes;
+use temporalio_common::protos::temporal::api::history::v1::{
+    WorkflowExecutionStartedEventAttributes, WorkflowTaskFailedEventAttributes,
+};
 
 use super::super::convert::{json_payload, payload};
 use super::super::pins::{RUN_HEADER, RunHeader};
@@ -35,9 +37,8 @@ impl PayloadStore for Stored {
     }
 }
 
-#[tokio::test]
-async fn a_file_has_what_the_signals_refer_to_that_wait() {
-    let pins = Pins {
+fn pins() -> Pins {
+    Pins {
         version: "1.0.0".parse().unwrap(),
         digest: Digest::of(b"flow"),
         activities: BTreeMap::new(),
@@ -46,7 +47,58 @@ async fn a_file_has_what_the_signals_refer_to_that_wait() {
         revision: REVISION,
         answer_revision: 1,
         evaluator: Digest::of(b"jq"),
+    }
+}
+
+fn started(fields: HashMap<String, sdk::Payload>) -> sdk::HistoryEvent {
+    let start = WorkflowExecutionStartedEventAttributes {
+        workflow_type: Some(sdk::WorkflowType {
+            name: "test.flow".to_owned(),
+        }),
+        original_execution_run_id: Uuid::now_v7().to_string(),
+        header: Some(sdk::Header { fields }),
+        ..Default::default()
     };
+    sdk::HistoryEvent {
+        event_id: 1,
+        event_type: Kind::WorkflowExecutionStarted.into(),
+        attributes: Some(sdk::Attributes::WorkflowExecutionStartedEventAttributes(
+            start,
+        )),
+        ..Default::default()
+    }
+}
+
+fn pinned_to(pins: Pins) -> (String, sdk::Payload) {
+    let header = RunHeader {
+        pins: Some(pins),
+        ..RunHeader::default()
+    };
+    (RUN_HEADER.to_owned(), json_payload(&header))
+}
+
+#[test]
+fn a_run_that_was_reset_is_known_by_its_own_id() {
+    let new = Uuid::now_v7();
+    let failed = WorkflowTaskFailedEventAttributes {
+        cause: sdk::WorkflowTaskFailedCause::ResetWorkflow.into(),
+        new_run_id: new.to_string(),
+        ..Default::default()
+    };
+    let first = started([pinned_to(pins())].into());
+    let other = sdk::HistoryEvent {
+        event_id: 2,
+        event_type: Kind::WorkflowTaskFailed.into(),
+        attributes: Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed)),
+        ..Default::default()
+    };
+    let recording = Recording::of(vec![first, other]).unwrap();
+    assert_eq!(recording.about().run_id, new);
+}
+
+#[tokio::test]
+async fn a_file_has_what_the_signals_refer_to_that_wait() {
+    let pins = pins();
     // Many small ones too, so that the value that has them all is stored as well.
     let large = Payload::json(&json!("x".repeat(5_000)));
     let small = Payload::json(&json!("x".repeat(1_000)));
@@ -64,31 +116,8 @@ async fn a_file_has_what_the_signals_refer_to_that_wait() {
     let whole = waiting.as_blob_ref().unwrap().unwrap();
     let store = Stored(referred.into_iter().collect());
 
-    let header = RunHeader {
-        pins: Some(pins),
-        ..RunHeader::default()
-    };
-    let start = WorkflowExecutionStartedEventAttributes {
-        workflow_type: Some(sdk::WorkflowType {
-            name: "test.flow".to_owned(),
-        }),
-        original_execution_run_id: Uuid::now_v7().to_string(),
-        header: Some(sdk::Header {
-            fields: HashMap::from([
-                (RUN_HEADER.to_owned(), json_payload(&header)),
-                (WAITING_HEADER.to_owned(), payload(waiting)),
-            ]),
-        }),
-        ..Default::default()
-    };
-    let recording = Recording::of(vec![sdk::HistoryEvent {
-        event_id: 1,
-        event_type: Kind::WorkflowExecutionStarted.into(),
-        attributes: Some(sdk::Attributes::WorkflowExecutionStartedEventAttributes(
-            start,
-        )),
-        ..Default::default()
-    }]);
+    let waiting = (WAITING_HEADER.to_owned(), payload(waiting));
+    let recording = Recording::of(vec![started([pinned_to(pins), waiting].into())]);
     let recorded = Recorded::Temporal(Arc::new(recording.unwrap()));
     let history = RecordedHistory::from(recorded);
     let file = history.with_values(&store).await.unwrap().to_json();

@@ -250,6 +250,7 @@ impl RecordedHistory {
             Recorded::Temporal(recording) => {
                 let mut named = Vec::new();
                 values::named_in(&recording.to_json(), &mut named);
+                named.extend(recording.waiting(store).await?);
                 named
             }
         };

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -26,6 +27,9 @@ use crate::failure::{Failure, kind};
 use crate::payload::{Payload, PayloadStore, Referred, resolve};
 use crate::replay::pinned_again;
 use crate::trouble::Trouble;
+
+/// Values that are on their way to the payload store at once.
+const STORED_AT_ONCE: usize = 16;
 
 /// The runs of one worker that are in memory, by run id. Core says which may stay.
 type Runs = Arc<Mutex<HashMap<String, Run>>>;
@@ -356,14 +360,27 @@ async fn drive(
         .map(|command| run.command(command, &mut stored))
         .collect::<Result<Vec<_>, _>>()?;
     run.show_tasks(&mut commands);
-    for (digest, bytes) in stored {
-        if let Err(error) = payloads.put(bytes).await {
-            return Err(Trouble::Later(format!(
-                "the payload {digest} cannot be stored: {error}"
-            )));
+    store(payloads, &stored).await?;
+    Ok(run.within(limit, commands))
+}
+
+/// Stores values, some at once: a run may carry thousands of signals over, and its workflow
+/// task has ten seconds.
+async fn store(payloads: &dyn PayloadStore, values: &[Referred]) -> Result<(), Trouble> {
+    for some in values.chunks(STORED_AT_ONCE) {
+        let puts: Vec<_> = some
+            .iter()
+            .map(|(_, bytes)| payloads.put(bytes.clone()))
+            .collect();
+        for ((digest, _), put) in some.iter().zip(join_all(puts).await) {
+            if let Err(error) = put {
+                return Err(Trouble::Later(format!(
+                    "the payload {digest} cannot be stored: {error}"
+                )));
+            }
         }
     }
-    Ok(run.within(limit, commands))
+    Ok(())
 }
 
 /// Runs what blocks on a thread for activations.
@@ -379,4 +396,47 @@ pub async fn on_thread<T: Send + 'static>(
     answered
         .await
         .map_err(|_| Trouble::Later("the engine is stopping".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use tokio::sync::Barrier;
+
+    use super::*;
+    use crate::payload::{Digest, PayloadStoreError};
+
+    /// Stores nothing before so many values have come.
+    struct Together(Barrier);
+
+    #[async_trait]
+    impl PayloadStore for Together {
+        async fn put(&self, bytes: Bytes) -> Result<Digest, PayloadStoreError> {
+            self.0.wait().await;
+            Ok(Digest::of(&bytes))
+        }
+
+        async fn get(&self, digest: &Digest) -> Result<Bytes, PayloadStoreError> {
+            Err(PayloadStoreError::NotFound(*digest))
+        }
+
+        async fn sweep(&self, _: &HashSet<Digest>, _: Duration) -> Result<u64, PayloadStoreError> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test]
+    async fn many_values_are_stored_at_once() {
+        let values: Vec<Referred> = (0..2 * STORED_AT_ONCE)
+            .map(|number| Bytes::from(number.to_string()))
+            .map(|bytes| (Digest::of(&bytes), bytes))
+            .collect();
+        let payloads = Together(Barrier::new(STORED_AT_ONCE));
+        let stored = tokio::time::timeout(Duration::from_secs(60), store(&payloads, &values));
+        stored.await.expect("one waits for the other").unwrap();
+    }
 }

@@ -77,6 +77,9 @@ pub struct Run {
     workflow_id: String,
     workflow_type: String,
     run_id: Uuid,
+    /// The run that children are named after: itself, but where it was reset the earlier one
+    /// up to there, since the history has the names that were given then.
+    names_children: Uuid,
     queue: String,
     started_at: Timestamp,
     header: RunHeader,
@@ -108,6 +111,8 @@ pub struct Run {
     sent: BTreeMap<u32, String>,
     /// Children that have started and not ended.
     children: BTreeSet<u32>,
+    /// Workflow ids of the children that were asked for and have not ended.
+    child_names: BTreeMap<u32, String>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
     /// Names those of foreign senders.
@@ -144,9 +149,10 @@ impl Run {
         run_id: &str,
         start: sdk::InitializeWorkflow,
     ) -> Result<Self, Unexpected> {
-        let run_id = run_id
+        let run_id: Uuid = run_id
             .parse()
             .map_err(|_| Unexpected(format!("the run id {run_id:?} is no UUID")))?;
+        let original = start.original_execution_run_id.parse::<Uuid>();
         let header = match start.headers.get(RUN_HEADER) {
             Some(header) => from_json_payload(header).map_err(|error| {
                 Failure::permanent(
@@ -163,6 +169,7 @@ impl Run {
             workflow_id: start.workflow_id,
             workflow_type: start.workflow_type,
             run_id,
+            names_children: original.unwrap_or(run_id),
             queue: queue.to_owned(),
             started_at: timestamp(start.start_time),
             header: RunHeader::default(),
@@ -180,6 +187,7 @@ impl Run {
             activities: BTreeMap::new(),
             sent: BTreeMap::new(),
             children: BTreeSet::new(),
+            child_names: BTreeMap::new(),
             signals: BTreeSet::new(),
             unnamed,
             answers: Vec::new(),
@@ -234,6 +242,8 @@ impl Run {
                 let outcome = child_started(started.status)?;
                 if outcome.is_ok() {
                     self.children.insert(started.seq);
+                } else {
+                    self.child_names.remove(&started.seq);
                 }
                 self.resolutions.push(Resolution::ChildStarted {
                     child_id: started.seq.to_string(),
@@ -243,6 +253,7 @@ impl Run {
             sdk::Job::ResolveChildWorkflowExecution(ended) => {
                 let status = ended.result.and_then(|result| result.status);
                 self.children.remove(&ended.seq);
+                self.child_names.remove(&ended.seq);
                 self.resolutions.push(Resolution::Child {
                     child_id: ended.seq.to_string(),
                     outcome: child_outcome(status)?,
@@ -283,11 +294,11 @@ impl Run {
                     outcome,
                 });
             }
-            // The run's random numbers are its own; and a child that could not be asked to
-            // cancel has ended, which is told as well.
-            sdk::Job::UpdateRandomSeed(_)
-            | sdk::Job::NotifyHasPatch(_)
-            | sdk::Job::ResolveRequestCancelExternalWorkflow(_) => {}
+            // It was reset here: the children that the earlier run had after that are not its own.
+            // Its random numbers are its own.
+            sdk::Job::UpdateRandomSeed(_) => self.names_children = self.run_id,
+            // A child that could not be asked to cancel has ended, which is told as well.
+            sdk::Job::NotifyHasPatch(_) | sdk::Job::ResolveRequestCancelExternalWorkflow(_) => {}
             job @ (sdk::Job::InitializeWorkflow(_)
             | sdk::Job::RemoveFromCache(_)
             | sdk::Job::ResolveNexusOperationStart(_)

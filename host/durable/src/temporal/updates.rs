@@ -417,7 +417,10 @@ impl Run {
                         .push(response(offered.instance.clone(), accepted));
                     self.updates.insert(offered.update_id, offered.instance);
                 }
-                Err(why) => self.answers.push(rejected(offered.instance, why)),
+                Err(why) => {
+                    self.room.rejects_update(offered.bytes);
+                    self.answers.push(rejected(offered.instance, why));
+                }
             }
         }
     }

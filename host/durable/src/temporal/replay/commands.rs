@@ -201,8 +201,13 @@ pub fn comparable(recorded: Event) -> Event {
         // Core shows the task of what is taken back.
         event.task.clear();
     }
-    if event.event_type() == EventType::WorkflowExecutionContinuedAsNew {
-        // The next run's id is the cluster's.
+    let goes_on = [
+        EventType::WorkflowExecutionContinuedAsNew,
+        EventType::WorkflowExecutionCompleted,
+        EventType::WorkflowExecutionFailed,
+    ];
+    if goes_on.contains(&event.event_type()) {
+        // The next run's id is the cluster's. A cron or a retry policy has one as well.
         event.run_id.clear();
     }
     if of_child.contains(&event.event_type()) {
@@ -317,6 +322,34 @@ mod tests {
         ]);
         let kept: Vec<_> = kept.iter().map(Event::event_type).collect();
         assert_eq!(kept, [EventType::TimerStarted, EventType::TimerCanceled]);
+    }
+
+    #[test]
+    fn the_run_that_the_cluster_starts_next_is_not_compared() {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        for (variant, kind) in [
+            (
+                sdk::CommandVariant::CompleteWorkflowExecution(Default::default()),
+                EventType::WorkflowExecutionCompleted,
+            ),
+            (
+                sdk::CommandVariant::FailWorkflowExecution(Default::default()),
+                EventType::WorkflowExecutionFailed,
+            ),
+        ] {
+            let command = sdk::WorkflowCommand {
+                variant: Some(variant),
+                ..Default::default()
+            };
+            let commanded = event_of(command).unwrap();
+            let recorded = Event {
+                time_us: 7,
+                run_id: vec![1; 16],
+                payload: commanded.payload.clone(),
+                ..Event::new(kind, at, "")
+            };
+            assert_eq!(comparable(recorded), commanded);
+        }
     }
 
     #[test]

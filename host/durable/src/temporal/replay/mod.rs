@@ -23,11 +23,11 @@ use self::commands::{
     comparable, event_of, with_timeouts_filled_in, with_value_as_recorded, without_taken_back,
 };
 use super::activation::{Drive, Source, done, go_on};
-use super::convert::from_duration;
+use super::convert::{from_duration, from_payload};
 use super::events::{Names, pins_of, read};
 use super::json::{read_event, write_event};
-use super::pins::Pins;
-use super::run::Run;
+use super::pins::{Pins, WAITING_HEADER};
+use super::run::{Run, outside};
 use super::sdk;
 use crate::definition::PinnedDefinition;
 use crate::driver::{DriverError, REVISION};
@@ -35,7 +35,7 @@ use crate::embedded::convert::is_command;
 use crate::embedded::events::Event;
 use crate::embedded::pool::Pool;
 use crate::expressions::Expressions;
-use crate::payload::PayloadStore;
+use crate::payload::{BlobRef, PayloadStore, resolve};
 use crate::replay::{About, Difference, HistoryError, ReplayError, Strictness};
 use crate::trouble::Trouble;
 
@@ -92,8 +92,19 @@ impl Recording {
             return Err(damaged("it does not begin with WorkflowExecutionStarted"));
         };
         let workflow_type = start.workflow_type.unwrap_or_default().name;
-        let run_id = start.original_execution_run_id.parse();
+        let run_id = start.original_execution_run_id.parse::<Uuid>();
         let run_id = run_id.map_err(|_| damaged("its first event names no run"))?;
+        // Its first event is that of an earlier run, where it was reset.
+        let reset = events
+            .iter()
+            .rev()
+            .find_map(|event| match &event.attributes {
+                Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed)) => {
+                    failed.new_run_id.parse::<Uuid>().ok()
+                }
+                _ => None,
+            });
+        let run_id = reset.unwrap_or(run_id);
         let pins = events
             .iter()
             .filter_map(|event| event.attributes.as_ref())
@@ -143,6 +154,27 @@ impl Recording {
             .map(|event| write_event(event).unwrap_or_default())
             .collect();
         json!({ "events": events })
+    }
+
+    /// What the signals refer to that wait since an earlier run: one value has all of them,
+    /// and its references stand inside of it.
+    ///
+    /// # Errors
+    /// When that value is no longer stored, or the store cannot answer.
+    pub async fn waiting(&self, store: &dyn PayloadStore) -> Result<Vec<BlobRef>, ReplayError> {
+        let first = self.history.events.first();
+        let Some(sdk::Attributes::WorkflowExecutionStartedEventAttributes(start)) =
+            first.and_then(|first| first.attributes.as_ref())
+        else {
+            return Ok(Vec::new());
+        };
+        let header = start.header.as_ref();
+        let Some(waiting) = header.and_then(|header| header.fields.get(WAITING_HEADER)) else {
+            return Ok(Vec::new());
+        };
+        let waiting = resolve(store, from_payload(waiting.clone())).await;
+        let waiting = waiting.map_err(Trouble::from)?;
+        outside::stored(&waiting).map_err(|error| Trouble::from(error).into())
     }
 
     /// The recorded commands, each with the number of its event.
@@ -401,9 +433,11 @@ impl<'r> Replay<'r> {
     async fn answer(
         &mut self,
         driving: Drive<'_>,
-        activation: sdk::WorkflowActivation,
+        mut activation: sdk::WorkflowActivation,
     ) -> sdk::WorkflowActivationCompletion {
-        let run_id = activation.run_id.clone();
+        // Core calls it by the name that its first event has.
+        let own = self.recording.run_id.to_string();
+        let run_id = std::mem::replace(&mut activation.run_id, own);
         for job in &activation.jobs {
             if let Some(sdk::Job::RemoveFromCache(why)) = &job.variant {
                 self.evicted(why.reason(), &why.message);
@@ -474,3 +508,6 @@ impl<'r> Replay<'r> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

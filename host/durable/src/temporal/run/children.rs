@@ -11,7 +11,7 @@ use crate::payload::Referred;
 impl Run {
     /// Starts a child.
     pub(super) fn start_child(
-        &self,
+        &mut self,
         child: StartChild,
         stored: &mut Vec<Referred>,
     ) -> Result<sdk::CommandVariant, Unexpected> {
@@ -31,10 +31,13 @@ impl Run {
             ParentClosePolicy::Abandon => sdk::ParentClosePolicy::Abandon,
             ParentClosePolicy::RequestCancel => sdk::ParentClosePolicy::RequestCancel,
         };
+        let seq = number(&child.child_id)?;
+        let workflow_id = format!("{}_{seq}", self.names_children);
+        self.child_names.insert(seq, workflow_id.clone());
         Ok(sdk::CommandVariant::StartChildWorkflowExecution(
             sdk::StartChildWorkflowExecution {
-                seq: number(&child.child_id)?,
-                workflow_id: child.workflow_id,
+                seq,
+                workflow_id,
                 workflow_type: child.workflow.workflow_type,
                 task_queue: queue,
                 input: vec![payload(input)],
@@ -52,18 +55,19 @@ impl Run {
     /// continued as new, and core would name its first run, which has ended then.
     pub(super) fn cancel_child(&self, seq: u32) -> sdk::CommandVariant {
         let reason = "the parent asked for it".to_owned();
-        if !self.children.contains(&seq) {
+        let running = self.child_names.get(&seq);
+        let Some(workflow_id) = running.filter(|_| self.children.contains(&seq)) else {
             let cancel = sdk::CancelChildWorkflowExecution {
                 child_workflow_seq: seq,
                 reason,
             };
             return sdk::CommandVariant::CancelChildWorkflowExecution(cancel);
-        }
+        };
         let cancel = sdk::RequestCancelExternalWorkflowExecution {
             seq,
             workflow_execution: Some(sdk::NamespacedWorkflowExecution {
                 namespace: self.cluster_namespace.clone(),
-                workflow_id: format!("{}_{seq}", self.run_id),
+                workflow_id: workflow_id.clone(),
                 run_id: String::new(),
             }),
             reason,
@@ -71,3 +75,6 @@ impl Run {
         sdk::CommandVariant::RequestCancelExternalWorkflowExecution(cancel)
     }
 }
+
+#[cfg(test)]
+mod tests;

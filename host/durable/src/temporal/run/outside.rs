@@ -51,16 +51,7 @@ struct Carried {
 impl Outside {
     /// Those of a run of these pins; `carried` is what the one before it handed on, resolved.
     pub fn new(pins: &Pins, carried: Option<&Payload>) -> Result<Self, Unexpected> {
-        let carried: Vec<Carried> = match carried {
-            None => Vec::new(),
-            Some(carried) => {
-                let text = carried.json_text();
-                let text = text.map_err(|error| Unexpected(error.to_string()))?;
-                serde_json::from_slice(&text).map_err(|error| {
-                    Unexpected(format!("the signals that wait cannot be read: {error}"))
-                })?
-            }
-        };
+        let carried = carried.map(read).transpose()?.unwrap_or_default();
         Ok(Self {
             // Half of what the run may hold, so that there is room for what it does with them.
             room: (pins.revision >= SIGNALS_APART).then_some(pins.limits.data_bytes / 2),
@@ -134,6 +125,19 @@ impl Outside {
         let bytes = serde_json::to_vec(&carried).unwrap_or_default();
         Some(referred(Payload::json_bytes(Bytes::from(bytes)), stored))
     }
+}
+
+fn read(carried: &Payload) -> Result<Vec<Carried>, Unexpected> {
+    let text = carried.json_text();
+    let text = text.map_err(|error| Unexpected(error.to_string()))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Unexpected(format!("the signals that wait cannot be read: {error}")))
+}
+
+/// What the signals refer to that one run handed on to the next as `carried`, resolved.
+pub fn stored(carried: &Payload) -> Result<Vec<BlobRef>, Unexpected> {
+    let carried = read(carried)?.into_iter();
+    Ok(carried.filter_map(|signal| signal.stored).collect())
 }
 
 impl Carried {

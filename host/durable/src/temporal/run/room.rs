@@ -71,6 +71,12 @@ impl Room {
         takes
     }
 
+    /// An update of so many bytes was rejected, and nothing of it is sent back. Where all of
+    /// a task were, the cluster forgets it, and the next one has the same history.
+    pub fn rejects_update(&mut self, bytes: usize) {
+        self.offered = self.offered.saturating_sub(bytes);
+    }
+
     /// So many bytes are said beside commands.
     pub fn say(&mut self, bytes: usize) {
         self.said = self.said.saturating_add(bytes);

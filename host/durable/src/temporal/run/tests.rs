@@ -20,7 +20,7 @@ use crate::definition::{PinnedActivity, WorkflowReference};
 use crate::driver::{Command, REVISION, RunLimits, ScheduleActivity, StartChild};
 use crate::payload::{BLOB_REF, Digest, INLINE_LIMIT};
 
-const RUN_ID: &str = "019b0000-0000-7000-8000-000000000001";
+pub(super) const RUN_ID: &str = "019b0000-0000-7000-8000-000000000001";
 
 fn pins() -> Pins {
     Pins {
@@ -57,7 +57,7 @@ fn begin(headers: HashMap<String, sdk::Payload>, arguments: Vec<Value>) -> Run {
     Run::begin(("default", "cluster"), "general-queue", RUN_ID, start).unwrap()
 }
 
-fn started_with(header: &RunHeader) -> Run {
+pub(super) fn started_with(header: &RunHeader) -> Run {
     let header = (RUN_HEADER.to_owned(), json_payload(header));
     begin([header].into(), vec![json!({"n": 1})])
 }
@@ -199,36 +199,6 @@ fn an_activity_is_scheduled_as_the_driver_says() {
 }
 
 #[test]
-fn a_child_is_told_how_deep_it_is_and_which_version_is_wanted() {
-    let mut run = started_with(&RunHeader::default());
-    let child = StartChild {
-        child_id: "3".to_owned(),
-        workflow_id: format!("{RUN_ID}_3"),
-        workflow: WorkflowReference {
-            workflow_type: "test.child".to_owned(),
-            version: Some("1.0.0".parse().unwrap()),
-        },
-        foreign_queue: None,
-        input: Payload::null(),
-        detached: true,
-        parent_close: crate::definition::ParentClosePolicy::Abandon,
-        depth: 4,
-        task: "/do/0/c".to_owned(),
-    };
-    let command = Command::StartChild(Box::new(child));
-    let command = run.command(command, &mut Vec::new()).unwrap();
-    let Some(sdk::CommandVariant::StartChildWorkflowExecution(child)) = command.variant else {
-        panic!("no child");
-    };
-    assert_eq!(child.seq, 3);
-    assert_eq!(child.parent_close_policy(), sdk::ParentClosePolicy::Abandon);
-    let header: RunHeader = from_json_payload(&child.headers[RUN_HEADER]).unwrap();
-    assert_eq!(header.depth, 4);
-    assert_eq!(header.version, Some("1.0.0".parse().unwrap()));
-    assert_eq!(header.pins, None);
-}
-
-#[test]
 fn what_goes_to_foreign_workers_stays_inline_on_their_queue() {
     let mut run = started_with(&RunHeader::default());
     let large = Payload::json(&json!("x".repeat(INLINE_LIMIT)));
@@ -302,62 +272,6 @@ fn what_was_cancelled_keeps_its_own_words() {
     let silent = cancelled_failure(None, "the child");
     assert_eq!(silent.message, "the child was cancelled");
     assert_eq!(silent.kind, kind::CANCELLED);
-}
-
-#[test]
-fn a_child_that_runs_is_asked_to_cancel_whichever_of_its_runs_is_open() {
-    use temporalio_common::protos::coresdk::child_workflow::ChildWorkflowResult;
-    use temporalio_common::protos::coresdk::workflow_activation::{
-        ResolveChildWorkflowExecution, ResolveChildWorkflowExecutionStart,
-        ResolveChildWorkflowExecutionStartSuccess,
-    };
-    let mut run = started_with(&RunHeader::default());
-    let cancel = |run: &mut Run| {
-        let cancel = Command::CancelChild {
-            child_id: "3".to_owned(),
-        };
-        run.command(cancel, &mut Vec::new()).unwrap().variant
-    };
-    let early = cancel(&mut run);
-    assert!(
-        matches!(
-            &early,
-            Some(sdk::CommandVariant::CancelChildWorkflowExecution(asked)) if asked.child_workflow_seq == 3
-        ),
-        "{early:?}"
-    );
-    let started = ResolveChildWorkflowExecutionStart {
-        seq: 3,
-        status: Some(sdk::ChildStarted::Succeeded(
-            ResolveChildWorkflowExecutionStartSuccess {
-                run_id: Uuid::now_v7().to_string(),
-            },
-        )),
-    };
-    run.take(sdk::Job::ResolveChildWorkflowExecutionStart(started))
-        .unwrap();
-    let Some(sdk::CommandVariant::RequestCancelExternalWorkflowExecution(asked)) = cancel(&mut run)
-    else {
-        panic!("it should be asked by its workflow id");
-    };
-    let execution = asked.workflow_execution.unwrap();
-    assert_eq!(execution.workflow_id, format!("{RUN_ID}_3"));
-    assert_eq!(execution.run_id, "");
-    assert_eq!(execution.namespace, "cluster");
-    // It may have ended just then.
-    run.take(sdk::Job::ResolveRequestCancelExternalWorkflow(
-        Default::default(),
-    ))
-    .unwrap();
-    let ended = ResolveChildWorkflowExecution {
-        seq: 3,
-        result: Some(ChildWorkflowResult {
-            status: Some(sdk::ChildEnded::Completed(Default::default())),
-        }),
-    };
-    run.take(sdk::Job::ResolveChildWorkflowExecution(ended))
-        .unwrap();
-    assert!(run.children.is_empty());
 }
 
 #[test]

@@ -110,12 +110,16 @@ fn what_is_no_update_is_rejected_before_a_flow_sees_it() {
     }
 }
 
-#[test]
-fn large_updates_that_come_together_are_rejected_but_for_those_that_were_accepted() {
-    let large = |id, run_validator| sdk::DoUpdate {
+/// One of which two have room in a workflow task.
+fn large(id: &str, run_validator: bool) -> sdk::DoUpdate {
+    sdk::DoUpdate {
         input: vec![json_payload(&"x".repeat(900 * 1024))],
         ..update(id, run_validator)
-    };
+    }
+}
+
+#[test]
+fn large_updates_that_come_together_are_rejected_but_for_those_that_were_accepted() {
     let mut run = run();
     for id in ["a", "b", "c"] {
         run.take(sdk::Job::DoUpdate(large(id, true))).unwrap();
@@ -135,4 +139,18 @@ fn large_updates_that_come_together_are_rejected_but_for_those_that_were_accepte
     run.room.enter(9);
     run.take(sdk::Job::DoUpdate(large("d", true))).unwrap();
     assert_eq!(said(&mut run), [""; 0]);
+}
+
+#[test]
+fn a_large_update_that_was_rejected_keeps_no_room_from_the_next() {
+    let mut run = run();
+    for id in ["a", "b", "c", "d"] {
+        // The cluster has forgotten the task before, in which nothing else was said.
+        run.room.enter(6);
+        run.take(sdk::Job::DoUpdate(large(id, true))).unwrap();
+        assert_eq!(said(&mut run), [""; 0], "{id} was not offered");
+        let no = Failure::permanent(kind::UPDATE_REJECTED, "no");
+        run.settle(vec![(id.to_owned(), Err(no))]);
+        assert_eq!(said(&mut run), [format!("-instance-{id}")]);
+    }
 }

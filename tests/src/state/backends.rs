@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Empty;
+use super::{Empty, operator};
 use crate::support::worker::eventually;
 
 /// A test on a state that two have open.
@@ -279,13 +279,13 @@ async fn audit(one: &HostDb, other: &HostDb) {
         let details = json!({ "number": number });
         // On a busy machine a connection may not be free in time, and nothing was written.
         eventually(async || {
-            let written = state.audit("default", "operator", "grant.put", "a", &details);
+            let written = state.audit(operator("default"), "grant.put", "a", &details);
             written.await.ok()
         })
         .await;
     });
     futures::future::join_all(many).await;
-    one.audit("other", "operator", "grant.put", "a\0b", &json!({}))
+    one.audit(operator("other"), "grant.put", "a\0b", &json!({}))
         .await
         .unwrap();
     let mut before = i64::MAX;
@@ -312,7 +312,7 @@ async fn audit(one: &HostDb, other: &HostDb) {
         ("grant.delete", "axb"),
         ("plugin.upload", "a%b 1.0.0"),
     ] {
-        one.audit("default", "operator", action, resource, &json!({}))
+        one.audit(operator("default"), action, resource, &json!({}))
             .await
             .unwrap();
     }

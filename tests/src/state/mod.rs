@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use heyday::registry::types::Actor;
 use heyday::state::{HostDb, StateLocation, StateUrl};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,6 +29,14 @@ use crate::support::postgres::{self, Postgres};
 use crate::support::server::{Client, Options, PATIENCE, Server};
 use crate::support::temporal;
 use crate::support::worker::{Place, Worker};
+
+/// Who changes what is tested, in a namespace.
+const fn operator(namespace: &str) -> Actor<'_> {
+    Actor {
+        namespace,
+        principal: "operator",
+    }
+}
 
 /// A database with nothing in it, of a role that owns it.
 struct Empty {

@@ -18,8 +18,8 @@ use serde_json::json;
 use sqlx::Connection as _;
 use uuid::Uuid;
 
-use super::Empty;
 use super::backends::{attempt, receipt};
+use super::{Empty, operator};
 
 /// What a version wrote whose schema is this one or a later one.
 struct Written {
@@ -360,7 +360,7 @@ async fn records(state: &HostDb, schema: usize) {
     assert_eq!(marked, earliest, "{told}");
     // What comes next has a number of its own.
     let details = json!({});
-    let written = state.audit("default", "operator", "grant.put", "b", &details);
+    let written = state.audit(operator("default"), "grant.put", "b", &details);
     written.await.unwrap();
     let page = state.audit_page("default", i64::MAX, 9, &filter).await;
     let ids: Vec<u64> = page.unwrap().iter().map(|entry| entry.id).collect();

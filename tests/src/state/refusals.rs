@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heyday::recorder::{AttemptName, Denied};
-use heyday::registry::types::{Actor, AuditEntry, AuditFilter, TextFilter};
+use heyday::registry::types::{AuditEntry, AuditFilter, TextFilter};
 use heyday::state::versions::GrantRow;
 use heyday::state::{HostDb, StateLocation};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::backends::{attempt, both, on_both, receipt};
-use super::{Empty, Pair};
+use super::{Empty, Pair, operator};
 use crate::support::component;
 use crate::support::worker::eventually;
 
@@ -23,10 +23,7 @@ on_both!(
 );
 
 async fn changes(one: &HostDb, other: &HostDb) {
-    let actor = Actor {
-        namespace: "default",
-        principal: "operator",
-    };
+    let actor = operator("default");
     let row = GrantRow {
         namespace: "default".to_owned(),
         subject: "noted".to_owned(),
@@ -80,7 +77,7 @@ async fn refusals(one: &HostDb, other: &HostDb) {
         row
     };
     let (first, second) = (attempt(), attempt());
-    one.audit("default", "operator", "grant.put", "greet", &json!({}))
+    one.audit(operator("default"), "grant.put", "greet", &json!({}))
         .await
         .unwrap();
     // More than one statement takes, from both at once.

@@ -328,7 +328,8 @@ async fn drive(
         Ok((driver, answered, outside))
     });
     let (mut driver, mut answered, mut outside) = activated.await??;
-    while !answered.last().is_some_and(Command::is_terminal) {
+    // Nearly always none waits there, and then nobody need know what tasks listen for.
+    while !outside.is_empty() && !answered.last().is_some_and(Command::is_terminal) {
         let Some(mut signal) = outside.next(driver.waiting_bytes(), &driver.listening()) else {
             break;
         };

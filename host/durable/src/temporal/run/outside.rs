@@ -59,6 +59,11 @@ impl Outside {
         })
     }
 
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.signals.is_empty()
+    }
+
     /// Keeps what there is no room for beside what waits in the driver; answers the rest.
     pub fn hold_back(
         &mut self,

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: measures a release build beside its peers, in one run.
 //!
 //! The measuring itself is `peers/bench`, a program of a workspace of its own; here
-//! everything is built, the peers are fetched ([`peers`]), the program is called once for
-//! each benchmark, and its figures are gathered, printed and written.
+//! everything is built while the peers are fetched ([`parts`], [`peers`]), the program is called once
+//! for each benchmark, and its figures are gathered, printed and written.
 
+mod parts;
 mod peers;
 mod times;
 
@@ -14,8 +15,8 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::process::{self, Profile, Project, timed};
-use crate::{guests, inference, neo4j, real_temporal, weaviate};
 
+use parts::Parts;
 use times::{Kind, Times};
 
 /// What `--help` shows beneath the options.
@@ -76,12 +77,6 @@ enum Name {
     Retrieval,
 }
 
-/// Where something lies, or why it cannot be had.
-type Part = anyhow::Result<PathBuf>;
-
-/// Makes a server ready to be started.
-type Install = fn() -> anyhow::Result<()>;
-
 impl Name {
     const ALL: [Self; 10] = [
         Self::Sandbox,
@@ -111,16 +106,6 @@ impl Name {
         }
     }
 
-    /// The server that it starts as the tests do: what it is, and what makes it ready.
-    fn server(self) -> Option<(&'static str, Install)> {
-        match self {
-            Self::HostCalls => Some(("PostgreSQL", real_temporal::install_postgres)),
-            Self::Vectors => Some(("Weaviate", weaviate::install)),
-            Self::Graphs => Some(("Neo4j", neo4j::install)),
-            _ => None,
-        }
-    }
-
     /// Whether it measures the whole server.
     const fn needs_heyday(self) -> bool {
         matches!(
@@ -137,10 +122,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     } else {
         Profile::Release
     };
-    let mut times = Times::begin();
-    times.count(Kind::Builds, "the guests", || {
-        timed("building the guests", || guests::build(project))
-    })?;
+    let times = Times::begin();
     let names = match &*options.names {
         [] => &Name::ALL[..],
         names => names,
@@ -150,30 +132,31 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
     } else {
         ("the harness", &[])
     };
-    times.count(Kind::Builds, what, || {
-        timed(&format!("building {what}"), || {
-            let mut command = project.cargo(["build", "--locked", "--package", "heyday-bench"]);
-            // Together, since apart they would want other features of a few dependencies, and
-            // so most of them twice.
-            command
-                .args(server)
-                .args(profile.arguments())
-                .current_dir(project.root.join("peers"))
-                .env("CARGO_TARGET_DIR", &project.target);
-            process::run(&mut command)
+    let parts = parts::beside(project, names, &times, || {
+        times.count(Kind::Builds, what, || {
+            timed(&format!("building {what}"), || {
+                let mut command = project.cargo(["build", "--locked", "--package", "heyday-bench"]);
+                // Together, since apart they would want other features of a few dependencies,
+                // and so most of them twice.
+                command
+                    .args(server)
+                    .args(profile.arguments())
+                    .current_dir(project.root.join("peers"))
+                    .env("CARGO_TARGET_DIR", &project.target);
+                process::run(&mut command)
+            })
         })
     })?;
+    let measuring = Measuring {
+        project,
+        profile,
+        quick: options.quick,
+        times: &times,
+    };
     let (mut figures, mut failed) = (Vec::new(), Vec::new());
-    for name in names {
+    for (name, parts) in names.iter().zip(parts) {
         // The others are worth measuring.
-        if let Err(error) = measure(
-            project,
-            profile,
-            options.quick,
-            *name,
-            &mut times,
-            &mut figures,
-        ) {
+        if let Err(error) = measuring.measure(*name, parts, &mut figures) {
             println!("--- benchmark {}: {error:#}", name.text());
             failed.push((*name, error));
         }
@@ -210,122 +193,74 @@ fn outcome(failed: &[(Name, anyhow::Error)], over: &[String]) -> anyhow::Result<
     Ok(())
 }
 
-/// Runs one benchmark and adds its figures, of one that fails those that it had measured.
-fn measure(
-    project: &Project,
+/// What all benchmarks of a run have in common.
+struct Measuring<'a> {
+    project: &'a Project,
     profile: Profile,
     quick: bool,
-    name: Name,
-    times: &mut Times,
-    figures: &mut Vec<Value>,
-) -> anyhow::Result<()> {
-    let json = project.target.join(format!("bench-{}.json", name.text()));
-    if json.exists() {
-        // Of a run that was cut off: not to be taken for this one's.
-        std::fs::remove_file(&json).with_context(|| json.display().to_string())?;
-    }
-    let mut command = process::command(project.program(profile, "heyday-bench"));
-    command
-        .arg("--json")
-        .arg(&json)
-        .arg("--probe")
-        .arg(project.components().join("probe.wasm"));
-    if quick {
-        command.arg("--quick");
-    }
-    command.arg(name.text());
-    if let Some((what, install)) = name.server() {
-        let installed = times.count(Kind::Fetching, what, || timed(what, install));
-        if let Err(error) = installed {
-            println!("not compared: {error:#}");
-        }
-        process::name_servers(&mut command);
-    }
-    if name.needs_heyday() {
-        command
-            .arg("--heyday")
-            .arg(project.program(profile, "heyday"));
-    }
-    for (option, found) in parts(project, name, times)? {
-        match found {
-            Ok(path) => {
-                command.arg(option).arg(path);
-            }
-            // The rest is worth measuring; what is missing shows as not compared.
-            Err(error) => println!("not compared: {error:#}"),
-        }
-    }
-    let ran = times.count(Kind::Benchmarks, name.text(), || {
-        timed(&format!("benchmark {}", name.text()), || {
-            process::run(&mut command)
-        })
-    });
-    match read(&json) {
-        Ok(measured) => figures.extend(measured),
-        Err(error) if ran.is_ok() => return Err(error),
-        // One that was killed has written nothing; its end says more.
-        Err(_) => {}
-    }
-    ran
+    times: &'a Times,
 }
 
-/// What a benchmark is given by options, fetched or built; what may be missing may be an
-/// error in the list.
-fn parts(
-    project: &Project,
-    name: Name,
-    times: &mut Times,
-) -> anyhow::Result<Vec<(&'static str, Part)>> {
-    let peers = project.root.join("peers");
-    let mut part = |kind, name: &str, make: &dyn Fn() -> Part| times.count(kind, name, make);
-    let temporal = || peers::temporal(&peers);
-    let minilm = || inference::minilm(project);
-    Ok(match name {
-        Name::Workflow => {
-            let restate = || peers::restate(&peers);
-            vec![
-                ("--peers", Ok(peers.clone())),
-                ("--restate", part(Kind::Fetching, "Restate", &restate)),
-                ("--temporal", part(Kind::Fetching, "Temporal", &temporal)),
-                ("--strace", part(Kind::Fetching, "strace", &peers::strace)),
-            ]
+impl Measuring<'_> {
+    /// Runs one benchmark and adds its figures, of one that fails those that it had measured.
+    fn measure(&self, name: Name, parts: Parts, figures: &mut Vec<Value>) -> anyhow::Result<()> {
+        let project = self.project;
+        let json = project.target.join(format!("bench-{}.json", name.text()));
+        if json.exists() {
+            // Of a run that was cut off: not to be taken for this one's.
+            std::fs::remove_file(&json).with_context(|| json.display().to_string())?;
         }
-        // Without a cluster there is nothing to measure.
-        Name::Temporal | Name::Workers => {
-            let go = || peers::go(project, &peers);
-            vec![
-                ("--peers", Ok(peers.clone())),
-                (
-                    "--temporal",
-                    Ok(part(Kind::Fetching, "Temporal", &temporal)?),
-                ),
-                ("--parrot", Ok(project.components().join("parrot.wasm"))),
-                ("--go", part(Kind::Builds, "the worker in Go", &go)),
-            ]
+        let mut command = process::command(project.program(self.profile, "heyday-bench"));
+        command
+            .arg("--json")
+            .arg(&json)
+            .arg("--probe")
+            .arg(project.components().join("probe.wasm"));
+        if self.quick {
+            command.arg("--quick");
         }
-        // Without its weights there is nothing to measure.
-        Name::Inference => {
-            let onnxruntime = || peers::onnxruntime(&peers);
-            let candle = || peers::candle(project, &peers);
-            vec![
-                ("--peers", Ok(peers.clone())),
-                ("--minilm", Ok(part(Kind::Fetching, "MiniLM", &minilm)?)),
-                (
-                    "--onnxruntime",
-                    part(Kind::Fetching, "onnxruntime", &onnxruntime),
-                ),
-                (
-                    "--candle",
-                    part(Kind::Builds, "the program on candle", &candle),
-                ),
-            ]
+        command.arg(name.text());
+        if let Some(installed) = parts.server {
+            if let Err(error) = installed {
+                println!("not compared: {error:#}");
+            }
+            process::name_servers(&mut command);
         }
-        Name::Retrieval => vec![
-            ("--repository", Ok(project.root.clone())),
-            ("--minilm", part(Kind::Fetching, "MiniLM", &minilm)),
-        ],
-        _ => Vec::new(),
-    })
+        if name.needs_heyday() {
+            command
+                .arg("--heyday")
+                .arg(project.program(self.profile, "heyday"));
+        }
+        let mut options = parts.options?;
+        if name == Name::Inference {
+            let candle = || peers::candle(project, &project.root.join("peers"));
+            let built = self
+                .times
+                .count(Kind::Builds, "the program on candle", candle);
+            options.push(("--candle", built));
+        }
+        for (option, found) in options {
+            match found {
+                Ok(path) => {
+                    command.arg(option).arg(path);
+                }
+                // The rest is worth measuring; what is missing shows as not compared.
+                Err(error) => println!("not compared: {error:#}"),
+            }
+        }
+        let ran = self.times.count(Kind::Benchmarks, name.text(), || {
+            timed(&format!("benchmark {}", name.text()), || {
+                process::run(&mut command)
+            })
+        });
+        match read(&json) {
+            Ok(measured) => figures.extend(measured),
+            Err(error) if ran.is_ok() => return Err(error),
+            // One that was killed has written nothing; its end says more.
+            Err(_) => {}
+        }
+        ran
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<Value>> {

@@ -1,5 +1,6 @@
 //! Where the time of a run goes, beside what it may take.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -44,11 +45,11 @@ struct Spent {
     took: Duration,
 }
 
-/// The parts of a run, as they come.
+/// The parts of a run, as they end; those that are had side by side each with its own time.
 #[derive(Debug)]
 pub struct Times {
     start: Instant,
-    parts: Vec<Spent>,
+    parts: Mutex<Vec<Spent>>,
 }
 
 impl Times {
@@ -56,20 +57,22 @@ impl Times {
     pub fn begin() -> Self {
         Self {
             start: Instant::now(),
-            parts: Vec::new(),
+            parts: Mutex::default(),
         }
     }
 
     /// Does a part, and counts it, also where it fails.
-    pub fn count<T>(&mut self, kind: Kind, name: &str, part: impl FnOnce() -> T) -> T {
+    pub fn count<T>(&self, kind: Kind, name: &str, part: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let done = part();
-        self.parts.push(Spent {
-            kind,
-            name: name.to_owned(),
-            took: start.elapsed(),
-        });
+        self.add(kind, name, start.elapsed());
         done
+    }
+
+    fn add(&self, kind: Kind, name: &str, took: Duration) {
+        let name = name.to_owned();
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.push(Spent { kind, name, took });
     }
 
     /// All of it until now.
@@ -84,8 +87,9 @@ impl Times {
 
     fn lines(&self, whole: Duration, figures: &[Value]) -> Vec<String> {
         let mut lines = Vec::new();
+        let all = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         for kind in Kind::ALL {
-            let parts = || self.parts.iter().filter(move |part| part.kind == kind);
+            let parts = || all.iter().filter(move |part| part.kind == kind);
             let sum: Duration = parts().map(|part| part.took).sum();
             let listed: Vec<String> = parts()
                 .filter(|part| part.took >= LISTED)
@@ -152,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_a_run_took_can_be_read_off() {
-        let mut times = Times::begin();
+        let times = Times::begin();
         let minutes = |count: u64| Duration::from_secs(60 * count);
         for (kind, name, took) in [
             (Kind::Builds, "the guests", minutes(2)),
@@ -161,8 +165,7 @@ mod tests {
             (Kind::Builds, "Heyday", minutes(10)),
             (Kind::Benchmarks, "sandbox", minutes(3)),
         ] {
-            let name = name.to_owned();
-            times.parts.push(Spent { kind, name, took });
+            times.add(kind, name, took);
         }
         let figures = [
             json!({"name": "a.b", "seconds": 20.0}),
@@ -209,8 +212,9 @@ mod tests {
 
     #[test]
     fn what_fails_is_counted_too() {
-        let mut times = Times::begin();
+        let times = Times::begin();
         let failed: Result<(), &str> = times.count(Kind::Fetching, "Neo4j", || Err("no Java"));
-        assert_eq!((failed, times.parts.len()), (Err("no Java"), 1));
+        let counted = times.parts.lock().unwrap().len();
+        assert_eq!((failed, counted), (Err("no Java"), 1));
     }
 }

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
@@ -16,14 +17,12 @@ use crate::limits::Limits;
 use crate::plugin::{self, Failure};
 use crate::sandbox::Plugin;
 use crate::shares::{Seats, Shares};
-use crate::state::{self, CallState, HostFault, LimitPassed};
+use crate::state::{self, CallState, HostFault, LimitPassed, RESOURCES};
 use crate::turns::Turns;
 
 /// Bytes that a guest may hand to the host at once, besides its answer: one whole
 /// object of 64 MiB, and some.
 const HANDED_AT_ONCE: usize = 65 << 20;
-/// Component handles that a guest may hold at once.
-const HANDLES: usize = 10_000;
 /// The longest kind of failure, in bytes.
 const KIND: usize = 256;
 
@@ -115,7 +114,7 @@ impl Runner {
         let mut store = Store::new(&self.engine, state);
         state::limit(&mut store);
         store.set_hostcall_fuel(HANDED_AT_ONCE.max(call.limits.output_bytes.saturating_add(4096)));
-        store.set_max_component_handles(HANDLES);
+        store.set_max_component_handles(RESOURCES);
         store.set_epoch_deadline(1);
         let turns = self.turns.clone();
         let mut alone = 0;
@@ -270,6 +269,16 @@ fn explain(error: &wasmtime::Error, state: &CallState) -> CallError {
         return CallError::Internal("the machine is out of memory".to_owned());
     }
     let root = error.root_cause().to_string();
+    let table = error.downcast_ref::<ResourceTableError>();
+    if matches!(table, Some(ResourceTableError::Full)) || root.contains("handle limit exceeded") {
+        return CallError::LimitExceeded {
+            limit: "resources",
+            message: format!(
+                "the guest asked for more than the {RESOURCES} resources that it may hold at once; \
+                 drop those that it is done with"
+            ),
+        };
+    }
     if root.contains("fuel allocated for hostcalls") {
         return CallError::LimitExceeded {
             limit: "output_bytes",

@@ -25,8 +25,9 @@ use crate::limits::Limits;
 use crate::shares::{HeldShare, Seat};
 use crate::wasi;
 
-/// Resources that a guest may hold at once, of all kinds together.
-const RESOURCES: usize = 10_000;
+/// Resources that a guest may hold at once, of all kinds together; and as many handles of its
+/// components' own.
+pub(crate) const RESOURCES: usize = 10_000;
 
 /// What a host function sees of the call that it belongs to.
 pub struct CallState {

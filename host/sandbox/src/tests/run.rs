@@ -254,6 +254,55 @@ async fn an_answer_that_is_no_text_is_a_trap() {
 }
 
 #[tokio::test]
+async fn what_a_guest_hands_to_the_host_at_once_is_limited() {
+    let fixture = Fixture::new();
+    // A line of 70 MB, which lies within the guest's own memory.
+    let huge = plugin_with_host(
+        "",
+        &format!(
+            "(drop (memory.grow 0 (i32.const 1100)))
+             (call $log (i32.const 3) (i32.const 0) (i32.const 70000000)
+                (i32.const 0) (i32.const 0) (i32.const 0))
+             {OK}"
+        ),
+    );
+    let plugin = fixture.prepare(&huge).await;
+    let (context, heard) = context(Duration::from_secs(10));
+    let request = request(Limits::default());
+    let outcome = fixture.sandbox.call(&plugin, request, context).await;
+    let Err(CallError::LimitExceeded { message, .. }) = outcome.result else {
+        panic!("{:?}", outcome.result);
+    };
+    assert!(message.contains("handed the host more bytes"), "{message}");
+    assert!(heard.lines.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_guest_holds_of_the_host_at_once_is_limited() {
+    let fixture = Fixture::new();
+    let takes = |count: u32| {
+        plugin_that_prints(
+            &format!("(global $left (mut i32) (i32.const {count}))"),
+            &format!(
+                "(loop $more
+                    (drop (call $get_stdout))
+                    (global.set $left (i32.sub (global.get $left) (i32.const 1)))
+                    (br_if $more (global.get $left)))
+                 {OK}"
+            ),
+        )
+    };
+    let outcome = fixture.call(&takes(9_000), Limits::default()).await;
+    assert_eq!(outcome.result, Ok("null".to_owned()));
+    let outcome = fixture.call(&takes(10_001), Limits::default()).await;
+    let Err(CallError::LimitExceeded { limit, message }) = outcome.result else {
+        panic!("{:?}", outcome.result);
+    };
+    assert_eq!(limit, "resources");
+    assert!(message.contains("10000 resources"), "{message}");
+}
+
+#[tokio::test]
 async fn calls_of_host_functions_are_limited() {
     let fixture = Fixture::new();
     let flood = plugin_with_host(

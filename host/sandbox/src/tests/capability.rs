@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
-use super::guests::plugin_with_probe;
+use super::guests::{plugin_that_describes_by_probe, plugin_with_probe};
 use super::support::{Fixture, context, request};
 use crate::{
     CallError, CallState, Capability, Grant, Grants, Limits, SandboxOptions, Stopped, VerifyError,
@@ -172,6 +172,16 @@ async fn without_a_grant_the_host_function_sees_none() {
         count: 1,
     };
     assert_eq!(outcome.usage.denials, [refused]);
+}
+
+#[tokio::test]
+async fn describe_is_granted_nothing() {
+    let (fixture, _) = fixture();
+    let component = plugin_that_describes_by_probe();
+    let plugin = fixture.prepare(&component).await;
+    let description = fixture.sandbox.describe(&plugin).await.unwrap();
+    let denied = r#""version":"9.0.0""#;
+    assert!(description.contains(denied), "{description}");
 }
 
 #[tokio::test]

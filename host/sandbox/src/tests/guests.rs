@@ -56,6 +56,20 @@ pub(super) fn plugin_with_host(extra: &str, run: &str) -> Vec<u8> {
 /// A plugin that imports `heyday:probe/probe` as the core functions `$wait` and
 /// `$short`, which answer why they ended.
 pub(super) fn plugin_with_probe(run: &str) -> Vec<u8> {
+    wat::parse_str(text_with_probe(run)).unwrap()
+}
+
+/// As [`plugin_with_probe`], but its `describe` calls `$wait` too: what that answers is the first
+/// digit of the version that it tells.
+pub(super) fn plugin_that_describes_by_probe() -> Vec<u8> {
+    let text = text_with_probe("(call $ok (i32.const 16) (i32.const 4))");
+    let description = "(i32.store (i32.const 1024) (i32.const 64))";
+    let version = "(i32.store8 (i32.const 91) (i32.add (i32.const 48) (call $wait)))";
+    assert_eq!(text.matches(description).count(), 1);
+    wat::parse_str(text.replace(description, &format!("{version} {description}"))).unwrap()
+}
+
+fn text_with_probe(run: &str) -> String {
     let imports = r#"
     (import "heyday:probe/probe@0.1.0" (instance $probe
         (export "wait" (func (result u32)))
@@ -71,7 +85,7 @@ pub(super) fn plugin_with_probe(run: &str) -> Vec<u8> {
         (import "host" "wait" (func $wait (result i32)))
         (import "host" "short" (func $short (result i32)))
 "#;
-    wat::parse_str(text("", imports, core, run)).unwrap()
+    text("", imports, core, run)
 }
 
 /// A plugin whose `describe` and `run` both answer a JSON text of three numbers, each in 16

@@ -83,8 +83,10 @@ async fn an_operator_limits_each_plugin_by_itself() {
         let name = name(limit);
         format!("[limits.plugins.{name}]\n{limit} = {value}\n")
     });
-    let server = Server::with(Options {
-        config: Some(tables.concat()),
+    let server = probe::server(Options {
+        config: Some(
+            tables.concat() + "[limits.plugins.probe]\nhost_calls = 999\nlog_bytes = 25000\n",
+        ),
         ..Options::default()
     });
     let server = server.await.unwrap();
@@ -116,6 +118,18 @@ async fn an_operator_limits_each_plugin_by_itself() {
     push("handmade").await;
     let answer = client.succeed("handmade.answer", &Value::Null).await;
     assert_eq!(answer.unwrap().as_str().map(str::len), Some(9_998));
+
+    // What they do while they run.
+    let calls = json!({ "count": 1_000 });
+    let failure = client.fail("probe.call_host", &calls).await.unwrap();
+    assert_eq!(failure["details"]["limit"], "host_calls", "{failure}");
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.contains("999"), "{failure}");
+    let flood = client.start_activity("probe.log_flood", &Value::Null);
+    let flood = flood.await.unwrap();
+    assert_eq!(client.result(&flood).await.unwrap().status, "Completed");
+    // Two of 10,128 bytes, and the one that says what happened.
+    assert_eq!(client.logs(&flood).await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,7 @@ async fn an_upload_without_missing_grants_is_active_at_once() {
     let description = crate::support::handmade::DESCRIPTION.replace("1.0.0", "2.0.0");
     let staged = Handmade {
         description: &description,
+        output: "43",
         ..Handmade::default()
     };
     let version = server
@@ -47,6 +48,26 @@ async fn an_upload_without_missing_grants_is_active_at_once() {
     );
     let plugin = server.client.get("/plugins/handmade").await.unwrap();
     assert_eq!(plugin["active"], "1.0.0");
+
+    // Whoever was told that a version is active gets it, and whoever calls meanwhile gets one
+    // of the two, whole.
+    let switches = async {
+        for (version, answer) in [("2.0.0", 43), ("1.0.0", 42)].repeat(4) {
+            let body = json!({ "version": version });
+            let active = server.client.post("/plugins/handmade/activate", &body);
+            assert_eq!(active.await.unwrap()["active"], true);
+            let answered = server.client.succeed("handmade.answer", &Value::Null);
+            assert_eq!(answered.await.unwrap(), answer, "{version}");
+        }
+    };
+    let calls = async {
+        for _ in 0..16 {
+            let answered = server.client.succeed("handmade.answer", &Value::Null);
+            let answered = answered.await.unwrap();
+            assert!(answered == 42 || answered == 43, "{answered}");
+        }
+    };
+    tokio::join!(switches, calls);
 }
 
 #[tokio::test(flavor = "multi_thread")]

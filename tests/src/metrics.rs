@@ -6,6 +6,7 @@ use std::time::Instant;
 use reqwest::Method;
 use serde_json::json;
 
+use crate::plugins::all_receipts;
 use crate::support::probe;
 use crate::support::server::{Client, Options, PATIENCE};
 
@@ -248,10 +249,13 @@ async fn a_scrape_tells_what_the_server_did_and_does() {
             ],
         ) >= 1.0
     );
+    let documented = include_str!("../../docs/telemetry.md");
     let names: BTreeSet<&String> = families.keys().collect();
     for name in names {
         let ours = ["heyday_", "http_server_", "process_"];
         assert!(ours.iter().any(|prefix| name.starts_with(prefix)), "{name}");
+        let row = format!("`{name}");
+        assert!(documented.contains(&row), "{name} in docs/telemetry.md");
     }
 }
 
@@ -282,7 +286,12 @@ async fn a_scrape_tells_what_waits_for_a_slot_and_for_how_long() {
         assert!(Instant::now() < deadline, "{depth} for {age} s");
     }
     client.cancel(&first).await.unwrap();
-    let outcome = client.result(&second.unwrap()).await.unwrap();
+    let second = second.unwrap();
+    let outcome = client.result(&second).await.unwrap();
     assert_eq!(outcome.body["result"], 1, "{}", outcome.body);
     assert_eq!(waiting().await, (0.0, 0.0));
+    // Its receipt has the wait too.
+    let receipts = all_receipts(client, &second, 1).await;
+    let queued = receipts[0]["counters"]["queue_us"].as_u64().unwrap();
+    assert!(queued > 0, "{receipts:?}");
 }

@@ -6,6 +6,7 @@
 
 use std::io::IsTerminal as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use clap::Args;
 use heyday::config::{Config, EngineKind, default_data_dir};
@@ -197,11 +198,7 @@ fn announce(server: &Server, tasks: Tasks, output: &Output) -> Result<(), CliErr
             },
         ),
     ];
-    // The token itself only where a person reads it: a log file is read by others.
-    if std::io::stdout().is_terminal()
-        && let Some(file) = server.token_file()
-        && let Ok(token) = client::read_token(file)
-    {
+    if let Some(token) = shown_token(server.token_file(), std::io::stdout().is_terminal()) {
         pairs.push(("", token));
     }
     output.line(&format!(
@@ -215,6 +212,12 @@ fn announce(server: &Server, tasks: Tasks, output: &Output) -> Result<(), CliErr
         next_commands(server, tasks)
     ))?;
     output.line("\nCtrl-C stops it; open runs go on at the next start.")
+}
+
+/// The token itself, only where a person reads it: a log file is read by others.
+fn shown_token(file: Option<&Path>, terminal: bool) -> Option<String> {
+    file.filter(|_| terminal)
+        .and_then(|file| client::read_token(file).ok())
 }
 
 /// Commands to be pasted, after the settings that they need to find this server.
@@ -250,7 +253,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser as _;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::time::Duration;
 
     fn config(words: &[&str]) -> Result<Config, CliError> {
@@ -374,6 +377,18 @@ mod tests {
     fn a_relative_folder_is_named_in_full() {
         let read = config(&["--data", "here"]).expect("a configuration");
         assert!(read.data_dir.is_absolute() && read.data_dir.ends_with("here"));
+    }
+
+    #[test]
+    fn the_token_is_shown_to_a_person_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token");
+        std::fs::write(&file, "t0ken\n").expect("written");
+        let shown = shown_token(Some(&file), true);
+        assert_eq!(shown.as_deref(), Some("t0ken"));
+        assert_eq!(shown_token(Some(&file), false), None);
+        // Several servers share one, which is in no file of theirs.
+        assert_eq!(shown_token(None, true), None);
     }
 
     #[test]

@@ -80,28 +80,33 @@ pub(crate) mod tests {
     /// The smallest PDF with one line of text, its offsets computed.
     pub fn one_line(line: &str) -> Vec<u8> {
         let stream = format!("BT /F1 24 Tf 72 720 Td ({line}) Tj ET");
-        let objects = [
-            "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
-            "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_owned(),
-            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R \
+        file(&one_page(stream.as_bytes()), "")
+    }
+
+    /// The objects of a document of one page; the fourth is what stands on it.
+    fn one_page(stream: &[u8]) -> Vec<Vec<u8>> {
+        let length = format!("<< /Length {} >>\nstream\n", stream.len());
+        let content = [length.as_bytes(), stream, b"\nendstream"].concat();
+        vec![
+            b"<< /Type /Catalog /Pages 2 0 R >>".to_vec(),
+            b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_vec(),
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R \
              /Resources << /Font << /F1 5 0 R >> >> >>"
-                .to_owned(),
-            format!(
-                "<< /Length {} >>\nstream\n{stream}\nendstream",
-                stream.len()
-            ),
-            "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>".to_owned(),
-        ];
-        file(&objects, "")
+                .to_vec(),
+            content,
+            b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>".to_vec(),
+        ]
     }
 
     /// A file of these objects, the first of which is the catalog.
-    pub fn file(objects: &[String], trailer: &str) -> Vec<u8> {
+    pub fn file(objects: &[impl AsRef<[u8]>], trailer: &str) -> Vec<u8> {
         let mut bytes = b"%PDF-1.4\n".to_vec();
         let mut offsets = Vec::new();
         for (index, object) in objects.iter().enumerate() {
             offsets.push(bytes.len());
-            bytes.extend(format!("{} 0 obj\n{object}\nendobj\n", index + 1).bytes());
+            bytes.extend(format!("{} 0 obj\n", index + 1).bytes());
+            bytes.extend_from_slice(object.as_ref());
+            bytes.extend_from_slice(b"\nendobj\n");
         }
         let table = bytes.len();
         bytes.extend(format!("xref\n0 {}\n0000000000 65535 f \n", objects.len() + 1).bytes());
@@ -116,6 +121,27 @@ pub(crate) mod tests {
             .bytes(),
         );
         bytes
+    }
+
+    /// `BT /F1 24 Tf 72 720 Td (Printing forbidden) Tj ET`, encrypted by RC4 for object 4 of the
+    /// document of the test, by the key of 40 bits that follows from the empty password.
+    const ENCRYPTED: &[u8] = b"\x55\x67\x6d\xa0\xb0\xf4\xed\xcb\xda\xb6\x80\xd2\xe0\x93\xaf\x53\
+          \xe8\x11\xf6\xcf\xa5\x0b\x63\x8b\x86\xe6\x5d\x76\x4b\xe0\x30\xd4\
+          \x86\xbb\x43\x15\x29\x8d\xf8\xf9\xd5\xc4\x43\x3f\x13\x15\x99\xe4\
+          \x98";
+
+    #[test]
+    fn what_opens_without_a_password_is_read() {
+        let owner = format!("<{}>", "0b".repeat(32));
+        let user = "<5b1ec6687b25e1eef55f89071216ad6497fa8a8374b049c13b59db65020b3608>";
+        let handler =
+            format!("<< /Filter /Standard /V 1 /R 2 /Length 40 /P -4 /O {owner} /U {user} >>");
+        let mut objects = one_page(ENCRYPTED);
+        objects.push(handler.into_bytes());
+        let trailer = format!("/Encrypt 6 0 R /ID [{owner} {owner}]");
+        let content = read(&file(&objects, &trailer)).unwrap();
+        let text = &content.text;
+        assert!(text.contains("Printing forbidden"), "{text:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! What a word is: a run of letters and digits without case and accents; in scripts that are
-//! written without spaces (Chinese, Japanese, Korean, Thai, ...) each character is one, and
-//! a run of them is a phrase. English words are compared by their stems ([`Word::term`]).
+//! What a word is: a run of letters and digits without case, accents and points; in scripts
+//! that are written without spaces (Chinese, Japanese, Korean, Thai, ...) each character is
+//! one, and a run of them is a phrase. English words are compared by their stems
+//! ([`Word::term`]).
 
 use std::sync::LazyLock;
 
@@ -54,7 +55,12 @@ pub fn words(text: &str) -> Vec<Word> {
             continue;
         }
         if !character.is_alphanumeric() {
-            open = false;
+            if let (true, true, Some(word)) = (open, is_sign(character), words.last_mut()) {
+                word.end = end;
+                word.folded.push(character);
+            } else {
+                open = false;
+            }
             continue;
         }
         let alone = is_unspaced(character);
@@ -83,16 +89,40 @@ pub fn terms(text: &str) -> Vec<String> {
 fn fold(character: char, folded: &mut String) {
     if character.is_ascii() {
         folded.push(character.to_ascii_lowercase());
-    } else if matches!(character, '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}') {
+    } else if has_accents(character) {
         let plain = std::iter::once(character).nfd();
-        folded.extend(plain.filter(|c| !is_mark(*c)).flat_map(char::to_lowercase));
+        let plain = plain.filter(|c| !is_mark(*c)).flat_map(char::to_lowercase);
+        // The one letter that is written otherwise at the end of a word.
+        folded.extend(plain.map(|c| if c == 'ς' { 'σ' } else { c }));
     } else {
         folded.extend(character.to_lowercase());
     }
 }
 
+/// Latin, Greek, Cyrillic and Arabic: their letters are typed with accents and without.
+fn has_accents(character: char) -> bool {
+    matches!(character,
+        '\u{c0}'..='\u{24f}' | '\u{370}'..='\u{52f}' | '\u{620}'..='\u{64a}'
+        | '\u{1e00}'..='\u{1fff}')
+}
+
+/// Accents; the points of Hebrew and the vowels of Arabic, which most texts leave out; and
+/// the stroke that makes an Arabic word longer.
 fn is_mark(character: char) -> bool {
-    matches!(character, '\u{300}'..='\u{36f}')
+    matches!(character,
+        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{487}' | '\u{591}'..='\u{5bd}' | '\u{5bf}'
+        | '\u{5c1}'..='\u{5c2}' | '\u{5c4}'..='\u{5c5}' | '\u{5c7}' | '\u{610}'..='\u{61a}'
+        | '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}' | '\u{6d6}'..='\u{6dc}'
+        | '\u{6df}'..='\u{6e4}' | '\u{6e7}'..='\u{6e8}' | '\u{6ea}'..='\u{6ed}')
+}
+
+/// Signs of the scripts of India that join two letters of a word, or make one of another, and
+/// are no letters to Unicode. They have the same two places in all of these scripts' blocks but
+/// Sinhala's.
+fn is_sign(character: char) -> bool {
+    let place = u32::from(character) % 0x80;
+    matches!(character, '\u{900}'..='\u{d7f}') && matches!(place, 0x3c | 0x4d)
+        || character == '\u{dca}'
 }
 
 /// Thai, Lao, Myanmar, Khmer, kana, Han and Hangul (whose words carry their particles).
@@ -173,6 +203,28 @@ mod tests {
         let found = words("a Café");
         assert_eq!(&"a Café"[found[1].start..found[1].end], "Café");
         assert!(found[0].is_stop() && !found[1].is_stop());
+    }
+
+    #[test]
+    fn words_of_other_scripts_have_no_accents_and_points() {
+        for (typed, written) in [
+            ("ΕΛΛΑΔΑ ΟΔΟΣ", "Ελλάδα οδός"),
+            ("елка", "ЁЛКА"),
+            // As a PDF of some systems has it: the letter and its accent apart.
+            ("йод", "и\u{306}од"),
+            // A book, with its vowels, and with a stroke.
+            ("كتاب", "كِتَاب"),
+            ("كتاب", "كـتاب"),
+            // He asked: the letter with what it carries, and without.
+            ("سال", "سأل"),
+            ("שלום", "שָׁלוֹם"),
+        ] {
+            assert_eq!(terms(typed), terms(written), "{typed}");
+            assert_eq!(terms(written).len(), typed.split(' ').count(), "{written}");
+        }
+        // Joined letters are one word, and so is what a sign changes.
+        assert_eq!(terms("हिन्दी भाषा"), ["हिन्दी", "भाषा"]);
+        assert_eq!(words("ज़मीन।").len(), 1);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::process::{self, Project, in_ci};
 const PLUGINS: &[(&str, &[&str])] = &[
     ("extract", &["blob=documents:ro", "blob=work"]),
     ("split", &["blob=work"]),
-    ("hashed-ngram-embedding", &["blob=work"]),
+    (STAND_IN, &["blob=work"]),
     ("entities", &["blob=work", "graph=knowledge"]),
     ("answer", &[]),
     (
@@ -39,6 +39,9 @@ const PLUGINS: &[(&str, &[&str])] = &[
         ],
     ),
 ];
+
+/// The plugin that makes vectors where there is no model.
+const STAND_IN: &str = "hashed-ngram-embedding";
 
 /// The plugin that asks models; only where there is one.
 const MODELS: &str = "models";
@@ -332,7 +335,10 @@ fn synchronize(
         })?;
     }
     let input = match model {
-        None => json!(null),
+        None => {
+            forget_older(cli)?;
+            json!(null)
+        }
         Some(model) => {
             let overview = cli.activity("index.overview", &json!({}))?;
             let had = overview["embedding"]["name"].as_str();
@@ -374,6 +380,24 @@ fn synchronize(
         );
     }
     Ok(())
+}
+
+/// Forgets all documents where an older stand-in made their vectors: those cannot be compared
+/// with what it makes now, and neither can what it took for a word.
+fn forget_older(cli: &Cli) -> anyhow::Result<()> {
+    let overview = cli.activity("index.overview", &json!({}))?;
+    let had = &overview["embedding"];
+    if had["name"] != STAND_IN {
+        return Ok(());
+    }
+    let embed = format!("{STAND_IN}.embed");
+    let has = cli.activity(&embed, &json!({ "texts": [] }))?;
+    if had["revision"] == has["embedding"]["revision"] {
+        return Ok(());
+    }
+    step("forgetting what an older version indexed", || {
+        cli.flow("knowledge.reset", &json!(null)).map(drop)
+    })
 }
 
 /// Waits until no run is open any more, and answers how those ended that did so since then.

@@ -1,8 +1,13 @@
 //! The project's own commands: `cargo xtask up | test | bench | chaos | histories | build | lint`.
 //!
 //! Everything that a command needs it makes or fetches by itself, with progress shown:
-//! the wasm target, the evaluator component, the first-party plugins. Start reading at
-//! the module of the command.
+//! the wasm target, the evaluator component, the first-party plugins.
+//!
+//! The way of a command: its module asks `guests` for the components and `process` for the
+//! binary, fetches the servers that it needs (each has a module), and runs cargo, the binary or
+//! both as processes of their own.
+//!
+//! Start reading at the module of the command.
 
 #![allow(clippy::print_stdout, reason = "a command line")]
 

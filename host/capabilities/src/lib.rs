@@ -5,10 +5,11 @@
 //!
 //! The way of a call: the guest calls an import; `host.rs` counts it, finds what the
 //! guest's handle stands for in the call's resource table (handles come from `open`,
-//! which is where grants are checked: none, no handle; it is the same for all, in `call`) and runs the backend's future
-//! under [`heyday_sandbox::HostCall`], which drops it at the deadline, at a cancel, or
-//! when the grants are taken back. Backends stop their work when they are dropped, and
-//! do what blocks on threads of the host's runtime, never on the guests'.
+//! which is where grants are checked: none, no handle; it is the same for all, in `call`)
+//! and runs the backend's future under [`heyday_sandbox::HostCall`], which drops it at the
+//! deadline, at a cancel, or when the grants are taken back. Backends stop their work when
+//! they are dropped, and do what blocks on threads of the host's runtime, never on the
+//! guests'.
 //!
 //! [`Bindings`] says which database or folder stands behind a name, per namespace;
 //! [`capabilities`] makes of them what the sandbox links. [`http`] has no bindings: what is

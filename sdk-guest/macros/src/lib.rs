@@ -3,8 +3,13 @@
 //!
 //! The attribute leaves the function as it is, so that it can be called and tested like
 //! any other, and registers it: name, documentation, schemas, options, and how to run the
-//! function on JSON. `heyday_sdk::plugin!` exports all that was registered. Start reading
-//! at [`activity`]; `options` reads the attribute's arguments.
+//! function on JSON. `heyday_sdk::plugin!` exports all that was registered.
+//!
+//! The way of a call: the exported `run` finds what was registered under the activity's name,
+//! and the closure that was written here reads the input, calls the function and writes its
+//! answer.
+//!
+//! Start reading at [`activity`]; `options` reads the attribute's arguments.
 
 mod options;
 

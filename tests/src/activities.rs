@@ -15,6 +15,21 @@ use crate::support::server::{Client, Options, Server};
 async fn a_caller_says_how_an_activity_runs() {
     let server = probe::server(Options::default()).await.unwrap();
     said_by_the_caller(&server.client).await;
+    waited_for(&server.client).await;
+}
+
+/// Whoever waits has the end in the same answer, or is told that it goes on.
+async fn waited_for(client: &Client) {
+    let sum = json!({ "a": 1, "b": 2 });
+    let ended = client.post("/activities/probe.add?wait=30s", &sum).await;
+    let ended = ended.unwrap();
+    assert_eq!(ended["status"], "Completed", "{ended}");
+    assert_eq!(ended["result"]["sum"], 3, "{ended}");
+    let request = client.request(Method::POST, "/activities/probe.wait_for_cancel?wait=10ms");
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
+    let open: Value = response.json().await.unwrap();
+    assert_eq!(open["status"], "Running", "{open}");
 }
 
 /// Of activities of the probe.

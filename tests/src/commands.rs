@@ -230,6 +230,15 @@ async fn a_second_server_on_a_port_is_refused_and_told_another_way() {
     let line = format!("heyday up --data other --listen {address}");
     let refused = desk.run_with("", &line, &[]).await.unwrap().code(4);
     refused.says(address).says("--listen");
+    // Where no folder is named it is the user's own, of which only one server can be.
+    let user = desk.path().join("user");
+    std::fs::create_dir(&user).unwrap();
+    std::os::unix::fs::symlink(server.data(), user.join("heyday")).unwrap();
+    let line = format!("heyday up --listen 127.0.0.1:{}", free_port());
+    let environment = [("XDG_DATA_HOME", user.to_str().unwrap())];
+    let refused = desk.run_with("", &line, &environment).await.unwrap();
+    let own = user.join("heyday").display().to_string();
+    refused.code(4).says(&own).says("--data");
     // The first is as it was.
     desk.run("", "heyday health").await.unwrap().ok();
 }

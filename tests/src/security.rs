@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::server::{Options, PATIENCE, Server};
+use crate::support::worker::eventually;
 
 /// What the server answers to these bytes, until it closes the connection.
 async fn raw(server: &Server, request: &str) -> String {
@@ -168,6 +169,14 @@ do: [{set: {set: {answer: 42}}}]
             .is_success()
     );
     server.client.run("tests.sets", &json!({})).await.unwrap();
+    // It says where all of it is, and what to type.
+    let token_file = server.data().join("token").display().to_string();
+    let told = [&*token_file, "heyday plugin new", "heyday activity run"];
+    eventually(async || {
+        let log = server.log();
+        told.iter().all(|text| log.contains(text)).then_some(())
+    })
+    .await;
     let mut found = Vec::new();
     exposed(server.data(), &mut found);
     assert!(found.is_empty(), "{found:#?}");

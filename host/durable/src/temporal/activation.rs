@@ -207,13 +207,13 @@ pub async fn go_on(
         u64::from(activation.history_length),
     );
     if let Some(run) = &mut known {
-        run.room.enter(activation.history_length);
+        run.task_size.enter(activation.history_length);
     }
     for job in activation.jobs.into_iter().filter_map(|job| job.variant) {
         match (job, &mut known) {
             (sdk::Job::InitializeWorkflow(start), known) => {
                 let mut begun = Run::begin(namespaces, queue, &activation.run_id, start)?;
-                begun.room.enter(activation.history_length);
+                begun.task_size.enter(activation.history_length);
                 *known = Some(begun);
             }
             (job, Some(run)) => run.take(job)?,

@@ -9,7 +9,7 @@ mod children;
 mod commands;
 mod continuing;
 pub mod outside;
-mod room;
+mod task_size;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use self::outside::Outside;
-use self::room::Room;
+use self::task_size::TaskSize;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
     own_words, timestamp,
@@ -132,7 +132,7 @@ pub struct Run {
     /// Whether it came without pins.
     pub was_pinned_here: bool,
     /// What its workflow task says.
-    pub room: Room,
+    pub task_size: TaskSize,
 }
 
 /// A job that does not fit the run: a fault of core, or of this.
@@ -197,7 +197,7 @@ impl Run {
             started: false,
             continued: false,
             was_pinned_here: false,
-            room: Room::default(),
+            task_size: TaskSize::default(),
         };
         match header.and_then(|header| Ok((header, argument(start.arguments)?))) {
             Ok((header, input)) => {

@@ -431,14 +431,14 @@ fn values_go_by_reference_where_one_workflow_task_has_many() {
     };
     let mut run = started_with(&RunHeader::default());
     run.next_pins = Some(pins());
-    run.room.enter(3);
+    run.task_size.enter(3);
     let (commands, stored) = said(&mut run, calls(30));
     assert_eq!((commands.len(), stored), (30, 30));
     // What is small stays.
     let (_, stored) = said(&mut run, vec![call(31, 200, false), call(32, 300, false)]);
     assert_eq!(stored, 1);
     // The next task has room of its own.
-    run.room.enter(9);
+    run.task_size.enter(9);
     let (commands, stored) = said(&mut run, calls(5));
     assert_eq!((commands.len(), stored), (5, 0));
     // What was said in it before counts.

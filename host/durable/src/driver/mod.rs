@@ -119,6 +119,22 @@ impl RunLimits {
     const fn none() -> u64 {
         u64::MAX
     }
+
+    /// Those of the run that goes on where one with these ended: the same, but where an
+    /// earlier release had no limit yet, today's. A chain of runs has no end by which it
+    /// would come to have them.
+    #[must_use]
+    pub fn of_next(self) -> Self {
+        let today = Self::default();
+        let or_today = |limit: u64, today: u64| {
+            if limit == Self::none() { today } else { limit }
+        };
+        Self {
+            pending: or_today(self.pending, today.pending),
+            command_bytes: or_today(self.command_bytes, today.command_bytes),
+            ..self
+        }
+    }
 }
 
 impl Default for RunLimits {

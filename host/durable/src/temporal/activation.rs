@@ -264,6 +264,7 @@ async fn gather(driving: Drive<'_>, run: &mut Run) -> Result<Vec<sdk::WorkflowCo
     };
     run.take_over(Outside::new(&pins, waiting.as_ref())?);
     run.revision = pins.revision;
+    run.limits = Some(pins.limits);
     let start = match driving.definitions {
         Source::Known(definitions) => {
             let flow = definitions
@@ -353,7 +354,6 @@ async fn drive(
     run.continued = matches!(answered.last(), Some(Command::ContinueAsNew { .. }));
     run.settle(driver.take_verdicts());
     run.stage = Stage::Running(driver);
-    let limit = run.command_bytes();
     run.look_ahead(&answered);
     let mut stored: Vec<Referred> = Vec::new();
     let mut commands = answered
@@ -362,7 +362,7 @@ async fn drive(
         .collect::<Result<Vec<_>, _>>()?;
     run.show_tasks(&mut commands);
     store(payloads, &stored).await?;
-    Ok(run.within(limit, commands))
+    Ok(run.within(commands))
 }
 
 /// Stores values, some at once: a run may carry thousands of signals over, and its workflow

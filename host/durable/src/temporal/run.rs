@@ -29,7 +29,7 @@ use super::pins::{
 };
 use super::sdk;
 use super::updates::Offered;
-use crate::driver::{Driver, Resolution, RunStart, SIGNALS_APART};
+use crate::driver::{Driver, Resolution, RunLimits, RunStart, SIGNALS_APART};
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::Payload;
@@ -93,6 +93,8 @@ pub struct Run {
     pub waiting: Option<Payload>,
     /// Signals for which its driver has no room.
     pub outside: Outside,
+    /// Its limits, once its pins are known.
+    pub limits: Option<RunLimits>,
     /// What the run that goes on where this one ends is pinned to.
     pub next_pins: Option<Pins>,
     /// The memo that it was started with.
@@ -178,6 +180,7 @@ impl Run {
             resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
             waiting: start.headers.get(WAITING_HEADER).cloned().map(from_payload),
             outside: Outside::default(),
+            limits: None,
             next_pins: None,
             memo: start.memo.unwrap_or_default().fields,
             search_attributes: start.search_attributes.unwrap_or_default().indexed_fields,
@@ -440,8 +443,7 @@ impl Run {
 
     /// How many events the history has when the run is to continue as new.
     pub fn history_events(&self) -> u64 {
-        let pins = self.next_pins.as_ref();
-        pins.map_or(u64::MAX, |pins| pins.limits.history_events)
+        self.limits.map_or(u64::MAX, |limits| limits.history_events)
     }
 
     /// Its id.

@@ -141,18 +141,14 @@ impl Run {
     }
 
     /// Bytes that the commands of one workflow task may have.
-    pub fn command_bytes(&self) -> u64 {
-        let pins = self.next_pins.as_ref();
-        pins.map_or(u64::MAX, |pins| pins.limits.command_bytes)
+    fn command_bytes(&self) -> u64 {
+        self.limits.map_or(u64::MAX, |limits| limits.command_bytes)
     }
 
-    /// These commands; where with what was said before they have more than `limit` bytes,
-    /// the one by which the run fails.
-    pub fn within(
-        &mut self,
-        limit: u64,
-        commands: Vec<sdk::WorkflowCommand>,
-    ) -> Vec<sdk::WorkflowCommand> {
+    /// These commands; where with what was said before they have more bytes than the run's
+    /// limit, the one by which it fails.
+    pub fn within(&mut self, commands: Vec<sdk::WorkflowCommand>) -> Vec<sdk::WorkflowCommand> {
+        let limit = self.command_bytes();
         let sizes = commands.iter().map(sdk::WorkflowCommand::encoded_len);
         let bytes: usize = sizes.sum();
         let said = self.task_size.said.saturating_add(bytes);

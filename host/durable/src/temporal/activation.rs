@@ -5,15 +5,17 @@
 //! activation at a time. What could not be done fails the workflow task: Temporal shows
 //! why, and gives it again later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::convert::{failure, maybe_timestamp};
 use super::core::Core;
+use super::history;
 use super::queries;
 use super::run::outside::Outside;
 use super::run::{Run, Stage, Unexpected, command, fail};
@@ -22,6 +24,7 @@ use crate::activity::CancelReason;
 use crate::definition::{Definitions, PinnedDefinition};
 use crate::driver::{Activation, Command, Driver, DriverError, Resolution};
 use crate::embedded::{lock, pool::Pool};
+use crate::engine::RunRef;
 use crate::expressions::Expressions;
 use crate::failure::{Failure, kind};
 use crate::payload::{Payload, PayloadStore, Referred, resolve};
@@ -163,6 +166,32 @@ pub struct Drive<'c> {
     pub payloads: &'c dyn PayloadStore,
     /// Runs activations.
     pub pool: &'c Pool,
+    /// Who knows as which runs one was reset.
+    pub resets: Resets<'c>,
+}
+
+/// Who knows as which runs one was reset. Core says only that it was.
+#[derive(Clone, Copy)]
+pub enum Resets<'c> {
+    /// The cluster.
+    Cluster(&'c Core),
+    /// These are they.
+    Given(&'c [Uuid]),
+}
+
+impl Resets<'_> {
+    /// Those of that run, in their order.
+    async fn of(self, run: &RunRef) -> Result<VecDeque<Uuid>, Trouble> {
+        match self {
+            Self::Given(resets) => Ok(resets.to_vec().into()),
+            Self::Cluster(core) => match history::resets(core, run).await {
+                Ok(resets) => Ok(resets.into()),
+                Err(error) => Err(Trouble::Later(format!(
+                    "where the run was reset cannot be read: {error}"
+                ))),
+            },
+        }
+    }
 }
 
 /// Where definitions come from.
@@ -187,6 +216,7 @@ async fn activate(
         expressions: &core.host.expressions,
         payloads: core.host.payloads.as_ref(),
         pool: &core.pool,
+        resets: Resets::Cluster(core),
     };
     let (mut run, mut commands) = go_on(drive, known, namespaces, queue, activation).await?;
     commands.extend(queries::answers(core, &mut run).await?);
@@ -202,7 +232,7 @@ pub async fn go_on(
     activation: sdk::WorkflowActivation,
 ) -> Result<(Run, Vec<sdk::WorkflowCommand>), Trouble> {
     let now = maybe_timestamp(activation.timestamp);
-    let history = (
+    let length = (
         activation.continue_as_new_suggested,
         u64::from(activation.history_length),
     );
@@ -216,7 +246,12 @@ pub async fn go_on(
                 begun.task_size.enter(activation.history_length);
                 *known = Some(begun);
             }
-            (job, Some(run)) => run.take(job)?,
+            (job, Some(run)) => {
+                if matches!(job, sdk::Job::UpdateRandomSeed(_)) && run.resets.is_none() {
+                    run.resets = Some(driving.resets.of(&run.reference()).await?);
+                }
+                run.take(job)?;
+            }
             (job, None) => {
                 return Err(Trouble::Hold(format!(
                     "a run that is not in memory was given {job:?}"
@@ -239,7 +274,7 @@ pub async fn go_on(
     }
     if let Some(now) = now {
         // Both stand in the history, as the workflow task began: the same on replay.
-        let suggested = history.0 || history.1 >= run.history_events();
+        let suggested = length.0 || length.1 >= run.history_events();
         commands.extend(drive(driving, &mut run, now, suggested).await?);
     }
     // Nothing may follow a terminal command.

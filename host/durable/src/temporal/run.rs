@@ -11,7 +11,7 @@ mod continuing;
 pub mod outside;
 mod task_size;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -30,6 +30,7 @@ use super::pins::{
 use super::sdk;
 use super::updates::Offered;
 use crate::driver::{Driver, Resolution, RunLimits, RunStart, SIGNALS_APART};
+use crate::engine::RunRef;
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::Payload;
@@ -80,6 +81,9 @@ pub struct Run {
     /// The run that children are named after: itself, but where it was reset the earlier one
     /// up to there, since the history has the names that were given then.
     names_children: Uuid,
+    /// The runs that it was reset as and has not come to yet, the last one itself; `None`
+    /// where nobody asked, which a reset must.
+    pub resets: Option<VecDeque<Uuid>>,
     queue: String,
     started_at: Timestamp,
     header: RunHeader,
@@ -172,6 +176,7 @@ impl Run {
             workflow_type: start.workflow_type,
             run_id,
             names_children: original.unwrap_or(run_id),
+            resets: None,
             queue: queue.to_owned(),
             started_at: timestamp(start.start_time),
             header: RunHeader::default(),
@@ -299,7 +304,10 @@ impl Run {
             }
             // It was reset here: the children that the earlier run had after that are not its own.
             // Its random numbers are its own.
-            sdk::Job::UpdateRandomSeed(_) => self.names_children = self.run_id,
+            sdk::Job::UpdateRandomSeed(_) => {
+                let next = self.resets.as_mut().and_then(VecDeque::pop_front);
+                self.names_children = next.unwrap_or(self.run_id);
+            }
             // A child that could not be asked to cancel has ended, which is told as well.
             sdk::Job::NotifyHasPatch(_) | sdk::Job::ResolveRequestCancelExternalWorkflow(_) => {}
             job @ (sdk::Job::InitializeWorkflow(_)
@@ -444,6 +452,15 @@ impl Run {
     /// How many events the history has when the run is to continue as new.
     pub fn history_events(&self) -> u64 {
         self.limits.map_or(u64::MAX, |limits| limits.history_events)
+    }
+
+    /// The run, as the API names it.
+    pub fn reference(&self) -> RunRef {
+        RunRef {
+            namespace: self.namespace.clone(),
+            workflow_id: self.workflow_id.clone(),
+            run_id: Some(self.run_id),
+        }
     }
 
     /// Its id.

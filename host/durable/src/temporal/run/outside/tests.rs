@@ -70,7 +70,17 @@ fn what_has_no_room_waits_outside_and_comes_in_as_it_came() {
             .hold_back(0, now, coming(vec![signal("part", "5", 1)]))
             .is_empty()
     );
+    let ids = |outside: &Outside| -> Vec<Value> {
+        let shown = outside.shown().into_iter();
+        shown.map(|one| one["id"].clone()).collect()
+    };
+    assert_eq!(ids(&outside), ["2", "3", "5"]);
+    assert_eq!(
+        outside.shown()[0],
+        json!({ "name": "part", "id": "2", "time": "1970-01-01T00:00:00Z" })
+    );
     let second = outside.next(4_500, &[]).unwrap();
+    assert_eq!(ids(&outside), ["3", "5"]);
     assert_eq!(
         (second.id.as_str(), &second.attributes["time"]),
         ("2", &json!("1970-01-01T00:00:00Z"))

@@ -355,15 +355,18 @@ async fn drive(
             Stage::Ready(start) => Box::new(Driver::new(*start, &expressions)?),
             _ => return Err(DriverError::Unexpected("the run has no driver".to_owned())),
         };
+        let came = resolutions.len();
         let resolutions = outside.hold_back(driver.waiting_bytes(), now, resolutions);
+        // Which the history has, and so it is the same on replay.
+        let held = resolutions.len() < came;
         let answered = driver.activate(Activation {
             now,
             resolutions,
             continue_as_new_suggested,
         })?;
-        Ok((driver, answered, outside))
+        Ok((driver, answered, outside, held))
     });
-    let (mut driver, mut answered, mut outside) = activated.await??;
+    let (mut driver, mut answered, mut outside, held) = activated.await??;
     // Nearly always none waits there, and then nobody need know what tasks listen for.
     while !outside.is_empty() && !answered.last().is_some_and(Command::is_terminal) {
         let Some(mut signal) = outside.next(driver.waiting_bytes(), &driver.listening()) else {
@@ -379,6 +382,17 @@ async fn drive(
             Ok::<_, DriverError>((driver, more))
         });
         let (back, more) = activated.await??;
+        driver = back;
+        answered.extend(more);
+    }
+    let ends = answered.last().is_some_and(Command::is_terminal);
+    if held && !ends && continue_as_new_suggested && outside.may_go_on() {
+        // Nothing resolves by what waits outside, and its run may be at rest for ever.
+        let moved = on_thread(driving.pool, move || {
+            let more = driver.move_on()?;
+            Ok::<_, DriverError>((driver, more))
+        });
+        let (back, more) = moved.await??;
         driver = back;
         answered.extend(more);
     }

@@ -27,6 +27,11 @@ const EVENT: u64 = 200;
 /// Bytes of names and ids that are shown: what a query answers stays inline, with more in it.
 const SHOWN: usize = 512 * 1024;
 
+/// How many that wait a run at rest takes to the next one. With more it stays, so that the
+/// cluster refuses the senders once it has had as many signals as it may have: else they
+/// could send without end.
+const TAKEN_ALONG: usize = 10_000;
+
 /// Bytes of data that go on as they are. All that waits may be many signals.
 const CARRIED_WHOLE: usize = 1024;
 
@@ -80,6 +85,11 @@ impl Outside {
             |one| json!({ "name": one.name, "id": one.id, "time": one.attributes.get("time") }),
         )
         .collect()
+    }
+
+    /// Whether a run at rest may go on as another one with what waits.
+    pub fn may_go_on(&self) -> bool {
+        self.signals.len() <= TAKEN_ALONG
     }
 
     /// Keeps what there is no room for beside what waits in the driver; answers the rest.

@@ -116,6 +116,23 @@ fn what_a_task_listens_for_passes_what_nobody_listens_for() {
 }
 
 #[test]
+fn a_run_at_rest_does_not_take_along_signals_without_end() {
+    let mut outside = Outside::new(&pins(REVISION), None).unwrap();
+    let now = Timestamp::UNIX_EPOCH;
+    let mut hold = |from: usize, to: usize| {
+        let signals = (from..to).map(|number| signal("part", &number.to_string(), 1));
+        assert!(
+            outside
+                .hold_back(ROOM, now, coming(signals.collect()))
+                .is_empty()
+        );
+        outside.may_go_on()
+    };
+    assert!(hold(0, TAKEN_ALONG));
+    assert!(!hold(TAKEN_ALONG, TAKEN_ALONG + 1));
+}
+
+#[test]
 fn a_run_of_an_earlier_revision_lets_all_in() {
     let mut outside = Outside::new(&pins(2), None).unwrap();
     let many = coming(vec![signal("part", "1", 9_000), signal("part", "2", 9_000)]);

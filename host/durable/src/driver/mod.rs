@@ -88,7 +88,7 @@ const CONTINUES: u32 = 2;
 pub const SIGNALS_APART: u32 = 3;
 
 /// The first revision whose runs continue as new also while they wait for a signal.
-const CONTINUES_WAITING: u32 = 4;
+pub const CONTINUES_WAITING: u32 = 4;
 
 /// Limits on what one run may do, recorded with it and counted, never timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

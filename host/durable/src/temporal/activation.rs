@@ -273,8 +273,8 @@ pub async fn go_on(
         commands.extend(gather(driving, &mut run).await?);
     }
     if let Some(now) = now {
-        // Both stand in the history, as the workflow task began: the same on replay.
-        let suggested = length.0 || length.1 >= run.history_events();
+        // All stands in the history, as the workflow task began: the same on replay.
+        let suggested = length.0 || run.is_long(length.1);
         commands.extend(drive(driving, &mut run, now, suggested).await?);
     }
     // Nothing may follow a terminal command.
@@ -345,6 +345,9 @@ async fn drive(
         let reference: Payload = std::mem::take(payload);
         *payload = resolve(payloads, reference).await?;
     }
+    // They are in the history, and so come again on replay.
+    let is_signal = |one: &Resolution| matches!(one, Resolution::Signal(_));
+    let signals_came = resolutions.iter().any(is_signal);
     let stage = std::mem::replace(&mut run.stage, Stage::Over);
     let expressions = Arc::clone(driving.expressions);
     run.started = true;
@@ -355,18 +358,15 @@ async fn drive(
             Stage::Ready(start) => Box::new(Driver::new(*start, &expressions)?),
             _ => return Err(DriverError::Unexpected("the run has no driver".to_owned())),
         };
-        let came = resolutions.len();
         let resolutions = outside.hold_back(driver.waiting_bytes(), now, resolutions);
-        // Which the history has, and so it is the same on replay.
-        let held = resolutions.len() < came;
         let answered = driver.activate(Activation {
             now,
             resolutions,
             continue_as_new_suggested,
         })?;
-        Ok((driver, answered, outside, held))
+        Ok((driver, answered, outside))
     });
-    let (mut driver, mut answered, mut outside, held) = activated.await??;
+    let (mut driver, mut answered, mut outside) = activated.await??;
     // Nearly always none waits there, and then nobody need know what tasks listen for.
     while !outside.is_empty() && !answered.last().is_some_and(Command::is_terminal) {
         let Some(mut signal) = outside.next(driver.waiting_bytes(), &driver.listening()) else {
@@ -386,8 +386,9 @@ async fn drive(
         answered.extend(more);
     }
     let ends = answered.last().is_some_and(Command::is_terminal);
-    if held && !ends && continue_as_new_suggested && outside.may_go_on() {
-        // Nothing resolves by what waits outside, and its run may be at rest for ever.
+    if signals_came && !ends && continue_as_new_suggested && outside.may_go_on() {
+        // Nothing resolves by what waits outside, nor does a run continue by what it begins
+        // with; and if it is at rest, nothing may ever come again.
         let moved = on_thread(driving.pool, move || {
             let more = driver.move_on()?;
             Ok::<_, DriverError>((driver, more))

@@ -29,7 +29,7 @@ use super::pins::{
 };
 use super::sdk;
 use super::updates::Offered;
-use crate::driver::{Driver, Resolution, RunLimits, RunStart, SIGNALS_APART};
+use crate::driver::{CONTINUES_WAITING, Driver, Resolution, RunLimits, RunStart, SIGNALS_APART};
 use crate::engine::RunRef;
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
@@ -43,6 +43,10 @@ const TASK: usize = 180;
 
 /// Core's number of the local activity that pins a run.
 const PINNING: u32 = 1;
+
+/// Signals of one run after which it is to continue as new: nearly as many as a cluster lets
+/// it have, unless its operator says otherwise.
+const MANY_SIGNALS: u64 = 9_000;
 
 /// How long one try to pin a run may take. Longer ones would delay a cancel.
 const PIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -121,6 +125,8 @@ pub struct Run {
     child_names: BTreeMap<u32, String>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
+    /// How many the cluster has recorded for it.
+    recorded_signals: u64,
     /// Names those of foreign senders.
     unnamed: Unnamed,
     /// What was said of updates that came.
@@ -197,6 +203,7 @@ impl Run {
             children: BTreeSet::new(),
             child_names: BTreeMap::new(),
             signals: BTreeSet::new(),
+            recorded_signals: 0,
             unnamed,
             answers: Vec::new(),
             offered: Vec::new(),
@@ -275,6 +282,7 @@ impl Run {
             sdk::Job::QueryWorkflow(query) => self.queries.push(query),
             sdk::Job::DoUpdate(update) => self.offer(update),
             sdk::Job::SignalWorkflow(sent) => {
+                self.recorded_signals += 1;
                 let header = signal_header(&sent.headers)
                     .unwrap_or_else(|| self.unnamed.header(sent.originating_event_id));
                 self.signaled(Signal {
@@ -449,9 +457,11 @@ impl Run {
         }
     }
 
-    /// How many events the history has when the run is to continue as new.
-    pub fn history_events(&self) -> u64 {
-        self.limits.map_or(u64::MAX, |limits| limits.history_events)
+    /// Whether the run is to continue as new, which has a history of so many events.
+    pub fn is_long(&self, events: u64) -> bool {
+        let most = self.limits.map_or(u64::MAX, |limits| limits.history_events);
+        let many = self.revision >= CONTINUES_WAITING && self.recorded_signals >= MANY_SIGNALS;
+        events >= most || many
     }
 
     /// The run, as the API names it.

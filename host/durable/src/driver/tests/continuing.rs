@@ -253,6 +253,30 @@ fn a_run_that_waits_for_a_signal_continues_when_others_come() {
 }
 
 #[test]
+fn a_run_that_waits_deep_in_its_flow_goes_on_where_it_waited() {
+    let tasks = r#"
+  - loop: {for: {each: n, in: "${ .items }"}, do: [{t: {try: [{l: {listen: {to: {one: {with: {type: go}}}}}}], catch: {}}}]}
+"#;
+    let named = |name: &str, id: String| {
+        let data = Payload::json(&json!(id));
+        Resolution::Signal(Box::new(Signal::new(name, id, data)))
+    };
+    let mut fed = Fed::new(tasks, json!({"items": [1, 2]}));
+    for round in 1..=2 {
+        fed.suggested = true;
+        fed.feed([named("other", format!("o{round}"))]);
+        assert_eq!(fed.said(), ["continue as new"]);
+        fed = fed.next([]);
+        fed.feed([named("go", format!("g{round}"))]);
+        if round == 1 {
+            assert_eq!(fed.said(), ["continue as new"]);
+            fed = fed.next([]);
+        }
+    }
+    assert_eq!(fed.result(), json!(["g2"]));
+}
+
+#[test]
 fn a_run_that_waits_continues_for_signals_that_are_kept_from_it() {
     let mut fed = Fed::new(WAITS, json!({}));
     fed.commands = fed.driver.move_on().unwrap();

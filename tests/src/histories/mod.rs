@@ -127,6 +127,17 @@ async fn play(client: &Client, scenario: &Scenario) -> Value {
                 let body = json!({ "name": name, "id": format!("s{number}"), "data": data });
                 client.post(&format!("{run}/signals"), &body).await.unwrap();
             }
+            Step::Flood(name) => {
+                let latest = async || client.get(&run).await.unwrap()["run_id"].clone();
+                let before = latest().await;
+                let mut sent = 0;
+                while latest().await == before {
+                    let id = format!("s{number}-{sent}");
+                    let body = json!({ "name": name, "id": id, "data": sent });
+                    client.post(&format!("{run}/signals"), &body).await.unwrap();
+                    sent += 1;
+                }
+            }
             Step::Update(name, data) => {
                 let data: Value = serde_json::from_str(data).unwrap();
                 let body = json!({ "name": name, "id": format!("u{number}"), "data": data });

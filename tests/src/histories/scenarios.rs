@@ -9,6 +9,8 @@ pub enum Step {
     Listening,
     /// Sends a signal with this JSON.
     Signal(&'static str, &'static str),
+    /// Sends signals of that name, which no task takes, until another run goes on.
+    Flood(&'static str),
     /// Offers an update with this JSON.
     Update(&'static str, &'static str),
     /// Asks it to cancel.
@@ -42,7 +44,7 @@ pub struct Scenario {
     pub has: &'static [&'static str],
 }
 
-use Step::{Cancel, Listening, Signal, Until, Update};
+use Step::{Cancel, Flood, Listening, Signal, Until, Update};
 
 /// A flow that others run.
 pub const CHILD: &str = "
@@ -358,5 +360,22 @@ do:
         steps: &[],
         ends: "ContinuedAsNew",
         has: &["ActivityTaskCompleted", "WorkflowExecutionContinuedAsNew"],
+    },
+    Scenario {
+        name: "waiting",
+        flow: "
+do:
+  - go: {listen: {to: {one: {with: {type: go}}}}}
+  - went: {call: probe.echo, with: {n: '${ .[0].n }'}}
+",
+        start: Start::With("{}"),
+        steps: &[
+            Listening,
+            Flood("other"),
+            Flood("other"),
+            Signal("go", "{\"n\": 1}"),
+        ],
+        ends: "ContinuedAsNew",
+        has: &["WorkflowExecutionSignaled", "WorkflowExecutionContinuedAsNew"],
     },
 ];

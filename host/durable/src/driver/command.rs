@@ -21,7 +21,8 @@ pub struct Activation {
     /// The time of this activation: the run's `now` until the next one. Recorded,
     /// and the same on replay.
     pub now: Timestamp,
-    /// What resolved. Empty only in the first activation, which starts the run.
+    /// What resolved. Empty only in the first activation, which starts the run, and where an
+    /// engine keeps from the driver all that came.
     pub resolutions: Vec<Resolution>,
     /// Whether the history has grown so long that the run should continue as new, if it
     /// can. Recorded, and the same on replay.

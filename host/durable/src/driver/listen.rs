@@ -111,7 +111,10 @@ impl Run {
                 return Err(Left::Round(Round::Listen { items, heard }).into());
             }
             moved = true;
-            let (arrived, taken) = self.next_event(around, running, listen, &mut heard).await?;
+            let event = self.next_event(around, running, listen, &mut heard);
+            let Some((arrived, taken)) = event.await? else {
+                return Err(Left::Round(Round::Listen { items, heard }).into());
+            };
             let update = arrived.update.zip(updates);
             let consumed = self
                 .consume(around, running, listen, arrived.event, taken, items.len())
@@ -179,14 +182,15 @@ impl Run {
         }
     }
 
-    /// Waits for the next event that the task takes.
+    /// Waits for the next event that the task takes. `None` where the run is to continue as
+    /// new meanwhile: events that it does not take may come without end.
     async fn next_event(
         &self,
         around: &Surroundings,
         running: &Running<'_>,
         listen: &Listen,
         heard: &mut Heard,
-    ) -> Result<(Arrived, Taken), Stop> {
+    ) -> Result<Option<(Arrived, Taken)>, Stop> {
         let updates = running.task.options.update.is_some();
         poll_fn(|_| {
             if let Err(cancelled) = around.scope.check() {
@@ -208,7 +212,7 @@ impl Run {
                     Ok(None) => {}
                     Ok(Some(taken)) => {
                         self.port.take_signal(arrived.number);
-                        return Poll::Ready(Ok((arrived, taken)));
+                        return Poll::Ready(Ok(Some((arrived, taken))));
                     }
                     Err(stop) => return Poll::Ready(Err(stop)),
                 }
@@ -223,6 +227,9 @@ impl Run {
                     // An error of the flow itself comes when it takes something.
                     Ok(None) | Err(_) => {}
                 }
+            }
+            if self.continues_waiting(around) {
+                return Poll::Ready(Ok(None));
             }
             Poll::Pending
         })

@@ -65,7 +65,7 @@ use crate::flow::error::{EXPRESSION, Fault};
 use crate::payload::{FOREIGN_LIMIT, Payload};
 use data::{Held, Meter};
 use interpreter::{Doing, Run, poll_once};
-use port::{Port, Refused, Room};
+use port::{Asked, Port, Refused, Room};
 use resume::{Carried, Left};
 use scene::Evaluator;
 use stop::{Stop, bounded, data_limit, limit_failure};
@@ -77,7 +77,8 @@ use stop::{Stop, bounded, data_limit, limit_failure};
 /// |---|---|
 /// | 2 | a run continues as new where an activation suggests it |
 /// | 3 | on a cluster, a signal that came without an id has one that is unique also over the runs that one continued as; one for which there is no room waits outside the driver; and one to a run that has had all that it may have fails as a limit |
-pub const REVISION: u32 = 3;
+/// | 4 | where an activation suggests it, a run that waits at a `listen` for a signal continues as new, too |
+pub const REVISION: u32 = 4;
 
 /// The first revision whose runs continue as new.
 const CONTINUES: u32 = 2;
@@ -85,6 +86,9 @@ const CONTINUES: u32 = 2;
 /// The first revision in whose runs each signal without an id has one of its own, whichever
 /// of the runs it came to that one continued as; the table says what else of signals.
 pub const SIGNALS_APART: u32 = 3;
+
+/// The first revision whose runs continue as new also while they wait for a signal.
+pub const CONTINUES_WAITING: u32 = 4;
 
 /// Limits on what one run may do, recorded with it and counted, never timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -118,6 +122,22 @@ impl RunLimits {
 
     const fn none() -> u64 {
         u64::MAX
+    }
+
+    /// Those of the run that goes on where one with these ended: the same, but where an
+    /// earlier release had no limit yet, today's. A chain of runs has no end by which it
+    /// would come to have them.
+    #[must_use]
+    pub fn of_next(self) -> Self {
+        let today = Self::default();
+        let or_today = |limit: u64, today: u64| {
+            if limit == Self::none() { today } else { limit }
+        };
+        Self {
+            pending: or_today(self.pending, today.pending),
+            command_bytes: or_today(self.command_bytes, today.command_bytes),
+            ..self
+        }
     }
 }
 
@@ -292,10 +312,34 @@ impl Driver {
     /// # Errors
     /// As [`DriverError`] says; the driver must then be dropped.
     pub fn activate(&mut self, activation: Activation) -> Result<Vec<Command>, DriverError> {
+        self.guarded(|driver| driver.advance(activation))
+    }
+
+    /// Continues as new if the run waits for a signal and can. For an engine that keeps from
+    /// it signals for which it has no room: they make its history long, and nothing resolves
+    /// by them. At the time of the activation before. Blocking.
+    ///
+    /// # Errors
+    /// As [`Driver::activate`].
+    pub fn move_on(&mut self) -> Result<Vec<Command>, DriverError> {
+        self.guarded(|driver| {
+            if driver.started && driver.continues {
+                driver.port.ask_to_continue(Asked::Waiting);
+            }
+            let polled = driver.poll();
+            driver.port.ask_to_continue(Asked::No);
+            polled
+        })
+    }
+
+    fn guarded(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<(), DriverError>,
+    ) -> Result<Vec<Command>, DriverError> {
         if self.doing.is_none() {
             return Err(DriverError::Unexpected("the run is over".to_owned()));
         }
-        let result = catch_unwind(AssertUnwindSafe(|| self.advance(activation)))
+        let result = catch_unwind(AssertUnwindSafe(|| act(self)))
             .unwrap_or_else(|panic| Err(DriverError::Panicked(message_of(&*panic))));
         let commands = self.port.take_commands();
         if let Err(error) = result {
@@ -341,7 +385,8 @@ impl Driver {
         self.port.begin(activation.now);
         // What follows must not be lost with the run, so that it ends with the last of
         // it. An update that nobody takes leaves no trace, and what the run does must not
-        // depend on whether one came: all updates may follow.
+        // depend on whether one came: all updates may follow, and none makes a run continue
+        // that it did not move.
         let asked = self.started && self.continues && activation.continue_as_new_suggested;
         let resolutions = activation.resolutions;
         let is_update =
@@ -355,8 +400,12 @@ impl Driver {
             if self.doing.is_none() {
                 break;
             }
-            self.port
-                .ask_to_continue(asked && last.is_none_or(|last| index >= last));
+            let asked = asked && last.is_none_or(|last| index >= last);
+            self.port.ask_to_continue(match asked {
+                false => Asked::No,
+                true if is_update(&resolution) => Asked::Moved,
+                true => Asked::Waiting,
+            });
             let resolution = match resolution {
                 Resolution::Offer(update) => {
                     let verdict = self.validate(&update)?;
@@ -389,7 +438,7 @@ impl Driver {
                 Err(Refused::Full(limit)) => self.end(Err(data_limit(limit, "/signals")))?,
             }
         }
-        self.port.ask_to_continue(false);
+        self.port.ask_to_continue(Asked::No);
         Ok(())
     }
 

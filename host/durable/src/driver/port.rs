@@ -79,6 +79,17 @@ impl Scope {
     }
 }
 
+/// Whether the run is to continue as new, if it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asked {
+    /// It is not.
+    No,
+    /// Where it has just moved on.
+    Moved,
+    /// Also where it waits for a signal and has nothing to do.
+    Waiting,
+}
+
 /// Why something that resolved could not be taken.
 #[derive(Debug)]
 pub(super) enum Refused {
@@ -119,8 +130,7 @@ struct Inner {
     random: Random,
     steps: u64,
     entered: Vec<String>,
-    /// Whether the run is to continue as new, if it can.
-    asked: bool,
+    asked: Asked,
     /// Whether a child runs, perhaps, that is to end with this run.
     bound: bool,
     /// Keys of signals that came.
@@ -166,7 +176,7 @@ impl Port {
                 random: Random::new(seed),
                 steps: 0,
                 entered: Vec::new(),
-                asked: false,
+                asked: Asked::No,
                 bound: false,
                 keys: Keys::default(),
                 ended_updates: Keys::default(),
@@ -191,15 +201,15 @@ impl Port {
     }
 
     /// Says whether the run is to continue as new, if it can.
-    pub(super) fn ask_to_continue(&self, asked: bool) {
+    pub(super) fn ask_to_continue(&self, asked: Asked) {
         self.lock().asked = asked;
     }
 
-    /// Whether the run is to continue as new, and nothing stands in the way: nothing is
-    /// under way but the timer of the whole flow, where it has one.
-    pub(super) fn continues(&self, has_deadline: bool) -> bool {
+    /// Whether the run is to continue as new from such a place, and nothing stands in the
+    /// way: nothing is under way but the timer of the whole flow, where it has one.
+    pub(super) fn continues(&self, from: Asked, has_deadline: bool) -> bool {
         let inner = self.lock();
-        inner.asked
+        inner.asked >= from
             && !inner.bound
             && self.cancel.reason().is_none()
             && inner.timers.len() <= usize::from(has_deadline)

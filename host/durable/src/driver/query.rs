@@ -54,10 +54,24 @@ impl Driver {
     /// # Errors
     /// As [`QueryError`] says; the driver is as before.
     pub fn query(&self, name: &str, arguments: &Value) -> Result<Value, QueryError> {
+        self.query_beside(name, arguments, &[])
+    }
+
+    /// The same of a run some of whose signals wait outside of its driver: `outside` are
+    /// their `name`, `id` and `time`, and are shown behind those that wait in it.
+    ///
+    /// # Errors
+    /// As [`Driver::query`].
+    pub fn query_beside(
+        &self,
+        name: &str,
+        arguments: &Value,
+        outside: &[Value],
+    ) -> Result<Value, QueryError> {
         if name == METADATA {
             return Ok(self.metadata(|_| None));
         }
-        let mut state = self.state();
+        let mut state = self.state(outside);
         if name == STATE {
             return Ok(state);
         }
@@ -147,18 +161,20 @@ impl Driver {
         })
     }
 
-    fn state(&self) -> Value {
+    fn state(&self, outside: &[Value]) -> Value {
         let context = self.run.as_ref().and_then(|run| run.context());
         let listening: Vec<Value> = self
             .listening()
             .into_iter()
             .map(|one| json!({ "task": one.task, "signals": one.signals, "updates": one.updates }))
             .collect();
+        let mut signals = self.port.waiting();
+        signals.extend_from_slice(outside);
         json!({
             "tasks": self.port.running(),
             "context": context.map_or(Value::Null, |context| Value::clone(&context)),
             "listening": listening,
-            "signals": self.port.waiting(),
+            "signals": signals,
         })
     }
 }

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::CONTINUES_WAITING;
 use super::data::Held;
 use super::interpreter::{Run, Surroundings, validate};
-use super::port::Scope;
+use super::port::{Asked, Scope};
 use super::resume::{Deadline, Position, Resumed};
 use super::scene::{Scene, Variables};
 use super::stop::Stop;
@@ -98,11 +99,20 @@ impl Run {
         Ok(output)
     }
 
-    /// Whether the run is to continue as new from here.
+    /// Whether the run, which has just moved on, is to continue as new from here.
     pub(super) fn continues(&self, around: &Surroundings) -> bool {
+        self.continues_from(Asked::Moved, around)
+    }
+
+    /// Whether the run, which waits for a signal here, is to continue as new.
+    pub(super) fn continues_waiting(&self, around: &Surroundings) -> bool {
+        self.start.revision >= CONTINUES_WAITING && self.continues_from(Asked::Waiting, around)
+    }
+
+    fn continues_from(&self, place: Asked, around: &Surroundings) -> bool {
         around.carried
             && around.scope.check().is_ok()
-            && self.port.continues(self.deadline.get().is_some())
+            && self.port.continues(place, self.deadline.get().is_some())
     }
 
     /// What the next run needs to go on at that position.

@@ -85,6 +85,7 @@ fn continued(before: &Beginning, last: &Event, state: &RunState, evaluator: Dige
             revision: REVISION,
             answer_revision: ANSWER_REVISION,
             evaluator: evaluator.as_bytes().to_vec(),
+            pending: before.limits().of_next().pending,
             resume: last.payload.clone(),
             continued_from: before.run_id().as_bytes().to_vec(),
             first_run_id: before.first_run_id().as_bytes().to_vec(),

@@ -72,7 +72,7 @@ fn ask_ended(
     arguments: &Value,
 ) -> Result<Payload, EngineError> {
     let driver = replayed(core, run_id, beginning).map_err(Trouble::of_ended)?;
-    answer(&driver, name, arguments)
+    answer(&driver, name, arguments, &[])
 }
 
 fn not_now() -> EngineError {
@@ -97,9 +97,15 @@ pub fn read_arguments(arguments: &Payload) -> Result<Value, EngineError> {
         .map_err(|error| EngineError::Invalid(error.to_string()))
 }
 
-/// What a driver answers; it must stay inline. Blocking.
-pub fn answer(driver: &Driver, name: &str, arguments: &Value) -> Result<Payload, EngineError> {
-    let value = driver.query(name, arguments).map_err(|error| match error {
+/// What a driver answers beside which signals wait `outside`; it must stay inline. Blocking.
+pub fn answer(
+    driver: &Driver,
+    name: &str,
+    arguments: &Value,
+    outside: &[Value],
+) -> Result<Payload, EngineError> {
+    let answered = driver.query_beside(name, arguments, outside);
+    let value = answered.map_err(|error| match error {
         QueryError::Unavailable(message) => EngineError::Unavailable {
             message,
             sent: false,
@@ -128,7 +134,7 @@ impl Step<'_> {
                 answer: to,
             } = asked;
             let result =
-                activation::with_driver(self, |driver| Ok(answer(driver, &name, &arguments)))
+                activation::with_driver(self, |driver| Ok(answer(driver, &name, &arguments, &[])))
                     .and_then(|answer| answer);
             self.effects.replies.push((to, result));
         }

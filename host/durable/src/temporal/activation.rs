@@ -5,15 +5,17 @@
 //! activation at a time. What could not be done fails the workflow task: Temporal shows
 //! why, and gives it again later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::convert::{failure, maybe_timestamp};
 use super::core::Core;
+use super::history;
 use super::queries;
 use super::run::outside::Outside;
 use super::run::{Run, Stage, Unexpected, command, fail};
@@ -22,6 +24,7 @@ use crate::activity::CancelReason;
 use crate::definition::{Definitions, PinnedDefinition};
 use crate::driver::{Activation, Command, Driver, DriverError, Resolution};
 use crate::embedded::{lock, pool::Pool};
+use crate::engine::RunRef;
 use crate::expressions::Expressions;
 use crate::failure::{Failure, kind};
 use crate::payload::{Payload, PayloadStore, Referred, resolve};
@@ -163,6 +166,32 @@ pub struct Drive<'c> {
     pub payloads: &'c dyn PayloadStore,
     /// Runs activations.
     pub pool: &'c Pool,
+    /// Who knows as which runs one was reset.
+    pub resets: Resets<'c>,
+}
+
+/// Who knows as which runs one was reset. Core says only that it was.
+#[derive(Clone, Copy)]
+pub enum Resets<'c> {
+    /// The cluster.
+    Cluster(&'c Core),
+    /// These are they.
+    Given(&'c [Uuid]),
+}
+
+impl Resets<'_> {
+    /// Those of that run, in their order.
+    async fn of(self, run: &RunRef) -> Result<VecDeque<Uuid>, Trouble> {
+        match self {
+            Self::Given(resets) => Ok(resets.to_vec().into()),
+            Self::Cluster(core) => match history::resets(core, run).await {
+                Ok(resets) => Ok(resets.into()),
+                Err(error) => Err(Trouble::Later(format!(
+                    "where the run was reset cannot be read: {error}"
+                ))),
+            },
+        }
+    }
 }
 
 /// Where definitions come from.
@@ -187,6 +216,7 @@ async fn activate(
         expressions: &core.host.expressions,
         payloads: core.host.payloads.as_ref(),
         pool: &core.pool,
+        resets: Resets::Cluster(core),
     };
     let (mut run, mut commands) = go_on(drive, known, namespaces, queue, activation).await?;
     commands.extend(queries::answers(core, &mut run).await?);
@@ -202,21 +232,26 @@ pub async fn go_on(
     activation: sdk::WorkflowActivation,
 ) -> Result<(Run, Vec<sdk::WorkflowCommand>), Trouble> {
     let now = maybe_timestamp(activation.timestamp);
-    let history = (
+    let length = (
         activation.continue_as_new_suggested,
         u64::from(activation.history_length),
     );
     if let Some(run) = &mut known {
-        run.room.enter(activation.history_length);
+        run.task_size.enter(activation.history_length);
     }
     for job in activation.jobs.into_iter().filter_map(|job| job.variant) {
         match (job, &mut known) {
             (sdk::Job::InitializeWorkflow(start), known) => {
                 let mut begun = Run::begin(namespaces, queue, &activation.run_id, start)?;
-                begun.room.enter(activation.history_length);
+                begun.task_size.enter(activation.history_length);
                 *known = Some(begun);
             }
-            (job, Some(run)) => run.take(job)?,
+            (job, Some(run)) => {
+                if matches!(job, sdk::Job::UpdateRandomSeed(_)) && run.resets.is_none() {
+                    run.resets = Some(driving.resets.of(&run.reference()).await?);
+                }
+                run.take(job)?;
+            }
             (job, None) => {
                 return Err(Trouble::Hold(format!(
                     "a run that is not in memory was given {job:?}"
@@ -238,8 +273,8 @@ pub async fn go_on(
         commands.extend(gather(driving, &mut run).await?);
     }
     if let Some(now) = now {
-        // Both stand in the history, as the workflow task began: the same on replay.
-        let suggested = history.0 || history.1 >= run.history_events();
+        // All stands in the history, as the workflow task began: the same on replay.
+        let suggested = length.0 || run.is_long(length.1);
         commands.extend(drive(driving, &mut run, now, suggested).await?);
     }
     // Nothing may follow a terminal command.
@@ -264,6 +299,7 @@ async fn gather(driving: Drive<'_>, run: &mut Run) -> Result<Vec<sdk::WorkflowCo
     };
     run.take_over(Outside::new(&pins, waiting.as_ref())?);
     run.revision = pins.revision;
+    run.limits = Some(pins.limits);
     let start = match driving.definitions {
         Source::Known(definitions) => {
             let flow = definitions
@@ -309,6 +345,9 @@ async fn drive(
         let reference: Payload = std::mem::take(payload);
         *payload = resolve(payloads, reference).await?;
     }
+    // They are in the history, and so come again on replay.
+    let is_signal = |one: &Resolution| matches!(one, Resolution::Signal(_));
+    let signals_came = resolutions.iter().any(is_signal);
     let stage = std::mem::replace(&mut run.stage, Stage::Over);
     let expressions = Arc::clone(driving.expressions);
     run.started = true;
@@ -346,6 +385,18 @@ async fn drive(
         driver = back;
         answered.extend(more);
     }
+    let ends = answered.last().is_some_and(Command::is_terminal);
+    if signals_came && !ends && continue_as_new_suggested && outside.may_go_on() {
+        // Nothing resolves by what waits outside, nor does a run continue by what it begins
+        // with; and if it is at rest, nothing may ever come again.
+        let moved = on_thread(driving.pool, move || {
+            let more = driver.move_on()?;
+            Ok::<_, DriverError>((driver, more))
+        });
+        let (back, more) = moved.await??;
+        driver = back;
+        answered.extend(more);
+    }
     run.outside = outside;
     run.entered.extend(driver.take_entered());
     // The history has the signals; which of them were taken it cannot say.
@@ -353,7 +404,6 @@ async fn drive(
     run.continued = matches!(answered.last(), Some(Command::ContinueAsNew { .. }));
     run.settle(driver.take_verdicts());
     run.stage = Stage::Running(driver);
-    let limit = run.command_bytes();
     run.look_ahead(&answered);
     let mut stored: Vec<Referred> = Vec::new();
     let mut commands = answered
@@ -362,7 +412,7 @@ async fn drive(
         .collect::<Result<Vec<_>, _>>()?;
     run.show_tasks(&mut commands);
     store(payloads, &stored).await?;
-    Ok(run.within(limit, commands))
+    Ok(run.within(commands))
 }
 
 /// Stores values, some at once: a run may carry thousands of signals over, and its workflow

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::client::{self, answer, describe_status, id_of, memo_of, refusal, request};
@@ -13,6 +11,7 @@ use super::core::Core;
 use super::events::{Shown, child_id};
 use super::filter;
 use super::history;
+use super::pages;
 use super::pins::{DIGESTS, EMITTED_MEMO, MEMO};
 use super::queries;
 use super::sdk::{self, WorkflowService as _};
@@ -277,14 +276,7 @@ fn pending_activity(
 
 /// Runs of ours that match a filter, in Temporal's order.
 pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError> {
-    let page_token = match &wanted.page_token {
-        None => Vec::new(),
-        Some(token) => URL_SAFE_NO_PAD.decode(token).map_err(|_| {
-            EngineError::Invalid(format!(
-                "the page token {token:?} is none; give one that a page named"
-            ))
-        })?,
-    };
+    let page_token = pages::wanted(wanted.page_token.as_deref())?;
     let query = of_ours(core, &wanted.namespace, wanted.query.as_deref()).await?;
     let mut connection = core.connection()?;
     let message = sdk::ListWorkflowExecutionsRequest {
@@ -301,28 +293,23 @@ pub async fn list(core: &Core, wanted: &ListRuns) -> Result<RunPage, EngineError
     )
     .await
     .map_err(|status| refusal_of_filter(core, &status))?;
-    let mut next_page_token = page.next_page_token;
-    if !next_page_token.is_empty() {
-        // The cluster names another page behind each that is full, though nothing follows.
+    let peek = move |next_page_token| async move {
         let message = sdk::ListWorkflowExecutionsRequest {
             page_size: 1,
-            next_page_token: next_page_token.clone(),
+            next_page_token,
             ..message
         };
         let call = connection.list_workflow_executions(request(core, message, Duration::ZERO));
         let next = answer(core, Duration::ZERO, call).await;
-        // Where it does not answer, the page is there all the same.
-        if next.is_ok_and(|next| next.executions.is_empty() && next.next_page_token.is_empty()) {
-            next_page_token.clear();
-        }
-    }
+        next.map(|next| (next.executions.len(), next.next_page_token))
+    };
+    let next_page_token = pages::following(page.next_page_token, peek).await;
     let runs = page.executions.iter();
     Ok(RunPage {
         runs: runs
             .filter_map(|info| info_of(&core.options.queues, &wanted.namespace, info))
             .collect(),
-        next_page_token: (!next_page_token.is_empty())
-            .then(|| URL_SAFE_NO_PAD.encode(&next_page_token)),
+        next_page_token,
     })
 }
 

@@ -228,12 +228,57 @@ pub async fn recorded(core: &Core, run: &RunRef) -> Result<RecordedHistory, Engi
         ..run.clone()
     };
     let mut events: Vec<sdk::HistoryEvent> = Vec::new();
+    each_page(core, &run, |page| {
+        events.extend(page);
+        if events.len() > MAX_EVENTS {
+            return Err(HistoryError::TooLarge {
+                what: format!("{} events or more", events.len()),
+                limit: MAX_EVENTS,
+            }
+            .into());
+        }
+        Ok(())
+    })
+    .await?;
+    let recording = Recording::of(events)?;
+    Ok(Recorded::Temporal(Arc::new(recording)).into())
+}
+
+/// The runs that this one was reset as, in their order; the last of them is itself.
+pub async fn resets(core: &Core, run: &RunRef) -> Result<Vec<Uuid>, EngineError> {
+    let mut resets = Vec::new();
+    each_page(core, run, |page| {
+        resets.extend(page.iter().filter_map(reset_as));
+        Ok(())
+    })
+    .await?;
+    Ok(resets)
+}
+
+/// The run that goes on behind this event where another one was reset there.
+pub fn reset_as(event: &sdk::HistoryEvent) -> Option<Uuid> {
+    match &event.attributes {
+        Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed))
+            if failed.cause() == sdk::WorkflowTaskFailedCause::ResetWorkflow =>
+        {
+            failed.new_run_id.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// Takes all that is recorded of a run now, page by page.
+async fn each_page(
+    core: &Core,
+    run: &RunRef,
+    mut take: impl FnMut(Vec<sdk::HistoryEvent>) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
     let mut token = Vec::new();
     loop {
         let mut connection = core.connection()?;
         let message = sdk::GetWorkflowExecutionHistoryRequest {
             namespace: core.namespace(&run.namespace),
-            execution: Some(execution(&run)),
+            execution: Some(execution(run)),
             maximum_page_size: PAGE,
             next_page_token: token,
             history_event_filter_type: sdk::HistoryEventFilterType::AllEvent.into(),
@@ -243,20 +288,11 @@ pub async fn recorded(core: &Core, run: &RunRef) -> Result<RecordedHistory, Engi
             connection.get_workflow_execution_history(request(core, message, Duration::ZERO));
         let page = answer(core, Duration::ZERO, call)
             .await
-            .map_err(|status| refusal_of(core, &run, &status))?;
-        events.extend(page.history.unwrap_or_default().events);
-        if events.len() > MAX_EVENTS {
-            return Err(HistoryError::TooLarge {
-                what: format!("{} events or more", events.len()),
-                limit: MAX_EVENTS,
-            }
-            .into());
-        }
+            .map_err(|status| refusal_of(core, run, &status))?;
+        take(page.history.unwrap_or_default().events)?;
         token = page.next_page_token;
         if token.is_empty() {
-            break;
+            return Ok(());
         }
     }
-    let recording = Recording::of(events)?;
-    Ok(Recorded::Temporal(Arc::new(recording)).into())
 }

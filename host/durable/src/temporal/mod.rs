@@ -41,6 +41,7 @@ mod lost;
 mod namespaces;
 mod options;
 mod outcome;
+mod pages;
 mod pins;
 mod profile;
 mod queries;

@@ -235,6 +235,7 @@ impl Pins {
     /// Those of the run that goes on where this one ends: what the process is, is new.
     pub fn next(&self, evaluator: Digest) -> Self {
         Self {
+            limits: self.limits.of_next(),
             revision: REVISION,
             answer_revision: ANSWER_REVISION,
             evaluator,

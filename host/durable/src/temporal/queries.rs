@@ -126,13 +126,14 @@ pub async fn answers(core: &Core, run: &mut Run) -> Result<Vec<sdk::WorkflowComm
         return Ok(Vec::new());
     }
     let progress = progress(core, run);
+    let outside = run.outside.shown();
     let (stage, answers) = match std::mem::replace(&mut run.stage, Stage::Over) {
         Stage::Running(driver) => {
-            let (driver, answers) = ask(core, driver, asked, progress).await?;
+            let (driver, answers) = ask(core, driver, asked, progress, outside).await?;
             (Stage::Running(driver), answers)
         }
         Stage::Ended(driver) => {
-            let (driver, answers) = ask(core, driver, asked, progress).await?;
+            let (driver, answers) = ask(core, driver, asked, progress, outside).await?;
             (Stage::Ended(driver), answers)
         }
         stage => {
@@ -157,6 +158,7 @@ async fn ask(
     driver: Box<Driver>,
     asked: Vec<sdk::QueryWorkflow>,
     progress: BTreeMap<String, String>,
+    outside: Vec<Value>,
 ) -> Result<(Box<Driver>, Vec<Answer>), Trouble> {
     on_thread(&core.pool, move || {
         let answer = |mut query: sdk::QueryWorkflow| {
@@ -167,7 +169,7 @@ async fn ask(
                     return Ok(Payload::json(&metadata));
                 }
                 let arguments = read_arguments(&given).map_err(text_of)?;
-                answer_of(&driver, &query.query_type, &arguments).map_err(text_of)
+                answer_of(&driver, &query.query_type, &arguments, &outside).map_err(text_of)
             });
             (query, answered)
         };

@@ -9,15 +9,15 @@ mod children;
 mod commands;
 mod continuing;
 pub mod outside;
-mod room;
+mod task_size;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use self::outside::Outside;
-use self::room::Room;
+use self::task_size::TaskSize;
 use super::convert::{
     DETAILS, argument, duration, failure, fitting, from_json_payload, from_payload, json_payload,
     own_words, timestamp,
@@ -29,7 +29,8 @@ use super::pins::{
 };
 use super::sdk;
 use super::updates::Offered;
-use crate::driver::{Driver, Resolution, RunStart, SIGNALS_APART};
+use crate::driver::{CONTINUES_WAITING, Driver, Resolution, RunLimits, RunStart, SIGNALS_APART};
+use crate::engine::RunRef;
 use crate::failure::{Failure, kind};
 use crate::flow::Flow;
 use crate::payload::Payload;
@@ -42,6 +43,10 @@ const TASK: usize = 180;
 
 /// Core's number of the local activity that pins a run.
 const PINNING: u32 = 1;
+
+/// Signals of one run after which it is to continue as new: nearly as many as a cluster lets
+/// it have, unless its operator says otherwise.
+const MANY_SIGNALS: u64 = 9_000;
 
 /// How long one try to pin a run may take. Longer ones would delay a cancel.
 const PIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -80,6 +85,9 @@ pub struct Run {
     /// The run that children are named after: itself, but where it was reset the earlier one
     /// up to there, since the history has the names that were given then.
     names_children: Uuid,
+    /// The runs that it was reset as and has not come to yet, the last one itself; `None`
+    /// where nobody asked, which a reset must.
+    pub resets: Option<VecDeque<Uuid>>,
     queue: String,
     started_at: Timestamp,
     header: RunHeader,
@@ -93,6 +101,8 @@ pub struct Run {
     pub waiting: Option<Payload>,
     /// Signals for which its driver has no room.
     pub outside: Outside,
+    /// Its limits, once its pins are known.
+    pub limits: Option<RunLimits>,
     /// What the run that goes on where this one ends is pinned to.
     pub next_pins: Option<Pins>,
     /// The memo that it was started with.
@@ -115,6 +125,8 @@ pub struct Run {
     child_names: BTreeMap<u32, String>,
     /// Keys of the signals that came: each counts once.
     signals: BTreeSet<String>,
+    /// How many the cluster has recorded for it.
+    recorded_signals: u64,
     /// Names those of foreign senders.
     unnamed: Unnamed,
     /// What was said of updates that came.
@@ -132,7 +144,7 @@ pub struct Run {
     /// Whether it came without pins.
     pub was_pinned_here: bool,
     /// What its workflow task says.
-    pub room: Room,
+    pub task_size: TaskSize,
 }
 
 /// A job that does not fit the run: a fault of core, or of this.
@@ -170,6 +182,7 @@ impl Run {
             workflow_type: start.workflow_type,
             run_id,
             names_children: original.unwrap_or(run_id),
+            resets: None,
             queue: queue.to_owned(),
             started_at: timestamp(start.start_time),
             header: RunHeader::default(),
@@ -178,6 +191,7 @@ impl Run {
             resume: start.headers.get(RESUME_HEADER).cloned().map(from_payload),
             waiting: start.headers.get(WAITING_HEADER).cloned().map(from_payload),
             outside: Outside::default(),
+            limits: None,
             next_pins: None,
             memo: start.memo.unwrap_or_default().fields,
             search_attributes: start.search_attributes.unwrap_or_default().indexed_fields,
@@ -189,6 +203,7 @@ impl Run {
             children: BTreeSet::new(),
             child_names: BTreeMap::new(),
             signals: BTreeSet::new(),
+            recorded_signals: 0,
             unnamed,
             answers: Vec::new(),
             offered: Vec::new(),
@@ -197,7 +212,7 @@ impl Run {
             started: false,
             continued: false,
             was_pinned_here: false,
-            room: Room::default(),
+            task_size: TaskSize::default(),
         };
         match header.and_then(|header| Ok((header, argument(start.arguments)?))) {
             Ok((header, input)) => {
@@ -267,6 +282,7 @@ impl Run {
             sdk::Job::QueryWorkflow(query) => self.queries.push(query),
             sdk::Job::DoUpdate(update) => self.offer(update),
             sdk::Job::SignalWorkflow(sent) => {
+                self.recorded_signals += 1;
                 let header = signal_header(&sent.headers)
                     .unwrap_or_else(|| self.unnamed.header(sent.originating_event_id));
                 self.signaled(Signal {
@@ -296,7 +312,10 @@ impl Run {
             }
             // It was reset here: the children that the earlier run had after that are not its own.
             // Its random numbers are its own.
-            sdk::Job::UpdateRandomSeed(_) => self.names_children = self.run_id,
+            sdk::Job::UpdateRandomSeed(_) => {
+                let next = self.resets.as_mut().and_then(VecDeque::pop_front);
+                self.names_children = next.unwrap_or(self.run_id);
+            }
             // A child that could not be asked to cancel has ended, which is told as well.
             sdk::Job::NotifyHasPatch(_) | sdk::Job::ResolveRequestCancelExternalWorkflow(_) => {}
             job @ (sdk::Job::InitializeWorkflow(_)
@@ -438,10 +457,20 @@ impl Run {
         }
     }
 
-    /// How many events the history has when the run is to continue as new.
-    pub fn history_events(&self) -> u64 {
-        let pins = self.next_pins.as_ref();
-        pins.map_or(u64::MAX, |pins| pins.limits.history_events)
+    /// Whether the run is to continue as new, which has a history of so many events.
+    pub fn is_long(&self, events: u64) -> bool {
+        let most = self.limits.map_or(u64::MAX, |limits| limits.history_events);
+        let many = self.revision >= CONTINUES_WAITING && self.recorded_signals >= MANY_SIGNALS;
+        events >= most || many
+    }
+
+    /// The run, as the API names it.
+    pub fn reference(&self) -> RunRef {
+        RunRef {
+            namespace: self.namespace.clone(),
+            workflow_id: self.workflow_id.clone(),
+            run_id: Some(self.run_id),
+        }
     }
 
     /// Its id.

@@ -162,16 +162,21 @@ async fn until_taken(core: &Core, namespace: &str, names: &[String]) -> Result<(
                 tokio::time::sleep(LOOK).await;
             }
             Err(status) if status.code() == sdk::Code::InvalidArgument => {
-                return Err(EngineError::Unavailable {
-                    message: format!(
-                        "the search attributes {names:?} were added, but the cluster does not take them yet"
-                    ),
-                    sent: false,
-                    source: Some(Box::new(status)),
-                });
+                return Err(not_taken_yet(names, status));
             }
             Err(status) => return Err(refusal(core, &status)),
         }
+    }
+}
+
+/// The cluster was changed: it keeps the names, though nothing has them yet.
+fn not_taken_yet(names: &[String], status: sdk::Status) -> EngineError {
+    EngineError::Unavailable {
+        message: format!(
+            "the search attributes {names:?} were added, but the cluster does not take them yet"
+        ),
+        sent: true,
+        source: Some(Box::new(status)),
     }
 }
 
@@ -190,4 +195,19 @@ const fn indexed(of: SearchType) -> sdk::IndexedValueType {
 fn from_indexed(number: i32) -> Option<SearchType> {
     let all = SearchType::ALL.into_iter();
     all.into_iter().find(|of| i32::from(indexed(*of)) == number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_were_added_are_not_told_as_nothing_done() {
+        let status = sdk::Status::invalid_argument("no such search attribute");
+        let told = not_taken_yet(&["Customer".to_owned()], status);
+        assert!(
+            matches!(told, EngineError::Unavailable { sent: true, .. }),
+            "{told:?}"
+        );
+    }
 }

@@ -371,7 +371,7 @@ impl Run {
         let bytes = signal.as_ref().map_or(0, |signal| signal.data.data.len());
         let signal = signal.and_then(|signal| {
             // One that was accepted is in the history, and had room.
-            if self.room.takes_update(bytes) || !update.run_validator {
+            if self.task_size.takes_update(bytes) || !update.run_validator {
                 return Ok(signal);
             }
             Err("too many large updates came at once; send this one again".to_owned())
@@ -411,14 +411,14 @@ impl Run {
             };
             match verdict {
                 Ok(()) => {
-                    self.room.say(offered.bytes);
+                    self.task_size.say(offered.bytes);
                     let accepted = sdk::update_response::Response::Accepted(());
                     self.answers
                         .push(response(offered.instance.clone(), accepted));
                     self.updates.insert(offered.update_id, offered.instance);
                 }
                 Err(why) => {
-                    self.room.rejects_update(offered.bytes);
+                    self.task_size.rejects_update(offered.bytes);
                     self.answers.push(rejected(offered.instance, why));
                 }
             }

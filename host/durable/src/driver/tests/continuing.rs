@@ -231,22 +231,98 @@ fn a_run_under_an_earlier_revision_never_continues() {
     assert_eq!(play(start, true, numbered).1, 1);
 }
 
+const WAITS: &str = "\n  - s: {set: {a: 1}}\n  - l: {listen: {to: {one: {with: {type: go}}}}}\n  - a: {call: p.a}\n";
+
 #[test]
-fn a_run_does_not_continue_before_it_did_something() {
-    let mut fed = Fed::start(start_of(
-        &document(
-            "\n  - s: {set: {a: 1}}\n  - l: {listen: {to: {one: {with: {type: go}}}}}\n  - a: {call: p.a}\n",
-        ),
-        &json!({}),
-    ));
+fn a_run_that_waits_for_a_signal_continues_when_others_come() {
+    let mut fed = Fed::new(WAITS, json!({}));
     fed.suggested = true;
     // It does not take this one.
     fed.feed([signal("other", json!(1))]);
+    assert_eq!(fed.said(), ["continue as new"]);
+    // Not before its history has grown: that would have no end.
+    let mut next = fed.next([signal("another", json!(1))]);
+    assert_eq!(next.said(), [""; 0]);
+    let state = next.driver.query(STATE_QUERY, &json!(null)).unwrap();
+    assert_eq!(state["signals"][0]["id"], "other");
+    assert_eq!(state["signals"][1]["id"], "another");
+    next.feed([signal("third", json!(1))]);
+    let mut last = next.next([]);
+    last.feed([signal("go", json!(1))]);
+    assert_eq!(last.next([]).said(), ["activity 1 p.a [1]"]);
+}
+
+#[test]
+fn a_run_that_waits_deep_in_its_flow_goes_on_where_it_waited() {
+    let tasks = r#"
+  - loop: {for: {each: n, in: "${ .items }"}, do: [{t: {try: [{l: {listen: {to: {one: {with: {type: go}}}}}}], catch: {}}}]}
+"#;
+    let named = |name: &str, id: String| {
+        let data = Payload::json(&json!(id));
+        Resolution::Signal(Box::new(Signal::new(name, id, data)))
+    };
+    let mut fed = Fed::new(tasks, json!({"items": [1, 2]}));
+    for round in 1..=2 {
+        fed.suggested = true;
+        fed.feed([named("other", format!("o{round}"))]);
+        assert_eq!(fed.said(), ["continue as new"]);
+        fed = fed.next([]);
+        fed.feed([named("go", format!("g{round}"))]);
+        if round == 1 {
+            assert_eq!(fed.said(), ["continue as new"]);
+            fed = fed.next([]);
+        }
+    }
+    assert_eq!(fed.result(), json!(["g2"]));
+}
+
+#[test]
+fn a_run_that_waits_continues_for_signals_that_are_kept_from_it() {
+    let mut fed = Fed::new(WAITS, json!({}));
+    fed.commands = fed.driver.move_on().unwrap();
+    assert_eq!(fed.said(), ["continue as new"]);
+    assert_eq!(fed.next([]).driver.listening().len(), 1);
+    // Where it cannot it stays as it is.
+    let mut busy = Fed::new("\n  - a: {call: p.a}\n  - b: {call: p.b}\n", json!({}));
+    assert_eq!(busy.driver.move_on(), Ok(Vec::new()));
+    busy.feed([done(1, json!(1))]);
+    assert_eq!(busy.said(), ["activity 2 p.b 1"]);
+}
+
+#[test]
+fn a_run_that_waits_stays_where_its_place_says_not_all_or_its_revision_is_earlier() {
+    for tasks in [
+        "\n  - l: {timeout: {after: PT9S}, listen: {to: {one: {with: {type: go}}}}}\n",
+        "\n  - f: {fork: {branches: [{l: {listen: {to: {one: {with: {type: go}}}}}}]}}\n",
+    ] {
+        let mut fed = Fed::new(tasks, json!({}));
+        fed.suggested = true;
+        fed.feed([signal("other", json!(1))]);
+        assert_eq!(fed.said(), [""; 0], "{tasks}");
+    }
+    let mut start = start_of(&document(WAITS), &json!({}));
+    start.revision = 3;
+    let mut fed = Fed::start(start);
+    fed.suggested = true;
+    fed.feed([signal("other", json!(1))]);
     assert_eq!(fed.said(), [""; 0]);
+    assert_eq!(fed.driver.move_on(), Ok(Vec::new()));
     fed.feed([signal("go", json!(1))]);
     assert_eq!(fed.said(), ["continue as new"]);
-    let next = fed.next([]);
-    assert_eq!(next.said(), ["activity 1 p.a [1]"]);
+}
+
+#[test]
+fn an_update_that_nobody_takes_does_not_make_a_waiting_run_continue() {
+    let tasks = "\n  - l: {listen: {to: {one: {with: {type: go}}}}, metadata: {heyday: {update: {}}}}\n  - a: {call: p.a}\n";
+    let mut fed = Fed::new(tasks, json!({}));
+    fed.suggested = true;
+    let offer = || Resolution::Offer(Box::new(Signal::new("x", "u", Payload::null())));
+    fed.feed([offer()]);
+    assert_eq!(fed.said(), [""; 0]);
+    assert!(fed.driver.take_verdicts()[0].1.is_err());
+    fed.feed([offer(), signal("other", json!(1))]);
+    assert_eq!(fed.said(), ["continue as new"]);
+    assert_eq!(fed.driver.take_verdicts().len(), 1);
 }
 
 #[test]
@@ -318,7 +394,7 @@ fn a_listen_goes_on_between_two_events() {
     let mut fed = Fed::new(HUB, json!({}));
     fed.suggested = true;
     // One that it looked at and passed by waits for others, and is carried as such.
-    fed.feed([named("x", "0", 1)]).feed([named("a", "1", 4)]);
+    fed.feed([named("x", "0", 1), named("a", "1", 4)]);
     assert_eq!(fed.said(), [r#"activity 1 p.a {"i":0,"type":"a"}"#]);
     fed.feed([done(1, json!({"n": 1}))]);
     let mut next = fed.next([]);
@@ -326,6 +402,7 @@ fn a_listen_goes_on_between_two_events() {
     assert_eq!(next.driver.listening().len(), 1);
     // Another room; what was heard of the first is known.
     next.feed([named("b", "2", 5)]);
+    let mut next = next.next([]);
     assert_eq!(next.said(), [""; 0]);
     next.feed([named("b", "3", 4)]);
     assert_eq!(next.said(), [r#"activity 1 p.a {"i":1,"type":"b"}"#]);
@@ -353,12 +430,13 @@ fn a_signal_counts_once_over_all_runs() {
     let mut next = fed.next([]);
     next.driver.take_consumed();
     next.feed([signal("go", json!(2))]);
-    assert_eq!(next.said(), [""; 0]);
+    assert_eq!(next.said(), ["continue as new"]);
     // Whoever counts those that wait is told that it is gone.
     assert_eq!(next.driver.take_consumed(), ["go"]);
+    let mut last = next.next([]);
     let other = Signal::new("go", "another", Payload::json(&json!(3)));
-    next.feed([Resolution::Signal(Box::new(other))]);
-    assert_eq!(next.result(), json!([3]));
+    last.feed([Resolution::Signal(Box::new(other))]);
+    assert_eq!(last.result(), json!([3]));
 }
 
 #[test]

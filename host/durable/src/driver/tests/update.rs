@@ -236,6 +236,16 @@ fn every_run_says_where_it_stands() {
             "signals": [{"name": "other", "id": "other", "time": "2023-11-14T22:13:20Z"}],
         })
     );
+    // Those that an engine keeps outside come behind.
+    let outside = json!({"name": "late", "id": "2", "time": "2023-11-14T22:13:21Z"});
+    let beside = fed
+        .driver
+        .query_beside(STATE_QUERY, &json!(null), &[outside.clone()])
+        .unwrap();
+    assert_eq!(
+        beside["signals"],
+        json!([state["signals"][0].clone(), outside])
+    );
     fed.feed([signal("go", json!(1))]);
     let state = fed.driver.query(STATE_QUERY, &json!(null)).unwrap();
     assert_eq!(

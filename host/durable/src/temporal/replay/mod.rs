@@ -22,9 +22,10 @@ use uuid::Uuid;
 use self::commands::{
     comparable, event_of, with_timeouts_filled_in, with_value_as_recorded, without_taken_back,
 };
-use super::activation::{Drive, Source, done, go_on};
+use super::activation::{Drive, Resets, Source, done, go_on};
 use super::convert::{from_duration, from_payload};
 use super::events::{Names, pins_of, read};
+use super::history::reset_as;
 use super::json::{read_event, write_event};
 use super::pins::{Pins, WAITING_HEADER};
 use super::run::{Run, outside};
@@ -95,16 +96,7 @@ impl Recording {
         let run_id = start.original_execution_run_id.parse::<Uuid>();
         let run_id = run_id.map_err(|_| damaged("its first event names no run"))?;
         // Its first event is that of an earlier run, where it was reset.
-        let reset = events
-            .iter()
-            .rev()
-            .find_map(|event| match &event.attributes {
-                Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed)) => {
-                    failed.new_run_id.parse::<Uuid>().ok()
-                }
-                _ => None,
-            });
-        let run_id = reset.unwrap_or(run_id);
+        let run_id = events.iter().rev().find_map(reset_as).unwrap_or(run_id);
         let pins = events
             .iter()
             .filter_map(|event| event.attributes.as_ref())
@@ -177,6 +169,11 @@ impl Recording {
         outside::stored(&waiting).map_err(|error| Trouble::from(error).into())
     }
 
+    /// The runs that it was reset as.
+    fn resets(&self) -> Vec<Uuid> {
+        self.history.events.iter().filter_map(reset_as).collect()
+    }
+
     /// The recorded commands, each with the number of its event.
     fn commands(&self) -> Vec<(u64, Event)> {
         let mut names = Names::default();
@@ -246,7 +243,9 @@ pub async fn replay(
     let given_up = stop.clone().drop_guard();
     // On a task of its own: core's worker is taken to its end also when nobody waits.
     let replaying = tokio::spawn(async move {
+        let resets = recording.resets();
         let driving = Drive {
+            resets: Resets::Given(&resets),
             definitions: Source::Given(&definition),
             expressions: &expressions,
             payloads: payloads.as_ref(),

@@ -79,21 +79,31 @@ fn pinned_to(pins: Pins) -> (String, sdk::Payload) {
 
 #[test]
 fn a_run_that_was_reset_is_known_by_its_own_id() {
-    let new = Uuid::now_v7();
-    let failed = WorkflowTaskFailedEventAttributes {
-        cause: sdk::WorkflowTaskFailedCause::ResetWorkflow.into(),
-        new_run_id: new.to_string(),
-        ..Default::default()
+    let failed = |event_id: i64, cause: sdk::WorkflowTaskFailedCause, new: Uuid| {
+        let failed = WorkflowTaskFailedEventAttributes {
+            cause: cause.into(),
+            new_run_id: new.to_string(),
+            ..Default::default()
+        };
+        sdk::HistoryEvent {
+            event_id,
+            event_type: Kind::WorkflowTaskFailed.into(),
+            attributes: Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed)),
+            ..Default::default()
+        }
     };
-    let first = started([pinned_to(pins())].into());
-    let other = sdk::HistoryEvent {
-        event_id: 2,
-        event_type: Kind::WorkflowTaskFailed.into(),
-        attributes: Some(sdk::Attributes::WorkflowTaskFailedEventAttributes(failed)),
-        ..Default::default()
-    };
-    let recording = Recording::of(vec![first, other]).unwrap();
+    use sdk::WorkflowTaskFailedCause as Cause;
+    let (between, new) = (Uuid::now_v7(), Uuid::now_v7());
+    let events = vec![
+        started([pinned_to(pins())].into()),
+        failed(2, Cause::ResetWorkflow, between),
+        failed(3, Cause::NonDeterministicError, Uuid::now_v7()),
+        failed(4, Cause::ResetWorkflow, new),
+    ];
+    let recording = Recording::of(events).unwrap();
     assert_eq!(recording.about().run_id, new);
+    // Its children between the two are named after the other one.
+    assert_eq!(recording.resets(), [between, new]);
 }
 
 #[tokio::test]

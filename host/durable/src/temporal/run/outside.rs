@@ -13,6 +13,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::super::pins::{Pins, SignalHeader};
 use super::{Run, Unexpected};
@@ -22,6 +23,14 @@ use crate::signal::Signal;
 
 /// Bytes that an event has beside what its signal says.
 const EVENT: u64 = 200;
+
+/// Bytes of names and ids that are shown: what a query answers stays inline, with more in it.
+const SHOWN: usize = 512 * 1024;
+
+/// How many that wait a run at rest takes to the next one. With more it stays, so that the
+/// cluster refuses the senders once it has had as many signals as it may have: else they
+/// could send without end.
+const TAKEN_ALONG: usize = 10_000;
 
 /// Bytes of data that go on as they are. All that waits may be many signals.
 const CARRIED_WHOLE: usize = 1024;
@@ -62,6 +71,25 @@ impl Outside {
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.signals.is_empty()
+    }
+
+    /// Name, id and time of those that wait, the oldest ones, as far as an answer has room.
+    pub fn shown(&self) -> Vec<Value> {
+        let mut bytes = 0;
+        let fits = self.signals.iter().take_while(|signal| {
+            bytes += signal.name.len() + signal.id.len();
+            bytes <= SHOWN
+        });
+        // Each had its time when it came.
+        fits.map(
+            |one| json!({ "name": one.name, "id": one.id, "time": one.attributes.get("time") }),
+        )
+        .collect()
+    }
+
+    /// Whether a run at rest may go on as another one with what waits.
+    pub fn may_go_on(&self) -> bool {
+        self.signals.len() <= TAKEN_ALONG
     }
 
     /// Keeps what there is no room for beside what waits in the driver; answers the rest.

@@ -315,6 +315,25 @@ fn a_foreign_signal_is_one_of_its_own_over_all_runs_that_go_on() {
 }
 
 #[test]
+fn a_run_that_has_nearly_all_signals_that_it_may_have_is_long() {
+    let mut run = started_with(&RunHeader::default());
+    run.revision = REVISION;
+    for originating_event_id in 1..=9_000 {
+        assert!(!run.is_long(1));
+        let sent = SignalWorkflow {
+            signal_name: "go".to_owned(),
+            originating_event_id,
+            ..Default::default()
+        };
+        run.take(sdk::Job::SignalWorkflow(sent)).unwrap();
+    }
+    assert!(run.is_long(1));
+    // A run of an earlier revision replays as it went.
+    run.revision = 3;
+    assert!(!run.is_long(1));
+}
+
+#[test]
 fn a_signal_to_a_run_that_takes_no_more_fails_as_a_limit() {
     let mut run = started_with(&RunHeader {
         pins: Some(pins()),
@@ -354,13 +373,20 @@ fn the_next_run_has_the_input_the_pins_and_what_is_carried() {
         pins: Some(pins()),
         ..RunHeader::default()
     });
-    assert_eq!(run.history_events(), u64::MAX);
+    assert!(!run.is_long(1_000_000));
     let earlier = Pins {
         revision: 1,
+        limits: RunLimits {
+            history_events: 7_000,
+            pending: u64::MAX,
+            command_bytes: u64::MAX,
+            ..RunLimits::default()
+        },
         ..pins()
     };
+    run.limits = Some(earlier.limits);
     run.next_pins = Some(earlier.next(Digest::of(b"newer jq")));
-    assert_eq!(run.history_events(), 10_000);
+    assert!(run.is_long(7_000) && !run.is_long(6_999));
     let large = Payload::json(&json!("x".repeat(INLINE_LIMIT)));
     let mut stored = Vec::new();
     let command = Command::ContinueAsNew { resume: large };
@@ -389,6 +415,12 @@ fn the_next_run_has_the_input_the_pins_and_what_is_carried() {
     };
     assert_eq!((pinned.revision, pinned.seed), (REVISION, pins().seed));
     assert_eq!(pinned.evaluator, Digest::of(b"newer jq"));
+    // What the release before had no limits for has today's.
+    let limits = RunLimits {
+        history_events: 7_000,
+        ..RunLimits::default()
+    };
+    assert_eq!(pinned.limits, limits);
     let header = &run.header;
     assert_eq!((header.depth, header.detached), (2, true));
     assert_eq!(header.traceparent.as_deref(), Some("00-1"));
@@ -414,13 +446,12 @@ fn call(id: u32, bytes: usize, foreign: bool) -> Command {
 /// What a run says when its driver answers so, and how many values go by reference.
 fn said(run: &mut Run, answered: Vec<Command>) -> (Vec<sdk::WorkflowCommand>, usize) {
     let mut stored = Vec::new();
-    let limit = run.command_bytes();
     run.look_ahead(&answered);
     let answered = answered.into_iter();
     let commands = answered
         .map(|command| run.command(command, &mut stored).unwrap())
         .collect();
-    (run.within(limit, commands), stored.len())
+    (run.within(commands), stored.len())
 }
 
 #[test]
@@ -430,15 +461,15 @@ fn values_go_by_reference_where_one_workflow_task_has_many() {
         ids.map(|id| call(id, 200 * 1024, false)).collect()
     };
     let mut run = started_with(&RunHeader::default());
-    run.next_pins = Some(pins());
-    run.room.enter(3);
+    run.limits = Some(pins().limits);
+    run.task_size.enter(3);
     let (commands, stored) = said(&mut run, calls(30));
     assert_eq!((commands.len(), stored), (30, 30));
     // What is small stays.
     let (_, stored) = said(&mut run, vec![call(31, 200, false), call(32, 300, false)]);
     assert_eq!(stored, 1);
     // The next task has room of its own.
-    run.room.enter(9);
+    run.task_size.enter(9);
     let (commands, stored) = said(&mut run, calls(5));
     assert_eq!((commands.len(), stored), (5, 0));
     // What was said in it before counts.
@@ -454,7 +485,7 @@ fn a_run_fails_that_says_more_at_once_than_a_cluster_takes() {
         calls.map(|(id, bytes)| call(id, bytes, true)).collect()
     };
     let mut run = started_with(&RunHeader::default());
-    run.next_pins = Some(pins());
+    run.limits = Some(pins().limits);
     let (commands, stored) = said(&mut run, calls());
     assert_eq!(stored, 0);
     let [command] = &commands[..] else {
@@ -475,6 +506,8 @@ fn a_run_fails_that_says_more_at_once_than_a_cluster_takes() {
     let limits = earlier["limits"].as_object_mut().unwrap();
     limits.remove("command_bytes").unwrap();
     limits.remove("pending").unwrap();
-    run.next_pins = Some(serde_json::from_value(earlier).unwrap());
+    let earlier: Pins = serde_json::from_value(earlier).unwrap();
+    run.limits = Some(earlier.limits);
+    run.next_pins = Some(earlier.next(Digest::of(b"newer jq")));
     assert_eq!(said(&mut run, calls()).0.len(), 3);
 }

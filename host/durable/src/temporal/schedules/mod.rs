@@ -6,8 +6,6 @@ mod convert;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
@@ -16,6 +14,7 @@ use super::TemporalEngine;
 use super::client::{answer, names_no_namespace, refusal, request};
 use super::convert::{maybe_timestamp, to_timestamp};
 use super::core::Core;
+use super::pages;
 use super::sdk::{self, WorkflowService as _};
 use crate::engine::EngineError;
 use crate::schedule::{
@@ -98,14 +97,7 @@ impl Schedules for TemporalEngine {
 
     async fn list_schedules(&self, wanted: &ListSchedules) -> Result<SchedulePage, EngineError> {
         let core = &self.core;
-        let next_page_token = match &wanted.page_token {
-            None => Vec::new(),
-            Some(token) => URL_SAFE_NO_PAD.decode(token).map_err(|_| {
-                EngineError::Invalid(format!(
-                    "the page token {token:?} is none; give one that a page named"
-                ))
-            })?,
-        };
+        let next_page_token = pages::wanted(wanted.page_token.as_deref())?;
         let mut connection = core.connection()?;
         let message = sdk::ListSchedulesRequest {
             namespace: core.namespace(&wanted.namespace),
@@ -117,26 +109,22 @@ impl Schedules for TemporalEngine {
         let page = answer(core, Duration::ZERO, call)
             .await
             .map_err(|status| refusal(core, &status))?;
-        let mut next_page_token = page.next_page_token;
-        if !next_page_token.is_empty() {
-            // As of runs: behind a full page another one is named, though nothing follows.
+        let peek = move |next_page_token| async move {
             let message = sdk::ListSchedulesRequest {
                 maximum_page_size: 1,
-                next_page_token: next_page_token.clone(),
+                next_page_token,
                 ..message
             };
             let call = connection.list_schedules(request(core, message, Duration::ZERO));
             let next = answer(core, Duration::ZERO, call).await;
-            if next.is_ok_and(|next| next.schedules.is_empty() && next.next_page_token.is_empty()) {
-                next_page_token.clear();
-            }
-        }
+            next.map(|next| (next.schedules.len(), next.next_page_token))
+        };
+        let next_page_token = pages::following(page.next_page_token, peek).await;
         let mut schedules: Vec<_> = page.schedules.into_iter().map(entry).collect();
         schedules.sort_by(|a, b| a.schedule_id.cmp(&b.schedule_id));
         Ok(SchedulePage {
             schedules,
-            next_page_token: (!next_page_token.is_empty())
-                .then(|| URL_SAFE_NO_PAD.encode(&next_page_token)),
+            next_page_token,
         })
     }
 

@@ -136,7 +136,7 @@ fn large_updates_that_come_together_are_rejected_but_for_those_that_were_accepte
         ["+instance-a", "+instance-b", "+instance-c"]
     );
     // Another workflow task has room for another one.
-    run.room.enter(9);
+    run.task_size.enter(9);
     run.take(sdk::Job::DoUpdate(large("d", true))).unwrap();
     assert_eq!(said(&mut run), [""; 0]);
 }
@@ -146,7 +146,7 @@ fn a_large_update_that_was_rejected_keeps_no_room_from_the_next() {
     let mut run = run();
     for id in ["a", "b", "c", "d"] {
         // The cluster has forgotten the task before, in which nothing else was said.
-        run.room.enter(6);
+        run.task_size.enter(6);
         run.take(sdk::Job::DoUpdate(large(id, true))).unwrap();
         assert_eq!(said(&mut run), [""; 0], "{id} was not offered");
         let no = Failure::permanent(kind::UPDATE_REJECTED, "no");

@@ -105,6 +105,7 @@ fn a_child_that_runs_is_asked_to_cancel_whichever_of_its_runs_is_open() {
 #[test]
 fn a_run_that_was_reset_knows_its_children_by_the_names_that_they_were_given() {
     const BEFORE: &str = "019a0000-0000-7000-8000-000000000001";
+    const BETWEEN: &str = "019a0000-0000-7000-8000-000000000002";
     let start = sdk::InitializeWorkflow {
         original_execution_run_id: BEFORE.to_owned(),
         ..Default::default()
@@ -124,10 +125,14 @@ fn a_run_that_was_reset_knows_its_children_by_the_names_that_they_were_given() {
     let before = format!("{BEFORE}_1");
     assert_eq!(named(&mut run, child(1)), before);
     run.take(started(1)).unwrap();
-    // So core says where it was reset.
-    run.take(sdk::Job::UpdateRandomSeed(Default::default()))
-        .unwrap();
-    assert_eq!(named(&mut run, child(2)), format!("{RUN_ID}_2"));
+    // So core says where it was reset; as which run, whoever drives has asked.
+    let resets = [BETWEEN, RUN_ID].map(|id| id.parse::<Uuid>().unwrap());
+    run.resets = Some(resets.into());
+    let reset = || sdk::Job::UpdateRandomSeed(Default::default());
+    run.take(reset()).unwrap();
+    assert_eq!(named(&mut run, child(2)), format!("{BETWEEN}_2"));
+    run.take(reset()).unwrap();
+    assert_eq!(named(&mut run, child(3)), format!("{RUN_ID}_3"));
     let cancel = Command::CancelChild {
         child_id: "1".to_owned(),
     };

@@ -70,7 +70,17 @@ fn what_has_no_room_waits_outside_and_comes_in_as_it_came() {
             .hold_back(0, now, coming(vec![signal("part", "5", 1)]))
             .is_empty()
     );
+    let ids = |outside: &Outside| -> Vec<Value> {
+        let shown = outside.shown().into_iter();
+        shown.map(|one| one["id"].clone()).collect()
+    };
+    assert_eq!(ids(&outside), ["2", "3", "5"]);
+    assert_eq!(
+        outside.shown()[0],
+        json!({ "name": "part", "id": "2", "time": "1970-01-01T00:00:00Z" })
+    );
     let second = outside.next(4_500, &[]).unwrap();
+    assert_eq!(ids(&outside), ["3", "5"]);
     assert_eq!(
         (second.id.as_str(), &second.attributes["time"]),
         ("2", &json!("1970-01-01T00:00:00Z"))
@@ -103,6 +113,23 @@ fn what_a_task_listens_for_passes_what_nobody_listens_for() {
     assert_eq!(id(outside.next(9_500, &listening("go"))), None);
     let any = outside.next(9_500, &listening("*"));
     assert_eq!(id(any).as_deref(), Some("1"));
+}
+
+#[test]
+fn a_run_at_rest_does_not_take_along_signals_without_end() {
+    let mut outside = Outside::new(&pins(REVISION), None).unwrap();
+    let now = Timestamp::UNIX_EPOCH;
+    let mut hold = |from: usize, to: usize| {
+        let signals = (from..to).map(|number| signal("part", &number.to_string(), 1));
+        assert!(
+            outside
+                .hold_back(ROOM, now, coming(signals.collect()))
+                .is_empty()
+        );
+        outside.may_go_on()
+    };
+    assert!(hold(0, TAKEN_ALONG));
+    assert!(!hold(TAKEN_ALONG, TAKEN_ALONG + 1));
 }
 
 #[test]

@@ -28,7 +28,7 @@ const OFFERED: usize = FOREIGN_LIMIT;
 
 /// What the workflow task of a run says.
 #[derive(Debug)]
-pub struct Room {
+pub struct TaskSize {
     /// How long the history was as the task began: which one it is.
     history: u32,
     /// Bytes that were said.
@@ -39,7 +39,7 @@ pub struct Room {
     inline: usize,
 }
 
-impl Default for Room {
+impl Default for TaskSize {
     fn default() -> Self {
         Self {
             history: 0,
@@ -50,7 +50,7 @@ impl Default for Room {
     }
 }
 
-impl Room {
+impl TaskSize {
     /// An activation comes, with the history of its workflow task.
     pub fn enter(&mut self, history: u32) {
         if self.history != history {
@@ -87,20 +87,20 @@ impl Run {
     /// Looks at what the driver answered before any of it is made core's.
     pub fn look_ahead(&mut self, answered: &[Command]) {
         let values: usize = answered.iter().map(|command| self.inline(command)).sum();
-        if self.room.said.saturating_add(values) > INLINE {
-            self.room.inline = SMALL;
+        if self.task_size.said.saturating_add(values) > INLINE {
+            self.task_size.inline = SMALL;
         }
     }
 
     /// The payload as it stays inside Heyday, in this workflow task.
     pub(super) fn referred(&self, payload: Payload, stored: &mut Vec<Referred>) -> Payload {
-        referred_above(self.room.inline, payload, stored)
+        referred_above(self.task_size.inline, payload, stored)
     }
 
     /// The input for the run that goes on: as it came, where there is room.
     pub(super) fn input_again(&self, stored: &mut Vec<Referred>) -> Payload {
         let input = self.input.clone();
-        if self.room.inline == INLINE_LIMIT {
+        if self.task_size.inline == INLINE_LIMIT {
             return input;
         }
         self.referred(input, stored)
@@ -141,23 +141,19 @@ impl Run {
     }
 
     /// Bytes that the commands of one workflow task may have.
-    pub fn command_bytes(&self) -> u64 {
-        let pins = self.next_pins.as_ref();
-        pins.map_or(u64::MAX, |pins| pins.limits.command_bytes)
+    fn command_bytes(&self) -> u64 {
+        self.limits.map_or(u64::MAX, |limits| limits.command_bytes)
     }
 
-    /// These commands; where with what was said before they have more than `limit` bytes,
-    /// the one by which the run fails.
-    pub fn within(
-        &mut self,
-        limit: u64,
-        commands: Vec<sdk::WorkflowCommand>,
-    ) -> Vec<sdk::WorkflowCommand> {
+    /// These commands; where with what was said before they have more bytes than the run's
+    /// limit, the one by which it fails.
+    pub fn within(&mut self, commands: Vec<sdk::WorkflowCommand>) -> Vec<sdk::WorkflowCommand> {
+        let limit = self.command_bytes();
         let sizes = commands.iter().map(sdk::WorkflowCommand::encoded_len);
         let bytes: usize = sizes.sum();
-        let said = self.room.said.saturating_add(bytes);
+        let said = self.task_size.said.saturating_add(bytes);
         if u64::try_from(said).unwrap_or(u64::MAX) <= limit {
-            self.room.said = said;
+            self.task_size.said = said;
             return commands;
         }
         let largest = commands

@@ -75,9 +75,21 @@ impl Bench {
         Some(Self::on(Place::Temporal(temporal_options(address, namespace))).await)
     }
 
+    /// The same on one that has schedules.
+    pub async fn temporal_with_schedules() -> Option<Self> {
+        let (address, namespace) = temporal::namespace_with_schedules()?;
+        Some(Self::on(Place::Temporal(temporal_options(address, namespace))).await)
+    }
+
     /// On the real Temporal server; `None` where there is none.
     pub async fn real() -> Option<Self> {
         let (address, namespace, access) = cluster::namespace()?;
+        Some(Self::temporal_by(address, namespace, access).await)
+    }
+
+    /// The same in a namespace that has schedules.
+    pub async fn real_with_schedules() -> Option<Self> {
+        let (address, namespace, access) = cluster::namespace_with_schedules()?;
         Some(Self::temporal_by(address, namespace, access).await)
     }
 

@@ -260,7 +260,7 @@ async fn today_s_histories_of_the_embedded_engine_replay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn today_s_histories_of_a_cluster_replay() {
-    let Some((address, namespace)) = temporal::namespace() else {
+    let Some((address, namespace)) = temporal::namespace_with_schedules() else {
         return;
     };
     let options = short_histories(Options::on_temporal(&address, &namespace));

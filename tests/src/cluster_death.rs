@@ -384,7 +384,8 @@ async fn ask(
         }
         shared.unanswered.fetch_add(1, Ordering::SeqCst);
         ensure!(!shared.stands_still(), "{path} is not answered");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // So many clients would keep the machine from starting what is away.
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 

@@ -10,7 +10,7 @@ pub(crate) mod replays;
 mod scenarios;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use heyday_durable::driver::REVISION;
 use reqwest::{Method, StatusCode};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use self::scenarios::{CHILD, HISTORY_EVENTS, SCENARIOS, Scenario, Start, Step};
 use crate::support::probe;
 use crate::support::server::{Client, Options, PATIENCE, Server};
-use crate::support::temporal;
+use crate::support::{pause, temporal};
 
 /// The engines, as folders name them.
 const ENGINES: [&str; 2] = ["embedded", "temporal"];
@@ -46,10 +46,10 @@ async fn push(client: &Client, text: &str) {
 
 /// Looks until it is so.
 async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     while !so().await {
-        assert!(Instant::now() < deadline, "this never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(begun.elapsed() < PATIENCE, "this never came true: {what}");
+        pause(begun).await;
     }
 }
 

@@ -154,7 +154,8 @@ impl Server {
 
     /// Waits until the engine answers: a cluster may have to be reached first.
     pub async fn wait_for_engine(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         loop {
             let request = self.client.request(Method::GET, "/workflows?page_size=1");
             let response = request.send().await?;
@@ -165,7 +166,7 @@ impl Server {
             if Instant::now() > deadline {
                 bail!("the engine does not answer:\n{}", self.log());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            super::pause(begun).await;
         }
     }
 

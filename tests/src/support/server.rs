@@ -172,11 +172,7 @@ impl Server {
 
     /// What it printed.
     pub fn log(&self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = std::fs::File::open(self.data.join("test.log")) {
-            let _ = file.read_to_string(&mut text);
-        }
-        text
+        log_in(&self.data)
     }
 
     /// Its process id.
@@ -241,6 +237,15 @@ impl Drop for Server {
             eprintln!("--- heyday printed:\n{}", self.log());
         }
     }
+}
+
+/// What the server of that data folder printed.
+pub fn log_in(data: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = std::fs::File::open(data.join("test.log")) {
+        let _ = file.read_to_string(&mut text);
+    }
+    text
 }
 
 /// The process must not outlive a test run that is killed, nor the thread that starts it.

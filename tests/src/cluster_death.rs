@@ -39,8 +39,8 @@ use crate::support::worker::Place;
 const KILLS: usize = 20;
 /// How long they go on at least, where the environment says nothing.
 const LONG: Duration = Duration::from_secs(60);
-/// Clients at once.
-const CLIENTS: usize = 40;
+/// Clients at once: as many as leave the machine time to start what was killed.
+const CLIENTS: usize = 16;
 /// Workers at once.
 const WORKERS: usize = 2;
 /// The flow's type.

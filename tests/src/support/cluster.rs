@@ -173,6 +173,7 @@ impl Cluster {
                 .tls_certs_only([reqwest::Certificate::from_pem(&trusted)?])
                 .identity(reqwest::Identity::from_pem(&identity)?)
                 .timeout(PATIENCE)
+                .no_proxy()
                 .build()?;
             let request = client
                 .post(url)

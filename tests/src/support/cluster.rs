@@ -279,8 +279,8 @@ fn with_schedules(number: usize) -> String {
     format!("scheduling-{number}")
 }
 
-/// What a large installation would not want, and a test does. Of a namespace that is new or has
-/// changed the server hears at once.
+/// What a large installation would not want, and a test does. What changes of a namespace is seen
+/// within a second; one that is new is looked up.
 const DYNAMIC: &str = "
 system.namespaceCacheRefreshInterval: [{value: 1s}]
 system.forceSearchAttributesCacheRefreshOnRead: [{value: true}]

@@ -15,7 +15,7 @@ use super::server::{PATIENCE, end_with_parent};
 /// Namespaces that the shared server has; each test takes one.
 const NAMESPACES: usize = 235;
 /// Those of the one that has schedules.
-const WITH_SCHEDULES: usize = 35;
+const WITH_SCHEDULES: usize = 25;
 
 /// Nobody does what Temporal itself does in a namespace, which is schedules: each would have a
 /// worker for that, whose polls and memory, of hundreds that only wait, keep half a core busy.

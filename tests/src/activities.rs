@@ -13,7 +13,7 @@ use crate::support::server::{Client, Options, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_says_how_an_activity_runs() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     said_by_the_caller(&server.client).await;
     waited_for(&server.client).await;
 }

@@ -39,8 +39,8 @@ use crate::support::worker::Place;
 const KILLS: usize = 20;
 /// How long they go on at least, where the environment says nothing.
 const LONG: Duration = Duration::from_secs(60);
-/// Clients at once.
-const CLIENTS: usize = 40;
+/// Clients at once: as many as leave the machine time to start what was killed.
+const CLIENTS: usize = 16;
 /// Workers at once.
 const WORKERS: usize = 2;
 /// The flow's type.
@@ -384,7 +384,8 @@ async fn ask(
         }
         shared.unanswered.fetch_add(1, Ordering::SeqCst);
         ensure!(!shared.stands_still(), "{path} is not answered");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // So many clients would keep the machine from starting what is away.
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 

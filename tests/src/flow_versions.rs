@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
+use crate::support::probe;
 use crate::support::server::{Client, Server};
 use crate::support::worker::eventually;
 
@@ -48,7 +49,7 @@ async fn answer(client: &Client, active: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_have_versions_of_which_one_is_active() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     versions(&server.client).await;
 }
 

@@ -10,6 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::handmade::{DESCRIPTION, Handmade};
+use crate::support::probe;
 use crate::support::server::{Client, Server};
 
 /// How a run is to end.
@@ -372,7 +373,7 @@ do:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_may_wait_for_the_end() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     waited_starts(&server.client).await;
 }
 

@@ -131,7 +131,7 @@ do: [{pause: {wait: PT1H}}]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_are_followed_while_they_are_written() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     followed_lines(&server.client).await;
 }
 

@@ -273,7 +273,7 @@ pub(crate) async fn kept_versions(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_uploads_at_once_are_one_version() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     uploads_at_once(&server.client).await;
 }
 
@@ -322,7 +322,7 @@ pub(crate) async fn uploads_at_once(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_and_failures_are_typed() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     results_and_failures(&server.client).await;
 }
 
@@ -390,7 +390,7 @@ pub(crate) async fn all_receipts(client: &Client, id: &str, count: usize) -> Vec
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_attempt_leaves_a_receipt_and_its_lines() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     receipts_and_lines(&server.client).await;
 }
 

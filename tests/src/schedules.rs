@@ -199,7 +199,7 @@ async fn flows_start_by_themselves_past_a_kill() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_on_a_cluster_start_by_themselves_past_a_kill() {
-    let Some((address, namespace)) = temporal::namespace() else {
+    let Some((address, namespace)) = temporal::namespace_with_schedules() else {
         return;
     };
     let options = || Options::on_temporal(&address, &namespace);
@@ -215,7 +215,7 @@ async fn schedules_by_the_command_line_and_past_a_kill() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schedules_of_a_cluster_by_the_command_line_and_past_a_kill() {
-    let Some((address, namespace)) = temporal::namespace() else {
+    let Some((address, namespace)) = temporal::namespace_with_schedules() else {
         return;
     };
     let options = || Options::on_temporal(&address, &namespace);

@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::support::cli::Desk;
+use crate::support::probe;
 use crate::support::server::{Client, Server};
 use crate::support::worker::eventually;
 
@@ -15,7 +16,7 @@ do:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_are_found_by_what_they_were_started_with() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     found_by_attributes(&server.client).await;
 }
 

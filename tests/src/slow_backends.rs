@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use crate::support::emulator::Emulator;
 use crate::support::google_storage::GoogleStorage;
-use crate::support::neo4j::Neo4j;
+use crate::support::neo4j;
 use crate::support::postgres::{Postgres, Session};
 use crate::support::probe;
 use crate::support::s3::Gateway;
@@ -21,8 +21,10 @@ use crate::support::weaviate::Weaviate;
 
 /// Places of each binding; as many again may wait for one.
 const PLACES: usize = 2;
-/// Attempts on a backend that hangs: more than the general queue has slots.
-const ATTEMPTS: usize = 60;
+/// Slots of the general queue.
+const SLOTS: usize = 12;
+/// Attempts on a backend that hangs: more than the queue has slots.
+const ATTEMPTS: usize = 18;
 
 /// A backend, and what hangs there.
 struct Slow<'a> {
@@ -116,7 +118,7 @@ fn bucket<'a>(
 async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
     let postgres = Postgres::start(&[]);
     let (gateway, google) = (Gateway::start(), GoogleStorage::start());
-    let (neo4j, weaviate) = (Neo4j::start(&[]), Weaviate::start());
+    let (neo4j, weaviate) = (neo4j::shared().await, Weaviate::start());
     let locked = RefCell::new(None);
     // Those that there are here.
     let mut table = Vec::new();
@@ -165,7 +167,8 @@ async fn a_backend_that_hangs_fills_its_own_places_and_not_the_queue() {
             })),
         });
     }
-    let mut config = "[limits.call]\ncancel_grace_ms = 100\n".to_owned();
+    let mut config =
+        format!("[queues]\ngeneral-queue = {SLOTS}\n[limits.call]\ncancel_grace_ms = 100\n");
     for slow in &table {
         let Slow {
             capability,

@@ -210,7 +210,7 @@ async fn events_start_flows_on_the_embedded_engine() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_start_flows_on_temporal() {
-    let Some((address, namespace)) = temporal::namespace() else {
+    let Some((address, namespace)) = temporal::namespace_with_schedules() else {
         return;
     };
     let options = || Options::on_temporal(&address, &namespace);

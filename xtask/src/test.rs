@@ -115,11 +115,12 @@ fn run_all(project: &Project, filter: Option<&str>, lacking: &Path) -> anyhow::R
     counted(Budget::Tests, "tests of the host", || {
         let mut command = project.cargo(["test", "--workspace", "--no-fail-fast"]);
         command.env("HEYDAY_NOT_RUN", lacking);
-        // Half of the time of a test with servers is theirs, or waiting.
+        // Most of the time of a test with servers is theirs, or waiting. Tests hold with so many
+        // beside them, and their servers take less than a gigabyte each.
         if std::env::var_os("RUST_TEST_THREADS").is_none()
             && let Ok(cores) = std::thread::available_parallelism()
         {
-            command.env("RUST_TEST_THREADS", (2 * cores.get()).to_string());
+            command.env("RUST_TEST_THREADS", (3 * cores.get()).to_string());
         }
         if let Some(filter) = filter {
             command.arg(filter);

@@ -48,7 +48,7 @@ async fn a_guest_without_grants_sees_nothing_outside() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guests_that_pass_a_limit_are_stopped() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     let client = &server.client;
     for (activity, input, limit) in [
         ("probe.allocate", Value::Null, "memory_bytes"),
@@ -158,7 +158,7 @@ async fn nobody_gets_more_time_than_the_operator_gives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trap_shows_the_functions_it_came_through() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     let client = &server.client;
     let id = client
         .start_activity("probe.panic", &Value::Null)
@@ -194,7 +194,7 @@ async fn a_trap_shows_the_functions_it_came_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_flood_is_cut_and_says_so() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     let client = &server.client;
     let id = client
         .start_activity("probe.log_flood", &Value::Null)
@@ -270,7 +270,7 @@ async fn spinning_guests_starve_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_lets_the_guest_clean_up() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     let client = &server.client;
     let id = client.start_waiting().await.unwrap();
     client.cancel(&id).await.unwrap();

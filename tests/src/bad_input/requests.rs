@@ -4,11 +4,11 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::probe;
-use crate::support::server::{Client, Options, Server};
+use crate::support::server::Client;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn input_that_does_not_fit_never_reaches_the_guest() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     unfit_inputs(&server.client).await;
 }
 
@@ -52,7 +52,7 @@ pub(crate) async fn unfit_inputs(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_names_are_answered_by_name() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     unknown_names(&server.client).await;
 }
 
@@ -109,7 +109,7 @@ pub(crate) async fn unknown_names(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_nobody_serves_is_refused() {
-    let server = probe::server(Options::default()).await.unwrap();
+    let server = probe::shared();
     unserved_queue(&server.client).await;
 }
 
@@ -150,7 +150,7 @@ pub(crate) async fn unserved_queue(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_start_of_a_running_id_names_the_run() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     second_start(&server.client).await;
 }
 
@@ -173,7 +173,7 @@ pub(crate) async fn second_start(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_refused() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     strangers(&server.client).await;
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::handmade::{DESCRIPTION, Handmade};
+use crate::support::probe;
 use crate::support::server::{Client, Options, Server};
 use crate::support::worker::eventually;
 
@@ -49,7 +50,7 @@ pub(crate) async fn no_plugins(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forbidden_imports_are_named() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     foreign_imports(&server.client).await;
 }
 
@@ -76,7 +77,7 @@ pub(crate) async fn foreign_imports(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn descriptions_that_cannot_be_used_are_refused() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     unusable_descriptions(&server.client).await;
 }
 

@@ -5,7 +5,7 @@ mod parts;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heyday_durable::clock::SystemClock;
 use heyday_durable::embedded::{EmbeddedEngine, EmbeddedOptions, Host};
@@ -25,7 +25,7 @@ pub use self::parts::{Attempt, MemoryPayloads, plugin};
 use self::parts::{FlowsByName, Paths, Scripted, lock};
 /// No test waits longer for something that should come soon.
 pub use crate::support::server::PATIENCE;
-use crate::support::{cluster, temporal};
+use crate::support::{cluster, pause, temporal};
 
 /// The namespace of all runs.
 pub const NAMESPACE: &str = "default";
@@ -75,9 +75,21 @@ impl Bench {
         Some(Self::on(Place::Temporal(temporal_options(address, namespace))).await)
     }
 
+    /// The same on one that has schedules.
+    pub async fn temporal_with_schedules() -> Option<Self> {
+        let (address, namespace) = temporal::namespace_with_schedules()?;
+        Some(Self::on(Place::Temporal(temporal_options(address, namespace))).await)
+    }
+
     /// On the real Temporal server; `None` where there is none.
     pub async fn real() -> Option<Self> {
         let (address, namespace, access) = cluster::namespace()?;
+        Some(Self::temporal_by(address, namespace, access).await)
+    }
+
+    /// The same in a namespace that has schedules.
+    pub async fn real_with_schedules() -> Option<Self> {
+        let (address, namespace, access) = cluster::namespace_with_schedules()?;
         Some(Self::temporal_by(address, namespace, access).await)
     }
 
@@ -452,9 +464,9 @@ impl Bench {
     /// Waits until it is so.
     pub async fn until(&self, what: &str, so: impl AsyncFn() -> bool) {
         let looks = async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            let begun = Instant::now();
             while !so().await {
-                ticks.tick().await;
+                pause(begun).await;
             }
         };
         tokio::time::timeout(PATIENCE, looks)

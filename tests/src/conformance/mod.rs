@@ -5,9 +5,12 @@
 //! [`bench`]); the flows, the driver, SQLite and the cluster are the real ones. Time is
 //! real too, so timeouts are short; tests wait for conditions.
 
-/// Makes of each function a test on each.
+/// Makes of each function a test on each, on clusters of these benches.
 macro_rules! on_both {
     ($($name:ident),+ $(,)?) => {
+        on_both!(temporal, real: $($name),+);
+    };
+    ($dev:ident, $real:ident: $($name:ident),+ $(,)?) => {
         mod embedded {
             $(
                 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +23,7 @@ macro_rules! on_both {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $name() {
-                    if let Some(bench) = $crate::conformance::bench::Bench::temporal().await {
+                    if let Some(bench) = $crate::conformance::bench::Bench::$dev().await {
                         super::$name(bench).await;
                     }
                 }
@@ -30,7 +33,7 @@ macro_rules! on_both {
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $name() {
-                    if let Some(bench) = $crate::conformance::bench::Bench::real().await {
+                    if let Some(bench) = $crate::conformance::bench::Bench::$real().await {
                         super::$name(bench).await;
                     }
                 }

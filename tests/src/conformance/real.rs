@@ -11,7 +11,7 @@ use crate::support::cluster::{self, Cluster};
 use crate::support::server::{Client, Options, Server};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_go_on_after_the_server_was_killed() {
+async fn runs_go_on_after_the_server_was_killed_and_as_certificates_are_replaced() {
     let Some(mut cluster) = Cluster::start() else {
         return;
     };
@@ -44,20 +44,10 @@ async fn runs_go_on_after_the_server_was_killed() {
     assert_eq!(bench.result(&timer).await, json!("woken"));
     assert_eq!(bench.begun("t.hand"), 1);
     assert_eq!(bench.begun("t.hand2"), 1);
-    bench.drain().await;
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn certificates_are_replaced_while_runs_are_open() {
-    let Some(mut cluster) = Cluster::start() else {
-        return;
-    };
-    let namespace = cluster.namespace();
-    let mut bench = Bench::temporal_by(cluster.address(), namespace, cluster.access()).await;
-    bench.define("hand", "  - one: {call: t.hand}\n  - two: {call: t.echo}\n");
+    // Then its certificates are replaced.
     let run = bench.start("hand", json!({})).await;
     let attempt = bench.attempt().await;
-
     // The server has the old ones still, and what is connected stays so.
     cluster.renew();
     let other = bench.start("hand", json!({})).await;
@@ -69,7 +59,7 @@ async fn certificates_are_replaced_while_runs_are_open() {
     assert_eq!(bench.result_when_back(&run).await, json!("done"));
     other_attempt.end(Ok(json!("done too")));
     assert_eq!(bench.result(&other).await, json!("done too"));
-    assert_eq!(bench.begun("t.hand"), 2);
+    assert_eq!(bench.begun("t.hand"), 3);
     bench.drain().await;
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::bench::{Bench, NAMESPACE, run};
 
 on_both!(
+    temporal_with_schedules, real_with_schedules:
     an_interval_starts_runs,
     a_schedule_is_described_as_it_was_made,
     a_paused_schedule_lets_its_times_pass_and_takes_triggers,

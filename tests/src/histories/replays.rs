@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use super::commands::{OTHER, WAITS, version, waiting};
 use super::{document, push};
-use crate::support::server::{Client, Server};
+use crate::support::probe;
+use crate::support::server::Client;
 use crate::support::worker::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn histories_are_exported_and_replayed_over_the_api() {
-    let server = Server::start().await.unwrap();
+    let server = probe::shared();
     exported_and_replayed(&server.client).await;
 }
 

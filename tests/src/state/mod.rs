@@ -128,19 +128,17 @@ impl Pair {
     /// Starts them, and leaves the work to workers; none where there is no cluster or no
     /// PostgreSQL.
     async fn start() -> Option<Self> {
-        Self::with(Some(Vec::new()), |_| String::new()).await
-    }
-
-    /// Starts two that do all themselves, with a further configuration, which may name a
-    /// folder that both have.
-    async fn of_all(config: impl Fn(&Path) -> String) -> Option<Self> {
-        Self::with(None, config).await
-    }
-
-    async fn with(serve: Option<Vec<String>>, config: impl Fn(&Path) -> String) -> Option<Self> {
         let cluster = temporal::namespace()?;
         let state = Empty::shared()?;
-        Some(Self::on(cluster, state, serve, config).await)
+        Some(Self::on(cluster, state, Some(Vec::new()), |_| String::new()).await)
+    }
+
+    /// Starts two that do all themselves, on a cluster that has schedules, with a further
+    /// configuration, which may name a folder that both have.
+    async fn of_all(config: impl Fn(&Path) -> String) -> Option<Self> {
+        let cluster = temporal::namespace_with_schedules()?;
+        let state = Empty::shared()?;
+        Some(Self::on(cluster, state, None, config).await)
     }
 
     /// Starts them on that cluster and that database.

@@ -4,17 +4,20 @@
 //! `cargo xtask test` installs both, and names the server's folder in
 //! `HEYDAY_TEMPORAL_SERVER` and the one of PostgreSQL's programs in `HEYDAY_POSTGRES`.
 
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use heyday_durable::temporal::{Access, Source};
+use prost::Message as _;
 use uuid::Uuid;
 
 use super::certificates::{Authority, Files};
 use super::keeper::Keeper;
 use super::ports::free_ports;
 use super::postgres::{self, Postgres, USER, run, until};
-use super::server::end_with_parent;
+use super::server::{PATIENCE, end_with_parent};
 use super::temporal;
 
 /// The folder of the server's programs. Without it, or without PostgreSQL, the caller leaves out
@@ -60,7 +63,7 @@ impl Cluster {
         let ports = free_ports();
         let config = configuration(folder.path(), &files, &postgres, &ports);
         std::fs::write(folder.path().join("test.yaml"), config).unwrap();
-        std::fs::write(folder.path().join("dynamic.yaml"), DYNAMIC).unwrap();
+        std::fs::write(folder.path().join("dynamic.yaml"), dynamic()).unwrap();
 
         let program = server.join("server");
         let mut cluster = Self {
@@ -100,7 +103,10 @@ impl Cluster {
         let mut server = None;
         until("Temporal answers", || {
             server = self.server.try_wait().expect("it is ours");
-            server.is_some() || self.operator(&["cluster", "health"])
+            // The tool is asked only once there is somebody to ask: its start takes longer than
+            // the look here.
+            let listens = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            server.is_some() || (listens() && self.operator(&["cluster", "health"]))
         });
         assert!(
             server.is_none(),
@@ -128,16 +134,64 @@ impl Cluster {
         asked.expect("temporal starts").success()
     }
 
-    /// A new namespace.
+    /// A new namespace, where a schedule never starts anything.
     pub fn namespace(&self) -> String {
-        let name = format!("test-{}", Uuid::now_v7());
-        let mut made = false;
+        self.make(format!("test-{}", Uuid::now_v7()))
+    }
+
+    /// Makes a namespace; answers its name.
+    fn make(&self, name: String) -> String {
         until("the namespace is known", || {
             // It may have been made although that was not answered in time.
-            made = made || self.operator(&["namespace", "create", "--namespace", &name]);
-            self.operator(&["namespace", "describe", "--namespace", &name])
+            self.register(&name) || self.operator(&["namespace", "describe", "--namespace", &name])
         });
         name
+    }
+
+    /// Asks the server for a new namespace; answers whether it is made. The tool would take
+    /// longer to start than the server for its answer.
+    fn register(&self, name: &str) -> bool {
+        let message = RegisterNamespace {
+            namespace: name.to_owned(),
+            retention: Some(Seconds { seconds: 86_400 }),
+        };
+        // As gRPC frames a message: that it is not compressed, and its length.
+        let length = u32::try_from(message.encoded_len()).expect("it is short");
+        let mut body = vec![0];
+        body.extend(length.to_be_bytes());
+        body.extend(message.encode_to_vec());
+        let read = |path: PathBuf| std::fs::read(path).expect("its files are there");
+        let identity = [read(self.files.cert()), read(self.files.key())].concat();
+        let trusted = read(self.files.ca());
+        let url = format!(
+            "https://{}/temporal.api.workflowservice.v1.WorkflowService/RegisterNamespace",
+            self.address()
+        );
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let asked = async move {
+            let client = reqwest::Client::builder()
+                .tls_certs_only([reqwest::Certificate::from_pem(&trusted)?])
+                .identity(reqwest::Identity::from_pem(&identity)?)
+                .timeout(PATIENCE)
+                .no_proxy()
+                .build()?;
+            let request = client
+                .post(url)
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(body);
+            request.send().await?.bytes().await
+        };
+        // The caller may be within a runtime of its own.
+        let answer = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                runtime.enable_all().build().unwrap().block_on(asked)
+            });
+            asking.join().unwrap()
+        });
+        // A refusal has no message, not even an empty one.
+        answer.is_ok_and(|frame| !frame.is_empty())
     }
 
     /// `127.0.0.1:PORT`.
@@ -202,15 +256,52 @@ fn launch(program: &Path, folder: &Path) -> Child {
     command.spawn().expect("the server starts")
 }
 
-/// What a large installation would not want, and a test does.
+/// `temporal.api.workflowservice.v1.RegisterNamespaceRequest`, as far as it is used.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RegisterNamespace {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(message, optional, tag = "4")]
+    retention: Option<Seconds>,
+}
+
+/// `google.protobuf.Duration`, whole.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct Seconds {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+}
+
+/// Namespaces that may have schedules.
+const WITH_SCHEDULES: usize = 20;
+
+fn with_schedules(number: usize) -> String {
+    format!("scheduling-{number}")
+}
+
+/// What a large installation would not want, and a test does. What changes of a namespace is seen
+/// within a second; one that is new is looked up.
 const DYNAMIC: &str = "
-system.namespaceCacheRefreshInterval: [{value: 200ms}]
+system.namespaceCacheRefreshInterval: [{value: 1s}]
 system.forceSearchAttributesCacheRefreshOnRead: [{value: true}]
 history.transferProcessorMaxPollRPS: [{value: 2000}]
 history.timerProcessorMaxPollRPS: [{value: 2000}]
 history.visibilityProcessorMaxPollRPS: [{value: 2000}]
 history.timerProcessorMaxTimeShift: [{value: 10ms}]
+worker.perNamespaceWorkerCount:
+- {value: 0}
 ";
+
+/// The same, and that some namespaces have a worker for schedules. All would otherwise, and their
+/// polls keep a core busy.
+fn dynamic() -> String {
+    let of = |number| {
+        let namespace = with_schedules(number);
+        format!("- {{value: 1, constraints: {{namespace: {namespace}}}}}\n")
+    };
+    let some: String = (0..WITH_SCHEDULES).map(of).collect();
+    format!("{DYNAMIC}{some}")
+}
 
 fn configuration(folder: &Path, files: &Files, postgres: &Postgres, ports: &[u16; 8]) -> String {
     let folder = folder.display();
@@ -302,4 +393,18 @@ pub fn namespace() -> Option<(String, String, Access)> {
     programs()?;
     let cluster = SHARED.get(Cluster::start, stop_shared)?;
     Some((cluster.address(), cluster.namespace(), cluster.access()))
+}
+
+/// The same with a namespace that has schedules.
+pub fn namespace_with_schedules() -> Option<(String, String, Access)> {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    programs()?;
+    let cluster = SHARED.get(Cluster::start, stop_shared)?;
+    let number = TAKEN.fetch_add(1, Ordering::Relaxed);
+    assert!(
+        number < WITH_SCHEDULES,
+        "there are more tests than namespaces"
+    );
+    let namespace = cluster.make(with_schedules(number));
+    Some((cluster.address(), namespace, cluster.access()))
 }

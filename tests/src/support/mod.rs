@@ -36,6 +36,15 @@ pub mod worker;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Waits until something is looked at again that was first looked at then: an eighth of the time
+/// since. What comes soon is seen soon, and who waits long leaves the machine to what is waited
+/// for, which a look each few milliseconds kept busy.
+pub async fn pause(since: Instant) {
+    let (least, most) = (Duration::from_millis(10), Duration::from_millis(100));
+    tokio::time::sleep((since.elapsed() / 8).clamp(least, most)).await;
+}
 
 /// Where `cargo xtask` put the built components.
 pub fn component(name: &str) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! A real Neo4j server, Community Edition.
 //!
 //! `cargo xtask test` fetches it, and names the folder of its jars in `HEYDAY_NEO4J`. It
-//! has one database, so that whoever tests on the shared one has it alone.
+//! has one database, so that whoever tests on a shared one has it alone.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -234,21 +234,29 @@ impl Drop for Neo4j {
     }
 }
 
-/// The one that tests share, one after the other.
-static SHARED: Mutex<Option<Neo4j>> = Mutex::const_new(None);
+/// Those that tests share, one after the other: two, as who waits for one waits long.
+static SHARED: [Mutex<Option<Neo4j>>; 2] = [Mutex::const_new(None), Mutex::const_new(None)];
 
-/// Stops the shared one with the process: nothing drops a static.
+/// Stops the shared ones with the process: nothing drops a static.
 extern "C" fn stop_shared() {
-    if let Ok(mut shared) = SHARED.try_lock() {
-        drop(shared.take());
+    for shared in &SHARED {
+        if let Ok(mut shared) = shared.try_lock() {
+            drop(shared.take());
+        }
     }
 }
 
-/// The server that tests share, for as long as it is held, with nothing in it; `None`
+/// A server that tests share, for as long as it is held, with nothing in it; `None`
 /// where there is none.
 pub async fn shared() -> Option<Shared> {
     super::folder("HEYDAY_NEO4J")?;
-    let mut shared = SHARED.lock().await;
+    let [one, other] = &SHARED;
+    // The other is started only where somebody has the first.
+    let mut shared = tokio::select! {
+        biased;
+        shared = one.lock() => shared,
+        shared = other.lock() => shared,
+    };
     if shared.is_none() {
         // The kernel ends the server with the thread that started it, so that one stays.
         let (started, server) = std::sync::mpsc::channel();
@@ -265,10 +273,14 @@ pub async fn shared() -> Option<Shared> {
         // SAFETY: it may be called at any time until the process exits.
         unsafe { libc::atexit(stop_shared) };
     }
+    if let Some(server) = &*shared {
+        // A test that failed may have left it frozen.
+        server.freeze(false);
+    }
     shared.is_some().then_some(Shared(shared))
 }
 
-/// The shared server.
+/// A shared server.
 pub struct Shared(MutexGuard<'static, Option<Neo4j>>);
 
 impl std::ops::Deref for Shared {

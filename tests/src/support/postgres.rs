@@ -415,5 +415,6 @@ extern "C" fn stop_shared() {
 /// The server that tests share, for whoever does not stop it; `None` where there is none.
 pub fn shared() -> Option<Kept<Postgres>> {
     programs()?;
-    SHARED.get(|| Postgres::start(&["max_connections=200"]), stop_shared)
+    // Each server of a test has some of its own, of as many tests as run at once.
+    SHARED.get(|| Postgres::start(&["max_connections=400"]), stop_shared)
 }

@@ -1,10 +1,13 @@
 //! The guest `probe` on a server, and what its runs leave behind.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::server::{Client, Options, Outcome, PATIENCE, Server};
+use super::keeper::Keeper;
+use super::server::{Client, Options, Outcome, PATIENCE, Server, log_in};
 
 /// The version that the component says it is.
 pub const VERSION: &str = "7.1.1";
@@ -43,6 +46,44 @@ pub async fn server(options: Options) -> anyhow::Result<Server> {
     let version = server.client.push(super::component("probe"), "").await?;
     anyhow::ensure!(version["active"] == true, "{version}");
     Ok(server)
+}
+
+/// The server that tests share.
+static SHARED: Keeper<Server> = Keeper::new();
+
+extern "C" fn stop_shared() {
+    SHARED.stop();
+}
+
+fn start_shared() -> Option<Server> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    Some(runtime.block_on(server(Options::default())).unwrap())
+}
+
+/// As [`server`], without any options, one for all tests that ask for it: for those that keep out
+/// of the others' way, as `state::through` runs them side by side too.
+pub fn shared() -> Shared {
+    let server = SHARED.get(start_shared, stop_shared).expect("it starts");
+    Shared {
+        // Its connections are of the test's own runtime.
+        client: Client::new(&server.url, server.client.token()),
+        data: server.data().to_owned(),
+    }
+}
+
+/// A way to the shared server.
+pub struct Shared {
+    /// The client, with the token.
+    pub client: Client,
+    data: PathBuf,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the shared heyday printed:\n{}", log_in(&self.data));
+        }
+    }
 }
 
 impl Client {

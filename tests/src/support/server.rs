@@ -154,7 +154,8 @@ impl Server {
 
     /// Waits until the engine answers: a cluster may have to be reached first.
     pub async fn wait_for_engine(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         loop {
             let request = self.client.request(Method::GET, "/workflows?page_size=1");
             let response = request.send().await?;
@@ -165,17 +166,13 @@ impl Server {
             if Instant::now() > deadline {
                 bail!("the engine does not answer:\n{}", self.log());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            super::pause(begun).await;
         }
     }
 
     /// What it printed.
     pub fn log(&self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = std::fs::File::open(self.data.join("test.log")) {
-            let _ = file.read_to_string(&mut text);
-        }
-        text
+        log_in(&self.data)
     }
 
     /// Its process id.
@@ -240,6 +237,15 @@ impl Drop for Server {
             eprintln!("--- heyday printed:\n{}", self.log());
         }
     }
+}
+
+/// What the server of that data folder printed.
+pub fn log_in(data: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = std::fs::File::open(data.join("test.log")) {
+        let _ = file.read_to_string(&mut text);
+    }
+    text
 }
 
 /// The process must not outlive a test run that is killed, nor the thread that starts it.

@@ -1,5 +1,5 @@
-//! Temporal's dev server, one for all tests of this process, and a namespace of its own
-//! for each.
+//! Temporal's dev server, one for all tests of this process but those that have schedules, which
+//! have another, and a namespace of its own for each.
 //!
 //! `cargo xtask test` installs it and names it in `HEYDAY_TEMPORAL`.
 
@@ -13,7 +13,13 @@ use super::ports::free_port;
 use super::server::{PATIENCE, end_with_parent};
 
 /// Namespaces that the shared server has; each test takes one.
-const NAMESPACES: usize = 250;
+const NAMESPACES: usize = 235;
+/// Those of the one that has schedules.
+const WITH_SCHEDULES: usize = 25;
+
+/// Nobody does what Temporal itself does in a namespace, which is schedules: each would have a
+/// worker for that, whose polls and memory, of hundreds that only wait, keep half a core busy.
+const WITHOUT_SCHEDULES: &str = "worker.perNamespaceWorkerCount=0";
 
 /// Its one shard gives out tasks, timers and what lists show 20 times a second otherwise, and
 /// fires no timer within a second of the one before; and its queues have four parts each, which
@@ -56,6 +62,16 @@ impl DevServer {
     /// Starts one on that port, with these namespaces besides `default`, in memory or on
     /// a file, and waits until it answers.
     pub fn start(port: u16, namespaces: &[String], file: Option<&Path>) -> Self {
+        Self::start_with(port, namespaces, file, &[])
+    }
+
+    /// The same with further settings (`NAME=VALUE`).
+    fn start_with(
+        port: u16,
+        namespaces: &[String],
+        file: Option<&Path>,
+        settings: &[&str],
+    ) -> Self {
         let mut command = Command::new(binary().expect("the caller has asked for it"));
         let home = tempfile::tempdir().unwrap();
         command
@@ -65,7 +81,7 @@ impl DevServer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter().chain(settings) {
             command.args(["--dynamic-config-value", setting]);
         }
         for namespace in namespaces {
@@ -111,24 +127,46 @@ impl Drop for DevServer {
 
 /// The one that tests share.
 static SHARED: Keeper<DevServer> = Keeper::new();
+/// The one for those that have schedules.
+static SCHEDULING: Keeper<DevServer> = Keeper::new();
 
 extern "C" fn stop_shared() {
     SHARED.stop();
 }
 
-/// Starts the one that tests share.
-fn start_shared() -> Option<DevServer> {
-    let namespaces: Vec<_> = (0..NAMESPACES).map(|n| format!("test-{n}")).collect();
-    Some(DevServer::start(free_port(), &namespaces, None))
+extern "C" fn stop_scheduling() {
+    SCHEDULING.stop();
+}
+
+/// Starts one with so many namespaces.
+fn start_of(namespaces: usize, settings: &[&str]) -> DevServer {
+    let namespaces: Vec<_> = (0..namespaces).map(|n| format!("test-{n}")).collect();
+    DevServer::start_with(free_port(), &namespaces, None, settings)
+}
+
+/// A server's address, and the next of its namespaces.
+fn next(server: &DevServer, taken: &AtomicUsize, namespaces: usize) -> (String, String) {
+    let number = taken.fetch_add(1, Ordering::Relaxed);
+    assert!(number < namespaces, "there are more tests than namespaces");
+    (server.address(), format!("test-{number}"))
 }
 
 /// The address of the shared server, and a namespace that nobody else has; `None` where
-/// there is no `temporal`.
+/// there is no `temporal`. A schedule there never starts anything: whoever makes one takes
+/// [another namespace](namespace_with_schedules).
 pub fn namespace() -> Option<(String, String)> {
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
     binary()?;
-    let address = SHARED.get(start_shared, stop_shared)?.address();
-    let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-    assert!(number < NAMESPACES, "there are more tests than namespaces");
-    Some((address, format!("test-{number}")))
+    let start = || Some(start_of(NAMESPACES, &[WITHOUT_SCHEDULES]));
+    let server = SHARED.get(start, stop_shared)?;
+    Some(next(&server, &TAKEN, NAMESPACES))
+}
+
+/// The same on a server that has schedules.
+pub fn namespace_with_schedules() -> Option<(String, String)> {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    binary()?;
+    let start = || Some(start_of(WITH_SCHEDULES, &[]));
+    let server = SCHEDULING.get(start, stop_scheduling)?;
+    Some(next(&server, &TAKEN, WITH_SCHEDULES))
 }

@@ -210,7 +210,8 @@ impl Worker {
 
     /// Waits until a path of its own address has that status; answers its body.
     pub async fn until(&mut self, path: &str, status: StatusCode) -> anyhow::Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         loop {
             if let Some(ended) = self.child.try_wait()? {
                 bail!("the worker ended with {ended}:\n{}", self.log());
@@ -220,7 +221,7 @@ impl Worker {
                     return serde_json::from_str(&text).context(text);
                 }
                 other if Instant::now() > deadline => bail!("{path}: {other:?}\n{}", self.log()),
-                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                _ => super::pause(begun).await,
             }
         }
     }
@@ -245,7 +246,8 @@ impl Worker {
     }
 
     async fn until_told(&self, what: &str, so: impl Fn(&str) -> bool) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         loop {
             let (_, text) = self.get("/metrics").await.context("no metrics")?;
             if text.lines().any(&so) {
@@ -254,7 +256,7 @@ impl Worker {
             if Instant::now() > deadline {
                 bail!("{what} is not so in\n{text}");
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            super::pause(begun).await;
         }
     }
 
@@ -294,12 +296,12 @@ impl Drop for Worker {
 
 /// Waits until there is something.
 pub async fn eventually<T>(look: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "it never came");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(begun.elapsed() < PATIENCE, "it never came");
+        super::pause(begun).await;
     }
 }

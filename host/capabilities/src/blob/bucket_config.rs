@@ -1,12 +1,8 @@
 //! What the configurations of all buckets have in common.
 
-use std::path::Path;
 use std::time::Duration;
 
 use url::Url;
-
-use crate::error::chain;
-use crate::tls::client_config;
 
 /// How long the store may keep silent.
 pub(super) const SILENCE: Duration = Duration::from_secs(15);
@@ -93,19 +89,4 @@ pub(super) fn check(
         return Err(BucketConfigError::Endpoint("it has no options"));
     }
     Ok(())
-}
-
-/// What sends the requests, with the certificates of that file.
-pub(super) fn http(ca: Option<&Path>) -> Result<reqwest::Client, BucketConfigError> {
-    let tls = client_config(ca).map_err(BucketConfigError::Certificates)?;
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(Duration::from_secs(5))
-        .read_timeout(SILENCE)
-        .pool_idle_timeout(Duration::from_secs(30))
-        .user_agent(concat!("heyday/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| BucketConfigError::Client(chain(&error)))
 }

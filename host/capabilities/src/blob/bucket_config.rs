@@ -54,9 +54,18 @@ pub(super) fn normal_prefix(prefix: &str) -> String {
     }
 }
 
-/// Where a bucket is: what no two bindings may share a prefix of.
+/// Where a bucket is: what no two bindings may share a prefix of. The endpoint in one form, of the
+/// many that an address has.
 pub(super) fn identity(endpoint: &str, bucket: &str) -> String {
-    format!("{}/{bucket}", endpoint.trim_end_matches('/'))
+    let endpoint = endpoint.trim_end_matches('/');
+    let url = Url::parse(endpoint).ok();
+    let plain = url.as_ref().and_then(|url| {
+        let host = url.host_str()?.trim_end_matches('.');
+        let port = url.port_or_known_default()?;
+        let path = url.path().trim_end_matches('/');
+        Some(format!("{}://{host}:{port}{path}", url.scheme()))
+    });
+    format!("{}/{bucket}", plain.as_deref().unwrap_or(endpoint))
 }
 
 /// Checks what all have.

@@ -9,6 +9,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3Con
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::{BackoffConfig, ClientOptions, CredentialProvider, RetryConfig};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::bucket_config::{self, BucketConfigError, connections};
 use super::bucket_http::Http;
@@ -65,7 +66,12 @@ impl S3Config {
 
     /// Where its bucket is, for people, and what no two bindings may share a prefix of.
     pub(crate) fn identity(&self) -> String {
-        let endpoint = self.endpoint.as_deref().unwrap_or("s3://");
+        let named = self.endpoint.as_deref().filter(|it| !is_amazons(it));
+        let endpoint = named.unwrap_or("s3://");
+        if self.virtual_hosted_style {
+            let endpoint = endpoint.replacen(&format!("//{}.", self.bucket), "//", 1);
+            return bucket_config::identity(&endpoint, &self.bucket);
+        }
         bucket_config::identity(endpoint, &self.bucket)
     }
 
@@ -73,6 +79,18 @@ impl S3Config {
     pub(crate) fn normal_prefix(&self) -> String {
         bucket_config::normal_prefix(&self.prefix)
     }
+}
+
+/// Whether an endpoint is one of Amazon S3, where no bucket has another's name.
+fn is_amazons(endpoint: &str) -> bool {
+    let url = Url::parse(endpoint).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let Some(host) = host.trim_end_matches('.').strip_suffix(".amazonaws.com") else {
+        return false;
+    };
+    // Others have machines there, and stores of their own on these.
+    let mut labels = host.split('.');
+    labels.any(|label| label == "s3" || label.starts_with("s3-"))
 }
 
 /// The region where nothing says one, as object_store has it.

@@ -76,11 +76,7 @@ fn ask_ended(
 }
 
 fn not_now() -> EngineError {
-    EngineError::Unavailable {
-        message: "the run cannot answer just now; ask again".to_owned(),
-        sent: false,
-        source: None,
-    }
+    EngineError::unavailable("the run cannot answer just now; ask again", None)
 }
 
 /// What a query is asked with; it must stay inline.
@@ -100,11 +96,7 @@ pub fn read_arguments(arguments: &Payload) -> Result<Value, EngineError> {
 /// What a driver answers; it must stay inline. Blocking.
 pub fn answer(driver: &Driver, name: &str, arguments: &Value) -> Result<Payload, EngineError> {
     let value = driver.query(name, arguments).map_err(|error| match error {
-        QueryError::Unavailable(message) => EngineError::Unavailable {
-            message,
-            sent: false,
-            source: None,
-        },
+        QueryError::Unavailable(message) => EngineError::unavailable(message, None),
         error => EngineError::QueryFailed(error.to_string()),
     })?;
     let payload = Payload::json(&value);

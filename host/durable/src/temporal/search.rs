@@ -162,13 +162,10 @@ async fn until_taken(core: &Core, namespace: &str, names: &[String]) -> Result<(
                 tokio::time::sleep(LOOK).await;
             }
             Err(status) if status.code() == sdk::Code::InvalidArgument => {
-                return Err(EngineError::Unavailable {
-                    message: format!(
-                        "the search attributes {names:?} were added, but the cluster does not take them yet"
-                    ),
-                    sent: false,
-                    source: Some(Box::new(status)),
-                });
+                let message = format!(
+                    "the search attributes {names:?} were added, but the cluster does not take them yet"
+                );
+                return Err(EngineError::unavailable(message, Some(Box::new(status))));
             }
             Err(status) => return Err(refusal(core, &status)),
         }

@@ -37,14 +37,13 @@ impl Places {
         if waiting.before >= self.most {
             return None;
         }
-        self.take_another(wait).await
+        timeout(wait, self.take_another()).await.ok()?
     }
 
     /// A place for what goes on with an operation that has begun: it is not turned away where
-    /// others wait, only where none became free in time.
-    pub(crate) async fn take_another(&self, wait: Duration) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(&self.free).acquire_owned();
-        timeout(wait, place).await.ok()?.ok()
+    /// others wait, and its caller says how long it waits.
+    pub(crate) async fn take_another(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
     /// Whether all are free.

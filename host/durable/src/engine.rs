@@ -168,11 +168,9 @@ pub(crate) async fn admit_input(
             return match resolve(payloads, input.clone()).await {
                 Ok(_) => Ok(input),
                 Err(ResolveError::Gone(message)) => Err(EngineError::Invalid(message)),
-                Err(ResolveError::Unavailable(message)) => Err(EngineError::Unavailable {
-                    message,
-                    sent: false,
-                    source: None,
-                }),
+                Err(ResolveError::Unavailable(message)) => {
+                    Err(EngineError::unavailable(message, None))
+                }
             };
         }
         JSON_PLAIN => {}
@@ -193,11 +191,10 @@ pub(crate) async fn admit_input(
     let input = referred(input, &mut stored);
     for (_, bytes) in stored {
         if let Err(error) = payloads.put(bytes).await {
-            return Err(EngineError::Unavailable {
-                message: "the input cannot be stored".to_owned(),
-                sent: false,
-                source: Some(Box::new(error)),
-            });
+            return Err(EngineError::unavailable(
+                "the input cannot be stored",
+                Some(Box::new(error)),
+            ));
         }
     }
     Ok(input)

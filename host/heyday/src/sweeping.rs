@@ -88,6 +88,9 @@ impl Old {
         if let Err(error) = self.state.forget_claims().await {
             tracing::warn!(error = %error.chain(), "keys of servers that are gone are not removed now");
         }
+        if let Err(error) = self.state.forget_replies().await {
+            tracing::warn!(error = %error.chain(), "old answers by Idempotency-Key are not removed now");
+        }
         self.registry.sweep(self.engine.as_ref()).await;
         if let Err(error) = self.recorder.prune(kept_since(self.record_days)).await {
             tracing::warn!(%error, "old receipts and log lines are not removed now");

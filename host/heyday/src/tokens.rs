@@ -6,7 +6,7 @@
 //! streams of the workers that use it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -59,13 +59,19 @@ pub enum MakeError {
     NoRandomness(String),
 }
 
-type Good = HashMap<[u8; 32], Arc<WorkerToken>>;
+/// What is known of them.
+#[derive(Debug, Default)]
+struct Known {
+    good: HashMap<[u8; 32], Arc<WorkerToken>>,
+    /// How many were made or taken back here.
+    changes: u64,
+}
 
 /// All tokens of workers, in memory and in the state. Clones are handles of the same.
 #[derive(Debug, Clone)]
 pub struct WorkerTokens {
     database: HostDb,
-    good: Arc<RwLock<Good>>,
+    known: Arc<RwLock<Known>>,
 }
 
 impl WorkerTokens {
@@ -75,7 +81,7 @@ impl WorkerTokens {
     /// When the state cannot be read.
     pub async fn open(database: HostDb) -> Result<Self, StateError> {
         let tokens = Self {
-            good: Arc::default(),
+            known: Arc::default(),
             database,
         };
         tokens.read_again().await?;
@@ -87,18 +93,41 @@ impl WorkerTokens {
     /// # Errors
     /// When the state cannot be read.
     pub async fn read_again(&self) -> Result<(), StateError> {
-        let rows = self.database.tokens().await?;
-        let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
-        let mut before = std::mem::take(&mut *tokens);
-        for row in rows {
-            let known = before.remove(&row.digest);
-            tokens.insert(row.digest, known.unwrap_or_else(|| good(row)));
+        loop {
+            let changes = self.known().changes;
+            let rows = self.database.tokens().await?;
+            if self.replace(rows, changes) {
+                return Ok(());
+            }
         }
-        drop(tokens);
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Knows these from now on, which were read after so many changes; not where there was one
+    /// since, which they may not have.
+    fn replace(&self, rows: Vec<TokenRow>, changes: u64) -> bool {
+        let mut known = self.known_mut();
+        if known.changes != changes {
+            return false;
+        }
+        let mut before = std::mem::take(&mut known.good);
+        for row in rows {
+            let token = before.remove(&row.digest);
+            let token = token.unwrap_or_else(|| good(row.clone()));
+            known.good.insert(row.digest, token);
+        }
+        drop(known);
         for gone in before.into_values() {
             gone.revoked.cancel();
         }
-        Ok(())
+        true
     }
 
     /// The token of that text. Digests are looked up, so that the time says nothing of the
@@ -106,15 +135,15 @@ impl WorkerTokens {
     #[must_use]
     pub fn find(&self, token: &str) -> Option<Arc<WorkerToken>> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let tokens = self.good.read().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(&digest).cloned()
+        self.known().good.get(&digest).cloned()
     }
 
     /// All of them, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<TokenRow> {
-        let tokens = self.good.read().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<_> = tokens.values().map(|token| token.row.clone()).collect();
+        let known = self.known();
+        let mut rows: Vec<_> = known.good.values().map(|it| it.row.clone()).collect();
+        drop(known);
         rows.sort_by_key(|row| row.id);
         rows
     }
@@ -148,8 +177,12 @@ impl WorkerTokens {
         let details = json!({ "name": row.name, "namespaces": row.namespaces });
         change.audit(actor, "token.create", &id, &details).await?;
         change.commit().await?;
-        let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(row.digest, good(row.clone()));
+        let mut known = self.known_mut();
+        known.changes += 1;
+        // It may be there: read again since it was stored.
+        let made = known.good.entry(row.digest);
+        made.or_insert_with(|| good(row.clone()));
+        drop(known);
         Ok((row, token))
     }
 
@@ -166,12 +199,14 @@ impl WorkerTokens {
             change.commit().await?;
         }
         // Also where another server took it back and this one was not told yet.
-        let mut tokens = self.good.write().unwrap_or_else(PoisonError::into_inner);
-        let found = tokens.values().find(|token| token.row.id == id).cloned();
+        let mut known = self.known_mut();
+        known.changes += 1;
+        let found = known.good.values().find(|it| it.row.id == id).cloned();
         if let Some(token) = found {
-            tokens.remove(&token.row.digest);
+            known.good.remove(&token.row.digest);
             token.revoked.cancel();
         }
+        drop(known);
         Ok(removed)
     }
 }
@@ -229,6 +264,37 @@ mod tests {
         assert!(token.revoked.is_cancelled());
         assert!(tokens.find(&text).is_none());
         assert_eq!(tokens.revoke(ACTOR, row.id).await.expect("done"), None);
+    }
+
+    #[tokio::test]
+    async fn what_changes_while_all_are_read_again_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = StateLocation::File(folder.path().join("host.db"));
+        let database = HostDb::open(&location).await.expect("opened");
+        let tokens = WorkerTokens::open(database).await.expect("read");
+        let make = async |name: &str| {
+            let made = tokens.make(ACTOR, name.to_owned(), BTreeSet::new());
+            made.await.expect("made")
+        };
+        let (first, taken_back) = make("first").await;
+        let read = async || {
+            let changes = tokens.known().changes;
+            (tokens.database.tokens().await.expect("read"), changes)
+        };
+        // What a read saw before a change, it brings after it.
+        let (rows, changes) = read().await;
+        let (second, text) = make("second").await;
+        assert!(!tokens.replace(rows, changes));
+        let token = tokens.find(&text).expect("still good");
+        assert!(!token.revoked.is_cancelled());
+        let (rows, changes) = read().await;
+        tokens.revoke(ACTOR, first.id).await.expect("done");
+        assert!(!tokens.replace(rows, changes));
+        assert!(tokens.find(&taken_back).is_none());
+        // So it is read once more.
+        tokens.read_again().await.expect("read");
+        assert_eq!(tokens.list(), [second]);
+        assert!(!token.revoked.is_cancelled());
     }
 
     #[tokio::test]

@@ -138,6 +138,27 @@ mod tests {
             assert!(told.contains("default/blob/a"), "{told}");
             assert!(told.contains("default/blob/b"), "{told}");
         }
+        let at = |endpoint: Option<&str>, within: bool| {
+            json!({ "s3": { "bucket": "abc", "endpoint": endpoint, "access_key_id": "a",
+                "secret_access_key_env": "A", "virtual_hosted_style": within } })
+        };
+        let same = |one: Value, other: Value| open(json!({ "a": one, "b": other })).is_err();
+        for (one, other) in [
+            ("http://localhost", "http://127.0.0.1:80/"),
+            ("https://S3.example.com", "https://s3.example.com.:443"),
+        ] {
+            assert!(same(at(Some(one), false), at(Some(other), false)), "{one}");
+        }
+        let of = |endpoint: &'static str| at(Some(endpoint), false);
+        let amazons = "https://s3.eu-west-1.amazonaws.com";
+        assert!(same(of(amazons), at(None, false)));
+        let hosted = at(Some("https://abc.h.example"), true);
+        assert!(same(of("https://h.example"), hosted.clone()));
+        // These may be others.
+        assert!(!same(of("https://abc.h.example"), hosted));
+        assert!(!same(of("https://h.example:1"), of("https://h.example:2")));
+        let machines = "http://ec2-1.compute.amazonaws.com";
+        assert!(!same(of(machines), at(None, false)));
         for (binding, told) in [
             (json!({}), "no backend"),
             (

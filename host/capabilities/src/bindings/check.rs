@@ -118,17 +118,32 @@ fn check_name(what: &'static str, name: &str) -> Result<(), BindingError> {
     })
 }
 
-/// The path without links, as far as it exists.
+/// The path without links, as far as it exists. Links to what does not are followed too: who
+/// opens one makes what it names.
 fn resolve(path: &Path) -> PathBuf {
+    follow(path, LINKS)
+}
+
+/// The most links that are followed to what does not exist: as many as Linux follows.
+const LINKS: u32 = 40;
+
+fn follow(path: &Path, links: u32) -> PathBuf {
     if let Ok(resolved) = path.canonicalize() {
         return resolved;
     }
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (path.parent(), path.components().next_back()) {
-        (Some(parent), Some(Component::Normal(name))) => resolve(parent).join(name),
+        (Some(parent), Some(Component::Normal(name))) => {
+            let above = follow(parent, links);
+            let here = above.join(name);
+            match here.read_link() {
+                Ok(target) if links > 0 => follow(&above.join(target), links - 1),
+                _ => here,
+            }
+        }
         // Of what is not there: it is no link.
         (Some(parent), Some(Component::ParentDir)) => {
-            let mut above = resolve(parent);
+            let mut above = follow(parent, links);
             above.pop();
             above
         }
@@ -160,6 +175,15 @@ mod tests {
         std::fs::create_dir_all(data.join("components")).expect("made");
         let linked = folder.path().join("linked");
         std::os::unix::fs::symlink(&data, &linked).expect("a link");
+        let link = |name: &str, target: &str| {
+            let link = folder.path().join(name);
+            std::os::unix::fs::symlink(target, &link).expect("a link");
+            link
+        };
+        // What they name is made when it is opened.
+        let to_none = link("to-none", "data/host.db");
+        let to_link = link("to-link", "./to-none");
+        let to_folder = link("to-folder", "linked/components/none");
         let (database, components) = (data.join("host.db"), data.join("components"));
         let own = [database.as_path(), components.as_path()];
         for (path, whose) in [
@@ -171,6 +195,9 @@ mod tests {
             (data.join("components/ab/cd"), &components),
             (data.join("none/../components/ab"), &components),
             (linked.join("none/above/../../host.db"), &database),
+            (to_none, &database),
+            (to_link, &database),
+            (to_folder.join("ab"), &components),
         ] {
             let whose = whose.canonicalize().unwrap_or_else(|_| {
                 let data = data.canonicalize().expect("a folder");
@@ -197,6 +224,8 @@ mod tests {
             "blob": { "documents": { "path": folder.path().join("documents") } },
         });
         assert_eq!(refused(fine, &own), None);
+        let round = json!({ "sql": { "x": { "path": link("round", "round").join("x.db") } } });
+        assert_eq!(refused(round, &own), None);
         let mail = json!({ "secrets": { "x": { "folder": data, "names": { "mail": "smtp" } } } });
         assert_eq!(refused(mail, &own), None);
         let token =

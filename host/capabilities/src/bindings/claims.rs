@@ -101,11 +101,12 @@ impl Claims {
     }
 }
 
-/// An address of this machine by one of its names. Names of others are compared as they stand.
+/// An address of this machine by one of its names. Those of others are compared as they stand, but
+/// for the dot that a whole name may end in.
 fn by_one_name(identity: &str) -> String {
     ["localhost:", "[::1]:", "::1:"]
         .iter()
-        .fold(identity.to_owned(), |it, name| {
+        .fold(identity.replace(".:", ":"), |it, name| {
             it.replace(name, "127.0.0.1:")
         })
 }

@@ -125,6 +125,10 @@ mod tests {
                 && told.contains("the prefix x on localhost:8080"),
             "{told}"
         );
+        for other in ["http://127.0.0.1:8080", "http://LocalHost.:8080"] {
+            let other = json!({ "weaviate": { "url": other, "prefix": "x" } });
+            open(json!({ "a": with("x", false), "b": other })).expect_err("by another name");
+        }
         for (binding, told) in [
             (json!({}), "no backend"),
             (

@@ -17,9 +17,9 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::bucket_http::Moves;
 use super::bucket_stream::{BucketReader, BucketWriter, part_bytes};
 use super::diagnosis::diagnose;
 use super::{
@@ -34,7 +34,7 @@ use crate::task::run_on;
 const HEADS_IN_FLIGHT: usize = 8;
 /// Bytes of the longest key of a bucket.
 const KEY_BYTES: usize = 1_024;
-/// How long an operation waits for others of its binding.
+/// How long an operation waits for others of its binding; a part of an upload while none moves.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One object.
@@ -86,6 +86,9 @@ pub trait Store: Send + Sync + 'static {
     type Upload: Send + Sync + 'static;
     /// What the store answered to a part.
     type Part: Send + 'static;
+
+    /// What tells that bytes of uploads move.
+    fn moves(&self) -> &Moves;
 
     /// What is known of an object, if there is one.
     async fn find(&self, object: &Object) -> Result<Option<Metadata>, BlobError>;
@@ -181,6 +184,7 @@ pub(super) struct Shared<S> {
     pub(super) limits: BlobLimits,
     pub(super) runtime: Handle,
     operations: Places,
+    pub(super) patience: Duration,
     /// MiB that the parts of all uploads may have in memory: as many parts as there are places.
     room: Arc<Semaphore>,
     /// Whether the store refuses a write whose condition does not hold, once it was tried.
@@ -207,6 +211,7 @@ impl<S: Store> Bucket<S> {
                 limits,
                 runtime,
                 operations: Places::new(connections.into()),
+                patience: PATIENCE,
                 room: Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS))),
                 keeps_conditions: OnceCell::new(),
             }),
@@ -219,11 +224,22 @@ impl<S: Store> Bucket<S> {
         F: Future<Output = Result<T, BlobError>> + Send + 'static,
         T: Send + 'static,
     {
-        let shared = Arc::clone(&self.shared);
-        let turn = shared.operations.take(PATIENCE).await.ok_or_else(busy)?;
-        let runtime = shared.runtime.clone();
-        let work = work(shared);
-        run_on(&runtime, async move {
+        let turn = self.shared.operations.take(self.shared.patience).await;
+        self.run_in(turn.ok_or_else(busy)?, work).await
+    }
+
+    pub(super) async fn run_in<W, F, T>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        work: W,
+    ) -> Result<T, BlobError>
+    where
+        W: FnOnce(Arc<Shared<S>>) -> F,
+        F: Future<Output = Result<T, BlobError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let work = work(Arc::clone(&self.shared));
+        run_on(&self.shared.runtime, async move {
             let _turn = turn;
             work.await
         })
@@ -233,10 +249,11 @@ impl<S: Store> Bucket<S> {
 }
 
 impl<S: Store> Shared<S> {
-    /// The place of a part of an upload.
+    /// The place of a part of an upload, or of its end: it waits while those before it move.
     pub(super) async fn turn_of_part(&self) -> Result<OwnedSemaphorePermit, BlobError> {
-        let turn = self.operations.take_another(PATIENCE).await;
-        turn.ok_or_else(busy)
+        let turn = self.operations.take_another();
+        let turn = self.store.moves().wait(self.patience, turn).await;
+        turn.flatten().ok_or_else(busy)
     }
 
     /// Room in memory for a part, taken until it is dropped. Whoever has it waits for no more
@@ -247,8 +264,8 @@ impl<S: Store> Shared<S> {
         bytes: usize,
     ) -> Result<OwnedSemaphorePermit, BlobError> {
         let room = Arc::clone(&self.room).acquire_many_owned(mebibytes(bytes));
-        match timeout(PATIENCE, room).await {
-            Ok(Ok(room)) => Ok(room),
+        match self.store.moves().wait(self.patience, room).await {
+            Some(Ok(room)) => Ok(room),
             _ => Err(busy()),
         }
     }

@@ -1,12 +1,8 @@
 //! What the configurations of all buckets have in common.
 
-use std::path::Path;
 use std::time::Duration;
 
 use url::Url;
-
-use crate::error::chain;
-use crate::tls::client_config;
 
 /// How long the store may keep silent.
 pub(super) const SILENCE: Duration = Duration::from_secs(15);
@@ -58,9 +54,18 @@ pub(super) fn normal_prefix(prefix: &str) -> String {
     }
 }
 
-/// Where a bucket is: what no two bindings may share a prefix of.
+/// Where a bucket is: what no two bindings may share a prefix of. The endpoint in one form, of the
+/// many that an address has.
 pub(super) fn identity(endpoint: &str, bucket: &str) -> String {
-    format!("{}/{bucket}", endpoint.trim_end_matches('/'))
+    let endpoint = endpoint.trim_end_matches('/');
+    let url = Url::parse(endpoint).ok();
+    let plain = url.as_ref().and_then(|url| {
+        let host = url.host_str()?.trim_end_matches('.');
+        let port = url.port_or_known_default()?;
+        let path = url.path().trim_end_matches('/');
+        Some(format!("{}://{host}:{port}{path}", url.scheme()))
+    });
+    format!("{}/{bucket}", plain.as_deref().unwrap_or(endpoint))
 }
 
 /// Checks what all have.
@@ -93,19 +98,4 @@ pub(super) fn check(
         return Err(BucketConfigError::Endpoint("it has no options"));
     }
     Ok(())
-}
-
-/// What sends the requests, with the certificates of that file.
-pub(super) fn http(ca: Option<&Path>) -> Result<reqwest::Client, BucketConfigError> {
-    let tls = client_config(ca).map_err(BucketConfigError::Certificates)?;
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .connect_timeout(Duration::from_secs(5))
-        .read_timeout(SILENCE)
-        .pool_idle_timeout(Duration::from_secs(30))
-        .user_agent(concat!("heyday/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| BucketConfigError::Client(chain(&error)))
 }

@@ -255,8 +255,9 @@ impl<S: Store> ObjectWriter for BucketWriter<S> {
         };
         parts.sort_unstable_by_key(|(index, _)| *index);
         let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
+        let turn = container.shared.turn_of_part().await?;
         container
-            .run(|shared| async move {
+            .run_in(turn, |shared| async move {
                 let mut upload = upload;
                 shared.check_place(&object.key).await?;
                 let (store, begun) = (&shared.store, &upload.begun);

@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, SERVER};
+use tokio::time::timeout;
 
+use super::bucket_config::SILENCE;
 use super::{BlobCode, BlobError, StoreServer};
 use crate::diagnosis::clock_of;
 use crate::error::chain;
@@ -40,13 +42,18 @@ pub(super) async fn body(mut response: reqwest::Response) -> Result<Bytes, Strin
     // The address may be signed: whoever has it can do what it says.
     let told = |error: reqwest::Error| chain(&error.without_url());
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(told)? {
+    loop {
+        // Not all clients have a limit of their own.
+        let chunk = timeout(SILENCE, response.chunk()).await;
+        let chunk = chunk.map_err(|_| "its answer does not end".to_owned())?;
+        let Some(chunk) = chunk.map_err(told)? else {
+            return Ok(body.freeze());
+        };
         if body.len() + chunk.len() > ANSWER_BYTES {
             return Err("its answer is too large".to_owned());
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
 }
 
 /// What a server says of itself in any answer.

@@ -28,6 +28,7 @@ use tokio::runtime::Handle;
 
 use super::bucket::{Bucket, Got, Object, Piece, Store, Written, precondition};
 use super::bucket_config::BucketConfigError;
+use super::bucket_http::Moves;
 use super::gcs_config::{Connected, GcsConfig, connect};
 use super::gcs_upload::Session;
 use super::{BlobError, BlobLimits, Condition, Metadata, Page, Presigned, StoreServer};
@@ -82,6 +83,10 @@ impl Store for Gcs {
     const PARTS_IN_ORDER: bool = true;
     type Upload = Session;
     type Part = ();
+
+    fn moves(&self) -> &Moves {
+        self.client.connected.http.moves()
+    }
 
     async fn find(&self, object: &Object) -> Result<Option<Metadata>, BlobError> {
         self.client.find(object).await

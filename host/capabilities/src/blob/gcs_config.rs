@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::bucket_config::{self, BucketConfigError, SILENCE, connections};
+use super::bucket_http::Http;
 use crate::google::{self, Identity, METADATA, Tokens};
 
 const ENDPOINT: &str = "https://storage.googleapis.com";
@@ -70,7 +71,7 @@ impl GcsConfig {
 
 /// What the requests of a bucket are made with.
 pub(super) struct Connected {
-    pub(super) http: reqwest::Client,
+    pub(super) http: Http,
     pub(super) tokens: Tokens,
     pub(super) iam: Url,
     /// Without a `/` at its end.
@@ -112,7 +113,7 @@ pub(super) fn connect(config: &GcsConfig) -> Result<Connected, BucketConfigError
     let sign_in =
         google::client(SILENCE.min(Duration::from_secs(10))).map_err(BucketConfigError::Client)?;
     Ok(Connected {
-        http: bucket_config::http(config.tls_server_ca_cert_path.as_deref())?,
+        http: Http::new(config.tls_server_ca_cert_path.as_deref(), SILENCE)?,
         tokens: Tokens::new(sign_in, identity),
         iam,
         endpoint: endpoint.as_str().trim_end_matches('/').to_owned(),

@@ -113,7 +113,7 @@ impl Client {
 
     /// Gives an upload up.
     pub(super) async fn abort(&self, session: &Session) -> Result<(), String> {
-        let sent = self.connected.http.delete(session.url.clone());
+        let sent = self.connected.http.client.delete(session.url.clone());
         let answer = sent.header("content-length", "0").send().await;
         let status = answer
             .map_err(|error| chain(&error.without_url()))?
@@ -188,13 +188,14 @@ impl Client {
         range: &str,
         bytes: Bytes,
     ) -> Result<(StatusCode, HeaderMap, Bytes), String> {
-        let sent = self.connected.http.put(session.url.clone());
-        let sent = sent
+        let http = &self.connected.http;
+        let request = http
+            .client
+            .put(session.url.clone())
             .header(CONTENT_TYPE, BYTES)
-            .header(CONTENT_RANGE, range)
-            .body(bytes)
-            .send();
-        let response = sent.await.map_err(|error| chain(&error.without_url()))?;
+            .header(CONTENT_RANGE, range);
+        let sent = http.send(request, bytes).await;
+        let response = sent.map_err(|failed| failed.cause)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = bucket_wire::body(response).await?;
         Ok((status, headers, body))

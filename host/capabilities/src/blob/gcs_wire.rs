@@ -162,15 +162,15 @@ impl Client {
                 Err(_) if pauses.pause().await => continue,
                 Err(why) => return Err(refused(why)),
             };
-            let mut sent = self
-                .connected
-                .http
+            let http = &self.connected.http;
+            let mut sent = http
+                .client
                 .request(request.method.clone(), request.url.clone())
                 .bearer_auth(token.as_str());
             for (name, value) in &request.headers {
                 sent = sent.header(name, value);
             }
-            let outcome = sent.body(request.body.clone()).send().await;
+            let outcome = http.send(sent, request.body.clone()).await;
             let cause = match outcome {
                 Ok(response) => {
                     let status = response.status();
@@ -209,14 +209,10 @@ impl Client {
                         Err(cause) => cause,
                     }
                 }
-                Err(error) => {
-                    let undone = request.repeatable || error.is_connect();
-                    let cause = chain(&error.without_url());
-                    if !undone {
-                        return Err(away(cause));
-                    }
-                    cause
+                Err(failed) if !(request.repeatable || failed.undone) => {
+                    return Err(away(failed));
                 }
+                Err(failed) => failed.cause,
             };
             if !pauses.pause().await {
                 return Err(away(cause));
@@ -330,7 +326,7 @@ impl Client {
     /// What the store says of itself when it answers, whatever it answers.
     pub(super) async fn told(&self) -> Option<StoreServer> {
         let url = self.url("storage/v1", None, &[("maxResults", "1")]).ok()?;
-        let answer = self.connected.http.get(url).send().await.ok()?;
+        let answer = self.connected.http.client.get(url).send().await.ok()?;
         Some(bucket_wire::server(answer.headers()))
     }
 

@@ -10,6 +10,7 @@
 pub mod address;
 pub mod bucket;
 pub mod bucket_config;
+mod bucket_http;
 mod bucket_stream;
 mod bucket_wire;
 mod diagnosis;

@@ -28,7 +28,8 @@ use reqwest::Method;
 use tokio::runtime::Handle;
 
 use super::bucket::{Bucket, Got, Object, Piece, Store, Written, far, precondition};
-use super::bucket_config::BucketConfigError;
+use super::bucket_config::{BucketConfigError, SILENCE};
+use super::bucket_http::{Http, Moves};
 use super::bucket_wire::{away, refused};
 use super::s3_config::{S3Config, connect};
 use super::{
@@ -43,7 +44,7 @@ pub type S3Container = Bucket<S3>;
 pub struct S3 {
     pub(super) client: AmazonS3,
     /// For requests that are signed by the client and sent by us.
-    pub(super) http: reqwest::Client,
+    pub(super) http: Http,
     /// What they are signed for.
     pub(super) region: String,
 }
@@ -61,7 +62,7 @@ impl S3Container {
         runtime: Handle,
     ) -> Result<Self, BucketConfigError> {
         Ok(Self::of(
-            connect(config)?,
+            connect(config, SILENCE)?,
             config.normal_prefix(),
             config.connections,
             read_only,
@@ -83,6 +84,10 @@ impl Store for S3 {
     /// Its id.
     type Upload = String;
     type Part = PartId;
+
+    fn moves(&self) -> &Moves {
+        self.http.moves()
+    }
 
     async fn find(&self, object: &Object) -> Result<Option<Metadata>, BlobError> {
         match self.client.head(&path(object)?).await {

@@ -9,8 +9,10 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3Con
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::{BackoffConfig, ClientOptions, CredentialProvider, RetryConfig};
 use serde::{Deserialize, Serialize};
+use url::Url;
 
-use super::bucket_config::{self, BucketConfigError, SILENCE, connections};
+use super::bucket_config::{self, BucketConfigError, connections};
+use super::bucket_http::Http;
 use super::s3::S3;
 use crate::credential::CredentialSource;
 use crate::error::chain;
@@ -64,7 +66,12 @@ impl S3Config {
 
     /// Where its bucket is, for people, and what no two bindings may share a prefix of.
     pub(crate) fn identity(&self) -> String {
-        let endpoint = self.endpoint.as_deref().unwrap_or("s3://");
+        let named = self.endpoint.as_deref().filter(|it| !is_amazons(it));
+        let endpoint = named.unwrap_or("s3://");
+        if self.virtual_hosted_style {
+            let endpoint = endpoint.replacen(&format!("//{}.", self.bucket), "//", 1);
+            return bucket_config::identity(&endpoint, &self.bucket);
+        }
         bucket_config::identity(endpoint, &self.bucket)
     }
 
@@ -74,11 +81,24 @@ impl S3Config {
     }
 }
 
+/// Whether an endpoint is one of Amazon S3, where no bucket has another's name.
+fn is_amazons(endpoint: &str) -> bool {
+    let url = Url::parse(endpoint).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let Some(host) = host.trim_end_matches('.').strip_suffix(".amazonaws.com") else {
+        return false;
+    };
+    // Others have machines there, and stores of their own on these.
+    let mut labels = host.split('.');
+    labels.any(|label| label == "s3" || label.starts_with("s3-"))
+}
+
 /// The region where nothing says one, as object_store has it.
 const REGION: &str = "us-east-1";
 
-/// The client of a bucket, and what sends its requests.
-pub(super) fn connect(config: &S3Config) -> Result<S3, BucketConfigError> {
+/// The client of a bucket, and what sends its requests. `silence`: how long the store may keep
+/// silent.
+pub(super) fn connect(config: &S3Config, silence: Duration) -> Result<S3, BucketConfigError> {
     check(config)?;
     let (file, variable) = (
         config.secret_access_key_file.as_ref(),
@@ -93,7 +113,7 @@ pub(super) fn connect(config: &S3Config) -> Result<S3, BucketConfigError> {
         (None, None) => AmazonS3Builder::from_env(),
         _ => return Err(BucketConfigError::Keys),
     };
-    let http = bucket_config::http(config.tls_server_ca_cert_path.as_deref())?;
+    let http = Http::new(config.tls_server_ca_cert_path.as_deref(), silence)?;
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
@@ -113,7 +133,7 @@ pub(super) fn connect(config: &S3Config) -> Result<S3, BucketConfigError> {
                 base: 2.0,
             },
             max_retries: 3,
-            retry_timeout: SILENCE,
+            retry_timeout: silence,
         })
         .with_http_connector(Connector(http.clone()))
         .build()
@@ -144,7 +164,7 @@ fn check(config: &S3Config) -> Result<(), BucketConfigError> {
 }
 
 #[derive(Debug)]
-struct Connector(reqwest::Client);
+struct Connector(Http);
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -183,6 +203,7 @@ impl CredentialProvider for Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blob::bucket_config::SILENCE;
 
     fn config(json: serde_json::Value) -> S3Config {
         serde_json::from_value(json).expect("a configuration")
@@ -225,14 +246,12 @@ mod tests {
                 "connections",
             ),
         ] {
-            let error = connect(&config(json)).err().expect(told);
+            let error = connect(&config(json), SILENCE).err().expect(told);
             assert!(error.to_string().contains(told), "{error}");
             assert!(!format!("{error:?}").contains("topsecret"), "{error:?}");
         }
-        connect(&config(
-            serde_json::json!({ "bucket": "abc", "access_key_id": "a",
-            "secret_access_key_env": "A", "endpoint": "http://localhost:9/x/" }),
-        ))
-        .expect("good");
+        let good = config(serde_json::json!({ "bucket": "abc", "access_key_id": "a",
+            "secret_access_key_env": "A", "endpoint": "http://localhost:9/x/" }));
+        connect(&good, SILENCE).expect("good");
     }
 }

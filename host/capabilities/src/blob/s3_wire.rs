@@ -20,6 +20,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::bucket::{Object, Store as _, page_of, precondition};
+use super::bucket_http::Failed;
 use super::bucket_wire::{self, Pauses, away, fault};
 use super::s3::{S3, path};
 use super::{BlobError, Condition, Metadata, Page, StoreServer};
@@ -43,13 +44,6 @@ struct Answer {
     body: Bytes,
     /// Whether it was sent before, and the answer to that may be lost.
     again: bool,
-}
-
-/// Why there is no answer.
-struct Failed {
-    cause: String,
-    /// Whether the store cannot have done it.
-    undone: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -186,7 +180,7 @@ impl S3 {
     pub(super) async fn server(&self) -> Option<StoreServer> {
         let bucket = ObjectPath::default();
         let url = self.client.signed_url(Method::GET, &bucket, SIGNED).await;
-        let answer = self.http.get(url.ok()?).send().await.ok()?;
+        let answer = self.http.client.get(url.ok()?).send().await.ok()?;
         Some(bucket_wire::server(answer.headers()))
     }
 
@@ -228,11 +222,7 @@ impl S3 {
             cause: chain(&error),
             undone: true,
         })?;
-        let response = sent.send().await.map_err(|error| Failed {
-            undone: error.is_connect(),
-            // The address is signed: whoever has it can do what it says.
-            cause: chain(&error.without_url()),
-        })?;
+        let response = self.http.send(sent, request.body.clone().into()).await?;
         let status = response.status();
         let body = bucket_wire::body(response).await;
         let body = body.map_err(|cause| Failed {
@@ -249,7 +239,8 @@ impl S3 {
         let options = SignedUrlOptions::default().with_query(request.query.clone());
         let (method, path) = (request.method.clone(), &request.path);
         let signed = self.client.signed_url_opts(method, path, SIGNED, &options);
-        Ok(self.http.request(request.method.clone(), signed.await?))
+        let client = &self.http.client;
+        Ok(client.request(request.method.clone(), signed.await?))
     }
 
     async fn signed_in_header(
@@ -270,9 +261,9 @@ impl S3 {
         headers.extend(request.header.clone());
         let credential = self.client.credentials().get_credential().await?;
         AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut unsigned, None)?;
-        let sent = self.http.request(request.method.clone(), url);
+        let sent = self.http.client.request(request.method.clone(), url);
         let headers = std::mem::take(unsigned.headers_mut());
-        Ok(sent.headers(headers).body(request.body.clone()))
+        Ok(sent.headers(headers))
     }
 }
 

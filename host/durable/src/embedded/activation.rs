@@ -20,11 +20,10 @@ impl Trouble {
     /// What somebody is told who asked for something that needs the driver.
     fn told(&self) -> EngineError {
         match self {
-            Self::Later(message) => EngineError::Unavailable {
-                message: format!("the run cannot answer just now: {message}; ask again"),
-                sent: false,
-                source: None,
-            },
+            Self::Later(message) => EngineError::unavailable(
+                format!("the run cannot answer just now: {message}; ask again"),
+                None,
+            ),
             Self::Hold(reason) | Self::Gone(reason) => EngineError::Held(reason.clone()),
         }
     }

@@ -305,10 +305,9 @@ impl EmbeddedEngine {
             .payloads
             .sweep(&live, grace)
             .await
-            .map_err(|error| EngineError::Unavailable {
-                message: "the payload store cannot be swept".to_owned(),
-                sent: false,
-                source: Some(Box::new(error)),
+            .map_err(|error| {
+                let message = "the payload store cannot be swept";
+                EngineError::unavailable(message, Some(Box::new(error)))
             })
     }
 

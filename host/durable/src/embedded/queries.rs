@@ -76,11 +76,7 @@ fn ask_ended(
 }
 
 fn not_now() -> EngineError {
-    EngineError::Unavailable {
-        message: "the run cannot answer just now; ask again".to_owned(),
-        sent: false,
-        source: None,
-    }
+    EngineError::unavailable("the run cannot answer just now; ask again", None)
 }
 
 /// What a query is asked with; it must stay inline.
@@ -106,11 +102,7 @@ pub fn answer(
 ) -> Result<Payload, EngineError> {
     let answered = driver.query_beside(name, arguments, outside);
     let value = answered.map_err(|error| match error {
-        QueryError::Unavailable(message) => EngineError::Unavailable {
-            message,
-            sent: false,
-            source: None,
-        },
+        QueryError::Unavailable(message) => EngineError::unavailable(message, None),
         error => EngineError::QueryFailed(error.to_string()),
     })?;
     let payload = Payload::json(&value);

@@ -290,11 +290,8 @@ impl From<StoreError> for EngineError {
 
 /// What the API answers when the history cannot be read.
 pub fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EngineError {
-    EngineError::Unavailable {
-        message: "the history cannot be read; check the disk and try again".to_owned(),
-        sent: false,
-        source: Some(error.into()),
-    }
+    let message = "the history cannot be read; check the disk and try again";
+    EngineError::unavailable(message, Some(error.into()))
 }
 
 fn transition(row: &sqlx::sqlite::SqliteRow) -> Result<(u64, Transition), StoreError> {

@@ -188,11 +188,9 @@ impl WriteError {
     pub fn into_engine(self) -> EngineError {
         match self {
             Self::Refused(error) => error,
-            Self::Sql(error) if error.is_storage() => EngineError::Unavailable {
-                message: error.advice().to_owned(),
-                sent: false,
-                source: Some(Box::new(error)),
-            },
+            Self::Sql(error) if error.is_storage() => {
+                EngineError::unavailable(error.advice(), Some(Box::new(error)))
+            }
             Self::Sql(error) => EngineError::Internal(error.to_string()),
             Self::Stopped => EngineError::ShuttingDown,
         }
@@ -334,11 +332,7 @@ impl Writer {
     /// Why what can be refused should be: the last commit failed.
     pub fn failure(&self) -> Option<EngineError> {
         let advice = *self.failing.borrow();
-        advice.map(|advice| EngineError::Unavailable {
-            message: advice.to_owned(),
-            sent: false,
-            source: None,
-        })
+        advice.map(|advice| EngineError::unavailable(advice, None))
     }
 
     /// Waits until a commit fails; answers as [`failure`](Self::failure) does.

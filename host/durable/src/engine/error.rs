@@ -115,6 +115,22 @@ pub enum EngineError {
     Internal(String),
 }
 
+impl EngineError {
+    /// That something cannot be done now and was not, nor was a cluster asked to: nothing was
+    /// changed, and the same request may be made again. `message` says what to do about it, the
+    /// source is for the log. Not for what may have been done all the same: that says `sent`.
+    pub fn unavailable(
+        message: impl Into<String>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unavailable {
+            message: message.into(),
+            sent: false,
+            source,
+        }
+    }
+}
+
 impl From<SignalError> for EngineError {
     fn from(error: SignalError) -> Self {
         match error {

@@ -112,14 +112,10 @@ impl Core {
             return Err(EngineError::ShuttingDown);
         }
         let connection = self.connection.borrow().clone();
-        connection.ok_or_else(|| EngineError::Unavailable {
-            message: format!(
-                "Temporal at {} cannot be reached: {}",
-                self.options.address,
-                lock(&self.away)
-            ),
-            sent: false,
-            source: None,
+        connection.ok_or_else(|| {
+            let (address, away) = (&self.options.address, lock(&self.away));
+            let message = format!("Temporal at {address} cannot be reached: {away}");
+            EngineError::unavailable(message, None)
         })
     }
 

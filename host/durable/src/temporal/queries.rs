@@ -69,15 +69,12 @@ fn refused(core: &Core, run: &RunRef, status: &sdk::Status) -> EngineError {
         sdk::Code::InvalidArgument => error_of(said()),
         // No worker is there, or none can go on with the run.
         sdk::Code::DeadlineExceeded | sdk::Code::FailedPrecondition | sdk::Code::Cancelled => {
-            EngineError::Unavailable {
-                message: format!(
-                    "no worker answers for workflow {:?} now ({}); ask again",
-                    run.workflow_id,
-                    said()
-                ),
-                sent: false,
-                source: Some(Box::new(status.clone())),
-            }
+            let message = format!(
+                "no worker answers for workflow {:?} now ({}); ask again",
+                run.workflow_id,
+                said()
+            );
+            EngineError::unavailable(message, Some(Box::new(status.clone())))
         }
         _ => refusal_of(core, run, status),
     }
@@ -100,11 +97,7 @@ fn text_of(error: EngineError) -> String {
 /// The error that travelled as a text.
 fn error_of(text: String) -> EngineError {
     if let Some(message) = text.strip_prefix(NOT_NOW) {
-        return EngineError::Unavailable {
-            message: message.to_owned(),
-            sent: false,
-            source: None,
-        };
+        return EngineError::unavailable(message, None);
     }
     let size = text
         .strip_prefix(TOO_LARGE)
@@ -227,11 +220,7 @@ mod tests {
             error_of(text_of(large)),
             EngineError::TooLarge { size: found, .. } if found == size
         ));
-        let away = EngineError::Unavailable {
-            message: "the evaluator is away".to_owned(),
-            sent: false,
-            source: None,
-        };
+        let away = EngineError::unavailable("the evaluator is away", None);
         assert!(matches!(
             error_of(text_of(away)),
             EngineError::Unavailable { message, .. } if message == "the evaluator is away"

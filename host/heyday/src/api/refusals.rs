@@ -220,11 +220,7 @@ mod tests {
             size: 3,
             limit: 2,
         };
-        let full = EngineError::Unavailable {
-            message: "the disk is full".into(),
-            sent: false,
-            source: None,
-        };
+        let full = EngineError::unavailable("the disk is full", None);
         for (error, status, name) in [
             (not_found, 404, "not-found"),
             (exists, 409, "workflow-exists"),

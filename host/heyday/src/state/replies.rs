@@ -15,6 +15,9 @@ use super::{HostDb, StateError, micros};
 /// How long an answer is kept.
 const KEPT_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
+/// Answers that are forgotten in one statement, which must not take long.
+const FORGOTTEN: u32 = 1_000;
+
 /// How long a statement may be under way at most, whoever waits for it: more than the database
 /// gives it.
 const UNDER_WAY: Duration = Duration::from_secs(30);
@@ -293,7 +296,8 @@ impl HostDb {
         .transpose()
     }
 
-    /// Keeps an answer, and forgets those that are too old.
+    /// Keeps an answer. It touches no other: two servers that each kept one and forgot that of
+    /// the other would wait for each other.
     ///
     /// # Errors
     /// As [`StateError`] says.
@@ -304,9 +308,7 @@ impl HostDb {
         key: &str,
         reply: &Reply,
     ) -> Result<(), StateError> {
-        let now = micros(Timestamp::now());
-        let mut tx = self.backend.begin().await?;
-        tx.execute(
+        self.execute(
             "INSERT INTO replies (namespace, route, key, request, status, location, body, at_us) \
              VALUES ($1,$2,$3,$4,$5,$6,$7,$8) \
              ON CONFLICT (namespace, route, key) DO UPDATE SET request = excluded.request, \
@@ -320,16 +322,34 @@ impl HostDb {
                 i64::from(reply.status),
                 &reply.location,
                 &reply.body,
-                now,
+                micros(Timestamp::now()),
             ],
         )
-        .await?;
-        tx.execute(
-            "DELETE FROM replies WHERE at_us <= $1",
-            values![now - KEPT_MICROS],
-        )
-        .await?;
-        tx.commit().await
+        .await
+        .map(|_| ())
+    }
+
+    /// Forgets the answers that are too old; answers how many there were.
+    ///
+    /// # Errors
+    /// As [`StateError`] says.
+    pub async fn forget_replies(&self) -> Result<u64, StateError> {
+        let until = micros(Timestamp::now()) - KEPT_MICROS;
+        let mut forgotten = 0;
+        loop {
+            // The time is said twice: one of them may be kept anew meanwhile.
+            let some = self
+                .execute(
+                    "DELETE FROM replies WHERE at_us <= $1 AND (namespace, route, key) IN \
+                     (SELECT namespace, route, key FROM replies WHERE at_us <= $1 LIMIT $2)",
+                    values![until, i64::from(FORGOTTEN)],
+                )
+                .await?;
+            forgotten += some;
+            if some < u64::from(FORGOTTEN) {
+                return Ok(forgotten);
+            }
+        }
     }
 }
 
@@ -368,6 +388,43 @@ mod tests {
         drop(given_up(Instant::now()));
         database.release_again().await;
         assert!(database.in_flight.hold(key()).is_some());
+    }
+
+    #[tokio::test]
+    async fn old_answers_are_forgotten_apart_from_what_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = StateLocation::File(folder.path().join("host.db"));
+        let database = HostDb::open(&location).await.expect("opened");
+        let reply = Reply {
+            request: vec![1],
+            status: 201,
+            location: None,
+            body: b"{}".to_vec(),
+        };
+        let keep = async |key: &str| {
+            let kept = database.keep_reply("default", "/plugins", key, &reply);
+            kept.await.expect("kept");
+        };
+        let left = async || {
+            let rows = database.rows("SELECT key FROM replies ORDER BY key", &[]);
+            let rows = rows.await.expect("read").into_iter();
+            let keys = rows.map(|row| row.string("key").expect("a text"));
+            keys.collect::<Vec<_>>()
+        };
+        for key in ["a", "b", "c"] {
+            keep(key).await;
+        }
+        let long_ago = micros(Timestamp::now()) - KEPT_MICROS;
+        let aged = "UPDATE replies SET at_us = $1 WHERE key <> 'c'";
+        let aged = database.execute(aged, values![long_ago]).await;
+        assert_eq!(aged.expect("written"), 2);
+        // Anew; the other old one is another statement's.
+        keep("a").await;
+        assert_eq!(left().await, ["a", "b", "c"]);
+        assert_eq!(database.forget_replies().await.expect("forgotten"), 1);
+        assert_eq!(left().await, ["a", "c"]);
+        let found = database.reply("default", "/plugins", "a").await;
+        assert_eq!(found.expect("read"), Some(reply));
     }
 
     #[test]

@@ -309,11 +309,7 @@ async fn try_begin(
 
 fn unpinnable(failure: Failure) -> EngineError {
     if failure.retryable {
-        EngineError::Unavailable {
-            message: failure.message,
-            sent: false,
-            source: None,
-        }
+        EngineError::unavailable(failure.message, None)
     } else if failure.kind == kind::INTERNAL {
         EngineError::Internal(failure.message)
     } else {

@@ -443,6 +443,9 @@ fn read_each(
                 tokens: told.tokens,
                 window: told.window,
             },
+            TokenError::Empty => {
+                InferenceError::InvalidRequest(format!("text {index} has no tokens"))
+            }
             TokenError::Failed(message) => {
                 tracing::error!(message, model = model.name, "a tokenizer failed");
                 InferenceError::Internal

@@ -241,6 +241,45 @@ async fn a_text_whose_numbers_run_over_costs_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_text_without_tokens_is_its_caller_s_fault() {
+    let (store, _folder) = store(&[]);
+    for name in ["bert-cls", "rerank-bert"] {
+        // A tokenizer that puts nothing around a text.
+        let copy = Copy::of(name);
+        copy.change("tokenizer.json", |tokenizer| {
+            tokenizer["post_processor"] = serde_json::Value::Null;
+        });
+        store.import(name, &copy.path("")).expect("imported");
+    }
+    let inference = Inference::start(store, &options()).expect("starts");
+    let me = || caller("default", "me");
+    let list = |texts: &[&str]| -> Vec<String> {
+        let texts = texts.iter();
+        texts.map(|&text| text.to_owned()).collect()
+    };
+    let of = |at: usize| InferenceError::InvalidRequest(format!("text {at} has no tokens"));
+    for long in [LongText::Refuse, LongText::Truncate, LongText::Split] {
+        for (texts, at) in [(&[""][..], 0), (&["a", " "][..], 1)] {
+            let found = inference.embed(me(), "bert-cls", list(texts), long).await;
+            assert_eq!(found, Err(of(at)), "{texts:?}");
+        }
+        let documents = list(&["a", ""]);
+        let found = inference.rerank(me(), "rerank-bert", String::new(), documents, long);
+        assert_eq!(found.await, Err(of(1)));
+    }
+    // Where one of both has some there is something to be read.
+    let documents = list(&["a", ""]);
+    let found = inference.rerank(
+        me(),
+        "rerank-bert",
+        "a".to_owned(),
+        documents,
+        LongText::Refuse,
+    );
+    assert_eq!(found.await.expect("scores").values.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_dropped_has_told_what_it_used() {
     let mut options = options();
     options.batch.sequences = Some(1);

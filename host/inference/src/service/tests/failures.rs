@@ -43,16 +43,59 @@ async fn fails_and_comes_back(options: &Options) {
     ] {
         let first = scene.ask("a", "bert-cls", &["1"]);
         scene.next_batch();
-        let queued = scene.ask("b", "bert-cls", &["2"]);
+        let together = [
+            scene.ask("a", "bert-cls", &["2"]),
+            scene.ask("b", "bert-cls", &["3", "4"]),
+        ];
+        scene.queued(3).await;
+        scene.open.send(Ok(())).unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(scene.next_batch().1, 3, "one batch of both");
+        let queued = scene.ask("c", "bert-cls", &["5"]);
         scene.queued(1).await;
         scene.open.send(Err(told.to_owned())).unwrap();
-        assert_eq!(first.await.unwrap(), Err(expected.clone()));
-        assert_eq!(queued.await.unwrap(), Err(expected));
+        for asked in together.into_iter().chain([queued]) {
+            assert_eq!(asked.await.unwrap(), Err(expected.clone()));
+        }
+        assert_eq!(scene.inference.in_memory(), (Vec::new(), 0));
         let again = scene.ask("a", "bert-cls", &["1"]);
         let usage = scene.answered(again).await.usage;
         assert!(usage.computed > Duration::ZERO);
         assert_eq!(usage.gpu, gpu);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_fails_under_embeddings_and_texts_is_opened_again_once() {
+    let scene = scene(&["bert-cls", "llama-gqa"], &options());
+    let models = &scene.inference.running.shared.models;
+    let asked = scene.ask("a", "bert-cls", &["1"]);
+    scene.next_batch();
+    let request = GenerateRequest {
+        prompt: Some("The rotor is".to_owned()),
+        max_tokens: Some(1),
+        ..GenerateRequest::default()
+    };
+    let me = || caller("default", "b");
+    let text = scene.inference.generate(me(), "llama-gqa", request.clone());
+    let mut text = text.await.expect("accepted");
+    scene.next_batch();
+    for _ in 0..2 {
+        let told = Err("the device was lost".to_owned());
+        scene.open.send(told).expect("a gate");
+    }
+    assert_eq!(asked.await.unwrap(), Err(InferenceError::DeviceLost));
+    assert_eq!(text.text().await, Err(InferenceError::DeviceLost));
+    assert_eq!(models.openings(), 1);
+    // Both are loaded again.
+    let again = scene.ask("a", "bert-cls", &["1"]);
+    scene.answered(again).await;
+    let text = scene.inference.generate(me(), "llama-gqa", request);
+    let mut text = text.await.expect("accepted");
+    scene.next_batch();
+    scene.open.send(Ok(())).expect("a gate");
+    text.text().await.expect("a text");
+    assert_eq!(models.openings(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,7 +84,7 @@ pub enum InferenceError {
         /// `embed`, `rerank`, `generate text`.
         what: &'static str,
     },
-    /// A request for text that cannot be answered as it is.
+    /// A request that cannot be answered as it is.
     #[error("{0}")]
     InvalidRequest(String),
     /// A text is longer than the model's window, and the caller asked to refuse it; or a

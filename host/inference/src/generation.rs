@@ -107,11 +107,12 @@ impl GenerateRequest {
         let message = if self.messages.is_empty() == self.prompt.is_none() {
             "a request has either `messages` or a `prompt`".to_owned()
         } else if self.messages.len() > MESSAGES {
-            format!("{} messages, over {MESSAGES}", self.messages.len())
+            let count = self.messages.len();
+            format!("`messages` has {count} of them, over {MESSAGES}")
         } else if self.max_tokens == Some(0) {
             "`max_tokens` is 1 or more".to_owned()
         } else if self.stop.len() > STOPS {
-            format!("{} texts in `stop`, over {STOPS}", self.stop.len())
+            format!("`stop` has {} texts, over {STOPS}", self.stop.len())
         } else if let Some(at) = self
             .stop
             .iter()
@@ -449,13 +450,22 @@ mod tests {
             (r#"{"prompt": "a", "n": 2}"#, "`n`"),
             (r#"{"prompt": "a", "max_tokens": 0}"#, "max_tokens"),
             (r#"{"prompt": "a", "max_tokens": -1}"#, "-1"),
-            (r#"{"prompt": "a", "stop": [""]}"#, "stop[0]"),
-            (r#"{"prompt": "a", "temperature": 2.5}"#, "temperature"),
-            (r#"{"prompt": "a", "temperature": -0.1}"#, "temperature"),
-            (r#"{"prompt": "a", "top_p": 0}"#, "top_p"),
-            (r#"{"prompt": "a", "top_p": 1.1}"#, "top_p"),
-            (r#"{"prompt": "a", "top_k": 0}"#, "top_k"),
-            (r#"{"prompt": "a", "seed": 9007199254740992}"#, "seed"),
+            (r#"{"messages": []}"#, "either"),
+            (r#"{"messages": [{"role": "user"}]}"#, "content"),
+            (r#"{"prompt": "a", "stop": "."}"#, "sequence"),
+            (r#"{"prompt": "a", "stop": ["b", ""]}"#, "`stop[1]`"),
+            (r#"{"prompt": "a", "temperature": 2.5}"#, "`temperature`"),
+            (r#"{"prompt": "a", "temperature": -0.1}"#, "`temperature`"),
+            // More than the number holds.
+            (r#"{"prompt": "a", "temperature": 1e39}"#, "`temperature`"),
+            (r#"{"prompt": "a", "temperature": 1e999}"#, "number"),
+            (r#"{"prompt": "a", "top_p": 0}"#, "`top_p`"),
+            (r#"{"prompt": "a", "top_p": -0.5}"#, "`top_p`"),
+            (r#"{"prompt": "a", "top_p": 1.1}"#, "`top_p`"),
+            (r#"{"prompt": "a", "top_k": 0}"#, "`top_k`"),
+            (r#"{"prompt": "a", "seed": -1}"#, "-1"),
+            (r#"{"prompt": "a", "seed": 1.5}"#, "1.5"),
+            (r#"{"prompt": "a", "seed": 9007199254740992}"#, "`seed`"),
         ] {
             let error = GenerateRequest::from_json(json).expect_err(json);
             assert!(
@@ -470,12 +480,17 @@ mod tests {
             ..GenerateRequest::default()
         };
         many.check().expect_err("17 texts");
-        let not = GenerateRequest {
-            prompt: Some(String::new()),
-            temperature: Some(f32::NAN),
-            ..GenerateRequest::default()
-        };
-        not.check().expect_err("no number");
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (temperature, top_p) in [(Some(odd), None), (None, Some(odd))] {
+                let not = GenerateRequest {
+                    prompt: Some(String::new()),
+                    temperature,
+                    top_p,
+                    ..GenerateRequest::default()
+                };
+                not.check().expect_err("no number");
+            }
+        }
     }
 
     #[tokio::test]

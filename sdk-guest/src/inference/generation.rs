@@ -449,6 +449,16 @@ impl Model {
     /// assert_eq!(answer.summary().unwrap().finish_reason, FinishReason::Length);
     /// ```
     pub fn generate(&self, request: &Request) -> Result<Generation> {
+        // JSON has no such numbers: they would be left out, as if nothing had been asked for.
+        for (name, number) in [
+            ("temperature", request.temperature),
+            ("top_p", request.top_p),
+        ] {
+            if let Some(number) = number.filter(|number| !number.is_finite()) {
+                let told = format!("`{name}` is {number}, which is out of its range");
+                return Err(Error::new("invalid-request", told));
+            }
+        }
         let request = serde_json::to_string(request)
             .map_err(|error| Error::new("invalid-request", error.to_string()))?;
         Ok(Generation {
@@ -502,7 +512,10 @@ mod tests {
             Request::default(),
             Request::prompt("x").max_tokens(0),
             Request::prompt("x").temperature(3.0),
+            Request::prompt("x").temperature(-1.0),
+            Request::prompt("x").temperature(f32::NAN),
             Request::prompt("x").top_p(0.0),
+            Request::prompt("x").top_p(f32::INFINITY),
             Request::prompt("x").top_k(0),
             Request::prompt("x").stop(""),
             Request::prompt("x").seed(1 << 53),

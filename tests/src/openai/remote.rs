@@ -324,6 +324,44 @@ async fn a_text_is_never_begun_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_a_text_keeps_its_place_from_nobody() {
+    let stand_in = StandIn::start().await;
+    // One at once.
+    let narrow = json!({ "concurrent": 1, "queue": 0, "timeout_ms": 3_000 });
+    let model = remote(&stand_in, "generate", &narrow);
+    let begun = async |text: &str| {
+        let begin = async || match generate(&model, text).await {
+            Err(InferenceError::Busy) => None,
+            begun => Some(begun.unwrap()),
+        };
+        eventually(begin).await
+    };
+    // Of the first more comes than is kept, the second one ends before anybody reads it.
+    let long = format!("{} ", "x".repeat(1 << 10)).repeat(500);
+    let mut behind = begun(&long).await;
+    let mut unread = begun("one two three").await;
+    let mut last = begun("four").await;
+    assert_eq!(last.text().await.unwrap(), "four");
+    assert_eq!(unread.text().await.unwrap(), "one two three");
+    let mut bytes = 0;
+    let failed = loop {
+        match behind.next().await {
+            Ok(Some(piece)) => bytes += piece.len(),
+            Ok(None) => panic!("it is no end"),
+            Err(error) => break error,
+        }
+    };
+    let limited = matches!(failed, InferenceError::LimitExceeded(_));
+    assert!(limited, "{failed:?}");
+    assert!((256 << 10..long.len()).contains(&bytes), "{bytes}");
+    // Who is told of an end finds the place free.
+    for _ in 0..20 {
+        let mut answer = generate(&model, "five").await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "five");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_may_be_a_secret_that_changes() {
     let stand_in = StandIn::start().await;
     let folder = tempfile::tempdir().unwrap();

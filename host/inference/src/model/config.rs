@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::RawKind;
 use super::files::ModelFiles;
 use crate::error::ModelError;
 use crate::templates::Templates;
@@ -196,8 +197,12 @@ impl Config {
     /// # Errors
     /// What is missing, damaged, contradictory, too large or unsupported.
     pub fn read(files: &ModelFiles, limits: &Limits) -> Result<Self, ModelError> {
-        let raw: RawConfig = files.json(CONFIG, "it says what the model is")?;
-        let architecture = architecture(&raw)?;
+        const WHY: &str = "it says what the model is";
+        // First: another architecture names its sizes otherwise, which is no damage.
+        let kind: RawKind = files.json(CONFIG, WHY)?;
+        let architecture = architecture(&kind.model_type)?;
+        let raw: RawConfig = files.json(CONFIG, WHY)?;
+        supported(&raw)?;
         let task = task(&raw)?;
         let hidden = size("hidden_size", raw.hidden_size, 16_384)?;
         let heads = size("num_attention_heads", raw.num_attention_heads, 1_024)?;
@@ -361,7 +366,22 @@ pub(crate) fn numbers(tensors: &[TensorShape]) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
-fn architecture(raw: &RawConfig) -> Result<Architecture, ModelError> {
+fn architecture(model_type: &str) -> Result<Architecture, ModelError> {
+    match model_type {
+        "bert" => Ok(Architecture::Bert),
+        "roberta" | "xlm-roberta" | "camembert" => Ok(Architecture::Roberta),
+        "" => Err(ModelError::Missing {
+            file: "model_type in config.json".to_owned(),
+            why: "it says which architecture the model has",
+        }),
+        other => Err(ModelError::Unsupported(format!(
+            "its architecture is `{other}`; there are bert, roberta, xlm-roberta, camembert, llama, \
+             mistral and qwen2"
+        ))),
+    }
+}
+
+fn supported(raw: &RawConfig) -> Result<(), ModelError> {
     let unsupported = |message: String| Err(ModelError::Unsupported(message));
     if raw.is_decoder {
         return unsupported("it is a decoder; encoders of the BERT family are run".to_owned());
@@ -376,18 +396,7 @@ fn architecture(raw: &RawConfig) -> Result<Architecture, ModelError> {
             "its positions are {kind}; `absolute` ones are read"
         ));
     }
-    match raw.model_type.as_str() {
-        "bert" => Ok(Architecture::Bert),
-        "roberta" | "xlm-roberta" | "camembert" => Ok(Architecture::Roberta),
-        "" => Err(ModelError::Missing {
-            file: "model_type in config.json".to_owned(),
-            why: "it says which architecture the model has",
-        }),
-        other => unsupported(format!(
-            "its architecture is `{other}`; there are bert, roberta, xlm-roberta, camembert, llama, \
-             mistral and qwen2"
-        )),
-    }
+    Ok(())
 }
 
 fn task(raw: &RawConfig) -> Result<Task, ModelError> {

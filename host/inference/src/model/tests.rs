@@ -328,6 +328,41 @@ fn what_this_version_cannot_run_is_refused_with_the_reason() {
 }
 
 #[test]
+fn another_architecture_is_refused_by_its_name_whatever_it_calls_its_sizes() {
+    for config in [
+        serde_json::json!({
+            "model_type": "distilbert", "dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96,
+            "activation": "gelu", "vocab_size": 80, "max_position_embeddings": 64,
+        }),
+        serde_json::json!({
+            "model_type": "t5", "d_model": 48, "d_ff": 96, "num_layers": 2, "vocab_size": 80,
+        }),
+        serde_json::json!({
+            "model_type": "gpt2", "n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 80,
+        }),
+        serde_json::json!({ "model_type": "gemma3", "text_config": { "hidden_size": 48 } }),
+    ] {
+        let copy = Copy::of("bert-cls");
+        let name = format!("`{}`", config["model_type"].as_str().expect("a name"));
+        copy.change("config.json", |json| *json = config);
+        let error = copy.refused(&name);
+        assert!(matches!(error, ModelError::Unsupported(_)), "{error}");
+        assert!(error.to_string().contains("camembert"), "{error}");
+    }
+    let copy = Copy::of("bert-cls");
+    copy.change("config.json", |config| {
+        config
+            .as_object_mut()
+            .expect("an object")
+            .remove("model_type");
+    });
+    assert!(matches!(
+        copy.refused("model_type"),
+        ModelError::Missing { .. }
+    ));
+}
+
+#[test]
 fn sizes_are_bounded_before_anything_is_allocated() {
     for member in [
         "vocab_size",
@@ -414,6 +449,8 @@ fn a_damaged_file_is_refused() {
 #[test]
 fn a_folder_of_the_hubs_cache_is_a_model() {
     let hub = tempfile::tempdir().expect("a folder");
+    let blobs = hub.path().join("blobs");
+    std::fs::create_dir(&blobs).expect("made");
     let copy = |to: &Path| {
         for (name, path) in ModelFiles::find(&folder("bert-f16-parts"))
             .expect("a model")
@@ -421,7 +458,13 @@ fn a_folder_of_the_hubs_cache_is_a_model() {
         {
             let target = to.join(name);
             std::fs::create_dir_all(target.parent().expect("a folder")).expect("made");
-            std::fs::copy(path, target).expect("copied");
+            // A snapshot has links to what several of them may have.
+            let blob = blobs.join(name.replace('/', "-"));
+            std::fs::copy(path, &blob).expect("copied");
+            #[cfg(unix)]
+            std::os::unix::fs::symlink(&blob, target).expect("linked");
+            #[cfg(not(unix))]
+            std::fs::copy(&blob, target).expect("copied");
         }
     };
     let snapshots = hub.path().join("snapshots");

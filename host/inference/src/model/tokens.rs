@@ -54,6 +54,9 @@ pub enum TokenError {
     /// It does not fit.
     #[error(transparent)]
     TooLong(#[from] TooLong),
+    /// There is nothing to be read of it, and the model puts nothing around a text.
+    #[error("the text has no tokens")]
+    Empty,
     /// The tokenizer failed: a fault in its file.
     #[error("the model's tokenizer failed: {0}")]
     Failed(String),
@@ -136,7 +139,7 @@ impl Tokenizer {
     /// The sequences of a text.
     ///
     /// # Errors
-    /// A text that does not fit, where `long` refuses it.
+    /// A text that does not fit, where `long` refuses it, and one without any tokens.
     pub fn text(&self, text: &str, long: LongText) -> Result<Window, TokenError> {
         let mut encoding = self.encode(text)?;
         let added = self.added(false);
@@ -180,7 +183,7 @@ impl Tokenizer {
     /// much of it as takes half of the window.
     ///
     /// # Errors
-    /// A pair that does not fit, where `long` refuses it.
+    /// A pair that does not fit, where `long` refuses it, and one without any tokens.
     pub fn pair(&self, query: &str, document: &str, long: LongText) -> Result<Window, TokenError> {
         let (mut query, mut document) = (self.encode(query)?, self.encode(document)?);
         let added = self.added(true);
@@ -291,9 +294,12 @@ impl Tokenizer {
             .post_process(first, second, true)
             .map_err(|error| TokenError::Failed(error.to_string()))?;
         let ids = encoding.get_ids().to_vec();
-        if ids.is_empty() || ids.len() > self.window {
+        if ids.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        if ids.len() > self.window {
             return Err(TokenError::Failed(format!(
-                "it made {} tokens of a text, where 1 to {} were to be made",
+                "it made {} tokens of a text, where at most {} were to be made",
                 ids.len(),
                 self.window
             )));

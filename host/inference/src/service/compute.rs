@@ -160,7 +160,8 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
                 wanted = batch.len(),
                 "a batch has another size than its answer"
             );
-            fail(&batch, &InferenceError::Internal);
+            drop(model);
+            fail(batch, &InferenceError::Internal);
         }
         Err(message) => {
             tracing::error!(message, model = model.name, "a batch failed");
@@ -168,9 +169,9 @@ fn run_batch(shared: &Shared, compute: &dyn Compute, batch: Vec<Piece>) {
             let queued = shared.queues().pieces.drain();
             let error = failure(&message, "batch");
             // Before anybody is told: who tries again meets a device that was opened again.
-            shared.models.recover();
-            fail(&batch, &error);
-            fail(&queued, &error);
+            shared.models.recover(model.openings);
+            drop(model);
+            fail(batch.into_iter().chain(queued), &error);
         }
     }
 }
@@ -184,8 +185,10 @@ pub(super) fn failure(message: &str, what: &str) -> InferenceError {
     }
 }
 
-fn fail(batch: &[Piece], error: &InferenceError) {
-    for piece in batch {
-        piece.request.answer(Err(error.clone()));
+fn fail(pieces: impl IntoIterator<Item = Piece>, error: &InferenceError) {
+    // Whoever is told may ask for a model that takes the place of theirs: all let it go before.
+    let requests: Vec<_> = pieces.into_iter().map(|piece| piece.request).collect();
+    for request in requests {
+        request.answer(Err(error.clone()));
     }
 }

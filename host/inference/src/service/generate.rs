@@ -324,8 +324,9 @@ impl Text {
         Ok(if stopped { FinishReason::Stop } else { reason })
     }
 
-    /// Tells the end, where it came.
-    fn tell(self) {
+    /// What tells the end, where it came. Whoever is told may ask for a model that takes this one's
+    /// place, so that it is let go before.
+    fn ended(self) -> impl FnOnce() {
         let Self {
             model,
             cache,
@@ -335,15 +336,24 @@ impl Text {
             end,
             ..
         } = self;
-        // Whoever is told may ask for a model that takes this one's place.
         drop((model, cache));
-        if let Some(end) = end {
-            sender.end(end.map(|finish_reason| GenerationSummary {
-                finish_reason,
-                prompt_tokens: prompt.len() as u64,
-                completion_tokens: count,
-            }));
+        move || {
+            if let Some(end) = end {
+                sender.end(end.map(|finish_reason| GenerationSummary {
+                    finish_reason,
+                    prompt_tokens: prompt.len() as u64,
+                    completion_tokens: count,
+                }));
+            }
         }
+    }
+}
+
+/// Tells the ends of texts, which have let their models go by then.
+fn tell(texts: impl Iterator<Item = Text>) {
+    let told: Vec<_> = texts.map(Text::ended).collect();
+    for tell in told {
+        tell();
     }
 }
 
@@ -423,30 +433,29 @@ fn step(shared: &Shared, compute: &dyn Compute, texts: &mut Vec<Text>) {
             .collect();
         if let Err(message) = step_of(shared, compute, &model, &mut own) {
             tracing::error!(message, model = model.name, "a step failed");
+            let openings = model.openings;
             drop(model);
-            return fail(shared, texts, &message);
+            return fail(shared, texts, &message, openings);
         }
     }
-    let (ended, going) = std::mem::take(texts)
+    let (ended, going): (Vec<Text>, Vec<Text>) = std::mem::take(texts)
         .into_iter()
         .partition(|text| text.end.is_some());
     *texts = going;
-    for text in ended {
-        text.tell();
-    }
+    tell(ended.into_iter());
 }
 
 /// All texts meet the same device: they fail, and it is opened again.
-fn fail(shared: &Shared, texts: &mut Vec<Text>, message: &str) {
+fn fail(shared: &Shared, texts: &mut Vec<Text>, message: &str, openings: u64) {
     let mut failed = std::mem::take(texts);
     failed.append(&mut shared.queues().texts);
     let error = super::compute::failure(message, "batch");
     // Before anybody is told: who tries again meets a device that was opened again.
-    shared.models.recover();
-    for mut text in failed {
+    shared.models.recover(openings);
+    for text in &mut failed {
         text.end.get_or_insert(Err(error.clone()));
-        text.tell();
     }
+    tell(failed.into_iter());
 }
 
 /// How many tokens each text reads now: its latest one, or a part of its prompt.

@@ -24,6 +24,8 @@ pub(crate) struct Loaded {
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) model: Model,
+    /// How often the device had been opened again before it was loaded onto it.
+    pub(super) openings: u64,
     digest: String,
     _room: Room,
 }
@@ -212,6 +214,7 @@ impl Models {
                 id: last,
                 name: name.to_owned(),
                 model,
+                openings,
                 digest: stored.digest.clone(),
                 _room: room,
             });
@@ -263,9 +266,20 @@ impl Models {
         self.slots().by_name.remove(name);
     }
 
-    /// After the device failed: all models are forgotten, and the device is opened again.
-    pub(crate) fn recover(&self) {
-        self.start_over(&mut self.slots());
+    /// After the device failed that had been opened again so often: all models are forgotten, and
+    /// the device is opened again. What else was computed on it fails too, later, and finds that
+    /// done: what was loaded since then is well.
+    pub(super) fn recover(&self, openings: u64) {
+        let mut slots = self.slots();
+        if slots.openings == openings {
+            self.start_over(&mut slots);
+        }
+    }
+
+    /// How often the device was opened again.
+    #[cfg(test)]
+    pub(super) fn openings(&self) -> u64 {
+        self.slots().openings
     }
 
     fn start_over(&self, slots: &mut Slots) {

@@ -303,6 +303,13 @@ impl Admission {
         let of_namespace = admitted.by_namespace.get(&caller.namespace);
         let half = |limit: usize| limit.div_ceil(2);
         let three_quarters = |limit: usize| limit - limit / 4;
+        if bytes > half(limits.bytes) {
+            // It would be busy for ever.
+            return Err(InferenceError::LimitExceeded(format!(
+                "{bytes} bytes of texts at once; the queue has room for {} of one plugin",
+                half(limits.bytes)
+            )));
+        }
         let within = |held: Option<&Held>, part: fn(usize) -> usize| {
             held.is_none_or(|held| held.fits(bytes, part(limits.requests), part(limits.bytes)))
         };
@@ -443,6 +450,9 @@ fn read_each(
                 tokens: told.tokens,
                 window: told.window,
             },
+            TokenError::Empty => {
+                InferenceError::InvalidRequest(format!("text {index} has no tokens"))
+            }
             TokenError::Failed(message) => {
                 tracing::error!(message, model = model.name, "a tokenizer failed");
                 InferenceError::Internal

@@ -247,7 +247,15 @@ async fn callers_share_batches_of_one_model_and_like_lengths() {
 async fn a_full_queue_is_busy_and_nobody_has_all_of_it() {
     let mut options = options();
     options.queue.requests = 4;
+    options.queue.bytes = 20;
     let scene = scene(&["bert-cls"], &options);
+    // What no empty queue would take is not for later.
+    let large = scene.ask("greedy", "bert-cls", &["123456", "12345"]);
+    let large = large.await.unwrap();
+    assert!(
+        matches!(large, Err(InferenceError::LimitExceeded(_))),
+        "{large:?}"
+    );
     let mut asked = vec![scene.ask("greedy", "bert-cls", &["1"])];
     scene.next_batch();
     asked.push(scene.ask("greedy", "bert-cls", &["2"]));

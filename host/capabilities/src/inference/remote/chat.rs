@@ -1,7 +1,7 @@
 //! Generation by an endpoint: streamed, and never begun again after its first piece.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use heyday_inference::{
     Caller, FinishReason, GenerateRequest, Generation, GenerationSender, GenerationSummary,
@@ -204,6 +204,25 @@ fn request(config: &RemoteConfig, request: GenerateRequest) -> (&'static str, Va
     (path, body)
 }
 
+/// The time that an endpoint had for a text: without what that waited for its reader here.
+struct Clock {
+    since: Instant,
+    waited: Duration,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            since: Instant::now(),
+            waited: Duration::ZERO,
+        }
+    }
+
+    fn computed(&self) -> Duration {
+        self.since.elapsed().saturating_sub(self.waited)
+    }
+}
+
 impl Inner {
     pub(super) async fn generate(
         self: std::sync::Arc<Self>,
@@ -212,9 +231,9 @@ impl Inner {
     ) -> Result<Generation, InferenceError> {
         self.check_task(Task::Generate, "generate text")?;
         let (sender, generation) = Generation::channel();
-        let begun = Instant::now();
         let place = self.gate.enter(caller).await?;
         sender.begin();
+        let mut clock = Clock::start();
         let (path, body) = request(&self.config, asked);
         // An answer begins with its first piece: until then it may be asked for again.
         let mut attempt = 1;
@@ -228,20 +247,22 @@ impl Inner {
             }
         };
         tokio::spawn(async move {
-            let _place = place;
             let end = tokio::select! {
-                end = self.pass_on(&mut answer, first, &sender, begun) => end,
+                end = self.pass_on(&mut answer, first, &sender, &mut clock) => end,
                 // The connection ends with the answer, and with it the endpoint's work.
                 () = sender.closed() => return,
             };
+            // Before anybody is told: who asks again then has the place, and who has not read all
+            // of the text yet keeps it from nobody.
+            drop((answer, place));
             sender.used(|usage| {
-                usage.computed = begun.elapsed().saturating_sub(usage.queued);
+                usage.computed = clock.computed();
                 if let Ok(summary) = &end {
                     usage.prompt_tokens = summary.prompt_tokens;
                     usage.completion_tokens = summary.completion_tokens;
                 }
             });
-            sender.end(end.map_err(|failed| self.told(failed)));
+            sender.end(end);
         });
         Ok(generation)
     }
@@ -257,30 +278,50 @@ impl Inner {
         answer: &mut Answer,
         first: Next,
         sender: &GenerationSender,
-        begun: Instant,
-    ) -> Result<GenerationSummary, Failed> {
+        clock: &mut Clock,
+    ) -> Result<GenerationSummary, InferenceError> {
         let mut next = first;
         loop {
-            match next {
+            let text = match next {
                 Next::End(summary) => return Ok(summary),
-                Next::Piece(text) => {
-                    sender.used(|usage| {
-                        usage.completion_tokens = answer.pieces;
-                        usage.computed = begun.elapsed().saturating_sub(usage.queued);
-                    });
-                    sender.piece(text);
-                    // How much an endpoint says is its own choice: no more is read of it than
-                    // somebody here reads.
-                    sender.room().await;
-                }
-            }
-            next = answer.next(&self.client).await?;
+                Next::Piece(text) => text,
+            };
+            sender.used(|usage| {
+                usage.completion_tokens = answer.pieces;
+                usage.computed = clock.computed();
+            });
+            sender.piece(text);
+            self.room(sender, clock).await?;
+            let read = answer.next(&self.client).await;
+            next = read.map_err(|failed| self.told(failed))?;
         }
+    }
+
+    /// Waits where who reads the text here is far behind: how much an endpoint says is its own
+    /// choice, and no more of it is kept. The endpoint has nothing to do meanwhile, but its place is
+    /// taken, so that one that reads nothing at all is not waited for longer than the endpoint.
+    async fn room(
+        &self,
+        sender: &GenerationSender,
+        clock: &mut Clock,
+    ) -> Result<(), InferenceError> {
+        let since = Instant::now();
+        let patience = self.client.timeout();
+        let room = tokio::time::timeout(patience, sender.room()).await;
+        clock.waited += since.elapsed();
+        room.map_err(|_| {
+            InferenceError::LimitExceeded(format!(
+                "nothing of the text was read for {} s, while more of it came than is kept: read \
+                 it as it comes",
+                patience.as_secs_f64()
+            ))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::task::Poll;
 
     use heyday_inference::{Message, Role};
@@ -296,28 +337,40 @@ mod tests {
         config.expect("a configuration")
     }
 
-    #[tokio::test]
-    async fn an_answer_that_is_read_slowly_is_not_kept_here() {
-        const PIECES: u64 = 1_000;
-        let piece = "x".repeat(1 << 10);
+    fn inner(config: &RemoteConfig) -> Arc<Inner> {
+        let runtime = tokio::runtime::Handle::current();
+        let model = RemoteModel::new("ours", config, &Bindings::default(), runtime);
+        Arc::clone(&model.expect("a model").inner)
+    }
+
+    const PIECES: u64 = 1_000;
+    const PIECE: usize = 1 << 10;
+
+    /// An answer of that many pieces, all of which is there.
+    fn long_answer() -> Answer {
         let event = |text: &str, reason: Option<&str>| {
             let choice = json!({ "delta": { "content": text }, "finish_reason": reason });
             format!("data: {}\n\n", json!({ "choices": [choice] }))
         };
-        let mut events = event(&piece, None).repeat(PIECES as usize);
+        let mut events = event(&"x".repeat(PIECE), None).repeat(PIECES as usize);
         events += &event("", Some("stop"));
         events += "data: [DONE]\n\n";
         let response = http::Response::builder()
             .header("content-type", "text/event-stream")
             .body(events)
             .expect("an answer");
-        let mut answer = Answer::new(Response::from(response)).expect("a stream");
-        let runtime = tokio::runtime::Handle::current();
-        let model = RemoteModel::new("ours", &config(), &Bindings::default(), runtime);
-        let inner = std::sync::Arc::clone(&model.expect("a model").inner);
+        Answer::new(Response::from(response)).expect("a stream")
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_read_slowly_is_not_kept_here_nor_counted_as_computed() {
+        let begun = Instant::now();
+        let inner = inner(&config());
+        let mut answer = long_answer();
         let (sender, mut generation) = Generation::channel();
         let first = answer.next(&inner.client).await.expect("a piece");
-        let mut passing = Box::pin(inner.pass_on(&mut answer, first, &sender, Instant::now()));
+        let mut clock = Clock::start();
+        let mut passing = Box::pin(inner.pass_on(&mut answer, first, &sender, &mut clock));
         // All of it is there, so that it goes on until it waits for its reader.
         for _ in 0..PIECES {
             let poll = std::future::poll_fn(|context| Poll::Ready(passing.as_mut().poll(context)));
@@ -325,15 +378,46 @@ mod tests {
         }
         let passed = generation.usage().completion_tokens;
         assert!((1..PIECES).contains(&passed), "{passed}");
+        // Some time passes, which is its reader's.
+        let waits = Instant::now();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let waited = waits.elapsed();
         let read = async {
             let mut bytes = 0;
-            while bytes < piece.len() * PIECES as usize {
+            while bytes < PIECE * PIECES as usize {
                 let text = generation.next().await.expect("a text");
                 bytes += text.expect("a piece").len();
             }
         };
         let (summary, ()) = futures::join!(passing, read);
         assert_eq!(summary.expect("an end").completion_tokens, PIECES);
+        let computed = generation.usage().computed;
+        assert!(computed > Duration::ZERO);
+        assert!(computed + waited <= begun.elapsed(), "{computed:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_is_not_waited_for_without_end() {
+        let inner = inner(&RemoteConfig {
+            timeout_ms: 50,
+            ..config()
+        });
+        let mut answer = long_answer();
+        let (sender, mut generation) = Generation::channel();
+        let first = answer.next(&inner.client).await.expect("a piece");
+        let mut clock = Clock::start();
+        let passing = inner.pass_on(&mut answer, first, &sender, &mut clock);
+        let end = tokio::time::timeout(Duration::from_secs(60), passing).await;
+        let end = end.expect("it ends");
+        assert!(
+            matches!(end, Err(InferenceError::LimitExceeded(_))),
+            "{end:?}"
+        );
+        // What came is there still, and then why no more does.
+        sender.end(end.clone());
+        let text = generation.next().await.expect("a text").expect("a piece");
+        assert!((1..PIECE * PIECES as usize).contains(&text.len()));
+        assert_eq!(generation.next().await, end.map(|_| None));
     }
 
     #[test]

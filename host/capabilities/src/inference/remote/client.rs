@@ -365,6 +365,43 @@ mod tests {
     }
 
     #[test]
+    fn only_what_may_succeed_later_is_asked_again() {
+        for (status, code, kind) in [
+            (307, "", "never"),
+            (400, "invalid_value", "invalid"),
+            (400, "context_length_exceeded", "too long"),
+            (401, "invalid_api_key", "never"),
+            (403, "forbidden", "never"),
+            (404, "model_not_found", "never"),
+            (408, "", "again"),
+            (409, "", "again"),
+            (413, "too_large", "invalid"),
+            (413, "context_length_exceeded", "too long"),
+            (422, "", "invalid"),
+            (425, "", "again"),
+            (429, "busy", "busy"),
+            (500, "internal", "again"),
+            (503, "device_lost", "again"),
+        ] {
+            let refusal = Refusal {
+                message: String::new(),
+                code: code.to_owned(),
+            };
+            let status = StatusCode::from_u16(status).expect("a status");
+            let found = match classify(status, refusal, None) {
+                Failed::Again { busy: true, .. } => "busy",
+                Failed::Again { .. } => "again",
+                Failed::TooLong(_) => "too long",
+                Failed::Invalid(message) if message.is_empty() => "no words",
+                Failed::Invalid(_) => "invalid",
+                Failed::Odd(_) => "odd",
+                Failed::Never(_) => "never",
+            };
+            assert_eq!(found, kind, "{status} {code}");
+        }
+    }
+
+    #[test]
     fn words_are_short_and_without_the_key() {
         let said = format!("wrong key:\n sk-secret {}", "x".repeat(10_000));
         let told = told(&said, Some("sk-secret"));

@@ -42,8 +42,8 @@ pub struct RemoteConfig {
     /// where absent.
     #[serde(default)]
     pub tls_server_ca_cert_path: Option<PathBuf>,
-    /// How long the endpoint may keep silent before its answer begins, and within it, in
-    /// milliseconds.
+    /// How long the endpoint may keep silent before its answer begins, and within it, and how
+    /// long who reads a text may be far behind it, in milliseconds.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
     /// How often a request is made at most, where it fails as it may not fail again.

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::answer::{CompletionBody, Form, StreamOptions, generate};
+use super::answer::{CompletionBody, Form, generate};
 use super::error::ErrorBody;
-use super::{Members, Only, Texts, is_empty, is_false, is_one, is_zero};
+use super::text::TextOptions;
+use super::{Members, Only, is_empty, is_false, is_one, is_zero};
 use crate::api::App;
 use crate::api::extract::{Caller, Json};
 use crate::api::problem::Problem;
@@ -29,23 +30,9 @@ pub struct ChatRequest {
     pub max_completion_tokens: Option<u32>,
     /// The same by its older name; not both.
     pub max_tokens: Option<u32>,
-    /// The answer ends before the first of these texts: one, or up to 16.
-    #[schema(value_type = Option<Texts>)]
-    pub stop: Vec<String>,
-    /// 0 to 2; 0 takes the likeliest token. 1 where absent.
-    pub temperature: Option<f32>,
-    /// Only the likeliest tokens that together have this probability are drawn from.
-    pub top_p: Option<f32>,
-    /// Only so many of the likeliest tokens are drawn from. Not OpenAI's, but common.
-    pub top_k: Option<u32>,
-    /// The same request with the same seed gives the same answer.
-    pub seed: Option<u64>,
-    /// Whether the answer comes piece by piece, as server-sent events.
-    #[schema(required = false)]
-    pub stream: bool,
-    /// With `stream`: whether the last piece says what was used.
-    #[schema(value_type = Option<StreamOptions>)]
-    pub stream_options: bool,
+    /// How it is drawn, where it ends, and how it comes.
+    #[serde(flatten)]
+    pub options: TextOptions,
 }
 
 /// What was said.
@@ -135,26 +122,16 @@ impl ChatRequest {
             messages: messages(&mut members)?,
             max_completion_tokens: members.take("max_completion_tokens")?,
             max_tokens: members.take("max_tokens")?,
-            stop: members
-                .take::<Texts>("stop")?
-                .map_or_else(Vec::new, Texts::into_vec),
-            temperature: members.take("temperature")?,
-            top_p: members.take("top_p")?,
-            top_k: members.take("top_k")?,
-            seed: members.take("seed")?,
-            stream: members.take("stream")?.unwrap_or_default(),
-            stream_options: members
-                .take::<StreamOptions>("stream_options")?
-                .unwrap_or_default()
-                .include_usage,
+            options: TextOptions::read(&mut members)?,
         };
         if request.max_tokens.is_some() && request.max_completion_tokens.is_some() {
             return Err(
                 members.invalid("max_tokens", "the same as `max_completion_tokens`: say one")
             );
         }
-        if request.stream_options && !request.stream {
-            return Err(members.invalid("stream_options", "only with `stream`"));
+        // Later it would be refused by its other name.
+        if request.max_completion_tokens == Some(0) {
+            return Err(members.invalid("max_completion_tokens", "1 or more"));
         }
         members.accept(&ACCEPTED);
         for (name, asks_nothing, why) in ONLY {
@@ -168,13 +145,8 @@ impl ChatRequest {
     fn generate(self) -> GenerateRequest {
         GenerateRequest {
             messages: self.messages,
-            prompt: None,
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
-            stop: self.stop,
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: self.top_k,
-            seed: self.seed,
+            ..self.options.generate()
         }
     }
 }
@@ -230,7 +202,7 @@ pub(in crate::api) async fn complete(
     Json(body): Json<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let request = ChatRequest::read(Members::of_body(body))?;
-    let stream = request.stream.then_some(request.stream_options);
+    let stream = request.options.streamed();
     let model = request.model.clone();
     generate(app, &caller, Form::Chat, model, request.generate(), stream).await
 }
@@ -271,7 +243,7 @@ mod tests {
             "user": "u", "metadata": { "a": "b" }, "logprobs": null,
         });
         let request = read(body).expect("all of it is known");
-        assert!(request.stream && request.stream_options);
+        assert_eq!(request.options.streamed(), Some(true));
         let asked = request.generate();
         assert_eq!(asked.messages[0].role, Role::System);
         assert_eq!(asked.messages[0].content, "be brief");
@@ -331,13 +303,8 @@ mod tests {
                 json!([{ "role": "user", "content": "a", "name": "n" }]),
                 "messages[0].name",
             ),
-            ("stop", json!(5), "stop"),
-            (
-                "stream_options",
-                json!({ "include_usage": true }),
-                "stream_options",
-            ),
             ("seed", json!(-1), "seed"),
+            ("max_completion_tokens", json!(0), "max_completion_tokens"),
         ] {
             let problem = read(with(member, &value)).expect_err(param);
             assert_eq!(problem.further["param"], param, "{problem:?}");

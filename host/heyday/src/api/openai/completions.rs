@@ -8,9 +8,10 @@ use heyday_inference::GenerateRequest;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::answer::{CompletionBody, Form, StreamOptions, generate};
+use super::answer::{CompletionBody, Form, generate};
 use super::error::ErrorBody;
-use super::{Members, Only, Texts, is_empty, is_false, is_one, is_zero};
+use super::text::TextOptions;
+use super::{Members, Only, is_empty, is_false, is_one, is_zero};
 use crate::api::App;
 use crate::api::extract::{Caller, Json};
 use crate::api::problem::Problem;
@@ -28,23 +29,9 @@ pub struct CompletionRequest {
     pub prompt: String,
     /// The most tokens of the answer; 16 where absent.
     pub max_tokens: Option<u32>,
-    /// The answer ends before the first of these texts: one, or up to 16.
-    #[schema(value_type = Option<Texts>)]
-    pub stop: Vec<String>,
-    /// 0 to 2; 0 takes the likeliest token. 1 where absent.
-    pub temperature: Option<f32>,
-    /// Only the likeliest tokens that together have this probability are drawn from.
-    pub top_p: Option<f32>,
-    /// Only so many of the likeliest tokens are drawn from. Not OpenAI's, but common.
-    pub top_k: Option<u32>,
-    /// The same request with the same seed gives the same answer.
-    pub seed: Option<u64>,
-    /// Whether the answer comes piece by piece, as server-sent events.
-    #[schema(required = false)]
-    pub stream: bool,
-    /// With `stream`: whether the last piece says what was used.
-    #[schema(value_type = Option<StreamOptions>)]
-    pub stream_options: bool,
+    /// How it is drawn, where it ends, and how it comes.
+    #[serde(flatten)]
+    pub options: TextOptions,
 }
 
 /// Members that may be there as long as they ask for nothing.
@@ -69,22 +56,8 @@ impl CompletionRequest {
             model: members.need("model")?,
             prompt: prompt(&mut members)?,
             max_tokens: members.take("max_tokens")?,
-            stop: members
-                .take::<Texts>("stop")?
-                .map_or_else(Vec::new, Texts::into_vec),
-            temperature: members.take("temperature")?,
-            top_p: members.take("top_p")?,
-            top_k: members.take("top_k")?,
-            seed: members.take("seed")?,
-            stream: members.take("stream")?.unwrap_or_default(),
-            stream_options: members
-                .take::<StreamOptions>("stream_options")?
-                .unwrap_or_default()
-                .include_usage,
+            options: TextOptions::read(&mut members)?,
         };
-        if request.stream_options && !request.stream {
-            return Err(members.invalid("stream_options", "only with `stream`"));
-        }
         members.accept(&["user"]);
         for (name, asks_nothing, why) in ONLY {
             members.only(name, asks_nothing, why)?;
@@ -96,14 +69,9 @@ impl CompletionRequest {
     /// What it asks of the model.
     fn generate(self) -> GenerateRequest {
         GenerateRequest {
-            messages: Vec::new(),
             prompt: Some(self.prompt),
             max_tokens: Some(self.max_tokens.unwrap_or(MAX_TOKENS)),
-            stop: self.stop,
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: self.top_k,
-            seed: self.seed,
+            ..self.options.generate()
         }
     }
 }
@@ -140,7 +108,7 @@ pub(in crate::api) async fn continue_text(
     Json(body): Json<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let request = CompletionRequest::read(Members::of_body(body))?;
-    let stream = request.stream.then_some(request.stream_options);
+    let stream = request.options.streamed();
     let model = request.model.clone();
     generate(app, &caller, Form::Text, model, request.generate(), stream).await
 }
@@ -173,7 +141,7 @@ mod tests {
             "n": 1, "best_of": 1, "echo": false, "suffix": "", "logprobs": null, "user": "u",
         });
         let full = read(&full).expect("all of it is known");
-        assert!(full.stream && full.stream_options);
+        assert_eq!(full.options.streamed(), Some(true));
         let asked = full.generate();
         assert_eq!(asked.prompt.as_deref(), Some("upon"));
         assert_eq!((asked.max_tokens, asked.seed), (Some(7), Some(9)));
@@ -194,7 +162,7 @@ mod tests {
             ("logprobs", json!(0)),
             ("logit_bias", json!({ "1": 5 })),
             ("frequency_penalty", json!(0.1)),
-            ("stream_options", json!({ "include_usage": true })),
+            ("seed", json!(-1)),
             ("messages", json!([])),
         ] {
             let problem = read(&json!({ param: value })).expect_err(param);

@@ -18,6 +18,7 @@ pub mod embeddings;
 pub mod error;
 pub mod models;
 pub mod rerank;
+pub mod text;
 
 use heyday_inference::InferenceError;
 use serde::de::DeserializeOwned;
@@ -331,7 +332,7 @@ mod tests {
         }
         let wrong = InferenceError::InvalidRequest("`stop[3]` has 1 to 256 bytes".to_owned());
         assert_eq!(refusal(wrong, "messages").further["param"], "stop");
-        let wrong = InferenceError::InvalidRequest("17 texts".to_owned());
+        let wrong = InferenceError::InvalidRequest("text 3 has no tokens".to_owned());
         assert_eq!(refusal(wrong, "messages").further["param"], "messages");
         let unloadable = refusal(
             InferenceError::Unloadable {

@@ -21,7 +21,7 @@ pub struct RerankRequest {
     pub model: String,
     /// What they should answer.
     pub query: String,
-    /// Up to 2,048 texts. What is longer than the model's window is cut.
+    /// 1 to 2,048 texts. What is longer than the model's window is cut.
     pub documents: Vec<String>,
     /// So many of the best; all where absent.
     pub top_n: Option<usize>,
@@ -39,6 +39,9 @@ impl RerankRequest {
             top_n: members.take("top_n")?,
             return_documents: members.take("return_documents")?.unwrap_or_default(),
         };
+        if request.documents.is_empty() {
+            return Err(members.invalid("documents", "there is no document"));
+        }
         if request.top_n == Some(0) {
             return Err(members.invalid("top_n", "1 or more"));
         }
@@ -133,4 +136,40 @@ pub(in crate::api) async fn rerank(
         results,
         usage: Usage::read(found.usage.tokens),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_refused_by_its_name() {
+        let read = |member: &str, value: Value| {
+            let mut body = json!({ "model": "m", "query": "q", "documents": ["a"] });
+            body[member] = value;
+            match body {
+                Value::Object(map) => RerankRequest::read(Members::of_body(map)),
+                other => panic!("{other}"),
+            }
+        };
+        let full = read("top_n", json!(1)).expect("all of it is known");
+        assert_eq!((full.top_n, full.documents.len()), (Some(1), 1));
+        for (param, value) in [
+            ("model", Value::Null),
+            ("query", Value::Null),
+            ("documents", Value::Null),
+            ("documents", json!([])),
+            ("documents", json!("a")),
+            ("documents", json!([{ "text": "a" }])),
+            ("top_n", json!(0)),
+            ("top_n", json!(-1)),
+            ("return_documents", json!(1)),
+            ("truncate", json!(true)),
+        ] {
+            let problem = read(param, value.clone()).expect_err(param);
+            assert_eq!(problem.further["param"], param, "{value}: {problem:?}");
+        }
+    }
 }

@@ -443,13 +443,16 @@ async fn fails_and_comes_back(options: &Options) {
         ),
     ] {
         let mut first = scene.text("a", SHORT).await.expect("accepted");
-        // In the middle of it.
-        scene.step();
         scene.next_batch();
-        let mut waits = scene.text("b", SHORT).await.expect("accepted");
+        let mut second = scene.text("b", SHORT).await.expect("accepted");
+        scene.open.send(Ok(())).expect("a gate");
+        // In the middle of the one, at the beginning of the other.
+        assert_eq!(scene.next_batch().1, 1 + SHORT_TOKENS);
+        let mut waits = scene.text("c", SHORT).await.expect("accepted");
         scene.open.send(Err(told.to_owned())).expect("a gate");
-        assert_eq!(first.text().await, Err(expected.clone()));
-        assert_eq!(waits.next().await, Err(expected));
+        for text in [&mut first, &mut second, &mut waits] {
+            assert_eq!(text.text().await, Err(expected.clone()));
+        }
         assert_eq!(scene.inference.in_memory().0, Vec::<String>::new());
         let me = caller("default", "a");
         let again = scene.inference.generate(me, LLAMA, request(SHORT, 1));

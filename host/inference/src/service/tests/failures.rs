@@ -43,16 +43,59 @@ async fn fails_and_comes_back(options: &Options) {
     ] {
         let first = scene.ask("a", "bert-cls", &["1"]);
         scene.next_batch();
-        let queued = scene.ask("b", "bert-cls", &["2"]);
+        let together = [
+            scene.ask("a", "bert-cls", &["2"]),
+            scene.ask("b", "bert-cls", &["3", "4"]),
+        ];
+        scene.queued(3).await;
+        scene.open.send(Ok(())).unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(scene.next_batch().1, 3, "one batch of both");
+        let queued = scene.ask("c", "bert-cls", &["5"]);
         scene.queued(1).await;
         scene.open.send(Err(told.to_owned())).unwrap();
-        assert_eq!(first.await.unwrap(), Err(expected.clone()));
-        assert_eq!(queued.await.unwrap(), Err(expected));
+        for asked in together.into_iter().chain([queued]) {
+            assert_eq!(asked.await.unwrap(), Err(expected.clone()));
+        }
+        assert_eq!(scene.inference.in_memory(), (Vec::new(), 0));
         let again = scene.ask("a", "bert-cls", &["1"]);
         let usage = scene.answered(again).await.usage;
         assert!(usage.computed > Duration::ZERO);
         assert_eq!(usage.gpu, gpu);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_fails_under_embeddings_and_texts_is_opened_again_once() {
+    let scene = scene(&["bert-cls", "llama-gqa"], &options());
+    let models = &scene.inference.running.shared.models;
+    let asked = scene.ask("a", "bert-cls", &["1"]);
+    scene.next_batch();
+    let request = GenerateRequest {
+        prompt: Some("The rotor is".to_owned()),
+        max_tokens: Some(1),
+        ..GenerateRequest::default()
+    };
+    let me = || caller("default", "b");
+    let text = scene.inference.generate(me(), "llama-gqa", request.clone());
+    let mut text = text.await.expect("accepted");
+    scene.next_batch();
+    for _ in 0..2 {
+        let told = Err("the device was lost".to_owned());
+        scene.open.send(told).expect("a gate");
+    }
+    assert_eq!(asked.await.unwrap(), Err(InferenceError::DeviceLost));
+    assert_eq!(text.text().await, Err(InferenceError::DeviceLost));
+    assert_eq!(models.openings(), 1);
+    // Both are loaded again.
+    let again = scene.ask("a", "bert-cls", &["1"]);
+    scene.answered(again).await;
+    let text = scene.inference.generate(me(), "llama-gqa", request);
+    let mut text = text.await.expect("accepted");
+    scene.next_batch();
+    scene.open.send(Ok(())).expect("a gate");
+    text.text().await.expect("a text");
+    assert_eq!(models.openings(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,6 +281,45 @@ async fn a_text_whose_numbers_run_over_costs_no_other() {
     let mut names = scene.inference.in_memory().0;
     names.sort();
     assert_eq!(names, ["bert-cls", "over"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_without_tokens_is_its_caller_s_fault() {
+    let (store, _folder) = store(&[]);
+    for name in ["bert-cls", "rerank-bert"] {
+        // A tokenizer that puts nothing around a text.
+        let copy = Copy::of(name);
+        copy.change("tokenizer.json", |tokenizer| {
+            tokenizer["post_processor"] = serde_json::Value::Null;
+        });
+        store.import(name, &copy.path("")).expect("imported");
+    }
+    let inference = Inference::start(store, &options()).expect("starts");
+    let me = || caller("default", "me");
+    let list = |texts: &[&str]| -> Vec<String> {
+        let texts = texts.iter();
+        texts.map(|&text| text.to_owned()).collect()
+    };
+    let of = |at: usize| InferenceError::InvalidRequest(format!("text {at} has no tokens"));
+    for long in [LongText::Refuse, LongText::Truncate, LongText::Split] {
+        for (texts, at) in [(&[""][..], 0), (&["a", " "][..], 1)] {
+            let found = inference.embed(me(), "bert-cls", list(texts), long).await;
+            assert_eq!(found, Err(of(at)), "{texts:?}");
+        }
+        let documents = list(&["a", ""]);
+        let found = inference.rerank(me(), "rerank-bert", String::new(), documents, long);
+        assert_eq!(found.await, Err(of(1)));
+    }
+    // Where one of both has some there is something to be read.
+    let documents = list(&["a", ""]);
+    let found = inference.rerank(
+        me(),
+        "rerank-bert",
+        "a".to_owned(),
+        documents,
+        LongText::Refuse,
+    );
+    assert_eq!(found.await.expect("scores").values.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,3 +46,4 @@ mod sweeping;
 pub mod telemetry;
 pub mod tokens;
 pub mod worker;
+pub mod workers;

@@ -60,6 +60,7 @@ use crate::state::{HostDb, StateError};
 use crate::sweeping::{Old, kept_since};
 use crate::telemetry;
 use crate::tokens::WorkerTokens;
+use crate::workers::Workers;
 
 /// The subcommand of the running binary that compiles one component.
 pub const COMPILE_COMMAND: &str = "compile-component";
@@ -237,7 +238,12 @@ impl Server {
             &config.reserved(),
         )?;
         let inference = models::open(&config, &bindings).await?;
-        let bindings = Arc::new(bindings.with_inference(inference));
+        let workers = Workers::new(state.clone());
+        let mut bindings = bindings.with_inference(inference);
+        if config.engine == EngineKind::Temporal {
+            bindings = bindings.with_elsewhere(Arc::new(workers.clone()));
+        }
+        let bindings = Arc::new(bindings);
         let capabilities = capabilities(&config, &bindings);
         let sandbox = Sandbox::new(
             sandbox_options(&config, config.queues(), config.max_calls(), compiler),
@@ -347,6 +353,8 @@ impl Server {
             engine: Arc::clone(&engine),
             flow_schedules,
             engine_name: shared.engine.as_str(),
+            attempts_here: shared.engine == EngineKind::Embedded
+                || matches!(tasks, Tasks::All | Tasks::Activities),
             attempts_elsewhere: shared.engine == EngineKind::Temporal,
             record_days: shared.limits.record_days,
             registry,
@@ -358,7 +366,7 @@ impl Server {
             payloads,
             auth,
             tokens,
-            workers: Default::default(),
+            workers,
             metrics,
             pulls: Pulls::new(&shared.models_dir(), stopping.clone()),
             hubs: shared.inference.hubs.clone(),

@@ -12,10 +12,10 @@ use heyday_inference::{
 use heyday_sandbox::{CallState, Capability, HostCall};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
-use super::{Error, InferenceCode, NAME, told};
+use super::{Error, InferenceCode, NAME, elsewhere, told};
 use crate::bindings::Bindings;
 use crate::call::{Bound, Budget, Opened, Place, Scope, bound, open};
-use crate::error::{Fault, answer, run};
+use crate::error::{ErrorCode as _, Fault, answer, run};
 
 /// Generated from `wit/inference`.
 pub mod bindings {
@@ -128,6 +128,27 @@ fn caller(
         plugin: state.plugin().to_owned(),
     };
     Ok((handle, caller))
+}
+
+/// What is told of a model that is granted and not in this process, as `error` says: it is
+/// another matter where another process has it.
+async fn not_here(
+    state: &mut CallState,
+    call: &HostCall,
+    model: &str,
+    error: Error,
+) -> Result<Error, InferenceFault> {
+    let bindings = state.capability::<Scope>(NAME)?.bindings();
+    let Some(others) = bindings.elsewhere() else {
+        return Ok(error);
+    };
+    let attempt = state.attempt();
+    let (namespace, queue) = (attempt.namespace.clone(), attempt.queue.clone());
+    let queues = call.run(others.queues_with(&namespace, model)).await?;
+    let queues = queues.as_deref().map_err(String::as_str);
+    let error = elsewhere::missing(model, &queue, queues);
+    call.failed(error.code.as_str());
+    Ok(error)
 }
 
 fn long(long: inference::LongText) -> LongText {
@@ -263,7 +284,12 @@ impl inference::HostModel for CallState {
             inference.model(name)?;
             Some(Arc::new(inference.clone()))
         };
-        let opened = open(self, &call, NAME, "model", &name, find)?;
+        let opened = match open::<InferenceCode, _>(self, &call, NAME, "model", &name, find) {
+            Err(Fault::Error(error)) if error.code == InferenceCode::UnknownBinding => {
+                return Err(not_here(self, &call, &name, error).await?.into());
+            }
+            opened => opened?,
+        };
         let Opened {
             name,
             binding,

@@ -3,8 +3,10 @@
 //! One service answers all calls, [`heyday_inference::Inference`], and it is the same for
 //! all namespaces: weights are nobody's data. It computes itself, or asks an endpoint
 //! ([`remote`]); a plugin cannot tell. Which plugin may use which model is a matter of
-//! grants, `inference=MODEL`.
+//! grants, `inference=MODEL`. A granted one that is not in this process may be in another
+//! one ([`elsewhere`]).
 
+pub mod elsewhere;
 mod host;
 pub mod remote;
 
@@ -42,7 +44,8 @@ codes! {
         Timeout = "timeout",
         /// The attempt was asked to stop.
         Cancelled = "cancelled",
-        /// The model cannot be loaded or asked, or the host is stopping.
+        /// The model cannot be loaded or asked, is on another worker only, or the host is
+        /// stopping.
         Unavailable = "unavailable",
         /// A fault of the host.
         Internal = "internal",

@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::App;
 use super::extract::{Caller, Json, Query};
 use super::pages::{PageQuery, first_of, page, page_size};
 use super::problem::Problem;
+use super::{App, models};
 use crate::registry::types::{
     AuditEntry, AuditFilter, BindingInfo, GrantInfo, GrantRequest, TextFilter,
 };
@@ -59,21 +59,42 @@ pub(super) async fn list(
     }))
 }
 
+/// A grant that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GrantAnswer {
+    /// The grant.
+    #[serde(flatten)]
+    pub grant: GrantInfo,
+    /// What would fail if it were used now: a model that no worker has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
 /// Grant a binding
 ///
-/// The same grant again changes its mode.
+/// The same grant again changes its mode. Where workers run the activities, a model may be
+/// granted before any of them has it.
 #[utoipa::path(put, path = "/grants", tag = "grants", request_body = GrantRequest,
-    responses((status = 200, body = GrantInfo),
+    responses((status = 200, body = GrantAnswer),
         (status = 400, description = "No such capability, binding or mode", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The binding is of a dialect that the plugin cannot use", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn put(
     State(app): State<App>,
     caller: Caller,
     Json(body): Json<GrantRequest>,
-) -> Result<JsonAnswer<GrantInfo>, Problem> {
-    Ok(JsonAnswer(
-        app.registry.put_grant(caller.actor(), body).await?,
-    ))
+) -> Result<JsonAnswer<GrantAnswer>, Problem> {
+    let grant = app.registry.put_grant(caller.actor(), body).await?;
+    let mut warnings = Vec::new();
+    if grant.capability == heyday_capabilities::inference::NAME
+        && !models::is_served(&app, &caller.namespace, &grant.binding).await
+    {
+        warnings.push(format!(
+            "no worker that was heard in the last 30 s has the model {}: calls fail as \
+             `unknown-binding` until one announces it; `heyday model list` shows who has which",
+            grant.binding
+        ));
+    }
+    Ok(JsonAnswer(GrantAnswer { grant, warnings }))
 }
 
 /// Which grant.
@@ -129,7 +150,14 @@ pub(super) async fn bindings(
     caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<BindingsBody>, Problem> {
-    let bindings = app.registry.bindings(&caller.namespace);
+    let mut bindings = app.registry.bindings(&caller.namespace);
+    let of_workers = models::of_workers(&app, &caller.namespace).await?;
+    bindings.extend(of_workers.into_iter().map(|name| BindingInfo {
+        capability: heyday_capabilities::inference::NAME.to_owned(),
+        name,
+        backend: "workers".to_owned(),
+        modes: Vec::new(),
+    }));
     let (size, token) = (query.page_size, query.page_token.as_deref());
     let (bindings, next_page_token) = page(bindings, size, token, |binding| {
         format!("{} {}", binding.capability, binding.name)

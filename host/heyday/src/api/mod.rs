@@ -65,6 +65,7 @@ use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
 use crate::state::HostDb;
 use crate::tokens::WorkerTokens;
+use crate::workers::Workers;
 
 use problem::Problem;
 pub use routes::router;
@@ -82,6 +83,8 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     /// Which engine that is.
     pub engine_name: &'static str,
+    /// Whether this process runs attempts.
+    pub attempts_here: bool,
     /// Whether other processes may run attempts too.
     pub attempts_elsewhere: bool,
     /// Days that receipts and log lines are kept.
@@ -107,7 +110,7 @@ pub struct Parts {
     /// Tokens of workers.
     pub tokens: WorkerTokens,
     /// Workers that say that they are there.
-    pub workers: workers::Workers,
+    pub workers: Workers,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Models that are being fetched.

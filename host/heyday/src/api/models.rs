@@ -1,6 +1,8 @@
 //! `/models`: the models that plugins can be granted. They belong to the server, not to a
-//! namespace: weights are nobody's data.
+//! namespace: weights are nobody's data. Workers have models of their own, which are shown
+//! beside them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,19 +14,25 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::extract::{Caller, Json, Path, Query};
 use super::pages::{PageQuery, page};
 use super::problem::Problem;
 use super::{App, openai};
+use crate::names;
 use crate::server::{blocking, chain};
+use crate::workers::Heard;
 
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ModelInfo {
     /// Its name, for grants: `inference=NAME`.
     pub name: String,
-    /// Whether it runs elsewhere: then the next three are absent.
+    /// Whether this server has it: it may be at workers only, and then the next three, what
+    /// it is but for its task, and all that can be done with it, are theirs.
+    pub here: bool,
+    /// Whether an endpoint runs it: then the next three are absent.
     pub remote: bool,
     /// SHA-256 over the names and digests of its files, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +49,23 @@ pub struct ModelInfo {
     #[schema(value_type = Object)]
     pub properties: Value,
     /// Whether it is in this server's memory now.
+    pub loaded: bool,
+    /// The workers of the namespace that were heard in the last 30 seconds and have it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<ModelWorker>,
+}
+
+/// A worker that has a model of a name.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelWorker {
+    /// The worker, as `/workers` has it.
+    pub id: Uuid,
+    /// The queues whose tasks it takes.
+    pub queues: Vec<String>,
+    /// The digest of what is imported there under the name; absent where an endpoint runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Whether it is in the worker's memory.
     pub loaded: bool,
 }
 
@@ -76,12 +101,84 @@ pub(super) fn info(model: &ServedModel, loaded: &[String]) -> ModelInfo {
     });
     ModelInfo {
         name: model.name().to_owned(),
+        here: true,
         remote: stored.is_none(),
         digest: stored.map(|it| it.digest.clone()),
         size: stored.map(|it| it.files.iter().map(|file| file.size).sum()),
         imported_at,
         properties: serde_json::to_value(model.properties()).unwrap_or_default(),
         loaded: stored.is_some_and(|it| loaded.contains(&it.name)),
+        workers: Vec::new(),
+    }
+}
+
+/// A model of this server or of these workers, with who has it.
+fn shown(
+    inference: &Inference,
+    loaded: &[String],
+    heard: &[Heard],
+    name: &str,
+) -> Option<ModelInfo> {
+    let workers = heard.iter().filter_map(|worker| {
+        let model = worker.model(name)?;
+        Some(ModelWorker {
+            id: worker.body.worker,
+            queues: worker.body.queues.keys().cloned().collect(),
+            digest: model.digest.clone(),
+            loaded: model.loaded,
+        })
+    });
+    let workers = workers.collect();
+    if let Some(model) = inference.model(name) {
+        return Some(ModelInfo {
+            workers,
+            ..info(&model, loaded)
+        });
+    }
+    let said = heard.iter().find_map(|worker| worker.model(name))?;
+    Some(ModelInfo {
+        name: name.to_owned(),
+        here: false,
+        remote: said.digest.is_none(),
+        digest: None,
+        size: None,
+        imported_at: None,
+        properties: json!({ "task": said.task }),
+        loaded: false,
+        workers,
+    })
+}
+
+/// The names of the models that these workers have.
+fn announced(heard: &[Heard]) -> impl Iterator<Item = &String> {
+    let models = heard.iter().flat_map(|worker| &worker.body.models);
+    // What else a token's holder makes up is no model.
+    models
+        .map(|model| &model.name)
+        .filter(|name| names::is_name(name))
+}
+
+/// The models of a namespace's workers that this server lacks, by name.
+pub(super) async fn of_workers(app: &App, namespace: &str) -> Result<BTreeSet<String>, Problem> {
+    let heard = app.workers.of(namespace).await?;
+    let here = |name: &String| {
+        let inference = app.registry.inference();
+        inference.is_some_and(|it| it.model(name).is_some())
+    };
+    let lacking = announced(&heard).filter(|name| !here(name));
+    Ok(lacking.cloned().collect())
+}
+
+/// Whether any process that runs attempts of a namespace has a model; so it is taken to be
+/// where that cannot be known now.
+pub(super) async fn is_served(app: &App, namespace: &str, name: &str) -> bool {
+    let inference = app.registry.inference().filter(|_| app.attempts_here);
+    if inference.is_some_and(|it| it.model(name).is_some()) {
+        return true;
+    }
+    match app.workers.of(namespace).await {
+        Ok(all) => all.iter().any(|it| it.model(name).is_some()),
+        Err(_) => true,
     }
 }
 
@@ -120,7 +217,7 @@ pub(super) fn problem(error: &StoreError) -> Problem {
     match error {
         StoreError::InvalidName(_) => Problem::invalid(error.to_string()),
         StoreError::NotFound(name) => Problem::not_found(format!(
-            "there is no model {name}; `heyday model list` shows those that there are"
+            "this server has no model {name}; `heyday model list` shows who has which"
         )),
         StoreError::Exists(_) => {
             Problem::conflict("model-exists", "There is such a model", error.to_string())
@@ -153,20 +250,29 @@ async fn with_store<T: Send + 'static>(
 }
 
 /// List models
+///
+/// Those of this server, and those that only workers have; each with the workers of the
+/// namespace that have it.
 #[utoipa::path(get, path = "/models", tag = "models", params(PageQuery),
     responses((status = 200, body = ModelsBody)))]
 pub(super) async fn list(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<ModelsBody>, Problem> {
     let inference = inference(&app)?;
+    let heard = app.workers.of(&caller.namespace).await?;
     let (loaded, _) = inference.in_memory();
+    let own = inference.models().into_iter();
+    let mut all: BTreeSet<String> = own.map(|model| model.name().to_owned()).collect();
+    all.extend(announced(&heard).cloned());
     let (size, token) = (query.page_size, query.page_token.as_deref());
-    let name = |model: &ServedModel| model.name().to_owned();
-    let (models, next_page_token) = page(inference.models(), size, token, name)?;
+    let (names, next_page_token) = page(all.into_iter().collect(), size, token, String::clone)?;
+    let models = names
+        .iter()
+        .filter_map(|name| shown(&inference, &loaded, &heard, name));
     Ok(JsonAnswer(ModelsBody {
-        models: models.iter().map(|model| info(model, &loaded)).collect(),
+        models: models.collect(),
         device: inference.device().name().to_owned(),
         next_page_token,
     }))
@@ -210,12 +316,15 @@ pub(super) async fn import(
         (status = 404, description = "No such model", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn show(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<JsonAnswer<ModelInfo>, Problem> {
     let inference = inference(&app)?;
-    let model = find(&inference, &name)?;
-    Ok(told(&inference, model))
+    let heard = app.workers.of(&caller.namespace).await?;
+    let (loaded, _) = inference.in_memory();
+    let model = shown(&inference, &loaded, &heard, &name);
+    let model = model.ok_or_else(|| problem(&StoreError::NotFound(name)))?;
+    Ok(JsonAnswer(model))
 }
 
 /// Read all of a model's files again

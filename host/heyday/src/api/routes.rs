@@ -242,6 +242,7 @@ fn documented(app: &App) -> (Router<App>, OpenApi) {
         .routes(routes!(worker::revision))
         .routes(routes!(worker::plugin))
         .routes(routes!(worker::content))
+        .routes(routes!(worker::model))
         .routes(routes!(worker::pins))
         .routes(routes!(workers::announce));
     let values = OpenApiRouter::new().routes(routes!(worker::payload, worker::put_payload));

@@ -34,7 +34,9 @@ use crate::registry::RegistryError;
 use crate::registry::feed::Revision;
 use crate::state::shared::Shared;
 use crate::tokens::WorkerToken;
-use crate::worker::wire::{NewsBody, PinsBody, PluginBody, RecordsBody, RevisionBody, Said};
+use crate::worker::wire::{
+    NewsBody, PinsBody, PluginBody, QueuesBody, RecordsBody, RevisionBody, Said,
+};
 
 /// News that wait for a slow worker.
 const AHEAD: usize = 16;
@@ -307,6 +309,21 @@ pub(super) async fn put_payload(
     let stored = app.payloads.put(bytes).await;
     stored.map_err(|error| unstored(&error))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The queues whose workers have a model
+///
+/// For a worker that lacks one that was granted: whether another attempt may find it.
+#[utoipa::path(get, path = "/worker/models/{name}", tag = "workers",
+    params(("name" = String, Path, description = "The model's name")),
+    responses((status = 200, description = "The queues; none where nobody has it", body = Object)))]
+pub(super) async fn model(
+    State(app): State<App>,
+    worker: Worker,
+    Path(name): Path<String>,
+) -> Result<JsonAnswer<QueuesBody>, Problem> {
+    let queues = app.workers.queues_with(&worker.namespace, &name).await?;
+    Ok(JsonAnswer(QueuesBody { queues }))
 }
 
 /// What a run is pinned to that came without

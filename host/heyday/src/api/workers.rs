@@ -1,10 +1,6 @@
-//! `/workers`: who works for this server, and with which models. Workers tell it themselves,
-//! every few seconds; it is kept in memory, or in the state that several servers share, and
-//! forgotten when they fall silent.
+//! `/workers`: who works for this server, and with which models ([`crate::workers`]).
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;
@@ -20,74 +16,12 @@ use super::extract::{Caller, Json, Query};
 use super::pages::{PageQuery, page};
 use super::problem::Problem;
 use super::worker::opens;
-use crate::state::StateError;
 use crate::tokens::WorkerToken;
-use crate::worker::announce::INTERVAL;
 use crate::worker::wire::AnnouncementBody;
+use crate::workers::Heard;
 
-/// A worker that was not heard for so long is gone.
-const SILENCE: Duration = INTERVAL.saturating_mul(3);
-/// Workers that are known at once.
-const MOST: usize = 10_000;
 /// Entries of each list in an announcement.
 const ENTRIES: usize = 1_000;
-
-/// The workers that were heard lately.
-#[derive(Debug, Default)]
-pub struct Workers(Mutex<HashMap<Uuid, (Heard, Instant)>>);
-
-#[derive(Debug, Clone)]
-struct Heard {
-    body: AnnouncementBody,
-    since: Timestamp,
-    heard_at: Timestamp,
-}
-
-fn is_here(at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) < SILENCE
-}
-
-impl Workers {
-    fn hear(&self, body: AnnouncementBody, now: Instant) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, (_, at)| is_here(*at, now));
-        let since = match all.get(&body.worker) {
-            Some((heard, _)) => heard.since,
-            // More than there can be are somebody's play.
-            None if all.len() >= MOST => return,
-            None => Timestamp::now(),
-        };
-        let heard = Heard {
-            since,
-            heard_at: Timestamp::now(),
-            body,
-        };
-        all.insert(heard.body.worker, (heard, now));
-    }
-
-    fn list(&self, now: Instant) -> Vec<Heard> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = all.values().filter(|(_, at)| is_here(*at, now));
-        here.map(|(heard, _)| heard.clone()).collect()
-    }
-}
-
-/// The workers that any of the servers heard lately.
-async fn heard(app: &App) -> Result<Vec<Heard>, StateError> {
-    if !app.state.is_shared() {
-        return Ok(app.workers.list(Instant::now()));
-    }
-    let rows = app.state.workers(SILENCE).await?;
-    let known = rows.into_iter().filter_map(|row| {
-        Some(Heard {
-            // Of a server of another version it may be anything.
-            body: serde_json::from_str(&row.announcement).ok()?,
-            since: row.since,
-            heard_at: row.heard_at,
-        })
-    });
-    Ok(known.collect())
-}
 
 /// A worker.
 #[derive(Debug, Serialize, ToSchema)]
@@ -133,8 +67,7 @@ pub(super) async fn list(
     caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<WorkersBody>, Problem> {
-    let mut workers = heard(&app).await?;
-    workers.retain(|it| it.body.namespaces.contains(&caller.namespace));
+    let workers = app.workers.of(&caller.namespace).await?;
     let (size, token) = (query.page_size, query.page_token.as_deref());
     // As many digits for each, so that they are in the order of the times.
     let name = |it: &Heard| format!("{:020} {}", it.since.as_microsecond(), it.body.worker);
@@ -177,43 +110,6 @@ pub(super) async fn announce(
             "an announcement has at most {ENTRIES} namespaces, queues and models each"
         )));
     }
-    if app.state.is_shared() {
-        // Names, numbers and digests cannot fail to be written.
-        let text = serde_json::to_string(&body).unwrap_or_default();
-        let hearing = app.state.hear_worker(&body.worker, &text, SILENCE, MOST);
-        hearing.await?;
-    } else {
-        app.workers.hear(body, Instant::now());
-    }
+    app.workers.hear(body).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn body(worker: Uuid) -> AnnouncementBody {
-        AnnouncementBody {
-            worker,
-            namespaces: vec!["default".to_owned()],
-            queues: Default::default(),
-            device: "cpu".to_owned(),
-            models: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn who_falls_silent_is_gone() {
-        let workers = Workers::default();
-        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
-        let begun = Instant::now();
-        workers.hear(body(first), begun);
-        let later = begun + INTERVAL * 2;
-        workers.hear(body(second), later);
-        workers.hear(body(second), later);
-        assert_eq!(workers.list(later).len(), 2);
-        let left = workers.list(later + INTERVAL * 2);
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].body.worker, second);
-    }
 }

@@ -155,6 +155,11 @@ pub async fn run(args: GrantArgs, context: &Context) -> Result<(), CliError> {
                     &answer.body,
                     &format!("{subject} may reach {grant}"),
                 )?;
+                if !context.output.is_json() {
+                    for warning in view::rows_of(&answer.json()?, "warnings") {
+                        context.output.warn(&view::pretty(warning));
+                    }
+                }
             }
             Ok(())
         }

@@ -1,5 +1,6 @@
 //! `heyday model`: the models that plugins can be granted.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub enum ModelCommand {
         namespace's. The server goes on when this command ends; the same command again \
         follows it, and goes on with what was interrupted.")]
     Pull(PullArgs),
-    /// List the models
+    /// List the models, and how many workers of which queues have each
     #[command(after_help = "Example:\n  heyday model list")]
     List,
     /// List the workers, and the models that each can serve
@@ -177,10 +178,11 @@ async fn pull(args: PullArgs, context: &Context) -> Result<(), CliError> {
 /// What a model is, in a few words.
 fn said(model: &Value) -> String {
     let properties = &model["properties"];
-    let mut words = vec![
-        view::text(properties, "task"),
-        view::text(properties, "architecture"),
-    ];
+    let mut words = vec![view::text(properties, "task")];
+    // Of a model that only workers have, no more is known.
+    if properties["architecture"].is_string() {
+        words.push(view::text(properties, "architecture"));
+    }
     if let Some(dimensions) = properties["dimensions"].as_u64() {
         words.push(format!("{dimensions} dimensions"));
     }
@@ -190,22 +192,36 @@ fn said(model: &Value) -> String {
     words.join(", ")
 }
 
+/// How many workers have a model, and whose tasks they take.
+fn having(model: &Value) -> String {
+    let workers = view::rows_of(model, "workers");
+    let queues = workers.iter().flat_map(|it| view::rows_of(it, "queues"));
+    let queues: BTreeSet<&str> = queues.filter_map(Value::as_str).collect();
+    if workers.is_empty() {
+        return String::new();
+    }
+    let queues: Vec<&str> = queues.into_iter().collect();
+    format!("{}: {}", workers.len(), queues.join(", "))
+}
+
 async fn list(context: &Context) -> Result<(), CliError> {
     let list = Request::get(&["models"]);
     let Some(models) = view::all_rows(context, list, "models").await? else {
         return Ok(());
     };
-    let mut table = Table::new(&["NAME", "WHAT", "LOADED", "DIGEST", "IMPORTED"]);
+    let mut table = Table::new(&["NAME", "WHAT", "LOADED", "WORKERS", "DIGEST", "IMPORTED"]);
     for model in &models {
         table.row([
             view::text(model, "name"),
             said(model),
             match (model["remote"] == true, model["loaded"] == true) {
+                _ if model["here"] == false => "not here",
                 (true, _) => "elsewhere",
                 (_, true) => "yes",
                 _ => "no",
             }
             .to_owned(),
+            having(model),
             view::text(model, "digest").chars().take(12).collect(),
             view::text(model, "imported_at"),
         ]);

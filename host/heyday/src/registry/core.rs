@@ -128,7 +128,7 @@ pub struct RegistryOptions {
     pub queues: BTreeSet<String>,
     /// Queues of activities that name none, by plugin, over what it imports.
     pub default_queues: BTreeMap<String, String>,
-    /// Whether the engine reaches workers that are not Heyday's.
+    /// Whether the engine reaches workers outside of this process, Heyday's and others.
     pub foreign_workers: bool,
 }
 

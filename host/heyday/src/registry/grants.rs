@@ -183,6 +183,23 @@ impl Core {
         if of_capability.contains(&row.binding.as_str()) {
             return Ok(());
         }
+        if row.capability == heyday_capabilities::inference::NAME {
+            // Workers have models of their own, and may come, or get them, later.
+            if self.foreign_workers {
+                return names::check_name("the model", &row.binding)
+                    .map_err(|error| RegistryError::Invalid(error.to_string()));
+            }
+            return invalid(format!(
+                "there is no model {} here; {}. `heyday model import` or `heyday model pull` makes \
+                 one",
+                row.binding,
+                if of_capability.is_empty() {
+                    "there are none".to_owned()
+                } else {
+                    format!("there are: {}", of_capability.join(", "))
+                }
+            ));
+        }
         invalid(if of_capability.is_empty() {
             let mut known: Vec<&str> = bindings
                 .iter()
@@ -203,7 +220,7 @@ impl Core {
         } else {
             format!(
                 "there is no binding {}={} in the namespace {}; its bindings of {} are: {}. Further \
-                 ones are made in the server's configuration, models by `heyday model import`",
+                 ones are made in the server's configuration",
                 row.capability,
                 row.binding,
                 row.namespace,
@@ -239,7 +256,7 @@ impl Core {
     ///
     /// # Errors
     /// When there is no such binding, it is of a dialect that the plugin cannot use, or the
-    /// grant makes no sense.
+    /// grant makes no sense. A model need not be there where the engine has workers.
     pub async fn grant(&self, principal: &str, row: &GrantRow) -> Result<(), RegistryError> {
         self.check_grant(row)?;
         let mut changing = self.change().await?;

@@ -9,7 +9,8 @@
 //!   without pins is pinned by the server.
 //! - `follow`: active versions and grants, as one stream that goes on where it was cut,
 //!   and the lease that it gives.
-//! - [`announce`]: that it is there, and the models that it can serve.
+//! - [`announce`]: that it is there, and the models that it can serve; `elsewhere`: which
+//!   others have a model that it lacks.
 //! - `spool`: receipts, log lines and progress, in batches, and on disk until they are sent.
 //!
 //! Databases and stores are the worker's own business: it has the bindings that its
@@ -18,6 +19,7 @@
 pub mod announce;
 mod catalogue;
 mod client;
+mod elsewhere;
 mod follow;
 mod health;
 mod spool;
@@ -47,6 +49,7 @@ use self::announce::Announcer;
 use self::catalogue::RemoteRegistry;
 use self::client::ServerClient;
 pub use self::client::ServerError;
+use self::elsewhere::OtherWorkers;
 use self::follow::Follower;
 use self::health::{Health, Probed};
 use self::spool::Spool;
@@ -245,7 +248,10 @@ impl Worker {
         let bindings = Bindings::open_with(&named, &runtime, None, &config.reserved())?;
         let inference = models::open(&config, &bindings).await;
         let inference = inference.map_err(Box::new)?;
-        let bindings = Arc::new(bindings.with_inference(inference.clone()));
+        let bindings = bindings
+            .with_inference(inference.clone())
+            .with_elsewhere(Arc::new(OtherWorkers::new(&client)));
+        let bindings = Arc::new(bindings);
         let sandbox = Sandbox::new(
             server::sandbox_options(
                 &config,

@@ -7,6 +7,7 @@
 //! | `GET plugins/DIGEST` | [`PluginBody`] |
 //! | `GET content/DIGEST` | the bytes of a component or a flow |
 //! | `GET`, `PUT payloads/DIGEST` | the bytes of a value that goes by reference |
+//! | `GET models/NAME` | [`QueuesBody`] |
 //! | `POST pins` with a `WorkflowReference` | [`PinsBody`] |
 //! | `POST records` with [`RecordsBody`] | 204 |
 //! | `POST announcements` with [`AnnouncementBody`] | 204 |
@@ -40,6 +41,13 @@ pub struct NewsBody {
 pub struct RevisionBody {
     /// A [`Revision`](crate::registry::feed::Revision) as text.
     pub revision: String,
+}
+
+/// Whose workers have a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuesBody {
+    /// Queues, in order: some worker that takes tasks of the queue in the namespace has it.
+    pub queues: Vec<String>,
 }
 
 /// A plugin version.

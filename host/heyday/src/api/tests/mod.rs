@@ -35,6 +35,7 @@ use crate::replays::Replays;
 use crate::schedules::FlowSchedules;
 use crate::state::{HostDb, StateLocation};
 use crate::tokens::WorkerTokens;
+use crate::workers::Workers;
 
 mod lists;
 mod presigned;
@@ -97,6 +98,12 @@ impl Drop for Api {
 }
 
 async fn api() -> Api {
+    api_with(false).await
+}
+
+/// The same; of a server whose attempts run on workers, where `on_workers`. Its engine takes
+/// them here even so.
+async fn api_with(on_workers: bool) -> Api {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     let location = StateLocation::File(path("host.db"));
@@ -129,7 +136,7 @@ async fn api() -> Api {
         bindings,
         queues: config.queues().into_keys().collect(),
         default_queues: config.default_queues.clone(),
-        foreign_workers: false,
+        foreign_workers: on_workers,
     })
     .await
     .expect("opened");
@@ -175,7 +182,8 @@ async fn api() -> Api {
         engine,
         flow_schedules,
         engine_name: "embedded",
-        attempts_elsewhere: false,
+        attempts_here: !on_workers,
+        attempts_elsewhere: on_workers,
         record_days: 30,
         registry,
         replays,
@@ -185,7 +193,7 @@ async fn api() -> Api {
         auth: Auth::new(digest(TOKEN), HOST.parse().expect("an address"), &[]),
         follower: None,
         tokens: WorkerTokens::open(state.clone()).await.expect("read"),
-        workers: Default::default(),
+        workers: Workers::new(state.clone()),
         state,
         metrics,
         pulls: Pulls::new(folder.path(), stop.clone()),

@@ -1,12 +1,12 @@
 //! Workers without state: a real `heyday serve`, real `heyday worker`s, a real cluster.
 
 mod killed;
+mod models;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::plugins;
-use crate::support::cli::Desk;
 use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::held::Held;
 use crate::support::server::Client;
@@ -527,53 +527,4 @@ async fn a_worker_takes_what_waited_for_it() {
     let _worker = site.worker(&[]).await;
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.body["result"], input, "{}", outcome.body);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_worker_says_which_models_it_can_serve() {
-    let Some(site) = Site::start().await else {
-        return;
-    };
-    // It reads the server's store, and asks an endpoint too.
-    let models = site.server.data().join("models");
-    let config = site.config(&format!(
-        "[inference]\ndevice = 'cpu'\nmodels_dir = '{}'\n\
-         [inference.remote.far]\nurl = 'http://127.0.0.1:1/v1'\nmodel = 'm'\ntask = 'generate'\n\
-         window = 512\n",
-        models.display()
-    ));
-    let worker = site.worker(&["--config", &config]).await;
-    let client = &site.server.client;
-    let announced = async || {
-        let told = client.get("/workers").await.unwrap();
-        let workers = told["workers"].as_array().unwrap();
-        assert!(workers.len() <= 1, "{told}");
-        let names = workers.first()?["models"].as_array().unwrap().iter();
-        Some(names.map(|it| it["name"].clone()).collect::<Vec<_>>())
-    };
-    assert_eq!(eventually(&announced).await, [json!("far")]);
-    let small = crate::inference::model("bert-cls", "refuse");
-    let imported = crate::inference::import(client, "small", &small).await;
-    eventually(async || (announced().await?.len() == 2).then_some(())).await;
-    let told = client.get("/workers").await.unwrap();
-    let worker_told = &told["workers"][0];
-    assert_eq!(worker_told["namespaces"], json!(["default"]));
-    assert_eq!(worker_told["device"], "cpu");
-    assert!(
-        worker_told["queues"]["ai-processing-queue"].is_u64(),
-        "{told}"
-    );
-    let expected = json!({
-        "name": "small", "task": "embed", "digest": imported["digest"], "loaded": false,
-    });
-    assert_eq!(worker_told["models"][1], expected);
-    let other = client.within("other").get("/workers").await.unwrap();
-    assert_eq!(other["workers"], json!([]));
-    let desk = Desk::new(&site.server).unwrap();
-    let listed = desk.run("", "heyday model workers").await.unwrap();
-    listed.ok().says("far, small").says("ai-processing-queue=");
-    let removed = client.request(Method::DELETE, "/models/small").send();
-    assert_eq!(removed.await.unwrap().status(), StatusCode::NO_CONTENT);
-    eventually(async || (announced().await?.len() == 1).then_some(())).await;
-    drop(worker);
 }

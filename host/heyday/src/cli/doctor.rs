@@ -2,7 +2,10 @@
 //!
 //! It takes the options of `heyday up` and reads the same configuration, opens the
 //! bindings in this process and asks each; no server needs to run. On a worker's machine it
-//! shows what that worker will meet.
+//! shows what that worker will meet. Where workers run the activities and the server answers,
+//! it also shows which models they have.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use heyday::config::{Config, EngineKind};
@@ -12,14 +15,16 @@ use heyday_capabilities::{BindingError, Bindings};
 use heyday_durable::temporal;
 use heyday_inference::model::Limits;
 use heyday_inference::{Device, ModelStore, Templates};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
+use super::client::Request;
 use super::error::CliError;
 use super::options::GlobalOptions;
 use super::output::{Output, one_line};
 use super::state;
 use super::up::UpArgs;
+use super::view;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -49,6 +54,15 @@ pub async fn run(args: DoctorArgs, global: &GlobalOptions) -> Result<(), CliErro
         let found = cluster(&config).await;
         tell(&output, "engine (temporal)", &found)?;
         all.push(json!({ "capability": "engine", "backend": "temporal", "findings": found }));
+    }
+    if config.engine == EngineKind::Temporal {
+        for (name, found) in of_workers(&workers(global).await) {
+            tell(&output, &format!("inference {name} (workers)"), &found)?;
+            all.push(
+                json!({ "capability": "inference", "name": name, "backend": "workers",
+                             "findings": found }),
+            );
+        }
     }
     for (name, found) in models(&config) {
         tell(&output, &format!("inference {name} (models)"), &found)?;
@@ -212,6 +226,64 @@ fn models(config: &Config) -> Vec<(String, Vec<Finding>)> {
     all
 }
 
+/// The workers that the server was told of; none where it does not answer, or not to us.
+async fn workers(global: &GlobalOptions) -> Vec<Value> {
+    let Ok(context) = global.context() else {
+        return Vec::new();
+    };
+    let list = Request::get(&["workers"]).query("page_size", "1000");
+    let told = context.client.send(&list).await;
+    let told = told.and_then(|answer| answer.json());
+    told.map_or_else(
+        |_| Vec::new(),
+        |told| view::rows_of(&told, "workers").to_vec(),
+    )
+}
+
+/// The models that these workers have: how many of each queue's, and whether all of them mean
+/// the same by its name.
+fn of_workers(workers: &[Value]) -> Vec<(String, Vec<Finding>)> {
+    let queues = |worker: &Value| -> Vec<String> {
+        let queues = worker["queues"].as_object().into_iter().flatten();
+        queues.map(|(name, _)| name.clone()).collect()
+    };
+    let mut all: BTreeMap<String, usize> = BTreeMap::new();
+    let mut models: BTreeMap<String, (BTreeMap<String, usize>, BTreeSet<String>)> = BTreeMap::new();
+    for worker in workers {
+        for queue in queues(worker) {
+            *all.entry(queue).or_default() += 1;
+        }
+        for model in view::rows_of(worker, "models") {
+            let (having, digests) = models.entry(view::text(model, "name")).or_default();
+            digests.insert(view::text(model, "digest"));
+            for queue in queues(worker) {
+                *having.entry(queue).or_default() += 1;
+            }
+        }
+    }
+    let told = models.into_iter().map(|(name, (having, digests))| {
+        let mut findings = Findings::default();
+        let of_all = having.iter().map(|(queue, count)| {
+            let all = all.get(queue).copied().unwrap_or_default();
+            format!("{count} of {all} of {queue}")
+        });
+        let of_all: Vec<String> = of_all.collect();
+        findings.ok(
+            "workers",
+            format!("it is at these workers: {}", of_all.join(", ")),
+        );
+        if digests.len() > 1 {
+            findings.warn(
+                "version",
+                format!("{} different models have this name", digests.len()),
+                "import the same one at all workers, or give each a name of its own",
+            );
+        }
+        (name, findings.into_inner())
+    });
+    told.collect()
+}
+
 fn with_cause(error: &dyn std::error::Error) -> String {
     let cause = error.source().map(|cause| format!(": {cause}"));
     format!("{error}{}", cause.unwrap_or_default())
@@ -243,4 +315,44 @@ async fn cluster(config: &Config) -> Vec<Finding> {
         ),
     }
     findings.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_workers_have_a_model_is_counted_by_queue() {
+        let model = |name: &str, digest: &str| json!({ "name": name, "digest": digest });
+        let workers = [
+            json!({ "queues": { "gpu": 5, "general-queue": 5 },
+                "models": [model("small", "a"), model("large", "b")] }),
+            json!({ "queues": { "gpu": 5 }, "models": [model("small", "c")] }),
+            json!({ "queues": { "general-queue": 5 }, "models": [] }),
+        ];
+        let [(first, large), (second, small)] = &of_workers(&workers)[..] else {
+            panic!("not two models");
+        };
+        assert_eq!((first.as_str(), second.as_str()), ("large", "small"));
+        let [found] = &large[..] else {
+            panic!("not one finding: {large:?}");
+        };
+        assert!(
+            found
+                .found
+                .ends_with(": 1 of 2 of general-queue, 1 of 2 of gpu"),
+            "{found:?}"
+        );
+        let [found, differ] = &small[..] else {
+            panic!("not two findings: {small:?}");
+        };
+        assert!(
+            found
+                .found
+                .ends_with("1 of 2 of general-queue, 2 of 2 of gpu"),
+            "{found:?}"
+        );
+        assert_eq!(differ.status, Health::Warning, "{differ:?}");
+        assert!(of_workers(&[]).is_empty());
+    }
 }

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use heyday_capabilities::inference::elsewhere::Elsewhere as _;
 use heyday_durable::activity::{ActivityTask, ActivityTimeouts};
 use heyday_durable::definition::Definitions as _;
 use heyday_durable::failure::kind;
@@ -156,6 +157,29 @@ async fn a_grant_that_the_stream_has_not_told_yet_is_waited_for() {
     // What nobody granted is known for good once the stream is there.
     let none = registry.grants("default", "other", &needs).await;
     assert!(none.by_capability.is_empty());
+}
+
+#[tokio::test]
+async fn the_server_is_asked_who_has_a_model() {
+    let answer = async |Path(name): Path<String>| {
+        let (status, body) = match name.as_str() {
+            "small" => (StatusCode::OK, json!({ "queues": ["gpu"] })),
+            "away" => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                json!({ "detail": "it stops" }),
+            ),
+            // As a server that has no such path.
+            _ => (StatusCode::NOT_FOUND, json!({ "detail": "no such path" })),
+        };
+        (status, axum::Json(body))
+    };
+    let client = serve(Router::new().route("/models/{name}", get(answer))).await;
+    let others = OtherWorkers::new(&client);
+    let asked = async |name: &str| others.queues_with("default", name).await;
+    assert_eq!(asked("small").await, Ok(vec!["gpu".to_owned()]));
+    assert_eq!(asked("unknown").await, Ok(Vec::new()));
+    let error = asked("away").await.expect_err("it stops");
+    assert!(error.contains("it stops"), "{error}");
 }
 
 #[tokio::test]

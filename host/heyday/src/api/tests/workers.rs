@@ -121,6 +121,79 @@ async fn tokens_and_workers_are_listed_page_by_page() {
     }
 }
 
+impl Api {
+    async fn grant_model(&self, name: &str) -> Answer {
+        let body = json!({ "subject": "think", "capability": "inference", "binding": name });
+        let request = Self::request(Method::PUT, "/api/v1/grants");
+        self.send(request, body.to_string()).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_workers_may_have_is_granted_and_one_that_nobody_can_have_is_not() {
+    let alone = api().await;
+    let refused = alone.grant_model("small").await;
+    let problem = refused.problem(400, "invalid-request");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .is_some_and(|it| it.contains("heyday model import")),
+        "{problem}"
+    );
+
+    let api = api_with(true).await;
+    let early = api.grant_model("small").await;
+    assert_eq!(early.status, 200, "{}", early.text);
+    let early = early.json();
+    let warning = early["warnings"][0].as_str().expect("a warning");
+    assert!(warning.contains("heyday model list"), "{warning}");
+    let listed = api.get("/api/v1/grants").await.json();
+    assert_eq!(listed["grants"][0]["binding"], "small", "{listed}");
+    let wrong = api.grant_model("No Name").await;
+    wrong.problem(400, "invalid-request");
+
+    let (_, token) = api.worker_token(json!([])).await;
+    for (namespace, queues, models) in [
+        (
+            "default",
+            json!({ "general-queue": 1, "gpu": 1 }),
+            &["small", "NO NAME"][..],
+        ),
+        ("default", json!({ "large": 1 }), &["big"]),
+        ("other", json!({ "far": 1 }), &["small", "hidden"]),
+    ] {
+        let models = models.iter().map(|name| {
+            json!({
+                "name": name, "task": "embed", "loaded": false,
+            })
+        });
+        let body = json!({
+            "worker": Uuid::now_v7(), "namespaces": [namespace], "queues": queues,
+            "device": "cpu", "models": models.collect::<Vec<_>>(),
+        });
+        let body = body.to_string();
+        let heard = api.as_worker(&token, Method::POST, "announcements", body);
+        assert_eq!(heard.await.status, 204);
+    }
+    let served = api.grant_model("small").await.json();
+    assert_eq!(served["warnings"], Value::Null, "{served}");
+    assert_eq!(served["capability"], "inference", "{served}");
+    for (model, queues) in [
+        ("small", json!(["general-queue", "gpu"])),
+        ("big", json!(["large"])),
+        ("hidden", json!([])),
+    ] {
+        let path = format!("models/{model}");
+        let told = api.as_worker(&token, Method::GET, &path, "").await;
+        assert_eq!(told.json(), json!({ "queues": queues }), "{model}");
+    }
+    let listed = api.get("/api/v1/bindings").await.json();
+    let models = listed["bindings"].as_array().expect("rows").iter();
+    let models = models.filter(|it| it["backend"] == "workers");
+    let names: Vec<_> = models.map(|it| it["name"].clone()).collect();
+    assert_eq!(names, [json!("big"), json!("small")], "{listed}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_requests_are_refused() {
     let api = api().await;

@@ -35,7 +35,7 @@ pub enum Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What: `reach`, `latency`, `version`, `rights`, `clock`; of some also `connections`,
-    /// `masking`, `schema`, `settings`, `sharing`.
+    /// `masking`, `schema`, `settings`, `sharing`, `workers`.
     pub check: &'static str,
     /// How it is.
     pub status: Health,

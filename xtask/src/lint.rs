@@ -1,10 +1,11 @@
-//! `cargo xtask lint`: formatting, clippy with warnings denied, docs, and what the dependencies
-//! are, by `cargo deny`.
+//! `cargo xtask lint`: formatting, clippy with warnings denied, docs, the licences of what is
+//! built, and what the dependencies are, by `cargo deny`.
 
 use std::process::{Command, Stdio};
 
 use clap::Args;
 
+use crate::licences;
 use crate::process::{self, Budget, Project, counted};
 
 /// What is checked besides.
@@ -70,6 +71,7 @@ pub fn run(project: &Project, options: &Options) -> anyhow::Result<()> {
                 ),
         )
     })?;
+    counted(Budget::Lints, "licences", || licences::check(project))?;
     if options.peers {
         peers(project)?;
     }

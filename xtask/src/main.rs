@@ -19,6 +19,7 @@ mod guests;
 mod histories;
 mod inference;
 mod interop;
+mod licences;
 mod lint;
 mod neo4j;
 mod process;
@@ -57,8 +58,8 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Check formatting, run clippy with warnings denied, build the docs, and check the
-    /// dependencies where `cargo deny` is installed.
+    /// Check formatting, run clippy with warnings denied, build the docs, and check the licences
+    /// of what is built, and the dependencies where `cargo deny` is installed.
     Lint(lint::Options),
 }
 

@@ -347,8 +347,10 @@ pub struct RunDescription {
     pub pending_children: Vec<(String, Uuid)>,
     /// Tasks that listen for signals.
     pub pending_listens: Vec<Listening>,
-    /// Signals that no task has taken yet, the oldest first.
+    /// Signals that no task has taken yet, the oldest first, as many as are shown.
     pub pending_signals: Vec<PendingSignal>,
+    /// How many there are in all.
+    pub pending_signal_count: u64,
 }
 
 /// How an update stands that a run has accepted.

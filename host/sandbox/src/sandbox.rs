@@ -1,6 +1,7 @@
 //! The service: verify an upload, prepare its code, describe it, call it.
 
 mod loaded;
+mod misfit;
 
 use std::collections::BTreeMap;
 use std::fmt;

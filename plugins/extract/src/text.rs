@@ -337,6 +337,38 @@ mod tests {
     }
 
     #[test]
+    fn encodings_of_china_taiwan_and_korea() {
+        // Each with the bytes of its first two characters.
+        for (encoding, text, first) in [
+            (
+                encoding_rs::GBK,
+                "这是一段中文文字，用来检验编码的识别。今天天气很好，我们在图书馆里读了一整天的书。\n晚上大家一起吃饭，谈到了新的计划和明年的工作。\n",
+                [0xd5_u8, 0xe2, 0xca, 0xc7],
+            ),
+            (
+                encoding_rs::BIG5,
+                "這是一段中文文字，用來檢驗編碼的辨識。今天天氣很好，我們在圖書館裡讀了一整天的書。\n晚上大家一起吃飯，談到了新的計畫和明年的工作。\n",
+                [0xb3, 0x6f, 0xac, 0x4f],
+            ),
+            (
+                encoding_rs::EUC_KR,
+                "이것은 한국어로 쓴 글입니다. 문자 코드를 알아내는지 봅니다. 오늘은 날씨가 좋아서 우리는 도서관에서 하루 종일 책을 읽었습니다.\n저녁에는 모두 함께 밥을 먹으며 내년 계획을 이야기했습니다.\n",
+                [0xc0, 0xcc, 0xb0, 0xcd],
+            ),
+        ] {
+            let (bytes, _, lacks) = encoding.encode(text);
+            assert!(!lacks && bytes.starts_with(&first), "{}", encoding.name());
+            assert_eq!(decode(&bytes), text, "{}", encoding.name());
+            // As a document, too.
+            assert_eq!(
+                crate::detect::format("letter.txt", &bytes).unwrap(),
+                crate::detect::Format::Text
+            );
+            assert_eq!(plain(bytes.into_owned()).unwrap().text, text);
+        }
+    }
+
+    #[test]
     fn a_bad_byte_does_not_change_the_encoding() {
         let mut bytes = "žluťoučký kůň úpěl ďábelské ódy ".repeat(5).into_bytes();
         bytes.push(0xff);

@@ -106,10 +106,11 @@ async fn what_cannot_be_answered_is_an_error_that_says_why(bench: Bench) {
 async fn a_query_has_limits(bench: Bench) {
     bench.define(
         "big",
-        "  - a: {call: t.big, with: {n: '${ .n }'}, export: {as: .}}\n  - w: {wait: PT1H}\n",
+        "  - a: {call: t.big, with: {n: '${ .n }'}, export: {as: .}}\n  - l: {listen: {to: {one: {with: {type: go}}}}}\n",
     );
     let run = bench.start("big", json!({"n": 3_000_000})).await;
-    bench.until_event(&run, "TimerStarted").await;
+    // A description says what listens all the same.
+    bench.until_listening(&run).await;
     match ask(&bench, &run, STATE_QUERY).await {
         Err(EngineError::TooLarge { what, size, .. }) => {
             assert_eq!(what, "the query's answer");
@@ -172,6 +173,7 @@ async fn a_description_says_what_listens_and_what_waits(bench: Bench) {
         ("other", "other")
     );
     assert!(signal.received_at >= described.info.started_at);
+    assert_eq!(described.pending_signal_count, 1);
     send(&bench, &run, "go").await;
     bench.result(&run).await;
     let described = bench.engine().describe(&run).await.unwrap();

@@ -224,7 +224,7 @@ impl Server {
             tracing::warn!(
                 server = self.identity(),
                 lacking = lacking.join(" "),
-                "Neo4j would do what plugins may not ask it to; see docs/capabilities.md"
+                "Neo4j would do what plugins may not ask it to; see docs/graph.md"
             );
         }
         Ok(lacking)

@@ -55,7 +55,7 @@ pub use command::{
     Activation, Command, Listening, Resolution, ScheduleActivity, SignalExternal, StartChild,
 };
 
-pub use query::{METADATA as METADATA_QUERY, QueryError, STATE as STATE_QUERY};
+pub use query::{Beside, METADATA as METADATA_QUERY, QueryError, STATE as STATE_QUERY};
 pub use update::ENDED_BEFORE;
 
 use crate::definition::PinnedDefinition;

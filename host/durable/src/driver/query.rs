@@ -11,13 +11,16 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::Driver;
+use super::data::size_of;
 use super::scene::{Scene, Variables};
 use super::stop::Stop;
 
 /// The query that every run answers: an object of `tasks` (those that run, as JSON
 /// pointers, the outer ones first), `context`, `listening` (as
-/// [`Listening`](super::Listening)) and `signals` (those that nobody has taken: `name`,
-/// `id`, `time`).
+/// [`Listening`](super::Listening)), `signals` (those that nobody has taken, the oldest
+/// first: `name`, `id`, `time`) and `signal_count`, how many of those there are in all. Of
+/// each list it shows the first 512 KiB; the context is whole, and null where the arguments
+/// are `{"context": false}`.
 pub const STATE: &str = "__heyday_state";
 
 /// The query by which Temporal's UI and command line show a run. Its answer is Temporal's
@@ -28,6 +31,42 @@ pub const METADATA: &str = "__temporal_workflow_metadata";
 
 /// Bytes of `currentDetails`; what is longer nobody reads.
 const DETAILS: usize = 9_000;
+
+/// Bytes that each list has in an answer to [`STATE`], which must stay inline.
+const SHOWN: u64 = 512 * 1024;
+
+/// Signals that wait outside of a run's driver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// `name`, `id` and `time` of the oldest ones, as many as an answer shows.
+    pub first: Vec<Value>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
+impl Beside {
+    /// Of the signals that wait, the oldest first, each as its `name`, `id` and `time`.
+    #[must_use]
+    pub fn of(signals: impl ExactSizeIterator<Item = Value>) -> Self {
+        let count = signals.len();
+        Self {
+            first: first_of(signals),
+            count,
+        }
+    }
+}
+
+/// The first of these, as many as an answer shows.
+fn first_of(values: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    let mut bytes: u64 = 0;
+    let fits = values.into_iter().take_while(|value| {
+        // With its comma. None of them nests too deep to be measured.
+        let size = size_of(value).map_or(SHOWN + 1, |size| size + 1);
+        bytes += size;
+        bytes <= SHOWN
+    });
+    fits.collect()
+}
 
 /// Why a query has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,11 +93,11 @@ impl Driver {
     /// # Errors
     /// As [`QueryError`] says; the driver is as before.
     pub fn query(&self, name: &str, arguments: &Value) -> Result<Value, QueryError> {
-        self.query_beside(name, arguments, &[])
+        self.query_beside(name, arguments, &Beside::default())
     }
 
-    /// The same of a run some of whose signals wait outside of its driver: `outside` are
-    /// their `name`, `id` and `time`, and are shown behind those that wait in it.
+    /// The same of a run some of whose signals wait `outside` of its driver: they are shown
+    /// behind those that wait in it.
     ///
     /// # Errors
     /// As [`Driver::query`].
@@ -66,14 +105,14 @@ impl Driver {
         &self,
         name: &str,
         arguments: &Value,
-        outside: &[Value],
+        outside: &Beside,
     ) -> Result<Value, QueryError> {
         if name == METADATA {
             return Ok(self.metadata(|_| None));
         }
         let mut state = self.state(outside);
         if name == STATE {
-            return Ok(state);
+            return Ok(shortened(state, arguments));
         }
         let queries = self.run.iter().flat_map(|run| run.flow.queries());
         let Some((_, template)) = queries.clone().find(|(query, _)| *query == name) else {
@@ -161,7 +200,7 @@ impl Driver {
         })
     }
 
-    fn state(&self, outside: &[Value]) -> Value {
+    fn state(&self, outside: &Beside) -> Value {
         let context = self.run.as_ref().and_then(|run| run.context());
         let listening: Vec<Value> = self
             .listening()
@@ -169,12 +208,27 @@ impl Driver {
             .map(|one| json!({ "task": one.task, "signals": one.signals, "updates": one.updates }))
             .collect();
         let mut signals = self.port.waiting();
-        signals.extend_from_slice(outside);
+        let count = signals.len() + outside.count;
+        signals.extend_from_slice(&outside.first);
         json!({
             "tasks": self.port.running(),
             "context": context.map_or(Value::Null, |context| Value::clone(&context)),
             "listening": listening,
             "signals": signals,
+            "signal_count": count,
         })
     }
+}
+
+/// A state as [`STATE`] answers it: a flow's own query may look at all that it lists.
+fn shortened(mut state: Value, arguments: &Value) -> Value {
+    for list in ["tasks", "listening", "signals"] {
+        if let Value::Array(all) = state[list].take() {
+            state[list] = first_of(all).into();
+        }
+    }
+    if arguments["context"] == false {
+        state["context"] = Value::Null;
+    }
+    state
 }

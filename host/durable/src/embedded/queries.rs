@@ -16,7 +16,7 @@ use super::core::Core;
 use super::replay::replayed;
 use super::run::{Asked, Message};
 use super::step::Step;
-use crate::driver::{Driver, QueryError};
+use crate::driver::{Beside, Driver, QueryError};
 use crate::engine::{EngineError, RunRef};
 use crate::payload::{FOREIGN_LIMIT, Payload};
 use crate::trouble::Trouble;
@@ -72,7 +72,7 @@ fn ask_ended(
     arguments: &Value,
 ) -> Result<Payload, EngineError> {
     let driver = replayed(core, run_id, beginning).map_err(Trouble::of_ended)?;
-    answer(&driver, name, arguments, &[])
+    answer(&driver, name, arguments, &Beside::default())
 }
 
 fn not_now() -> EngineError {
@@ -98,7 +98,7 @@ pub fn answer(
     driver: &Driver,
     name: &str,
     arguments: &Value,
-    outside: &[Value],
+    outside: &Beside,
 ) -> Result<Payload, EngineError> {
     let answered = driver.query_beside(name, arguments, outside);
     let value = answered.map_err(|error| match error {
@@ -125,9 +125,12 @@ impl Step<'_> {
                 arguments,
                 answer: to,
             } = asked;
-            let result =
-                activation::with_driver(self, |driver| Ok(answer(driver, &name, &arguments, &[])))
-                    .and_then(|answer| answer);
+            // Nothing waits outside here: who sends too many is refused.
+            let none = Beside::default();
+            let result = activation::with_driver(self, |driver| {
+                Ok(answer(driver, &name, &arguments, &none))
+            })
+            .and_then(|answer| answer);
             self.effects.replies.push((to, result));
         }
     }

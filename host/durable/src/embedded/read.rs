@@ -302,6 +302,15 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
         ExecutionStatus::ContinuedAsNew => next(core, info.run_id).await?,
         _ => None,
     };
+    // Few wait: more are refused.
+    let signals = state.waiting_signals.iter().filter(|_| open);
+    let pending_signals: Vec<PendingSignal> = signals
+        .map(|signal| PendingSignal {
+            name: signal.name.clone(),
+            id: signal.id.clone(),
+            received_at: signal.at,
+        })
+        .collect();
     Ok(RunDescription {
         task_queue: beginning.task_queue().to_owned(),
         continued_from: beginning.continued_from(),
@@ -324,16 +333,8 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
             .filter(|_| open)
             .map(|listening| listening.clone().into())
             .collect(),
-        pending_signals: state
-            .waiting_signals
-            .iter()
-            .filter(|_| open)
-            .map(|signal| PendingSignal {
-                name: signal.name.clone(),
-                id: signal.id.clone(),
-                received_at: signal.at,
-            })
-            .collect(),
+        pending_signal_count: pending_signals.len() as u64,
+        pending_signals,
         info,
     })
 }

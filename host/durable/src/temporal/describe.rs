@@ -105,6 +105,8 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
     };
     let pending_listens = listens(&stands);
     let pending_signals = signals(&stands, &events);
+    // A worker of an earlier release shows all and does not count them.
+    let pending_signal_count = stands["signal_count"].as_u64();
     let pending_activities = described
         .pending_activities
         .into_iter()
@@ -155,6 +157,7 @@ pub async fn describe(core: &Core, run: &RunRef) -> Result<RunDescription, Engin
             .filter_map(|child| Some((child.workflow_id, child.run_id.parse().ok()?)))
             .collect(),
         pending_listens,
+        pending_signal_count: pending_signal_count.unwrap_or(pending_signals.len() as u64),
         pending_signals,
         info,
     })

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::activation::on_thread;
 use super::client::{answer, describe_status, execution, refusal_of, request as with_patience};
@@ -16,7 +16,7 @@ use super::convert::{argument, failure, first, payload, payloads};
 use super::core::Core;
 use super::run::{Run, Stage, command};
 use super::sdk::{self, WorkflowService as _};
-use crate::driver::{Driver, METADATA_QUERY, STATE_QUERY};
+use crate::driver::{Beside, Driver, METADATA_QUERY, STATE_QUERY};
 use crate::embedded::queries::{answer as answer_of, read_arguments};
 use crate::engine::{EngineError, RunRef};
 use crate::failure::Failure;
@@ -57,7 +57,9 @@ pub async fn request(
 
 /// Where an open run's flow stands, if it can be told at once.
 pub async fn glance(core: &Core, run: &RunRef) -> Option<Value> {
-    let asked = request(core, run, STATE_QUERY, Payload::null());
+    // A context may leave no room for anything else.
+    let brief = Payload::json(&json!({ "context": false }));
+    let asked = request(core, run, STATE_QUERY, brief);
     let answered = tokio::time::timeout(GLANCE, asked).await.ok()?;
     answered.ok()?.to_json().ok()
 }
@@ -151,7 +153,7 @@ async fn ask(
     driver: Box<Driver>,
     asked: Vec<sdk::QueryWorkflow>,
     progress: BTreeMap<String, String>,
-    outside: Vec<Value>,
+    outside: Beside,
 ) -> Result<(Box<Driver>, Vec<Answer>), Trouble> {
     on_thread(&core.pool, move || {
         let answer = |mut query: sdk::QueryWorkflow| {

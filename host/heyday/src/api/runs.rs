@@ -265,8 +265,11 @@ pub struct RunBody {
     pub pending_children: Vec<RunName>,
     /// Tasks that listen for signals.
     pub pending_listens: Vec<PendingListen>,
-    /// Signals that no task has taken yet, the oldest first.
+    /// Signals that no task has taken yet, the oldest first: where very many wait, the first
+    /// of them.
     pub pending_signals: Vec<PendingSignalBody>,
+    /// How many signals no task has taken yet, those included that are not shown.
+    pub pending_signal_count: u64,
     /// Why it did not complete, where it ended so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureBody>,
@@ -350,6 +353,7 @@ impl From<RunDescription> for RunBody {
                     received_at: signal.received_at.to_string(),
                 })
                 .collect(),
+            pending_signal_count: run.pending_signal_count,
             failure: None,
         }
     }

@@ -20,6 +20,8 @@ use super::{Context, view};
 const SLICE: Duration = Duration::from_secs(20);
 /// How often the spinner learns what a run waits for.
 const GLANCE: Duration = Duration::from_secs(1);
+/// So many signals that no task has taken are named.
+const UNREAD: usize = 20;
 
 /// Names a run for the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,17 +332,6 @@ pub fn describe(context: &Context, description: &Value) -> String {
         .map(|listen| format!("{} at {}", signals(listen), view::text(listen, "task")))
         .collect::<Vec<_>>()
         .join("\n");
-    let unread = view::rows_of(description, "pending_signals")
-        .iter()
-        .map(|signal| {
-            format!(
-                "{} {}",
-                view::text(signal, "name"),
-                view::text(signal, "id")
-            )
-        })
-        .collect::<Vec<_>>()
-        .join("\n");
     let clean = |text: String| super::output::printable(&text).into_owned();
     super::table::fields(
         style,
@@ -369,7 +360,7 @@ pub fn describe(context: &Context, description: &Value) -> String {
                 count(view::rows_of(description, "pending_timers").len()),
             ),
             ("listens for", clean(listens)),
-            ("unread signals", clean(unread)),
+            ("unread signals", clean(unread(description))),
             (
                 "children",
                 count(view::rows_of(description, "pending_children").len()),
@@ -386,6 +377,26 @@ pub fn describe(context: &Context, description: &Value) -> String {
             ),
         ],
     )
+}
+
+/// The signals that no task has taken, one a line: the first ones, and how many more.
+fn unread(description: &Value) -> String {
+    let shown = view::rows_of(description, "pending_signals");
+    let line = |signal: &Value| {
+        format!(
+            "{} {}",
+            view::text(signal, "name"),
+            view::text(signal, "id")
+        )
+    };
+    let mut lines: Vec<String> = shown.iter().take(UNREAD).map(line).collect();
+    let all = description["pending_signal_count"].as_u64();
+    let all = all.unwrap_or(shown.len() as u64);
+    let more = all.saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
 }
 
 fn count(count: usize) -> String {
@@ -444,5 +455,23 @@ mod tests {
             "pending_listens": [{ "task": "/do/0/review", "signals": ["approve", "reject"] }],
         });
         assert_eq!(doing(&listens), "a signal (approve or reject)");
+    }
+
+    #[test]
+    fn of_many_unread_signals_the_first_are_named_and_all_are_counted() {
+        let signals = |count: usize| {
+            let one = |n: usize| json!({ "name": "go", "id": n.to_string() });
+            (0..count).map(one).collect::<Vec<_>>()
+        };
+        let few = json!({ "pending_signals": signals(2), "pending_signal_count": 2 });
+        assert_eq!(unread(&few), "go 0\ngo 1");
+        let many = json!({ "pending_signals": signals(30), "pending_signal_count": 20_000 });
+        let text = unread(&many);
+        assert_eq!(text.lines().count(), UNREAD + 1);
+        assert!(text.ends_with("go 19\nand 19980 more"), "{text}");
+        // A server of an earlier release shows all and does not count them.
+        let uncounted = unread(&json!({ "pending_signals": signals(30) }));
+        assert!(uncounted.ends_with("and 10 more"), "{uncounted}");
+        assert_eq!(unread(&json!({})), "");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use wasmtime::component::Component;
 
-use super::Inner;
+use super::{Inner, misfit};
 use crate::capability::Capability;
 use crate::engine;
 use crate::options::{PrepareError, PrepareState};
@@ -124,14 +124,12 @@ impl Inner {
         .await
         .map_err(|error| PrepareError::Storage(error.to_string()))?
         .map_err(|error| PrepareError::Storage(format!("{error:#}")))?;
-        let incompatible =
-            |error: wasmtime::Error| PrepareError::Incompatible(format!("{error:#}"));
         needs(&component)?;
-        let pre = self
-            .linker
-            .instantiate_pre(&component)
-            .and_then(PluginPre::new)
-            .map_err(incompatible)?;
+        let pre = self.linker.instantiate_pre(&component).map_err(|error| {
+            PrepareError::Incompatible(misfit::why(&self.linker, &component, &error))
+        })?;
+        let pre = PluginPre::new(pre)
+            .map_err(|error| PrepareError::Incompatible(format!("{error:#}")))?;
         let imported: Vec<&str> = component
             .component_type()
             .imports(&self.runner.engine)

@@ -158,6 +158,53 @@ async fn an_interface_with_another_function_does_not_fit() {
 }
 
 #[tokio::test]
+async fn every_function_that_the_host_lacks_is_named() {
+    let fixture = Fixture::new();
+    let prepared = async |imports: &str| {
+        let text = super::guests::plugin_text(OK);
+        let component = text.replacen("(component", &format!("(component {imports}"), 1);
+        let component = wat::parse_str(component).unwrap();
+        prepare(&fixture.sandbox, &component, &AtomicUsize::new(0)).await
+    };
+    // Of this version of an interface, and of later ones.
+    let context = r#"(import "heyday:plugin/context@0.1.7" (instance
+        (export "is-cancelled" (func (result bool)))
+        (export "leap" (func (param "far" u32) (result bool)))))"#;
+    let log = r#"(import "heyday:plugin/log@0.1.0" (instance
+        (export "shout" (func (param "message" string)))
+        (export "whisper" (func))))"#;
+    let random = r#"(import "wasi:random/random@0.2.99" (instance
+        (export "get-random-u64" (func (result TYPE)))))"#;
+    let fits = random.replace("TYPE", "u64");
+    let error = prepared(&[context, log, fits.as_str()].concat())
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains(
+            "does not have: heyday:plugin/context@0.1.7#leap, heyday:plugin/log@0.1.0#shout, \
+             heyday:plugin/log@0.1.0#whisper; build it"
+        ),
+        "{text}"
+    );
+    assert!(text.ends_with("update the host"), "{text}");
+    assert!(matches!(error, PrepareError::Incompatible(_)), "{error}");
+    assert!(error.is_permanent());
+    // What is there but of another type is said, too, alone or besides.
+    let differs = random.replace("TYPE", "u32");
+    let error = prepared(&[log, differs.as_str()].concat())
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("log@0.1.0#whisper; build it"), "{text}");
+    assert!(text.contains("; besides, component imports"), "{text}");
+    assert!(text.contains("get-random-u64"), "{text}");
+    let error = prepared(&differs).await.unwrap_err().to_string();
+    assert!(error.contains("get-random-u64"), "{error}");
+    assert!(!error.contains("does not have"), "{error}");
+}
+
+#[tokio::test]
 async fn the_least_recently_used_plugin_leaves_memory_first() {
     let fixture = Fixture::with(|options| options.max_loaded = 2, Vec::new());
     let [a, b, c] = ["(i32.const 1)", "(i32.const 2)", "(i32.const 3)"]

@@ -7,7 +7,7 @@ use crate::ensure;
 use crate::graph_contract::json;
 
 /// The clauses and functions that every backend has: statement, and the one value of its
-/// one row. `docs/capabilities.md` lists them.
+/// one row. `docs/graph.md` lists them.
 pub(crate) fn cypher(graph: &Connection) -> Result<()> {
     graph.execute(
         "UNWIND $people AS p CREATE (:P {name: p.name, age: p.age, city: p.city})",

@@ -234,17 +234,22 @@ fn every_run_says_where_it_stands() {
             "context": {"n": 1},
             "listening": [{"task": "/do/1/guard/try/0/l", "signals": ["go"], "updates": false}],
             "signals": [{"name": "other", "id": "other", "time": "2023-11-14T22:13:20Z"}],
+            "signal_count": 1,
         })
     );
     // Those that an engine keeps outside come behind.
     let outside = json!({"name": "late", "id": "2", "time": "2023-11-14T22:13:21Z"});
     let beside = fed
         .driver
-        .query_beside(STATE_QUERY, &json!(null), &[outside.clone()])
+        .query_beside(
+            STATE_QUERY,
+            &json!(null),
+            &Beside::of([outside.clone()].into_iter()),
+        )
         .unwrap();
     assert_eq!(
-        beside["signals"],
-        json!([state["signals"][0].clone(), outside])
+        (&beside["signals"], &beside["signal_count"]),
+        (&json!([state["signals"][0].clone(), outside]), &json!(2))
     );
     fed.feed([signal("go", json!(1))]);
     let state = fed.driver.query(STATE_QUERY, &json!(null)).unwrap();
@@ -252,6 +257,41 @@ fn every_run_says_where_it_stands() {
         (&state["tasks"], &state["context"]),
         (&json!([]), &json!({"n": 1}))
     );
+}
+
+#[test]
+fn of_many_signals_the_first_are_shown_and_all_are_counted() {
+    let document = "document: {dsl: '1.0.3', namespace: test, name: sample, version: '0.1.0', metadata: {heyday: {queries: {all: '${ .signals | length }'}}}}\ndo:\n  - c: {set: {a: 1}, export: {as: '{n: .a}'}}\n  - l: {listen: {to: {one: {with: {type: go}}}}}\n";
+    let mut fed = Fed::start(start_of(document, &json!({})));
+    fed.feed((0..3_000).map(|n| {
+        let id = format!("{n}-{}", "i".repeat(900));
+        Resolution::Signal(Box::new(Signal::new("other", id, Payload::json(&json!(1)))))
+    }));
+    // Short ones: what is said around them counts as well.
+    let late = |n: usize| json!({"name": "late", "id": n.to_string(), "time": null});
+    let outside = Beside::of((0..100_000).map(late));
+    let ask = |fed: &Fed, name: &str, arguments: Value| {
+        let answer = fed.driver.query_beside(name, &arguments, &outside).unwrap();
+        assert!(answer.to_string().len() < 600_000);
+        answer
+    };
+    let state = ask(&fed, STATE_QUERY, json!(null));
+    assert_eq!(state["signal_count"], 103_000);
+    let shown = state["signals"].as_array().unwrap();
+    assert!((500..600).contains(&shown.len()), "{}", shown.len());
+    assert!(shown[1]["id"].as_str().unwrap().starts_with("1-i"));
+    assert_eq!(state["listening"][0]["task"], "/do/1/l");
+    assert_eq!(state["context"], json!({"n": 1}));
+    let brief = ask(&fed, STATE_QUERY, json!({"context": false}));
+    assert_eq!(brief["context"], json!(null));
+    // A flow's own query looks at all that its driver has.
+    let all = ask(&fed, "all", json!(null));
+    assert_eq!(all, json!(3_000 + outside.first.len()));
+    // Where none waits in the driver, those outside are shown within the same bounds.
+    let waits = "\n  - l: {listen: {to: {one: {with: {type: go}}}}}\n";
+    let beside = ask(&Fed::new(waits, json!({})), STATE_QUERY, json!(null));
+    assert_eq!(beside["signals"], json!(outside.first));
+    assert_eq!(beside["signal_count"], 100_000);
 }
 
 #[test]

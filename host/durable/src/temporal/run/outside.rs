@@ -12,20 +12,17 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::super::pins::{Pins, SignalHeader};
 use super::{Run, Unexpected};
-use crate::driver::{Listening, Resolution, SIGNALS_APART};
+use crate::driver::{Beside, Listening, Resolution, SIGNALS_APART};
 use crate::payload::{BlobRef, Digest, Payload, Referred, referred};
 use crate::signal::Signal;
 
 /// Bytes that an event has beside what its signal says.
 const EVENT: u64 = 200;
-
-/// Bytes of names and ids that are shown: what a query answers stays inline, with more in it.
-const SHOWN: usize = 512 * 1024;
 
 /// How many that wait a run at rest takes to the next one. With more it stays, so that the
 /// cluster refuses the senders once it has had as many signals as it may have: else they
@@ -73,18 +70,12 @@ impl Outside {
         self.signals.is_empty()
     }
 
-    /// Name, id and time of those that wait, the oldest ones, as far as an answer has room.
-    pub fn shown(&self) -> Vec<Value> {
-        let mut bytes = 0;
-        let fits = self.signals.iter().take_while(|signal| {
-            bytes += signal.name.len() + signal.id.len();
-            bytes <= SHOWN
-        });
+    /// Those that wait, as queries show them.
+    pub fn shown(&self) -> Beside {
         // Each had its time when it came.
-        fits.map(
+        Beside::of(self.signals.iter().map(
             |one| json!({ "name": one.name, "id": one.id, "time": one.attributes.get("time") }),
-        )
-        .collect()
+        ))
     }
 
     /// Whether a run at rest may go on as another one with what waits.

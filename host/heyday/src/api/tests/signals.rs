@@ -29,6 +29,7 @@ async fn a_signal_reaches_the_task_that_listens() {
     let shown = api.get(run).await.json();
     assert_eq!(shown["pending_signals"][0]["name"], "other");
     assert_eq!(shown["pending_signals"][0]["id"], "key-1");
+    assert_eq!(shown["pending_signal_count"], 1);
     let go = json!({ "name": "go", "id": "mine", "data": 7 }).to_string();
     let answer = api.post(&format!("{run}/signals"), go.clone()).await;
     assert_eq!(answer.json()["id"], "mine");
@@ -76,6 +77,7 @@ async fn malformed_signals_are_refused() {
     api.post(nobody, go).await.problem(404, "not-found");
     let shown = api.get("/api/v1/workflows/a").await.json();
     assert_eq!(shown["pending_signals"], json!([]));
+    assert_eq!(shown["pending_signal_count"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::driver::{REVISION, RunLimits};
@@ -71,12 +71,12 @@ fn what_has_no_room_waits_outside_and_comes_in_as_it_came() {
             .is_empty()
     );
     let ids = |outside: &Outside| -> Vec<Value> {
-        let shown = outside.shown().into_iter();
+        let shown = outside.shown().first.into_iter();
         shown.map(|one| one["id"].clone()).collect()
     };
     assert_eq!(ids(&outside), ["2", "3", "5"]);
     assert_eq!(
-        outside.shown()[0],
+        outside.shown().first[0],
         json!({ "name": "part", "id": "2", "time": "1970-01-01T00:00:00Z" })
     );
     let second = outside.next(4_500, &[]).unwrap();

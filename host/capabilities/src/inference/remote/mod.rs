@@ -23,7 +23,7 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use heyday_inference::{
@@ -39,7 +39,7 @@ use self::client::{Client, Failed};
 use self::gate::Gate;
 use self::texts::{Batch, Found};
 use crate::bindings::Bindings;
-use crate::diagnosis::{Finding, Findings};
+use crate::diagnosis::{ASKED, Finding, Findings};
 use crate::task::run_on;
 
 /// A model of an endpoint.
@@ -96,7 +96,9 @@ impl RemoteModel {
     pub async fn diagnose(&self) -> Vec<Finding> {
         let mut findings = Findings::default();
         let wanted = &self.inner.config.model;
-        match self.inner.client.models().await {
+        let listed = self.inner.client.models().await;
+        let answers = listed.is_ok();
+        match listed {
             Ok(models) if models.iter().any(|name| name == wanted) => {
                 findings.ok("reach", format!("it answers, and has {wanted}"));
             }
@@ -121,7 +123,24 @@ impl RemoteModel {
             ),
             Err(Failed::TooLong(_)) => findings.warn("reach", "it refuses", "look at its log"),
         }
+        if answers {
+            findings.took(self.latency().await);
+        }
         findings.into_inner()
+    }
+
+    /// How long the endpoint takes to answer, to what costs nothing there, once it is connected
+    /// to; until it fails.
+    async fn latency(&self) -> Vec<Duration> {
+        let mut took = Vec::with_capacity(ASKED);
+        for _ in 0..ASKED {
+            let begun = Instant::now();
+            if self.inner.client.models().await.is_err() {
+                break;
+            }
+            took.push(begun.elapsed());
+        }
+        took
     }
 
     async fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, InferenceError>

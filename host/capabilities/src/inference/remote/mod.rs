@@ -97,12 +97,12 @@ impl RemoteModel {
         let mut findings = Findings::default();
         let wanted = &self.inner.config.model;
         let listed = self.inner.client.models().await;
-        let answers = listed.is_ok();
+        let clock = listed.as_ref().ok().map(|(_, clock_ms)| *clock_ms);
         match listed {
-            Ok(models) if models.iter().any(|name| name == wanted) => {
+            Ok((models, _)) if models.iter().any(|name| name == wanted) => {
                 findings.ok("reach", format!("it answers, and has {wanted}"));
             }
-            Ok(models) => findings.warn(
+            Ok((models, _)) => findings.warn(
                 "reach",
                 format!(
                     "it answers, and its {} models have no {wanted}",
@@ -123,7 +123,11 @@ impl RemoteModel {
             ),
             Err(Failed::TooLong(_)) => findings.warn("reach", "it refuses", "look at its log"),
         }
-        if answers {
+        if let Some(clock_ms) = clock {
+            // First what was true when it answered.
+            if let Some(theirs) = clock_ms {
+                findings.clock(theirs);
+            }
             findings.took(self.latency().await);
         }
         findings.into_inner()

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::support::cli::Desk;
 use crate::support::component;
 use crate::support::server::{Client, Options, PATIENCE, Server};
+use crate::taken_back::ends;
 
 /// What the reference computed for one model.
 #[derive(Debug, Deserialize)]
@@ -219,9 +220,9 @@ async fn nothing_is_asked_without_a_grant() {
     assert_eq!(gone["kind"], "unknown-binding");
 }
 
-/// Starts an activity that would take very long, and cancels it when its model is in memory:
+/// Starts an activity that would take very long; answers its run when its model is in memory:
 /// so it has begun.
-pub(crate) async fn cancelled_in_the_middle(client: &Client, activity: &str, input: &Value) {
+async fn in_the_middle(client: &Client, activity: &str, input: &Value) -> String {
     let id = client.start_activity(activity, input).await.unwrap();
     let path = format!("/models/{}", input["model"].as_str().unwrap());
     let begun = async {
@@ -232,6 +233,12 @@ pub(crate) async fn cancelled_in_the_middle(client: &Client, activity: &str, inp
     tokio::time::timeout(PATIENCE, begun)
         .await
         .expect("it loads");
+    id
+}
+
+/// Starts such an activity, and cancels it.
+pub(crate) async fn cancelled_in_the_middle(client: &Client, activity: &str, input: &Value) {
+    let id = in_the_middle(client, activity, input).await;
     client.cancel(&id).await.unwrap();
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.status, "Canceled", "{}", outcome.body);
@@ -287,11 +294,12 @@ fn many_documents() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_is_cancelled_waits_for_no_model() {
+async fn an_attempt_that_is_cancelled_or_loses_its_grant_waits_for_no_model() {
     let (minilm, judge) = (model(MINILM, "refuse"), model("rerank-bert", "truncate"));
     let models = [
         ("minilm", minilm.model.as_path()),
         ("judge", judge.model.as_path()),
+        ("lent", judge.model.as_path()),
     ];
     let server = server(&models).await;
     let client = &server.client;
@@ -299,7 +307,16 @@ async fn an_attempt_that_is_cancelled_waits_for_no_model() {
     let input = json!({ "model": "minilm", "texts": ["a"] });
     answers_others(client, "thinker.embed", &input).await;
     cancelled_in_the_middle(client, "thinker.rerank", &many_documents()).await;
-    let input = json!({ "model": "judge", "query": "a", "documents": ["b"] });
+    let mut input = json!({ "model": "judge", "query": "a", "documents": ["b"] });
+    answers_others(client, "thinker.rerank", &input).await;
+    let mut many = many_documents();
+    many["model"] = json!("lent");
+    let id = in_the_middle(client, "thinker.rerank", &many).await;
+    let kind = ends(client, ("thinker", "inference", "lent"), &id).await;
+    assert_eq!(kind, "capability-denied");
+    let granted = client.grant("thinker", "inference", "lent", None);
+    granted.await.unwrap();
+    input["model"] = json!("lent");
     answers_others(client, "thinker.rerank", &input).await;
 }
 

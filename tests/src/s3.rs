@@ -145,7 +145,14 @@ async fn a_store_that_comes_back_is_used_again() {
         .unwrap();
     let mut reader = container.read("big".to_owned()).await.unwrap();
     let mut read = reader.read(1 << 20).await.unwrap().len();
+    let mut writer = container
+        .write("half".to_owned(), Condition::Always)
+        .await
+        .unwrap();
+    writer.write(Bytes::from(vec![4; LARGE])).await.unwrap();
     gateway.emulator.kill();
+    // In the middle of its parts.
+    assert_eq!(code(writer.finish().await), BlobCode::Unavailable);
     for outcome in [
         code(get(&container, "a").await),
         code(put(&container, "b", b"2").await),
@@ -155,6 +162,7 @@ async fn a_store_that_comes_back_is_used_again() {
     }
     gateway.emulator.launch();
     assert_eq!(get(&container, "a").await.unwrap(), "1");
+    assert_eq!(keys(&container, "").await, ["a", "big"]);
     // A reader goes on where it was, or fails so that the attempt is made again.
     loop {
         match reader.read(1 << 20).await {
@@ -330,6 +338,17 @@ async fn a_store_below_a_path_is_one_as_well() {
     };
     let written = write("large", large(), Condition::IfAbsent).await.unwrap();
     assert_eq!(container.head("large".to_owned()).await.unwrap(), written);
+    let mut reader = container.read("large".to_owned()).await.unwrap();
+    let mut read = 0;
+    loop {
+        let bytes = reader.read(1 << 20).await.unwrap();
+        if bytes.is_empty() {
+            break;
+        }
+        assert!(bytes.iter().all(|byte| *byte == 1));
+        read += bytes.len();
+    }
+    assert_eq!(read, LARGE);
     let again = Condition::IfMatch(written.etag);
     write("large", large(), again.clone()).await.unwrap();
     let mut writer = container

@@ -1,8 +1,8 @@
 //! A grant that is taken back ends the host calls in flight, whatever they wait for, and soon.
-//! `sql` on PostgreSQL, `graph` and `http` have tests of their own (`capabilities::`, `graph::`,
-//! `visiting::`); `config` waits for nobody. A statement on SQLite computes here, in the server's
-//! own process, so that its attempt's cancel and its deadline must end it as well. What runs at
-//! a worker is in `workers::`.
+//! `sql` on PostgreSQL, `graph`, `http` and models here have tests of their own (`capabilities::`,
+//! `graph::`, `visiting::`, `inference::`); `config` waits for nobody. A statement on SQLite
+//! computes here, in the server's own process, so that its attempt's cancel and its deadline must
+//! end it as well. What runs at a worker is in `workers::`.
 
 use std::path::Path;
 

@@ -120,6 +120,13 @@ async fn a_limit_on_time_holds() {
             GraphCode::TransactionClosed,
             "{dialect}: {error}"
         );
+        // A cursor tells it where it comes.
+        let streamed = async {
+            let mut cursor = graph.stream(long.into(), "{}".into()).await?;
+            cursor.next(1).await
+        };
+        let error = streamed.await.expect_err("long");
+        assert_eq!(error.code, GraphCode::Timeout, "{dialect}: {error}");
         // The graph is as good as before.
         assert_eq!(settle(graph, "MATCH (t:T) RETURN t").await, 0, "{dialect}");
         settle(graph, "MERGE (t:T) RETURN t").await;

@@ -508,9 +508,13 @@ async fn a_server_asks_another_and_its_plugins_cannot_tell() {
     let config = far.data().join("test-config.toml");
     let line = format!("heyday doctor --config {}", config.display());
     let found = desk.run("", &line).await.unwrap();
-    found
+    let found = found
         .says("it answers, and has minilm")
         .says("it answers, and has judge");
+    let (_, of_far) = found.stdout.split_once("inference far (remote)").unwrap();
+    for (line, check) in of_far.lines().skip(1).zip(["reach", "clock", "latency"]) {
+        assert!(line.contains(check), "{found}");
+    }
 
     // By the protocol too, and by the client.
     let asked = json!({

@@ -73,6 +73,22 @@ async fn a_statement_ends_at_its_limit_whatever_it_says() {
     assert_eq!(code(slept, "sleeping"), SqlCode::Timeout);
     assert_eq!(running(name, "pg_sleep"), 0);
     transaction.rollback().await.expect("it is rolled back");
+    // A cursor tells it where it comes, after the rows that were in time.
+    let late = "SELECT n FROM generate_series(1, 1000) AS n \
+                WHERE n < 500 OR pg_sleep(600)::text = 'never'";
+    let stream = binding
+        .database
+        .stream(Access::Write, late.into(), Vec::new());
+    let mut cursor = stream.await.expect("its first rows are there");
+    let late = loop {
+        match cursor.next(100).await {
+            Ok(rows) => assert!(!rows.is_empty(), "it ended"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(late.code, SqlCode::Timeout, "{late}");
+    drop(cursor);
+    assert_eq!(running(name, "pg_sleep"), 0);
     // Another's lock is not waited for longer than is said.
     binding.run("CREATE TABLE t (n INTEGER)").await.unwrap();
     binding.run("INSERT INTO t VALUES (1)").await.unwrap();

@@ -244,6 +244,37 @@ async fn a_redirect_is_checked_like_a_request() {
 }
 
 #[tokio::test]
+async fn a_redirect_to_a_granted_name_leads_to_no_private_address() {
+    // What the first request's name is found to be, and then the redirect's.
+    const ANSWERS: [&[&[&str]]; 4] = [
+        &[&["127.0.0.1"], &["127.0.0.1"]],
+        &[&["127.0.0.1"], &["10.0.0.1", "::1"]],
+        &[&["127.0.0.1"], &["169.254.169.254"]],
+        &[&["127.0.0.1"], &["::ffff:127.0.0.1"]],
+    ];
+    let (inner, mut inner_requests) = serve(|_| ok("secret")).await;
+    let target = format!("http://changes.example:{}/", inner.port());
+    let (outer, mut requests) = serve(move |_| moved(307, &target)).await;
+    let rules = [
+        format!("GET:localhost:{}", outer.port()),
+        format!("GET:changes.example:{}", inner.port()),
+    ];
+    let policy = HttpPolicy::parse(rules.iter().map(String::as_str)).expect("valid rules");
+    for answers in ANSWERS {
+        let (client, asked) = with_changing_names(answers);
+        let request = get(format!("http://localhost:{}/", outer.port()));
+        let (limits, cancellation) = (HttpLimits::default(), CancellationToken::new());
+        let mut usage = HttpUsage::default();
+        let outcome = client.call(request, &policy, &limits, soon(), &cancellation, &mut usage);
+        let refused = outcome.await.expect_err("not public");
+        assert_eq!(refused.code(), "denied", "{answers:?}: {refused}");
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "{answers:?}");
+        requests.recv().await.expect("the first request");
+    }
+    assert!(inner_requests.try_recv().is_err(), "a request was sent");
+}
+
+#[tokio::test]
 async fn a_redirect_takes_no_secrets_to_another_origin() {
     let (inner, mut inner_requests) = serve(|_| ok("there")).await;
     let target = format!("http://{inner}/");

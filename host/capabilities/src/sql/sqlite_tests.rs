@@ -178,6 +178,9 @@ async fn what_no_plugin_may_is_denied() {
         "CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END".into(),
         "CREATE VIRTUAL TABLE x USING dbstat".into(),
         "CREATE VIRTUAL TABLE x USING fts3(a)".into(),
+        // A PRAGMA as a table is one as well.
+        "SELECT file FROM pragma_database_list".into(),
+        "SELECT * FROM pragma_journal_mode".into(),
     ] {
         let error = it.fails(Access::Write, &statement).await;
         assert_eq!(

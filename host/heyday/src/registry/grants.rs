@@ -98,7 +98,7 @@ impl GrantTable {
         let old = self.0.remove(&key).unwrap_or_default();
         let kept = |old: &GrantRow| {
             rows.iter()
-                .any(|new| same(old, new) && old.mode == new.mode)
+                .any(|new| same(old, new) && mode(old) == mode(new))
         };
         // Who began before something was only added is told too when it is taken back.
         let revoked = if old.rows.iter().all(kept) {
@@ -282,7 +282,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes grants back; calls in flight that use them end as denied.
+    /// Takes grants back; all calls of the subject that are in flight end as denied.
     ///
     /// # Errors
     /// When there is no such grant.
@@ -327,6 +327,11 @@ fn same(one: &GrantRow, other: &GrantRow) -> bool {
     one.capability == other.capability && one.binding == other.binding
 }
 
+/// What a grant allows: one that names no mode is to read and write.
+fn mode(row: &GrantRow) -> &str {
+    row.mode.as_deref().unwrap_or("rw")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +353,13 @@ mod tests {
         let begun = table.of("default", "index");
         table.replace("default", "index", vec![row("b", None), row("a", None)]);
         assert!(!begun.revoked.is_cancelled());
+        // The same in other words is what it was.
+        table.replace(
+            "default",
+            "index",
+            vec![row("a", Some("rw")), row("b", None)],
+        );
+        assert!(!begun.revoked.is_cancelled(), "the same mode");
         // Also for who began before the addition.
         table.replace(
             "default",

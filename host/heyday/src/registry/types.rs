@@ -331,7 +331,7 @@ pub struct BindingInfo {
     pub name: String,
     /// What stands behind it: `sqlite`, `postgresql`, `files`, `kglite`, `neo4j`.
     pub backend: String,
-    /// Modes in which it can be granted.
+    /// Modes in which it can be granted; none where grants have no mode.
     pub modes: Vec<String>,
 }
 

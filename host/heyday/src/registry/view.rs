@@ -239,8 +239,8 @@ pub(super) fn grant(row: GrantRow) -> GrantInfo {
 /// A binding.
 pub(super) fn binding(capability: &str, name: String, backend: &str) -> BindingInfo {
     let modes: &[&str] = match capability {
-        // A model cannot be written to.
-        "inference" => &[],
+        // What nobody writes to has no mode, and no grant of it may have one.
+        "config" | "inference" | "secrets" => &[],
         _ => &["ro", "rw"],
     };
     BindingInfo {
@@ -248,5 +248,27 @@ pub(super) fn binding(capability: &str, name: String, backend: &str) -> BindingI
         name,
         backend: backend.to_owned(),
         modes: modes.iter().map(|&mode| mode.to_owned()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_reads_can_be_granted_in_no_mode() {
+        for (capability, modes) in [
+            ("sql", &["ro", "rw"][..]),
+            ("blob", &["ro", "rw"]),
+            ("kv", &["ro", "rw"]),
+            ("graph", &["ro", "rw"]),
+            ("vector", &["ro", "rw"]),
+            ("config", &[]),
+            ("secrets", &[]),
+            ("inference", &[]),
+        ] {
+            let shown = binding(capability, "main".to_owned(), "any");
+            assert_eq!(shown.modes, modes, "{capability}");
+        }
     }
 }

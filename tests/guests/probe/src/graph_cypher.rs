@@ -62,6 +62,10 @@ pub(crate) fn cypher(graph: &Connection) -> Result<()> {
             r#"["Bern","Oslo","Rome"]"#,
         ),
         (
+            "MATCH (p:P) RETURN DISTINCT p.city AS c ORDER BY c DESC SKIP 2 LIMIT 1",
+            r#""Bern""#,
+        ),
+        (
             "MATCH (a:P)-[l:LIKES]->(b) WITH a, l, b ORDER BY l.w RETURN collect(a.name + b.name + toString(l.w))",
             r#"["AnnBen1","BenCyd2","CydDan3"]"#,
         ),

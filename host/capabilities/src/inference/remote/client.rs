@@ -19,6 +19,7 @@ use super::config::{RemoteConfig, RemoteConfigError};
 use super::wire::{self, Refusal};
 use crate::bindings::Bindings;
 use crate::credential::CredentialSource;
+use crate::diagnosis::clock_of;
 use crate::error::chain;
 use crate::secrets::Secrets;
 use crate::tls::client_config;
@@ -198,13 +199,15 @@ impl Client {
         self.send_as(request.json(body)).await
     }
 
-    /// What the endpoint calls its models.
-    pub(super) async fn models(&self) -> Result<Vec<String>, Failed> {
+    /// What the endpoint calls its models, and its clock: milliseconds since the Unix epoch.
+    pub(super) async fn models(&self) -> Result<(Vec<String>, Option<i64>), Failed> {
         let request = self.http.get(format!("{}/models", self.base));
         let response = self.send_as(request).await?;
+        let clock_ms = clock_of(response.headers());
         let read = tokio::time::timeout(self.timeout, whole(response, LIST_BYTES)).await;
         let read = read.unwrap_or_else(|_| Err(Failed::again("its answer has no end")))?;
-        wire::models(&read).map_err(Failed::Odd)
+        let models = wire::models(&read).map_err(Failed::Odd)?;
+        Ok((models, clock_ms))
     }
 
     async fn send_as(&self, mut request: RequestBuilder) -> Result<Response, Failed> {

@@ -23,7 +23,7 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use heyday_inference::{
@@ -39,7 +39,7 @@ use self::client::{Client, Failed};
 use self::gate::Gate;
 use self::texts::{Batch, Found};
 use crate::bindings::Bindings;
-use crate::diagnosis::{Finding, Findings};
+use crate::diagnosis::{ASKED, Finding, Findings};
 use crate::task::run_on;
 
 /// A model of an endpoint.
@@ -96,11 +96,13 @@ impl RemoteModel {
     pub async fn diagnose(&self) -> Vec<Finding> {
         let mut findings = Findings::default();
         let wanted = &self.inner.config.model;
-        match self.inner.client.models().await {
-            Ok(models) if models.iter().any(|name| name == wanted) => {
+        let listed = self.inner.client.models().await;
+        let clock = listed.as_ref().ok().map(|(_, clock_ms)| *clock_ms);
+        match listed {
+            Ok((models, _)) if models.iter().any(|name| name == wanted) => {
                 findings.ok("reach", format!("it answers, and has {wanted}"));
             }
-            Ok(models) => findings.warn(
+            Ok((models, _)) => findings.warn(
                 "reach",
                 format!(
                     "it answers, and its {} models have no {wanted}",
@@ -121,7 +123,28 @@ impl RemoteModel {
             ),
             Err(Failed::TooLong(_)) => findings.warn("reach", "it refuses", "look at its log"),
         }
+        if let Some(clock_ms) = clock {
+            // First what was true when it answered.
+            if let Some(theirs) = clock_ms {
+                findings.clock(theirs);
+            }
+            findings.took(self.latency().await);
+        }
         findings.into_inner()
+    }
+
+    /// How long the endpoint takes to answer, to what costs nothing there, once it is connected
+    /// to; until it fails.
+    async fn latency(&self) -> Vec<Duration> {
+        let mut took = Vec::with_capacity(ASKED);
+        for _ in 0..ASKED {
+            let begun = Instant::now();
+            if self.inner.client.models().await.is_err() {
+                break;
+            }
+            took.push(begun.elapsed());
+        }
+        took
     }
 
     async fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, InferenceError>

@@ -62,6 +62,11 @@ fn kept() -> Vec<Kept> {
     array("UUID[]", &[r#"["00000000-0000-0000-0000-000000000000"]"#]);
     array("DATE[]", &[r#"["0001-01-01","9999-12-31"]"#]);
     array("TIMESTAMPTZ[]", &[r#"["2026-11-24T13:37:00Z"]"#]);
+    array("TIMESTAMP[]", &[r#"["2026-11-24T13:37:00.25",null]"#]);
+    array("TIME[]", &[r#"["13:37:00.5"]"#]);
+    array("BIGINT[]", &["[-9223372036854775808,9223372036854775807]"]);
+    array("BYTEA[]", &[r#"["\\x00ff",null]"#]);
+    array("JSON[]", &[r#"[{"b":[1,null],"a":"x"},2,true,null]"#]);
     all
 }
 
@@ -156,6 +161,15 @@ fn scalars() -> Vec<Kept> {
             each(
                 Value::Datetime,
                 &["0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"],
+            ),
+        ),
+        // It has its own spaces and order of members, which these have already.
+        (
+            "JSONB",
+            "JSONB TEXT",
+            each(
+                Value::Json,
+                &["null", "false", "1.50", r#"{"a": [1, {"b": null}]}"#],
             ),
         ),
         (

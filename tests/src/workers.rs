@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::plugins;
 use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::held::Held;
-use crate::support::server::Client;
+use crate::support::server::{Client, PATIENCE};
 use crate::support::signals::signal;
 use crate::support::worker::{Site, eventually};
-use crate::support::{component, postgres};
+use crate::support::{component, http_server, postgres};
 use crate::taken_back::{ENDLESS, ends, has_run};
 
 /// Uploads a flow as `tests.NAME`.
@@ -206,9 +206,17 @@ const COUNTS: &str = "WITH range(1, 3000) AS r RETURN reduce(s = 0, a IN r | s +
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in_flight() {
     let folder = tempfile::tempdir().unwrap();
+    let (silent, came) = http_server::held().await.unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "nobody-asks").unwrap();
     let role = postgres::shared().map(|server| server.role(&server.database()));
     let patient = "limits = { statement_timeout_ms = 600000 }\n";
-    let mut servers = String::new();
+    let mut servers = format!(
+        "[bindings.namespaces.default.blob.held]\n\
+         s3 = {{ bucket = 'bucket', endpoint = 'http://{silent}', access_key_id = 'key', \
+         secret_access_key_file = '{}' }}\n",
+        secret.display()
+    );
     if let Some(role) = &role {
         let binding = role.toml();
         servers += &format!("[bindings.namespaces.default.sql.server]\n{binding}{patient}");
@@ -228,7 +236,7 @@ async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in
     let _worker = site.worker(&["--config", &config]).await;
     push_probe(&site).await;
     let client = &site.server.client;
-    let mut granted = vec![("graph", "held"), ("sql", "held")];
+    let mut granted = vec![("blob", "held"), ("graph", "held"), ("sql", "held")];
     if role.is_some() {
         granted.insert(0, ("sql", "server"));
     }
@@ -261,7 +269,7 @@ async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in
     client.wait_for_line(&id, "asking").await.unwrap();
     let kind = ends(client, ("probe", "graph", "held"), &id).await;
     assert_eq!(kind, "capability-denied");
-    // What a server does not answer.
+    // What a server does not answer: with TCP of the host's own, and over HTTP.
     if let Some(role) = &role {
         let running = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' \
@@ -275,6 +283,11 @@ async fn a_change_of_grants_is_felt_at_a_worker_within_a_second_also_by_calls_in
         assert_eq!(kind, "capability-denied");
         eventually(async || (count().as_deref() == Some("0")).then_some(())).await;
     }
+    let id = start("probe.blob_get", json!({ "binding": "held" })).await;
+    let asked = tokio::time::timeout(PATIENCE, came.acquire());
+    asked.await.expect("the request came").unwrap().forget();
+    let kind = ends(client, ("probe", "blob", "held"), &id).await;
+    assert_eq!(kind, "capability-denied");
 
     let held = Held::push(client).await;
     held.feels(client, client).await;

@@ -336,16 +336,16 @@ async fn an_open_run_makes_way_for_the_next(mut bench: Bench) {
     }
 }
 
-async fn a_backfill_starts_times_that_have_passed(bench: Bench) {
+async fn a_backfill_starts_times_that_have_passed(mut bench: Bench) {
     bench.define("set", "  - a: {set: {x: 1}}\n");
     let spec = json!({"cron": ["0 * * * * 2020/1"], "end_time": "2025-12-31T00:00:00Z"});
-    create(&bench, "s", schedule("s", "set", spec, json!({}))).await;
-    let backfill = || SchedulePatch::Backfill {
+    create(&bench, "s", schedule("s", "set", spec.clone(), json!({}))).await;
+    let backfill = |overlap| SchedulePatch::Backfill {
         start_time: "2025-03-01T10:00:00Z".parse().unwrap(),
         end_time: "2025-03-01T12:00:00Z".parse().unwrap(),
-        overlap: Some(OverlapPolicy::AllowAll),
+        overlap,
     };
-    patch(&bench, "s", backfill()).await;
+    patch(&bench, "s", backfill(Some(OverlapPolicy::AllowAll))).await;
     let info = until(&bench, "s", "all of them", |seen| {
         seen.info.action_count >= 3
     })
@@ -362,7 +362,7 @@ async fn a_backfill_starts_times_that_have_passed(bench: Bench) {
         assert_eq!(bench.result(&run_of(&info, index)).await, json!({"x": 1}));
     }
     // Asked for again, they are started again.
-    patch(&bench, "s", backfill()).await;
+    patch(&bench, "s", backfill(Some(OverlapPolicy::AllowAll))).await;
     let info = until(&bench, "s", "all of them again", |seen| {
         seen.info.action_count >= 6
     })
@@ -370,6 +370,21 @@ async fn a_backfill_starts_times_that_have_passed(bench: Bench) {
     assert_eq!(info.action_count, 6);
     let runs = info.recent_actions.iter().map(|one| one.run_id);
     assert_eq!(runs.collect::<BTreeSet<_>>().len(), 6);
+
+    // By the schedule's own policy there is no room for others while the first one is open.
+    bench.define("hand", "  - a: {call: t.hand}\n");
+    create(&bench, "own", schedule("own", "hand", spec, json!({}))).await;
+    patch(&bench, "own", backfill(None)).await;
+    let attempt = bench.attempt().await;
+    let info = until(&bench, "own", "the others are skipped", |seen| {
+        seen.info.overlap_skipped == 2
+    })
+    .await;
+    assert_eq!((info.action_count, info.buffer_size), (1, 0));
+    let first = &info.recent_actions[0].workflow_id;
+    assert_eq!(first, "own-2025-03-01T10:00:00Z");
+    attempt.end(Ok(json!(1)));
+    assert_eq!(bench.result(&run_of(&info, 0)).await, json!(1));
 }
 
 async fn a_failed_run_pauses_the_schedule(bench: Bench) {

@@ -249,6 +249,8 @@ async fn filters_that_do_not_fit_a_type_are_refused(bench: Bench) {
         "Urgent = 'perhaps'",
         "Due > 'yesterday'",
         "CustomerId = 'x' ORDER BY StartTime",
+        "CustomerId = 'x' GROUP BY ExecutionStatus",
+        "WorkflowId = 'a') OR (WorkflowId = 'b'",
         "CustomerId",
     ] {
         for refused in [

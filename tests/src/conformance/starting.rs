@@ -85,6 +85,7 @@ async fn a_closed_id_is_reused_as_the_policy_says(bench: Bench) {
     for status in [ExecutionStatus::Canceled, ExecutionStatus::Terminated] {
         let id = format!("{status:?}");
         let first = bench.start_as("waits", &id, json!({})).await;
+        bench.until_event(&first, "TimerStarted").await;
         let ended = if status == ExecutionStatus::Canceled {
             bench.engine().cancel(&first, "enough").await
         } else {

@@ -110,14 +110,27 @@ async fn a_detached_child_is_not_waited_for_whatever_its_parents_end_means_to_it
     bench.define("child", "  - a: {call: t.hand}\n");
     let rest = "  - w: {call: t.hand2}\n";
     bench.define("bound", &format!("{}{rest}", starts(false, "terminate")));
+    bench.define(
+        "asks",
+        &format!("{}{rest}", starts(false, "request_cancel")),
+    );
     bench.define("waits", &starts(true, "abandon"));
-    for (flow, policy, waits) in [("bound", "Terminate", false), ("waits", "Abandon", true)] {
+    for (flow, policy, waits) in [
+        ("bound", "Terminate", false),
+        ("asks", "RequestCancel", false),
+        ("waits", "Abandon", true),
+    ] {
         let parent = bench.start(flow, json!({})).await;
         let child = child_of(&bench, &parent).await;
         let attempts = if waits { 1 } else { 2 };
+        let mut of_child = None;
         for _ in 0..attempts {
-            bench.attempt().await;
+            let attempt = bench.attempt().await;
+            if attempt.task.activity_type == "t.hand" {
+                of_child = Some(attempt);
+            }
         }
+        let of_child = of_child.unwrap();
         let shown = bench
             .until_event(&parent, "StartChildWorkflowExecutionInitiated")
             .await;
@@ -130,10 +143,19 @@ async fn a_detached_child_is_not_waited_for_whatever_its_parents_end_means_to_it
             "{flow}"
         );
         bench.engine().terminate(&parent, "enough").await.unwrap();
-        if waits {
-            bench.engine().terminate(&child, "enough").await.unwrap();
-        }
-        assert_eq!(bench.end(&child).await.status, ExecutionStatus::Terminated);
+        let expected = match policy {
+            "Terminate" => ExecutionStatus::Terminated,
+            "RequestCancel" => {
+                of_child.obey().await;
+                ExecutionStatus::Canceled
+            }
+            _ => {
+                of_child.end(Ok(json!("went on")));
+                assert_eq!(bench.result(&child).await, json!("went on"));
+                continue;
+            }
+        };
+        assert_eq!(bench.end(&child).await.status, expected, "{flow}");
     }
 }
 

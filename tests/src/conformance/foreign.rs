@@ -150,7 +150,7 @@ async fn the_runs_of_a_foreign_clients_cron_are_one_to_wait_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_input_is_null_and_several_are_refused() {
+async fn no_input_is_null_and_several_or_other_encodings_are_refused() {
     let Some(bench) = Bench::temporal().await else {
         return;
     };
@@ -160,6 +160,14 @@ async fn no_input_is_null_and_several_are_refused() {
     start(&bench, "two", &["1", "2"]).await;
     let failure = bench.failure(&run("two")).await;
     assert_eq!(failure.kind, kind::INVALID_INPUT, "{failure:?}");
+    // As a codec of theirs would send it.
+    let mut arguments = vec!["start", "--type", "test.foreign", "--workflow-id", "other"];
+    arguments.extend(["--task-queue", "general-queue", "--input", "sealed"]);
+    arguments.extend(["--input-meta", "encoding=binary/encrypted"]);
+    workflow(&bench, &arguments).await;
+    let failure = bench.failure(&run("other")).await;
+    assert_eq!(failure.kind, kind::INVALID_INPUT, "{failure:?}");
+    assert!(failure.message.contains("binary/encrypted"), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use heyday_durable::engine::{EngineError, ExecutionStatus, ListRuns, RunPage};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::bench::{Bench, NAMESPACE};
@@ -24,6 +25,15 @@ async fn list(bench: &Bench, query: Option<&str>) -> BTreeSet<String> {
     runs.map(|run| run.workflow_id).collect()
 }
 
+/// Waits until the clock shows another millisecond; that one.
+async fn next_millisecond(bench: &Bench) -> Timestamp {
+    let now = || Timestamp::now().as_millisecond();
+    let before = now();
+    let what = "the millisecond is over";
+    bench.until(what, async || now() > before).await;
+    Timestamp::from_millisecond(now()).unwrap()
+}
+
 async fn runs_are_listed_filtered_and_paged(bench: Bench) {
     bench.define("set", "  - a: {set: {x: 1}}\n");
     bench.define("waits", "  - a: {wait: PT1H}\n");
@@ -31,6 +41,9 @@ async fn runs_are_listed_filtered_and_paged(bench: Bench) {
         let run = bench.start_as("set", &format!("set-{n}"), json!({})).await;
         bench.end(&run).await;
     }
+    // Some stores keep no finer times than milliseconds.
+    let between = next_millisecond(&bench).await;
+    next_millisecond(&bench).await;
     let open = bench.start_as("waits", "open", json!({})).await;
     // Temporal's lists follow its histories within a moment.
     bench
@@ -44,14 +57,37 @@ async fn runs_are_listed_filtered_and_paged(bench: Bench) {
         .await;
     for (query, expected) in [
         ("WorkflowType = 'test.waits'", 1),
+        ("WorkflowType != 'test.set'", 1),
+        ("WorkflowType IN ('test.set', 'test.waits')", 6),
+        ("WorkflowType STARTS_WITH 'test.s'", 5),
         (
             "WorkflowType = 'test.set' AND ExecutionStatus = 'Completed'",
             5,
         ),
         ("WorkflowId = 'set-3'", 1),
+        ("WorkflowId > 'set-1'", 3),
+        ("WorkflowId BETWEEN 'set-1' AND 'set-3'", 3),
+        ("WorkflowId NOT BETWEEN 'set-1' AND 'set-3'", 3),
+        ("WorkflowId NOT STARTS_WITH 'set-'", 1),
         ("WorkflowId IN ('set-3', 'open')", 2),
+        ("WorkflowId NOT IN ('set-3', 'open')", 4),
+        (&format!("RunId = '{}'", open.run_id.unwrap()), 1),
         ("ExecutionStatus = 'Failed' OR WorkflowId = 'open'", 1),
         ("ExecutionStatus = 'Failed'", 0),
+        ("ExecutionStatus != 'Running'", 5),
+        ("ExecutionStatus IN ('Running', 'Failed')", 1),
+        ("ExecutionStatus NOT IN ('Running', 'Failed')", 5),
+        (&format!("StartTime > '{between}'"), 1),
+        (&format!("StartTime < '{between}'"), 5),
+        (
+            &format!("StartTime BETWEEN '2000-01-01T00:00:00Z' AND '{between}'"),
+            5,
+        ),
+        (&format!("CloseTime < '{between}'"), 5),
+        (&format!("CloseTime > '{between}'"), 0),
+        (&format!("NOT CloseTime > '{between}'"), 5),
+        ("CloseTime IS NULL", 1),
+        ("CloseTime IS NOT NULL", 5),
     ] {
         assert_eq!(list(&bench, Some(query)).await.len(), expected, "{query}");
     }

@@ -61,4 +61,5 @@ mod schedules;
 mod search;
 mod signals;
 mod starting;
+mod times;
 mod updates;

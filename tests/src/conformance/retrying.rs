@@ -43,6 +43,15 @@ async fn a_failed_attempt_is_repeated_as_the_policy_says(mut bench: Bench) {
             assert_eq!(pending.attempt, number);
             assert_eq!(pending.state, PendingState::Started);
             assert_eq!(pending.last_failure.as_ref().unwrap().kind, "flaky");
+            // The last that the first one said, though it failed at once and the second one
+            // says nothing: where to go on.
+            let details = attempt.task.last_heartbeat.clone().unwrap();
+            assert_eq!(details.to_json().unwrap(), json!({"page": 2}));
+        } else {
+            for page in 1..=2 {
+                let details = Payload::json(&json!({ "page": page }));
+                attempt.context.sink.heartbeat(Some(details));
+            }
         }
         ended = std::time::Instant::now();
         attempt.end(Err(Failure::transient("flaky", format!("time {number}"))));

@@ -27,13 +27,12 @@ on_both!(
     a_failed_run_pauses_the_schedule,
     a_limited_schedule_ends,
     an_update_takes_its_place,
-    times_are_told_beforehand_as_they_come,
     jitter_moves_times_and_the_runs_that_they_start,
     schedules_are_listed,
     what_is_no_schedule_is_refused,
 );
 
-fn name(id: &str) -> ScheduleRef {
+pub(super) fn name(id: &str) -> ScheduleRef {
     ScheduleRef {
         namespace: NAMESPACE.to_owned(),
         schedule_id: id.to_owned(),
@@ -41,7 +40,7 @@ fn name(id: &str) -> ScheduleRef {
 }
 
 /// A schedule that starts `test.FLOW` under its own id.
-fn schedule(id: &str, flow: &str, spec: Value, policies: Value) -> Schedule {
+pub(super) fn schedule(id: &str, flow: &str, spec: Value, policies: Value) -> Schedule {
     serde_json::from_value(json!({
         "spec": spec,
         "action": {"workflow_type": format!("test.{flow}"), "workflow_id": id, "input": {"n": 7}},
@@ -55,7 +54,7 @@ fn never() -> Value {
     json!({"calendars": [{"year": [{"start": 2001}]}]})
 }
 
-async fn create(bench: &Bench, id: &str, schedule: Schedule) {
+pub(super) async fn create(bench: &Bench, id: &str, schedule: Schedule) {
     let request = CreateSchedule {
         reference: name(id),
         schedule,
@@ -64,7 +63,7 @@ async fn create(bench: &Bench, id: &str, schedule: Schedule) {
     bench.engine().create_schedule(request).await.unwrap();
 }
 
-async fn described(bench: &Bench, id: &str) -> ScheduleDescription {
+pub(super) async fn described(bench: &Bench, id: &str) -> ScheduleDescription {
     loop {
         match bench.engine().describe_schedule(&name(id)).await {
             // The cluster does not answer for a schedule that it is just working on.
@@ -337,16 +336,16 @@ async fn an_open_run_makes_way_for_the_next(mut bench: Bench) {
     }
 }
 
-async fn a_backfill_starts_times_that_have_passed(bench: Bench) {
+async fn a_backfill_starts_times_that_have_passed(mut bench: Bench) {
     bench.define("set", "  - a: {set: {x: 1}}\n");
     let spec = json!({"cron": ["0 * * * * 2020/1"], "end_time": "2025-12-31T00:00:00Z"});
-    create(&bench, "s", schedule("s", "set", spec, json!({}))).await;
-    let backfill = || SchedulePatch::Backfill {
+    create(&bench, "s", schedule("s", "set", spec.clone(), json!({}))).await;
+    let backfill = |overlap| SchedulePatch::Backfill {
         start_time: "2025-03-01T10:00:00Z".parse().unwrap(),
         end_time: "2025-03-01T12:00:00Z".parse().unwrap(),
-        overlap: Some(OverlapPolicy::AllowAll),
+        overlap,
     };
-    patch(&bench, "s", backfill()).await;
+    patch(&bench, "s", backfill(Some(OverlapPolicy::AllowAll))).await;
     let info = until(&bench, "s", "all of them", |seen| {
         seen.info.action_count >= 3
     })
@@ -363,7 +362,7 @@ async fn a_backfill_starts_times_that_have_passed(bench: Bench) {
         assert_eq!(bench.result(&run_of(&info, index)).await, json!({"x": 1}));
     }
     // Asked for again, they are started again.
-    patch(&bench, "s", backfill()).await;
+    patch(&bench, "s", backfill(Some(OverlapPolicy::AllowAll))).await;
     let info = until(&bench, "s", "all of them again", |seen| {
         seen.info.action_count >= 6
     })
@@ -371,6 +370,21 @@ async fn a_backfill_starts_times_that_have_passed(bench: Bench) {
     assert_eq!(info.action_count, 6);
     let runs = info.recent_actions.iter().map(|one| one.run_id);
     assert_eq!(runs.collect::<BTreeSet<_>>().len(), 6);
+
+    // By the schedule's own policy there is no room for others while the first one is open.
+    bench.define("hand", "  - a: {call: t.hand}\n");
+    create(&bench, "own", schedule("own", "hand", spec, json!({}))).await;
+    patch(&bench, "own", backfill(None)).await;
+    let attempt = bench.attempt().await;
+    let info = until(&bench, "own", "the others are skipped", |seen| {
+        seen.info.overlap_skipped == 2
+    })
+    .await;
+    assert_eq!((info.action_count, info.buffer_size), (1, 0));
+    let first = &info.recent_actions[0].workflow_id;
+    assert_eq!(first, "own-2025-03-01T10:00:00Z");
+    attempt.end(Ok(json!(1)));
+    assert_eq!(bench.result(&run_of(&info, 0)).await, json!(1));
 }
 
 async fn a_failed_run_pauses_the_schedule(bench: Bench) {
@@ -410,39 +424,6 @@ async fn an_update_takes_its_place(bench: Bench) {
     let info = until(&bench, "s", "a run", |seen| seen.info.action_count > 0).await;
     assert!(info.recent_actions[0].workflow_id.starts_with("other-"));
     assert_eq!(described(&bench, "s").await.schedule, to);
-}
-
-async fn times_are_told_beforehand_as_they_come(bench: Bench) {
-    let spec = json!({
-        "cron": ["CRON_TZ=America/New_York 30 1,2 * * *"],
-        "start_time": "2030-01-01T00:00:00Z",
-    });
-    create(&bench, "s", schedule("s", "set", spec, json!({}))).await;
-    let times = async |from: &str, to: &str| {
-        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
-        let times = bench.engine().schedule_times(&name("s"), from, to).await;
-        let times = times.unwrap().into_iter();
-        times.map(|time| time.to_string()).collect::<Vec<_>>()
-    };
-    // Clocks are set forward at 2 on 2030-03-10, and back at 2 on 2030-11-03.
-    assert_eq!(
-        times("2030-03-10T06:30:00Z", "2030-03-11T06:30:00Z").await,
-        [
-            "2030-03-10T06:30:00Z",
-            "2030-03-11T05:30:00Z",
-            "2030-03-11T06:30:00Z"
-        ]
-    );
-    assert_eq!(
-        times("2030-11-03T00:00:00Z", "2030-11-03T12:00:00Z").await,
-        [
-            "2030-11-03T05:30:00Z",
-            "2030-11-03T06:30:00Z",
-            "2030-11-03T07:30:00Z"
-        ]
-    );
-    let first = described(&bench, "s").await.info.future_action_times[0];
-    assert_eq!(first.to_string(), "2030-01-01T06:30:00Z");
 }
 
 async fn jitter_moves_times_and_the_runs_that_they_start(bench: Bench) {

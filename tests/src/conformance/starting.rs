@@ -80,6 +80,27 @@ async fn a_closed_id_is_reused_as_the_policy_says(bench: Bench) {
             Err(error) => panic!("{id}: {error}"),
         }
     }
+    // Nor did one end well that somebody ended.
+    bench.define("waits", "  - a: {wait: PT1H}\n");
+    for status in [ExecutionStatus::Canceled, ExecutionStatus::Terminated] {
+        let id = format!("{status:?}");
+        let first = bench.start_as("waits", &id, json!({})).await;
+        bench.until_event(&first, "TimerStarted").await;
+        let ended = if status == ExecutionStatus::Canceled {
+            bench.engine().cancel(&first, "enough").await
+        } else {
+            bench.engine().terminate(&first, "enough").await
+        };
+        ended.unwrap();
+        assert_eq!(bench.end(&first).await.status, status);
+        let again = StartWorkflow {
+            id_reuse_policy: IdReusePolicy::AllowDuplicateFailedOnly,
+            ..bench.request("waits", &id, json!({}))
+        };
+        let again = bench.engine().start(again).await.unwrap();
+        assert!(again.created, "{id}");
+        bench.engine().terminate(&run(&id), "done").await.unwrap();
+    }
 }
 
 async fn of_many_starts_of_one_id_one_wins(bench: Bench) {

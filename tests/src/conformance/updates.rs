@@ -1,6 +1,6 @@
 //! Updates: accepted or rejected, answered once, never lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heyday_durable::engine::{EngineError, ExecutionStatus, RunRef, UpdateStatus};
 use heyday_durable::failure::{Failure, kind};
@@ -15,6 +15,7 @@ on_both!(
     a_rejected_update_leaves_no_event,
     an_update_under_way_survives_a_restart,
     of_updates_at_once_one_is_taken_by_a_task_that_takes_one,
+    more_than_may_be_under_way_are_refused_at_once,
     an_update_comes_after_what_was_there_before_it,
     an_update_fails_as_its_tasks_do,
     an_update_whose_run_is_terminated_is_unfinished,
@@ -166,6 +167,44 @@ async fn of_updates_at_once_one_is_taken_by_a_task_that_takes_one(bench: Bench) 
             .filter(|kind| *kind == "WorkflowExecutionUpdateAccepted");
         assert_eq!(accepted.count(), 1);
     }
+}
+
+async fn more_than_may_be_under_way_are_refused_at_once(mut bench: Bench) {
+    const UNDER_WAY: usize = 10;
+    // One task more than that, each of which works on one at a time.
+    let work = WORK.trim().strip_prefix("- l: ").unwrap();
+    let branches: Vec<_> = (0..=UNDER_WAY)
+        .map(|n| format!("{{b{n}: {work}}}"))
+        .collect();
+    let branches = branches.join(", ");
+    bench.define(
+        "wide",
+        &format!("  - all: {{fork: {{branches: [{branches}]}}}}\n"),
+    );
+    let run = bench.start("wide", json!({})).await;
+    let job = |n: usize| update("job", &n.to_string(), json!(n));
+    let mut last = None;
+    for n in 1..=UNDER_WAY {
+        accepted(&bench, &run, job(n)).await;
+        last = Some(bench.attempt().await);
+    }
+    let asked = Instant::now();
+    let more = job(UNDER_WAY + 1);
+    let refused = bench.engine().update(&run, more.clone(), Duration::ZERO);
+    let refused = refused.await;
+    assert!(
+        matches!(refused, Err(EngineError::LimitReached(_))),
+        "{refused:?}"
+    );
+    // Not after as many tries as an overloaded cluster gets.
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    last.unwrap().end(Ok(json!("done")));
+    let ended = UNDER_WAY.to_string();
+    let ended = bench.engine().update_result(&run, &ended, PATIENCE).await;
+    assert_eq!(result(ended.unwrap()), "done");
+    accepted(&bench, &run, more).await;
+    bench.attempt().await;
+    bench.engine().terminate(&run, "done").await.unwrap();
 }
 
 async fn an_update_comes_after_what_was_there_before_it(mut bench: Bench) {

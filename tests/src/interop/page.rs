@@ -160,6 +160,9 @@ async fn failures_of_a_plugin(language: Language, address: &str, namespace: &str
         })
     );
     assert!(stack.is_none_or(|stack| stack == ""), "it failed by itself");
+    let (unknown, _) = failure("hello.nothing").await;
+    assert_eq!(unknown["type"], kind::UNKNOWN_ACTIVITY, "{unknown}");
+    assert_eq!(unknown["non_retryable"], true, "{unknown}");
     let (trapped, stack) = failure("hello.explode").await;
     assert_eq!(trapped["type"], kind::TRAP, "{trapped}");
     assert_eq!(trapped["non_retryable"], true, "{trapped}");

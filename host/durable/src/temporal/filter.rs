@@ -33,6 +33,10 @@ const STEP: Duration = Duration::from_micros(1);
 /// [`EngineError::Invalid`] for a filter that cannot be read; as [`types`] says.
 pub async fn meant(core: &Core, namespace: &str, filter: &str) -> Result<String, EngineError> {
     let tokens = tokens(filter).map_err(|error| EngineError::Invalid(error.to_string()))?;
+    if !is_closed(&tokens) {
+        let message = "the list filter has a parenthesis without its other one";
+        return Err(EngineError::Invalid(message.to_owned()));
+    }
     // Gathered before anything is awaited: iterators over borrowed tokens are not.
     let mut names: Vec<&String> = Vec::new();
     for (token, _) in &tokens {
@@ -59,6 +63,19 @@ fn is_keyword(word: &str) -> bool {
 }
 
 type Tokens = [(Token, Range<usize>)];
+
+/// Whether each parenthesis has its other one. The filter is put into parentheses and
+/// narrowed to our runs: one too many would end these, and find the runs of others.
+fn is_closed(tokens: &Tokens) -> bool {
+    let open = tokens
+        .iter()
+        .try_fold(0_usize, |open, (token, _)| match token {
+            Token::Symbol("(") => Some(open + 1),
+            Token::Symbol(")") => open.checked_sub(1),
+            _ => Some(open),
+        });
+    open == Some(0)
+}
 
 /// The filter with its conditions on times, lists and texts written so that every store
 /// reads them alike.
@@ -291,6 +308,26 @@ mod tests {
             ("Tags NOT IN ('a')", "(Tags IS NULL OR Tags NOT IN ('a'))"),
         ] {
             assert_eq!(rewrite(filter), expected);
+        }
+    }
+
+    #[test]
+    fn a_filter_stays_in_its_parentheses() {
+        let is_closed = |filter: &str| is_closed(&tokens(filter).unwrap());
+        for filter in [
+            "",
+            "Stage = ')'",
+            "(Stage IN ('a', 'b') OR NOT (Stage = 'c'))",
+        ] {
+            assert!(is_closed(filter), "{filter}");
+        }
+        for filter in [
+            "Stage = 'a') OR (Stage != 'a'",
+            "(Stage = 'a'",
+            "Stage = 'a')",
+            "Stage IN ('a'",
+        ] {
+            assert!(!is_closed(filter), "{filter}");
         }
     }
 

@@ -241,6 +241,60 @@ Some_Team = 'red'
     }
 
     #[test]
+    fn each_variable_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        // Not the file of whoever runs this.
+        let empty = folder.path().join("empty.toml");
+        std::fs::write(&empty, "").unwrap();
+        let file = ("TEMPORAL_CONFIG_FILE", empty.to_str().unwrap());
+        let by_files = Access {
+            tls: Some(true),
+            client_cert: Some(Source::File("/certs/client.pem".into())),
+            client_key: Some(Source::File("/certs/client.key".into())),
+            server_ca_cert: Some(Source::File("/certs/ca.pem".into())),
+            server_name: Some("name.example".to_owned()),
+            disable_host_verification: true,
+            api_key: Some(Source::Value(b"key".to_vec())),
+            headers: [("some-team".to_owned(), "red".to_owned())].into(),
+        };
+        let read = of([
+            file,
+            ("TEMPORAL_ADDRESS", "t.example:7233"),
+            ("TEMPORAL_NAMESPACE", "team"),
+            ("TEMPORAL_API_KEY", "key"),
+            ("TEMPORAL_TLS_CLIENT_CERT_PATH", "/certs/client.pem"),
+            ("TEMPORAL_TLS_CLIENT_KEY_PATH", "/certs/client.key"),
+            ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", "/certs/ca.pem"),
+            ("TEMPORAL_TLS_SERVER_NAME", "name.example"),
+            ("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION", "true"),
+            ("TEMPORAL_GRPC_META_SOME_TEAM", "red"),
+        ]);
+        let read = read.unwrap();
+        assert_eq!(read.address.as_deref(), Some("t.example:7233"));
+        assert_eq!(read.namespace.as_deref(), Some("team"));
+        assert_eq!(read.access, by_files);
+
+        let read = of([
+            file,
+            ("TEMPORAL_TLS", "false"),
+            ("TEMPORAL_TLS_CLIENT_CERT_DATA", "CERT"),
+            ("TEMPORAL_TLS_CLIENT_KEY_DATA", "KEY"),
+            ("TEMPORAL_TLS_SERVER_CA_CERT_DATA", "CA"),
+        ]);
+        let by_data = Access {
+            tls: Some(false),
+            client_cert: Some(Source::Value(b"CERT".to_vec())),
+            client_key: Some(Source::Value(b"KEY".to_vec())),
+            server_ca_cert: Some(Source::Value(b"CA".to_vec())),
+            ..Access::default()
+        };
+        assert_eq!(read.unwrap().access, by_data);
+        let refused = of([file, ("TEMPORAL_CODEC_AUTH", "hidden")]).unwrap_err();
+        assert!(refused.contains("codec"), "{refused}");
+        assert!(!refused.contains("hidden"), "{refused}");
+    }
+
+    #[test]
     fn a_key_in_the_file_is_what_the_file_has_now() {
         const ADDRESS: &str = "t.example:7233";
         let folder = tempfile::tempdir().unwrap();

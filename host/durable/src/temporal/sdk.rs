@@ -5,7 +5,7 @@ pub use prost_wkt_types::{Duration, Timestamp};
 pub use temporalio_client::danger::ServerCertVerifier;
 pub use temporalio_client::errors::ClientConnectError;
 pub use temporalio_client::grpc::{OperatorService, WorkflowService};
-pub use temporalio_client::request_extensions::RetryConfigForCall;
+pub use temporalio_client::request_extensions::{NoRetryOnMatching, RetryConfigForCall};
 pub use temporalio_client::tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 pub use temporalio_client::tonic::{Code, Request, Response, Status};
 pub use temporalio_client::{

@@ -112,7 +112,11 @@ async fn offer(
         }),
         ..Default::default()
     };
-    let call = connection.update_workflow_execution(with_patience(core, message, Duration::ZERO));
+    let mut call = with_patience(core, message, Duration::ZERO);
+    call.extensions_mut().insert(sdk::NoRetryOnMatching {
+        predicate: too_many_at_once,
+    });
+    let call = connection.update_workflow_execution(call);
     let sent = match answer(core, Duration::ZERO, call).await {
         Ok(sent) => sent,
         Err(status) => return refused(core, run, &update_id, &status).await,
@@ -307,14 +311,26 @@ async fn refused(
                 known => known,
             }
         }
-        sdk::Code::ResourceExhausted | sdk::Code::FailedPrecondition if said.contains("limit") => {
-            Err(EngineError::LimitReached(said))
-        }
+        _ if too_many(status) => Err(EngineError::LimitReached(said)),
         sdk::Code::DeadlineExceeded | sdk::Code::Cancelled | sdk::Code::FailedPrecondition => {
             Err(nobody(run, &said, Some(status.clone())))
         }
         _ => Err(refusal_of(core, run, status)),
     }
+}
+
+/// Whether so many updates of the run are under way that it takes no more just now. It may be
+/// asked again when one has ended: trying at once for as long as an overloaded cluster is
+/// waited for would only keep the sender.
+fn too_many_at_once(status: &sdk::Status) -> bool {
+    status.code() == sdk::Code::ResourceExhausted && status.message().contains("in-flight updates")
+}
+
+/// Whether the run takes no more updates, just now or at all.
+fn too_many(status: &sdk::Status) -> bool {
+    let at_all =
+        status.code() == sdk::Code::FailedPrecondition && status.message().contains("limit");
+    at_all || too_many_at_once(status)
 }
 
 fn nobody(run: &RunRef, said: &str, status: Option<sdk::Status>) -> EngineError {

@@ -154,3 +154,28 @@ fn a_large_update_that_was_rejected_keeps_no_room_from_the_next() {
         assert_eq!(said(&mut run), [format!("-instance-{id}")]);
     }
 }
+
+#[test]
+fn a_run_that_takes_no_more_is_told_from_a_cluster_that_is_overloaded() {
+    let at_once = [
+        "limit on number of concurrent in-flight updates has been reached (10)",
+        "limit on total payload size of in-flight updates has been reached (20971520 bytes)",
+    ];
+    for message in at_once {
+        let status = sdk::Status::new(sdk::Code::ResourceExhausted, message);
+        assert!(too_many_at_once(&status) && too_many(&status), "{message}");
+    }
+    let at_all =
+        "The limit on the total number of distinct updates in this workflow has been reached";
+    let at_all = sdk::Status::new(sdk::Code::FailedPrecondition, at_all);
+    assert!(too_many(&at_all) && !too_many_at_once(&at_all));
+    for (code, message) in [
+        (
+            sdk::Code::ResourceExhausted,
+            "namespace rate limit exceeded",
+        ),
+        (sdk::Code::FailedPrecondition, "no poller has been seen"),
+    ] {
+        assert!(!too_many(&sdk::Status::new(code, message)), "{message}");
+    }
+}

@@ -193,4 +193,32 @@ mod tests {
             assert!(besides.is_empty(), "{manifest} has besides: {besides:?}");
         }
     }
+
+    /// CI does not build the benchmarks, which take modules of the tests.
+    #[test]
+    fn what_the_benchmarks_take_of_the_tests_is_whole() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+        let taking = read("peers/bench/src/support.rs");
+        let taken = taking.lines().filter_map(|line| {
+            let path = line.strip_prefix("#[path = \"../../../tests/src/support/")?;
+            path.strip_suffix("\"]")
+        });
+        let mut used = 0;
+        for file in taken {
+            for line in read(&format!("tests/src/support/{file}")).lines() {
+                let Some(name) = line.strip_prefix("use super::") else {
+                    continue;
+                };
+                let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+                let name = &name[..end.unwrap_or(name.len())];
+                assert!(
+                    taking.contains(&format!("pub mod {name}")),
+                    "peers/bench/src/support.rs lacks `{name}`, which {file} uses"
+                );
+                used += 1;
+            }
+        }
+        assert!(used > 5, "{used} found");
+    }
 }

@@ -9,6 +9,8 @@
 
 #[path = "../../../tests/src/support/example.rs"]
 pub mod example;
+#[path = "../../../tests/src/support/fresh.rs"]
+pub mod fresh;
 #[path = "../../../tests/src/support/judged.rs"]
 pub mod judged;
 #[path = "../../../tests/src/support/keeper.rs"]

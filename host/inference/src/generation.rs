@@ -457,7 +457,7 @@ mod tests {
             (r#"{"prompt": "a", "temperature": 2.5}"#, "`temperature`"),
             (r#"{"prompt": "a", "temperature": -0.1}"#, "`temperature`"),
             // More than the number holds.
-            (r#"{"prompt": "a", "temperature": 1e39}"#, "`temperature`"),
+            (r#"{"prompt": "a", "temperature": 1e39}"#, "number"),
             (r#"{"prompt": "a", "temperature": 1e999}"#, "number"),
             (r#"{"prompt": "a", "top_p": 0}"#, "`top_p`"),
             (r#"{"prompt": "a", "top_p": -0.5}"#, "`top_p`"),

@@ -1,6 +1,7 @@
 //! What a server does to stay one of several on one state: says that it is there, follows
 //! what the others change, and goes on with what one of them left.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +25,10 @@ use crate::tokens::WorkerTokens;
 
 /// How long a request waits to learn what other servers changed, before it is answered by
 /// what is known. A state that is busy is waited for: what another server acknowledged must be
-/// found here. One that does not answer for so long is taken to be away, and then no further
-/// request waits.
+/// found here, as long as for a connection. One that does not answer for so long is taken to be
+/// away, and then no further request waits.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a single row may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Until a lost connection is made again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -40,6 +43,10 @@ struct Inner {
     following: tokio::sync::Mutex<()>,
     /// All up to there is passed on.
     passed_on: Mutex<Option<Head>>,
+    /// How often the head was asked for.
+    asked: AtomicU64,
+    /// Where it was when it was last read, and how often it had been asked for before.
+    looked: tokio::sync::Mutex<(u64, Option<Head>)>,
     /// The state was lost: who listens there may listen to nothing.
     lost: Notify,
 }
@@ -104,6 +111,8 @@ impl Follower {
             parts,
             following: tokio::sync::Mutex::new(()),
             passed_on: Mutex::default(),
+            asked: AtomicU64::new(0),
+            looked: tokio::sync::Mutex::default(),
             lost: Notify::new(),
         }))
     }
@@ -117,7 +126,7 @@ impl Follower {
         if shared.is_away() {
             return;
         }
-        match tokio::time::timeout(PATIENCE, self.follow()).await {
+        match tokio::time::timeout(REQUEST_PATIENCE, self.follow()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 shared.saw(false);
@@ -130,10 +139,26 @@ impl Follower {
         }
     }
 
+    /// Where the state's changes are, now or later. One look serves all who asked before it
+    /// began: of many requests at once each would wait for a connection else.
+    async fn head(&self) -> Result<Head, StateError> {
+        let number = self.0.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut looked = self.0.looked.lock().await;
+        if let (before, Some(head)) = *looked
+            && number <= before
+        {
+            return Ok(head);
+        }
+        let before = self.0.asked.load(Ordering::SeqCst);
+        let head = self.0.parts.state.head().await?;
+        *looked = (before, Some(head));
+        Ok(head)
+    }
+
     /// Learns what other servers changed.
     async fn follow(&self) -> Result<(), RegistryError> {
         let parts = &self.0.parts;
-        let head = parts.state.head().await?;
+        let head = self.head().await?;
         let known = || {
             let passed_on = &self.0.passed_on;
             passed_on.lock().unwrap_or_else(PoisonError::into_inner)

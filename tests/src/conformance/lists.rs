@@ -84,7 +84,11 @@ async fn runs_are_listed_filtered_and_paged(bench: Bench) {
             5,
         ),
         (&format!("CloseTime < '{between}'"), 5),
-        (&format!("CloseTime > '{between}'"), 0),
+        // To a cluster with its lists in PostgreSQL an open run ends at the end of time.
+        (
+            &format!("CloseTime > '{between}' AND ExecutionStatus != 'Running'"),
+            0,
+        ),
         (&format!("NOT CloseTime > '{between}'"), 5),
         ("CloseTime IS NULL", 1),
         ("CloseTime IS NOT NULL", 5),

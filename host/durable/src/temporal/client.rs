@@ -224,37 +224,24 @@ pub async fn result(
             run_id: Some(run_id),
             ..run.clone()
         };
-        let mut connection = core.connection()?;
+        let connection = core.connection()?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let message = sdk::GetWorkflowExecutionHistoryRequest {
-            namespace: core.namespace(&run.namespace),
-            execution: Some(execution(&named)),
-            next_page_token: token,
-            // What is no run, or has ended, is answered at once.
-            wait_new_event: !left.is_zero(),
-            history_event_filter_type: sdk::HistoryEventFilterType::CloseEvent.into(),
-            ..Default::default()
-        };
-        let call = connection.get_workflow_execution_history(request(core, message, left));
-        let page = if left.is_zero() {
-            answer(core, left, call).await
+        let last = if left.is_zero() {
+            newest_event(core, connection, &named).await
         } else {
-            match tokio::time::timeout(left, answer(core, left, call)).await {
-                Ok(page) => page,
+            let page = last_event(core, connection, &named, std::mem::take(&mut token), left);
+            match tokio::time::timeout(left, page).await {
+                Ok(page) => page.map(|(last, next)| {
+                    token = next;
+                    last
+                }),
                 Err(_) if heard => return Ok(None),
                 // The cluster may be away: another look, which does not wait, says so.
-                Err(_) => {
-                    token = Vec::new();
-                    continue;
-                }
+                Err(_) => continue,
             }
         };
         heard = true;
-        let page = page.map_err(|status| refusal_of(core, &named, &status))?;
-        token = page.next_page_token;
-        let last = page
-            .history
-            .and_then(|history| history.events.into_iter().last());
+        let last = last.map_err(|status| refusal_of(core, &named, &status))?;
         match last.and_then(|event| event.attributes).and_then(ended) {
             Some(End::Ended(status, outcome)) => {
                 return Ok(Some(RunResult {
@@ -271,6 +258,52 @@ pub async fn result(
             None => {}
         }
     }
+}
+
+/// The last event of a run that has ended, waited for so long, and where to wait on.
+async fn last_event(
+    core: &Core,
+    mut connection: sdk::Connection,
+    run: &RunRef,
+    token: Vec<u8>,
+    wait: Duration,
+) -> Result<(Option<sdk::HistoryEvent>, Vec<u8>), sdk::Status> {
+    let message = sdk::GetWorkflowExecutionHistoryRequest {
+        namespace: core.namespace(&run.namespace),
+        execution: Some(execution(run)),
+        next_page_token: token,
+        // What is no run, or has ended, is answered at once.
+        wait_new_event: true,
+        history_event_filter_type: sdk::HistoryEventFilterType::CloseEvent.into(),
+        ..Default::default()
+    };
+    let call = connection.get_workflow_execution_history(request(core, message, wait));
+    let page = answer(core, wait, call).await?;
+    let last = page
+        .history
+        .and_then(|history| history.events.into_iter().last());
+    Ok((last, page.next_page_token))
+}
+
+/// A run's newest event, whatever it is. Asked only for the one that ends it, the cluster waits
+/// for it, also where it is told not to.
+async fn newest_event(
+    core: &Core,
+    mut connection: sdk::Connection,
+    run: &RunRef,
+) -> Result<Option<sdk::HistoryEvent>, sdk::Status> {
+    let message = sdk::GetWorkflowExecutionHistoryReverseRequest {
+        namespace: core.namespace(&run.namespace),
+        execution: Some(execution(run)),
+        maximum_page_size: 1,
+        ..Default::default()
+    };
+    let message = request(core, message, Duration::ZERO);
+    let call = connection.get_workflow_execution_history_reverse(message);
+    let page = answer(core, Duration::ZERO, call).await?;
+    Ok(page
+        .history
+        .and_then(|history| history.events.into_iter().next()))
 }
 
 /// What a last event says.

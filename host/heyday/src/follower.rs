@@ -18,6 +18,7 @@ use crate::recorder::Recorder;
 use crate::registry::follow::Moved;
 use crate::registry::{Registry, RegistryError};
 use crate::schedules::FlowSchedules;
+use crate::state::backend::ACQUIRE_TIME;
 use crate::state::changes::Head;
 use crate::state::shared::{Ear, Heard, LOOK, Shared, UNSURE};
 use crate::state::{HostDb, StateError};
@@ -27,7 +28,7 @@ use crate::tokens::WorkerTokens;
 /// what is known. A state that is busy is waited for: what another server acknowledged must be
 /// found here, as long as for a connection. One that does not answer for so long is taken to be
 /// away, and then no further request waits.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_PATIENCE: Duration = ACQUIRE_TIME;
 /// How long a single row may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Until a lost connection is made again.

@@ -14,6 +14,7 @@ use super::{App, models};
 use crate::registry::types::{
     AuditEntry, AuditFilter, BindingInfo, GrantInfo, GrantRequest, TextFilter,
 };
+use crate::registry::view::binding;
 
 /// Whose grants.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -152,12 +153,9 @@ pub(super) async fn bindings(
 ) -> Result<JsonAnswer<BindingsBody>, Problem> {
     let mut bindings = app.registry.bindings(&caller.namespace);
     let of_workers = models::of_workers(&app, &caller.namespace).await?;
-    bindings.extend(of_workers.into_iter().map(|name| BindingInfo {
-        capability: heyday_capabilities::inference::NAME.to_owned(),
-        name,
-        backend: "workers".to_owned(),
-        modes: Vec::new(),
-    }));
+    let inference = heyday_capabilities::inference::NAME;
+    let of_workers = of_workers.into_iter();
+    bindings.extend(of_workers.map(|name| binding(inference, name, "workers")));
     let (size, token) = (query.page_size, query.page_token.as_deref());
     let (bindings, next_page_token) = page(bindings, size, token, |binding| {
         format!("{} {}", binding.capability, binding.name)

@@ -243,21 +243,18 @@ async fn workers(global: &GlobalOptions) -> Vec<Value> {
 /// The models that these workers have: how many of each queue's, and whether all of them mean
 /// the same by its name.
 fn of_workers(workers: &[Value]) -> Vec<(String, Vec<Finding>)> {
-    let queues = |worker: &Value| -> Vec<String> {
-        let queues = worker["queues"].as_object().into_iter().flatten();
-        queues.map(|(name, _)| name.clone()).collect()
-    };
     let mut all: BTreeMap<String, usize> = BTreeMap::new();
     let mut models: BTreeMap<String, (BTreeMap<String, usize>, BTreeSet<String>)> = BTreeMap::new();
     for worker in workers {
-        for queue in queues(worker) {
-            *all.entry(queue).or_default() += 1;
+        let queues = || worker["queues"].as_object().into_iter().flatten();
+        for (queue, _) in queues() {
+            *all.entry(queue.clone()).or_default() += 1;
         }
         for model in view::rows_of(worker, "models") {
             let (having, digests) = models.entry(view::text(model, "name")).or_default();
             digests.insert(view::text(model, "digest"));
-            for queue in queues(worker) {
-                *having.entry(queue).or_default() += 1;
+            for (queue, _) in queues() {
+                *having.entry(queue.clone()).or_default() += 1;
             }
         }
     }

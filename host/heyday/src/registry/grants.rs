@@ -16,6 +16,7 @@ use super::RegistryError;
 use super::core::Core;
 use super::plugins::unfit;
 use super::types::Actor;
+use super::view;
 use crate::names;
 use crate::state::versions::{GrantRow, Kind};
 
@@ -96,6 +97,7 @@ impl GrantTable {
     pub fn replace(&mut self, namespace: &str, subject: &str, rows: Vec<GrantRow>) {
         let key = (namespace.to_owned(), subject.to_owned());
         let old = self.0.remove(&key).unwrap_or_default();
+        let mode = |row: &GrantRow| heyday_capabilities::parse_mode(row.mode.as_deref());
         let kept = |old: &GrantRow| {
             rows.iter()
                 .any(|new| same(old, new) && mode(old) == mode(new))
@@ -168,7 +170,7 @@ impl Core {
                 Err(error) => invalid(error.to_string()),
             };
         }
-        if matches!(&*row.capability, "inference" | "config" | "secrets") && row.mode.is_some() {
+        if view::modes(&row.capability).is_empty() && row.mode.is_some() {
             return invalid(format!("a grant of {} has no mode", row.capability));
         }
         if let Err(message) = heyday_capabilities::parse_mode(row.mode.as_deref()) {
@@ -325,11 +327,6 @@ impl Core {
 
 fn same(one: &GrantRow, other: &GrantRow) -> bool {
     one.capability == other.capability && one.binding == other.binding
-}
-
-/// What a grant allows: one that names no mode is to read and write.
-fn mode(row: &GrantRow) -> &str {
-    row.mode.as_deref().unwrap_or("rw")
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod plugins;
 mod refusals;
 pub mod types;
 mod versions;
-mod view;
+pub(crate) mod view;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -236,18 +236,21 @@ pub(super) fn grant(row: GrantRow) -> GrantInfo {
     }
 }
 
-/// A binding.
-pub(super) fn binding(capability: &str, name: String, backend: &str) -> BindingInfo {
-    let modes: &[&str] = match capability {
-        // What nobody writes to has no mode, and no grant of it may have one.
+/// The modes in which what is bound can be granted: none of what nobody writes to.
+pub(super) fn modes(capability: &str) -> &'static [&'static str] {
+    match capability {
         "config" | "inference" | "secrets" => &[],
         _ => &["ro", "rw"],
-    };
+    }
+}
+
+/// A binding.
+pub(crate) fn binding(capability: &str, name: String, backend: &str) -> BindingInfo {
     BindingInfo {
         capability: capability.to_owned(),
         name,
         backend: backend.to_owned(),
-        modes: modes.iter().map(|&mode| mode.to_owned()).collect(),
+        modes: modes(capability).iter().map(|&it| it.to_owned()).collect(),
     }
 }
 

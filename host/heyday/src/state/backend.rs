@@ -24,7 +24,7 @@ use super::location::StateUrl;
 use super::{StateError, migrations};
 
 /// How long is waited for a connection, or for a server that is away.
-pub(super) const ACQUIRE_TIME: Duration = Duration::from_secs(10);
+pub(crate) const ACQUIRE_TIME: Duration = Duration::from_secs(10);
 /// How long a first connection may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 

@@ -22,6 +22,8 @@ use crate::registry::feed::{Change, Revision};
 use crate::registry::types::GrantInfo;
 
 async fn serve(router: Router) -> ServerClient {
+    // Nobody else in this process may have chosen one yet; the first choice stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("free");

@@ -60,7 +60,7 @@ pub(super) enum Table {
     /// On the CPU.
     Packed(Packed),
     /// On a GPU.
-    Device(Tensor<2>),
+    Device(Box<Tensor<2>>),
 }
 
 impl Table {
@@ -78,7 +78,7 @@ impl Table {
                 let small: Vec<i32> = ids.iter().map(small).collect();
                 let small = TensorData::new(small, [ids.len()]);
                 let ids = Tensor::<1, Int>::from_data(small, &device.tensor);
-                tensor.clone().select(0, ids)
+                Tensor::clone(tensor).select(0, ids)
             }
         }
     }
@@ -87,7 +87,7 @@ impl Table {
     pub(super) fn products(&self, input: Tensor<2>) -> Result<Vec<f32>, String> {
         match self {
             Self::Packed(packed) => Ok(packed.apply(&bare(input)?)),
-            Self::Device(tensor) => bare(input.matmul(tensor.clone().transpose())),
+            Self::Device(tensor) => bare(input.matmul(Tensor::clone(tensor).transpose())),
         }
     }
 }
@@ -117,7 +117,7 @@ impl Loader<'_> {
     /// A table that is multiplied with, too.
     pub(super) fn multiplied(&self, name: &str, shape: [usize; 2]) -> Result<Table, ModelError> {
         if self.device.is_gpu() {
-            return Ok(Table::Device(self.table(name, shape)?));
+            return Ok(Table::Device(Box::new(self.table(name, shape)?)));
         }
         let [rows, width] = shape;
         let mut packed = Packed::new(width, rows);

@@ -1,5 +1,9 @@
 //! From texts to tokens, within a model's window.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Deserialize;
+use serde_json::Value;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{Encoding, Tokenizer as Inner};
 
@@ -75,6 +79,55 @@ pub(crate) struct Sizes {
     pub(crate) lowercase: bool,
 }
 
+/// What is looked at before the library reads the file.
+#[derive(Deserialize)]
+struct RawTokenizer {
+    #[serde(default)]
+    normalizer: Value,
+}
+
+fn damaged(message: impl Into<String>) -> ModelError {
+    ModelError::Damaged {
+        file: TOKENIZER.to_owned(),
+        message: message.into(),
+    }
+}
+
+/// Whether every table of a normalizer is as long as it says: the library takes memory for so
+/// much of it before it reads any.
+fn tables_fit(normalizer: &Value) -> bool {
+    match normalizer {
+        Value::Array(all) => all.iter().all(tables_fit),
+        Value::Object(members) => members.iter().all(|(name, value)| match value {
+            Value::String(table) if name == "precompiled_charsmap" => {
+                // As letters, it is longer than as bytes.
+                says(table).is_none_or(|bytes| bytes as usize <= table.len())
+            }
+            value => tables_fit(value),
+        }),
+        _ => true,
+    }
+}
+
+/// What a table says of its bytes: its first four, of the first six letters of base64. None where
+/// those are none, which the library refuses.
+fn says(table: &str) -> Option<u32> {
+    let mut first = 0_u64;
+    for &letter in table.as_bytes().get(..6)? {
+        let digit = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        first = (first << 6) | u64::from(digit);
+    }
+    // Of 36 bits the last four belong to the fifth byte.
+    u32::try_from(first >> 4).ok().map(u32::swap_bytes)
+}
+
 /// A model's tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
@@ -92,18 +145,24 @@ impl Tokenizer {
     /// When it is missing or damaged, or has more words than the model.
     pub(crate) fn read(files: &ModelFiles, sizes: &Sizes) -> Result<Self, ModelError> {
         let bytes = files.bytes(TOKENIZER, "it makes tokens of texts")?;
-        let mut inner = Inner::from_bytes(&bytes).map_err(|error| ModelError::Damaged {
-            file: TOKENIZER.to_owned(),
-            message: error.to_string(),
-        })?;
+        let raw: RawTokenizer =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if !tables_fit(&raw.normalizer) {
+            return Err(damaged("a table of its normalizer is cut off"));
+        }
+        // In some places the library panics where it should refuse.
+        let read = AssertUnwindSafe(|| Self::of_bytes(&bytes, sizes));
+        catch_unwind(read)
+            .unwrap_or_else(|panic| Err(damaged(crate::panic_message(panic.as_ref()))))
+    }
+
+    fn of_bytes(bytes: &[u8], sizes: &Sizes) -> Result<Self, ModelError> {
+        let mut inner = Inner::from_bytes(bytes).map_err(|error| damaged(error.to_string()))?;
         // What it says of those is another program's choice.
         inner.with_padding(None);
         inner
             .with_truncation(None)
-            .map_err(|error| ModelError::Damaged {
-                file: TOKENIZER.to_owned(),
-                message: error.to_string(),
-            })?;
+            .map_err(|error| damaged(error.to_string()))?;
         let highest = inner.get_vocab(true).into_values().max();
         if highest.is_none_or(|highest| highest as usize >= sizes.vocabulary) {
             return Err(ModelError::Mismatch(format!(
@@ -123,10 +182,7 @@ impl Tokenizer {
         let sample = tokenizer
             .text("a", LongText::Truncate)
             .and_then(|_| tokenizer.pair("a", "b", LongText::Truncate));
-        sample.map_err(|error| ModelError::Damaged {
-            file: TOKENIZER.to_owned(),
-            message: error.to_string(),
-        })?;
+        sample.map_err(|error| damaged(error.to_string()))?;
         Ok(tokenizer)
     }
 

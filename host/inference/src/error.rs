@@ -90,15 +90,16 @@ pub enum InferenceError {
     /// A text is longer than the model's window, and the caller asked to refuse it; or a
     /// prompt leaves no room for an answer.
     #[error(
-        "text {index} has {tokens} tokens; the model {model} takes at most {window} at once: \
-         shorten, truncate or split it"
+        "text {index} has at least {tokens} tokens; the model {model} takes at most {window} at \
+         once: shorten, truncate or split it"
     )]
     InputTooLong {
         /// The model.
         model: String,
         /// Which text, from 0.
         index: usize,
-        /// Its tokens, with those that the model adds.
+        /// Its tokens, with those that the model adds; of a long text those up to where it was
+        /// read.
         tokens: usize,
         /// The most that the model reads.
         window: usize,

@@ -3,13 +3,14 @@
 //! Below the store's folder lie `blobs/HEX`, each file once however many models have it, and
 //! `models/NAME.json`, which lists a model's files by name and digest. A model appears with
 //! its manifest, which is written last and moved into place; what no manifest names is
-//! removed when a model is. One process writes there; others may read.
+//! removed when a model is. Processes that share the folder change it one after another, and others
+//! may read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::ModelError;
 use crate::model::{Description, Limits, ModelFiles, Properties};
+
+/// A file below the store's folder, locked by who changes something there.
+const LOCK: &str = "lock";
 
 /// One file of a stored model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,12 +137,39 @@ impl ModelStore {
         })
     }
 
-    /// Looks what other processes imported and removed meanwhile.
+    /// Looks what other processes imported and removed meanwhile; not while something is changed
+    /// here, which may take minutes.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn refresh(&self) -> Result<(), StoreError> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = match self.changing.try_lock() {
+            Ok(one) => one,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        self.look()
+    }
+
+    /// Waits until nobody else changes anything, also no other process, and looks what is there
+    /// then: what is not known would be swept. It is this one's turn until both are dropped.
+    fn change(&self) -> Result<(MutexGuard<'_, ()>, File), StoreError> {
+        let one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        make_folder(&self.folder)?;
+        let path = self.folder.join(LOCK);
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        let lock = options.open(&path).map_err(failed(&path))?;
+        match lock.lock() {
+            // Some shared folders have no locks.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+            locked => locked.map_err(failed(&path))?,
+        }
+        self.look()?;
+        Ok((one, lock))
+    }
+
+    fn look(&self) -> Result<(), StoreError> {
         let found = read_manifests(&self.folder.join("models"), |_| {})?;
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         // The same ones stay the same.
@@ -223,7 +254,7 @@ impl ModelStore {
         if !is_model_name(name) {
             return Err(StoreError::InvalidName(name.to_owned()));
         }
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.change()?;
         let found = ModelFiles::find(from)?;
         // Cheap, and says what is wrong before anything is copied.
         let properties = Description::read(&found, &self.limits)?.properties();
@@ -375,7 +406,7 @@ impl ModelStore {
     /// # Errors
     /// When there is none.
     pub fn remove(&self, name: &str) -> Result<Arc<StoredModel>, StoreError> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.change()?;
         let model = self
             .get(name)
             .ok_or_else(|| StoreError::NotFound(name.to_owned()))?;

@@ -221,6 +221,13 @@ async fn made_and_triggered(pair: &Pair) {
 async fn models(pair: &Pair) {
     let small = model("bert-cls", "refuse");
     let imported = import(pair.of(0), "small", &small).await;
+    // The other one lists it before it is asked for it.
+    let listed = eventually(async || {
+        let listed = pair.of(1).get("/models").await.unwrap();
+        let models = listed["models"].as_array().unwrap().iter();
+        models.clone().find(|it| it["name"] == "small").cloned()
+    });
+    assert_eq!(listed.await["digest"], imported["digest"]);
     for number in [1, 0] {
         let client = pair.of(number);
         let found = client.get("/models/small").await.unwrap();

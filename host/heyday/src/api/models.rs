@@ -213,6 +213,16 @@ pub(super) fn inference(app: &App) -> Result<Inference, Problem> {
         .ok_or_else(|| Problem::not_found("this server runs no models"))
 }
 
+/// What runs models, when it has looked what others imported into its folder or removed there.
+pub(super) async fn current(app: &App) -> Result<Inference, Problem> {
+    let inference = inference(app)?;
+    let store = Arc::clone(inference.store());
+    if let Err(error) = blocking(move || store.refresh()).await {
+        tracing::warn!(error = chain(&error), "the models cannot be listed anew");
+    }
+    Ok(inference)
+}
+
 pub(super) fn problem(error: &StoreError) -> Problem {
     match error {
         StoreError::InvalidName(_) => Problem::invalid(error.to_string()),
@@ -260,7 +270,7 @@ pub(super) async fn list(
     caller: Caller,
     Query(query): Query<PageQuery>,
 ) -> Result<JsonAnswer<ModelsBody>, Problem> {
-    let inference = inference(&app)?;
+    let inference = current(&app).await?;
     let heard = app.workers.of(&caller.namespace).await?;
     let (loaded, _) = inference.in_memory();
     let own = inference.models().into_iter();

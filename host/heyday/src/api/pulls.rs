@@ -220,7 +220,8 @@ pub(super) async fn show(
 
 /// Give a pull up
 ///
-/// What came of it is kept for the next time.
+/// What came of it is kept for the next time. One whose files have come, and are being checked,
+/// goes on to its end.
 #[utoipa::path(delete, path = "/model-pulls/{name}", tag = "models",
     params(("name" = String, Path, description = "The model's name")),
     responses((status = 204, description = "It ends"),

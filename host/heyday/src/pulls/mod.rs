@@ -199,11 +199,8 @@ impl Pulls {
         let (inner, inference, wanted) =
             (Arc::clone(&self.0), inference.clone(), pull.wanted.clone());
         tokio::spawn(async move {
-            let done = tokio::select! {
-                done = inner.pull(&inference, &wanted, source, &teller) => done,
-                () = cancel.cancelled() => Err(PullError::Cancelled),
-            };
-            let state = match done {
+            let done = inner.pull(&inference, &wanted, source, &teller, &cancel);
+            let state = match done.await {
                 Ok(model) => PullState::Done(model),
                 Err(error) => {
                     tracing::warn!(
@@ -233,7 +230,8 @@ impl Pulls {
         all.values().map(|it| it.told.borrow().clone()).collect()
     }
 
-    /// Gives one up; what came of it is kept for the next try. False where there is none.
+    /// Gives one up; what came of it is kept for the next try. One whose files are being checked
+    /// goes on to its end. False where there is none.
     #[must_use]
     pub fn cancel(&self, name: &str) -> bool {
         let all = self.0.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,18 +250,25 @@ impl Inner {
         wanted: &Wanted,
         source: Source,
         teller: &watch::Sender<Pull>,
+        cancel: &CancellationToken,
     ) -> Result<Arc<StoredModel>, PullError> {
-        // It is never closed.
-        let _turn = self
-            .turns
-            .acquire()
-            .await
-            .map_err(|_| PullError::Cancelled)?;
         let key = Sha256::digest(format!("{}\n{}", wanted.name, wanted.source));
         let key: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let folder = self.folder.join(key);
         let limit = inference.store().limits().model_bytes;
-        fetch::all(&source, &folder, limit, teller).await?;
+        let fetched = async {
+            // It is never closed.
+            let turn = self.turns.acquire().await;
+            let turn = turn.map_err(|_| PullError::Cancelled)?;
+            fetch::all(&source, &folder, limit, teller).await?;
+            Ok::<_, PullError>(turn)
+        };
+        let _turn = tokio::select! {
+            fetched = fetched => fetched?,
+            () = cancel.cancelled() => return Err(PullError::Cancelled),
+        };
+        // What the store does now goes on whoever waits: told of its end before, somebody would find
+        // a model that was given up, or its folder gone under the next try.
         teller.send_modify(|pull| pull.state = PullState::Importing);
         let (store, wanted) = (Arc::clone(inference.store()), wanted.clone());
         let model = blocking(move || {
@@ -336,5 +341,50 @@ mod tests {
         assert!(matches!(*error, PullError::Cancelled), "{error}");
         let other = begin("model", "hub:main/org/two").expect("its name is free");
         assert!(!other.has_ended());
+    }
+
+    /// On one thread, so that who waits goes on before the import does.
+    #[tokio::test]
+    async fn a_pull_that_is_being_imported_goes_on_to_its_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+        let options = Options {
+            device: DeviceChoice::Cpu,
+            ..Options::default()
+        };
+        let inference = Inference::start(Arc::new(store), &options).expect("starts");
+        // All of its files are there, and none is of a model.
+        let router = axum::Router::new().fallback(|| async { "{}" });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let config = HubConfig {
+            url: format!("http://{}", listener.local_addr().expect("an address")),
+            key_file: None,
+            key_env: None,
+        };
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let hubs = BTreeMap::from([("main".to_owned(), config)]);
+        let pulls = Pulls::new(folder.path(), CancellationToken::new());
+        for round in 0..8 {
+            let wanted = Wanted {
+                name: format!("model-{round}"),
+                source: "hub:main/org/one".to_owned(),
+                digest: None,
+            };
+            let source = Source::find(&wanted.source, &hubs, &Bindings::default(), "default");
+            let name = wanted.name.clone();
+            let begun = pulls.begin(&inference, wanted, source.expect("a source"));
+            begun.expect("begun");
+            let mut told = pulls.follow(&name).expect("it is remembered");
+            let is_fetched = |pull: &Pull| !matches!(pull.state, PullState::Running);
+            drop(told.wait_for(is_fetched).await.expect("it is told"));
+            assert!(pulls.cancel(&name));
+            let ended = told.wait_for(Pull::has_ended).await.expect("it is told");
+            let PullState::Failed(error) = &ended.state else {
+                panic!("{:?}", ended.state);
+            };
+            // The store says what it is, not that it was given up.
+            assert!(matches!(**error, PullError::Store(_)), "{error}");
+        }
     }
 }

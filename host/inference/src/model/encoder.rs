@@ -10,11 +10,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn_tensor::activation::{gelu, gelu_approximate, relu, softmax, tanh};
+use burn_tensor::activation::{gelu, gelu_approximate, relu, tanh};
 use burn_tensor::module::layer_norm;
 use burn_tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use super::attention::{self, attend};
 use super::config::{Activation, Architecture, Config, Pooling, Task};
 use super::kernels::{self, Heads};
 use super::loader::{Linear, Loader, bare, guarded};
@@ -500,12 +501,8 @@ impl Encoder {
                 .reshape([rows, columns, 3, count, size])
                 .permute([2, 0, 3, 1, 4]);
             let part = |at: usize| qkv.clone().narrow(0, at, 1).squeeze_dim::<4>(0);
-            let mut scores = (part(0) * scale).matmul(part(1).swap_dims(2, 3));
-            if let Some(mask) = &mask {
-                scores = scores + mask.clone();
-            }
-            let attended = softmax(scores, 3)
-                .matmul(part(2))
+            let queries = part(0) * scale;
+            let attended = attend(queries, part(1), part(2), mask.as_ref(), attention::MOST)
                 .swap_dims(1, 2)
                 .reshape([rows * columns, hidden]);
             x = layer

@@ -25,8 +25,11 @@ const SMALL: [&str; 9] = [
 pub(crate) const WEIGHTS: &str = "model.safetensors";
 /// The list of parts, where the weights lie in several files.
 pub(crate) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
-/// Bytes of a JSON file of a model: a tokenizer with 250,000 words has 17 MB.
-const JSON_BYTES: u64 = 64 << 20;
+/// Bytes of a tokenizer: one with 250,000 words has 17 MB.
+const TOKENIZER_BYTES: u64 = 64 << 20;
+/// Bytes of any other file that is not weights: the longest have some 2 MB, and read JSON may take
+/// ten times as much memory.
+const SMALL_BYTES: u64 = 16 << 20;
 
 /// Where each file of a model lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,18 +107,19 @@ impl ModelFiles {
 
     /// The whole of a file that is not weights.
     pub(crate) fn bytes(&self, name: &str, why: &'static str) -> Result<Vec<u8>, ModelError> {
+        let most = match name {
+            "tokenizer.json" => TOKENIZER_BYTES,
+            _ => SMALL_BYTES,
+        };
         let mut bytes = Vec::new();
-        let read = self
-            .open(name, why)?
-            .take(JSON_BYTES + 1)
-            .read_to_end(&mut bytes);
+        let read = self.open(name, why)?.take(most + 1).read_to_end(&mut bytes);
         read.map_err(|source| ModelError::Io {
             path: self.files.get(name).cloned().unwrap_or_default(),
             source,
         })?;
-        if bytes.len() as u64 > JSON_BYTES {
+        if bytes.len() as u64 > most {
             return Err(ModelError::TooLarge(format!(
-                "its {name} has more than {JSON_BYTES} bytes"
+                "its {name} has more than {most} bytes"
             )));
         }
         Ok(bytes)

@@ -3,6 +3,7 @@
 //! [`Description::read`] checks everything that can be known without reading weights;
 //! [`Model::load`] reads them onto a device. What is loaded never changes and is shared.
 
+mod attention;
 pub mod config;
 pub(crate) mod decoder;
 mod encoder;

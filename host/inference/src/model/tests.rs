@@ -392,6 +392,39 @@ fn sizes_are_bounded_before_anything_is_allocated() {
         copy.refused("bytes in memory"),
         ModelError::TooLarge(_)
     ));
+    for (file, most) in [("modules.json", 16_u64 << 20), ("tokenizer.json", 64 << 20)] {
+        let copy = Copy::of("bert-cls");
+        let long = std::fs::File::create(copy.path(file)).expect("made");
+        long.set_len(most + 1).expect("grown");
+        let error = copy.refused(&format!("{file} has more than {most} bytes"));
+        assert!(matches!(error, ModelError::TooLarge(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_tokenizer_is_refused_also_where_its_library_panics() {
+    let normalizer = |table: &str| {
+        let table = serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": table });
+        ("normalizer", table)
+    };
+    let nested = normalizer("/////w==").1;
+    let nested = serde_json::json!({ "type": "Sequence", "normalizers": [nested] });
+    let nothing = serde_json::json!({ "type": "FixedLength", "length": 0 });
+    for ((member, value), told) in [
+        // No letters of base64, fewer bytes than say how many there are, and a table of none.
+        (normalizer("?"), "Precompiled"),
+        (normalizer("AAA="), "Precompiled"),
+        (normalizer("AAAAAA=="), "out of bounds"),
+        // Four bytes that say that four gigabytes follow.
+        (normalizer("/////w=="), "is cut off"),
+        (("normalizer", nested), "is cut off"),
+        (("pre_tokenizer", nothing), "chunk size"),
+    ] {
+        let copy = Copy::of("bert-cls");
+        copy.change("tokenizer.json", |tokenizer| tokenizer[member] = value);
+        let error = copy.refused(told);
+        assert!(matches!(error, ModelError::Damaged { .. }), "{error}");
+    }
 }
 
 #[test]

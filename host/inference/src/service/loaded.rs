@@ -218,11 +218,16 @@ impl Models {
                 digest: stored.digest.clone(),
                 _room: room,
             });
-            let slot = Slot {
-                model: Arc::clone(&model),
-                last,
-            };
-            slots.by_name.insert(name.to_owned(), slot);
+            // One that was removed meanwhile, or is another now, is for those only who wait for it:
+            // nobody could unload it later.
+            let now = self.store.get(name);
+            if now.is_some_and(|now| now.digest == stored.digest) {
+                let slot = Slot {
+                    model: Arc::clone(&model),
+                    last,
+                };
+                slots.by_name.insert(name.to_owned(), slot);
+            }
             return Ok(model);
         }
     }

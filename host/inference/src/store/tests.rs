@@ -72,6 +72,31 @@ fn what_another_process_did_is_seen() {
 }
 
 #[test]
+fn what_another_process_imported_stays_when_something_is_removed_here() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || ModelStore::open(folder.path(), Limits::default()).expect("opens");
+    let (here, there) = (open(), open());
+    there.import("one", &source("bert-cls")).expect("imported");
+    here.import("two", &source("bert-odd")).expect("imported");
+    here.remove("two").expect("removed");
+    there.verify("one").expect("whole");
+    // A name that is free there is free here.
+    there.remove("one").expect("removed");
+    here.import("one", &source("bert-odd")).expect("imported");
+
+    let turn = here.change().expect("its turn");
+    let lock = File::open(folder.path().join(LOCK)).expect("a file");
+    let taken = lock.try_lock();
+    assert!(
+        matches!(taken, Err(std::fs::TryLockError::WouldBlock)),
+        "{taken:?}"
+    );
+    here.refresh().expect("it waits for nobody");
+    drop(turn);
+    lock.try_lock().expect("free");
+}
+
+#[test]
 fn another_digest_than_was_wanted_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");

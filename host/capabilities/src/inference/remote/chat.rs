@@ -11,7 +11,7 @@ use reqwest::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Client, Failed, is_stream};
+use super::client::{Client, Failed, Mask, is_stream};
 use super::wire::{Refusal, Usage};
 use super::{Inner, RemoteConfig};
 use crate::error::chain;
@@ -19,6 +19,8 @@ use crate::http::sse::Parser;
 
 /// Bytes of one answer.
 const ANSWER_BYTES: usize = 16 << 20;
+/// Tokens that an endpoint is believed to have read or written: what it says is added up.
+const MOST_TOKENS: u64 = 1 << 32;
 /// The data of a stream's last event.
 const DONE: &str = "[DONE]";
 
@@ -60,6 +62,7 @@ enum Next {
 /// An answer that is being read.
 struct Answer {
     response: Response,
+    mask: Mask,
     parser: Parser,
     events: VecDeque<String>,
     reason: Option<FinishReason>,
@@ -70,12 +73,13 @@ struct Answer {
 }
 
 impl Answer {
-    fn new(response: Response) -> Result<Self, Failed> {
+    fn new(response: Response, mask: Mask) -> Result<Self, Failed> {
         if !is_stream(&response) {
             return Err(Failed::Odd("its answer is no stream of events".to_owned()));
         }
         Ok(Self {
             response,
+            mask,
             parser: Parser::foreign(),
             events: VecDeque::new(),
             reason: None,
@@ -116,13 +120,16 @@ impl Answer {
                 None => Err(Failed::again("its answer ended without a reason")),
             };
         }
-        let chunk: Chunk = serde_json::from_str(data)
-            .map_err(|error| Failed::Odd(format!("an event of its answer: {error}")))?;
+        let chunk: Chunk = serde_json::from_str(data).map_err(|error| {
+            let why = self.mask.told(&error.to_string());
+            Failed::Odd(format!("an event of its answer: {why}"))
+        })?;
         if let Some(error) = chunk.error {
             let refusal = Refusal::of(&error);
+            let said = format!("{} {}", refusal.code, refusal.message);
             return Err(Failed::again(format!(
-                "it failed within its answer: {} {}",
-                refusal.code, refusal.message
+                "it failed within its answer: {}",
+                self.mask.told(&said)
             )));
         }
         if let Some(usage) = chunk.usage {
@@ -155,14 +162,11 @@ impl Answer {
     }
 
     fn summary(&self) -> GenerationSummary {
+        let told = |tokens: Option<u64>| tokens.unwrap_or_default().min(MOST_TOKENS);
         GenerationSummary {
             finish_reason: self.reason.unwrap_or(FinishReason::Stop),
-            prompt_tokens: self.usage.prompt_tokens.unwrap_or_default(),
-            completion_tokens: self
-                .usage
-                .completion_tokens
-                .unwrap_or_default()
-                .max(self.pieces),
+            prompt_tokens: told(self.usage.prompt_tokens),
+            completion_tokens: told(self.usage.completion_tokens).max(self.pieces),
         }
     }
 }
@@ -268,7 +272,8 @@ impl Inner {
     }
 
     async fn begin(&self, path: &str, body: &Value) -> Result<(Answer, Next), Failed> {
-        let mut answer = Answer::new(self.client.send(path, body).await?)?;
+        let (response, mask) = self.client.send(path, body).await?;
+        let mut answer = Answer::new(response, mask)?;
         let first = answer.next(&self.client).await?;
         Ok((answer, first))
     }
@@ -325,6 +330,7 @@ mod tests {
     use std::task::Poll;
 
     use heyday_inference::{Message, Role};
+    use zeroize::Zeroizing;
 
     use super::super::RemoteModel;
     use super::*;
@@ -355,11 +361,53 @@ mod tests {
         let mut events = event(&"x".repeat(PIECE), None).repeat(PIECES as usize);
         events += &event("", Some("stop"));
         events += "data: [DONE]\n\n";
+        answer(events, None)
+    }
+
+    /// An answer of these events, to a request with that key.
+    fn answer(events: String, key: Option<&str>) -> Answer {
         let response = http::Response::builder()
             .header("content-type", "text/event-stream")
             .body(events)
             .expect("an answer");
-        Answer::new(Response::from(response)).expect("a stream")
+        let mask = Mask(key.map(|key| Zeroizing::new(key.to_owned())));
+        Answer::new(Response::from(response), mask).expect("a stream")
+    }
+
+    #[tokio::test]
+    async fn what_is_said_within_an_answer_is_told_short_and_without_the_key() {
+        let inner = inner(&config());
+        let words = format!("wrong key: sk-secret {}", "x".repeat(10_000));
+        for event in [
+            json!({ "error": { "message": words } }),
+            // Why it is none has its words, too.
+            json!({ "choices": words }),
+        ] {
+            let mut answer = answer(format!("data: {event}\n\n"), Some("sk-secret"));
+            let failed = answer.next(&inner.client).await.expect_err("no piece");
+            let (Failed::Again { why, .. } | Failed::Odd(why)) = failed else {
+                panic!("{failed:?}");
+            };
+            assert!(why.contains("wrong key: *** x"), "{why}");
+            assert!(why.len() < 1_000, "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_endpoint_counts_can_be_added_up() {
+        let inner = inner(&config());
+        let usage = json!({ "prompt_tokens": u64::MAX, "completion_tokens": u64::MAX });
+        let choice = json!({ "delta": { "content": "a" }, "finish_reason": "stop" });
+        let event = json!({ "choices": [choice], "usage": usage });
+        let mut answer = answer(format!("data: {event}\n\ndata: [DONE]\n\n"), None);
+        let piece = answer.next(&inner.client).await.expect("a piece");
+        assert_eq!(piece, Next::Piece("a".to_owned()));
+        let end = answer.next(&inner.client).await.expect("an end");
+        let Next::End(summary) = end else {
+            panic!("{end:?}");
+        };
+        let all = summary.prompt_tokens.checked_add(summary.completion_tokens);
+        assert_eq!(all, Some(2 * MOST_TOKENS));
     }
 
     #[tokio::test]

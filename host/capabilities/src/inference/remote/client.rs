@@ -161,7 +161,7 @@ impl Client {
         path: &str,
         body: &Value,
         most: usize,
-    ) -> Result<Vec<u8>, Failed> {
+    ) -> Result<(Vec<u8>, Mask), Failed> {
         let mut attempt = 1;
         loop {
             match self.ask_once(path, body, most).await {
@@ -171,10 +171,16 @@ impl Client {
         }
     }
 
-    async fn ask_once(&self, path: &str, body: &Value, most: usize) -> Result<Vec<u8>, Failed> {
-        let response = self.send(path, body).await?;
+    async fn ask_once(
+        &self,
+        path: &str,
+        body: &Value,
+        most: usize,
+    ) -> Result<(Vec<u8>, Mask), Failed> {
+        let (response, mask) = self.send(path, body).await?;
         let read = tokio::time::timeout(self.timeout, whole(response, most)).await;
-        read.unwrap_or_else(|_| Err(Failed::again("its answer did not come to its end in time")))
+        let late = || Failed::again("its answer did not come to its end in time");
+        Ok((read.unwrap_or_else(|_| Err(late()))?, mask))
     }
 
     /// Waits before a request is made again, or fails where it is not to be.
@@ -194,7 +200,7 @@ impl Client {
     }
 
     /// Sends one request; an answer that is no success is a failure.
-    pub(super) async fn send(&self, path: &str, body: &Value) -> Result<Response, Failed> {
+    pub(super) async fn send(&self, path: &str, body: &Value) -> Result<(Response, Mask), Failed> {
         let request = self.http.post(format!("{}/{path}", self.base));
         self.send_as(request.json(body)).await
     }
@@ -202,15 +208,15 @@ impl Client {
     /// What the endpoint calls its models, and its clock: milliseconds since the Unix epoch.
     pub(super) async fn models(&self) -> Result<(Vec<String>, Option<i64>), Failed> {
         let request = self.http.get(format!("{}/models", self.base));
-        let response = self.send_as(request).await?;
+        let (response, mask) = self.send_as(request).await?;
         let clock_ms = clock_of(response.headers());
         let read = tokio::time::timeout(self.timeout, whole(response, LIST_BYTES)).await;
         let read = read.unwrap_or_else(|_| Err(Failed::again("its answer has no end")))?;
-        let models = wire::models(&read).map_err(Failed::Odd)?;
+        let models = wire::models(&read).map_err(|why| Failed::Odd(mask.told(&why)))?;
         Ok((models, clock_ms))
     }
 
-    async fn send_as(&self, mut request: RequestBuilder) -> Result<Response, Failed> {
+    async fn send_as(&self, mut request: RequestBuilder) -> Result<(Response, Mask), Failed> {
         let mut key = None;
         if let Some(source) = &self.key {
             let read = source.read().await;
@@ -226,16 +232,17 @@ impl Client {
         let response = sent
             .map_err(|_| Failed::again("it does not answer in time"))?
             .map_err(|error| Failed::again(chain(&error.without_url())))?;
+        let mask = Mask(key);
         let status = response.status();
         if status.is_success() {
-            return Ok(response);
+            return Ok((response, mask));
         }
         let after = retry_after(response.headers(), Timestamp::now());
         let read = tokio::time::timeout(self.timeout, beginning(response, REFUSAL_BYTES));
         let said = read.await.unwrap_or_default();
         let mut refusal = Refusal::read(&said);
-        refusal.message = told(&refusal.message, key.as_deref().map(String::as_str));
-        refusal.code = told(&refusal.code, key.as_deref().map(String::as_str));
+        refusal.message = mask.told(&refusal.message);
+        refusal.code = mask.told(&refusal.code);
         Err(classify(status, refusal, after))
     }
 }
@@ -264,14 +271,19 @@ fn classify(status: StatusCode, refusal: Refusal, after: Option<Duration>) -> Fa
     }
 }
 
-/// What an endpoint says, short, in one line and without the key.
-fn told(text: &str, key: Option<&str>) -> String {
-    let masked = match key {
-        Some(key) if !key.is_empty() => text.replace(key, "***"),
-        _ => text.to_owned(),
-    };
-    let line = masked.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(TOLD).collect()
+/// The key that a request was made with: whoever has it may say it again.
+pub(super) struct Mask(pub(super) Option<Zeroizing<String>>);
+
+impl Mask {
+    /// What an endpoint says, short, in one line and without the key.
+    pub(super) fn told(&self, text: &str) -> String {
+        let masked = match self.0.as_deref() {
+            Some(key) if !key.is_empty() => text.replace(key.as_str(), "***"),
+            _ => text.to_owned(),
+        };
+        let line = masked.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.chars().take(TOLD).collect()
+    }
 }
 
 /// A wait of random length, for the attempt after that one.
@@ -407,7 +419,7 @@ mod tests {
     #[test]
     fn words_are_short_and_without_the_key() {
         let said = format!("wrong key:\n sk-secret {}", "x".repeat(10_000));
-        let told = told(&said, Some("sk-secret"));
+        let told = Mask(Some(Zeroizing::new("sk-secret".to_owned()))).told(&said);
         assert!(told.starts_with("wrong key: *** x"), "{told}");
         assert!(told.len() <= TOLD);
     }

@@ -274,21 +274,22 @@ impl Inner {
     /// Asks once: for scores by a query, or else for embeddings.
     async fn ask(&self, texts: &[&str], query: Option<&str>) -> Result<Vec<Found>, Failed> {
         let model = &self.config.model;
-        let found = match query {
+        let (found, mask) = match query {
             Some(query) => {
                 let body = json!({ "model": model, "query": query, "documents": texts });
                 let most = wire::scores_bytes(texts);
-                let answer = self.client.ask("rerank", &body, most).await?;
-                wire::scores(&answer, texts)
+                let (answer, mask) = self.client.ask("rerank", &body, most).await?;
+                (wire::scores(&answer, texts), mask)
             }
             None => {
                 let body = json!({ "model": model, "input": texts, "encoding_format": "float" });
                 let most = wire::embeddings_bytes(texts.len(), self.dimensions());
-                let answer = self.client.ask("embeddings", &body, most).await?;
-                wire::embeddings(&answer, texts, self.dimensions())
+                let (answer, mask) = self.client.ask("embeddings", &body, most).await?;
+                (wire::embeddings(&answer, texts, self.dimensions()), mask)
             }
         };
-        found.map_err(Failed::Odd)
+        // Its words may be those of the answer.
+        found.map_err(|why| Failed::Odd(mask.told(&why)))
     }
 
     /// Asks for all texts, in batches, and answers what was found of each.

@@ -10,6 +10,7 @@ use super::error::ErrorBody;
 use super::{inference, unknown_model};
 use crate::api::App;
 use crate::api::extract::{Caller, Path};
+use crate::api::models::current;
 use crate::api::problem::Problem;
 
 /// A model.
@@ -54,7 +55,7 @@ pub(in crate::api) async fn list(
     State(app): State<App>,
     _: Caller,
 ) -> Result<JsonAnswer<OpenAiModels>, Problem> {
-    let models = inference(&app)?.models();
+    let models = current(&app).await?.models();
     Ok(JsonAnswer(OpenAiModels {
         object: "list",
         data: models.iter().map(model).collect(),

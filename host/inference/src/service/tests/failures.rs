@@ -182,6 +182,23 @@ async fn a_model_that_is_being_loaded_holds_up_no_other() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_removed_while_it_is_loaded_does_not_stay_in_memory() {
+    let scene = scene(&["bert-cls"], &options());
+    // So that its files stay.
+    let store = scene.inference.store();
+    store.import("twin", &folder("bert-cls")).expect("imported");
+    let load = scene.hold_load();
+    let asked = scene.ask("a", "bert-cls", &["1"]);
+    scene.loading("bert-cls", 1).await;
+    store.remove("bert-cls").expect("removed");
+    scene.inference.unload("bert-cls");
+    drop(load);
+    // Who asked before is answered.
+    scene.answered(asked).await;
+    assert_eq!(scene.inference.in_memory(), (Vec::new(), 0));
+}
+
 impl Scene {
     /// Waits until that model is being loaded, and so many wait for it.
     async fn loading(&self, model: &str, wanted: usize) {

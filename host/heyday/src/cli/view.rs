@@ -255,7 +255,9 @@ pub fn failure(value: &Value) -> String {
         next = failure.get("cause").filter(|cause| cause.is_object());
         // A flow's error repeats its cause in its details; the cause says it better.
         let details = failure.get("details").filter(|details| !details.is_null());
-        if let Some(details) = details.filter(|_| next.is_none()) {
+        if let Some(details) = details.filter(|it| next.is_none() && !is_in_message(&kind, it)) {
+            let details = details.to_string();
+            let details = super::output::shortened(&details);
             lines.push(format!("details: {details}"));
         }
         let stack = text(failure, "stack");
@@ -265,6 +267,14 @@ pub fn failure(value: &Value) -> String {
         first = false;
     }
     printable(&lines.join("\n")).into_owned()
+}
+
+/// Whether the message has it all: of a value that does not fit its schema it says each fault,
+/// with its place.
+fn is_in_message(kind: &str, details: &Value) -> bool {
+    let violations = details.as_object().filter(|it| it.len() == 1);
+    matches!(kind, "invalid-input" | "invalid-output")
+        && violations.is_some_and(|it| it.contains_key("violations"))
 }
 
 /// A name of a plugin, namespace, queue or binding: `[a-z][a-z0-9-]{0,62}`.
@@ -361,6 +371,22 @@ mod tests {
             failure(&value),
             "timeout: too slow\ncaused by trap: unreachable\\u{1b}[2J\n0: f\n1: g"
         );
+    }
+
+    #[test]
+    fn details_are_shown_where_they_say_more_than_the_message() {
+        let with = |kind: &str, details: Value| {
+            failure(&json!({ "kind": kind, "message": "/b: no number", "details": details }))
+        };
+        let violations = json!({ "violations": [{ "instance": "/b", "message": "no number" }] });
+        let unfit = with("invalid-input", violations.clone());
+        assert_eq!(unfit, "invalid-input: /b: no number");
+        // A plugin's own say what it means by them.
+        let own = with("invalid-speed", violations);
+        assert!(own.contains("\ndetails: {\"violations\":"), "{own}");
+        assert!(with("invalid-input", json!({ "page": 3 })).contains("\"page\":3"));
+        let long = with("x", json!("y".repeat(1 << 20)));
+        assert!(long.len() < 10_000 && long.ends_with("--output json)"));
     }
 
     #[test]

@@ -294,6 +294,8 @@ mod tests {
         let of = |part: &str| statements.iter().position(|it| it.contains(part));
         assert!(of("BEGIN") < of("DETACH DELETE d") && of("MERGE") < of("CREATE (a)-[:RELATED"));
         assert!(of("DETACH DELETE e") < of("COMMIT") && of("COMMIT").is_some());
+        // Had it read before it waits for those that write, it would lose to each of them.
+        assert_eq!(of("BEGIN").map(|at| at + 1), of("DELETE r"));
     }
 
     #[test]

@@ -127,10 +127,13 @@ async fn the_command_line_says_how_an_activity_runs() {
         other["result"]["remaining_ms"].as_u64() > Some(60_000),
         "{other}"
     );
-    run(r#"probe.fail --input '{"kind":"k","retryable":true}' --maximum-attempts 2"#)
-        .await
-        .code(1)
-        .says("failed on attempt 2");
+    let failed = run(r#"probe.fail --input '{"kind":"k","retryable":true}' --maximum-attempts 2"#);
+    let failed = failed.await.code(1).says("k: failed on attempt 2");
+    // Nobody who runs one activity has to know of flows.
+    assert!(!failed.stderr.contains("/errors/"), "{failed}");
+    let unfit = run(r#"probe.add --input '{"a":1}'"#).await.code(1);
+    let unfit = unfit.says("invalid-input: the input does not fit");
+    assert!(!unfit.stderr.contains("details:"), "{unfit}");
     run("probe.whoami --queue nowhere")
         .await
         .code(2)

@@ -192,7 +192,9 @@ async fn a_plugin_lives_outside_the_repository() {
     )
     .unwrap();
     let line = "heyday plugin build hello";
-    desk.run("", line).await.unwrap().code(7).says("old");
+    let failed = desk.run("", line).await.unwrap().code(7);
+    // A log is told of what may take long.
+    failed.says("old").says("Building for wasm32-wasip2");
     desk.run("", "heyday plugin upgrade hello")
         .await
         .unwrap()

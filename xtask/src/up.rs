@@ -5,6 +5,7 @@
 
 mod cli;
 mod folder;
+mod runs;
 mod show;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,8 +17,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use self::cli::{Cli, Runs, Server, stopping};
+use self::cli::{Cli, Server, stopping};
 use self::folder::Files;
+use self::runs::{DOCUMENTS, Runs};
 use self::show::{Progress, documents, step};
 use crate::guests;
 use crate::process::{self, Project, in_ci};
@@ -312,11 +314,6 @@ fn upload(project: &Project, cli: &Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs that compare the folder with the catalogue.
-const SYNC: &str = "WorkflowType = 'knowledge.sync'";
-/// Runs of one document each.
-const DOCUMENTS: &str = "WorkflowType = 'knowledge.document-processing'";
-
 /// Compares the folder with the catalogue, and waits for what that starts. With a model, all
 /// documents have its embeddings then.
 fn synchronize(
@@ -325,8 +322,7 @@ fn synchronize(
     folder: &Path,
     model: Option<&Model>,
 ) -> anyhow::Result<()> {
-    let open = format!("({DOCUMENTS} OR {SYNC}) AND ExecutionStatus = 'Running'");
-    if cli.count(&open)?.open > 0 {
+    if cli.count(&Runs::open())? > 0 {
         // It goes on by itself; to compare before it is done would start those documents
         // again.
         step("going on with the documents of the last time", || {
@@ -374,8 +370,7 @@ fn synchronize(
     if count("started") > 0 {
         println!(
             "  {} made searchable, {} not",
-            // One of the completed runs is the comparison.
-            documents(runs.completed.saturating_sub(1)),
+            documents(runs.completed),
             show::number(runs.failed)
         );
     }
@@ -408,13 +403,10 @@ fn follow(
     since: jiff::Timestamp,
     expected: u64,
 ) -> anyhow::Result<Runs> {
-    let query = format!(
-        "({DOCUMENTS} OR {SYNC}) AND (ExecutionStatus = 'Running' OR CloseTime >= '{since}')"
-    );
     let mut progress = Progress::new(expected);
     let mut runs = Runs::default();
     wait(server, || {
-        runs = cli.count(&query)?;
+        runs = Runs::since(cli, since)?;
         let done = runs.completed + runs.failed;
         progress.at(done, expected.max(done + runs.open));
         Ok(runs.open == 0)
@@ -443,7 +435,7 @@ fn wait(server: &mut Server, mut done: impl FnMut() -> anyhow::Result<bool>) -> 
                 return Err(error);
             }
         }
-        // To ask costs the server a list of runs, so seldom where that is long.
+        // To ask costs the server a look at all of these runs, so seldom where that is long.
         let pause =
             (asked.elapsed() * 5).clamp(Duration::from_millis(300), Duration::from_secs(60));
         let until = Instant::now() + pause;

@@ -103,7 +103,11 @@ pub fn parse_mode(mode: Option<&str>) -> Result<Mode, String> {
 /// The mode of the grant of a binding, or the words of a denial.
 fn grant_mode(grants: &Grants, capability: &str, binding: &str) -> Result<Mode, String> {
     let grant = grants.find(capability, binding).ok_or_else(|| {
-        format!("this plugin has no grant of {capability}={binding}: ask the operator for one")
+        // The plugin chose the binding's name, so no command to be pasted has it.
+        format!(
+            "this plugin has no grant of {capability}={binding}: the operator gives one with \
+             `heyday grant`"
+        )
     })?;
     // An unknown mode allows nothing rather than everything.
     parse_mode(grant.mode.as_deref())
@@ -164,7 +168,11 @@ mod tests {
             Ok(Mode::ReadOnly)
         );
         assert!(grant_mode(&grants(Some("all")), "sql", "default").is_err());
-        assert!(grant_mode(&grants(None), "sql", "other").is_err());
+        let denied = grant_mode(&grants(None), "sql", "other").expect_err("no grant");
+        assert!(
+            denied.contains("sql=other") && denied.contains("`heyday grant`"),
+            "{denied}"
+        );
         assert!(grant_mode(&grants(None), "blob", "default").is_err());
         let revoked = grants(None);
         revoked.revoked.cancel();

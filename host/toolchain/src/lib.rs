@@ -50,9 +50,9 @@ pub enum Error {
     },
     /// Neither rustup nor Debian can build for the target here.
     #[error(
-        "there is no way to build for {TARGET} here: {rustup}, and Debian's packages cannot \
-         be had: {debian}; install Rust from https://rustup.rs, then run \
-         `rustup target add {TARGET}`"
+        "there is no way to build for {TARGET} here\nby the Rust in PATH: {rustup}\nby Debian's \
+         packages: {debian}\none of them is enough: install Rust from https://rustup.rs and run \
+         `rustup target add {TARGET}`, or see to the packages"
     )]
     NoToolchain {
         /// Why rustup's cannot.
@@ -208,10 +208,14 @@ impl Toolchain {
             Kind::Debian => debian::locate(machine, observer),
             Kind::Auto => match rustup::locate(machine, observer) {
                 Ok(toolchain) => Ok(toolchain),
-                Err(rustup) => match debian::unavailable(machine) {
-                    Some(debian) => Err(Error::NoToolchain { rustup, debian }),
-                    None => debian::locate(machine, observer),
-                },
+                Err(rustup) => {
+                    let debian = match debian::unavailable(machine) {
+                        Some(reason) => Err(reason),
+                        None => debian::locate(machine, observer).map_err(|it| it.to_string()),
+                    };
+                    // Who has rustup would rather mend that.
+                    debian.map_err(|debian| Error::NoToolchain { rustup, debian })
+                }
             },
         }
     }

@@ -125,7 +125,7 @@ pub fn link(input: Document) -> Result<Linked> {
         extractor.read(&passage?);
     }
     let found = extractor.finish();
-    let changed = store::write(&store::open()?, &input.key, &found)?;
+    let changed = store::write(&store::open()?, &input.key, &found).map_err(full)?;
     Ok(Linked {
         entities: found.entities.len() as u64,
         relations: found.relations.len() as u64,
@@ -150,9 +150,21 @@ pub fn forget(input: Keys) -> Result<()> {
     }
     let graph = store::open()?;
     for key in &input.keys {
-        store::forget(&graph, key)?;
+        store::forget(&graph, key).map_err(full)?;
     }
     Ok(())
+}
+
+/// Says what is to be done where a graph takes no more.
+fn full(error: Error) -> Error {
+    if error.kind() != "limit-exceeded" {
+        return error;
+    }
+    error.context(
+        "the graph does not take this document: raise the limits of its binding `knowledge` \
+         (`memory_bytes` where it is full), or bind it to a Neo4j, and run the flow \
+         knowledge.sync, which tries the document again",
+    )
 }
 
 /// Takes all documents and entities out of the graph.
@@ -282,6 +294,38 @@ mod tests {
         let of = |part: &str| statements.iter().position(|it| it.contains(part));
         assert!(of("BEGIN") < of("DETACH DELETE d") && of("MERGE") < of("CREATE (a)-[:RELATED"));
         assert!(of("DETACH DELETE e") < of("COMMIT") && of("COMMIT").is_some());
+        // Had it read before it waits for those that write, it would lose to each of them.
+        assert_eq!(of("BEGIN").map(|at| at + 1), of("DELETE r"));
+    }
+
+    #[test]
+    fn a_full_graph_says_what_is_to_be_done() {
+        let failing = |code: &'static str| {
+            let _test = Context::new()
+                .blob("work", [("p", PASSAGES)])
+                .graph("knowledge", move |statement, _| {
+                    if statement.contains("RETURN") {
+                        return Ok(Rows::new(["id"], []).into());
+                    }
+                    if statement.contains("MERGE") {
+                        return Err(heyday_sdk::CapabilityError::new(code, "it ended"));
+                    }
+                    Ok(Changes::default().into())
+                })
+                .enter();
+            let document = Document {
+                key: "a.txt".to_owned(),
+                passages_key: "p".to_owned(),
+            };
+            link(document).unwrap_err()
+        };
+        let error = failing("limit-exceeded");
+        assert_eq!(error.kind(), "limit-exceeded");
+        for part in ["`memory_bytes`", "knowledge.sync", "it ended"] {
+            assert!(error.message().contains(part), "{error}");
+        }
+        let error = failing("internal");
+        assert!(!error.message().contains("memory_bytes"), "{error}");
     }
 
     #[test]

@@ -128,16 +128,19 @@ pub fn mark(found: &Found) -> Result<String> {
 }
 
 /// Takes a document out; answers the ids of the entities that it mentioned.
+///
+/// It writes before it reads: on the embedded graph a transaction waits for the others at its
+/// first write, and one that has read before cannot be committed after they wrote.
 fn take(transaction: &Transaction, key: &str) -> Result<Vec<String>> {
     let id = [("id", node(key).into())];
-    let mentioned = transaction.query(
-        "MATCH (:Document {id: $id})-[:MENTIONS]->(e:Entity) RETURN e.id AS id ORDER BY id",
-        &id,
-    )?;
     transaction.execute(
         "MATCH (:Document {id: $id})-[:MENTIONS]->(:Entity)-[r:RELATED {document: $key}]->() \
          DELETE r",
         &[("id", node(key).into()), ("key", key.into())],
+    )?;
+    let mentioned = transaction.query(
+        "MATCH (:Document {id: $id})-[:MENTIONS]->(e:Entity) RETURN e.id AS id ORDER BY id",
+        &id,
     )?;
     transaction.execute("MATCH (d:Document {id: $id}) DETACH DELETE d", &id)?;
     mentioned.iter().map(|row| Ok(row.get("id")?)).collect()

@@ -334,11 +334,20 @@ mod tests {
             key: "k".to_owned(),
             etag: None,
             kind: kind.to_owned(),
+            step: None,
             reason: String::new(),
         };
         assert!(of("file-encrypted").is_final() && of("trap").is_final());
         assert!(!of("worker-lost").is_final() && !of("unavailable").is_final());
         // All stores and models answer it when they are slow; a document, only to its extraction.
         assert!(!of("timeout").is_final() && of("extraction-timeout").is_final());
+        let at = |step: &str, kind: &str| Rejected {
+            step: Some(step.to_owned()),
+            ..of(kind)
+        };
+        assert!(at("extract", "too-large").is_final() && at("extract", "trap").is_final());
+        assert!(!at("extract", "unavailable").is_final());
+        // A full graph is no fault of the document that came when it was.
+        assert!(!at("link", "limit-exceeded").is_final() && !at("index", "trap").is_final());
     }
 }

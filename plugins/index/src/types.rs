@@ -78,7 +78,10 @@ pub struct Indexed {
     pub passages: u64,
 }
 
-/// A document that cannot be read.
+/// The task whose failures tell of the document.
+const EXTRACT: &str = "extract";
+
+/// A document that cannot be read, or whose processing failed.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Rejected {
     /// Its key.
@@ -89,15 +92,21 @@ pub struct Rejected {
     /// The kind of the failure: `file-encrypted`, `no-text`, ...; of an extraction that took too
     /// long `extraction-timeout`, for any other `timeout` is that of a slow store or model.
     pub kind: String,
+    /// The task of the flow that failed, `extract` or another one; where it is absent, the kind
+    /// alone says whether the document is at fault.
+    #[serde(default)]
+    pub step: Option<String>,
     /// Why, for a person.
     pub reason: String,
 }
 
 impl Rejected {
     /// Whether the document itself is at fault, so that it is not tried again until it
-    /// is changed. Faults of the machine and of its set-up pass.
+    /// is changed. Faults of the machine and of its set-up pass. So does what fails after the
+    /// extraction, whatever its kind: a store that is full is no fault of the document's.
     pub fn is_final(&self) -> bool {
-        !matches!(
+        let own = self.step.as_deref().is_none_or(|step| step == EXTRACT);
+        let passes = matches!(
             self.kind.as_str(),
             "capability-denied"
                 | "unknown-binding"
@@ -108,7 +117,8 @@ impl Rejected {
                 | "worker-lost"
                 | "cancelled"
                 | "internal"
-        )
+        );
+        own && !passes
     }
 }
 

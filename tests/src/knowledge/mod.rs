@@ -285,18 +285,32 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     let summary = synchronize(&server).await;
     assert_eq!(summary, json!({"seen": 12, "started": 0, "removed": 0}));
 
-    // One is changed, one mended, two go, one comes; also over a kill of the server.
-    let server = server
-        .kill_and_restart(embedded(folder.path()))
-        .await
-        .unwrap();
+    // One is changed, one mended, two go, one comes; also over a kill of the server. Another one
+    // comes that the graph does not take any more.
+    let mut narrow = embedded(folder.path());
+    let limits = "[bindings.namespaces.default.graph.knowledge.limits]\nresult_bytes = 2000\n";
+    narrow.config = narrow.config.map(|text| text + limits);
+    let server = server.kill_and_restart(narrow).await.unwrap();
+    let crew: Vec<String> = ('a'..='z')
+        .map(|c| format!("We saw Ab{c}elinora Quarterstone{c} there.\n\n"))
+        .collect();
+    std::fs::write(documents.join("crew.txt"), crew.concat()).unwrap();
     std::fs::write(documents.join("guide.md"), "# Guide\n\nNow about reefs.\n").unwrap();
     std::fs::write(documents.join("empty.txt"), "Not empty: a buoy.\n").unwrap();
     std::fs::write(documents.join("zz.txt"), "A new note about sails.\n").unwrap();
     std::fs::remove_dir_all(documents.join("deep")).unwrap();
     std::fs::remove_file(documents.join("cut.pdf")).unwrap();
     let summary = synchronize(&server).await;
-    assert_eq!(summary, json!({"seen": 11, "started": 3, "removed": 2}));
+    assert_eq!(summary, json!({"seen": 12, "started": 4, "removed": 2}));
+    // That is no fault of the document's: it is told what to do, and it is tried again.
+    let input = json!({ "kind": "limit-exceeded" });
+    let full = server.client.succeed("index.failures", &input).await;
+    let full = &full.unwrap()["kinds"][0]["documents"][0];
+    assert_eq!(full["key"], "crew.txt", "{full}");
+    let reason = full["reason"].as_str().unwrap();
+    assert!(reason.contains("memory_bytes"), "{reason}");
+    let summary = synchronize(&server).await;
+    assert_eq!(summary, json!({"seen": 12, "started": 1, "removed": 0}));
     for (text, expected) in [
         ("reefs", vec!["guide.md"]),
         ("harbours", vec![]),
@@ -322,8 +336,8 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     )
     .await;
     assert!(found.iter().all(|hit| hit["key"] != page), "{found:?}");
-    // Two more have texts now, one has not.
-    assert_eq!(objects(), 26);
+    // Three more have texts now, one has not.
+    assert_eq!(objects(), 29);
 
     let failures = server
         .client
@@ -332,7 +346,7 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
         .unwrap();
     assert_eq!(
         (&failures["total"], &failures["kinds"]),
-        (&json!(3), &json!([]))
+        (&json!(4), &json!([]))
     );
 
     // All over again.
@@ -340,9 +354,9 @@ async fn a_folder_becomes_searchable_and_stays_in_step() {
     assert_eq!(outcome.unwrap().status, "Completed");
     assert_eq!(keys(&server, "lighthouse").await, [""; 0]);
     let summary = synchronize(&server).await;
-    assert_eq!(summary, json!({"seen": 11, "started": 11, "removed": 0}));
+    assert_eq!(summary, json!({"seen": 12, "started": 12, "removed": 0}));
     assert_eq!(keys(&server, "lighthouse").await, ["notes.txt"]);
-    assert_eq!(objects(), 26);
+    assert_eq!(objects(), 29);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,7 +139,7 @@ pub async fn run(command: ActivityCommand, context: &Context) -> Result<(), CliE
         });
     };
     if runs::has_ended(&answer)? {
-        return runs::show_end(context, &run, &answer);
+        return runs::show_end_of_activity(context, &run, &answer);
     }
     if args.no_wait {
         if context.output.is_json() {
@@ -151,7 +151,7 @@ pub async fn run(command: ActivityCommand, context: &Context) -> Result<(), CliE
     }
     let left = limit.map(|limit| limit.saturating_sub(begun.elapsed()));
     let end = runs::wait_for_end(context, &run, left).await?;
-    runs::show_end(context, &run, &end)
+    runs::show_end_of_activity(context, &run, &end)
 }
 
 #[cfg(test)]

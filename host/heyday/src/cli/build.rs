@@ -104,18 +104,19 @@ pub async fn build(
     // ticks on a thread of its own).
     let (step, built) = tokio::task::spawn_blocking(move || {
         let mut tell = |progress: Progress<'_>| match progress {
-            Progress::Step(text) => step.message(&capitalized(text)),
+            Progress::Step(text) => step.part(&capitalized(text)),
             Progress::Line(text) => step.message(text.trim()),
         };
         let built = Toolchain::locate(kind, &mut tell)
-            .and_then(|toolchain| toolchain.build(&request, &mut tell));
+            .map_err(failed)
+            .and_then(|toolchain| toolchain.build(&request, &mut tell).map_err(not_built));
         (step, built)
     })
     .await
     .map_err(|error| {
         CliError::Other(anyhow::Error::new(error).context("the build ended unexpectedly"))
     })?;
-    let built = built.map_err(failed)?;
+    let built = built?;
     let sizes: Vec<String> = built
         .iter()
         .map(|artifact| {
@@ -137,16 +138,21 @@ fn capitalized(text: &str) -> String {
     })
 }
 
-/// What the toolchain could not do, as an exit code and a word of advice.
+/// Why there is no toolchain, as an exit code. Its message says what to do.
 fn failed(error: Error) -> CliError {
-    let help = match &error {
-        Error::UnknownKind(_) => return CliError::usage(error.to_string()),
-        Error::Failed { .. } => {
-            Some("mend what the compiler names above, and build again".to_owned())
-        }
-        // The others say in their message what to do.
-        _ => None,
-    };
+    match error {
+        Error::UnknownKind(_) => CliError::usage(error.to_string()),
+        error => CliError::BuildFailed {
+            message: error.to_string(),
+            help: None,
+        },
+    }
+}
+
+/// What cargo and the compiler said, with a word of advice.
+fn not_built(error: Error) -> CliError {
+    let help = matches!(error, Error::Failed { .. })
+        .then(|| "mend what the compiler names above, and build again".to_owned());
     CliError::BuildFailed {
         message: error.to_string(),
         help,
@@ -156,18 +162,24 @@ fn failed(error: Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::Format;
+    use crate::cli::output::{Format, Style};
 
     #[test]
     fn failures_of_the_toolchain_have_codes() {
         assert_eq!(failed(Error::UnknownKind("x".to_owned())).code(), 2);
-        let error = failed(Error::Failed {
-            program: "cargo build".to_owned(),
-            reason: "ended with status 101".to_owned(),
-            output: "error[E0425]: cannot find value `x`".to_owned(),
-        });
-        assert_eq!(error.code(), 7);
-        assert!(error.to_string().contains("E0425"), "{error}");
+        let told = |by: fn(Error) -> CliError, program: &str| {
+            let error = by(Error::Failed {
+                program: program.to_owned(),
+                reason: "ended with status 101".to_owned(),
+                output: "error[E0425]: cannot find value `x`".to_owned(),
+            });
+            assert_eq!(error.code(), 7);
+            assert!(error.to_string().contains("E0425"), "{error}");
+            error.render(Style::plain())
+        };
+        assert!(told(not_built, "cargo build").contains("the compiler names"));
+        // No plugin is at fault.
+        assert!(!told(failed, "apt-get update").contains("compiler names"));
     }
 
     #[tokio::test]

@@ -29,6 +29,10 @@ const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take beyond what the request itself waits for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The slowest line that an upload has the time for, in bytes each second.
+const SLOWEST: u64 = 64 << 10;
+/// No server reads a body for longer.
+const LONGEST_BODY: Duration = Duration::from_secs(300);
 /// How long a repeatable request is repeated after its connection was lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same while waiting for a run: long enough for a server to be restarted.
@@ -145,6 +149,16 @@ impl Request {
         self.wait = wait;
         self.patience = LONG_PATIENCE;
         self.query("wait", super::input::duration_parameter(wait))
+    }
+
+    /// How long all of it may take: to be sent, done and answered.
+    fn timeout(&self) -> Duration {
+        let bytes = match &self.body {
+            Body::None => 0,
+            Body::Bytes { bytes, .. } => bytes.len() as u64,
+        };
+        let sent = Duration::from_secs(bytes / SLOWEST).min(LONGEST_BODY);
+        ANSWER_TIMEOUT + self.wait + sent
     }
 
     fn repeatable(&self) -> bool {
@@ -353,7 +367,7 @@ impl Client {
         let builder = self.build(request).map_err(Attempt::Final)?;
         let response = builder
             .header(ACCEPT, "application/json, application/problem+json")
-            .timeout(ANSWER_TIMEOUT + request.wait)
+            .timeout(request.timeout())
             .send()
             .await
             .map_err(|error| self.lost(error))?;

@@ -106,8 +106,9 @@ impl Problem {
         }
         match (self.status, self.text("request_id")) {
             (401, _) => text.push_str(&format!(
-                "\n{} `heyday up` prints where its token is; give it with --token-file FILE \
-                 or HEYDAY_TOKEN",
+                "\n{} `heyday up` prints its data folder and where its token is; name the folder \
+                 with --data DIR or the file with --token-file FILE; HEYDAY_TOKEN, which has the \
+                 token itself, goes over both",
                 style.hint("help:")
             )),
             (500.., Some(id)) => text.push_str(&format!(
@@ -453,7 +454,9 @@ mod tests {
     #[test]
     fn a_refused_token_says_where_tokens_are() {
         let text = problem(401, json!({ "title": "Unauthorized" })).render(Style::plain());
-        assert!(text.contains("--token-file"), "{text}");
+        for way in ["--token-file", "--data", "HEYDAY_TOKEN"] {
+            assert!(text.contains(way), "{text}");
+        }
     }
 
     #[test]

@@ -9,18 +9,33 @@ use serde_json::value::RawValue;
 
 use super::error::CliError;
 
-/// Inputs over this many bytes are refused before anything is sent; the server's own
-/// limit is lower and says what to do.
-const LARGEST_INPUT: u64 = 64 << 20;
+/// How large what is read may be. More is refused before anything is sent.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    bytes: u64,
+    help: &'static str,
+}
+
+/// Of JSON and of texts; the server's own limits are lower and say what to do.
+const INPUT: Limit = Limit {
+    bytes: 64 << 20,
+    help: "put large values into a blob and pass its key",
+};
+
+/// Of components: as many bytes as a server may be told to take (`limits.upload_bytes`).
+const COMPONENT: Limit = Limit {
+    bytes: 1 << 30,
+    help: "build it in release mode without debug information",
+};
 
 /// Reads `--input`: JSON text, `@FILE`, or `-` for stdin. It is sent as it was written:
 /// the order of members and the digits of numbers stay.
 pub fn json(argument: &str) -> Result<Box<RawValue>, CliError> {
     let (text, origin) = match argument {
-        "-" => (read_stdin()?, "stdin".to_owned()),
+        "-" => (read_stdin(INPUT)?, "stdin".to_owned()),
         _ => match argument.strip_prefix('@') {
-            Some("-") => (read_stdin()?, "stdin".to_owned()),
-            Some(path) => (read_file(Path::new(path))?, path.to_owned()),
+            Some("-") => (read_stdin(INPUT)?, "stdin".to_owned()),
+            Some(path) => (read_file(Path::new(path), INPUT)?, path.to_owned()),
             None => (argument.as_bytes().to_vec(), "the argument".to_owned()),
         },
     };
@@ -37,25 +52,34 @@ pub fn json(argument: &str) -> Result<Box<RawValue>, CliError> {
 
 /// The bytes of a file; `-` is stdin.
 pub fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
+    read(path, INPUT)
+}
+
+/// The bytes of a component's file; `-` is stdin.
+pub fn component(path: &Path) -> Result<Vec<u8>, CliError> {
+    read(path, COMPONENT)
+}
+
+fn read(path: &Path, limit: Limit) -> Result<Vec<u8>, CliError> {
     if path == Path::new("-") {
-        read_stdin()
+        read_stdin(limit)
     } else {
-        read_file(path)
+        read_file(path, limit)
     }
 }
 
-fn read_stdin() -> Result<Vec<u8>, CliError> {
+fn read_stdin(limit: Limit) -> Result<Vec<u8>, CliError> {
     let mut text = Vec::new();
     std::io::stdin()
         .lock()
-        .take(LARGEST_INPUT + 1)
+        .take(limit.bytes + 1)
         .read_to_end(&mut text)
         .map_err(|error| CliError::usage(format!("stdin cannot be read: {error}")))?;
-    check_size("stdin", text.len() as u64)?;
+    limit.check("stdin", text.len() as u64)?;
     Ok(text)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
+fn read_file(path: &Path, limit: Limit) -> Result<Vec<u8>, CliError> {
     let cannot = |error: std::io::Error| {
         CliError::usage(format!("{} cannot be read: {error}", path.display()))
     };
@@ -66,18 +90,20 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
             path.display()
         )));
     }
-    check_size(&path.display().to_string(), metadata.len())?;
+    limit.check(&path.display().to_string(), metadata.len())?;
     std::fs::read(path).map_err(cannot)
 }
 
-fn check_size(what: &str, size: u64) -> Result<(), CliError> {
-    if size > LARGEST_INPUT {
-        return Err(CliError::usage_help(
-            format!("{what} has more than {} MiB", LARGEST_INPUT >> 20),
-            "put large values into a blob and pass its key",
-        ));
+impl Limit {
+    fn check(self, what: &str, size: u64) -> Result<(), CliError> {
+        if size > self.bytes {
+            return Err(CliError::usage_help(
+                format!("{what} has more than {} MiB", self.bytes >> 20),
+                self.help,
+            ));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Reads a duration for clap: `30s`, `5m`, `1h30m`, `PT5M`, or a number of seconds.
@@ -145,6 +171,25 @@ mod tests {
                 .expect_err("a folder")
                 .to_string()
                 .contains("folder")
+        );
+    }
+
+    #[test]
+    fn a_component_may_be_larger_than_an_input() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        // Of a hole, which takes no room.
+        file.as_file().set_len(INPUT.bytes + 1).expect("made");
+        let error = bytes(file.path()).expect_err("too large");
+        let text = error.render(super::super::output::Style::plain());
+        assert!(text.contains("64 MiB") && text.contains("a blob"), "{text}");
+        let read = component(file.path()).expect("a component");
+        assert_eq!(read.len() as u64, INPUT.bytes + 1);
+        file.as_file().set_len(COMPONENT.bytes + 1).expect("made");
+        let error = component(file.path()).expect_err("too large");
+        let text = error.render(super::super::output::Style::plain());
+        assert!(
+            text.contains("1024 MiB") && !text.contains("a blob"),
+            "{text}"
         );
     }
 

@@ -63,6 +63,14 @@ pub struct Context {
     pub output: Output,
 }
 
+/// What a person types first.
+const FIRST_STEPS_HELP: &str = "\
+First steps, with `heyday up` in a terminal of its own:
+  heyday up
+  heyday plugin new hello
+  heyday plugin push hello
+  heyday activity run hello.greet --input '{\"name\":\"Ada\"}'";
+
 /// Durable tasks as WebAssembly plugins
 #[derive(Debug, Parser)]
 #[command(
@@ -71,7 +79,7 @@ pub struct Context {
     about,
     arg_required_else_help = true,
     subcommand_required = true,
-    after_help = error::EXIT_CODES_HELP
+    after_help = format!("{FIRST_STEPS_HELP}\n\n{}", error::EXIT_CODES_HELP)
 )]
 pub struct Cli {
     /// Options of every command.
@@ -250,6 +258,22 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_begins_where_the_readme_does() {
+        let command = Cli::command();
+        let help = command.get_after_help().map(ToString::to_string);
+        let help = help.expect("what stands below the commands");
+        let readme = include_str!("../../../../README.md");
+        let first: Vec<&str> = FIRST_STEPS_HELP.lines().skip(1).collect();
+        assert_eq!(first.len(), 4);
+        for line in first {
+            assert!(help.contains(line), "{line} in {help}");
+            assert!(readme.contains(line.trim()), "{line}");
+            let words = line.trim().strip_prefix("heyday ").expect("a command");
+            parse(words).expect(line);
+        }
     }
 
     #[test]

@@ -232,7 +232,7 @@ fn upgrade(args: &UpgradeArgs, output: &Output) -> Result<(), CliError> {
 
 /// Reads a component and sees at once what cannot be one; the server verifies it.
 fn component(path: &Path) -> Result<Bytes, CliError> {
-    let bytes = input::bytes(path)?;
+    let bytes = input::component(path)?;
     match bytes.get(..8) {
         // A component's preamble: \0asm, version 13 or later, layer 1.
         Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(Bytes::from(bytes)),

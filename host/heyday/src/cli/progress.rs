@@ -89,6 +89,14 @@ impl Step {
         self.bar.set_message(one_line(message));
     }
 
+    /// Says which part of it begins, in a log too: one may take minutes.
+    pub fn part(&self, message: &str) {
+        self.message(message);
+        if !self.is_drawn() {
+            self.output.note(&format!("  {}", one_line(message)));
+        }
+    }
+
     /// Ends it well: one line that says what was done, and how long it took where
     /// that was noticeable.
     pub fn done(self, message: &str) {

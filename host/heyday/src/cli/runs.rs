@@ -236,6 +236,29 @@ fn activity(pending: &Value) -> String {
 /// # Errors
 /// [`CliError::RunFailed`] where the run did not complete.
 pub fn show_end(context: &Context, run: &Run, answer: &Answer) -> Result<(), CliError> {
+    show(context, run, answer, |failure| failure)
+}
+
+/// The same of one activity: what it failed with is what its one step did.
+///
+/// # Errors
+/// As [`show_end`].
+pub fn show_end_of_activity(context: &Context, run: &Run, answer: &Answer) -> Result<(), CliError> {
+    show(context, run, answer, own_failure)
+}
+
+/// An activity's own failure, below that of the flow that runs it.
+fn own_failure(failure: &Value) -> &Value {
+    let cause = failure.get("cause").filter(|cause| cause.is_object());
+    cause.unwrap_or(failure)
+}
+
+fn show(
+    context: &Context,
+    run: &Run,
+    answer: &Answer,
+    shown: fn(&Value) -> &Value,
+) -> Result<(), CliError> {
     let output = &context.output;
     let end = answer.json()?;
     let status = view::text(&end, "status");
@@ -248,7 +271,8 @@ pub fn show_end(context: &Context, run: &Run, answer: &Answer) -> Result<(), Cli
         }
         return Ok(());
     }
-    let failure = end.get("failure").map(view::failure).unwrap_or_default();
+    let failure = end.get("failure").map(shown);
+    let failure = failure.map(view::failure).unwrap_or_default();
     let how = match status.as_str() {
         "Failed" => "failed".to_owned(),
         "Canceled" => "was cancelled".to_owned(),

@@ -243,9 +243,15 @@ pub fn failure(value: &Value) -> String {
         let kind = text(failure, "kind");
         let message = text(failure, "message");
         let message = super::output::shortened(&message);
+        let details = failure.get("details").filter(|details| !details.is_null());
+        let task = details.and_then(|details| task(&kind, details));
         let both = match (kind.is_empty(), message.is_empty()) {
             (false, false) => format!("{kind}: {message}"),
             _ => format!("{kind}{message}"),
+        };
+        let both = match task {
+            Some(task) => format!("{both} (task {task})"),
+            None => both,
         };
         lines.push(if first {
             both
@@ -253,9 +259,13 @@ pub fn failure(value: &Value) -> String {
             format!("caused by {both}")
         });
         next = failure.get("cause").filter(|cause| cause.is_object());
-        // A flow's error repeats its cause in its details; the cause says it better.
-        let details = failure.get("details").filter(|details| !details.is_null());
-        if let Some(details) = details.filter(|_| next.is_none()) {
+        // A flow's error has in its details what stands above and, again, its cause.
+        let more = |details: &&Value| {
+            task.is_none() && next.is_none() && !is_in_message(&message, details)
+        };
+        if let Some(details) = details.filter(more) {
+            let details = details.to_string();
+            let details = super::output::shortened(&details);
             lines.push(format!("details: {details}"));
         }
         let stack = text(failure, "stack");
@@ -265,6 +275,24 @@ pub fn failure(value: &Value) -> String {
         first = false;
     }
     printable(&lines.join("\n")).into_owned()
+}
+
+/// The task that an error of a flow comes from, as JSON pointer.
+fn task<'a>(kind: &str, details: &'a Value) -> Option<&'a str> {
+    details.get("type").filter(|it| *it == kind)?;
+    details.get("status")?;
+    details.get("instance")?.as_str()
+}
+
+/// Whether the message has it all: of a value that does not fit its schema it says each fault.
+fn is_in_message(message: &str, details: &Value) -> bool {
+    let only = details.as_object().filter(|it| it.len() == 1);
+    let violations = only.and_then(|it| it.get("violations")?.as_array());
+    let said = |violation: &Value| {
+        let fault = violation.get("message").and_then(Value::as_str);
+        fault.is_some_and(|fault| message.contains(fault))
+    };
+    violations.is_some_and(|it| it.iter().all(said))
 }
 
 /// A name of a plugin, namespace, queue or binding: `[a-z][a-z0-9-]{0,62}`.
@@ -361,6 +389,34 @@ mod tests {
             failure(&value),
             "timeout: too slow\ncaused by trap: unreachable\\u{1b}[2J\n0: f\n1: g"
         );
+    }
+
+    #[test]
+    fn details_are_shown_where_they_say_more_than_the_message() {
+        let with = |kind: &str, details: Value| {
+            failure(&json!({ "kind": kind, "message": "/b: no number", "details": details }))
+        };
+        let violations = |fault: &str| json!({ "violations": [{ "message": fault }] });
+        let unfit = with("invalid-input", violations("no number"));
+        assert_eq!(unfit, "invalid-input: /b: no number");
+        let other = with("invalid-input", violations("no text"));
+        assert!(other.contains("\ndetails: {\"violations\":"), "{other}");
+        assert!(with("busy", json!({ "page": 3 })).contains("\"page\":3"));
+        let long = with("x", json!("y".repeat(1 << 20)));
+        assert!(long.len() < 10_000 && long.ends_with("--output json)"));
+    }
+
+    #[test]
+    fn an_error_of_a_flow_names_its_task() {
+        let details = json!({ "type": "urn:x", "status": 500, "instance": "/do/0/step" });
+        let mut value = json!({ "kind": "urn:x", "message": "why", "details": details });
+        assert_eq!(failure(&value), "urn:x: why (task /do/0/step)");
+        value["cause"] = json!({ "kind": "trap", "message": "unreachable" });
+        let text = "urn:x: why (task /do/0/step)\ncaused by trap: unreachable";
+        assert_eq!(failure(&value), text);
+        // One of a plugin's own that has such a member.
+        value["kind"] = json!("busy");
+        assert!(!failure(&value).contains("task"));
     }
 
     #[test]

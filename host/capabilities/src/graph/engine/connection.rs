@@ -412,9 +412,15 @@ impl Worker {
                 return Err(denied().into());
             } else {
                 if open.turn.is_none() {
-                    open.turn = Some(self.turn()?);
-                    // It has seen nothing yet, and so may see what others did meanwhile.
-                    if !open.used {
+                    if open.used {
+                        open.turn = Some(self.turn()?);
+                    } else {
+                        // It has seen nothing yet, and so may see what others do meanwhile. Until
+                        // then it holds no graph: a commit goes into the graph itself only where
+                        // nobody has the one before, and else is kept beside it, until that is
+                        // so much that all is copied.
+                        drop(open.transaction);
+                        open.turn = Some(self.turn()?);
                         open.transaction = engine.session.begin();
                     }
                 }

@@ -207,6 +207,131 @@ type Stream = UnixStream;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use kglite::api::session::{CommitOutcome, ExecuteOptions, execute_mut};
+
+    use super::{Order, connection, open};
+    use crate::graph::bolt::Value;
+    use crate::graph::bolt::frame::{self, Frames};
+    use crate::graph::bolt::message::{
+        BEGIN, COMMIT, LOGON, PREAMBLE, PULL, RUN, SUCCESS, VERSION, map, text,
+    };
+
+    /// How long is waited for what must come.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    /// The host's end of a connection.
+    struct Client {
+        stream: UnixStream,
+        frames: Frames,
+    }
+
+    impl Client {
+        fn new(mut stream: UnixStream) -> Self {
+            stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+            stream.write_all(&PREAMBLE).expect("written");
+            let mut version = [0; VERSION.len()];
+            stream.read_exact(&mut version).expect("a version");
+            assert_eq!(version, VERSION);
+            let frames = Frames::new(1 << 20);
+            Self { stream, frames }
+        }
+
+        fn say<const N: usize>(&mut self, messages: [(u8, Vec<Value>); N]) {
+            let mut bytes = Vec::new();
+            for (tag, fields) in messages {
+                frame::write(&Value::Struct(tag, fields), &mut bytes);
+            }
+            self.stream.write_all(&bytes).expect("written");
+        }
+
+        /// Hears that so many messages were done.
+        fn hear(&mut self, count: usize) {
+            let mut buffer = [0; 1_024];
+            let mut heard = 0;
+            while heard < count {
+                match self.frames.next().expect("a message") {
+                    Some(Value::Struct(SUCCESS, _)) => heard += 1,
+                    Some(other) => panic!("{other:?}"),
+                    None => {
+                        let bytes = self.stream.read(&mut buffer).expect("in time");
+                        assert!(bytes > 0, "it ended");
+                        self.frames.input.extend_from_slice(&buffer[..bytes]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_waits_to_write_lets_others_write_in_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let order = Order {
+            folder: folder.path().to_owned(),
+            scratch: folder.path().join("scratch"),
+            read_only: false,
+            memory_bytes: 1 << 30,
+            busy_timeout_ms: 600_000,
+            connections: 1,
+            message_bytes: 1 << 20,
+            secret: "secret".to_owned(),
+        };
+        let engine = Arc::new(open(order).expect("opened"));
+        let holders = || Arc::strong_count(&engine.session.snapshot());
+        // What it prints tells a graph from changes that are kept beside one.
+        let shown = || format!("{:?}", engine.session.snapshot().graph);
+        let alone = holders();
+        let turn = engine.turns.take(PATIENCE, || false).expect("free");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let serving = std::thread::spawn({
+            let engine = Arc::clone(&engine);
+            move || connection::serve(theirs, engine)
+        });
+        let mut client = Client::new(ours);
+        let credentials = map([("credentials", text("secret"))]);
+        client.say([(LOGON, vec![credentials]), (BEGIN, vec![map([])])]);
+        client.hear(2);
+        assert_eq!(holders(), alone + 1);
+        let create = text("CREATE (:A {i: 2})");
+        let all = map([("n", Value::Integer(-1))]);
+        client.say([
+            (RUN, vec![create, map([]), map([])]),
+            (PULL, vec![all]),
+            (COMMIT, vec![]),
+        ]);
+        let deadline = Instant::now() + PATIENCE;
+        while holders() > alone {
+            assert!(Instant::now() < deadline, "it holds what it has not seen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut transaction = engine.session.begin();
+        let working = transaction.working_mut().expect("a graph");
+        let params = HashMap::new();
+        execute_mut(
+            working,
+            "CREATE (:A {i: 1})",
+            &ExecuteOptions::eager(&params),
+        )
+        .expect("written");
+        let outcome = engine.session.commit(transaction, true);
+        assert!(
+            matches!(outcome, CommitOutcome::Committed { .. }),
+            "{outcome:?}"
+        );
+        assert!(shown().contains("(Memory(1 nodes"), "{}", shown());
+        drop(turn);
+        client.hear(3);
+        // It saw what was written while it waited, and wrote in place, too.
+        assert!(shown().contains("(Memory(2 nodes"), "{}", shown());
+        drop(client);
+        serving.join().expect("no panic").expect("served");
+    }
+
     #[test]
     fn the_version_is_the_one_that_is_pinned() {
         let pinned = format!("kglite = {{ version = \"={}\"", super::KGLITE);

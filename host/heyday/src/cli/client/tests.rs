@@ -93,6 +93,20 @@ fn posts_are_repeatable_only_with_a_key() {
 }
 
 #[test]
+fn a_large_upload_has_the_time_that_a_slow_line_takes() {
+    let upload = |bytes| {
+        let body = Bytes::from(vec![0; bytes]);
+        let request = Request::post(&["plugins"]).wait(Duration::from_secs(20));
+        request.bytes("application/wasm", body, None).timeout()
+    };
+    assert_eq!(upload(9), Duration::from_secs(80));
+    // At 5 Mbit/s.
+    let largest = 64 << 20;
+    assert!(upload(largest) > Duration::from_secs(80 + largest as u64 * 8 / 5_000_000));
+    assert_eq!(Request::get(&["plugins"]).timeout(), ANSWER_TIMEOUT);
+}
+
+#[test]
 fn an_answer_of_someone_else_becomes_a_problem() {
     let error = client("http://h").problem(StatusCode::BAD_GATEWAY, b"<html>nginx</html>");
     assert_eq!(error.code(), 5);

@@ -377,6 +377,9 @@ pub(crate) async fn results_and_failures(client: &Client) {
         (&resumed["from"], &resumed["attempt"]),
         (&json!(7), &json!(2))
     );
+    // So does the attempt after one that fell silent, which may for an hour but for that.
+    let silence = client.succeed("probe.heartbeat_silence", &Value::Null);
+    assert_eq!(silence.await.unwrap(), 7);
 }
 
 /// The run's receipts, when there are so many.

@@ -114,20 +114,24 @@ async fn a_detached_child_is_not_waited_for_whatever_its_parents_end_means_to_it
         "asks",
         &format!("{}{rest}", starts(false, "request_cancel")),
     );
+    bench.define("leaves", &format!("{}{rest}", starts(false, "abandon")));
     bench.define("waits", &starts(true, "abandon"));
     for (flow, policy, waits) in [
         ("bound", "Terminate", false),
         ("asks", "RequestCancel", false),
+        ("leaves", "Abandon", false),
         ("waits", "Abandon", true),
     ] {
         let parent = bench.start(flow, json!({})).await;
         let child = child_of(&bench, &parent).await;
         let attempts = if waits { 1 } else { 2 };
-        let mut of_child = None;
+        let (mut of_child, mut of_parent) = (None, None);
         for _ in 0..attempts {
             let attempt = bench.attempt().await;
             if attempt.task.activity_type == "t.hand" {
                 of_child = Some(attempt);
+            } else {
+                of_parent = Some(attempt);
             }
         }
         let of_child = of_child.unwrap();
@@ -142,7 +146,14 @@ async fn a_detached_child_is_not_waited_for_whatever_its_parents_end_means_to_it
             if waits { &pending[..] } else { &[] },
             "{flow}"
         );
-        bench.engine().terminate(&parent, "enough").await.unwrap();
+        if flow == "leaves" {
+            // Nor does a cancel of the parent reach it.
+            bench.engine().cancel(&parent, "enough").await.unwrap();
+            of_parent.unwrap().obey().await;
+            assert_eq!(bench.end(&parent).await.status, ExecutionStatus::Canceled);
+        } else {
+            bench.engine().terminate(&parent, "enough").await.unwrap();
+        }
         let expected = match policy {
             "Terminate" => ExecutionStatus::Terminated,
             "RequestCancel" => {
@@ -152,6 +163,8 @@ async fn a_detached_child_is_not_waited_for_whatever_its_parents_end_means_to_it
             _ => {
                 of_child.end(Ok(json!("went on")));
                 assert_eq!(bench.result(&child).await, json!("went on"));
+                let asked = "WorkflowExecutionCancelRequested".to_owned();
+                assert!(!bench.kinds(&child).await.contains(&asked), "{flow}");
                 continue;
             }
         };

@@ -50,6 +50,7 @@ mod children;
 mod continuing;
 pub mod foreign;
 mod lists;
+mod overlaps;
 mod payloads;
 mod queries;
 mod real;

@@ -91,7 +91,7 @@ async fn trigger(bench: &Bench, id: &str, overlap: Option<OverlapPolicy>) {
 }
 
 /// Waits until it is so of what the schedule did.
-async fn until(
+pub(super) async fn until(
     bench: &Bench,
     id: &str,
     what: &str,
@@ -104,7 +104,7 @@ async fn until(
 }
 
 /// The run of an action.
-fn run_of(info: &ScheduleInfo, index: usize) -> RunRef {
+pub(super) fn run_of(info: &ScheduleInfo, index: usize) -> RunRef {
     let action = &info.recent_actions[index];
     RunRef {
         run_id: Some(action.run_id),

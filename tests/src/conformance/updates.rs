@@ -9,6 +9,7 @@ use heyday_durable::signal::Signal;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, PATIENCE, run};
+use crate::support::cluster::{self, FEW_UPDATES};
 
 on_both!(
     an_update_is_answered_once_and_again_by_its_id,
@@ -309,4 +310,36 @@ async fn where_no_worker_is_an_update_is_not_taken_and_may_be_sent_again() {
         panic!("{refused:?}");
     };
     assert!(message.contains("same id"), "{message}");
+}
+
+/// The embedded engine counts as `heyday_durable`'s own tests show: 2,000 of them take a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_a_run_takes_in_all_are_refused_at_once() {
+    let Some((address, namespace, access)) = cluster::namespace_with_few_updates() else {
+        return;
+    };
+    let bench = Bench::temporal_by(address, namespace, access).await;
+    // Within a timeout it cannot go on as another run, which would take as many again.
+    bench.define(
+        "counter",
+        "  - hub: {listen: {to: {any: [{with: {type: add}}], until: {one: {with: {type: stop}}}}}, timeout: {after: PT1H}, metadata: {heyday: {update: {answer: {n: '${ . }'}}}}}\n",
+    );
+    let run = bench.start("counter", json!({})).await;
+    let add = |n: usize| offer(&bench, &run, update("add", &n.to_string(), json!(n)));
+    for n in 0..FEW_UPDATES {
+        assert_eq!(result(add(n).await.unwrap()), json!({ "n": n }));
+    }
+    let asked = Instant::now();
+    let refused = add(FEW_UPDATES).await;
+    let Err(EngineError::LimitReached(why)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(why.contains("total number of distinct updates"), "{why}");
+    // Not after as many tries as an overloaded cluster gets.
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    // Those that it took are answered as before, and the run goes on.
+    assert_eq!(result(add(0).await.unwrap()), json!({"n": 0}));
+    let stop = update("stop", "s", json!(null));
+    bench.engine().signal(&run, stop).await.unwrap();
+    assert_eq!(bench.end(&run).await.status, ExecutionStatus::Completed);
 }

@@ -292,15 +292,25 @@ worker.perNamespaceWorkerCount:
 - {value: 0}
 ";
 
+/// Updates that a run takes in all in the [namespace](namespace_with_few_updates) where they are
+/// few.
+pub const FEW_UPDATES: usize = 3;
+
+const WITH_FEW_UPDATES: &str = "few-updates";
+
 /// The same, and that some namespaces have a worker for schedules. All would otherwise, and their
-/// polls keep a core busy.
+/// polls keep a core busy. And that one takes few updates.
 fn dynamic() -> String {
     let of = |number| {
         let namespace = with_schedules(number);
         format!("- {{value: 1, constraints: {{namespace: {namespace}}}}}\n")
     };
     let some: String = (0..WITH_SCHEDULES).map(of).collect();
-    format!("{DYNAMIC}{some}")
+    let few = format!(
+        "history.maxTotalUpdates:\n\
+         - {{value: {FEW_UPDATES}, constraints: {{namespace: {WITH_FEW_UPDATES}}}}}\n"
+    );
+    format!("{DYNAMIC}{some}{few}")
 }
 
 fn configuration(folder: &Path, files: &Files, postgres: &Postgres, ports: &[u16; 8]) -> String {
@@ -406,5 +416,14 @@ pub fn namespace_with_schedules() -> Option<(String, String, Access)> {
         "there are more tests than namespaces"
     );
     let namespace = cluster.make(with_schedules(number));
+    Some((cluster.address(), namespace, cluster.access()))
+}
+
+/// The same with the namespace whose runs take no more than [`FEW_UPDATES`]; there is one, for one
+/// test.
+pub fn namespace_with_few_updates() -> Option<(String, String, Access)> {
+    programs()?;
+    let cluster = SHARED.get(Cluster::start, stop_shared)?;
+    let namespace = cluster.make(WITH_FEW_UPDATES.to_owned());
     Some((cluster.address(), namespace, cluster.access()))
 }

@@ -18,6 +18,7 @@ use super::convert::updated;
 use super::core::Core;
 use super::events::{Event, EventType};
 use super::run::{Answer, Message};
+use super::state::RunState;
 use super::step::Step;
 use super::{lock, read};
 use crate::clock::within;
@@ -244,6 +245,22 @@ pub fn unfinished() -> Failure {
     )
 }
 
+/// Refuses one more update, where the run has had as many as it takes.
+fn has_room(state: &RunState) -> Result<(), EngineError> {
+    if state.own_updates() >= UPDATES {
+        return Err(EngineError::LimitReached(format!(
+            "the run has had {UPDATES} updates, and takes no more; start another one"
+        )));
+    }
+    let under_way = state.updates.values().filter(|completed| !**completed);
+    if under_way.count() >= UNDER_WAY {
+        return Err(EngineError::LimitReached(format!(
+            "{UNDER_WAY} updates of the run are under way; ask again when one has ended"
+        )));
+    }
+    Ok(())
+}
+
 impl Step<'_> {
     /// An update came.
     pub fn update(&mut self, update: Signal, answer: Option<Answer>) {
@@ -271,17 +288,7 @@ impl Step<'_> {
         if state.updates.contains_key(&update.id) {
             return Ok(false);
         }
-        if state.own_updates() >= UPDATES {
-            return Err(EngineError::LimitReached(format!(
-                "the run has had {UPDATES} updates, and takes no more; start another one"
-            )));
-        }
-        let under_way = state.updates.values().filter(|completed| !**completed);
-        if under_way.count() >= UNDER_WAY {
-            return Err(EngineError::LimitReached(format!(
-                "{UNDER_WAY} updates of the run are under way; ask again when one has ended"
-            )));
-        }
+        has_room(state)?;
         let valid = activation::with_driver(self, |driver| driver.validate(update))?;
         valid.map(|()| true).map_err(EngineError::UpdateRejected)
     }
@@ -301,5 +308,44 @@ impl Step<'_> {
         let open = open.filter(|(_, completed)| !**completed);
         let told = open.map(|(id, _)| (id.clone(), Err(unfinished())));
         self.effects.updates.extend(told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that knows so many updates of the runs that it continues, and has had so many of its
+    /// own that ended, and so many that have not.
+    fn after(carried: usize, ended: usize, under_way: usize) -> RunState {
+        let done = carried + ended;
+        let updates = (0..done + under_way).map(|n| (n.to_string(), n < done));
+        RunState {
+            updates: updates.collect(),
+            carried_updates: carried,
+            ..RunState::default()
+        }
+    }
+
+    #[test]
+    fn a_run_takes_so_many_updates_in_all_and_so_many_at_once() {
+        for (carried, ended, under_way) in
+            [(0, 0, 0), (0, 1_999, 0), (2_000, 1_999, 0), (0, 1_990, 9)]
+        {
+            has_room(&after(carried, ended, under_way)).unwrap();
+        }
+        let refused = |carried, ended, under_way| {
+            let state = after(carried, ended, under_way);
+            has_room(&state).unwrap_err().to_string()
+        };
+        for all in [
+            refused(0, 2_000, 0),
+            refused(0, 1_990, 10),
+            refused(7, 2_000, 0),
+        ] {
+            assert!(all.contains("has had 2000 updates"), "{all}");
+        }
+        let at_once = refused(0, 0, 10);
+        assert!(at_once.contains("10 updates of the run"), "{at_once}");
     }
 }

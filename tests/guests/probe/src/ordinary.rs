@@ -149,6 +149,23 @@ pub fn heartbeat_resume() -> Result<Resumed> {
     }
 }
 
+/// Tells where it is and then nothing more; the attempt after its timeout answers where that was.
+#[activity(
+    queue = "general-queue",
+    start_to_close = "1h",
+    heartbeat = "1s",
+    retry(initial_interval = "10ms", maximum_attempts = 0)
+)]
+pub fn heartbeat_silence() -> Result<u64> {
+    if let Some(page) = context::last_heartbeat() {
+        return Ok(page);
+    }
+    context::heartbeat(7_u64)?;
+    loop {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until it is asked to stop, cleans up and says so, with the reason.
 #[activity(
     queue = "general-queue",

@@ -154,14 +154,24 @@ async fn progress_on_a_worker_is_among_the_current_details() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_of_activities_leaves_workflow_tasks_to_others() {
+async fn a_worker_takes_the_kinds_of_tasks_and_the_queues_that_it_was_told() {
     let Some(site) = Site::start().await else {
         return;
     };
-    let activities = site.worker(&["--activities-only"]).await;
+    let queues = ["--queue", "general-queue", "--queue", "ai-processing-queue"];
+    let only = ["--activities-only"];
+    let activities = site.worker(&[&queues[..], &only].concat()).await;
     let client = &site.server.client;
     push(client).await;
-    let id = client.start("tests.divided", &json!({})).await.unwrap();
+    push_flow(
+        &site,
+        "spread",
+        "  - near: {call: handmade.answer, with: {}}\n  \
+         - first: {call: handmade.answer, with: {}, metadata: {heyday: {queue: ai-processing-queue}}}\n  \
+         - second: {call: handmade.answer, with: {}, metadata: {heyday: {queue: storage-queue}}}\n",
+    )
+    .await;
+    let id = client.start("tests.spread", &json!({})).await.unwrap();
     let polled =
         eventually(async || Some(pollers(&site)).filter(|polled| !polled.is_empty())).await;
     assert!(
@@ -171,11 +181,25 @@ async fn a_worker_of_activities_leaves_workflow_tasks_to_others() {
         "{polled:?}"
     );
     assert!(doers(&site, &id, "EVENT_TYPE_WORKFLOW_TASK_STARTED").is_empty());
-    let both = site.worker(&[]).await;
+    let queues = ["--queue", "general-queue", "--queue", "storage-queue=3"];
+    let both = site.worker(&queues).await;
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
     let flows = doers(&site, &id, "EVENT_TYPE_WORKFLOW_TASK_STARTED");
     assert!(flows.iter().all(|pid| *pid == both.pid()), "{flows:?}");
+    // The first one's queue is polled by both.
+    let ran = doers(&site, &id, "EVENT_TYPE_ACTIVITY_TASK_STARTED");
+    assert_eq!(ran.len(), 3, "{ran:?}");
+    assert_eq!(ran[1..], [activities.pid(), both.pid()]);
+    for (worker, queue, limit) in [
+        (&activities, "general-queue", "50.0"),
+        (&activities, "ai-processing-queue", "5.0"),
+        (&both, "general-queue", "50.0"),
+        (&both, "storage-queue", "3.0"),
+    ] {
+        let line = format!("heyday_queue_limit{{namespace=\"default\",queue=\"{queue}\"}} {limit}");
+        worker.until_metric(&line).await.unwrap();
+    }
 }
 
 /// How many activities of a queue the cluster is given each second, of late, to hand out to

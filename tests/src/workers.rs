@@ -3,6 +3,9 @@
 mod killed;
 mod models;
 
+use std::path::PathBuf;
+
+use heyday_sandbox::Sandbox;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -12,7 +15,7 @@ use crate::support::held::Held;
 use crate::support::server::{Client, PATIENCE};
 use crate::support::signals::signal;
 use crate::support::worker::{Site, eventually};
-use crate::support::{component, http_server, postgres};
+use crate::support::{cache, component, http_server, postgres};
 use crate::taken_back::{ENDLESS, ends, has_run};
 
 /// Uploads a flow as `tests.NAME`.
@@ -528,16 +531,36 @@ async fn a_worker_says_how_it_is_and_what_it_does() {
     assert_eq!(worker.exit_code().await, 0, "{}", worker.log());
 }
 
+/// The compiled code of a component, where the tests have it.
+fn compiled(component: &[u8]) -> Option<PathBuf> {
+    let name = format!("{}.cwasm", Sandbox::digest(component));
+    let mut folders = std::fs::read_dir(cache()).unwrap();
+    folders.find_map(|folder| {
+        let path = folder.unwrap().path().join(&name);
+        path.exists().then_some(path)
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_takes_what_waited_for_it() {
+async fn a_worker_takes_what_waited_for_it_and_fetches_what_it_lacks() {
     let Some(site) = Site::start().await else {
         return;
     };
-    push_probe(&site).await;
+    // No other test has it.
+    let description = DESCRIPTION.replace("By hand.", "Fetched by a worker.");
+    let fetched = Handmade {
+        description: &description,
+        ..Handmade::default()
+    };
+    let fetched = fetched.build();
     let client = &site.server.client;
-    let input = json!({ "n": 1 });
-    let id = client.start_activity("probe.echo", &input).await.unwrap();
+    let pushed = client.push(fetched.clone(), "").await.unwrap();
+    assert_eq!(pushed["active"], true);
+    // The server compiled it where the worker looks; elsewhere that does not find it.
+    std::fs::remove_file(compiled(&fetched).unwrap()).unwrap();
+    let id = client.start_activity("handmade.answer", &Value::Null).await;
     let _worker = site.worker(&[]).await;
-    let outcome = client.result(&id).await.unwrap();
-    assert_eq!(outcome.body["result"], input, "{}", outcome.body);
+    let outcome = client.result(&id.unwrap()).await.unwrap();
+    assert_eq!(outcome.body["result"], 42, "{}", outcome.body);
+    assert!(compiled(&fetched).is_some(), "the worker compiled it");
 }

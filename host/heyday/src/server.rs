@@ -559,4 +559,13 @@ mod tests {
         assert!(matches!(error, ServerError::AddressTaken(_)));
         assert!(error.to_string().contains("--listen"), "{error}");
     }
+
+    #[test]
+    fn compiled_code_may_take_so_much_of_the_disk_as_is_configured() {
+        let mut config = Config::default();
+        config.limits.cache_bytes = 7;
+        let compiler = compiler().expect("this program");
+        let options = sandbox_options(&config, config.queues(), config.max_calls(), compiler);
+        assert_eq!(options.max_cache_bytes, 7);
+    }
 }

@@ -208,8 +208,10 @@ impl Heyday {
             .env("HEYDAY_TOKEN", token)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        let begun = Instant::now();
         Ok(HeydayWorker {
             child: spawn(&mut command, &log)?,
+            begun,
             address,
             log,
         })
@@ -234,6 +236,8 @@ impl Heyday {
 /// `heyday worker`.
 pub struct HeydayWorker {
     child: Child,
+    /// When its process was started.
+    pub begun: Instant,
     address: SocketAddr,
     log: PathBuf,
 }
@@ -250,10 +254,19 @@ impl HeydayWorker {
         .map(drop)
     }
 
-    /// Kills it, and waits until it is gone: until then the cluster may give it tasks, which
-    /// are lost with it.
-    pub async fn kill(mut self) -> anyhow::Result<()> {
-        Ok(self.child.kill().await?)
+    /// Asks it to stop, and waits until it has. It tells the cluster, which ends its polls. Of
+    /// one that is killed the cluster learns only as the connections break: a task that it
+    /// gives to such a poll is lost, and comes again after a timeout.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let id = self.child.id().context("the worker has ended")?;
+        // SAFETY: kill has no preconditions; the process is ours and not yet waited for.
+        unsafe { libc::kill(id.cast_signed(), libc::SIGTERM) };
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.context("the worker does not stop")??;
+        if !status.success() {
+            bail!("the worker ended with {status}:\n{}", self.said()?);
+        }
+        Ok(())
     }
 
     /// What it has logged.

@@ -42,20 +42,24 @@ pub async fn run(
     let mut starts = Times::default();
     let mut worker: Option<HeydayWorker> = None;
     for _ in 0..if quick { 2 } else { STARTS } {
-        // Gone with all that it polls: the next one takes the task.
+        // Nobody polls any more: the next one takes the task.
         if let Some(before) = worker.take() {
-            before.kill().await?;
+            before.stop().await?;
         }
+        let asked = Instant::now();
         let id = start(&heyday, "parrot.echo").await?;
-        let begun = Instant::now();
         let next = heyday
             .begin_worker(&options.heyday, cluster.address)
             .await?;
         finish(&heyday, &id).await?;
-        let took = begun.elapsed();
+        let took = next.begun.elapsed();
         starts.push(took);
         if took.as_secs_f64() > START_SECONDS {
-            println!("    a start took {}", shown(took));
+            let before = shown(next.begun.duration_since(asked));
+            println!(
+                "    a start took {}; its task had been started up to {before} before",
+                shown(took)
+            );
             explain(&mut client, &id, &next).await?;
         }
         worker = Some(next);
@@ -93,7 +97,7 @@ pub async fn run(
     for (name, component, many) in [("parrot", &*parrot, SMALL), ("probe", probe, LARGE)] {
         let many = if quick { 3 } else { many };
         // Another one, which has seen nothing yet.
-        worker.kill().await?;
+        worker.stop().await?;
         worker = heyday
             .begin_worker(&options.heyday, cluster.address)
             .await?;

@@ -88,7 +88,8 @@ impl WorkerArgs {
         if self.queues.is_empty() {
             return Ok(known);
         }
-        let named = self.queues.iter().map(|queue| {
+        let mut named = BTreeMap::new();
+        for queue in &self.queues {
             let limit = queue.limit.or_else(|| known.get(&queue.name).copied());
             let limit = limit.ok_or_else(|| {
                 let names: Vec<&str> = known.keys().map(String::as_str).collect();
@@ -104,9 +105,14 @@ impl WorkerArgs {
                     ),
                 )
             })?;
-            Ok((queue.name.clone(), limit))
-        });
-        named.collect()
+            if named.insert(queue.name.clone(), limit).is_some() {
+                return Err(CliError::usage_help(
+                    format!("the queue {:?} is named twice", queue.name),
+                    "name each queue once; a worker has one limit for it",
+                ));
+            }
+        }
+        Ok(named)
     }
 
     fn options(&self, global: &GlobalOptions) -> Result<WorkerOptions, CliError> {
@@ -268,6 +274,7 @@ mod tests {
     fn what_cannot_be_is_refused_before_anything_is_opened() {
         for words in [
             &["--queue", "fast"][..],
+            &["--queue", "gpu=2", "--queue", "gpu=3"],
             &["--grant-lease", "10ms"],
             &[
                 "--queue", "a=1000", "--queue", "b=1000", "--queue", "c=1000", "--queue", "d=1000",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::Path;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use heyday_capabilities::inference::elsewhere::Elsewhere as _;
 use heyday_durable::activity::{ActivityTask, ActivityTimeouts};
@@ -159,6 +159,45 @@ async fn a_grant_that_the_stream_has_not_told_yet_is_waited_for() {
     // What nobody granted is known for good once the stream is there.
     let none = registry.grants("default", "other", &needs).await;
     assert!(none.by_capability.is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_that_was_cut_goes_on_after_what_was_told() {
+    let (asked, mut asks) = mpsc::unbounded_channel();
+    let route = get(async move |headers: HeaderMap| {
+        let after = headers.get("last-event-id").cloned();
+        let (name, number, binding) = match &after {
+            None => ("snapshot", 1, "main"),
+            Some(_) => ("changes", 2, "other"),
+        };
+        asked.send(after).expect("the test listens");
+        let news = json!({
+            "revision": revision(number).to_string(), "changes": [granted(binding)],
+        });
+        // And it ends there.
+        format!("event: {name}\ndata: {news}\n\n")
+    });
+    let client = serve(Router::new().route("/stream", route)).await;
+    let registry = registry(client.clone());
+    let (heard, hears) = watch::channel(None);
+    let follower = Arc::new(Follower {
+        client,
+        namespaces: vec!["default".to_owned()],
+        registry: registry.clone(),
+        lease: Duration::from_secs(30),
+        heard,
+    });
+    let stop = CancellationToken::new();
+    let following = tokio::spawn(follower.run(stop.clone()));
+    assert_eq!(asks.recv().await, Some(None), "it knows nothing yet");
+    let after = asks.recv().await.flatten().expect("it knows something");
+    assert_eq!(after.to_str().ok(), Some(&*revision(1).to_string()));
+    assert!(hears.borrow().is_some(), "that gave it a lease");
+    let mut seen = registry.seen();
+    let told = seen.wait_for(|seen| *seen == Some(revision(2))).await;
+    drop(told.expect("the registry is there"));
+    stop.cancel();
+    following.await.expect("ended");
 }
 
 #[tokio::test]

@@ -54,7 +54,8 @@ fn run_gpu(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     timed("what inference is compared with", || {
         inference::prepare(project)
     })?;
-    if std::env::var_os("HEYDAY_TEST_DEVICE").is_none() {
+    let in_software = std::env::var_os("HEYDAY_TEST_DEVICE").is_none();
+    if in_software {
         timed("a GPU in software", inference::install_software_gpu)?;
     }
     let arguments = [
@@ -86,7 +87,13 @@ fn run_gpu(project: &Project, filter: Option<&str>) -> anyhow::Result<()> {
     counted(Budget::Tests, "tests on a GPU", || {
         let listed = process::output(project.cargo(arguments).args(["gpu", "--", "--list"]))?;
         let tests = matching(&listed, filter.unwrap_or_default())?;
-        process::run(project.cargo(arguments).args(["--", "--exact"]).args(tests))
+        let mut run = project.cargo(arguments);
+        if in_software {
+            // Below it, kernels are chosen by how near they come to what the device can at most,
+            // and to measure that takes longer than all tests where it computes in software.
+            run.env("CUBECL_AUTOTUNE_LEVEL", "full");
+        }
+        process::run(run.args(["--", "--exact"]).args(tests))
     })
 }
 

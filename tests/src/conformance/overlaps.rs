@@ -13,6 +13,9 @@ on_both!(
     a_time_that_finds_a_run_open_does_what_the_policy_says,
 );
 
+/// Whether what is told of a schedule shows its policy.
+type Shown = fn(&ScheduleInfo) -> bool;
+
 /// Whether the first of the runs that are told of ended so, and another one followed it.
 fn made_way(info: &ScheduleInfo, status: ExecutionStatus) -> bool {
     info.recent_actions.len() > 1 && info.recent_actions[0].status == status
@@ -21,7 +24,7 @@ fn made_way(info: &ScheduleInfo, status: ExecutionStatus) -> bool {
 async fn a_time_that_finds_a_run_open_does_what_the_policy_says(bench: Bench) {
     bench.define("waits", "  - w: {wait: PT1H}\n");
     // Those that start runs come first, and are gone as soon as they have.
-    let policies: [(&str, fn(&ScheduleInfo) -> bool); 6] = [
+    let policies: [(&str, Shown); 6] = [
         ("allow_all", |info| info.recent_actions.len() > 1),
         ("cancel_other", |info| {
             made_way(info, ExecutionStatus::Canceled)

@@ -35,6 +35,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// The sandbox has at most so many slots.
 pub(crate) const MAX_CALLS: usize = 5_000;
+/// The most that [`LimitsConfig::upload_bytes`] may be.
+pub const MAX_UPLOAD_BYTES: usize = 1 << 30;
 
 /// How `heyday up`, `serve` and `worker` are set up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ const INPUT: Limit = Limit {
 
 /// Of components: as many bytes as a server may be told to take (`limits.upload_bytes`).
 const COMPONENT: Limit = Limit {
-    bytes: 1 << 30,
+    bytes: heyday::config::MAX_UPLOAD_BYTES as u64,
     help: "build it in release mode without debug information",
 };
 

@@ -8,7 +8,7 @@ use heyday_durable::driver::RunLimits;
 use heyday_sandbox::Limits;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, MAX_CALLS, wrong};
+use super::{ConfigError, MAX_CALLS, MAX_UPLOAD_BYTES, wrong};
 use crate::names;
 
 /// Limits on what plugins and requests may use.
@@ -152,7 +152,7 @@ impl LimitsConfig {
                 );
             }
         }
-        if !(1..=1 << 30).contains(&self.upload_bytes) {
+        if !(1..=MAX_UPLOAD_BYTES).contains(&self.upload_bytes) {
             return wrong("limits.upload_bytes", "an upload has 1 byte to 1 GiB");
         }
         if self.compile_cpu.is_zero() {

@@ -49,11 +49,16 @@ pub(crate) async fn said_by_the_caller(client: &Client) {
     let failing = json!({ "kind": "k", "retryable": true });
     let failure = client.fail("probe.fail?maximum_attempts=2", &failing).await;
     assert_eq!(failure.unwrap()["message"], "failed on attempt 2");
-    // Its own is an hour.
-    let spin = "probe.spin_long?start_to_close=200ms&schedule_to_start=1h";
-    let failure = client.fail(spin, &Value::Null).await.unwrap();
-    assert_eq!(failure["kind"], "timeout", "{failure}");
-    assert_eq!(failure["details"]["timeout"], "start_to_close");
+    // Its own is an hour, and it never heartbeats.
+    for (timeout, more) in [
+        ("start_to_close", "&schedule_to_start=1h"),
+        ("heartbeat", ""),
+    ] {
+        let spin = format!("probe.spin_long?{timeout}=200ms{more}");
+        let failure = client.fail(&spin, &Value::Null).await.unwrap();
+        assert_eq!(failure["kind"], "timeout", "{failure}");
+        assert_eq!(failure["details"]["timeout"], timeout, "{failure}");
+    }
 
     for wrong in [
         "queue=No%20Name",

@@ -4,11 +4,16 @@
 //! long-polls, heartbeats, the graces of a stop. What waits for the machine itself goes by
 //! its real time, which no simulation moves: for another process that has the history's
 //! file, and for a disk that fails. So do measurements of how long something took.
+//!
+//! A time that has come is seen whatever else its task did in the same poll: a guest that
+//! computes spends its task's budget at each turn, and a timer of tokio's that is looked at
+//! after it would never be over. So it is looked at without a budget.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tokio::task::coop::unconstrained;
 
 /// Wall-clock time and waiting.
 #[async_trait]
@@ -55,11 +60,40 @@ impl Clock for SystemClock {
                 return;
             }
             // In slices: a wall clock that was set forward must not delay a timer.
-            tokio::time::sleep(left.min(Duration::from_secs(60))).await;
+            self.sleep(left.min(Duration::from_secs(60))).await;
         }
     }
 
     async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
+        unconstrained(tokio::time::sleep(duration)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::coop;
+
+    use super::*;
+
+    /// Spends its task's budget at each poll, as a guest does that computes.
+    async fn computes() {
+        loop {
+            while coop::has_budget_remaining() {
+                coop::consume_budget().await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_is_over_beside_what_spends_the_budget() {
+        let clock = SystemClock;
+        let limit = Duration::from_millis(1);
+        assert_eq!(within(&clock, limit, computes()).await, None);
+        tokio::select! {
+            biased;
+            () = computes() => {}
+            () = clock.sleep_until(Timestamp::now() + limit) => {}
+        }
     }
 }

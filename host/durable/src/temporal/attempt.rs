@@ -315,8 +315,9 @@ impl Attempt {
             if task.timeouts.heartbeat.is_some() {
                 return std::future::pending::<Infallible>().await;
             }
+            let (clock, pause) = (&self.core.host.clock, self.core.options.keep_in_touch);
             loop {
-                tokio::time::sleep(self.core.options.keep_in_touch).await;
+                clock.sleep(pause).await;
                 self.worker
                     .record_activity_heartbeat(sdk::ActivityHeartbeat {
                         task_token: self.token.clone(),

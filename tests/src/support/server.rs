@@ -483,7 +483,8 @@ impl Client {
                 return Ok(Outcome { status, body });
             }
             if Instant::now() > deadline {
-                bail!("workflow {workflow_id} is still running");
+                let run = self.get(&format!("/workflows/{workflow_id}")).await?;
+                bail!("workflow {workflow_id} is still running: {run}");
             }
         }
     }

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 
 use super::ports::free_port;
 
-/// Longer than anything takes on a loaded machine; only a failing test waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+/// Longer than anything takes on a loaded machine; only a failing test waits for it. Longer also
+/// than an activity's default time of five minutes: a task that a cluster had given out and that
+/// nobody got comes again after it.
+pub const PATIENCE: Duration = Duration::from_secs(400);
 
 /// A running server. Killed when it is dropped.
 pub struct Server {

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use futures::{TryStreamExt as _, stream};
 use serde_json::Value;
 
 use crate::cluster::{Client, WORKFLOW, told};
@@ -20,6 +21,8 @@ const SMALL: usize = 1_000;
 const LARGE: usize = 50;
 /// Starts of a worker.
 const STARTS: usize = 10;
+/// How many plugins are uploaded at once: while one is stored another is compiled.
+const UPLOADS: usize = 4;
 /// Seconds that a start may take; what a longer one waited for is printed.
 const START_SECONDS: f64 = 2.0;
 
@@ -130,9 +133,12 @@ fn memory(name: String, bytes: usize, peer: Option<(&'static str, f64)>) -> Figu
 /// Uploads a component under so many names, and lets the worker run each of them once.
 async fn run_all(heyday: &Heyday, name: &str, component: &[u8], many: usize) -> anyhow::Result<()> {
     let begun = Instant::now();
-    for number in 0..many {
-        heyday.push(&renamed(component, name, number)).await?;
-    }
+    let numbers = stream::iter((0..many).map(anyhow::Ok));
+    numbers
+        .try_for_each_concurrent(UPLOADS, |number| async move {
+            heyday.push(&renamed(component, name, number)).await
+        })
+        .await?;
     println!(
         "    {many} plugins of {} KiB were uploaded and compiled in {:.0?}",
         component.len() >> 10,

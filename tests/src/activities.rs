@@ -52,6 +52,7 @@ pub(crate) async fn said_by_the_caller(client: &Client) {
     // Its own is an hour, and it never heartbeats.
     for (timeout, more) in [
         ("start_to_close", "&schedule_to_start=1h"),
+        ("schedule_to_close", ""),
         ("heartbeat", ""),
     ] {
         let spin = format!("probe.spin_long?{timeout}=200ms{more}");

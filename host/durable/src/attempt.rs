@@ -15,6 +15,9 @@ use crate::clock::{Clock, within};
 use crate::failure::{Failure, kind};
 use crate::payload::{BlobRef, FOREIGN_LIMIT, INLINE_LIMIT, Payload, PayloadStore};
 
+/// How far the executor's clock may be ahead of the engine's: both watch the deadline.
+const CLOCKS_APART: Duration = Duration::from_millis(10);
+
 /// What else than its task bounds an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -65,19 +68,27 @@ pub(crate) async fn supervise(
     let heartbeat = task.timeouts.heartbeat;
     let execution = AssertUnwindSafe(executor.execute(task, context.clone())).catch_unwind();
     tokio::pin!(execution);
-    let which = loop {
+    let (which, ended) = loop {
         let silent = heartbeat.map(|timeout| later(last_heartbeat(), timeout));
         let now = clock.now();
         if now >= deadline {
-            break first;
+            break (first, None);
         }
         if silent.is_some_and(|silent| now >= silent) {
-            break "heartbeat";
+            break ("heartbeat", None);
         }
         let next = silent.map_or(deadline, |silent| silent.min(deadline));
         tokio::select! {
             biased;
-            outcome = &mut execution => return (answered(outcome), false),
+            outcome = &mut execution => {
+                let outcome = answered(outcome);
+                // It watches the deadline too, does not know whose that is, and sees it first
+                // where a guest computes.
+                if is_timeout(&outcome) && later(clock.now(), CLOCKS_APART) >= deadline {
+                    break (first, Some(outcome));
+                }
+                return (outcome, false);
+            }
             () = clock.sleep_until(next) => {}
             // A run that is gone needs no outcome, but the slot is not free before the
             // guest has stopped.
@@ -90,11 +101,13 @@ pub(crate) async fn supervise(
     };
     let _ = context.reason.set(CancelReason::TimedOut);
     context.cancellation.cancel();
-    let stopped = within(clock, bounds.stop_grace, execution).await;
-    let mut receipt = match stopped {
-        Some(outcome) => answered(outcome).receipt,
-        None => lost("the executor did not return").receipt,
+    let ended = match ended {
+        Some(outcome) => outcome,
+        None => within(clock, bounds.stop_grace, execution)
+            .await
+            .map_or_else(|| lost("the executor did not return"), answered),
     };
+    let mut receipt = ended.receipt;
     receipt.add("timed_out", 1);
     let message = format!("the attempt's {which} timeout is over");
     let failure = if which == "schedule_to_close" {
@@ -106,6 +119,10 @@ pub(crate) async fn supervise(
     (AttemptOutcome { result, receipt }, true)
 }
 
+fn is_timeout(outcome: &AttemptOutcome) -> bool {
+    matches!(&outcome.result, Err(failure) if failure.kind == kind::TIMEOUT)
+}
+
 /// Returns when the run has ended; never otherwise.
 async fn gone(context: &AttemptContext) {
     context.cancellation.cancelled().await;
@@ -114,7 +131,8 @@ async fn gone(context: &AttemptContext) {
     }
 }
 
-fn answered(outcome: std::thread::Result<AttemptOutcome>) -> AttemptOutcome {
+/// What an attempt answered; a failure of the host's where it panicked.
+pub(crate) fn answered(outcome: std::thread::Result<AttemptOutcome>) -> AttemptOutcome {
     outcome.unwrap_or_else(|_| AttemptOutcome {
         // The panic's message is in the log; it may name what a client must not see.
         result: Err(Failure::transient(

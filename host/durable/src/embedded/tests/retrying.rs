@@ -95,6 +95,36 @@ async fn start_to_close_stops_the_attempt_and_is_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_sees_the_end_of_the_time_first_is_told_whose_it_was() {
+    let mut bench = Bench::new().await;
+    bench.define("all", &policy("timeouts: {schedule_to_close: PT5S}"));
+    let run = bench.start("all", json!({})).await;
+    let attempt = bench.attempt().await;
+    // Its clock is a little ahead.
+    bench.clock.advance(Duration::from_millis(4_995));
+    attempt.end(Err(Failure::transient(kind::TIMEOUT, "computed too long")));
+    let event = bench.until_event(&run, "ActivityTaskTimedOut").await;
+    assert_eq!(
+        event.attributes["failure"]["details"],
+        json!({"timeout": "schedule_to_close"})
+    );
+    let receipt = &event.attributes["receipt"];
+    assert_eq!(receipt["cpu_us"], 7);
+    assert_eq!(receipt["timed_out"], 1);
+    bench.failure(&run).await;
+
+    // One that says so of something else, before its time is over.
+    let run = bench.start("all", json!({})).await;
+    let own = Failure::permanent(kind::TIMEOUT, "the endpoint is slow");
+    bench.attempt().await.end(Err(own));
+    let event = bench.until_event(&run, "ActivityTaskFailed").await;
+    assert_eq!(
+        event.attributes["failure"]["message"],
+        "the endpoint is slow"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_does_not_stop_is_abandoned() {
     let mut bench = Bench::with(|options| options.stop_grace = Duration::from_millis(1)).await;
     bench.define(

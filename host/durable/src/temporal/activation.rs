@@ -6,11 +6,14 @@
 //! why, and gives it again later.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt as _;
 use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::convert::{failure, maybe_timestamp};
@@ -43,8 +46,13 @@ impl From<Unexpected> for Trouble {
     }
 }
 
-/// Polls a worker's activations until it is shut down.
-pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str>) {
+/// Polls a worker's activations until it is shut down; says where core gives it up.
+pub async fn serve(
+    core: Arc<Core>,
+    worker: Arc<sdk::Worker>,
+    namespace: Arc<str>,
+    given_up: CancellationToken,
+) {
     let runs = Runs::default();
     let mut answers = JoinSet::new();
     loop {
@@ -55,14 +63,24 @@ pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str
                 // The worker polls the server by itself and tries again by itself; what
                 // comes here it cannot go on from.
                 tracing::error!(%error, "workflow tasks are no longer polled");
-                break;
+                given_up.cancel();
+                // It ends only where it is polled to its end.
+                continue;
             }
         };
         let (core, worker) = (Arc::clone(&core), Arc::clone(&worker));
         let (runs, namespace) = (Arc::clone(&runs), Arc::clone(&namespace));
         answers.spawn(async move {
-            let completion = answer(&core, &runs, &namespace, &worker, activation).await;
-            let run_id = completion.run_id.clone();
+            let run_id = activation.run_id.clone();
+            let answered = answer(&core, &runs, &namespace, &worker, activation);
+            let answered = AssertUnwindSafe(answered).catch_unwind().await;
+            // Without an answer core would give out nothing more of the run.
+            let completion = answered.unwrap_or_else(|_| {
+                failed(
+                    run_id.clone(),
+                    "the host failed while it went on with the run; its log has the cause",
+                )
+            });
             let cancelled = cancelled(&completion);
             match worker.complete_workflow_activation(completion).await {
                 Ok(()) => {
@@ -124,19 +142,23 @@ async fn answer(
         }
         Err(trouble) => {
             tracing::warn!(run_id, error = %trouble, "a run could not go on; its workflow task fails");
-            let (why, cause) = match trouble {
-                Trouble::Later(message) => (
-                    Failure::transient(kind::INTERNAL, message),
-                    sdk::WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure,
-                ),
-                Trouble::Hold(message) | Trouble::Gone(message) => (
-                    Failure::permanent(kind::INTERNAL, message),
-                    sdk::WorkflowTaskFailedCause::NonDeterministicError,
-                ),
-            };
-            sdk::WorkflowActivationCompletion::fail(run_id, failure(why, None), Some(cause))
+            match trouble {
+                Trouble::Later(message) => failed(run_id, message),
+                Trouble::Hold(message) | Trouble::Gone(message) => {
+                    let why = failure(Failure::permanent(kind::INTERNAL, message), None);
+                    let cause = sdk::WorkflowTaskFailedCause::NonDeterministicError;
+                    sdk::WorkflowActivationCompletion::fail(run_id, why, Some(cause))
+                }
+            }
         }
     }
+}
+
+/// That a workflow task failed, which may do the next time.
+fn failed(run_id: String, message: impl Into<String>) -> sdk::WorkflowActivationCompletion {
+    let why = failure(Failure::transient(kind::INTERNAL, message), None);
+    let cause = sdk::WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure;
+    sdk::WorkflowActivationCompletion::fail(run_id, why, Some(cause))
 }
 
 /// The answer to an activation that led to these commands.

@@ -7,9 +7,11 @@
 //! may come as the answer to a heartbeat only.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -27,15 +29,20 @@ use crate::activity::{
     ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, AttemptSink, CancelReason,
     LogLine, Progress, Receipt,
 };
-use crate::attempt::{Bounds, deadline, settle, supervise};
+use crate::attempt::{Bounds, answered, deadline, settle, supervise};
 use crate::definition::WorkflowReference;
 use crate::embedded::{lock, retry::bounded, wait_until};
 use crate::engine::{EngineError, LiveEvent, RunRef};
 use crate::failure::{Failure, kind};
 use crate::payload::{INLINE_LIMIT, JSON_PLAIN, Payload, ResolveError, resolve};
 
-/// Polls a worker's activity tasks until it is shut down.
-pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str>) {
+/// Polls a worker's activity tasks until it is shut down; says where core gives it up.
+pub async fn serve(
+    core: Arc<Core>,
+    worker: Arc<sdk::Worker>,
+    namespace: Arc<str>,
+    given_up: CancellationToken,
+) {
     let mut attempts = JoinSet::new();
     loop {
         let task = match worker.poll_activity_task().await {
@@ -43,7 +50,9 @@ pub async fn serve(core: Arc<Core>, worker: Arc<sdk::Worker>, namespace: Arc<str
             Err(sdk::PollError::ShutDown) => break,
             Err(error) => {
                 tracing::error!(%error, "activity tasks are no longer polled");
-                break;
+                given_up.cancel();
+                // What it has taken it gives out, and it ends only where it is polled to its end.
+                continue;
             }
         };
         match task.variant {
@@ -286,6 +295,21 @@ impl Attempt {
     }
 
     async fn run(self) {
+        // Whatever happens, the cluster is told of an end.
+        let outcome = answered(AssertUnwindSafe(self.outcome()).catch_unwind().await);
+        let queue = &self.worker.get_config().task_queue;
+        if let Some(queue) = self.core.queue(&self.namespace, queue) {
+            queue.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        let result = self.result(outcome);
+        let heartbeat = lock(&self.said.details).clone();
+        let token = self.token.clone();
+        report(&self.core, &self.worker, token, result, heartbeat).await;
+        // A drain waits until it is told.
+        lock(&self.core.running).remove(&self.token);
+    }
+
+    async fn outcome(&self) -> AttemptOutcome {
         let outcome = match self.task().await {
             Ok(task) => self.supervised(task).await,
             Err(failure) => AttemptOutcome {
@@ -297,15 +321,7 @@ impl Attempt {
         let foreign = !self.start.header_fields.contains_key(ACTIVITY_HEADER);
         let payloads = (!foreign).then_some(self.core.host.payloads.as_ref());
         let clock = self.core.host.clock.as_ref();
-        let outcome = settle(payloads, clock, outcome, &self.context).await;
-        lock(&self.core.running).remove(&self.token);
-        let queue = &self.worker.get_config().task_queue;
-        if let Some(queue) = self.core.queue(&self.namespace, queue) {
-            queue.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-        let result = self.result(outcome);
-        let heartbeat = lock(&self.said.details).clone();
-        report(&self.core, &self.worker, self.token, result, heartbeat).await;
+        settle(payloads, clock, outcome, &self.context).await
     }
 
     /// Runs the attempt under its timeouts. The cluster watches them too; whoever sees

@@ -7,6 +7,12 @@ use super::client::describe_status;
 use super::options::TemporalOptions;
 use super::sdk::{self, WorkflowService as _};
 
+/// How long a cluster that is busy, or a process that is, may leave a ping without an answer.
+/// With the connection all polls end, and tasks that are on their way in answers to them are
+/// given out again only when their time is over. A cluster that is gone is noticed by the
+/// patience of requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 /// Reads what a connection is made of; says why it cannot.
 pub(super) async fn read(options: &TemporalOptions) -> Result<Credentials, String> {
     let options = options.clone();
@@ -30,6 +36,11 @@ pub(super) async fn make(
             std::process::id()
         ))
         .connect_timeout(options.patience)
+        .keep_alive(Some(
+            sdk::ClientKeepAliveOptions::builder()
+                .timeout(KEEP_ALIVE)
+                .build(),
+        ))
         .maybe_tls_options(options.access.tls_options(credentials))
         .maybe_api_key(credentials.api_key().map(str::to_owned))
         .headers(headers.clone().into_iter().collect())

@@ -23,6 +23,11 @@ const PERSISTENCE: Duration = Duration::from_secs(10 * 60);
 /// Longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// How much longer each try may take than the one before, and than the engine's patience at
+/// most: a cluster that is slow must get through with one of them.
+const LONGER: Duration = Duration::from_secs(5);
+const LONGEST_TRY: Duration = Duration::from_secs(30);
+
 /// Tells how an attempt ended, with the details of its last heartbeat.
 pub async fn report(
     core: &Core,
@@ -41,10 +46,11 @@ pub async fn report(
         };
         let deadline = Instant::now() + PERSISTENCE;
         let mut wait = Duration::from_millis(100);
+        let mut longer = Duration::ZERO;
         let mut warned = false;
         loop {
             let begun = Instant::now();
-            let Err(status) = end.tell(core).await else {
+            let Err(status) = end.tell(core, longer).await else {
                 break;
             };
             // The cluster did not record that anybody asked: the run's answer that did is
@@ -72,6 +78,7 @@ pub async fn report(
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
+            longer = (longer + LONGER).min(LONGEST_TRY);
         }
     }
     let told = sdk::ActivityExecutionResult::will_complete_async();
@@ -101,8 +108,9 @@ struct End<'a> {
 }
 
 impl End<'_> {
-    async fn tell(&self, core: &Core) -> Result<(), sdk::Status> {
-        // Also while it drains: the attempts had their grace for this.
+    /// Tells it once, for `longer` than the engine's patience.
+    async fn tell(&self, core: &Core, longer: Duration) -> Result<(), sdk::Status> {
+        // Also while it drains.
         let connection = core.connection.borrow().clone();
         let Some(mut connection) = connection else {
             return Err(sdk::Status::unavailable("there is no connection"));
@@ -118,9 +126,9 @@ impl End<'_> {
                     result: success.result.clone().map(payloads),
                     ..Default::default()
                 };
-                let message = request(core, message, Duration::ZERO);
+                let message = request(core, message, longer);
                 let call = connection.respond_activity_task_completed(message);
-                answer(core, Duration::ZERO, call).await.map(drop)
+                answer(core, longer, call).await.map(drop)
             }
             sdk::ActivityEnd::Failed(failed) => {
                 let heartbeat = self.heartbeat.clone();
@@ -135,9 +143,9 @@ impl End<'_> {
                     }),
                     ..Default::default()
                 };
-                let message = request(core, message, Duration::ZERO);
+                let message = request(core, message, longer);
                 let call = connection.respond_activity_task_failed(message);
-                answer(core, Duration::ZERO, call).await.map(drop)
+                answer(core, longer, call).await.map(drop)
             }
             sdk::ActivityEnd::Cancelled(cancelled) => {
                 let details = cancelled.failure.as_ref().and_then(details_of_cancel);
@@ -148,9 +156,9 @@ impl End<'_> {
                     details,
                     ..Default::default()
                 };
-                let message = request(core, message, Duration::ZERO);
+                let message = request(core, message, longer);
                 let call = connection.respond_activity_task_canceled(message);
-                answer(core, Duration::ZERO, call).await.map(drop)
+                answer(core, longer, call).await.map(drop)
             }
             // No attempt of ours ends so.
             sdk::ActivityEnd::WillCompleteAsync(_) => Ok(()),

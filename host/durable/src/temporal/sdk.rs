@@ -9,7 +9,8 @@ pub use temporalio_client::request_extensions::{NoRetryOnMatching, RetryConfigFo
 pub use temporalio_client::tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 pub use temporalio_client::tonic::{Code, Request, Response, Status};
 pub use temporalio_client::{
-    ClientTlsOptions, Connection, ConnectionOptions, GrpcCompression, RetryOptions, TlsOptions,
+    ClientKeepAliveOptions, ClientTlsOptions, Connection, ConnectionOptions, GrpcCompression,
+    RetryOptions, TlsOptions,
 };
 pub use temporalio_common::envconfig::{
     ClientConfigProfile, ConfigError, DataSource, LoadClientConfigProfileOptions,

@@ -381,18 +381,22 @@ async fn work(
         worker.initiate_shutdown();
     }
     let mut loops = JoinSet::new();
+    let given_up = CancellationToken::new();
     if types.enable_workflows {
         let (core, worker) = (Arc::clone(core), Arc::clone(&worker));
-        loops.spawn(activation::serve(core, worker, Arc::clone(namespace)));
+        let (namespace, given_up) = (Arc::clone(namespace), given_up.clone());
+        loops.spawn(activation::serve(core, worker, namespace, given_up));
     }
     // Local activities come the same way.
     if types.enable_remote_activities || types.enable_local_activities {
         let (core, worker) = (Arc::clone(core), Arc::clone(&worker));
-        loops.spawn(attempt::serve(core, worker, Arc::clone(namespace)));
+        let (namespace, given_up) = (Arc::clone(namespace), given_up.clone());
+        loops.spawn(attempt::serve(core, worker, namespace, given_up));
     }
     loop {
         tokio::select! {
             _ = loops.join_next() => break,
+            () = given_up.cancelled() => break,
             () = stop.cancelled() => break,
             () = admitted(core, false) => break,
             Ok(()) = connections.changed() => {

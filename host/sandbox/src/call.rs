@@ -150,7 +150,7 @@ pub enum CallError {
     /// A limit was passed.
     #[error("the guest passed its limit of {limit}: {message}")]
     LimitExceeded {
-        /// The field's name in [`Limits`], or `stack`.
+        /// The field's name in [`Limits`]; `stack`, or `resources`, which are fixed.
         limit: &'static str,
         /// How far.
         message: String,

@@ -113,7 +113,7 @@ macro_rules! version_handlers {
 
         #[utoipa::path(delete, path = concat!("/", stringify!($rows), "/{name}/versions/{version}"), tag = stringify!($rows),
             summary = "Remove a version",
-            description = "Refused while it is active or an open run needs it.",
+            description = "Refused while an open run needs it, or it is active and not the only version.",
             params(("name" = String, Path, description = concat!("The ", $one)), ("version" = String, Path, description = "The version")),
             responses((status = 204, description = "Removed"),
                 (status = 404, description = "No such version", body = Problem, content_type = "application/problem+json"),

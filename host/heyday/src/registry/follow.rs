@@ -74,7 +74,10 @@ impl Memory {
                 Kind::Plugin => &mut plugins,
                 Kind::Flow => &mut flows,
             };
-            if let Some(entry) = of_kind.get_mut(&(namespace, name)) {
+            // An earlier version of this program left equal ones side by side.
+            if let Some(entry) = of_kind.get_mut(&(namespace, name))
+                && entry.activations.last() != Some(&version)
+            {
                 entry.activations.push(version);
             }
         }
@@ -246,6 +249,7 @@ impl Core {
                 }
                 let activations = reading.activations_of(kind, &namespace, &name).await?;
                 entry.activations = activations.into_iter().map(|row| row.3).collect();
+                entry.activations.dedup();
                 Part::Versions(kind, (namespace, name), entry)
             }
             Touched::Grants(namespace, subject) => {

@@ -221,7 +221,8 @@ impl Registry {
         Ok(V::of(&self.core, &stored))
     }
 
-    /// Makes the version before the active one active again.
+    /// Makes the version before the active one active again, whatever its grants are now: a
+    /// call of a capability that is not granted any more is denied.
     ///
     /// # Errors
     /// When there is none of that name, or no version was active before.
@@ -234,10 +235,11 @@ impl Registry {
         Ok(V::of(&self.core, &stored))
     }
 
-    /// Removes a version that is not active and that no open run needs.
+    /// Removes a version that no open run needs; the active one only where it is the only
+    /// one.
     ///
     /// # Errors
-    /// When there is none, or one of the two holds.
+    /// When there is none, an open run needs it, or it is active beside others.
     pub async fn remove(
         &self,
         kind: Kind,

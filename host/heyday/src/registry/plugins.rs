@@ -148,19 +148,41 @@ impl Core {
         if let Some(stored) = self.same_bytes(&row.namespace, &row.digest, row.options.dev) {
             return Ok(Admitted::Before(stored));
         }
+        let known = self.upload_row(&row.namespace, &row.digest);
+        let known = known.filter(|known| {
+            known.state == VersionState::Compiling && known.options.dev == row.options.dev
+        });
         if let Some(flight) = self.flight(row) {
+            if let Some(known) = known {
+                self.wish(changing, known, row).await?;
+            }
             return Ok(Admitted::Joined(flight));
         }
-        let known = self.upload_row(&row.namespace, &row.digest);
-        if self.database.is_shared()
-            && known.is_some_and(|known| {
-                known.state == VersionState::Compiling && known.options.dev == row.options.dev
-            })
-        {
+        if let Some(known) = known.filter(|_| self.database.is_shared()) {
+            self.wish(changing, known, row).await?;
             return Ok(Admitted::Elsewhere);
         }
         self.put_upload(changing, row).await?;
         Ok(Admitted::New(self.fly(row.clone())))
+    }
+
+    /// Keeps what who sends an upload again asks for beyond those before: whoever ends it
+    /// does that, here or elsewhere, also when nobody waits for it.
+    async fn wish(
+        &self,
+        mut changing: Changing<'_>,
+        mut known: UploadRow,
+        row: &UploadRow,
+    ) -> Result<(), RegistryError> {
+        let options = known.options.stronger(row.options);
+        if options == known.options {
+            return Ok(());
+        }
+        known.options = options;
+        // Whose wish it is did it, in the audit.
+        known.principal.clone_from(&row.principal);
+        changing.change.wish_upload(&known).await?;
+        self.show_upload(changing, &known).await
     }
 
     fn flight(&self, row: &UploadRow) -> Option<Flight> {
@@ -227,7 +249,7 @@ impl Core {
             .ok_or_else(|| RegistryError::not_found("upload", digest.to_string(), namespace))
     }
 
-    fn upload_row(&self, namespace: &str, digest: &Digest) -> Option<UploadRow> {
+    pub(super) fn upload_row(&self, namespace: &str, digest: &Digest) -> Option<UploadRow> {
         let key = (namespace.to_owned(), *digest);
         self.memory().uploads.get(&key).cloned()
     }
@@ -322,6 +344,15 @@ impl Core {
         row: &UploadRow,
     ) -> Result<(), RegistryError> {
         changing.change.put_upload(row).await?;
+        self.show_upload(changing, row).await
+    }
+
+    /// Ends a change of an upload.
+    async fn show_upload(
+        &self,
+        changing: Changing<'_>,
+        row: &UploadRow,
+    ) -> Result<(), RegistryError> {
         let done = changing.commit().await?;
         let mut memory = self.memory_mut();
         let key = (row.namespace.clone(), row.digest);
@@ -373,12 +404,21 @@ impl Core {
             error,
             RegistryError::Internal(_) | RegistryError::Unavailable(_)
         );
-        tracing::warn!(digest = %row.digest, error = %reason(error), "an upload failed");
+        let said = if let RegistryError::Internal(cause) = error {
+            tracing::error!(
+                digest = %row.digest, error = %cause,
+                "an upload failed by a fault of the server"
+            );
+            "the server failed; its log has the cause".to_owned()
+        } else {
+            tracing::warn!(digest = %row.digest, error = %reason(error), "an upload failed");
+            reason(error)
+        };
         row.state = VersionState::Failed;
         row.reason = Some(if passing {
-            format!("{}{SEND_AGAIN}", reason(error))
+            format!("{said}{SEND_AGAIN}")
         } else {
-            reason(error)
+            said
         });
         let kept = async {
             let changing = self.change().await?;
@@ -405,7 +445,16 @@ impl Core {
             .map_err(|error| match error {
                 heyday_sandbox::PrepareError::Refused(error) => refused(error),
                 error if error.is_permanent() => RegistryError::unusable(error.to_string()),
-                error => RegistryError::Unavailable(error.to_string()),
+                error => {
+                    // It may name files of the host.
+                    let digest = upload.digest;
+                    tracing::error!(%digest, %error, "a component cannot be prepared");
+                    RegistryError::Unavailable(
+                        "the component cannot be read, compiled or stored; the server's log has \
+                         the cause"
+                            .to_owned(),
+                    )
+                }
             })?;
         let text = self
             .sandbox

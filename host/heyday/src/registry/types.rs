@@ -194,6 +194,20 @@ impl Default for UploadOptions {
     }
 }
 
+impl UploadOptions {
+    /// The one of the two that asks for more: to be active, and to be so whatever is missing.
+    #[must_use]
+    pub(super) fn stronger(self, other: Self) -> Self {
+        // Who does not ask for it to be active allows nothing.
+        let asks = |options: Self| (options.activate, options.activate && options.allow_missing);
+        if asks(other) > asks(self) {
+            other
+        } else {
+            self
+        }
+    }
+}
+
 /// Where an upload of a component stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UploadStatus {

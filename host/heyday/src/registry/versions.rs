@@ -15,7 +15,7 @@ use super::core::{Changing, Core};
 use super::plugins;
 use super::types::{Actor, UploadOptions};
 use crate::description::{Description, default_queue};
-use crate::state::versions::{Kind, VersionRow};
+use crate::state::versions::{Kind, UploadRow, VersionRow};
 
 /// A version, and what was made of it.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Entry {
 
     fn forget(&mut self, version: &semver::Version) {
         self.versions.remove(version);
-        self.activations.retain(|other| other != version);
+        leave_out(&mut self.activations, version);
     }
 
     /// Shows a version that was hidden, as it was before; what else changed meanwhile
@@ -89,7 +89,7 @@ impl Entry {
         }
         self.versions.insert(version.clone(), Arc::clone(stored));
         let mut hidden = before.activations.clone();
-        hidden.retain(|other| other != version);
+        leave_out(&mut hidden, version);
         if hidden == self.activations {
             self.activations.clone_from(&before.activations);
         }
@@ -110,6 +110,13 @@ impl Entry {
         }
         Ok(())
     }
+}
+
+/// Takes a version out of activations. Equal ones that meet by that are one: a rollback
+/// from one to the other would change nothing.
+fn leave_out(activations: &mut Vec<semver::Version>, version: &semver::Version) {
+    activations.retain(|other| other != version);
+    activations.dedup();
 }
 
 /// A finished upload.
@@ -198,6 +205,14 @@ impl Core {
         })
     }
 
+    /// The upload of what becomes a version now, where who sent it again asked for more than
+    /// these options. Call it within a change.
+    fn stronger_wish(&self, row: &VersionRow, options: UploadOptions) -> Option<UploadRow> {
+        let upload = self.upload_row(&row.namespace, &row.digest)?;
+        let same = row.kind == Kind::Plugin && upload.options.dev == options.dev;
+        (same && options.stronger(upload.options) != options).then_some(upload)
+    }
+
     /// Adds a version, or answers the same one where it is there.
     pub(super) async fn insert(
         &self,
@@ -207,6 +222,11 @@ impl Core {
     ) -> Result<Uploaded, RegistryError> {
         let mut changing = self.change().await?;
         let row = &stored.row;
+        let wish = self.stronger_wish(row, options);
+        let (principal, options) = match &wish {
+            Some(wish) => (wish.principal.as_str(), wish.options),
+            None => (principal, options),
+        };
         let actor = Actor {
             namespace: &row.namespace,
             principal,
@@ -332,7 +352,8 @@ impl Core {
         })
     }
 
-    /// Makes the version that was active before the active one again.
+    /// Makes the version that was active before the active one again, whatever its grants
+    /// are now: a call of a capability that is not granted any more is denied.
     ///
     /// # Errors
     /// When there is no such name, or none was active before.

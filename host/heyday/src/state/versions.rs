@@ -400,6 +400,7 @@ impl Change {
             namespace.to_owned(),
             name.to_owned(),
         ));
+        self.join_activations(kind, namespace, name).await?;
         let tx = &mut self.reading.tx;
         tx.execute(
             "DELETE FROM activations WHERE id = (SELECT max(id) FROM activations \
@@ -410,7 +411,28 @@ impl Change {
         Ok(())
     }
 
-    /// Removes a version and its activations.
+    /// Makes one of activations of a version that follow each other, the oldest: a rollback
+    /// between them would change nothing.
+    async fn join_activations(
+        &mut self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), StateError> {
+        let tx = &mut self.reading.tx;
+        tx.execute(
+            "DELETE FROM activations WHERE id IN (SELECT id FROM (SELECT id, version, \
+             lag(version) OVER (ORDER BY id) AS earlier FROM activations \
+             WHERE kind = $1 AND namespace = $2 AND name = $3) AS steps \
+             WHERE version = earlier)",
+            values![kind.word(), namespace, name],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Removes a version and its activations; those that meet by that and are of one version
+    /// are one then.
     ///
     /// # Errors
     /// As [`insert_version`](Self::insert_version).
@@ -432,7 +454,9 @@ impl Change {
             )
             .await?;
         }
-        super::content::touch_component(tx, &row.digest).await
+        self.join_activations(row.kind, &row.namespace, &row.name)
+            .await?;
+        super::content::touch_component(&mut self.reading.tx, &row.digest).await
     }
 
     /// Stores an upload, or where it stands now; it is this server's.
@@ -463,6 +487,28 @@ impl Change {
                 &row.principal,
                 micros(row.created_at),
                 &server,
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Stores what is asked of an upload that is under way, and who asks; whose it is
+    /// stays.
+    ///
+    /// # Errors
+    /// As [`insert_version`](Self::insert_version).
+    pub async fn wish_upload(&mut self, row: &UploadRow) -> Result<(), StateError> {
+        self.touch(Touched::Upload(row.namespace.clone(), row.digest));
+        let tx = &mut self.reading.tx;
+        tx.execute(
+            "UPDATE uploads SET options = $1, principal = $2 \
+             WHERE namespace = $3 AND digest = $4",
+            values![
+                text(&row.options)?,
+                &row.principal,
+                &row.namespace,
+                &row.digest,
             ],
         )
         .await?;

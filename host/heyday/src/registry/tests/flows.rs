@@ -6,7 +6,7 @@ use heyday_durable::failure::kind;
 
 use super::super::types::{FlowUpload, FlowVersion, UploadOptions};
 use super::super::{ActivityOptions, Kind, RegistryError};
-use super::{ACTOR, World, greet, open, push, world};
+use super::{ACTOR, MockEngine, World, greet, open, push, world};
 use crate::definitions::HostDefinitions;
 
 const ACTIVE: UploadOptions = UploadOptions {
@@ -200,4 +200,25 @@ async fn a_development_version_has_its_bytes_in_its_number() {
         (shown.versions.len(), shown.active),
         (4, Some(same.version))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_of_a_flow_passes_over_a_version_that_was_removed() {
+    let World { registry, .. } = &world().await;
+    let body = "  - w:\n      wait: PT1S\n";
+    for version in ["1.0.0", "1.1.0", "2.0.0"] {
+        let stored = registry.upload_flow(ACTOR, flow(version, body), ACTIVE, false);
+        stored.await.expect("uploaded");
+    }
+    let name = "docs.process";
+    let active = registry
+        .activate::<FlowVersion>(ACTOR, name, "1.1.0", false)
+        .await;
+    active.expect("active");
+    let removed = registry
+        .remove(Kind::Flow, ACTOR, name, "2.0.0", &MockEngine(0))
+        .await;
+    removed.expect("removed");
+    let back = registry.rollback::<FlowVersion>(ACTOR, name).await;
+    assert_eq!(back.expect("rolled back").version.to_string(), "1.0.0");
 }

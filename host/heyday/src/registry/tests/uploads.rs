@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use heyday_durable::payload::Digest;
 
-use super::super::types::{Upload, UploadOptions, VersionState};
+use super::super::types::{PluginVersion, Upload, UploadOptions, VersionState};
 use super::super::{Kind, RegistryError};
 use super::{ACTOR, MINUTE, World, created, entries, greet, open, plugin, push, world};
 use crate::files::ContentFiles;
@@ -103,6 +103,49 @@ async fn who_joins_an_upload_gets_what_it_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_joins_an_upload_and_does_not_wait_gets_what_it_asked_for() {
+    let World { registry, .. } = &world().await;
+    let staged = UploadOptions {
+        activate: false,
+        ..UploadOptions::default()
+    };
+    let bytes = greet("1.0.0", "");
+    for options in [staged, UploadOptions::default(), staged] {
+        let sent = registry
+            .upload_plugin(ACTOR, bytes.clone(), options, Duration::ZERO)
+            .await;
+        sent.expect("taken");
+    }
+    let digest = Digest::of(&bytes);
+    let done = registry.await_upload("default", &digest, MINUTE);
+    done.await.expect("done");
+    let version = registry.version::<PluginVersion>("default", "greet", "1.0.0");
+    assert!(version.expect("there").active);
+}
+
+#[test]
+fn what_one_sender_allows_is_not_allowed_for_another() {
+    let options = |activate, allow_missing| UploadOptions {
+        activate,
+        dev: false,
+        allow_missing,
+    };
+    let (staged, active, all) = (
+        options(false, true),
+        options(true, false),
+        options(true, true),
+    );
+    for (one, other, stronger) in [
+        (staged, active, active),
+        (active, all, all),
+        (staged, all, all),
+    ] {
+        assert_eq!(one.stronger(other), stronger);
+        assert_eq!(other.stronger(one), stronger);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn uploads_that_are_no_plugins_say_why() {
     let World { registry, .. } = &world().await;
     let module = Bytes::from_static(b"\0asm\x01\0\0\0");
@@ -171,7 +214,7 @@ async fn an_upload_that_a_crash_interrupted_goes_on_at_the_next_start() {
     // What a crash leaves of an upload that was answered with 202: its bytes and its row.
     let bytes = greet("1.0.0", "");
     let digest = Digest::of(&bytes);
-    let row = UploadRow {
+    let mut row = UploadRow {
         namespace: ACTOR.namespace.to_owned(),
         digest,
         size: bytes.len() as u64,
@@ -179,8 +222,11 @@ async fn an_upload_that_a_crash_interrupted_goes_on_at_the_next_start() {
         reason: None,
         capabilities: BTreeSet::new(),
         imports: BTreeSet::new(),
-        options: UploadOptions::default(),
-        principal: ACTOR.principal.to_owned(),
+        options: UploadOptions {
+            activate: false,
+            ..UploadOptions::default()
+        },
+        principal: "another".to_owned(),
         created_at: crate::state::now(),
     };
     let files = ContentFiles::open(folder.path().join("components")).expect("files");
@@ -189,6 +235,10 @@ async fn an_upload_that_a_crash_interrupted_goes_on_at_the_next_start() {
     let database = HostDb::open(&location).await.expect("a database");
     let mut change = database.change().await.expect("a change");
     change.put_upload(&row).await.expect("written");
+    // Who sent it again before the crash asked for more.
+    row.options = UploadOptions::default();
+    row.principal = ACTOR.principal.to_owned();
+    change.wish_upload(&row).await.expect("written");
     change.commit().await.expect("committed");
 
     let again = open(folder.path()).await;

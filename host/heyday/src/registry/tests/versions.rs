@@ -3,7 +3,7 @@
 use heyday_durable::payload::Digest;
 
 use super::super::types::{GrantRequest, PluginVersion, UploadOptions};
-use super::super::{ActivityOptions, Kind, RegistryError};
+use super::super::{ActivityOptions, Kind, Registry, RegistryError};
 use super::{
     ACTOR, MINUTE, MockEngine, World, created, entries, greet, indexer, open, push, world,
 };
@@ -182,6 +182,100 @@ async fn a_version_is_removed_only_when_nothing_needs_it() {
     assert!(nothing.is_err(), "what was removed is not rolled back to");
     // An attempt that was about to begin still finds it.
     assert!(registry.stored(&old.digest).is_some());
+}
+
+/// The stored activations, oldest first.
+async fn activations(registry: &Registry) -> Vec<String> {
+    let reading = registry.core.database().read().await;
+    let rows = reading.expect("a reading").activations().await;
+    let rows = rows.expect("read").into_iter();
+    rows.map(|row| row.3.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_passes_over_a_version_that_was_removed() {
+    for reopened in [false, true] {
+        let World {
+            registry, folder, ..
+        } = &world().await;
+        for version in ["1.0.0", "1.1.0", "2.0.0"] {
+            push(registry, greet(version, "")).await.expect("uploaded");
+        }
+        let active = registry
+            .activate::<PluginVersion>(ACTOR, "greet", "1.1.0", false)
+            .await;
+        active.expect("active");
+        // What is refused changes nothing.
+        let used = registry
+            .remove(Kind::Plugin, ACTOR, "greet", "2.0.0", &MockEngine(1))
+            .await;
+        used.expect_err("an open run needs it");
+        let all = ["1.0.0", "1.1.0", "2.0.0", "1.1.0"];
+        assert_eq!(activations(registry).await, all);
+        let before = registry.version_before(Kind::Plugin, "default", "greet");
+        assert_eq!(before.expect("one").to_string(), "2.0.0");
+        let removed = registry
+            .remove(Kind::Plugin, ACTOR, "greet", "2.0.0", &MockEngine(0))
+            .await;
+        removed.expect("removed");
+        assert_eq!(activations(registry).await, ["1.0.0", "1.1.0"]);
+        let registry = match reopened {
+            true => open(folder.path()).await,
+            false => registry.clone(),
+        };
+        let back = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+        assert_eq!(back.expect("rolled back").version.to_string(), "1.0.0");
+        assert_eq!(activations(&registry).await, ["1.0.0"]);
+        let version = registry.version::<PluginVersion>("default", "greet", "1.0.0");
+        assert!(version.expect("there").active);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_to_the_same_version_is_a_conflict() {
+    let World { registry, .. } = &world().await;
+    for version in ["1.0.0", "1.1.0"] {
+        push(registry, greet(version, "")).await.expect("uploaded");
+    }
+    let active = registry
+        .activate::<PluginVersion>(ACTOR, "greet", "1.0.0", false)
+        .await;
+    active.expect("active");
+    let removed = registry
+        .remove(Kind::Plugin, ACTOR, "greet", "1.1.0", &MockEngine(0))
+        .await;
+    removed.expect("removed");
+    let nothing = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+    assert!(
+        matches!(&nothing, Err(RegistryError::Conflict(text)) if text.contains("no other version")),
+        "{nothing:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_activations_that_are_stored_side_by_side_are_one() {
+    let World {
+        registry, folder, ..
+    } = &world().await;
+    for version in ["1.0.0", "1.1.0"] {
+        push(registry, greet(version, "")).await.expect("uploaded");
+    }
+    // As an earlier version of this program left them.
+    let core = &registry.core;
+    let stored = core.version(Kind::Plugin, "default", "greet", "1.1.0");
+    let mut change = core.database().change().await.expect("a change");
+    let again = change.activate(&stored.expect("there").row).await;
+    again.expect("written");
+    change.commit().await.expect("committed");
+    let again = open(folder.path()).await;
+    for registry in [registry, &again] {
+        registry.catch_up().await.expect("caught up");
+        let before = registry.version_before(Kind::Plugin, "default", "greet");
+        assert_eq!(before.expect("one").to_string(), "1.0.0");
+    }
+    let back = again.rollback::<PluginVersion>(ACTOR, "greet").await;
+    assert_eq!(back.expect("rolled back").version.to_string(), "1.0.0");
+    assert_eq!(activations(&again).await, ["1.0.0"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::generation::cases;
 use crate::inference::{assert_close, import, model, server_with};
 use crate::support::ports::free_port;
 use crate::support::server::{Client, PATIENCE};
@@ -28,22 +29,41 @@ async fn outcomes(environment: &[(&str, &str)]) -> Vec<Value> {
     let small = model("bert-cls", "refuse");
     let models = [("small", small.model.as_path())];
     let server = server_with("", environment, &models).await;
-    let client = &server.client;
-    let pushed = client.push_flow(PATIENT).await.unwrap();
-    Client::ok(pushed).await.unwrap();
     let input = json!({ "model": "small", "texts": small.texts, "times": 2 });
-    let id = client.start("models.patient", &input).await.unwrap();
+    let (result, outcomes) = asked(&server.client, PATIENT, &input).await;
+    assert_close(&result, &small.values);
+    outcomes
+}
+
+/// What a patient flow is answered, and how its attempts ended.
+async fn asked(client: &Client, flow: &str, input: &Value) -> (Value, Vec<Value>) {
+    let pushed = client.push_flow(flow).await.unwrap();
+    Client::ok(pushed).await.unwrap();
+    let id = client.start("models.patient", input).await.unwrap();
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
-    assert_close(&outcome.body["result"], &small.values);
     let receipts = client.receipts(&id).await.unwrap();
-    receipts.iter().map(|it| it["outcome"].clone()).collect()
+    let outcomes = receipts.iter().map(|it| it["outcome"].clone()).collect();
+    (outcome.body["result"].clone(), outcomes)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_is_lost_costs_an_attempt_and_not_the_run() {
     let lost = [("HEYDAY_DEVICE_FAIL_POINT", "2:the device was lost")];
     assert_eq!(outcomes(&lost).await, ["device-lost", "completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_lost_while_a_text_is_made_costs_an_attempt_and_not_the_run() {
+    let llama = cases("llama-gqa").remove(0);
+    let lost = [("HEYDAY_DEVICE_FAIL_POINT", "3:the device was lost")];
+    let models = [("small", llama.model.as_path())];
+    let server = server_with("", &lost, &models).await;
+    let flow = PATIENT.replace("thinker.embed", "thinker.generate");
+    let input = json!({ "model": "small", "request": llama.request() });
+    let (result, outcomes) = asked(&server.client, &flow, &input).await;
+    assert_eq!(result["text"], llama.text);
+    assert_eq!(outcomes, ["device-lost", "completed"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

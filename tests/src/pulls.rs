@@ -321,6 +321,20 @@ async fn only_what_is_configured_is_a_source() {
             "{problem}"
         );
     }
+    for (method, path) in [
+        (Method::POST, "/models/far/verify"),
+        (Method::DELETE, "/models/far"),
+    ] {
+        let sent = client.request(method, path).send();
+        let problem = Client::refused(sent.await.unwrap(), StatusCode::NOT_FOUND).await;
+        assert!(
+            problem["detail"]
+                .as_str()
+                .unwrap()
+                .contains("runs elsewhere"),
+            "{problem}"
+        );
+    }
     let sent = client.request(Method::GET, "/model-pulls/unknown").send();
     Client::refused(sent.await.unwrap(), StatusCode::NOT_FOUND).await;
 }

@@ -54,7 +54,7 @@ enum Command {
     Histories,
     /// Build the guests and the `heyday` binary.
     Build {
-        /// As it is released: optimized, with GPUs (Vulkan, Metal, DX12). Takes long.
+        /// As it is released: optimized, with GPUs (Vulkan, Metal). Takes long.
         #[arg(long)]
         release: bool,
     },

@@ -87,8 +87,7 @@ pub enum InferenceError {
     /// A request that cannot be answered as it is.
     #[error("{0}")]
     InvalidRequest(String),
-    /// A text is longer than the model's window, and the caller asked to refuse it; or a
-    /// prompt leaves no room for an answer.
+    /// A text is longer than the model's window, and the caller asked to refuse it.
     #[error(
         "text {index} has at least {tokens} tokens; the model {model} takes at most {window} at \
          once: shorten, truncate or split it"
@@ -102,6 +101,20 @@ pub enum InferenceError {
         /// read.
         tokens: usize,
         /// The most that the model reads.
+        window: usize,
+    },
+    /// A prompt leaves no room for an answer.
+    #[error(
+        "the prompt leaves no room for its answer: there are at least {tokens} tokens, and the \
+         window of the model {model} has {window}; shorten it"
+    )]
+    PromptTooLong {
+        /// The model.
+        model: String,
+        /// Its tokens; of a long one those up to where it was read. An endpoint may count those
+        /// of the answer too.
+        tokens: usize,
+        /// The most of prompt and answer together.
         window: usize,
     },
     /// Over a bound on what one request may hold.

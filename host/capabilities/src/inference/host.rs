@@ -88,7 +88,39 @@ pub struct GenerationHandle {
     generation: Generation,
     /// What the receipt has of it.
     counted: GenerationUsage,
+    counters: Counters,
+    prompt_tokens: Arc<AtomicU64>,
+    completion_tokens: Arc<AtomicU64>,
     _place: Place,
+}
+
+impl GenerationHandle {
+    /// Puts what it used since the last time into the receipt.
+    fn count(&mut self) {
+        let now = self.generation.usage();
+        let before = std::mem::replace(&mut self.counted, now);
+        let prompt = now.prompt_tokens.saturating_sub(before.prompt_tokens);
+        let completion = now
+            .completion_tokens
+            .saturating_sub(before.completion_tokens);
+        self.prompt_tokens.fetch_add(prompt, Ordering::AcqRel);
+        self.completion_tokens
+            .fetch_add(completion, Ordering::AcqRel);
+        self.counters.add(&Usage {
+            tokens: prompt + completion,
+            queued: now.queued.saturating_sub(before.queued),
+            computed: now.computed.saturating_sub(before.computed),
+            gpu: now.gpu,
+        });
+    }
+}
+
+// Also where the guest does not drop it: at a deadline all handles go without a word from it.
+impl Drop for GenerationHandle {
+    fn drop(&mut self) {
+        // What is computed of it from here on is nobody's.
+        self.count();
+    }
 }
 
 // How many wait for one model is the matter of what serves it, which has bounds of its own
@@ -163,61 +195,30 @@ fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Puts what a request used into the receipt.
-fn count(state: &mut CallState, usage: &Usage) {
-    state.count("inference.tokens", usage.tokens);
-    state.count("inference.queue_us", microseconds(usage.queued));
-    let computed = microseconds(usage.computed);
-    state.count("inference.compute_us", computed);
-    if usage.gpu {
-        state.count("inference.gpu_us", computed);
-    }
-}
-
-/// A request that is under way. What it used is put into the receipt also where it is not
-/// answered, because it fails, is cancelled or ends with its attempt's time.
-struct Waiting {
-    meter: Meter,
+/// The receipt's counters of every request. They can be added to until the receipt is made, also
+/// while no call is being answered.
+#[derive(Clone)]
+struct Counters {
     tokens: Arc<AtomicU64>,
     queued_us: Arc<AtomicU64>,
     computed_us: Arc<AtomicU64>,
     /// Where models compute on one.
     gpu_us: Option<Arc<AtomicU64>>,
-    answered: bool,
 }
 
-impl Waiting {
-    fn begin(state: &mut CallState, inference: &Inference, texts: usize) -> Self {
-        state.count("inference.texts", texts as u64);
+impl Counters {
+    fn of(state: &mut CallState, inference: &Inference) -> Self {
         Self {
-            meter: Meter::start(),
             tokens: state.counter("inference.tokens"),
             queued_us: state.counter("inference.queue_us"),
             computed_us: state.counter("inference.compute_us"),
             gpu_us: inference
                 .is_on_gpu()
                 .then(|| state.counter("inference.gpu_us")),
-            answered: false,
         }
     }
 
-    fn answered(mut self, state: &mut CallState, usage: &Usage) {
-        self.answered = true;
-        count(state, usage);
-    }
-
-    /// What it uses from here on is counted elsewhere.
-    fn accepted(mut self) {
-        self.answered = true;
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.answered {
-            return;
-        }
-        let usage = self.meter.usage();
+    fn add(&self, usage: &Usage) {
         let computed = microseconds(usage.computed);
         self.tokens.fetch_add(usage.tokens, Ordering::AcqRel);
         self.queued_us
@@ -229,19 +230,42 @@ impl Drop for Waiting {
     }
 }
 
-/// Puts what a generation used since the last time into the receipt.
-fn count_more(state: &mut CallState, before: &GenerationUsage, now: &GenerationUsage) {
-    let prompt = now.prompt_tokens - before.prompt_tokens;
-    let completion = now.completion_tokens - before.completion_tokens;
-    state.count("inference.prompt_tokens", prompt);
-    state.count("inference.completion_tokens", completion);
-    let usage = Usage {
-        tokens: prompt + completion,
-        queued: now.queued.saturating_sub(before.queued),
-        computed: now.computed.saturating_sub(before.computed),
-        gpu: now.gpu,
-    };
-    count(state, &usage);
+/// A request that is under way. What it used is put into the receipt also where it is not
+/// answered, because it fails, is cancelled or ends with its attempt's time.
+struct Waiting {
+    meter: Meter,
+    counters: Counters,
+    answered: bool,
+}
+
+impl Waiting {
+    fn begin(state: &mut CallState, inference: &Inference, texts: usize) -> Self {
+        state.count("inference.texts", texts as u64);
+        Self {
+            meter: Meter::start(),
+            counters: Counters::of(state, inference),
+            answered: false,
+        }
+    }
+
+    fn answered(mut self, usage: &Usage) {
+        self.answered = true;
+        self.counters.add(usage);
+    }
+
+    /// What it uses from here on is counted elsewhere, by these.
+    fn accepted(mut self) -> Counters {
+        self.answered = true;
+        self.counters.clone()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.counters.add(&self.meter.usage());
+        }
+    }
 }
 
 fn properties(model: &ServedModel) -> String {
@@ -331,7 +355,7 @@ impl inference::HostModel for CallState {
                 .inference
                 .embed_metered(caller, &handle.name, texts, long, &waiting.meter);
         let answer = run(&call, async { asked.await.map_err(told) }).await?;
-        waiting.answered(self, &answer.usage);
+        waiting.answered(&answer.usage);
         Ok(inference::Embeddings {
             dimensions: u32::try_from(answer.dimensions).unwrap_or(u32::MAX),
             values: answer.values,
@@ -359,7 +383,7 @@ impl inference::HostModel for CallState {
             &waiting.meter,
         );
         let answer = run(&call, async { asked.await.map_err(told) }).await?;
-        waiting.answered(self, &answer.usage);
+        waiting.answered(&answer.usage);
         Ok(answer.values)
     }
 
@@ -388,13 +412,17 @@ impl inference::HostModel for CallState {
         };
         let generation = run(&call, asked).await?;
         // The handle has what it used from the beginning.
-        waiting.accepted();
-        Ok(self.table().push(GenerationHandle {
+        let counters = waiting.accepted();
+        let handle = GenerationHandle {
             model: handle.name,
             generation,
             counted: GenerationUsage::default(),
+            counters,
+            prompt_tokens: self.counter("inference.prompt_tokens"),
+            completion_tokens: self.counter("inference.completion_tokens"),
             _place: place,
-        })?)
+        };
+        Ok(self.table().push(handle)?)
     }
 
     async fn drop(&mut self, this: Resource<ModelHandle>) -> wasmtime::Result<()> {
@@ -413,9 +441,7 @@ impl inference::HostGeneration for CallState {
         call.binding(&handle.model);
         let next = async { handle.generation.next().await.map_err(told) };
         let answer = run(&call, next).await;
-        let now = handle.generation.usage();
-        let before = std::mem::replace(&mut handle.counted, now);
-        count_more(self, &before, &now);
+        handle.count();
         answer
     }
 
@@ -436,9 +462,53 @@ impl inference::HostGeneration for CallState {
     }
 
     async fn drop(&mut self, this: Resource<GenerationHandle>) -> wasmtime::Result<()> {
-        let handle = self.table().delete(this)?;
-        // What is computed of it from here on is nobody's.
-        count_more(self, &handle.counted, &handle.generation.usage());
+        self.table().delete(this)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_text_used_is_counted_once_also_where_it_was_not_read_to_its_end() {
+        let counter = || Arc::new(AtomicU64::new(0));
+        let counters = Counters {
+            tokens: counter(),
+            queued_us: counter(),
+            computed_us: counter(),
+            gpu_us: None,
+        };
+        let (prompt_tokens, completion_tokens) = (counter(), counter());
+        let place = Place::take::<InferenceCode>(&Arc::default(), 1, "generations");
+        let (sender, generation) = Generation::channel();
+        let mut handle = GenerationHandle {
+            model: "m".into(),
+            generation,
+            counted: GenerationUsage::default(),
+            counters: counters.clone(),
+            prompt_tokens: Arc::clone(&prompt_tokens),
+            completion_tokens: Arc::clone(&completion_tokens),
+            _place: place.expect("a place"),
+        };
+        let use_up = |tokens: u64, milliseconds: u64| {
+            sender.used(|usage| {
+                usage.prompt_tokens = 7;
+                usage.completion_tokens = tokens;
+                usage.computed = Duration::from_millis(milliseconds);
+            });
+        };
+        use_up(2, 3);
+        handle.count();
+        handle.count();
+        use_up(5, 8);
+        drop(handle);
+        let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        assert_eq!((read(&prompt_tokens), read(&completion_tokens)), (7, 5));
+        assert_eq!(
+            (read(&counters.tokens), read(&counters.computed_us)),
+            (12, 8_000)
+        );
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! One service answers all calls, [`heyday_inference::Inference`], and it is the same for
 //! all namespaces: weights are nobody's data. It computes itself, or asks an endpoint
-//! ([`remote`]); a plugin cannot tell. Which plugin may use which model is a matter of
-//! grants, `inference=MODEL`. A granted one that is not in this process may be in another
-//! one ([`elsewhere`]).
+//! ([`remote`]): the calls are the same, but properties have no parameters, memory or digest
+//! then. Which plugin may use which model is a matter of grants, `inference=MODEL`. A granted
+//! one that is not in this process may be in another one ([`elsewhere`]).
 
 pub mod elsewhere;
 mod host;
@@ -62,7 +62,9 @@ fn told(error: InferenceError) -> Error {
         InferenceError::UnknownModel(_) => InferenceCode::UnknownBinding,
         InferenceError::Unsupported { .. } => InferenceCode::Unsupported,
         InferenceError::InvalidRequest(_) => InferenceCode::InvalidRequest,
-        InferenceError::InputTooLong { .. } => InferenceCode::InputTooLong,
+        InferenceError::InputTooLong { .. } | InferenceError::PromptTooLong { .. } => {
+            InferenceCode::InputTooLong
+        }
         InferenceError::LimitExceeded(_) => InferenceCode::LimitExceeded,
         InferenceError::Busy => InferenceCode::Busy,
         InferenceError::OutOfMemory(_) => InferenceCode::OutOfMemory,
@@ -79,17 +81,18 @@ fn told(error: InferenceError) -> Error {
         InferenceError::Internal => InferenceCode::Internal,
     };
     let answer = Error::new(code, error.to_string());
-    match error {
+    let (index, tokens, window) = match error {
         InferenceError::InputTooLong {
             index,
             tokens,
             window,
             ..
-        } => answer.with_details(
-            serde_json::json!({ "index": index, "tokens": tokens, "window": window }),
-        ),
-        _ => answer,
-    }
+        } => (index, tokens, window),
+        // A request has one.
+        InferenceError::PromptTooLong { tokens, window, .. } => (0, tokens, window),
+        _ => return answer,
+    };
+    answer.with_details(serde_json::json!({ "index": index, "tokens": tokens, "window": window }))
 }
 
 #[cfg(test)]
@@ -109,6 +112,15 @@ mod tests {
         assert!(!too_long.code.retryable());
         let details = serde_json::json!({ "index": 2, "tokens": 300, "window": 256 });
         assert_eq!(too_long.details, Some(details));
+        let prompt = told(InferenceError::PromptTooLong {
+            model: "m".to_owned(),
+            tokens: 256,
+            window: 256,
+        });
+        assert_eq!(prompt.code, InferenceCode::InputTooLong);
+        assert!(prompt.message.contains("no room"), "{prompt}");
+        let details = serde_json::json!({ "index": 0, "tokens": 256, "window": 256 });
+        assert_eq!(prompt.details, Some(details));
         let unloadable = told(InferenceError::Unloadable {
             model: "m".to_owned(),
             message: "/srv/heyday/models/blobs/0 cannot be used".to_owned(),

@@ -206,6 +206,20 @@ fn find(inference: &Inference, name: &str) -> Result<ServedModel, Problem> {
     model.ok_or_else(|| problem(&StoreError::NotFound(name.to_owned())))
 }
 
+/// Refuses what is done with a model's files where it runs elsewhere and has none here.
+fn has_files(inference: &Inference, name: &str) -> Result<(), Problem> {
+    match inference.model(name) {
+        // An imported one that it hides has some.
+        Some(ServedModel::Remote { .. }) if inference.store().get(name).is_none() => {
+            Err(Problem::not_found(format!(
+                "the model {name} runs elsewhere, by the configuration: there are no files of it \
+                 to verify or remove"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn inference(app: &App) -> Result<Inference, Problem> {
     app.registry
         .inference()
@@ -351,6 +365,7 @@ pub(super) async fn verify(
     Path(name): Path<String>,
 ) -> Result<JsonAnswer<ModelInfo>, Problem> {
     let inference = inference(&app)?;
+    has_files(&inference, &name)?;
     let model = with_store(&inference, move |store| store.verify(&name)).await?;
     Ok(told(&inference, ServedModel::Stored(model)))
 }
@@ -409,6 +424,7 @@ pub(super) async fn remove(
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let inference = inference(&app)?;
+    has_files(&inference, &name)?;
     let removed = with_store(&inference, move |store| store.remove(&name)).await?;
     inference.unload(&removed.name);
     let details = json!({ "digest": removed.digest });

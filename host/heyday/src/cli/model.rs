@@ -94,12 +94,11 @@ pub async fn run(command: ModelCommand, context: &Context) -> Result<(), CliErro
         ModelCommand::Workers => workers(context).await,
         ModelCommand::Load { name } => {
             let request = Request::post(&["models", &name, "load"]);
-            change(context, &request, format!("the model {name} is in memory")).await
+            keep(context, &request, &name).await
         }
         ModelCommand::Unload { name } => {
             let request = Request::post(&["models", &name, "unload"]);
-            let told = format!("the model {name} is not in memory any more");
-            change(context, &request, told).await
+            keep(context, &request, &name).await
         }
         ModelCommand::Remove { name } => {
             let request = Request::delete(&["models", &name]);
@@ -115,6 +114,18 @@ pub async fn run(command: ModelCommand, context: &Context) -> Result<(), CliErro
 
 async fn change(context: &Context, request: &Request, told: String) -> Result<(), CliError> {
     let answer = context.client.send(request).await?;
+    view::told(context, &answer.body, &told)
+}
+
+/// Loads a model or drops it from memory, and says where it is then.
+async fn keep(context: &Context, request: &Request, name: &str) -> Result<(), CliError> {
+    let answer = context.client.send(request).await?;
+    let model = answer.json()?;
+    let told = match (model["remote"] == true, model["loaded"] == true) {
+        (true, _) => format!("the model {name} runs elsewhere, and takes no memory here"),
+        (_, true) => format!("the model {name} is in memory"),
+        _ => format!("the model {name} is not in memory any more"),
+    };
     view::told(context, &answer.body, &told)
 }
 

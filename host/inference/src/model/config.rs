@@ -44,18 +44,6 @@ pub enum Task {
     Generate,
 }
 
-impl Task {
-    /// Its name in properties.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Embed => "embed",
-            Self::Rerank => "rerank",
-            Self::Generate => "generate",
-        }
-    }
-}
-
 /// How the tokens' vectors become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

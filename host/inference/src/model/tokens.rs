@@ -202,12 +202,6 @@ impl Tokenizer {
         Ok(!is_both(" b")? && is_both("b")?)
     }
 
-    /// The most tokens of one sequence.
-    #[must_use]
-    pub const fn window(&self) -> usize {
-        self.window
-    }
-
     /// The sequences of a text.
     ///
     /// # Errors

@@ -196,9 +196,8 @@ fn prompt(request: &GenerateRequest, model: &Loaded) -> Result<Vec<u32>, Inferen
         return invalid("the prompt has no tokens".to_owned());
     }
     if ids.len() >= decoder.config.window {
-        return Err(InferenceError::InputTooLong {
+        return Err(InferenceError::PromptTooLong {
             model: model.name.clone(),
-            index: 0,
             tokens: ids.len(),
             window: decoder.config.window,
         });

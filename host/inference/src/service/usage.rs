@@ -26,6 +26,8 @@ struct Metered {
     since: Instant,
     /// It does not wait any more.
     begun: bool,
+    /// Since when it is computed elsewhere, where it is now.
+    runs: Option<Instant>,
     usage: Usage,
 }
 
@@ -36,6 +38,7 @@ impl Meter {
         Self(Arc::new(Mutex::new(Metered {
             since: Instant::now(),
             begun: false,
+            runs: None,
             usage: Usage::default(),
         })))
     }
@@ -52,6 +55,9 @@ impl Meter {
         if !metered.begun {
             usage.queued = metered.since.elapsed();
         }
+        if let Some(since) = metered.runs {
+            usage.computed += since.elapsed();
+        }
         usage
     }
 
@@ -64,8 +70,50 @@ impl Meter {
         }
     }
 
+    /// It is computed elsewhere, where nobody tells its share: all of its time counts, until what
+    /// this answers is dropped.
+    #[must_use]
+    pub fn run(&self) -> Running {
+        self.begin();
+        self.metered().runs = Some(Instant::now());
+        Running(self.clone())
+    }
+
     /// Tells what was used.
     pub fn used(&self, change: impl FnOnce(&mut Usage)) {
         change(&mut self.metered().usage);
+    }
+}
+
+/// The time in which a request is computed elsewhere, which ends with this.
+#[derive(Debug)]
+pub struct Running(Meter);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut metered = self.0.metered();
+        if let Some(since) = metered.runs.take() {
+            metered.usage.computed += since.elapsed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_computed_elsewhere_counts_while_it_runs_and_no_longer() {
+        let moment = Duration::from_millis(2);
+        let meter = Meter::start();
+        let running = meter.run();
+        std::thread::sleep(moment);
+        // As who gives it up sees it.
+        assert!(meter.usage().computed >= moment);
+        drop(running);
+        let ended = meter.usage();
+        assert!(ended.computed >= moment);
+        std::thread::sleep(moment);
+        assert_eq!(meter.usage(), ended);
     }
 }

@@ -302,17 +302,14 @@ impl Inner {
         meter: &Meter,
     ) -> Result<Vec<Vec<Found>>, InferenceError> {
         let _place = self.gate.enter(caller).await?;
-        meter.begin();
-        let begun = Instant::now();
+        // Its time counts also where it fails, or is given up.
+        let _running = meter.run();
         let window = self.config.window;
         let mut batch = Batch::new(texts, self.config.batch_texts, long, window);
         while let Some(next) = batch.next() {
             match self.ask(&batch.texts_of(&next), query).await {
                 Ok(found) => {
-                    meter.used(|usage| {
-                        usage.tokens += u64::from(texts::tokens(&found));
-                        usage.computed = begun.elapsed();
-                    });
+                    meter.used(|usage| usage.tokens += u64::from(texts::tokens(&found)));
                     batch.found(next, found);
                 }
                 Err(Failed::TooLong(told)) => {
@@ -329,7 +326,6 @@ impl Inner {
                 Err(failed) => return Err(self.told(failed)),
             }
         }
-        meter.used(|usage| usage.computed = begun.elapsed());
         Ok(batch.into_found())
     }
 
@@ -338,9 +334,9 @@ impl Inner {
         match failed {
             Failed::Again { busy: true, .. } => InferenceError::Busy,
             Failed::Invalid(message) => InferenceError::InvalidRequest(message),
-            Failed::TooLong(told) => InferenceError::InputTooLong {
+            // `each` tells it of texts itself.
+            Failed::TooLong(told) => InferenceError::PromptTooLong {
                 model: self.name.clone(),
-                index: 0,
                 tokens: told.unwrap_or(0).max(self.config.window + 1),
                 window: self.config.window,
             },

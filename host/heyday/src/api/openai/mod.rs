@@ -239,7 +239,7 @@ pub(super) fn refusal(error: InferenceError, input: &'static str) -> Problem {
     match error {
         InferenceError::UnknownModel(name) => unknown_model(&name),
         InferenceError::Unsupported { .. } => invalid("model", detail),
-        InferenceError::InputTooLong { .. } => Problem::new(
+        InferenceError::InputTooLong { .. } | InferenceError::PromptTooLong { .. } => Problem::new(
             axum::http::StatusCode::BAD_REQUEST,
             "context-length-exceeded",
             "A text is too long",

@@ -64,7 +64,8 @@ impl Chat {
     /// Reads them; a template that is no Jinja is refused.
     pub(crate) fn read(files: &ModelFiles, templates: &Templates) -> Result<Self, ModelError> {
         let raw: Raw = files.json_if_there(CONFIG)?.unwrap_or_default();
-        let template = if files.has(FILE) {
+        let own_file = files.has(FILE);
+        let template = if own_file {
             let bytes = files.bytes(FILE, "")?;
             let text = String::from_utf8(bytes).map_err(|_| ModelError::Damaged {
                 file: FILE.to_owned(),
@@ -82,7 +83,9 @@ impl Chat {
             }
         };
         if let Some(template) = &template {
-            templates.check(template).map_err(refused)?;
+            templates
+                .check(template)
+                .map_err(|error| refused(error, own_file))?;
         }
         Ok(Self {
             template,
@@ -107,12 +110,16 @@ impl Chat {
     }
 }
 
-fn refused(error: ChatError) -> ModelError {
+fn refused(error: ChatError, own_file: bool) -> ModelError {
     match error {
         ChatError::TooLarge(_) => ModelError::TooLarge(error.to_string()),
         ChatError::Unavailable(_) => ModelError::Unsupported(error.to_string()),
         _ => ModelError::Damaged {
-            file: format!("chat template in {CONFIG}"),
+            file: if own_file {
+                FILE.to_owned()
+            } else {
+                format!("chat template in {CONFIG}")
+            },
             message: error.to_string(),
         },
     }

@@ -310,9 +310,21 @@ fn sliding(raw: &Raw, layers: usize) -> Result<Vec<Option<usize>>, ModelError> {
         });
         return each.collect();
     }
-    let first = match raw.model_type.as_str() {
-        "qwen2" => usize::try_from(raw.max_window_layers.unwrap_or(0)).unwrap_or(usize::MAX),
-        _ => 0,
+    let first = if on && raw.model_type == "qwen2" {
+        // What is taken where they are absent differs between the programs that run it.
+        let missing = |member: &str| {
+            ModelError::Mismatch(format!(
+                "use_sliding_window is true, and there is no {member}"
+            ))
+        };
+        if window.is_none() {
+            return Err(missing("sliding_window"));
+        }
+        let first = raw.max_window_layers;
+        let first = first.ok_or_else(|| missing("max_window_layers"))?;
+        usize::try_from(first).unwrap_or(usize::MAX)
+    } else {
+        0
     };
     Ok((0..layers)
         .map(|layer| window.filter(|_| layer >= first))

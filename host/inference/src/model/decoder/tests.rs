@@ -284,7 +284,10 @@ fn a_config_that_does_not_match_or_cannot_be_run_is_refused_with_the_reason() {
     copy.change("tokenizer_config.json", |config| {
         config["chat_template"] = json!("{% for %}");
     });
-    copy.refused("chat template");
+    copy.refused("chat template in tokenizer_config.json");
+    // A file of its own counts more, and is named.
+    std::fs::write(copy.path("chat_template.jinja"), "{% if %}").expect("written");
+    copy.refused("chat_template.jinja is damaged");
     let copy = Copy::of("llama-gqa");
     copy.change("generation_config.json", |config| {
         config["eos_token_id"] = json!({})
@@ -295,4 +298,25 @@ fn a_config_that_does_not_match_or_cannot_be_run_is_refused_with_the_reason() {
         tokenizer["model"]["vocab"]["extra"] = 5_000.into();
     });
     copy.refused("highest token");
+}
+
+#[test]
+fn what_a_sliding_window_needs_is_not_guessed() {
+    let without = |member: Option<&str>| {
+        let copy = Copy::of("qwen2-tied");
+        copy.change("config.json", |config| {
+            config["use_sliding_window"] = json!(true);
+            config["sliding_window"] = json!(16);
+            config["max_window_layers"] = json!(1);
+            if let Some(member) = member {
+                config[member] = Value::Null;
+            }
+        });
+        copy
+    };
+    without(None).read().expect("a model");
+    for member in ["sliding_window", "max_window_layers"] {
+        let error = without(Some(member)).refused(&format!("no {member}"));
+        assert!(matches!(error, ModelError::Mismatch(_)), "{error}");
+    }
 }

@@ -554,9 +554,10 @@ async fn what_cannot_be_answered_is_said() {
     }
     let long = ask(LLAMA, request(&SHORT.repeat(60), 1)).await;
     assert!(
-        matches!(long, InferenceError::InputTooLong { tokens, window: 256, .. } if tokens > 256),
+        matches!(long, InferenceError::PromptTooLong { tokens, window: 256, .. } if tokens > 256),
         "{long:?}"
     );
+    assert!(long.to_string().contains("no room"), "{long}");
     let large = ask(LLAMA, request(&"x".repeat((8 << 20) + 1), 1)).await;
     assert!(
         matches!(large, InferenceError::LimitExceeded(_)),

@@ -163,6 +163,13 @@ async fn try_start(
         Err(error @ (EngineError::Unavailable { .. } | EngineError::ShuttingDown)) => {
             Err(error.to_string())
         }
+        Err(EngineError::Internal(cause)) => {
+            tracing::error!(cause, "a child cannot be started");
+            Ok(Err(Failure::permanent(
+                kind::INTERNAL,
+                "the host failed while it started the child; its log has the cause",
+            )))
+        }
         Err(error) => Ok(Err(Failure::permanent(
             kind::UNKNOWN_WORKFLOW,
             error.to_string(),

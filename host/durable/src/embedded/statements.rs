@@ -335,6 +335,8 @@ impl Statements {
             self.purge_transitions.run(&run)?;
             self.purge_references.run(&run)?;
             self.purge_search_values.run(&run)?;
+            // One may have been said behind the run's end.
+            self.drop_heartbeats.run(&run)?;
             self.purge_run.run(&run)?;
         }
         Ok(Written::More)

@@ -115,12 +115,11 @@ async fn answer<F: Future<Output = Response>>(
         return Ok(known);
     }
     let answer = run().await;
-    let status = answer.status();
-    let worth_keeping = status != StatusCode::ACCEPTED && !status.is_server_error();
-    if !worth_keeping {
+    if !is_final(answer.status()) {
         return Ok(answer);
     }
     let (parts, body) = answer.into_parts();
+    let status = parts.status;
     let body = axum::body::to_bytes(body, LARGEST_ANSWER)
         .await
         .map_err(|error| Problem::internal(&error))?;
@@ -136,6 +135,12 @@ async fn answer<F: Future<Output = Response>>(
         tracing::warn!(%error, "the answer to an Idempotency-Key is not kept");
     }
     Ok(Response::from_parts(parts, HttpBody::from(body)))
+}
+
+/// Whether the same request would be answered the same later: neither "not yet" nor "not now".
+fn is_final(status: StatusCode) -> bool {
+    let for_now = [StatusCode::ACCEPTED, StatusCode::TOO_MANY_REQUESTS].contains(&status);
+    !for_now && !status.is_server_error()
 }
 
 fn again(reply: Reply) -> Response {
@@ -167,5 +172,19 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn what_is_asked_to_come_again_is_not_given_again() {
+        for again in [
+            StatusCode::ACCEPTED,
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ] {
+            assert!(!is_final(again), "{again}");
+        }
+        for once in [StatusCode::CREATED, StatusCode::CONFLICT] {
+            assert!(is_final(once), "{once}");
+        }
     }
 }

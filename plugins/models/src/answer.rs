@@ -11,6 +11,8 @@ use crate::most;
 
 /// Characters of the passages that the model reads, at most; the best come first.
 const MOST_CHARACTERS: usize = 6_000;
+/// As many are tried where it has too small a window for more.
+const LEAST_CHARACTERS: usize = 200;
 /// Tokens of an answer, at most.
 const MOST_TOKENS: u32 = 300;
 
@@ -35,8 +37,28 @@ pub struct Question {
 pub fn answer(input: Question) -> Result<Answer> {
     most("passages", input.passages.len())?;
     let model = Model::open(&input.model)?;
-    let mut asked = String::new();
     let mut room = MOST_CHARACTERS;
+    let (written, read) = loop {
+        let (asked, read) = ask(&input, room);
+        let request = Request::chat([Message::system(TASK), Message::user(asked)])
+            .temperature(0.0)
+            .max_tokens(MOST_TOKENS);
+        match model.generate(&request).and_then(|mut text| text.text()) {
+            Ok(written) => break (written, read),
+            // Only the model knows how many tokens a text has.
+            Err(error) if error.is("input-too-long") && room > LEAST_CHARACTERS => {
+                room = (room / 2).max(LEAST_CHARACTERS);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    Ok(cited(&written, &input.passages[..read]))
+}
+
+/// What the model is asked, with so many characters of the passages, and how many of them it
+/// reads.
+fn ask(input: &Question, mut room: usize) -> (String, usize) {
+    let mut asked = String::new();
     let mut read = 0;
     for passage in &input.passages {
         let text: String = passage.text.chars().take(room).collect();
@@ -49,11 +71,7 @@ pub fn answer(input: Question) -> Result<Answer> {
         }
     }
     asked.push_str(&format!("Question: {}", input.text));
-    let request = Request::chat([Message::system(TASK), Message::user(asked)])
-        .temperature(0.0)
-        .max_tokens(MOST_TOKENS);
-    let written = model.generate(&request)?.text()?;
-    Ok(cited(&written, &input.passages[..read]))
+    (asked, read)
 }
 
 /// The numbers in an answer, made those of the passages that it cites.
@@ -119,14 +137,8 @@ fn grounded(answer: &str, citations: &[Citation]) -> f64 {
 mod tests {
     use super::*;
 
-    fn ask(written: &'static str) -> Answer {
-        let _test = heyday_sdk::test::Context::new()
-            .generates("m", move |request| {
-                assert!(request.messages[1].content.contains("[2] Rotors\nA rotor"));
-                written.to_owned()
-            })
-            .enter();
-        let passage = |key: &str, heading: Option<&str>, text: &str| Passage {
+    fn passage(key: &str, heading: Option<&str>, text: &str) -> Passage {
+        Passage {
             key: key.to_owned(),
             title: key.to_owned(),
             heading: heading.map(str::to_owned),
@@ -134,7 +146,16 @@ mod tests {
             position: 0,
             offset: 7,
             text: text.to_owned(),
-        };
+        }
+    }
+
+    fn answered(written: &'static str) -> Answer {
+        let _test = heyday_sdk::test::Context::new()
+            .generates("m", move |request| {
+                assert!(request.messages[1].content.contains("[2] Rotors\nA rotor"));
+                written.to_owned()
+            })
+            .enter();
         answer(Question {
             model: "m".to_owned(),
             text: "How is a rotor balanced?".to_owned(),
@@ -152,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_the_model_cites_is_told_and_what_it_makes_up_is_not_sure() {
-        let found = ask(" Rotors are balanced with weights. [2] ");
+        let found = answered(" Rotors are balanced with weights. [2] ");
         assert_eq!(found.answer, "Rotors are balanced with weights. [1]");
         assert_eq!(found.citations[0].key, "rotors");
         assert_eq!(
@@ -160,10 +181,31 @@ mod tests {
             "A rotor is balanced with weights."
         );
         assert!((found.confidence - 1.0).abs() < 1e-9);
-        let found = ask("Elephants balance rotors in Bergen [2], and [9] [x] too.");
+        let found = answered("Elephants balance rotors in Bergen [2], and [9] [x] too.");
         assert!(found.confidence < 0.6, "{}", found.confidence);
         assert!(found.answer.contains("[9] [x]"));
-        let found = ask("I do not know.");
+        let found = answered("I do not know.");
         assert_eq!((found.citations.len(), found.confidence), (0, 0.0));
+    }
+
+    #[test]
+    fn a_model_with_a_small_window_reads_less() {
+        let _test = heyday_sdk::test::Context::new()
+            .generates("m", |request| {
+                assert!(request.messages[1].content.contains("Question: How?"));
+                "Rotors are balanced. [1]".to_owned()
+            })
+            .enter();
+        let long = "A rotor is balanced. ".repeat(300);
+        let question = |text: &str| Question {
+            model: "m".to_owned(),
+            text: text.to_owned(),
+            passages: vec![passage("rotors", None, &long), passage("more", None, &long)],
+        };
+        let found = answer(question("How?")).unwrap();
+        assert_eq!(found.citations[0].key, "rotors");
+        // No passage makes room for a question that fills the window by itself.
+        let error = answer(question(&"How? ".repeat(300))).unwrap_err();
+        assert_eq!(error.kind(), "input-too-long");
     }
 }

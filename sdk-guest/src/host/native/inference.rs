@@ -1,7 +1,7 @@
 //! Stand-ins for models: embeddings made of the words' hashes, scores and texts by a test's
 //! closures.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -206,6 +206,7 @@ impl Model {
         });
         Ok(Generation {
             pieces: RefCell::new(words),
+            ended: Cell::new(false),
             summary,
         })
     }
@@ -243,16 +244,20 @@ fn wrong(request: &Request) -> Option<&'static str> {
 #[derive(Debug)]
 pub(crate) struct Generation {
     pieces: RefCell<VecDeque<String>>,
+    /// Whether a call of `next` was answered that there is no more.
+    ended: Cell<bool>,
     summary: Value,
 }
 
 impl Generation {
     pub(crate) fn next(&self) -> Result<Option<String>> {
-        Ok(self.pieces.borrow_mut().pop_front())
+        let piece = self.pieces.borrow_mut().pop_front();
+        self.ended.set(piece.is_none());
+        Ok(piece)
     }
 
     pub(crate) fn summary(&self) -> Result<Value> {
-        if !self.pieces.borrow().is_empty() {
+        if !self.ended.get() {
             return Err(CapabilityError::new(
                 "invalid-request",
                 "a generation has a summary when it has ended",

@@ -112,7 +112,7 @@ async fn cluster_death() {
     if let Err(error) = chaos(folder.path(), kills, long).await {
         let log = std::fs::read_to_string(folder.path().join("data/test.log")).unwrap_or_default();
         let from = log.ceil_char_boundary(log.len() - log.len().min(8_000));
-        panic!("{error:?}\n--- heyday printed last:\n{}", &log[from..]);
+        panic!("{error:#}\n--- heyday printed last:\n{}", &log[from..]);
     }
 }
 

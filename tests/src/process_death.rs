@@ -176,7 +176,8 @@ async fn process_death() {
         let log = std::fs::read_to_string(folder.path().join("data/test.log")).unwrap_or_default();
         let from = log.len() - log.len().min(8_000);
         let tail = log.get(log.ceil_char_boundary(from)..).unwrap_or_default();
-        panic!("{error:?}\n--- heyday printed last:\n{tail}");
+        // All causes in one line, for extracts of what a test printed.
+        panic!("{error:#}\n--- heyday printed last:\n{tail}");
     }
 }
 
@@ -376,11 +377,13 @@ fn report(tally: &Tally, ledger: &Ledger, repeated: usize) -> anyhow::Result<()>
     let slowest = tally.recoveries.iter().max().copied().unwrap_or_default();
     eprintln!(
         "{} runs completed, {continued} of them continued as new, {} of them over a kill after their start was acknowledged; \
+         the server was too busy {} times; \
          {} starts lost their answer, {} of these were found; {} signals and {} updates \
          lost theirs; {steps} steps took {attempts} attempts, {repeated} of them repeated an effect; \
          the slowest start of the server took {slowest:.1?}",
         ledger.done.len(),
         ledger.carried,
+        ledger.busy,
         ledger.unanswered,
         ledger.found,
         ledger.signals_unanswered,

@@ -8,9 +8,7 @@
 //! [`Power`] of before, so that whoever had the disk is as dead as after pulling the
 //! plug; who takes it anew sees what it has.
 //!
-//! There is one flat directory: of a path only the last part counts. An engine that
-//! keeps a lock file in its folder can therefore be opened in another folder while the
-//! dead one still winds down, and finds its files.
+//! There is one flat directory: of a path only the last part counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,9 +1,11 @@
 //! The clients: each starts a run, sends it what it listens for, waits for its end,
 //! checks it, and starts the next, until the server dies. What was open then is asked
-//! for again in the next life, and what has no answer yet is sent again.
+//! for again in the next life, and what has no answer yet is sent again. A server that is
+//! too busy says so (`503`), and is sent the same again a little later, as by any client.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use reqwest::{Method, Response, StatusCode};
@@ -60,6 +62,20 @@ pub struct Ledger {
     pub signals_unanswered: usize,
     /// Updates sent whose answer was lost.
     pub updates_unanswered: usize,
+    /// Answers that the server is too busy.
+    pub busy: usize,
+}
+
+impl Ledger {
+    /// Puts back a run that nobody drives to its end now. `before`: its start had been
+    /// acknowledged already when its client took it.
+    fn put_back(&mut self, run: Run, before: bool) {
+        self.unanswered += usize::from(run.asked && run.run_id.is_none());
+        self.carried += usize::from(!before && run.run_id.is_some());
+        self.signals_unanswered += usize::from(run.sending == Some(Sending::Signal));
+        self.updates_unanswered += usize::from(run.sending == Some(Sending::Update));
+        self.open.push_back(run);
+    }
 }
 
 /// What a client does.
@@ -74,6 +90,8 @@ pub enum Work {
 enum End {
     /// The server died.
     Died,
+    /// The server asked for the same again, later.
+    Busy,
     /// Something does not hold.
     Wrong(anyhow::Error),
 }
@@ -83,11 +101,28 @@ impl From<anyhow::Error> for End {
         // Whatever breaks off comes from the HTTP client; what we found wrong does not.
         if error.downcast_ref::<reqwest::Error>().is_some() {
             Self::Died
+        } else if error.downcast_ref::<Busy>().is_some() {
+            Self::Busy
         } else {
             Self::Wrong(error)
         }
     }
 }
+
+/// The server answered that it cannot do it now.
+#[derive(Debug)]
+struct Busy(String);
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the server is too busy: {}", self.0)
+    }
+}
+
+impl std::error::Error for Busy {}
+
+/// The `Retry-After` that the server sends with it.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap()
@@ -102,9 +137,9 @@ pub async fn client(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyh
         ledger.done.values().nth(index).cloned()
     };
     if let Some(run) = sample {
-        match finished(client, &run).await {
+        match patiently_finished(client, ledger, &run).await {
             Ok(()) => {}
-            Err(End::Died) => return Ok(()),
+            Err(End::Died | End::Busy) => return Ok(()),
             Err(End::Wrong(error)) => return Err(error),
         }
     }
@@ -132,13 +167,16 @@ pub async fn client(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyh
                 lock(ledger).done.insert(run.name.clone(), run);
             }
             Err(End::Died) => {
-                let mut ledger = lock(ledger);
-                ledger.unanswered += usize::from(run.asked && run.run_id.is_none());
-                ledger.carried += usize::from(!before && run.run_id.is_some());
-                ledger.signals_unanswered += usize::from(run.sending == Some(Sending::Signal));
-                ledger.updates_unanswered += usize::from(run.sending == Some(Sending::Update));
-                ledger.open.push_back(run);
+                lock(ledger).put_back(run, before);
                 return Ok(());
+            }
+            Err(End::Busy) => {
+                {
+                    let mut ledger = lock(ledger);
+                    ledger.busy += 1;
+                    ledger.put_back(run, before);
+                }
+                tokio::time::sleep(RETRY_AFTER).await;
             }
             Err(End::Wrong(error)) => return Err(error.context(format!("{run:?}"))),
         }
@@ -225,6 +263,10 @@ async fn confirm(client: &Client, run: &Run, path: &str) -> Result<(), End> {
         let response = post(client, &format!("{path}/updates?wait=20s"), &update).await?;
         if response.status() != StatusCode::CONFLICT {
             let answer = json_of(response).await?;
+            if answer["stage"] == "accepted" {
+                // It took longer than the wait; the same update is waited for again.
+                continue;
+            }
             return wrong_unless(confirmed(&answer, run), || format!("{answer}"));
         }
         // It does not listen yet.
@@ -261,12 +303,24 @@ async fn finished(client: &Client, run: &Run) -> Result<(), End> {
     )
 }
 
-/// Checks all completed runs on a server that lives.
+/// The same, asked again as long as the server is too busy.
+async fn patiently_finished(client: &Client, ledger: &Mutex<Ledger>, run: &Run) -> Result<(), End> {
+    loop {
+        match finished(client, run).await {
+            Err(End::Busy) => lock(ledger).busy += 1,
+            end => return end,
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
+/// Checks all completed runs on a server that lives, which serves nobody else.
 pub async fn all_finished(client: &Client, ledger: &Ledger) -> anyhow::Result<()> {
     for run in ledger.done.values() {
         match finished(client, run).await {
             Ok(()) => {}
             Err(End::Died) => bail!("the server died although nobody killed it"),
+            Err(End::Busy) => bail!("the server is too busy for one client"),
             Err(End::Wrong(error)) => return Err(error),
         }
     }
@@ -301,6 +355,9 @@ async fn post(client: &Client, path: &str, body: &Value) -> anyhow::Result<Respo
 async fn json_of(response: Response) -> anyhow::Result<Value> {
     let (status, url) = (response.status(), response.url().clone());
     let text = response.text().await?;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        return Err(Busy(text).into());
+    }
     ensure!(status.is_success(), "{url}: {status}: {text}");
     Ok(serde_json::from_str(&text)?)
 }

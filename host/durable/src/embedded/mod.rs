@@ -19,11 +19,10 @@
 //! are read again ([`recovery`]). A run that only waits may leave memory; its driver is
 //! then rebuilt by replay, which compares each command with the recorded one.
 //!
-//! Time is the host's [`Clock`], and what is to happen at a time is kept by [`Timers`]: both
-//! are traits, so that a simulation can drive the engine. The seam of its storage is
-//! SQLite's own, the VFS: [`EmbeddedOptions::vfs`] names one, whose files may be anything
-//! that keeps, loses or tears what was written, while every statement and query stays the
-//! real one. (A trait of ours over queries in SQL would have one implementation only.)
+//! Time is the host's [`Clock`], what is to happen at a time is kept by [`Timers`], and what
+//! is written is kept by a [`Storage`]: they are traits, so that a simulation can drive the
+//! engine. Every statement and query stays the real one on each storage, which is below
+//! SQLite.
 //!
 //! Threads: one writes, one checkpoints, a bounded few run activations (and make the
 //! commit where nobody else is at it); attempts run on the executor's runtime, everything else on the tokio runtime on which the engine was
@@ -62,6 +61,7 @@ mod start;
 pub(crate) mod state;
 mod statements;
 mod step;
+mod storage;
 mod store;
 mod timers;
 pub(crate) mod updates;
@@ -82,6 +82,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use options::{Durability, EmbeddedOptions, OpenError};
+pub use storage::{Claim, FileStorage, Storage};
 pub use timers::{ClockTimers, Target, Timers};
 
 use self::core::Core;
@@ -132,7 +133,7 @@ pub struct EmbeddedEngine {
 impl std::fmt::Debug for EmbeddedEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EmbeddedEngine")
-            .field("database", &self.core.options.database)
+            .field("storage", &self.core.options.storage)
             .finish_non_exhaustive()
     }
 }

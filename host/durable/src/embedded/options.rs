@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::storage::{FileStorage, Storage};
 use crate::definition::GENERAL_QUEUE;
 use crate::driver::RunLimits;
 use crate::trace::Traces;
@@ -11,12 +13,8 @@ use crate::trace::Traces;
 /// How to open an [`EmbeddedEngine`](super::EmbeddedEngine).
 #[derive(Debug, Clone)]
 pub struct EmbeddedOptions {
-    /// The database file; it is made where it does not exist. `-wal`, `-shm` and
-    /// `.lock` files are kept beside it.
-    pub database: PathBuf,
-    /// The SQLite VFS to open it with, registered before; SQLite's own where absent. It is
-    /// what a simulation or a test puts in the place of a disk.
-    pub vfs: Option<String>,
+    /// Where the history is kept.
+    pub storage: Arc<dyn Storage>,
     /// How long a commit waits for another process that has the file locked (a backup,
     /// an inspection) before it counts as failed.
     pub busy_timeout: Duration,
@@ -55,14 +53,13 @@ pub enum Durability {
 }
 
 impl EmbeddedOptions {
-    /// The defaults, with these queues; `general-queue` is added (50) where it is
-    /// missing.
+    /// The defaults, for the history in that file, with these queues; `general-queue` is
+    /// added (50) where it is missing.
     #[must_use]
     pub fn new(database: impl Into<PathBuf>, mut queues: BTreeMap<String, usize>) -> Self {
         queues.entry(GENERAL_QUEUE.to_owned()).or_insert(50);
         Self {
-            database: database.into(),
-            vfs: None,
+            storage: Arc::new(FileStorage::new(database)),
             busy_timeout: Duration::from_secs(30),
             max_pages: None,
             durability: Durability::Full,

@@ -5,8 +5,6 @@
 //! sees what was committed when its statement began.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use sqlx::sqlite::{
@@ -18,6 +16,7 @@ use uuid::Uuid;
 use super::events::{self, Transition};
 use super::options::{Durability, EmbeddedOptions, OpenError};
 use super::schema;
+use super::storage::Claim;
 use crate::engine::{EngineError, ExecutionStatus, RunInfo};
 use crate::schedule::ScheduleRef;
 use crate::search::SearchTypes;
@@ -36,20 +35,16 @@ pub struct Store {
     readers: SqlitePool,
     options: SqliteConnectOptions,
     /// Held as long as the engine lives; another process cannot have it meanwhile.
-    lock: std::sync::Mutex<Option<Arc<std::fs::File>>>,
+    claim: std::sync::Mutex<Option<Claim>>,
 }
 
 impl Store {
     /// Opens the file and brings it to this release's tables.
     pub async fn open(options: &EmbeddedOptions) -> Result<Self, OpenError> {
-        if let Some(folder) = options.database.parent()
-            && !folder.as_os_str().is_empty()
-        {
-            std::fs::create_dir_all(folder)?;
-        }
-        let lock = lock_file(&options.database).await?;
+        let storage = &options.storage;
+        let claim = storage.claim().await?;
         let mut connect = SqliteConnectOptions::new()
-            .filename(&options.database)
+            .filename(storage.database())
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(match options.durability {
@@ -62,8 +57,8 @@ impl Store {
         if let Some(pages) = options.max_pages {
             connect = connect.pragma("max_page_count", pages.to_string());
         }
-        if let Some(vfs) = &options.vfs {
-            connect = connect.vfs(vfs.clone());
+        if let Some(vfs) = storage.vfs() {
+            connect = connect.vfs(vfs.to_owned());
         }
         let mut connection = SqliteConnection::connect_with(&connect).await?;
         schema::migrate(&mut connection).await?;
@@ -75,7 +70,7 @@ impl Store {
         Ok(Self {
             readers,
             options: connect,
-            lock: std::sync::Mutex::new(Some(Arc::new(lock))),
+            claim: std::sync::Mutex::new(Some(claim)),
         })
     }
 
@@ -89,9 +84,9 @@ impl Store {
         self.options.get_filename()
     }
 
-    /// The lock, for a thread that writes: while it has it, nobody else gets the file.
-    pub fn hold(&self) -> Option<Arc<std::fs::File>> {
-        super::lock(&self.lock).clone()
+    /// The claim, for a thread that writes: while it has it, nobody else gets the history.
+    pub fn hold(&self) -> Option<Claim> {
+        super::lock(&self.claim).clone()
     }
 
     /// The readers.
@@ -103,7 +98,7 @@ impl Store {
     /// use it any more.
     pub async fn close(&self) {
         self.readers.close().await;
-        super::lock(&self.lock).take();
+        super::lock(&self.claim).take();
     }
 
     /// The largest run id.
@@ -353,33 +348,4 @@ pub const fn status_of(number: i64) -> Option<ExecutionStatus> {
         7 => ExecutionStatus::TimedOut,
         _ => return None,
     })
-}
-
-/// How long another's lock is waited for. A process that the last owner was just starting has
-/// it, too, until it runs its own program.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The lock that keeps a second process out. SQLite's own locks would let it in, and
-/// both would execute every open run.
-async fn lock_file(database: &Path) -> Result<std::fs::File, OpenError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse(database.to_owned()));
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(OpenError::Io(error)),
-        }
-    }
 }

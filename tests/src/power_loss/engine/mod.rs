@@ -12,11 +12,15 @@ mod full;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use heyday_durable::clock::SystemClock;
-use heyday_durable::embedded::{Durability, EmbeddedEngine, EmbeddedOptions, Host};
+use heyday_durable::embedded::{
+    Claim, Durability, EmbeddedEngine, EmbeddedOptions, Host, OpenError, Storage,
+};
 use heyday_durable::engine::{Engine as _, EngineError, ExecutionStatus, HistoryEvent};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -28,18 +32,42 @@ use world::{FakeExecutor, NoExpressions, World};
 
 /// What must not last longer than this has gone wrong; it takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(20);
+/// The name of the history on the disk.
+const HISTORY: &str = "history.db";
 
-/// Opens the engine on what the disk has. The folder holds only the engine's lock file;
-/// each has its own, since a dead engine may keep its lock a little longer.
+/// The disk, as it is mounted since its power came back. Nobody keeps it from an engine: a
+/// dead one may have it a little longer, and can no longer write.
+#[derive(Debug)]
+struct MountedDisk {
+    vfs: String,
+}
+
+#[async_trait]
+impl Storage for MountedDisk {
+    async fn claim(&self) -> Result<Claim, OpenError> {
+        Ok(Claim::new(()))
+    }
+
+    fn database(&self) -> &Path {
+        Path::new(HISTORY)
+    }
+
+    fn vfs(&self) -> Option<&str> {
+        Some(&self.vfs)
+    }
+}
+
+/// Opens the engine on what the disk has.
 async fn open(
     world: &Arc<World>,
     power: Power,
     durability: Durability,
 ) -> Result<EmbeddedEngine, String> {
-    let folder = world.folder(power);
     let queues = BTreeMap::from([("general-queue".to_owned(), 4)]);
-    let mut options = EmbeddedOptions::new(folder.join("history.db"), queues);
-    options.vfs = Some(mount(&world.disk));
+    let mut options = EmbeddedOptions::new(HISTORY, queues);
+    options.storage = Arc::new(MountedDisk {
+        vfs: mount(&world.disk),
+    });
     options.durability = durability;
     options.cached_drivers = 4;
     let executor = FakeExecutor {

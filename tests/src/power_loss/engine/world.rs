@@ -2,7 +2,6 @@
 //! a fake executor, which knows what really ran.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,7 +76,6 @@ pub struct World {
     ledger: Mutex<Ledger>,
     flows: BTreeMap<Digest, Arc<Flow>>,
     payloads: Mutex<HashMap<Digest, Bytes>>,
-    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -92,7 +90,6 @@ impl World {
             ledger: Mutex::default(),
             flows: BTreeMap::from(flows),
             payloads: Mutex::default(),
-            folder: tempfile::tempdir().unwrap(),
         })
     }
 
@@ -105,11 +102,6 @@ impl World {
     /// when its run was terminated may still begin.)
     pub fn ended(&self, run_id: Uuid, power: Power) {
         self.ledger().ended.insert(run_id, power);
-    }
-
-    /// A folder for an engine's lock file, another for each power.
-    pub fn folder(&self, power: Power) -> PathBuf {
-        self.folder.path().join(power.number().to_string())
     }
 
     /// Attempts that began.

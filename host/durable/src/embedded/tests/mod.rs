@@ -531,7 +531,7 @@ impl Bench {
     }
 
     fn database(&self) -> PathBuf {
-        self.options.database.clone()
+        self.options.storage.database().to_owned()
     }
 }
 

@@ -29,7 +29,7 @@ async fn a_newer_history_and_another_database_are_refused() {
         "{refused}"
     );
 
-    bench.options.database = bench.folder.path().join("other.db");
+    bench.options.storage = Arc::new(FileStorage::new(bench.folder.path().join("other.db")));
     let options = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(bench.database())
         .create_if_missing(true);

@@ -42,6 +42,9 @@ use load::{Ledger, Run, Work};
 const KILLS: usize = 32;
 /// Kills in checkpoints beyond those, at most.
 const MORE: usize = 12;
+/// A life in which runs complete, and none of them comes to the fail point so long, is ended
+/// from outside.
+const LIFE: Duration = Duration::from_secs(100);
 /// Clients at once.
 const CLIENTS: usize = 10;
 /// Bytes of the inputs of one of them: too many for a history, which refers to them.
@@ -58,7 +61,7 @@ const NOTES: [&str; 2] = ["one", "two"];
 
 /// Where the process is killed.
 struct Phase {
-    /// The fail point; `outside` is none.
+    /// The fail point; [`OUTSIDE`] is none.
     name: &'static str,
     /// It is reached at most so many times before the kill.
     count: u64,
@@ -74,9 +77,12 @@ const fn phase(name: &'static str, count: u64, padding: usize) -> Phase {
     }
 }
 
+/// Killed from outside.
+const OUTSIDE: &str = "outside";
+
 /// The phases, in turn; the last one is that of checkpoints.
 const PHASES: [Phase; 8] = [
-    phase("outside", 0, 100),
+    phase(OUTSIDE, 0, 100),
     phase("before-append", 60, 100),
     phase("before-sync", 60, 100),
     phase("before-answer", 60, 100),
@@ -203,13 +209,13 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     while kill < kills || (kill < kills + MORE && tally.misses_checkpoints()) {
         let turn = if kill < kills { kill } else { PHASES.len() - 1 };
         let phase = &PHASES[turn % PHASES.len()];
-        let early = life(&data, phase, &ledger, &mut tally)
+        let (moment, early) = life(&data, phase, &ledger, &mut tally)
             .await
             .with_context(|| format!("kill {kill}, {}", phase.name))?;
-        let (count, early_count) = tally.kills.entry(phase.name).or_default();
+        let (count, early_count) = tally.kills.entry(moment).or_default();
         *count += 1;
         *early_count += usize::from(early);
-        if phase.name == "in-checkpoint" {
+        if moment == "in-checkpoint" {
             tally.amid_checkpoints += usize::from(amid_checkpoint(&data)?);
         }
         effects.next_life().await?;
@@ -224,15 +230,15 @@ async fn chaos(folder: &Path, kills: usize) -> anyhow::Result<()> {
     report(&tally, &ledger, repeated)
 }
 
-/// One life of the server, ended by a kill; answers whether it came before the server
-/// was ready.
+/// One life of the server, ended by a kill; answers in which phase it came, and whether
+/// before the server was ready.
 async fn life(
     data: &Path,
     phase: &Phase,
     ledger: &Mutex<Ledger>,
     tally: &mut Tally,
-) -> anyhow::Result<bool> {
-    let outside = phase.name == "outside";
+) -> anyhow::Result<(&'static str, bool)> {
+    let outside = phase.name == OUTSIDE;
     let mut options = Options {
         config: rand::random::<bool>().then(short_histories),
         ..Options::default()
@@ -248,7 +254,9 @@ async fn life(
     let mut server = match Server::on(data, options).await {
         Ok(server) => server,
         // It died while it recovered.
-        Err(error) if !outside && error.to_string().contains("signal: 9") => return Ok(true),
+        Err(error) if !outside && error.to_string().contains("signal: 9") => {
+            return Ok((phase.name, true));
+        }
         Err(error) => return Err(error),
     };
     tally.recoveries.push(begun.elapsed());
@@ -263,15 +271,40 @@ async fn life(
             anyhow::Ok(())
         };
         tokio::try_join!(work, killed)?;
-    } else {
-        let died = async {
-            let status = server.wait_for_exit().await?;
-            ensure!(status.signal() == Some(9), "it ended with {status}");
-            anyhow::Ok(())
-        };
-        tokio::try_join!(work, died)?;
+        return Ok((OUTSIDE, false));
     }
-    Ok(false)
+    ledger.lock().unwrap().broke_off = None;
+    let ((), reached) = tokio::try_join!(work, end(&mut server, ledger))?;
+    Ok((if reached { phase.name } else { OUTSIDE }, false))
+}
+
+/// Waits until the server dies at its fail point; answers whether it did, and was not ended
+/// from outside.
+async fn end(server: &mut Server, ledger: &Mutex<Ledger>) -> anyhow::Result<bool> {
+    let completed = || ledger.lock().unwrap().done.len();
+    let (begun, mut runs, mut last) = (Instant::now(), completed(), Instant::now());
+    loop {
+        if let Some(status) = server.has_ended()? {
+            ensure!(status.signal() == Some(9), "it ended with {status}");
+            return Ok(true);
+        }
+        if completed() > runs {
+            (runs, last) = (completed(), Instant::now());
+            if begun.elapsed() > LIFE {
+                server.kill();
+                return Ok(false);
+            }
+        }
+        if last.elapsed() > PATIENCE {
+            let broke_off = ledger.lock().unwrap().broke_off.take();
+            let open = load::open_runs(&server.client).await;
+            bail!(
+                "no run completes any more: a request to the living server broke off: \
+                 {broke_off:?}; open: {open:?}"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Whether the process that died left a checkpoint half done. SQLite keeps in the index of

@@ -64,6 +64,8 @@ pub struct Ledger {
     pub updates_unanswered: usize,
     /// Answers that the server is too busy.
     pub busy: usize,
+    /// What broke off last, by which a client took the server for dead.
+    pub broke_off: Option<String>,
 }
 
 impl Ledger {
@@ -88,8 +90,8 @@ pub enum Work {
 }
 
 enum End {
-    /// The server died.
-    Died,
+    /// The server died: so it broke off.
+    Died(String),
     /// The server asked for the same again, later.
     Busy,
     /// Something does not hold.
@@ -100,7 +102,7 @@ impl From<anyhow::Error> for End {
     fn from(error: anyhow::Error) -> Self {
         // Whatever breaks off comes from the HTTP client; what we found wrong does not.
         if error.downcast_ref::<reqwest::Error>().is_some() {
-            Self::Died
+            Self::Died(format!("{error:#}"))
         } else if error.downcast_ref::<Busy>().is_some() {
             Self::Busy
         } else {
@@ -139,8 +141,12 @@ pub async fn client(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyh
     if let Some(run) = sample {
         match patiently_finished(client, ledger, &run).await {
             Ok(()) => {}
-            Err(End::Died | End::Busy) => return Ok(()),
             Err(End::Wrong(error)) => return Err(error),
+            Err(End::Died(broke_off)) => {
+                lock(ledger).broke_off = Some(broke_off);
+                return Ok(());
+            }
+            Err(End::Busy) => {}
         }
     }
     loop {
@@ -166,8 +172,10 @@ pub async fn client(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyh
             Ok(()) => {
                 lock(ledger).done.insert(run.name.clone(), run);
             }
-            Err(End::Died) => {
-                lock(ledger).put_back(run, before);
+            Err(End::Died(broke_off)) => {
+                let mut ledger = lock(ledger);
+                ledger.broke_off = Some(broke_off);
+                ledger.put_back(run, before);
                 return Ok(());
             }
             Err(End::Busy) => {
@@ -319,7 +327,9 @@ pub async fn all_finished(client: &Client, ledger: &Ledger) -> anyhow::Result<()
     for run in ledger.done.values() {
         match finished(client, run).await {
             Ok(()) => {}
-            Err(End::Died) => bail!("the server died although nobody killed it"),
+            Err(End::Died(broke_off)) => {
+                bail!("the server died although nobody killed it: {broke_off}")
+            }
             Err(End::Busy) => bail!("the server is too busy for one client"),
             Err(End::Wrong(error)) => return Err(error),
         }
@@ -332,6 +342,25 @@ pub async fn all_finished(client: &Client, ledger: &Ledger) -> anyhow::Result<()
         ledger.created
     );
     Ok(())
+}
+
+/// Some of the runs that are open, each as described and with the events that it had last.
+pub async fn open_runs(client: &Client) -> anyhow::Result<Vec<String>> {
+    let query = "/workflows?page_size=3&query=ExecutionStatus%20%3D%20%27Running%27";
+    let listed = json_of(get(client, query).await?).await?;
+    let mut open = Vec::new();
+    for run in listed["workflows"].as_array().into_iter().flatten() {
+        let path = format!("/workflows/{}", run["workflow_id"].as_str().unwrap_or("?"));
+        let described = json_of(get(client, &path).await?).await?.to_string();
+        let history = format!("{path}/history?limit=1000");
+        let history = json_of(get(client, &history).await?).await?;
+        let events = history["events"].as_array().into_iter().flatten();
+        let kinds: Vec<_> = events.map(|event| &event["event_type"]).collect();
+        let last = &kinds[kinds.len().saturating_sub(4)..];
+        let described: String = described.chars().take(1_500).collect();
+        open.push(format!("{described} after {last:?}"));
+    }
+    Ok(open)
 }
 
 async fn start(client: &Client, run: &Run) -> anyhow::Result<Response> {

@@ -1,6 +1,7 @@
 //! The real `heyday up` in a process of its own, and a client for its API.
 
 use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -115,6 +116,8 @@ impl Server {
             .append(true)
             .open(&log)?;
         command.stdout(output.try_clone()?).stderr(output);
+        // A group of its own, as a shell gives it one.
+        command.process_group(0);
         end_with_parent(&mut command);
         let child = command.spawn().context("cannot start heyday")?;
         let url = format!("http://127.0.0.1:{port}");
@@ -193,9 +196,9 @@ impl Server {
         self.child.wait().expect("it is ours");
     }
 
-    /// Presses Ctrl-C.
+    /// Presses Ctrl-C: the processes that it has started hear it too.
     pub fn interrupt(&self) {
-        super::signals::signal(self.pid(), libc::SIGINT);
+        super::signals::signal_group(self.pid(), libc::SIGINT);
     }
 
     /// Starts it again, as it was started, after it ended.
@@ -216,11 +219,16 @@ impl Server {
         Ok(server)
     }
 
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> anyhow::Result<Option<std::process::ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits for the end of the process, whatever ends it.
     pub async fn wait_for_exit(&mut self) -> anyhow::Result<std::process::ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.has_ended()? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -252,7 +260,6 @@ pub fn log_in(data: &Path) -> String {
 
 /// The process must not outlive a test run that is killed, nor the thread that starts it.
 pub fn end_with_parent(command: &mut Command) {
-    use std::os::unix::process::CommandExt as _;
     // SAFETY: prctl is async-signal-safe and touches nothing of the parent.
     unsafe {
         command.pre_exec(|| {

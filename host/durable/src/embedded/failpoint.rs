@@ -1,6 +1,6 @@
 //! Points at which a test kills this process, in debug builds only.
 //!
-//! `HEYDAY_FAIL_POINT=NAME:COUNT` kills the process (SIGKILL, as `kill -9`) when that
+//! `HEYDAY_FAIL_POINT=NAME:COUNT` lets the process kill itself (SIGKILL, as `kill -9`) when that
 //! point is reached for the COUNTth time. Names: `before-append`, `before-sync`,
 //! `before-answer`, `in-activity`, `after-activity`, `in-timer`; and `in-checkpoint`, where
 //! the kill lands while SQLite writes ([`while_writing`]).
@@ -9,9 +9,7 @@ use std::path::Path;
 
 #[cfg(debug_assertions)]
 mod enabled {
-    use std::io::Write as _;
     use std::path::Path;
-    use std::process::{Child, Command, Stdio};
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::time::SystemTime;
@@ -39,23 +37,17 @@ mod enabled {
         now.then_some(armed)
     }
 
-    pub fn reached(name: &str) {
-        if due(name).is_some() {
-            // The shell's `kill` needs no unsafe code, and SIGKILL leaves no time for
-            // anything to be written, which is the point.
-            let _ = std::process::Command::new("kill")
-                .args(["-9", &std::process::id().to_string()])
-                .status();
-            std::process::abort();
-        }
+    /// SIGKILL leaves no time for anything to be written, which is the point.
+    fn die() -> ! {
+        // SAFETY: a signal that this process sends itself touches no memory.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        std::process::abort()
     }
 
-    /// A shell that kills this process at the first line it is given, without the time
-    /// that starting a program takes. It ends with its input.
-    fn killer() -> std::io::Result<Child> {
-        let kill = format!("read -r _ && kill -9 {}", std::process::id());
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &kill]).stdin(Stdio::piped()).spawn()
+    pub fn reached(name: &str) {
+        if due(name).is_some() {
+            die();
+        }
     }
 
     fn changed(file: &Path) -> Option<SystemTime> {
@@ -69,29 +61,18 @@ mod enabled {
         };
         let ended = AtomicBool::new(false);
         let before = changed(file);
-        let watch = |mut killer: Child| {
-            while changed(file) == before {
-                if ended.load(Ordering::SeqCst) {
-                    // It wrote nothing, or too fast to be seen: the next one, then.
-                    armed.left.store(1, Ordering::SeqCst);
-                    drop(killer.stdin.take());
-                    let _ = killer.wait();
-                    return;
-                }
-                std::thread::yield_now();
-            }
-            if let Some(mut input) = killer.stdin.take() {
-                let _ = input.write_all(b"\n");
-            }
-            let _ = killer.wait();
-        };
         std::thread::scope(|scope| {
-            match killer() {
-                Ok(killer) => {
-                    scope.spawn(|| watch(killer));
+            scope.spawn(|| {
+                while changed(file) == before {
+                    if ended.load(Ordering::SeqCst) {
+                        // It wrote nothing, or too fast to be seen: the next one, then.
+                        armed.left.store(1, Ordering::SeqCst);
+                        return;
+                    }
+                    std::thread::yield_now();
                 }
-                Err(_) => armed.left.store(1, Ordering::SeqCst),
-            }
+                die();
+            });
             let result = work();
             ended.store(true, Ordering::SeqCst);
             result

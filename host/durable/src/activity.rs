@@ -330,8 +330,8 @@ pub trait ActivityExecutor: Send + Sync + 'static {
 
     /// Takes the receipt of an attempt of which [`execute`](Self::execute) did not tell
     /// the end: it says `lost`, or nothing where the attempt did not get so far. Its end
-    /// is committed. Whoever wrote one when the future of `execute` was dropped takes this
-    /// one for it. Must not block.
+    /// is committed, or about to be told to the cluster. Whoever wrote one when the future
+    /// of `execute` was dropped takes this one for it. Must not block.
     fn ended_elsewhere(&self, receipt: AttemptReceipt) {
         let _ = receipt;
     }

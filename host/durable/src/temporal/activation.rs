@@ -6,7 +6,7 @@
 //! why, and gives it again later.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
@@ -36,6 +36,10 @@ use crate::trouble::Trouble;
 
 /// Values that are on their way to the payload store at once.
 const STORED_AT_ONCE: usize = 16;
+
+/// Why a run did not go on where the host panicked. The panic's message may name what a
+/// client must not see.
+const PANICKED: &str = "the host failed while it went on with the run; its log has the cause";
 
 /// The runs of one worker that are in memory, by run id. Core says which may stay.
 type Runs = Arc<Mutex<HashMap<String, Run>>>;
@@ -75,12 +79,7 @@ pub async fn serve(
             let answered = answer(&core, &runs, &namespace, &worker, activation);
             let answered = AssertUnwindSafe(answered).catch_unwind().await;
             // Without an answer core would give out nothing more of the run.
-            let completion = answered.unwrap_or_else(|_| {
-                failed(
-                    run_id.clone(),
-                    "the host failed while it went on with the run; its log has the cause",
-                )
-            });
+            let completion = answered.unwrap_or_else(|_| failed(run_id.clone(), PANICKED));
             let cancelled = cancelled(&completion);
             match worker.complete_workflow_activation(completion).await {
                 Ok(()) => {
@@ -464,11 +463,14 @@ pub async fn on_thread<T: Send + 'static>(
     let (answer, answered) = oneshot::channel();
     pool.push(Box::new(move || {
         // Whoever waits for it may have given up.
-        let _ = answer.send(work());
+        let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
     }));
-    answered
-        .await
-        .map_err(|_| Trouble::Later("the engine is stopping".to_owned()))
+    match answered.await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(_)) => Err(Trouble::Later(PANICKED.to_owned())),
+        // It was dropped.
+        Err(_) => Err(Trouble::Later("the engine is stopping".to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -500,6 +502,17 @@ mod tests {
         async fn sweep(&self, _: &HashSet<Digest>, _: Duration) -> Result<u64, PayloadStoreError> {
             Ok(0)
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_from_a_stop() {
+        let pool = Pool::start(1, Arc::default()).unwrap();
+        assert_eq!(on_thread(&pool, || 7).await.unwrap(), 7);
+        let panicked = on_thread(&pool, || -> u32 { panic!("of a test") }).await;
+        assert_eq!(panicked.unwrap_err().to_string(), PANICKED);
+        pool.stop();
+        let stopping = on_thread(&pool, || 7).await.unwrap_err();
+        assert_eq!(stopping.to_string(), "the engine is stopping");
     }
 
     #[tokio::test]

@@ -26,8 +26,8 @@ use super::pins::{ACTIVITY_HEADER, ActivityHeader, PIN_ACTIVITY, PinRequest, Pin
 use super::report::{complete, report};
 use super::{attributes, client, sdk};
 use crate::activity::{
-    ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, AttemptSink, CancelReason,
-    LogLine, Progress, Receipt,
+    ActivityTask, ActivityTimeouts, AttemptContext, AttemptOutcome, AttemptReceipt, AttemptSink,
+    CancelReason, LogLine, Progress, Receipt,
 };
 use crate::attempt::{Bounds, answered, deadline, settle, supervise};
 use crate::definition::WorkflowReference;
@@ -61,7 +61,12 @@ pub async fn serve(
                 let namespace = Arc::clone(&namespace);
                 if start.is_local {
                     attempts.spawn(async move {
-                        let result = local(&core, &namespace, start).await;
+                        let done = AssertUnwindSafe(local(&core, &namespace, start));
+                        // Without an end the run would wait for it.
+                        let result = done.catch_unwind().await.unwrap_or_else(|_| {
+                            let why = "the host failed in a run's step; its log has the cause";
+                            local_failed(Failure::transient(kind::INTERNAL, why))
+                        });
                         complete(&worker, task.task_token, result).await;
                     });
                 } else {
@@ -175,8 +180,12 @@ async fn local(core: &Core, namespace: &str, start: sdk::Start) -> sdk::Activity
     };
     match done {
         Ok(answer) => sdk::ActivityExecutionResult::ok(answer),
-        Err(why) => sdk::ActivityExecutionResult::fail(failure(why, None)),
+        Err(why) => local_failed(why),
     }
+}
+
+fn local_failed(why: Failure) -> sdk::ActivityExecutionResult {
+    sdk::ActivityExecutionResult::fail(failure(why, None))
 }
 
 /// Pins a run for its first step.
@@ -296,10 +305,13 @@ impl Attempt {
 
     async fn run(self) {
         // Whatever happens, the cluster is told of an end.
-        let outcome = answered(AssertUnwindSafe(self.outcome()).catch_unwind().await);
-        let queue = &self.worker.get_config().task_queue;
-        if let Some(queue) = self.core.queue(&self.namespace, queue) {
-            queue.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut executed = false;
+        let outcome = AssertUnwindSafe(self.outcome(&mut executed));
+        let outcome = answered(outcome.catch_unwind().await);
+        // Of all others the executor has a receipt, which says more.
+        if !executed && let Err(failure) = &outcome.result {
+            let receipt = self.receipt(failure);
+            self.core.host.executor.ended_elsewhere(receipt);
         }
         let result = self.result(outcome);
         let heartbeat = lock(&self.said.details).clone();
@@ -307,11 +319,19 @@ impl Attempt {
         report(&self.core, &self.worker, token, result, heartbeat).await;
         // A drain waits until it is told.
         lock(&self.core.running).remove(&self.token);
+        let queue = &self.worker.get_config().task_queue;
+        if let Some(queue) = self.core.queue(&self.namespace, queue) {
+            queue.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
-    async fn outcome(&self) -> AttemptOutcome {
+    /// Says also whether the attempt came to the executor.
+    async fn outcome(&self, executed: &mut bool) -> AttemptOutcome {
         let outcome = match self.task().await {
-            Ok(task) => self.supervised(task).await,
+            Ok(task) => {
+                *executed = true;
+                self.supervised(task).await
+            }
             Err(failure) => AttemptOutcome {
                 result: Err(failure),
                 receipt: Receipt::default(),
@@ -409,6 +429,28 @@ impl Attempt {
             idempotency_key: format!("{}/{run_id}/{}", self.namespace, start.activity_id),
             traceparent: header.traceparent,
         })
+    }
+
+    /// The receipt of an attempt that did not come to the executor.
+    fn receipt(&self, failure: &Failure) -> AttemptReceipt {
+        let start = &self.start;
+        let header = start.header_fields.get(ACTIVITY_HEADER);
+        let header = header.and_then(|it| from_json_payload::<ActivityHeader>(it).ok());
+        let workflow = start.workflow_execution.clone().unwrap_or_default();
+        AttemptReceipt {
+            namespace: self.namespace.to_string(),
+            workflow_id: workflow.workflow_id,
+            run_id: run_id(start),
+            activity_id: start.activity_id.clone(),
+            activity_type: start.activity_type.clone(),
+            plugin_digest: header.and_then(|header| header.digest),
+            queue: self.worker.get_config().task_queue.clone(),
+            attempt: start.attempt,
+            started_at: shifted(timestamp(start.started_time), self.ahead),
+            ended_at: self.core.host.clock.now(),
+            outcome: failure.kind.clone(),
+            receipt: Receipt::default(),
+        }
     }
 
     /// What the cluster is told.

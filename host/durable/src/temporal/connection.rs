@@ -9,8 +9,9 @@ use super::sdk::{self, WorkflowService as _};
 
 /// How long a cluster that is busy, or a process that is, may leave a ping without an answer.
 /// With the connection all polls end, and tasks that are on their way in answers to them are
-/// given out again only when their time is over. A cluster that is gone is noticed by the
-/// patience of requests.
+/// given out again only when their time is over. Where a cluster is gone without a word, the
+/// connection stays for this time and half as long again, and what is asked on it fails by
+/// the patience of requests; so `worker::follow` makes another one beside it before.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Reads what a connection is made of; says why it cannot.

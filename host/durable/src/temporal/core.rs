@@ -173,23 +173,28 @@ impl Core {
 
     /// How far the attempts of a run are that run here or were told of, by activity id.
     pub fn progress_of(&self, run_id: Uuid) -> BTreeMap<String, Progress> {
-        let mut progress: BTreeMap<String, Progress> = {
+        // Of several attempts the last one's, which may not have said anything yet.
+        let mut last: BTreeMap<String, (u32, Option<Progress>)> = {
             let elsewhere = lock(&self.elsewhere);
-            // Of several attempts the last one's.
             let told = elsewhere.range((run_id, String::new(), 0)..);
             told.take_while(|((of, ..), _)| *of == run_id)
-                .map(|((_, activity_id, _), progress)| (activity_id.clone(), progress.clone()))
+                .map(|((_, activity_id, attempt), progress)| {
+                    (activity_id.clone(), (*attempt, Some(progress.clone())))
+                })
                 .collect()
         };
         let running = lock(&self.running);
         for one in running.values().filter(|one| one.run_id == run_id) {
-            // What was told of it is an earlier attempt's.
-            progress.remove(&one.activity_id);
-            if let Some(here) = lock(&one.progress).clone() {
-                progress.insert(one.activity_id.clone(), here);
+            // An earlier one may still be on its way to its end.
+            let known = last.get(&one.activity_id);
+            if known.is_none_or(|(attempt, _)| *attempt <= one.attempt) {
+                let here = lock(&one.progress).clone();
+                last.insert(one.activity_id.clone(), (one.attempt, here));
             }
         }
-        progress
+        last.into_iter()
+            .filter_map(|(activity_id, (_, progress))| Some((activity_id, progress?)))
+            .collect()
     }
 
     /// Stops what runs of an activity in this process.

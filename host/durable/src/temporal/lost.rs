@@ -18,6 +18,10 @@ use crate::embedded::events::{Event, EventType, digest};
 use crate::engine::{EngineError, RunRef};
 use crate::failure::kind;
 
+/// Of an activity so many attempts are looked at, the last ones: its policy may let it be
+/// tried without an end, and what is made of them must not grow so.
+const LOOKED_AT: u32 = 1_000;
+
 /// Attempts of a run on our own queues that were lost if they have no receipt: those before
 /// the last one of each activity, and the last one where it timed out.
 pub async fn attempts(core: &Core, run: &RunRef) -> Result<Vec<AttemptReceipt>, EngineError> {
@@ -97,7 +101,8 @@ fn lost(
 /// the activity's schedule and the last one's start.
 fn before(run: &RunRef, scheduled: &Event, last: &Last) -> impl Iterator<Item = AttemptReceipt> {
     let times = (scheduled.time(), last.started_at);
-    (1..last.attempt).map(move |attempt| receipt(run, scheduled, attempt, times))
+    let first = last.attempt.saturating_sub(LOOKED_AT - 1).max(1);
+    (first..last.attempt).map(move |attempt| receipt(run, scheduled, attempt, times))
 }
 
 fn receipt(
@@ -192,6 +197,24 @@ mod tests {
         ];
         let expected = expected.map(|(id, attempt, from, to)| (id.to_owned(), attempt, from, to));
         assert_eq!(found(events, &[("3", 2), ("foreign", 5)]), expected);
+    }
+
+    #[test]
+    fn of_one_that_was_tried_very_often_the_last_ones() {
+        use EventType as T;
+        let events = vec![
+            event(T::ActivityTaskScheduled, 1, "1", 0),
+            event(T::ActivityTaskScheduled, 2, "2", 0),
+            event(T::ActivityTaskStarted, 10, "1", 5_000),
+            event(T::ActivityTaskTimedOut, 11, "1", 5_000),
+        ];
+        let found = found(events, &[("2", u32::MAX)]);
+        let of = |id: &str| -> Vec<u32> {
+            let of = found.iter().filter(|one| one.0 == id);
+            of.map(|one| one.1).collect()
+        };
+        assert_eq!(of("1"), (4_001..=5_000).collect::<Vec<u32>>());
+        assert_eq!(of("2"), (u32::MAX - 999..u32::MAX).collect::<Vec<u32>>());
     }
 
     #[test]

@@ -55,7 +55,6 @@ mod updates;
 mod worker;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,6 +62,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -83,8 +83,8 @@ use crate::payload::{Digest, Payload};
 use crate::replay::RecordedHistory;
 use crate::signal::Signal;
 
-/// How long the workers may take to end once their attempts have: the cluster may be
-/// away, and keeps what was not told to it.
+/// How long the workers may take to end once nothing runs, or all that runs is asked to stop:
+/// the cluster may be away, and keeps what was not told to it.
 const END: Duration = Duration::from_secs(15);
 
 /// How soon an attempt that begins during the end is asked to stop.
@@ -284,31 +284,44 @@ impl Engine for TemporalEngine {
             return;
         }
         self.stop.cancel();
-        let clock = core.host.clock.as_ref();
-        crate::embedded::wait_until(clock, grace, || lock(&core.running).is_empty()).await;
         let serving = lock(&self.serving).take();
         if let Some(mut serving) = serving {
-            let ended = async {
-                tokio::select! {
-                    ended = &mut serving => ended,
-                    never = stop_all(core) => match never {},
+            tokio::select! {
+                // It ends with its last attempt; at once where none runs.
+                _ = &mut serving => {}
+                () = stop_all(core, grace) => {
+                    tracing::warn!(
+                        "Temporal's workers did not end in time; the cluster will notice"
+                    );
+                    serving.abort();
                 }
-            };
-            if tokio::time::timeout(END, ended).await.is_err() {
-                tracing::warn!("Temporal's workers did not end in time; the cluster will notice");
-                serving.abort();
             }
         }
         core.pool.stop();
     }
 }
 
-/// Asks all attempts to stop, also those that begin meanwhile: a poll of before may be
-/// answered while the workers end.
-async fn stop_all(core: &Core) -> Infallible {
+/// Asks all attempts to stop when the grace is over. Those that begin meanwhile have the rest
+/// of it: a poll of before may be answered while the workers end. Returns when these have
+/// had their time to end.
+async fn stop_all(core: &Core, grace: Duration) {
+    let begun = Instant::now();
+    let mut last_ran = begun;
     loop {
-        for attempt in lock(&core.running).values() {
-            (attempt.stop)(CancelReason::Shutdown);
+        {
+            let running = lock(&core.running);
+            if begun.elapsed() >= grace {
+                for attempt in running.values() {
+                    (attempt.stop)(CancelReason::Shutdown);
+                }
+            }
+            if !running.is_empty() {
+                last_ran = Instant::now();
+            }
+        }
+        // Where nothing has run for so long, nothing will come any more.
+        if last_ran.elapsed() >= END || begun.elapsed() >= grace.saturating_add(END) {
+            return;
         }
         tokio::time::sleep(LOOK).await;
     }

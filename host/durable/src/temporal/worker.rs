@@ -8,12 +8,13 @@
 //! What the connection is made of is read again and again ([`follow`]). Where it changed,
 //! another connection is made, tried, and given to all: requests take the newest one,
 //! and each worker moves over with all that it has, so that no run notices. What does not
-//! connect changes nothing.
+//! connect changes nothing. The same is done where the cluster answers nothing for some time:
+//! a connection may be dead without anybody having said so.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -49,6 +50,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Between two looks at the files that the connection is made of.
 const REREAD: Duration = Duration::from_secs(1);
+
+/// Between two tries to reach a cluster that does not answer by another connection.
+const ANEW: Duration = Duration::from_secs(10);
 
 /// Connects, and serves every namespace and queue until `stop`.
 pub async fn serve(core: Arc<Core>, runtime: Arc<sdk::CoreRuntime>, stop: CancellationToken) {
@@ -179,7 +183,8 @@ async fn connect(core: &Core) -> (Credentials, Missing) {
     }
 }
 
-/// Makes another connection whenever what it is made of has changed.
+/// Makes another connection whenever what it is made of has changed, and now and then while
+/// the cluster does not answer.
 async fn follow(
     core: &Core,
     mut used: Credentials,
@@ -187,11 +192,16 @@ async fn follow(
 ) -> Infallible {
     let mut ticks = tokio::time::interval(REREAD);
     let mut said = String::new();
+    let mut tried = Instant::now();
     loop {
         ticks.tick().await;
         let result = match read(core).await {
             Ok(credentials) if credentials == used => {
                 said.clear();
+                if !core.is_cluster_there() && tried.elapsed() >= ANEW {
+                    connect_anew(core, &used, missing).await;
+                    tried = Instant::now();
+                }
                 continue;
             }
             Ok(credentials) => {
@@ -218,6 +228,24 @@ async fn follow(
                 said = why;
             }
         }
+    }
+}
+
+/// Makes another connection to a cluster that does not answer on the one that is there. What
+/// was asked on that one goes on there: it may only be slow.
+async fn connect_anew(core: &Core, used: &Credentials, missing: &watch::Sender<Missing>) {
+    let before = missing.borrow().clone();
+    match try_connect(core, used, Some(&before)).await {
+        Ok(_) => tracing::info!(
+            address = core.options.address,
+            "connected to Temporal anew: it did not answer on the connection of before"
+        ),
+        // It is away. Who asks something of it is told so.
+        Err(why) => tracing::debug!(
+            address = core.options.address,
+            why,
+            "Temporal does not answer, and cannot be reached by another connection"
+        ),
     }
 }
 
@@ -301,7 +329,7 @@ async fn keep(
             () = admitted(&core, true) => {}
             () = stop.cancelled() => break,
         }
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let Some(connection) = connections.borrow_and_update().clone() else {
             return tracing::error!(queue, "there is no connection to serve a queue with");
         };

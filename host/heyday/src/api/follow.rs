@@ -6,6 +6,7 @@
 //! event that can be asked for again has an id, and `Last-Event-ID` goes on after it.
 //! When all was said before, the answer is 204, which tells a browser not to come back.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -348,9 +349,10 @@ pub(super) async fn receipts(
         .map_err(|_| Problem::invalid("the page_token is none that a page answered"))?;
     let (run, _) = pinned(&app, run).await?;
     let mut lost = app.engine.lost_attempts(&run).await?;
-    // One that was removed with its age is not lost.
+    // One that was removed with its age is not lost. What is known of an attempt without a
+    // receipt is when it began at the earliest: it may have ended soon after.
     let kept = kept_since(app.record_days);
-    lost.retain(|lost| lost.ended_at >= kept);
+    lost.retain(|lost| lost.started_at >= kept);
     app.recorder.flush().await;
     let receipts = if lost.is_empty() {
         written(&app, &run, after.as_ref(), limit + 1).await?
@@ -374,24 +376,27 @@ async fn with_lost(
     run: &RunRef,
     mut lost: Vec<AttemptReceipt>,
 ) -> Result<Vec<ReceiptRecord>, Problem> {
-    let lacks = |receipts: &[ReceiptRecord], lost: &AttemptReceipt| {
-        let of = |one: &ReceiptRecord| {
-            one.activity_id == lost.activity_id && one.attempt == lost.attempt
-        };
-        !receipts.iter().any(of)
-    };
     let mut receipts = all_written(app, run).await?;
-    lost.retain(|lost| lacks(&receipts, lost));
+    retain_unwritten(&mut lost, &receipts);
     if !lost.is_empty() {
         // They may be on their way.
         app.elsewhere_waits().await;
         app.recorder.flush().await;
         receipts = all_written(app, run).await?;
-        lost.retain(|lost| lacks(&receipts, lost));
+        retain_unwritten(&mut lost, &receipts);
         receipts.extend(lost.into_iter().map(ReceiptRecord::from));
         receipts.sort_by_key(ReceiptRecord::place);
     }
     Ok(receipts)
+}
+
+/// Leaves those that have no receipt.
+fn retain_unwritten(lost: &mut Vec<AttemptReceipt>, receipts: &[ReceiptRecord]) {
+    let written: HashSet<(&str, u32)> = receipts
+        .iter()
+        .map(|one| (one.activity_id.as_str(), one.attempt))
+        .collect();
+    lost.retain(|lost| !written.contains(&(lost.activity_id.as_str(), lost.attempt)));
 }
 
 async fn all_written(app: &App, run: &RunRef) -> Result<Vec<ReceiptRecord>, Problem> {

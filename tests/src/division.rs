@@ -1,8 +1,11 @@
 //! Who takes which tasks: workers of activities alone, servers that take workflow tasks, and
 //! workers of several namespaces, as processes of their own on one cluster.
 
+use std::sync::Arc;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::metrics::scrape;
 use crate::support::handmade::Handmade;
@@ -21,6 +24,28 @@ do:
 ";
     let pushed = client.push_flow(flow).await.unwrap();
     Client::ok(pushed).await.unwrap();
+}
+
+/// Starts a run of one request, which has come to a gate; answers the run's id and the gate.
+pub(crate) async fn start_gated(site: &Site) -> (String, Arc<Semaphore>) {
+    let (address, gate) = http_server::gate().await.unwrap();
+    let client = &site.server.client;
+    let ask = format!(
+        "  - ask: {{call: http, with: {{method: get, endpoint: 'http://{address}/gate'}}}}\n"
+    );
+    push_flow(site, "gated", &ask).await;
+    let rule = format!("GET:{address}");
+    client
+        .grant("tests.gated", "http", &rule, None)
+        .await
+        .unwrap();
+    let id = client.start("tests.gated", &json!({})).await.unwrap();
+    eventually(async || {
+        let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
+        (shown["pending_activities"][0]["state"] == "Started").then_some(())
+    })
+    .await;
+    (id, gate)
 }
 
 /// Who did the tasks of that kind, as the run's history says: the processes.
@@ -122,6 +147,35 @@ async fn workflow_tasks_that_nobody_takes_are_seen() {
     assert_eq!(general["backlog"], 0, "{general}");
 
     let _all = site.worker(&[]).await;
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn activities_that_nobody_takes_are_seen() {
+    let Some(site) = Site::with(&["--workflows"], "").await else {
+        return;
+    };
+    let client = &site.server.client;
+    push(client).await;
+    let id = client.start("tests.divided", &json!({})).await.unwrap();
+    eventually(async || {
+        let families = scrape(client).await;
+        let of = |name: &str| {
+            let labels = [("queue", "general-queue"), ("task_type", "activity")];
+            families[name].value("", &labels)
+        };
+        let waits = of("heyday_queue_depth") >= 1.0 && of("heyday_queue_age_seconds") > 0.0;
+        waits.then_some(())
+    })
+    .await;
+    let queues = client.get("/queues").await.unwrap();
+    let mut queues = queues["queues"].as_array().unwrap().iter();
+    let general = queues.find(|queue| queue["name"] == "general-queue");
+    let general = general.unwrap();
+    assert!(general["backlog"].as_u64().unwrap() >= 1, "{general}");
+
+    let _worker = site.worker(&["--activities-only"]).await;
     let outcome = client.result(&id).await.unwrap();
     assert_eq!(outcome.status, "Completed", "{}", outcome.body);
 }
@@ -240,26 +294,11 @@ async fn a_worker_that_is_asked_to_stop_ends_its_task_before() {
     let Some(site) = Site::with(&["--workflows"], "").await else {
         return;
     };
-    let (address, gate) = http_server::gate().await.unwrap();
     let mut worker = site
         .worker(&["--activities-only", "--drain-grace", "60s"])
         .await;
     let client = &site.server.client;
-    let ask = format!(
-        "  - ask: {{call: http, with: {{method: get, endpoint: 'http://{address}/gate'}}}}\n"
-    );
-    push_flow(&site, "gated", &ask).await;
-    let rule = format!("GET:{address}");
-    client
-        .grant("tests.gated", "http", &rule, None)
-        .await
-        .unwrap();
-    let id = client.start("tests.gated", &json!({})).await.unwrap();
-    eventually(async || {
-        let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
-        (shown["pending_activities"][0]["state"] == "Started").then_some(())
-    })
-    .await;
+    let (id, gate) = start_gated(&site).await;
     worker.ask_to_stop();
     let told = worker.until("/health/ready", StatusCode::SERVICE_UNAVAILABLE);
     let told = told.await.unwrap();

@@ -1,12 +1,13 @@
 //! Workers and their cluster: away at the start, away later, and there again; behind TLS that asks
-//! for certificates and an API key. And a server, or a namespace of the cluster, that is
-//! not there at the start.
+//! for certificates and an API key; refusing to be polled. And a server, or a namespace of the
+//! cluster, that is not there at the start.
 
 use std::process::Command;
 
 use reqwest::StatusCode;
 use serde_json::json;
 
+use crate::division::start_gated;
 use crate::support::certificates::{Authority, Files};
 use crate::support::front::Front;
 use crate::support::handmade::Handmade;
@@ -172,4 +173,63 @@ async fn a_worker_reaches_its_cluster_by_certificates_and_an_api_key_that_change
     for key in ["first-key", "second-key"] {
         assert!(!worker.log().contains(key), "{}", worker.log());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_core_gave_up_is_replaced_while_its_task_goes_on() {
+    let Some(mut site) = Site::with(&["--workflows"], "").await else {
+        return;
+    };
+    let authority = Authority::new("authority");
+    let certificate = authority.issue("front");
+    let front = Front::start(&site.address, &certificate, None).await;
+    // The server reaches it without.
+    site.address = front.address();
+    let files = Files::new(&authority);
+    let ca = files.ca();
+    let mut worker = site
+        .worker(&[
+            "--activities-only",
+            "--queue",
+            "general-queue",
+            "--temporal-tls-server-ca-cert-path",
+            ca.to_str().unwrap(),
+        ])
+        .await;
+    let client = &site.server.client;
+    client.push(Handmade::default().build(), "").await.unwrap();
+    push_flow(
+        &site,
+        "small",
+        "  - only: {call: handmade.answer, with: {}}\n",
+    )
+    .await;
+    let (id, gate) = start_gated(&site).await;
+
+    // The polls that are open are cut, and those that follow refused for good (7, which is
+    // permission-denied). Core takes that for something that passes, for a minute.
+    front.refuse("PollActivityTaskQueue", "7");
+    front.replace_tls(&certificate, None);
+    let said = "activity tasks are no longer polled";
+    eventually(async || worker.log().contains(said).then_some(())).await;
+    front.pass("PollActivityTaskQueue");
+
+    let outcome = client.run("tests.small", &json!({})).await.unwrap();
+    assert_eq!(outcome.status, "Completed", "{}", outcome.body);
+    let shown = client.get(&format!("/workflows/{id}")).await.unwrap();
+    let pending = &shown["pending_activities"][0];
+    assert_eq!(pending["state"], "Started", "{shown}");
+    assert_eq!(pending["attempt"], 1, "{shown}");
+    gate.add_permits(1);
+    let outcome = client.result(&id).await.unwrap();
+    assert_eq!(outcome.body["result"], true, "{}", outcome.body);
+    let receipts = client.receipts(&id).await.unwrap();
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    assert_eq!(receipts[0]["attempt"], 1, "{receipts:?}");
+    assert_eq!(receipts[0]["outcome"], "completed", "{receipts:?}");
+
+    worker.ask_to_stop();
+    assert_eq!(worker.exit_code().await, 0, "{}", worker.log());
+    let log = worker.log();
+    assert!(!log.contains("did not end in time"), "{log}");
 }

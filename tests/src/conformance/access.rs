@@ -1,10 +1,13 @@
-//! A cluster behind TLS whose certificates and API keys change while runs are open.
+//! A cluster behind TLS whose certificates and API keys change while runs are open, and one that
+//! is slow.
+
+use std::time::Duration;
 
 use heyday_durable::engine::EngineError;
 use heyday_durable::temporal::{Access, Source};
 use serde_json::json;
 
-use super::bench::Bench;
+use super::bench::{Bench, REQUEST_PATIENCE};
 use crate::support::certificates::{Authority, Files};
 use crate::support::front::Front;
 use crate::support::temporal;
@@ -93,5 +96,29 @@ async fn an_api_key_changes_while_runs_are_open() {
     files.authorize("second-key\n");
     assert_eq!(bench.result_when_back(&run).await, json!({"last": true}));
     assert_eq!(bench.begun("t.hand"), 1);
+    bench.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_told_with_more_patience_until_a_slow_cluster_takes_it() {
+    // Longer than the first try waits, and shorter than the second.
+    const SLOW: Duration = REQUEST_PATIENCE.saturating_add(Duration::from_secs(2));
+    let Some((mut bench, front)) = Bench::behind_front().await else {
+        return;
+    };
+    // Time for one try more, and none for another attempt.
+    bench.define(
+        "hand",
+        "  - a: {call: t.hand, metadata: {heyday: {timeouts: {start_to_close: PT120S}, retry: {maximum_attempts: 1}}}}\n",
+    );
+    let run = bench.start("hand", json!({})).await;
+    let attempt = bench.attempt().await;
+    front.slow("RespondActivityTaskCompleted", SLOW);
+    attempt.end(Ok(json!("done")));
+    assert_eq!(bench.result(&run).await, json!("done"));
+    assert_eq!(bench.begun("t.hand"), 1);
+    let completed = bench.until_event(&run, "ActivityTaskCompleted").await;
+    assert_eq!(completed.attributes["attempt"], 1);
+    assert_eq!(completed.attributes["receipt"], json!({"cpu_us": 7}));
     bench.drain().await;
 }

@@ -17,18 +17,23 @@ use heyday_durable::failure::Failure;
 use heyday_durable::flow::Flow;
 use heyday_durable::payload::{Digest, Payload};
 use heyday_durable::replay::{HistoryError, RecordedHistory, ReplayError, ReplayReport, Replayer};
-use heyday_durable::temporal::{Access, Tasks, TemporalEngine, TemporalOptions};
+use heyday_durable::temporal::{Access, Source, Tasks, TemporalEngine, TemporalOptions};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 pub use self::parts::{Attempt, MemoryPayloads, plugin};
 use self::parts::{FlowsByName, Paths, Scripted, lock};
+use crate::support::certificates::Authority;
+use crate::support::front::Front;
 /// No test waits longer for something that should come soon.
 pub use crate::support::server::PATIENCE;
 use crate::support::{cluster, pause, temporal};
 
 /// The namespace of all runs.
 pub const NAMESPACE: &str = "default";
+
+/// How long a request waits for a cluster: one that shares a busy machine is slow, and not away.
+pub const REQUEST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Which engine, and where its histories are.
 #[expect(clippy::large_enum_variant, reason = "one for each bench")]
@@ -91,6 +96,19 @@ impl Bench {
     pub async fn real_with_schedules() -> Option<Self> {
         let (address, namespace, access) = cluster::namespace_with_schedules()?;
         Some(Self::temporal_by(address, namespace, access).await)
+    }
+
+    /// On a Temporal cluster behind a front, by which a test says what becomes of requests.
+    pub async fn behind_front() -> Option<(Self, Front)> {
+        let (address, namespace) = temporal::namespace()?;
+        let authority = Authority::new("authority");
+        let front = Front::start(&address, &authority.issue("front"), None).await;
+        let access = Access {
+            server_ca_cert: Some(Source::Value(authority.pem.into_bytes())),
+            ..Access::default()
+        };
+        let bench = Self::temporal_by(front.address(), namespace, access).await;
+        Some((bench, front))
     }
 
     /// On the Temporal cluster at that address, which may be away.
@@ -499,6 +517,11 @@ impl Bench {
         self.described(run, listens).await;
     }
 
+    /// Where runs come without pins, the next `times` looks for them panic.
+    pub fn panic_in_pin(&self, times: u64) {
+        self.definitions.panics.arm(times);
+    }
+
     /// How many attempts of an activity type began.
     pub fn begun(&self, activity: &str) -> u64 {
         lock(&self.begun).get(activity).copied().unwrap_or(0)
@@ -515,8 +538,7 @@ fn temporal_options(address: String, namespace: String) -> TemporalOptions {
     options.activation_threads = 2;
     options.limits.depth = 3;
     options.sticky_timeout = Duration::from_secs(1);
-    // A cluster that shares a busy machine is slow, and not away.
-    options.patience = Duration::from_secs(15);
+    options.patience = REQUEST_PATIENCE;
     // Many tests wait for a cancel.
     options.keep_in_touch = Duration::from_millis(500);
     options

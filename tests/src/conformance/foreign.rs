@@ -191,6 +191,23 @@ async fn an_unknown_flow_fails_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_panic_where_a_run_is_pinned_fails_its_workflow_task_only() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("foreign", "  - a: {call: t.echo, with: {got: '${ .n }'}}\n");
+    // As often as it is tried within one workflow task.
+    bench.panic_in_pin(5);
+    start(&bench, "panics", &[r#"{"n": 3}"#]).await;
+    let run = run("panics");
+    // Each is told at once. Core would take one for lost only after 10 seconds, and say that.
+    let failed = bench.until_event(&run, "WorkflowTaskFailed").await;
+    let failure = failed.attributes["failure"].to_string();
+    assert!(failure.contains("the host failed"), "{failure}");
+    assert_eq!(bench.result(&run).await, json!({"got": 3}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn temporals_own_tools_read_our_runs() {
     let Some(bench) = Bench::temporal().await else {
         return;

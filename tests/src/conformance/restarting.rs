@@ -1,6 +1,7 @@
 //! Runs whose process stops, or has no room for them in memory.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use heyday_durable::activity::CancelReason;
 use heyday_durable::engine::{EngineError, ExecutionStatus};
@@ -52,7 +53,7 @@ async fn a_drain_refuses_starts_and_stops_attempts(mut bench: Bench) {
     let run = bench.start("hand", json!({})).await;
     let attempt = bench.attempt().await;
     let request = bench.request("hand", "late", json!({}));
-    let engine = std::sync::Arc::clone(bench.engine());
+    let engine = Arc::clone(bench.engine());
     let ending = async {
         attempt.stopped().await;
         assert_eq!(attempt.context.reason.get(), Some(&CancelReason::Shutdown));
@@ -77,7 +78,7 @@ async fn an_attempt_that_ends_in_the_grace_of_a_drain_counts(mut bench: Bench) {
     let run = bench.start("hand", json!({})).await;
     let attempt = bench.attempt().await;
     let cancellation = attempt.context.cancellation.clone();
-    let engine = std::sync::Arc::clone(bench.engine());
+    let engine = Arc::clone(bench.engine());
     let ending = async {
         bench
             .until("it drains", async || {
@@ -97,6 +98,40 @@ async fn an_attempt_that_ends_in_the_grace_of_a_drain_counts(mut bench: Bench) {
     let completed = bench.until_event(&run, "ActivityTaskCompleted").await;
     assert_eq!(completed.attributes["attempt"], 1);
     assert_eq!(completed.attributes["receipt"], json!({"cpu_us": 7}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_an_end_that_is_being_told() {
+    // Longer than the workers have to end where no attempt runs, and than one try has.
+    const TOLD_AFTER: Duration = Duration::from_secs(20);
+    let Some((mut bench, front)) = Bench::behind_front().await else {
+        return;
+    };
+    bench.define("hand", "  - a: {call: t.hand}\n  - b: {call: t.echo}\n");
+    let run = bench.start("hand", json!({})).await;
+    let attempt = bench.attempt().await;
+    front.hold("RespondActivityTaskCompleted");
+    attempt.end(Ok(json!("done")));
+    let engine = Arc::clone(bench.engine());
+    let begun = Instant::now();
+    let draining = async {
+        engine.drain(Duration::from_secs(60)).await;
+        begun.elapsed()
+    };
+    let telling = async {
+        tokio::time::sleep(TOLD_AFTER).await;
+        front.pass("RespondActivityTaskCompleted");
+    };
+    let (drained, ()) = tokio::join!(draining, telling);
+    assert!(drained >= TOLD_AFTER, "{drained:?}");
+    drop(engine);
+    bench.restart().await;
+    assert_eq!(bench.result(&run).await, json!("done"));
+    assert_eq!((bench.begun("t.hand"), bench.begun("t.echo")), (1, 1));
+    let completed = bench.until_event(&run, "ActivityTaskCompleted").await;
+    assert_eq!(completed.attributes["attempt"], 1);
+    assert_eq!(completed.attributes["receipt"], json!({"cpu_us": 7}));
+    bench.drain().await;
 }
 
 async fn runs_that_find_no_room_in_memory_come_back_by_replay(mut bench: Bench) {

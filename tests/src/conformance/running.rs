@@ -24,6 +24,9 @@ on_both!(
     pins_are_counted_while_runs_are_open,
 );
 
+/// A result that goes by reference, and a step after it.
+const LARGE: &str = "  - a: {call: t.big, with: {n: 300000}, metadata: {heyday: {retry: {initial_interval: PT0.05S}}}}\n  - b: {set: {x: 1}}\n";
+
 async fn a_run_passes_its_input_on_and_its_result_back(bench: Bench) {
     bench.define(
         "two",
@@ -111,6 +114,40 @@ async fn an_executor_that_panics_fails_the_attempt_only(bench: Bench) {
     );
     let run = bench.start("panics", json!({})).await;
     let failure = format!("{:?}", bench.failure(&run).await);
+    assert!(failure.contains("the host failed"), "{failure}");
+}
+
+/// A large result is stored when the executor has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_after_the_executor_fails_the_attempt_only() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("large", LARGE);
+    bench.payloads.put_panics.arm(1);
+    let run = bench.start("large", json!({})).await;
+    assert_eq!(bench.result(&run).await, json!({"x": 1}));
+    assert_eq!(bench.begun("t.big"), 2);
+    // Its end was told: else the cluster would have noticed by a timeout.
+    let started = bench.until_event(&run, "ActivityTaskStarted").await;
+    assert_eq!(started.attributes["attempt"], 2);
+    let failure = started.attributes["failure"].to_string();
+    assert!(failure.contains("the host failed"), "{failure}");
+}
+
+/// A large result is read before the run goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_as_a_run_goes_on_fails_the_workflow_task_only() {
+    let Some(bench) = Bench::temporal().await else {
+        return;
+    };
+    bench.define("large", LARGE);
+    bench.payloads.get_panics.arm(1);
+    let run = bench.start("large", json!({})).await;
+    assert_eq!(bench.result(&run).await, json!({"x": 1}));
+    assert_eq!(bench.begun("t.big"), 1);
+    let failed = bench.until_event(&run, "WorkflowTaskFailed").await;
+    let failure = failed.attributes["failure"].to_string();
     assert!(failure.contains("the host failed"), "{failure}");
 }
 

@@ -1,10 +1,13 @@
 //! A TLS front of a server. Of a Temporal server, as clusters have one: it terminates TLS, may
 //! ask for client certificates, and lets only requests through that have the right API key.
-//! Of any other server: it passes on what is inside.
+//! What becomes of requests of one name a test may say: they wait, or are refused. Of any other
+//! server: it passes on what is inside.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -17,6 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -35,6 +39,8 @@ struct Shared {
     /// Whether what is said is not looked at.
     bytes: bool,
     rules: Mutex<Rules>,
+    /// What becomes of requests, by their names; the others pass.
+    fates: watch::Sender<HashMap<String, Fate>>,
     /// The certificates of the clients that connected, in turn.
     clients: Mutex<Vec<Vec<u8>>>,
     stop: CancellationToken,
@@ -45,6 +51,17 @@ struct Rules {
     api_key: Option<String>,
     /// Cancelled to cut the connections that were made under these rules.
     cut: CancellationToken,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It waits until it may pass.
+    Held,
+    /// It waits for so long.
+    Slow(Duration),
+    /// It is refused with that code of gRPC.
+    Refused(&'static str),
 }
 
 /// TLS with that certificate; clients have one of that authority, where there is any.
@@ -101,6 +118,7 @@ impl Front {
                 api_key: None,
                 cut: stop.child_token(),
             }),
+            fates: watch::Sender::new(HashMap::new()),
             clients: Mutex::default(),
             stop: stop.clone(),
         });
@@ -128,6 +146,36 @@ impl Front {
         rules.tls = tls(own, clients, self.shared.bytes);
         rules.cut.cancel();
         rules.cut = self.shared.stop.child_token();
+    }
+
+    /// From now on requests of that name, the last part of their path, wait until they may
+    /// [`pass`](Self::pass). The server does not see those that their clients give up meanwhile.
+    pub fn hold(&self, name: &str) {
+        self.treat(name, Fate::Held);
+    }
+
+    /// From now on requests of that name come to the server so much later, or not at all where
+    /// their clients give them up meanwhile.
+    pub fn slow(&self, name: &str, by: Duration) {
+        self.treat(name, Fate::Slow(by));
+    }
+
+    /// From now on requests of that name are refused with that code of gRPC.
+    pub fn refuse(&self, name: &str, code: &'static str) {
+        self.treat(name, Fate::Refused(code));
+    }
+
+    fn treat(&self, name: &str, fate: Fate) {
+        self.shared.fates.send_modify(|fates| {
+            fates.insert(name.to_owned(), fate);
+        });
+    }
+
+    /// From now on requests of that name pass, also those that were held.
+    pub fn pass(&self, name: &str) {
+        self.shared.fates.send_modify(|fates| {
+            fates.remove(name);
+        });
     }
 
     /// Whether the last client to connect had that certificate.
@@ -191,6 +239,20 @@ async fn forward(
         && authorization.is_none_or(|value| value != format!("Bearer {key}"))
     {
         return Ok(refusal("16", "Request unauthorized."));
+    }
+    let path = request.uri().path();
+    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut fates = shared.fates.subscribe();
+    let fate = fates.borrow().get(&name).copied();
+    // All of this is dropped where the client gives the request up.
+    match fate {
+        None => {}
+        Some(Fate::Held) => {
+            // It cannot fail: who tells it is shared.
+            let _ = fates.wait_for(|fates| !fates.contains_key(&name)).await;
+        }
+        Some(Fate::Slow(by)) => tokio::time::sleep(by).await,
+        Some(Fate::Refused(code)) => return Ok(refusal(code, "The front refuses it.")),
     }
     Ok(match behind.send_request(request).await {
         Ok(response) => response.map(Body::new),

@@ -25,6 +25,7 @@ pub mod neo4j;
 pub mod ports;
 pub mod postgres;
 pub mod probe;
+pub mod relay;
 pub mod s3;
 pub mod s3_below_a_path;
 pub mod secret_manager_stand_in;

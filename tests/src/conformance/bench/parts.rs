@@ -54,27 +54,54 @@ impl Program for PathsProgram {
     }
 }
 
+/// Panics as often as it is told to, and then no more.
+#[derive(Default)]
+pub struct Panics(AtomicU64);
+
+impl Panics {
+    /// The next `times` passes panic.
+    pub fn arm(&self, times: u64) {
+        self.0.store(times, Ordering::SeqCst);
+    }
+
+    fn pass(&self) {
+        let less = |times: u64| times.checked_sub(1);
+        let left = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        assert!(left.is_err(), "as it was told");
+    }
+}
+
 /// A payload store in memory.
 #[derive(Default)]
-pub struct MemoryPayloads(Mutex<HashMap<Digest, Bytes>>);
+pub struct MemoryPayloads {
+    stored: Mutex<HashMap<Digest, Bytes>>,
+    /// Where a value is stored.
+    pub put_panics: Panics,
+    /// Where one is read.
+    pub get_panics: Panics,
+}
 
 impl MemoryPayloads {
     /// How many values it has.
     pub fn len(&self) -> usize {
-        lock(&self.0).len()
+        lock(&self.stored).len()
     }
 }
 
 #[async_trait]
 impl PayloadStore for MemoryPayloads {
     async fn put(&self, bytes: Bytes) -> Result<Digest, PayloadStoreError> {
+        self.put_panics.pass();
         let digest = Digest::of(&bytes);
-        lock(&self.0).insert(digest, bytes);
+        lock(&self.stored).insert(digest, bytes);
         Ok(digest)
     }
 
     async fn get(&self, digest: &Digest) -> Result<Bytes, PayloadStoreError> {
-        let found = lock(&self.0).get(digest).cloned();
+        self.get_panics.pass();
+        let found = lock(&self.stored).get(digest).cloned();
         found.ok_or(PayloadStoreError::NotFound(*digest))
     }
 
@@ -182,6 +209,8 @@ pub(super) struct FlowsByName {
     pub(super) active: Mutex<HashMap<String, (Digest, Arc<Flow>)>>,
     pub(super) all: Mutex<HashMap<Digest, Arc<Flow>>>,
     pub(super) loaded: AtomicU64,
+    /// Where a run is pinned.
+    pub(super) panics: Panics,
 }
 
 /// The digest of the plugin `t`.
@@ -230,6 +259,7 @@ impl Definitions for FlowsByName {
         _: &str,
         reference: &WorkflowReference,
     ) -> Result<PinnedDefinition, Failure> {
+        self.panics.pass();
         self.pinned(&reference.workflow_type).ok_or_else(|| {
             Failure::permanent(
                 kind::UNKNOWN_WORKFLOW,

@@ -368,7 +368,9 @@ async fn a_model_larger_than_its_memory_fails_attempts_that_may_be_tried_again()
         ("minilm", minilm.model.as_path()),
         ("small", small.model.as_path()),
     ];
-    let server = server_with("memory_bytes = 10000000\n", &[], &models).await;
+    // Others may have the memory for it.
+    let limits = "memory_bytes = 10000000\nmodel_bytes = 1000000000\n";
+    let server = server_with(limits, &[], &models).await;
     let client = &server.client;
     let input = json!({ "model": "minilm", "texts": ["a"] });
     let failure = client.fail("thinker.embed", &input).await.unwrap();

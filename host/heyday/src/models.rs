@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use heyday_capabilities::Bindings;
 use heyday_capabilities::inference::remote::RemoteModel;
 use heyday_inference::{Inference, ModelStore, Remote, Templates};
 use tokio::runtime::Handle;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::server::{ServerError, blocking};
+use crate::server::{ServerError, blocking, chain};
+
+/// How often a folder of models is looked at, which may be others' too: all manifests are read then,
+/// some KB for each model.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What runs models: opened, with those in memory that the configuration names before long,
 /// and with those that run elsewhere.
@@ -24,7 +31,7 @@ pub(crate) async fn open(config: &Config, bindings: &Bindings) -> Result<Inferen
     });
     let remotes = remotes.collect::<Result<BTreeMap<_, _>, _>>()?;
     let limits = heyday_inference::model::Limits {
-        model_bytes: config.inference.model_bytes,
+        model_bytes: config.inference.model_bytes(),
         templates: Templates::of_this_program(),
     };
     let (folder, options) = (config.models_dir(), config.inference.options()?);
@@ -42,4 +49,21 @@ pub(crate) async fn open(config: &Config, bindings: &Bindings) -> Result<Inferen
         });
     }
     Ok(inference)
+}
+
+/// Follows what other processes import into the folder of the models and remove there, until
+/// `stopping`. A worker does so when it says which models it has.
+pub(crate) async fn follow(inference: Inference, stopping: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stopping.cancelled() => return,
+        }
+        let looks = inference.clone();
+        if let Err(error) = blocking(move || looks.refresh()).await {
+            tracing::debug!(error = chain(&error), "the models cannot be listed anew");
+        }
+    }
 }

@@ -311,6 +311,9 @@ impl Server {
             records: Arc::new(recorder.clone()),
         });
         let stopping = CancellationToken::new();
+        if let Some(inference) = bindings.inference() {
+            tokio::spawn(models::follow(inference.clone(), stopping.clone()));
+        }
         let old = Old {
             engine: Arc::clone(&engine),
             embedded: embedded.clone(),

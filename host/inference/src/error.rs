@@ -38,6 +38,9 @@ pub enum ModelError {
         /// Why.
         source: std::io::Error,
     },
+    /// What looks at a part of it cannot be run now: not the model's fault. It may be later.
+    #[error("the model cannot be looked at now: {0}")]
+    Unavailable(String),
     /// The device failed while it was loaded, mostly for lack of memory.
     #[error("the device cannot hold the model: {0}")]
     Device(String),
@@ -141,8 +144,8 @@ pub enum InferenceError {
         /// Why.
         message: String,
     },
-    /// The service elsewhere that runs the model does not answer, or not as it should.
-    /// Retryable.
+    /// The service elsewhere that runs the model does not answer, or not as it should; or no
+    /// process runs its chat template now. Retryable.
     #[error("the model {model} cannot be asked: {message}")]
     Unavailable {
         /// Its name.

@@ -195,6 +195,8 @@ struct Metered {
     usage: GenerationUsage,
     /// Since when it waits for its first step; none when it does not any more.
     waits: Option<Instant>,
+    /// Since when it is computed elsewhere, where it is now.
+    runs: Option<Instant>,
     /// Bytes of the text that were sent and not read.
     unread: usize,
 }
@@ -203,6 +205,12 @@ impl Metered {
     fn begin(&mut self) {
         if let Some(since) = self.waits.take() {
             self.usage.queued = since.elapsed();
+        }
+    }
+
+    fn pause(&mut self) {
+        if let Some(since) = self.runs.take() {
+            self.usage.computed += since.elapsed();
         }
     }
 }
@@ -248,6 +256,7 @@ impl Generation {
             metered: Mutex::new(Metered {
                 usage: GenerationUsage::default(),
                 waits: Some(Instant::now()),
+                runs: None,
                 unread: 0,
             }),
             read: Notify::new(),
@@ -324,6 +333,9 @@ impl Generation {
         if let Some(since) = metered.waits {
             usage.queued = since.elapsed();
         }
+        if let Some(since) = metered.runs {
+            usage.computed += since.elapsed();
+        }
         usage
     }
 
@@ -381,6 +393,7 @@ impl GenerationSender {
     pub fn end(self, end: Result<GenerationSummary, InferenceError>) {
         // One that never began waits no longer either, before anybody is told.
         self.begin();
+        self.pause();
         // Nobody may wait for it any more.
         let _ = self.events.send(Event::End(end));
     }
@@ -388,6 +401,17 @@ impl GenerationSender {
     /// It waits no longer since its handle was made: its first step begins.
     pub fn begin(&self) {
         self.shared.metered().begin();
+    }
+
+    /// It is computed elsewhere from here on, where nobody tells its share: all of its time counts,
+    /// until it pauses or ends.
+    pub fn run(&self) {
+        self.shared.metered().runs.get_or_insert_with(Instant::now);
+    }
+
+    /// Nothing of it is computed until it runs again.
+    pub fn pause(&self) {
+        self.shared.metered().pause();
     }
 
     /// Tells what was used.
@@ -409,8 +433,9 @@ impl GenerationSender {
 
 impl Drop for GenerationSender {
     fn drop(&mut self) {
-        // It never comes to its first step then.
+        // It never comes to its first step then, or goes no further.
         self.begin();
+        self.pause();
     }
 }
 

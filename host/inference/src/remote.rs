@@ -43,11 +43,13 @@ pub trait Remote: fmt::Debug + Send + Sync {
         meter: &Meter,
     ) -> Result<Scores, InferenceError>;
 
-    /// Text for a request that was checked; answers when the service has begun.
+    /// Text for a request that was checked; answers when the service has begun. What it uses until
+    /// then is told to the meter as it goes, and by the text's handle, which has all of it later.
     async fn generate(
         &self,
         caller: &Caller,
         request: GenerateRequest,
+        meter: &Meter,
     ) -> Result<Generation, InferenceError>;
 }
 

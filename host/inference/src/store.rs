@@ -308,9 +308,13 @@ impl ModelStore {
             file.write_all(&text)?;
             file.sync_all()?;
             std::fs::rename(&temporary, &path)?;
-            sync_folder(&path)
+            // What it names is swept then: nobody may find it.
+            sync_folder(&path).inspect_err(|_| drop(std::fs::remove_file(&path)))
         });
-        written.map_err(failed(&path))?;
+        written.map_err(|error| {
+            let _ = std::fs::remove_file(&temporary);
+            failed(&path)(error)
+        })?;
         let model = Arc::new(model);
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         models.insert(model.name.clone(), Arc::clone(&model));
@@ -320,36 +324,39 @@ impl ModelStore {
     /// Copies one file and answers its digest.
     fn copy(&self, name: &str, from: &Path, blobs: &Path) -> Result<StoredFile, StoreError> {
         let temporary = blobs.join(format!("incoming-{}", std::process::id()));
-        let copied = (|| {
-            let mut reader = File::open(from)?.take(self.limits.model_bytes);
-            let mut writer = File::create(&temporary)?;
+        let copied: Result<_, StoreError> = (|| {
+            let reader = File::open(from).map_err(failed(from))?;
+            let mut reader = reader.take(self.limits.model_bytes);
+            let mut writer = File::create(&temporary).map_err(failed(&temporary))?;
             let mut hasher = Sha256::new();
             let mut buffer = vec![0; 1 << 20];
             let mut size = 0;
             loop {
-                let count = reader.read(&mut buffer)?;
+                let count = reader.read(&mut buffer).map_err(failed(from))?;
                 if count == 0 {
                     break;
                 }
                 hasher.update(&buffer[..count]);
-                writer.write_all(&buffer[..count])?;
+                let written = writer.write_all(&buffer[..count]);
+                written.map_err(failed(&temporary))?;
                 size += count as u64;
             }
-            writer.sync_all()?;
+            writer.sync_all().map_err(failed(&temporary))?;
             let sha256 = hex(&hasher.finalize());
             let target = self.blob(&sha256);
-            std::fs::rename(&temporary, &target)?;
-            sync_folder(&target)?;
+            let moved = std::fs::rename(&temporary, &target);
+            moved
+                .and_then(|()| sync_folder(&target))
+                .map_err(failed(&target))?;
             Ok(StoredFile {
                 name: name.to_owned(),
                 size,
                 sha256,
             })
         })();
-        copied.map_err(|error| {
+        copied.inspect_err(|_| {
             // What is left of it is swept.
             let _ = std::fs::remove_file(&temporary);
-            failed(from)(error)
         })
     }
 
@@ -364,9 +371,13 @@ impl ModelStore {
         self.compare(&model)?;
         Description::read(&self.files(&model), &self.limits)
             .and_then(|description| description.verify_weights())
-            .map_err(|error| StoreError::Damaged {
-                model: name.to_owned(),
-                message: error.to_string(),
+            .map_err(|error| match error {
+                // That says nothing of the model.
+                ModelError::Unavailable(_) => StoreError::Refused(error),
+                error => StoreError::Damaged {
+                    model: name.to_owned(),
+                    message: error.to_string(),
+                },
             })?;
         Ok(model)
     }

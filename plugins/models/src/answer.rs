@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use heyday_sdk::inference::{Message, Model, Request};
+use heyday_sdk::inference::{FinishReason, Message, Model, Request, Summary};
 use heyday_sdk::prelude::*;
 use passages::answers::{Answer, Citation, Passage};
 use passages::words::{Word, words};
@@ -37,22 +37,36 @@ pub struct Question {
 pub fn answer(input: Question) -> Result<Answer> {
     most("passages", input.passages.len())?;
     let model = Model::open(&input.model)?;
-    let mut room = MOST_CHARACTERS;
+    let all = input.passages.iter().map(|it| it.text.chars().count());
+    let (mut room, all) = (MOST_CHARACTERS, all.sum::<usize>());
     let (written, read) = loop {
         let (asked, read) = ask(&input, room);
         let request = Request::chat([Message::system(TASK), Message::user(asked)])
             .temperature(0.0)
             .max_tokens(MOST_TOKENS);
-        match model.generate(&request).and_then(|mut text| text.text()) {
-            Ok(written) => break (written, read),
-            // Only the model knows how many tokens a text has.
-            Err(error) if error.is("input-too-long") && room > LEAST_CHARACTERS => {
-                room = (room / 2).max(LEAST_CHARACTERS);
-            }
-            Err(error) => return Err(error.into()),
+        let told = model.generate(&request).and_then(|mut text| {
+            let written = text.text()?;
+            Ok((written, text.summary()?))
+        });
+        // Only the model knows how many tokens a text has.
+        let is_large = match &told {
+            Ok((_, summary)) => is_cut_off(summary),
+            Err(error) => error.is("input-too-long"),
+        };
+        room = room.min(all);
+        if !is_large || room <= LEAST_CHARACTERS {
+            let (written, _) = told?;
+            break (written, read);
         }
+        room = (room / 2).max(LEAST_CHARACTERS);
     };
     Ok(cited(&written, &input.passages[..read]))
+}
+
+/// Whether an answer ended where the window did, of which the passages left too little.
+fn is_cut_off(summary: &Summary) -> bool {
+    summary.finish_reason == FinishReason::Length
+        && summary.completion_tokens < u64::from(MOST_TOKENS)
 }
 
 /// What the model is asked, with so many characters of the passages, and how many of them it
@@ -135,6 +149,9 @@ fn grounded(answer: &str, citations: &[Citation]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
     use super::*;
 
     fn passage(key: &str, heading: Option<&str>, text: &str) -> Passage {
@@ -207,5 +224,36 @@ mod tests {
         // No passage makes room for a question that fills the window by itself.
         let error = answer(question(&"How? ".repeat(300))).unwrap_err();
         assert_eq!(error.kind(), "input-too-long");
+    }
+
+    #[test]
+    fn an_answer_that_the_window_cut_off_is_asked_for_again_and_no_other() {
+        for (finish_reason, completion_tokens, expected) in [
+            (FinishReason::Length, u64::from(MOST_TOKENS) - 1, true),
+            (FinishReason::Length, u64::from(MOST_TOKENS), false),
+            (FinishReason::Stop, 5, false),
+        ] {
+            let summary = Summary {
+                finish_reason,
+                prompt_tokens: 100,
+                completion_tokens,
+            };
+            assert_eq!(is_cut_off(&summary), expected, "{summary:?}");
+        }
+        let asked = Rc::new(Cell::new(0));
+        let count = Rc::clone(&asked);
+        let _test = heyday_sdk::test::Context::new()
+            .generates("m", move |_| {
+                count.set(count.get() + 1);
+                "word ".repeat(2 * MOST_TOKENS as usize)
+            })
+            .enter();
+        let found = answer(Question {
+            model: "m".to_owned(),
+            text: "How?".to_owned(),
+            passages: vec![passage("rotors", None, &"A rotor turns. ".repeat(20))],
+        });
+        assert_eq!(found.unwrap().citations.len(), 0);
+        assert_eq!(asked.get(), 1);
     }
 }

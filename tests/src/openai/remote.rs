@@ -66,7 +66,8 @@ fn says(text: &str) -> GenerateRequest {
 }
 
 async fn generate(remote: &RemoteModel, text: &str) -> Result<Generation, InferenceError> {
-    remote.generate(&caller("me"), says(text)).await
+    let meter = Meter::start();
+    remote.generate(&caller("me"), says(text), &meter).await
 }
 
 fn is_unavailable(error: &InferenceError) -> bool {
@@ -113,7 +114,8 @@ async fn embeddings_scores_and_texts_are_those_of_the_endpoint() {
         prompt: Some("once upon".to_owned()),
         ..GenerateRequest::default()
     };
-    let mut continued = writer.generate(&caller("me"), prompt).await.unwrap();
+    let continued = writer.generate(&caller("me"), prompt, &meter).await;
+    let mut continued = continued.unwrap();
     assert_eq!(continued.text().await.unwrap(), "once upon");
     let paths: Vec<String> = stand_in.seen().into_iter().map(|seen| seen.path).collect();
     assert_eq!(paths, ["rerank", "chat/completions", "completions"]);

@@ -183,6 +183,22 @@ async fn not_here(
     Ok(error)
 }
 
+/// The outcome of a call, where a model that is not here, or is gone since its handle was opened, is
+/// told as [`not_here`] does.
+async fn or_not_here<T>(
+    state: &mut CallState,
+    call: &HostCall,
+    model: &str,
+    outcome: Result<T, InferenceFault>,
+) -> Result<T, InferenceFault> {
+    match outcome {
+        Err(Fault::Error(error)) if error.code == InferenceCode::UnknownBinding => {
+            Err(not_here(state, call, model, error).await?.into())
+        }
+        outcome => outcome,
+    }
+}
+
 fn long(long: inference::LongText) -> LongText {
     match long {
         inference::LongText::Refuse => LongText::Refuse,
@@ -308,12 +324,8 @@ impl inference::HostModel for CallState {
             inference.model(name)?;
             Some(Arc::new(inference.clone()))
         };
-        let opened = match open::<InferenceCode, _>(self, &call, NAME, "model", &name, find) {
-            Err(Fault::Error(error)) if error.code == InferenceCode::UnknownBinding => {
-                return Err(not_here(self, &call, &name, error).await?.into());
-            }
-            opened => opened?,
-        };
+        let opened = open::<InferenceCode, _>(self, &call, NAME, "model", &name, find);
+        let opened = or_not_here(self, &call, &name, opened).await?;
         let Opened {
             name,
             binding,
@@ -332,11 +344,10 @@ impl inference::HostModel for CallState {
         let call = begin(self, "model.properties")?;
         let (handle, _) = caller(self, &call, &this)?;
         let model = handle.inference.model(&handle.name).ok_or_else(|| {
-            Error::new(
-                InferenceCode::UnknownBinding,
-                format!("there is no model {} here any more", handle.name),
-            )
-        })?;
+            let told = format!("there is no model {} here any more", handle.name);
+            Error::new(InferenceCode::UnknownBinding, told).into()
+        });
+        let model = or_not_here(self, &call, &handle.name, model).await?;
         Ok(properties(&model))
     }
 
@@ -354,7 +365,8 @@ impl inference::HostModel for CallState {
             handle
                 .inference
                 .embed_metered(caller, &handle.name, texts, long, &waiting.meter);
-        let answer = run(&call, async { asked.await.map_err(told) }).await?;
+        let answer = run(&call, async { asked.await.map_err(told) }).await;
+        let answer = or_not_here(self, &call, &handle.name, answer).await?;
         waiting.answered(&answer.usage);
         Ok(inference::Embeddings {
             dimensions: u32::try_from(answer.dimensions).unwrap_or(u32::MAX),
@@ -382,7 +394,8 @@ impl inference::HostModel for CallState {
             long,
             &waiting.meter,
         );
-        let answer = run(&call, async { asked.await.map_err(told) }).await?;
+        let answer = run(&call, async { asked.await.map_err(told) }).await;
+        let answer = or_not_here(self, &call, &handle.name, answer).await?;
         waiting.answered(&answer.usage);
         Ok(answer.values)
     }
@@ -407,10 +420,12 @@ impl inference::HostModel for CallState {
                 ));
             }
             let request = GenerateRequest::from_json(&request).map_err(told)?;
-            let asked = handle.inference.generate(caller, &handle.name, request);
+            let (service, name) = (&handle.inference, &handle.name);
+            let asked = service.generate_metered(caller, name, request, &waiting.meter);
             asked.await.map_err(told)
         };
-        let generation = run(&call, asked).await?;
+        let generation = run(&call, asked).await;
+        let generation = or_not_here(self, &call, &handle.name, generation).await?;
         // The handle has what it used from the beginning.
         let counters = waiting.accepted();
         let handle = GenerationHandle {

@@ -230,8 +230,8 @@ pub(super) fn inference(app: &App) -> Result<Inference, Problem> {
 /// What runs models, when it has looked what others imported into its folder or removed there.
 pub(super) async fn current(app: &App) -> Result<Inference, Problem> {
     let inference = inference(app)?;
-    let store = Arc::clone(inference.store());
-    if let Err(error) = blocking(move || store.refresh()).await {
+    let looks = inference.clone();
+    if let Err(error) = blocking(move || looks.refresh()).await {
         tracing::warn!(error = chain(&error), "the models cannot be listed anew");
     }
     Ok(inference)
@@ -249,6 +249,9 @@ pub(super) fn problem(error: &StoreError) -> Problem {
         // The path is the caller's own.
         StoreError::Refused(ModelError::Io { .. } | ModelError::Missing { .. }) => {
             Problem::invalid(chain(error))
+        }
+        StoreError::Refused(ModelError::Unavailable(_)) => {
+            Problem::unavailable("model-unavailable", chain(error))
         }
         StoreError::Refused(_) | StoreError::Digest { .. } => Problem::unprocessable(
             "model-refused",
@@ -310,7 +313,8 @@ pub(super) async fn list(
     responses((status = 201, body = ModelInfo),
         (status = 400, description = "A wrong name, or no model there", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Another model has the name", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Damaged, contradictory, too large or of an unknown architecture", body = Problem, content_type = "application/problem+json")))]
+        (status = 422, description = "Damaged, contradictory, too large or of an unknown architecture", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Its chat template cannot be run now", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn import(
     State(app): State<App>,
     caller: Caller,
@@ -358,7 +362,8 @@ pub(super) async fn show(
     params(("name" = String, Path, description = "The model's name")),
     responses((status = 200, body = ModelInfo),
         (status = 404, description = "No such model", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "A file is not what was imported", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "A file is not what was imported", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Its chat template cannot be run now", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn verify(
     State(app): State<App>,
     _: Caller,

@@ -1,5 +1,6 @@
 //! `/model-pulls`: models that are being fetched from elsewhere ([`crate::pulls`]). A pull is
-//! its server's own, as the folder is that it writes to: others do not know it.
+//! its server's own: others do not know it. Where they share the folder that it writes to, they
+//! do not pull the same meanwhile.
 
 use axum::Json as JsonAnswer;
 use axum::extract::State;

@@ -166,7 +166,7 @@ fn tell(output: &Output, title: &str, findings: &[Finding]) -> Result<(), CliErr
 fn models(config: &Config) -> Vec<(String, Vec<Finding>)> {
     let folder = config.models_dir();
     let limits = Limits {
-        model_bytes: config.inference.model_bytes,
+        model_bytes: config.inference.model_bytes(),
         templates: Templates::of_this_program(),
     };
     let one = |look: &dyn Fn(&mut Findings)| {

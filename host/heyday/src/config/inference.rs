@@ -23,8 +23,9 @@ pub struct InferenceConfig {
     /// Bytes of all models in memory together; the one that was used longest ago leaves
     /// for another.
     pub memory_bytes: u64,
-    /// Bytes of one model, at most.
-    pub model_bytes: u64,
+    /// Bytes of one model, at most; `memory_bytes` where absent, so that what is imported can be
+    /// loaded. More is of use where other processes load it.
+    pub model_bytes: Option<u64>,
     /// Models that are loaded at the start.
     pub warm_up: Vec<String>,
     /// Threads that compute on the CPU; one for each core where absent.
@@ -60,7 +61,7 @@ impl Default for InferenceConfig {
             device: options.device.to_string(),
             models_dir: None,
             memory_bytes: options.memory_bytes,
-            model_bytes: heyday_inference::model::Limits::default().model_bytes,
+            model_bytes: None,
             warm_up: Vec::new(),
             threads: None,
             batch_texts: None,
@@ -133,7 +134,11 @@ impl InferenceConfig {
             ),
             ("queue_bytes", self.queue_bytes >= 1 << 20, "1 MiB or more"),
             ("memory_bytes", self.memory_bytes > 0, "more than 0"),
-            ("model_bytes", self.model_bytes > 0, "more than 0"),
+            (
+                "model_bytes",
+                self.model_bytes.is_none_or(|n| n > 0),
+                "more than 0",
+            ),
         ] {
             if !holds {
                 return wrong(&format!("inference.{name}"), &format!("it is {range}"));
@@ -166,6 +171,12 @@ impl InferenceConfig {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of one model, at most.
+    #[must_use]
+    pub fn model_bytes(&self) -> u64 {
+        self.model_bytes.unwrap_or(self.memory_bytes)
     }
 
     /// How the service is started.
@@ -201,6 +212,20 @@ impl InferenceConfig {
 #[cfg(test)]
 mod tests {
     use super::super::Config;
+
+    #[test]
+    fn a_model_may_take_what_all_of_them_may_unless_that_is_said() {
+        for (lines, expected) in [
+            ("", 4_u64 << 30),
+            ("memory_bytes = 100", 100),
+            ("memory_bytes = 100\nmodel_bytes = 200", 200),
+            ("model_bytes = 50", 50),
+        ] {
+            let config: Config = toml::from_str(&format!("[inference]\n{lines}\n")).expect(lines);
+            config.check().expect(lines);
+            assert_eq!(config.inference.model_bytes(), expected, "{lines}");
+        }
+    }
 
     #[test]
     fn what_cannot_work_is_refused_by_its_name() {

@@ -112,6 +112,10 @@ impl Fetch<'_> {
         let known = tokio::fs::read_to_string(&tag).await.ok();
         let opened = self.source.open(name, so_far, known.as_deref()).await?;
         let Some(mut opened) = opened else {
+            // What an earlier try left would be imported, and its source has it no more.
+            for old in [path, &part, &tag] {
+                remove(old).await?;
+            }
             return Ok(false);
         };
         // Of an earlier try, and still what its source has.
@@ -133,12 +137,7 @@ impl Fetch<'_> {
             // What an earlier try left is of another file. It goes before the tag changes, by which
             // the next try would take it for what the source has now.
             for old in [path, &part] {
-                match tokio::fs::remove_file(old).await {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(failed(old)(error));
-                    }
-                    _ => {}
-                }
+                remove(old).await?;
             }
         }
         match &opened.tag {
@@ -147,6 +146,13 @@ impl Fetch<'_> {
             None => drop(tokio::fs::remove_file(&tag).await),
         }
         self.receive(&mut opened, &part, name).await?;
+        // Who else writes to the folder, where it has no locks, may have cut or lengthened it.
+        let there = tokio::fs::metadata(&part).await.map_err(failed(&part))?;
+        if there.len() != opened.size {
+            remove(&part).await?;
+            let told = format!("{name} has {} of {} bytes", there.len(), opened.size);
+            return Err(SourceError::Answer(told).into());
+        }
         if let Some(expected) = &opened.sha256 {
             let (hashed, of) = (part.clone(), part.clone());
             let found = blocking(move || sha256(&hashed))
@@ -235,6 +241,17 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Removes a file, which need not be there.
+async fn remove(path: &Path) -> Result<(), PullError> {
+    match tokio::fs::remove_file(path).await {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PullError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn sha256(path: &Path) -> io::Result<String> {
     let mut file = std::fs::File::open(path)?;
     let mut hasher = Sha256::new();
@@ -258,7 +275,7 @@ mod tests {
 
     use axum::Router;
     use axum::body::Body;
-    use axum::http::{HeaderMap, StatusCode, header};
+    use axum::http::{HeaderMap, StatusCode, Uri, header};
     use axum::response::{IntoResponse as _, Response};
     use futures::{StreamExt as _, stream};
     use heyday_capabilities::Bindings;
@@ -272,11 +289,12 @@ mod tests {
     /// Bytes of that before the connection is cut, once.
     const CUT: usize = 5;
 
-    /// A hub whose every file is [`NEW`]; it notes which ranges it was asked for.
+    /// A hub whose every file is [`NEW`] but for `gone`, which it has not; it notes which ranges it
+    /// was asked for.
     async fn hub() -> (Source, Arc<Mutex<Vec<String>>>) {
         let ranges: Arc<Mutex<Vec<String>>> = Arc::default();
         let (noted, asked) = (Arc::clone(&ranges), Arc::new(AtomicUsize::new(0)));
-        let router = Router::new().fallback(move |headers: HeaderMap| {
+        let router = Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
             let range = headers.get(header::RANGE);
             let range = range.map(|it| it.to_str().expect("a range").to_owned());
             let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
@@ -284,7 +302,12 @@ mod tests {
                 .lock()
                 .expect("notes")
                 .push(range.clone().unwrap_or_default());
-            async move { answer(range.is_some(), first) }
+            async move {
+                if uri.path().ends_with("/gone") {
+                    return StatusCode::NOT_FOUND.into_response();
+                }
+                answer(range.is_some(), first)
+            }
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
@@ -322,15 +345,8 @@ mod tests {
         ([tag, length(NEW)], Body::from_stream(begun.chain(end))).into_response()
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_an_earlier_pull_left_is_not_taken_for_what_the_source_has_now() {
-        let (source, ranges) = hub().await;
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("part-1");
-        // As long as what it is now, so that only its tag tells.
-        std::fs::write(&path, [b'x'; NEW.len()]).expect("written");
-        std::fs::write(beside(&path, "tag"), "old").expect("written");
-        let (teller, _told) = watch::channel(Pull {
+    fn teller() -> watch::Sender<Pull> {
+        watch::Sender::new(Pull {
             wanted: Wanted {
                 name: "model".to_owned(),
                 source: "hub:main/org/model".to_owned(),
@@ -341,14 +357,50 @@ mod tests {
             bytes: 0,
             total: 0,
             began_at: Timestamp::now(),
-        });
-        let mut fetch = Fetch {
-            source: &source,
-            folder: folder.path(),
+        })
+    }
+
+    fn fetch<'a>(
+        source: &'a Source,
+        folder: &'a Path,
+        teller: &'a watch::Sender<Pull>,
+    ) -> Fetch<'a> {
+        Fetch {
+            source,
+            folder,
             limit: 1 << 20,
-            teller: &teller,
+            teller,
             bytes: 0,
-        };
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_its_source_has_no_more_is_removed() {
+        let (source, _ranges) = hub().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gone");
+        let left = [path.clone(), beside(&path, "part"), beside(&path, "tag")];
+        for file in &left {
+            std::fs::write(file, "old").expect("written");
+        }
+        let teller = teller();
+        let mut fetch = fetch(&source, folder.path(), &teller);
+        for _ in 0..2 {
+            assert!(!fetch.file("gone").await.expect("asked"));
+            assert!(left.iter().all(|file| !file.exists()));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_an_earlier_pull_left_is_not_taken_for_what_the_source_has_now() {
+        let (source, ranges) = hub().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("part-1");
+        // As long as what it is now, so that only its tag tells.
+        std::fs::write(&path, [b'x'; NEW.len()]).expect("written");
+        std::fs::write(beside(&path, "tag"), "old").expect("written");
+        let teller = teller();
+        let mut fetch = fetch(&source, folder.path(), &teller);
         assert!(fetch.file("part-1").await.expect("fetched"));
         assert_eq!(std::fs::read(&path).expect("read"), NEW);
         let ranges = std::mem::take(&mut *ranges.lock().expect("notes"));

@@ -5,16 +5,19 @@
 //! it is, and it goes on when they go away. Files come into `incoming` beside the store, each
 //! to its end or as far as it came, so that a pull that was interrupted goes on where it was
 //! (`fetch.rs`); then the store imports the folder as it does any other, with all its checks,
-//! in one step. Nothing else than what the configuration names is ever asked ([`source`]).
+//! in one step. Servers that share the store's folder share that one too, so that a pull has it
+//! locked. Nothing else than what the configuration names is ever asked ([`source`]).
 
 mod fetch;
 pub mod source;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use heyday_inference::{Inference, StoreError, StoredModel};
+use heyday_inference::{Inference, ModelError, StoreError, StoredModel};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, watch};
@@ -27,6 +30,8 @@ use crate::server::{blocking, chain};
 const AT_ONCE: usize = 2;
 /// Pulls that are remembered, running ones and ended ones.
 const REMEMBERED: usize = 100;
+/// A file in a pull's folder, locked by the server that pulls.
+const LOCK: &str = "lock";
 
 /// Why a model was not pulled.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,11 @@ pub enum PullError {
     /// A pull of that name is under way.
     #[error("another model {0} is being pulled; wait for it, or cancel it")]
     Running(String),
+    /// A server that shares the folder is at it.
+    #[error(
+        "another server pulls the model {0} into the same folder; ask that one, or wait for it"
+    )]
+    Elsewhere(String),
     /// As many are under way as may be.
     #[error("{REMEMBERED} models are being pulled; wait for one of them")]
     TooMany,
@@ -57,7 +67,7 @@ pub enum PullError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The store refuses it.
     #[error(transparent)]
@@ -144,7 +154,7 @@ impl Pulls {
     /// Of a server whose store is in that folder. They end when it stops, and go on where
     /// they were when they are asked for again.
     #[must_use]
-    pub fn new(models: &std::path::Path, stopping: CancellationToken) -> Self {
+    pub fn new(models: &Path, stopping: CancellationToken) -> Self {
         Self(Arc::new(Inner {
             folder: models.join("incoming"),
             turns: Semaphore::new(AT_ONCE),
@@ -256,6 +266,10 @@ impl Inner {
         let key: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let folder = self.folder.join(key);
         let limit = inference.store().limits().model_bytes;
+        let lock = {
+            let (folder, name) = (folder.clone(), wanted.name.clone());
+            blocking(move || take(&folder, &name)).await?
+        };
         let fetched = async {
             // It is never closed.
             let turn = self.turns.acquire().await;
@@ -274,14 +288,59 @@ impl Inner {
         let model = blocking(move || {
             let model = store.import_digest(&wanted.name, &folder, wanted.digest.as_deref());
             // What is refused comes anew: its source may have something else then.
-            if !matches!(model, Err(StoreError::Io { .. }))
-                && let Err(error) = std::fs::remove_dir_all(&folder)
-            {
+            let passing = matches!(
+                model,
+                Err(StoreError::Io { .. } | StoreError::Refused(ModelError::Unavailable(_)))
+            );
+            if !passing && let Err(error) = std::fs::remove_dir_all(&folder) {
                 tracing::warn!(folder = %folder.display(), %error, "what was pulled stays");
             }
+            // Not before: who waits for it would write to a folder that goes.
+            drop(lock);
             model
         });
         Ok(model.await?)
+    }
+}
+
+/// Takes the folder of a pull, until what this answers is dropped.
+fn take(folder: &Path, name: &str) -> Result<File, PullError> {
+    let path = folder.join(LOCK);
+    let failed = |source| PullError::Io {
+        path: path.clone(),
+        source,
+    };
+    loop {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        let file = match options.open(&path) {
+            // The folder went with the end of another pull.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(failed)?,
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(PullError::Elsewhere(name.to_owned())),
+            // Some shared folders have no locks.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // One that went since it was opened says nothing of the folder that there is now.
+        if is_named(&file, &path).map_err(failed)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether it is this file that has the name.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let this = file.metadata()?;
+    match path.metadata() {
+        Ok(named) => Ok((named.dev(), named.ino()) == (this.dev(), this.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -294,15 +353,82 @@ mod tests {
     use super::source::HubConfig;
     use super::*;
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_same_pull_twice_is_one_and_another_of_its_name_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+    fn inference(folder: &Path) -> Inference {
+        let store = ModelStore::open(folder, Limits::default()).expect("opens");
         let options = Options {
             device: DeviceChoice::Cpu,
             ..Options::default()
         };
-        let inference = Inference::start(Arc::new(store), &options).expect("starts");
+        Inference::start(Arc::new(store), &options).expect("starts")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_that_share_a_folder_do_not_pull_the_same_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inference = inference(folder.path());
+        // It takes connections, and never answers.
+        let hub = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let config = HubConfig {
+            url: format!("http://{}", hub.local_addr().expect("an address")),
+            key_file: None,
+            key_env: None,
+        };
+        let hubs = BTreeMap::from([("main".to_owned(), config)]);
+        let begin = |pulls: &Pulls| {
+            let wanted = Wanted {
+                name: "model".to_owned(),
+                source: "hub:main/org/one".to_owned(),
+                digest: None,
+            };
+            let source = Source::find(&wanted.source, &hubs, &Bindings::default(), "default");
+            let begun = pulls.begin(&inference, wanted, source.expect("a source"));
+            begun.expect("begun");
+            pulls.follow("model").expect("it is remembered")
+        };
+        let server = || Pulls::new(folder.path(), CancellationToken::new());
+        let (one, other) = (server(), server());
+        let (mut of_one, mut of_other) = (begin(&one), begin(&other));
+        let (has_it, refused) = tokio::select! {
+            _ = of_one.wait_for(Pull::has_ended) => (&other, &one),
+            _ = of_other.wait_for(Pull::has_ended) => (&one, &other),
+        };
+        let PullState::Failed(error) = refused.list()[0].state.clone() else {
+            panic!("{:?}", refused.list());
+        };
+        assert!(matches!(*error, PullError::Elsewhere(_)), "{error}");
+        // Given up at the one, it can be had at the other.
+        let mut given_up = has_it.follow("model").expect("it is remembered");
+        assert!(has_it.cancel("model"));
+        drop(given_up.wait_for(Pull::has_ended).await.expect("told"));
+        let mut again = begin(refused);
+        let comes = |pull: &Pull| !pull.file.is_empty();
+        drop(again.wait_for(comes).await.expect("its files come"));
+    }
+
+    #[test]
+    fn a_folder_that_went_under_a_lock_is_free() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pull = folder.path().join("incoming/0");
+        let held = take(&pull, "model").expect("free");
+        let refused = take(&pull, "model");
+        assert!(
+            matches!(refused, Err(PullError::Elsewhere(_))),
+            "{refused:?}"
+        );
+        let path = pull.join(LOCK);
+        assert!(is_named(&held, &path).expect("looked at"));
+        std::fs::remove_dir_all(&pull).expect("removed");
+        assert!(!is_named(&held, &path).expect("looked at"));
+        let next = take(&pull, "model").expect("another one");
+        assert!(!is_named(&held, &path).expect("looked at"));
+        drop(next);
+        take(&pull, "model").expect("free");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_same_pull_twice_is_one_and_another_of_its_name_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inference = inference(folder.path());
         // It takes connections, and never answers.
         let hub = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let config = HubConfig {
@@ -347,12 +473,7 @@ mod tests {
     #[tokio::test]
     async fn a_pull_that_is_being_imported_goes_on_to_its_end() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
-        let options = Options {
-            device: DeviceChoice::Cpu,
-            ..Options::default()
-        };
-        let inference = Inference::start(Arc::new(store), &options).expect("starts");
+        let inference = inference(folder.path());
         // All of its files are there, and none is of a model.
         let router = axum::Router::new().fallback(|| async { "{}" });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;

@@ -59,7 +59,7 @@ impl Announcer {
         let inference = self.inference.clone();
         let models = blocking(move || {
             // The store may be a folder that others write to.
-            if let Err(error) = inference.store().refresh() {
+            if let Err(error) = inference.refresh() {
                 tracing::debug!(error = chain(&error), "the models cannot be listed anew");
             }
             let (loaded, _) = inference.in_memory();

@@ -261,7 +261,8 @@ impl Config {
         let bytes = config.memory_bytes();
         if bytes > limits.model_bytes {
             return Err(ModelError::TooLarge(format!(
-                "it takes {bytes} bytes in memory, more than the {} that one model may",
+                "it takes {bytes} bytes in memory, more than the {} that one model may \
+                 (`model_bytes`)",
                 limits.model_bytes
             )));
         }

@@ -23,12 +23,13 @@ const CHUNK: usize = 16_384;
 
 pub(super) type Lanes = [f32; LANES];
 
-/// `e^x` for x up to 0, to 2e-7 of the result, without a branch.
+/// `e^x` for x up to 0, to 2e-7 of the result, without a branch. NaN stays that: `max` drops it.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     // Adding this leaves the nearest whole number in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
-    let power = (x * std::f32::consts::LOG2_E).max(-126.0);
+    let power = x * std::f32::consts::LOG2_E;
+    let power = if power < -126.0 { -126.0 } else { power };
     let rounded = power + ROUND;
     let rest = power - (rounded - ROUND);
     // 2^rest for -0.5 to 0.5.
@@ -397,7 +398,8 @@ fn weigh(
     sums
 }
 
-/// In place, of numbers that are multiplied with `scale` before.
+/// In place, of numbers that are multiplied with `scale` before. Where one of them ran over, or the
+/// largest is infinite, all are no numbers: weights that look well would hide it.
 #[inline(always)]
 pub(super) fn softmax(row: &mut [f32], scale: f32) {
     let mut most = [f32::NEG_INFINITY; LANES];
@@ -516,6 +518,27 @@ pub(super) mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn weights_of_what_ran_over_are_no_numbers() {
+        let is_none = |mut row: Vec<f32>| {
+            softmax(&mut row, 0.5);
+            row.iter().all(|weight| weight.is_nan())
+        };
+        for length in [1, 3, LANES, LANES + 3, 5 * LANES] {
+            for at in 0..length {
+                for odd in [f32::INFINITY, f32::NAN] {
+                    let mut row = numbers(length, 13);
+                    row[at] = odd;
+                    assert!(is_none(row), "{odd} at {at} of {length}");
+                }
+            }
+            assert!(is_none(vec![f32::NEG_INFINITY; length]), "{length}");
+        }
+        let mut row = [f32::NEG_INFINITY, 1.0, 1.0];
+        softmax(&mut row, 0.5);
+        assert!(row[0] < 1e-30 && row[1..] == [0.5, 0.5], "{row:?}");
     }
 
     fn reference(qkv: &[f32], lengths: &[usize], heads: Heads) -> Vec<f64> {

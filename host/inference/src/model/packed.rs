@@ -5,7 +5,8 @@
 //! innermost loop reads them one after another. burn's backend packs them at each product,
 //! which counts where rows are few: a short text, or the next token of one, whose product it
 //! also leaves to one core. The inputs of a tile's rows are laid side by side before. A product
-//! is split into jobs over rows and panels where several cores share it.
+//! is split into jobs over rows and panels where several cores share it; jobs of the same rows
+//! share what is laid of them.
 
 use std::ops::Range;
 
@@ -21,6 +22,8 @@ const TILE_ROWS: usize = 6;
 const JOB_ROWS: usize = 16 * TILE_ROWS;
 /// Jobs for each thread, so that none waits long for the last.
 const JOBS: usize = 4;
+/// Numbers that are laid by one thread: for fewer, others are not worth waking.
+const FEW: usize = 1 << 15;
 
 /// A matrix of weights, and what is added to its products.
 #[derive(Debug)]
@@ -100,6 +103,12 @@ impl Packed {
             threads => (JOBS * threads).div_ceil(blocks),
         };
         let group = panels.div_ceil(groups.min(panels)).max(1);
+        // A job that has its rows to itself lays them when it begins: they are in its core's cache
+        // then.
+        let laid = (group < panels && rows > 1).then(|| tiled_blocks(input, self.inputs));
+        // A single row lies as its tile does.
+        let is_laid = laid.is_some() || rows == 1;
+        let input = laid.as_deref().unwrap_or(input);
         let mut jobs = Vec::new();
         for (input, out) in input
             .chunks(JOB_ROWS * self.inputs)
@@ -109,6 +118,7 @@ impl Packed {
             jobs.extend((0..panels).step_by(group).map(|first_panel| Job {
                 packed: self,
                 input,
+                is_laid,
                 first_panel,
                 out: Vec::with_capacity(JOB_ROWS.min(rows)),
             }));
@@ -151,6 +161,8 @@ impl WithSimd for PanelWidth {
 struct Job<'a> {
     packed: &'a Packed,
     input: &'a [f32],
+    /// Whether that lies tile by tile already.
+    is_laid: bool,
     /// In numbers of [`WIDTH`] outputs.
     first_panel: usize,
     /// Where each row's outputs go.
@@ -164,7 +176,8 @@ impl WithSimd for Job<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         let inputs = self.packed.inputs;
         let width = self.out.first().map_or(0, |row| row.len());
-        let tiled = tiled(self.input, inputs);
+        let own = (!self.is_laid).then(|| tiled(self.input, inputs));
+        let tiled = own.as_deref().unwrap_or(self.input);
         for (number, first) in (0..width).step_by(WIDTH).enumerate() {
             let number = self.first_panel + number;
             let panels = Panels {
@@ -208,17 +221,50 @@ fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
 /// has less than half of its speed.
 fn tiled(input: &[f32], inputs: usize) -> Vec<f32> {
     let mut tiled = vec![0.0; input.len()];
-    for rows in tiles(input.len() / inputs) {
-        let part = rows.start * inputs..rows.end * inputs;
-        let tile = &mut tiled[part.clone()];
-        for (at, row) in input[part].chunks_exact(inputs).enumerate() {
-            let tile = tile[at..].iter_mut().step_by(rows.len());
-            for (to, &value) in tile.zip(row) {
-                *to = value;
-            }
-        }
+    for (rows, tile) in each_tile(input, &mut tiled, inputs) {
+        lay(rows, tile, inputs);
     }
     tiled
+}
+
+/// The same of the rows of each job, job after job, by all threads.
+fn tiled_blocks(input: &[f32], inputs: usize) -> Vec<f32> {
+    let mut tiled = vec![0.0; input.len()];
+    let block = JOB_ROWS * inputs;
+    let blocks = input.chunks(block).zip(tiled.chunks_mut(block));
+    let each = blocks.flat_map(|(input, tiled)| each_tile(input, tiled, inputs));
+    if input.len() <= FEW {
+        each.for_each(|(rows, tile)| lay(rows, tile, inputs));
+    } else {
+        let each: Vec<_> = each.collect();
+        each.into_par_iter()
+            .for_each(|(rows, tile)| lay(rows, tile, inputs));
+    }
+    tiled
+}
+
+/// The rows of each tile, and where they are laid.
+fn each_tile<'a>(
+    mut input: &'a [f32],
+    mut tiled: &'a mut [f32],
+    inputs: usize,
+) -> impl Iterator<Item = (&'a [f32], &'a mut [f32])> {
+    tiles(input.len() / inputs).map(move |rows| {
+        let (rows, others) = input.split_at(rows.len() * inputs);
+        let (tile, left) = std::mem::take(&mut tiled).split_at_mut(rows.len());
+        (input, tiled) = (others, left);
+        (rows, tile)
+    })
+}
+
+fn lay(rows: &[f32], tile: &mut [f32], inputs: usize) {
+    let count = rows.len() / inputs;
+    for (at, row) in rows.chunks_exact(inputs).enumerate() {
+        let tile = tile[at..].iter_mut().step_by(count);
+        for (to, &value) in tile.zip(row) {
+            *to = value;
+        }
+    }
 }
 
 /// Panels of [`WIDTH`] outputs together.
@@ -330,6 +376,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn blocks_that_are_laid_together_lie_as_each_alone() {
+        // By one thread and by several.
+        for (inputs, rows) in [
+            (1, 1),
+            (1, 100),
+            (7, 5),
+            (7, 96),
+            (7, 205),
+            (384, 103),
+            (384, 192),
+        ] {
+            let input = numbers(inputs * rows, 8);
+            let together = tiled_blocks(&input, inputs);
+            let blocks = input.chunks(JOB_ROWS * inputs);
+            let alone: Vec<f32> = blocks.flat_map(|block| tiled(block, inputs)).collect();
+            assert_eq!(together, alone, "{inputs}x{rows}");
+        }
+        assert_eq!(tiled(&[1.0, 2.0, 3.0], 3), [1.0, 2.0, 3.0], "one row stays");
+        assert_eq!(tiled(&[1.0, 2.0, 3.0, 4.0], 2), [1.0, 3.0, 2.0, 4.0]);
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Weights {
             total = total.saturating_add(size);
             if total > limits.model_bytes {
                 return Err(ModelError::TooLarge(format!(
-                    "its weights have more than {} bytes",
+                    "its weights have more than {} bytes (`model_bytes`)",
                     limits.model_bytes
                 )));
             }

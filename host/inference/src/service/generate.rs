@@ -178,11 +178,7 @@ fn prompt(request: &GenerateRequest, model: &Loaded) -> Result<Vec<u32>, Inferen
         None => match decoder.chat.prompt(&request.messages) {
             // The template writes the tokens around it too.
             Some(Ok(prompt)) => tokenizer.prompt(&prompt, false),
-            Some(Err(ChatError::Unavailable(message))) => {
-                tracing::error!(message, model = model.name, "a chat template cannot be run");
-                return Err(InferenceError::Internal);
-            }
-            Some(Err(error)) => return invalid(error.to_string()),
+            Some(Err(error)) => return Err(unprompted(&model.name, error)),
             None => {
                 return invalid(format!(
                     "the model {} has no chat template: give a `prompt`",
@@ -203,6 +199,22 @@ fn prompt(request: &GenerateRequest, model: &Loaded) -> Result<Vec<u32>, Inferen
         });
     }
     Ok(ids)
+}
+
+/// What is told of a conversation of which no prompt was made.
+fn unprompted(model: &str, error: ChatError) -> InferenceError {
+    match error {
+        // Neither the template's fault nor the caller's: its process may run the next time.
+        ChatError::Unavailable(message) => {
+            tracing::error!(message, model, "a chat template cannot be run");
+            InferenceError::Unavailable {
+                model: model.to_owned(),
+                message: "its chat template cannot be run now; the host's log has the cause"
+                    .to_owned(),
+            }
+        }
+        error => InferenceError::InvalidRequest(error.to_string()),
+    }
 }
 
 fn failed(model: &Loaded, error: &TokenError) -> InferenceError {

@@ -12,7 +12,7 @@ use super::failpoint;
 use crate::device::{Device, DeviceChoice};
 use crate::error::{DeviceError, InferenceError, ModelError};
 use crate::model::Model;
-use crate::store::ModelStore;
+use crate::store::{ModelStore, StoreError, StoredModel};
 
 /// Between two tries to open a device that was lost.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub(crate) struct Loaded {
     /// How often the device had been opened again before it was loaded onto it.
     pub(super) openings: u64,
     digest: String,
-    _room: Room,
+    room: Room,
 }
 
 /// Bytes of the memory limit.
@@ -48,6 +48,13 @@ struct Slot {
     model: Arc<Loaded>,
     /// When it was last asked for, counted in askings.
     last: u64,
+}
+
+impl Slot {
+    /// Whether nobody uses it.
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.model) == 1
+    }
 }
 
 #[derive(Debug)]
@@ -184,6 +191,8 @@ impl Models {
                     message: crate::panic_message(panic.as_ref()),
                 })
             });
+            // Whose files went because another process removed or replaced it is not damaged.
+            let is_other = loaded.is_err() && self.is_other_now(&stored);
             let mut slots = self.slots();
             if slots.openings != openings {
                 // It lies on a device that failed under others meanwhile.
@@ -201,6 +210,9 @@ impl Models {
                     return Err(error);
                 }
                 Err(error) => {
+                    if is_other {
+                        continue;
+                    }
                     return Err(InferenceError::Unloadable {
                         model: name.to_owned(),
                         message: error.to_string(),
@@ -216,7 +228,7 @@ impl Models {
                 model,
                 openings,
                 digest: stored.digest.clone(),
-                _room: room,
+                room,
             });
             // One that was removed meanwhile, or is another now, is for those only who wait for it:
             // nobody could unload it later.
@@ -232,14 +244,45 @@ impl Models {
         }
     }
 
+    /// Whether its name is another model's by now, or none's, in the store's folder.
+    fn is_other_now(&self, stored: &StoredModel) -> bool {
+        if let Err(error) = self.store.refresh() {
+            tracing::warn!(%error, "the models cannot be listed anew");
+        }
+        let now = self.store.get(&stored.name);
+        now.is_none_or(|now| now.digest != stored.digest)
+    }
+
+    /// Looks what other processes did in the store's folder, and drops what is in memory of models
+    /// that are gone or are others now; who uses one goes on.
+    pub(crate) fn refresh(&self) -> Result<(), StoreError> {
+        self.store.refresh()?;
+        self.slots().by_name.retain(|name, slot| {
+            let now = self.store.get(name);
+            now.is_some_and(|now| now.digest == slot.model.digest)
+        });
+        Ok(())
+    }
+
     /// Makes room by dropping models that nobody uses, the one that was asked for longest
-    /// ago first.
+    /// ago first; none where that would not be enough.
     fn take_room(&self, slots: &mut Slots, bytes: u64) -> Result<Room, InferenceError> {
         if bytes > self.limit {
             return Err(InferenceError::OutOfMemory(format!(
                 "the model takes {bytes} bytes; all models may take {}",
                 self.limit
             )));
+        }
+        let in_use = || {
+            let told = "models in memory that are in use leave no room for it".to_owned();
+            Err(InferenceError::OutOfMemory(told))
+        };
+        let idle = slots.by_name.values().filter(|slot| slot.is_idle());
+        let idle: u64 = idle.map(|slot| slot.model.room.bytes).sum();
+        // What is idle is not used by then: nobody takes it without the slots.
+        let kept = self.used.load(Ordering::Acquire).saturating_sub(idle);
+        if kept.saturating_add(bytes) > self.limit {
+            return in_use();
         }
         loop {
             let used = self.used.load(Ordering::Acquire);
@@ -253,13 +296,11 @@ impl Models {
             let idle = slots
                 .by_name
                 .iter()
-                .filter(|(_, slot)| Arc::strong_count(&slot.model) == 1)
+                .filter(|(_, slot)| slot.is_idle())
                 .map(|(name, slot)| (slot.last, name.clone()))
                 .min();
             let Some((_, name)) = idle else {
-                return Err(InferenceError::OutOfMemory(
-                    "all models in memory are in use".to_owned(),
-                ));
+                return in_use();
             };
             tracing::info!(model = name, "a model leaves memory for another");
             slots.by_name.remove(&name);

@@ -16,34 +16,46 @@ pub(super) struct Loads(Vec<Load>);
 #[derive(Debug)]
 struct Load {
     model: String,
+    /// Which model had the name when it was asked for.
+    digest: Option<String>,
     /// A thread is at it.
     begun: bool,
     waiting: Vec<Asking>,
 }
 
 impl Loads {
-    fn push(&mut self, asking: Asking) {
-        if let Some(load) = self.0.iter_mut().find(|it| it.model == asking.model()) {
+    /// Lets it wait for the model that has its name now, where it has that digest. Who asked for the
+    /// one that had the name before is not waited with: that one may be what comes of it.
+    fn push(&mut self, asking: Asking, digest: Option<String>) {
+        let model = asking.model();
+        let mut loads = self.0.iter_mut();
+        if let Some(load) = loads.find(|it| it.model == model && it.digest == digest) {
             load.waiting.push(asking);
             return;
         }
         self.0.push(Load {
-            model: asking.model().to_owned(),
+            model: model.to_owned(),
+            digest,
             begun: false,
             waiting: vec![asking],
         });
     }
 
-    /// The next model; nobody else begins with it before its end.
+    /// The next model that somebody waits for; nobody else begins with one of its name before its
+    /// end.
     fn begin(&mut self) -> Option<String> {
-        let load = self.0.iter_mut().find(|load| !load.begun)?;
+        self.retain(|asking| !asking.is_cancelled());
+        let is_free = |model: &str| self.0.iter().all(|it| !it.begun || it.model != model);
+        let at = self.0.iter().position(|load| is_free(&load.model))?;
+        let load = &mut self.0[at];
         load.begun = true;
         Some(load.model.clone())
     }
 
-    /// What waited for that model.
+    /// What waited for that model, which a thread is at.
     fn end(&mut self, model: &str) -> Vec<Asking> {
-        let at = self.0.iter().position(|load| load.model == model);
+        let mut loads = self.0.iter();
+        let at = loads.position(|load| load.begun && load.model == model);
         at.map(|at| self.0.remove(at).waiting).unwrap_or_default()
     }
 
@@ -65,7 +77,10 @@ impl Loads {
 
 /// Lets a request wait until its model was loaded, or could not be.
 pub(super) fn wait(shared: &Shared, asking: Asking) {
-    shared.queues().loads.push(asking);
+    // Before the queues are held: it may read a file.
+    let stored = shared.models.store.get(asking.model());
+    let digest = stored.map(|model| model.digest.clone());
+    shared.queues().loads.push(asking, digest);
     shared.loads.notify_one();
 }
 
@@ -121,5 +136,68 @@ fn next(shared: &Shared) -> Option<String> {
             .loads
             .wait(queues)
             .unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::super::request::Request;
+    use super::super::{Caller, Meter, Work};
+    use super::*;
+    use crate::error::InferenceError;
+    use crate::model::LongText;
+
+    fn request(model: &str) -> Arc<Request> {
+        let work = Work::Embed {
+            texts: Vec::new(),
+            long: LongText::Refuse,
+        };
+        let caller = Caller {
+            namespace: "default".to_owned(),
+            plugin: "me".to_owned(),
+        };
+        let (reply, _answer) = oneshot::channel();
+        let request = Request::new(model.to_owned(), work, caller, Meter::start(), reply);
+        Arc::new(request)
+    }
+
+    fn push(loads: &mut Loads, model: &str, digest: &str) -> Arc<Request> {
+        let request = request(model);
+        let asking = Asking::Texts(Arc::clone(&request));
+        loads.push(asking, Some(digest.to_owned()));
+        request
+    }
+
+    #[test]
+    fn who_asks_for_what_has_a_name_now_does_not_wait_for_what_had_it() {
+        let mut loads = Loads::default();
+        push(&mut loads, "m", "old");
+        assert_eq!(loads.begin().as_deref(), Some("m"));
+        push(&mut loads, "m", "new");
+        push(&mut loads, "m", "old");
+        push(&mut loads, "n", "old");
+        // Two threads would load the same, where the first one finds the new model too.
+        assert_eq!(loads.begin().as_deref(), Some("n"));
+        assert_eq!(loads.begin(), None);
+        assert_eq!(loads.end("m").len(), 2);
+        assert_eq!(loads.begin().as_deref(), Some("m"));
+        assert_eq!(loads.end("m").len(), 1);
+        assert_eq!(loads.begin(), None);
+        assert_eq!(loads.end("n").len(), 1);
+        assert!(loads.0.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_loaded() {
+        let mut loads = Loads::default();
+        let gone = [push(&mut loads, "m", "one"), push(&mut loads, "m", "one")];
+        push(&mut loads, "n", "one");
+        for request in gone {
+            request.answer(Err(InferenceError::Stopping));
+        }
+        assert_eq!(loads.begin().as_deref(), Some("n"));
+        assert_eq!(loads.begin(), None);
     }
 }

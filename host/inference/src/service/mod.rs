@@ -39,7 +39,7 @@ use crate::error::{DeviceError, InferenceError};
 use crate::generation::{GenerateRequest, Generation};
 use crate::model::{LongText, Task, Tokens};
 use crate::remote::{Remote, ServedModel};
-use crate::store::ModelStore;
+use crate::store::{ModelStore, StoreError};
 
 pub use self::generate::GenerateOptions;
 pub use self::options::{BatchOptions, Options, QueueLimits};
@@ -241,6 +241,16 @@ impl Inference {
         &self.running.shared.models.store
     }
 
+    /// Looks what other processes imported, removed and replaced in the folder of the store. What is
+    /// in memory of a model that is gone, or is another now, is dropped; requests that are using it
+    /// are answered. It reads all manifests, so that it blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        self.running.shared.models.refresh()
+    }
+
     /// Where models compute.
     #[must_use]
     pub fn device(&self) -> Device {
@@ -404,12 +414,28 @@ impl Inference {
         model: &str,
         request: GenerateRequest,
     ) -> Result<Generation, InferenceError> {
+        let meter = Meter::start();
+        self.generate_metered(caller, model, request, &meter).await
+    }
+
+    /// The same, with a meter that is of this request only: what it used is known there where it is
+    /// not accepted. From then on the handle has all of it.
+    ///
+    /// # Errors
+    /// As [`InferenceError`] says; what comes later is told by the handle.
+    pub async fn generate_metered(
+        &self,
+        caller: Caller,
+        model: &str,
+        request: GenerateRequest,
+        meter: &Meter,
+    ) -> Result<Generation, InferenceError> {
         let shared = &self.running.shared;
         request.check()?;
         let bytes = request.bytes();
         request::check(bytes, request.messages.len().max(1), &shared.limits)?;
         if let Some(remote) = self.remotes.get(model) {
-            return remote.generate(&caller, request).await;
+            return remote.generate(&caller, request, meter).await;
         }
         let Some(stored) = shared.models.store.get(model) else {
             return Err(InferenceError::UnknownModel(model.to_owned()));

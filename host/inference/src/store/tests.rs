@@ -112,6 +112,23 @@ fn another_digest_than_was_wanted_is_refused() {
 }
 
 #[test]
+fn a_manifest_that_cannot_be_written_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
+    let hindrance = folder.path().join("models/small.tmp");
+    std::fs::create_dir_all(&hindrance).expect("made");
+    let failed = store.import("small", &source("bert-cls"));
+    assert!(matches!(failed, Err(StoreError::Io { .. })), "{failed:?}");
+    assert!(store.get("small").is_none());
+    assert_eq!(blobs(&store), 0);
+    std::fs::remove_dir(&hindrance).expect("removed");
+    store
+        .import("small", &source("bert-cls"))
+        .expect("imported");
+    assert!(!hindrance.exists());
+}
+
+#[test]
 fn what_changed_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = ModelStore::open(folder.path(), Limits::default()).expect("opens");
@@ -185,7 +202,11 @@ fn a_copy_that_fails_in_the_middle_leaves_nothing_and_may_be_made_again() {
     let hindrance = store.blob(&hex(&Sha256::digest(&bytes)));
     std::fs::create_dir(&hindrance).expect("made");
     let failed = store.import("small", &model);
-    assert!(matches!(failed, Err(StoreError::Io { .. })), "{failed:?}");
+    // The file that was written is named, not the one that was read.
+    assert!(
+        matches!(&failed, Err(StoreError::Io { path, .. }) if *path == hindrance),
+        "{failed:?}"
+    );
     assert_eq!(store.list(), std::slice::from_ref(&kept));
     std::fs::remove_dir(&hindrance).expect("removed");
     let named = |model: &StoredModel| {

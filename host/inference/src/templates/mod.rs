@@ -186,14 +186,9 @@ fn ask(program: &Path, order: &Order<'_>) -> std::io::Result<Answer> {
 
 fn interpret(status: ExitStatus) -> std::io::Result<Answer> {
     use std::os::unix::process::ExitStatusExt as _;
-    // By its CPU time, an allocation that failed, or a stack that was used up.
-    let by_limits = [
-        libc::SIGXCPU,
-        libc::SIGKILL,
-        libc::SIGABRT,
-        libc::SIGSEGV,
-        libc::SIGBUS,
-    ];
+    // By its CPU time, an allocation that failed, or a stack that was used up. A kill comes from
+    // outside, as where the machine has no memory left.
+    let by_limits = [libc::SIGXCPU, libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];
     match status.signal() {
         Some(signal) if by_limits.contains(&signal) => {
             tracing::warn!(%status, "a chat template did too much");

@@ -176,3 +176,15 @@ fn a_program_that_is_none_is_no_fault_of_the_template() {
         assert!(matches!(error, ChatError::Unavailable(_)), "{error:?}");
     }
 }
+
+#[test]
+fn only_what_its_own_limits_end_did_too_much() {
+    use std::os::unix::process::ExitStatusExt as _;
+    for signal in [libc::SIGXCPU, libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS] {
+        let found = interpret(ExitStatus::from_raw(signal));
+        assert_eq!(found.expect("told"), Err(ChatError::TooMuch), "{signal}");
+    }
+    for signal in [libc::SIGKILL, libc::SIGTERM] {
+        interpret(ExitStatus::from_raw(signal)).expect_err("it may be run again");
+    }
+}

@@ -1,11 +1,10 @@
 //! Generation by an endpoint: streamed, and never begun again after its first piece.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use heyday_inference::{
     Caller, FinishReason, GenerateRequest, Generation, GenerationSender, GenerationSummary,
-    InferenceError, Task,
+    InferenceError, Meter, Task,
 };
 use reqwest::Response;
 use serde::Deserialize;
@@ -208,36 +207,20 @@ fn request(config: &RemoteConfig, request: GenerateRequest) -> (&'static str, Va
     (path, body)
 }
 
-/// The time that an endpoint had for a text: without what that waited for its reader here.
-struct Clock {
-    since: Instant,
-    waited: Duration,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            since: Instant::now(),
-            waited: Duration::ZERO,
-        }
-    }
-
-    fn computed(&self) -> Duration {
-        self.since.elapsed().saturating_sub(self.waited)
-    }
-}
-
 impl Inner {
     pub(super) async fn generate(
         self: std::sync::Arc<Self>,
         caller: &Caller,
         asked: GenerateRequest,
+        meter: &Meter,
     ) -> Result<Generation, InferenceError> {
         self.check_task(Task::Generate, "generate text")?;
         let (sender, generation) = Generation::channel();
         let place = self.gate.enter(caller).await?;
+        // The meter has what it takes until there is a text, and the text's handle all of it.
+        let _running = meter.run();
         sender.begin();
-        let mut clock = Clock::start();
+        sender.run();
         let (path, body) = request(&self.config, asked);
         // An answer begins with its first piece: until then it may be asked for again.
         let mut attempt = 1;
@@ -252,20 +235,19 @@ impl Inner {
         };
         tokio::spawn(async move {
             let end = tokio::select! {
-                end = self.pass_on(&mut answer, first, &sender, &mut clock) => end,
+                end = self.pass_on(&mut answer, first, &sender) => end,
                 // The connection ends with the answer, and with it the endpoint's work.
                 () = sender.closed() => return,
             };
             // Before anybody is told: who asks again then has the place, and who has not read all
             // of the text yet keeps it from nobody.
             drop((answer, place));
-            sender.used(|usage| {
-                usage.computed = clock.computed();
-                if let Ok(summary) = &end {
+            if let Ok(summary) = &end {
+                sender.used(|usage| {
                     usage.prompt_tokens = summary.prompt_tokens;
                     usage.completion_tokens = summary.completion_tokens;
-                }
-            });
+                });
+            }
             sender.end(end);
         });
         Ok(generation)
@@ -283,7 +265,6 @@ impl Inner {
         answer: &mut Answer,
         first: Next,
         sender: &GenerationSender,
-        clock: &mut Clock,
     ) -> Result<GenerationSummary, InferenceError> {
         let mut next = first;
         loop {
@@ -291,12 +272,9 @@ impl Inner {
                 Next::End(summary) => return Ok(summary),
                 Next::Piece(text) => text,
             };
-            sender.used(|usage| {
-                usage.completion_tokens = answer.pieces;
-                usage.computed = clock.computed();
-            });
+            sender.used(|usage| usage.completion_tokens = answer.pieces);
             sender.piece(text);
-            self.room(sender, clock).await?;
+            self.room(sender).await?;
             let read = answer.next(&self.client).await;
             next = read.map_err(|failed| self.told(failed))?;
         }
@@ -305,15 +283,11 @@ impl Inner {
     /// Waits where who reads the text here is far behind: how much an endpoint says is its own
     /// choice, and no more of it is kept. The endpoint has nothing to do meanwhile, but its place is
     /// taken, so that one that reads nothing at all is not waited for longer than the endpoint.
-    async fn room(
-        &self,
-        sender: &GenerationSender,
-        clock: &mut Clock,
-    ) -> Result<(), InferenceError> {
-        let since = Instant::now();
+    async fn room(&self, sender: &GenerationSender) -> Result<(), InferenceError> {
         let patience = self.client.timeout();
+        sender.pause();
         let room = tokio::time::timeout(patience, sender.room()).await;
-        clock.waited += since.elapsed();
+        sender.run();
         room.map_err(|_| {
             InferenceError::LimitExceeded(format!(
                 "nothing of the text was read for {} s, while more of it came than is kept: read \
@@ -328,6 +302,7 @@ impl Inner {
 mod tests {
     use std::sync::Arc;
     use std::task::Poll;
+    use std::time::{Duration, Instant};
 
     use heyday_inference::{Message, Role};
     use zeroize::Zeroizing;
@@ -417,8 +392,8 @@ mod tests {
         let mut answer = long_answer();
         let (sender, mut generation) = Generation::channel();
         let first = answer.next(&inner.client).await.expect("a piece");
-        let mut clock = Clock::start();
-        let mut passing = Box::pin(inner.pass_on(&mut answer, first, &sender, &mut clock));
+        sender.run();
+        let mut passing = Box::pin(inner.pass_on(&mut answer, first, &sender));
         // All of it is there, so that it goes on until it waits for its reader.
         for _ in 0..PIECES {
             let poll = std::future::poll_fn(|context| Poll::Ready(passing.as_mut().poll(context)));
@@ -445,6 +420,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_time_of_what_never_begins_or_never_ends_is_the_endpoint_s() {
+        let moment = Duration::from_millis(50);
+        // It takes connections, and never answers.
+        let endpoint = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = endpoint.local_addr().expect("an address");
+        let inner = inner(&RemoteConfig {
+            url: format!("http://{address}/v1"),
+            timeout_ms: 50,
+            attempts: 1,
+            ..config()
+        });
+        let me = Caller {
+            namespace: "default".to_owned(),
+            plugin: "me".to_owned(),
+        };
+        let asked = GenerateRequest {
+            prompt: Some("once".to_owned()),
+            ..GenerateRequest::default()
+        };
+        let meter = Meter::start();
+        let failed = inner.generate(&me, asked, &meter).await;
+        failed.expect_err("it keeps silent");
+        let used = meter.usage();
+        assert!(used.computed >= moment, "{used:?}");
+        assert!(used.queued < used.computed, "{used:?}");
+
+        // After its first piece nothing comes, until its reader goes.
+        let (sender, generation) = Generation::channel();
+        sender.run();
+        sender.piece("once");
+        tokio::time::sleep(moment).await;
+        assert!(generation.usage().computed >= moment);
+        drop(sender);
+        let ended = generation.usage();
+        tokio::time::sleep(moment).await;
+        assert_eq!(generation.usage(), ended);
+    }
+
+    #[tokio::test]
     async fn an_answer_that_nobody_reads_is_not_waited_for_without_end() {
         let inner = inner(&RemoteConfig {
             timeout_ms: 50,
@@ -453,8 +467,7 @@ mod tests {
         let mut answer = long_answer();
         let (sender, mut generation) = Generation::channel();
         let first = answer.next(&inner.client).await.expect("a piece");
-        let mut clock = Clock::start();
-        let passing = inner.pass_on(&mut answer, first, &sender, &mut clock);
+        let passing = inner.pass_on(&mut answer, first, &sender);
         let end = tokio::time::timeout(Duration::from_secs(60), passing).await;
         let end = end.expect("it ends");
         assert!(

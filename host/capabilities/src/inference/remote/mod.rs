@@ -199,9 +199,10 @@ impl Remote for RemoteModel {
         &self,
         caller: &Caller,
         request: GenerateRequest,
+        meter: &Meter,
     ) -> Result<Generation, InferenceError> {
-        let caller = caller.clone();
-        self.run(|inner| async move { inner.generate(&caller, request).await })
+        let (caller, meter) = (caller.clone(), meter.clone());
+        self.run(|inner| async move { inner.generate(&caller, request, &meter).await })
             .await
     }
 }

@@ -113,7 +113,7 @@ impl Chat {
 fn refused(error: ChatError, own_file: bool) -> ModelError {
     match error {
         ChatError::TooLarge(_) => ModelError::TooLarge(error.to_string()),
-        ChatError::Unavailable(_) => ModelError::Unsupported(error.to_string()),
+        ChatError::Unavailable(_) => ModelError::Unavailable(error.to_string()),
         _ => ModelError::Damaged {
             file: if own_file {
                 FILE.to_owned()

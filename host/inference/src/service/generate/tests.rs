@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::super::tests::on_a_gpu;
 use super::super::tests::{OVER, Scene, caller, options, scene, store};
 use super::super::{Inference, Options};
+use super::unprompted;
 use crate::error::InferenceError;
 use crate::generation::{
     FinishReason, GenerateRequest, Generation, GenerationSummary, Message, Role,
@@ -15,6 +16,7 @@ use crate::generation::{
 use crate::model::LongText;
 use crate::model::decoder::tests::{Case, reference};
 use crate::model::tests::Copy;
+use crate::templates::ChatError;
 
 const LLAMA: &str = "llama-gqa";
 const SHORT: &str = "The rotor is";
@@ -570,4 +572,19 @@ async fn what_cannot_be_answered_is_said() {
         refused,
         InferenceError::Unsupported { what: "embed", .. }
     ));
+}
+
+#[test]
+fn a_template_that_no_process_runs_now_may_be_run_later() {
+    let told = unprompted(LLAMA, ChatError::Unavailable("no fork".to_owned()));
+    assert!(
+        matches!(told, InferenceError::Unavailable { ref model, .. } if model == LLAMA),
+        "{told:?}"
+    );
+    assert!(!told.to_string().contains("fork"), "{told}");
+    let told = unprompted(LLAMA, ChatError::TooMuch);
+    assert!(
+        matches!(told, InferenceError::InvalidRequest(_)),
+        "{told:?}"
+    );
 }

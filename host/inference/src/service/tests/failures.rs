@@ -251,6 +251,75 @@ async fn a_model_that_is_used_or_loaded_leaves_memory_for_no_other() {
     assert_eq!(scene.inference.in_memory(), held);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_model_leaves_memory_where_that_makes_too_little_room() {
+    let (store, folder) = store(&["bert-cls", "bert-odd", "rerank-bert"]);
+    let bytes = |name: &str| store.get(name).unwrap().properties.memory_bytes;
+    let (used, idle) = (bytes("bert-cls"), bytes("bert-odd"));
+    assert!(bytes("rerank-bert") > idle);
+    let options = Options {
+        memory_bytes: used + idle,
+        ..options()
+    };
+    let scene = scene_of(store, folder, &options);
+    let models = &scene.inference.running.shared.models;
+    let first = scene.ask("a", "bert-odd", &["1"]);
+    scene.answered(first).await;
+    let computed = scene.ask("a", "bert-cls", &["1"]);
+    scene.next_batch();
+    let refused = models.load("rerank-bert", scene.gate.as_ref());
+    assert!(
+        matches!(refused, Err(InferenceError::OutOfMemory(_))),
+        "{refused:?}"
+    );
+    assert_eq!(scene.inference.in_memory().1, used + idle);
+    scene.open.send(Ok(())).unwrap();
+    computed.await.unwrap().unwrap();
+    let loaded = models.load("rerank-bert", scene.gate.as_ref());
+    loaded.expect("both leave memory, or one that is enough");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_process_removed_or_replaced_answers_nobody() {
+    let (store, home) = store(&["bert-cls"]);
+    let there = ModelStore::open(home.path(), Limits::default()).expect("opens");
+    let replace = |by: &str| {
+        there.remove("bert-cls").expect("removed");
+        let model = there.import("bert-cls", &folder(by));
+        model.expect("imported");
+    };
+    let inference = Inference::start(store, &options()).expect("starts");
+    let embed = async || {
+        let texts = vec!["a".to_owned()];
+        let me = caller("default", "me");
+        let found = inference.embed(me, "bert-cls", texts, LongText::Refuse);
+        found.await.map(|found| found.values)
+    };
+    let one = embed().await.expect("a vector");
+    // It is in memory.
+    replace("bert-odd");
+    inference.refresh().expect("the folder is read");
+    assert_eq!(inference.in_memory(), (Vec::new(), 0));
+    let other = embed().await.expect("a vector");
+    assert_ne!(other, one);
+    // It is not, and is looked for when it is to be loaded.
+    inference.unload("bert-cls");
+    replace("bert-cls");
+    assert_eq!(embed().await, Ok(one));
+    inference.unload("bert-cls");
+    there.remove("bert-cls").expect("removed");
+    let gone = InferenceError::UnknownModel("bert-cls".to_owned());
+    assert_eq!(embed().await, Err(gone.clone()));
+    // It is in memory, and goes.
+    let model = there.import("bert-cls", &folder("bert-odd"));
+    model.expect("imported");
+    assert_eq!(embed().await, Ok(other));
+    there.remove("bert-cls").expect("removed");
+    inference.refresh().expect("the folder is read");
+    assert_eq!(inference.in_memory(), (Vec::new(), 0));
+    assert_eq!(embed().await, Err(gone));
+}
+
 /// A copy of a small model in which the numbers of every text with a `z` run over.
 fn overflowing() -> Copy {
     let copy = Copy::of("bert-cls");

@@ -2,14 +2,18 @@
 //! that are stored and not active, what lacks grants, lists, a cancel, inputs from files,
 //! completions, and what ends with an exit code of its own.
 
+use std::process::{Command, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
-use crate::support::component;
 use crate::support::handmade::{DESCRIPTION, Handmade};
 use crate::support::ports::free_port;
 use crate::support::probe;
-use crate::support::server::{Client, Options, Server};
+use crate::support::server::{Client, Options, Server, end_with_parent};
+use crate::support::signals::signal;
+use crate::support::worker::eventually;
+use crate::support::{binary, cache, component};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_is_stored_and_activated_later() {
@@ -241,6 +245,37 @@ async fn a_second_server_on_a_port_is_refused_and_told_another_way() {
     refused.code(4).says(&own).says("--data");
     // The first is as it was.
     desk.run("", "heyday health").await.unwrap().ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_works_on_where_nobody_reads_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = Command::new(binary());
+    command
+        .args(["up", "--listen", &address, "--data"])
+        .arg(folder.path())
+        .env("HEYDAY_CACHE", cache())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    end_with_parent(&mut command);
+    let mut server = command.spawn().unwrap();
+    drop(server.stdout.take());
+    let client = Client::new(&format!("http://{address}"), "");
+    eventually(async || {
+        let health = client.http.get(format!("{}/health", client.url()));
+        let answer = health.send().await.ok()?;
+        answer.status().is_success().then_some(())
+    })
+    .await;
+    // It ends when it is asked to, and not before.
+    signal(server.id(), libc::SIGINT);
+    let ended = tokio::task::spawn_blocking(move || server.wait_with_output());
+    let ended = ended.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert!(said.contains("Stopped. Open runs go on"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,13 +151,15 @@ pub(crate) async fn versions(client: &Client) {
         (&second["version"], &second["active"]),
         (&json!("7.1.2"), &json!(true))
     );
-    for expected in [name.as_str(), probe::VERSION] {
-        let back = client
-            .post("/plugins/probe/rollback", &Value::Null)
-            .await
-            .unwrap();
+    for (from, expected) in [("7.1.2", name.as_str()), (name.as_str(), probe::VERSION)] {
+        let path = format!("/plugins/probe/rollback?from={from}");
+        let back = client.post(&path, &Value::Null).await.unwrap();
         assert_eq!(back["version"], expected);
         assert_eq!(active(client).await, expected);
+        // Asked for again, it has gone back already.
+        let again = client.request(Method::POST, &path).send().await.unwrap();
+        let problem = Client::refused(again, StatusCode::CONFLICT).await;
+        assert!(problem["detail"].as_str().unwrap().contains(from));
     }
     let none = client
         .request(Method::POST, "/plugins/probe/rollback")

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use heyday::server::COMPILE_COMMAND;
 use heyday_durable::payload::Digest;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::support::cli::Desk;
+use crate::support::handmade::{DESCRIPTION, Handmade, long};
 use crate::support::http_server;
+use crate::support::postgres::children;
 use crate::support::server::{Client, Options, Server};
 use crate::support::worker::eventually;
 
@@ -135,6 +139,47 @@ async fn a_second_ctrl_c_stops_at_once() {
     assert!(server.log().contains("Stopped at once"));
     permits.add_permits(5);
     assert_eq!(tries(&mut server, &id).await, [2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_an_interrupt_comes_upon_goes_on_at_the_next_start() {
+    let mut server = Server::start().await.unwrap();
+    // Of its own bytes: the tests share what is compiled.
+    let description = DESCRIPTION.replace("By hand", &Uuid::now_v7().to_string());
+    let handmade = Handmade {
+        description: &description,
+        functions: &long(20_000),
+        ..Handmade::default()
+    };
+    let bytes = handmade.build();
+    let path = format!("/uploads/{}?wait=60s", Digest::of(&bytes));
+    let request = server.client.request(Method::POST, "/plugins?wait=60s");
+    let sent = tokio::spawn(request.body(bytes).send());
+    let compiles = |process: &u32| {
+        let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0)
+            .any(|word| word == COMPILE_COMMAND.as_bytes())
+    };
+    eventually(async || children(server.pid()).iter().any(compiles).then_some(())).await;
+    server.interrupt();
+    // Who waits for it is told to ask later.
+    let sent = sent.await.unwrap().unwrap();
+    assert_eq!(sent.status(), StatusCode::ACCEPTED);
+    let ended = server.wait_for_exit().await.unwrap();
+    assert_eq!(ended.code(), Some(0), "{}", server.log());
+    assert!(!server.log().contains("an upload failed"));
+    server.start_again().await.unwrap();
+    let version = eventually(async || {
+        let request = server.client.request(Method::GET, &path);
+        let answer = request.send().await.unwrap();
+        match answer.status() {
+            StatusCode::ACCEPTED => None,
+            _ => Some(Client::ok(answer).await.unwrap()),
+        }
+    })
+    .await;
+    assert_eq!(version["state"], "ready", "{version}");
+    assert_eq!(version["active"], true, "{version}");
 }
 
 /// Writes into the history of a run that it was started with another definition: what a bug

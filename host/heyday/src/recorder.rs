@@ -356,7 +356,7 @@ impl Recorder {
     /// When the database cannot be read or written.
     pub async fn missing_since(&self) -> Result<Timestamp, StateError> {
         let database = &self.inner.database;
-        let last = database.last_receipt().await?;
+        let last = database.last_receipt(Timestamp::now()).await?;
         let last = last.map_or(0, |last| last.saturating_sub(OUT_OF_ORDER_US));
         timestamp(database.mark_earliest(REBUILDING, last).await?)
     }

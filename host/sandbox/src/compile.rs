@@ -27,6 +27,8 @@ const INVALID: u8 = 3;
 const UNUSABLE: u8 = 4;
 /// How much of the child's standard error is kept, in bytes.
 const MESSAGE: usize = 8 << 10;
+/// Stack of the child's thread that only waits, in bytes.
+const WATCH_STACK: usize = 64 << 10;
 /// Threads of one compilation: more need more memory than the limit leaves.
 const THREADS: usize = 4;
 
@@ -140,10 +142,17 @@ pub(crate) async fn compile(
                 nice: limits.nice,
             };
             let unavailable = |error: std::io::Error| CompileError::Unavailable(error.to_string());
-            let (status, message) = run_child(command, &order, limits, component, output)
-                .await
-                .map_err(unavailable)?
-                .ok_or(CompileError::TimedOut(limits.cpu))?;
+            let run = || run_child(command, &order, limits, component, output);
+            let mut ended = run().await.map_err(unavailable)?;
+            // Who stops the host may tell all its processes (systemd does): that is no answer
+            // about the component. What begins again ends with the host, or is done before it.
+            if ended
+                .as_ref()
+                .is_some_and(|(status, _)| told_to_end(*status))
+            {
+                ended = run().await.map_err(unavailable)?;
+            }
+            let (status, message) = ended.ok_or(CompileError::TimedOut(limits.cpu))?;
             interpret(status, message, limits)
         }
     }
@@ -167,6 +176,8 @@ async fn run_child(
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        // An interrupt at a terminal is for the host, which ends it in order.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
     // Both were asked for above.
@@ -205,6 +216,13 @@ async fn run_child(
     }
 }
 
+/// Whether somebody asked the child to end, who may mean the host.
+fn told_to_end(status: ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    let signal = status.signal();
+    signal.is_some_and(|signal| [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].contains(&signal))
+}
+
 fn interpret(
     status: ExitStatus,
     message: String,
@@ -216,6 +234,13 @@ fn interpret(
     }
     if status.signal() == Some(libc::SIGXCPU) {
         return Err(CompileError::TimedOut(limits.cpu));
+    }
+    // None of the child's own limits ends it so: by memory it aborts, and its CPU time's signal
+    // comes before this one. The system kills it so where the whole machine has no memory left.
+    if told_to_end(status) || status.signal() == Some(libc::SIGKILL) {
+        return Err(CompileError::Unavailable(format!(
+            "it was ended from outside ({status})"
+        )));
     }
     // Rust aborts with the first text; the others are the system's and the compiler's.
     let out_of_memory = [
@@ -257,6 +282,9 @@ fn child() -> Result<(), (u8, String)> {
         .map_err(|error| unusable(&error))?;
     let order: Order = serde_json::from_str(&header).map_err(|error| unusable(&error))?;
     restrain(&order).map_err(|error| unusable(&error))?;
+    // Without it only time is lost.
+    let watch = std::thread::Builder::new().stack_size(WATCH_STACK);
+    let _ = watch.spawn(end_with_parent);
     let mut component = Vec::new();
     input
         .read_to_end(&mut component)
@@ -273,6 +301,20 @@ fn child() -> Result<(), (u8, String)> {
     let digest = cache::digest(&component);
     cache::write(Path::new(&output), &order.fingerprint, &digest, &code)
         .map_err(|error| unusable(&error))
+}
+
+/// Ends this process when the one that started it has ended, by whatever: nobody reads its
+/// standard error any more, and nobody waits for the code.
+fn end_with_parent() {
+    let mut read = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        // That nobody reads it is told without being asked for.
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: the pointer is to one valid value that lives through the call.
+    while unsafe { libc::poll(&raw mut read, 1, -1) } < 1 {}
+    std::process::exit(UNUSABLE.into());
 }
 
 /// Limits this process, for good.
@@ -296,4 +338,51 @@ fn restrain(order: &Order) -> std::io::Result<()> {
     // SAFETY: no memory is involved. A refusal only leaves the priority as it is.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, order.nice) };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn who_ended_the_child_is_told_by_its_status() {
+        let limits = CompileLimits::default();
+        let ended = |status, message: &str| {
+            interpret(ExitStatus::from_raw(status), message.to_owned(), &limits)
+        };
+        assert_eq!(ended(0, ""), Ok(()));
+        // Whoever stops the host, or the system that has no memory left.
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGKILL] {
+            let passing = ended(signal, "");
+            assert!(
+                matches!(&passing, Err(CompileError::Unavailable(text)) if text.contains("outside")),
+                "{signal}: {passing:?}"
+            );
+        }
+        // Its own limits are the component's fault, and so is a crash.
+        assert_eq!(
+            ended(libc::SIGXCPU, ""),
+            Err(CompileError::TimedOut(limits.cpu))
+        );
+        assert_eq!(
+            ended(libc::SIGABRT, "memory allocation of 16 bytes failed"),
+            Err(CompileError::OutOfMemory(limits.memory_bytes))
+        );
+        let crashed = ended(libc::SIGSEGV, "");
+        assert!(
+            matches!(crashed, Err(CompileError::Crashed(_))),
+            "{crashed:?}"
+        );
+        let exit = |status: u8| i32::from(status) << 8;
+        assert_eq!(
+            ended(exit(INVALID), "wrong"),
+            Err(CompileError::Invalid("wrong".to_owned()))
+        );
+        assert_eq!(
+            ended(exit(UNUSABLE), "no"),
+            Err(CompileError::Unavailable("no".to_owned()))
+        );
+    }
 }

@@ -173,8 +173,10 @@ pub fn plain(bytes: Vec<u8>) -> Result<Content, Unreadable> {
 /// Markdown, kept as it is; its title is its front matter's or its first heading.
 pub fn markdown(bytes: Vec<u8>) -> Result<Content, Unreadable> {
     let text = clean(&decode_owned(bytes));
-    let headings = markdown_headings(&text);
-    let title = front_matter_title(&text).or_else(|| {
+    let front = front_matter(&text);
+    let headings = markdown_headings(&text, front.map_or(0, |(_, end)| end));
+    let title = front.and_then(|(front, _)| front_matter_title(front));
+    let title = title.or_else(|| {
         headings
             .iter()
             .find(|h| h.level == 1)
@@ -188,20 +190,34 @@ pub fn markdown(bytes: Vec<u8>) -> Result<Content, Unreadable> {
     })
 }
 
-fn front_matter_title(text: &str) -> Option<String> {
-    let body = text.strip_prefix("---\n")?;
-    let end = body.find("\n---")?;
-    body[..end].lines().find_map(|line| {
+/// What stands in a text's front matter, and where that ends. A rule that an empty line
+/// follows begins none.
+fn front_matter(text: &str) -> Option<(&str, usize)> {
+    const OPENING: &str = "---\n";
+    let body = text.strip_prefix(OPENING)?;
+    let mut at = 0;
+    for line in body.split_inclusive('\n') {
+        match line.trim_end() {
+            "---" | "..." => return Some((&body[..at], OPENING.len() + at + line.len())),
+            "" if at == 0 => return None,
+            _ => at += line.len(),
+        }
+    }
+    None
+}
+
+fn front_matter_title(front: &str) -> Option<String> {
+    front.lines().find_map(|line| {
         let value = line.strip_prefix("title:")?.trim();
         Some(value.trim_matches(['"', '\'']).to_owned())
     })
 }
 
-/// ATX and setext headings outside of fenced code.
-fn markdown_headings(text: &str) -> Vec<Heading> {
-    let (mut offset, mut fence, mut found) = (0, None, Vec::new());
-    let mut previous = (0, "");
-    for line in text.split_inclusive('\n') {
+/// ATX and setext headings from `begin` on, outside of fenced code.
+fn markdown_headings(text: &str, begin: usize) -> Vec<Heading> {
+    let (mut offset, mut fence, mut found) = (begin, None, Vec::new());
+    let mut previous = (begin, "");
+    for line in text[begin..].split_inclusive('\n') {
         let trimmed = line.trim();
         let mark = ["```", "~~~"]
             .into_iter()
@@ -410,6 +426,30 @@ mod tests {
                     .starts_with(&heading.text)
             );
         }
+    }
+
+    #[test]
+    fn front_matter_is_no_heading() {
+        let found = |text: &str| -> Vec<(u8, String)> {
+            let content = markdown(text.as_bytes().to_vec()).unwrap();
+            for heading in &content.headings {
+                let rest = content.text[heading.offset..].trim_start_matches(['#', ' ']);
+                assert!(rest.starts_with(&heading.text), "{heading:?}");
+            }
+            let headings = content.headings.into_iter();
+            headings.map(|h| (h.level, h.text)).collect()
+        };
+        let one = [(1_u8, "One".to_owned())];
+        for text in [
+            "---\ntitle: T\ndate: 2026-01-01\n---\n# One\n",
+            "---\ntitle: T\n# a comment\n...\n\nOne\n===\n",
+            "---\n---\n# One",
+        ] {
+            assert_eq!(found(text), one, "{text:?}");
+        }
+        // A rule, and front matter that does not end, are none.
+        assert_eq!(found("---\n\n# One\n\n---\n"), one);
+        assert_eq!(found("---\n# One\n"), one);
     }
 
     #[test]

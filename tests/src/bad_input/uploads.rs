@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::cli::Desk;
 use crate::support::component;
-use crate::support::handmade::{DESCRIPTION, Handmade};
+use crate::support::handmade::{DESCRIPTION, Handmade, long};
 use crate::support::probe;
 use crate::support::server::{Client, Options, Server};
 use crate::support::worker::eventually;
@@ -189,12 +189,8 @@ async fn uploads_over_the_limit_are_refused() {
 
 /// One function so long that the compiler needs seconds.
 fn endless() -> Vec<u8> {
-    let step = "(local.set $x (i64.mul (i64.add (local.get $x) (i64.load (i32.const 8)))
-        (i64.rotl (local.get $x) (i64.const 7))))
-        (if (i64.eqz (local.get $x)) (then (i64.store (i32.const 8) (local.get $x))))\n";
-    let functions = format!("(func $long (local $x i64) {})", step.repeat(60_000));
     Handmade {
-        functions: &functions,
+        functions: &long(60_000),
         ..Handmade::default()
     }
     .build()

@@ -8,6 +8,7 @@ mod deaths;
 mod keys;
 mod migrations;
 mod older;
+mod records;
 mod refusals;
 mod servers;
 mod through;

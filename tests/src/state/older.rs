@@ -18,7 +18,7 @@ use serde_json::json;
 use sqlx::Connection as _;
 use uuid::Uuid;
 
-use super::backends::{attempt, receipt};
+use super::records::{attempt, receipt};
 use super::{Empty, operator};
 
 /// What a version wrote whose schema is this one or a later one.

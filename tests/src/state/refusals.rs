@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::backends::{attempt, both, on_both, receipt};
+use super::backends::{both, on_both};
+use super::records::{attempt, receipt};
 use super::{Empty, Pair, operator};
 use crate::support::component;
 use crate::support::worker::eventually;

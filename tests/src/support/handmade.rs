@@ -20,6 +20,14 @@ pub struct Handmade<'a> {
 /// The description of a plugin `handmade` with one activity `answer`.
 pub const DESCRIPTION: &str = r#"{"name":"handmade","version":"1.0.0","documentation":"By hand.","activities":[{"name":"answer","documentation":"Answers.","input":{},"output":{},"retry":{"maximum_attempts":1}}]}"#;
 
+/// One function of so many steps, for `functions`: of 60,000 the compiler needs seconds.
+pub fn long(steps: usize) -> String {
+    let step = "(local.set $x (i64.mul (i64.add (local.get $x) (i64.load (i32.const 8)))
+        (i64.rotl (local.get $x) (i64.const 7))))
+        (if (i64.eqz (local.get $x)) (then (i64.store (i32.const 8) (local.get $x))))\n";
+    format!("(func $long (local $x i64) {})", step.repeat(steps))
+}
+
 impl Default for Handmade<'_> {
     fn default() -> Self {
         Self {

@@ -381,7 +381,7 @@ fn launch(programs: &Path, folder: &Path, port: u16, settings: &[&str]) -> Child
 }
 
 /// The processes that this one has started.
-fn children(of: u32) -> Vec<u32> {
+pub fn children(of: u32) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").expect("it is there").flatten();
     let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     numbers

@@ -14,6 +14,14 @@ pub fn signal(pid: u32, signal: i32) {
     }
 }
 
+/// Sends a signal to all processes of the group that a process of the test's own leads, as a
+/// terminal does.
+pub fn signal_group(leader: u32, signal: i32) {
+    let group = libc::pid_t::try_from(leader).unwrap();
+    // SAFETY: it only sends a signal, to a group whose leader's parent has not waited for it yet.
+    assert_eq!(unsafe { libc::kill(-group, signal) }, 0);
+}
+
 fn is_stopped(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there");
     let mut states = threads.flatten().filter_map(|thread| {

@@ -149,19 +149,35 @@ pub(super) async fn activate(
     Ok(JsonAnswer(FlowAnswer { version, replay }))
 }
 
+/// How to go back.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RollbackQuery {
+    /// The version that is left; whichever is active where absent. With it, a rollback that is
+    /// asked for again goes back once.
+    from: Option<String>,
+    /// Where open runs of the version that is active now diverge: `inform` (the default)
+    /// or `refuse`.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    on_divergence: OnDivergence,
+}
+
 /// Make the version before the active one active again
 ///
 /// The open runs of the version that was active are replayed against it first.
 #[utoipa::path(post, path = "/flows/{name}/rollback", tag = "flows",
-    params(("name" = String, Path, description = "The flow"), GateQuery),
+    params(("name" = String, Path, description = "The flow"), RollbackQuery),
     responses((status = 200, body = FlowAnswer),
+        (status = 400, description = "`from` is no version", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such flow", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "There is none before, or open runs diverge and that is refused", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "There is none before, `from` is not the active one, or open runs diverge and that is refused", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn rollback(
     State(app): State<App>,
     caller: Caller,
     Path(name): Path<String>,
-    Query(query): Query<GateQuery>,
+    Query(query): Query<RollbackQuery>,
 ) -> Result<JsonAnswer<FlowAnswer>, Problem> {
     let before = app
         .registry
@@ -169,7 +185,8 @@ pub(super) async fn rollback(
     let replay = app
         .gate_version(&caller, &name, before, query.on_divergence)
         .await?;
-    let version = app.registry.rollback(caller.actor(), &name).await?;
+    let from = query.from.as_deref();
+    let version = app.registry.rollback(caller.actor(), &name, from).await?;
     app.follow(Kind::Flow, &caller.namespace, &name).await;
     Ok(JsonAnswer(FlowAnswer { version, replay }))
 }

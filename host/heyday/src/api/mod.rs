@@ -182,6 +182,14 @@ impl App {
         })
     }
 
+    /// What a request waits for; none where the server begins to stop before.
+    async fn unless_stopping<T>(&self, wait: &Wait, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            answer = answer => Some(answer),
+            () = self.stopping.cancelled(), if !wait.time.is_zero() => None,
+        }
+    }
+
     /// A place for a stream, or for a request that waits: those that wait must leave
     /// connections to those that do not.
     fn waiting_place(&self) -> Result<OwnedSemaphorePermit, Problem> {

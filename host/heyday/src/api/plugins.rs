@@ -6,6 +6,7 @@ use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use heyday_durable::engine::EngineError;
 use heyday_durable::payload::Digest;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -53,7 +54,7 @@ pub(super) struct UploadQuery {
         (status = 409, description = "The version has other bytes", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "No component, or one that cannot be used", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "As many wait or stream as the server lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
+        (status = 503, description = "The server stops, or as many wait or stream as it lets; ask again soon, or without `wait`", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn upload(
     State(app): State<App>,
     caller: Caller,
@@ -69,8 +70,18 @@ pub(super) async fn upload(
     let wait = app.wait(Some(wait))?;
     let upload = app
         .registry
-        .upload_plugin(caller.actor(), bytes, options, wait.time)
-        .await?;
+        .upload_plugin(caller.actor(), bytes.clone(), options, wait.time);
+    let upload = match app.unless_stopping(&wait, upload).await {
+        Some(upload) => upload?,
+        // What was taken goes on at the next start.
+        None => {
+            let digest = Digest::of(&bytes);
+            match app.registry.upload_status(&caller.namespace, &digest) {
+                Ok(status) if status.state == VersionState::Compiling => Upload::Pending(status),
+                _ => return Err(EngineError::ShuttingDown.into()),
+            }
+        }
+    };
     Ok(match upload {
         Upload::Created(version) => {
             created(Kind::Plugin, &version.name, &version.version, &version)
@@ -122,10 +133,10 @@ pub(super) async fn upload_status(
                 Problem::invalid(error.to_string())
             })?;
     let wait = app.wait(extract::wait(query.wait.as_deref())?)?;
-    let answered = tokio::select! {
-        answered = app.registry.await_upload(&caller.namespace, &digest, wait.time) => Some(answered),
-        () = app.stopping.cancelled(), if !wait.time.is_zero() => None,
-    };
+    let answered = app
+        .registry
+        .await_upload(&caller.namespace, &digest, wait.time);
+    let answered = app.unless_stopping(&wait, answered).await;
     if let Some(Ok(Upload::Created(version) | Upload::Existing(version))) = answered {
         return Ok(JsonAnswer(UploadBody::Version(Box::new(version))).into_response());
     }
@@ -180,17 +191,30 @@ pub(super) async fn activate(
     Ok(JsonAnswer(version))
 }
 
+/// How to go back.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RollbackQuery {
+    /// The version that is left; whichever is active where absent. With it, a rollback that is
+    /// asked for again goes back once.
+    from: Option<String>,
+}
+
 /// Make the version before the active one active again
 #[utoipa::path(post, path = "/plugins/{name}/rollback", tag = "plugins",
-    params(("name" = String, Path, description = "The plugin")),
+    params(("name" = String, Path, description = "The plugin"), RollbackQuery),
     responses((status = 200, body = PluginVersion),
+        (status = 400, description = "`from` is no version", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "There is none before", body = Problem, content_type = "application/problem+json")))]
+        (status = 409, description = "There is none before, or `from` is not the active one", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn rollback(
     State(app): State<App>,
     caller: Caller,
     Path(name): Path<String>,
+    Query(query): Query<RollbackQuery>,
 ) -> Result<JsonAnswer<PluginVersion>, Problem> {
-    let version = app.registry.rollback(caller.actor(), &name).await?;
+    let from = query.from.as_deref();
+    let version = app.registry.rollback(caller.actor(), &name, from).await?;
     Ok(JsonAnswer(version))
 }

@@ -1,6 +1,8 @@
 //! What is sent to a run and asked of it: `/workflows/{workflow_id}/signals`, `/queries`
 //! and `/updates`.
 
+use std::time::Duration;
+
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -249,9 +251,10 @@ pub(super) async fn update_result(
     Query(query): Query<WaitQuery>,
 ) -> Result<Response, Problem> {
     let wait = app.wait(extract::wait(query.wait.as_deref())?)?;
-    let status = app
-        .engine
-        .update_result(&run, &update_id, wait.time)
-        .await?;
+    let result = |wait| app.engine.update_result(&run, &update_id, wait);
+    let status = match app.unless_stopping(&wait, result(wait.time)).await {
+        Some(status) => status?,
+        None => result(Duration::ZERO).await?,
+    };
     update_answer(run.workflow_id, status)
 }

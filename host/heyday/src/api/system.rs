@@ -27,7 +27,8 @@ pub struct HealthBody {
 
 /// Whether the server is up
 ///
-/// Needs no token. 503 while it stops.
+/// Needs no token. A server that stops takes no connections any more; what came on one before
+/// is answered 503.
 #[utoipa::path(get, path = "/health", tag = "system", security(()),
     responses((status = 200, body = HealthBody),
         (status = 503, body = Problem, description = "It is stopping", content_type = "application/problem+json")))]

@@ -124,7 +124,7 @@ macro_rules! version_handlers {
             Path((name, version)): Path<(String, String)>,
         ) -> Result<StatusCode, Problem> {
             let kind = <$version as VersionView>::KIND;
-            let engine = app.engine.as_ref();
+            let engine = std::sync::Arc::clone(&app.engine);
             app.registry
                 .remove(kind, caller.actor(), &name, &version, engine)
                 .await?;

@@ -1,6 +1,8 @@
 //! `/workflows`: look at runs, wait for them, end them; [`starts`](super::starts) has
 //! their start.
 
+use std::time::Duration;
+
 use axum::Json as JsonAnswer;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -155,14 +157,12 @@ impl App {
     pub(super) async fn result_within(
         &self,
         run: &RunRef,
-        wait: Option<std::time::Duration>,
+        wait: Option<Duration>,
     ) -> Result<ResultBody, Problem> {
         let wait = self.wait(wait)?;
-        let end = tokio::select! {
-            end = self.engine.result(run, wait.time) => end?,
-            () = self.stopping.cancelled(), if !wait.time.is_zero() => None,
-        };
-        match end {
+        let end = self.engine.result(run, wait.time);
+        let end = self.unless_stopping(&wait, end).await.transpose()?;
+        match end.flatten() {
             Some(end) => self.ended(run.workflow_id.clone(), end).await,
             None => Ok(ResultBody::running(run.workflow_id.clone(), run.run_id)),
         }
@@ -208,10 +208,11 @@ pub(super) async fn history(
 ) -> Result<JsonAnswer<HistoryBody>, Problem> {
     let limit = page_size(query.limit)?;
     let wait = app.wait(extract::wait(query.wait.as_deref())?)?;
-    let page = app
-        .engine
-        .history(&run, query.after, limit, wait.time)
-        .await?;
+    let history = |wait| app.engine.history(&run, query.after, limit, wait);
+    let page = match app.unless_stopping(&wait, history(wait.time)).await {
+        Some(page) => page?,
+        None => history(Duration::ZERO).await?,
+    };
     Ok(JsonAnswer(HistoryBody {
         run_id: page.run_id,
         events: page.events,

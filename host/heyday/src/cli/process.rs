@@ -107,6 +107,15 @@ pub fn unusable(error: ConfigError) -> CliError {
     CliError::usage(error.to_string())
 }
 
+/// What became of telling a person that a process is there: it works on where nobody reads that
+/// (`heyday up | head -1`).
+pub fn told(said: Result<(), CliError>) -> Result<(), CliError> {
+    match said {
+        Err(CliError::StdoutClosed) => Ok(()),
+        said => said,
+    }
+}
+
 /// Ctrl-C and SIGTERM, as many as come.
 struct Signals {
     #[cfg(unix)]

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::error::CliError;
 use super::options::GlobalOptions;
 use super::output::Output;
-use super::process::{Process, ProcessArgs, unusable};
+use super::process::{Process, ProcessArgs, told, unusable};
 use super::progress::Step;
 use super::state::StateArgs;
 use super::table::fields;
@@ -160,7 +160,7 @@ async fn serve_until_stopped(
     };
     step.clear();
     let server = started?;
-    announce(&server, tasks, &output)?;
+    told(announce(&server, tasks, &output))?;
     process.asked_to_stop().await;
     output.note(&format!(
         "Stopping. Running activities have {} to end; what is cut off goes on at the next start. \

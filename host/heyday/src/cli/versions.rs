@@ -269,7 +269,12 @@ pub async fn rollback(
     name: &str,
     on_divergence: Option<&str>,
 ) -> Result<(), CliError> {
+    let known = Request::get(&[kind.segment(), name]).query("page_size", "1");
+    let known = context.client.send(&known).await?.json()?;
+    let from = Some(view::text(&known, "active")).filter(|from| !from.is_empty());
+    // What it leaves is named: sent again after its answer was lost, it goes back once.
     let request = Request::post(&[kind.segment(), name, "rollback"])
+        .query_if("from", from)
         .query_if("on_divergence", on_divergence)
         .idempotent(None);
     let answer = context.client.send(&request).await?;

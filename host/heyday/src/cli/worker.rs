@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::options::{GlobalOptions, namespace};
-use super::process::{Process, ProcessArgs, unusable};
+use super::process::{Process, ProcessArgs, told, unusable};
 use super::progress::Step;
 use super::{input, view};
 
@@ -185,7 +185,7 @@ pub async fn run(args: WorkerArgs, global: &GlobalOptions) -> Result<(), CliErro
     step.clear();
     let worker = started?;
     let health = worker.address().map(|address| format!("http://{address}"));
-    if output.is_json() {
+    let said = if output.is_json() {
         output.line(
             &json!({
                 "server": global.server.as_str(),
@@ -195,7 +195,7 @@ pub async fn run(args: WorkerArgs, global: &GlobalOptions) -> Result<(), CliErro
                 "version": env!("CARGO_PKG_VERSION"),
             })
             .to_string(),
-        )?;
+        )
     } else {
         let names: Vec<String> = queues
             .iter()
@@ -210,8 +210,9 @@ pub async fn run(args: WorkerArgs, global: &GlobalOptions) -> Result<(), CliErro
             health.map_or_else(String::new, |url| format!(
                 "; its health: {url}/health/ready"
             )),
-        ))?;
-    }
+        ))
+    };
+    told(said)?;
     process.asked_to_stop().await;
     output.note(&format!(
         "Stopping. Running activities have {} to end; what is cut off is tried again by other \

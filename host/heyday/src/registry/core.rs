@@ -34,6 +34,8 @@ pub(super) const MAX_PARSED: usize = 4_096;
 
 /// Bytes of a version that is removed are kept so long at least.
 const KEPT_AFTER: std::time::Duration = std::time::Duration::from_secs(3_600);
+/// Why an upload failed is kept so long after it was sent.
+const FAILED_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 pub(super) type Name = (String, String);
 
@@ -376,10 +378,42 @@ impl Core {
         Ok(self.files.read(digest).await?)
     }
 
-    /// Removes files that no version names and no open run needs. What was removed or
-    /// parsed since the start stays until the next one: a run may be about to need it.
+    /// Forgets uploads that failed long ago: nobody asks about them any more.
+    async fn forget_failed(&self) -> Result<(), RegistryError> {
+        let now = crate::state::now();
+        let old = |memory: &Memory| -> Vec<(String, Digest)> {
+            let uploads = memory.uploads.iter().filter(|(_, row)| {
+                row.state == VersionState::Failed
+                    && now.duration_since(row.created_at) > FAILED_KEPT
+            });
+            uploads.map(|(key, _)| key.clone()).collect()
+        };
+        if old(&self.memory()).is_empty() {
+            return Ok(());
+        }
+        let mut changing = self.change().await?;
+        // They may have been sent again meanwhile.
+        let old = old(&self.memory());
+        for (namespace, digest) in &old {
+            changing.change.forget_upload(namespace, digest).await?;
+        }
+        let done = changing.commit().await?;
+        let mut memory = self.memory_mut();
+        memory.step(done.head);
+        for key in &old {
+            memory.uploads.remove(key);
+        }
+        Ok(())
+    }
+
+    /// Forgets uploads that failed long ago, and removes files that no version names and no
+    /// open run needs. What was removed or parsed since the start stays until the next one: a
+    /// run may be about to need it.
     pub async fn sweep(&self, engine: &dyn Engine) {
         use heyday_durable::payload::PayloadStore as _;
+        if let Err(error) = self.forget_failed().await {
+            tracing::warn!(%error, "uploads that failed long ago are not forgotten now");
+        }
         let mut live: std::collections::HashSet<Digest> = {
             let memory = self.memory();
             let uploads = memory.uploads.keys().map(|(_, digest)| *digest);

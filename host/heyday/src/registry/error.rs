@@ -141,6 +141,24 @@ impl RegistryError {
         }
     }
 
+    /// The same for everybody who waited for an upload.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Unusable { message, problems } => Self::Unusable {
+                message: message.clone(),
+                problems: problems.clone(),
+            },
+            Self::TooLarge { size, limit } => Self::TooLarge {
+                size: *size,
+                limit: *limit,
+            },
+            Self::Conflict(message) => Self::Conflict(message.clone()),
+            Self::Internal(message) => Self::Internal(message.clone()),
+            // No other comes out of an upload but this.
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+
     pub(crate) fn unusable(message: impl Into<String>) -> Self {
         Self::Unusable {
             message: message.into(),

@@ -6,7 +6,7 @@
 //! which one is active, of plugins and flows alike, `plugins` takes uploads of
 //! components, `flows` of flows, `grants` says what they may reach, `definitions` resolves
 //! names for runs, `feed` tells workers what changed, `audit` says who did what, and `view`
-//! shows all of it.
+//! shows all of it. What changes something comes in by `changing`, which lets each change end.
 //!
 //! The way of a plugin's upload: the bytes are verified, stored by digest, compiled in
 //! the child process, described, and the description checked; only then is there a name
@@ -14,6 +14,7 @@
 //! upload under way has the digest as its name; it survives a restart.
 
 mod audit;
+mod changing;
 mod core;
 mod definitions;
 pub mod error;
@@ -48,13 +49,12 @@ pub use self::flows::ActivityOptions;
 use self::follow::Moved;
 use self::plugins::Progress;
 use self::types::{
-    Actor, BindingInfo, FlowUpload, FlowVersion, GrantInfo, GrantRequest, NamesPage, PluginVersion,
-    Upload, UploadOptions, UploadStatus, VersionState, Versions,
+    BindingInfo, GrantInfo, NamesPage, PluginVersion, Upload, UploadStatus, VersionState, Versions,
 };
 pub use self::versions::{Stored, parse_version};
 pub use self::view::VersionView;
 pub use crate::state::versions::Kind;
-use crate::state::versions::{GrantRow, UploadRow};
+use crate::state::versions::UploadRow;
 
 /// Plugins, flows and grants. Clones are handles of the same registry.
 #[derive(Debug, Clone)]
@@ -70,21 +70,6 @@ impl Registry {
     /// When the state cannot be read.
     pub async fn open(options: RegistryOptions) -> Result<Self, RegistryError> {
         Core::open(options).await.map(|core| Self { core })
-    }
-
-    /// Takes a component and waits up to `wait` until it is a version.
-    ///
-    /// # Errors
-    /// When it is no plugin, cannot become a version, or cannot be stored.
-    pub async fn upload_plugin(
-        &self,
-        actor: Actor<'_>,
-        bytes: Bytes,
-        options: UploadOptions,
-        wait: Duration,
-    ) -> Result<Upload, RegistryError> {
-        let progress = self.core.upload_plugin(actor, bytes, options, wait).await?;
-        Ok(self.upload(progress))
     }
 
     fn upload(&self, progress: Progress) -> Upload {
@@ -203,54 +188,6 @@ impl Registry {
         self.core.bytes(&stored.row.digest).await
     }
 
-    /// Makes a version the active one: new runs use it.
-    ///
-    /// # Errors
-    /// When there is none, or a plugin's grants are missing and that was not allowed.
-    pub async fn activate<V: VersionView>(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-        version: &str,
-        allow_missing: bool,
-    ) -> Result<V, RegistryError> {
-        let stored = self
-            .core
-            .activate(V::KIND, actor, name, version, allow_missing)
-            .await?;
-        Ok(V::of(&self.core, &stored))
-    }
-
-    /// Makes the version before the active one active again, whatever its grants are now: a
-    /// call of a capability that is not granted any more is denied.
-    ///
-    /// # Errors
-    /// When there is none of that name, or no version was active before.
-    pub async fn rollback<V: VersionView>(
-        &self,
-        actor: Actor<'_>,
-        name: &str,
-    ) -> Result<V, RegistryError> {
-        let stored = self.core.rollback(V::KIND, actor, name).await?;
-        Ok(V::of(&self.core, &stored))
-    }
-
-    /// Removes a version that no open run needs; the active one only where it is the only
-    /// one.
-    ///
-    /// # Errors
-    /// When there is none, an open run needs it, or it is active beside others.
-    pub async fn remove(
-        &self,
-        kind: Kind,
-        actor: Actor<'_>,
-        name: &str,
-        version: &str,
-        engine: &dyn Engine,
-    ) -> Result<(), RegistryError> {
-        self.core.remove(engine, kind, actor, name, version).await
-    }
-
     /// The plugin version of that digest.
     ///
     /// # Errors
@@ -276,36 +213,6 @@ impl Registry {
         self.core.files.read(digest).await
     }
 
-    /// Takes a flow, YAML or JSON; only checks it where `dry_run`.
-    ///
-    /// # Errors
-    /// When it is no flow that can run, with every line that is wrong.
-    pub async fn upload_flow(
-        &self,
-        actor: Actor<'_>,
-        bytes: Bytes,
-        options: UploadOptions,
-        dry_run: bool,
-    ) -> Result<FlowUpload, RegistryError> {
-        let namespace = actor.namespace;
-        let read = self.core.read_flow(namespace, &bytes, options.dev);
-        let (stored, flow) = read.await?;
-        if dry_run {
-            self.core.check_new(&stored)?;
-            let version = FlowVersion::of(&self.core, &stored);
-            return Ok(FlowUpload::Existing(version));
-        }
-        let storing = self
-            .core
-            .store_flow(actor.principal, bytes, stored, &flow, options);
-        let done = storing.await?;
-        let version = FlowVersion::of(&self.core, &done.stored);
-        Ok(match done.created {
-            true => FlowUpload::Created(version),
-            false => FlowUpload::Existing(version),
-        })
-    }
-
     /// Grants of a namespace, or of one subject, in order.
     #[must_use]
     pub fn grants(&self, namespace: &str, subject: Option<&str>) -> Vec<GrantInfo> {
@@ -317,47 +224,6 @@ impl Registry {
     #[must_use]
     pub fn grants_of(&self, namespace: &str, subject: &str) -> Arc<Grants> {
         self.core.grants_of(namespace, subject)
-    }
-
-    /// Grants a binding, or gives the grant another mode.
-    ///
-    /// # Errors
-    /// When there is no such binding, or the grant makes no sense.
-    pub async fn put_grant(
-        &self,
-        actor: Actor<'_>,
-        grant: GrantRequest,
-    ) -> Result<GrantInfo, RegistryError> {
-        let row = GrantRow {
-            namespace: actor.namespace.to_owned(),
-            subject: grant.subject,
-            capability: grant.capability,
-            binding: grant.binding,
-            mode: grant.mode,
-            granted_at: crate::state::now(),
-        };
-        match self.core.grant(actor.principal, &row).await {
-            Ok(()) => Ok(view::grant(row)),
-            Err(error) => {
-                self.core.note_refused_grant(actor, &row, &error).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes a grant back, or all of a capability where no binding is named. Host calls
-    /// in flight end as denied.
-    ///
-    /// # Errors
-    /// When there is no such grant.
-    pub async fn delete_grant(
-        &self,
-        actor: Actor<'_>,
-        subject: &str,
-        capability: &str,
-        binding: Option<&str>,
-    ) -> Result<(), RegistryError> {
-        self.core.revoke(actor, subject, capability, binding).await
     }
 
     /// What serves models, if this process does.
@@ -382,8 +248,8 @@ impl Registry {
             .collect()
     }
 
-    /// Removes files of removed versions that no open run needs. Call it once, when the
-    /// engine has recovered.
+    /// Forgets uploads that failed long ago, and removes files of removed versions that no open
+    /// run needs. Call it now and then, when the engine has recovered.
     pub async fn sweep(&self, engine: &dyn Engine) {
         self.core.sweep(engine).await;
     }

@@ -36,6 +36,9 @@ pub(super) struct Flight {
     /// Whether nobody was told yet that the version is new: one is, and the others sent
     /// what was there.
     unclaimed: Arc<AtomicBool>,
+    /// Whether it was sent before this process took it up: those that are sent later come
+    /// after it.
+    resumed: bool,
 }
 
 fn flight_key(row: &UploadRow) -> FlightKey {
@@ -163,7 +166,7 @@ impl Core {
             return Ok(Admitted::Elsewhere);
         }
         self.put_upload(changing, row).await?;
-        Ok(Admitted::New(self.fly(row.clone())))
+        Ok(Admitted::New(self.fly(row.clone(), false)))
     }
 
     /// Keeps what who sends an upload again asks for beyond those before: whoever ends it
@@ -274,7 +277,7 @@ impl Core {
             )),
             Ok(Ok(answer)) => match answer.clone() {
                 Some(Ok(uploaded)) => Ok(Progress::Done(uploaded)),
-                Some(Err(error)) => Err(again(&error)),
+                Some(Err(error)) => Err(error.again()),
                 None => Ok(Progress::UnderWay(row)),
             },
         }
@@ -361,28 +364,42 @@ impl Core {
         Ok(())
     }
 
-    /// Begins again with uploads that were under way when their process ended.
-    pub(super) fn resume_uploads(self: &Arc<Self>, rows: Vec<UploadRow>) {
+    /// Begins again with uploads that were under way when their process ended, in the order
+    /// in which they were sent: the last one of a plugin is to be the active one.
+    pub(super) fn resume_uploads(self: &Arc<Self>, mut rows: Vec<UploadRow>) {
+        rows.sort_by_key(|row| row.created_at);
         for row in rows {
             if row.state == VersionState::Compiling && self.flight(&row).is_none() {
-                self.fly(row);
+                self.fly(row, true);
             }
         }
     }
 
-    /// Starts the task of an upload that is not under way.
-    fn fly(self: &Arc<Self>, row: UploadRow) -> Flight {
+    /// Starts the task of an upload that is not under way. It waits for those of its
+    /// namespace that were resumed before.
+    fn fly(self: &Arc<Self>, row: UploadRow, resumed: bool) -> Flight {
         let key = flight_key(&row);
         let (sender, answer) = watch::channel(None);
         let flight = Flight {
             answer,
             unclaimed: Arc::new(AtomicBool::new(true)),
+            resumed,
         };
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only its description tells which plugin an upload is of.
+        let before = flights.iter().filter(|(key, flight)| {
+            let (namespace, ..) = key;
+            flight.resumed && *namespace == row.namespace
+        });
+        let before: Vec<_> = before.map(|(_, flight)| flight.answer.clone()).collect();
         flights.insert(key.clone(), flight.clone());
         drop(flights);
         let registry = Arc::clone(self);
         tokio::spawn(async move {
+            for mut answer in before {
+                // One whose task failed has none.
+                let _ = answer.wait_for(Option::is_some).await;
+            }
             let answer = registry.process(&row).await;
             if let Err(error) = &answer {
                 registry.failed(row, error).await;
@@ -573,23 +590,5 @@ fn reason(error: &RegistryError) -> String {
             format!("the plugin's description is wrong: {}", words.join("; "))
         }
         error => error.to_string(),
-    }
-}
-
-/// The same error for everybody who waited.
-fn again(error: &RegistryError) -> RegistryError {
-    match error {
-        RegistryError::Unusable { message, problems } => RegistryError::Unusable {
-            message: message.clone(),
-            problems: problems.clone(),
-        },
-        RegistryError::TooLarge { size, limit } => RegistryError::TooLarge {
-            size: *size,
-            limit: *limit,
-        },
-        RegistryError::Conflict(message) => RegistryError::Conflict(message.clone()),
-        RegistryError::Internal(message) => RegistryError::Internal(message.clone()),
-        // No other comes out of an upload but this.
-        error => RegistryError::Unavailable(error.to_string()),
     }
 }

@@ -352,19 +352,48 @@ impl Core {
         })
     }
 
-    /// Makes the version that was active before the active one again, whatever its grants
-    /// are now: a call of a capability that is not granted any more is denied.
+    /// Refuses what is to leave another version than the active one.
     ///
     /// # Errors
-    /// When there is no such name, or none was active before.
+    /// When there is no such name, or the active one is another.
+    fn check_active(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        from: Option<&semver::Version>,
+    ) -> Result<(), RegistryError> {
+        let Some(from) = from else {
+            return Ok(());
+        };
+        let entry = self.entry(kind, namespace, name)?;
+        let active = entry.activations.last();
+        if active == Some(from) {
+            return Ok(());
+        }
+        let active = active.map_or_else(|| "none".to_owned(), ToString::to_string);
+        Err(RegistryError::Conflict(format!(
+            "the active version of {} {name} is {active}, not {from}: it may have gone back already",
+            kind.word()
+        )))
+    }
+
+    /// Makes the version that was active before the active one again, whatever its grants
+    /// are now: a call of a capability that is not granted any more is denied. Where `from` is
+    /// named, only if that is the active one.
+    ///
+    /// # Errors
+    /// When there is no such name, none was active before, or the active one is another.
     pub async fn rollback(
         &self,
         kind: Kind,
         actor: Actor<'_>,
         name: &str,
+        from: Option<&semver::Version>,
     ) -> Result<Arc<Stored>, RegistryError> {
         let namespace = actor.namespace;
         let mut changing = self.change().await?;
+        self.check_active(kind, namespace, name, from)?;
         let stored = self.version_before(kind, namespace, name)?;
         changing.change.rollback(kind, namespace, name).await?;
         let key = (namespace.to_owned(), name.to_owned());

@@ -176,13 +176,17 @@ impl HostDb {
         Ok(missing)
     }
 
-    /// When the last attempt ended that has a receipt.
+    /// When the last attempt ended that has a receipt, of those that ended before `now`: a
+    /// clock that was set back since leaves some in the future.
     ///
     /// # Errors
     /// As [`write_records`](Self::write_records).
-    pub async fn last_receipt(&self) -> Result<Option<i64>, StateError> {
+    pub async fn last_receipt(&self, now: Timestamp) -> Result<Option<i64>, StateError> {
         let row = self
-            .row("SELECT MAX(ended_us) AS ended_us FROM receipts", &[])
+            .row(
+                "SELECT MAX(ended_us) AS ended_us FROM receipts WHERE ended_us <= $1",
+                values![micros(now)],
+            )
             .await;
         match row? {
             Some(row) => row.int_or_none("ended_us"),

@@ -349,17 +349,31 @@ impl Change {
         )
         .await?;
         if row.kind == Kind::Plugin {
-            tx.execute(
-                "DELETE FROM uploads WHERE namespace = $1 AND digest = $2",
-                values![&row.namespace, &row.digest],
-            )
-            .await?;
-            self.touch(Touched::Upload(row.namespace.clone(), row.digest));
+            self.forget_upload(&row.namespace, &row.digest).await?;
         }
         if activate {
             return self.activate(row).await;
         }
         self.touch(row.touched());
+        Ok(())
+    }
+
+    /// Forgets an upload: it is a version, or failed long ago.
+    ///
+    /// # Errors
+    /// As [`insert_version`](Self::insert_version).
+    pub async fn forget_upload(
+        &mut self,
+        namespace: &str,
+        digest: &Digest,
+    ) -> Result<(), StateError> {
+        self.touch(Touched::Upload(namespace.to_owned(), *digest));
+        let tx = &mut self.reading.tx;
+        tx.execute(
+            "DELETE FROM uploads WHERE namespace = $1 AND digest = $2",
+            values![namespace, digest],
+        )
+        .await?;
         Ok(())
     }
 

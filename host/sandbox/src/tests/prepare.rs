@@ -1,5 +1,7 @@
 //! Uploads: what is refused and why, how code is compiled and loaded.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -274,6 +276,43 @@ async fn a_child_process_compiles() {
         .call(&plugin("", OK), crate::Limits::default())
         .await;
     assert_eq!(outcome.result, Ok("null".to_owned()));
+}
+
+/// The child of the tests above behind this script, which has its command as `$@` and a file of
+/// its own as `$0`.
+fn child_behind(script: &str, file: &Path) -> impl FnOnce(&mut SandboxOptions) {
+    move |options| {
+        child(CompileLimits::default())(options);
+        let Compiler::Child(command) = &mut options.compiler else {
+            panic!("a child compiles");
+        };
+        let mut args: Vec<OsString> = vec!["-c".into(), script.into(), file.into()];
+        args.push(std::mem::replace(&mut command.program, "/bin/sh".into()).into());
+        args.append(&mut command.args);
+        command.args = args;
+    }
+}
+
+#[tokio::test]
+async fn a_child_process_that_is_told_to_end_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("told");
+    let once = "test -e \"$0\" && exec \"$@\"; touch \"$0\"; kill -TERM $$";
+    let fixture = Fixture::with(child_behind(once, &file), Vec::new());
+    let outcome = fixture
+        .call(&plugin("", OK), crate::Limits::default())
+        .await;
+    assert_eq!(outcome.result, Ok("null".to_owned()));
+    // Who insists ends it, which is not the component's fault.
+    let fixture = Fixture::with(child_behind("kill -TERM $$", &file), Vec::new());
+    let error = prepare(&fixture.sandbox, &plugin("", OK), &AtomicUsize::new(0))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, PrepareError::Compile(CompileError::Unavailable(_))),
+        "{error:?}"
+    );
+    assert!(!error.is_permanent());
 }
 
 #[tokio::test]

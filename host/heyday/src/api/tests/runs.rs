@@ -282,11 +282,15 @@ async fn what_waits_ends_when_the_server_stops() {
         })
     };
     let result = waits("/api/v1/workflows/a/result?wait=60s");
+    let history = waits("/api/v1/workflows/a/history?after=99&wait=60s");
     let events = waits("/api/v1/workflows/a/events");
     let logs = waits("/api/v1/workflows/a/logs?follow=true");
     api.app.stopping.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(30), async {
         let result = result.await.expect("answered");
+        let history = history.await.expect("answered");
+        let history: Value = serde_json::from_slice(&history).expect("JSON");
+        assert_eq!(history["events"], json!([]));
         events.await.expect("ended");
         logs.await.expect("ended");
         result

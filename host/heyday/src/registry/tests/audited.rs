@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::super::types::{GrantInfo, GrantRequest, PluginVersion, UploadOptions};
 use super::super::{Kind, Registry};
-use super::{ACTOR, MockEngine, World, entries, greet, open, push, world};
+use super::{ACTOR, World, entries, greet, open, push, used, world};
 use crate::state::refuse_audit;
 
 fn grant(subject: &str, mode: Option<&str>) -> GrantRequest {
@@ -61,10 +61,12 @@ async fn nothing_changes_without_its_entry_of_the_audit() {
     // Its bytes are known; sent again, they would be active.
     let again = push(registry, greet("1.0.0", "")).await;
     again.expect_err("1.1.0 stays active");
-    let back = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+    let back = registry
+        .rollback::<PluginVersion>(ACTOR, "greet", None)
+        .await;
     back.expect_err("1.1.0 stays active");
     let removed = registry
-        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", &MockEngine(0))
+        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", used(0))
         .await;
     removed.expect_err("it stays");
     let new = push(registry, greet("1.2.0", "")).await;

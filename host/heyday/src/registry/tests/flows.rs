@@ -6,7 +6,7 @@ use heyday_durable::failure::kind;
 
 use super::super::types::{FlowUpload, FlowVersion, UploadOptions};
 use super::super::{ActivityOptions, Kind, RegistryError};
-use super::{ACTOR, MockEngine, World, greet, open, push, world};
+use super::{ACTOR, World, greet, open, push, used, world};
 use crate::definitions::HostDefinitions;
 
 const ACTIVE: UploadOptions = UploadOptions {
@@ -216,9 +216,9 @@ async fn a_rollback_of_a_flow_passes_over_a_version_that_was_removed() {
         .await;
     active.expect("active");
     let removed = registry
-        .remove(Kind::Flow, ACTOR, name, "2.0.0", &MockEngine(0))
+        .remove(Kind::Flow, ACTOR, name, "2.0.0", used(0))
         .await;
     removed.expect("removed");
-    let back = registry.rollback::<FlowVersion>(ACTOR, name).await;
+    let back = registry.rollback::<FlowVersion>(ACTOR, name, None).await;
     assert_eq!(back.expect("rolled back").version.to_string(), "1.0.0");
 }

@@ -27,6 +27,7 @@ use crate::files::ContentFiles;
 use crate::state::{HostDb, StateLocation};
 
 mod audited;
+mod changing;
 mod dialects;
 mod flows;
 mod uploads;
@@ -172,6 +173,11 @@ impl Engine for MockEngine {
         Vec::new()
     }
     async fn drain(&self, _: Duration) {}
+}
+
+/// An engine with so many runs that use anything.
+fn used(runs: u64) -> Arc<MockEngine> {
+    Arc::new(MockEngine(runs))
 }
 
 pub(crate) struct World {

@@ -1,14 +1,17 @@
 //! Uploads of components: what they become, once, and what is refused.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use heyday_durable::payload::Digest;
+use jiff::SignedDuration;
 
 use super::super::types::{PluginVersion, Upload, UploadOptions, VersionState};
-use super::super::{Kind, RegistryError};
-use super::{ACTOR, MINUTE, World, created, entries, greet, open, plugin, push, world};
+use super::super::{Kind, Registry, RegistryError};
+use super::versions::activations;
+use super::{ACTOR, MINUTE, MockEngine, World, created, entries, greet, open, plugin, push, world};
 use crate::files::ContentFiles;
 use crate::state::versions::UploadRow;
 use crate::state::{HostDb, StateLocation};
@@ -208,31 +211,116 @@ async fn an_upload_that_nobody_waits_for_goes_on() {
     assert_eq!(status.state, VersionState::Ready);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_a_crash_interrupted_goes_on_at_the_next_start() {
-    let World { folder, .. } = &world().await;
-    // What a crash leaves of an upload that was answered with 202: its bytes and its row.
-    let bytes = greet("1.0.0", "");
-    let digest = Digest::of(&bytes);
-    let mut row = UploadRow {
+/// The row of an upload that was answered with 202: a crash leaves it, and the bytes.
+fn under_way(bytes: &Bytes) -> UploadRow {
+    UploadRow {
         namespace: ACTOR.namespace.to_owned(),
-        digest,
+        digest: Digest::of(bytes),
         size: bytes.len() as u64,
         state: VersionState::Compiling,
         reason: None,
         capabilities: BTreeSet::new(),
         imports: BTreeSet::new(),
+        options: UploadOptions::default(),
+        principal: ACTOR.principal.to_owned(),
+        created_at: crate::state::now(),
+    }
+}
+
+/// What a registry keeps in that folder.
+async fn stores(folder: &Path) -> (ContentFiles, HostDb) {
+    let files = ContentFiles::open(folder.join("components")).expect("files");
+    let location = StateLocation::File(folder.join("host.db"));
+    (files, HostDb::open(&location).await.expect("a database"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_a_crash_interrupted_go_on_in_their_order() {
+    let World { folder, .. } = &world().await;
+    let (files, database) = stores(folder.path()).await;
+    let mut change = database.change().await.expect("a change");
+    let sent = ["1.3.0", "1.0.0", "1.2.0", "1.1.0"];
+    for (version, second) in sent.into_iter().zip([3, 0, 2, 1]) {
+        let bytes = greet(version, "");
+        let mut row = under_way(&bytes);
+        row.created_at += SignedDuration::from_secs(second);
+        files.put_bytes(bytes).await.expect("stored");
+        change.put_upload(&row).await.expect("written");
+    }
+    change.commit().await.expect("committed");
+    let again = open(folder.path()).await;
+    // What is sent now is sent after all of them.
+    created(push(&again, greet("2.0.0", "")).await.expect("uploaded"));
+    assert_eq!(
+        activations(&again).await,
+        ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "2.0.0"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_failed_is_forgotten_a_day_later() {
+    let World {
+        registry, folder, ..
+    } = &world().await;
+    let (files, database) = stores(folder.path()).await;
+    let [old, young] = ["old", "young"].map(|salt| greet("1.0.0", salt));
+    let mut change = database.change().await.expect("a change");
+    for (bytes, hours) in [(&old, 25), (&young, 23)] {
+        let mut row = UploadRow {
+            state: VersionState::Failed,
+            reason: Some("it was too large".to_owned()),
+            ..under_way(bytes)
+        };
+        row.created_at -= SignedDuration::from_hours(hours);
+        change.put_upload(&row).await.expect("written");
+        files.put_bytes(bytes.clone()).await.expect("stored");
+        // Nobody needs young bytes less than old ones.
+        let hex = row.digest.hex();
+        let file = folder.path().join("components").join(&hex[..2]).join(&hex);
+        let file = std::fs::File::open(file).expect("there");
+        let at = SystemTime::now() - Duration::from_secs(25 * 3_600);
+        file.set_modified(at).expect("set");
+    }
+    change.commit().await.expect("committed");
+    registry.catch_up().await.expect("caught up");
+    let status = |registry: &Registry, bytes: &Bytes| {
+        let status = registry.upload_status("default", &Digest::of(bytes));
+        status.map(|status| status.state)
+    };
+    for bytes in [&old, &young] {
+        let known = status(registry, bytes).expect("known");
+        assert_eq!(known, VersionState::Failed);
+    }
+    registry.sweep(&MockEngine(0)).await;
+    for registry in [registry, &open(folder.path()).await] {
+        let forgotten = status(registry, &old);
+        assert!(
+            matches!(forgotten, Err(RegistryError::NotFound { .. })),
+            "{forgotten:?}"
+        );
+        let known = status(registry, &young).expect("known");
+        assert_eq!(known, VersionState::Failed);
+        assert!(registry.content(&Digest::of(&old)).await.is_err());
+        let kept = registry.content(&Digest::of(&young)).await;
+        assert_eq!(kept.expect("there"), young);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_a_crash_interrupted_goes_on_at_the_next_start() {
+    let World { folder, .. } = &world().await;
+    let bytes = greet("1.0.0", "");
+    let digest = Digest::of(&bytes);
+    let mut row = UploadRow {
         options: UploadOptions {
             activate: false,
             ..UploadOptions::default()
         },
         principal: "another".to_owned(),
-        created_at: crate::state::now(),
+        ..under_way(&bytes)
     };
-    let files = ContentFiles::open(folder.path().join("components")).expect("files");
+    let (files, database) = stores(folder.path()).await;
     files.put_bytes(bytes).await.expect("stored");
-    let location = StateLocation::File(folder.path().join("host.db"));
-    let database = HostDb::open(&location).await.expect("a database");
     let mut change = database.change().await.expect("a change");
     change.put_upload(&row).await.expect("written");
     // Who sent it again before the crash asked for more.

@@ -5,7 +5,7 @@ use heyday_durable::payload::Digest;
 use super::super::types::{GrantRequest, PluginVersion, UploadOptions};
 use super::super::{ActivityOptions, Kind, Registry, RegistryError};
 use super::{
-    ACTOR, MINUTE, MockEngine, World, created, entries, greet, indexer, open, push, world,
+    ACTOR, MINUTE, MockEngine, World, created, entries, greet, indexer, open, push, used, world,
 };
 use crate::definitions::HostDefinitions;
 
@@ -117,7 +117,9 @@ async fn a_rollback_goes_one_version_back_and_survives_a_restart() {
         registry, folder, ..
     } = &world().await;
     push(registry, greet("1.0.0", "")).await.expect("uploaded");
-    let nothing = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+    let nothing = registry
+        .rollback::<PluginVersion>(ACTOR, "greet", None)
+        .await;
     assert!(matches!(nothing, Err(RegistryError::Conflict(_))));
     push(registry, greet("1.1.0", "")).await.expect("uploaded");
     let staged = UploadOptions {
@@ -129,7 +131,7 @@ async fn a_rollback_goes_one_version_back_and_survives_a_restart() {
         .await;
     assert!(!created(staged.expect("uploaded")).active);
     let back = registry
-        .rollback::<PluginVersion>(ACTOR, "greet")
+        .rollback::<PluginVersion>(ACTOR, "greet", None)
         .await
         .expect("rolled back");
     assert_eq!(back.version.to_string(), "1.0.0");
@@ -151,18 +153,40 @@ async fn a_rollback_goes_one_version_back_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_that_is_asked_for_twice_goes_back_once() {
+    let World { registry, .. } = &world().await;
+    for version in ["1.0.0", "1.1.0", "1.2.0"] {
+        push(registry, greet(version, "")).await.expect("uploaded");
+    }
+    let back = async |from| {
+        let back = registry.rollback::<PluginVersion>(ACTOR, "greet", Some(from));
+        back.await.map(|version| version.version.to_string())
+    };
+    assert_eq!(back("1.2.0").await.expect("rolled back"), "1.1.0");
+    let again = back("1.2.0").await;
+    assert!(
+        matches!(&again, Err(RegistryError::Conflict(text)) if text.contains("is 1.1.0, not 1.2.0")),
+        "{again:?}"
+    );
+    assert_eq!(activations(registry).await, ["1.0.0", "1.1.0"]);
+    let none = back("latest").await;
+    assert!(matches!(none, Err(RegistryError::Invalid(_))), "{none:?}");
+    assert_eq!(back("1.1.0").await.expect("rolled back"), "1.0.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_version_is_removed_only_when_nothing_needs_it() {
     let World { registry, .. } = &world().await;
     let old = created(push(registry, greet("1.0.0", "")).await.expect("uploaded"));
     push(registry, greet("1.1.0", "")).await.expect("uploaded");
     let active = registry
-        .remove(Kind::Plugin, ACTOR, "greet", "1.1.0", &MockEngine(0))
+        .remove(Kind::Plugin, ACTOR, "greet", "1.1.0", used(0))
         .await;
     assert!(matches!(active, Err(RegistryError::Conflict(text)) if text.contains("is active")));
-    let used = registry
-        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", &MockEngine(2))
+    let in_use = registry
+        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", used(2))
         .await;
-    assert!(matches!(used, Err(RegistryError::Conflict(text)) if text.contains("2 open runs")));
+    assert!(matches!(in_use, Err(RegistryError::Conflict(text)) if text.contains("2 open runs")));
     assert!(
         registry
             .version::<PluginVersion>("default", "greet", "1.0.0")
@@ -170,7 +194,7 @@ async fn a_version_is_removed_only_when_nothing_needs_it() {
         "it is still there"
     );
     let removed = registry
-        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", &MockEngine(0))
+        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", used(0))
         .await;
     removed.expect("removed");
     assert!(
@@ -178,14 +202,16 @@ async fn a_version_is_removed_only_when_nothing_needs_it() {
             .version::<PluginVersion>("default", "greet", "1.0.0")
             .is_err()
     );
-    let nothing = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+    let nothing = registry
+        .rollback::<PluginVersion>(ACTOR, "greet", None)
+        .await;
     assert!(nothing.is_err(), "what was removed is not rolled back to");
     // An attempt that was about to begin still finds it.
     assert!(registry.stored(&old.digest).is_some());
 }
 
 /// The stored activations, oldest first.
-async fn activations(registry: &Registry) -> Vec<String> {
+pub(super) async fn activations(registry: &Registry) -> Vec<String> {
     let reading = registry.core.database().read().await;
     let rows = reading.expect("a reading").activations().await;
     let rows = rows.expect("read").into_iter();
@@ -206,16 +232,16 @@ async fn a_rollback_passes_over_a_version_that_was_removed() {
             .await;
         active.expect("active");
         // What is refused changes nothing.
-        let used = registry
-            .remove(Kind::Plugin, ACTOR, "greet", "2.0.0", &MockEngine(1))
+        let in_use = registry
+            .remove(Kind::Plugin, ACTOR, "greet", "2.0.0", used(1))
             .await;
-        used.expect_err("an open run needs it");
+        in_use.expect_err("an open run needs it");
         let all = ["1.0.0", "1.1.0", "2.0.0", "1.1.0"];
         assert_eq!(activations(registry).await, all);
         let before = registry.version_before(Kind::Plugin, "default", "greet");
         assert_eq!(before.expect("one").to_string(), "2.0.0");
         let removed = registry
-            .remove(Kind::Plugin, ACTOR, "greet", "2.0.0", &MockEngine(0))
+            .remove(Kind::Plugin, ACTOR, "greet", "2.0.0", used(0))
             .await;
         removed.expect("removed");
         assert_eq!(activations(registry).await, ["1.0.0", "1.1.0"]);
@@ -223,7 +249,9 @@ async fn a_rollback_passes_over_a_version_that_was_removed() {
             true => open(folder.path()).await,
             false => registry.clone(),
         };
-        let back = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+        let back = registry
+            .rollback::<PluginVersion>(ACTOR, "greet", None)
+            .await;
         assert_eq!(back.expect("rolled back").version.to_string(), "1.0.0");
         assert_eq!(activations(&registry).await, ["1.0.0"]);
         let version = registry.version::<PluginVersion>("default", "greet", "1.0.0");
@@ -242,10 +270,12 @@ async fn a_rollback_to_the_same_version_is_a_conflict() {
         .await;
     active.expect("active");
     let removed = registry
-        .remove(Kind::Plugin, ACTOR, "greet", "1.1.0", &MockEngine(0))
+        .remove(Kind::Plugin, ACTOR, "greet", "1.1.0", used(0))
         .await;
     removed.expect("removed");
-    let nothing = registry.rollback::<PluginVersion>(ACTOR, "greet").await;
+    let nothing = registry
+        .rollback::<PluginVersion>(ACTOR, "greet", None)
+        .await;
     assert!(
         matches!(&nothing, Err(RegistryError::Conflict(text)) if text.contains("no other version")),
         "{nothing:?}"
@@ -273,7 +303,7 @@ async fn equal_activations_that_are_stored_side_by_side_are_one() {
         let before = registry.version_before(Kind::Plugin, "default", "greet");
         assert_eq!(before.expect("one").to_string(), "1.0.0");
     }
-    let back = again.rollback::<PluginVersion>(ACTOR, "greet").await;
+    let back = again.rollback::<PluginVersion>(ACTOR, "greet", None).await;
     assert_eq!(back.expect("rolled back").version.to_string(), "1.0.0");
     assert_eq!(activations(&again).await, ["1.0.0"]);
 }
@@ -286,7 +316,7 @@ async fn a_removal_that_crossed_a_start_is_revived_from_its_bytes() {
     let old = created(push(registry, greet("1.0.0", "")).await.expect("uploaded"));
     push(registry, greet("1.1.0", "")).await.expect("uploaded");
     let removed = registry
-        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", &MockEngine(0))
+        .remove(Kind::Plugin, ACTOR, "greet", "1.0.0", used(0))
         .await;
     removed.expect("removed");
     let again = open(folder.path()).await;

@@ -107,10 +107,11 @@ class Decoder:
         half = size // 2
         turned = lambda x: x * cosines + np.concatenate([-x[..., half:], x[..., :half]], -1) * sines
         query, key = np.arange(n)[:, None], np.arange(n)[None, :]
-        seen = key <= query
-        window = config.get("sliding_window")
-        if window and config["model_type"] == "mistral":
-            seen &= query - key < window
+        before = key <= query
+        window, first = config.get("sliding_window"), 0
+        if config["model_type"] == "qwen2":
+            window = window if config.get("use_sliding_window") else None
+            first = config.get("max_window_layers")
         x = self.tensor("embed_tokens.weight")[ids]
         for layer in range(config["num_hidden_layers"]):
             at = f"layers.{layer}."
@@ -118,6 +119,7 @@ class Decoder:
             split = lambda name, heads: self.linear(normed, at + "self_attn." + name).reshape(n, heads, size).transpose(1, 0, 2)
             q, k, v = turned(split("q_proj", self.heads)), turned(split("k_proj", self.kv)), split("v_proj", self.kv)
             k, v = (np.repeat(each, self.heads // self.kv, 0) for each in (k, v))
+            seen = before & (query - key < window) if window and layer >= first else before
             scores = np.where(seen, q @ k.transpose(0, 2, 1) / math.sqrt(size), -np.inf)
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             weights /= weights.sum(-1, keepdims=True)
@@ -209,6 +211,9 @@ TURNS = {
     "qwen2-tied": dict(model_type="qwen2", template=CHATML, tokens=SplitTokens(False, QWEN2, normal_form="NFC"), tied=True,
                        dtype="BF16", rope_theta=1000000.0, use_sliding_window=False, sliding_window=16, seed=12,
                        rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
+    # Its first layer attends to all tokens.
+    "qwen2-sliding": dict(model_type="qwen2", template=CHATML, tokens=SplitTokens(False, QWEN2, normal_form="NFC"), layers=3,
+                          use_sliding_window=True, sliding_window=8, max_window_layers=1, seed=17),
     "mistral-sliding": dict(model_type="mistral", template=MISTRAL, tokens=PieceTokens(), head_dim=24, kv=1,
                             sliding_window=8, dtype="F16", parts=2, seed=13),
     "llama-yarn": dict(tokens=SplitTokens(True, LLAMA3, whole_words=True), kv=4, attention_bias=True, mlp_bias=True, seed=14, layers=3, rope_scaling={

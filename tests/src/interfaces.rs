@@ -1,13 +1,11 @@
 //! The interfaces in `wit` explain themselves, and the codes of their errors are the host's.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wit_parser::{Docs, Resolve, TypeDefKind};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::support::repository;
 
 /// The names of what lies in a folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -21,7 +19,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// Each package by the name of its folder.
 fn packages() -> Vec<(String, Resolve)> {
-    let folder = root().join("wit");
+    let folder = repository().join("wit");
     let packages = names(&folder).into_iter().map(|name| {
         let mut resolve = Resolve::default();
         resolve.push_dir(folder.join(&name)).unwrap();
@@ -65,7 +63,7 @@ fn answered(package: &str) -> BTreeSet<String> {
         "expressions" => ("plugins/expressions/src/program.rs", "fn as_str(", "    }"),
         _ => (capability.as_str(), "codes! {", "}"),
     };
-    let source = std::fs::read_to_string(root().join(file)).unwrap();
+    let source = std::fs::read_to_string(repository().join(file)).unwrap();
     let lines = source.lines().skip_while(|line| !line.contains(begin));
     let lines = lines.take_while(|line| *line != end);
     let codes = lines.filter_map(|line| line.strip_suffix("\",")?.rsplit_once('"'));
@@ -97,7 +95,7 @@ fn the_codes_of_errors_are_those_that_are_answered() {
         assert_eq!(codes(resolve), answered, "{package}");
     }
     // None of them is forgotten: whoever has codes has a package.
-    let folder = root().join("host/capabilities/src");
+    let folder = repository().join("host/capabilities/src");
     let mut found = 0;
     for name in names(&folder) {
         let source = std::fs::read_to_string(folder.join(&name).join("mod.rs"));

@@ -4,14 +4,11 @@
 //! The commands and the code are read from the README itself, so that it cannot say what
 //! is not so.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::support::cli::{self, Desk};
+use crate::support::repository;
 use crate::support::server::Server;
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn readme() -> String {
     std::fs::read_to_string(repository().join("README.md")).expect("the README")

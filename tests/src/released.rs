@@ -9,8 +9,8 @@ use wit_parser::{
     Function, Handle, PackageId, Resolve, Type, TypeDefKind, TypeId, TypeOwner, WorldItem, WorldKey,
 };
 
-use crate::support::component;
 use crate::support::server::Server;
+use crate::support::{component, repository};
 
 /// A package of interfaces: its parts as text, by their names. What only people read is
 /// not in it.
@@ -209,14 +209,14 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
 
 /// The folder of each release's interfaces.
 fn releases() -> Vec<PathBuf> {
-    let releases = folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("wit"));
+    let releases = folders(&repository().join("tests/wit"));
     assert!(!releases.is_empty());
     releases
 }
 
 #[test]
 fn interfaces_have_all_that_each_release_had() {
-    let now = Package::all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit"));
+    let now = Package::all(&repository().join("wit"));
     let mut faults = Vec::new();
     for release in releases() {
         let packages = Package::all(&release);
@@ -233,7 +233,7 @@ fn interfaces_have_all_that_each_release_had() {
 
 #[test]
 fn each_kind_of_failure_of_the_host_is_explained() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = repository();
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
     let source = read("host/durable/src/failure.rs");
     let kinds: Vec<&str> = source

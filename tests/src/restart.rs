@@ -148,7 +148,7 @@ async fn an_upload_that_an_interrupt_comes_upon_goes_on_at_the_next_start() {
     let description = DESCRIPTION.replace("By hand", &Uuid::now_v7().to_string());
     let handmade = Handmade {
         description: &description,
-        functions: &long(20_000),
+        functions: &long(5_000),
         ..Handmade::default()
     };
     let bytes = handmade.build();

@@ -156,7 +156,6 @@ impl Terms<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use serde_json::json;
 
@@ -194,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_list_is_that_of_deny_toml() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = Project::locate().expect("it is found").root;
         let text = std::fs::read_to_string(root.join("deny.toml")).expect("deny.toml");
         let policy = Policy::read(&text).expect("a policy");
         let refusal = |name: &str, licence: Option<&str>| {

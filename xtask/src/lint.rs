@@ -127,7 +127,6 @@ fn quiet(command: &mut Command) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::path::Path;
 
     /// Manifests with a copy of the root's lints, for they are in no workspace of its.
     const COPIES: [&str; 5] = [
@@ -177,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_copy_of_the_lints_is_that_of_the_root() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = super::Project::locate().expect("it is found").root;
         let of = |manifest: &str| {
             lints(&std::fs::read_to_string(root.join(manifest)).expect("a manifest"))
         };
@@ -197,7 +196,7 @@ mod tests {
     /// CI does not build the benchmarks, which take modules of the tests.
     #[test]
     fn what_the_benchmarks_take_of_the_tests_is_whole() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = super::Project::locate().expect("it is found").root;
         let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
         let taking = read("peers/bench/src/support.rs");
         let taken = taking.lines().filter_map(|line| {

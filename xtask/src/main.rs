@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_documentation_names_commands_that_there_are() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = process::Project::locate().expect("it is found").root;
         let mut count = 0;
         for page in [
             "README.md",

@@ -20,13 +20,13 @@ use serde_json::{Value, json};
 use self::scenarios::{CHILD, HISTORY_EVENTS, SCENARIOS, Scenario, Start, Step};
 use crate::support::probe;
 use crate::support::server::{Client, Options, PATIENCE, Server};
-use crate::support::{pause, temporal};
+use crate::support::{pause, repository, temporal};
 
 /// The engines, as folders name them.
 const ENGINES: [&str; 2] = ["embedded", "temporal"];
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("histories")
+    repository().join("tests/histories")
 }
 
 fn of_revision(revision: u32) -> PathBuf {

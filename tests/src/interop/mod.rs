@@ -7,12 +7,13 @@
 mod page;
 mod peer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
 use crate::support::not_run;
+use crate::support::repository;
 use crate::support::server::{PATIENCE, end_with_parent};
 
 /// A language in which there is an official SDK, and which tests run.
@@ -51,9 +52,7 @@ impl Language {
 
 /// The sources of a language's programs.
 fn sources(language: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("interop")
-        .join(language)
+    repository().join("tests/interop").join(language)
 }
 
 /// Lets a program of an SDK know the cluster, and nothing else that this user has set.

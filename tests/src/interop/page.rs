@@ -1,6 +1,5 @@
 //! `docs/interop.md`: its flows and programs, as they stand there, on the real server.
 
-use std::path::Path;
 use std::process::Stdio;
 
 use heyday_durable::failure::kind;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Language, Worker, ask, on_cluster, sources};
 use crate::support::handmade::Handmade;
 use crate::support::server::{Client, Options, PATIENCE, Server};
-use crate::support::temporal;
+use crate::support::{repository, temporal};
 
 /// A plugin as the page has one, and two activities that do not go well.
 const HELLO: &str = r#"{"name":"hello","version":"1.0.0","documentation":"Greets.","activities":[{"name":"greet","documentation":"Greets.","input":{},"output":{}},{"name":"fail","documentation":"Fails.","input":{},"output":{}},{"name":"explode","documentation":"Traps.","input":{},"output":{}}]}"#;
@@ -46,7 +45,7 @@ fn failure_in_memory([kind, message, details]: [&str; 3]) -> String {
 }
 
 fn page() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/interop.md");
+    let path = repository().join("docs/interop.md");
     std::fs::read_to_string(path).unwrap()
 }
 

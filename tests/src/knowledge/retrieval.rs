@@ -2,7 +2,7 @@
 //! with the hashed stand-in and with the real all-MiniLM-L6-v2. Some of the documents and of
 //! the questions, so that it is short; `cargo xtask bench retrieval` measures all.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -10,18 +10,18 @@ use super::{embedded, start, synchronize};
 use crate::inference::{MINILM, import, model, small_model};
 use crate::support::judged::{self, Judgement, TOP};
 use crate::support::server::{PATIENCE, Server};
-use crate::support::{component, examples};
+use crate::support::{component, examples, repository};
 
 /// The documents that are searched.
 const DOCUMENTS: [&str; 2] = ["signals.md", "schedules.md"];
 
-fn tests() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+fn tests() -> PathBuf {
+    repository().join("tests")
 }
 
 #[test]
 fn what_was_judged_stands_in_the_documentation() {
-    for judgement in judged::all(tests()) {
+    for judgement in judged::all(&tests()) {
         let query = &judgement.query;
         assert!(
             judgement.relevant.iter().any(|it| it.grade == 3),
@@ -54,7 +54,7 @@ async fn measure(server: &Server, questions: &[Judgement], passages: &[String], 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_answers_is_found() {
-    let questions: Vec<Judgement> = judged::all(tests())
+    let questions: Vec<Judgement> = judged::all(&tests())
         .into_iter()
         .filter(|judgement| {
             let mut keys = judgement.relevant.iter().map(|it| it.key.as_str());

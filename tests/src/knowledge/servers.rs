@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use super::{embedded, start, synchronize, write};
 use crate::support::s3::Gateway;
 use crate::support::server::{Options, Server};
-use crate::support::{neo4j, postgres, weaviate};
+use crate::support::{neo4j, postgres, repository, weaviate};
 
 /// What is asked by words, by vectors and by both.
 const QUESTIONS: [&str; 20] = [
@@ -157,7 +157,7 @@ fn documents(folder: &Path) {
     for (number, text) in made_up().0.iter().enumerate() {
         std::fs::write(folder.join(format!("made-up-{number}.txt")), text).unwrap();
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let docs = repository().join("docs");
     for entry in std::fs::read_dir(docs).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "md") {

@@ -7,7 +7,6 @@ mod decoder;
 mod remote;
 pub(crate) mod stand_in;
 
-use std::path::Path;
 use std::process::Stdio;
 
 use reqwest::{Method, StatusCode};
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::inference::{MINILM, assert_close, import, model};
+use crate::support::repository;
 use crate::support::server::{Client, Options, Server};
 use crate::support::worker::Site;
 
@@ -37,7 +37,7 @@ async fn client(server: &Server, program: &str, asked: &Value) -> Value {
             command.env_remove(name);
         }
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("openai");
+    let script = repository().join("tests/openai");
     let mut child = command
         .arg(script.join(format!("{program}.py")))
         .env("PYTHONPATH", packages)

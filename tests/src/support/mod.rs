@@ -73,9 +73,17 @@ pub fn renamed(name: &str, other: &str) -> Vec<u8> {
     bytes
 }
 
+/// The repository whose tests cargo runs. With a target folder of two checkouts they may have
+/// been built in the other one.
+pub fn repository() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+    let manifest = manifest.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    manifest.join("..")
+}
+
 /// The folder of the examples.
 pub fn examples() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples")
+    repository().join("examples")
 }
 
 /// The built `heyday`.
@@ -137,7 +145,7 @@ pub fn folder(variable: &str) -> Option<PathBuf> {
 /// leaves out its tests, and they are [listed](not_run).
 pub fn specification() -> Option<PathBuf> {
     let folder = std::env::var_os("HEYDAY_SPEC_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/serverless-workflow"),
+        || repository().join("../shared/serverless-workflow"),
         PathBuf::from,
     );
     if folder.is_dir() {

@@ -133,15 +133,17 @@ fn needs(program: &str, help: &str) -> anyhow::Result<()> {
 mod tests {
     use serde_json::Value;
 
+    use super::Project;
+
     #[test]
     fn pytorchs_side_says_what_it_lacks() {
-        let script = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../peers/inference/torch_peer.py"
-        );
+        let project = Project::locate().expect("it is found");
+        let script = project.root.join("peers/inference/torch_peer.py");
         // Alone with Python's own library, which has no PyTorch anywhere.
         let output = std::process::Command::new("python3")
-            .args(["-I", "-S", script, "no-model", "cuda:0"])
+            .args(["-I", "-S"])
+            .arg(script)
+            .args(["no-model", "cuda:0"])
             .output()
             .unwrap();
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();

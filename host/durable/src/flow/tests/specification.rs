@@ -7,8 +7,10 @@ use super::parse;
 
 /// The specification's folder; `None` (listed as not run) where it is not here.
 fn folder() -> Option<PathBuf> {
+    // Cargo says it now: with a target folder of two checkouts it may have been built in the other.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs it");
     let folder = std::env::var_os("HEYDAY_SPEC_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/serverless-workflow"),
+        || PathBuf::from(manifest).join("../../../shared/serverless-workflow"),
         PathBuf::from,
     );
     if folder.join("examples").is_dir() {

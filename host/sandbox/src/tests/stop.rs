@@ -253,11 +253,12 @@ async fn waiting_for_a_slot_is_queue_time_and_can_be_given_up() {
     let fixture = Fixture::with(|options| options.max_calls = 1, Vec::new());
     let spins = fixture.prepare(&plugin("", SPIN)).await;
     let answers = fixture.prepare(&plugin("", OK)).await;
-    let (first, _) = context(Duration::from_secs(1));
+    let (first, _) = context(Duration::from_secs(30));
     let (second, _) = context(Duration::from_secs(30));
     let (third, _) = context(Duration::from_secs(30));
     let (fourth, _) = context(Duration::from_millis(50));
     third.cancellation.cancel();
+    let interrupt = first.interrupt.clone();
     let sandbox = &fixture.sandbox;
     let limits = Limits::default;
     let (spun, waited, cancelled, late) = tokio::join!(
@@ -265,12 +266,15 @@ async fn waiting_for_a_slot_is_queue_time_and_can_be_given_up() {
         sandbox.call(&spins, request(limits()), first),
         sandbox.call(&answers, request(limits()), second),
         sandbox.call(&answers, request(limits()), third),
-        sandbox.call(&answers, request(limits()), fourth),
+        async {
+            let late = sandbox.call(&answers, request(limits()), fourth).await;
+            interrupt.cancel();
+            late
+        },
     );
-    assert_eq!(spun.result, Err(CallError::TimedOut));
+    assert_eq!(spun.result, Err(CallError::Cancelled));
     assert_eq!(waited.result, Ok("null".to_owned()));
-    assert!(waited.usage.queue_us > 500_000, "{:?}", waited.usage);
-    assert!(waited.usage.wall_us < spun.usage.wall_us);
+    assert!(waited.usage.queue_us > 0, "{:?}", waited.usage);
     assert_eq!(cancelled.result, Err(CallError::Cancelled));
     assert_eq!(late.result, Err(CallError::TimedOut));
     assert_eq!(late.usage.wall_us, 0);

@@ -15,6 +15,17 @@ const WAIT_FOR_CANCEL: &str = "
         (i32.const 0) (i32.const 0) (i32.const 0))
     (loop $on (br_if $on (i32.eqz (call $is_cancelled))))";
 
+/// Says that it began, and computes without end.
+fn spins_heard() -> Vec<u8> {
+    plugin_with_host(
+        "",
+        &format!(
+            "(call $log (i32.const 2) (i32.const 519) (i32.const 2)
+                (i32.const 0) (i32.const 0) (i32.const 0)) {SPIN}"
+        ),
+    )
+}
+
 /// How late a stop may be in a test: an interrupt takes a tick or two, but these
 /// machines are busy and unoptimized. The benchmark holds it to 100 ms; a guest that nothing
 /// stops goes on for longer than this.
@@ -152,14 +163,7 @@ async fn a_cancelled_guest_reads_why() {
 #[tokio::test]
 async fn a_guest_that_ignores_a_cancel_has_its_grace_and_no_more() {
     let fixture = Fixture::new();
-    let ignores = plugin_with_host(
-        "",
-        &format!(
-            "(call $log (i32.const 2) (i32.const 519) (i32.const 2)
-                (i32.const 0) (i32.const 0) (i32.const 0)) {SPIN}"
-        ),
-    );
-    let plugin = fixture.prepare(&ignores).await;
+    let plugin = fixture.prepare(&spins_heard()).await;
     let (context, heard) = context(Duration::from_secs(30));
     let cancellation = context.cancellation.clone();
     let limits = Limits {
@@ -182,14 +186,7 @@ async fn a_guest_that_ignores_a_cancel_has_its_grace_and_no_more() {
 #[tokio::test]
 async fn an_interrupt_has_no_grace() {
     let fixture = Fixture::new();
-    let spins = plugin_with_host(
-        "",
-        &format!(
-            "(call $log (i32.const 2) (i32.const 519) (i32.const 2)
-                (i32.const 0) (i32.const 0) (i32.const 0)) {SPIN}"
-        ),
-    );
-    let plugin = fixture.prepare(&spins).await;
+    let plugin = fixture.prepare(&spins_heard()).await;
     let (context, heard) = context(Duration::from_secs(30));
     let interrupt = context.interrupt.clone();
     let call = fixture
@@ -251,27 +248,31 @@ async fn more_spinning_guests_than_cores_leave_room_for_a_neighbour() {
 #[tokio::test]
 async fn waiting_for_a_slot_is_queue_time_and_can_be_given_up() {
     let fixture = Fixture::with(|options| options.max_calls = 1, Vec::new());
-    let spins = fixture.prepare(&plugin("", SPIN)).await;
+    let spins = fixture.prepare(&spins_heard()).await;
     let answers = fixture.prepare(&plugin("", OK)).await;
-    let (first, _) = context(Duration::from_secs(30));
-    let (second, _) = context(Duration::from_secs(30));
-    let (third, _) = context(Duration::from_secs(30));
-    let (fourth, _) = context(Duration::from_millis(50));
-    third.cancellation.cancel();
+    let (first, heard) = context(Duration::from_secs(30));
     let interrupt = first.interrupt.clone();
     let sandbox = &fixture.sandbox;
     let limits = Limits::default;
-    let (spun, waited, cancelled, late) = tokio::join!(
-        biased;
-        sandbox.call(&spins, request(limits()), first),
-        sandbox.call(&answers, request(limits()), second),
-        sandbox.call(&answers, request(limits()), third),
-        async {
-            let late = sandbox.call(&answers, request(limits()), fourth).await;
-            interrupt.cancel();
-            late
-        },
-    );
+    let others = async {
+        // It has the slot.
+        heard.heard.notified().await;
+        let (second, _) = context(Duration::from_secs(30));
+        let (third, _) = context(Duration::from_secs(30));
+        let (fourth, _) = context(Duration::from_millis(50));
+        third.cancellation.cancel();
+        tokio::join!(
+            sandbox.call(&answers, request(limits()), second),
+            sandbox.call(&answers, request(limits()), third),
+            async {
+                let late = sandbox.call(&answers, request(limits()), fourth).await;
+                interrupt.cancel();
+                late
+            },
+        )
+    };
+    let (spun, (waited, cancelled, late)) =
+        tokio::join!(sandbox.call(&spins, request(limits()), first), others);
     assert_eq!(spun.result, Err(CallError::Cancelled));
     assert_eq!(waited.result, Ok("null".to_owned()));
     assert!(waited.usage.queue_us > 0, "{:?}", waited.usage);
@@ -283,14 +284,7 @@ async fn waiting_for_a_slot_is_queue_time_and_can_be_given_up() {
 #[tokio::test]
 async fn a_dropped_call_frees_its_slot() {
     let fixture = Fixture::with(|options| options.max_calls = 1, Vec::new());
-    let spins = plugin_with_host(
-        "",
-        &format!(
-            "(call $log (i32.const 2) (i32.const 519) (i32.const 2)
-                (i32.const 0) (i32.const 0) (i32.const 0)) {SPIN}"
-        ),
-    );
-    let spins = fixture.prepare(&spins).await;
+    let spins = fixture.prepare(&spins_heard()).await;
     let (given_up, heard) = context(Duration::from_secs(60));
     tokio::select! {
         outcome = fixture.sandbox.call(&spins, request(Limits::default()), given_up) => {

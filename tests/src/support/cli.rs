@@ -149,6 +149,8 @@ impl Desk {
         command
             .env("PATH", std::env::join_paths(folders)?)
             .env("HEYDAY_SERVER", &self.url)
+            // Where nothing is said of data, it is not this user's own.
+            .env("XDG_DATA_HOME", self.folder.path().join("share"))
             // What a new plugin needs was fetched for the plugins of this repository.
             .env("CARGO_NET_OFFLINE", "true");
         Ok(command)

@@ -115,6 +115,14 @@ async fn a_server_takes_workflow_tasks_and_its_workers_activities() {
     }
 }
 
+/// The general queue, as the API shows it.
+async fn general_queue(client: &Client) -> Value {
+    let queues = client.get("/queues").await.unwrap();
+    let mut queues = queues["queues"].as_array().unwrap().iter();
+    let general = queues.find(|queue| queue["name"] == "general-queue");
+    general.unwrap().clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn workflow_tasks_that_nobody_takes_are_seen() {
     let Some(site) = Site::start().await else {
@@ -136,10 +144,7 @@ async fn workflow_tasks_that_nobody_takes_are_seen() {
         waits.then_some(())
     })
     .await;
-    let queues = client.get("/queues").await.unwrap();
-    let mut queues = queues["queues"].as_array().unwrap().iter();
-    let general = queues.find(|queue| queue["name"] == "general-queue");
-    let general = general.unwrap();
+    let general = general_queue(client).await;
     assert!(
         general["workflow_backlog"].as_u64().unwrap() >= 1,
         "{general}"
@@ -169,10 +174,7 @@ async fn activities_that_nobody_takes_are_seen() {
         waits.then_some(())
     })
     .await;
-    let queues = client.get("/queues").await.unwrap();
-    let mut queues = queues["queues"].as_array().unwrap().iter();
-    let general = queues.find(|queue| queue["name"] == "general-queue");
-    let general = general.unwrap();
+    let general = general_queue(client).await;
     assert!(general["backlog"].as_u64().unwrap() >= 1, "{general}");
 
     let _worker = site.worker(&["--activities-only"]).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use heyday_durable::activity::CancelReason;
-use heyday_durable::engine::{EngineError, ExecutionStatus};
+use heyday_durable::engine::{EngineError, ExecutionStatus, RunRef};
 use heyday_durable::failure::{Failure, kind};
 use heyday_durable::payload::Payload;
 use heyday_durable::signal::Signal;
@@ -72,6 +72,15 @@ async fn a_drain_refuses_starts_and_stops_attempts(mut bench: Bench) {
     assert_eq!(bench.result(&run).await, json!("done"));
 }
 
+/// That the attempt by hand, which ended before the restart, counts, and is the only one.
+async fn assert_ended_by_its_first_attempt(bench: &Bench, run: &RunRef) {
+    assert_eq!(bench.result(run).await, json!("done"));
+    assert_eq!((bench.begun("t.hand"), bench.begun("t.echo")), (1, 1));
+    let completed = bench.until_event(run, "ActivityTaskCompleted").await;
+    assert_eq!(completed.attributes["attempt"], 1);
+    assert_eq!(completed.attributes["receipt"], json!({"cpu_us": 7}));
+}
+
 async fn an_attempt_that_ends_in_the_grace_of_a_drain_counts(mut bench: Bench) {
     bench.define("hand", "  - a: {call: t.hand}\n  - b: {call: t.echo}\n");
     bench.define("set", "  - a: {set: {x: 1}}\n");
@@ -93,11 +102,7 @@ async fn an_attempt_that_ends_in_the_grace_of_a_drain_counts(mut bench: Bench) {
     assert!(!cancellation.is_cancelled(), "it was to end by itself");
     drop(engine);
     bench.restart().await;
-    assert_eq!(bench.result(&run).await, json!("done"));
-    assert_eq!((bench.begun("t.hand"), bench.begun("t.echo")), (1, 1));
-    let completed = bench.until_event(&run, "ActivityTaskCompleted").await;
-    assert_eq!(completed.attributes["attempt"], 1);
-    assert_eq!(completed.attributes["receipt"], json!({"cpu_us": 7}));
+    assert_ended_by_its_first_attempt(&bench, &run).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,11 +131,7 @@ async fn a_drain_waits_for_an_end_that_is_being_told() {
     assert!(drained >= TOLD_AFTER, "{drained:?}");
     drop(engine);
     bench.restart().await;
-    assert_eq!(bench.result(&run).await, json!("done"));
-    assert_eq!((bench.begun("t.hand"), bench.begun("t.echo")), (1, 1));
-    let completed = bench.until_event(&run, "ActivityTaskCompleted").await;
-    assert_eq!(completed.attributes["attempt"], 1);
-    assert_eq!(completed.attributes["receipt"], json!({"cpu_us": 7}));
+    assert_ended_by_its_first_attempt(&bench, &run).await;
     bench.drain().await;
 }
 

@@ -138,16 +138,17 @@ pub async fn client(client: &Client, ledger: &Mutex<Ledger>, work: Work) -> anyh
         let index = rand::random_range(0..ledger.done.len().max(1));
         ledger.done.values().nth(index).cloned()
     };
-    if let Some(run) = sample {
-        match patiently_finished(client, ledger, &run).await {
-            Ok(()) => {}
+    while let Some(run) = &sample {
+        match finished(client, run).await {
+            Ok(()) => break,
             Err(End::Wrong(error)) => return Err(error),
             Err(End::Died(broke_off)) => {
                 lock(ledger).broke_off = Some(broke_off);
                 return Ok(());
             }
-            Err(End::Busy) => {}
+            Err(End::Busy) => lock(ledger).busy += 1,
         }
+        tokio::time::sleep(RETRY_AFTER).await;
     }
     loop {
         let run = {
@@ -309,17 +310,6 @@ async fn finished(client: &Client, run: &Run) -> Result<(), End> {
         status == StatusCode::OK && started["run_id"].as_str() == run.run_id.as_deref(),
         || format!("{run:?} started again: {status} {started}"),
     )
-}
-
-/// The same, asked again as long as the server is too busy.
-async fn patiently_finished(client: &Client, ledger: &Mutex<Ledger>, run: &Run) -> Result<(), End> {
-    loop {
-        match finished(client, run).await {
-            Err(End::Busy) => lock(ledger).busy += 1,
-            end => return end,
-        }
-        tokio::time::sleep(RETRY_AFTER).await;
-    }
 }
 
 /// Checks all completed runs on a server that lives, which serves nobody else.

@@ -346,6 +346,8 @@ fn is_named(file: &File, path: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use heyday_capabilities::Bindings;
     use heyday_inference::model::Limits;
     use heyday_inference::{DeviceChoice, ModelStore, Options};
@@ -362,18 +364,23 @@ mod tests {
         Inference::start(Arc::new(store), &options).expect("starts")
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn servers_that_share_a_folder_do_not_pull_the_same_at_once() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let inference = inference(folder.path());
-        // It takes connections, and never answers.
-        let hub = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    /// A hub, `main`, that takes connections as long as the first of these lives, and never
+    /// answers.
+    fn silent_hub() -> (TcpListener, BTreeMap<String, HubConfig>) {
+        let hub = TcpListener::bind("127.0.0.1:0").expect("a port");
         let config = HubConfig {
             url: format!("http://{}", hub.local_addr().expect("an address")),
             key_file: None,
             key_env: None,
         };
-        let hubs = BTreeMap::from([("main".to_owned(), config)]);
+        (hub, BTreeMap::from([("main".to_owned(), config)]))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn servers_that_share_a_folder_do_not_pull_the_same_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inference = inference(folder.path());
+        let (_hub, hubs) = silent_hub();
         let begin = |pulls: &Pulls| {
             let wanted = Wanted {
                 name: "model".to_owned(),
@@ -429,14 +436,7 @@ mod tests {
     async fn the_same_pull_twice_is_one_and_another_of_its_name_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let inference = inference(folder.path());
-        // It takes connections, and never answers.
-        let hub = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let config = HubConfig {
-            url: format!("http://{}", hub.local_addr().expect("an address")),
-            key_file: None,
-            key_env: None,
-        };
-        let hubs = BTreeMap::from([("main".to_owned(), config)]);
+        let (_hub, hubs) = silent_hub();
         let pulls = Pulls::new(folder.path(), CancellationToken::new());
         let begin = |name: &str, text: &str| {
             let source = Source::find(text, &hubs, &Bindings::default(), "default");

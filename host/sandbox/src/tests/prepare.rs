@@ -278,6 +278,18 @@ async fn a_child_process_compiles() {
     assert_eq!(outcome.result, Ok("null".to_owned()));
 }
 
+/// That a valid component is refused, for a reason that may pass.
+async fn assert_cannot_compile_now(fixture: &Fixture) {
+    let error = prepare(&fixture.sandbox, &plugin("", OK), &AtomicUsize::new(0))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, PrepareError::Compile(CompileError::Unavailable(_))),
+        "{error:?}"
+    );
+    assert!(!error.is_permanent());
+}
+
 /// The child of the tests above behind this script, which has its command as `$@` and a file of
 /// its own as `$0`.
 fn child_behind(script: &str, file: &Path) -> impl FnOnce(&mut SandboxOptions) {
@@ -305,14 +317,7 @@ async fn a_child_process_that_is_told_to_end_begins_again() {
     assert_eq!(outcome.result, Ok("null".to_owned()));
     // Who insists ends it, which is not the component's fault.
     let fixture = Fixture::with(child_behind("kill -TERM $$", &file), Vec::new());
-    let error = prepare(&fixture.sandbox, &plugin("", OK), &AtomicUsize::new(0))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, PrepareError::Compile(CompileError::Unavailable(_))),
-        "{error:?}"
-    );
-    assert!(!error.is_permanent());
+    assert_cannot_compile_now(&fixture).await;
 }
 
 #[tokio::test]
@@ -387,12 +392,5 @@ async fn a_compiler_that_cannot_start_is_not_the_components_fault() {
         });
     };
     let fixture = Fixture::with(missing, Vec::new());
-    let error = prepare(&fixture.sandbox, &plugin("", OK), &AtomicUsize::new(0))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, PrepareError::Compile(CompileError::Unavailable(_))),
-        "{error:?}"
-    );
-    assert!(!error.is_permanent());
+    assert_cannot_compile_now(&fixture).await;
 }
